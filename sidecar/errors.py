@@ -1,0 +1,298 @@
+"""Reason codes, the table of answers, and the exceptions. This is the only place where a reason meets HTTP.
+
+Three exceptions, many codes: nobody catches "wrong audience", everybody counts it, so the variety is data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Reason(StrEnum):
+    """Stable codes: logged, counted and returned. Renaming one is a breaking change."""
+
+    # The TLS handshake fails: no HTTP at all.
+    NO_CLIENT_CERT = "no_client_cert"
+    BAD_SVID = "bad_svid"
+    UNTRUSTED_CHAIN = "untrusted_chain"
+    UNKNOWN_TRUST_DOMAIN = "unknown_trust_domain"
+    WRONG_BUNDLE = "wrong_bundle"
+    SVID_EXPIRED = "svid_expired"
+    TLS_VERSION = "tls_version"
+    # The exchange ended before an answer was complete: nothing is left to say to anybody.
+    PEER_GONE = "peer_gone"
+    UPSTREAM_ABORTED = "upstream_aborted"
+    # 400, and the connection closes.
+    BAD_REQUEST = "bad_request"
+    AMBIGUOUS_FRAMING = "ambiguous_framing"
+    HEADER_MALFORMED = "header_malformed"
+    # 401
+    NO_TOKEN = "no_token"
+    MALFORMED_TOKEN = "malformed_token"
+    DUPLICATE_CLAIM = "duplicate_claim"
+    TOKEN_TYPE = "token_type"
+    ALG_NOT_ALLOWED = "alg_not_allowed"
+    UNKNOWN_KEY = "unknown_key"
+    BAD_SIGNATURE = "bad_signature"
+    WRONG_ISSUER = "wrong_issuer"
+    WRONG_AUDIENCE = "wrong_audience"
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"
+    TOKEN_TOO_LARGE = "token_too_large"
+    ACT_MISSING = "act_missing"
+    ACT_MALFORMED = "act_malformed"
+    ACT_TOO_DEEP = "act_too_deep"
+    # 403
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    ACTOR_MISMATCH = "actor_mismatch"
+    POLICY_DENIED = "policy_denied"
+    ISSUER_NOT_FOR_ROUTE = "issuer_not_for_route"
+    SCOPE_ABOVE_CEILING = "scope_above_ceiling"
+    # 404, 405, 400
+    NO_ROUTE = "no_route"
+    METHOD_REFUSED = "method_refused"
+    PATH_REFUSED = "path_refused"
+    UPGRADE_REFUSED = "upgrade_refused"
+    # Limits and waits of the request itself.
+    TOO_LARGE = "too_large"
+    URI_TOO_LONG = "uri_too_long"
+    HEAD_TOO_LARGE = "head_too_large"
+    EXPECTATION_REFUSED = "expectation_refused"
+    TIMEOUT = "timeout"
+    # 403, outbound
+    NO_REQUEST_CONTEXT = "no_request_context"
+    CALL_NOT_ALLOWED = "call_not_allowed"
+    CALLS_EXHAUSTED = "calls_exhausted"
+    TARGET_DENIED = "target_denied"
+    NOT_AN_ENTRY = "not_an_entry"
+    OWN_AUTHORITY_REFUSED = "own_authority_refused"
+    EXCHANGE_DENIED = "exchange_denied"
+    # 502, outbound: what the STS or the next hop said is not to be believed.
+    STS_ERROR = "sts_error"
+    STS_BAD_RESPONSE = "sts_bad_response"
+    STS_NO_ACT = "sts_no_act"
+    STS_ACTOR_MISMATCH = "sts_actor_mismatch"
+    STS_SUBJECT_MISMATCH = "sts_subject_mismatch"
+    STS_CHAIN_BROKEN = "sts_chain_broken"
+    STS_SCOPE_WIDENED = "sts_scope_widened"
+    STS_AUDIENCE_MISMATCH = "sts_audience_mismatch"
+    STS_LIFETIME = "sts_lifetime"
+    STS_ISSUER = "sts_issuer"
+    STS_SIGNATURE = "sts_signature"
+    STS_TOKEN_TYPE = "sts_token_type"
+    STS_REDIRECT = "sts_redirect"
+    STS_TOO_LARGE = "sts_too_large"
+    STS_IDENTITY = "sts_identity"
+    UPSTREAM_BAD_RESPONSE = "upstream_bad_response"
+    UPSTREAM_IDENTITY = "upstream_identity"
+    # 503 with Retry-After
+    STS_UNAVAILABLE = "sts_unavailable"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    NOT_READY = "not_ready"
+    OVERLOADED = "overloaded"
+    SUBJECT_BUSY = "subject_busy"
+    DRAINING = "draining"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    # 504
+    STS_TIMEOUT = "sts_timeout"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    # 502: a bug of ours.
+    INTERNAL = "internal"
+    # Our own STS refuses an exchange (RFC 8693 section 2.2.2, RFC 6749 section 5.2).
+    EXCHANGE_MALFORMED = "exchange_malformed"
+    GRANT_NOT_SUPPORTED = "grant_not_supported"
+    CLIENT_NOT_AUTHENTICATED = "client_not_authenticated"
+    ACTOR_REQUIRED = "actor_required"
+    ACTOR_NOT_CLIENT = "actor_not_client"
+    ACTOR_TOKEN_INVALID = "actor_token_invalid"
+    NOT_YOUR_TOKEN = "not_your_token"
+    MAY_ACT_REFUSED = "may_act_refused"
+    DELEGATION_NOT_ALLOWED = "delegation_not_allowed"
+    SELF_DELEGATION = "self_delegation"
+    TARGET_UNKNOWN = "target_unknown"
+    SCOPE_REFUSED = "scope_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the caller learns of a reason.
+
+    ``status`` is the HTTP status, 0 where no HTTP answer is possible. ``error`` is the OAuth error code of
+    RFC 6750 section 3.1 (or RFC 6749 section 5.2 at our STS), None where the standards want none. ``text`` is fixed:
+    nothing of the request is ever reflected. ``close`` ends the connection, because its framing is in doubt.
+    """
+
+    status: int
+    error: str | None
+    text: str
+    close: bool = False
+    retry_after_s: int | None = None
+
+
+def _no_http(text: str) -> Answer:
+    return Answer(0, None, text, close=True)
+
+
+def _bad_request(text: str) -> Answer:
+    return Answer(400, "invalid_request", text, close=True)
+
+
+def _invalid_token(text: str) -> Answer:
+    return Answer(401, "invalid_token", text)
+
+
+def _forbidden(text: str) -> Answer:
+    return Answer(403, None, text)
+
+
+def _bad_gateway(text: str) -> Answer:
+    return Answer(502, None, text)
+
+
+def _unavailable(text: str, retry_after_s: int = 1) -> Answer:
+    return Answer(503, None, text, retry_after_s=retry_after_s)
+
+
+def _sts(error: str, text: str) -> Answer:
+    return Answer(400, error, text)
+
+
+ANSWERS: Final[dict[Reason, Answer]] = {
+    Reason.NO_CLIENT_CERT: _no_http("the peer sent no certificate"),
+    Reason.BAD_SVID: _no_http("the peer's certificate is no X.509-SVID"),
+    Reason.UNTRUSTED_CHAIN: _no_http("the peer's certificate chain is not trusted"),
+    Reason.UNKNOWN_TRUST_DOMAIN: _no_http("no bundle is known for the peer's trust domain"),
+    Reason.WRONG_BUNDLE: _no_http("the peer's chain does not end in its own trust domain's bundle"),
+    Reason.SVID_EXPIRED: _no_http("the peer's SVID is outside its validity time"),
+    Reason.TLS_VERSION: _no_http("the peer does not speak TLS 1.3"),
+    Reason.PEER_GONE: _no_http("the caller went away before the answer was complete"),
+    Reason.UPSTREAM_ABORTED: _no_http("the upstream ended its answer early"),
+    Reason.BAD_REQUEST: _bad_request("the request is not valid HTTP/1.1"),
+    Reason.AMBIGUOUS_FRAMING: _bad_request("the length of the request body is ambiguous"),
+    Reason.HEADER_MALFORMED: _bad_request("a header is malformed or doubled"),
+    Reason.NO_TOKEN: Answer(401, None, "a bearer token is required"),
+    Reason.MALFORMED_TOKEN: _invalid_token("the token is malformed"),
+    Reason.DUPLICATE_CLAIM: _invalid_token("the token is ambiguous"),
+    Reason.TOKEN_TYPE: _invalid_token("the token is of another type"),
+    Reason.ALG_NOT_ALLOWED: _invalid_token("the token's algorithm is not allowed"),
+    Reason.UNKNOWN_KEY: _invalid_token("the token's key is not known"),
+    Reason.BAD_SIGNATURE: _invalid_token("the token's signature is wrong"),
+    Reason.WRONG_ISSUER: _invalid_token("the token's issuer is not trusted"),
+    Reason.WRONG_AUDIENCE: _invalid_token("the token is for another audience"),
+    Reason.TOKEN_EXPIRED: _invalid_token("the token has expired"),
+    Reason.TOKEN_NOT_YET_VALID: _invalid_token("the token is not valid yet"),
+    Reason.TOKEN_TOO_LARGE: _invalid_token("the token is too large"),
+    Reason.ACT_MISSING: _invalid_token("delegation required: the token names no actor"),
+    Reason.ACT_MALFORMED: _invalid_token("the token's actor is malformed"),
+    Reason.ACT_TOO_DEEP: _invalid_token("the token's actor chain is too long"),
+    Reason.INSUFFICIENT_SCOPE: Answer(403, "insufficient_scope", "the token's scope does not cover this call"),
+    Reason.ACTOR_MISMATCH: _forbidden("the token's actor is not the peer that presents it"),
+    Reason.POLICY_DENIED: _forbidden("the policy does not allow this call"),
+    Reason.ISSUER_NOT_FOR_ROUTE: _forbidden("the token's issuer does not count for this route"),
+    Reason.SCOPE_ABOVE_CEILING: _forbidden("the token claims more than its issuer may grant"),
+    Reason.NO_ROUTE: Answer(404, None, "there is no such route"),
+    Reason.METHOD_REFUSED: Answer(405, None, "the route does not take this method"),
+    Reason.PATH_REFUSED: Answer(400, "invalid_request", "the request target has no single safe meaning"),
+    Reason.UPGRADE_REFUSED: Answer(400, "invalid_request", "protocol upgrades are not served here", close=True),
+    Reason.TOO_LARGE: Answer(413, None, "the request body is too large", close=True),
+    Reason.URI_TOO_LONG: Answer(414, None, "the request target is too long", close=True),
+    Reason.HEAD_TOO_LARGE: Answer(431, None, "the request head is too large", close=True),
+    Reason.EXPECTATION_REFUSED: Answer(417, None, "expectations are not served here", close=True),
+    Reason.TIMEOUT: Answer(408, None, "the request did not arrive in time", close=True),
+    Reason.NO_REQUEST_CONTEXT: _forbidden("the call belongs to no request being served"),
+    Reason.CALL_NOT_ALLOWED: _forbidden("the request being served may not make this call"),
+    Reason.CALLS_EXHAUSTED: _forbidden("the request being served has made all its calls"),
+    Reason.TARGET_DENIED: _forbidden("there is no route to this target"),
+    Reason.NOT_AN_ENTRY: _forbidden("this workload is no entry for user tokens"),
+    Reason.OWN_AUTHORITY_REFUSED: _forbidden("this call cannot be made on the workload's own authority"),
+    Reason.EXCHANGE_DENIED: _forbidden("the token service refused this delegation"),
+    Reason.STS_ERROR: _bad_gateway("the token service refused this sidecar"),
+    Reason.STS_BAD_RESPONSE: _bad_gateway("the token service gave an unusable answer"),
+    Reason.STS_NO_ACT: _bad_gateway("the token service issued an impersonation token"),
+    Reason.STS_ACTOR_MISMATCH: _bad_gateway("the issued token names another actor"),
+    Reason.STS_SUBJECT_MISMATCH: _bad_gateway("the issued token names another subject"),
+    Reason.STS_CHAIN_BROKEN: _bad_gateway("the issued token changes the actor chain"),
+    Reason.STS_SCOPE_WIDENED: _bad_gateway("the issued token is wider than asked"),
+    Reason.STS_AUDIENCE_MISMATCH: _bad_gateway("the issued token is for another audience"),
+    Reason.STS_LIFETIME: _bad_gateway("the issued token lives too long"),
+    Reason.STS_ISSUER: _bad_gateway("the issued token is by another issuer"),
+    Reason.STS_SIGNATURE: _bad_gateway("the issued token's signature is wrong"),
+    Reason.STS_TOKEN_TYPE: _bad_gateway("the issued token is of another type"),
+    Reason.STS_REDIRECT: _bad_gateway("the token service answered with a redirect"),
+    Reason.STS_TOO_LARGE: _bad_gateway("the token service's answer is too large"),
+    Reason.STS_IDENTITY: _bad_gateway("the token service could not prove its identity"),
+    Reason.UPSTREAM_BAD_RESPONSE: _bad_gateway("the upstream's answer is not valid HTTP/1.1"),
+    Reason.UPSTREAM_IDENTITY: _bad_gateway("the upstream could not prove its identity"),
+    Reason.STS_UNAVAILABLE: _unavailable("the token service cannot be reached"),
+    Reason.KEYS_UNAVAILABLE: _unavailable("the issuer's keys are not known yet"),
+    Reason.NOT_READY: _unavailable("this sidecar is not ready"),
+    Reason.OVERLOADED: _unavailable("this sidecar is overloaded"),
+    Reason.SUBJECT_BUSY: _unavailable("another subject is being served"),
+    Reason.DRAINING: Answer(503, None, "this sidecar is stopping", close=True, retry_after_s=1),
+    Reason.AUDIT_UNAVAILABLE: _unavailable("the call could not be recorded"),
+    Reason.UPSTREAM_UNREACHABLE: _unavailable("the upstream cannot be reached"),
+    Reason.STS_TIMEOUT: Answer(504, None, "the token service did not answer in time"),
+    Reason.UPSTREAM_TIMEOUT: Answer(504, None, "the upstream did not answer in time"),
+    Reason.INTERNAL: Answer(502, None, "an internal error, recorded under this request id", close=True),
+    Reason.EXCHANGE_MALFORMED: _sts("invalid_request", "the exchange request is malformed"),
+    Reason.GRANT_NOT_SUPPORTED: _sts("unsupported_grant_type", "the grant type is not supported"),
+    Reason.CLIENT_NOT_AUTHENTICATED: Answer(401, "invalid_client", "the client did not authenticate by X.509-SVID"),
+    Reason.ACTOR_REQUIRED: _sts("invalid_request", "an actor token is required: this service only delegates"),
+    Reason.ACTOR_NOT_CLIENT: _sts("invalid_request", "the actor token is not the authenticated client's"),
+    Reason.ACTOR_TOKEN_INVALID: _sts("invalid_request", "the actor token is not valid"),
+    Reason.NOT_YOUR_TOKEN: _sts("invalid_request", "the subject token was not issued to this client"),
+    Reason.MAY_ACT_REFUSED: _sts("invalid_request", "the subject token names another actor in may_act"),
+    Reason.DELEGATION_NOT_ALLOWED: _sts("invalid_request", "no rule lets this actor act for this subject"),
+    Reason.SELF_DELEGATION: _sts("invalid_request", "the actor is already the current actor of the subject token"),
+    Reason.TARGET_UNKNOWN: _sts("invalid_target", "the target is not known for this actor"),
+    Reason.SCOPE_REFUSED: _sts("invalid_scope", "nothing of the requested scope may be granted"),
+}
+
+
+class SidecarError(Exception):
+    """A call that will not be made: the reason is told, the detail goes to the record only."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def answer(self) -> Answer:
+        """What the caller learns."""
+        return ANSWERS[self.reason]
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
+
+
+class Denied(SidecarError):
+    """Understood, and refused."""
+
+
+class Unavailable(SidecarError):
+    """Cannot be decided now: keys, identity, sink, STS or upstream are missing. The same call may succeed later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the settings: the ``field`` (dotted path), what is wrong, and the ``cure``."""
+
+    field: str
+    wrong: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.wrong}; {self.cure}"
+
+
+class ConfigError(Exception):
+    """Settings that cannot be used. Lists every problem, not the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
