@@ -1,0 +1,104 @@
+"""What makes a policy of the token service unusable: every contradiction in it, each with its cure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from sidecar.delegation.act import MAX_ACT_DEPTH
+from sidecar.errors import Problem
+
+if TYPE_CHECKING:
+    from sidecar.sts.policy import StsPolicy
+
+MAX_TOKEN_LIFE_S: Final = 3600
+MAX_DELEGATION_LIFE_S: Final = 86_400
+
+
+def contradictions(policy: StsPolicy) -> Iterator[Problem]:
+    """Everything wrong with the policy; ``field`` is relative to it, such as ``rules[2].scopes``."""
+    return chain(_own_problems(policy), _target_problems(policy), _rule_problems(policy), _entry_problems(policy))
+
+
+def _own_problems(policy: StsPolicy) -> Iterator[Problem]:
+    if not is_issuer_url(policy.issuer):
+        yield Problem(
+            "issuer", "is no https URL without query and fragment", "write the URL that consumers configure (RFC 8414)"
+        )
+    if not 1 <= policy.token_life_s <= MAX_TOKEN_LIFE_S:
+        yield Problem("token_life_s", f"is outside 1 to {MAX_TOKEN_LIFE_S} seconds", "300 is a good value")
+    if not 1 <= policy.max_depth <= MAX_ACT_DEPTH:
+        yield Problem("max_depth", f"is outside 1 to {MAX_ACT_DEPTH} actors", "leave it at the default")
+
+
+def _target_problems(policy: StsPolicy) -> Iterator[Problem]:
+    for name in _repeated(name for target in policy.targets for name in target.names):
+        yield Problem("targets", f"the audience {name} means two targets", "give each audience to one workload")
+    for number, target in enumerate(policy.targets):
+        if "" in target.audiences:
+            yield Problem(f"targets[{number}].audiences", "holds an empty name", "remove it")
+
+
+def _rule_problems(policy: StsPolicy) -> Iterator[Problem]:
+    listed = [(f"rules[{number}]", rule) for number, rule in enumerate(policy.rules)]
+    listed_self = [(f"self_rules[{number}]", rule) for number, rule in enumerate(policy.self_rules)]
+    for where, rule in [*listed, *listed_self]:
+        target = policy.target_of(rule.audience)
+        if target is None:
+            yield Problem(f"{where}.audience", f"{rule.audience} is no target", "list it under targets")
+        elif not rule.scopes <= target.scopes:
+            yield Problem(
+                f"{where}.scopes", "names scopes its target does not know", "add them to the target, or remove"
+            )
+    for where, rule in listed:
+        issuers = {match.issuer for match in rule.subjects if isinstance(match.issuer, str)}
+        if not issuers <= policy.login_issuers.keys():
+            yield Problem(f"{where}.subjects", "names an unknown user issuer", "list it under login_issuers")
+
+
+def _entry_problems(policy: StsPolicy) -> Iterator[Problem]:
+    for name, issuer in policy.login_issuers.items():
+        if name != issuer.trusted.issuer:
+            yield Problem(f"login_issuers.{name}", "is listed under another name than its own", "use its iss")
+        if name == policy.issuer:
+            yield Problem(f"login_issuers.{name}", "is this service itself", "list only issuers where users log in")
+        if issuer.subject_prefix.lower().startswith("spiffe:"):
+            yield Problem(f"login_issuers.{name}.subject_prefix", "would make users look like workloads", "change it")
+    prefixes = sorted(issuer.subject_prefix for issuer in policy.login_issuers.values())
+    if any(after.startswith(before) for before, after in pairwise(prefixes)):
+        yield Problem(
+            "login_issuers", "two subjects could become one", "give each a subject_prefix; none starts another"
+        )
+    for workload, entry in policy.entries.items():
+        if workload != entry.workload:
+            yield Problem(f"entries.{workload}", "is listed under another name than its own", "use its SPIFFE ID")
+        if not entry.client_ids.keys() <= policy.login_issuers.keys():
+            yield Problem(
+                f"entries.{workload}.client_ids", "names an unknown user issuer", "list it under login_issuers"
+            )
+        if "" in entry.client_ids.values():
+            yield Problem(f"entries.{workload}.client_ids", "holds an empty client id", "write the registered one")
+        if entry.delegation_life_s is not None and not 1 <= entry.delegation_life_s <= MAX_DELEGATION_LIFE_S:
+            yield Problem(
+                f"entries.{workload}.delegation_life_s",
+                f"is outside 1 to {MAX_DELEGATION_LIFE_S} seconds",
+                "shorten it",
+            )
+
+
+def is_issuer_url(text: str) -> bool:
+    """RFC 8414 section 2: an https URL with a host, without query and fragment; plain http on loopback only."""
+    try:
+        url = urlsplit(text)
+        host = url.hostname or ""
+    except ValueError:
+        return False
+    loopback = url.scheme == "http" and host in {"127.0.0.1", "::1", "localhost"}
+    return bool(host) and (url.scheme == "https" or loopback) and not {"?", "#"} & set(text) and "@" not in url.netloc
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, times in Counter(names).items() if times > 1)
