@@ -1,0 +1,59 @@
+# One entry point: `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt check lint types imports unit integration test demo lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## Make .venv with every locked dependency
+
+$(STAMP): requirements/run.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) .ci/preflight.py
+	@rm -rf $(VENV)
+	@echo "setup: making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv -q $(VENV)
+	@echo "setup: installing locked dependencies (about a minute)"
+	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+fmt: setup ## Format the code
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+lint: setup
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
+
+types: setup
+	@$(BIN)/mypy
+
+imports: setup
+	@$(BIN)/lint-imports
+
+unit: setup
+	@$(PYTEST) -q -n 2 -m "not integration"
+
+check: lint types imports unit ## Lint, types, import contracts, unit tests
+
+integration: setup ## Real sockets, real TLS, the embedded parts
+	@$(PYTEST) -q -m integration
+
+test: setup ## Every test that needs no foreign service
+	@$(PYTEST) -q -n 2 -m "not integration"
+	@$(PYTEST) -q -m integration
+
+demo: setup ## Three hops, three tokens, no impersonation
+	@$(BIN)/sidecar demo
+
+lock: setup ## Write the lock files again from pyproject.toml and dev.in
+	@$(BIN)/python -m pip install -q pip-tools
+	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements/run.txt pyproject.toml
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o dev.txt dev.in
+
+clean: ## Remove what make made
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,105 @@
+"""Per-request handles: what an agent holds instead of a token.
+
+A handle is 256 random bits that stand for one request being served. It works only at the sidecar that made it, opens
+only the outbound routes that request may call, at most ``max_calls`` times, and dies with the request (or ``linger_s``
+later, never past the token's expiry). Stealing one from a log is stealing nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.delegation.decide import Delegation
+from sidecar.errors import Denied, Reason
+
+_HANDLE_BYTES: Final = 32
+
+
+class ServedRequest:
+    """One request being served: the authority its handle stands for, and what is left of its calls."""
+
+    __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "linger_s", "request_id")
+
+    def __init__(
+        self, delegation: Delegation, *, request_id: str, call_in: str | None, max_calls: int, linger_s: float
+    ) -> None:
+        self.delegation = delegation
+        self.request_id = request_id
+        self.call_in = call_in
+        self.calls_left = max_calls
+        self.linger_s = linger_s
+        self.ended_at: float | None = None
+
+    def count_call(self) -> None:
+        """Take one call from the budget.
+
+        Raises:
+            Denied: CALLS_EXHAUSTED, the request has made all its calls.
+        """
+        if self.calls_left <= 0:
+            raise Denied(Reason.CALLS_EXHAUSTED)
+        self.calls_left -= 1
+
+
+class Handles:
+    """All handles alive at this sidecar. ``clock`` is wall time in seconds, ``monotonic`` measures the linger."""
+
+    def __init__(self, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._alive: dict[str, ServedRequest] = {}
+        self._lingering: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    def open(self, served: ServedRequest) -> str:
+        """Make the handle of a request that starts now."""
+        handle = secrets.token_urlsafe(_HANDLE_BYTES)
+        self._alive[handle] = served
+        return handle
+
+    def resolve(self, handle: str) -> ServedRequest:
+        """Find the request that a handle stands for.
+
+        Raises:
+            Denied: NO_REQUEST_CONTEXT, the handle is unknown here, its request has ended, or its token has expired.
+        """
+        served = self._alive.get(handle)
+        if served is None:
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "unknown handle")
+        if self._is_over(served):
+            del self._alive[handle]
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "the handle's request has ended")
+        return served
+
+    def end(self, handle: str) -> None:
+        """The request is answered, aborted or has lost its peer. Calls already in flight finish; new ones need linger."""
+        served = self._alive.get(handle)
+        if served is None:
+            return
+        if served.linger_s <= 0:
+            del self._alive[handle]
+            return
+        served.ended_at = self._monotonic()
+        self._lingering.append(handle)
+
+    def sweep(self) -> None:
+        """Forget the handles whose linger is over. Runs about once a second; ``resolve`` is exact without it."""
+        still: list[str] = []
+        for handle in self._lingering:
+            served = self._alive.get(handle)
+            if served is None:
+                continue
+            if self._is_over(served):
+                del self._alive[handle]
+            else:
+                still.append(handle)
+        self._lingering = still
+
+    def _is_over(self, served: ServedRequest) -> bool:
+        if self._clock() >= served.delegation.token.expires_at:
+            return True
+        return served.ended_at is not None and self._monotonic() >= served.ended_at + served.linger_s

@@ -1,0 +1,142 @@
+"""Which headers pass, which are ours alone. Pure: header fields in, header fields out.
+
+A server behind us may fold ``_``, ``-`` and other punctuation into one (CGI, WSGI and many frameworks do), so a name
+is compared after every character that is no letter or digit has become a dash: no spelling of one of our headers gets
+through from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+from urllib.parse import quote
+
+from sidecar.delegation.decide import IssuedPermit, Permit
+from sidecar.delegation.scope import format_scope
+from sidecar.errors import Denied, Reason
+
+Field = tuple[bytes, bytes]
+
+MAX_VALUE_BYTES: Final = 6144
+
+# Printable ASCII without the space and the escape character itself: what is left is encoded, so two values never meet.
+_PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '%"\\,;')
+
+_FOLDED: Final = bytes(code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)).lower()
+
+_OURS: Final = frozenset(
+    {
+        b"authorization",
+        b"client-cert",
+        b"client-cert-chain",
+        b"traceparent",
+        b"tracestate",
+        b"x-forwarded-client-cert",
+        # What would make the agent serve another call than the one decided on.
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+        b"x-original-uri",
+        b"x-original-url",
+        b"x-rewrite-url",
+    }
+)
+_OUR_PREFIX: Final = b"delegation-"
+
+
+def is_ours(name: bytes) -> bool:
+    """Whether a header of this (lower-case) name, or one a server may confuse with it, is set by a sidecar only."""
+    folded = name.translate(_FOLDED)
+    return folded in _OURS or folded.startswith(_OUR_PREFIX)
+
+
+def from_outside(fields: Iterable[Field]) -> list[Field]:
+    """The fields of a message without any that are ours to set."""
+    return [field for field in fields if not is_ours(field[0])]
+
+
+def single(fields: Sequence[Field], name: bytes) -> bytes | None:
+    """The value of a field that may appear once.
+
+    Raises:
+        Denied: HEADER_MALFORMED, it appears more than once.
+    """
+    values = [value for field, value in fields if field == name]
+    if len(values) > 1:
+        raise Denied(Reason.HEADER_MALFORMED, f"{name.decode('ascii', 'replace')} appears more than once")
+    return values[0] if values else None
+
+
+def encode_value(text: str) -> bytes:
+    """A header value that stands for exactly one text: UTF-8, percent-encoded outside plain printable ASCII.
+
+    Raises:
+        Denied: MALFORMED_TOKEN, the encoded text is longer than a header may be. It is never cut: two subjects that
+            share a beginning would become one.
+    """
+    try:
+        encoded = quote(text, safe=_PLAIN).encode("ascii")
+    except UnicodeEncodeError as error:
+        raise Denied(Reason.MALFORMED_TOKEN, "a claim holds a lone surrogate") from error
+    if len(encoded) > MAX_VALUE_BYTES:
+        raise Denied(Reason.MALFORMED_TOKEN, "a claim is too long for a header")
+    return encoded
+
+
+def to_agent(
+    fields: Iterable[Field],
+    permit: Permit,
+    *,
+    handle: str,
+    request_id: str,
+    traceparent: str,
+    tracestate: bytes | None,
+    host: bytes,
+) -> list[Field]:
+    """The fields of an authorised request for the agent: who calls, for whom, and the handle instead of the token."""
+    token = permit.token
+    rewritten = [field for field in fields if field[0] != b"host" and not is_ours(field[0])]
+    rewritten.append((b"host", host))
+    if permit.route.pass_token:
+        rewritten.append((b"authorization", b"Bearer " + token.raw.encode("ascii")))
+        rewritten.append((b"delegation-handle", handle.encode("ascii")))
+    else:
+        rewritten.append((b"authorization", b"Bearer " + handle.encode("ascii")))
+    rewritten += (
+        (b"delegation-subject", encode_value(token.subject)),
+        (b"delegation-subject-issuer", encode_value(token.issuer)),
+        (b"delegation-actor", permit.peer.encode("ascii")),
+        (b"delegation-scope", format_scope(token.scope).encode("ascii")),
+        (b"delegation-request-id", request_id.encode("ascii")),
+        (b"traceparent", traceparent.encode("ascii")),
+    )
+    if tracestate is not None:
+        rewritten.append((b"tracestate", tracestate))
+    return rewritten
+
+
+def to_next_hop(
+    fields: Iterable[Field],
+    permit: IssuedPermit,
+    *,
+    call: str,
+    traceparent: str,
+    tracestate: bytes | None,
+    host: bytes,
+) -> list[Field]:
+    """The fields of an outbound call: the agent's own credentials are gone, the issued token is in their place."""
+    rewritten = [field for field in fields if field[0] != b"host" and not is_ours(field[0])]
+    rewritten += (
+        (b"host", host),
+        (b"authorization", b"Bearer " + permit.token.raw.encode("ascii")),
+        (b"delegation-call", call.encode("ascii")),
+        (b"traceparent", traceparent.encode("ascii")),
+    )
+    if tracestate is not None:
+        rewritten.append((b"tracestate", tracestate))
+    return rewritten
+
+
+def from_agent(fields: Iterable[Field]) -> list[Field]:
+    """The fields of the agent's answer for the peer: an agent cannot speak in the sidecar's name."""
+    return [field for field in fields if not field[0].translate(_FOLDED).startswith(_OUR_PREFIX)]

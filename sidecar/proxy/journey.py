@@ -1,0 +1,153 @@
+"""How a journey runs: a generator as long-lived as its request, resumed from callbacks.
+
+A journey yields what it must wait for and is resumed with the result. On the warm path it waits only for bytes, so a
+request costs one generator and a handful of resumes: no task, no future. A wait for keys or for a token exchange
+costs one task. When the peer vanishes, the journey is told by an exception like any other, so its ``finally`` closes
+the record: an aborted request is evidence too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Final, Protocol, TypeVar
+
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+
+_log: Final = logging.getLogger("sidecar.journey")
+
+_T = TypeVar("_T")
+
+
+class Waiter(Protocol):
+    """Who is told when a wait is over: exactly one of the two is called, once."""
+
+    def resume(self, result: Any) -> None:
+        """The wait ended with ``result``."""
+        ...
+
+    def fail(self, error: SidecarError) -> None:
+        """The wait ended with an error."""
+        ...
+
+
+class Wait(Protocol):
+    """Something a journey waits for."""
+
+    def begin(self, waiter: Waiter) -> None:
+        """Start. ``waiter`` may be called before this returns."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody waits any more: let go of everything."""
+        ...
+
+
+Journey = Generator[Wait, Any, _T]
+
+
+class Drive:
+    """Drives one journey to its end. The one place that catches a bug: this request ends, the process lives on."""
+
+    __slots__ = ("_finished", "_journey", "_on_bug", "_wait")
+
+    def __init__(self, journey: Journey[None], on_bug: Callable[[], None]) -> None:
+        self._journey = journey
+        self._on_bug = on_bug
+        self._wait: Wait | None = None
+        self._finished = False
+
+    def start(self) -> None:
+        """Run until the first wait."""
+        self._step(self._journey.__next__)
+
+    def resume(self, result: Any) -> None:
+        """Go on with what was waited for."""
+        self._wait = None
+        self._step(lambda: self._journey.send(result))
+
+    def fail(self, error: SidecarError) -> None:
+        """Go on with an error at the place of the wait."""
+        self._wait = None
+        self._step(lambda: self._journey.throw(error))
+
+    def gone(self) -> None:
+        """The peer vanished: stop what is under way and let the journey close its record."""
+        if self._finished:
+            return
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            wait.cancel()
+        self._step(lambda: self._journey.throw(Denied(Reason.PEER_GONE)))
+
+    def _step(self, advance: Callable[[], Wait]) -> None:
+        if self._finished:
+            return
+        try:
+            self._wait = advance()
+        except StopIteration:
+            self._finished = True
+        except Exception:  # noqa: BLE001  the driver is where a bug stops: it stays visible, and costs one request
+            self._finished = True
+            _log.exception("a journey failed")
+            self._on_bug()
+        else:
+            self._wait.begin(self)
+
+
+class Tasks:
+    """Owns the tasks of the waits that need one. Bounded by what the callers bound; cancelled together at the end."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine to its end; it must handle its own errors."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def close(self) -> None:
+        """Cancel what still runs and wait for it."""
+        running = tuple(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+class Async:
+    """A wait for a coroutine: the way from a journey into the control plane (keys, token exchange)."""
+
+    __slots__ = ("_make", "_task", "_tasks")
+
+    def __init__(self, tasks: Tasks, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        self._tasks = tasks
+        self._make = make
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, waiter: Waiter) -> None:
+        """Start the coroutine in a task of its own."""
+        self._task = self._tasks.start(self._run(waiter))
+
+    def cancel(self) -> None:
+        """Cancel the task."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, waiter: Waiter) -> None:
+        try:
+            result = await self._make()
+        except SidecarError as error:
+            waiter.fail(error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  as in Drive: the request fails, the bug stays visible
+            _log.exception("a wait failed")
+            waiter.fail(Unavailable(Reason.INTERNAL, "a wait failed"))
+        else:
+            waiter.resume(result)
