@@ -1,0 +1,176 @@
+"""The token service's signing keys: one signs, the ones before and after it are published beside it.
+
+A key's ``kid`` is its RFC 7638 thumbprint, so replicas that read the same file name it alike, and no two keys can ever
+share one. Rotation is a change of roles: a key is announced well before it signs (at least twice as long as consumers
+keep a key set) and stays published until the last token it signed has expired.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import jwt
+import orjson
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.errors import ConfigError, Problem
+
+TOKEN_TYP: Final = "at+jwt"  # noqa: S105 - the header value of RFC 9068 section 2.1
+MIN_RSA_BITS: Final = 2048
+MAX_PEM_BYTES: Final = 16_384
+_THUMBPRINT_MEMBERS: Final = ("crv", "e", "kty", "n", "x", "y")  # RFC 7638 section 3.2, in its order
+
+PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
+_GENERATORS: Final[Mapping[str, Callable[[], PrivateKey]]] = {
+    "ES256": lambda: generate_private_key(SECP256R1()),
+    "EdDSA": Ed25519PrivateKey.generate,
+    "RS256": lambda: generate_rsa(public_exponent=65537, key_size=MIN_RSA_BITS),
+}
+
+
+class KeyRefusedError(ValueError):
+    """The key cannot sign our tokens. The message never holds key material."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private key with the one algorithm it is used for. Its repr shows the ``kid`` only."""
+
+    private_key: PrivateKey = field(repr=False)
+    algorithm: str
+    kid: str
+    jwk: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, private_key: object) -> SigningKey:
+        """Take a P-256, Ed25519 or RSA key of at least 2048 bits.
+
+        Raises:
+            KeyRefusedError: any other key.
+        """
+        match private_key:
+            case EllipticCurvePrivateKey() if isinstance(private_key.curve, SECP256R1):
+                algorithm, members = "ES256", ECAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
+            case Ed25519PrivateKey():
+                algorithm, members = "EdDSA", OKPAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
+            case RSAPrivateKey() if private_key.key_size >= MIN_RSA_BITS:
+                algorithm, members = "RS256", RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
+            case _:
+                raise KeyRefusedError("a signing key is EC P-256, Ed25519, or RSA of at least 2048 bits")
+        public = {name: members[name] for name in _THUMBPRINT_MEMBERS if name in members}
+        kid = _thumbprint(public)
+        return cls(private_key, algorithm, kid, {**public, "kid": kid, "alg": algorithm, "use": "sig"})
+
+    @classmethod
+    def generate(cls, algorithm: str = "ES256") -> SigningKey:
+        """Make a new key for ES256, EdDSA or RS256, in memory only."""
+        if algorithm not in _GENERATORS:
+            raise KeyRefusedError("the algorithm is one of ES256, EdDSA, RS256")
+        return cls.of(_GENERATORS[algorithm]())
+
+    def sign(self, claims: Mapping[str, object]) -> str:
+        """Sign an access token: compact JWS, ``typ`` at+jwt (RFC 9068 section 2.1)."""
+        return jwt.encode(dict(claims), self.private_key, self.algorithm, headers={"typ": TOKEN_TYP, "kid": self.kid})
+
+    @property
+    def verification_key(self) -> VerificationKey:
+        """The public half."""
+        return VerificationKey(
+            kid=self.kid, algorithms=frozenset((self.algorithm,)), public_key=self.private_key.public_key()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """One snapshot of the keys: ``active`` signs; ``announced`` will, ``retired`` did, and both are published."""
+
+    active: SigningKey
+    announced: tuple[SigningKey, ...] = ()
+    retired: tuple[SigningKey, ...] = ()
+
+    def __post_init__(self) -> None:
+        kids = [key.kid for key in self.published]
+        if len(set(kids)) != len(kids):
+            raise KeyRefusedError("one key has two roles in the ring")
+
+    @property
+    def published(self) -> tuple[SigningKey, ...]:
+        """Every key consumers may see a token of, the active one first."""
+        return (self.active, *self.announced, *self.retired)
+
+    def find(self, kid: str | None) -> VerificationKey | None:
+        """The key by which a token of ours is verified when it comes back as subject token."""
+        return next((key.verification_key for key in self.published if key.kid == kid), None)
+
+    def jwks(self) -> bytes:
+        """The public keys as a JWK set (RFC 7517 section 5)."""
+        return orjson.dumps({"keys": [key.jwk for key in self.published]})
+
+
+def load_key_ring(directory: Path) -> KeyRing:
+    """Read ``active.pem`` and, where they exist, ``next*.pem`` and ``old*.pem``; replicas share the directory.
+
+    Raises:
+        ConfigError: a file is missing, has another name, is open to others than its owner, or holds no usable key.
+    """
+    try:
+        names = sorted(path.name for path in directory.iterdir() if path.suffix == ".pem")
+    except OSError as error:
+        raise _problem(directory, f"cannot be listed ({error.strerror})", "name an existing directory") from error
+    if "active.pem" not in names:
+        raise _problem(directory, "holds no active.pem", "put the key that signs there")
+    for name in names:
+        if name != "active.pem" and not name.startswith(("next", "old")):
+            raise _problem(directory / name, "has no role", "name it active.pem, next*.pem or old*.pem")
+    keys = {name: _load_key(directory / name) for name in names}
+    try:
+        return KeyRing(
+            active=keys["active.pem"],
+            announced=tuple(key for name, key in keys.items() if name.startswith("next")),
+            retired=tuple(key for name, key in keys.items() if name.startswith("old")),
+        )
+    except KeyRefusedError as error:
+        raise _problem(directory, str(error), "keep each key in one file") from error
+
+
+def _load_key(path: Path) -> SigningKey:
+    try:
+        return SigningKey.of(load_pem_private_key(_read_private(path), password=None))
+    except OSError as error:
+        raise _problem(path, f"cannot be read ({error.strerror})", "make it readable for this user alone") from error
+    except KeyRefusedError as error:
+        raise _problem(path, str(error), "make a new key") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # cryptography quotes what it could not parse
+        raise _problem(path, "holds no unencrypted PEM private key", "write one in PKCS#8 form") from None
+
+
+def _read_private(path: Path) -> bytes:
+    """Read through one descriptor, so that what was checked is what is read."""
+    with path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode) or mode & 0o077:
+            raise _problem(path, "is open to others than its owner", "chmod 0600")
+        return file.read(MAX_PEM_BYTES)
+
+
+def _problem(path: Path, wrong: str, cure: str) -> ConfigError:
+    return ConfigError([Problem(str(path), wrong, cure)])
+
+
+def _thumbprint(members: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(orjson.dumps(members, option=orjson.OPT_SORT_KEYS)).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
