@@ -1,58 +1,41 @@
-"""A certification authority per trust domain, for development: X.509-SVIDs, JWT-SVIDs and bundles as SPIRE shapes them.
+"""A certification authority per trust domain, for development: X.509-SVIDs, JWT-SVIDs and bundles as SPIRE makes them.
 
-An authority only vouches for its own trust domain. Its keys live in memory and, if somebody asks for it, in files of
-the developer; every authority says in its subject that it is for development, so that nobody takes it for more.
+An authority only vouches for its own trust domain. Its keys live in memory; a demo or a test that wants to attack with
+them may take them from ``current``.
 """
 
 from __future__ import annotations
 
 import base64
-import datetime
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import jwt
 import orjson
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.jwk import public_jwk
+from sidecar.dev.certificates import (
+    KeyType,
+    PrivateKey,
+    authority_certificate,
+    certificate_der,
+    certificate_pem,
+    key_der,
+    key_pem,
+    new_key,
+    svid_certificate,
+)
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-KeyType = Literal["ec-p256", "rsa-2048"]
-
-DEVELOPMENT_ONLY: Final = "DEVELOPMENT ONLY"
-BACKDATED_S: Final = 10  # as SPIRE does: the clocks of two hosts never agree to the second
 AUTHORITY_TTL_S: Final = 7 * 24 * 3600
 X509_TTL_S: Final = 3600
 JWT_TTL_S: Final = 300
 BUNDLE_REFRESH_HINT_S: Final = 300
-
-_DER: Final = serialization.Encoding.DER
-_PEM: Final = serialization.Encoding.PEM
-
-
-def new_key(key_type: KeyType) -> PrivateKey:
-    """Make a private key."""
-    if key_type == "rsa-2048":
-        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def key_der(key: PrivateKey) -> bytes:
-    """Encode a private key as PKCS#8 DER, not encrypted."""
-    return key.private_bytes(_DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-
-
-def key_pem(key: PrivateKey) -> bytes:
-    """Encode a private key as PKCS#8 PEM, not encrypted."""
-    return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +59,7 @@ class IssuedSvid:
     @property
     def chain_der(self) -> tuple[bytes, ...]:
         """Each certificate as DER."""
-        return tuple(certificate.public_bytes(_DER) for certificate in self.chain)
+        return tuple(map(certificate_der, self.chain))
 
     @property
     def key_der(self) -> bytes:
@@ -86,7 +69,7 @@ class IssuedSvid:
     @property
     def chain_pem(self) -> bytes:
         """The certificates as PEM, leaf first."""
-        return b"".join(certificate.public_bytes(_PEM) for certificate in self.chain)
+        return b"".join(map(certificate_pem, self.chain))
 
     @property
     def key_pem(self) -> bytes:
@@ -102,6 +85,24 @@ class Authority:
     key: PrivateKey = field(repr=False)
     jwt_kid: str
     jwt_key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
+def new_authority(
+    trust_domain: TrustDomain,
+    *,
+    key_type: KeyType = "ec-p256",
+    ttl_s: int = AUTHORITY_TTL_S,
+    issued_at: int | None = None,
+) -> Authority:
+    """Make the keys and the signing certificate of a trust domain. ``issued_at`` is as in `issue_x509`."""
+    key = new_key(key_type)
+    issued_at = _now() if issued_at is None else issued_at
+    return Authority(
+        certificate=authority_certificate(trust_domain, key, ttl_s=ttl_s, issued_at=issued_at),
+        key=key,
+        jwt_kid=secrets.token_urlsafe(12),
+        jwt_key=ec.generate_private_key(ec.SECP256R1()),
+    )
 
 
 class TrustDomainAuthority:
@@ -121,7 +122,7 @@ class TrustDomainAuthority:
 
     @property
     def current(self) -> Authority:
-        """The generation that signs. Its private keys are the trust domain: a test or a demo may take them."""
+        """The generation that signs."""
         return self._authorities[-1]
 
     @property
@@ -148,155 +149,90 @@ class TrustDomainAuthority:
         dns_names: Sequence[str] = (),
         issued_at: int | None = None,
     ) -> IssuedSvid:
-        """Issue an X.509-SVID with a fresh key; never for longer than the authority itself lives.
-
-        ``issued_at`` is in seconds since the epoch, now if None.
+        """Issue an X.509-SVID with a fresh key. ``issued_at`` is in seconds since the epoch, now if None.
 
         Raises:
             ValueError: the SPIFFE ID is of another trust domain.
         """
         self._check_own(spiffe_id)
-        issued_at = _now() if issued_at is None else issued_at
-        signer = self.current
         key = new_key(self.key_type)
-        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(spiffe_id)]
-        names += [x509.DNSName(name) for name in dns_names]
-        not_after = min(_utc(issued_at + ttl_s), signer.certificate.not_valid_after_utc)
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        leaf = (
-            # With no subject at all the names must be critical (RFC 5280 section 4.1.2.6): nobody can mistake a
-            # common name for an identity.
-            _builder(x509.Name([]), signer.certificate.subject, key, issued_at, not_after)
-            .add_extension(x509.SubjectAlternativeName(names), critical=True)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(ca=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .add_extension(_issuer_key_id(signer), critical=False)
-            .sign(signer.key, hashes.SHA256())
+        leaf = svid_certificate(
+            spiffe_id,
+            key,
+            issuer=self.current.certificate,
+            issuer_key=self.current.key,
+            dns_names=dns_names,
+            ttl_s=ttl_s,
+            issued_at=_now() if issued_at is None else issued_at,
         )
         return IssuedSvid(spiffe_id=spiffe_id, chain=(leaf,), key=key)
 
     def issue_jwt(
-        self, spiffe_id: SpiffeId, audience: str, *, ttl_s: int = JWT_TTL_S, issued_at: int | None = None
+        self,
+        spiffe_id: SpiffeId,
+        audience: str | Sequence[str],
+        *,
+        ttl_s: int = JWT_TTL_S,
+        issued_at: int | None = None,
     ) -> str:
-        """Issue a JWT-SVID for one audience, signed with ES256 (JWT-SVID sections 2 and 3).
+        """Issue a JWT-SVID, signed with ES256 (JWT-SVID sections 2 and 3). One audience is what others accept.
 
         Raises:
-            ValueError: the SPIFFE ID is of another trust domain, or the audience is empty.
+            ValueError: the SPIFFE ID is of another trust domain, or an audience is missing or empty.
         """
         self._check_own(spiffe_id)
-        if not audience:
+        audiences = [audience] if isinstance(audience, str) else list(audience)
+        if not audiences or not all(audiences):
             raise ValueError("a JWT-SVID has an audience")
         issued_at = _now() if issued_at is None else issued_at
-        claims = {"sub": str(spiffe_id), "aud": [audience], "exp": issued_at + ttl_s, "iat": issued_at}
+        claims = {"sub": str(spiffe_id), "aud": audiences, "exp": issued_at + ttl_s, "iat": issued_at}
         signer = self.current
         return jwt.encode(claims, signer.jwt_key, algorithm="ES256", headers={"kid": signer.jwt_kid, "typ": "JWT"})
 
     def bundle_der(self) -> bytes:
         """The X.509 bundle, certificates concatenated as DER, as the Workload API carries it."""
-        return b"".join(authority.certificate.public_bytes(_DER) for authority in self._authorities)
+        return b"".join(certificate_der(authority.certificate) for authority in self._authorities)
 
     def bundle_pem(self) -> bytes:
         """The X.509 bundle as PEM."""
-        return b"".join(authority.certificate.public_bytes(_PEM) for authority in self._authorities)
+        return b"".join(certificate_pem(authority.certificate) for authority in self._authorities)
 
     def jwt_bundle(self) -> bytes:
-        """The JWT bundle as a JWK set, as the Workload API carries it."""
-        return orjson.dumps({"keys": self._jwt_keys()})
+        """The JWT bundle as a standard JWK set, as the Workload API carries it (Workload API section 6.2.2).
+
+        Like SPIRE's, its keys have a ``kid`` and no ``use``: that member belongs to the SPIFFE bundle document.
+        """
+        return orjson.dumps({"keys": [_jwt_jwk(authority) for authority in self._authorities]})
 
     def bundle_document(self) -> bytes:
         """Both bundles in the form of a bundle endpoint (Trust Domain and Bundle section 4)."""
+        x509_keys = [_x509_jwk(authority) | {"use": "x509-svid"} for authority in self._authorities]
+        jwt_keys = [_jwt_jwk(authority) | {"use": "jwt-svid"} for authority in self._authorities]
         return orjson.dumps(
             {
                 "spiffe_sequence": self.sequence,
                 "spiffe_refresh_hint": BUNDLE_REFRESH_HINT_S,
-                "keys": [*map(_x509_jwk, self._authorities), *self._jwt_keys()],
+                "keys": x509_keys + jwt_keys,
             }
         )
-
-    def _jwt_keys(self) -> list[dict[str, object]]:
-        return [
-            public_jwk(authority.jwt_key.public_key()) | {"kid": authority.jwt_kid, "use": "jwt-svid"}
-            for authority in self._authorities
-        ]
 
     def _check_own(self, spiffe_id: SpiffeId) -> None:
         if spiffe_id.trust_domain != self.trust_domain:
             raise ValueError("an authority vouches for its own trust domain only")
 
 
-def new_authority(
-    trust_domain: TrustDomain,
-    *,
-    key_type: KeyType = "ec-p256",
-    ttl_s: int = AUTHORITY_TTL_S,
-    issued_at: int | None = None,
-) -> Authority:
-    """Make the keys and the self-signed certificate of a trust domain, in the shape of SPIRE's own authorities."""
-    issued_at = _now() if issued_at is None else issued_at
-    key = new_key(key_type)
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"SPIFFE {DEVELOPMENT_ONLY}"),
-            # Each generation has a name of its own: path builders look issuers up by name.
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, secrets.token_hex(8)),
-        ]
-    )
-    own_name = x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")
-    certificate = (
-        _builder(subject, subject, key, issued_at, _utc(issued_at + ttl_s))
-        .add_extension(x509.SubjectAlternativeName([own_name]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(_key_usage(ca=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    jwt_key = ec.generate_private_key(ec.SECP256R1())
-    return Authority(certificate=certificate, key=key, jwt_kid=secrets.token_urlsafe(12), jwt_key=jwt_key)
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: PrivateKey, issued_at: int, not_after: datetime.datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_utc(issued_at - BACKDATED_S))
-        .not_valid_after(not_after)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _issuer_key_id(signer: Authority) -> x509.AuthorityKeyIdentifier:
-    key_id = signer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
-
-
-def _key_usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        content_commitment=False,
-        key_encipherment=not ca,
-        data_encipherment=False,
-        key_agreement=not ca,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
 def _x509_jwk(authority: Authority) -> dict[str, object]:
-    return public_jwk(authority.key.public_key()) | {
-        "use": "x509-svid",
-        "x5c": [base64.b64encode(authority.certificate.public_bytes(_DER)).decode()],
-    }
+    key = authority.key.public_key()
+    members = RSAAlgorithm.to_jwk(key, as_dict=True) if isinstance(key, rsa.RSAPublicKey) else _ec_jwk(key)
+    return {**members, "x5c": [base64.b64encode(certificate_der(authority.certificate)).decode()]}
 
 
-def _utc(seconds: int) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+def _jwt_jwk(authority: Authority) -> dict[str, object]:
+    return {**_ec_jwk(authority.jwt_key.public_key()), "kid": authority.jwt_kid}
+
+
+def _ec_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, object]:
+    return dict(ECAlgorithm.to_jwk(key, as_dict=True))
 
 
 def _now() -> int:
