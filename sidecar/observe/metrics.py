@@ -1,0 +1,231 @@
+"""Every metric: names, labels, buckets.
+
+The hot path counts in plain dicts and lists (0.1 µs); prometheus-client turns them into text only at a scrape. Labels
+take their values from closed sets: reasons from ``Reason``, routes, issuers and trust domains from the settings. A
+value that was not declared is counted as ``other``, so that nothing a caller sends can create a series.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from sidecar import __version__
+from sidecar.errors import Reason
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+OK: Final = "ok"  # the reason of what was not refused
+NO_ROUTE: Final = "none"
+OTHER: Final = "other"
+MAX_DECLARED: Final = 1024  # series of one kind, whatever the settings hold
+
+_REQUEST_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_DECISION_SECONDS: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0)
+_CHAIN_DEPTHS: Final = (1, 2, 3, 4, 6, 8)
+
+CacheResult = Literal["hit", "miss", "joined"]
+
+
+class Histogram:
+    """One series: counts per bucket, the last one for what exceeds every bound, and the sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value; a value equal to a bound belongs to that bound."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """The ``le`` buckets as the exposition format wants them."""
+        bounds = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
+        return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
+
+
+class Metrics(Collector):
+    """All numbers of one process. Not thread-safe but for ``event_lost``: the loop's thread counts."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._routes: dict[str, str] = {}
+        self._issuers: dict[str, str] = {}
+        self.requests: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        self.request_seconds = {d: Histogram(_REQUEST_SECONDS) for d in ("inbound", "outbound")}
+        self.decision_seconds = {d: Histogram(_DECISION_SECONDS) for d in ("inbound", "outbound")}
+        self.exchange_seconds = Histogram(_REQUEST_SECONDS)
+        self.chain_depth = Histogram(_CHAIN_DEPTHS)
+        self.exchanges: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.token_cache = dict.fromkeys(("hit", "miss", "joined"), 0)
+        self.verdict_cache = dict.fromkeys(("hit", "miss"), 0)
+        self.impersonation_refused = 0
+        self.actor_mismatch = 0
+        self.handshakes_refused = dict.fromkeys(_HANDSHAKE_REASONS, 0)
+        self.svid_expires_at = 0
+        self.events_dropped = 0
+        self.in_flight = 0
+        self._bundles: dict[str, float] = {}
+        self._jwks: dict[str, float] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(namespace="sidecar", registry=self._registry)
+        self._registry.register(self)
+
+    def declare_routes(self, direction: Literal["inbound", "outbound"], names: Iterable[str]) -> None:
+        """Name the routes that may appear as a label; their ``allow`` series start at 0."""
+        for name in names:
+            if len(self._routes) < MAX_DECLARED:
+                self._routes[name] = name
+                self.requests[direction, name, "allow", OK] += 0
+
+    def declare_issuers(self, issuers: Iterable[str]) -> None:
+        """Name the issuers that may appear as a label."""
+        for issuer in issuers:
+            if len(self._issuers) < MAX_DECLARED:
+                self._issuers[issuer] = issuer
+
+    def request(self, direction: str, route: str | None, decision: str, reason: str, seconds: float) -> None:
+        """Count one finished request. ``reason`` is ``OK`` or the value of a ``Reason``."""
+        label = NO_ROUTE if route is None else self._routes.get(route, OTHER)
+        self.requests[direction, label, decision, reason] += 1
+        self.request_seconds[direction].observe(seconds)
+        if reason == Reason.ACT_MISSING:
+            self.impersonation_refused += 1
+        elif reason == Reason.ACTOR_MISMATCH:
+            self.actor_mismatch += 1
+
+    def exchange(self, issuer: str, reason: Reason | None, seconds: float) -> None:
+        """Count one call of the token endpoint; None is success."""
+        self.exchanges[self._issuers.get(issuer, OTHER), reason or OK] += 1
+        self.exchange_seconds.observe(seconds)
+
+    def handshake_refused(self, reason: Reason) -> None:
+        """Count one TLS handshake that failed."""
+        self.handshakes_refused[reason if reason in self.handshakes_refused else Reason.BAD_SVID] += 1
+
+    def bundle_updated(self, trust_domain: str) -> None:
+        """A trust domain's bundle was received now."""
+        if len(self._bundles) < MAX_DECLARED or trust_domain in self._bundles:
+            self._bundles[trust_domain] = self._monotonic()
+
+    def bundle_withdrawn(self, trust_domain: str) -> None:
+        """The bundle is no longer trusted: its age is no longer told."""
+        self._bundles.pop(trust_domain, None)
+
+    def jwks_updated(self, issuer: str) -> None:
+        """An issuer's key set was received now."""
+        if issuer in self._issuers:
+            self._jwks[issuer] = self._monotonic()
+
+    def event_lost(self, count: int = 1) -> None:
+        """Records that were dropped: the gap in ``seq`` says which."""
+        self.events_dropped += count
+
+    def render(self) -> bytes:
+        """The text exposition of all metrics, of type ``CONTENT_TYPE``."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry at a scrape."""
+        yield InfoMetricFamily("sidecar_build", "The running version.", value={"version": __version__})
+        yield _counter(
+            "sidecar_requests",
+            "Finished requests by what was decided and why.",
+            ("direction", "route", "decision", "reason"),
+            self.requests.items(),
+        )
+        yield _counter(
+            "sidecar_token_exchange",
+            "Calls of the token endpoint by result.",
+            ("issuer", "result"),
+            self.exchanges.items(),
+        )
+        yield from self._caches_and_refusals()
+        yield from self._histograms()
+        yield from self._gauges()
+
+    def _caches_and_refusals(self) -> Iterator[Metric]:
+        yield _counter("sidecar_token_cache", "Look-ups of issued tokens.", ("result",), _single(self.token_cache))
+        yield _counter("sidecar_verdict_cache", "Look-ups of verdicts.", ("result",), _single(self.verdict_cache))
+        yield _counter(
+            "sidecar_handshakes_refused",
+            "TLS handshakes refused by reason.",
+            ("reason",),
+            _single(self.handshakes_refused),
+        )
+        yield CounterMetricFamily(
+            "sidecar_impersonation_refused", "Tokens that named no actor.", value=self.impersonation_refused
+        )
+        yield CounterMetricFamily(
+            "sidecar_actor_mismatch", "Tokens presented by another than their actor.", value=self.actor_mismatch
+        )
+        yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
+
+    def _histograms(self) -> Iterator[Metric]:
+        for name, help_text, series in (
+            ("sidecar_request_duration_seconds", "From request head to the end of the answer.", self.request_seconds),
+            ("sidecar_decision_duration_seconds", "From request head to the decision.", self.decision_seconds),
+        ):
+            family = HistogramMetricFamily(name, help_text, labels=("direction",))
+            for direction, histogram in series.items():
+                family.add_metric((direction,), histogram.cumulative(), histogram.total)
+            yield family
+        for name, help_text, histogram in (
+            ("sidecar_token_exchange_duration_seconds", "One call of the token endpoint.", self.exchange_seconds),
+            ("sidecar_chain_depth", "Actors in the chain of permitted requests.", self.chain_depth),
+        ):
+            yield HistogramMetricFamily(name, help_text, buckets=histogram.cumulative(), sum_value=histogram.total)
+
+    def _gauges(self) -> Iterator[Metric]:
+        now = self._monotonic()
+        yield GaugeMetricFamily(
+            "sidecar_svid_expiry_timestamp_seconds",
+            "When our X.509-SVID expires, 0 while there is none.",
+            value=self.svid_expires_at,
+        )
+        yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight)
+        for name, help_text, label, received in (
+            ("sidecar_bundle_age_seconds", "Since the trust domain's bundle came.", "trust_domain", self._bundles),
+            ("sidecar_jwks_age_seconds", "Since the issuer's keys came.", "issuer", self._jwks),
+        ):
+            family = GaugeMetricFamily(name, help_text, labels=(label,))
+            for value, at in received.items():
+                family.add_metric((value,), now - at)
+            yield family
+
+
+_HANDSHAKE_REASONS: Final = (
+    Reason.NO_CLIENT_CERT,
+    Reason.BAD_SVID,
+    Reason.UNTRUSTED_CHAIN,
+    Reason.UNKNOWN_TRUST_DOMAIN,
+    Reason.WRONG_BUNDLE,
+    Reason.SVID_EXPIRED,
+    Reason.TLS_VERSION,
+)
+
+
+def _counter(
+    name: str, help_text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], int]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, help_text, labels=labels)
+    for key, count in list(values):
+        family.add_metric(key, count)
+    return family
+
+
+def _single(counts: dict[str, int] | dict[Reason, int]) -> list[tuple[tuple[str], int]]:
+    return [((str(key),), count) for key, count in counts.items()]

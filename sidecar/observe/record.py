@@ -1,0 +1,166 @@
+"""The one schema of the record stream: every key of every event, and how foreign text gets into it.
+
+One flat JSON object a line, for all events alike; a key that does not apply is null. The line is safe to print: text
+from outside is made visible instead of active, and no value is longer than ``MAX_TEXT``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final, Literal, TypedDict
+
+import orjson
+
+Direction = Literal["inbound", "outbound"]
+Decision = Literal["allow", "deny", "observed_deny"]
+
+EVENTS: Final = (
+    "request",
+    "request.opened",
+    "connection.refused",
+    "token.exchanged",
+    "token.exchange_refused",
+    "identity.rotated",
+    "identity.lost",
+    "config.reloaded",
+    "config.refused",
+    "ready",
+    "not_ready",
+    "started",
+    "stopped",
+)
+
+MAX_TEXT: Final = 2048  # characters: a SPIFFE ID may have 2048 bytes and is never cut
+MAX_ITEMS: Final = 64  # of a list: a scope claim could hold thousands of tokens
+CUT: Final = "…truncated:"  # then 16 hex digits of the whole text's SHA-256, so that two long texts stay two
+
+
+class RecordFields(TypedDict, total=False):
+    """The keys that an event may set; ``event``, ``ts``, ``run`` and ``seq`` are the writer's own.
+
+    ``chain`` is current actor first. ``scope`` is what the token holds, ``scope_needed`` what the route asks for
+    (inbound) or what was planned (outbound). ``fp`` is the first 128 bits of the token's SHA-256, in hex. ``source`` is the other
+    end's address, ``detail`` an explanation that no caller sees. ``verified`` is false where the claims come from a
+    token that did not verify. Times are milliseconds.
+    """
+
+    decision: Decision | None
+    reason: str | None
+    direction: Direction | None
+    workload: str | None
+    peer: str | None
+    subject: str | None
+    subject_iss: str | None
+    actor: str | None
+    chain: list[str] | None
+    chain_depth: int | None
+    client_id: str | None
+    audience: str | None
+    scope: list[str] | None
+    scope_needed: list[str] | None
+    route: str | None
+    op: str | None
+    method: str | None
+    path: str | None
+    status: int | None
+    upstream_status: int | None
+    jti_in: str | None
+    jti_out: str | None
+    parent_jti: str | None
+    txn: str | None
+    fp: str | None
+    call_in: str | None
+    call_out: str | None
+    request_id: str | None
+    trace_id: str | None
+    span_id: str | None
+    bytes_in: int | None
+    bytes_out: int | None
+    tls_ms: float | None
+    decide_ms: float | None
+    exchange_ms: float | None
+    upstream_ms: float | None
+    total_ms: float | None
+    after_request: bool | None
+    verified: bool | None
+    source: str | None
+    detail: str | None
+
+
+FIELDS: Final = ("event", "ts", "run", "seq", *RecordFields.__annotations__)
+
+_TEXT: Final[dict[str, object]] = {"type": ["string", "null"]}
+_TEXTS: Final[dict[str, object]] = {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": MAX_ITEMS + 1}
+_COUNT: Final[dict[str, object]] = {"type": ["integer", "null"], "minimum": 0}
+_MILLISECONDS: Final[dict[str, object]] = {"type": ["number", "null"], "minimum": 0}
+_FLAG: Final[dict[str, object]] = {"type": ["boolean", "null"]}
+_TYPES: Final[Mapping[str, dict[str, object]]] = {
+    "event": {"enum": list(EVENTS)},
+    "ts": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"},
+    "run": {"type": "string"},
+    "seq": {"type": "integer", "minimum": 1},
+    "decision": {"enum": ["allow", "deny", "observed_deny", None]},
+    "direction": {"enum": ["inbound", "outbound", None]},
+    **dict.fromkeys(("chain", "scope", "scope_needed"), _TEXTS),
+    **dict.fromkeys(("chain_depth", "status", "upstream_status", "bytes_in", "bytes_out"), _COUNT),
+    **dict.fromkeys(("tls_ms", "decide_ms", "exchange_ms", "upstream_ms", "total_ms"), _MILLISECONDS),
+    **dict.fromkeys(("after_request", "verified"), _FLAG),
+}
+
+
+def record_schema() -> dict[str, object]:
+    """JSON Schema (2020-12) of one record: exactly the keys of ``FIELDS``, each of its type or null."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "sidecar record",
+        "type": "object",
+        "properties": {name: _TYPES.get(name, _TEXT) for name in FIELDS},
+        "required": list(FIELDS),
+        "additionalProperties": False,
+    }
+
+
+def encode(record: Mapping[str, object]) -> bytes:
+    """One line, newline included. Cheap for plain text: the finished line shows whether anything needs care.
+
+    A line that is short, ASCII, without DEL and without a backslash (JSON's only escape) holds nothing but printable
+    text below the limit. Every other record is cleaned value by value and built again.
+    """
+    try:
+        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON has not
+        pass
+    else:
+        if len(line) <= MAX_TEXT and line.isascii() and b"\\" not in line and b"\x7f" not in line:
+            return line
+    return orjson.dumps({name: _clean(value) for name, value in record.items()}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def escape(text: str) -> str:
+    r"""Text without any character that acts: controls, bidi marks, line separators, unassigned ones, lone surrogates.
+
+    Each becomes ``\u{hex}``; so does the backslash of a text that already contains ``\u{``, therefore no two texts
+    come out equal. Longer than ``MAX_TEXT`` it is cut and ends in ``CUT`` and a digest.
+    """
+    if text.isprintable() and "\\u{" not in text:
+        visible = text
+    else:
+        visible = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text.replace("\\u{", "\\u{5c}u{"))
+    if len(visible) <= MAX_TEXT:
+        return visible
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{visible[: MAX_TEXT - len(CUT) - 16]}{CUT}{digest[:16]}"
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return escape(str(value))
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else None
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [escape(str(item)) for item in value]
+        return items if len(items) <= MAX_ITEMS else [*items[:MAX_ITEMS], f"{CUT}{len(items) - MAX_ITEMS} more"]
+    return None

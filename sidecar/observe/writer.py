@@ -1,0 +1,132 @@
+"""The thread that writes records: a bounded queue before it, at most ``FLUSH_S`` between a record and its write.
+
+A thread, because stdout may be a file, a pipe or a terminal that somebody else shares: an event loop can watch only
+some of them, and making a shared descriptor non-blocking breaks its other users.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from sidecar.observe.sink import Sink
+
+FLUSH_S: Final = 0.02  # records that come within this are written together; the promise is 50 ms
+STALL_S: Final = 0.5  # a write that made no progress for this long counts as failed
+_RETRY_S: Final = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Lines in (from the loop's thread), bytes out (in its own). Lines that were taken are never dropped."""
+
+    def __init__(self, sink: Sink, *, flush_s: float = FLUSH_S, stall_s: float = STALL_S) -> None:
+        self._sink = sink
+        self._flush_s = flush_s
+        self._stall_s = stall_s
+        self._lines: deque[bytes] = deque()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._awake = False
+        # Plain numbers, each written by one thread only and read by the other without a lock.
+        self._lines_in = self._lines_out = 0
+        self._bytes_in = self._bytes_out = 0
+        self._writing_since = 0.0
+        self._error: OSError | None = None
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending_lines(self) -> int:
+        """Lines taken and not yet written."""
+        return self._lines_in - self._lines_out
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes taken and not yet written."""
+        return self._bytes_in - self._bytes_out
+
+    def put(self, line: bytes) -> None:
+        """Take one line. Who calls has made sure that there is room."""
+        self._lines_in += 1
+        self._bytes_in += len(line)
+        self._lines.append(line)
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
+
+    def trouble(self, now: float) -> str | None:
+        """Why the sink cannot be relied upon at ``now`` (monotonic), or None."""
+        if self._error is not None:
+            return f"the record sink failed: {errno.errorcode.get(self._error.errno or 0, 'unknown')}"
+        since = self._writing_since
+        if since and now - since > self._stall_s:
+            return "the record sink is blocked"
+        return None
+
+    def close(self, timeout_s: float) -> int:
+        """Write what is pending and end the thread; returns how many lines were left after ``timeout_s``."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        self._abandoned = True
+        return self.pending_lines
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._stop.wait(self._flush_s)
+            self._wake.clear()
+            self._awake = False  # after clear(): a line put from here on sets the event again
+            stopping = self._stop.is_set()  # before taking: what was put before the stop is still written
+            batch = [self._lines.popleft() for _ in range(len(self._lines))]
+            if batch:
+                self._write(batch)
+            if stopping:
+                break
+        self._sink.close()
+
+    def _write(self, batch: list[bytes]) -> None:
+        data = b"".join(batch)
+        view = memoryview(data)
+        offset = 0
+        renewed = False
+        self._writing_since = time.monotonic()
+        while offset < len(data) and not self._abandoned:
+            try:
+                if not renewed:
+                    self._sink.renew()
+                    renewed = True
+                written = self._sink.write(view[offset:])
+            except OSError as error:
+                self._failed(error)
+                if error.errno == errno.EPIPE:
+                    # That reader is gone with the half of a line it got: the next one starts with a whole one.
+                    offset = data.rfind(b"\n", 0, offset) + 1
+                renewed = data[offset - 1 : offset] not in {b"", b"\n"}
+                time.sleep(_RETRY_S)
+                continue
+            offset += written
+            if written:
+                self._writing_since = time.monotonic()
+                self._recovered()
+        if offset == len(data):
+            self._lines_out += len(batch)
+            self._bytes_out += len(data)
+        self._writing_since = 0.0
+
+    def _failed(self, error: OSError) -> None:
+        if self._error is None:
+            _log.error("record sink failed", extra={"sink": self._sink.name, "errno": error.errno})
+        self._error = error
+
+    def _recovered(self) -> None:
+        if self._error is not None:
+            _log.warning("record sink recovered", extra={"sink": self._sink.name})
+            self._error = None
