@@ -1,0 +1,282 @@
+"""The decision: may this peer, acting for this subject, make this call? And what may be called on its strength?
+
+Theory of operation. A token passes three stages: parsed (bearer.py, shape), verified (verify.py, signature and claims),
+decided (here, policy). The order of checks is fixed and the first failure wins, so that a token always has one reason:
+issuer known and counted on the route -> signature, times, audience, claims -> deny list -> act -> act is the peer
+-> the issuer may speak for this actor -> scope within the issuer's ceiling -> peer allowed -> scopes sufficient.
+``decide_verified`` is everything that must be judged again although the signature has been seen before: a verdict
+cached by token and peer never answers for another route, another time or another policy.
+
+A Permit is the only thing that opens the way to the agent, an IssuedPermit the only one that opens the way out, and
+only this module can make either: no permit, no bytes upstream.
+
+The subject is the pair (iss, sub). The STS keeps ``sub``, so a token can be exchanged onwards if the pair's issuer is
+that STS itself, or, at an entry, one of its user issuers (whose prefix then names it). A token by any other issuer,
+however trusted for calls *in*, would come back under a pair that nobody could compare: it is not exchanged.
+
+Only top-level claims and the outermost actor are looked at (RFC 8693 section 4.1). Earlier actors are evidence.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NoReturn, final
+
+from sidecar.delegation.bearer import Bearer
+from sidecar.delegation.issued import prove_issued, sts_error
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.plan import Delegation as Delegation
+from sidecar.delegation.plan import Plan as Plan
+from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy, UserIssuer
+from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import TrustedIssuer, VerifiedToken, check_times, verify_token
+from sidecar.errors import Denied, Reason
+
+Mode = Literal["delegated", "self"]
+
+_SEAL: Final = object()
+
+
+class _Sealed:
+    """Made in this module only, and never changed after that."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        if cls.__module__ != __name__:
+            raise TypeError("a permit has no other kinds")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("a permit does not change")
+
+
+@final
+class Permit(_Sealed):
+    """This ``peer`` may make the call ``route`` on the strength of ``token``.
+
+    ``mode`` is ``delegated`` (for a subject), or ``self`` (an autonomous agent for itself, where the route admits it).
+    """
+
+    __slots__ = ("mode", "peer", "route", "token")
+
+    token: VerifiedToken
+    peer: SpiffeId
+    route: InboundRoute
+    mode: Mode
+
+    def __init__(self, seal: object, token: VerifiedToken, peer: SpiffeId, route: InboundRoute, mode: Mode) -> None:
+        if seal is not _SEAL:
+            raise TypeError("only a decision makes a permit")
+        _set_token(self, token)
+        _set_peer(self, peer)
+        _set_route(self, route)
+        _set_mode(self, mode)
+
+
+# The slots' own setters: three times as fast as object.__setattr__, and this runs on every request.
+_set_token = Permit.token.__set__  # type: ignore[attr-defined]
+_set_peer = Permit.peer.__set__  # type: ignore[attr-defined]
+_set_route = Permit.route.__set__  # type: ignore[attr-defined]
+_set_mode = Permit.mode.__set__  # type: ignore[attr-defined]
+
+
+@final
+class IssuedPermit(_Sealed):
+    """The call that was planned may be made with ``token``, which the STS issued for it."""
+
+    __slots__ = ("plan", "token")
+
+    token: VerifiedToken
+    plan: Plan
+
+    def __init__(self, seal: object, token: VerifiedToken, plan: Plan) -> None:
+        if seal is not _SEAL:
+            raise TypeError("only a decision makes a permit")
+        object.__setattr__(self, "token", token)
+        object.__setattr__(self, "plan", plan)
+
+
+def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:
+    """The issuer whose keys may be looked for. Nothing in a token of an unknown issuer leads anywhere.
+
+    Raises:
+        Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE.
+    """
+    return _issuer_of(bearer.issuer, route, policy)
+
+
+def decide_inbound(
+    bearer: Bearer, *, peer: SpiffeId, route: InboundRoute, key: VerificationKey, policy: Policy, now: int
+) -> Permit:
+    """Judge one request of a peer whose mTLS identity is proven. ``key`` is its issuer's key of that kid.
+
+    Raises:
+        Denied: any 401 or 403 code of the inbound side.
+    """
+    issuer = trusted_issuer(bearer, route=route, policy=policy)
+    token = verify_token(bearer, issuer=issuer, key=key, audiences=policy.audiences, now=now)
+    return decide_verified(token, peer=peer, route=route, policy=policy, now=now)
+
+
+def decide_verified(token: VerifiedToken, *, peer: SpiffeId, route: InboundRoute, policy: Policy, now: int) -> Permit:
+    """Judge a request whose token was verified before, now or for an earlier request. Takes about 2 microseconds.
+
+    Raises:
+        Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE, ACT_MISSING,
+            ACTOR_MISMATCH, SCOPE_ABOVE_CEILING, INSUFFICIENT_SCOPE, or POLICY_DENIED (deny list, a trust domain the
+            issuer may not speak for, a peer that is not on the route).
+    """
+    issuer = _issuer_of(token.issuer, route, policy)
+    check_times(token, issuer.profile, now=now)
+    if token.audience not in policy.audiences:
+        raise Denied(Reason.WRONG_AUDIENCE)
+    policy.deny.check(token, peer)
+    mode = _mode_of(token, peer, route)
+    if peer.trust_domain not in issuer.actor_trust_domains:
+        raise Denied(Reason.POLICY_DENIED, "the issuer may not speak for actors of this trust domain")
+    if not token.scope <= issuer.scopes:
+        raise Denied(Reason.SCOPE_ABOVE_CEILING)
+    if peer not in route.peers:
+        raise Denied(Reason.POLICY_DENIED, "the peer is not one of the route's")
+    if not route.scopes <= token.scope:
+        raise Denied(Reason.INSUFFICIENT_SCOPE)
+    return Permit(_SEAL, token, peer, route, mode)
+
+
+def delegate(permit: Permit) -> Delegation:
+    """What the handle of a permitted request stands for."""
+    return Delegation(token=permit.token, may_call=permit.route.may_call, entry=False, scope=permit.token.scope)
+
+
+def user_issuer(bearer: Bearer, *, policy: Policy) -> UserIssuer:
+    """The user issuer of a login token, whose keys may be looked for.
+
+    Raises:
+        Denied: NOT_AN_ENTRY (this workload takes no login tokens), WRONG_ISSUER.
+    """
+    if policy.entry is None:
+        raise Denied(Reason.NOT_AN_ENTRY)
+    user = policy.entry.issuers.get(bearer.issuer)
+    if user is None:
+        raise Denied(Reason.WRONG_ISSUER, "not a user issuer of this entry")
+    return user
+
+
+def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: int) -> Delegation:
+    """Judge a login token at an entry, where a chain may start.
+
+    Raises:
+        Denied: NOT_AN_ENTRY, WRONG_ISSUER, WRONG_AUDIENCE (another client's token), TOKEN_TYPE (it names an actor: a
+            login has none), POLICY_DENIED (deny list) or any other 401 code.
+    """
+    user = user_issuer(bearer, policy=policy)
+    audience = user.audience or user.client_id
+    token = verify_token(bearer, issuer=user.trusted, key=key, audiences=frozenset({audience}), now=now)
+    shown = [token.claims[name] for name in ("azp", "client_id") if name in token.claims]
+    if audience == user.client_id:
+        shown.append(audience)
+    if not shown or any(client != user.client_id for client in shown):
+        raise Denied(Reason.WRONG_AUDIENCE, "the login token is another client's")
+    policy.deny.check(token, policy.workload)
+    if token.chain is not None:
+        raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
+    may_call = policy.entry.may_call if policy.entry else frozenset()
+    return Delegation(token=token, may_call=may_call, entry=True, scope=user.scope_from.worth(token.claims))
+
+
+def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
+    """Plan the exchange for one call of the agent: for this subject, this target, and no wider than what came in.
+
+    Raises:
+        Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (nothing is left to ask for),
+            POLICY_DENIED (deny list), ISSUER_NOT_FOR_ROUTE (the subject's issuer is not the STS), NOT_AN_ENTRY.
+        Unavailable: STS_UNAVAILABLE, no token exchange is configured.
+    """
+    token = delegation.token
+    if route.name not in delegation.may_call:
+        raise Denied(Reason.CALL_NOT_ALLOWED)
+    if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
+        raise Denied(Reason.OWN_AUTHORITY_REFUSED)
+    if now >= token.expires_at:  # no leeway: what is issued may not live longer, so it would be dead already
+        raise Denied(Reason.TOKEN_EXPIRED)
+    policy.deny.check(token, policy.workload)
+    expected_subject, max_expires_at = _bounds(delegation, policy, now)
+    scope = delegation.scope & route.scopes
+    if not scope:
+        raise Denied(Reason.INSUFFICIENT_SCOPE, "nothing of what came in may be used at this target")
+    return Plan(
+        route=route,
+        delegation=delegation,
+        audience=route.audience,
+        scope=scope,
+        actor=policy.workload,
+        sts_issuer=policy.sts.issuer,
+        expected_subject=expected_subject,
+        max_expires_at=max_expires_at,
+    )
+
+
+def accept_issued(issued: Bearer, *, plan: Plan, key: VerificationKey, policy: Policy, now: int) -> IssuedPermit:
+    """Prove what the STS sent back before anything is done with it. ``key`` is one of ``plan.sts_issuer``'s.
+
+    Raises:
+        Denied: an ``sts_*`` code, whatever is wrong.
+    """
+    if policy.sts_issuer != plan.sts_issuer:
+        raise Denied(Reason.STS_ISSUER, "the policy names another STS by now")
+    try:
+        token = verify_token(issued, issuer=policy.sts, key=key, audiences=frozenset({plan.audience}), now=now)
+    except Denied as error:
+        raise sts_error(error, issued.claims) from error
+    prove_issued(token, plan, now=now)
+    return IssuedPermit(_SEAL, token, plan)
+
+
+def _issuer_of(name: str, route: InboundRoute, policy: Policy) -> TrustedIssuer:
+    issuer = policy.issuers.get(name)
+    if issuer is None:
+        raise Denied(Reason.WRONG_ISSUER)
+    if name not in route.issuers:
+        raise Denied(Reason.ISSUER_NOT_FOR_ROUTE)
+    return issuer
+
+
+def _mode_of(token: VerifiedToken, peer: SpiffeId, route: InboundRoute) -> Mode:
+    """How the token shows that it is this peer's: as the current actor's, or as that of an agent acting for itself."""
+    if token.chain is None:
+        if token.subject != peer or not route.allow_self:
+            raise Denied(Reason.ACT_MISSING)
+        return "self"
+    if token.actor_id != peer:  # also if the actor cannot be mapped to a SPIFFE ID
+        raise Denied(Reason.ACTOR_MISMATCH)
+    if not _acts_for_itself(token):
+        return "delegated"
+    if not route.allow_self:
+        raise Denied(Reason.ACT_MISSING, "subject and actor are one: no delegation")
+    return "self"
+
+
+def _acts_for_itself(token: VerifiedToken) -> bool:
+    """Whether subject and current actor are one, by SPIFFE ID or by the name the token's own issuer gives them."""
+    if token.subject == token.actor_id:
+        return True
+    actor = token.chain.current if token.chain else None
+    return actor is not None and actor.subject == token.subject and actor.issuer in (None, token.issuer)
+
+
+def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]:
+    """The subject the issued token must have, and the time by which it must be dead."""
+    token = delegation.token
+    if not delegation.entry:
+        if token.issuer != policy.sts_issuer:
+            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that would be asked")
+        return token.subject, token.expires_at
+    user = policy.entry.issuers.get(token.issuer) if policy.entry else None
+    if policy.entry is None or user is None:
+        raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no user issuer of this workload any more")
+    # The STS counts from its own clock, and a little later than we do: the leeway of its tokens covers both.
+    latest = now + policy.sts.profile.leeway_s
+    life_s = policy.entry.delegation_life_s
+    if life_s is None:
+        return user.mesh_subject(token.subject), min(token.expires_at, latest + MAX_FIRST_LIFE_S)
+    return user.mesh_subject(token.subject), latest + life_s

@@ -1,0 +1,108 @@
+"""What an STS sends back is input like any other: each thing it must have kept or done is proven here, one by one.
+
+All functions raise ``Denied`` with an ``sts_*`` code. What is compared is the issued token's own claims, never what the
+answer around it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.delegation.plan import Plan
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import Denied, Reason
+
+_STS_REASONS: Final[Mapping[Reason, Reason]] = {
+    Reason.BAD_SIGNATURE: Reason.STS_SIGNATURE,
+    Reason.ALG_NOT_ALLOWED: Reason.STS_SIGNATURE,
+    Reason.UNKNOWN_KEY: Reason.STS_SIGNATURE,
+    Reason.WRONG_ISSUER: Reason.STS_ISSUER,
+    Reason.TOKEN_TYPE: Reason.STS_TOKEN_TYPE,
+    Reason.WRONG_AUDIENCE: Reason.STS_AUDIENCE_MISMATCH,
+    Reason.TOKEN_EXPIRED: Reason.STS_LIFETIME,
+    Reason.TOKEN_NOT_YET_VALID: Reason.STS_LIFETIME,
+    Reason.ACT_MISSING: Reason.STS_NO_ACT,
+    Reason.ACT_TOO_DEEP: Reason.STS_CHAIN_BROKEN,
+}
+_ABSENT: Final = object()
+
+
+def sts_error(error: Denied, claims: Mapping[str, object] | None = None) -> Denied:
+    """The refusal of an issued token, as a fault of the STS and not of the caller.
+
+    ``claims`` (if they could be read) tell a broken history from a missing actor when ``act`` is malformed.
+    """
+    if error.reason is Reason.ACT_MALFORMED:
+        act = claims.get("act") if claims else None
+        named = isinstance(act, dict) and isinstance(act.get("sub"), str)
+        reason = Reason.STS_CHAIN_BROKEN if named else Reason.STS_NO_ACT
+    else:
+        reason = _STS_REASONS.get(error.reason, Reason.STS_BAD_RESPONSE)
+    return Denied(reason, f"the issued token: {error}")
+
+
+def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
+    """Prove that a verified token is the delegation that was planned (RFC 8693, and stricter: it leaves most open).
+
+    Raises:
+        Denied: STS_NO_ACT, STS_ACTOR_MISMATCH, STS_SUBJECT_MISMATCH, STS_CHAIN_BROKEN, STS_AUDIENCE_MISMATCH,
+            STS_SCOPE_WIDENED, STS_LIFETIME, or STS_BAD_RESPONSE for the subject token itself handed back.
+    """
+    _prove_actor(issued, plan)
+    _prove_subject(issued, plan)
+    _prove_chain(issued, plan)
+    _prove_links(issued, plan)
+    if issued.audience != plan.audience:
+        raise Denied(Reason.STS_AUDIENCE_MISMATCH)
+    if not issued.scope <= plan.scope:
+        raise Denied(Reason.STS_SCOPE_WIDENED)
+    if issued.expires_at > plan.max_expires_at:
+        raise Denied(Reason.STS_LIFETIME, "the issued token outlives what it was issued for")
+    if now >= issued.expires_at:  # without leeway: nobody else need take it any more
+        raise Denied(Reason.STS_LIFETIME, "the issued token has expired")
+
+
+def _prove_actor(issued: VerifiedToken, plan: Plan) -> None:
+    if issued.chain is None:
+        raise Denied(Reason.STS_NO_ACT)
+    if issued.actor_id != plan.actor:
+        raise Denied(Reason.STS_ACTOR_MISMATCH)
+
+
+def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
+    """The subject is who it was: under the entry's prefix with the login pair beside it, or unchanged altogether."""
+    subject = plan.delegation.token
+    original = (subject.issuer, subject.subject) if plan.delegation.entry else subject.sub_id
+    if issued.subject != plan.expected_subject:
+        raise Denied(Reason.STS_SUBJECT_MISMATCH)
+    if issued.sub_id != original:
+        raise Denied(Reason.STS_SUBJECT_MISMATCH, "sub_id")
+
+
+def _prove_chain(issued: VerifiedToken, plan: Plan) -> None:
+    """Behind us in the chain stands exactly the ``act`` that came in, or nothing if none did."""
+    inbound = plan.delegation.token.chain
+    prior = _ABSENT if issued.chain is None else issued.chain.raw.get("act", _ABSENT)
+    if not _same_json(prior, _ABSENT if inbound is None else inbound.raw):
+        raise Denied(Reason.STS_CHAIN_BROKEN)
+
+
+def _prove_links(issued: VerifiedToken, plan: Plan) -> None:
+    """The signed identifiers that join tokens for audit: ``jti`` is new, ``txn`` stays, ``parent_jti`` points back."""
+    subject = plan.delegation.token
+    if issued.jti is not None and issued.jti == subject.jti:
+        raise Denied(Reason.STS_BAD_RESPONSE, "the issued token has the subject token's jti")
+    if subject.txn is not None and issued.txn != subject.txn:
+        raise Denied(Reason.STS_CHAIN_BROKEN, "txn")
+    if issued.parent_jti is not None and issued.parent_jti != subject.jti:
+        raise Denied(Reason.STS_CHAIN_BROKEN, "parent_jti")
+
+
+def _same_json(one: object, other: object) -> bool:
+    """Whether two parsed JSON values are the same. Python alone would take true for 1, and 1.0 for 1."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same_json(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same_json, one, other))
+    return type(one) is type(other) and one == other

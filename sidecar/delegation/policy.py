@@ -1,0 +1,158 @@
+"""Policy: an immutable snapshot of all that decides beside the token and the peer. Swapped whole, never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import permutations
+
+from sidecar.delegation.route import InboundRoutes, OutboundRoutes
+from sidecar.delegation.scope import ScopeSet
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
+from sidecar.errors import Denied, Reason, Unavailable
+
+MAX_FIRST_LIFE_S = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deny:
+    """The list for an incident: what is refused although it would be allowed. Empty by default.
+
+    ``subjects`` are pairs (issuer, sub), with None for "whatever the issuer"; the login pair in ``sub_id`` counts too.
+    ``actors`` are SPIFFE IDs of the current actor: earlier actors are history and never decide (RFC 8693 section 4.1).
+    ``jtis`` also meets the tokens that were exchanged from such a token, by ``parent_jti``; ``txns`` a whole chain.
+    """
+
+    subjects: frozenset[tuple[str | None, str]] = frozenset()
+    actors: frozenset[str] = frozenset()
+    jtis: frozenset[str] = frozenset()
+    txns: frozenset[str] = frozenset()
+
+    def check(self, token: VerifiedToken, actor: SpiffeId) -> None:
+        """Refuse a token, or the ``actor`` that uses it, if the list has it.
+
+        Raises:
+            Denied: POLICY_DENIED.
+        """
+        if self.actors and actor in self.actors:
+            raise Denied(Reason.POLICY_DENIED, "the actor is on the deny list")
+        if self.txns and token.txn in self.txns:
+            raise Denied(Reason.POLICY_DENIED, "the transaction is on the deny list")
+        if self.jtis and (token.jti in self.jtis or token.parent_jti in self.jtis):
+            raise Denied(Reason.POLICY_DENIED, "the token is on the deny list")
+        if self.subjects and self._has_subject(token):
+            raise Denied(Reason.POLICY_DENIED, "the subject is on the deny list")
+
+    def _has_subject(self, token: VerifiedToken) -> bool:
+        pairs = [(token.issuer, token.subject), *([token.sub_id] if token.sub_id else [])]
+        return any((issuer, sub) in self.subjects or (None, sub) in self.subjects for issuer, sub in pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeFrom:
+    """What a login token is worth in the mesh: the values of ``claim`` through ``map``, the same here and at the STS."""
+
+    claim: str
+    map: Mapping[str, ScopeSet]
+
+    def worth(self, claims: Mapping[str, object]) -> ScopeSet:
+        """The mesh scopes of a verified login token. Values that are not in the map are worth nothing.
+
+        The claim is a space-separated string (as ``scope``) or an array of strings (as ``groups``, ``roles``).
+
+        Raises:
+            Denied: MALFORMED_TOKEN, the claim is neither.
+        """
+        value = claims.get(self.claim, "")
+        values = value.split(" ") if isinstance(value, str) else value
+        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+            raise Denied(Reason.MALFORMED_TOKEN, "the claim that scopes are read from is no string or array of strings")
+        return frozenset().union(*(self.map.get(item, frozenset()) for item in values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserIssuer:
+    """A user issuer whose login tokens an entry takes.
+
+    ``client_id`` is the OAuth client the entry is registered as: the token's ``aud``, or, where the issuer's tokens
+    name an ``audience`` of their own (access tokens), its ``azp`` or ``client_id``. ``subject_prefix`` is what the STS
+    puts before ``sub``, so that two issuers' subjects never collide.
+    """
+
+    trusted: TrustedIssuer
+    client_id: str
+    scope_from: ScopeFrom
+    subject_prefix: str = ""
+    audience: str | None = None
+
+    def mesh_subject(self, sub: str) -> str:
+        """The ``sub`` that a login token's subject has in the mesh."""
+        return self.subject_prefix + sub
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """The settings of a workload where users log in, which alone may start a chain.
+
+    ``delegation_life_s`` bounds the first token; None is the login token's rest, at most an hour.
+
+    Raises:
+        ValueError: two user issuers whose prefixes could give two subjects one name, or no life at all.
+    """
+
+    issuers: Mapping[str, UserIssuer]
+    may_call: frozenset[str]
+    delegation_life_s: int | None = None
+
+    def __post_init__(self) -> None:
+        prefixes = [user.subject_prefix for user in self.issuers.values()]
+        if any(second.startswith(first) for first, second in permutations(prefixes, 2)):
+            raise ValueError("with several user issuers no subject_prefix may be the start of another")
+        if any(issuer != user.trusted.issuer for issuer, user in self.issuers.items()):
+            raise ValueError("a user issuer stands under its own name")
+        if self.delegation_life_s is not None and self.delegation_life_s <= 0:
+            raise ValueError("delegation_life_s is positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One snapshot: who we are (``workload``), which ``audiences`` are ours, whom we believe, what is allowed.
+
+    ``issuers`` by issuer identifier, that of our STS (``sts_issuer``) among them. ``number`` counts snapshots.
+
+    Raises:
+        ValueError: an issuer under another name, or the STS not among the issuers.
+    """
+
+    workload: SpiffeId
+    audiences: frozenset[str]
+    issuers: Mapping[str, TrustedIssuer]
+    sts_issuer: str | None
+    inbound: InboundRoutes
+    outbound: OutboundRoutes
+    entry: Entry | None
+    deny: Deny
+    number: int
+
+    def __post_init__(self) -> None:
+        if any(issuer != trusted.issuer for issuer, trusted in self.issuers.items()):
+            raise ValueError("a trusted issuer stands under its own name")
+        if self.sts_issuer is not None and self.sts_issuer not in self.issuers:
+            raise ValueError("the issuer of the token exchange is one of the trusted issuers")
+
+    @property
+    def registered_scopes(self) -> ScopeSet:
+        """The scopes registered for our audience: all that inbound routes need."""
+        return self.inbound.scopes
+
+    @property
+    def sts(self) -> TrustedIssuer:
+        """The issuer that exchanges tokens for us.
+
+        Raises:
+            Unavailable: STS_UNAVAILABLE, none is configured.
+        """
+        if self.sts_issuer is None:
+            raise Unavailable(Reason.STS_UNAVAILABLE, "no token exchange is configured")
+        return self.issuers[self.sts_issuer]

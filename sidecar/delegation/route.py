@@ -1,0 +1,290 @@
+"""Routes: which of the configured calls a request is. Matched once, on the canonical target.
+
+The most specific path wins and alone decides: if it does not take the method, no wider route is tried. Finding a route
+costs the same whatever their number: one look-up for exact paths, one per segment (of the deepest prefix) for prefixes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, Literal, TypeVar
+
+from sidecar.delegation.scope import ScopeSet
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.target import CanonicalTarget as CanonicalTarget
+from sidecar.delegation.target import canonical_target as canonical_target
+from sidecar.errors import Denied, Reason
+
+T = TypeVar("T")
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
+_NEVER_SERVED: Final = frozenset({"CONNECT", "TRACE"})
+_AUTHORITY: Final = re.compile(r"(?:[a-z0-9._-]{1,255}|\[[0-9a-f:.]{2,45}\])(?::[1-9][0-9]{0,4})?")
+_DEFAULT_PORT: Final = ":80"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundRoute:
+    """One call that peers may make of this workload.
+
+    ``path`` is exact, or with ``prefix`` the start of the path by whole segments (``/`` is every path). All ``scopes``
+    are needed. ``peers`` are who may call (empty: nobody), ``issuers`` whose tokens count (empty: nobody's),
+    ``may_call`` the outbound routes that a request may use (empty: none), at most ``max_calls`` times in all, and for
+    ``linger_s`` seconds after its end. ``allow_self`` admits an autonomous agent acting for itself.
+
+    Raises:
+        ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number cannot be.
+    """
+
+    name: str
+    path: str
+    prefix: bool
+    methods: frozenset[str]
+    scopes: ScopeSet
+    peers: frozenset[SpiffeId]
+    issuers: frozenset[str]
+    may_call: frozenset[str] = frozenset()
+    pass_token: bool = False
+    allow_self: bool = False
+    linger_s: float = 0.0
+    max_calls: int = 64
+
+    def __post_init__(self) -> None:
+        _require_name(self.name)
+        _require_path(self.path, prefix=self.prefix)
+        if not self.methods:
+            raise ValueError("a route names its methods")
+        if any(not _METHOD.fullmatch(method) or method in _NEVER_SERVED for method in self.methods):
+            raise ValueError("a method is an upper-case token, and neither CONNECT nor TRACE")
+        if not 0 <= self.linger_s < float("inf") or self.max_calls < 0:
+            raise ValueError("linger_s and max_calls are not negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Where the next hop listens."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundRoute:
+    """One target the agent may call: by ``host`` (authority, lower case), or by ``prefix`` of the path on our listener.
+
+    ``peer`` is the SPIFFE ID the next hop must show, ``audience`` whom the issued token is for, ``scopes`` the ceiling
+    of what may be asked for. With ``token`` ``self`` the call is made on the workload's own authority.
+
+    Raises:
+        ValueError: not exactly one of host and prefix, a prefix that is not canonical, or no audience.
+    """
+
+    name: str
+    host: str | None
+    prefix: str | None
+    upstream: Upstream
+    peer: SpiffeId | None
+    audience: str
+    scopes: ScopeSet
+    token: Literal["exchange", "self"] = "exchange"  # noqa: S105 - a kind, no secret
+
+    def __post_init__(self) -> None:
+        _require_name(self.name)
+        if (self.host is None) == (self.prefix is None):
+            raise ValueError("an outbound route is matched by exactly one of host and prefix")
+        if self.host is not None and not _AUTHORITY.fullmatch(self.host):
+            raise ValueError("a host is a lower-case name or address, with or without a port")
+        if self.prefix is not None:
+            _require_path(self.prefix, prefix=True)
+        if not self.audience:
+            raise ValueError("an outbound route names the audience of its tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two routes, by name, that would both match. ``what`` they share: a name, or methods of a path, or a target."""
+
+    first: str
+    second: str
+    what: str
+
+
+def overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
+    """Pairs of inbound routes that no request could tell apart: a settings error. Empty if all is well."""
+    found: list[Overlap] = []
+    names: set[str] = set()
+    taken: dict[tuple[str, bool, str], str] = {}
+    for route in routes:
+        if route.name in names:
+            found.append(Overlap(route.name, route.name, "the name"))
+        names.add(route.name)
+        for method in sorted(route.methods):
+            other = taken.setdefault((route.path, route.prefix, method), route.name)
+            if other != route.name:
+                found.append(Overlap(other, route.name, f"{method} {route.path}"))
+    return found
+
+
+def outbound_overlaps(routes: Sequence[OutboundRoute]) -> list[Overlap]:
+    """The same for outbound routes: equal names, hosts (a default port is no difference) or prefixes."""
+    found: list[Overlap] = []
+    names: set[str] = set()
+    taken: dict[tuple[str | None, str | None], str] = {}
+    for route in routes:
+        if route.name in names:
+            found.append(Overlap(route.name, route.name, "the name"))
+        names.add(route.name)
+        match = (_without_default_port(route.host) if route.host else None, route.prefix)
+        other = taken.setdefault(match, route.name)
+        if other != route.name:
+            found.append(Overlap(other, route.name, route.host or route.prefix or ""))
+    return found
+
+
+class InboundRoutes:
+    """All inbound routes of one policy, ready to be searched.
+
+    Raises:
+        ValueError: two routes overlap (see ``overlaps``).
+    """
+
+    __slots__ = ("_exact", "_exact_folded", "_prefixes", "_prefixes_folded", "routes", "scopes")
+
+    def __init__(self, routes: Sequence[InboundRoute]) -> None:
+        if overlaps(routes):
+            raise ValueError("inbound routes overlap")
+        self.routes = tuple(routes)
+        self.scopes: ScopeSet = frozenset().union(*(route.scopes for route in routes))
+        self._exact: dict[str, dict[str, InboundRoute]] = {}
+        by_prefix: dict[str, dict[str, InboundRoute]] = {}
+        for route in routes:
+            table = by_prefix if route.prefix else self._exact
+            table.setdefault(route.path, {}).update(dict.fromkeys(route.methods, route))
+        self._exact_folded = frozenset(map(_folded, self._exact))
+        self._prefixes = _Prefixes(by_prefix)
+        self._prefixes_folded = _Prefixes({path.lower(): True for path in by_prefix})
+
+    def find(self, method: str, path: str) -> InboundRoute:
+        """The route of a request for a canonical path.
+
+        Raises:
+            Denied: NO_ROUTE, or METHOD_REFUSED if the most specific route of the path does not take the method.
+        """
+        by_method = self._by_method(path)
+        if by_method is None:
+            raise Denied(Reason.NO_ROUTE)
+        route = by_method.get(method)
+        if route is None:
+            raise Denied(Reason.METHOD_REFUSED)
+        return route
+
+    def allowed_methods(self, path: str) -> frozenset[str]:
+        """The methods of ``Allow`` in a 405 answer (RFC 9110 section 10.2.1); empty where there is no route."""
+        return frozenset(self._by_method(path) or ())
+
+    def _by_method(self, path: str) -> Mapping[str, InboundRoute] | None:
+        found = self._exact.get(path)
+        if found is not None:
+            return found
+        # Many frameworks take "/Admin" and "/admin/" for "/admin". Such a twin of a specific route must not be judged
+        # by a wider one that happens to cover it.
+        if _folded(path) in self._exact_folded:
+            return None
+        prefix, found = self._prefixes.longest(path)
+        folded_prefix, _ = self._prefixes_folded.longest(path.lower())
+        return found if len(folded_prefix) == len(prefix) else None
+
+
+class OutboundRoutes:
+    """All outbound routes of one policy, ready to be searched.
+
+    Raises:
+        ValueError: two routes overlap (see ``outbound_overlaps``).
+    """
+
+    __slots__ = ("_hosts", "_prefixes", "routes")
+
+    def __init__(self, routes: Sequence[OutboundRoute]) -> None:
+        if outbound_overlaps(routes):
+            raise ValueError("outbound routes overlap")
+        self.routes = tuple(routes)
+        self._hosts = {_without_default_port(route.host): route for route in routes if route.host is not None}
+        self._prefixes = _Prefixes({route.prefix: route for route in routes if route.prefix is not None})
+
+    def find(
+        self, authority: str | None, target: CanonicalTarget, *, own_authorities: Container[str]
+    ) -> tuple[OutboundRoute, CanonicalTarget]:
+        """The route of an agent's call, and the target as the next hop shall see it (a matched prefix is stripped).
+
+        ``authority`` is that of the absolute form, or the Host; None or one of ``own_authorities`` (lower case) means
+        that our own listener is addressed, and the path's prefix says the target.
+
+        Raises:
+            Denied: TARGET_DENIED, there is no such route.
+        """
+        host = None if authority is None else authority.lower()
+        if host is not None and host not in own_authorities:
+            named = self._hosts.get(_without_default_port(host))
+            if named is None:
+                raise Denied(Reason.TARGET_DENIED, "no route has this host")
+            return named, target
+        prefix, found = self._prefixes.longest(target.path)
+        if found is None:
+            raise Denied(Reason.TARGET_DENIED, "no route has a prefix of this path")
+        return found, CanonicalTarget(target.path[len(prefix) :] or "/", target.query)
+
+
+class _Prefixes(Generic[T]):
+    """Values by path prefix; the longest prefix, by whole segments, is found."""
+
+    __slots__ = ("_deepest", "_values")
+
+    def __init__(self, values: Mapping[str, T]) -> None:
+        self._values = {path.rstrip("/"): value for path, value in values.items()}
+        self._deepest = max((path.count("/") for path in self._values), default=-1)
+
+    def longest(self, path: str) -> tuple[str, T | None]:
+        """The prefix (without trailing slash) and its value; ``("", None)`` if there is none.
+
+        Looks no deeper than the deepest prefix, so that a path of a thousand segments costs nothing more.
+        """
+        end, ends = 0, []
+        for _ in range(self._deepest + 1):
+            ends.append(end)
+            end = path.find("/", end + 1)
+            if end < 0:
+                ends.append(len(path))
+                break
+        for end in reversed(ends):
+            value = self._values.get(path[:end])
+            if value is not None:
+                return path[:end], value
+        return "", None
+
+
+def _require_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a route's name is 1 to 64 letters, digits, dots, dashes and underscores")
+
+
+def _require_path(path: str, *, prefix: bool) -> None:
+    try:
+        canonical = canonical_target(path.encode())
+    except Denied as error:
+        raise ValueError(f"the path cannot be served: {error.detail}") from error
+    if canonical.path != path:
+        raise ValueError("the path is not in canonical form, or has a query")
+    if prefix and path != "/" and path.endswith("/"):
+        raise ValueError("a prefix matches whole segments and has no slash at its end")
+
+
+def _folded(path: str) -> str:
+    return path.rstrip("/").lower()
+
+
+def _without_default_port(authority: str) -> str:
+    return authority.removesuffix(_DEFAULT_PORT)

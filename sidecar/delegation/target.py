@@ -1,0 +1,90 @@
+"""The request target in its one canonical form: what is decided on is what is forwarded.
+
+Two servers that read one path differently are a way around policy. So everything that is known to be read in more than
+one way is refused: dot segments, empty segments, path parameters (``;``), a fragment, a backslash, control characters
+and every escape that hides one of these, or a second escape. What is left has exactly one spelling: characters that
+need no escape are written plainly (RFC 3986 section 6.2.2.2), the others as upper-case escapes of valid UTF-8.
+
+Stricter than RFC 3986: an escaped dot or slash is refused, not decoded or kept, and an escaped sub-delimiter is taken
+as the plain one, since nearly every server decodes it before it looks at the path.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.errors import Denied, Reason
+
+# pchar of RFC 3986 section 3.3 without ";": parameters of a segment are dropped by some servers before they match.
+_PLAIN_CHARACTER: Final = rb"[A-Za-z0-9\-._~!$&'()*+,=:@]"
+_NO_DOT_SEGMENT: Final = rb"(?!\.\.?(?:/|\Z))"
+_PLAIN: Final = re.compile(rb"(?:/" + _NO_DOT_SEGMENT + _PLAIN_CHARACTER + rb"+)*/?")
+_ESCAPED: Final = re.compile(rb"(?:/" + _NO_DOT_SEGMENT + rb"(?:" + _PLAIN_CHARACTER + rb"|%[0-9A-Fa-f]{2})+)*/?")
+_ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_DOUBLE_ESCAPE: Final = re.compile(rb"%25[0-9A-Fa-f]{2}")
+_QUERY: Final = re.compile(rb"[!-~]*")
+_PLAIN_OCTETS: Final = frozenset(octet for octet in range(256) if re.fullmatch(_PLAIN_CHARACTER, bytes([octet])))
+# What changes the meaning of a path once it is decoded. The dot is here for "%2e%2e" and for "%2e" alone.
+_DELIMITERS: Final = frozenset(b"./\\;?#")
+
+
+@dataclass(frozen=True, slots=True)
+class CanonicalTarget:
+    """A canonical request target: ``path`` (ASCII, with its leading slash) and the opaque ``query``.
+
+    ``query`` has no question mark and is ``b""`` if there is none; no decision ever reads it.
+    """
+
+    path: str
+    query: bytes
+
+    def encode(self) -> bytes:
+        """The target in origin-form, the one that is decided on and forwarded."""
+        path = self.path.encode("ascii")
+        return path + b"?" + self.query if self.query else path
+
+
+def canonical_target(target: bytes) -> CanonicalTarget:
+    """Read a request target in origin-form (RFC 9112 section 3.2.1).
+
+    Raises:
+        Denied: PATH_REFUSED for any other form, and for whatever has no single safe meaning.
+    """
+    path, _, query = target.partition(b"?")
+    if not path.startswith(b"/"):
+        raise Denied(Reason.PATH_REFUSED, "the target is not in origin-form")
+    if b"#" in query or not _QUERY.fullmatch(query):
+        raise Denied(Reason.PATH_REFUSED, "the query holds a fragment, a space, a control or a non-ASCII octet")
+    if not _PLAIN.fullmatch(path):
+        path = _without_needless_escapes(path)
+    return CanonicalTarget(path.decode("ascii"), query)
+
+
+def _without_needless_escapes(path: bytes) -> bytes:
+    if not _ESCAPED.fullmatch(path):
+        raise Denied(Reason.PATH_REFUSED, "the path has a dot or empty segment, a bad escape or a forbidden character")
+    canonical = _ESCAPE.sub(_canonical_escape, path)
+    if _DOUBLE_ESCAPE.search(canonical):
+        raise Denied(Reason.PATH_REFUSED, "the path is escaped twice")
+    _require_text(canonical)
+    return canonical
+
+
+def _canonical_escape(escape: re.Match[bytes]) -> bytes:
+    octet = int(escape[1], 16)
+    if octet in _DELIMITERS:
+        raise Denied(Reason.PATH_REFUSED, "the path hides a delimiter in an escape")
+    return bytes([octet]) if octet in _PLAIN_OCTETS else b"%%%02X" % octet
+
+
+def _require_text(path: bytes) -> None:
+    """Refuse octets that are no UTF-8 (overlong forms of dot and slash among them) and control characters."""
+    octets = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), path)
+    try:
+        text = octets.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Denied(Reason.PATH_REFUSED, "the path is not UTF-8") from error
+    if any(character < " " or "\x7f" <= character <= "\x9f" for character in text):
+        raise Denied(Reason.PATH_REFUSED, "the path holds a control character")
