@@ -97,12 +97,15 @@ def retry_delay(failures: int, *, has_keys: bool, cooldown_s: float, jitter: flo
 class Issuer:
     """One issuer's keys, and the task that keeps them fresh."""
 
-    def __init__(self, settings: JwksSettings, fetcher: Fetcher, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: JwksSettings, fetcher: Fetcher, clock: Callable[[], float], on_fetched: Callable[[], None]
+    ) -> None:
         self.settings = settings
         self.last_error: str | None = "no key set has been fetched yet"
         self.ever_had_keys = False
         self._fetcher = fetcher
         self._clock = clock
+        self._on_fetched = on_fetched
         self._keys: KeySet | None = None
         self._generation = 0
         self._fetched_at = 0.0
@@ -213,16 +216,22 @@ class Issuer:
         finally:
             self._fetching = False
         self._replace(keys)
+        self._on_fetched()
         return refresh_delay(self.settings, answer.cache_control, jitter=jitter())
 
     def _replace(self, keys: KeySet) -> None:
-        if keys != self.keys:
+        if self.keys is None or not _same(keys, self.keys):
             self._generation += 1
         self._keys = keys
         self._fetched_at = self._clock()
         self._failures = 0
         self.last_error = None if len(keys) else "the key set is empty"
         self.ever_had_keys = self.ever_had_keys or len(keys) > 0
+
+
+def _same(one: KeySet, other: KeySet) -> bool:
+    """Whether both find the same key for every token, those without a key ID included."""
+    return one.kids == other.kids and all(one.find(kid) == other.find(kid) for kid in (None, *one.kids))
 
 
 def _parse(answer: EndpointAnswer) -> KeySet:

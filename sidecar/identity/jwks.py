@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.errors import Denied, Reason
@@ -20,7 +21,7 @@ class IssuerKeys:
     """The verification keys of every configured issuer.
 
     ``source`` is our own identity, needed to speak to an endpoint named by SPIFFE ID. ``clock`` is monotonic, in
-    seconds; ``jitter`` gives numbers in [0, 1).
+    seconds; ``jitter`` gives numbers in [0, 1). ``on_fetched`` is told the issuer whose set was fetched just now.
     """
 
     def __init__(
@@ -31,13 +32,16 @@ class IssuerKeys:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
         fetcher_for: Callable[[JwksSettings], Fetcher] | None = None,
+        on_fetched: Callable[[str], None] = lambda _issuer: None,
     ) -> None:
         if len({one.issuer for one in settings}) != len(settings):
             raise ValueError("issuers: two have the same name; an issuer has one key set")
         self._source = source
         self._jitter = jitter
         make = fetcher_for or self._endpoint_client
-        self._issuers: Mapping[str, Issuer] = {one.issuer: Issuer(one, make(one), clock) for one in settings}
+        self._issuers: Mapping[str, Issuer] = {
+            one.issuer: Issuer(one, make(one), clock, partial(on_fetched, one.issuer)) for one in settings
+        }
 
     async def run(self) -> None:
         """Keep every set fresh. Supervised: ends by cancellation."""

@@ -1,0 +1,23 @@
+"""One STS dialect per file, chosen per configured issuer by its name, never by what a token says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from sidecar.delegation.decide import Plan
+from sidecar.delegation.rfc8693 import TokenResponse
+from sidecar.exchange.adapters import rfc8693
+
+
+class Adapter(Protocol):
+    """What a dialect's module offers. Pure: no call is made here."""
+
+    def build(self, plan: Plan, actor_token: str, *, subject_token_type: str) -> bytes:
+        """The urlencoded body of the request."""
+
+    def read(self, status: int, content_type: str | None, body: bytes, *, plan: Plan) -> TokenResponse:
+        """The answer, its token still unverified. Raises SidecarError, and quotes nothing."""
+
+
+ADAPTERS: Final[Mapping[str, Adapter]] = {"rfc8693": rfc8693}

@@ -1,0 +1,182 @@
+"""Issued tokens for outbound calls: from the cache, or from one exchange that all who need the same token wait for.
+
+A flight is one exchange under way. It outlives the caller who started it, and is never joined by a caller who decides
+by other keys, another policy or another identity. When our identity changes while it is in the air, or an invalidation
+comes, its result is thrown away and asked for anew; so it is when the keys changed after they had accepted the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from sidecar.delegation.decide import IssuedPermit, Plan
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
+from sidecar.exchange.events import issued_fields, refused_fields
+from sidecar.exchange.sts import Caller, ExchangeSettings, Sts
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.source import Identity, IdentitySource
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+
+__all__ = ["ExchangeSettings", "TokenExchange"]
+
+_FLIGHTS_PER_CALL: Final = 3  # the first, and two more if everything changes under way
+
+_Outcome: TypeAlias = "Issued | SidecarError"
+_Flight: TypeAlias = "asyncio.Task[_Landed]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    """How a flight ended, and in which epoch its token was accepted; None if that was over before."""
+
+    epoch: Epoch | None
+    outcome: _Outcome
+
+
+class TokenExchange:
+    """The tokens of this workload's outbound calls. Lives in one event loop; ``clock`` is wall time in seconds."""
+
+    def __init__(
+        self,
+        settings: ExchangeSettings,
+        source: IdentitySource,
+        keys: IssuerKeys,
+        log: AccessLog,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        caller: Caller | None = None,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._keys = keys
+        self._log = log
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._sts = Sts(settings, source, keys, clock, caller)
+        self._tokens = IssuedTokens()
+        self._flights: dict[Hashable, _Flight] = {}
+        self._withdrawals = 0
+        self._own_id = _id_of(source.current)
+        self._closed = False
+        source.subscribe(self._on_identity)
+
+    def cached(self, plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:
+        """The token kept for this plan, or None: then `exchange` is to be awaited. Never waits, never raises."""
+        epoch = self._epoch(policy)
+        permit = None if epoch is None else self._tokens.find(_key(plan), epoch=epoch, now=now)
+        self._metrics.token_cache["miss" if permit is None else "hit"] += 1
+        return permit
+
+    async def exchange(self, plan: Plan, policy: Policy) -> IssuedPermit:
+        """A token issued and proven for this plan, by one exchange however many ask for the same.
+
+        Raises:
+            SidecarError: why there is none (`Sts.exchange`); NOT_READY without an identity of our own, OVERLOADED
+                with too many exchanges under way.
+        """
+        for _ in range(_FLIGHTS_PER_CALL):
+            epoch = self._epoch(policy)
+            if epoch is None or self._closed:
+                raise Unavailable(Reason.NOT_READY, "this workload has no identity to exchange with")
+            flight = self._join(plan, policy, epoch)
+            await asyncio.wait([flight])  # unlike awaiting the task, this leaves it alone when the caller goes away
+            if flight.cancelled():
+                continue
+            landed = flight.result()
+            if landed.epoch is not None and landed.epoch == self._epoch(policy):
+                return _permit_of(landed.outcome)
+        raise Unavailable(Reason.STS_UNAVAILABLE, "keys, policy or identity changed during every exchange")
+
+    def reject(self, permit: IssuedPermit) -> bool:
+        """The next hop answered 401 to this token: forget it. Whether a new one may be had (once in 10 s per key)."""
+        return self._tokens.reject(_key(permit.plan), permit, monotonic_s=self._monotonic())
+
+    def invalidate(self) -> None:
+        """Forget every token, and what is under way. Changes of keys, policy and own identity are seen without this."""
+        self._withdrawals += 1
+        self._tokens.clear()
+
+    async def close(self) -> None:
+        """End what is under way; who waits is told NOT_READY."""
+        self._closed = True
+        flights = tuple(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        await self._sts.close()
+
+    def _epoch(self, policy: Policy) -> Epoch | None:
+        """What a token would be accepted under now. None: we have no identity, or not the one the policy is for."""
+        own_id = _id_of(self._source.current)
+        if own_id is None or own_id != policy.workload:
+            return None
+        return Epoch(self._keys.generation_of(self._settings.issuer), policy.number, self._withdrawals, own_id)
+
+    def _join(self, plan: Plan, policy: Policy, epoch: Epoch) -> _Flight:
+        key = (_key(plan), epoch)
+        flight = self._flights.get(key)
+        if flight is not None:
+            self._metrics.token_cache["joined"] += 1
+            return flight
+        if len(self._flights) >= self._settings.max_flights:
+            raise Unavailable(Reason.OVERLOADED, "too many exchanges are under way")
+        flight = asyncio.get_running_loop().create_task(self._fly(plan, policy, epoch))
+        self._flights[key] = flight
+        flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        return flight
+
+    async def _fly(self, plan: Plan, policy: Policy, started: Epoch) -> _Landed:
+        """One exchange, counted and recorded. A refusal is a result here: perhaps nobody waits for it any more."""
+        started_at = self._monotonic()
+        outcome: _Outcome
+        try:
+            outcome = await self._sts.exchange(plan, policy)
+        except SidecarError as error:
+            outcome = error
+        epoch = self._epoch(policy)
+        if epoch is not None and epoch.withdrawals != started.withdrawals:
+            epoch = None
+        if epoch is not None and isinstance(outcome, Issued):
+            self._tokens.keep(_key(plan), outcome, epoch=epoch)
+        self._report(plan, policy, outcome, self._monotonic() - started_at)
+        return _Landed(epoch, outcome)
+
+    def _report(self, plan: Plan, policy: Policy, outcome: _Outcome, seconds: float) -> None:
+        milliseconds = round(seconds * 1000, 3)
+        if isinstance(outcome, SidecarError):
+            self._metrics.exchange(self._settings.issuer, outcome.reason, seconds)
+            self._log.event("token.exchange_refused", exchange_ms=milliseconds, **refused_fields(plan, policy, outcome))
+        else:
+            self._metrics.exchange(self._settings.issuer, None, seconds)
+            self._log.event("token.exchanged", exchange_ms=milliseconds, **issued_fields(outcome.permit))
+
+    def _on_identity(self, identity: Identity | None) -> None:
+        """A renewal of the same SPIFFE ID changes nothing; another one, or none, ends what the old one obtained."""
+        own_id = _id_of(identity)
+        if own_id != self._own_id:
+            self._own_id = own_id
+            self.invalidate()
+
+
+def _permit_of(outcome: _Outcome) -> IssuedPermit:
+    if isinstance(outcome, SidecarError):
+        raise type(outcome)(outcome.reason, outcome.detail)  # each waiter its own, or their tracebacks pile up
+    return outcome.permit
+
+
+def _id_of(identity: Identity | None) -> SpiffeId | None:
+    return None if identity is None else identity.svid.spiffe_id
+
+
+def _key(plan: Plan) -> Hashable:
+    return plan.key, plan.route.name  # a permit is for its route; two routes may share an audience

@@ -1,0 +1,58 @@
+"""What the record stream tells of an exchange: the plan in our words, the issued token's claims once proven. Pure."""
+
+from __future__ import annotations
+
+from sidecar.delegation.decide import IssuedPermit, Plan
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import SidecarError
+from sidecar.observe.metrics import OK
+from sidecar.observe.record import RecordFields
+
+
+def issued_fields(permit: IssuedPermit) -> RecordFields:
+    """The record keys of ``token.exchanged``: the issued token, and by ``jti_in`` the one it came from."""
+    issued, subject_token = permit.token, permit.plan.delegation.token
+    return {
+        **_token_fields(issued),
+        "decision": "allow",
+        "reason": OK,
+        "actor": issued.actor_id,
+        "audience": issued.audience,
+        "scope": sorted(issued.scope),
+        "scope_needed": sorted(permit.plan.scope),
+        "route": permit.plan.route.name,
+        "jti_in": subject_token.jti,
+        "jti_out": issued.jti,
+        "parent_jti": issued.parent_jti,
+    }
+
+
+def refused_fields(plan: Plan, policy: Policy, error: SidecarError) -> RecordFields:
+    """The record keys of ``token.exchange_refused``: what was asked for. Nothing that the STS said is among them."""
+    subject_token = plan.delegation.token
+    return {
+        **_token_fields(subject_token),
+        "decision": "deny",
+        "reason": error.reason,
+        "detail": error.detail or None,
+        "actor": policy.workload,
+        "audience": plan.audience,
+        "scope_needed": sorted(plan.scope),
+        "route": plan.route.name,
+        "jti_in": subject_token.jti,
+    }
+
+
+def _token_fields(token: VerifiedToken) -> RecordFields:
+    return {
+        "direction": "outbound",
+        "subject": token.subject,
+        "subject_iss": token.issuer,
+        "chain": None if token.chain is None else list(token.chain.subjects),
+        "chain_depth": None if token.chain is None else token.chain.depth,
+        "client_id": token.client_id,
+        "txn": token.txn,
+        "fp": token.fingerprint,
+        "verified": True,
+    }

@@ -1,0 +1,174 @@
+"""One exchange, from plan to permit: ask with our own JWT-SVID, distrust the answer, hand it to the core.
+
+Every failure has a reason of its own and none is softened: no other token goes out in place of the one that was asked
+for. What the STS says about a refusal is not kept, let alone passed on; its status is enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sidecar.delegation.bearer import Bearer, parse_bearer
+from sidecar.delegation.decide import Plan, accept_issued
+from sidecar.delegation.issued import sts_error
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.exchange.adapters import ADAPTERS
+from sidecar.exchange.cache import SKEW_S, Issued
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError, Trouble
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.source import IdentitySource
+
+FIRST_RETRY_S: Final = 0.05
+
+_TROUBLES: Final[dict[Trouble, SidecarError]] = {
+    Trouble.NOT_READY: Unavailable(Reason.NOT_READY),
+    Trouble.IDENTITY: Denied(Reason.STS_IDENTITY),
+    Trouble.UNREACHABLE: Unavailable(Reason.STS_UNAVAILABLE),
+    Trouble.TIMEOUT: Unavailable(Reason.STS_TIMEOUT),
+    Trouble.BROKEN: Denied(Reason.STS_BAD_RESPONSE),
+    Trouble.TOO_LARGE: Denied(Reason.STS_TOO_LARGE),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeSettings:
+    """The token service to ask, and how patiently. Who answers there is said as in `Endpoint`.
+
+    ``timeout_s`` bounds a whole exchange, retries included; ``retries`` count connections that failed before an answer.
+
+    Raises:
+        ValueError: the endpoint or a number is unusable. The text names field and cure.
+    """
+
+    issuer: str
+    token_endpoint: str
+    peer: SpiffeId | None = None
+    ca_file: str | None = None
+    timeout_s: float = 2.0
+    max_response_bytes: int = 65536
+    retries: int = 1
+    max_flights: int = 256
+    adapter: str = "rfc8693"
+
+    def __post_init__(self) -> None:
+        _ = self.endpoint
+        if not self.timeout_s > 0:
+            raise ValueError("timeout_s: it is a time above zero, in seconds")
+        if not 0 <= self.retries <= 3:
+            raise ValueError("retries: it is a number from 0 to 3")
+        if self.max_response_bytes < 1 or self.max_flights < 1:
+            raise ValueError("max_response_bytes, max_flights: each is at least 1")
+        if self.adapter not in ADAPTERS:
+            raise ValueError(f"adapter: it is unknown; choose one of {', '.join(sorted(ADAPTERS))}")
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The token endpoint and who answers there."""
+        return Endpoint(url=self.token_endpoint, peer=self.peer, ca_file=self.ca_file)
+
+
+class Caller(Protocol):
+    """Sends a form to the token endpoint (`EndpointClient` is the real one)."""
+
+    async def post_form(self, form: bytes) -> EndpointAnswer:
+        """The answer, whatever its status. Raises EndpointError."""
+
+    async def close(self) -> None:
+        """Let go of what it holds."""
+
+
+class Sts:
+    """The one token service of this sidecar."""
+
+    def __init__(
+        self,
+        settings: ExchangeSettings,
+        source: IdentitySource,
+        keys: IssuerKeys,
+        clock: Callable[[], float],
+        caller: Caller | None = None,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._keys = keys
+        self._clock = clock
+        self._adapter = ADAPTERS[settings.adapter]
+        self._caller: Caller = caller or EndpointClient(
+            settings.endpoint, source, timeout_s=settings.timeout_s, max_bytes=settings.max_response_bytes
+        )
+
+    async def exchange(self, plan: Plan, policy: Policy) -> Issued:
+        """Get the planned token and prove it.
+
+        Raises:
+            SidecarError: any of the ``sts_*`` reasons, EXCHANGE_DENIED, KEYS_UNAVAILABLE or NOT_READY.
+        """
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                actor_token = await self._source.jwt_svid(self._settings.issuer)
+                form = self._adapter.build(plan, actor_token, subject_token_type=_subject_token_type(plan, policy))
+                answer = await self._post(form)
+                response = self._adapter.read(answer.status, answer.content_type, answer.body, plan=plan)
+                issued = self._parse(response.access_token)
+                key = await self._key_of(issued)
+        except TimeoutError as error:
+            raise Unavailable(Reason.STS_TIMEOUT, "no token within the deadline") from error
+        now = int(self._clock())
+        permit = accept_issued(issued, plan=plan, key=key, policy=policy, now=now)
+        return Issued(permit, _usable_until(permit.token.expires_at, response, plan, now))
+
+    async def close(self) -> None:
+        """End the calls in flight."""
+        await self._caller.close()
+
+    async def _post(self, form: bytes) -> EndpointAnswer:
+        """Send the form; once more if the connection failed before any answer, never after one."""
+        attempt = 0
+        while True:
+            try:
+                return await self._caller.post_form(form)
+            except EndpointError as error:
+                if not error.may_retry or attempt == self._settings.retries:
+                    known = _TROUBLES[error.trouble]
+                    raise type(known)(known.reason, str(error)) from error
+            await asyncio.sleep(FIRST_RETRY_S * 2**attempt * (1 + random.random()))  # noqa: S311  spreads, hides nothing
+            attempt += 1
+
+    def _parse(self, raw: str) -> Bearer:
+        try:
+            issued = parse_bearer(raw)
+        except Denied as error:  # its reason is about a caller's token; this one is the STS's
+            raise sts_error(error) from error
+        if issued.issuer != self._settings.issuer:
+            raise Denied(Reason.STS_ISSUER, "the issued token names another issuer")
+        return issued
+
+    async def _key_of(self, issued: Bearer) -> VerificationKey:
+        try:
+            return await self._keys.wait_for_key(self._settings.issuer, issued.kid)
+        except Denied as error:
+            raise sts_error(error) from error
+
+
+def _subject_token_type(plan: Plan, policy: Policy) -> str:
+    """A chain goes on with access tokens; at an entry it starts with the one kind its user issuer gives."""
+    if not plan.delegation.entry or policy.entry is None:
+        return TOKEN_TYPE_ACCESS_TOKEN
+    profile = policy.entry.issuers[plan.delegation.token.issuer].trusted.profile
+    return TOKEN_TYPE_ID_TOKEN if profile.name == "oidc-id-token" else TOKEN_TYPE_ACCESS_TOKEN
+
+
+def _usable_until(expires_at: int, response: TokenResponse, plan: Plan, now: int) -> int:
+    """The token's own exp counts, never later than the subject token's; a shorter ``expires_in`` is honoured."""
+    ends = [expires_at, plan.delegation.token.expires_at]
+    if response.expires_in is not None:
+        ends.append(now + response.expires_in)
+    return min(ends) - SKEW_S
