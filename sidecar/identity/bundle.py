@@ -1,0 +1,178 @@
+"""The authorities of one trust domain, and the one question they answer: does this chain end in one of you?
+
+Bundles of different trust domains are never merged (SPIFFE Federation section 4.2): each has a store of its own.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from sidecar.delegation.spiffe_id import TrustDomain
+
+MAX_BUNDLE_BYTES: Final = 1 << 20
+MAX_BUNDLE_CERTIFICATES: Final = 500
+_MAX_INTERMEDIATES: Final = 8
+
+# Everything cryptography raises for a certificate it cannot read.
+CERTIFICATE_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+class BundleError(ValueError):
+    """The bytes are no bundle. The message never quotes them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class X509Bundle:
+    """What vouches for one trust domain. No authorities means: nothing is trusted of that domain.
+
+    Compared by identity: an unchanged bundle stays the same object from one generation to the next.
+    """
+
+    trust_domain: TrustDomain
+    authorities: tuple[x509.Certificate, ...]
+    der: bytes = field(repr=False)
+    _policy: PolicyBuilder | None = field(repr=False)
+
+    def verified_chain(
+        self, leaf: x509.Certificate, intermediates: Sequence[x509.Certificate], *, at: int
+    ) -> tuple[x509.Certificate, ...]:
+        """Find a path from the leaf to an authority (RFC 5280 section 6), valid at ``at`` (seconds since the epoch).
+
+        Two shapes fail closed because the library cannot judge them: Ed25519 authorities and URI name constraints.
+
+        Raises:
+            VerificationError: there is none.
+        """
+        if self._policy is None:
+            raise VerificationError("the bundle is empty")
+        moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
+        verifier = self._policy.time(moment).build_client_verifier()
+        try:
+            chain = verifier.verify(leaf, list(intermediates)).chain
+        except CERTIFICATE_ERRORS as error:  # a name or extension it cannot read, met only on the way
+            raise VerificationError("a certificate of the chain cannot be read") from error
+        if len(chain) < 2:
+            raise VerificationError("the leaf is an authority itself")
+        return tuple(chain)
+
+    @property
+    def subjects(self) -> frozenset[x509.Name]:
+        """The names of the authorities."""
+        return frozenset(authority.subject for authority in self.authorities)
+
+
+def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
+    """Read a bundle from concatenated DER certificates, as the Workload API sends them. Nothing at all is a bundle too.
+
+    Certificates that may not sign others are left out, else a leaf that got into the list would be an authority.
+
+    Raises:
+        BundleError: something in it is no certificate, or it is too large.
+    """
+    try:
+        certificates = [x509.load_der_x509_certificate(piece) for piece in split_der(der)]
+        authorities = tuple(filter(_may_sign, certificates))
+    except CERTIFICATE_ERRORS as error:
+        raise BundleError("the bundle holds something that is no certificate") from error
+    policy = _policy_of(trust_domain, authorities) if authorities else None
+    return X509Bundle(trust_domain, authorities, der, policy)
+
+
+def split_der(der: bytes) -> list[bytes]:
+    """Cut concatenated DER sequences apart.
+
+    Raises:
+        BundleError: anything but whole sequences of definite, minimal length, or too much.
+    """
+    if len(der) > MAX_BUNDLE_BYTES:
+        raise BundleError("too many bytes")
+    pieces: list[bytes] = []
+    start = 0
+    while start < len(der):
+        end = _end_of_sequence(der, start)
+        pieces.append(der[start:end])
+        if len(pieces) > MAX_BUNDLE_CERTIFICATES:
+            raise BundleError("too many certificates")
+        start = end
+    return pieces
+
+
+def _end_of_sequence(der: bytes, start: int) -> int:
+    """Where the DER SEQUENCE at ``start`` ends (X.690 sections 8.1.3 and 10.1)."""
+    head = der[start : start + 2]
+    if len(head) < 2 or head[0] != 0x30:
+        raise BundleError("not a DER sequence")
+    length, body = head[1], start + 2
+    if length >= 0x80:
+        octets = der[body : body + (length & 0x7F)]
+        body += len(octets)
+        length = int.from_bytes(octets, "big")
+        if not 1 <= len(octets) <= 4 or octets[0] == 0 or length < 0x80:
+            raise BundleError("the DER length is not minimal")
+    if body + length > len(der):
+        raise BundleError("the DER sequence is cut short")
+    return body + length
+
+
+def _may_sign(certificate: x509.Certificate) -> bool:
+    """BasicConstraints say cA, and KeyUsage, where present, says keyCertSign."""
+    constraints = usage = None
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.BasicConstraints):
+            constraints = extension.value
+        if isinstance(extension.value, x509.KeyUsage):
+            usage = extension.value
+    return constraints is not None and constraints.ca and (usage is None or usage.key_cert_sign)
+
+
+def _policy_of(trust_domain: TrustDomain, authorities: tuple[x509.Certificate, ...]) -> PolicyBuilder:
+    """RFC 5280 without the Web PKI's extra demands, which the authorities of SPIFFE deployments often do not meet."""
+
+    def check_constraints(_policy: Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
+        if not constraints.ca:
+            raise ValueError("a certificate in the path is no authority")
+
+    def check_usage(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+        if usage is not None and not usage.key_cert_sign:
+            raise ValueError("a certificate in the path may not sign certificates")
+
+    def check_names(_policy: Policy, _certificate: x509.Certificate, names: x509.SubjectAlternativeName | None) -> None:
+        # X509-SVID section 4.1: an authority's SPIFFE ID, if it has one, is that of the trust domain it signs for.
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
+        if any(uri.startswith("spiffe:") and uri != f"spiffe://{trust_domain}" for uri in uris):
+            raise ValueError("a certificate in the path is an authority of something else")
+
+    agnostic = Criticality.AGNOSTIC
+    ca_policy = (
+        ExtensionPolicy.permit_all()
+        .require_present(x509.BasicConstraints, agnostic, check_constraints)
+        .may_be_present(x509.KeyUsage, agnostic, check_usage)
+        .may_be_present(x509.SubjectAlternativeName, agnostic, check_names)
+    )
+    return (
+        PolicyBuilder()
+        .store(Store(list(authorities)))
+        .max_chain_depth(_MAX_INTERMEDIATES)
+        .extension_policies(ca_policy=ca_policy, ee_policy=ExtensionPolicy.permit_all())
+    )

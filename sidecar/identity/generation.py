@@ -1,0 +1,145 @@
+"""Making a generation: SVID and bundles → TLS contexts, checked before anybody can use them.
+
+Contexts are built new for each generation and never changed. A live context cannot be rotated: a key that does not
+match breaks it for everybody, and an authority can be added to it but never taken out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.errors import Denied
+from sidecar.identity.bundle import X509Bundle
+from sidecar.identity.handshake import VerifyingSSLObject
+from sidecar.identity.source import Identity, X509Svid
+from sidecar.identity.svid import parse_leaf, verify_chain
+
+ALPN: Final = ("http/1.1",)
+_MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3; not in the os module of every Python
+
+
+class IdentityError(ValueError):
+    """The material makes no identity. The message never quotes it."""
+
+
+def parse_x509_svid(spiffe_id: str, chain: Sequence[bytes], key_der: bytes, *, hint: str = "") -> X509Svid:
+    """Read our own SVID and check that its parts belong together.
+
+    Raises:
+        IdentityError: the chain is none, names another SPIFFE ID, or the key is not the leaf's.
+    """
+    if not chain:
+        raise IdentityError("the SVID has no certificate")
+    try:
+        leaf = parse_leaf(chain[0])
+    except Denied as error:
+        raise IdentityError(f"our own certificate is no X.509-SVID: {error.detail}") from error
+    if leaf.spiffe_id != spiffe_id:
+        raise IdentityError("the certificate names another SPIFFE ID than the message")
+    if _public_der(_parse_key(key_der).public_key()) != _public_der(leaf.certificate.public_key()):
+        raise IdentityError("the key is not the certificate's")
+    return X509Svid(
+        spiffe_id=SpiffeId(spiffe_id),
+        chain=tuple(chain),
+        key_der=key_der,
+        not_before=leaf.not_before,
+        not_after=leaf.not_after,
+        hint=hint,
+    )
+
+
+def new_identity(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle], *, now: int) -> Identity:
+    """Build the contexts of a generation. ``now`` is in seconds since the epoch.
+
+    Raises:
+        IdentityError: we would not believe ourselves (expired, or our own bundle does not vouch for us), or OpenSSL
+            does not take the material.
+    """
+    try:
+        verify_chain(svid.chain, bundles, now=now)
+    except Denied as error:
+        raise IdentityError(f"our own SVID does not verify: {error}") from error
+    try:
+        server_context = _new_context(ssl.PROTOCOL_TLS_SERVER, svid, bundles)
+        client_context = _new_context(ssl.PROTOCOL_TLS_CLIENT, svid, bundles)
+    except ssl.SSLError as error:
+        raise IdentityError(f"OpenSSL does not take the SVID or a bundle: {error.reason}") from error
+    return Identity(
+        number=number,
+        svid=svid,
+        bundles=bundles,
+        server_context=server_context,
+        client_context=client_context,
+    )
+
+
+def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
+    """A context with our rules and nothing in it: it presents nothing and trusts nobody."""
+    context = kind(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # SPIFFE IDs name workloads; host names are not looked at (X509-SVID section 5)
+    context.verify_mode = ssl.CERT_REQUIRED
+    # Set, not added to: the defaults differ between Pythons. Intermediates may be anchors, as SPIFFE bundles have them.
+    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.sslobject_class = VerifyingSSLObject
+    context.set_alpn_protocols(list(ALPN))
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0  # OP_NO_TICKET alone still resumes: a resumed session skips the certificates
+    return context
+
+
+def _new_context(protocol: ssl._SSLMethod, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> ssl.SSLContext:
+    context = bare_context(protocol)
+    authorities = dict.fromkeys(
+        authority.public_bytes(serialization.Encoding.DER)
+        for bundle in bundles.values()
+        for authority in bundle.authorities
+    )
+    context.load_verify_locations(cadata=b"".join(authorities))
+    with _file_in_memory(_pem(svid)) as path:
+        context.load_cert_chain(path)
+    return context
+
+
+@contextlib.contextmanager
+def _file_in_memory(content: bytes) -> Iterator[str]:
+    """``load_cert_chain`` wants a path, and a private key has no business on a disk."""
+    try:
+        descriptor = os.memfd_create("svid", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+    except OSError:  # a kernel that does not know the flag
+        descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        yield str(Path("/proc/self/fd") / str(descriptor))
+
+
+def _pem(svid: X509Svid) -> bytes:
+    key = _parse_key(svid.key_der).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    certificates = (x509.load_der_x509_certificate(der) for der in svid.chain)
+    return key + b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
+
+
+def _parse_key(der: bytes) -> PrivateKeyTypes:
+    try:
+        return serialization.load_der_private_key(der, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise IdentityError("the private key cannot be read") from error
+
+
+def _public_der(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,210 @@
+"""The SPIFFE check inside the TLS handshake: no protocol object sees a connection whose peer is not proven.
+
+``ssl`` has no verify callback, so OpenSSL first accepts or refuses against all bundles together, and then
+``do_handshake`` judges the presented chain against the one bundle that counts. Failing there is a failed handshake for
+asyncio, uvloop and aiohttp alike.
+"""
+
+from __future__ import annotations
+
+import _ssl
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, cast
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.identity.bundle import X509Bundle
+from sidecar.identity.source import IdentitySource
+from sidecar.identity.svid import VerifiedPeer, verify_chain
+
+Clock = Callable[[], float]
+OnRefused = Callable[[Reason, str, str | None], None]  # reason, detail for the record, the peer's address
+
+# An SSL object knows no address. Who accepts a connection puts it here before the handshake starts.
+peer_address: ContextVar[str | None] = ContextVar("peer_address", default=None)
+
+# OpenSSL's words for what is no matter of certificates. What is not listed is a peer that does not speak our TLS.
+_REASONS: Final = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": Reason.NO_CLIENT_CERT,
+    "BAD_SIGNATURE": Reason.BAD_SVID,  # it does not hold the certificate's key
+    "WRONG_SIGNATURE_TYPE": Reason.BAD_SVID,
+    "WRONG_CERTIFICATE_TYPE": Reason.BAD_SVID,
+    "UNKNOWN_CERTIFICATE_TYPE": Reason.BAD_SVID,
+    "UNABLE_TO_FIND_PUBLIC_KEY_PARAMETERS": Reason.BAD_SVID,
+    "EXCESSIVE_MESSAGE_SIZE": Reason.UNTRUSTED_CHAIN,  # more than 100 KB of certificates
+}
+_CERTIFICATE_LIBRARIES: Final = frozenset({"ASN1", "X509", "EVP", "RSA", "EC"})  # a certificate it cannot read
+_EXPIRED_CODES: Final = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_NOT_OVER: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError)
+_PEER_LEFT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+class HandshakeRefused(ssl.SSLCertVerificationError):
+    """We refused the other end. A client tells by this class that the server did not prove the expected identity."""
+
+    def __init__(self, refusal: Reason, detail: str = "") -> None:
+        text = f"{refusal}: {detail}" if detail else str(refusal)
+        super().__init__(1, text)
+        self.refusal = refusal
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class PeerGuard:
+    """A verified peer and what proved it, so that each later request can be judged by the trust of its own moment."""
+
+    __slots__ = ("_bundle", "_chain", "_source", "peer")
+
+    def __init__(self, source: IdentitySource, chain: Sequence[bytes], *, now: int) -> None:
+        """Prove the peer.
+
+        Raises:
+            Denied: as ``verify_chain``.
+            Unavailable: NOT_READY, we have no identity, so we trust nobody.
+        """
+        self._source = source
+        self._chain = tuple(chain)
+        self._bundle: X509Bundle | None = None
+        self.peer = self._verify(now)
+
+    def check(self, now: int) -> VerifiedPeer:
+        """The peer, if it is still to be believed. Cheap while its bundle has not changed.
+
+        Raises:
+            Denied: SVID_EXPIRED, or its trust domain's bundle is gone or vouches no more.
+            Unavailable: NOT_READY, our own identity is gone.
+        """
+        if now >= self.peer.not_after:
+            raise Denied(Reason.SVID_EXPIRED, self.peer.spiffe_id)
+        identity = self._source.current
+        if identity is None or identity.bundles.get(self.peer.trust_domain) is not self._bundle:
+            self.peer = self._verify(now)
+        return self.peer
+
+    def _verify(self, now: int) -> VerifiedPeer:
+        identity = self._source.current
+        if identity is None:
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
+        peer = verify_chain(self._chain, identity.bundles, now=now)
+        self._bundle = identity.bundles[peer.trust_domain]
+        return peer
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a delegating context gives to each connection it starts. ``expected`` pins the peer."""
+
+    source: IdentitySource
+    expected: SpiffeId | None = None
+    on_refused: OnRefused | None = None
+    clock: Clock = time.time
+
+
+class VerifyingSSLObject(ssl.SSLObject):
+    """An SSL object whose handshake ends only with a proven peer. Unbound, it refuses everybody."""
+
+    binding: Binding | None = None
+    guard: PeerGuard | None = None
+    address: str | None = None
+
+    def bind(self, binding: Binding) -> None:
+        """Say whose trust counts. The peer's address is taken from the context variable."""
+        self.binding = binding
+        self.address = peer_address.get()
+
+    def do_handshake(self) -> None:
+        """Take the handshake one step further; its last step proves the peer.
+
+        Raises:
+            HandshakeRefused: the peer is refused.
+            ssl.SSLError: not over yet (SSLWantReadError), or the other end left or refused us.
+        """
+        binding = self.binding
+        if binding is None or binding.source.current is None:
+            self._refuse(Reason.NOT_READY, "this workload has no identity")
+        try:
+            super().do_handshake()
+        except _NOT_OVER + _PEER_LEFT:
+            raise
+        except ssl.SSLError as error:
+            if _refused_us(error):
+                raise
+            self._refuse(*self._why(binding, error), cause=error)
+        try:
+            self.guard = self._prove(binding)
+        except SidecarError as error:
+            self._refuse(error.reason, error.detail, cause=error)
+
+    def getpeercert(self, binary_form: bool = False) -> Any:  # noqa: FBT001, FBT002 - the base class's signature
+        """The leaf's DER; never the text rendering, which event loops ask for: names are read from bytes only."""
+        return super().getpeercert(binary_form=True) if binary_form else {}
+
+    def _prove(self, binding: Binding) -> PeerGuard:
+        if self.session_reused:  # a resumed session skips certificates, so it would outlive expiry and withdrawal
+            raise Denied(Reason.UNTRUSTED_CHAIN, "the session was resumed")
+        guard = PeerGuard(binding.source, presented_chain(self), now=int(binding.clock()))
+        if binding.expected is not None and guard.peer.spiffe_id != binding.expected:
+            raise Denied(Reason.UPSTREAM_IDENTITY, f"it is {guard.peer.spiffe_id}, not {binding.expected}")
+        return guard
+
+    def _why(self, binding: Binding, error: ssl.SSLError) -> tuple[Reason, str]:
+        """The reason behind OpenSSL's refusal. It only says "unable to get local issuer", we look at the leaf."""
+        if not isinstance(error, ssl.SSLCertVerificationError):
+            return reason_of(error), error.reason or ""
+        identity = binding.source.current
+        if identity is None:
+            return Reason.NOT_READY, "this workload has no identity"
+        try:
+            verify_chain(chain_so_far(self), identity.bundles, now=int(binding.clock()))
+        except Denied as denied:
+            if denied.reason is not Reason.NO_CLIENT_CERT:
+                return denied.reason, denied.detail or error.verify_message
+        # We might have accepted it. OpenSSL's refusal stands: both have to agree.
+        expired = error.verify_code in _EXPIRED_CODES
+        return Reason.SVID_EXPIRED if expired else Reason.UNTRUSTED_CHAIN, error.verify_message
+
+    def _refuse(self, reason: Reason, detail: str, *, cause: Exception | None = None) -> NoReturn:
+        self.guard = None
+        if self.binding is not None and self.binding.on_refused is not None:
+            self.binding.on_refused(reason, detail, self.address)
+        raise HandshakeRefused(reason, detail) from cause
+
+
+def reason_of(error: ssl.SSLError) -> Reason:
+    """The reason code for an error of OpenSSL that is not about trust in a chain."""
+    known = _REASONS.get(error.reason or "")
+    if known is not None:
+        return known
+    return Reason.BAD_SVID if error.library in _CERTIFICATE_LIBRARIES else Reason.TLS_VERSION
+
+
+def _refused_us(error: ssl.SSLError) -> bool:
+    """Whether this is the other end's alert. That it does not speak TLS 1.3 is our refusal, though it says so first."""
+    reason = error.reason or ""
+    return "_ALERT_" in reason and not reason.endswith("_ALERT_PROTOCOL_VERSION")
+
+
+def presented_chain(ssl_object: ssl.SSLObject) -> list[bytes]:
+    """What the peer sent, DER, leaf first; empty if there is nothing, or no way to learn it on this Python."""
+    return _chain(ssl_object, "get_unverified_chain")
+
+
+def chain_so_far(ssl_object: ssl.SSLObject) -> list[bytes]:
+    """What OpenSSL built from it before it refused: at least the leaf."""
+    return _chain(ssl_object, "get_verified_chain")
+
+
+def _chain(ssl_object: ssl.SSLObject, getter: str) -> list[bytes]:
+    """Public since Python 3.13, giving DER. Before, the private object has the same method, giving certificates."""
+    public = getattr(ssl_object, getter, None)
+    if public is not None:
+        return list(cast("Sequence[bytes]", public() or ()))
+    private = getattr(getattr(ssl_object, "_sslobj", None), getter, None)
+    certificates = private() if private is not None else None
+    return [certificate.public_bytes(_ssl.ENCODING_DER) for certificate in certificates or ()]

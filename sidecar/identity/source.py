@@ -1,0 +1,97 @@
+"""Who we are and whom we trust: one immutable snapshot, and where the newest one is had."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from sidecar.delegation.keyset import KeySet
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.identity.bundle import X509Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class X509Svid:
+    """Our own document: DER certificates, leaf first, and the PKCS#8 key. Times in seconds since the epoch."""
+
+    spiffe_id: SpiffeId
+    chain: tuple[bytes, ...] = field(repr=False)
+    key_der: bytes = field(repr=False)
+    not_before: int
+    not_after: int
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """One generation: SVID, bundles, and the TLS contexts made from them. Never changed, only replaced.
+
+    The contexts are for the delegating ones of ``tls.py``: alone they would accept any SVID of any trust domain.
+    """
+
+    number: int
+    svid: X509Svid
+    bundles: Mapping[TrustDomain, X509Bundle]
+    server_context: ssl.SSLContext = field(repr=False)
+    client_context: ssl.SSLContext = field(repr=False)
+
+    @property
+    def spiffe_id(self) -> SpiffeId:
+        """Our own SPIFFE ID."""
+        return self.svid.spiffe_id
+
+
+class State(StrEnum):
+    """Where a source stands. In READY and STALE there is an identity to use, in the others there is none."""
+
+    STARTING = "starting"  # nothing has arrived yet
+    READY = "ready"
+    STALE = "stale"  # the connection is lost, what we have is still valid
+    DENIED = "denied"  # our identity was withdrawn
+    EXPIRED = "expired"
+
+
+Subscriber = Callable[["Identity | None"], None]
+
+
+class IdentitySource(Protocol):
+    """Where the newest identity is had."""
+
+    @property
+    def current(self) -> Identity | None:
+        """The newest generation. None: nothing may be presented or accepted."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """Where the source stands."""
+        ...
+
+    @property
+    def last_error(self) -> str | None:
+        """What went wrong last, for the operator; None after a good update."""
+        ...
+
+    @property
+    def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:
+        """The keys that sign JWT-SVIDs, by trust domain. Empty where none were asked for."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the identity fresh until cancelled."""
+        ...
+
+    async def jwt_svid(self, audience: str) -> str:
+        """A JWT-SVID of our own for one audience.
+
+        Raises:
+            Unavailable: NOT_READY, none can be had now.
+        """
+        ...
+
+    def subscribe(self, callback: Subscriber) -> None:
+        """Call back on every new generation, and with None when the identity is withdrawn or expires."""
+        ...

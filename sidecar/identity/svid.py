@@ -1,0 +1,188 @@
+"""A certificate chain → the peer it proves, against the one bundle of its trust domain. Pure: time comes in.
+
+TLS has accepted the chain against all bundles together before it comes here. That says nothing yet: an authority of one
+trust domain can sign any name it likes. So the leaf is read first, its trust domain names the bundle, and only that
+bundle may vouch for it (X509-SVID section 5, Workload API section 4.6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.x509.verification import VerificationError
+
+from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from sidecar.errors import Denied, Reason
+from sidecar.identity.bundle import CERTIFICATE_ERRORS, X509Bundle
+
+MAX_CHAIN_CERTIFICATES: Final = 10  # each one costs a parse and perhaps a signature check
+MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 8192
+
+_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_BOTH_WAYS: Final = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
+# What a leaf may mark critical: that, and nothing else, is taken into account here (RFC 5280 section 4.2).
+_UNDERSTOOD: Final = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A certificate that has the form of an X.509-SVID. Nothing has vouched for it yet. Times in seconds, inclusive."""
+
+    spiffe_id: SpiffeId
+    not_before: int
+    not_after: int
+    certificate: x509.Certificate = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPeer:
+    """Whom a verified chain proves. ``fingerprint`` is the hex SHA-256 of the leaf's DER."""
+
+    spiffe_id: SpiffeId
+    not_after: int
+    fingerprint: str
+
+    @property
+    def trust_domain(self) -> TrustDomain:
+        """Whose bundle vouched."""
+        return self.spiffe_id.trust_domain
+
+
+def verify_chain(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, now: int) -> VerifiedPeer:
+    """Prove a peer from its presented chain (DER, leaf first), in the order of X509-SVID section 5.
+
+    Raises:
+        Denied: NO_CLIENT_CERT (no chain), BAD_SVID (the leaf is none), UNKNOWN_TRUST_DOMAIN (no bundle),
+            UNTRUSTED_CHAIN or WRONG_BUNDLE (the domain's bundle does not vouch; another one would),
+            SVID_EXPIRED (before, at or after the end of its time; there is no leeway).
+    """
+    if not chain:
+        raise Denied(Reason.NO_CLIENT_CERT)
+    if len(chain) > MAX_CHAIN_CERTIFICATES:
+        raise Denied(Reason.UNTRUSTED_CHAIN, "the chain is too long")
+    leaf = parse_leaf(chain[0])
+    bundle = bundles.get(leaf.spiffe_id.trust_domain)
+    if bundle is None:
+        raise Denied(Reason.UNKNOWN_TRUST_DOMAIN, leaf.spiffe_id.trust_domain)
+    intermediates = [_parse_certificate(der) for der in chain[1:]]
+    # The path is judged within the leaf's own time, so that "expired" is only said of an SVID that was genuine.
+    at = min(max(now, leaf.not_before), leaf.not_after)
+    try:
+        bundle.verified_chain(leaf.certificate, intermediates, at=at)
+    except VerificationError as error:
+        reason = _vouched_elsewhere(leaf, intermediates, bundles, at)
+        raise Denied(reason, leaf.spiffe_id) from error
+    # OpenSSL counts the last second as expired: the stricter reading, so that both checks agree.
+    if not leaf.not_before <= now < leaf.not_after:
+        raise Denied(Reason.SVID_EXPIRED, leaf.spiffe_id)
+    return VerifiedPeer(leaf.spiffe_id, leaf.not_after, hashlib.sha256(chain[0]).hexdigest())
+
+
+def parse_leaf(der: bytes) -> Leaf:
+    """Read a certificate by the rules for leaves (X509-SVID sections 2 to 4).
+
+    Raises:
+        Denied: BAD_SVID, whatever is wrong with it.
+    """
+    certificate = _parse_certificate(der)
+    try:
+        spiffe_id = _spiffe_id_of(certificate)
+        _check_purpose(certificate)
+        _check_strength(certificate)
+    except SpiffeIdError as error:
+        raise Denied(Reason.BAD_SVID, f"its URI is no workload's SPIFFE ID: {error}") from error
+    except CERTIFICATE_ERRORS as error:
+        raise Denied(Reason.BAD_SVID, "the leaf cannot be read") from error
+    return Leaf(
+        spiffe_id,
+        int(certificate.not_valid_before_utc.timestamp()),
+        int(certificate.not_valid_after_utc.timestamp()),
+        certificate,
+    )
+
+
+def _parse_certificate(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except CERTIFICATE_ERRORS as error:
+        raise Denied(Reason.BAD_SVID, "a certificate cannot be read") from error
+
+
+def _spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
+    """Exactly one URI among the alternative names; names of other kinds may be there and never identify."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise Denied(Reason.BAD_SVID, "the leaf has no URI") from None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise Denied(Reason.BAD_SVID, f"the leaf has {len(uris)} URIs")
+    return SpiffeId(uris[0])
+
+
+def _check_purpose(certificate: x509.Certificate) -> None:
+    """It signs messages of its own, for both ends of TLS, and no certificates (X509-SVID section 4.2 to 4.4)."""
+    usage: x509.Extension[x509.KeyUsage] | None = None
+    for extension in certificate.extensions:
+        value = extension.value
+        if extension.critical and extension.oid not in _UNDERSTOOD:
+            raise Denied(Reason.BAD_SVID, "the leaf has a critical extension that is not understood")
+        if isinstance(value, x509.BasicConstraints) and value.ca:
+            raise Denied(Reason.BAD_SVID, "the leaf is an authority")
+        if isinstance(value, x509.ExtendedKeyUsage) and not set(value) >= _BOTH_WAYS:
+            raise Denied(Reason.BAD_SVID, "the leaf is not for both ends of TLS")
+        if isinstance(value, x509.KeyUsage):
+            usage = x509.Extension(extension.oid, extension.critical, value)
+    if usage is None or not usage.critical or not usage.value.digital_signature:
+        raise Denied(Reason.BAD_SVID, "the leaf has no critical key usage with digitalSignature")
+    if usage.value.key_cert_sign or usage.value.crl_sign:
+        raise Denied(Reason.BAD_SVID, "the leaf may sign certificates or CRLs")
+
+
+def _check_strength(certificate: x509.Certificate) -> None:
+    if not is_strong(certificate.public_key()):
+        raise Denied(Reason.BAD_SVID, "the leaf's key is weak or of an unknown kind")
+    hashed_with = certificate.signature_hash_algorithm
+    if hashed_with is not None and not isinstance(hashed_with, _HASHES):  # None: Ed25519 has its own
+        raise Denied(Reason.BAD_SVID, "the leaf is signed with a weak hash")
+
+
+def is_strong(key: object) -> bool:
+    """Whether a public key is of a kind and size in use today: RSA 2048 to 8192, P-256, P-384, P-521, Ed25519."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return isinstance(key.curve, _CURVES)
+    return isinstance(key, ed25519.Ed25519PublicKey)
+
+
+def _vouched_elsewhere(
+    leaf: Leaf, intermediates: Sequence[x509.Certificate], bundles: Mapping[TrustDomain, X509Bundle], at: int
+) -> Reason:
+    """Tell an impostor of another trust domain from a stranger. Only a bundle that has one of the issuers is tried."""
+    issuers = {certificate.issuer for certificate in (leaf.certificate, *intermediates)}
+    for trust_domain, bundle in bundles.items():
+        if trust_domain == leaf.spiffe_id.trust_domain or issuers.isdisjoint(bundle.subjects):
+            continue
+        try:
+            bundle.verified_chain(leaf.certificate, intermediates, at=at)
+        except VerificationError:
+            continue
+        return Reason.WRONG_BUNDLE
+    return Reason.UNTRUSTED_CHAIN

@@ -1,0 +1,99 @@
+"""The contexts that listeners and clients are given once, for good. Each new connection gets the newest generation.
+
+A delegating context holds nothing itself: ``wrap_bio`` hands the work to the contexts of ``source.current``. So
+rotation is one assignment, the certificates and authorities of a connection always belong together, and without an
+identity nothing can be presented or accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from typing import Any, NoReturn
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason
+from sidecar.identity.generation import bare_context
+from sidecar.identity.handshake import Binding, Clock, OnRefused, PeerGuard, VerifyingSSLObject
+from sidecar.identity.source import IdentitySource
+from sidecar.identity.svid import VerifiedPeer
+
+
+class DelegatingContext(ssl.SSLContext):
+    """An ``SSLContext`` for asyncio, uvloop and aiohttp that follows an identity source."""
+
+    _binding: Binding
+    _nothing: ssl.SSLContext
+
+    def follow(self, binding: Binding) -> None:
+        """Say whose identity and whose trust count."""
+        self._binding = binding
+        self._nothing = bare_context(self.protocol)
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002 - the base class's signature
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,  # noqa: ARG002 - sessions are never resumed
+    ) -> VerifyingSSLObject:
+        """Start a connection of the newest generation; without one, a connection that will be refused."""
+        identity = self._binding.source.current
+        if identity is None:
+            inner = self._nothing
+        else:
+            inner = identity.server_context if server_side else identity.client_context
+        ssl_object = inner.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=server_hostname)
+        assert isinstance(ssl_object, VerifyingSSLObject)  # noqa: S101 - for the type only; unbound it refuses all
+        ssl_object.bind(self._binding)
+        return ssl_object
+
+    def wrap_socket(self, *_arguments: Any, **_named: Any) -> NoReturn:
+        """Blocking sockets would pass the check by.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("only event loops use this context")
+
+
+def server_context(
+    source: IdentitySource, *, on_refused: OnRefused | None = None, clock: Clock = time.time
+) -> ssl.SSLContext:
+    """A context for listeners: every client proves its SPIFFE ID inside the handshake.
+
+    ``on_refused`` hears of each refused handshake once; the address comes from ``handshake.peer_address``.
+    """
+    return _delegating(ssl.PROTOCOL_TLS_SERVER, Binding(source, None, on_refused, clock))
+
+
+def client_context(source: IdentitySource, *, expected: SpiffeId, clock: Clock = time.time) -> ssl.SSLContext:
+    """A context for calls to exactly one workload. A server that is another fails with ``HandshakeRefused``."""
+    return _delegating(ssl.PROTOCOL_TLS_CLIENT, Binding(source, expected, None, clock))
+
+
+def _delegating(protocol: ssl._SSLMethod, binding: Binding) -> DelegatingContext:
+    context = bare_context(protocol, DelegatingContext)
+    assert isinstance(context, DelegatingContext)  # noqa: S101 - for the type only
+    context.follow(binding)
+    return context
+
+
+def guard_of(transport: asyncio.BaseTransport) -> PeerGuard:
+    """What proved the peer of a connection.
+
+    Raises:
+        Denied: NO_CLIENT_CERT, the connection is none of ours.
+    """
+    ssl_object = transport.get_extra_info("ssl_object")
+    guard = ssl_object.guard if isinstance(ssl_object, VerifyingSSLObject) else None
+    if guard is None:
+        raise Denied(Reason.NO_CLIENT_CERT, "the connection has no verified peer")
+    return guard
+
+
+def peer_of(transport: asyncio.BaseTransport) -> VerifiedPeer:
+    """The verified peer of a connection, as of its handshake. Errors as ``guard_of``."""
+    return guard_of(transport).peer
