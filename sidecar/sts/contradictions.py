@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_LIFE_S: Final = 3600
 MAX_DELEGATION_LIFE_S: Final = 86_400
+DEFAULT_DELEGATION_LIFE_S: Final = 3600
 
 
 def contradictions(policy: StsPolicy) -> Iterator[Problem]:

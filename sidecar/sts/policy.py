@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sidecar.delegation.act import MAX_ACT_DEPTH
+from sidecar.delegation.policy import ScopeFrom, UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import PRESETS, TrustedIssuer
 from sidecar.errors import ConfigError
 from sidecar.sts.contradictions import contradictions
-
-if TYPE_CHECKING:
-    from sidecar.delegation.verify import TrustedIssuer
 
 
 class Anyone(Enum):
@@ -68,6 +67,10 @@ class Rule:
     audience: str
     scopes: ScopeSet
 
+    def speaks_of(self, issuer: str, subject: str) -> bool:
+        """Whether the rule covers this subject of this user issuer."""
+        return any(match.matches(issuer, subject) for match in self.subjects)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfRule:
@@ -87,17 +90,28 @@ class LoginKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginIssuer:
-    """A user issuer: how its login tokens are verified and what they are worth here.
+    """A user issuer: how its login tokens are verified, which ``kind`` they are, and what they are worth here.
 
-    A login token's scopes are the union of ``scope_map`` over the values of its claim ``scope_claim``; a value that is
-    not in the map is worth nothing. ``subject_prefix`` keeps two issuers' subjects apart in what we issue.
+    ``audience`` is None where a login token's ``aud`` is the OAuth client itself; where access tokens name an audience
+    of their own, that one, and ``azp`` or ``client_id`` names the client. ``subject_prefix`` keeps the subjects of two
+    issuers apart in what we issue.
     """
 
     trusted: TrustedIssuer
     kind: LoginKind
-    scope_claim: str
-    scope_map: Mapping[str, ScopeSet]
+    scope_from: ScopeFrom
     subject_prefix: str = ""
+    audience: str | None = None
+
+    def for_client(self, client_id: str) -> UserIssuer:
+        """The same issuer as an entry sees it that is registered there as ``client_id``."""
+        return UserIssuer(
+            trusted=self.trusted,
+            client_id=client_id,
+            scope_from=self.scope_from,
+            subject_prefix=self.subject_prefix,
+            audience=self.audience,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +150,16 @@ class StsPolicy:
         if problems := list(contradictions(self)):
             raise ConfigError(problems)
 
+    @property
+    def own(self) -> TrustedIssuer:
+        """Ourselves, as the issuer of tokens that come back as subject tokens."""
+        return TrustedIssuer(
+            issuer=self.issuer,
+            profile=PRESETS["sts"],
+            scopes=frozenset().union(*(target.scopes for target in self.targets)),
+            actor_trust_domains=frozenset(rule.actor.trust_domain for rule in self.rules),
+        )
+
     def target_of(self, audience: str) -> Target | None:
         """The one workload that receives tokens under this name."""
         return next((target for target in self.targets if audience in target.names), None)
@@ -145,16 +169,9 @@ class StsPolicy:
         own = (target.names for target in self.targets if target.workload == workload)
         return frozenset((workload,)).union(*own)
 
-    def scopes_for(self, actor: SpiffeId, *, issuer: str, subject: str, audience: str) -> ScopeSet | None:
-        """What the rules let this actor do for this subject at this audience; None if no rule speaks of the three."""
-        matching = [
-            rule.scopes
-            for rule in self.rules
-            if rule.actor == actor
-            and rule.audience == audience
-            and any(match.matches(issuer, subject) for match in rule.subjects)
-        ]
-        return frozenset().union(*matching) if matching else None
+    def rules_for(self, actor: SpiffeId, audience: str) -> tuple[Rule, ...]:
+        """What the policy says of this actor at this audience, whoever it acts for."""
+        return tuple(rule for rule in self.rules if rule.actor == actor and rule.audience == audience)
 
     def self_scopes(self, workload: SpiffeId, audience: str) -> ScopeSet | None:
         """What this workload may do on its own authority at this audience; None if the pair is not listed."""

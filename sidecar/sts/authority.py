@@ -1,0 +1,111 @@
+"""What a verified subject token stands for: an authority that was delegated to the client, or a user's login at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.delegation.policy import UserIssuer
+from sidecar.delegation.scope import ScopeSet
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import Denied, Reason
+from sidecar.sts.contradictions import DEFAULT_DELEGATION_LIFE_S
+from sidecar.sts.policy import StsPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """Whose it is, how far it goes and how long.
+
+    ``issuer`` and ``subject`` are the pair that rules speak of: the user's own. ``issued_subject`` and ``sub_id`` are
+    what the issued token will say. ``expires_at`` is when it will end. ``txn`` is None where a chain starts.
+    """
+
+    issuer: str
+    subject: str
+    issued_subject: str
+    sub_id: tuple[str, str] | None
+    scope: ScopeSet
+    expires_at: int
+    txn: str | None
+
+
+def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
+    """Read the authority that ``client`` shows by this token.
+
+    Raises:
+        Denied: NOT_YOUR_TOKEN if it was issued to somebody else; NOT_AN_ENTRY for a token that would start a chain at a
+            client that may not, or that names no user; TOKEN_EXPIRED, WRONG_ISSUER, TOKEN_TYPE, DELEGATION_NOT_ALLOWED.
+    """
+    if token.expires_at <= now:  # the leeway of verification is for clocks that differ, not for making new tokens
+        raise Denied(Reason.TOKEN_EXPIRED, "the subject token has expired")
+    if token.issuer == policy.issuer:
+        return _delegated(token, client=client, policy=policy, now=now)
+    return _login(token, client=client, policy=policy, now=now)
+
+
+def login_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> UserIssuer:
+    """The user issuer whose login tokens ``client`` may show.
+
+    Raises:
+        Denied: WRONG_ISSUER, nobody's login tokens are taken from there; NOT_AN_ENTRY, not from this client.
+    """
+    if issuer not in policy.login_issuers:
+        raise Denied(Reason.WRONG_ISSUER, "the subject token's issuer is not configured")
+    entry = policy.entries.get(client)
+    if entry is None or issuer not in entry.client_ids:
+        raise Denied(Reason.NOT_AN_ENTRY, "the client is no entry for this user issuer")
+    return policy.login_issuers[issuer].for_client(entry.client_ids[issuer])
+
+
+def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
+    if token.audience not in policy.audiences_of(client):
+        raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
+    if token.chain is None:  # an autonomous agent's own token: it may be shown, it is nobody's to delegate
+        raise Denied(Reason.NOT_AN_ENTRY, "a token of ours without act starts no chain")
+    issuer, subject = token.sub_id or (token.issuer, token.subject)
+    return Authority(
+        issuer=issuer,
+        subject=subject,
+        issued_subject=token.subject,
+        sub_id=token.sub_id,
+        scope=token.scope,
+        expires_at=min(token.expires_at, now + policy.token_life_s),
+        txn=token.txn,
+    )
+
+
+def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
+    user_issuer = login_issuer_for(client, token.issuer, policy)
+    _require_registered_client(token, user_issuer)
+    if token.chain is not None:  # only we vouch for actors
+        raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
+    issued_subject = user_issuer.mesh_subject(token.subject)
+    if issued_subject.lower().startswith("spiffe:"):
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "a user is named like a workload")
+    return Authority(
+        issuer=token.issuer,
+        subject=token.subject,
+        issued_subject=issued_subject,
+        sub_id=(token.issuer, token.subject),
+        scope=user_issuer.scope_from.worth(token.claims),
+        expires_at=_first_expiry(token, policy.entries[client].delegation_life_s, now),
+        txn=None,
+    )
+
+
+def _require_registered_client(token: VerifiedToken, user_issuer: UserIssuer) -> None:
+    """The OAuth client the token was given to is the one this entry is registered as: ``aud``, and ``azp`` if shown."""
+    shown = [token.claims[name] for name in ("azp", "client_id") if name in token.claims]
+    if token.audience != (user_issuer.audience or user_issuer.client_id):
+        raise Denied(Reason.NOT_YOUR_TOKEN, "the login token is for another audience")
+    if token.audience == user_issuer.client_id:
+        shown.append(token.audience)
+    if not shown or any(client_id != user_issuer.client_id for client_id in shown):
+        raise Denied(Reason.NOT_YOUR_TOKEN, "the login token was given to another OAuth client")
+
+
+def _first_expiry(token: VerifiedToken, delegation_life_s: int | None, now: int) -> int:
+    if delegation_life_s is None:
+        return min(token.expires_at, now + DEFAULT_DELEGATION_LIFE_S)
+    return now + delegation_life_s

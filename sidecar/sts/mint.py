@@ -1,0 +1,211 @@
+"""Whether a token is issued, and what it says. Pure: tokens arrive verified, time and random names come in.
+
+Theory of operation. This service only delegates. The client is who its X.509-SVID says it is, and the actor token names
+the same workload; the subject token was issued to that workload, or is a user's login at an entry; a rule lets the
+actor act for this subject at this target. What is issued is for one target, never wider than what came in and never
+(but for the first token of a chain) longer-lived; its act chain is the old one, whole, under the new actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.delegation.act import ActChain
+from sidecar.delegation.rfc8693 import (
+    TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_TOKEN,
+    TOKEN_TYPE_JWT,
+    ClientCredentialsRequest,
+    ExchangeRequest,
+)
+from sidecar.delegation.scope import ScopeSet, format_scope
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import JwtSvid, VerifiedToken
+from sidecar.errors import Denied, Reason
+from sidecar.sts.authority import Authority, authority_of
+from sidecar.sts.policy import LoginKind, StsPolicy, Target
+
+_ACCESS: Final = frozenset({TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT})
+_LOGIN: Final[Mapping[LoginKind, frozenset[str]]] = {
+    LoginKind.ID_TOKEN: frozenset({TOKEN_TYPE_ID_TOKEN}),
+    LoginKind.ACCESS_TOKEN: _ACCESS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshNames:
+    """Two unguessable names: ``jti`` for the token, ``txn`` for the chain if one starts here."""
+
+    jti: str
+    txn: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A token that may be signed: its ``claims``, and the ``scope`` and ``expires_in`` (seconds) of the answer."""
+
+    claims: Mapping[str, object] = field(repr=False)
+    scope: ScopeSet
+    expires_in: int
+
+
+def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: StsPolicy) -> None:
+    """Check what needs no token to be verified: an actor is there, and every token type is one we take.
+
+    Raises:
+        Denied: ACTOR_REQUIRED without an actor token (without one this would be impersonation, RFC 8693 section 1.1);
+            EXCHANGE_MALFORMED for a type that is not taken or does not fit the subject token's issuer.
+    """
+    if request.actor_token is None:
+        raise Denied(Reason.ACTOR_REQUIRED, "no actor token")
+    if request.actor_token_type != TOKEN_TYPE_JWT:
+        raise Denied(Reason.EXCHANGE_MALFORMED, "the actor token is a JWT-SVID, of type jwt")
+    if request.requested_token_type not in {None, *_ACCESS}:
+        raise Denied(Reason.EXCHANGE_MALFORMED, "only access tokens are issued")
+    login = policy.login_issuers.get(subject_issuer)
+    if request.subject_token_type not in (_ACCESS if login is None else _LOGIN[login.kind]):
+        raise Denied(Reason.EXCHANGE_MALFORMED, "the subject token's issuer gives another type of token")
+
+
+def authorize_exchange(
+    request: ExchangeRequest,
+    *,
+    client: SpiffeId,
+    actor: JwtSvid,
+    subject: VerifiedToken,
+    policy: StsPolicy,
+    now: int,
+    fresh: FreshNames,
+) -> Grant:
+    """Decide one token exchange of the authenticated ``client``.
+
+    Raises:
+        Denied: what ``require_lawful_form`` and ``authority_of`` refuse; ACTOR_NOT_CLIENT, MAY_ACT_REFUSED,
+            SELF_DELEGATION, ACT_TOO_DEEP, TARGET_UNKNOWN, DELEGATION_NOT_ALLOWED, SCOPE_REFUSED.
+    """
+    require_lawful_form(request, subject.issuer, policy)
+    if actor.spiffe_id != client:
+        raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token is another workload's")
+    authority = authority_of(subject, client=client, policy=policy, now=now)
+    _require_may_act(subject.claims, client)
+    act = _next_act(subject.chain, client, policy.max_depth)
+    audience, target = _target_of(request, policy)
+    allowed = _allowed_scopes(client, authority, audience, policy)
+    scope = _narrowed(request.scope, authority.scope, allowed, target.scopes)
+    claims = _common(policy, client, authority.issued_subject, audience, scope, now, authority.expires_at, fresh.jti)
+    claims["act"] = act
+    claims["may_act"] = {"sub": str(target.workload)}  # RFC 8693 section 4.4: who may hand this token in here
+    claims["sub_id"] = {
+        "format": "iss_sub",
+        "iss": authority.issuer,
+        "sub": authority.subject,
+    }  # RFC 9493 section 3.2.1
+    claims["txn"] = authority.txn or fresh.txn
+    if subject.jti is not None:
+        claims["parent_jti"] = subject.jti
+    claims.update(_authentication_of(subject.claims))
+    return Grant(claims=claims, scope=scope, expires_in=authority.expires_at - now)
+
+
+def authorize_self(
+    request: ClientCredentialsRequest, *, client: SpiffeId, policy: StsPolicy, now: int, fresh: FreshNames
+) -> Grant:
+    """Decide a token for the client's own authority: no user, no actor, for listed (workload, target) pairs only.
+
+    Raises:
+        Denied: TARGET_UNKNOWN if the pair is not listed, SCOPE_REFUSED.
+    """
+    audience, target = _target_of(request, policy)
+    allowed = policy.self_scopes(client, audience)
+    if allowed is None:
+        raise Denied(Reason.TARGET_UNKNOWN, "the client has no authority of its own at this target")
+    scope = _narrowed(request.scope, allowed, target.scopes)
+    expires_at = now + policy.token_life_s
+    claims = _common(policy, client, client, audience, scope, now, expires_at, fresh.jti)
+    claims["txn"] = fresh.txn
+    return Grant(claims=claims, scope=scope, expires_in=policy.token_life_s)
+
+
+def _require_may_act(claims: Mapping[str, object], client: SpiffeId) -> None:
+    """RFC 8693 section 4.4: if the subject token says who may act, the actor matches every member of it."""
+    if "may_act" not in claims:
+        return
+    may_act = claims["may_act"]
+    actor = {"sub": client, "client_id": client}  # all by which an actor can be named here
+    if not isinstance(may_act, dict) or "sub" not in may_act or not may_act.items() <= actor.items():
+        raise Denied(Reason.MAY_ACT_REFUSED, "may_act names another actor")
+
+
+def _next_act(chain: ActChain | None, client: SpiffeId, max_depth: int) -> dict[str, object]:
+    """The new actor over the old chain as it came: nothing dropped, reordered, rewritten or cut (section 4.1)."""
+    if chain is None:
+        return {"sub": str(client)}
+    if chain.current.subject == client:
+        raise Denied(Reason.SELF_DELEGATION, "the client is the current actor already")
+    if chain.depth >= max_depth:
+        raise Denied(Reason.ACT_TOO_DEEP, f"more than {max_depth} actors")
+    return {"sub": str(client), "act": chain.raw}
+
+
+def _target_of(request: ExchangeRequest | ClientCredentialsRequest, policy: StsPolicy) -> tuple[str, Target]:
+    """One target, however it is named: two would multiply every scope by every target (section 2.1.1)."""
+    named = {*request.audience, *request.resource}
+    if len(named) != 1:
+        raise Denied(Reason.TARGET_UNKNOWN, "exactly one target is named by audience or resource")
+    (audience,) = named
+    target = policy.target_of(audience)
+    if target is None:
+        raise Denied(Reason.TARGET_UNKNOWN, "no such target")
+    return audience, target
+
+
+def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, policy: StsPolicy) -> ScopeSet:
+    rules = policy.rules_for(client, audience)
+    if not rules:
+        raise Denied(Reason.TARGET_UNKNOWN, "no rule lets the client act at this target")
+    matching = [rule.scopes for rule in rules if rule.speaks_of(authority.issuer, authority.subject)]
+    if not matching:
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "no rule lets the client act for this subject at this target")
+    return frozenset().union(*matching)
+
+
+def _narrowed(asked: ScopeSet | None, *limits: ScopeSet) -> ScopeSet:
+    """What is asked, within every limit; without a request, what the limits have in common."""
+    first, *rest = limits if asked is None else (asked, *limits)
+    scope = first.intersection(*rest)
+    if not scope:
+        raise Denied(Reason.SCOPE_REFUSED, "nothing of the requested scope is left")
+    return scope
+
+
+def _common(
+    policy: StsPolicy,
+    client: SpiffeId,
+    subject: str,
+    audience: str,
+    scope: ScopeSet,
+    now: int,
+    expires_at: int,
+    jti: str,
+) -> dict[str, object]:
+    return {
+        "iss": policy.issuer,
+        "sub": str(subject),
+        "aud": audience,
+        "scope": format_scope(scope),
+        "client_id": str(client),
+        "iat": now,
+        "exp": expires_at,
+        "jti": jti,
+    }
+
+
+def _authentication_of(claims: Mapping[str, object]) -> dict[str, object]:
+    """How the user logged in (RFC 9068 section 2.2.1), kept along the chain; of another type it is refused."""
+    kept = {name: claims[name] for name in ("auth_time", "acr") if name in claims}
+    auth_time, acr = kept.get("auth_time", 0), kept.get("acr", "")
+    if isinstance(auth_time, bool) or not isinstance(auth_time, int | float) or not isinstance(acr, str):
+        raise Denied(Reason.MALFORMED_TOKEN, "auth_time or acr has another type")
+    return kept

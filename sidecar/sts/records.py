@@ -1,0 +1,116 @@
+"""The record of one request at the token endpoint: filled in as facts become known, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sidecar.delegation.act import parse_act
+from sidecar.delegation.bearer import Bearer, fingerprint_of
+from sidecar.delegation.rfc8693 import ClientCredentialsRequest, ExchangeRequest
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import SidecarError
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import OK
+from sidecar.observe.record import RecordFields
+from sidecar.observe.tracing import new_id
+from sidecar.sts.mint import Grant
+
+
+class ExchangeRecord:
+    """One ``token.exchanged`` or ``token.exchange_refused``, and one count.
+
+    A refusal tells of the subject token (``verified`` says whether it was), a success of the issued one; ``jti_in`` and
+    ``jti_out`` join the two. ``scope_needed`` is what was asked for, ``scope`` what was granted.
+    """
+
+    def __init__(self, log: AccessLog, issuer: str, *, source: str | None = None) -> None:
+        self._log = log
+        self._issuer = issuer
+        self._started_at = log.monotonic()
+        self._fields: RecordFields = {"request_id": new_id(), "source": source, "verified": False}
+
+    @property
+    def request_id(self) -> str:
+        """Names this request in the answer to a bug of ours."""
+        return self._fields["request_id"] or ""
+
+    def identify(self, client: str) -> None:
+        """The client proved who it is."""
+        self._fields["peer"] = client
+
+    def ask(self, request: ExchangeRequest | ClientCredentialsRequest) -> None:
+        """What is asked for, by the client's word."""
+        self._fields["audience"] = " ".join((*request.audience, *request.resource)) or None
+        self._fields["scope_needed"] = None if request.scope is None else sorted(request.scope)
+
+    def claim_unverified(self, bearer: Bearer) -> None:
+        """What the subject token says before anybody vouched for it."""
+        subject, jti = bearer.claims.get("sub"), bearer.claims.get("jti")
+        self._fields |= {
+            "subject": subject if isinstance(subject, str) else None,
+            "subject_iss": bearer.issuer,
+            "jti_in": jti if isinstance(jti, str) else None,
+            "fp": bearer.fingerprint,
+        }
+
+    def attribute(self, token: VerifiedToken) -> None:
+        """The subject token verified."""
+        self._fields |= {
+            "verified": True,
+            "subject": token.subject,
+            "subject_iss": token.issuer,
+            "client_id": token.client_id,
+            "jti_in": token.jti,
+            "parent_jti": token.parent_jti,
+            "txn": token.txn,
+            "fp": token.fingerprint,
+        }
+        if token.chain is not None:
+            self._fields |= {
+                "actor": token.chain.current.subject,
+                "chain": list(token.chain.subjects),
+                "chain_depth": token.chain.depth,
+            }
+
+    def grant(self, grant: Grant, token: str) -> None:
+        """A token was signed: write its record."""
+        claims = grant.claims
+        chain = parse_act(claims)
+        self._fields |= {
+            "decision": "allow",
+            "reason": OK,
+            "status": 200,
+            "verified": True,
+            "subject": _text(claims, "sub"),
+            "subject_iss": self._issuer,
+            "client_id": _text(claims, "client_id"),
+            "audience": _text(claims, "aud"),
+            "scope": sorted(grant.scope),
+            "actor": None if chain is None else chain.current.subject,
+            "chain": None if chain is None else list(chain.subjects),
+            "chain_depth": None if chain is None else chain.depth,
+            "jti_out": _text(claims, "jti"),
+            "parent_jti": _text(claims, "parent_jti"),
+            "txn": _text(claims, "txn"),
+            "fp": fingerprint_of(token),
+        }
+        seconds = self._seconds()
+        self._log.event("token.exchanged", **self._fields)
+        self._log.metrics.exchange(self._issuer, None, seconds)
+
+    def refuse(self, error: SidecarError, status: int) -> None:
+        """Nothing was issued: write why."""
+        self._fields |= {"decision": "deny", "reason": error.reason, "status": status, "detail": error.detail or None}
+        seconds = self._seconds()
+        self._log.event("token.exchange_refused", **self._fields)
+        self._log.metrics.exchange(self._issuer, error.reason, seconds)
+
+    def _seconds(self) -> float:
+        seconds = self._log.monotonic() - self._started_at
+        self._fields["total_ms"] = round(seconds * 1000, 3)
+        return seconds
+
+
+def _text(claims: Mapping[str, object], name: str) -> str | None:
+    value = claims.get(name)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,82 @@
+"""The two tokens of an exchange, verified: who acts, and what the client was given to act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sidecar.delegation.bearer import Bearer, parse_jwt_svid
+from sidecar.delegation.keyset import KeySet, VerificationKey
+from sidecar.delegation.profile import TrustedIssuer
+from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from sidecar.delegation.verify import JwtSvid, VerifiedToken, check_header, verify_jwt_svid, verify_token
+from sidecar.errors import Denied, Reason
+from sidecar.sts.authority import login_issuer_for
+from sidecar.sts.policy import StsPolicy
+
+
+def verify_actor(raw: str, *, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
+    """Verify an actor token: a JWT-SVID made for us alone, by a key of its own trust domain, naming no further actor.
+
+    Raises:
+        Denied: ACTOR_TOKEN_INVALID, whatever is wrong; the detail says what.
+    """
+    try:
+        return _verify_actor(raw, bundles, audience, now)
+    except Denied as error:
+        raise Denied(Reason.ACTOR_TOKEN_INVALID, str(error)) from error
+
+
+def _verify_actor(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
+    bearer = parse_jwt_svid(raw)
+    bundle = bundles.get(_subject_of(bearer).trust_domain)
+    key = None if bundle is None else bundle.find(bearer.kid)
+    if key is None:
+        raise Denied(Reason.UNKNOWN_KEY, "no such key in the bundle of the actor's trust domain")
+    svid = verify_jwt_svid(bearer, key=key, audience=audience, now=now)
+    if bearer.claims.get("aud") not in (audience, [audience]):
+        raise Denied(Reason.WRONG_AUDIENCE, "the actor token is good elsewhere as well")
+    if "act" in bearer.claims:
+        raise Denied(Reason.ACT_MALFORMED, "the actor token is itself delegated")
+    return svid
+
+
+def _subject_of(bearer: Bearer) -> SpiffeId:
+    subject = bearer.claims.get("sub")
+    try:
+        return SpiffeId(subject if isinstance(subject, str) else "")
+    except SpiffeIdError as error:
+        raise Denied(Reason.MALFORMED_TOKEN, str(error)) from error
+
+
+def check_subject(bearer: Bearer, *, client: SpiffeId, policy: StsPolicy) -> None:
+    """What can be refused of a subject token before its key is looked for: a stranger's token leads to no fetch.
+
+    Raises:
+        Denied: WRONG_ISSUER, NOT_AN_ENTRY, TOKEN_TYPE, ALG_NOT_ALLOWED.
+    """
+    trusted, _ = _expected(bearer, client, policy)
+    check_header(bearer, trusted)
+
+
+def verify_subject(
+    bearer: Bearer, *, client: SpiffeId, key: VerificationKey, policy: StsPolicy, now: int
+) -> VerifiedToken:
+    """Verify a subject token with the audiences the client owns.
+
+    Raises:
+        Denied: NOT_YOUR_TOKEN if it is for another audience; what ``check_subject`` and ``verify_token`` refuse.
+    """
+    trusted, audiences = _expected(bearer, client, policy)
+    try:
+        return verify_token(bearer, issuer=trusted, key=key, audiences=audiences, now=now)
+    except Denied as error:
+        if error.reason is Reason.WRONG_AUDIENCE:
+            raise Denied(Reason.NOT_YOUR_TOKEN, error.detail) from error
+        raise
+
+
+def _expected(bearer: Bearer, client: SpiffeId, policy: StsPolicy) -> tuple[TrustedIssuer, frozenset[str]]:
+    if bearer.issuer == policy.issuer:
+        return policy.own, policy.audiences_of(client)
+    login = login_issuer_for(client, bearer.issuer, policy)
+    return login.trusted, frozenset({login.audience or login.client_id})
