@@ -42,6 +42,7 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "token_expired"
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"
     TOKEN_TOO_LARGE = "token_too_large"
+    CNF_MISMATCH = "cnf_mismatch"
     ACT_MISSING = "act_missing"
     ACT_MALFORMED = "act_malformed"
     ACT_TOO_DEEP = "act_too_deep"
@@ -186,6 +187,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.TOKEN_EXPIRED: _invalid_token("the token has expired"),
     Reason.TOKEN_NOT_YET_VALID: _invalid_token("the token is not valid yet"),
     Reason.TOKEN_TOO_LARGE: _invalid_token("the token is too large"),
+    Reason.CNF_MISMATCH: _invalid_token("the token is bound to another key"),
     Reason.ACT_MISSING: _invalid_token("delegation required: the token names no actor"),
     Reason.ACT_MALFORMED: _invalid_token("the token's actor is malformed"),
     Reason.ACT_TOO_DEEP: _invalid_token("the token's actor chain is too long"),

@@ -1,0 +1,104 @@
+"""The act chain: who acts for the subject, and who did before (RFC 8693 section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.delegation.claims import MAX_TEXT_BYTES, is_name
+from sidecar.delegation.strict_json import MAX_DEPTH, nesting_of
+from sidecar.errors import Denied, Reason
+
+MAX_ACT_DEPTH: Final = 8
+
+_OPTIONAL: Final = ("iss", "client_id")
+_IDENTIFYING: Final = frozenset({"sub", *_OPTIONAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One acting party as its token names it. What identifies it depends on the issuer's profile."""
+
+    subject: str
+    issuer: str | None = None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActChain:
+    """A chain of at least one actor. Only ``current`` may be part of a decision; the rest is history for the record.
+
+    ``raw`` is the ``act`` object as it came, for exact comparison of what a later token must keep whole.
+    """
+
+    actors: tuple[Actor, ...]
+    raw: Mapping[str, object]
+
+    @property
+    def current(self) -> Actor:
+        """The outermost actor: who presents the token."""
+        return self.actors[0]
+
+    @property
+    def prior(self) -> tuple[Actor, ...]:
+        """Earlier actors, the latest first."""
+        return self.actors[1:]
+
+    @property
+    def depth(self) -> int:
+        """How many actors there are."""
+        return len(self.actors)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Each actor's ``sub``, current actor first."""
+        return tuple(actor.subject for actor in self.actors)
+
+
+def parse_act(claims: Mapping[str, object], *, max_depth: int = MAX_ACT_DEPTH) -> ActChain | None:
+    """Read the act chain of a claim set, current actor first; None if there is no ``act`` member at all.
+
+    Raises:
+        Denied: ACT_MALFORMED if a level is not an object with a plain string ``sub`` of at most 2048 bytes, or names
+            its actor by anything but such strings; ACT_TOO_DEEP past ``max_depth`` actors. Nothing is cut off.
+    """
+    if "act" not in claims:
+        return None
+    outermost = level = _level(claims["act"])
+    actors = [_actor(level)]
+    while "act" in level:
+        if len(actors) == max_depth:
+            raise Denied(Reason.ACT_TOO_DEEP, f"more than {max_depth} actors")
+        level = _level(level["act"])
+        actors.append(_actor(level))
+    return ActChain(tuple(actors), outermost)
+
+
+def _level(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise Denied(Reason.ACT_MALFORMED, "act is no object")
+    return value
+
+
+def _actor(level: Mapping[str, object]) -> Actor:
+    # Members that identify nobody (exp, aud, cnf ...) have no meaning in an actor and are not used; they are bounded.
+    for member, value in level.items():
+        if member not in _IDENTIFYING and member != "act" and not _is_bounded(value):
+            raise Denied(Reason.ACT_MALFORMED, "a member of act is too large")
+    if "sub" not in level:
+        raise Denied(Reason.ACT_MALFORMED, "act has no sub")
+    return Actor(_name(level, "sub"), *(_name(level, member) if member in level else None for member in _OPTIONAL))
+
+
+def _name(level: Mapping[str, object], member: str) -> str:
+    value = level[member]
+    if not is_name(value):
+        raise Denied(Reason.ACT_MALFORMED, f"act.{member} is no plain string")
+    return value
+
+
+def _is_bounded(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value.encode()) <= MAX_TEXT_BYTES
+    return nesting_of(value) < MAX_DEPTH

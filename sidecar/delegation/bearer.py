@@ -1,0 +1,137 @@
+"""The bearer token of a request: taken from the header, then read, not yet believed.
+
+``bearer_of`` runs on every request, before the verdict cache, and therefore does the least that is unambiguous; a
+token that was never parsed cannot be in that cache. ``parse_bearer`` is the strict reader of the miss path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from sidecar.delegation.jws import HEADER_MEMBERS, MAX_TOKEN_BYTES, CompactJws, parse_compact, parse_json_part
+from sidecar.delegation.strict_json import MAX_DEPTH, nesting_of
+from sidecar.errors import Denied, Reason
+
+__all__ = ["MAX_TOKEN_BYTES", "Bearer", "bearer_of", "fingerprint_of", "parse_bearer", "parse_jwt_svid"]
+
+JWT_SVID_ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"}
+)  # JWT-SVID section 2.1
+JWT_SVID_MEMBERS: Final = frozenset({"alg", "kid", "typ"})
+JWT_SVID_TYPES: Final = frozenset({None, "jwt", "jose"})
+
+# An actor chain nests, and one that is too long is to be told as that (act.py); all else keeps the ordinary bound.
+_MAX_NESTING_WITH_ACT: Final = 512
+
+_SCHEME: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9110 section 5.6.2
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """A well-formed JWT whose claims nobody has vouched for yet. ``issuer`` is empty for a JWT-SVID."""
+
+    raw: str = field(repr=False)
+    header: Mapping[str, object] = field(repr=False)
+    claims: Mapping[str, object] = field(repr=False)
+    alg: str
+    kid: str | None = field(repr=False)
+    typ: str | None = field(repr=False)
+    issuer: str = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the token in records: see ``fingerprint_of``."""
+        return fingerprint_of(self.raw)
+
+
+def fingerprint_of(raw: str) -> str:
+    """The first 128 bits of the token's SHA-256, as 32 hexadecimal digits. It names a token and opens nothing."""
+    return sha256(raw.encode()).hexdigest()[:32]
+
+
+def bearer_of(fields: Sequence[tuple[bytes, bytes]]) -> str:
+    """The one bearer token of a request (RFC 6750 section 2.1, the only carrier taken). Names are lower case.
+
+    Raises:
+        Denied: NO_TOKEN without an Authorization field or under another scheme; HEADER_MALFORMED for two of them, a
+            list, or a scheme without a token; TOKEN_TOO_LARGE; MALFORMED_TOKEN for characters no JWT has.
+    """
+    value: bytes | None = None
+    for name, content in fields:
+        if name == b"authorization":
+            if value is not None:
+                raise Denied(Reason.HEADER_MALFORMED, "two Authorization fields")
+            value = content
+    if value is None:
+        raise Denied(Reason.NO_TOKEN, "no Authorization field")
+    token = value[7:]
+    if value[:7] != b"Bearer " or b" " in token or b"," in token or len(token) > MAX_TOKEN_BYTES:
+        token = _unusual(value)
+    if not token.isascii():
+        raise Denied(Reason.MALFORMED_TOKEN, "the token is not ASCII")
+    return token.decode("ascii")
+
+
+def parse_bearer(raw: str) -> Bearer:
+    """Read an OAuth JWT (an access token or a login token) strictly; nothing of it is verified.
+
+    Raises:
+        Denied: TOKEN_TOO_LARGE, MALFORMED_TOKEN, DUPLICATE_CLAIM, ALG_NOT_ALLOWED.
+    """
+    jws = parse_compact(raw, members=HEADER_MEMBERS)
+    claims = _claims(jws)
+    issuer = claims.get("iss")
+    if not isinstance(issuer, str):
+        raise Denied(Reason.MALFORMED_TOKEN, "iss is no string")
+    return _bearer(raw, jws, claims, issuer)
+
+
+def parse_jwt_svid(raw: str) -> Bearer:
+    """Read a JWT-SVID by the header rules of JWT-SVID section 2; like go-spiffe and SPIRE we insist on a kid.
+
+    Raises:
+        Denied: TOKEN_TOO_LARGE, MALFORMED_TOKEN, DUPLICATE_CLAIM, ALG_NOT_ALLOWED, TOKEN_TYPE.
+    """
+    jws = parse_compact(raw, members=JWT_SVID_MEMBERS)
+    if jws.alg not in JWT_SVID_ALGORITHMS:
+        raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is none for JWT-SVIDs")
+    if jws.kid is None:
+        raise Denied(Reason.MALFORMED_TOKEN, "the header has no kid")
+    if jws.typ not in JWT_SVID_TYPES:
+        raise Denied(Reason.TOKEN_TYPE, "the type is none for JWT-SVIDs")
+    return _bearer(raw, jws, _claims(jws), "")
+
+
+def _unusual(value: bytes) -> bytes:
+    """The token of a field that is not simply ``Bearer``, one space and a token; mostly: why there is none."""
+    scheme, _, credentials = value.partition(b" ")
+    token = credentials.lstrip(b" ")
+    if not _SCHEME.fullmatch(scheme) or not token:
+        raise Denied(Reason.HEADER_MALFORMED, "the Authorization field is broken")
+    if scheme.lower() != b"bearer":
+        hidden = b"bearer" in credentials.lower()  # a list whose second credential some other reader would take
+        raise Denied(Reason.HEADER_MALFORMED if hidden else Reason.NO_TOKEN, "another scheme than Bearer")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Denied(Reason.TOKEN_TOO_LARGE, "the token is too large")
+    if token.startswith(b"{"):
+        raise Denied(Reason.MALFORMED_TOKEN, "a JWS in JSON serialization")
+    if b" " in token or b"," in token:
+        raise Denied(Reason.HEADER_MALFORMED, "more than one credential")
+    return token
+
+
+def _claims(jws: CompactJws) -> dict[str, object]:
+    claims = parse_json_part(jws.payload, max_depth=_MAX_NESTING_WITH_ACT)
+    if nesting_of([value for claim, value in claims.items() if claim != "act"]) > MAX_DEPTH:
+        raise Denied(Reason.MALFORMED_TOKEN, "a claim is nested too deeply")
+    return claims
+
+
+def _bearer(raw: str, jws: CompactJws, claims: dict[str, object], issuer: str) -> Bearer:
+    return Bearer(raw, jws.header, claims, jws.alg, jws.kid, jws.typ, issuer, jws.signing_input, jws.signature)

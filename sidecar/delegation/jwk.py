@@ -1,0 +1,83 @@
+"""One public JWK: its members to a key, and the algorithms that key can be used with (RFC 7518 section 6, RFC 8037)."""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64decode
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    SECP521R1,
+    EllipticCurve,
+    EllipticCurvePublicKey,
+    EllipticCurvePublicNumbers,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 8192  # verifying costs grow with the square: a larger key is a way to keep us busy
+
+_RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_CURVES: Final[dict[str, tuple[EllipticCurve, str]]] = {
+    "P-256": (SECP256R1(), "ES256"),
+    "P-384": (SECP384R1(), "ES384"),
+    "P-521": (SECP521R1(), "ES512"),
+}
+_ED25519: Final = frozenset({"EdDSA", "Ed25519"})  # one algorithm: RFC 9864 gave it the second name
+
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class JwkError(ValueError):
+    """The members make no key that we use."""
+
+
+def key_of(jwk: dict[str, object]) -> tuple[PublicKey, frozenset[str]]:
+    """The public key of a JWK and the algorithms its type fits.
+
+    RSA keys have 2048 to 8192 bits, EC keys lie on P-256, P-384 or P-521, octet key pairs are Ed25519.
+
+    Raises:
+        JwkError: any other key, or members that make none.
+    """
+    kind = jwk.get("kty")
+    try:
+        if kind == "RSA":
+            return _rsa(jwk), _RSA
+        if kind == "EC":
+            return _ec(jwk)
+        if kind == "OKP" and jwk.get("crv") == "Ed25519":
+            return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x")), _ED25519
+    except (ValueError, UnsupportedAlgorithm) as error:  # the library's words for a point off the curve, an even e ...
+        raise JwkError("the members make no key") from error
+    raise JwkError("no key type that we use")
+
+
+def _rsa(jwk: dict[str, object]) -> RSAPublicKey:
+    modulus = int.from_bytes(_octets(jwk, "n"), "big")
+    exponent = int.from_bytes(_octets(jwk, "e"), "big")
+    if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
+        raise JwkError("an RSA key has 2048 to 8192 bits")
+    return RSAPublicNumbers(exponent, modulus).public_key()
+
+
+def _ec(jwk: dict[str, object]) -> tuple[EllipticCurvePublicKey, frozenset[str]]:
+    name = jwk.get("crv")
+    if not isinstance(name, str) or name not in _CURVES:
+        raise JwkError("no curve that we use")
+    curve, algorithm = _CURVES[name]
+    x, y = (int.from_bytes(_octets(jwk, member), "big") for member in ("x", "y"))
+    return EllipticCurvePublicNumbers(x, y, curve).public_key(), frozenset({algorithm})
+
+
+def _octets(jwk: dict[str, object], member: str) -> bytes:
+    value = jwk.get(member)
+    if not isinstance(value, str) or not _BASE64URL.fullmatch(value) or len(value) % 4 == 1:
+        raise JwkError("a member is no base64url")
+    return urlsafe_b64decode(value + "=" * (-len(value) % 4))

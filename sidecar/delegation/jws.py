@@ -1,0 +1,110 @@
+"""Compact JWS: three base64url parts and a header we fully understand (RFC 7515 sections 4 and 7.1, RFC 8725).
+
+The steps are those of a reader that trusts nothing: size, alphabet, one spelling only, header JSON, header members,
+algorithm. The payload stays bytes: what it says is the business of ``bearer``.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.errors import Denied, Reason
+
+MAX_TOKEN_BYTES: Final = 16384
+MAX_HEADER_BYTES: Final = 4096
+MAX_KID_CHARACTERS: Final = 256
+
+# What may sign at all. HMAC is not here, nor is "none": which of these count is up to the issuer's profile and the key.
+ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
+)
+# Everything else in a header either brings a key along (jwk, jku, x5u, x5c), changes what is signed or how it is read
+# (crit, b64, zip, cty), or is unknown. The certificate thumbprints are a hint that is never used.
+HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
+
+_PART: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CompactJws:
+    """A well-formed, unverified JWS. ``typ`` is lower-cased and without ``application/`` (RFC 7515 section 4.1.9)."""
+
+    header: dict[str, object]
+    payload: bytes
+    alg: str
+    kid: str | None
+    typ: str | None
+    signing_input: bytes
+    signature: bytes
+
+
+def parse_compact(raw: str, *, members: frozenset[str] = HEADER_MEMBERS) -> CompactJws:
+    """Take a compact JWS apart. ``members`` are the header members that may appear.
+
+    Raises:
+        Denied: TOKEN_TOO_LARGE past 16 KiB, or 4 KiB of header; DUPLICATE_CLAIM for two header members of one name;
+            ALG_NOT_ALLOWED for an algorithm that is not asymmetric; MALFORMED_TOKEN for every other departure.
+    """
+    if len(raw) > MAX_TOKEN_BYTES:
+        raise Denied(Reason.TOKEN_TOO_LARGE, "the token is too large")
+    parts = raw.split(".")
+    if len(parts) != 3:
+        raise Denied(Reason.MALFORMED_TOKEN, "the token has not three parts")
+    if len(parts[0]) > MAX_HEADER_BYTES:
+        raise Denied(Reason.TOKEN_TOO_LARGE, "the token's header is too large")
+    header_part, payload_part, signature_part = parts
+    header = parse_json_part(_decode(header_part))
+    payload = _decode(payload_part)
+    if not members.issuperset(header):
+        raise Denied(Reason.MALFORMED_TOKEN, "the header has a member that is not taken")
+    alg = _text(header, "alg")
+    if alg is None:
+        raise Denied(Reason.MALFORMED_TOKEN, "the header has no alg")
+    if alg not in ALGORITHMS:  # before the signature is decoded: an unsecured JWS has none, and is told as what it is
+        raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is not asymmetric")
+    kid = _text(header, "kid")
+    if kid is not None and len(kid) > MAX_KID_CHARACTERS:
+        raise Denied(Reason.MALFORMED_TOKEN, "the kid is too long")
+    typ = _text(header, "typ")
+    signing_input = f"{header_part}.{payload_part}".encode("ascii")
+    return CompactJws(header, payload, alg, kid, typ and _media_type(typ), signing_input, _decode(signature_part))
+
+
+def parse_json_part(document: bytes, *, max_depth: int = 16) -> dict[str, object]:
+    """A header or a claim set as a strict JSON object.
+
+    Raises:
+        Denied: DUPLICATE_CLAIM or MALFORMED_TOKEN.
+    """
+    try:
+        return parse_object(document, max_bytes=MAX_TOKEN_BYTES, max_depth=max_depth)
+    except StrictJsonError as error:
+        raise Denied(Reason.DUPLICATE_CLAIM if error.duplicate else Reason.MALFORMED_TOKEN, str(error)) from error
+
+
+def _decode(part: str) -> bytes:
+    # The library drops foreign characters and ignores trailing bits: hence the pattern first and the comparison after,
+    # so that one value has one spelling.
+    if not _PART.fullmatch(part) or len(part) % 4 == 1:
+        raise Denied(Reason.MALFORMED_TOKEN, "a part is empty or no base64url")
+    value = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if urlsafe_b64encode(value).rstrip(b"=") != part.encode("ascii"):
+        raise Denied(Reason.MALFORMED_TOKEN, "a part is not canonical base64url")
+    return value
+
+
+def _text(header: dict[str, object], member: str) -> str | None:
+    if member not in header:
+        return None
+    value = header[member]
+    if not isinstance(value, str):
+        raise Denied(Reason.MALFORMED_TOKEN, f"{member} is no string")
+    return value
+
+
+def _media_type(typ: str) -> str:
+    return typ.lower().removeprefix("application/")

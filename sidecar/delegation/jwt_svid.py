@@ -1,0 +1,59 @@
+"""JWT-SVIDs: which workload speaks, by a token (JWT-SVID sections 2 to 4). Here only ever an actor token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.delegation.bearer import JWT_SVID_ALGORITHMS, Bearer
+from sidecar.delegation.claims import audience_claim, name_claim
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.signature import verify_signature
+from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
+from sidecar.delegation.validity import check_times, parse_validity
+from sidecar.errors import Denied, Reason
+
+LEEWAY_S: Final = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtSvid:
+    """A verified JWT-SVID. It is handed out again and again, a bearer string like any other: alone it opens nothing."""
+
+    spiffe_id: SpiffeId
+    raw: str = field(repr=False)
+    expires_at: int
+    fingerprint: str
+
+
+def svid_subject(bearer: Bearer) -> SpiffeId:
+    """The SPIFFE ID a JWT-SVID claims; unverified, it only says which trust domain's keys to verify it with.
+
+    Raises:
+        Denied: MALFORMED_TOKEN if ``sub`` is no workload's SPIFFE ID.
+    """
+    try:
+        return SpiffeId(name_claim(bearer.claims, "sub") or "")
+    except SpiffeIdError as error:
+        raise Denied(Reason.MALFORMED_TOKEN, "sub is no SPIFFE ID") from error
+
+
+def verify_jwt_svid(bearer: Bearer, *, key: VerificationKey, audience: str, now: int) -> JwtSvid:
+    """Verify a JWT-SVID with a ``key`` from the bundle of its subject's trust domain.
+
+    Stricter than JWT-SVID section 3: ``audience`` must be its only one (draft-ietf-oauth-spiffe-client-auth), and a
+    token with actors of its own is none.
+
+    Raises:
+        Denied: ALG_NOT_ALLOWED, BAD_SIGNATURE, MALFORMED_TOKEN, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE,
+            TOKEN_TYPE.
+    """
+    verify_signature(bearer, key, JWT_SVID_ALGORITHMS)
+    validity = parse_validity(bearer.claims, leeway_s=LEEWAY_S, now=now)
+    check_times(validity, now)
+    if audience_claim(bearer.claims) != audience:
+        raise Denied(Reason.WRONG_AUDIENCE, "the JWT-SVID is for another audience")
+    spiffe_id = svid_subject(bearer)
+    if "act" in bearer.claims:
+        raise Denied(Reason.TOKEN_TYPE, "a delegated token is no JWT-SVID")
+    return JwtSvid(spiffe_id=spiffe_id, raw=bearer.raw, expires_at=validity.expires_at, fingerprint=bearer.fingerprint)

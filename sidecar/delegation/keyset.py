@@ -1,0 +1,110 @@
+"""Key sets: who may sign with what. JWKS of an issuer, JWT bundle of a trust domain (RFC 7517, RFC 7518 section 6).
+
+A key that cannot be used is left out alone; a document that cannot be read is refused whole. One key stands for the
+algorithms its type and its ``alg`` member allow, so that a token's header never chooses how its key is used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.delegation.jwk import JwkError, PublicKey, key_of
+from sidecar.delegation.jws import MAX_KID_CHARACTERS
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+
+MAX_JWKS_BYTES: Final = 262144
+MAX_KEYS: Final = 100
+_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+
+class KeySetError(ValueError):
+    """The document is no key set. The message never quotes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """One public key and the signature algorithms it may be used with."""
+
+    kid: str | None
+    algorithms: frozenset[str]
+    public_key: PublicKey = field(repr=False)
+
+
+class KeySet:
+    """The usable keys of one issuer or trust domain; immutable. An empty set means no keys."""
+
+    __slots__ = ("_by_kid", "_only")
+
+    def __init__(self, keys: Iterable[VerificationKey]) -> None:
+        """Two keys of one kid are ambiguous: neither is used."""
+        published = tuple(keys)
+        uses = Counter(key.kid for key in published)
+        self._by_kid = {key.kid: key for key in published if key.kid is not None and uses[key.kid] == 1}
+        self._only = published[0] if len(published) == 1 else None
+
+    def find(self, kid: str | None) -> VerificationKey | None:
+        """The key with exactly this kid. A token without one can only mean the key of a set that has a single key."""
+        return self._only if kid is None else self._by_kid.get(kid)
+
+    @property
+    def kids(self) -> frozenset[str]:
+        """The key ids that can be found."""
+        return frozenset(self._by_kid)
+
+    def __len__(self) -> int:
+        return max(len(self._by_kid), 1 if self._only else 0)
+
+    def __repr__(self) -> str:
+        return f"KeySet({len(self)} keys)"
+
+
+def parse_jwks(document: bytes, *, max_bytes: int = MAX_JWKS_BYTES, max_keys: int = MAX_KEYS) -> KeySet:
+    """Read an issuer's JWKS. A key's ``use`` must be absent or ``sig``: a SPIFFE bundle's keys are no issuer's.
+
+    Raises:
+        KeySetError: too large, no strict JSON object, no array ``keys``, or too many of them.
+    """
+    keys = _keys(document, max_bytes=max_bytes, max_keys=max_keys)
+    return KeySet(key for jwk in keys if jwk.get("use", "sig") == "sig" and (key := _usable(jwk)))
+
+
+def parse_jwt_bundle(document: bytes, *, max_bytes: int = MAX_JWKS_BYTES, max_keys: int = MAX_KEYS) -> KeySet:
+    """Read the JWT authorities of a trust domain: a kid is required, ``use`` is ``jwt-svid`` or absent.
+
+    The Workload API carries a standard JWK set (Workload API section 6.2.2), and SPIRE's keys in it have no ``use``.
+
+    Raises:
+        KeySetError: as ``parse_jwks``.
+    """
+    keys = _keys(document, max_bytes=max_bytes, max_keys=max_keys)
+    return KeySet(key for jwk in keys if jwk.get("use", "jwt-svid") == "jwt-svid" and (key := _usable(jwk)) and key.kid)
+
+
+def _keys(document: bytes, *, max_bytes: int, max_keys: int) -> list[dict[str, object]]:
+    try:
+        keys = parse_object(document, max_bytes=max_bytes).get("keys")
+    except StrictJsonError as error:
+        raise KeySetError(str(error)) from error
+    if not isinstance(keys, list) or len(keys) > max_keys:
+        raise KeySetError("keys is no array, or has too many members")
+    return [jwk for jwk in keys if isinstance(jwk, dict)]
+
+
+def _usable(jwk: dict[str, object]) -> VerificationKey | None:
+    kid = jwk.get("kid")
+    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARACTERS):
+        return None
+    operations = jwk.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations or not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        return None
+    try:
+        public_key, algorithms = key_of(jwk)
+    except JwkError:
+        return None
+    algorithm = jwk.get("alg")
+    if algorithm is not None:
+        algorithms = frozenset(fitting for fitting in algorithms if fitting == algorithm)
+    return VerificationKey(kid, algorithms, public_key) if algorithms else None

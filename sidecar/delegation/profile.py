@@ -1,0 +1,171 @@
+"""Issuer profiles: what a token of one issuer must look like, and how it shows its actor.
+
+Standards leave open what products then do differently: ``typ``, the shape of scopes, which member names the actor.
+A profile writes that down per configured issuer; nothing in a token ever chooses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from sidecar.delegation.act import MAX_ACT_DEPTH, Actor
+from sidecar.delegation.jws import ALGORITHMS
+from sidecar.delegation.scope import ScopeSet, ScopeShape
+from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+
+MAX_LEEWAY_S: Final = 60
+
+# RFC 9068 section 2.1 obliges us to RS256. ES384 costs ten times an ES256, but only keys on that curve can use it.
+DEFAULT_ALGORITHMS: Final = frozenset({"RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"})
+# Claims of ID tokens and of security events: whoever signs untyped tokens must not have one taken for another.
+OTHER_KINDS: Final = frozenset({"nonce", "at_hash", "c_hash", "events"})
+
+
+class ActorForm(StrEnum):
+    """What in the outermost ``act`` identifies the actor as a SPIFFE ID."""
+
+    SUB = "act.sub"
+    ISS_SUB = "act.iss+act.sub"
+    CLIENT_ID = "act.client_id"
+    TABLE = "table"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerProfile:
+    """How one kind of issuer writes its tokens. ``None`` in ``typ`` or ``payload_typ`` means: the member is absent."""
+
+    name: str
+    typ: frozenset[str | None]  # header typ, lower case, without "application/"
+    algorithms: frozenset[str] = DEFAULT_ALGORITHMS
+    actor: ActorForm = ActorForm.SUB
+    scope_claim: str = "scope"
+    scope_shape: ScopeShape = "string"
+    required_claims: frozenset[str] = frozenset()  # besides iss, aud, exp, sub
+    refused_claims: frozenset[str] = frozenset()  # their presence shows another kind of token
+    payload_typ: frozenset[str | None] | None = None  # the claim "typ" of Keycloak; None: not looked at
+    audience_claims: tuple[str, ...] = ("aud",)  # the first that is present counts
+    client_claim: str = "client_id"
+    actor_table: Mapping[tuple[str | None, str], SpiffeId] = field(default_factory=dict)  # (act.iss, act.sub), TABLE
+    act_iss: str | None = None  # ISS_SUB: the one act.iss that counts; None: the issuer itself
+    max_act_depth: int = MAX_ACT_DEPTH
+    leeway_s: int = 30
+    max_lifetime_s: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.leeway_s <= MAX_LEEWAY_S:
+            raise ValueError("leeway_s is 0 to 60")
+        if not 1 <= self.max_act_depth <= MAX_ACT_DEPTH:
+            raise ValueError(f"max_act_depth is 1 to {MAX_ACT_DEPTH}")
+        if not self.algorithms <= ALGORITHMS:
+            raise ValueError("algorithms are asymmetric and known")
+        if not self.audience_claims:
+            raise ValueError("audience_claims names at least one claim")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedIssuer:
+    """An issuer that is believed, and for how much. Empty sets mean: nothing, nobody."""
+
+    issuer: str
+    profile: IssuerProfile
+    scopes: ScopeSet  # the ceiling
+    actor_trust_domains: frozenset[TrustDomain]
+
+    def actor_id(self, actor: Actor) -> SpiffeId | None:
+        """The SPIFFE ID of an actor as this issuer names it; None if it cannot be mapped.
+
+        An issuer only speaks for actors of its ``actor_trust_domains``.
+        """
+        spiffe_id = self._mapped(actor)
+        return spiffe_id if spiffe_id is not None and spiffe_id.trust_domain in self.actor_trust_domains else None
+
+    def _mapped(self, actor: Actor) -> SpiffeId | None:
+        match self.profile.actor:
+            case ActorForm.SUB:
+                return _spiffe_id(actor.subject)
+            case ActorForm.ISS_SUB:
+                return _spiffe_id(actor.subject) if actor.issuer == (self.profile.act_iss or self.issuer) else None
+            case ActorForm.CLIENT_ID:
+                return _spiffe_id(actor.client_id)
+            case ActorForm.TABLE:
+                return self.profile.actor_table.get((actor.issuer, actor.subject))
+
+
+def _spiffe_id(text: str | None) -> SpiffeId | None:
+    try:
+        return SpiffeId(text) if text is not None else None
+    except SpiffeIdError:
+        return None
+
+
+_STS = IssuerProfile(
+    name="sts",
+    typ=frozenset({"at+jwt"}),
+    required_claims=frozenset({"iat", "jti", "client_id"}),  # RFC 9068 section 2.2
+    max_lifetime_s=86400,
+)
+# Keycloak 26: the header says JWT for every kind, the claim "typ" tells them apart. act.sub is the UUID of a service
+# account; act.client_id is the SPIFFE ID if the client is called so. Chaining does not exist there.
+_KEYCLOAK = IssuerProfile(
+    name="keycloak",
+    typ=frozenset({"jwt", "at+jwt"}),
+    actor=ActorForm.CLIENT_ID,
+    required_claims=frozenset({"iat", "jti", "azp"}),
+    payload_typ=frozenset({"Bearer", "DPoP"}),
+    client_claim="azp",
+    max_act_depth=1,
+)
+# Spring authorization server 7: no typ, scope as an array, act always {iss, sub}, no client_id in the token.
+_SPRING = IssuerProfile(
+    name="spring",
+    typ=frozenset({None, "jwt", "at+jwt"}),
+    actor=ActorForm.ISS_SUB,
+    scope_shape="array",
+    required_claims=frozenset({"iat", "jti"}),
+    refused_claims=OTHER_KINDS,
+)
+_ZITADEL = IssuerProfile(
+    name="zitadel",
+    typ=frozenset({"jwt", "at+jwt"}),
+    scope_claim="scp",
+    scope_shape="either",
+    required_claims=frozenset({"iat", "client_id"}),
+    refused_claims=OTHER_KINDS,
+)
+# Entra emits no act: its tokens can only start a chain, or be mapped by an adapter of its own.
+_ENTRA = IssuerProfile(
+    name="entra",
+    typ=frozenset({"jwt"}),
+    algorithms=frozenset({"RS256"}),
+    actor=ActorForm.TABLE,
+    scope_claim="scp",
+    required_claims=frozenset({"iat", "azp"}),
+    refused_claims=OTHER_KINDS,
+    client_claim="azp",
+)
+# Login tokens of any OpenID provider: they name no actor and are good at an entry only.
+_OIDC_ID_TOKEN = IssuerProfile(
+    name="oidc-id-token",
+    typ=frozenset({None, "jwt"}),
+    required_claims=frozenset({"iat"}),
+    refused_claims=frozenset({"events"}),
+    payload_typ=frozenset({None, "ID"}),
+    client_claim="azp",
+)
+_OIDC_ACCESS_TOKEN = IssuerProfile(
+    name="oidc-access-token",
+    typ=frozenset({None, "jwt", "at+jwt"}),
+    scope_shape="either",
+    refused_claims=OTHER_KINDS,
+    payload_typ=frozenset({None, "Bearer"}),
+    audience_claims=("azp", "client_id", "aud"),  # at an entry the token must have been issued to its OAuth client
+    client_claim="azp",
+)
+
+PRESETS: Final[Mapping[str, IssuerProfile]] = MappingProxyType(
+    {preset.name: preset for preset in (_STS, _KEYCLOAK, _SPRING, _ZITADEL, _ENTRA, _OIDC_ID_TOKEN, _OIDC_ACCESS_TOKEN)}
+)

@@ -1,0 +1,52 @@
+"""Scopes: a set of tokens that only ever narrows (RFC 6749 section 3.3)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+ScopeSet = frozenset[str]
+ScopeShape = Literal["string", "array", "either"]
+
+# NQCHAR: visible ASCII without the quotation mark and the backslash.
+_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+
+
+class ScopeError(ValueError):
+    """The value is no scope. The message never quotes it."""
+
+
+def parse_scope(text: str) -> ScopeSet:
+    """Read a scope string: tokens with single spaces between them; the empty string is the empty set.
+
+    Raises:
+        ScopeError: doubled, leading or trailing spaces, other white space, or a character outside the grammar.
+    """
+    return _scope_set(text.split(" ")) if text else frozenset()
+
+
+def parse_scope_claim(value: object, *, shape: ScopeShape) -> ScopeSet:
+    """Read a scope claim in the shape its issuer uses: one string, an array with a token in each string, or either.
+
+    Raises:
+        ScopeError: the other shape, another type, or what ``parse_scope`` refuses.
+    """
+    if isinstance(value, str) and shape != "array":
+        return parse_scope(value)
+    if isinstance(value, list) and shape != "string":
+        return _scope_set(value)
+    raise ScopeError("the scope has another type than its issuer uses")
+
+
+def format_scope(scope: ScopeSet) -> str:
+    """The canonical string: sorted, single spaces."""
+    return " ".join(sorted(scope))
+
+
+def _scope_set(tokens: list[object] | list[str]) -> ScopeSet:
+    scope = set()
+    for token in tokens:
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise ScopeError("a scope is visible ASCII without quotation mark and backslash, single spaces between")
+        scope.add(token)
+    return frozenset(scope)

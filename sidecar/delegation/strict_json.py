@@ -1,0 +1,92 @@
+"""JSON from outside: one object, no duplicate members, bounded depth and numbers (RFC 8259, I-JSON of RFC 7493).
+
+Python's own reader takes the last of two equal members, NaN, and numbers of any length; two readers that differ there
+differ about what was signed. What is ambiguous is refused here, before anybody looks at a member.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+MAX_DEPTH: Final = 16
+MAX_INTEGER_DIGITS: Final = 16
+_MAX_FLOAT_CHARACTERS: Final = 40
+
+
+class StrictJsonError(ValueError):
+    """The document is not acceptable. ``duplicate`` tells two equal members apart from the rest; never quotes input."""
+
+    def __init__(self, message: str, *, duplicate: bool = False) -> None:
+        super().__init__(message)
+        self.duplicate = duplicate
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise StrictJsonError("an object has two members of one name", duplicate=True)
+    return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_INTEGER_DIGITS:
+        raise StrictJsonError("an integer is too long")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    if len(digits) > _MAX_FLOAT_CHARACTERS or not math.isfinite(value := float(digits)):
+        raise StrictJsonError("a number is out of range")
+    return value
+
+
+def _constant(_name: str) -> NoReturn:
+    raise StrictJsonError("NaN and Infinity are no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_members, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)
+
+
+def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MAX_DEPTH) -> dict[str, object]:
+    """Parse one UTF-8 JSON object without a byte order mark.
+
+    Raises:
+        StrictJsonError: anything else, including duplicate members at any level, NaN and Infinity, integers of more
+            than 16 digits, lone surrogates, and objects and arrays nested more than ``max_depth`` deep.
+    """
+    if len(document) > max_bytes:
+        raise StrictJsonError("the document is too large")
+    try:
+        value = _DECODER.decode(document.decode("utf-8"))
+        if b"\\u" in document:  # only an escape can bring a lone surrogate in, and writing it out is what finds it
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeError:
+        raise StrictJsonError("the document is not Unicode") from None  # the original error quotes the input
+    except json.JSONDecodeError:
+        raise StrictJsonError("the document is no JSON") from None
+    except RecursionError:
+        raise StrictJsonError("the document is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise StrictJsonError("the document is no object")
+    if nesting_of(value) > max_depth:
+        raise StrictJsonError("the document is nested too deeply")
+    return value
+
+
+def nesting_of(value: object) -> int:
+    """How deep objects and arrays are nested: 0 for a string or a number, 1 for ``{}``."""
+    depth = 0
+    level: list[object] = [value]
+    while containers := [inner for inner in level if isinstance(inner, dict | list)]:
+        depth += 1
+        level = [inner for container in containers for inner in _contents(container)]
+    return depth
+
+
+def _contents(container: dict[str, object] | list[object]) -> Iterable[object]:
+    return container.values() if isinstance(container, dict) else container

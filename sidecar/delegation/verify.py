@@ -1,0 +1,223 @@
+"""Verification of a token: signature, times, audience, claims and binding, in the order that costs least.
+
+The first failure wins and has one stable reason. Before the signature nothing but ``iss`` and the header is looked at
+(RFC 8725 section 3). Whether the token may be used *here, by this peer* is decided elsewhere (``decide``); this file
+finds out what it says.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+
+from sidecar.delegation.act import ActChain, parse_act
+from sidecar.delegation.bearer import Bearer
+from sidecar.delegation.claims import audience_claim, is_name, name_claim
+from sidecar.delegation.jwt_svid import JwtSvid, verify_jwt_svid
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
+from sidecar.delegation.scope import ScopeError, ScopeSet, parse_scope_claim
+from sidecar.delegation.signature import verify_signature
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.validity import check_times, parse_validity
+from sidecar.errors import Denied, Reason
+
+# With the names of the modules that make up verification, so that other rooms import from one place.
+__all__ = [
+    "PRESETS",
+    "ActorForm",
+    "IssuerProfile",
+    "JwtSvid",
+    "TrustedIssuer",
+    "VerifiedToken",
+    "check_binding",
+    "check_header",
+    "check_times",
+    "verify_jwt_svid",
+    "verify_signature",
+    "verify_token",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """What a trusted issuer says, signed and valid now. It permits nothing yet. Times in seconds since the epoch."""
+
+    raw: str = field(repr=False)
+    fingerprint: str
+    issuer: str
+    subject: str = field(repr=False)
+    audience: str
+    scope: ScopeSet
+    expires_at: int
+    issued_at: int | None = None
+    not_before: int = 0  # the later of nbf and iat
+    leeway_s: int = 0
+    jti: str | None = None
+    client_id: str | None = None
+    txn: str | None = None
+    parent_jti: str | None = None
+    sub_id: tuple[str, str] | None = field(default=None, repr=False)  # (iss, sub): iss_sub of RFC 9493 section 3.2.3
+    certificate_thumbprint: str | None = None  # x5t#S256: good with this client certificate only (RFC 8705)
+    chain: ActChain | None = field(default=None, repr=False)
+    actor_id: SpiffeId | None = None  # the current actor as the issuer's profile maps it; None: cannot be mapped
+    claims: Mapping[str, object] = field(repr=False)
+
+
+def verify_token(
+    bearer: Bearer,
+    *,
+    issuer: TrustedIssuer,
+    key: VerificationKey,
+    audiences: Container[str],
+    now: int,
+    peer_certificate_sha256: str | None = None,
+) -> VerifiedToken:
+    """Verify an access token or a login token by its issuer's profile.
+
+    ``audiences`` are the values of which the token must name exactly one. ``peer_certificate_sha256`` is the SHA-256
+    of the presenter's certificate in hexadecimal; without it a token that is bound to a certificate is refused.
+
+    Raises:
+        Denied: WRONG_ISSUER, TOKEN_TYPE, ALG_NOT_ALLOWED, BAD_SIGNATURE, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID,
+            WRONG_AUDIENCE, MALFORMED_TOKEN, CNF_MISMATCH, ACT_MALFORMED, ACT_TOO_DEEP; the first that applies.
+    """
+    profile, claims = issuer.profile, bearer.claims
+    check_header(bearer, issuer)
+    verify_signature(bearer, key, profile.algorithms)
+    _check_kind(bearer, profile)
+    validity = parse_validity(claims, leeway_s=profile.leeway_s, now=now, max_lifetime_s=profile.max_lifetime_s)
+    check_times(validity, now)
+    audience = _audience(claims, profile, audiences)
+    subject = _subject(claims, profile)
+    scope = _scope(claims, profile)
+    client_id, jti, txn, parent_jti = (
+        name_claim(claims, claim) for claim in (profile.client_claim, "jti", "txn", "parent_jti")
+    )
+    sub_id = _sub_id(claims)
+    thumbprint = _certificate_thumbprint(claims)
+    _check_thumbprint(thumbprint, peer_certificate_sha256)
+    chain = parse_act(claims, max_depth=profile.max_act_depth)
+    return VerifiedToken(
+        raw=bearer.raw,
+        fingerprint=bearer.fingerprint,
+        issuer=issuer.issuer,
+        subject=subject,
+        audience=audience,
+        scope=scope,
+        expires_at=validity.expires_at,
+        issued_at=validity.issued_at,
+        not_before=validity.not_before,
+        leeway_s=validity.leeway_s,
+        jti=jti,
+        client_id=client_id,
+        txn=txn,
+        parent_jti=parent_jti,
+        sub_id=sub_id,
+        certificate_thumbprint=thumbprint,
+        chain=chain,
+        actor_id=None if chain is None else issuer.actor_id(chain.current),
+        claims=claims,
+    )
+
+
+def check_header(bearer: Bearer, issuer: TrustedIssuer) -> None:
+    """Refuse what can be refused before a key is looked for.
+
+    Raises:
+        Denied: WRONG_ISSUER, TOKEN_TYPE, ALG_NOT_ALLOWED.
+    """
+    if bearer.issuer != issuer.issuer:
+        raise Denied(Reason.WRONG_ISSUER, "the token is by another issuer")
+    if bearer.typ not in issuer.profile.typ:
+        raise Denied(Reason.TOKEN_TYPE, "the header names another type of token")
+    if bearer.alg not in issuer.profile.algorithms:
+        raise Denied(Reason.ALG_NOT_ALLOWED, "not an algorithm of this issuer")
+
+
+def check_binding(token: VerifiedToken, peer_certificate_sha256: str | None) -> None:
+    """Return if the token is bound to no certificate, or to this one: a cached verdict must pass this again.
+
+    Raises:
+        Denied: CNF_MISMATCH.
+    """
+    _check_thumbprint(token.certificate_thumbprint, peer_certificate_sha256)
+
+
+def _check_kind(bearer: Bearer, profile: IssuerProfile) -> None:
+    # Issuers that do not type their tokens sign several kinds with one key (RFC 8725 section 3.12): ID tokens, security
+    # events, and workload identities without any client, which are JWT-SVIDs.
+    claims = bearer.claims
+    if profile.payload_typ is not None and name_claim(claims, "typ") not in profile.payload_typ:
+        raise Denied(Reason.TOKEN_TYPE, "the claim typ names another kind of token")
+    if not profile.refused_claims.isdisjoint(claims):
+        raise Denied(Reason.TOKEN_TYPE, "a claim of another kind of token")
+    subject = claims.get("sub")
+    names_workload = isinstance(subject, str) and subject.startswith("spiffe://")
+    if bearer.typ != "at+jwt" and names_workload and profile.client_claim not in claims:
+        raise Denied(Reason.TOKEN_TYPE, "a JWT-SVID is no access token")
+
+
+def _audience(claims: Mapping[str, object], profile: IssuerProfile, audiences: Container[str]) -> str:
+    claim = next((claim for claim in profile.audience_claims if claim in claims), "aud")
+    audience = audience_claim(claims, claim)
+    if audience not in audiences:
+        raise Denied(Reason.WRONG_AUDIENCE, "the token is for another audience")
+    return audience
+
+
+def _subject(claims: Mapping[str, object], profile: IssuerProfile) -> str:
+    subject = name_claim(claims, "sub")
+    if subject is None:
+        raise Denied(Reason.MALFORMED_TOKEN, "the token has no sub")
+    if not profile.required_claims <= claims.keys():
+        raise Denied(Reason.MALFORMED_TOKEN, "the token lacks a claim that its issuer always sets")
+    return subject
+
+
+def _scope(claims: Mapping[str, object], profile: IssuerProfile) -> ScopeSet:
+    if profile.scope_claim not in claims:
+        return frozenset()
+    try:
+        return parse_scope_claim(claims[profile.scope_claim], shape=profile.scope_shape)
+    except ScopeError as error:
+        raise Denied(Reason.MALFORMED_TOKEN, str(error)) from error
+
+
+def _sub_id(claims: Mapping[str, object]) -> tuple[str, str] | None:
+    if "sub_id" not in claims:
+        return None
+    sub_id = claims["sub_id"]
+    if not isinstance(sub_id, dict):
+        raise Denied(Reason.MALFORMED_TOKEN, "sub_id is no object")
+    if sub_id.get("format") != "iss_sub":  # other formats are lawful, and say nothing that we use
+        return None
+    issuer, subject = sub_id.get("iss"), sub_id.get("sub")
+    if not is_name(issuer) or not is_name(subject):
+        raise Denied(Reason.MALFORMED_TOKEN, "sub_id names no subject")
+    return issuer, subject
+
+
+def _certificate_thumbprint(claims: Mapping[str, object]) -> str | None:
+    if "cnf" not in claims:
+        return None
+    confirmation = claims["cnf"]
+    if not isinstance(confirmation, dict):
+        raise Denied(Reason.MALFORMED_TOKEN, "cnf is no object")
+    if confirmation.keys() != {"x5t#S256"}:  # jkt, jwk, kid ...: possession of such a key cannot be proven here
+        raise Denied(Reason.CNF_MISMATCH, "the token is bound to a key in a way that cannot be proven here")
+    thumbprint = confirmation["x5t#S256"]
+    if not is_name(thumbprint):
+        raise Denied(Reason.MALFORMED_TOKEN, "x5t#S256 is no string")
+    return thumbprint
+
+
+def _check_thumbprint(thumbprint: str | None, peer_certificate_sha256: str | None) -> None:
+    if thumbprint is None:
+        return
+    if peer_certificate_sha256 is None:
+        raise Denied(Reason.CNF_MISMATCH, "the token is bound to a certificate and none is known")
+    presented = urlsafe_b64encode(bytes.fromhex(peer_certificate_sha256)).rstrip(b"=").decode("ascii")
+    if presented != thumbprint:
+        raise Denied(Reason.CNF_MISMATCH, "the token is bound to another certificate")
