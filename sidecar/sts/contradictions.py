@@ -12,7 +12,7 @@ from sidecar.delegation.act import MAX_ACT_DEPTH
 from sidecar.errors import Problem
 
 if TYPE_CHECKING:
-    from sidecar.sts.policy import StsPolicy
+    from sidecar.sts.policy import Rule, SelfRule, StsPolicy
 
 MAX_TOKEN_LIFE_S: Final = 3600
 MAX_DELEGATION_LIFE_S: Final = 86_400
@@ -46,7 +46,8 @@ def _target_problems(policy: StsPolicy) -> Iterator[Problem]:
 def _rule_problems(policy: StsPolicy) -> Iterator[Problem]:
     listed = [(f"rules[{number}]", rule) for number, rule in enumerate(policy.rules)]
     listed_self = [(f"self_rules[{number}]", rule) for number, rule in enumerate(policy.self_rules)]
-    for where, rule in [*listed, *listed_self]:
+    both: list[tuple[str, Rule | SelfRule]] = [*listed, *listed_self]
+    for where, rule in both:
         target = policy.target_of(rule.audience)
         if target is None:
             yield Problem(f"{where}.audience", f"{rule.audience} is no target", "list it under targets")
@@ -54,8 +55,8 @@ def _rule_problems(policy: StsPolicy) -> Iterator[Problem]:
             yield Problem(
                 f"{where}.scopes", "names scopes its target does not know", "add them to the target, or remove"
             )
-    for where, rule in listed:
-        issuers = {match.issuer for match in rule.subjects if isinstance(match.issuer, str)}
+    for where, spoken in listed:
+        issuers = {match.issuer for match in spoken.subjects if isinstance(match.issuer, str)}
         if not issuers <= policy.login_issuers.keys():
             yield Problem(f"{where}.subjects", "names an unknown user issuer", "list it under login_issuers")
 

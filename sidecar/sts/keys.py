@@ -71,7 +71,7 @@ class SigningKey:
                 algorithm, members = "RS256", RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
             case _:
                 raise KeyRefusedError("a signing key is EC P-256, Ed25519, or RSA of at least 2048 bits")
-        public = {name: members[name] for name in _THUMBPRINT_MEMBERS if name in members}
+        public = {str(name): str(members[name]) for name in _THUMBPRINT_MEMBERS if name in members}
         kid = _thumbprint(public)
         return cls(private_key, algorithm, kid, {**public, "kid": kid, "alg": algorithm, "use": "sig"})
 

@@ -51,8 +51,8 @@ class Grant:
     expires_in: int
 
 
-def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: StsPolicy) -> None:
-    """Check what needs no token to be verified: an actor is there, and every token type is one we take.
+def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: StsPolicy) -> str:
+    """The actor token of a request whose token types are all ones we take. No token need be verified for this.
 
     Raises:
         Denied: ACTOR_REQUIRED without an actor token (without one this would be impersonation, RFC 8693 section 1.1);
@@ -67,6 +67,7 @@ def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: S
     login = policy.login_issuers.get(subject_issuer)
     if request.subject_token_type not in (_ACCESS if login is None else _LOGIN[login.kind]):
         raise Denied(Reason.EXCHANGE_MALFORMED, "the subject token's issuer gives another type of token")
+    return request.actor_token
 
 
 def authorize_exchange(

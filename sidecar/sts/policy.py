@@ -92,8 +92,7 @@ class LoginKind(StrEnum):
 class LoginIssuer:
     """A user issuer: how its login tokens are verified, which ``kind`` they are, and what they are worth here.
 
-    ``audience`` is None where a login token's ``aud`` is the OAuth client itself; where access tokens name an audience
-    of their own, that one, and ``azp`` or ``client_id`` names the client. ``subject_prefix`` keeps the subjects of two
+    Which claim must show the entry's OAuth client is the profile's to say. ``subject_prefix`` keeps the subjects of two
     issuers apart in what we issue.
     """
 
@@ -101,7 +100,6 @@ class LoginIssuer:
     kind: LoginKind
     scope_from: ScopeFrom
     subject_prefix: str = ""
-    audience: str | None = None
 
     def for_client(self, client_id: str) -> UserIssuer:
         """The same issuer as an entry sees it that is registered there as ``client_id``."""
@@ -110,7 +108,6 @@ class LoginIssuer:
             client_id=client_id,
             scope_from=self.scope_from,
             subject_prefix=self.subject_prefix,
-            audience=self.audience,
         )
 
 

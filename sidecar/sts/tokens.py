@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sidecar.delegation.bearer import Bearer, parse_jwt_svid
+from sidecar.delegation.jwt_svid import svid_subject
 from sidecar.delegation.keyset import KeySet, VerificationKey
 from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import JwtSvid, VerifiedToken, check_header, verify_jwt_svid, verify_token
 from sidecar.errors import Denied, Reason
 from sidecar.sts.authority import login_issuer_for
@@ -28,24 +29,11 @@ def verify_actor(raw: str, *, bundles: Mapping[TrustDomain, KeySet], audience: s
 
 def _verify_actor(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
     bearer = parse_jwt_svid(raw)
-    bundle = bundles.get(_subject_of(bearer).trust_domain)
+    bundle = bundles.get(svid_subject(bearer).trust_domain)
     key = None if bundle is None else bundle.find(bearer.kid)
     if key is None:
         raise Denied(Reason.UNKNOWN_KEY, "no such key in the bundle of the actor's trust domain")
-    svid = verify_jwt_svid(bearer, key=key, audience=audience, now=now)
-    if bearer.claims.get("aud") not in (audience, [audience]):
-        raise Denied(Reason.WRONG_AUDIENCE, "the actor token is good elsewhere as well")
-    if "act" in bearer.claims:
-        raise Denied(Reason.ACT_MALFORMED, "the actor token is itself delegated")
-    return svid
-
-
-def _subject_of(bearer: Bearer) -> SpiffeId:
-    subject = bearer.claims.get("sub")
-    try:
-        return SpiffeId(subject if isinstance(subject, str) else "")
-    except SpiffeIdError as error:
-        raise Denied(Reason.MALFORMED_TOKEN, str(error)) from error
+    return verify_jwt_svid(bearer, key=key, audience=audience, now=now)
 
 
 def check_subject(bearer: Bearer, *, client: SpiffeId, policy: StsPolicy) -> None:
@@ -79,4 +67,4 @@ def _expected(bearer: Bearer, client: SpiffeId, policy: StsPolicy) -> tuple[Trus
     if bearer.issuer == policy.issuer:
         return policy.own, policy.audiences_of(client)
     login = login_issuer_for(client, bearer.issuer, policy)
-    return login.trusted, frozenset({login.audience or login.client_id})
+    return login.trusted, frozenset({login.client_id})

@@ -1,0 +1,133 @@
+"""The token service without its sockets: one request in, one answer out, one record of it.
+
+Theory of operation. A request arrives from a client whose X.509-SVID has been verified. Its two tokens are read, their
+keys found (our own ring, the trust domain's bundle, a user issuer's set; only the last may have to be waited for), and
+the pure core in ``mint`` decides. Nothing is kept between requests, so replicas that share keys and policy are one
+service. Policy and key ring are snapshots: each request uses the ones it began with.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from sidecar.delegation.bearer import MAX_TOKEN_BYTES, Bearer, parse_bearer
+from sidecar.delegation.keyset import KeySet, VerificationKey
+from sidecar.delegation.rfc8693 import (
+    TOKEN_TYPE_ACCESS_TOKEN,
+    ClientCredentialsRequest,
+    ExchangeRequest,
+    build_response,
+    parse_token_request,
+)
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.observe.access_log import AccessLog
+from sidecar.sts.keys import KeyRing
+from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, authorize_self, require_lawful_form
+from sidecar.sts.policy import StsPolicy
+from sidecar.sts.records import ExchangeRecord
+from sidecar.sts.tokens import check_subject, verify_actor, verify_subject
+
+_NAME_BYTES: Final = 16  # 128 bits
+
+
+class JwtBundles(Protocol):
+    """Where the keys of JWT-SVIDs are had: an identity source."""
+
+    @property
+    def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:
+        """The newest bundle of each trust domain."""
+        ...
+
+
+class LoginKeys(Protocol):
+    """Where user issuers' keys are had (``identity.jwks.IssuerKeys``)."""
+
+    def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
+        """The key, if it is known now."""
+        ...
+
+    async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
+        """The key after a fetch. Raises Denied UNKNOWN_KEY, Unavailable KEYS_UNAVAILABLE."""
+        ...
+
+
+def fresh_names() -> FreshNames:
+    """128 random bits each."""
+    return FreshNames(jti=secrets.token_urlsafe(_NAME_BYTES), txn=secrets.token_urlsafe(_NAME_BYTES))
+
+
+@dataclass(slots=True, kw_only=True)
+class TokenService:
+    """What the token endpoint does. ``policy`` and ``ring`` may be replaced whole at any time."""
+
+    policy: StsPolicy
+    ring: KeyRing
+    bundles: JwtBundles
+    login_keys: LoginKeys
+    log: AccessLog
+    clock: Callable[[], float] = time.time
+    names: Callable[[], FreshNames] = field(default=fresh_names, repr=False)
+
+    async def token(
+        self, body: bytes, content_type: str | None, *, client: SpiffeId, record: ExchangeRecord
+    ) -> dict[str, object]:
+        """Answer one request of the authenticated ``client``: the members of the response.
+
+        Raises:
+            SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
+        """
+        policy, ring = self.policy, self.ring
+        request = parse_token_request(body, content_type)
+        record.ask(request)
+        if isinstance(request, ClientCredentialsRequest):
+            grant = authorize_self(request, client=client, policy=policy, now=self._now(), fresh=self.names())
+            return self._issue(grant, ring, record, issued_token_type=None)
+        grant = await self._exchange(request, client, policy, ring, record)
+        issued_token_type = request.requested_token_type or TOKEN_TYPE_ACCESS_TOKEN  # a JWT access token is both
+        return self._issue(grant, ring, record, issued_token_type=issued_token_type)
+
+    async def _exchange(
+        self, request: ExchangeRequest, client: SpiffeId, policy: StsPolicy, ring: KeyRing, record: ExchangeRecord
+    ) -> Grant:
+        bearer = parse_bearer(request.subject_token)
+        record.claim_unverified(bearer)
+        actor_token = require_lawful_form(request, bearer.issuer, policy)
+        actor = verify_actor(actor_token, bundles=self.bundles.jwt_bundles, audience=policy.issuer, now=self._now())
+        check_subject(bearer, client=client, policy=policy)
+        key = await self._key_of(bearer, policy, ring)
+        now = self._now()
+        subject = verify_subject(bearer, client=client, key=key, policy=policy, now=now)
+        record.attribute(subject)
+        return authorize_exchange(
+            request, client=client, actor=actor, subject=subject, policy=policy, now=now, fresh=self.names()
+        )
+
+    async def _key_of(self, bearer: Bearer, policy: StsPolicy, ring: KeyRing) -> VerificationKey:
+        if bearer.issuer != policy.issuer:
+            known = self.login_keys.find(bearer.issuer, bearer.kid)
+            return known or await self.login_keys.wait_for_key(bearer.issuer, bearer.kid)
+        own = ring.find(bearer.kid)
+        if own is None:
+            raise Denied(Reason.UNKNOWN_KEY, "no key of ours has this kid")
+        return own
+
+    def _issue(
+        self, grant: Grant, ring: KeyRing, record: ExchangeRecord, *, issued_token_type: str | None
+    ) -> dict[str, object]:
+        if not self.log.healthy:  # no await between here and the record: what is issued is recorded
+            raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the exchange could not be recorded")
+        token = ring.active.sign(grant.claims)
+        if len(token) > MAX_TOKEN_BYTES:
+            raise Denied(Reason.TOKEN_TOO_LARGE, "the issued token would be too large for every consumer")
+        record.grant(grant, token)
+        return build_response(
+            access_token=token, expires_in=grant.expires_in, scope=grant.scope, issued_token_type=issued_token_type
+        )
+
+    def _now(self) -> int:
+        return int(self.clock())
