@@ -10,10 +10,6 @@ cached by token and peer never answers for another route, another time or anothe
 A Permit is the only thing that opens the way to the agent, an IssuedPermit the only one that opens the way out, and
 only this module can make either: no permit, no bytes upstream.
 
-The subject is the pair (iss, sub). The STS keeps ``sub``, so a token can be exchanged onwards if the pair's issuer is
-that STS itself, or, at an entry, one of its user issuers (whose prefix then names it). A token by any other issuer,
-however trusted for calls *in*, would come back under a pair that nobody could compare: it is not exchanged.
-
 Only top-level claims and the outermost actor are looked at (RFC 8693 section 4.1). Earlier actors are evidence.
 """
 
@@ -26,10 +22,11 @@ from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.plan import Delegation as Delegation
 from sidecar.delegation.plan import Plan as Plan
-from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy, UserIssuer
-from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.plan import plan_outbound as plan_outbound
+from sidecar.delegation.policy import Policy, UserIssuer
+from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import TrustedIssuer, VerifiedToken, check_times, verify_token
+from sidecar.delegation.verify import TrustedIssuer, VerifiedToken, check_binding, check_times, verify_token
 from sidecar.errors import Denied, Reason
 
 Mode = Literal["delegated", "self"]
@@ -73,11 +70,8 @@ class Permit(_Sealed):
         _set_mode(self, mode)
 
 
-# The slots' own setters: three times as fast as object.__setattr__, and this runs on every request.
-_set_token = Permit.token.__set__  # type: ignore[attr-defined]
-_set_peer = Permit.peer.__set__  # type: ignore[attr-defined]
-_set_route = Permit.route.__set__  # type: ignore[attr-defined]
-_set_mode = Permit.mode.__set__  # type: ignore[attr-defined]
+# The slots' own setters: three times as fast as object.__setattr__, and a permit is made for every request.
+_set_mode, _set_peer, _set_route, _set_token = (vars(Permit)[name].__set__ for name in Permit.__slots__)
 
 
 @final
@@ -106,34 +100,60 @@ def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> Tr
 
 
 def decide_inbound(
-    bearer: Bearer, *, peer: SpiffeId, route: InboundRoute, key: VerificationKey, policy: Policy, now: int
+    bearer: Bearer,
+    *,
+    peer: SpiffeId,
+    route: InboundRoute,
+    key: VerificationKey,
+    policy: Policy,
+    now: int,
+    peer_certificate_sha256: str | None = None,
 ) -> Permit:
-    """Judge one request of a peer whose mTLS identity is proven. ``key`` is its issuer's key of that kid.
+    """Judge one request of a peer whose mTLS identity is proven. ``key`` is the token's issuer's, of the token's kid.
+
+    ``peer_certificate_sha256`` (hexadecimal) is what a token may be bound to; bound tokens are refused without it.
 
     Raises:
         Denied: any 401 or 403 code of the inbound side.
     """
     issuer = trusted_issuer(bearer, route=route, policy=policy)
-    token = verify_token(bearer, issuer=issuer, key=key, audiences=policy.audiences, now=now)
-    return decide_verified(token, peer=peer, route=route, policy=policy, now=now)
+    token = verify_token(
+        bearer,
+        issuer=issuer,
+        key=key,
+        audiences=policy.audiences,
+        now=now,
+        peer_certificate_sha256=peer_certificate_sha256,
+    )
+    return decide_verified(
+        token, peer=peer, route=route, policy=policy, now=now, peer_certificate_sha256=peer_certificate_sha256
+    )
 
 
-def decide_verified(token: VerifiedToken, *, peer: SpiffeId, route: InboundRoute, policy: Policy, now: int) -> Permit:
+def decide_verified(
+    token: VerifiedToken,
+    *,
+    peer: SpiffeId,
+    route: InboundRoute,
+    policy: Policy,
+    now: int,
+    peer_certificate_sha256: str | None = None,
+) -> Permit:
     """Judge a request whose token was verified before, now or for an earlier request. Takes about 2 microseconds.
 
     Raises:
-        Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE, ACT_MISSING,
-            ACTOR_MISMATCH, SCOPE_ABOVE_CEILING, INSUFFICIENT_SCOPE, or POLICY_DENIED (deny list, a trust domain the
-            issuer may not speak for, a peer that is not on the route).
+        Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE, CNF_MISMATCH,
+            ACT_MISSING, ACTOR_MISMATCH, SCOPE_ABOVE_CEILING, INSUFFICIENT_SCOPE, or POLICY_DENIED (deny list, a trust
+            domain the issuer may not speak for, a peer that is not on the route).
     """
     issuer = _issuer_of(token.issuer, route, policy)
-    check_times(token, issuer.profile, now=now)
+    check_times(token, now)
     if token.audience not in policy.audiences:
         raise Denied(Reason.WRONG_AUDIENCE)
     policy.deny.check(token, peer)
-    mode = _mode_of(token, peer, route)
-    if peer.trust_domain not in issuer.actor_trust_domains:
-        raise Denied(Reason.POLICY_DENIED, "the issuer may not speak for actors of this trust domain")
+    check_binding(token, peer_certificate_sha256)
+    mode = _mode_of(token, peer, route, issuer)
+    _require_domain(peer, issuer)
     if not token.scope <= issuer.scopes:
         raise Denied(Reason.SCOPE_ABOVE_CEILING)
     if peer not in route.peers:
@@ -170,13 +190,9 @@ def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: i
             login has none), POLICY_DENIED (deny list) or any other 401 code.
     """
     user = user_issuer(bearer, policy=policy)
-    audience = user.audience or user.client_id
-    token = verify_token(bearer, issuer=user.trusted, key=key, audiences=frozenset({audience}), now=now)
-    shown = [token.claims[name] for name in ("azp", "client_id") if name in token.claims]
-    if audience == user.client_id:
-        shown.append(audience)
-    if not shown or any(client != user.client_id for client in shown):
-        raise Denied(Reason.WRONG_AUDIENCE, "the login token is another client's")
+    token = verify_token(bearer, issuer=user.trusted, key=key, audiences=frozenset({user.client_id}), now=now)
+    if token.client_id not in (None, user.client_id):
+        raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client")
     policy.deny.check(token, policy.workload)
     if token.chain is not None:
         raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
@@ -184,40 +200,18 @@ def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: i
     return Delegation(token=token, may_call=may_call, entry=True, scope=user.scope_from.worth(token.claims))
 
 
-def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
-    """Plan the exchange for one call of the agent: for this subject, this target, and no wider than what came in.
-
-    Raises:
-        Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (nothing is left to ask for),
-            POLICY_DENIED (deny list), ISSUER_NOT_FOR_ROUTE (the subject's issuer is not the STS), NOT_AN_ENTRY.
-        Unavailable: STS_UNAVAILABLE, no token exchange is configured.
-    """
-    token = delegation.token
-    if route.name not in delegation.may_call:
-        raise Denied(Reason.CALL_NOT_ALLOWED)
-    if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
-        raise Denied(Reason.OWN_AUTHORITY_REFUSED)
-    if now >= token.expires_at:  # no leeway: what is issued may not live longer, so it would be dead already
-        raise Denied(Reason.TOKEN_EXPIRED)
-    policy.deny.check(token, policy.workload)
-    expected_subject, max_expires_at = _bounds(delegation, policy, now)
-    scope = delegation.scope & route.scopes
-    if not scope:
-        raise Denied(Reason.INSUFFICIENT_SCOPE, "nothing of what came in may be used at this target")
-    return Plan(
-        route=route,
-        delegation=delegation,
-        audience=route.audience,
-        scope=scope,
-        actor=policy.workload,
-        sts_issuer=policy.sts.issuer,
-        expected_subject=expected_subject,
-        max_expires_at=max_expires_at,
-    )
-
-
-def accept_issued(issued: Bearer, *, plan: Plan, key: VerificationKey, policy: Policy, now: int) -> IssuedPermit:
+def accept_issued(
+    issued: Bearer,
+    *,
+    plan: Plan,
+    key: VerificationKey,
+    policy: Policy,
+    now: int,
+    own_certificate_sha256: str | None = None,
+) -> IssuedPermit:
     """Prove what the STS sent back before anything is done with it. ``key`` is one of ``plan.sts_issuer``'s.
+
+    ``own_certificate_sha256`` (hexadecimal): a token bound to a certificate must be bound to ours.
 
     Raises:
         Denied: an ``sts_*`` code, whatever is wrong.
@@ -225,7 +219,14 @@ def accept_issued(issued: Bearer, *, plan: Plan, key: VerificationKey, policy: P
     if policy.sts_issuer != plan.sts_issuer:
         raise Denied(Reason.STS_ISSUER, "the policy names another STS by now")
     try:
-        token = verify_token(issued, issuer=policy.sts, key=key, audiences=frozenset({plan.audience}), now=now)
+        token = verify_token(
+            issued,
+            issuer=policy.sts,
+            key=key,
+            audiences=frozenset({plan.audience}),
+            now=now,
+            peer_certificate_sha256=own_certificate_sha256,
+        )
     except Denied as error:
         raise sts_error(error, issued.claims) from error
     prove_issued(token, plan, now=now)
@@ -241,13 +242,15 @@ def _issuer_of(name: str, route: InboundRoute, policy: Policy) -> TrustedIssuer:
     return issuer
 
 
-def _mode_of(token: VerifiedToken, peer: SpiffeId, route: InboundRoute) -> Mode:
+def _mode_of(token: VerifiedToken, peer: SpiffeId, route: InboundRoute, issuer: TrustedIssuer) -> Mode:
     """How the token shows that it is this peer's: as the current actor's, or as that of an agent acting for itself."""
     if token.chain is None:
         if token.subject != peer or not route.allow_self:
             raise Denied(Reason.ACT_MISSING)
         return "self"
-    if token.actor_id != peer:  # also if the actor cannot be mapped to a SPIFFE ID
+    if token.actor_id is None:  # not to be mapped, perhaps because the issuer has no say about such actors
+        _require_domain(peer, issuer)
+    if token.actor_id != peer:
         raise Denied(Reason.ACTOR_MISMATCH)
     if not _acts_for_itself(token):
         return "delegated"
@@ -256,27 +259,14 @@ def _mode_of(token: VerifiedToken, peer: SpiffeId, route: InboundRoute) -> Mode:
     return "self"
 
 
+def _require_domain(peer: SpiffeId, issuer: TrustedIssuer) -> None:
+    if peer.trust_domain not in issuer.actor_trust_domains:
+        raise Denied(Reason.POLICY_DENIED, "the issuer may not speak for actors of this trust domain")
+
+
 def _acts_for_itself(token: VerifiedToken) -> bool:
     """Whether subject and current actor are one, by SPIFFE ID or by the name the token's own issuer gives them."""
     if token.subject == token.actor_id:
         return True
     actor = token.chain.current if token.chain else None
     return actor is not None and actor.subject == token.subject and actor.issuer in (None, token.issuer)
-
-
-def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]:
-    """The subject the issued token must have, and the time by which it must be dead."""
-    token = delegation.token
-    if not delegation.entry:
-        if token.issuer != policy.sts_issuer:
-            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that would be asked")
-        return token.subject, token.expires_at
-    user = policy.entry.issuers.get(token.issuer) if policy.entry else None
-    if policy.entry is None or user is None:
-        raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no user issuer of this workload any more")
-    # The STS counts from its own clock, and a little later than we do: the leeway of its tokens covers both.
-    latest = now + policy.sts.profile.leeway_s
-    life_s = policy.entry.delegation_life_s
-    if life_s is None:
-        return user.mesh_subject(token.subject), min(token.expires_at, latest + MAX_FIRST_LIFE_S)
-    return user.mesh_subject(token.subject), latest + life_s

@@ -73,10 +73,13 @@ def _prove_actor(issued: VerifiedToken, plan: Plan) -> None:
 def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
     """The subject is who it was: under the entry's prefix with the login pair beside it, or unchanged altogether."""
     subject = plan.delegation.token
-    original = (subject.issuer, subject.subject) if plan.delegation.entry else subject.sub_id
     if issued.subject != plan.expected_subject:
         raise Denied(Reason.STS_SUBJECT_MISMATCH)
-    if issued.sub_id != original:
+    if plan.delegation.entry:
+        kept = issued.sub_id == (subject.issuer, subject.subject)
+    else:
+        kept = _same_json(issued.claims.get("sub_id", _ABSENT), subject.claims.get("sub_id", _ABSENT))
+    if not kept:
         raise Denied(Reason.STS_SUBJECT_MISMATCH, "sub_id")
 
 

@@ -1,14 +1,21 @@
-"""What a request being served stands for, and what may be asked of the STS on its strength."""
+"""What a request being served stands for, and what may be asked of the STS on its strength.
+
+The subject is the pair (iss, sub). An STS keeps ``sub``, so a token can be exchanged onwards if the pair's issuer is
+that STS itself, or, at an entry, one of its user issuers (whose prefix then names it). A token by any other issuer,
+however trusted for calls *in*, would come back under a pair that nobody could compare: it is not exchanged.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import Denied, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +52,53 @@ class Plan:
     def key(self) -> Hashable:
         """Everything the issued token depends on: equal keys may share one exchange and its answer, no others."""
         return (self.delegation.token.raw, self.audience, self.scope, self.actor, self.sts_issuer)
+
+
+def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
+    """Plan the exchange for one call of the agent: for this subject, this target, and no wider than what came in.
+
+    Raises:
+        Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (nothing is left to ask for),
+            POLICY_DENIED (deny list), ISSUER_NOT_FOR_ROUTE (the subject's issuer is not the STS), NOT_AN_ENTRY.
+        Unavailable: STS_UNAVAILABLE, no token exchange is configured.
+    """
+    token = delegation.token
+    if route.name not in delegation.may_call:
+        raise Denied(Reason.CALL_NOT_ALLOWED)
+    if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
+        raise Denied(Reason.OWN_AUTHORITY_REFUSED)
+    if now >= token.expires_at:  # no leeway: what is issued may not live longer, so it would be dead already
+        raise Denied(Reason.TOKEN_EXPIRED)
+    policy.deny.check(token, policy.workload)
+    expected_subject, max_expires_at = _bounds(delegation, policy, now)
+    scope = delegation.scope & route.scopes
+    if not scope:
+        raise Denied(Reason.INSUFFICIENT_SCOPE, "nothing of what came in may be used at this target")
+    return Plan(
+        route=route,
+        delegation=delegation,
+        audience=route.audience,
+        scope=scope,
+        actor=policy.workload,
+        sts_issuer=policy.sts.issuer,
+        expected_subject=expected_subject,
+        max_expires_at=max_expires_at,
+    )
+
+
+def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]:
+    """The subject the issued token must have, and the time by which it must be dead."""
+    token = delegation.token
+    if not delegation.entry:
+        if token.issuer != policy.sts_issuer:
+            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that would be asked")
+        return token.subject, token.expires_at
+    user = policy.entry.issuers.get(token.issuer) if policy.entry else None
+    if policy.entry is None or user is None:
+        raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no user issuer of this workload any more")
+    # The STS counts from its own clock, and a little later than we do: the leeway of its tokens covers both.
+    latest = now + policy.sts.profile.leeway_s
+    life_s = policy.entry.delegation_life_s
+    if life_s is None:
+        return user.mesh_subject(token.subject), min(token.expires_at, latest + MAX_FIRST_LIFE_S)
+    return user.mesh_subject(token.subject), latest + life_s

@@ -51,7 +51,7 @@ class Deny:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeFrom:
-    """What a login token is worth in the mesh: the values of ``claim`` through ``map``, the same here and at the STS."""
+    """What a login token is worth in the mesh: the values of ``claim`` through ``map``, the same as at the STS."""
 
     claim: str
     map: Mapping[str, ScopeSet]
@@ -75,16 +75,15 @@ class ScopeFrom:
 class UserIssuer:
     """A user issuer whose login tokens an entry takes.
 
-    ``client_id`` is the OAuth client the entry is registered as: the token's ``aud``, or, where the issuer's tokens
-    name an ``audience`` of their own (access tokens), its ``azp`` or ``client_id``. ``subject_prefix`` is what the STS
-    puts before ``sub``, so that two issuers' subjects never collide.
+    ``client_id`` is the OAuth client the entry is registered as. The claim that must show it is the profile's to say:
+    ``aud`` of an ID token, ``azp`` or ``client_id`` of an access token. ``subject_prefix`` is what the STS puts before
+    ``sub``, so that two issuers' subjects never collide.
     """
 
     trusted: TrustedIssuer
     client_id: str
     scope_from: ScopeFrom
     subject_prefix: str = ""
-    audience: str | None = None
 
     def mesh_subject(self, sub: str) -> str:
         """The ``sub`` that a login token's subject has in the mesh."""

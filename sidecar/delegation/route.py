@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Literal
 
+from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.target import CanonicalTarget as CanonicalTarget
 from sidecar.delegation.target import canonical_target as canonical_target
 from sidecar.errors import Denied, Reason
-
-T = TypeVar("T")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
@@ -165,8 +164,8 @@ class InboundRoutes:
             table = by_prefix if route.prefix else self._exact
             table.setdefault(route.path, {}).update(dict.fromkeys(route.methods, route))
         self._exact_folded = frozenset(map(_folded, self._exact))
-        self._prefixes = _Prefixes(by_prefix)
-        self._prefixes_folded = _Prefixes({path.lower(): True for path in by_prefix})
+        self._prefixes = Prefixes(by_prefix)
+        self._prefixes_folded = Prefixes({path.lower(): True for path in by_prefix})
 
     def find(self, method: str, path: str) -> InboundRoute:
         """The route of a request for a canonical path.
@@ -213,7 +212,7 @@ class OutboundRoutes:
             raise ValueError("outbound routes overlap")
         self.routes = tuple(routes)
         self._hosts = {_without_default_port(route.host): route for route in routes if route.host is not None}
-        self._prefixes = _Prefixes({route.prefix: route for route in routes if route.prefix is not None})
+        self._prefixes = Prefixes({route.prefix: route for route in routes if route.prefix is not None})
 
     def find(
         self, authority: str | None, target: CanonicalTarget, *, own_authorities: Container[str]
@@ -236,34 +235,6 @@ class OutboundRoutes:
         if found is None:
             raise Denied(Reason.TARGET_DENIED, "no route has a prefix of this path")
         return found, CanonicalTarget(target.path[len(prefix) :] or "/", target.query)
-
-
-class _Prefixes(Generic[T]):
-    """Values by path prefix; the longest prefix, by whole segments, is found."""
-
-    __slots__ = ("_deepest", "_values")
-
-    def __init__(self, values: Mapping[str, T]) -> None:
-        self._values = {path.rstrip("/"): value for path, value in values.items()}
-        self._deepest = max((path.count("/") for path in self._values), default=-1)
-
-    def longest(self, path: str) -> tuple[str, T | None]:
-        """The prefix (without trailing slash) and its value; ``("", None)`` if there is none.
-
-        Looks no deeper than the deepest prefix, so that a path of a thousand segments costs nothing more.
-        """
-        end, ends = 0, []
-        for _ in range(self._deepest + 1):
-            ends.append(end)
-            end = path.find("/", end + 1)
-            if end < 0:
-                ends.append(len(path))
-                break
-        for end in reversed(ends):
-            value = self._values.get(path[:end])
-            if value is not None:
-                return path[:end], value
-        return "", None
 
 
 def _require_name(name: str) -> None:

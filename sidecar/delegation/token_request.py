@@ -1,0 +1,126 @@
+"""Requests to a token endpoint, built and parsed (RFC 8693 section 2.1, RFC 6749 section 4.4).
+
+An STS is tolerant of real clients, not of ambiguity: an empty parameter is an absent one, unknown ones are ignored, a
+repeated one is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlencode
+
+from sidecar.delegation.form import FormError, media_type, parse_form
+from sidecar.delegation.scope import ScopeError, ScopeSet, format_scope, parse_scope
+from sidecar.errors import Denied, Reason
+
+GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+CLIENT_CREDENTIALS: Final = "client_credentials"
+MAX_REQUEST_BYTES: Final = 65536
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_REPEATABLE: Final = frozenset({"audience", "resource"})
+# An absolute URI without a fragment (RFC 8693 section 2.1, RFC 3986 section 4.3).
+_ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-\"$-~]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeRequest:
+    """A token exchange (RFC 8693 section 2.1). ``scope`` None: nothing was said about it. Types are URNs, as sent."""
+
+    subject_token: str = field(repr=False)
+    subject_token_type: str
+    actor_token: str | None = field(default=None, repr=False)
+    actor_token_type: str | None = None
+    requested_token_type: str | None = None
+    audience: tuple[str, ...] = ()
+    resource: tuple[str, ...] = ()
+    scope: ScopeSet | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCredentialsRequest:
+    """A request for a token of the client's own (RFC 6749 section 4.4, with the targets of RFC 8707)."""
+
+    audience: tuple[str, ...] = ()
+    resource: tuple[str, ...] = ()
+    scope: ScopeSet | None = None
+
+
+def build_exchange(request: ExchangeRequest) -> bytes:
+    """The form body of a token exchange.
+
+    Raises:
+        ValueError: an actor token without its type, or the reverse (RFC 8693 section 2.1).
+    """
+    if (request.actor_token is None) != (request.actor_token_type is None):
+        raise ValueError("an actor token and its type go together")
+    single = {
+        "grant_type": GRANT_TYPE,
+        "subject_token": request.subject_token,
+        "subject_token_type": request.subject_token_type,
+        "actor_token": request.actor_token,
+        "actor_token_type": request.actor_token_type,
+        "requested_token_type": request.requested_token_type,
+        "scope": None if request.scope is None else format_scope(request.scope),
+    }
+    pairs = [(name, value) for name, value in single.items() if value is not None]
+    pairs += [("audience", audience) for audience in request.audience]
+    pairs += [("resource", resource) for resource in request.resource]
+    return urlencode(pairs).encode("ascii")
+
+
+def parse_token_request(body: bytes, content_type: str | None) -> ExchangeRequest | ClientCredentialsRequest:
+    """Read a request to the token endpoint. Token types are not judged here, tokens not opened.
+
+    Raises:
+        Denied: EXCHANGE_MALFORMED (media type, form, repeated or missing parameter, a type without its token),
+            GRANT_NOT_SUPPORTED, SCOPE_REFUSED (no scope at all by its grammar), TARGET_UNKNOWN (a resource that is no
+            absolute URI).
+    """
+    if media_type(content_type) != _FORM:
+        raise Denied(Reason.EXCHANGE_MALFORMED, "the body is no form")
+    try:
+        parameters = parse_form(body, repeatable=_REPEATABLE, max_bytes=MAX_REQUEST_BYTES)
+    except FormError as error:
+        raise Denied(Reason.EXCHANGE_MALFORMED, str(error)) from error
+    grant_type = _single(parameters, "grant_type")
+    if grant_type is None:
+        raise Denied(Reason.EXCHANGE_MALFORMED, "grant_type is missing")
+    audience, resource = parameters.get("audience", ()), parameters.get("resource", ())
+    if any(not _ABSOLUTE_URI.fullmatch(uri) for uri in resource):
+        raise Denied(Reason.TARGET_UNKNOWN, "a resource is no absolute URI")
+    scope = _requested_scope(_single(parameters, "scope"))
+    if grant_type == CLIENT_CREDENTIALS:
+        return ClientCredentialsRequest(audience=audience, resource=resource, scope=scope)
+    if grant_type != GRANT_TYPE:
+        raise Denied(Reason.GRANT_NOT_SUPPORTED)
+    subject_token, subject_token_type = _single(parameters, "subject_token"), _single(parameters, "subject_token_type")
+    if subject_token is None or subject_token_type is None:
+        raise Denied(Reason.EXCHANGE_MALFORMED, "subject_token or its type is missing")
+    actor_token, actor_token_type = _single(parameters, "actor_token"), _single(parameters, "actor_token_type")
+    if (actor_token is None) != (actor_token_type is None):
+        raise Denied(Reason.EXCHANGE_MALFORMED, "actor_token and its type go together")
+    return ExchangeRequest(
+        subject_token=subject_token,
+        subject_token_type=subject_token_type,
+        actor_token=actor_token,
+        actor_token_type=actor_token_type,
+        requested_token_type=_single(parameters, "requested_token_type"),
+        audience=audience,
+        resource=resource,
+        scope=scope,
+    )
+
+
+def _single(parameters: Mapping[str, tuple[str, ...]], name: str) -> str | None:
+    return parameters[name][0] if name in parameters else None
+
+
+def _requested_scope(text: str | None) -> ScopeSet | None:
+    try:
+        return None if text is None else parse_scope(text)
+    except ScopeError as error:
+        raise Denied(Reason.SCOPE_REFUSED, str(error)) from error

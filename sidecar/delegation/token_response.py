@@ -1,0 +1,175 @@
+"""Answers of a token endpoint, parsed and built (RFC 8693 section 2.2, RFC 6749 section 5).
+
+The client believes nothing that the answer does not say in the right type, and takes a refusal's registered error code
+at most: the prose of an STS may quote tokens, so it leaves this file for nowhere, not even for the record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.delegation.form import media_type
+from sidecar.delegation.scope import ScopeError, ScopeSet, format_scope, parse_scope_claim
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.delegation.token_request import ExchangeRequest
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+
+MAX_RESPONSE_BYTES: Final = 65536
+MAX_EXPIRES_IN_S: Final = 2**31
+
+_JSON: Final = "application/json"
+_VISIBLE: Final = re.compile(r"[!-~]+")
+# What a token endpoint may say (RFC 6749 section 5.2, RFC 8693 section 2.2.2, and the actor-profile draft).
+_ENDPOINT_ERRORS: Final = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "invalid_target",
+        "actor_unauthorized",
+    }
+)
+_STATUSES_KEPT: Final = frozenset({405, 408, 413, 414, 417, 431})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenResponse:
+    """What the STS says it issued (RFC 8693 section 2.2.1). Only the token's own claims are evidence of anything."""
+
+    access_token: str = field(repr=False)
+    issued_token_type: str
+    token_type: str
+    expires_in: int | None
+    scope: ScopeSet | None
+
+
+def parse_response(status: int, content_type: str | None, body: bytes, *, requested: ExchangeRequest) -> TokenResponse:
+    """Read the STS's answer to an exchange.
+
+    Raises:
+        Denied: EXCHANGE_DENIED (400), STS_ERROR (401, 403), STS_REDIRECT, STS_TOO_LARGE, STS_TOKEN_TYPE (another type
+            than asked for, or no bearer token), STS_SCOPE_WIDENED, STS_BAD_RESPONSE (all else).
+        Unavailable: STS_UNAVAILABLE (429, 5xx).
+    """
+    if status != 200:
+        raise _refusal(status, content_type, body)
+    answer = _answer(content_type, body)
+    if "error" in answer or "refresh_token" in answer:
+        raise _bad_response("an error or a refresh token beside the token")
+    issued_token_type, token_type = _text(answer, "issued_token_type"), _text(answer, "token_type")
+    if issued_token_type != requested.requested_token_type:
+        raise Denied(Reason.STS_TOKEN_TYPE, "issued_token_type is not the one requested")
+    if token_type.lower() != "bearer":
+        raise Denied(Reason.STS_TOKEN_TYPE, "token_type is not Bearer")
+    scope = _granted_scope(answer)
+    if scope is not None and requested.scope is not None and not scope <= requested.scope:
+        raise Denied(Reason.STS_SCOPE_WIDENED, "the answer's scope")
+    return TokenResponse(
+        access_token=_text(answer, "access_token"),
+        issued_token_type=issued_token_type,
+        token_type=token_type,
+        expires_in=_expires_in(answer),
+        scope=scope,
+    )
+
+
+def build_response(
+    *, access_token: str, expires_in: int, scope: ScopeSet, issued_token_type: str | None
+) -> dict[str, object]:
+    """The members of a success (RFC 8693 section 2.2.1): scope always, a refresh token never.
+
+    ``issued_token_type`` is None for client credentials, whose answer has no such member (RFC 6749 section 5.1).
+    """
+    response: dict[str, object] = {
+        "access_token": access_token,
+        "token_type": "Bearer",
+        "expires_in": expires_in,
+        "scope": format_scope(scope),
+    }
+    if issued_token_type is not None:
+        response["issued_token_type"] = issued_token_type
+    return response
+
+
+def build_error(error: SidecarError) -> tuple[int, dict[str, object]]:
+    """Status and members of a refusal (RFC 8693 section 2.2.2). A token that is no good, for whatever reason, is 400.
+
+    The description is the reason's fixed text: nothing of the request is reflected.
+    """
+    answer = error.answer
+    if answer.error in _ENDPOINT_ERRORS:
+        status, code = answer.status, answer.error
+    elif error.reason is Reason.INSUFFICIENT_SCOPE:
+        status, code = 400, "invalid_scope"
+    elif answer.status >= 500:
+        status, code = answer.status, "temporarily_unavailable" if answer.status == 503 else "server_error"
+    else:
+        status, code = answer.status if answer.status in _STATUSES_KEPT else 400, "invalid_request"
+    return status, {"error": code, "error_description": answer.text}
+
+
+def _refusal(status: int, content_type: str | None, body: bytes) -> SidecarError:
+    if status == 400:
+        return Denied(Reason.EXCHANGE_DENIED, _error_code(content_type, body))
+    if status in (401, 403):
+        return Denied(Reason.STS_ERROR, _error_code(content_type, body))
+    if 300 <= status < 400:
+        return Denied(Reason.STS_REDIRECT)
+    if status == 429 or 500 <= status < 600:
+        return Unavailable(Reason.STS_UNAVAILABLE, f"status {status}")
+    return _bad_response(f"status {status}")
+
+
+def _error_code(content_type: str | None, body: bytes) -> str:
+    """The registered error code of a refusal, for the record; anything else the STS says stays unread."""
+    try:
+        error = _answer(content_type, body).get("error")
+    except Denied:
+        return "without a readable error code"
+    return error if isinstance(error, str) and error in _ENDPOINT_ERRORS else "with an unknown error code"
+
+
+def _answer(content_type: str | None, body: bytes) -> dict[str, object]:
+    if media_type(content_type) != _JSON:
+        raise _bad_response("the answer is no JSON by its media type")
+    if len(body) > MAX_RESPONSE_BYTES:
+        raise Denied(Reason.STS_TOO_LARGE)
+    try:
+        return parse_object(body, max_bytes=MAX_RESPONSE_BYTES)
+    except StrictJsonError as error:
+        raise _bad_response(str(error)) from error
+
+
+def _text(answer: Mapping[str, object], member: str) -> str:
+    value = answer.get(member)
+    if not isinstance(value, str) or not _VISIBLE.fullmatch(value):
+        raise _bad_response(f"{member} is missing or no plain string")
+    return value
+
+
+def _expires_in(answer: Mapping[str, object]) -> int | None:
+    if "expires_in" not in answer:
+        return None
+    value = answer["expires_in"]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_EXPIRES_IN_S:
+        raise _bad_response("expires_in is no positive number of seconds")
+    return value
+
+
+def _granted_scope(answer: Mapping[str, object]) -> ScopeSet | None:
+    if "scope" not in answer:
+        return None
+    try:
+        return parse_scope_claim(answer["scope"], shape="string")
+    except ScopeError as error:
+        raise _bad_response("scope is no scope") from error
+
+
+def _bad_response(detail: str) -> Denied:
+    return Denied(Reason.STS_BAD_RESPONSE, detail)
