@@ -1,0 +1,126 @@
+"""Our own JWT-SVIDs: one per audience, kept for half of what is left of its life, one call at a time per audience."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.delegation.bearer import Bearer, parse_jwt_svid
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.identity.handshake import Clock
+
+MAX_AUDIENCES: Final = 256  # audiences come from settings; this bounds a mistake
+RETRY_S: Final = 1.0  # after a failure the old one is used this long before we ask again
+_MARGIN_S: Final = 2  # it must still be valid where it arrives
+
+Fetch = Callable[[str, SpiffeId], Awaitable[str]]
+
+
+@dataclass(slots=True)
+class _Held:
+    token: str = field(repr=False)
+    renew_at: float
+    expires_at: float
+
+
+class JwtSvids:
+    """The JWT-SVIDs of the identity in use. ``fetch`` raises Unavailable; ``clock`` is the wall clock."""
+
+    def __init__(self, fetch: Fetch, clock: Clock) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._owner: SpiffeId | None = None
+        self._held: dict[str, _Held] = {}
+        self._flights: dict[str, asyncio.Future[str]] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Own the calls under way, until cancelled. Without it nothing can be fetched."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._group = None
+
+    def belong_to(self, owner: SpiffeId | None) -> None:
+        """Say whose they are. When that changes, all are dropped, and what is still under way will not be used."""
+        if owner != self._owner:
+            self._owner = owner
+            self._held.clear()
+            self._flights.clear()
+
+    async def get(self, audience: str) -> str:
+        """A JWT-SVID for one audience, valid for some seconds at least.
+
+        Raises:
+            Unavailable: NOT_READY, there is no identity, or the Workload API gives none.
+        """
+        now = self._clock()
+        held = self._held.get(audience)
+        if held is not None and now < held.renew_at:
+            return held.token
+        try:
+            return await asyncio.shield(self._flights.get(audience) or self._depart(audience))
+        except Unavailable:
+            held = self._held.get(audience)
+            if held is None or self._clock() >= held.expires_at - _MARGIN_S:
+                raise
+            held.renew_at = self._clock() + RETRY_S
+            return held.token
+
+    def _depart(self, audience: str) -> asyncio.Future[str]:
+        if self._group is None or self._owner is None:
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
+        if audience not in self._held and len(self._held) + len(self._flights) >= MAX_AUDIENCES:
+            raise Unavailable(Reason.NOT_READY, "too many audiences")
+        flight = asyncio.get_running_loop().create_future()
+        self._flights[audience] = flight
+        self._group.create_task(self._fly(audience, self._owner, flight))
+        return flight
+
+    async def _fly(self, audience: str, owner: SpiffeId, flight: asyncio.Future[str]) -> None:
+        """Fetch, check, keep. The outcome goes to all who wait; nobody has to be waiting any more."""
+        outcome: str | Unavailable = Unavailable(Reason.NOT_READY, "the call was given up")
+        try:
+            token = await self._fetch(audience, owner)
+            held = self._checked(token, audience, owner)
+            if self._flights.get(audience) is flight:
+                self._held[audience] = held
+                outcome = token
+            else:
+                outcome = Unavailable(Reason.NOT_READY, "the identity changed meanwhile")
+        except Unavailable as error:
+            outcome = error
+        finally:
+            if self._flights.get(audience) is flight:
+                del self._flights[audience]
+            if isinstance(outcome, str):
+                flight.set_result(outcome)
+            else:
+                flight.set_exception(outcome)
+                flight.exception()  # looked at: no warning if nobody waits
+
+    def _checked(self, token: str, audience: str, owner: SpiffeId) -> _Held:
+        """The Workload API is believed for the signature, not for whom and whose the token is."""
+        try:
+            bearer = parse_jwt_svid(token)
+        except Denied as error:
+            raise Unavailable(Reason.NOT_READY, f"the JWT-SVID is malformed: {error}") from error
+        expires_at = _expires_at(bearer)
+        now = self._clock()
+        if bearer.claims.get("sub") != owner or bearer.claims.get("aud") not in (audience, [audience]):
+            raise Unavailable(Reason.NOT_READY, "the JWT-SVID is for another workload or audience")
+        if expires_at - _MARGIN_S <= now:
+            raise Unavailable(Reason.NOT_READY, "the JWT-SVID has expired")
+        return _Held(token, now + (expires_at - now) / 2, expires_at)
+
+
+def _expires_at(bearer: Bearer) -> float:
+    expires_at = bearer.claims.get("exp")
+    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+        raise Unavailable(Reason.NOT_READY, "the JWT-SVID has no time of expiry")
+    return float(expires_at)

@@ -1,0 +1,129 @@
+"""Calls to a SPIFFE Workload API: one channel per call, every failure told apart.
+
+A channel per attempt has no memory of earlier failures, so the back-off is all ours: a channel that lives on waits
+longer and longer before it notices that its server is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from google.protobuf.message import DecodeError
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+
+from sidecar.identity.workload_pb import SECURITY_HEADER, SERVICE
+
+_METADATA: Final = {SECURITY_HEADER: "true"}
+_FAILURES: Final = (OSError, GRPCError, StreamTerminatedError, ProtocolError, DecodeError)  # TimeoutError is an OSError
+
+
+class WorkloadApiError(Exception):
+    """A call failed; trying again later may help."""
+
+
+class IdentityDeniedError(WorkloadApiError):
+    """The Workload API says that this process has no identity (any more): PERMISSION_DENIED."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadAddress:
+    """A Unix socket, or a host and port."""
+
+    path: str | None = None
+    host: str | None = None
+    port: int | None = None
+
+
+def parse_address(text: str) -> WorkloadAddress:
+    """Read a Workload API address (SPIFFE_ENDPOINT_SOCKET, Workload Endpoint section 4).
+
+    Raises:
+        ValueError: it is neither ``unix:///absolute/path`` nor ``tcp://IP-literal:port``.
+    """
+    url = urlsplit(text)
+    plain = not (url.query or url.fragment or "?" in text or "#" in text)
+    if url.scheme == "unix" and plain and not url.netloc and url.path.startswith("/") and len(url.path) > 1:
+        return WorkloadAddress(path=url.path)
+    if url.scheme == "tcp" and plain and not url.path and "@" not in url.netloc:
+        host = str(ipaddress.ip_address(url.hostname or ""))
+        if url.port:
+            return WorkloadAddress(host=host, port=url.port)
+    raise ValueError("a Workload API address is unix:///absolute/path or tcp://IP-address:port")
+
+
+class WorkloadApiClient:
+    """The calls that the sidecar makes. Times in seconds."""
+
+    def __init__(self, address: WorkloadAddress, *, first_message_timeout_s: float, call_timeout_s: float) -> None:
+        self._address = address
+        self._first_message_timeout_s = first_message_timeout_s
+        self._call_timeout_s = call_timeout_s
+
+    async def stream(
+        self, method: str, request: Any, reply_type: Any, on_message: Callable[[Any], None]
+    ) -> WorkloadApiError:
+        """Hand over each message of a stream until it ends, and say why it did.
+
+        A server that accepts and then says nothing counts as a failure: the first message comes at once
+        (Workload API section 4.3).
+        """
+        try:
+            async with self._channel() as channel:
+                call = UnaryStreamMethod(channel, SERVICE + method, type(request), reply_type)
+                # The status is raised when this block exits; recv_message() only says that there is no more.
+                async with call.open(metadata=_METADATA) as stream:
+                    async with asyncio.timeout(self._first_message_timeout_s):
+                        await stream.send_message(request, end=True)
+                        message = await stream.recv_message()
+                    while message is not None:
+                        on_message(message)
+                        message = await stream.recv_message()
+        except _FAILURES as error:
+            return _told_apart(error)
+        return WorkloadApiError("the Workload API ended the stream")
+
+    async def call(self, method: str, request: Any, reply_type: Any) -> Any:
+        """Make a call with one answer.
+
+        Raises:
+            IdentityDeniedError: PERMISSION_DENIED.
+            WorkloadApiError: any other failure, or no answer in time.
+        """
+        try:
+            async with self._channel() as channel, asyncio.timeout(self._call_timeout_s):
+                return await UnaryUnaryMethod(channel, SERVICE + method, type(request), reply_type)(
+                    request, metadata=_METADATA
+                )
+        except _FAILURES as error:
+            raise _told_apart(error) from error
+
+    def _channel(self) -> Channel:
+        if self._address.path is not None:
+            return Channel(path=self._address.path)
+        return Channel(self._address.host, self._address.port)
+
+
+def _told_apart(error: Exception) -> WorkloadApiError:
+    """What the operator reads. Nothing that a server wrote freely is in it, except a status message."""
+    match error:
+        case GRPCError(status=Status.PERMISSION_DENIED):
+            return IdentityDeniedError(f"the Workload API denies us an identity: {error.message}")
+        case GRPCError():
+            return WorkloadApiError(f"the Workload API answered {error.status.name}: {error.message}")
+        case FileNotFoundError():
+            return WorkloadApiError("the Workload API's socket does not exist")
+        case TimeoutError():
+            return WorkloadApiError("the Workload API did not answer in time")
+        case OSError():
+            return WorkloadApiError(f"the Workload API cannot be reached: {error.strerror or type(error).__name__}")
+        case StreamTerminatedError():
+            return WorkloadApiError("the connection to the Workload API was lost")
+        case _:
+            return WorkloadApiError(f"the Workload API's answer is not understood: {type(error).__name__}")

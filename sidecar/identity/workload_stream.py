@@ -1,0 +1,56 @@
+"""Following one stream of the Workload API for ever: connect, take messages, wait a little after each failure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sidecar.identity.workload_client import WorkloadApiClient, WorkloadApiError
+
+Pause = Callable[[float], Awaitable[None]]
+
+
+class Backoff:
+    """Waits that double from the shortest to the longest, each shortened by up to half, so that many do not march."""
+
+    def __init__(self, shortest_s: float, longest_s: float) -> None:
+        self._shortest_s = shortest_s
+        self._longest_s = longest_s
+        self._next_s = shortest_s
+
+    def next_s(self) -> float:
+        """How long to wait now."""
+        wait_s = self._next_s
+        self._next_s = min(2 * wait_s, self._longest_s)
+        return wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+    def reset(self) -> None:
+        """Start over with the shortest wait."""
+        self._next_s = self._shortest_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """One stream and what becomes of it. ``take`` puts a message in place and says whether it was good."""
+
+    name: str
+    method: str
+    request: Any
+    reply_type: Any
+    take: Callable[[Any], bool]
+    lost: Callable[[WorkloadApiError], None]
+
+
+async def follow(client: WorkloadApiClient, stream: Subscription, backoff: Backoff, pause: Pause) -> NoReturn:
+    """Keep a stream open until cancelled. Every failure is waited out, PERMISSION_DENIED too: entries come back."""
+
+    def on_message(message: Any) -> None:
+        if stream.take(message):
+            backoff.reset()
+
+    while True:
+        failure = await client.stream(stream.method, stream.request, stream.reply_type, on_message)
+        stream.lost(failure)
+        await pause(backoff.next_s())
