@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from sidecar.delegation.act import MAX_ACT_DEPTH
+from sidecar.delegation.claims import is_name
+from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.errors import Problem
 
 if TYPE_CHECKING:
@@ -39,8 +41,15 @@ def _target_problems(policy: StsPolicy) -> Iterator[Problem]:
     for name in _repeated(name for target in policy.targets for name in target.names):
         yield Problem("targets", f"the audience {name} means two targets", "give each audience to one workload")
     for number, target in enumerate(policy.targets):
-        if "" in target.audiences:
-            yield Problem(f"targets[{number}].audiences", "holds an empty name", "remove it")
+        where = f"targets[{number}]"
+        if not all(is_name(name) for name in target.audiences):
+            yield Problem(f"{where}.audiences", "holds an empty or unprintable name", "remove it")
+        if any(name.lower().startswith("spiffe:") for name in target.audiences):
+            yield Problem(f"{where}.audiences", "holds a SPIFFE ID, which is its workload's alone", "remove it")
+        if policy.issuer in target.audiences:
+            yield Problem(f"{where}.audiences", "holds this service's own name", "remove it")
+        if not all(_is_scope(scope) for scope in target.scopes):
+            yield Problem(f"{where}.scopes", "holds what is no scope (RFC 6749 section 3.3)", "write it without spaces")
 
 
 def _rule_problems(policy: StsPolicy) -> Iterator[Problem]:
@@ -100,6 +109,13 @@ def is_issuer_url(text: str) -> bool:
         return False
     loopback = url.scheme == "http" and host in {"127.0.0.1", "::1", "localhost"}
     return bool(host) and (url.scheme == "https" or loopback) and not {"?", "#"} & set(text) and "@" not in url.netloc
+
+
+def _is_scope(token: str) -> bool:
+    try:
+        return parse_scope(token) == {token}
+    except ScopeError:
+        return False
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from sidecar.delegation.act import parse_act
 from sidecar.delegation.bearer import Bearer, fingerprint_of
 from sidecar.delegation.rfc8693 import ClientCredentialsRequest, ExchangeRequest
 from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import SidecarError
+from sidecar.errors import Reason, SidecarError
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import OK
 from sidecar.observe.record import RecordFields
@@ -27,6 +27,7 @@ class ExchangeRecord:
         self._log = log
         self._issuer = issuer
         self._started_at = log.monotonic()
+        self._written = False
         self._fields: RecordFields = {"request_id": new_id(), "source": source, "verified": False}
 
     @property
@@ -94,21 +95,21 @@ class ExchangeRecord:
             "txn": _text(claims, "txn"),
             "fp": fingerprint_of(token),
         }
-        seconds = self._seconds()
-        self._log.event("token.exchanged", **self._fields)
-        self._log.metrics.exchange(self._issuer, None, seconds)
+        self._write("token.exchanged", None)
 
     def refuse(self, error: SidecarError, status: int) -> None:
         """Nothing was issued: write why."""
         self._fields |= {"decision": "deny", "reason": error.reason, "status": status, "detail": error.detail or None}
-        seconds = self._seconds()
-        self._log.event("token.exchange_refused", **self._fields)
-        self._log.metrics.exchange(self._issuer, error.reason, seconds)
+        self._write("token.exchange_refused", error.reason)
 
-    def _seconds(self) -> float:
+    def _write(self, event: str, reason: Reason | None) -> None:
+        if self._written:
+            return
+        self._written = True
         seconds = self._log.monotonic() - self._started_at
         self._fields["total_ms"] = round(seconds * 1000, 3)
-        return seconds
+        self._log.event(event, **self._fields)
+        self._log.metrics.exchange(self._issuer, reason, seconds)
 
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:

@@ -55,6 +55,10 @@ class LoginKeys(Protocol):
         """The key after a fetch. Raises Denied UNKNOWN_KEY, Unavailable KEYS_UNAVAILABLE."""
         ...
 
+    def ready(self, issuer: str) -> bool:
+        """Whether this issuer has had a key at least once."""
+        ...
+
 
 def fresh_names() -> FreshNames:
     """128 random bits each."""

@@ -1,0 +1,153 @@
+"""What the token service answers: tokens, keys and metadata to clients, health and metrics to whoever watches it.
+
+A client is who its X.509-SVID says. That is asked for every request, because a connection may outlive the SVID or the
+trust that opened it. Nothing that a client sends is logged by the HTTP library or reflected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import orjson
+from aiohttp import hdrs, web
+
+from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES, build_error
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.identity.tls import guard_of
+from sidecar.observe.metrics import CONTENT_TYPE
+from sidecar.sts.policy import StsPolicy
+from sidecar.sts.records import ExchangeRecord
+from sidecar.sts.service import TokenService
+
+KEYS_MAX_AGE_S: Final = 300  # how long consumers may keep the key set: a new key is announced twice as long before use
+_LOG: Final = logging.getLogger(__name__)
+_NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
+_PUBLIC: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: f"max-age={KEYS_MAX_AGE_S}"}
+_JSON: Final = "application/json"
+
+
+class TokenEndpoint:
+    """Tokens, keys and metadata, for a listener that only lets verified peers in."""
+
+    def __init__(self, service: TokenService, *, base_url: str | None = None, body_timeout_s: float = 5.0) -> None:
+        """``base_url`` is where clients reach us, if that is not the issuer identifier."""
+        self._service = service
+        self._base_url = base_url
+        self._body_timeout_s = body_timeout_s
+
+    def app(self) -> web.Application:
+        """The routes, under the path of the issuer identifier (metadata: RFC 8414 section 3.1)."""
+        prefix = urlsplit(self._service.policy.issuer).path.rstrip("/")
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES)
+        app.router.add_post(f"{prefix}/token", self.token)
+        app.router.add_get(f"{prefix}/jwks", self.jwks)
+        app.router.add_get(f"/.well-known/oauth-authorization-server{prefix}", self.metadata)
+        return app
+
+    async def token(self, request: web.Request) -> web.Response:
+        """One request to the token endpoint, one answer, one record, whatever happens."""
+        service = self._service
+        record = ExchangeRecord(service.log, service.policy.issuer, source=request.remote)
+        try:
+            client = self._client_of(request)
+            record.identify(client)
+            body = await self._body_of(request)
+            content_type = request.headers[hdrs.CONTENT_TYPE]
+            answer = await service.token(body, content_type, client=client, record=record)
+        except SidecarError as error:
+            return _refusal(error, record)
+        except asyncio.CancelledError:
+            record.refuse(Unavailable(Reason.DRAINING, "the answer was not ready when the service stopped"), 503)
+            raise
+        except Exception as error:  # noqa: BLE001 - the one driver: a bug ends this request, not the service
+            _LOG.error("token request failed", extra={"bug": type(error).__name__, "request_id": record.request_id})
+            return _refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
+        return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=_NO_STORE)
+
+    async def jwks(self, _request: web.Request) -> web.Response:
+        """The public keys."""
+        return web.Response(body=self._service.ring.jwks(), content_type=_JSON, headers=_PUBLIC)
+
+    async def metadata(self, _request: web.Request) -> web.Response:
+        """Where everything is (RFC 8414)."""
+        document = server_metadata(self._service.policy, self._base_url)
+        return web.Response(body=orjson.dumps(document), content_type=_JSON, headers=_PUBLIC)
+
+    def _client_of(self, request: web.Request) -> SpiffeId:
+        if request.transport is None:
+            raise Denied(Reason.PEER_GONE)
+        guard = guard_of(request.transport)
+        try:
+            return guard.check(int(self._service.clock())).spiffe_id
+        except Denied as error:
+            raise Denied(Reason.CLIENT_NOT_AUTHENTICATED, str(error)) from error
+
+    async def _body_of(self, request: web.Request) -> bytes:
+        for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_ENCODING):  # a second authentication; a body that is another
+            if name in request.headers:
+                raise Denied(Reason.EXCHANGE_MALFORMED, f"the request has {name}")
+        if len(request.headers.getall(hdrs.CONTENT_TYPE, ())) != 1 or request.query_string:
+            raise Denied(Reason.EXCHANGE_MALFORMED, "a query, or not exactly one Content-Type")
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                return await request.read()
+        except TimeoutError as error:
+            raise Denied(Reason.TIMEOUT, "the body did not arrive in time") from error
+        except web.HTTPRequestEntityTooLarge as error:
+            raise Denied(Reason.TOO_LARGE, "the body is too large") from error
+        except web.RequestPayloadError:
+            raise Denied(Reason.BAD_REQUEST, "the body's framing is broken") from None  # it quotes the body
+        except OSError as error:
+            raise Denied(Reason.PEER_GONE, "the client went away") from error
+
+
+def _refusal(error: SidecarError, record: ExchangeRecord) -> web.Response:
+    status, members = build_error(error)
+    record.refuse(error, status)
+    headers: dict[str, str] = {**_NO_STORE, "Delegation-Reason": str(error.reason)}
+    if error.answer.retry_after_s is not None:
+        headers[hdrs.RETRY_AFTER] = str(error.answer.retry_after_s)
+    response = web.Response(status=status, body=orjson.dumps(members), content_type=_JSON, headers=headers)
+    if error.answer.close or error.reason is Reason.CLIENT_NOT_AUTHENTICATED:
+        response.force_close()
+    return response
+
+
+def server_metadata(policy: StsPolicy, base_url: str | None = None) -> dict[str, object]:
+    """Authorization server metadata (RFC 8414 section 2). Clients authenticate by mTLS (RFC 8705), their URI SAN."""
+    base = (base_url or policy.issuer).rstrip("/")
+    return {
+        "issuer": policy.issuer,
+        "token_endpoint": f"{base}/token",
+        "jwks_uri": f"{base}/jwks",
+        "grant_types_supported": [GRANT_TYPE, CLIENT_CREDENTIALS],
+        "response_types_supported": [],
+        "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+        "scopes_supported": sorted(frozenset().union(*(target.scopes for target in policy.targets))),
+        "tls_client_certificate_bound_access_tokens": False,
+    }
+
+
+def probe_app(service: TokenService, missing: Callable[[], list[str]]) -> web.Application:
+    """Health and metrics. ``missing`` names what keeps the service from being ready."""
+
+    async def live(_request: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    async def ready(_request: web.Request) -> web.Response:
+        lacking = missing()
+        return web.Response(status=503 if lacking else 200, text="".join(f"{word}\n" for word in lacking or ["ready"]))
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=service.log.metrics.render(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+
+    app = web.Application()
+    app.router.add_get("/livez", live)
+    app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", metrics)
+    return app

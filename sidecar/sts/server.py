@@ -1,0 +1,128 @@
+"""The token service's sockets: mTLS for clients, a plain port for probes, and when each of them opens and closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from sidecar.identity.handshake import OnRefused
+from sidecar.identity.source import IdentitySource
+from sidecar.identity.tls import server_context
+from sidecar.sts.endpoints import TokenEndpoint, probe_app
+from sidecar.sts.service import TokenService
+
+# The library's own log quotes what it could not parse, which may hold a token. Every request that can be answered has
+# its record, and bugs are told by the endpoint itself.
+_SILENT: Final = logging.getLogger(f"{__name__}.silent")
+_SILENT.disabled = True
+_KEEP_ALIVE_S: Final = 75.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StsSettings:
+    """Where the service listens. ``base_url`` is where clients reach it, if that is not the issuer identifier.
+
+    Raises:
+        ValueError: a time is not positive.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7444
+    probe_host: str = "127.0.0.1"
+    probe_port: int = 7090
+    base_url: str | None = None
+    body_timeout_s: float = 5.0
+    drain_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("body_timeout_s", "drain_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: it is a time above zero, in seconds")
+
+
+class StsServer:
+    """Both listeners, up from ``start`` on. Until there is an SVID every client's handshake is refused."""
+
+    def __init__(
+        self,
+        settings: StsSettings,
+        *,
+        service: TokenService,
+        source: IdentitySource,
+        on_refused: OnRefused | None = None,
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._source = source
+        self._tls = server_context(source, on_refused=on_refused, clock=service.clock)
+        self._draining = False
+        self._runners: list[web.AppRunner] = []
+        self.address: tuple[str, int] = (settings.host, settings.port)
+        self.probe_address: tuple[str, int] = (settings.probe_host, settings.probe_port)
+
+    def missing(self) -> list[str]:
+        """What keeps the service from being ready; empty when it is."""
+        policy = self._service.policy
+        lacking = {
+            "draining": self._draining,
+            "identity": self._source.current is None,
+            "jwt bundles": not self._source.jwt_bundles,
+            "records": not self._service.log.healthy,
+            **{f"keys of {issuer}": not self._service.login_keys.ready(issuer) for issuer in policy.login_issuers},
+        }
+        return [word for word, is_lacking in lacking.items() if is_lacking]
+
+    async def start(self) -> None:
+        """Open the listeners.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        settings = self._settings
+        endpoint = TokenEndpoint(self._service, base_url=settings.base_url, body_timeout_s=settings.body_timeout_s)
+        probe = probe_app(self._service, self.missing)
+        self.probe_address = await self._listen(probe, settings.probe_host, settings.probe_port, tls=None)
+        self.address = await self._listen(endpoint.app(), settings.host, settings.port, tls=self._tls)
+
+    async def stop(self) -> None:
+        """Unready first; then clients' requests in flight finish within ``drain_s``; the probe goes last."""
+        self._draining = True
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        self._runners.clear()
+
+    async def _listen(
+        self, app: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None
+    ) -> tuple[str, int]:
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_SILENT,
+            keepalive_timeout=_KEEP_ALIVE_S,
+            auto_decompress=False,
+            shutdown_timeout=self._settings.drain_s,
+        )
+        await runner.setup()
+        self._runners.append(runner)
+        site = web.TCPSite(runner, host, port, ssl_context=tls)
+        await site.start()
+        bound: Sequence[str | int] = runner.addresses[0]
+        return str(bound[0]), int(bound[1])
+
+
+async def serve(
+    settings: StsSettings, *, service: TokenService, source: IdentitySource, on_refused: OnRefused | None = None
+) -> None:
+    """Serve until cancelled, then drain. ``source`` and the service's keys are kept fresh by the caller."""
+    server = StsServer(settings, service=service, source=source, on_refused=on_refused)
+    try:
+        await server.start()
+        await asyncio.Event().wait()
+    finally:
+        await server.stop()
