@@ -152,13 +152,14 @@ class TokenExchange:
         return _Landed(epoch, outcome)
 
     def _report(self, plan: Plan, policy: Policy, outcome: _Outcome, seconds: float) -> None:
-        milliseconds = round(seconds * 1000, 3)
+        exchange_ms = round(seconds * 1000, 3)
         if isinstance(outcome, SidecarError):
             self._metrics.exchange(self._settings.issuer, outcome.reason, seconds)
-            self._log.event("token.exchange_refused", exchange_ms=milliseconds, **refused_fields(plan, policy, outcome))
+            fields = refused_fields(plan, policy, outcome, exchange_ms=exchange_ms)
+            self._log.event("token.exchange_refused", **fields)
         else:
             self._metrics.exchange(self._settings.issuer, None, seconds)
-            self._log.event("token.exchanged", exchange_ms=milliseconds, **issued_fields(outcome.permit))
+            self._log.event("token.exchanged", **issued_fields(outcome.permit, exchange_ms=exchange_ms))
 
     def _on_identity(self, identity: Identity | None) -> None:
         """A renewal of the same SPIFFE ID changes nothing; another one, or none, ends what the old one obtained."""

@@ -10,11 +10,12 @@ from sidecar.observe.metrics import OK
 from sidecar.observe.record import RecordFields
 
 
-def issued_fields(permit: IssuedPermit) -> RecordFields:
+def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
     """The record keys of ``token.exchanged``: the issued token, and by ``jti_in`` the one it came from."""
     issued, subject_token = permit.token, permit.plan.delegation.token
     return {
         **_token_fields(issued),
+        "exchange_ms": exchange_ms,
         "decision": "allow",
         "reason": OK,
         "actor": issued.actor_id,
@@ -28,11 +29,12 @@ def issued_fields(permit: IssuedPermit) -> RecordFields:
     }
 
 
-def refused_fields(plan: Plan, policy: Policy, error: SidecarError) -> RecordFields:
+def refused_fields(plan: Plan, policy: Policy, error: SidecarError, *, exchange_ms: float) -> RecordFields:
     """The record keys of ``token.exchange_refused``: what was asked for. Nothing that the STS said is among them."""
     subject_token = plan.delegation.token
     return {
         **_token_fields(subject_token),
+        "exchange_ms": exchange_ms,
         "decision": "deny",
         "reason": error.reason,
         "detail": error.detail or None,

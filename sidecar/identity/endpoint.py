@@ -22,6 +22,8 @@ import aiohttp
 from yarl import URL
 
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Reason
+from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import client_context
 
@@ -159,7 +161,7 @@ class EndpointClient:
         except TimeoutError as error:
             raise EndpointError(Trouble.TIMEOUT) from error
         except aiohttp.ClientSSLError as error:
-            raise EndpointError(Trouble.IDENTITY) from error
+            raise EndpointError(_tls_trouble(error)) from error
         except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
             raise EndpointError(Trouble.BROKEN) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -201,6 +203,14 @@ def _answer(response: aiohttp.ClientResponse, body: bytes) -> EndpointAnswer:
 def _single(response: aiohttp.ClientResponse, name: str) -> str | None:
     values = response.headers.getall(name, [])
     return values[0] if len(values) == 1 else None
+
+
+def _tls_trouble(error: aiohttp.ClientSSLError) -> Trouble:
+    """Whose fault it is: our identity can be lost between the first look and the handshake."""
+    refused = error.__cause__
+    if isinstance(refused, HandshakeRefused) and refused.refusal is Reason.NOT_READY:
+        return Trouble.NOT_READY
+    return Trouble.IDENTITY
 
 
 class _FileTrust:

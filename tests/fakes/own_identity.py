@@ -1,0 +1,69 @@
+"""An identity source without a Workload API: the test says when the identity comes, changes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from sidecar.delegation.keyset import KeySet
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.errors import Reason, Unavailable
+from sidecar.identity.bundle import parse_bundle
+from sidecar.identity.generation import new_identity, parse_x509_svid
+from sidecar.identity.source import Identity, State, Subscriber
+
+
+class OwnIdentity:
+    """Has the identity of ``spiffe_id`` from the start, unless that is None."""
+
+    def __init__(self, authority: TrustDomainAuthority, spiffe_id: SpiffeId | None) -> None:
+        self.authority = authority
+        self.audiences: list[str] = []  # of the JWT-SVIDs that were asked for
+        self.jwt_refused = False
+        self._subscribers: list[Subscriber] = []
+        self._number = 0
+        self._current = None if spiffe_id is None else self._issue(spiffe_id)
+
+    @property
+    def current(self) -> Identity | None:
+        return self._current
+
+    @property
+    def state(self) -> State:
+        return State.READY if self._current else State.DENIED
+
+    @property
+    def last_error(self) -> str | None:
+        return None
+
+    @property
+    def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:
+        return {}
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def jwt_svid(self, audience: str) -> str:
+        self.audiences.append(audience)
+        if self._current is None or self.jwt_refused:
+            raise Unavailable(Reason.NOT_READY)
+        return self.authority.issue_jwt(self._current.spiffe_id, audience)
+
+    def subscribe(self, callback: Subscriber) -> None:
+        self._subscribers.append(callback)
+
+    def become(self, spiffe_id: SpiffeId | None) -> None:
+        """A new generation: renewed, of another SPIFFE ID, or (None) withdrawn."""
+        self._current = None if spiffe_id is None else self._issue(spiffe_id)
+        for callback in self._subscribers:
+            callback(self._current)
+
+    def _issue(self, spiffe_id: SpiffeId) -> Identity:
+        self._number += 1
+        issued = self.authority.issue_x509(spiffe_id)
+        domain = self.authority.trust_domain
+        bundles = {domain: parse_bundle(domain, self.authority.bundle_der())}
+        svid = parse_x509_svid(spiffe_id, issued.chain_der, issued.key_der)
+        return new_identity(self._number, svid, bundles, now=int(time.time()))
