@@ -32,7 +32,7 @@ from sidecar.dev.certificates import (
     svid_certificate,
 )
 
-AUTHORITY_TTL_S: Final = 7 * 24 * 3600
+AUTHORITY_TTL_S: Final = 30 * 24 * 3600
 X509_TTL_S: Final = 3600
 JWT_TTL_S: Final = 300
 BUNDLE_REFRESH_HINT_S: Final = 300
