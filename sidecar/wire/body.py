@@ -1,0 +1,199 @@
+"""The pump: one request to one upstream and its answer back, both ways at once, each at the pace of the slower end.
+
+Usage: decide first, then ``Pump(exchange, pool, origin, method=…, target=…, fields=…, rewrite=…, done=…).start()``.
+``fields`` are the whole request fields but framing (``end_to_end`` plus our own, Host included); ``rewrite(head)``
+gives the answer's fields but framing. ``done(error)`` is called exactly once, later or within ``start``: with None
+after a whole answer; else with the reason, and if then ``exchange.status`` is still 0, nothing was sent and the caller
+of the pump must answer. Otherwise the pump has cut the answer itself. ``cancel(error)`` ends it from outside likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.h1_client import ClientConnection, StaleConnection
+from sidecar.wire.head import Field, ResponseHead, end_to_end
+from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
+
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
+
+
+def pass_fields(head: ResponseHead) -> Sequence[Field]:
+    """The answer's end-to-end fields as they are."""
+    return end_to_end(head.fields)
+
+
+class Pump:
+    """Streams one exchange through one upstream connection, with backpressure both ways.
+
+    ``response`` is the upstream's head once there; ``retried`` says that a kept connection proved stale.
+    """
+
+    __slots__ = (
+        "_connecting",
+        "_done",
+        "_exchange",
+        "_fields",
+        "_method",
+        "_origin",
+        "_pool",
+        "_rewrite",
+        "_target",
+        "_upstream",
+        "response",
+        "retried",
+    )
+
+    def __init__(
+        self,
+        exchange: ServerExchange,
+        pool: UpstreamPool,
+        origin: Origin,
+        *,
+        method: str,
+        target: bytes,
+        fields: Sequence[Field],
+        done: Callable[[SidecarError | None], None],
+        rewrite: Callable[[ResponseHead], Sequence[Field]] = pass_fields,
+    ) -> None:
+        self.response: ResponseHead | None = None
+        self.retried = False
+        self._exchange = exchange
+        self._pool = pool
+        self._origin = origin
+        self._method = method
+        self._target = target
+        self._fields = fields
+        self._rewrite = rewrite
+        self._done: Callable[[SidecarError | None], None] | None = done
+        self._connecting: Cancellable | None = None
+        self._upstream: ClientConnection | None = None
+
+    def start(self) -> None:
+        """Begin: on a kept connection at once, else on a new one."""
+        exchange = self._exchange
+        if exchange.gone:
+            self._caller_gone()
+            return
+        exchange.on_gone = self._caller_gone
+        exchange.on_pause = self._caller_pause
+        exchange.on_resume = self._caller_resume
+        upstream = self._pool.take(self._origin)
+        if upstream is None:
+            self._connect()
+        else:
+            self._send(upstream)
+
+    def cancel(self, error: SidecarError) -> None:
+        """End it now, for a reason from outside."""
+        self._finish(error)
+
+    def _connect(self) -> None:
+        self._connecting = self._pool.connect(self._origin, self._send, self._finish)
+
+    def _send(self, upstream: ClientConnection) -> None:
+        self._connecting = None
+        self._upstream = upstream
+        head = self._exchange.head
+        length = None if head is not None and head.chunked else (head and head.content_length) or 0
+        upstream.start(self._method, self._target, self._fields, length=length, sink=self)
+        if self._exchange.writing_paused:
+            upstream.pause_reading()
+        if length == 0:
+            upstream.flush()
+        else:
+            self._exchange.read_body(self)
+
+    def _finish(self, error: SidecarError | None) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        exchange = self._exchange
+        exchange.on_gone = exchange.on_pause = exchange.on_resume = None
+        if self._connecting is not None:
+            self._connecting.cancel()
+        upstream, self._upstream = self._upstream, None
+        if error is not None:
+            if upstream is not None:
+                upstream.abort()
+            if exchange.status:
+                exchange.abort()
+        done(error)
+
+    # --- the caller's side
+
+    def on_body(self, data: bytes) -> None:
+        """Pass content on."""
+        if self._upstream is not None:
+            self._upstream.send_body(data)
+
+    def on_body_end(self) -> None:
+        """The request is complete."""
+        if self._upstream is not None:
+            self._upstream.end_body()
+
+    def on_body_error(self, error: SidecarError) -> None:
+        """The request will never be complete: the upstream must not take it for one."""
+        self._finish(error)
+
+    def on_body_flush(self) -> None:
+        """Write once per batch."""
+        if self._upstream is not None:
+            self._upstream.flush()
+
+    def _caller_gone(self) -> None:
+        self._finish(Denied(Reason.PEER_GONE, "the caller went away"))
+
+    def _caller_pause(self) -> None:
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+
+    def _caller_resume(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume_reading()
+
+    # --- the upstream's side
+
+    def on_response(self, head: ResponseHead) -> None:
+        """Begin the answer."""
+        self.response = head
+        chunked_or_open = head.chunked or (head.content_length is None and self._method != "HEAD")
+        self._exchange.send_head(
+            head.status, self._rewrite(head), length=None if chunked_or_open else head.content_length
+        )
+
+    def on_response_data(self, data: bytes) -> None:
+        """Pass content back."""
+        self._exchange.send_data(data)
+
+    def on_response_end(self) -> None:
+        """The answer is whole."""
+        self._upstream = None
+        self._exchange.send_end()
+        self._finish(None)
+
+    def on_response_error(self, error: SidecarError) -> None:
+        """No answer, or not all of it; a stale kept connection is replaced once, where repeating is safe."""
+        upstream, self._upstream = self._upstream, None
+        head = self._exchange.head
+        safe = self._method in _IDEMPOTENT and head is not None and not head.has_body
+        if isinstance(error, StaleConnection) and safe and not self.retried and upstream is not None:
+            self.retried = True
+            self._connect()
+        else:
+            self._finish(error)
+
+    def on_response_flush(self) -> None:
+        """Write once per batch."""
+        self._exchange.flush()
+
+    def on_upstream_pause(self) -> None:
+        """Slow the caller down."""
+        self._exchange.pause_body()
+
+    def on_upstream_resume(self) -> None:
+        """Take more from the caller."""
+        self._exchange.resume_body()

@@ -1,0 +1,71 @@
+"""The live connections of one side, and the one coarse clock that drives all their deadlines.
+
+A timer per request would cost more than the request. So every connection writes down when it last moved, and one sweep
+asks all of them whether they waited too long; a deadline fires up to ``interval_s`` late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+
+class Swept(Protocol):
+    """What can be asked whether it has waited too long."""
+
+    def sweep(self, now: float) -> None:
+        """Act on every deadline that has passed at ``now`` (monotonic seconds)."""
+
+
+C = TypeVar("C", bound=Swept)
+
+
+class Connections(Generic[C]):
+    """A set of live connections, swept while it is not empty. ``draining``: no kept connection takes a new request."""
+
+    def __init__(self, *, interval_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.draining = False
+        self._interval_s = interval_s
+        self._members: set[C] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[C]:
+        return iter(tuple(self._members))
+
+    def add(self, connection: C) -> None:
+        """Watch a connection from now on."""
+        self._members.add(connection)
+        self._empty.clear()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
+
+    def discard(self, connection: C) -> None:
+        """Forget a connection that is gone."""
+        self._members.discard(connection)
+        if not self._members:
+            self._empty.set()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def sweep(self) -> None:
+        """Ask every connection now."""
+        now = self.clock()
+        for connection in self:
+            connection.sweep(now)
+
+    async def wait_for_empty(self) -> None:
+        """Return when the last connection is gone. The caller sets the deadline."""
+        await self._empty.wait()
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
+        self.sweep()

@@ -1,0 +1,293 @@
+"""One request and its answer on a server connection, as the journeys see them.
+
+Nothing here waits. What is sent is collected and leaves with one write at ``flush``, ``send_end`` or ``answer``; after
+the exchange has ended, or its peer is gone, every call is without effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from sidecar.errors import Denied, SidecarError
+from sidecar.wire.framing import Body
+from sidecar.wire.head import FRAMING, Field, RequestHead, encode_response
+from sidecar.wire.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from sidecar.wire.h1_server import ServerConnection
+
+
+class BodySink(Protocol):
+    """Takes a request body. ``on_body_flush`` follows each batch: what was collected may be written now."""
+
+    def on_body(self, data: bytes) -> None:
+        """More content, decoded, never empty."""
+
+    def on_body_end(self) -> None:
+        """The body is complete. The last event."""
+
+    def on_body_error(self, error: SidecarError) -> None:
+        """The body is broken, too long or too late. The last event; the exchange can still be answered."""
+
+    def on_body_flush(self) -> None:
+        """No more events for now."""
+
+
+class RequestHandler(Protocol):
+    """What a listener does with requests."""
+
+    def on_request(self, exchange: ServerExchange) -> None:
+        """One whole valid head; ``exchange.head`` is set."""
+
+    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+        """No request: the head is unusable, unspoken here, or late. The connection closes after the answer."""
+
+
+class ServerExchange:
+    """One request (``head``, None if it was unusable) and the one answer to it.
+
+    Set ``on_gone``, ``on_pause`` and ``on_resume`` to be told that the peer vanished before the answer ended, or that
+    it takes no more data for now. Times are monotonic seconds; ``bytes_in`` and ``bytes_out`` count bytes on the wire.
+    """
+
+    __slots__ = (
+        "_body",
+        "_bodyless",
+        "_close",
+        "_connection",
+        "_out",
+        "_paused",
+        "_sink",
+        "bytes_in",
+        "bytes_out",
+        "ended",
+        "gone",
+        "head",
+        "on_gone",
+        "on_pause",
+        "on_resume",
+        "received_at",
+        "status",
+    )
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        head: RequestHead | None,
+        body: Body | None,
+        *,
+        received_at: float,
+        bytes_in: int,
+        close: bool,
+    ) -> None:
+        self.head = head
+        self.received_at = received_at
+        self.bytes_in = bytes_in
+        self.bytes_out = 0
+        self.status = 0
+        self.ended = False
+        self.gone = False
+        self.on_gone: Callable[[], None] | None = None
+        self.on_pause: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
+        self._connection = connection
+        self._body = body
+        self._sink: BodySink | None = None
+        self._paused = False
+        self._out = Outgoing()
+        self._close = close
+        self._bodyless = False
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The peer's transport, for what is known about the peer. Not for writing."""
+        return self._connection.transport
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """The peer's TLS object; None on a plain connection."""
+        found: ssl.SSLObject | None = self._connection.transport.get_extra_info("ssl_object")
+        return found
+
+    @property
+    def remote_address(self) -> object:
+        """The peer's socket address, as the transport names it."""
+        return self._connection.transport.get_extra_info("peername")
+
+    @property
+    def body_complete(self) -> bool:
+        """Whether the request is whole: it has no body, or all of it was taken."""
+        return self._body is None
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether the peer takes no more data for now."""
+        return self._connection.writing_paused
+
+    # --- the request's body
+
+    def read_body(self, sink: BodySink) -> None:
+        """Give the body to ``sink``: at once what is there, the rest as it comes. Until then, reading is paused."""
+        if self.ended or self.gone:
+            return
+        if self._body is None:
+            sink.on_body_end()
+            return
+        self._sink = sink
+        self._connection.advance()
+
+    def pause_body(self) -> None:
+        """Take no more of the body for now; the peer is slowed down by TCP."""
+        self._paused = True
+        self._connection.advance()
+
+    def resume_body(self) -> None:
+        """Take more of the body again."""
+        self._paused = False
+        self._connection.advance()
+
+    # --- the answer
+
+    def send_head(self, status: int, fields: Sequence[Field], *, length: int | None) -> None:
+        """Begin the answer; the fields that state its length are ours and must not be given.
+
+        ``length`` None: chunked, or ended by the connection for an HTTP/1.0 peer. After HEAD, and with 204 and 304, no
+        body is sent whatever ``length`` says.
+        """
+        if self.ended or self.gone:
+            return
+        if self.status:
+            raise RuntimeError("an exchange has one answer")
+        if self._sink is None:
+            self._discard_buffered_body()
+        self.status = status
+        self._bodyless = status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
+        sent = [field for field in fields if field[0] not in FRAMING]
+        chunked = length is None and not self._bodyless and self.head is not None and self.head.minor == 1
+        if chunked:
+            sent.append((b"transfer-encoding", b"chunked"))
+        elif length is not None and status != 204:  # RFC 9110 section 8.6: no Content-Length with 204
+            sent.append((b"content-length", b"%d" % length))
+        until_close = length is None and not self._bodyless and not chunked
+        if self._close or until_close or self._body is not None or not self._connection.may_keep(self.head):
+            self._close = True
+            sent.append((b"connection", b"close"))
+        self._out.begin(encode_response(status, sent), length=0 if self._bodyless else length, chunked=chunked)
+
+    def send_data(self, data: bytes) -> None:
+        """Add content to the answer."""
+        if not (self.ended or self.gone or self._bodyless):
+            self._out.add(data)
+
+    def send_end(self) -> None:
+        """End the answer and write it. An answer shorter than its head says ends as an aborted one."""
+        if self.ended or self.gone:
+            return
+        if not self.status or not self._out.end():
+            self.abort()
+            return
+        self.flush()
+        self.ended = True
+        self._sink = None
+        self._connection.answered(self, close=self._close)
+
+    def flush(self) -> None:
+        """Write what was sent since the last flush: one write."""
+        if self._out and not self.gone:
+            data = self._out.take()
+            self.bytes_out += len(data)
+            self._connection.transport.write(data)
+
+    def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
+        """Give a whole answer of our own. If the request's body is not all there, the connection closes after it."""
+        if self.ended or self.gone:
+            return
+        self._close = self._close or close
+        self._sink = None
+        self.send_head(status, fields, length=len(body))
+        self.send_data(body)
+        self.send_end()
+
+    def abort(self) -> None:
+        """Cut the answer, so that the peer sees a truncated one, never a complete one."""
+        if self.ended or self.gone:
+            return
+        self.flush()
+        self.ended = True
+        self._sink = None
+        self._connection.cut(self, reset=self._out.until_close)
+
+    # --- for the connection only
+
+    def take_body(self, data: bytes) -> bytes | None:
+        """Feed received bytes to the sink and return what follows the body; None while it must wait."""
+        body, sink = self._body, self._sink
+        if body is None or sink is None or self._paused:
+            return None
+        try:
+            content, rest = body.feed(data)
+        except Denied as error:
+            self._fail_body(error)
+            return b""
+        self.bytes_in += len(data) - len(rest)
+        if content:
+            sink.on_body(content)
+        if body.complete:
+            self._body = None
+            if self._sink is sink:
+                self._sink = None
+                sink.on_body_end()
+                sink.on_body_flush()
+        return rest
+
+    def fail_body(self, error: SidecarError) -> None:
+        """End an unfinished body; whatever follows is not read as a request."""
+        self._fail_body(error)
+
+    def batch_end(self) -> None:
+        """All received bytes were offered."""
+        if self._sink is not None:
+            self._sink.on_body_flush()
+        self.flush()
+
+    def lose_peer(self) -> None:
+        """The peer is gone."""
+        if self.ended or self.gone:
+            return
+        self.gone = True
+        self._sink = None
+        self._out.clear()
+        if self.on_gone is not None:
+            self.on_gone()
+
+    @property
+    def waits_for_body(self) -> bool:
+        """Whether somebody waits for body bytes that the peer has not sent."""
+        return self._body is not None and self._sink is not None and not self._paused
+
+    @property
+    def body_paused(self) -> bool:
+        """Whether the body is not wanted for now."""
+        return self._body is not None and (self._paused or self._sink is None)
+
+    def _fail_body(self, error: SidecarError) -> None:
+        sink, self._sink = self._sink, None
+        self._close = True
+        if sink is not None:
+            sink.on_body_error(error)
+
+    def _discard_buffered_body(self) -> None:
+        """Nobody wants the body: if all of it is here already, the connection can go on after the answer."""
+        body = self._body
+        if body is None:
+            return
+        try:
+            _, rest = body.feed(self._connection.take_rest())
+        except Denied:
+            return
+        if body.complete:
+            self._body = None
+            self._connection.put_back(rest)

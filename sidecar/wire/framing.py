@@ -1,0 +1,222 @@
+"""Where a head and a body end in the byte stream: exact, bounded, pure.
+
+The parser library (llhttp) has no pause and tells no offset, so it is only ever given one whole head. What it must not
+see, because it belongs to a body or to the next message, is cut off here first. All errors are ``Denied`` with the
+reason that fits a request; the client side translates them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol
+
+from sidecar.errors import Denied, Reason
+
+MAX_CHUNK_LINE: Final = 512
+MAX_CHUNK_EXTENSIONS: Final = 16384
+MAX_TRAILERS: Final = 8192
+
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+# RFC 9112 section 7.1.1 without the white space that it calls bad; 15 digits are below 2**60.
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})((?:;%b(?:=(?:%b|%b))?)*)" % (_TOKEN, _TOKEN, _QUOTED))
+_TRAILER: Final = re.compile(rb"(%b):[\t\x20-\x7e\x80-\xff]*" % _TOKEN)
+_NEVER_TRAILING: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"trailer", b"connection"})
+# Everything a head may consist of (RFC 9112 section 2.2: no bare CR or LF, no control bytes).
+_SOUND: Final = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]+|\r\n)*+")
+_FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1-5][0-9][0-9](?: .*)?)")
+
+
+class HeadBuffer:
+    """Collects fragments until one head is whole; what cannot become a head is refused at once, not at the deadline.
+
+    ``skip_empty_line``: one empty line before a request is no error (RFC 9112 section 2.2).
+    Holds at most ``max_head_bytes`` and one read, and looks at every byte a bounded number of times, however it is cut.
+    """
+
+    __slots__ = ("_first_line_end", "_held", "_max_first_line", "_max_head_bytes", "_skip_empty_line", "_sound")
+
+    def __init__(self, *, max_head_bytes: int, max_first_line: int, skip_empty_line: bool) -> None:
+        self._max_head_bytes = max_head_bytes
+        self._max_first_line = max_first_line
+        self._skip_empty_line = skip_empty_line
+        self._held = bytearray()
+        self._sound = 0
+        self._first_line_end = -1
+
+    def __bool__(self) -> bool:
+        """Whether a head has begun."""
+        return bool(self._held)
+
+    @property
+    def first_line_read(self) -> bool:
+        """Whether the first line of an unfinished head is there: from then on it counts as a request."""
+        return self._first_line_end >= 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return the whole head and what follows it, or None until it is complete.
+
+        Raises:
+            Denied: HEAD_TOO_LARGE, URI_TOO_LONG, BAD_REQUEST.
+        """
+        held = self._held
+        if not held:
+            if self._skip_empty_line and data.startswith(b"\r\n"):
+                data = data[2:]
+            end = data.find(b"\r\n\r\n", 0, self._max_head_bytes)
+            if end >= 0:
+                return (data, b"") if end + 4 == len(data) else (data[: end + 4], data[end + 4 :])
+        searched = max(0, len(held) - 3)
+        held += data
+        if self._skip_empty_line and held == b"\r\n":
+            held.clear()
+            return None
+        end = held.find(b"\r\n\r\n", searched, self._max_head_bytes)
+        if end < 0:
+            self._check_unfinished()
+            return None
+        whole = bytes(held)
+        self.clear()
+        return whole[: end + 4], whole[end + 4 :]
+
+    def clear(self) -> None:
+        """Forget an unfinished head."""
+        self._held = bytearray()
+        self._sound = 0
+        self._first_line_end = -1
+
+    def _check_unfinished(self) -> None:
+        held = self._held
+        sound = _SOUND.match(held, self._sound)
+        self._sound = sound.end() if sound else 0
+        if bytes(held[self._sound : self._sound + 2]) not in (b"", b"\r"):
+            raise Denied(Reason.BAD_REQUEST, "a line break or control byte that no head may hold")
+        if self._first_line_end < 0:
+            self._first_line_end = held.find(b"\r\n")
+            if len(held) > self._max_first_line and not 0 <= self._first_line_end <= self._max_first_line:
+                raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
+            if self._first_line_end >= 0 and not _FIRST_LINE.fullmatch(held, 0, self._first_line_end):
+                raise Denied(Reason.BAD_REQUEST, "the first line is not that of HTTP/1.0 or HTTP/1.1")
+        if len(held) >= self._max_head_bytes:
+            raise Denied(Reason.HEAD_TOO_LARGE, "the head is too large")
+
+
+class Body(Protocol):
+    """The rest of one message: gives content out of the stream until ``complete``."""
+
+    complete: bool
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes of the stream: (content, what follows the body). Raises ``Denied``."""
+        ...
+
+
+class LengthBody:
+    """A body of exactly ``length`` bytes (Content-Length)."""
+
+    __slots__ = ("_remaining", "complete")
+
+    def __init__(self, length: int) -> None:
+        self._remaining = length
+        self.complete = length == 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes of the stream."""
+        content, rest = data, b""
+        if len(data) > self._remaining:
+            content, rest = data[: self._remaining], data[self._remaining :]
+        self._remaining -= len(content)
+        self.complete = self._remaining == 0
+        return content, rest
+
+
+class UntilClose:
+    """An answer that ends with its connection (RFC 9112 section 6.3, rule 8)."""
+
+    __slots__ = ("complete",)
+
+    def __init__(self) -> None:
+        self.complete = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes of the stream: all of them are content."""
+        return data, b""
+
+
+class ChunkedBody:
+    """A chunked body (RFC 9112 section 7.1), decoded. Extensions and trailers are checked, bounded and dropped.
+
+    Stricter than the RFC: no white space around sizes and extensions, no framing field among the trailers.
+    """
+
+    __slots__ = ("_budget", "_decoded", "_extensions", "_held", "_next", "_remaining", "_trailers", "complete")
+
+    def __init__(self, *, max_bytes: int | None = None) -> None:
+        self.complete = False
+        self._budget = max_bytes
+        self._decoded = 0
+        self._extensions = 0
+        self._trailers = 0
+        self._remaining = 0
+        self._held = b""
+        self._next = self._on_size
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes of the stream. Raises ``Denied`` (BAD_REQUEST, or TOO_LARGE past ``max_bytes``)."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        content: list[bytes] = []
+        at = 0
+        while not self.complete:
+            if self._remaining:
+                piece = data[at : at + self._remaining]
+                if not piece:
+                    break
+                content.append(piece)
+                at += len(piece)
+                self._remaining -= len(piece)
+                continue
+            end = data.find(b"\r\n", at, at + MAX_CHUNK_LINE)
+            if end < 0:
+                self._held = self._unfinished_line(data, at)
+                return b"".join(content), b""
+            self._next(data[at:end])
+            at = end + 2
+        return b"".join(content), data[at:]
+
+    def _unfinished_line(self, data: bytes, at: int) -> bytes:
+        line = data[at:]
+        if len(line) >= MAX_CHUNK_LINE or b"\n" in line or b"\r" in line[:-1]:
+            raise Denied(Reason.BAD_REQUEST, "a chunk line is too long or broken")
+        if line and line != b"\r" and self._next == self._on_data_end:
+            raise Denied(Reason.BAD_REQUEST, "a chunk is longer than it says")
+        return line
+
+    def _on_size(self, line: bytes) -> None:
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise Denied(Reason.BAD_REQUEST, "a chunk size or extension is malformed")
+        self._extensions += len(match[2])
+        if self._extensions > MAX_CHUNK_EXTENSIONS:
+            raise Denied(Reason.BAD_REQUEST, "too many chunk extensions")
+        size = int(match[1], 16)
+        self._decoded += size
+        if self._budget is not None and self._decoded > self._budget:
+            raise Denied(Reason.TOO_LARGE, "the chunked body is longer than allowed")
+        self._remaining = size
+        self._next = self._on_data_end if size else self._on_trailer
+
+    def _on_data_end(self, line: bytes) -> None:
+        if line:
+            raise Denied(Reason.BAD_REQUEST, "a chunk is longer than it says")
+        self._next = self._on_size
+
+    def _on_trailer(self, line: bytes) -> None:
+        if not line:
+            self.complete = True
+            return
+        self._trailers += len(line)
+        match = _TRAILER.fullmatch(line)
+        if match is None or match[1].lower() in _NEVER_TRAILING or self._trailers > MAX_TRAILERS:
+            raise Denied(Reason.BAD_REQUEST, "a trailer is malformed, forbidden or too long")

@@ -1,0 +1,271 @@
+"""One HTTP/1.1 connection to an upstream: a request out, its one answer in, and whether it may be used again.
+
+The upstream is not trusted: its heads are read as strictly as a peer's, bytes beyond the answer or without a request
+close the connection, and an answer that ends early is told as an error, never as an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.wire.answer import AnswerReader
+from sidecar.wire.connections import Connections
+from sidecar.wire.head import FRAMING, Field, ResponseHead, encode_request
+from sidecar.wire.limits import ClientLimits
+from sidecar.wire.outgoing import Outgoing
+
+__all__ = ["ClientConnection", "ClientLimits", "ResponseSink", "StaleConnection"]
+
+
+class ResponseSink(Protocol):
+    """Takes one answer. ``on_response_flush`` follows each batch: what was collected may be written now."""
+
+    def on_response(self, head: ResponseHead) -> None:
+        """The final head; interim ones were skipped."""
+
+    def on_response_data(self, data: bytes) -> None:
+        """More content, decoded, never empty."""
+
+    def on_response_end(self) -> None:
+        """The answer is complete; the connection is already back in its pool, or closed. The last event."""
+
+    def on_response_error(self, error: SidecarError) -> None:
+        """There will be no (more of an) answer. The last event."""
+
+    def on_response_flush(self) -> None:
+        """No more events for now."""
+
+    def on_upstream_pause(self) -> None:
+        """The upstream takes no more of the request for now."""
+
+    def on_upstream_resume(self) -> None:
+        """The upstream takes more of the request again."""
+
+
+class StaleConnection(Unavailable):
+    """A kept connection was closed before one byte of an answer came: the upstream may never have seen the request."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One upstream connection. ``start`` it, ``send_body`` and ``end_body``, ``flush`` after each batch."""
+
+    def __init__(
+        self,
+        limits: ClientLimits,
+        connections: Connections[ClientConnection],
+        *,
+        on_idle: Callable[[ClientConnection], None],
+        on_closed: Callable[[ClientConnection], None],
+        max_age_s: float,
+    ) -> None:
+        self.transport: asyncio.Transport
+        self.answers = 0
+        self._limits = limits
+        self._connections = connections
+        self._clock = connections.clock
+        self._on_idle = on_idle
+        self._on_closed = on_closed
+        self._max_age_s = max_age_s
+        self._reader = AnswerReader(limits)
+        self._sink: ResponseSink | None = None
+        self._out = Outgoing()
+        self._request_ended = True
+        self._closed = False
+        self._writing_paused = False
+        self._reading_paused = False
+        self._opened_at = 0.0
+        self._moved_at = 0.0
+
+    @property
+    def reused(self) -> bool:
+        """Whether it has already served a request."""
+        return self.answers > 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent now."""
+        return not self._closed and self._sink is None and not self.transport.is_closing()
+
+    # --- the request
+
+    def start(
+        self, method: str, target: bytes, fields: Sequence[Field], *, length: int | None, sink: ResponseSink
+    ) -> None:
+        """Begin a request; the fields that state its length are ours. ``length`` 0: no body, None: chunked.
+
+        A request without body is complete with its head (with Content-Length 0 where the method suggests a body).
+        """
+        if not self.usable:
+            raise RuntimeError("the connection is in use or closed")
+        sent = [field for field in fields if field[0] not in FRAMING]
+        if length is None:
+            sent.append((b"transfer-encoding", b"chunked"))
+        elif length or method in ("POST", "PUT", "PATCH"):
+            sent.append((b"content-length", b"%d" % length))
+        self._out.begin(encode_request(method, target, sent), length=length, chunked=length is None)
+        self._reader.expect(method)
+        self._sink = sink
+        self._request_ended = length == 0
+        self._moved_at = self._clock()
+
+    def send_body(self, data: bytes) -> None:
+        """Add content to the request."""
+        if self._sink is not None:
+            self._out.add(data)
+
+    def end_body(self) -> None:
+        """The request is complete. RuntimeError if it is shorter than its head says."""
+        if self._sink is None or self._request_ended:
+            return
+        if not self._out.end():
+            raise RuntimeError("the request is shorter than its head says")
+        self._request_ended = True
+
+    def flush(self) -> None:
+        """Write what was collected: one write."""
+        if self._out and not self._closed:
+            self._moved_at = self._clock()
+            self.transport.write(self._out.take())
+
+    def abort(self) -> None:
+        """Give up the request; nothing more is told of it. The upstream sees a cut connection."""
+        self._sink = None
+        self._closed = True
+        self._out.clear()
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self._closed = True
+        self.transport.close()
+
+    def pause_reading(self) -> None:
+        """Take no more of the answer for now."""
+        if not self._reading_paused and not self._closed:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more of the answer again."""
+        if self._reading_paused and not self._closed:
+            self._reading_paused = False
+            self._moved_at = self._clock()
+            self.transport.resume_reading()
+
+    # --- the event loop's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._opened_at = self._moved_at = self._clock()
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come of the answer."""
+        if self._closed:
+            return
+        sink = self._sink
+        if sink is None:  # nobody asked: what comes now could be taken for the answer to the next request
+            self.abort()
+            return
+        try:
+            self._read(data, sink)
+        except Denied as error:
+            self._fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, error.detail))
+        sink.on_response_flush()
+
+    def eof_received(self) -> None:
+        """The upstream sends no more. The transport closes."""
+        sink = self._sink
+        if sink is not None and self._reader.ends_with_connection:
+            self._sink = None
+            self._closed = True
+            sink.on_response_end()
+        elif sink is not None:
+            self._fail(self._cut_short())
+        self._closed = True
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """The end."""
+        self._connections.discard(self)
+        self._closed = True
+        if self._sink is not None:
+            self._fail(self._cut_short())
+        self._on_closed(self)
+
+    def pause_writing(self) -> None:
+        """The upstream is slower than we write."""
+        self._writing_paused = True
+        self._moved_at = self._clock()
+        if self._sink is not None:
+            self._sink.on_upstream_pause()
+
+    def resume_writing(self) -> None:
+        """The upstream has caught up."""
+        self._writing_paused = False
+        self._moved_at = self._clock()
+        if self._sink is not None:
+            self._sink.on_upstream_resume()
+
+    # --- the answer
+
+    def _read(self, data: bytes, sink: ResponseSink) -> None:
+        reader = self._reader
+        head, content = reader.feed(data)
+        if reader.head is not None:
+            self._moved_at = self._clock()
+        if head is not None:
+            sink.on_response(head)
+        if content and self._sink is sink:
+            sink.on_response_data(content)
+        if reader.complete and self._sink is sink:
+            self._end(sink)
+
+    def _end(self, sink: ResponseSink) -> None:
+        reader = self._reader
+        keep = reader.head is not None and reader.head.keep_alive and not reader.surplus and self._request_ended
+        self._sink = None
+        self.answers += 1
+        self.resume_reading()
+        if keep and self._moved_at - self._opened_at < self._max_age_s:
+            self._on_idle(self)
+        else:
+            self.abort()
+        sink.on_response_end()
+
+    def _cut_short(self) -> SidecarError:
+        if self._reader.head is not None:
+            return Denied(Reason.UPSTREAM_ABORTED, "the answer ends before its length")
+        if self._reader.began:
+            return Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer ends inside its head")
+        if self.reused:
+            return StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
+        return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
+
+    def _fail(self, error: SidecarError) -> None:
+        sink = self._sink
+        self.abort()
+        if sink is not None:
+            sink.on_response_error(error)
+
+    def sweep(self, now: float) -> None:
+        """Act on the deadlines that have passed."""
+        silent = now - self._moved_at
+        limits = self._limits
+        if self._closed:
+            if silent > limits.idle_timeout_s:
+                self.transport.abort()
+        elif self._sink is None:
+            if silent > limits.idle_keep_s or now - self._opened_at > self._max_age_s:
+                self.close()
+        elif self._writing_paused:
+            if silent > limits.idle_timeout_s:
+                self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream takes no more of the request"))
+        elif self._reader.head is None:
+            if self._request_ended and silent > limits.first_byte_timeout_s:
+                self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "no answer from the upstream"))
+        elif not self._reading_paused and silent > limits.idle_timeout_s:
+            self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream's answer stopped coming"))

@@ -1,0 +1,331 @@
+"""HTTP/1.1 server connections: requests in, answers out, limits and deadlines.
+
+Usage: a listener makes ``ServerConnection(handler, limits, connections)`` per accepted socket, ``connections`` being
+one ``Connections`` registry per listener. For each request ``handler.on_request(exchange)`` is called inside
+``data_received`` with a whole valid head, one at a time and in order; the handler answers through the exchange, now or
+later, by ``answer(...)`` or ``send_head, send_data …, send_end``. ``handler.on_refused(exchange, error)`` is called
+instead when no request came of it; it must ``answer()``, or only write its record when ``exchange.gone``. Pipelined
+requests wait until the answer before them has ended. No task, future or timer is made per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Final, cast
+
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.wire.connections import Connections
+from sidecar.wire.exchange import BodySink, RequestHandler, ServerExchange
+from sidecar.wire.framing import Body, ChunkedBody, HeadBuffer, LengthBody
+from sidecar.wire.head import RequestHead
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.parse import parse_request_head
+from sidecar.wire.waits import Linger, Stall
+
+__all__ = ["BodySink", "RequestHandler", "ServerConnection", "ServerExchange", "ServerLimits"]
+
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: closing sends RST
+
+
+class ServerConnection(asyncio.Protocol):
+    """One accepted connection; plain or TLS, on any event loop."""
+
+    def __init__(
+        self,
+        handler: RequestHandler,
+        limits: ServerLimits,
+        connections: Connections[ServerConnection],
+        *,
+        proxy_form: bool = False,
+    ) -> None:
+        self.transport: asyncio.Transport
+        self.writing_paused = False
+        self._handler = handler
+        self._limits = limits
+        self._connections = connections
+        self._clock = connections.clock
+        self._proxy_form = proxy_form
+        self._heads = HeadBuffer(
+            max_head_bytes=limits.max_head_bytes, max_first_line=limits.max_target_bytes + 64, skip_empty_line=True
+        )
+        self._rest = b""
+        self._exchange: ServerExchange | None = None
+        self._advancing = False
+        self._reading_paused = False
+        self._half_closes = False
+        self._finishing = False
+        self._refused = False
+        self._closed = False
+        self._opened_at = 0.0
+        self._moved_at = 0.0
+        self._head_began_at = 0.0
+        self._stall = Stall()
+        self._linger: Linger | None = None
+
+    @property
+    def exchange(self) -> ServerExchange | None:
+        """The request being served, if any."""
+        return self._exchange
+
+    def finish(self) -> None:
+        """Close the connection after the request being served, at once if there is none."""
+        self._finishing = True
+        if self._exchange is None and not self._heads:
+            self._close()
+
+    # --- the event loop's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._half_closes = transport.get_extra_info("ssl_object") is None
+        self._opened_at = self._moved_at = self._clock()
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Serve what has come, and write once."""
+        self._moved_at = self._clock()
+        if self._linger is not None:
+            if not self._linger.received(self._moved_at, len(data)):
+                self._close()
+        elif not self._closed:
+            self._rest = self._rest + data if self._rest else data
+            self.advance()
+
+    def eof_received(self) -> None:
+        """The peer sends no more: an unfinished head is answered, work for it is given up. The transport closes."""
+        if self._exchange is not None:
+            self._lose_peer()
+        elif self._heads and self._linger is None:
+            self._refuse(Denied(Reason.BAD_REQUEST, "the request ends inside its head"))
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """The end."""
+        self._connections.discard(self)
+        self._closed = True
+        if self._exchange is not None:
+            self._lose_peer()
+        elif self._heads.first_line_read:
+            exchange = self._new_exchange(None, None, bytes_in=0, close=True)
+            exchange.gone = True
+            self._handler.on_refused(exchange, Denied(Reason.PEER_GONE, "the peer vanished inside a head"))
+        self._heads.clear()
+        self._rest = b""
+
+    def pause_writing(self) -> None:
+        """The peer is slower than we write."""
+        self.writing_paused = True
+        self._stall.begin(self._clock(), self.transport.get_write_buffer_size())
+        if self._exchange is not None and self._exchange.on_pause is not None:
+            self._exchange.on_pause()
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        self.writing_paused = False
+        if self._exchange is not None and self._exchange.on_resume is not None:
+            self._exchange.on_resume()
+
+    # --- reading
+
+    def advance(self) -> None:
+        """Go on with the bytes at hand as far as possible. Called again from inside itself it does nothing."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._rest and not self._closed and self._linger is None and self._step():
+                pass
+        finally:
+            self._advancing = False
+        if self._exchange is not None:
+            self._exchange.batch_end()
+        self._regulate()
+
+    def _step(self) -> bool:
+        if self._exchange is None:
+            return self._next_head()
+        data, self._rest = self._rest, b""
+        rest = self._exchange.take_body(data)
+        if rest is None:
+            self._rest = data
+            return False
+        self._rest = rest
+        return True
+
+    def _regulate(self) -> None:
+        """Read on unless bytes wait already, or the body is not wanted: so no more than one read is ever held."""
+        exchange = self._exchange
+        pause = bool(self._rest) or (exchange is not None and exchange.body_paused)
+        if pause != self._reading_paused and not self._closed:
+            self._reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self._moved_at = self._clock()
+                self.transport.resume_reading()
+
+    def _next_head(self) -> bool:
+        if not self._heads:
+            self._head_began_at = self._moved_at
+        data, self._rest = self._rest, b""
+        try:
+            found = self._heads.feed(data)
+            if found is None:
+                return False
+            raw, self._rest = found
+            head = parse_request_head(
+                raw,
+                max_target_bytes=self._limits.max_target_bytes,
+                max_fields=self._limits.max_fields,
+                proxy_form=self._proxy_form,
+            )
+        except Denied as error:
+            self._refuse(error, bytes_in=len(data))
+            return False
+        refused = self._unspoken(head)
+        if refused is not None:
+            self._refuse(refused, head, bytes_in=len(raw))
+            return False
+        body: Body | None = None
+        if head.chunked:
+            body = ChunkedBody(max_bytes=self._limits.max_body_bytes)
+        elif head.content_length:
+            body = LengthBody(head.content_length)
+        exchange = self._new_exchange(head, body, bytes_in=len(raw), close=False)
+        self._exchange = exchange
+        self._handler.on_request(exchange)
+        return True
+
+    def _unspoken(self, head: RequestHead) -> SidecarError | None:
+        """What is valid HTTP and not served here."""
+        if head.expect is not None:
+            return Denied(Reason.EXPECTATION_REFUSED, "an Expect field")
+        if head.upgrade is not None:
+            return Denied(Reason.UPGRADE_REFUSED, "an Upgrade field")
+        if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
+            return Denied(Reason.TOO_LARGE, "the Content-Length is larger than allowed")
+        return None
+
+    def _refuse(self, error: SidecarError, head: RequestHead | None = None, *, bytes_in: int = 0) -> None:
+        """Nothing that follows on this connection is read as a request."""
+        self._heads.clear()
+        self._rest = b""
+        self._refused = True
+        exchange = self._exchange = self._new_exchange(head, None, bytes_in=bytes_in, close=True)
+        self._handler.on_refused(exchange, error)
+
+    def _new_exchange(
+        self, head: RequestHead | None, body: Body | None, *, bytes_in: int, close: bool
+    ) -> ServerExchange:
+        return ServerExchange(self, head, body, received_at=self._head_began_at, bytes_in=bytes_in, close=close)
+
+    # --- for the exchange
+
+    def may_keep(self, head: RequestHead | None) -> bool:
+        """Whether another request may follow the one with this head."""
+        return (
+            head is not None
+            and head.keep_alive
+            and not self._finishing
+            and not self._refused
+            and not self._connections.draining
+            and self._moved_at - self._opened_at < self._limits.max_age_s
+        )
+
+    def take_rest(self) -> bytes:
+        """The bytes received and not yet used."""
+        data, self._rest = self._rest, b""
+        return data
+
+    def put_back(self, rest: bytes) -> None:
+        """Bytes that belong to what follows."""
+        self._rest = rest
+
+    def answered(self, exchange: ServerExchange, *, close: bool) -> None:
+        """An answer has ended."""
+        if exchange is not self._exchange:
+            return
+        self._exchange = None
+        self._moved_at = self._clock()
+        if self._refused or not exchange.body_complete:
+            self._begin_lingering()
+        elif not close and not self._finishing:
+            self.advance()
+        elif self._rest:
+            self._begin_lingering()
+        else:
+            self._close()
+
+    def cut(self, exchange: ServerExchange, *, reset: bool) -> None:
+        """Close so that an unfinished answer shows; ``reset`` where only a reset can show it (no stated length)."""
+        if exchange is not self._exchange:
+            return
+        self._exchange = None
+        if reset:
+            sock: socket.socket | None = self.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._closed = True
+            self.transport.abort()
+        else:
+            self._close()
+
+    # --- the end
+
+    def _begin_lingering(self) -> None:
+        """Answered, but the peer may still be sending: closing now would reset the connection and lose the answer."""
+        limits = self._limits
+        self._rest = b""
+        self._linger = Linger(
+            self._clock(),
+            timeout_s=limits.linger_timeout_s,
+            silence_s=None if self._half_closes else limits.linger_silence_s,
+            max_bytes=limits.max_linger_bytes,
+        )
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        if self._half_closes and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def _close(self) -> None:
+        self._stop()
+        self.transport.close()
+
+    def _stop(self) -> None:
+        """Nothing is read any more; what was written may still have to leave."""
+        self._closed = True
+        self._stall.begin(self._clock(), self.transport.get_write_buffer_size())
+
+    def _lose_peer(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._stop()
+        if exchange is not None:
+            exchange.lose_peer()
+
+    def sweep(self, now: float) -> None:
+        """Act on the deadlines that have passed."""
+        limits = self._limits
+        if self._closed or self.writing_paused:
+            if self._stall.lasts(now, self.transport.get_write_buffer_size()) > limits.write_timeout_s:
+                self._closed = True
+                self.transport.abort()
+        elif self._linger is not None:
+            if self._linger.over(now):
+                self._close()
+        elif self._exchange is not None:
+            if self._exchange.waits_for_body and now - self._moved_at > limits.body_timeout_s:
+                self._exchange.fail_body(Denied(Reason.TIMEOUT, "the body stopped coming"))
+        elif self._heads:
+            if now - self._head_began_at > limits.head_timeout_s:
+                self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
+        elif self._idle_too_long(now):
+            self._close()
+
+    def _idle_too_long(self, now: float) -> bool:
+        fresh = self._moved_at == self._opened_at
+        allowed = self._limits.head_timeout_s if fresh else self._limits.keep_alive_timeout_s
+        aged = now - self._opened_at > self._limits.max_age_s
+        return aged or self._connections.draining or now - self._moved_at > allowed

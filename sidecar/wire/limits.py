@@ -1,0 +1,62 @@
+"""Limits and deadlines of both sides. Sizes in bytes, times in seconds; deadlines may fire up to 0.25 s late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+def _require_positive(limits: object, names: list[str]) -> None:
+    for name in names:
+        if getattr(limits, name) <= 0:
+            raise ValueError(f"{name} must be more than zero")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """Limits of one server connection.
+
+    ``head_timeout_s`` runs from a head's first byte to its last, and from the connection to the first byte.
+    ``body_timeout_s`` is the longest silence inside a body that is wanted; ``write_timeout_s`` the longest time in
+    which the peer takes nothing of an answer. ``linger_*`` bound what is still read, and thrown away, after an early
+    answer: silence ends it only where the connection cannot be half closed (TLS).
+    """
+
+    max_head_bytes: int = 32768
+    max_fields: int = 100
+    max_target_bytes: int = 8192
+    max_body_bytes: int = 256 * 1024 * 1024
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    keep_alive_timeout_s: float = 75.0
+    write_timeout_s: float = 30.0
+    max_age_s: float = 3600.0
+    linger_timeout_s: float = 3.0
+    linger_silence_s: float = 0.3
+    max_linger_bytes: int = 4 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        _require_positive(self, [field.name for field in fields(self)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLimits:
+    """Limits of upstream connections.
+
+    ``first_byte_timeout_s`` runs from the end of the request to the end of the answer's head; ``idle_timeout_s`` is the
+    longest silence inside an answer, and the longest time in which the upstream takes nothing of a request. At most
+    ``max_idle`` connections per origin are kept; one is closed after ``idle_keep_s`` without use, and at a random age
+    of 80 to 100 % of ``max_age_s``, so that not all go at once.
+    """
+
+    connect_timeout_s: float = 5.0
+    first_byte_timeout_s: float = 60.0
+    idle_timeout_s: float = 60.0
+    max_head_bytes: int = 65536
+    max_fields: int = 200
+    max_interim: int = 8
+    max_idle: int = 128
+    idle_keep_s: float = 30.0
+    max_age_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, [field.name for field in fields(self)])

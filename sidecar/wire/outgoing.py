@@ -1,0 +1,65 @@
+"""What one side of a connection is going to write: framed as its head says, collected, and written in one piece."""
+
+from __future__ import annotations
+
+
+class Outgoing:
+    """The bytes of one outgoing message after another. Pure; whoever owns the transport writes what ``take`` gives."""
+
+    __slots__ = ("_chunked", "_pieces", "_remaining")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._chunked = False
+        self._remaining: int | None = 0
+
+    def begin(self, head: bytes, *, length: int | None, chunked: bool) -> None:
+        """Begin a message of ``length`` content bytes; without a length it is chunked, or ends with its connection."""
+        self._pieces.append(head)
+        self._chunked = chunked
+        self._remaining = length
+
+    @property
+    def until_close(self) -> bool:
+        """Whether only the end of the connection tells the end of the message."""
+        return self._remaining is None and not self._chunked
+
+    def add(self, data: bytes) -> None:
+        """Add content. RuntimeError if there is more than the head says: that would be read as another message."""
+        if not data:
+            return
+        if self._chunked:
+            self._pieces += (b"%x\r\n" % len(data), data, b"\r\n")
+            return
+        if self._remaining is not None:
+            self._remaining -= len(data)
+            if self._remaining < 0:
+                raise RuntimeError("the message is longer than its head says")
+        self._pieces.append(data)
+
+    def end(self) -> bool:
+        """End the message; False, and nothing is added, if it is shorter than its head says."""
+        if self._remaining:
+            return False
+        if self._chunked:
+            self._pieces.append(b"0\r\n\r\n")
+        self._chunked = False
+        self._remaining = 0
+        return True
+
+    def take(self) -> bytes:
+        """Everything added since the last call."""
+        pieces = self._pieces
+        if len(pieces) == 1:
+            return pieces.pop()
+        data = b"".join(pieces)
+        pieces.clear()
+        return data
+
+    def clear(self) -> None:
+        """Forget what was not taken."""
+        self._pieces.clear()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._pieces)

@@ -1,0 +1,192 @@
+"""Bytes of one whole head → ``RequestHead`` or ``ResponseHead``: strict and pure.
+
+llhttp (through httptools) reads the head and refuses bad syntax; what it lets pass and a proxy must not is refused by
+the checks around it: other versions, double spaces, more or fewer than one Host, codings beside ``chunked``. All errors
+are ``Denied`` with the reason that fits a request; their detail never quotes the input.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv6Address
+from typing import Final
+
+import httptools
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire.head import Field, RequestHead, ResponseHead
+
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/1\.([01])\r\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
+# Host = uri-host [":" port] (RFC 9110 section 7.2), without user information, escapes or empty parts.
+_AUTHORITY: Final = re.compile(
+    rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
+)
+_LENGTH: Final = re.compile(rb"[0-9]{1,15}")
+_OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
+_SINGLE: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect", b"upgrade"})
+_REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
+
+
+class _Reader:
+    """What llhttp calls while it reads one head. ``special``: the fields that decide about the message itself."""
+
+    __slots__ = ("connection", "doubled", "fields", "special")
+
+    def __init__(self) -> None:
+        self.fields: list[Field] = []
+        self.special: dict[bytes, bytes] = {}
+        self.doubled: bytes | None = None
+        self.connection: list[bytes] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field, whole."""
+        name = name.lower()
+        value = value.strip(b" \t")
+        self.fields.append((name, value))
+        if name in _SINGLE:
+            if name in self.special:
+                self.doubled = self.doubled or name
+            self.special[name] = value
+        elif name == b"connection":
+            self.connection.append(value.lower())
+
+
+def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, proxy_form: bool) -> RequestHead:
+    """Read one request head, ``head`` ending with its empty line (RFC 9112 section 3).
+
+    ``proxy_form`` also admits ``http://authority/path`` whose authority is the Host; the target is origin-form then.
+
+    Raises:
+        Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE.
+    """
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        raise Denied(Reason.BAD_REQUEST, "the request line is malformed or of another version")
+    method, target, minor = line[1], line[2], line[3] == b"1"
+    if len(target) > max_target_bytes:
+        raise Denied(Reason.URI_TOO_LONG, "the request target is too long")
+    if method in _REFUSED_METHODS:
+        raise Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
+    reader = _read_request(head)
+    if len(reader.fields) > max_fields:
+        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
+    if reader.doubled == b"host" or b"host" not in reader.special:
+        raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
+    content_length, chunked = _framing(reader, minor=minor)
+    authority = parse_authority(reader.special[b"host"])
+    absolute = not target.startswith(b"/")
+    if absolute:
+        target = _origin_form(target, authority, proxy_form=proxy_form)
+    return RequestHead(
+        method=method.decode("ascii"),
+        target=target,
+        authority=authority,
+        proxy_form=absolute,
+        minor=int(minor),
+        fields=reader.fields,
+        content_length=content_length,
+        chunked=chunked,
+        keep_alive=minor and not _closes(reader),
+        expect=reader.special.get(b"expect"),
+        upgrade=reader.special.get(b"upgrade"),
+    )
+
+
+def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
+    """Read one answer head, ``head`` ending with its empty line (RFC 9112 section 4).
+
+    Raises:
+        Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, HEAD_TOO_LARGE; the caller knows that this was an answer.
+    """
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        raise Denied(Reason.BAD_REQUEST, "the status line is malformed or of another version")
+    minor = line[1] == b"1"
+    reader = _Reader()
+    try:
+        httptools.HttpResponseParser(reader).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # some servers advertise an upgrade with any answer; a 101 itself is the caller's to refuse
+    except httptools.HttpParserError as error:
+        raise Denied(_syntax_reason(error), "the answer head is malformed") from error
+    if len(reader.fields) > max_fields:
+        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
+    content_length, chunked = _framing(reader, minor=minor)
+    return ResponseHead(
+        status=int(line[2]),
+        minor=int(minor),
+        fields=reader.fields,
+        content_length=content_length,
+        chunked=chunked,
+        keep_alive=minor and not _closes(reader),
+    )
+
+
+def parse_authority(value: bytes) -> str:
+    """A host with an optional port, in lower case; ``Denied`` BAD_REQUEST if it is anything else."""
+    match = _AUTHORITY.fullmatch(value)
+    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
+        raise Denied(Reason.BAD_REQUEST, "the Host is no host with an optional port")
+    if match[1] is not None:
+        try:
+            IPv6Address(match[1].decode("ascii"))
+        except AddressValueError as error:
+            raise Denied(Reason.BAD_REQUEST, "the Host is no IPv6 address") from error
+    return value.decode("ascii").lower()
+
+
+def _read_request(head: bytes) -> _Reader:
+    reader = _Reader()
+    try:
+        httptools.HttpRequestParser(reader).feed_data(head)
+    except httptools.HttpParserInvalidMethodError as error:
+        reason = Reason.METHOD_REFUSED if head.split(b" ", 1)[0].isupper() else Reason.BAD_REQUEST
+        raise Denied(reason, "the method is not known") from error
+    except httptools.HttpParserUpgrade:
+        pass  # the head is whole; whether to refuse it is decided on its fields
+    except httptools.HttpParserError as error:
+        raise Denied(_syntax_reason(error), "the request head is malformed") from error
+    return reader
+
+
+def _syntax_reason(error: httptools.HttpParserError) -> Reason:
+    text = str(error)
+    return Reason.AMBIGUOUS_FRAMING if "Content-Length" in text or "Transfer-Encoding" in text else Reason.BAD_REQUEST
+
+
+def _framing(reader: _Reader, *, minor: bool) -> tuple[int | None, bool]:
+    """(content length, chunked): at most one of them, each said once and in its plain form (RFC 9112 section 6)."""
+    if reader.doubled in (b"content-length", b"transfer-encoding"):
+        raise Denied(Reason.AMBIGUOUS_FRAMING, "the length of the body is stated twice")
+    coding = reader.special.get(b"transfer-encoding")
+    length = reader.special.get(b"content-length")
+    if coding is not None:
+        if length is not None or not minor or coding.lower() != b"chunked":
+            raise Denied(Reason.AMBIGUOUS_FRAMING, "another transfer coding than chunked alone in HTTP/1.1")
+        return None, True
+    if length is None:
+        return None, False
+    if not _LENGTH.fullmatch(length):
+        raise Denied(Reason.AMBIGUOUS_FRAMING, "the Content-Length is no plain number")
+    return int(length), False
+
+
+def _origin_form(target: bytes, authority: str, *, proxy_form: bool) -> bytes:
+    if not proxy_form or not target.startswith(b"http://"):
+        raise Denied(Reason.PATH_REFUSED, "the request target is not in origin-form")
+    rest = target[7:]
+    cut = min((at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0), default=len(rest))
+    if parse_authority(rest[:cut]) != authority:
+        raise Denied(Reason.BAD_REQUEST, "the request target and Host name different authorities")
+    origin = rest[cut:]
+    return origin if origin.startswith(b"/") else b"/" + origin
+
+
+def _closes(reader: _Reader) -> bool:
+    for value in reader.connection:
+        if not _OPTIONS.fullmatch(value):
+            raise Denied(Reason.BAD_REQUEST, "a Connection field is no list of tokens")
+        if b"close" in [option.strip(b" \t") for option in value.split(b",")]:
+            return True
+    return False
