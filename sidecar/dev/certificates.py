@@ -10,6 +10,7 @@ from typing import Final, Literal
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
@@ -30,17 +31,17 @@ def new_key(key_type: KeyType) -> PrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def key_der(key: PrivateKey) -> bytes:
+def key_der(key: PrivateKeyTypes) -> bytes:
     """Encode a private key as PKCS#8 DER, not encrypted."""
     return _pkcs8(key, serialization.Encoding.DER)
 
 
-def key_pem(key: PrivateKey) -> bytes:
+def key_pem(key: PrivateKeyTypes) -> bytes:
     """Encode a private key as PKCS#8 PEM, not encrypted."""
     return _pkcs8(key, serialization.Encoding.PEM)
 
 
-def _pkcs8(key: PrivateKey, encoding: serialization.Encoding) -> bytes:
+def _pkcs8(key: PrivateKeyTypes, encoding: serialization.Encoding) -> bytes:
     return key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 

@@ -1,0 +1,162 @@
+"""Test users and the tokens they get when they log in. No socket is in here.
+
+The tokens are ordinary ones: an ID token (OpenID Connect Core section 2) and an access token (RFC 9068). They name a
+user and a client, never an actor: nobody delegates by logging in.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from sidecar.delegation.scope import ScopeError, format_scope, parse_scope
+
+MAX_FORM_BYTES: Final = 8192
+_MAX_AUDIENCE: Final = 2048
+
+
+class LoginError(Exception):
+    """No token. ``code`` is the error code of RFC 6749 section 5.2."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginSettings:
+    """``users`` maps names to passwords, None where none is needed. ``clients`` are the OAuth clients they use."""
+
+    users: Mapping[str, str | None] = field(repr=False)
+    clients: frozenset[str]
+    life_s: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    kid: str
+    private: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
+class UserIssuer:
+    """Logs users in at ``issuer`` (a URL). Its keys live in memory; ``clock`` gives seconds since the epoch."""
+
+    def __init__(self, issuer: str, settings: LoginSettings, *, clock: Callable[[], float] = time.time) -> None:
+        self.issuer = issuer
+        self._settings = settings
+        self._clock = clock
+        self._keys = [_new_key()]  # the current one is last
+
+    def rotate(self) -> None:
+        """Sign with a new key; the one before stays published."""
+        self._keys = [self._keys[-1], _new_key()]
+
+    def metadata(self) -> dict[str, object]:
+        """The discovery document (OpenID Connect Discovery section 3)."""
+        return {
+            "issuer": self.issuer,
+            "token_endpoint": f"{self.issuer}/token",
+            "jwks_uri": f"{self.issuer}/jwks",
+            "grant_types_supported": ["password"],
+            "response_types_supported": [],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "development_only": True,
+        }
+
+    def jwks(self) -> dict[str, object]:
+        """The public keys."""
+        return {"keys": [_public_jwk(key) for key in self._keys]}
+
+    def log_in(self, form: bytes) -> dict[str, object]:
+        """Answer a token request: form fields grant_type=password, username, password, client_id, audience?, scope?.
+
+        Without ``audience`` the access token is for the client itself.
+
+        Raises:
+            LoginError: with the code to answer.
+        """
+        fields = _fields(form)
+        if fields.get("grant_type") != "password":
+            raise LoginError("unsupported_grant_type" if "grant_type" in fields else "invalid_request")
+        client = fields.get("client_id", "")
+        if client not in self._settings.clients:
+            raise LoginError("invalid_client")
+        user = fields.get("username", "")
+        self._check_password(user, fields.get("password", ""))
+        scope = _scope(fields.get("scope", ""))
+        audience = fields.get("audience") or client
+        if len(audience) > _MAX_AUDIENCE or not audience.isprintable():
+            raise LoginError("invalid_target")
+        return self._tokens(user, client, audience, scope)
+
+    def _check_password(self, user: str, password: str) -> None:
+        if user not in self._settings.users:
+            raise LoginError("invalid_grant")
+        expected = self._settings.users[user]
+        if expected is not None and not hmac.compare_digest(expected.encode(), password.encode()):
+            raise LoginError("invalid_grant")
+
+    def _tokens(self, user: str, client: str, audience: str, scope: str) -> dict[str, object]:
+        now = int(self._clock())
+        claims: dict[str, object] = {
+            "iss": self.issuer,
+            "sub": user,
+            "azp": client,
+            "iat": now,
+            "exp": now + self._settings.life_s,
+            "auth_time": now,
+        }
+        access = {**claims, "aud": audience, "client_id": client, "scope": scope}
+        return {
+            "access_token": self._sign("at+jwt", access),
+            "id_token": self._sign("JWT", {**claims, "aud": client}),
+            "token_type": "Bearer",
+            "expires_in": self._settings.life_s,
+            "scope": scope,
+        }
+
+    def _sign(self, typ: str, claims: Mapping[str, object]) -> str:
+        key = self._keys[-1]
+        headers = {"typ": typ, "kid": key.kid}
+        return jwt.encode({**claims, "jti": secrets.token_urlsafe(16)}, key.private, algorithm="ES256", headers=headers)
+
+
+def _fields(form: bytes) -> dict[str, str]:
+    """The form's fields. A parameter comes at most once, an empty one is as good as none (RFC 6749 section 3.2)."""
+    try:
+        pairs: Sequence[tuple[str, str]] = parse_qsl(
+            form.decode("ascii"), keep_blank_values=True, strict_parsing=bool(form), errors="strict", max_num_fields=32
+        )
+    except ValueError as error:
+        raise LoginError("invalid_request") from error
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise LoginError("invalid_request")
+    return {name: value for name, value in fields.items() if value}
+
+
+def _scope(text: str) -> str:
+    try:
+        return format_scope(parse_scope(text))
+    except ScopeError as error:
+        raise LoginError("invalid_scope") from error
+
+
+def _new_key() -> _Key:
+    return _Key(secrets.token_urlsafe(12), ec.generate_private_key(ec.SECP256R1()))
+
+
+def _public_jwk(key: _Key) -> dict[str, object]:
+    members = ECAlgorithm.to_jwk(key.private.public_key(), as_dict=True)
+    return {**members, "kid": key.kid, "use": "sig", "alg": "ES256"}
