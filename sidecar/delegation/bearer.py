@@ -71,7 +71,7 @@ def bearer_of(fields: Sequence[tuple[bytes, bytes]]) -> str:
     if value is None:
         raise Denied(Reason.NO_TOKEN, "no Authorization field")
     token = value[7:]
-    if value[:7] != b"Bearer " or b" " in token or b"," in token or len(token) > MAX_TOKEN_BYTES:
+    if value[:7] != b"Bearer " or b" " in token or b"," in token or not 0 < len(token) <= MAX_TOKEN_BYTES:
         token = _unusual(value)
     if not token.isascii():
         raise Denied(Reason.MALFORMED_TOKEN, "the token is not ASCII")

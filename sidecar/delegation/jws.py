@@ -33,7 +33,7 @@ _PART: Final = re.compile(r"[A-Za-z0-9_-]+")
 class CompactJws:
     """A well-formed, unverified JWS. ``typ`` is lower-cased and without ``application/`` (RFC 7515 section 4.1.9)."""
 
-    header: dict[str, object]
+    header: dict[str, str]
     payload: bytes
     alg: str
     kid: str | None
@@ -57,21 +57,22 @@ def parse_compact(raw: str, *, members: frozenset[str] = HEADER_MEMBERS) -> Comp
     if len(parts[0]) > MAX_HEADER_BYTES:
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token's header is too large")
     header_part, payload_part, signature_part = parts
-    header = parse_json_part(_decode(header_part))
+    header = _header(_decode(header_part), members)
     payload = _decode(payload_part)
-    if not members.issuperset(header):
-        raise Denied(Reason.MALFORMED_TOKEN, "the header has a member that is not taken")
-    alg = _text(header, "alg")
-    if alg is None:
-        raise Denied(Reason.MALFORMED_TOKEN, "the header has no alg")
-    if alg not in ALGORITHMS:  # before the signature is decoded: an unsecured JWS has none, and is told as what it is
+    if header["alg"] not in ALGORITHMS:  # before the signature is decoded: an unsecured JWS has none, and is told so
         raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is not asymmetric")
-    kid = _text(header, "kid")
+    kid = header.get("kid")
     if kid is not None and len(kid) > MAX_KID_CHARACTERS:
         raise Denied(Reason.MALFORMED_TOKEN, "the kid is too long")
-    typ = _text(header, "typ")
-    signing_input = f"{header_part}.{payload_part}".encode("ascii")
-    return CompactJws(header, payload, alg, kid, typ and _media_type(typ), signing_input, _decode(signature_part))
+    return CompactJws(
+        header=header,
+        payload=payload,
+        alg=header["alg"],
+        kid=kid,
+        typ=_media_type(header["typ"]) if "typ" in header else None,
+        signing_input=f"{header_part}.{payload_part}".encode("ascii"),
+        signature=_decode(signature_part),
+    )
 
 
 def parse_json_part(document: bytes, *, max_depth: int = 16) -> dict[str, object]:
@@ -97,13 +98,14 @@ def _decode(part: str) -> bytes:
     return value
 
 
-def _text(header: dict[str, object], member: str) -> str | None:
-    if member not in header:
-        return None
-    value = header[member]
-    if not isinstance(value, str):
-        raise Denied(Reason.MALFORMED_TOKEN, f"{member} is no string")
-    return value
+def _header(document: bytes, members: frozenset[str]) -> dict[str, str]:
+    header = parse_json_part(document)
+    if not members.issuperset(header):
+        raise Denied(Reason.MALFORMED_TOKEN, "the header has a member that is not taken")
+    strings = {member: value for member, value in header.items() if isinstance(value, str)}
+    if len(strings) != len(header) or "alg" not in strings:
+        raise Denied(Reason.MALFORMED_TOKEN, "the header has no alg, or a member that is no string")
+    return strings
 
 
 def _media_type(typ: str) -> str:
