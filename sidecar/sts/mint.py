@@ -56,7 +56,7 @@ def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: S
 
     Raises:
         Denied: ACTOR_REQUIRED without an actor token (without one this would be impersonation, RFC 8693 section 1.1);
-            EXCHANGE_MALFORMED for a type that is not taken or does not fit the subject token's issuer.
+            EXCHANGE_MALFORMED for a type that is not taken or does not fit the subject token's issuer; WRONG_ISSUER.
     """
     if request.actor_token is None:
         raise Denied(Reason.ACTOR_REQUIRED, "no actor token")
@@ -64,31 +64,36 @@ def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: S
         raise Denied(Reason.EXCHANGE_MALFORMED, "the actor token is a JWT-SVID, of type jwt")
     if request.requested_token_type not in {None, *_ACCESS}:
         raise Denied(Reason.EXCHANGE_MALFORMED, "only access tokens are issued")
-    login = policy.login_issuers.get(subject_issuer)
-    if request.subject_token_type not in (_ACCESS if login is None else _LOGIN[login.kind]):
+    if request.subject_token_type not in _types_of(subject_issuer, policy):
         raise Denied(Reason.EXCHANGE_MALFORMED, "the subject token's issuer gives another type of token")
     return request.actor_token
+
+
+def _types_of(issuer: str, policy: StsPolicy) -> frozenset[str]:
+    if issuer == policy.issuer:
+        return _ACCESS
+    login = policy.login_issuers.get(issuer)
+    if login is None:
+        raise Denied(Reason.WRONG_ISSUER, "the subject token's issuer is not configured")
+    return _LOGIN[login.kind]
 
 
 def authorize_exchange(
     request: ExchangeRequest,
     *,
-    client: SpiffeId,
     actor: JwtSvid,
     subject: VerifiedToken,
     policy: StsPolicy,
     now: int,
     fresh: FreshNames,
 ) -> Grant:
-    """Decide one token exchange of the authenticated ``client``.
+    """Decide one token exchange. ``actor`` is the client's own JWT-SVID (``tokens.verify_actor`` proves it).
 
     Raises:
-        Denied: what ``require_lawful_form`` and ``authority_of`` refuse; ACTOR_NOT_CLIENT, MAY_ACT_REFUSED,
-            SELF_DELEGATION, ACT_TOO_DEEP, TARGET_UNKNOWN, DELEGATION_NOT_ALLOWED, SCOPE_REFUSED.
+        Denied: what ``authority_of`` refuses; MAY_ACT_REFUSED, SELF_DELEGATION, ACT_TOO_DEEP, TARGET_UNKNOWN,
+            DELEGATION_NOT_ALLOWED, SCOPE_REFUSED.
     """
-    require_lawful_form(request, subject.issuer, policy)
-    if actor.spiffe_id != client:
-        raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token is another workload's")
+    client = actor.spiffe_id
     authority = authority_of(subject, client=client, policy=policy, now=now)
     _require_may_act(subject.claims, client)
     act = _next_act(subject.chain, client, policy.max_depth)

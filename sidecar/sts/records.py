@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol, Unpack
 
 from sidecar.delegation.act import parse_act
 from sidecar.delegation.bearer import Bearer, fingerprint_of
 from sidecar.delegation.rfc8693 import ClientCredentialsRequest, ExchangeRequest
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError
-from sidecar.observe.access_log import AccessLog
-from sidecar.observe.metrics import OK
+from sidecar.observe.metrics import OK, Metrics
 from sidecar.observe.record import RecordFields
 from sidecar.observe.tracing import new_id
 from sidecar.sts.mint import Grant
+
+
+class EventLog(Protocol):
+    """The record stream (``observe.access_log.AccessLog``), as far as it is used here."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a record could be written now."""
+        ...
+
+    @property
+    def monotonic(self) -> Callable[[], float]:
+        """A clock, in seconds."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics:
+        """All numbers of the process."""
+        ...
+
+    def event(self, event: str, **fields: Unpack[RecordFields]) -> None:
+        """Write one record."""
+        ...
 
 
 class ExchangeRecord:
@@ -23,7 +46,7 @@ class ExchangeRecord:
     ``jti_out`` join the two. ``scope_needed`` is what was asked for, ``scope`` what was granted.
     """
 
-    def __init__(self, log: AccessLog, issuer: str, *, source: str | None = None) -> None:
+    def __init__(self, log: EventLog, issuer: str, *, source: str | None = None) -> None:
         self._log = log
         self._issuer = issuer
         self._started_at = log.monotonic()

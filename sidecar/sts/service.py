@@ -25,11 +25,10 @@ from sidecar.delegation.rfc8693 import (
 )
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.observe.access_log import AccessLog
 from sidecar.sts.keys import KeyRing
 from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, authorize_self, require_lawful_form
 from sidecar.sts.policy import StsPolicy
-from sidecar.sts.records import ExchangeRecord
+from sidecar.sts.records import EventLog, ExchangeRecord
 from sidecar.sts.tokens import check_subject, verify_actor, verify_subject
 
 _NAME_BYTES: Final = 16  # 128 bits
@@ -73,7 +72,7 @@ class TokenService:
     ring: KeyRing
     bundles: JwtBundles
     login_keys: LoginKeys
-    log: AccessLog
+    log: EventLog
     clock: Callable[[], float] = time.time
     names: Callable[[], FreshNames] = field(default=fresh_names, repr=False)
 
@@ -101,15 +100,19 @@ class TokenService:
         bearer = parse_bearer(request.subject_token)
         record.claim_unverified(bearer)
         actor_token = require_lawful_form(request, bearer.issuer, policy)
-        actor = verify_actor(actor_token, bundles=self.bundles.jwt_bundles, audience=policy.issuer, now=self._now())
+        actor = verify_actor(
+            actor_token,
+            client=client,
+            bundles=self.bundles.jwt_bundles,
+            audience=policy.issuer,
+            now=self._now(),
+        )
         check_subject(bearer, client=client, policy=policy)
         key = await self._key_of(bearer, policy, ring)
         now = self._now()
         subject = verify_subject(bearer, client=client, key=key, policy=policy, now=now)
         record.attribute(subject)
-        return authorize_exchange(
-            request, client=client, actor=actor, subject=subject, policy=policy, now=now, fresh=self.names()
-        )
+        return authorize_exchange(request, actor=actor, subject=subject, policy=policy, now=now, fresh=self.names())
 
     async def _key_of(self, bearer: Bearer, policy: StsPolicy, ring: KeyRing) -> VerificationKey:
         if bearer.issuer != policy.issuer:

@@ -15,19 +15,25 @@ from sidecar.sts.authority import login_issuer_for
 from sidecar.sts.policy import StsPolicy
 
 
-def verify_actor(raw: str, *, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
-    """Verify an actor token: a JWT-SVID made for us alone, by a key of its own trust domain, naming no further actor.
+def verify_actor(
+    raw: str, *, client: SpiffeId, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int
+) -> JwtSvid:
+    """Verify an actor token: the client's own JWT-SVID, for ``audience`` alone, by a key of its trust domain.
 
     Raises:
-        Denied: ACTOR_TOKEN_INVALID, whatever is wrong; the detail says what.
+        Denied: ACTOR_TOKEN_INVALID, whatever is wrong with it (the detail says what); ACTOR_NOT_CLIENT, it is another
+            workload's: as a bearer string it opens nothing without the channel of its owner.
     """
     try:
-        return _verify_actor(raw, bundles, audience, now)
+        actor = _verified(raw, bundles, audience, now)
     except Denied as error:
         raise Denied(Reason.ACTOR_TOKEN_INVALID, str(error)) from error
+    if actor.spiffe_id != client:
+        raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token is another workload's")
+    return actor
 
 
-def _verify_actor(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
+def _verified(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
     bearer = parse_jwt_svid(raw)
     bundle = bundles.get(svid_subject(bearer).trust_domain)
     key = None if bundle is None else bundle.find(bearer.kid)
@@ -40,7 +46,7 @@ def check_subject(bearer: Bearer, *, client: SpiffeId, policy: StsPolicy) -> Non
     """What can be refused of a subject token before its key is looked for: a stranger's token leads to no fetch.
 
     Raises:
-        Denied: WRONG_ISSUER, NOT_AN_ENTRY, TOKEN_TYPE, ALG_NOT_ALLOWED.
+        Denied: NOT_AN_ENTRY, TOKEN_TYPE, ALG_NOT_ALLOWED.
     """
     trusted, _ = _expected(bearer, client, policy)
     check_header(bearer, trusted)
