@@ -1,0 +1,61 @@
+"""Settings files and environment → every room's settings, once, at the start. No room imports this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
+from sidecar.config.sidecar_file import load_sidecar
+from sidecar.config.sidecar_model import SidecarFile
+from sidecar.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from sidecar.config.sts_file import TokenServiceSettings
+
+__all__ = [
+    "InboundSettings",
+    "OutboundSettings",
+    "RecordSettings",
+    "SidecarSettings",
+    "check",
+    "json_schema",
+    "load_sidecar",
+    "load_sts",
+]
+
+
+def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
+    """The settings of one token service, from its file and the environment.
+
+    Raises:
+        ConfigError: every problem, each with its field and its cure.
+    """
+    # Imported here, because a sidecar need not hold the token service's rooms in memory.
+    from sidecar.config.sts_file import load_sts as load
+
+    return load(path, environ)
+
+
+def check(path: Path, environ: Mapping[str, str], *, sts: bool = False) -> list[Problem]:
+    """Every problem of a settings file; empty if it can be used."""
+    try:
+        if sts:
+            load_sts(path, environ)
+        else:
+            load_sidecar(path, environ)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
+def json_schema(*, sts: bool = False) -> dict[str, object]:
+    """The JSON Schema of a sidecar's (or token service's) settings file, for editors."""
+    if sts:
+        from sidecar.config.sts_model import StsFile
+
+        schema = StsFile.model_json_schema()
+    else:
+        schema = SidecarFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,133 @@
+"""Settings text → plain objects: the part of YAML that means the same to everybody.
+
+YAML 1.1 reads ``off`` as false, ``12:30:45`` as a number, ``2026-01-01`` as a date and ``0777`` as 511, and most
+parsers take two equal keys. Here a plain scalar is true, false, null, a decimal number, or else a string; equal keys,
+anchors, tags and second documents are refused. The result is built from the parser's events, without recursion.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Final
+
+import yaml
+
+from sidecar.errors import Problem
+from sidecar.observe.record import escape
+
+MAX_BYTES: Final = 262_144
+MAX_DEPTH: Final = 24
+MAX_SHOWN: Final = 64  # characters of a key in a message
+
+_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
+_WORDS: Final[dict[str, object]] = {"true": True, "false": False, "null": None, "~": None, "": None}
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class DocumentError(Exception):
+    """The text cannot be used. ``problem`` says where and how to cure it; values are never quoted."""
+
+    def __init__(self, field: str, wrong: str, cure: str) -> None:
+        super().__init__(f"{field}: {wrong}; {cure}")
+        self.problem = Problem(field, wrong, cure)
+
+
+def parse_document(text: str, *, name: str) -> object:
+    """Read one YAML document into dicts, lists, strings, ints, floats, bools and None.
+
+    Raises:
+        DocumentError: it is too large, no YAML, or uses what this file's head refuses. ``name`` is the field it names.
+    """
+    if len(text) > MAX_BYTES:
+        raise DocumentError(name, f"is larger than {MAX_BYTES} bytes", "split what does not belong into settings")
+    builder = _Builder(name)
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.take(event)
+    except yaml.YAMLError as error:  # its text quotes the input
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"{name} line {mark.line + 1}" if mark is not None else name
+        raise DocumentError(where, "is no valid YAML", "check indentation, quotes and brackets") from None
+    return builder.root
+
+
+class _Builder:
+    """Turns the parser's events into objects. ``stack`` holds the open collections, for a mapping with its next key."""
+
+    def __init__(self, name: str) -> None:
+        self.root: object = None
+        self._name = name
+        self._documents = 0
+        self._stack: list[list[object] | _OpenMapping] = []
+
+    def take(self, event: yaml.events.Event) -> None:
+        line = event.start_mark.line + 1 if event.start_mark is not None else 0
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise self._error(line, "a second document starts", "keep one document per file")
+        elif isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise self._error(line, "anchors and aliases are not read", "write the value out")
+        elif isinstance(event, yaml.ScalarEvent):
+            self._refuse_tag(event, line)
+            self._add(_scalar(event.value) if event.style is None or event.style == "" else event.value, line)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._refuse_tag(event, line)
+            if len(self._stack) >= MAX_DEPTH:
+                raise self._error(line, f"is nested deeper than {MAX_DEPTH} levels", "flatten it")
+            self._stack.append(_OpenMapping() if isinstance(event, yaml.MappingStartEvent) else [])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            closed = self._stack.pop()
+            self._add(closed.items if isinstance(closed, _OpenMapping) else closed, line)
+
+    def _add(self, value: object, line: int) -> None:
+        if not self._stack:
+            self.root = value
+            return
+        parent = self._stack[-1]
+        if isinstance(parent, list):
+            parent.append(value)
+        elif parent.has_key:
+            parent.items[parent.key] = value
+            parent.has_key = False
+        else:
+            self._set_key(parent, value, line)
+
+    def _set_key(self, parent: _OpenMapping, key: object, line: int) -> None:
+        if not isinstance(key, str):
+            raise self._error(line, "a key is no text", "put it in quotes")
+        if key in parent.items:
+            raise self._error(line, f"the key {shown(key)} is there twice", "keep one of them")
+        parent.key, parent.has_key = key, True
+
+    def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> None:
+        if event.tag is not None:
+            raise self._error(line, "tags are not read", "remove the word that starts with an exclamation mark")
+
+    def _error(self, line: int, wrong: str, cure: str) -> DocumentError:
+        return DocumentError(f"{self._name} line {line}", wrong, cure)
+
+
+class _OpenMapping:
+    __slots__ = ("has_key", "items", "key")
+
+    def __init__(self) -> None:
+        self.items: dict[str, object] = {}
+        self.key = ""
+        self.has_key = False
+
+
+def shown(key: Hashable) -> str:
+    """A key from the file, safe and short enough for a message."""
+    text = escape(str(key))
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _scalar(text: str) -> object:
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) else text

@@ -1,0 +1,113 @@
+"""Issuer sections → key settings, profiles and trust."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from sidecar.config.loading import Findings
+from sidecar.config.sections import ActorRow, IssuerSection, KeySource, ProfileSection, TlsSection, UserIssuerSection
+from sidecar.delegation.policy import ScopeFrom
+from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.errors import Problem
+from sidecar.identity.issuer import JwksSettings
+
+LOGIN_PRESETS = frozenset({"oidc-id-token", "oidc-access-token"})
+
+
+def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
+    """Where and how the issuer's keys are fetched. Raises ValueError as ``JwksSettings`` does."""
+    times = {
+        name: value
+        for name in ("refresh_s", "max_age_s", "cooldown_s", "timeout_s")
+        if (value := getattr(section, name)) is not None
+    }
+    return JwksSettings(
+        issuer=section.issuer,
+        url=section.jwks,
+        peer=SpiffeId(tls.peer) if tls is not None and tls.peer is not None else None,
+        ca_file=tls.ca if tls is not None else None,
+        **times,
+    )
+
+
+def same_origin(first: str, second: str) -> bool:
+    """Whether two URLs lead to the same server: scheme, host and port."""
+    one, other = urlsplit(first), urlsplit(second)
+    return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port)
+
+
+def profile_of(section: str | ProfileSection) -> IssuerProfile:
+    """The preset, with what the section writes differently. Raises ValueError for a contradiction."""
+    if isinstance(section, str):
+        return PRESETS[section]
+    changes: dict[str, object] = {
+        name: value
+        for name in ("act_iss", "scope_claim", "scope_shape", "max_act_depth", "leeway_s", "max_lifetime_s")
+        if (value := getattr(section, name)) is not None
+    }
+    if section.actor is not None:
+        changes["actor"] = ActorForm(section.actor)
+    if section.typ is not None:
+        changes["typ"] = frozenset(
+            None if typ is None else typ.lower().removeprefix("application/") for typ in section.typ
+        )
+    if section.algorithms is not None:
+        changes["algorithms"] = frozenset(section.algorithms)
+    if section.required_claims is not None:
+        changes["required_claims"] = frozenset(section.required_claims)
+    if section.actor_table is not None:
+        changes["actor_table"] = _table(section.actor_table)
+    return dataclasses.replace(PRESETS[section.preset], **changes)  # type: ignore[arg-type]  # checked by the model
+
+
+def trusted_issuer(section: IssuerSection) -> TrustedIssuer:
+    """Whose delegated tokens are believed, and for how much. Raises ValueError as ``profile_of`` does."""
+    return TrustedIssuer(
+        issuer=section.issuer,
+        profile=profile_of(section.profile),
+        scopes=frozenset(section.scopes),
+        actor_trust_domains=frozenset(map(TrustDomain, section.actor_trust_domains)),
+    )
+
+
+def login_issuer(section: UserIssuerSection) -> TrustedIssuer:
+    """A user issuer: it names no actors; its tokens are worth what ``scope_from`` says."""
+    return TrustedIssuer(
+        issuer=section.issuer,
+        profile=profile_of(section.profile),
+        scopes=frozenset().union(*section.scope_from.map.values()),
+        actor_trust_domains=frozenset(),
+    )
+
+
+def scope_from(section: UserIssuerSection) -> ScopeFrom:
+    """What a login token is worth."""
+    return ScopeFrom(
+        claim=section.scope_from.claim,
+        map={value: frozenset(scopes) for value, scopes in section.scope_from.map.items()},
+    )
+
+
+def profile_problems(section: IssuerSection, field: str) -> Iterator[Problem]:
+    """An issuer of delegated tokens has to show actors in a way that can be mapped."""
+    name = section.profile if isinstance(section.profile, str) else section.profile.preset
+    if name in LOGIN_PRESETS:
+        yield Problem(f"{field}.profile", "is for login tokens, which name no actor", "list the issuer under entry")
+        return
+    findings = Findings()
+    profile = findings.attempt(f"{field}.profile", lambda: profile_of(section.profile))
+    yield from findings.problems
+    if profile is not None and profile.actor is ActorForm.TABLE and not profile.actor_table:
+        yield Problem(f"{field}.profile", "maps no actor at all", "write a mapping with preset and actor_table")
+
+
+def _table(rows: list[ActorRow]) -> dict[tuple[str | None, str], SpiffeId]:
+    table: dict[tuple[str | None, str], SpiffeId] = {}
+    for row in rows:
+        if (row.iss, row.sub) in table:
+            raise ValueError("actor_table: one actor has two rows; keep one of them")
+        table[row.iss, row.sub] = SpiffeId(row.spiffe_id)
+    return table

@@ -1,0 +1,157 @@
+"""What sections of both settings files look like: identity, control endpoints, issuers, records, limits."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+
+from sidecar.config.words import (
+    AddressText,
+    FileText,
+    Line,
+    ScopeText,
+    Seconds,
+    SocketText,
+    SpiffeIdText,
+    TrustDomainText,
+    UrlText,
+    one_of,
+)
+from sidecar.delegation.profile import PRESETS, ActorForm
+from sidecar.delegation.scope import ScopeShape
+
+PresetName = Annotated[str, *one_of(PRESETS)]
+ActorFormName = Annotated[str, *one_of(ActorForm)]
+
+
+class Section(BaseModel):
+    """A mapping of settings: unknown keys refused, no value converted into another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=False)
+
+
+class IdentitySection(Section):
+    """Where our own identity comes from; without ``workload_api`` the variable ``SPIFFE_ENDPOINT_SOCKET`` says so.
+
+    Of several SVIDs the one with ``spiffe_id`` or ``hint`` is ours, else the first.
+    """
+
+    workload_api: SocketText | None = None
+    spiffe_id: SpiffeIdText | None = None
+    hint: Line | None = None
+
+
+class TlsSection(Section):
+    """Who the other end of a control URL must be: a workload by SPIFFE ID, or a host certified by a CA file."""
+
+    peer: SpiffeIdText | None = None
+    ca: FileText | None = None
+
+
+class ActorRow(Section):
+    """One row of an actor table: what ``act`` says, and which workload that is."""
+
+    iss: Line | None = None
+    sub: Line
+    spiffe_id: SpiffeIdText
+
+
+class ProfileSection(Section):
+    """A preset with some of it written differently."""
+
+    preset: PresetName
+    typ: list[Line | None] | None = None
+    algorithms: list[Line] | None = None
+    actor: ActorFormName | None = None
+    actor_table: list[ActorRow] | None = None
+    act_iss: Line | None = None
+    scope_claim: Line | None = None
+    scope_shape: ScopeShape | None = None
+    required_claims: list[Line] | None = None
+    max_act_depth: int | None = None
+    leeway_s: int | None = None
+    max_lifetime_s: int | None = None
+
+
+def short_or_long(value: object) -> str:
+    """Which of the two ways a setting is written in."""
+    return LONG if isinstance(value, dict | Section) else SHORT
+
+
+SHORT: Final = "<short>"  # the two ways to write some settings, a word or a mapping; problems leave these tags out
+LONG: Final = "<long>"
+ProfileWord = Annotated[
+    Annotated[PresetName, Tag(SHORT)] | Annotated[ProfileSection, Tag(LONG)], Discriminator(short_or_long)
+]
+
+
+class KeySource(Section):
+    """An issuer and where it publishes its keys."""
+
+    issuer: Line
+    jwks: UrlText
+    tls: TlsSection | None = None
+    refresh_s: Seconds | None = None
+    max_age_s: Seconds | None = None
+    cooldown_s: Seconds | None = None
+    timeout_s: Seconds | None = None
+
+
+class IssuerSection(KeySource):
+    """An issuer whose delegated tokens are believed, and for how much. Empty lists mean nothing and nobody."""
+
+    profile: ProfileWord
+    actor_trust_domains: list[TrustDomainText]
+    scopes: list[ScopeText]
+
+
+class ScopeFromSection(Section):
+    """What the values of a login token's claim are worth in the mesh."""
+
+    claim: Line
+    map: dict[Line, list[ScopeText]]
+
+
+class UserIssuerSection(KeySource):
+    """An issuer where users log in."""
+
+    profile: ProfileWord
+    scope_from: ScopeFromSection
+    subject_prefix: Literal[""] | Line = ""
+
+
+class FileSinkSection(Section):
+    """Records into a file, appended to; it may be moved away by log rotation."""
+
+    file: FileText
+
+
+class RecordsSection(Section):
+    """Where records go. A request that cannot be recorded is refused; there is no other choice."""
+
+    sink: Annotated[
+        Annotated[Literal["stdout"], Tag(SHORT)] | Annotated[FileSinkSection, Tag(LONG)], Discriminator(short_or_long)
+    ] = "stdout"
+    on_failure: Literal["refuse"] = "refuse"
+
+
+class ProbeSection(Section):
+    """The listener of ``/metrics``, ``/livez`` and ``/readyz``."""
+
+    listen: AddressText
+
+
+def limits_section(name: str, settings: type) -> type[Section]:
+    """A section with the fields and defaults of a room's settings dataclass, all above zero where they are numbers."""
+    hints = get_type_hints(settings)
+    fields: dict[str, Any] = {
+        field.name: (
+            hints[field.name],
+            Field(field.default, gt=0) if isinstance(field.default, int | float) else Field(field.default),
+        )
+        for field in dataclasses.fields(settings)
+        if field.default is not dataclasses.MISSING
+    }
+    return create_model(name, __base__=Section, __doc__=settings.__doc__, **fields)

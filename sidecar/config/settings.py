@@ -1,0 +1,87 @@
+"""What the settings files become: frozen, checked, each part in the type of the room that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.config.words import Address
+from sidecar.delegation.policy import Deny, Entry, Policy
+from sidecar.delegation.profile import TrustedIssuer
+from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.exchange.sts import ExchangeSettings
+from sidecar.identity.issuer import JwksSettings
+from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.observe.sink import FileSink, Sink, StdoutSink
+from sidecar.wire.h1_client import ClientLimits
+from sidecar.wire.h1_server import ServerLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSettings:
+    """Where records go: ``file``, or standard output."""
+
+    file: Path | None = None
+
+    def open_sink(self) -> Sink:
+        """The sink. A file is opened by its writer, so that one that cannot be is "not ready", not a crash."""
+        return StdoutSink() if self.file is None else FileSink(self.file)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundSettings:
+    """The listener towards the mesh, and the agent behind it."""
+
+    listen: Address
+    agent: Upstream
+    limits: ServerLimits
+    upstream_limits: ClientLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundSettings:
+    """The listener towards the agent."""
+
+    listen: Address
+    limits: ServerLimits
+    upstream_limits: ClientLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarSettings:
+    """Everything one sidecar is told. ``keys`` are the key sets of all issuers, user issuers included.
+
+    ``needed_issuers`` are those a route or the exchange names: without their keys the sidecar is not ready.
+    """
+
+    identity: WorkloadApiSettings
+    keys: tuple[JwksSettings, ...]
+    needed_issuers: frozenset[str]
+    issuers: Mapping[str, TrustedIssuer]
+    audiences: frozenset[str]
+    inbound: InboundSettings | None
+    outbound: OutboundSettings | None
+    inbound_routes: InboundRoutes
+    outbound_routes: OutboundRoutes
+    exchange: ExchangeSettings | None
+    entry: Entry | None
+    deny: Deny
+    records: RecordSettings
+    probe: Address
+    drain_s: float
+
+    def policy(self, workload: SpiffeId, number: int) -> Policy:
+        """The snapshot that decisions are made on, once it is known who we are."""
+        return Policy(
+            workload=workload,
+            audiences=self.audiences | {str(workload)},
+            issuers=self.issuers,
+            sts_issuer=None if self.exchange is None else self.exchange.issuer,
+            inbound=self.inbound_routes,
+            outbound=self.outbound_routes,
+            entry=self.entry,
+            deny=self.deny,
+            number=number,
+        )

@@ -1,0 +1,218 @@
+"""What must agree between the sections of a sidecar's settings: every contradiction, each with its cure. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain, combinations
+
+from sidecar.config.issuers import profile_problems
+from sidecar.config.sections import IssuerSection
+from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
+from sidecar.config.words import is_loopback, parse_address, parse_origin
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Problem
+
+
+def sidecar_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Everything that contradicts something else, or is unsafe."""
+    return chain(
+        _sections(file),
+        _listeners(file),
+        _issuers(file),
+        _audiences(file),
+        _inbound_routes(file),
+        _outbound_routes(file),
+        _exchange(file),
+        _entry(file),
+        _deny(file),
+    )
+
+
+def _sections(file: SidecarFile) -> Iterator[Problem]:
+    if file.inbound is None and file.outbound is None:
+        yield Problem("inbound", "is missing, and so is outbound", "add the side that the agent needs")
+    if file.inbound is not None and not file.issuers:
+        yield Problem("issuers", "is empty, so no token could be believed", "list the token service")
+
+
+def _listeners(file: SidecarFile) -> Iterator[Problem]:
+    listeners = {"probe.listen": parse_address(file.probe.listen)}
+    if file.inbound is not None:
+        listeners["inbound.listen"] = parse_address(file.inbound.listen)
+        agent = parse_origin(file.inbound.agent)
+        if agent.scheme != "http" or not is_loopback(agent.hostname or ""):
+            yield Problem("inbound.agent", "is not plain http on loopback", "write http://127.0.0.1:PORT")
+        if agent.port is None:
+            yield Problem("inbound.agent", "names no port", "write http://127.0.0.1:PORT")
+    if file.outbound is not None:
+        listeners["outbound.listen"] = address = parse_address(file.outbound.listen)
+        if not address.is_loopback:
+            yield Problem("outbound.listen", "is open to others than the agent", "listen on 127.0.0.1 or [::1]")
+    for (first, one), (second, other) in combinations(listeners.items(), 2):
+        if one.port and one.port == other.port and (one.host == other.host or _any_host(one.host, other.host)):
+            yield Problem(first, f"is the address of {second}", "give each listener a port of its own")
+    for name, address in listeners.items():
+        if file.inbound is not None and address.port and address.port == parse_origin(file.inbound.agent).port:
+            yield Problem("inbound.agent", f"is our own {name}", "write the agent's own port")
+
+
+def _any_host(*hosts: str) -> bool:
+    return any(host in {"0.0.0.0", "::"} for host in hosts)  # noqa: S104 - compared, not bound
+
+
+def _issuers(file: SidecarFile) -> Iterator[Problem]:
+    for name in _repeated(section.issuer for section in file.issuers):
+        yield Problem("issuers", f"{name} is listed twice", "keep one of them")
+    for number, section in enumerate(file.issuers):
+        yield from profile_problems(section, f"issuers[{number}]")
+
+
+def _audiences(file: SidecarFile) -> Iterator[Problem]:
+    own = file.inbound.audiences if file.inbound is not None else []
+    for name in _repeated(own):
+        yield Problem("inbound.audiences", f"{name} is listed twice", "keep one of them")
+    for number, audience in enumerate(own):
+        if audience.lower().startswith("spiffe:"):
+            yield Problem(
+                f"inbound.audiences[{number}]", "is a SPIFFE ID", "remove it: our own always counts, others' never"
+            )
+    peers: dict[str, str | None] = {}
+    for number, route in enumerate(file.outbound.routes if file.outbound is not None else []):
+        where = f"outbound.routes[{number}].audience"
+        if route.audience in own:
+            yield Problem(where, "is our own audience too", "give each audience to one workload")
+        if peers.setdefault(route.audience, route.peer) != route.peer:
+            yield Problem(where, "belongs to another peer on an earlier route", "give each audience to one workload")
+        if route.audience.startswith("spiffe:") and route.peer is not None and route.audience != route.peer:
+            yield Problem(where, "is the SPIFFE ID of another workload than peer", "write the peer's")
+
+
+def _inbound_routes(file: SidecarFile) -> Iterator[Problem]:
+    callable_names = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
+    for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
+        where = f"inbound.routes[{number}]"
+        if (route.match.path is None) == (route.match.path_prefix is None):
+            yield Problem(f"{where}.match", "needs exactly one of path and path_prefix", "keep one of them")
+        yield from _may_call(route.may_call, callable_names, f"{where}.may_call")
+        yield from _route_issuers(file, route, where)
+        if not route.peers:
+            continue  # nobody may call: lawful, a route that is being prepared or was closed
+        yield from _reachable(file, route, where)
+
+
+def _may_call(names: list[str], known: set[str], where: str) -> Iterator[Problem]:
+    for name in names:
+        if name not in known:
+            yield Problem(where, f"{name} is no outbound route", "add the route, or remove the name")
+
+
+def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
+    known = {section.issuer for section in file.issuers}
+    if route.issuers is None and len(file.issuers) > 1:
+        yield Problem(f"{where}.issuers", "is missing, and there are several issuers", "name those that count here")
+    for issuer in route.issuers or []:
+        if issuer not in known:
+            yield Problem(f"{where}.issuers", f"{issuer} is no configured issuer", "list it under issuers")
+    if route.may_call and file.exchange is not None and file.exchange.issuer not in (route.issuers or known):
+        yield Problem(
+            f"{where}.may_call",
+            "cannot be used: no token of the exchange's issuer counts here",
+            "add exchange.issuer to the route's issuers, or empty may_call",
+        )
+
+
+def _reachable(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
+    """A scope above each issuer's ceiling, or a peer none may vouch for, makes a route that nobody can ever use."""
+    for section in _counting(file, route):
+        beyond = sorted(set(route.scopes) - set(section.scopes))
+        if beyond:
+            yield Problem(
+                f"{where}.scopes",
+                f"{', '.join(beyond)} is above the ceiling of {section.issuer}",
+                "add it to that issuer's scopes, or remove it here",
+            )
+    domains = {domain for section in _counting(file, route) for domain in section.actor_trust_domains}
+    for peer in route.peers:
+        if _counting(file, route) and SpiffeId(peer).trust_domain not in domains:
+            yield Problem(
+                f"{where}.peers",
+                f"no issuer of this route may speak for actors of {SpiffeId(peer).trust_domain}",
+                "add the trust domain to actor_trust_domains, or remove the peer",
+            )
+
+
+def _counting(file: SidecarFile, route: InboundRouteSection) -> list[IssuerSection]:
+    return [section for section in file.issuers if route.issuers is None or section.issuer in route.issuers]
+
+
+def _outbound_routes(file: SidecarFile) -> Iterator[Problem]:
+    routes = file.outbound.routes if file.outbound is not None else []
+    for number, route in enumerate(routes):
+        where = f"outbound.routes[{number}]"
+        if (route.match.host is None) == (route.match.prefix is None):
+            yield Problem(f"{where}.match", "needs exactly one of host and prefix", "keep one of them")
+        yield from _upstream(route, where)
+        if not route.scopes:
+            yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list what may be asked for there")
+    if routes and file.exchange is None:
+        yield Problem("exchange", "is missing, and outbound routes need tokens", "say who issues them")
+
+
+def _upstream(route: OutboundRouteSection, where: str) -> Iterator[Problem]:
+    upstream = parse_origin(route.upstream)
+    if upstream.scheme == "https" and route.peer is None:
+        yield Problem(f"{where}.peer", "is missing, so anybody could answer", "name the SPIFFE ID of the next hop")
+    if upstream.scheme == "http" and route.peer is not None:
+        yield Problem(f"{where}.upstream", "is plain http, which proves no peer", "use https")
+    if upstream.scheme == "http" and not is_loopback(upstream.hostname or ""):
+        yield Problem(f"{where}.upstream", "is plain http beyond loopback", "use https and name the peer")
+
+
+def _exchange(file: SidecarFile) -> Iterator[Problem]:
+    exchange = file.exchange
+    if exchange is None:
+        return
+    if exchange.peer is not None and exchange.tls is not None:
+        yield Problem("exchange.tls", "is set beside peer", "keep one of them")
+    section = next((section for section in file.issuers if section.issuer == exchange.issuer), None)
+    if section is None:
+        yield Problem("exchange.issuer", "is no configured issuer", "list it under issuers, with its keys")
+        return
+    for number, route in enumerate(file.outbound.routes if file.outbound is not None else []):
+        beyond = sorted(set(route.scopes) - set(section.scopes))
+        if beyond:
+            yield Problem(
+                f"outbound.routes[{number}].scopes",
+                f"{', '.join(beyond)} is above the ceiling of {section.issuer}",
+                "add it to that issuer's scopes, or remove it here",
+            )
+
+
+def _entry(file: SidecarFile) -> Iterator[Problem]:
+    entry = file.entry
+    if entry is None:
+        return
+    if file.outbound is None or file.exchange is None:
+        yield Problem("entry", "needs outbound and exchange", "add them: a chain starts with a call out")
+    names = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
+    yield from _may_call(entry.may_call, names, "entry.may_call")
+    for name in _repeated(section.issuer for section in entry.issuers):
+        yield Problem("entry.issuers", f"{name} is listed twice", "keep one of them")
+    for number, section in enumerate(entry.issuers):
+        if file.exchange is not None and section.issuer == file.exchange.issuer:
+            yield Problem(
+                f"entry.issuers[{number}].issuer", "is the token service itself", "name the issuer where users log in"
+            )
+
+
+def _deny(file: SidecarFile) -> Iterator[Problem]:
+    for number, row in enumerate(file.deny):
+        if sum(value is not None for value in (row.subject, row.actor, row.jti, row.txn)) != 1:
+            yield Problem(f"deny[{number}]", "needs exactly one of subject, actor, jti, txn", "write one row for each")
+        elif row.issuer is not None and row.subject is None:
+            yield Problem(f"deny[{number}].issuer", "says nothing without a subject", "remove it")
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, times in Counter(names).items() if times > 1)

@@ -1,0 +1,296 @@
+"""A sidecar's settings file → ``SidecarSettings``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import SplitResult
+
+from sidecar.config.issuers import key_settings, login_issuer, same_origin, scope_from, trusted_issuer
+from sidecar.config.loading import Findings, load_model
+from sidecar.config.sections import IdentitySection, KeySource, RecordsSection, TlsSection
+from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
+from sidecar.config.sidecar_checks import sidecar_problems
+from sidecar.config.sidecar_model import (
+    DenySection,
+    ExchangeSection,
+    InboundRouteSection,
+    OutboundRouteSection,
+    SidecarFile,
+)
+from sidecar.config.words import parse_address, parse_origin
+from sidecar.delegation.policy import Deny, Entry, UserIssuer
+from sidecar.delegation.profile import TrustedIssuer
+from sidecar.delegation.route import (
+    InboundRoute,
+    InboundRoutes,
+    OutboundRoute,
+    OutboundRoutes,
+    Overlap,
+    Upstream,
+    outbound_overlaps,
+    overlaps,
+)
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import ConfigError, Problem
+from sidecar.exchange.sts import ExchangeSettings
+from sidecar.identity.issuer import JwksSettings
+from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.wire.h1_client import ClientLimits
+from sidecar.wire.h1_server import ServerLimits
+
+SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def load_sidecar(path: Path, environ: Mapping[str, str]) -> SidecarSettings:
+    """The settings of one sidecar, from its file and the environment.
+
+    Raises:
+        ConfigError: every problem, each with its field and its cure.
+    """
+    found: list[SidecarSettings] = []
+
+    def cross_check(file: SidecarFile) -> list[Problem]:
+        findings = Findings()
+        findings.problems += sidecar_problems(file)
+        settings = _Build(file, environ, findings).settings()
+        if settings is not None:
+            found.append(settings)
+        return findings.problems
+
+    load_model(path, environ, SidecarFile, cross_check=cross_check)
+    return found[0]
+
+
+class _Build:
+    """Makes every room's settings from one file; what a room refuses becomes a problem of the field it came from."""
+
+    def __init__(self, file: SidecarFile, environ: Mapping[str, str], findings: Findings) -> None:
+        self._file = file
+        self._environ = environ
+        self._findings = findings
+
+    def settings(self) -> SidecarSettings | None:
+        """All of it; None if anything is wrong."""
+        file, findings = self._file, self._findings
+        identity = findings.attempt("identity", workload_api, file.identity, self._environ)
+        keys = self._keys()
+        issuers = self._trusted_issuers()
+        inbound_routes = self._inbound_routes(list(issuers))
+        outbound_routes = self._outbound_routes()
+        exchange = findings.attempt("exchange", self._exchange)
+        entry = findings.attempt("entry", self._entry)
+        inbound = findings.attempt("inbound", self._inbound)
+        outbound = findings.attempt("outbound", self._outbound)
+        if findings.problems or identity is None or inbound_routes is None or outbound_routes is None:
+            return None
+        return SidecarSettings(
+            identity=identity,
+            keys=keys,
+            needed_issuers=frozenset().union(
+                *(route.issuers for route in inbound_routes.routes), {exchange.issuer} if exchange else ()
+            ),
+            issuers=issuers,
+            audiences=frozenset(file.inbound.audiences if file.inbound is not None else ()),
+            inbound=inbound,
+            outbound=outbound,
+            inbound_routes=inbound_routes,
+            outbound_routes=outbound_routes,
+            exchange=exchange,
+            entry=entry,
+            deny=_deny(file.deny),
+            records=records(file.records),
+            probe=parse_address(file.probe.listen),
+            drain_s=file.drain_s,
+        )
+
+    def _keys(self) -> tuple[JwksSettings, ...]:
+        file = self._file
+        sections: list[tuple[str, KeySource]] = [
+            *((f"issuers[{number}]", section) for number, section in enumerate(file.issuers)),
+            *((f"entry.issuers[{n}]", section) for n, section in enumerate(file.entry.issuers if file.entry else [])),
+        ]
+        keys: dict[str, JwksSettings] = {}
+        for field, section in sections:
+            made = self._findings.attempt(field, key_settings, section, self._tls_of(section))
+            if made is not None and keys.setdefault(section.issuer, made) != made:
+                self._findings.add(field, "has other keys than the same issuer elsewhere", "write both alike")
+        return tuple(keys.values())
+
+    def _tls_of(self, section: KeySource) -> TlsSection | None:
+        """Who answers at the issuer's URL. The token service need not be told twice who it is."""
+        exchange = self._file.exchange
+        if section.tls is not None or exchange is None or section.issuer != exchange.issuer:
+            return section.tls
+        return _exchange_tls(exchange) if same_origin(section.jwks, _token_endpoint(exchange)) else None
+
+    def _trusted_issuers(self) -> dict[str, TrustedIssuer]:
+        issuers: dict[str, TrustedIssuer] = {}
+        for section in self._file.issuers:
+            try:
+                issuers[section.issuer] = trusted_issuer(section)
+            except ValueError:  # told by the cross-check already
+                continue
+        return issuers
+
+    def _inbound_routes(self, issuers: list[str]) -> InboundRoutes | None:
+        sections = self._file.inbound.routes if self._file.inbound is not None else []
+        made = [
+            self._findings.attempt(f"inbound.routes[{number}]", _inbound_route, section, issuers)
+            for number, section in enumerate(sections)
+            if (section.match.path is None) != (section.match.path_prefix is None)
+        ]
+        routes = [route for route in made if route is not None]
+        self._overlaps("inbound.routes", overlaps(routes))
+        return None if self._findings.problems else InboundRoutes(routes)
+
+    def _outbound_routes(self) -> OutboundRoutes | None:
+        sections = self._file.outbound.routes if self._file.outbound is not None else []
+        made = [
+            self._findings.attempt(f"outbound.routes[{number}]", _outbound_route, section)
+            for number, section in enumerate(sections)
+            if (section.match.host is None) != (section.match.prefix is None)
+        ]
+        routes = [route for route in made if route is not None]
+        self._overlaps("outbound.routes", outbound_overlaps(routes))
+        return None if self._findings.problems else OutboundRoutes(routes)
+
+    def _overlaps(self, field: str, found: Iterable[Overlap]) -> None:
+        for pair in found:
+            if pair.first == pair.second:
+                self._findings.add(field, f"two routes are called {pair.first}", "rename one of them")
+            else:
+                self._findings.add(
+                    field, f"{pair.first} and {pair.second} both match {pair.what}", "make one of them more specific"
+                )
+
+    def _exchange(self) -> ExchangeSettings | None:
+        section = self._file.exchange
+        if section is None:
+            return None
+        tls = _exchange_tls(section)
+        return ExchangeSettings(
+            issuer=section.issuer,
+            token_endpoint=_token_endpoint(section),
+            peer=SpiffeId(tls.peer) if tls.peer is not None else None,
+            ca_file=tls.ca,
+            timeout_s=section.timeout_s,
+            max_response_bytes=section.max_response_bytes,
+            retries=section.retries,
+            adapter=section.adapter,
+        )
+
+    def _entry(self) -> Entry | None:
+        section = self._file.entry
+        if section is None:
+            return None
+        users = {
+            user.issuer: UserIssuer(
+                trusted=login_issuer(user),
+                client_id=user.client_id,
+                scope_from=scope_from(user),
+                subject_prefix=user.subject_prefix,
+            )
+            for user in section.issuers
+        }
+        return Entry(issuers=users, may_call=frozenset(section.may_call), delegation_life_s=section.delegation_life_s)
+
+    def _inbound(self) -> InboundSettings | None:
+        section = self._file.inbound
+        if section is None:
+            return None
+        return InboundSettings(
+            listen=parse_address(section.listen),
+            agent=_upstream(parse_origin(section.agent)),
+            limits=ServerLimits(**section.limits.model_dump()),
+            upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
+        )
+
+    def _outbound(self) -> OutboundSettings | None:
+        section = self._file.outbound
+        if section is None:
+            return None
+        return OutboundSettings(
+            listen=parse_address(section.listen),
+            limits=ServerLimits(**section.limits.model_dump()),
+            upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
+        )
+
+
+def workload_api(section: IdentitySection, environ: Mapping[str, str]) -> WorkloadApiSettings:
+    """Where our identity comes from.
+
+    Raises:
+        ConfigError: nobody says.
+        ValueError: the variable's text is no Workload API address.
+    """
+    address = section.workload_api or environ.get(SOCKET_VARIABLE)
+    if not address:
+        raise ConfigError(
+            [Problem("identity.workload_api", "is missing", f"write unix:///path/of/socket, or set {SOCKET_VARIABLE}")]
+        )
+    return WorkloadApiSettings(
+        address=address,
+        spiffe_id=None if section.spiffe_id is None else SpiffeId(section.spiffe_id),
+        hint=section.hint,
+    )
+
+
+def records(section: RecordsSection) -> RecordSettings:
+    """Where records go."""
+    return RecordSettings(file=None if isinstance(section.sink, str) else Path(section.sink.file))
+
+
+def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundRoute:
+    path = section.match.path if section.match.path is not None else section.match.path_prefix
+    return InboundRoute(
+        name=section.name,
+        path=path or "",
+        prefix=section.match.path is None,
+        methods=frozenset(section.match.methods),
+        scopes=frozenset(section.scopes),
+        peers=frozenset(map(SpiffeId, section.peers)),
+        issuers=frozenset(issuers if section.issuers is None else section.issuers),
+        may_call=frozenset(section.may_call),
+        pass_token=section.pass_token,
+        allow_self=section.allow_self,
+        linger_s=section.linger_s,
+        max_calls=section.max_calls,
+    )
+
+
+def _outbound_route(section: OutboundRouteSection) -> OutboundRoute:
+    return OutboundRoute(
+        name=section.name,
+        host=section.match.host,
+        prefix=section.match.prefix,
+        upstream=_upstream(parse_origin(section.upstream)),
+        peer=None if section.peer is None else SpiffeId(section.peer),
+        audience=section.audience,
+        scopes=frozenset(section.scopes),
+        token=section.token,
+    )
+
+
+def _upstream(parts: SplitResult) -> Upstream:
+    scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
+    return Upstream(scheme=scheme, host=parts.hostname or "", port=parts.port or _PORTS[scheme])
+
+
+def _exchange_tls(section: ExchangeSection) -> TlsSection:
+    return section.tls if section.tls is not None else TlsSection(peer=section.peer)
+
+
+def _token_endpoint(section: ExchangeSection) -> str:
+    return section.token_endpoint or f"{section.issuer.rstrip('/')}/token"
+
+
+def _deny(rows: list[DenySection]) -> Deny:
+    return Deny(
+        subjects=frozenset((row.issuer, row.subject) for row in rows if row.subject is not None),
+        actors=frozenset(row.actor for row in rows if row.actor is not None),
+        jtis=frozenset(row.jti for row in rows if row.jti is not None),
+        txns=frozenset(row.txn for row in rows if row.txn is not None),
+    )

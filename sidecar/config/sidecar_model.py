@@ -1,0 +1,146 @@
+"""The shape of a sidecar's settings file: sections and keys. What must agree with what is in ``sidecar_file``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from pydantic import Field
+
+from sidecar.config.sections import (
+    IdentitySection,
+    IssuerSection,
+    ProbeSection,
+    RecordsSection,
+    Section,
+    TlsSection,
+    UserIssuerSection,
+    limits_section,
+)
+from sidecar.config.words import AddressText, Line, OriginText, RouteName, ScopeText, Seconds, SpiffeIdText, UrlText
+from sidecar.wire.h1_client import ClientLimits
+from sidecar.wire.h1_server import ServerLimits
+
+if TYPE_CHECKING:
+    ServerLimitsSection: TypeAlias = Section
+    ClientLimitsSection: TypeAlias = Section
+else:  # made of the wire's own settings, so that a limit added there is a setting here
+    ServerLimitsSection = limits_section("ServerLimitsSection", ServerLimits)
+    ClientLimitsSection = limits_section("ClientLimitsSection", ClientLimits)
+
+
+class InboundMatch(Section):
+    """A path, exact, or the start of one by whole segments; methods are listed, HEAD too."""
+
+    path: Line | None = None
+    path_prefix: Line | None = None
+    methods: list[Line] = Field(min_length=1)
+
+
+class InboundRouteSection(Section):
+    """One call that peers may make of the agent. Empty lists mean nobody and nothing."""
+
+    name: RouteName
+    match: InboundMatch
+    scopes: list[ScopeText]
+    peers: list[SpiffeIdText]
+    issuers: list[Line] | None = None
+    may_call: list[RouteName] = Field([])
+    protocol: Literal["http"] = "http"
+    allow_self: bool = False
+    pass_token: bool = False
+    linger_s: float = Field(0.0, ge=0, le=86_400)
+    max_calls: int = Field(64, ge=0, le=1_000_000)
+
+
+class InboundSection(Section):
+    """Towards the agent: mTLS from peers in, plain HTTP to the agent on loopback."""
+
+    listen: AddressText = "0.0.0.0:7443"  # open to everybody, who then needs mTLS
+    agent: OriginText
+    audiences: list[Line] = Field([])
+    routes: list[InboundRouteSection]
+    limits: ServerLimitsSection = ServerLimitsSection()
+    upstream_limits: ClientLimitsSection = ClientLimitsSection()
+
+
+class OutboundMatch(Section):
+    """A target by its host (proxy form, or the Host header), or by a prefix of the path on our own listener."""
+
+    host: Line | None = None
+    prefix: Line | None = None
+
+
+class OutboundRouteSection(Section):
+    """One target that the agent may call. ``scopes`` is the most that may be asked for there."""
+
+    name: RouteName
+    match: OutboundMatch
+    upstream: OriginText
+    peer: SpiffeIdText | None = None
+    audience: Line
+    scopes: list[ScopeText]
+    token: Literal["exchange"] = "exchange"  # noqa: S105 - a kind, no secret
+    protocol: Literal["http"] = "http"
+
+
+class OutboundSection(Section):
+    """From the agent: plain HTTP on loopback in, mTLS with a token for exactly that target out."""
+
+    listen: AddressText = "127.0.0.1:7080"
+    routes: list[OutboundRouteSection]
+    limits: ServerLimitsSection = ServerLimitsSection()
+    upstream_limits: ClientLimitsSection = ClientLimitsSection()
+
+
+class ExchangeSection(Section):
+    """The token service that is asked for outbound tokens. ``token_endpoint`` is ``{issuer}/token`` if not given."""
+
+    issuer: Line
+    token_endpoint: UrlText | None = None
+    peer: SpiffeIdText | None = None
+    tls: TlsSection | None = None
+    adapter: Literal["rfc8693"] = "rfc8693"
+    client_auth: Literal["x509-svid"] = "x509-svid"
+    timeout_s: Seconds = 2.0
+    max_response_bytes: int = Field(65536, ge=1024, le=1_048_576)
+    retries: int = Field(1, ge=0, le=3)
+
+
+class EntryIssuerSection(UserIssuerSection):
+    """A user issuer, and the OAuth client this workload is registered as there."""
+
+    client_id: Line
+
+
+class EntrySection(Section):
+    """Only for workloads where users log in: a chain starts here and nowhere else."""
+
+    issuers: list[EntryIssuerSection] = Field(min_length=1)
+    may_call: list[RouteName]
+    delegation_life_s: int | None = Field(None, ge=1, le=3600)
+
+
+class DenySection(Section):
+    """One thing to refuse during an incident: exactly one of subject, actor, jti, txn."""
+
+    subject: Line | None = None
+    issuer: Line | None = None
+    actor: SpiffeIdText | None = None
+    jti: Line | None = None
+    txn: Line | None = None
+    note: Line | None = None
+
+
+class SidecarFile(Section):
+    """Settings of one sidecar."""
+
+    identity: IdentitySection = IdentitySection()
+    issuers: list[IssuerSection] = Field([])
+    inbound: InboundSection | None = None
+    outbound: OutboundSection | None = None
+    exchange: ExchangeSection | None = None
+    entry: EntrySection | None = None
+    records: RecordsSection = RecordsSection()
+    deny: list[DenySection] = Field([])
+    probe: ProbeSection = ProbeSection(listen="127.0.0.1:7090")
+    drain_s: Seconds = 20.0

@@ -1,0 +1,187 @@
+"""A token service's settings file → ``TokenServiceSettings``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Final
+
+from sidecar.config.issuers import key_settings, login_issuer, scope_from
+from sidecar.config.loading import Findings, load_model
+from sidecar.config.settings import RecordSettings
+from sidecar.config.sidecar_file import records, workload_api
+from sidecar.config.sts_model import LoginIssuerSection, RuleSection, StsFile
+from sidecar.config.words import parse_address
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Problem
+from sidecar.identity.issuer import JwksSettings
+from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.sts.policy import (
+    ANYONE,
+    Anyone,
+    EntryWorkload,
+    LoginIssuer,
+    LoginKind,
+    Rule,
+    SelfRule,
+    StsPolicy,
+    SubjectMatch,
+    Target,
+)
+from sidecar.sts.server import StsSettings
+
+_KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenServiceSettings:
+    """Everything one token service is told.
+
+    ``login_keys`` are the user issuers' key sets. ``key_directory`` None means a signing key made at the start, which
+    no replica shares and no restart keeps.
+    """
+
+    identity: WorkloadApiSettings
+    server: StsSettings
+    policy: StsPolicy
+    login_keys: tuple[JwksSettings, ...]
+    key_directory: Path | None
+    records: RecordSettings
+
+
+def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
+    """The settings of one token service, from its file and the environment.
+
+    Raises:
+        ConfigError: every problem, each with its field and its cure.
+    """
+    found: list[TokenServiceSettings] = []
+
+    def cross_check(file: StsFile) -> list[Problem]:
+        findings = Findings()
+        findings.problems += _problems(file)
+        settings = _settings(file, environ, findings)
+        if settings is not None:
+            found.append(settings)
+        return findings.problems
+
+    load_model(path, environ, StsFile, cross_check=cross_check)
+    return found[0]
+
+
+def _problems(file: StsFile) -> Iterator[Problem]:
+    for field, names in (
+        ("login_issuers", (section.issuer for section in file.login_issuers)),
+        ("targets", (section.workload for section in file.targets)),
+        ("entries", (section.workload for section in file.entries)),
+    ):
+        for name in _repeated(names):
+            yield Problem(field, f"{name} is listed twice", "keep one of them")
+    for number, section in enumerate(file.login_issuers):
+        if _kind_of(section) is None:
+            yield Problem(
+                f"login_issuers[{number}].kind", "is missing, and the profile does not tell", "id_token or access_token"
+            )
+    listeners = {"listen": parse_address(file.listen), "probe.listen": parse_address(file.probe.listen)}
+    for (first, one), (second, other) in combinations(listeners.items(), 2):
+        if one.port and one.port == other.port:
+            yield Problem(first, f"is the port of {second}", "give each listener a port of its own")
+
+
+def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> TokenServiceSettings | None:
+    identity = findings.attempt("identity", workload_api, file.identity, environ)
+    keys = [
+        findings.attempt(f"login_issuers[{number}]", key_settings, section, section.tls)
+        for number, section in enumerate(file.login_issuers)
+    ]
+    policy = findings.attempt("policy", _policy, file)
+    server = findings.attempt("listen", _server, file)
+    if findings.problems or identity is None or policy is None or server is None:
+        return None
+    return TokenServiceSettings(
+        identity=identity,
+        server=server,
+        policy=policy,
+        login_keys=tuple(one for one in keys if one is not None),
+        key_directory=None if isinstance(file.keys, str) else Path(file.keys.directory),
+        records=records(file.records),
+    )
+
+
+def _server(file: StsFile) -> StsSettings:
+    listen, probe = parse_address(file.listen), parse_address(file.probe.listen)
+    return StsSettings(
+        host=listen.host,
+        port=listen.port,
+        probe_host=probe.host,
+        probe_port=probe.port,
+        base_url=file.base_url,
+        body_timeout_s=file.body_timeout_s,
+        drain_s=file.drain_s,
+    )
+
+
+def _policy(file: StsFile) -> StsPolicy:
+    """Raises ConfigError with every contradiction, ValueError if a profile cannot be."""
+    return StsPolicy(
+        issuer=file.issuer,
+        targets=tuple(
+            Target(
+                workload=SpiffeId(section.workload),
+                audiences=frozenset(section.audiences),
+                scopes=frozenset(section.scopes),
+            )
+            for section in file.targets
+        ),
+        rules=tuple(map(_rule, file.rules)),
+        self_rules=tuple(
+            SelfRule(workload=SpiffeId(section.workload), audience=section.audience, scopes=frozenset(section.scopes))
+            for section in file.self_rules
+        ),
+        entries={
+            SpiffeId(section.workload): EntryWorkload(
+                workload=SpiffeId(section.workload),
+                client_ids=section.client_ids,
+                delegation_life_s=section.delegation_life_s,
+            )
+            for section in file.entries
+        },
+        login_issuers={section.issuer: _login_issuer(section) for section in file.login_issuers},
+        token_life_s=file.token_life_s,
+        max_depth=file.max_depth,
+    )
+
+
+def _rule(section: RuleSection) -> Rule:
+    return Rule(
+        actor=SpiffeId(section.actor),
+        subjects=frozenset(SubjectMatch(_name(row.issuer), _name(row.subject)) for row in section.subjects),
+        audience=section.audience,
+        scopes=frozenset(section.scopes),
+    )
+
+
+def _name(text: str) -> str | Anyone:
+    return ANYONE if text == ANYONE.value else text
+
+
+def _login_issuer(section: LoginIssuerSection) -> LoginIssuer:
+    return LoginIssuer(
+        trusted=login_issuer(section),
+        kind=_kind_of(section) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
+        scope_from=scope_from(section),
+        subject_prefix=section.subject_prefix,
+    )
+
+
+def _kind_of(section: LoginIssuerSection) -> LoginKind | None:
+    if section.kind is not None:
+        return LoginKind(section.kind)
+    return _KINDS.get(section.profile if isinstance(section.profile, str) else section.profile.preset)
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, times in Counter(names).items() if times > 1)

@@ -1,0 +1,163 @@
+"""The types that settings are made of: each says what it takes, in the schema and in the message of a refusal.
+
+Validators raise ``ValueError("what is wrong; the cure")`` and never quote the value.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Final
+from urllib.parse import SplitResult
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from sidecar.delegation.scope import ScopeError, parse_scope
+from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from sidecar.identity.endpoint import split_url
+from sidecar.identity.workload_client import parse_address as parse_workload_address
+
+_HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED: Final = frozenset({"none", "other"})  # what the metrics call a route that is none, or unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a host name or address (IPv6 without brackets), and a port, 0 for any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine (this pod) can reach it."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine: ``localhost`` or a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_address(text: str) -> Address:
+    """Parse ``host:port`` or ``[IPv6]:port``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = _HOST_PORT.fullmatch(text)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError("is no listen address; write host:port, such as 127.0.0.1:7080")
+    host = match[1]
+    if host.startswith("["):
+        try:
+            host = str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            raise ValueError("is no listen address; write [IPv6]:port") from None
+    return Address(host, int(match[2]))
+
+
+def parse_origin(text: str) -> SplitResult:
+    """Take ``http(s)://host[:port]`` apart: the other end as a whole, without path, query or user info.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    parts = _url(text)
+    if parts.path not in {"", "/"} or "?" in text:
+        raise ValueError("holds a path or a query; write scheme://host:port alone")
+    return parts
+
+
+def _url(text: str) -> SplitResult:
+    try:
+        return split_url(text)
+    except ValueError as error:
+        message = str(error).removeprefix("url: ")
+    raise ValueError(message if "; " in message else "is no absolute http or https URL; write https://host/path")
+
+
+def _checked(check: Callable[[str], object], cure: str) -> AfterValidator:
+    """A validator that keeps the text if ``check`` takes it; ``check``'s message never quotes."""
+
+    def validate(text: str) -> str:
+        try:
+            check(text)
+        except (SpiffeIdError, ScopeError, ValueError) as error:
+            message = str(error)
+            raise ValueError(message if "; " in message else f"{message}; {cure}") from None
+        return text
+
+    return AfterValidator(validate)
+
+
+def _one_scope(text: str) -> None:
+    if len(parse_scope(text)) != 1:
+        raise ValueError("is not exactly one scope; write one per list item")
+
+
+def _route_name(text: str) -> None:
+    if not _NAME.fullmatch(text) or text in _RESERVED:
+        raise ValueError("is no name; use 1 to 64 letters, digits, dots, dashes, underscores, and not none or other")
+
+
+def _line(text: str) -> None:
+    if not text or len(text) > 2048 or not text.isprintable():
+        raise ValueError("is empty, too long or holds unprintable characters; write 1 to 2048 printable ones")
+
+
+def _file(text: str) -> None:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError("is no absolute path; write one that starts with a slash")
+
+
+def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
+    """Annotations of a text that is one of ``names``, which are data of some room."""
+    choices = list(map(str, names))
+
+    def validate(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"has no such choice; write one of {', '.join(choices)}")
+        return text
+
+    return AfterValidator(validate), WithJsonSchema({"type": "string", "enum": choices})
+
+
+def _schema(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+SpiffeIdText = Annotated[
+    str,
+    _checked(SpiffeId, "write spiffe://trust-domain/path"),
+    _schema(r"^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$", "spiffe://acme.example/agent/planner"),
+]
+TrustDomainText = Annotated[
+    str, _checked(TrustDomain, "write the name alone, such as acme.example"), _schema("^[a-z0-9._-]+$", "acme.example")
+]
+ScopeText = Annotated[str, _checked(_one_scope, "see RFC 6749 section 3.3"), _schema(r"^[!#-\[\]-~]+$", "docs.read")]
+RouteName = Annotated[str, _checked(_route_name, ""), _schema(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "search")]
+UrlText = Annotated[str, _checked(_url, "write https://host/path"), _schema("^https?://", "https://sts.example/jwks")]
+OriginText = Annotated[
+    str, _checked(parse_origin, "write scheme://host:port"), _schema(r"^https?://[^/]+/?$", "https://crm.internal:7443")
+]
+AddressText = Annotated[str, _checked(parse_address, "write host:port"), _schema(r"^.+:[0-9]{1,5}$", "127.0.0.1:7080")]
+SocketText = Annotated[
+    str,
+    _checked(parse_workload_address, "write one"),
+    _schema("^(unix:///|tcp://)", "unix:///spiffe-workload-api/spire-agent.sock"),
+]
+FileText = Annotated[str, _checked(_file, ""), _schema("^/", "/etc/sidecar/ca.pem")]
+Line = Annotated[str, _checked(_line, ""), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 2048})]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
