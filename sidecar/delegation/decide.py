@@ -46,6 +46,12 @@ class _Sealed:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a permit does not change")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("a permit does not change")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a permit is neither copied nor stored")
+
 
 @final
 class Permit(_Sealed):

@@ -92,11 +92,14 @@ def _prove_chain(issued: VerifiedToken, plan: Plan) -> None:
 
 
 def _prove_links(issued: VerifiedToken, plan: Plan) -> None:
-    """The signed identifiers that join tokens for audit: ``jti`` is new, ``txn`` stays, ``parent_jti`` points back."""
+    """The signed identifiers that join tokens for audit: ``jti`` is new, ``txn`` stays, ``parent_jti`` points back.
+
+    At an entry ``txn`` begins: the STS mints it, whatever a login token says.
+    """
     subject = plan.delegation.token
     if issued.jti is not None and issued.jti == subject.jti:
         raise Denied(Reason.STS_BAD_RESPONSE, "the issued token has the subject token's jti")
-    if subject.txn is not None and issued.txn != subject.txn:
+    if not plan.delegation.entry and subject.txn is not None and issued.txn != subject.txn:
         raise Denied(Reason.STS_CHAIN_BROKEN, "txn")
     if issued.parent_jti is not None and issued.parent_jti != subject.jti:
         raise Denied(Reason.STS_CHAIN_BROKEN, "parent_jti")

@@ -90,7 +90,7 @@ def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]
     """The subject the issued token must have, and the time by which it must be dead."""
     token = delegation.token
     if not delegation.entry:
-        if token.issuer != policy.sts_issuer:
+        if token.issuer != policy.sts.issuer:
             raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that would be asked")
         return token.subject, token.expires_at
     user = policy.entry.issuers.get(token.issuer) if policy.entry else None

@@ -189,13 +189,14 @@ class InboundRoutes:
         found = self._exact.get(path)
         if found is not None:
             return found
+        prefix, covering = self._prefixes.longest(path)
+        if prefix == path:
+            return covering
         # Many frameworks take "/Admin" and "/admin/" for "/admin". Such a twin of a specific route must not be judged
         # by a wider one that happens to cover it.
-        if _folded(path) in self._exact_folded:
-            return None
-        prefix, found = self._prefixes.longest(path)
         folded_prefix, _ = self._prefixes_folded.longest(path.lower())
-        return found if len(folded_prefix) == len(prefix) else None
+        is_twin = _folded(path) in self._exact_folded or len(folded_prefix) > len(prefix)
+        return None if is_twin else covering
 
 
 class OutboundRoutes:

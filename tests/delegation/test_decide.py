@@ -1,0 +1,475 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.delegation import decide
+from sidecar.delegation.act import ActChain, Actor
+from sidecar.delegation.decide import (
+    IssuedPermit,
+    Permit,
+    accept_issued,
+    decide_entry,
+    decide_inbound,
+    decide_verified,
+    delegate,
+    trusted_issuer,
+    user_issuer,
+)
+from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import PRESETS
+from sidecar.errors import Denied, Reason
+from tests.delegation.world import (
+    CRM,
+    ENTRY,
+    ENTRY_CLAIMS,
+    FRONT,
+    IDP,
+    INBOUND_CLAIMS,
+    ISSUED_CLAIMS,
+    LOGIN_CLAIMS,
+    NOW,
+    PLANNER,
+    POLICY,
+    SEARCH,
+    STS,
+    STS_TRUST,
+    USERS,
+    WRITER,
+    Claims,
+    login,
+    plan,
+    signed,
+    verification_key,
+    verified,
+    without,
+)
+
+PARTNER = SpiffeId("spiffe://partner.example/agent/planner")
+SELF_CLAIMS = without(INBOUND_CLAIMS, "act", "sub_id", "parent_jti") | {"sub": str(PLANNER)}
+
+
+class Call:
+    """A lawful inbound call of which a test changes one fact."""
+
+    def __init__(self, claims: Claims = INBOUND_CLAIMS, **token: Any) -> None:
+        self.token = verified(claims, **token)
+        self.peer, self.route, self.policy, self.now = PLANNER, SEARCH, POLICY, NOW
+        self.certificate: str | None = None
+
+    def by(self, peer: SpiffeId) -> Call:
+        self.peer = peer
+        return self
+
+    def on(self, **route: Any) -> Call:
+        self.route = replace(self.route, **route)
+        return self
+
+    def under(self, **policy: Any) -> Call:
+        self.policy = replace(self.policy, **policy)
+        return self
+
+    def trusting(self, **issuer: Any) -> Call:
+        return self.under(issuers={STS: replace(STS_TRUST, **issuer)})
+
+    def at(self, now: int) -> Call:
+        self.now = now
+        return self
+
+    def showing(self, certificate: str) -> Call:
+        self.certificate = certificate
+        return self
+
+    def decide(self) -> Permit:
+        return decide_verified(
+            self.token,
+            peer=self.peer,
+            route=self.route,
+            policy=self.policy,
+            now=self.now,
+            peer_certificate_sha256=self.certificate,
+        )
+
+
+def claims(**changes: Any) -> Claims:
+    return INBOUND_CLAIMS | changes
+
+
+def bound() -> Call:
+    return Call(certificate_thumbprint="q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s")
+
+
+@pytest.mark.parametrize(
+    ("call", "mode"),
+    [
+        pytest.param(Call(), "delegated", id="delegated"),
+        pytest.param(Call().at(INBOUND_CLAIMS["exp"] + 29), "delegated", id="within the leeway"),
+        pytest.param(Call(claims(scope="docs.read")), "delegated", id="just the scope that is needed"),
+        pytest.param(Call(claims(act={"sub": str(PLANNER)})), "delegated", id="no earlier actors"),
+        pytest.param(Call().on(scopes=frozenset()), "delegated", id="a route that needs no scope"),
+        pytest.param(Call(SELF_CLAIMS).on(allow_self=True), "self", id="an agent for itself"),
+        pytest.param(Call(claims(sub=str(PLANNER))).on(allow_self=True), "self", id="subject and actor are one"),
+        pytest.param(bound().showing("ab" * 32), "delegated", id="bound to the certificate that is shown"),
+    ],
+)
+def test_a_lawful_call_is_permitted(call: Call, mode: str) -> None:
+    permit = call.decide()
+    assert (permit.token, permit.peer, permit.route, permit.mode) == (call.token, call.peer, call.route, mode)
+
+
+CEILING = frozenset({"docs.read"})
+
+REFUSED = [
+    pytest.param(Call().under(issuers={}, sts_issuer=None), Reason.WRONG_ISSUER, id="issuer not trusted any more"),
+    pytest.param(
+        Call().on(issuers=frozenset({"https://other.example"})), Reason.ISSUER_NOT_FOR_ROUTE, id="issuer of others"
+    ),
+    pytest.param(Call().on(issuers=frozenset()), Reason.ISSUER_NOT_FOR_ROUTE, id="empty issuers mean nobody's"),
+    pytest.param(Call().at(INBOUND_CLAIMS["exp"] + 30), Reason.TOKEN_EXPIRED, id="expired since"),
+    pytest.param(Call().at(INBOUND_CLAIMS["iat"] - 31), Reason.TOKEN_NOT_YET_VALID, id="the clock went back"),
+    pytest.param(Call().under(audiences=frozenset({"x"})), Reason.WRONG_AUDIENCE, id="audience not ours any more"),
+    pytest.param(Call().under(deny=Deny(jtis=frozenset({"token-2"}))), Reason.POLICY_DENIED, id="denied token"),
+    pytest.param(Call().under(deny=Deny(actors=frozenset({str(PLANNER)}))), Reason.POLICY_DENIED, id="denied actor"),
+    pytest.param(bound(), Reason.CNF_MISMATCH, id="bound to a certificate that is not shown"),
+    pytest.param(bound().showing("ac" * 32), Reason.CNF_MISMATCH, id="bound to another certificate"),
+    pytest.param(Call(without(INBOUND_CLAIMS, "act")), Reason.ACT_MISSING, id="impersonation"),
+    pytest.param(
+        Call(without(INBOUND_CLAIMS, "act")).on(allow_self=True), Reason.ACT_MISSING, id="impersonation on a self route"
+    ),
+    pytest.param(Call(SELF_CLAIMS), Reason.ACT_MISSING, id="self where it is not allowed"),
+    pytest.param(Call(SELF_CLAIMS).on(allow_self=True).by(WRITER), Reason.ACT_MISSING, id="another agent's self"),
+    pytest.param(
+        Call(claims(sub=str(PLANNER))), Reason.ACT_MISSING, id="subject and actor are one where it is not allowed"
+    ),
+    pytest.param(Call().by(WRITER), Reason.ACTOR_MISMATCH, id="another peer's token"),
+    pytest.param(Call().by(FRONT), Reason.ACTOR_MISMATCH, id="an earlier actor is not promoted"),
+    pytest.param(Call().by(PARTNER), Reason.ACTOR_MISMATCH, id="the same path in another trust domain"),
+    pytest.param(Call().by(SpiffeId(f"{PLANNER}2")), Reason.ACTOR_MISMATCH, id="a longer name"),
+    pytest.param(Call().by(SpiffeId("spiffe://acme.example/agent/Planner")), Reason.ACTOR_MISMATCH, id="another case"),
+    pytest.param(Call(actor_id=None), Reason.ACTOR_MISMATCH, id="an actor that cannot be mapped"),
+    pytest.param(
+        Call(claims(act={"sub": str(PARTNER)})).by(PARTNER).on(peers=frozenset({PARTNER})),
+        Reason.POLICY_DENIED,
+        id="an actor the issuer may not speak for",
+    ),
+    pytest.param(
+        Call(claims(act={"sub": str(PARTNER)}), actor_id=None).by(PARTNER).on(peers=frozenset({PARTNER})),
+        Reason.POLICY_DENIED,
+        id="an actor the issuer may not speak for, and hence not mapped",
+    ),
+    pytest.param(
+        Call(SELF_CLAIMS | {"sub": str(PARTNER)}).by(PARTNER).on(peers=frozenset({PARTNER}), allow_self=True),
+        Reason.POLICY_DENIED,
+        id="an agent for itself the issuer may not speak for",
+    ),
+    pytest.param(Call().trusting(actor_trust_domains=frozenset()), Reason.POLICY_DENIED, id="empty domains mean none"),
+    pytest.param(Call().trusting(scopes=CEILING), Reason.SCOPE_ABOVE_CEILING, id="more than its issuer may grant"),
+    pytest.param(Call().on(peers=frozenset({FRONT})), Reason.POLICY_DENIED, id="a peer that is not on the route"),
+    pytest.param(Call().on(peers=frozenset()), Reason.POLICY_DENIED, id="empty peers mean nobody"),
+    pytest.param(Call(claims(scope="crm.read")), Reason.INSUFFICIENT_SCOPE, id="another scope"),
+    pytest.param(
+        Call(claims(scope="docs.rea docs.read.all docs")).trusting(scopes={"docs.rea", "docs.read.all", "docs"}),
+        Reason.INSUFFICIENT_SCOPE,
+        id="scopes match as a whole",
+    ),
+    pytest.param(
+        Call().on(scopes=frozenset({"docs.read", "docs.write"})), Reason.INSUFFICIENT_SCOPE, id="all scopes are needed"
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "reason"), REFUSED)
+def test_a_call_with_one_fact_changed_is_refused(call: Call, reason: Reason) -> None:
+    with pytest.raises(Denied) as refusal:
+        call.decide()
+    assert refusal.value.reason is reason
+
+
+def test_the_first_failure_decides_whatever_else_is_wrong() -> None:
+    call = Call(claims(scope="x", act={"sub": str(WRITER)})).on(peers=frozenset(), issuers=frozenset()).at(NOW + 9999)
+    call.under(audiences=frozenset(), deny=Deny(jtis=frozenset({"token-2"})))
+    cures: list[tuple[Reason, Callable[[], object]]] = [
+        (Reason.ISSUER_NOT_FOR_ROUTE, lambda: call.on(issuers=frozenset({STS}))),
+        (Reason.TOKEN_EXPIRED, lambda: call.at(NOW)),
+        (Reason.WRONG_AUDIENCE, lambda: call.under(audiences=frozenset({str(WRITER)}))),
+        (Reason.POLICY_DENIED, lambda: call.under(deny=Deny())),
+        (Reason.ACTOR_MISMATCH, lambda: call.by(WRITER)),
+        (Reason.SCOPE_ABOVE_CEILING, lambda: call.trusting(scopes=frozenset({"x"}))),
+        (Reason.POLICY_DENIED, lambda: call.on(peers=frozenset({WRITER}))),
+        (Reason.INSUFFICIENT_SCOPE, lambda: call.on(scopes=frozenset({"x"}))),
+    ]
+    for reason, cure in cures:
+        with pytest.raises(Denied) as refusal:
+            call.decide()
+        assert refusal.value.reason is reason
+        cure()
+    assert call.decide().peer == WRITER
+
+
+@pytest.mark.parametrize(
+    ("act", "is_self"),
+    [
+        pytest.param({"sub": "uuid-1", "client_id": str(PLANNER)}, True, id="one name of the token's issuer"),
+        pytest.param({"sub": "uuid-1", "iss": STS, "client_id": str(PLANNER)}, True, id="said with its issuer"),
+        pytest.param({"sub": "uuid-1", "iss": IDP, "client_id": str(PLANNER)}, False, id="another issuer's uuid-1"),
+        pytest.param({"sub": "uuid-2", "client_id": str(PLANNER)}, False, id="two names"),
+    ],
+)
+def test_subject_and_actor_are_one_by_the_name_their_issuer_gives(act: Claims, is_self: bool) -> None:
+    # Keycloak's form: the SPIFFE ID is in act.client_id, act.sub is the service account's user id.
+    actor = Actor(subject=act["sub"], issuer=act.get("iss"), client_id=act["client_id"])
+    call = Call(claims(sub="uuid-1"), chain=ActChain((actor,), act), actor_id=PLANNER)
+    assert call.on(allow_self=True).decide().mode == ("self" if is_self else "delegated")
+
+
+def inbound(token_claims: Claims = INBOUND_CLAIMS, *, route: InboundRoute = SEARCH, **signing: Any) -> Permit:
+    return decide_inbound(
+        signed(token_claims, **signing),
+        peer=PLANNER,
+        route=route,
+        key=verification_key(),
+        policy=POLICY,
+        now=NOW,
+    )
+
+
+def test_a_signed_token_is_verified_and_decided_on() -> None:
+    permit = inbound()
+    assert (permit.token.subject, permit.peer, permit.mode) == ("alice", PLANNER, "delegated")
+    assert delegate(permit).may_call == {"crm"}
+    assert delegate(permit).scope == {"docs.read", "crm.read"}
+    assert not delegate(permit).entry
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        pytest.param(lambda: inbound(key="other"), Reason.BAD_SIGNATURE, id="signature"),
+        pytest.param(lambda: inbound(typ="jwt"), Reason.TOKEN_TYPE, id="type"),
+        pytest.param(lambda: inbound(claims(iss=IDP)), Reason.WRONG_ISSUER, id="a user issuer is none here"),
+        pytest.param(
+            lambda: inbound(key="other", route=replace(SEARCH, issuers=frozenset())),
+            Reason.ISSUER_NOT_FOR_ROUTE,
+            id="issuer before signature",
+        ),
+        pytest.param(lambda: inbound(claims(aud=str(CRM))), Reason.WRONG_AUDIENCE, id="audience"),
+        pytest.param(lambda: inbound(claims(act="planner")), Reason.ACT_MALFORMED, id="act"),
+        pytest.param(lambda: inbound(claims(act={"sub": str(WRITER)})), Reason.ACTOR_MISMATCH, id="actor"),
+        pytest.param(
+            lambda: inbound(claims(cnf={"x5t#S256": "q6ur"})), Reason.CNF_MISMATCH, id="bound, and no certificate known"
+        ),
+    ],
+)
+def test_a_signed_token_with_one_fact_changed_is_refused(refused: Callable[[], object], reason: Reason) -> None:
+    with pytest.raises(Denied) as refusal:
+        refused()
+    assert refusal.value.reason is reason
+
+
+def test_a_token_bound_to_the_peers_certificate_is_taken() -> None:
+    thumbprint = "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s"
+    permit = decide_inbound(
+        signed(claims(cnf={"x5t#S256": thumbprint})),
+        peer=PLANNER,
+        route=SEARCH,
+        key=verification_key(),
+        policy=POLICY,
+        now=NOW,
+        peer_certificate_sha256="ab" * 32,
+    )
+    assert permit.peer == PLANNER
+
+
+def test_keys_are_looked_for_at_issuers_of_the_route_only() -> None:
+    assert trusted_issuer(signed(INBOUND_CLAIMS), route=SEARCH, policy=POLICY) is STS_TRUST
+    with pytest.raises(Denied) as refusal:
+        trusted_issuer(signed(claims(iss="https://evil.example")), route=SEARCH, policy=POLICY)
+    assert refusal.value.reason is Reason.WRONG_ISSUER
+
+
+# Entry
+
+
+def enter(token_claims: Claims = LOGIN_CLAIMS, policy: Policy = POLICY, **signing: Any) -> Any:
+    return decide_entry(
+        signed(token_claims, **{"typ": "jwt"} | signing), key=verification_key(), policy=policy, now=NOW
+    )
+
+
+def users(**changes: Any) -> Policy:
+    return replace(POLICY, entry=replace(ENTRY, issuers={IDP: replace(USERS, **changes)}))
+
+
+def test_a_login_token_starts_a_delegation_worth_what_the_map_says() -> None:
+    delegation = enter()
+    assert delegation.entry
+    assert delegation.may_call == {"crm"}
+    assert delegation.scope == {"crm.read", "docs.read"}
+    assert delegation.token.subject == "alice"
+
+
+def test_an_access_token_issued_to_the_entrys_client_starts_one_too() -> None:
+    policy = users(trusted=replace(USERS.trusted, profile=PRESETS["oidc-access-token"]))
+    token = LOGIN_CLAIMS | {"aud": "account", "azp": "front-app"}
+    assert enter(token, policy).entry
+    for other in ({"azp": "other-app"}, {"azp": "front-app2"}):
+        with pytest.raises(Denied) as refusal:
+            enter(token | other, policy)
+        assert refusal.value.reason is Reason.WRONG_AUDIENCE
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        pytest.param(lambda: enter(policy=replace(POLICY, entry=None)), Reason.NOT_AN_ENTRY, id="no entry"),
+        pytest.param(lambda: enter(LOGIN_CLAIMS | {"iss": STS}), Reason.WRONG_ISSUER, id="the STS is no user issuer"),
+        pytest.param(lambda: enter(key="other"), Reason.BAD_SIGNATURE, id="signature"),
+        pytest.param(lambda: enter(LOGIN_CLAIMS | {"aud": "other-app"}), Reason.WRONG_AUDIENCE, id="another client"),
+        pytest.param(lambda: enter(LOGIN_CLAIMS | {"azp": "other-app"}), Reason.WRONG_AUDIENCE, id="given to another"),
+        pytest.param(lambda: enter(LOGIN_CLAIMS | {"exp": NOW - 30}), Reason.TOKEN_EXPIRED, id="expired"),
+        pytest.param(lambda: enter(LOGIN_CLAIMS | {"act": {"sub": str(WRITER)}}), Reason.TOKEN_TYPE, id="an actor"),
+        pytest.param(lambda: enter(LOGIN_CLAIMS | {"groups": 1}), Reason.MALFORMED_TOKEN, id="worth of another type"),
+        pytest.param(
+            lambda: enter(policy=replace(POLICY, deny=Deny(subjects=frozenset({(IDP, "alice")})))),
+            Reason.POLICY_DENIED,
+            id="denied subject",
+        ),
+    ],
+)
+def test_a_login_token_with_one_fact_changed_is_refused(refused: Callable[[], object], reason: Reason) -> None:
+    with pytest.raises(Denied) as refusal:
+        refused()
+    assert refusal.value.reason is reason
+
+
+def test_keys_are_looked_for_at_user_issuers_of_the_entry_only() -> None:
+    assert user_issuer(signed(LOGIN_CLAIMS), policy=POLICY) is USERS
+
+
+# Issued tokens
+
+
+def accept(token_claims: Claims = ISSUED_CLAIMS, *, planned: Any = None, policy: Policy = POLICY, **more: Any) -> Any:
+    certificate = more.pop("own_certificate_sha256", None)
+    return accept_issued(
+        signed(token_claims, **more),
+        plan=planned or plan(),
+        key=verification_key(),
+        policy=policy,
+        now=NOW,
+        own_certificate_sha256=certificate,
+    )
+
+
+def test_an_issued_token_that_is_what_was_planned_permits_the_call() -> None:
+    permit = accept()
+    assert isinstance(permit, IssuedPermit)
+    assert permit.token.audience == str(CRM)
+    assert permit.plan == plan()
+    assert accept(ENTRY_CLAIMS, planned=plan(login())).token.subject == "idp|alice"
+
+
+def test_an_issued_token_may_be_bound_to_our_certificate_only() -> None:
+    token = ISSUED_CLAIMS | {"cnf": {"x5t#S256": "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s"}}
+    assert accept(token, own_certificate_sha256="ab" * 32)
+    for certificate in (None, "ac" * 32):
+        with pytest.raises(Denied) as refusal:
+            accept(token, own_certificate_sha256=certificate)
+        assert refusal.value.reason is Reason.STS_BAD_RESPONSE
+
+
+def issued(**changes: Any) -> Claims:
+    return ISSUED_CLAIMS | changes
+
+
+def deep(levels: int) -> Claims:
+    act: Claims = {"sub": str(FRONT)}
+    for _ in range(levels):
+        act = {"sub": str(FRONT), "act": act}
+    return {"sub": str(WRITER), "act": act}
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        pytest.param(lambda: accept(key="other"), Reason.STS_SIGNATURE, id="signature"),
+        pytest.param(lambda: accept(typ="jwt"), Reason.STS_TOKEN_TYPE, id="type"),
+        pytest.param(lambda: accept(issued(iss=IDP)), Reason.STS_ISSUER, id="issuer"),
+        pytest.param(lambda: accept(issued(aud=str(WRITER))), Reason.STS_AUDIENCE_MISMATCH, id="audience"),
+        pytest.param(
+            lambda: accept(issued(aud=[str(CRM), str(WRITER)])), Reason.STS_AUDIENCE_MISMATCH, id="two audiences"
+        ),
+        pytest.param(lambda: accept(issued(exp=NOW - 60)), Reason.STS_LIFETIME, id="expired"),
+        pytest.param(lambda: accept(issued(exp=NOW - 10)), Reason.STS_LIFETIME, id="expired, within the leeway"),
+        pytest.param(lambda: accept(issued(nbf=NOW + 60)), Reason.STS_LIFETIME, id="not yet valid"),
+        pytest.param(lambda: accept(without(ISSUED_CLAIMS, "act")), Reason.STS_NO_ACT, id="no act"),
+        pytest.param(lambda: accept(issued(act={})), Reason.STS_NO_ACT, id="act names nobody"),
+        pytest.param(lambda: accept(issued(act=deep(9))), Reason.STS_CHAIN_BROKEN, id="too deep"),
+        pytest.param(lambda: accept(issued(act={"sub": str(PLANNER)})), Reason.STS_ACTOR_MISMATCH, id="another actor"),
+        pytest.param(lambda: accept(issued(sub="bob")), Reason.STS_SUBJECT_MISMATCH, id="subject"),
+        pytest.param(lambda: accept(issued(scope="crm.read crm.write")), Reason.STS_SCOPE_WIDENED, id="wider"),
+        pytest.param(lambda: accept(issued(scope=["crm.read"])), Reason.STS_BAD_RESPONSE, id="scope of another type"),
+        pytest.param(lambda: accept(issued(jti="token-2")), Reason.STS_BAD_RESPONSE, id="the same jti"),
+        pytest.param(
+            lambda: accept(policy=replace(POLICY, sts_issuer=None)), Reason.STS_ISSUER, id="no STS in the policy by now"
+        ),
+        pytest.param(
+            lambda: accept(planned=replace(plan(), sts_issuer="https://sts2.acme.example")),
+            Reason.STS_ISSUER,
+            id="planned with another STS",
+        ),
+    ],
+)
+def test_an_issued_token_that_is_something_else_is_refused(refused: Callable[[], object], reason: Reason) -> None:
+    with pytest.raises(Denied) as refusal:
+        refused()
+    assert refusal.value.reason is reason
+
+
+# Permits
+
+
+def test_only_a_decision_makes_a_permit() -> None:
+    permit, issued_permit = inbound(), accept()
+    for seal in (None, object(), True, "seal"):
+        with pytest.raises(TypeError):
+            Permit(seal, permit.token, permit.peer, permit.route, "delegated")
+        with pytest.raises(TypeError):
+            IssuedPermit(seal, issued_permit.token, issued_permit.plan)
+
+
+def test_a_permit_has_no_other_kinds() -> None:
+    for kind in (Permit, IssuedPermit):
+        with pytest.raises(TypeError):
+            type("Forged", (kind,), {"__module__": __name__, "__init__": lambda self: None})
+
+
+@pytest.mark.parametrize("name", ["token", "peer", "route", "mode", "other"])
+def test_a_permit_does_not_change(name: str) -> None:
+    permit = inbound()
+    with pytest.raises(AttributeError):
+        setattr(permit, name, getattr(permit, name, None))
+    with pytest.raises(AttributeError):
+        delattr(permit, name)
+
+
+def test_a_permit_is_not_copied_or_pickled() -> None:
+    for permit in (inbound(), accept()):
+        with pytest.raises(TypeError):
+            copy.copy(permit)
+
+
+def test_a_permit_shows_no_token() -> None:
+    permit = inbound()
+    assert permit.token.raw not in repr(permit)
+    assert permit.token.raw not in repr(permit.token)
+
+
+def test_the_seal_is_no_public_name() -> None:
+    assert all(name.startswith("_") for name, value in vars(decide).items() if type(value) is object)

@@ -1,0 +1,223 @@
+"""Each thing an STS must have kept or done, changed one at a time (invariant I4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.issued import prove_issued, sts_error
+from sidecar.delegation.plan import Plan
+from sidecar.errors import Denied, Reason
+from tests.delegation.world import (
+    CRM,
+    ENTRY_CLAIMS,
+    FRONT,
+    IDP,
+    INBOUND_CLAIMS,
+    ISSUED_CLAIMS,
+    LOGIN_CLAIMS,
+    NOW,
+    PLANNER,
+    STS,
+    WRITER,
+    Claims,
+    delegation,
+    login,
+    plan,
+    verified,
+    without,
+)
+
+INBOUND_ACT = INBOUND_CLAIMS["act"]
+
+
+def act(prior: object = INBOUND_ACT, **members: object) -> Claims:
+    return ISSUED_CLAIMS | {"act": {"sub": str(WRITER), "act": prior} | members}
+
+
+def issued(**claims: Any) -> Claims:
+    return ISSUED_CLAIMS | claims
+
+
+def entry(**claims: Any) -> Claims:
+    return ENTRY_CLAIMS | claims
+
+
+DELEGATED = plan()
+AT_ENTRY = plan(login())
+FIRST_HOP = plan(delegation(without(INBOUND_CLAIMS, "act", "txn", "jti", "parent_jti", "sub_id")))
+
+
+@pytest.mark.parametrize(
+    ("planned", "claims"),
+    [
+        pytest.param(DELEGATED, ISSUED_CLAIMS, id="as planned"),
+        pytest.param(DELEGATED, issued(scope=""), id="narrower than planned"),
+        pytest.param(DELEGATED, issued(exp=NOW + 1), id="shorter than planned"),
+        pytest.param(DELEGATED, without(ISSUED_CLAIMS, "parent_jti"), id="no parent_jti"),
+        pytest.param(DELEGATED, without(ISSUED_CLAIMS, "jti"), id="no jti, where the issuer's profile allows it"),
+        pytest.param(DELEGATED, act(iss=STS, client_id="writer"), id="more about us in act"),
+        pytest.param(AT_ENTRY, ENTRY_CLAIMS, id="at an entry"),
+        pytest.param(
+            plan(login(LOGIN_CLAIMS | {"txn": "x"})), ENTRY_CLAIMS, id="the chain's txn begins at the STS, not at login"
+        ),
+        pytest.param(
+            FIRST_HOP,
+            without(ISSUED_CLAIMS, "parent_jti", "sub_id") | {"act": {"sub": str(WRITER)}},
+            id="nothing came in to be kept",
+        ),
+    ],
+)
+def test_what_was_planned_is_proven(planned: Plan, claims: Claims) -> None:
+    prove_issued(verified(claims), planned, now=NOW)
+
+
+OTHER_ISS = INBOUND_CLAIMS["sub_id"] | {"iss": STS}
+
+
+@pytest.mark.parametrize(
+    ("planned", "claims", "reason"),
+    [
+        pytest.param(DELEGATED, without(ISSUED_CLAIMS, "act"), Reason.STS_NO_ACT, id="impersonation"),
+        pytest.param(AT_ENTRY, without(ENTRY_CLAIMS, "act"), Reason.STS_NO_ACT, id="impersonation at an entry"),
+        pytest.param(DELEGATED, act(sub=str(PLANNER)), Reason.STS_ACTOR_MISMATCH, id="the caller acts"),
+        pytest.param(DELEGATED, issued(act=INBOUND_ACT), Reason.STS_ACTOR_MISMATCH, id="act as it came in"),
+        pytest.param(DELEGATED, act(sub=f"{WRITER}2"), Reason.STS_ACTOR_MISMATCH, id="a longer name"),
+        pytest.param(DELEGATED, issued(sub="bob"), Reason.STS_SUBJECT_MISMATCH, id="another subject"),
+        pytest.param(DELEGATED, issued(sub="Alice"), Reason.STS_SUBJECT_MISMATCH, id="another case"),
+        pytest.param(DELEGATED, issued(sub=str(WRITER)), Reason.STS_SUBJECT_MISMATCH, id="we are the subject"),
+        pytest.param(
+            DELEGATED, without(ISSUED_CLAIMS, "sub_id"), Reason.STS_SUBJECT_MISMATCH, id="the login pair dropped"
+        ),
+        pytest.param(DELEGATED, issued(sub_id=OTHER_ISS), Reason.STS_SUBJECT_MISMATCH, id="another login issuer"),
+        pytest.param(
+            FIRST_HOP,
+            without(ISSUED_CLAIMS, "parent_jti") | {"act": {"sub": str(WRITER)}},
+            Reason.STS_SUBJECT_MISMATCH,
+            id="a login pair from nowhere",
+        ),
+        pytest.param(AT_ENTRY, entry(sub="alice"), Reason.STS_SUBJECT_MISMATCH, id="entry: no prefix"),
+        pytest.param(AT_ENTRY, entry(sub="idp2|alice"), Reason.STS_SUBJECT_MISMATCH, id="entry: another prefix"),
+        pytest.param(AT_ENTRY, without(ENTRY_CLAIMS, "sub_id"), Reason.STS_SUBJECT_MISMATCH, id="entry: no login pair"),
+        pytest.param(AT_ENTRY, entry(sub_id=OTHER_ISS), Reason.STS_SUBJECT_MISMATCH, id="entry: another issuer's pair"),
+        pytest.param(
+            AT_ENTRY,
+            entry(sub_id={"format": "iss_sub", "iss": IDP, "sub": "bob"}),
+            Reason.STS_SUBJECT_MISMATCH,
+            id="entry: another subject's pair",
+        ),
+        pytest.param(DELEGATED, issued(act={"sub": str(WRITER)}), Reason.STS_CHAIN_BROKEN, id="history dropped"),
+        pytest.param(DELEGATED, act({"sub": str(PLANNER)}), Reason.STS_CHAIN_BROKEN, id="history cut"),
+        pytest.param(
+            DELEGATED,
+            act({"sub": str(FRONT), "act": {"sub": str(PLANNER)}}),
+            Reason.STS_CHAIN_BROKEN,
+            id="history reordered",
+        ),
+        pytest.param(
+            DELEGATED, act({"sub": str(WRITER), "act": INBOUND_ACT}), Reason.STS_CHAIN_BROKEN, id="history longer"
+        ),
+        pytest.param(
+            DELEGATED, act(INBOUND_ACT | {"iss": STS}), Reason.STS_CHAIN_BROKEN, id="history with a member more"
+        ),
+        pytest.param(
+            DELEGATED,
+            act({"sub": str(PLANNER), "act": {"sub": f"{FRONT}2"}}),
+            Reason.STS_CHAIN_BROKEN,
+            id="first actor renamed",
+        ),
+        pytest.param(AT_ENTRY, ENTRY_CLAIMS | {"act": act()["act"]}, Reason.STS_CHAIN_BROKEN, id="entry: a history"),
+        pytest.param(DELEGATED, issued(txn="txn-2"), Reason.STS_CHAIN_BROKEN, id="another txn"),
+        pytest.param(DELEGATED, without(ISSUED_CLAIMS, "txn"), Reason.STS_CHAIN_BROKEN, id="txn dropped"),
+        pytest.param(DELEGATED, issued(parent_jti="token-1"), Reason.STS_CHAIN_BROKEN, id="the grandparent's jti"),
+        pytest.param(
+            FIRST_HOP,
+            without(ISSUED_CLAIMS, "sub_id") | {"act": {"sub": str(WRITER)}},
+            Reason.STS_CHAIN_BROKEN,
+            id="a parent that has no jti",
+        ),
+        pytest.param(DELEGATED, issued(jti="token-2"), Reason.STS_BAD_RESPONSE, id="the subject token's jti"),
+        pytest.param(DELEGATED, issued(aud=str(WRITER)), Reason.STS_AUDIENCE_MISMATCH, id="for us"),
+        pytest.param(DELEGATED, issued(aud=f"{CRM}/"), Reason.STS_AUDIENCE_MISMATCH, id="nearly the target"),
+        pytest.param(DELEGATED, issued(scope="crm.read docs.read"), Reason.STS_SCOPE_WIDENED, id="all that came in"),
+        pytest.param(DELEGATED, issued(scope="crm.write"), Reason.STS_SCOPE_WIDENED, id="another scope"),
+        pytest.param(DELEGATED, issued(exp=NOW + 291), Reason.STS_LIFETIME, id="a second longer than what came in"),
+        pytest.param(DELEGATED, issued(exp=NOW), Reason.STS_LIFETIME, id="dead on arrival"),
+        pytest.param(AT_ENTRY, entry(exp=NOW + 541), Reason.STS_LIFETIME, id="entry: longer than the login"),
+    ],
+)
+def test_what_the_sts_changed_is_refused(planned: Plan, claims: Claims, reason: Reason) -> None:
+    with pytest.raises(Denied) as refusal:
+        prove_issued(verified(claims), planned, now=NOW)
+    assert refusal.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("came_in", "came_back"),
+    [
+        pytest.param(1, True, id="one and true"),
+        pytest.param(0, False, id="zero and false"),
+        pytest.param(1, 1.0, id="one and one point zero"),
+        pytest.param([1], [True], id="inside an array"),
+        pytest.param([1], [1, 2], id="a longer array"),
+        pytest.param([1, 2], [2, 1], id="another order"),
+        pytest.param({"a": 1}, {"a": True}, id="inside an object"),
+        pytest.param({"a": 1}, {"b": 1}, id="another name"),
+        pytest.param({"a": 1}, {}, id="a member less"),
+        pytest.param(None, False, id="null and false"),
+        pytest.param("1", 1, id="string and number"),
+        pytest.param([], {}, id="array and object"),
+        pytest.param({}, [], id="object and array"),
+    ],
+)
+def test_the_history_is_compared_by_value_and_type(came_in: object, came_back: object) -> None:
+    planned = plan(delegation(INBOUND_CLAIMS | {"act": {"sub": str(PLANNER), "x": came_in}}))
+    prove_issued(verified(act({"sub": str(PLANNER), "x": came_in})), planned, now=NOW)
+    with pytest.raises(Denied) as refusal:
+        prove_issued(verified(act({"sub": str(PLANNER), "x": came_back})), planned, now=NOW)
+    assert refusal.value.reason is Reason.STS_CHAIN_BROKEN
+
+
+def test_an_actor_that_cannot_be_mapped_is_not_us() -> None:
+    with pytest.raises(Denied) as refusal:
+        prove_issued(replace(verified(ISSUED_CLAIMS), actor_id=None), DELEGATED, now=NOW)
+    assert refusal.value.reason is Reason.STS_ACTOR_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (Reason.BAD_SIGNATURE, Reason.STS_SIGNATURE),
+        (Reason.ALG_NOT_ALLOWED, Reason.STS_SIGNATURE),
+        (Reason.UNKNOWN_KEY, Reason.STS_SIGNATURE),
+        (Reason.WRONG_ISSUER, Reason.STS_ISSUER),
+        (Reason.TOKEN_TYPE, Reason.STS_TOKEN_TYPE),
+        (Reason.WRONG_AUDIENCE, Reason.STS_AUDIENCE_MISMATCH),
+        (Reason.TOKEN_EXPIRED, Reason.STS_LIFETIME),
+        (Reason.TOKEN_NOT_YET_VALID, Reason.STS_LIFETIME),
+        (Reason.ACT_MISSING, Reason.STS_NO_ACT),
+        (Reason.ACT_TOO_DEEP, Reason.STS_CHAIN_BROKEN),
+        (Reason.MALFORMED_TOKEN, Reason.STS_BAD_RESPONSE),
+        (Reason.DUPLICATE_CLAIM, Reason.STS_BAD_RESPONSE),
+        (Reason.TOKEN_TOO_LARGE, Reason.STS_BAD_RESPONSE),
+        (Reason.CNF_MISMATCH, Reason.STS_BAD_RESPONSE),
+    ],
+)
+def test_a_fault_of_the_issued_token_is_the_stss_and_not_the_callers(reason: Reason, said: Reason) -> None:
+    assert sts_error(Denied(reason)).reason is said
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        pytest.param(None, Reason.STS_NO_ACT, id="unreadable"),
+        pytest.param({"act": "spiffe://a/b"}, Reason.STS_NO_ACT, id="a string"),
+        pytest.param({"act": {}}, Reason.STS_NO_ACT, id="nobody"),
+        pytest.param({"act": {"sub": True}}, Reason.STS_NO_ACT, id="a sub of another type"),
+        pytest.param({"act": {"sub": "a", "act": "b"}}, Reason.STS_CHAIN_BROKEN, id="a history that is none"),
+    ],
+)
+def test_a_malformed_actor_is_told_from_a_malformed_history(claims: Claims | None, said: Reason) -> None:
+    assert sts_error(Denied(Reason.ACT_MALFORMED), claims).reason is said

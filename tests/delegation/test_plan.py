@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.plan import Delegation, plan_outbound
+from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.route import OutboundRoute
+from sidecar.errors import Denied, Reason, Unavailable
+from tests.delegation.world import (
+    CRM,
+    ENTRY,
+    IDP,
+    INBOUND_CLAIMS,
+    LOGIN_CLAIMS,
+    NOW,
+    POLICY,
+    STS,
+    TO_CRM,
+    WRITER,
+    Claims,
+    delegation,
+    login,
+    plan,
+)
+
+
+def test_a_call_is_planned_for_its_subject_its_target_and_no_more_than_came_in() -> None:
+    planned = plan()
+    assert planned.audience == str(CRM)
+    assert planned.scope == {"crm.read"}
+    assert (planned.actor, planned.sts_issuer) == (WRITER, STS)
+    assert (planned.expected_subject, planned.max_expires_at) == ("alice", INBOUND_CLAIMS["exp"])
+
+
+def test_a_call_planned_at_an_entry_expects_the_prefixed_subject() -> None:
+    assert plan(login()).expected_subject == "idp|alice"
+
+
+@pytest.mark.parametrize(
+    ("delegation_life_s", "expires_in_s", "bound_s"),
+    [
+        pytest.param(None, 540, 540, id="by default the login token's rest"),
+        pytest.param(None, 36000, 3600 + 30, id="at most an hour"),
+        pytest.param(300, 540, 300 + 30, id="as configured, shorter"),
+        pytest.param(7200, 540, 7200 + 30, id="as configured, longer than the login"),
+    ],
+)
+def test_the_first_token_lives_as_long_as_the_entry_says(
+    delegation_life_s: int | None, expires_in_s: int, bound_s: int
+) -> None:
+    policy = replace(POLICY, entry=replace(ENTRY, delegation_life_s=delegation_life_s))
+    claims = LOGIN_CLAIMS | {"exp": NOW + expires_in_s}
+    assert plan(login(claims), policy).max_expires_at == NOW + bound_s
+
+
+Case = tuple[Delegation, OutboundRoute, Policy]
+LAWFUL: Case = (delegation(), TO_CRM, POLICY)
+LOGIN: Case = (login(), TO_CRM, POLICY)
+
+
+def case(base: Case, *, d: Any = None, route: Any = None, policy: Any = None) -> Case:
+    return replace(base[0], **d or {}), replace(base[1], **route or {}), replace(base[2], **policy or {})
+
+
+def with_claims(**claims: Any) -> Case:
+    return delegation(INBOUND_CLAIMS | claims), TO_CRM, POLICY
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        pytest.param(case(LAWFUL, d={"may_call": frozenset()}), Reason.CALL_NOT_ALLOWED, id="empty means none"),
+        pytest.param(case(LAWFUL, route={"name": "mail"}), Reason.CALL_NOT_ALLOWED, id="another target"),
+        pytest.param(case(LAWFUL, route={"token": "self"}), Reason.OWN_AUTHORITY_REFUSED, id="own authority"),
+        pytest.param(with_claims(exp=NOW), Reason.TOKEN_EXPIRED, id="exp is now"),
+        pytest.param(with_claims(exp=NOW - 10), Reason.TOKEN_EXPIRED, id="exp has passed, within the leeway"),
+        pytest.param(
+            case(LAWFUL, policy={"deny": Deny(txns=frozenset({"txn-1"}))}), Reason.POLICY_DENIED, id="denied since"
+        ),
+        pytest.param(
+            case(LAWFUL, policy={"deny": Deny(actors=frozenset({str(WRITER)}))}),
+            Reason.POLICY_DENIED,
+            id="we are denied ourselves",
+        ),
+        pytest.param(case(LAWFUL, d={"scope": frozenset()}), Reason.INSUFFICIENT_SCOPE, id="nothing came in"),
+        pytest.param(
+            case(LAWFUL, route={"scopes": frozenset({"mail.send"})}), Reason.INSUFFICIENT_SCOPE, id="nothing in common"
+        ),
+        pytest.param(case(LAWFUL, route={"scopes": frozenset()}), Reason.INSUFFICIENT_SCOPE, id="no ceiling: nothing"),
+        pytest.param(
+            with_claims(iss="https://sts.partner.example"), Reason.ISSUER_NOT_FOR_ROUTE, id="another STS's subject"
+        ),
+        pytest.param(with_claims(iss=IDP), Reason.ISSUER_NOT_FOR_ROUTE, id="a user issuer's subject, not at entry"),
+        pytest.param(case(LOGIN, policy={"entry": None}), Reason.NOT_AN_ENTRY, id="no entry any more"),
+        pytest.param(
+            case(LOGIN, policy={"entry": replace(ENTRY, issuers={})}), Reason.NOT_AN_ENTRY, id="user issuer removed"
+        ),
+    ],
+)
+def test_a_call_that_may_not_be_made_is_refused(refused: Case, reason: Reason) -> None:
+    of, route, policy = refused
+    with pytest.raises(Denied) as refusal:
+        plan_outbound(of, route, policy=policy, now=NOW)
+    assert refusal.value.reason is reason
+
+
+@pytest.mark.parametrize("of", [delegation(), login()], ids=["delegated", "entry"])
+def test_without_an_sts_no_exchange_is_planned(of: Delegation) -> None:
+    with pytest.raises(Unavailable) as refusal:
+        plan_outbound(of, TO_CRM, policy=replace(POLICY, sts_issuer=None), now=NOW)
+    assert refusal.value.reason is Reason.STS_UNAVAILABLE
+
+
+def test_equal_plans_share_a_key() -> None:
+    assert plan().key == plan().key
+    assert hash(plan().key) == hash(plan().key)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda: plan(delegation(INBOUND_CLAIMS | {"jti": "x"})), id="another inbound token"),
+        pytest.param(lambda: replace(plan(), audience="other"), id="another audience"),
+        pytest.param(lambda: replace(plan(), scope=frozenset({"crm.write"})), id="another scope"),
+        pytest.param(lambda: plan(policy=replace(POLICY, workload=CRM)), id="another workload"),
+        pytest.param(lambda: replace(plan(), sts_issuer="https://sts2.acme.example"), id="another STS"),
+    ],
+)
+def test_plans_that_differ_in_what_the_answer_depends_on_have_different_keys(other: Callable[[], Any]) -> None:
+    assert other().key != plan().key
+
+
+def test_a_plan_shows_no_token() -> None:
+    claims: Claims = INBOUND_CLAIMS
+    assert f"raw-of-{claims['jti']}" not in repr(plan())

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.route import (
+    CanonicalTarget,
+    InboundRoute,
+    InboundRoutes,
+    OutboundRoute,
+    OutboundRoutes,
+    Overlap,
+    Upstream,
+    canonical_target,
+    outbound_overlaps,
+    overlaps,
+)
+from sidecar.errors import Denied, Reason
+
+OWN = frozenset({"127.0.0.1:7080", "localhost:7080"})
+
+
+def inbound(name: str, path: str, *methods: str, prefix: bool = False, **changes: Any) -> InboundRoute:
+    settings: dict[str, Any] = {"scopes": frozenset(), "peers": frozenset(), "issuers": frozenset()} | changes
+    return InboundRoute(name=name, path=path, prefix=prefix, methods=frozenset(methods or {"GET"}), **settings)
+
+
+def outbound(name: str, *, host: str | None = None, prefix: str | None = None, **changes: Any) -> OutboundRoute:
+    settings: dict[str, Any] = {
+        "upstream": Upstream(scheme="https", host="crm.internal", port=7443),
+        "peer": None,
+        "audience": "crm",
+        "scopes": frozenset(),
+    } | changes
+    return OutboundRoute(name=name, host=host, prefix=prefix, **settings)
+
+
+ROUTES = InboundRoutes(
+    [
+        inbound("all", "/", prefix=True),
+        inbound("tools", "/tools", prefix=True),
+        inbound("crm", "/tools/crm", "GET", "POST"),
+        inbound("crm-delete", "/tools/crm", "DELETE"),
+        inbound("admin", "/tools/admin", "POST", prefix=True),
+        inbound("index", "/tools/"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        pytest.param("GET", "/", "all", id="root"),
+        pytest.param("GET", "/x/y", "all", id="the widest"),
+        pytest.param("GET", "/toolsx", "all", id="a prefix ends with a segment"),
+        pytest.param("GET", "/tools", "tools", id="a prefix covers itself"),
+        pytest.param("GET", "/tools/x", "tools", id="a prefix covers what is below"),
+        pytest.param("GET", "/tools/", "index", id="exact before prefix"),
+        pytest.param("GET", "/tools/crm", "crm", id="exact"),
+        pytest.param("DELETE", "/tools/crm", "crm-delete", id="one path, disjoint methods"),
+        pytest.param("POST", "/tools/admin/x/y", "admin", id="the longest prefix"),
+        pytest.param("GET", "/tools/crm/x", "tools", id="exact is not prefix"),
+    ],
+)
+def test_the_most_specific_route_is_found(method: str, path: str, name: str) -> None:
+    assert ROUTES.find(method, path).name == name
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        pytest.param("PUT", "/tools/crm", id="exact"),
+        pytest.param("HEAD", "/tools/crm", id="HEAD is not implied"),
+        pytest.param("get", "/tools/crm", id="methods are case-sensitive"),
+        pytest.param("GET", "/tools/admin/x", id="a wider route that takes the method is not tried"),
+    ],
+)
+def test_a_method_the_most_specific_route_does_not_take_is_refused(method: str, path: str) -> None:
+    with pytest.raises(Denied) as refusal:
+        ROUTES.find(method, path)
+    assert refusal.value.reason is Reason.METHOD_REFUSED
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/tools/CRM", id="case of an exact path"),
+        pytest.param("/Tools/crm", id="case of its parent"),
+        pytest.param("/tools/crm/", id="a slash more"),
+        pytest.param("/tools/Admin/x", id="case of a prefix"),
+        pytest.param("/TOOLS/x", id="case of a wider prefix"),
+    ],
+)
+def test_a_twin_of_a_specific_path_is_not_judged_by_a_wider_route(path: str) -> None:
+    assert ROUTES.allowed_methods(path) == frozenset()
+    for method in ("GET", "POST"):
+        with pytest.raises(Denied) as refusal:
+            ROUTES.find(method, path)
+        assert refusal.value.reason is Reason.NO_ROUTE
+
+
+def test_twins_that_are_both_configured_are_told_apart() -> None:
+    routes = InboundRoutes([inbound("low", "/a"), inbound("high", "/A"), inbound("slash", "/a/")])
+    assert [routes.find("GET", path).name for path in ("/a", "/A", "/a/")] == ["low", "high", "slash"]
+    prefixes = InboundRoutes([inbound("low", "/a", prefix=True), inbound("high", "/A", prefix=True)])
+    assert [prefixes.find("GET", path).name for path in ("/a/x", "/A/x")] == ["low", "high"]
+
+
+def test_without_a_route_there_is_nothing_to_find() -> None:
+    with pytest.raises(Denied) as refusal:
+        InboundRoutes([inbound("a", "/a", prefix=True)]).find("GET", "/b")
+    assert refusal.value.reason is Reason.NO_ROUTE
+
+
+def test_the_allowed_methods_of_a_path_are_those_of_its_most_specific_route() -> None:
+    assert ROUTES.allowed_methods("/tools/crm") == {"GET", "POST", "DELETE"}
+    assert ROUTES.allowed_methods("/tools/admin/x") == {"POST"}
+
+
+def test_registered_scopes_are_the_union_of_the_routes_scopes() -> None:
+    routes = [inbound("a", "/a", scopes=frozenset({"x"})), inbound("b", "/b", scopes=frozenset({"y"}))]
+    assert InboundRoutes(routes).scopes == {"x", "y"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        pytest.param({"path": "/a/../b"}, "cannot be served", id="dot segment"),
+        pytest.param({"path": "/%61"}, "canonical", id="not canonical"),
+        pytest.param({"path": "/a?b"}, "canonical", id="query"),
+        pytest.param({"path": "/a/", "prefix": True}, "slash at its end", id="prefix with a slash"),
+        pytest.param({"methods": frozenset()}, "names its methods", id="no methods"),
+        pytest.param({"methods": frozenset({"get"})}, "upper-case", id="lower-case method"),
+        pytest.param({"methods": frozenset({"GET", "CONNECT"})}, "CONNECT", id="CONNECT"),
+        pytest.param({"methods": frozenset({"TRACE"})}, "TRACE", id="TRACE"),
+        pytest.param({"name": "a b"}, "name", id="name"),
+        pytest.param({"name": ""}, "name", id="empty name"),
+        pytest.param({"linger_s": -1.0}, "negative", id="negative linger"),
+        pytest.param({"linger_s": float("nan")}, "negative", id="linger that is no number"),
+        pytest.param({"linger_s": float("inf")}, "negative", id="endless linger"),
+        pytest.param({"max_calls": -1}, "negative", id="negative calls"),
+    ],
+)
+def test_an_inbound_route_that_cannot_be_is_refused(changes: dict[str, Any], text: str) -> None:
+    settings: dict[str, Any] = {
+        "name": "a",
+        "path": "/a",
+        "prefix": False,
+        "methods": frozenset({"GET"}),
+        "scopes": frozenset(),
+        "peers": frozenset(),
+        "issuers": frozenset(),
+    }
+    with pytest.raises(ValueError, match=text):
+        InboundRoute(**settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        pytest.param({"host": None}, "exactly one", id="neither host nor prefix"),
+        pytest.param({"prefix": "/crm"}, "exactly one", id="both host and prefix"),
+        pytest.param({"host": "CRM.mesh"}, "lower-case", id="upper-case host"),
+        pytest.param({"host": "http://crm.mesh"}, "lower-case", id="a URL for a host"),
+        pytest.param({"host": "crm.mesh:0"}, "lower-case", id="port zero"),
+        pytest.param({"host": None, "prefix": "/crm/"}, "slash at its end", id="prefix with a slash"),
+        pytest.param({"audience": ""}, "audience", id="no audience"),
+        pytest.param({"name": "crm/1"}, "name", id="name"),
+    ],
+)
+def test_an_outbound_route_that_cannot_be_is_refused(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        outbound(**{"name": "crm", "host": "crm.mesh", "prefix": None} | changes)
+
+
+def test_equal_overlaps_of_inbound_routes_are_listed() -> None:
+    routes = [
+        inbound("a", "/x", "GET", "POST"),
+        inbound("b", "/x", "POST", "PUT"),
+        inbound("c", "/x", prefix=True),
+        inbound("c", "/y"),
+    ]
+    assert overlaps(routes) == [Overlap("a", "b", "POST /x"), Overlap("c", "c", "the name")]
+    with pytest.raises(ValueError, match="overlap"):
+        InboundRoutes(routes)
+
+
+def test_equal_overlaps_of_outbound_routes_are_listed() -> None:
+    routes = [
+        outbound("a", host="crm.mesh"),
+        outbound("b", host="crm.mesh:80"),
+        outbound("c", prefix="/crm"),
+        outbound("d", prefix="/crm"),
+        outbound("d", host="d.mesh"),
+    ]
+    assert outbound_overlaps(routes) == [
+        Overlap("a", "b", "crm.mesh:80"),
+        Overlap("c", "d", "/crm"),
+        Overlap("d", "d", "the name"),
+    ]
+    with pytest.raises(ValueError, match="overlap"):
+        OutboundRoutes(routes)
+
+
+def test_routes_that_differ_do_not_overlap() -> None:
+    assert overlaps(ROUTES.routes) == []
+    assert outbound_overlaps([outbound("a", host="crm.mesh:8080"), outbound("b", host="crm.mesh")]) == []
+
+
+TARGETS = OutboundRoutes(
+    [
+        outbound("by-host", host="crm.mesh"),
+        outbound("by-port", host="crm.mesh:8080"),
+        outbound("six", host="[::1]:9000"),
+        outbound("by-prefix", prefix="/crm"),
+        outbound("deeper", prefix="/crm/admin"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("authority", "target", "name", "forwarded"),
+    [
+        pytest.param("crm.mesh", b"/a?b", "by-host", b"/a?b", id="host"),
+        pytest.param("crm.mesh:80", b"/a", "by-host", b"/a", id="the default port"),
+        pytest.param("CRM.Mesh", b"/a", "by-host", b"/a", id="host names have no case"),
+        pytest.param("crm.mesh:8080", b"/a", "by-port", b"/a", id="another port"),
+        pytest.param("[::1]:9000", b"/a", "six", b"/a", id="an IPv6 address"),
+        pytest.param("crm.mesh", b"/crm/a", "by-host", b"/crm/a", id="a prefix counts on our own listener only"),
+        pytest.param("127.0.0.1:7080", b"/crm/a/?b=c", "by-prefix", b"/a/?b=c", id="own authority"),
+        pytest.param("LocalHost:7080", b"/crm/a", "by-prefix", b"/a", id="own authority in capitals"),
+        pytest.param(None, b"/crm", "by-prefix", b"/", id="nothing left of the path"),
+        pytest.param(None, b"/crm/", "by-prefix", b"/", id="only the slash left"),
+        pytest.param(None, b"/crm/admin/x", "deeper", b"/x", id="the longest prefix"),
+        pytest.param(None, b"/crm/administrator", "by-prefix", b"/administrator", id="whole segments"),
+    ],
+)
+def test_a_target_is_found_and_its_prefix_stripped(
+    authority: str | None, target: bytes, name: str, forwarded: bytes
+) -> None:
+    route, stripped = TARGETS.find(authority, canonical_target(target), own_authorities=OWN)
+    assert (route.name, stripped.encode()) == (name, forwarded)
+    assert canonical_target(stripped.encode()) == stripped
+
+
+@pytest.mark.parametrize(
+    ("authority", "path"),
+    [
+        pytest.param("mail.mesh", "/crm", id="another host"),
+        pytest.param("crm.mesh.", "/a", id="a dot more"),
+        pytest.param("xcrm.mesh", "/a", id="a longer name"),
+        pytest.param("crm.mesh:443", "/a", id="another port"),
+        pytest.param("", "/crm", id="an empty host is not ours"),
+        pytest.param("127.0.0.1:7080", "/crmx", id="no such prefix"),
+        pytest.param(None, "/", id="no prefix"),
+    ],
+)
+def test_a_target_without_a_route_is_denied(authority: str | None, path: str) -> None:
+    with pytest.raises(Denied) as refusal:
+        TARGETS.find(authority, CanonicalTarget(path, b""), own_authorities=OWN)
+    assert refusal.value.reason is Reason.TARGET_DENIED
