@@ -61,6 +61,7 @@ class TokenExchange:
         self._keys = keys
         self._log = log
         self._metrics = metrics
+        self._clock = clock
         self._monotonic = monotonic
         self._sts = Sts(settings, source, keys, clock, caller)
         self._tokens = IssuedTokens()
@@ -88,6 +89,9 @@ class TokenExchange:
             epoch = self._epoch(policy)
             if epoch is None or self._closed:
                 raise Unavailable(Reason.NOT_READY, "this workload has no identity to exchange with")
+            kept = self._tokens.find(_key(plan), epoch=epoch, now=int(self._clock()))
+            if kept is not None:  # a flight landed since the caller looked
+                return kept
             flight = self._join(plan, policy, epoch)
             await asyncio.wait([flight])  # unlike awaiting the task, this leaves it alone when the caller goes away
             if flight.cancelled():

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -302,8 +303,9 @@ async def test_who_waits_when_the_task_ends_is_let_go() -> None:
 @pytest.mark.parametrize("name", ["refresh_s", "max_age_s", "cooldown_s", "timeout_s"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_times_are_above_zero(name: str, value: float) -> None:
+    change: Any = {name: value}
     with pytest.raises(ValueError, match=name):
-        replace(JwksSettings(issuer="i", url="http://127.0.0.1/"), **{name: value})
+        replace(JwksSettings(issuer="i", url="http://127.0.0.1/"), **change)
 
 
 @pytest.mark.usefixtures("_quick_retries")

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.delegation.bearer import parse_bearer
+from sidecar.delegation.decide import IssuedPermit, accept_issued
+from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
+from tests.exchange.world import plan, policy
+from tests.fakes.lying_sts import LyingSts
+from tests.fakes.tokens import CRM, NOW, PLANNER, WRITER, TokenMint
+
+EPOCH = Epoch(keys=1, policy=1, withdrawals=0, workload=WRITER)
+
+
+def permit(jti: str = "issued-1") -> IssuedPermit:
+    wanted = plan()
+    form = {"subject_token": wanted.delegation.token.raw, "audience": str(CRM), "scope": "crm.read"}
+    issued = parse_bearer(TokenMint().mint(LyingSts().claims(form, jti=jti)))
+    return accept_issued(issued, plan=wanted, key=TokenMint().key, policy=policy(), now=NOW)
+
+
+PERMIT = permit()
+ISSUED = Issued(PERMIT, usable_until=NOW + 100)
+
+
+def kept(max_entries: int = 10) -> IssuedTokens:
+    tokens = IssuedTokens(max_entries)
+    tokens.keep("key", ISSUED, epoch=EPOCH)
+    return tokens
+
+
+def test_what_was_kept_is_found() -> None:
+    assert kept().find("key", epoch=EPOCH, now=NOW) is PERMIT
+
+
+def test_another_key_finds_nothing() -> None:
+    assert kept().find("another", epoch=EPOCH, now=NOW) is None
+
+
+@pytest.mark.parametrize(("now", "found"), [(NOW + 99, True), (NOW + 100, False), (NOW + 101, False)])
+def test_a_token_is_handed_out_until_its_end(now: int, found: bool) -> None:
+    tokens = kept()
+    assert (tokens.find("key", epoch=EPOCH, now=now) is PERMIT) == found
+    assert len(tokens) == found
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(replace(EPOCH, keys=2), id="keys"),
+        pytest.param(replace(EPOCH, policy=2), id="policy"),
+        pytest.param(replace(EPOCH, withdrawals=1), id="withdrawal"),
+        pytest.param(replace(EPOCH, workload=PLANNER), id="own SPIFFE ID"),
+    ],
+)
+def test_any_change_ends_what_was_kept_for_good(later: Epoch) -> None:
+    tokens = kept()
+    assert tokens.find("key", epoch=later, now=NOW) is None
+    assert len(tokens) == 0
+    assert tokens.find("key", epoch=EPOCH, now=NOW) is None
+
+
+def test_who_still_decides_by_an_old_policy_neither_finds_nor_keeps_nor_clears() -> None:
+    tokens = IssuedTokens()
+    newer = replace(EPOCH, policy=2)
+    tokens.keep("key", ISSUED, epoch=newer)
+    assert tokens.find("key", epoch=EPOCH, now=NOW) is None
+    tokens.keep("other", ISSUED, epoch=EPOCH)
+    assert tokens.find("key", epoch=newer, now=NOW) is PERMIT
+    assert tokens.find("other", epoch=newer, now=NOW) is None
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    tokens = kept(max_entries=2)
+    tokens.keep("second", ISSUED, epoch=EPOCH)
+    tokens.find("key", epoch=EPOCH, now=NOW)
+    tokens.keep("third", ISSUED, epoch=EPOCH)
+    assert [name for name in ("key", "second", "third") if tokens.find(name, epoch=EPOCH, now=NOW)] == ["key", "third"]
+
+
+def test_a_rejected_token_is_forgotten() -> None:
+    tokens = kept()
+    assert tokens.reject("key", PERMIT, monotonic_s=50.0)
+    assert tokens.find("key", epoch=EPOCH, now=NOW) is None
+
+
+@pytest.mark.parametrize(("later_s", "again"), [(0.0, False), (9.9, False), (10.0, True)])
+def test_a_key_is_rejected_once_in_ten_seconds(later_s: float, again: bool) -> None:
+    tokens = kept()
+    tokens.reject("key", PERMIT, monotonic_s=50.0)
+    tokens.keep("key", ISSUED, epoch=EPOCH)
+    assert tokens.reject("key", PERMIT, monotonic_s=50.0 + later_s) is again
+    assert (tokens.find("key", epoch=EPOCH, now=NOW) is None) == again
+
+
+def test_a_late_rejection_does_not_take_the_token_that_came_after() -> None:
+    tokens = kept()
+    assert tokens.reject("key", permit(jti="issued-0"), monotonic_s=50.0)
+    assert tokens.find("key", epoch=EPOCH, now=NOW) is PERMIT
+
+
+def test_clearing_is_no_way_round_the_limit_of_rejections() -> None:
+    tokens = kept()
+    tokens.reject("key", PERMIT, monotonic_s=50.0)
+    tokens.clear()
+    assert not tokens.reject("key", PERMIT, monotonic_s=51.0)
+
+
+def test_what_is_remembered_of_rejections_is_bounded() -> None:
+    tokens = kept(max_entries=2)
+    for name in ("a", "b", "c"):
+        tokens.reject(name, PERMIT, monotonic_s=50.0)
+    assert tokens.reject("a", PERMIT, monotonic_s=51.0)
+    assert not tokens.reject("c", PERMIT, monotonic_s=51.0)

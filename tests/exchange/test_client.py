@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.decide import IssuedPermit
+from sidecar.errors import Reason, SidecarError
+from sidecar.identity.endpoint import EndpointError, Trouble
+from tests.exchange.world import World, plan, policy, reason_of, route, running
+from tests.fakes.lies import claims, members
+from tests.fakes.tokens import ISSUER, NOW, PLANNER, WRITER, TokenMint
+
+
+async def ask(world: World, **claims: Any) -> IssuedPermit:
+    return await world.exchange.exchange(plan(**claims), policy())
+
+
+async def test_the_first_exchange_serves_the_calls_after_it() -> None:
+    async with running(World()) as world:
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+        permit = await ask(world)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+        assert world.metrics.token_cache == {"hit": 1, "miss": 1, "joined": 0}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda: plan(sub="user-1"), id="subject"),
+        pytest.param(lambda: plan(jti="token-2"), id="subject token"),
+        pytest.param(lambda: plan(route(audience="spiffe://acme.example/tool/crm2")), id="audience"),
+        pytest.param(lambda: plan(route(scopes=("docs.read",))), id="scope"),
+        pytest.param(lambda: plan(route("mail")), id="route"),
+    ],
+)
+async def test_a_token_is_for_its_own_plan_alone(other: object) -> None:
+    async with running(World()) as world:
+        await ask(world)
+        assert callable(other)
+        assert world.exchange.cached(other(), policy=policy(), now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "last"),
+    [
+        pytest.param(claims(), NOW + 287, id="the subject token's end"),
+        pytest.param(claims(exp=NOW + 60), NOW + 57, id="its own end"),
+        pytest.param(members(expires_in=30), NOW + 27, id="the end the answer gives"),
+        pytest.param(members(expires_in=1000), NOW + 287, id="never later than the token's"),
+    ],
+)
+async def test_a_token_is_used_until_shortly_before_its_end(answer: object, last: int) -> None:
+    async with running(World()) as world:
+        world.sts.behaviour = answer  # type: ignore[assignment]
+        permit = await ask(world)
+        assert world.exchange.cached(plan(), policy=policy(), now=last) is permit
+        assert world.exchange.cached(plan(), policy=policy(), now=last + 1) is None
+
+
+async def test_a_thousand_calls_for_one_token_make_one_exchange() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        calls = [asyncio.create_task(ask(world)) for _ in range(1000)]
+        await world.sts.wait_for_requests(1)
+        world.sts.release()
+        permits = await asyncio.gather(*calls)
+        assert len(world.sts.forms) == 1
+        assert len({id(permit) for permit in permits}) == 1
+        assert world.metrics.token_cache["joined"] == 999
+
+
+async def test_two_subjects_never_share_a_flight() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        subjects = [f"user-{number % 2}" for number in range(64)]
+        calls = [asyncio.create_task(ask(world, sub=subject)) for subject in subjects]
+        await world.sts.wait_for_requests(2)
+        world.sts.release()
+        assert [permit.token.subject for permit in await asyncio.gather(*calls)] == subjects
+        assert len(world.sts.forms) == 2
+
+
+async def test_a_flight_survives_the_caller_who_started_it() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        first, second = asyncio.create_task(ask(world)), asyncio.create_task(ask(world))
+        await world.sts.wait_for_requests(1)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        world.sts.release()
+        permit = await second
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+        assert len(world.sts.forms) == 1
+
+
+async def test_a_flight_nobody_waits_for_any_more_still_ends_well() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        only = asyncio.create_task(ask(world))
+        await world.sts.wait_for_requests(1)
+        only.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await only
+        world.sts.release()
+        await ask(world)  # joins it, or finds what it brought
+        assert len(world.sts.forms) == 1
+
+
+async def test_a_refusal_reaches_everybody_who_waits_and_is_asked_for_anew() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        world.sts.errors = [EndpointError(Trouble.TIMEOUT)]
+        calls = [asyncio.create_task(reason_of(world)) for _ in range(10)]
+        await world.sts.wait_for_requests(1)
+        world.sts.release()
+        assert set(await asyncio.gather(*calls)) == {Reason.STS_TIMEOUT}
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+        await ask(world)
+        assert len(world.sts.forms) == 2
+
+
+async def test_everybody_gets_an_error_of_their_own() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        world.sts.errors = [EndpointError(Trouble.TIMEOUT)]
+        calls = [asyncio.create_task(ask(world)) for _ in range(2)]
+        await world.sts.wait_for_requests(1)
+        world.sts.release()
+        one, other = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(one, SidecarError)
+        assert one is not other
+
+
+async def test_exchanges_under_way_are_bounded() -> None:
+    async with running(World(max_flights=2)) as world:
+        world.sts.hold()
+        calls = [asyncio.create_task(ask(world, jti=f"token-{number}")) for number in range(2)]
+        await world.sts.wait_for_requests(2)
+        assert await reason_of(world, plan(jti="token-2")) is Reason.OVERLOADED
+        joined = asyncio.create_task(ask(world, jti="token-1"))
+        world.sts.release()
+        await asyncio.gather(*calls, joined)
+        await ask(world, jti="token-2")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda world: world.source.become(None), id="identity withdrawn"),
+        pytest.param(lambda world: world.source.become(PLANNER), id="another SPIFFE ID"),
+        pytest.param(lambda world: world.exchange.invalidate(), id="invalidated"),
+    ],
+)
+async def test_what_was_kept_ends_with_what_it_depends_on(change: object) -> None:
+    async with running(World()) as world:
+        await ask(world)
+        assert callable(change)
+        change(world)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+        world.source.become(WRITER)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+
+
+async def test_what_was_kept_ends_with_the_policy() -> None:
+    async with running(World()) as world:
+        await ask(world)
+        assert world.exchange.cached(plan(), policy=policy(2), now=NOW) is None
+        assert world.exchange.cached(plan(), policy=policy(1), now=NOW) is None
+
+
+async def test_what_was_kept_ends_with_the_issuers_keys() -> None:
+    async with running(World()) as world:
+        await ask(world)
+        world.jwks.document = TokenMint(kid="next", key=5).jwks
+        await world.keys.wait_for_key(ISSUER, "next")
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+
+
+async def test_a_renewed_identity_keeps_its_tokens() -> None:
+    async with running(World()) as world:
+        permit = await ask(world)
+        world.source.become(WRITER)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda world: world.exchange.invalidate(), id="invalidated"),
+        pytest.param(lambda world: (world.source.become(None), world.source.become(WRITER)), id="withdrawn and back"),
+    ],
+)
+async def test_what_was_asked_for_before_an_invalidation_is_not_used_after_it(change: object) -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        call = asyncio.create_task(ask(world))
+        await world.sts.wait_for_requests(1)
+        assert callable(change)
+        change(world)
+        world.sts.release()
+        permit = await call
+        assert permit.token.jti == "issued-2"
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+
+
+async def test_who_asks_after_an_invalidation_does_not_join_what_began_before() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        before = asyncio.create_task(ask(world))
+        await world.sts.wait_for_requests(1)
+        world.exchange.invalidate()
+        after = asyncio.create_task(ask(world))
+        await world.sts.wait_for_requests(2)
+        world.sts.release()
+        assert (await after).token.jti == "issued-2"
+        assert (await before).token.jti == "issued-2"
+
+
+async def test_who_missed_the_landing_by_a_moment_does_not_ask_again() -> None:
+    async with running(World()) as world:
+        permit = await ask(world)
+        assert await ask(world) is permit
+        assert len(world.sts.forms) == 1
+
+
+async def test_two_policies_never_share_a_flight() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        calls = [asyncio.create_task(world.exchange.exchange(plan(), policy(number))) for number in (1, 2)]
+        await world.sts.wait_for_requests(2)
+        world.sts.release()
+        await asyncio.gather(*calls)
+        assert len(world.sts.forms) == 2
+
+
+async def test_when_everything_keeps_changing_the_call_is_refused() -> None:
+    async with running(World()) as world:
+        honest = world.sts.behaviour
+
+        def change_and_answer(*arguments: object) -> object:
+            world.exchange.invalidate()
+            return honest(*arguments)  # type: ignore[arg-type]
+
+        world.sts.behaviour = change_and_answer  # type: ignore[assignment]
+        assert await reason_of(world) is Reason.STS_UNAVAILABLE
+        assert len(world.sts.forms) == 3
+
+
+@pytest.mark.parametrize("spiffe_id", [pytest.param(None, id="none"), pytest.param(PLANNER, id="not the policy's")])
+async def test_without_the_policys_identity_nobody_is_asked(spiffe_id: object) -> None:
+    async with running(World()) as world:
+        world.source.become(spiffe_id)  # type: ignore[arg-type]
+        assert await reason_of(world) is Reason.NOT_READY
+        assert world.sts.forms == []
+
+
+async def test_a_rejected_token_is_exchanged_anew_once_in_ten_seconds() -> None:
+    async with running(World()) as world:
+        first = await ask(world)
+        assert world.exchange.reject(first)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+        second = await ask(world)
+        assert not world.exchange.reject(second)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is second
+        world.monotonic.now += 10
+        assert world.exchange.reject(second)
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        call = asyncio.create_task(reason_of(world))
+        await world.sts.wait_for_requests(1)
+        await world.exchange.close()
+        assert await call is Reason.NOT_READY
+        assert await reason_of(world) is Reason.NOT_READY
+        assert world.sts.closed

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.delegation.bearer import parse_bearer
+from sidecar.delegation.decide import Plan, decide_entry, plan_outbound
+from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
+from sidecar.errors import Reason
+from sidecar.exchange import sts
+from sidecar.exchange.sts import ExchangeSettings
+from sidecar.identity.endpoint import EndpointError, Trouble
+from tests.exchange.world import LOGIN, SUB_ID, World, plan, policy, reason_of, route, running
+from tests.fakes.lies import CONTENT_LIES, claims, members, token
+from tests.fakes.lying_sts import SECRET, Behaviour
+from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, WRITER, TokenMint
+
+
+async def test_an_honest_answer_becomes_a_permit() -> None:
+    async with running(World()) as world:
+        permit = await world.exchange.exchange(plan(), policy())
+        assert permit.token.audience == CRM
+        assert permit.token.subject == "user-4711"
+        assert permit.token.actor_id == WRITER
+        assert permit.token.chain is not None
+        assert permit.token.chain.subjects == (WRITER, PLANNER)
+
+
+async def test_the_request_names_subject_actor_target_and_scope() -> None:
+    async with running(World()) as world:
+        wanted = plan()
+        await world.exchange.exchange(wanted, policy())
+        (form,) = world.sts.forms
+        assert form.pop("actor_token").count(".") == 2
+        assert form == {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "subject_token": wanted.delegation.token.raw,
+            "subject_token_type": TOKEN_TYPE_ACCESS_TOKEN,
+            "actor_token_type": TOKEN_TYPE_JWT,
+            "requested_token_type": TOKEN_TYPE_ACCESS_TOKEN,
+            "audience": str(CRM),
+            "scope": "crm.read",
+        }
+        assert world.source.audiences == [ISSUER]
+
+
+@pytest.mark.parametrize(("lie", "reason"), CONTENT_LIES.values(), ids=CONTENT_LIES.keys())
+async def test_a_lie_is_refused_by_its_name_and_nothing_is_kept(lie: Behaviour, reason: Reason) -> None:
+    async with running(World()) as world:
+        world.sts.behaviour = lie
+        assert await reason_of(world) is reason
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+        assert len(world.sts.forms) == 1
+        (record,) = await world.records()
+        assert record["event"] == "token.exchange_refused"
+        assert record["reason"] == reason
+        assert SECRET.encode() not in world.sink.written
+        assert world.metrics.exchanges == {(ISSUER, reason): 1}
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        pytest.param(claims(exp=NOW + 290), id="as long as the subject token"),
+        pytest.param(claims(exp=NOW + 1), id="a shorter life"),
+        pytest.param(claims(aud=[str(CRM)]), id="the audience in a list of one"),
+        pytest.param(claims(parent_jti=ABSENT), id="no parent"),
+        pytest.param(members(scope=ABSENT), id="the scope is as asked for"),
+        pytest.param(members(expires_in=ABSENT), id="no lifetime beside the token's"),
+        pytest.param(members(expires_in=10**6), id="a longer lifetime beside the token's"),
+        pytest.param(members(token_type="bearer"), id="bearer in lower case"),
+        pytest.param(members(unheard_of={"x": 1}), id="an unknown member"),
+        pytest.param(token(lambda sts, form: sts.mint.mint(sts.claims(form, unheard_of=1))), id="an unknown claim"),
+    ],
+)
+async def test_what_is_beside_the_point_is_no_lie(truth: Behaviour) -> None:
+    async with running(World()) as world:
+        world.sts.behaviour = truth
+        await world.exchange.exchange(plan(), policy())
+
+
+async def test_a_key_the_sts_began_to_use_is_fetched_once() -> None:
+    async with running(World()) as world:
+        world.sts.mint = TokenMint(kid="next", key=5)
+        world.jwks.document = world.sts.mint.jwks
+        permit = await world.exchange.exchange(plan(), policy())
+        assert permit.token.issuer == ISSUER
+        assert world.jwks.fetches == 2
+        assert len(world.sts.forms) == 1
+
+
+async def test_keys_that_cannot_be_had_are_no_lie_of_the_token_service() -> None:
+    async with running(World()) as world:
+        world.sts.mint = TokenMint(kid="next", key=5)
+        world.jwks.error = EndpointError(Trouble.UNREACHABLE)
+        assert await reason_of(world) is Reason.KEYS_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (Trouble.NOT_READY, Reason.NOT_READY),
+        (Trouble.IDENTITY, Reason.STS_IDENTITY),
+        (Trouble.UNREACHABLE, Reason.STS_UNAVAILABLE),
+        (Trouble.TIMEOUT, Reason.STS_TIMEOUT),
+        (Trouble.BROKEN, Reason.STS_BAD_RESPONSE),
+        (Trouble.TOO_LARGE, Reason.STS_TOO_LARGE),
+    ],
+)
+async def test_every_trouble_on_the_way_has_its_reason(trouble: Trouble, reason: Reason) -> None:
+    async with running(World()) as world:
+        world.sts.errors = [EndpointError(trouble)]
+        assert await reason_of(world) is reason
+        assert len(world.sts.forms) == 1
+
+
+@pytest.mark.parametrize(("retries", "failures", "requests"), [(0, 1, 1), (1, 1, 2), (1, 2, 2), (3, 3, 4)])
+async def test_a_connection_that_fails_before_any_answer_is_tried_again_within_bounds(
+    retries: int, failures: int, requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sts, "FIRST_RETRY_S", 0.001)
+    async with running(World(retries=retries)) as world:
+        world.sts.errors = [EndpointError(Trouble.UNREACHABLE, may_retry=True) for _ in range(failures)]
+        if failures > retries:
+            assert await reason_of(world) is Reason.STS_UNAVAILABLE
+        else:
+            await world.exchange.exchange(plan(), policy())
+        assert len(world.sts.forms) == requests
+
+
+async def test_an_exchange_has_one_deadline_for_everything() -> None:
+    async with running(World(timeout_s=0.05)) as world:
+        world.sts.hold()
+        assert await reason_of(world) is Reason.STS_TIMEOUT
+        world.sts.release()
+
+
+async def test_waiting_for_the_issuers_keys_counts_too() -> None:
+    async with running(World(timeout_s=0.05)) as world:
+        world.sts.mint = TokenMint(kid="next", key=5)
+        world.jwks.hold()
+        assert await reason_of(world) is Reason.STS_TIMEOUT
+
+
+async def test_without_a_jwt_svid_nobody_is_asked() -> None:
+    async with running(World()) as world:
+        world.source.jwt_refused = True
+        assert await reason_of(world) is Reason.NOT_READY
+        assert world.sts.forms == []
+
+
+def _login_plan(**changes: object) -> Plan:
+    groups: dict[str, object] = {"sub": "4711", "aud": "front", "groups": ["sales"], "act": ABSENT, **changes}
+    bearer = LOGIN.mint(LOGIN.claims(**groups), LOGIN.header(typ="JWT"))
+    delegation = decide_entry(parse_bearer(bearer), key=LOGIN.key, policy=policy(), now=NOW)
+    return plan_outbound(delegation, route(), policy=policy(), now=NOW)
+
+
+async def test_a_login_starts_a_chain_with_the_kind_of_token_its_issuer_gives() -> None:
+    async with running(World()) as world:
+        world.sts.behaviour = claims(sub_id=SUB_ID, act={"sub": str(WRITER)}, sub="4711")
+        permit = await world.exchange.exchange(_login_plan(client_id=ABSENT, azp="front"), policy())
+        assert world.sts.forms[0]["subject_token_type"] == TOKEN_TYPE_ID_TOKEN
+        assert permit.token.chain is not None
+        assert permit.token.chain.depth == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"timeout_s": float("nan")}, "timeout_s"),
+        ({"retries": -1}, "retries"),
+        ({"retries": 4}, "retries"),
+        ({"max_flights": 0}, "max_flights"),
+        ({"max_response_bytes": 0}, "max_response_bytes"),
+        ({"adapter": "unheard-of"}, "adapter"),
+        ({"token_endpoint": "http://sts.example/token"}, "url"),
+        ({"token_endpoint": "https://sts.example/token"}, "tls"),
+    ],
+)
+def test_unusable_settings_are_named(settings: dict[str, object], field: str) -> None:
+    lawful: dict[str, object] = {"issuer": ISSUER, "token_endpoint": "http://127.0.0.1/token"}
+    with pytest.raises(ValueError, match=field):
+        ExchangeSettings(**{**lawful, **settings})  # type: ignore[arg-type]
+
+
+async def test_cancelling_does_not_turn_into_an_answer() -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        waiter = asyncio.create_task(world.exchange.exchange(plan(), policy()))
+        await world.sts.wait_for_requests(1)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        world.sts.release()

@@ -1,0 +1,169 @@
+"""The writer's sidecar in front of a token service: planner → writer → crm, for user-4711."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.decide import Delegation, Plan, plan_outbound
+from sidecar.delegation.policy import Deny, Entry, Policy, ScopeFrom, UserIssuer
+from sidecar.delegation.route import InboundRoutes, OutboundRoute, OutboundRoutes, Upstream
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.errors import Reason, SidecarError
+from sidecar.exchange.client import ExchangeSettings, TokenExchange
+from sidecar.identity.jwks import IssuerKeys, JwksSettings
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+from tests.fakes.jwks import JwksPublisher
+from tests.fakes.lying_sts import LyingSts, Server
+from tests.fakes.own_identity import OwnIdentity
+from tests.fakes.tokens import CRM, ISSUER, NOW, TRUST_DOMAIN, WRITER, TokenMint
+
+STS = SpiffeId("spiffe://acme.example/sts")
+LOGIN = TokenMint("https://idp.example", key=3)
+SUB_ID = {"format": "iss_sub", "iss": LOGIN.issuer, "sub": "4711"}
+
+
+def route(name: str = "crm", *, audience: str = CRM, scopes: tuple[str, ...] = ("crm.read",)) -> OutboundRoute:
+    return OutboundRoute(
+        name=name,
+        host=f"{name}.mesh",
+        prefix=None,
+        upstream=Upstream(scheme="https", host="127.0.0.1", port=7443),
+        peer=CRM,
+        audience=audience,
+        scopes=frozenset(scopes),
+    )
+
+
+def policy(number: int = 1, *, workload: SpiffeId = WRITER, mint: TokenMint | None = None) -> Policy:
+    user = UserIssuer(
+        trusted=LOGIN.trusted("oidc-id-token"),
+        client_id="front",
+        scope_from=ScopeFrom(claim="groups", map={"sales": frozenset({"crm.read"})}),
+    )
+    return Policy(
+        workload=workload,
+        audiences=frozenset({workload}),
+        issuers={ISSUER: (mint or TokenMint()).trusted()},
+        sts_issuer=ISSUER,
+        inbound=InboundRoutes([]),
+        outbound=OutboundRoutes([route(), route("mail")]),
+        entry=Entry(issuers={LOGIN.issuer: user}, may_call=frozenset({"crm", "mail"})),
+        deny=Deny(),
+        number=number,
+    )
+
+
+@cache
+def _token(claims: str) -> VerifiedToken:
+    """Signed once: the same claims give the same token, which ECDSA alone would not."""
+    lawful: dict[str, object] = {"scope": "crm.read docs.read", "txn": "txn-1", "sub_id": SUB_ID}
+    changes: Any = {**lawful, **json.loads(claims)}
+    return TokenMint().verified(**changes)
+
+
+def plan(to: OutboundRoute | None = None, *, by: Policy | None = None, **claims: object) -> Plan:
+    """The plan for a call on the strength of a token with these claims changed."""
+    token = _token(json.dumps(claims))
+    delegation = Delegation(token=token, may_call=frozenset({"crm", "mail"}), entry=False, scope=token.scope)
+    return plan_outbound(delegation, to or route(), policy=by or policy(), now=NOW)
+
+
+@cache
+def authority() -> TrustDomainAuthority:
+    return TrustDomainAuthority(TRUST_DOMAIN)
+
+
+class MemorySink:
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+
+    def write(self, data: memoryview) -> int:
+        self.written += data
+        return len(data)
+
+    def renew(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """All that an exchange needs. ``server`` puts a real connection between the two."""
+
+    def __init__(self, *, server: Server | None = None, **settings: object) -> None:
+        self.sts = server.sts if server else LyingSts()
+        self.source = OwnIdentity(authority(), WRITER)
+        self.has_keys = asyncio.Event()
+        self.jwks = JwksPublisher(self.sts.mint.jwks)
+        self.keys = IssuerKeys(
+            [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")],
+            self.source,
+            fetcher_for=lambda _settings: self.jwks,
+            on_fetched=lambda _issuer: self.has_keys.set(),
+        )
+        self.sink = MemorySink()
+        self.metrics = Metrics()
+        self.metrics.declare_issuers([ISSUER])
+        self.log = AccessLog(self.sink, run="test", metrics=self.metrics)
+        self.clock = Clock(float(NOW))
+        self.monotonic = Clock(500.0)
+        lawful = ExchangeSettings(issuer=ISSUER, token_endpoint=server.url if server else "http://127.0.0.1/token")
+        self.exchange = TokenExchange(
+            replace(lawful, **settings),  # type: ignore[arg-type]
+            self.source,
+            self.keys,
+            self.log,
+            self.metrics,
+            self.clock,
+            monotonic=self.monotonic,
+            caller=None if server else self.sts,
+        )
+
+    async def records(self) -> list[dict[str, object]]:
+        """Everything recorded. Ends the log."""
+        await self.log.close()
+        return [json.loads(line) for line in self.sink.written.decode().splitlines()]
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[World]:
+    """With the issuer's keys there."""
+    task = asyncio.create_task(world.keys.run())
+    try:
+        await world.has_keys.wait()
+        yield world
+    finally:
+        await world.exchange.close()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await world.log.close()
+
+
+async def reason_of(world: World, wanted: Plan | None = None, by: Policy | None = None) -> Reason:
+    """Why the exchange is refused."""
+    with pytest.raises(SidecarError) as caught:
+        await world.exchange.exchange(wanted or plan(), by or policy())
+    return caught.value.reason
