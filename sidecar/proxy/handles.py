@@ -76,7 +76,7 @@ class Handles:
         return served
 
     def end(self, handle: str) -> None:
-        """The request is answered, aborted or has lost its peer. Calls already in flight finish; new ones need linger."""
+        """The request is answered, aborted or has lost its peer. Calls in flight finish; new ones need linger."""
         served = self._alive.get(handle)
         if served is None:
             return

@@ -7,6 +7,8 @@ through from outside.
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import quote
@@ -14,6 +16,7 @@ from urllib.parse import quote
 from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import Denied, Reason
+from sidecar.observe.tracing import TraceContext
 
 Field = tuple[bytes, bytes]
 
@@ -42,6 +45,7 @@ _OURS: Final = frozenset(
     }
 )
 _OUR_PREFIX: Final = b"delegation-"
+_CALL: Final = re.compile(rb"[0-9a-f]{32}")
 
 
 def is_ours(name: bytes) -> bool:
@@ -89,8 +93,7 @@ def to_agent(
     *,
     handle: str,
     request_id: str,
-    traceparent: str,
-    tracestate: bytes | None,
+    trace: TraceContext,
     host: bytes,
 ) -> list[Field]:
     """The fields of an authorised request for the agent: who calls, for whom, and the handle instead of the token."""
@@ -108,11 +111,8 @@ def to_agent(
         (b"delegation-actor", permit.peer.encode("ascii")),
         (b"delegation-scope", format_scope(token.scope).encode("ascii")),
         (b"delegation-request-id", request_id.encode("ascii")),
-        (b"traceparent", traceparent.encode("ascii")),
     )
-    if tracestate is not None:
-        rewritten.append((b"tracestate", tracestate))
-    return rewritten
+    return rewritten + _traced(trace)
 
 
 def to_next_hop(
@@ -120,8 +120,7 @@ def to_next_hop(
     permit: IssuedPermit,
     *,
     call: str,
-    traceparent: str,
-    tracestate: bytes | None,
+    trace: TraceContext,
     host: bytes,
 ) -> list[Field]:
     """The fields of an outbound call: the agent's own credentials are gone, the issued token is in their place."""
@@ -130,13 +129,28 @@ def to_next_hop(
         (b"host", host),
         (b"authorization", b"Bearer " + permit.token.raw.encode("ascii")),
         (b"delegation-call", call.encode("ascii")),
-        (b"traceparent", traceparent.encode("ascii")),
     )
-    if tracestate is not None:
-        rewritten.append((b"tracestate", tracestate))
-    return rewritten
+    return rewritten + _traced(trace)
+
+
+def call_id(fields: Sequence[Field]) -> str | None:
+    """The ``Delegation-Call`` of the calling sidecar: 32 lower-case hex digits, or None. Evidence, never input."""
+    value = single(fields, b"delegation-call")
+    return value.decode("ascii") if value is not None and _CALL.fullmatch(value) else None
+
+
+def new_call_id() -> str:
+    """A new ``Delegation-Call``: 128 random bits that join the records at both ends of a call."""
+    return secrets.token_hex(16)
 
 
 def from_agent(fields: Iterable[Field]) -> list[Field]:
     """The fields of the agent's answer for the peer: an agent cannot speak in the sidecar's name."""
     return [field for field in fields if not field[0].translate(_FOLDED).startswith(_OUR_PREFIX)]
+
+
+def _traced(trace: TraceContext) -> list[Field]:
+    fields = [(b"traceparent", trace.traceparent.encode("ascii"))]
+    if trace.tracestate is not None:
+        fields.append((b"tracestate", trace.tracestate.encode("ascii")))
+    return fields

@@ -48,13 +48,15 @@ Journey = Generator[Wait, Any, _T]
 
 
 class Drive:
-    """Drives one journey to its end. The one place that catches a bug: this request ends, the process lives on."""
+    """Drives one journey to its end. The one place that catches a bug: this request ends, the process lives on.
 
-    __slots__ = ("_finished", "_journey", "_on_bug", "_wait")
+    The journey itself answers and closes its record in its ``finally``, whatever ended it.
+    """
 
-    def __init__(self, journey: Journey[None], on_bug: Callable[[], None]) -> None:
+    __slots__ = ("_finished", "_journey", "_wait")
+
+    def __init__(self, journey: Journey[None]) -> None:
         self._journey = journey
-        self._on_bug = on_bug
         self._wait: Wait | None = None
         self._finished = False
 
@@ -91,7 +93,6 @@ class Drive:
         except Exception:  # noqa: BLE001  the driver is where a bug stops: it stays visible, and costs one request
             self._finished = True
             _log.exception("a journey failed")
-            self._on_bug()
         else:
             self._wait.begin(self)
 

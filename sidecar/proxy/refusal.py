@@ -20,12 +20,10 @@ def refusal(
     *,
     scope: Iterable[str] = (),
     allow: Iterable[str] = (),
-    challenge: bool = True,
 ) -> tuple[int, list[Field], bytes]:
     """Make the answer of a refused call: ``(status, fields, body)`` (RFC 9457, RFC 6750 section 3).
 
-    ``scope`` is what the route needs, told with insufficient_scope; ``allow`` the methods a 405 must name. ``challenge``
-    is off on the outbound side, where the caller is the local agent and holds no token to improve.
+    ``scope`` is what the route needs, told with insufficient_scope; ``allow`` the methods a 405 must name.
     """
     answer = error.answer
     fields: list[Field] = [
@@ -34,7 +32,7 @@ def refusal(
         (b"delegation-reason", error.reason.encode()),
         (b"delegation-request-id", request_id.encode()),
     ]
-    if challenge and (answer.status == 401 or answer.error is not None):
+    if answer.status == 401 or answer.error is not None:
         fields.append((b"www-authenticate", _challenge(error, scope)))
     if answer.retry_after_s is not None:
         fields.append((b"retry-after", str(answer.retry_after_s).encode()))

@@ -1,0 +1,79 @@
+"""The ``sidecar`` command: argument parsing only. Every subcommand is imported when it is called.
+
+Exit codes: 0 fine, 1 found something or refused, 2 usage or settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sidecar import __version__
+
+Run = Callable[[argparse.Namespace], int]
+
+DEFAULT_CONFIG: Final = "/etc/sidecar/sidecar.yaml"
+DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser(words).parse_args(words)
+    module, function = arguments.target.split(":")
+    run: Run = getattr(importlib.import_module(module), function)
+    return run(arguments)
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sidecar", description="A reverse proxy beside every AI agent that makes every hop attributable."
+    )
+    parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", "sidecar.app:run", "stand beside an agent")
+    _config(run, DEFAULT_CONFIG)
+
+    check = _command(commands, "check", "sidecar.commands:check", "list every problem of a settings file")
+    check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
+    check.add_argument("--sts", action="store_true", help="it is the settings file of a token service")
+    check.add_argument("--json", action="store_true", help="for machines")
+
+    sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
+    _config(sts, DEFAULT_STS_CONFIG)
+
+    demo = _command(commands, "demo", "sidecar.dev.demo:run", "show three hops, three tokens, no impersonation")
+    demo.add_argument("--keep", action="store_true", help="leave the mesh running and print commands to try")
+    demo.add_argument("--json", action="store_true", help="for machines")
+
+    dev = commands.add_parser("dev", help="for development only", description="For development only.")
+    dev_commands = dev.add_subparsers(metavar="COMMAND", required=True)
+    for name, module, text in (
+        ("workload-api", "sidecar.dev.workload_api", "a Workload API with a CA of its own"),
+        ("user-issuer", "sidecar.dev.user_issuer", "an issuer where test users log in"),
+        ("svid", "sidecar.dev.svid", "fetch this process's SVID and write it to files"),
+    ):
+        command = _command(dev_commands, name, f"{module}:run", text)
+        if words[:2] == ["dev", name]:  # its module, and what that imports, only where it is wanted
+            importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, target: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(target=target)
+    return command
+
+
+def _config(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument("--config", default=default, metavar="FILE", help="the settings file (default %(default)s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What both journeys do at their ends: describe the request, refuse it, close its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.identity.tls import guard_of
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.record import Direction
+from sidecar.proxy.refusal import refusal
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.head import RequestHead
+
+
+def describe(entry: Entry, head: RequestHead | None) -> None:
+    """Write down what was asked, as it was sent; the canonical path replaces it once there is one."""
+    if head is not None:
+        entry.method = head.method
+        entry.path = head.target.decode("latin-1")
+
+
+def refuse_unread(log: AccessLog, direction: Direction, exchange: ServerExchange, error: SidecarError) -> None:
+    """Refuse what never became a request (a bad head, a limit, a deadline), and leave its record."""
+    try:
+        entry = log.reserve(direction)
+    except Unavailable as unavailable:
+        exchange.answer(*refusal(unavailable, ""))
+        return
+    try:
+        if direction == "inbound":
+            entry.peer = guard_of(exchange.transport).peer.spiffe_id
+        describe(entry, exchange.head)
+        refuse(exchange, error, entry)
+    finally:
+        close(exchange, entry)
+
+
+def refuse(
+    exchange: ServerExchange,
+    error: SidecarError,
+    entry: Entry,
+    *,
+    scope: Iterable[str] = (),
+    allow: Iterable[str] = (),
+) -> None:
+    """Tell the caller no. What has begun is cut, and what cannot be answered by HTTP ends the connection."""
+    entry.refuse(error)
+    if exchange.status or error.answer.status == 0:
+        exchange.abort()
+        return
+    status, fields, body = refusal(error, entry.request_id, scope=scope, allow=allow)
+    exchange.answer(status, fields, body, close=error.answer.close)
+
+
+def close(exchange: ServerExchange, entry: Entry) -> None:
+    """Leave the one closing record. A journey that ends without an answer has a bug, which the caller must not feel."""
+    if not (exchange.ended or exchange.gone):
+        refuse(exchange, Unavailable(Reason.INTERNAL, "the journey ended without an answer"), entry)
+    entry.status = exchange.status or None
+    entry.bytes_in = exchange.bytes_in
+    entry.bytes_out = exchange.bytes_out
+    entry.close()

@@ -1,0 +1,46 @@
+"""What the agent shows when it calls out: a handle, or, at an entry, a user's login token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.errors import Denied, Reason
+from sidecar.proxy.headers import Field, single
+
+_BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
+_HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """At least one is set; ``token`` is anything a bearer scheme carries that is no handle."""
+
+    handle: str | None = None
+    token: str | None = None
+
+
+def credential_of(fields: Sequence[Field]) -> Credential:
+    """Read ``Authorization`` and ``Delegation-Handle``; names are lower case.
+
+    Raises:
+        Denied: HEADER_MALFORMED (a doubled Authorization), NO_REQUEST_CONTEXT (neither is there or usable, or there
+            are two different handles: nobody can say which request is meant).
+    """
+    handles = {value.decode("latin-1") for name, value in fields if name == b"delegation-handle"}
+    authorization = single(fields, b"authorization")
+    bearer = _BEARER.fullmatch(authorization) if authorization is not None else None
+    token: str | None = None
+    if bearer is not None:
+        shown = bearer[1].decode("ascii")
+        if _HANDLE.fullmatch(shown):
+            handles.add(shown)
+        else:
+            token = shown
+    if len(handles) > 1:
+        raise Denied(Reason.NO_REQUEST_CONTEXT, "two different handles")
+    if not handles and token is None:
+        raise Denied(Reason.NO_REQUEST_CONTEXT, "no handle")
+    return Credential(next(iter(handles), None), token)

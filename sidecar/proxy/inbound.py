@@ -1,0 +1,170 @@
+"""The inbound journey: an mTLS peer calls the agent.
+
+Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake and is proven again whenever trust has
+changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> decision of the
+core -> identity headers rewritten, token swapped for a handle -> the agent. Everything that decides is one snapshot,
+taken at the start: a reload never splits a decision. On the warm path nothing here waits but for the agent.
+
+Read ``Inbound.journey`` top to bottom: it is the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.delegation.bearer import bearer_of, parse_bearer
+from sidecar.delegation.decide import decide_verified, delegate, trusted_issuer
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.target import canonical_target
+from sidecar.delegation.verify import VerifiedToken, verify_token
+from sidecar.errors import SidecarError, Unavailable
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.svid import VerifiedPeer
+from sidecar.identity.tls import guard_of
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.tracing import next_traceparent
+from sidecar.proxy.answers import close, describe, refuse, refuse_unread
+from sidecar.proxy.forward import Forwarder, Outgoing
+from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.headers import call_id, to_agent
+from sidecar.proxy.journey import Async, Drive, Journey, Tasks
+from sidecar.proxy.refusal import refusal
+from sidecar.proxy.snapshot import Policies
+from sidecar.proxy.verdicts import Verdicts
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.head import RequestHead, end_to_end
+from sidecar.wire.pool import Origin
+
+
+class Inbound:
+    """Serves the requests of peers. ``clock`` is wall time in seconds; ``agent`` is where the agent listens."""
+
+    def __init__(
+        self,
+        *,
+        policies: Policies,
+        keys: IssuerKeys,
+        log: AccessLog,
+        handles: Handles,
+        forwarder: Forwarder,
+        tasks: Tasks,
+        agent: Origin,
+        clock: Callable[[], float],
+    ) -> None:
+        self._policies = policies
+        self._keys = keys
+        self._log = log
+        self._handles = handles
+        self._forwarder = forwarder
+        self._tasks = tasks
+        self._agent = agent
+        self._agent_host = f"{agent.host}:{agent.port}".encode()
+        self._clock = clock
+        self._verdicts = Verdicts()
+
+    def on_request(self, exchange: ServerExchange) -> None:
+        """Serve one request: make its record, then its journey."""
+        head = exchange.head
+        assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
+        try:
+            entry = self._log.reserve("inbound")
+        except Unavailable as error:
+            exchange.answer(*refusal(error, ""))
+            return
+        drive = Drive(self.journey(exchange, head, entry))
+        exchange.on_gone = drive.gone
+        drive.start()
+
+    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+        """Answer what was no request, and leave its record."""
+        refuse_unread(self._log, "inbound", exchange, error)
+
+    def journey(self, exchange: ServerExchange, head: RequestHead, entry: Entry) -> Journey[None]:
+        """One request from a peer to the agent and back."""
+        policy: Policy | None = None
+        route: InboundRoute | None = None
+        handle = ""
+        try:
+            now = int(self._clock())
+            describe(entry, head)
+            policy = self._policies.now()
+            peer = guard_of(exchange.transport).check(now)
+            entry.peer = peer.spiffe_id
+            entry.call_in = call_id(head.fields)
+
+            target = canonical_target(head.target)
+            entry.path = target.path
+            route = policy.inbound.find(head.method, target.path)
+            entry.route = route.name
+
+            raw = bearer_of(head.fields)
+            token = self._remembered(raw, peer, policy) or (yield from self._verify(raw, peer, route, policy, entry))
+            entry.attribute_token(token)
+            permit = decide_verified(
+                token,
+                peer=peer.spiffe_id,
+                route=route,
+                policy=policy,
+                now=now,
+                peer_certificate_sha256=peer.fingerprint,
+            )
+            entry.attribute(permit)
+
+            served = ServedRequest(
+                delegate(permit),
+                request_id=entry.request_id,
+                call_in=entry.call_in,
+                max_calls=route.max_calls,
+                linger_s=route.linger_s,
+            )
+            handle = self._handles.open(served)
+            trace = next_traceparent(head.fields)
+            entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+            fields = to_agent(
+                end_to_end(head.fields),
+                permit,
+                handle=handle,
+                request_id=entry.request_id,
+                trace=trace,
+                host=self._agent_host,
+            )
+            outgoing = Outgoing(origin=self._agent, method=head.method, target=target.encode(), fields=fields)
+            yield from self._forwarder.send(permit, outgoing, exchange, entry)
+        except SidecarError as error:
+            refuse(
+                exchange,
+                error,
+                entry,
+                scope=route.scopes if route else (),
+                allow=policy.inbound.allowed_methods(entry.path or "") if policy else (),
+            )
+        finally:
+            self._handles.end(handle)
+            close(exchange, entry)
+
+    def _remembered(self, raw: str, peer: VerifiedPeer, policy: Policy) -> VerifiedToken | None:
+        token = self._verdicts.find(raw, peer.spiffe_id, keys=self._keys.generation, policy=policy.number)
+        self._log.metrics.verdict_cache["miss" if token is None else "hit"] += 1
+        return token
+
+    def _verify(
+        self, raw: str, peer: VerifiedPeer, route: InboundRoute, policy: Policy, entry: Entry
+    ) -> Journey[VerifiedToken]:
+        """Verify a token not seen before; waits for its issuer's key where that is not known yet."""
+        bearer = parse_bearer(raw)
+        entry.claim_unverified(bearer)
+        issuer = trusted_issuer(bearer, route=route, policy=policy)
+        key = self._keys.find(bearer.issuer, bearer.kid)
+        if key is None:
+            key = yield Async(self._tasks, lambda: self._keys.wait_for_key(bearer.issuer, bearer.kid))
+        token = verify_token(
+            bearer,
+            issuer=issuer,
+            key=key,
+            audiences=policy.audiences,
+            now=int(self._clock()),
+            peer_certificate_sha256=peer.fingerprint,
+        )
+        self._verdicts.keep(token, peer.spiffe_id, keys=self._keys.generation, policy=policy.number)
+        return token

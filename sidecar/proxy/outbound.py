@@ -1,0 +1,155 @@
+"""The outbound journey: the agent calls the next hop.
+
+Theory of operation. The agent speaks plain HTTP on loopback and holds no token, only the handle of the request it is
+serving (or, at an entry, a user's login token). In this order: canonical target -> outbound route -> whose authority
+the call is made on -> what may be asked for -> an issued token from the cache or one exchange -> mTLS to the next hop,
+whose SPIFFE ID the route pins. A call without a request it belongs to is refused; nothing falls back to anything, and
+the inbound token never leaves.
+
+Read ``Outbound.journey`` top to bottom: it is the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sidecar.delegation.bearer import parse_bearer
+from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, decide_entry, plan_outbound, user_issuer
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.target import canonical_target
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.exchange.client import TokenExchange
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.tracing import next_traceparent
+from sidecar.proxy.answers import close, describe, refuse, refuse_unread
+from sidecar.proxy.credentials import credential_of
+from sidecar.proxy.forward import Forwarder, Outgoing
+from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.headers import new_call_id, to_next_hop
+from sidecar.proxy.journey import Async, Drive, Journey, Tasks
+from sidecar.proxy.origins import Origins, authority_of
+from sidecar.proxy.refusal import refusal
+from sidecar.proxy.snapshot import Policies
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.head import Field, RequestHead, end_to_end
+
+
+class Outbound:
+    """Serves the agent's calls. ``clock`` is wall time in seconds; ``own_authorities`` are our listener's names."""
+
+    def __init__(
+        self,
+        *,
+        policies: Policies,
+        keys: IssuerKeys,
+        exchange: TokenExchange,
+        log: AccessLog,
+        handles: Handles,
+        forwarder: Forwarder,
+        tasks: Tasks,
+        origins: Origins,
+        own_authorities: frozenset[str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._policies = policies
+        self._keys = keys
+        self._exchange = exchange
+        self._log = log
+        self._handles = handles
+        self._forwarder = forwarder
+        self._tasks = tasks
+        self._origins = origins
+        self._own_authorities = own_authorities
+        self._clock = clock
+
+    def on_request(self, exchange: ServerExchange) -> None:
+        """Serve one call: make its record, then its journey."""
+        head = exchange.head
+        assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
+        try:
+            entry = self._log.reserve("outbound")
+        except Unavailable as error:
+            exchange.answer(*refusal(error, ""))
+            return
+        drive = Drive(self.journey(exchange, head, entry))
+        exchange.on_gone = drive.gone
+        drive.start()
+
+    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+        """Answer what was no request, and leave its record."""
+        refuse_unread(self._log, "outbound", exchange, error)
+
+    def journey(self, exchange: ServerExchange, head: RequestHead, entry: Entry) -> Journey[None]:
+        """One call of the agent to the next hop and back."""
+        try:
+            now = int(self._clock())
+            describe(entry, head)
+            policy = self._policies.now()
+
+            target = canonical_target(head.target)
+            entry.path = target.path
+            route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
+            entry.route = route.name
+
+            served, delegation = yield from self._authority(head.fields, policy, entry)
+            plan = plan_outbound(delegation, route, policy=policy, now=now)
+            if served is not None:
+                served.count_call()
+
+            permit = self._exchange.cached(plan, policy=policy, now=now)
+            if permit is None:
+                permit = yield from self._ask(plan, policy, entry)
+            entry.attribute_issued(permit)
+
+            entry.call_out = new_call_id()
+            trace = next_traceparent(head.fields)
+            entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+            fields = to_next_hop(
+                end_to_end(head.fields), permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream)
+            )
+            outgoing = Outgoing(
+                origin=self._origins.of(route, policy.workload),
+                method=head.method,
+                target=target.encode(),
+                fields=fields,
+            )
+            status = yield from self._forwarder.send(permit, outgoing, exchange, entry)
+            if status == 401:
+                self._exchange.reject(permit)  # the next hop does not believe it: have a new one for the next call
+        except SidecarError as error:
+            refuse(exchange, error, entry)
+        finally:
+            close(exchange, entry)
+
+    def _authority(
+        self, fields: Sequence[Field], policy: Policy, entry: Entry
+    ) -> Journey[tuple[ServedRequest | None, Delegation]]:
+        """On whose authority the agent calls: the request its handle stands for, or a user's login at an entry."""
+        credential = credential_of(fields)
+        if credential.handle is not None:
+            if credential.token is not None and policy.entry is not None:
+                raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
+            served = self._handles.resolve(credential.handle)
+            entry.call_in = served.call_in
+            entry.after_request = served.ended_at is not None
+            entry.attribute_token(served.delegation.token)
+            return served, served.delegation
+        bearer = parse_bearer(credential.token or "")
+        entry.claim_unverified(bearer)
+        user = user_issuer(bearer, policy=policy)
+        key = self._keys.find(user.trusted.issuer, bearer.kid)
+        if key is None:
+            key = yield Async(self._tasks, lambda: self._keys.wait_for_key(user.trusted.issuer, bearer.kid))
+        delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()))
+        entry.attribute_token(delegation.token)
+        return None, delegation
+
+    def _ask(self, plan: Plan, policy: Policy, entry: Entry) -> Journey[IssuedPermit]:
+        """One exchange, shared with everybody who needs the same token."""
+        entry.exchanging()
+        try:
+            permit: IssuedPermit = yield Async(self._tasks, lambda: self._exchange.exchange(plan, policy))
+        finally:
+            entry.exchanged()
+        return permit

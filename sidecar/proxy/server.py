@@ -1,0 +1,177 @@
+"""One running sidecar: its listeners, what keeps it from being ready, and how it stops.
+
+Start: probe first (it must say why we are not ready), then identity and keys, then, once everything is there, the two
+listeners. Stop: unready at once, no new connections, requests in flight finish, then everything closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar.errors import Reason
+from sidecar.exchange.client import TokenExchange
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.source import Identity, IdentitySource
+from sidecar.observe.access_log import AccessLog
+from sidecar.proxy.handles import Handles
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.listener import Listener
+from sidecar.proxy.snapshot import Policies
+from sidecar.wire.pool import UpstreamPool
+
+_log: Final = logging.getLogger("sidecar")
+
+_POLL_S: Final = 0.02
+_SWEEP_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything a sidecar is made of; made by ``app.py``. ``exchange`` is None where nothing is called."""
+
+    source: IdentitySource
+    keys: IssuerKeys
+    policies: Policies
+    log: AccessLog
+    handles: Handles
+    tasks: Tasks
+    pools: tuple[UpstreamPool, ...]
+    listeners: tuple[Listener, ...]
+    exchange: TokenExchange | None
+    needed_issuers: frozenset[str]
+    drain_s: float
+
+
+class Server:
+    """Runs the parts. ``ready`` is set once, when the listeners open."""
+
+    def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
+        self._parts = parts
+        self._wall = wall
+        self._draining = False
+        self._said: list[str] = []
+        self.ready = asyncio.Event()
+        parts.source.subscribe(self._on_identity)
+
+    def missing(self) -> list[str]:
+        """What keeps the sidecar from being ready, in words for the operator; empty when it is."""
+        parts = self._parts
+        lacking: list[str] = []
+        if self._draining:
+            lacking.append("stopping")
+        if parts.source.current is None:
+            lacking.append(_because(f"identity: {parts.source.state}", parts.source.last_error))
+        if not parts.log.healthy:
+            lacking.append("records: the sink takes none")
+        errors = parts.keys.last_errors()
+        lacking += (
+            _because(f"keys of {issuer}", errors.get(issuer))
+            for issuer in sorted(parts.needed_issuers)
+            if not parts.keys.ready(issuer)
+        )
+        if not lacking and not self.ready.is_set():
+            lacking.append("listeners: not open yet")
+        return lacking
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Serve until ``stop`` is set, then drain. Whether every request ended in time.
+
+        Raises:
+            OSError: a listener's address is taken or not ours.
+        """
+        parts = self._parts
+        background = (parts.source.run(), parts.keys.run(), self._sweep())
+        running = [asyncio.ensure_future(work) for work in background]
+        try:
+            await self._wait_until_ready(stop, running)
+            if not stop.is_set():
+                self._open()
+            await first_of(stop, running)
+            return await self._drain()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await self._close()
+
+    async def _wait_until_ready(self, stop: asyncio.Event, running: Iterable[asyncio.Future[None]]) -> None:
+        while not stop.is_set() and not any(task.done() for task in running):
+            lacking = [reason for reason in self.missing() if not reason.startswith("listeners")]
+            if not lacking:
+                return
+            self._say(lacking)
+            await asyncio.sleep(_POLL_S)
+
+    def _open(self) -> None:
+        for listener in self._parts.listeners:
+            listener.open()
+        self.ready.set()
+        identity = self._parts.source.current
+        self._parts.log.event("started")
+        _log.info("ready as %s", identity.spiffe_id if identity else "nobody")
+
+    async def _drain(self) -> bool:
+        self._draining = True
+        _log.info("stopping: requests in flight finish")
+        drained = await asyncio.gather(*(one.drain(self._parts.drain_s) for one in self._parts.listeners))
+        return all(drained)
+
+    async def _close(self) -> None:
+        parts = self._parts
+        for listener in parts.listeners:
+            await listener.abort()
+        await parts.tasks.close()
+        for pool in parts.pools:
+            await pool.close()
+        if parts.exchange is not None:
+            await parts.exchange.close()
+        parts.log.event("stopped")
+        await parts.log.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self._parts.handles.sweep()
+
+    def _on_identity(self, identity: Identity | None) -> None:
+        parts = self._parts
+        workload = None if identity is None else identity.spiffe_id
+        parts.policies.follow(workload)
+        parts.log.workload = workload
+        parts.log.metrics.svid_expires_at = 0 if identity is None else identity.svid.not_after
+        if identity is None:
+            parts.log.event("identity.lost", decision="deny", reason=Reason.NOT_READY)
+            for pool in parts.pools:
+                pool.close_idle()
+            return
+        parts.log.event("identity.rotated")
+        for trust_domain in identity.bundles:
+            parts.log.metrics.bundle_updated(trust_domain)
+
+    def _say(self, lacking: list[str]) -> None:
+        """Tell the operator what we wait for, once for each change."""
+        if lacking != self._said:
+            self._said = lacking
+            _log.warning("not ready: %s", "; ".join(lacking))
+
+
+def _because(what: str, error: str | None) -> str:
+    return f"{what} ({error})" if error else what
+
+
+async def first_of(stop: asyncio.Event, running: Iterable[asyncio.Future[None]]) -> None:
+    """Return when told to stop. A background task that ends before that is a bug, and is raised."""
+    stopping = asyncio.ensure_future(stop.wait())
+    waited: set[asyncio.Future[Any]] = {stopping, *running}
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+    for task in running:
+        if task.done():
+            task.result()
