@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.dev.attestation import Peer
+
+MakePeer = Callable[..., Peer]
+
+
+@pytest.fixture
+def make_peer() -> Iterator[MakePeer]:
+    """Peers that live as long as this process, with the facts a test wants."""
+    made: list[Peer] = []
+
+    def make(*, pid: int = 4711, uid: int = 1000, path: str | None = "/usr/bin/agent") -> Peer:
+        peer = Peer(pid=pid, uid=uid, path=Path(path) if path else None, pidfd=os.pidfd_open(os.getpid()))
+        made.append(peer)
+        return peer
+
+    yield make
+    for peer in made:
+        peer.close()
+
+
+@pytest.fixture
+def peer(make_peer: MakePeer) -> Peer:
+    return make_peer()
