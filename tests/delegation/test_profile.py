@@ -1,0 +1,113 @@
+"""Profiles: how each kind of issuer names its actor, and what may not be configured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.act import Actor
+from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
+from sidecar.delegation.spiffe_id import TrustDomain
+from tests.fakes.tokens import ISSUER, PLANNER, TRUST_DOMAIN, WRITER
+
+
+def trusted(actor: ActorForm, **changes: Any) -> TrustedIssuer:
+    profile = IssuerProfile(name="test", typ=frozenset({"at+jwt"}), actor=actor, **changes)
+    return TrustedIssuer(
+        issuer=ISSUER, profile=profile, scopes=frozenset(), actor_trust_domains=frozenset({TRUST_DOMAIN})
+    )
+
+
+TABLE = {(ISSUER, "agent-writer"): WRITER, (None, "agent-planner"): PLANNER}
+MAPPED = {
+    "sub": (trusted(ActorForm.SUB), Actor(WRITER)),
+    "sub, whatever iss says": (trusted(ActorForm.SUB), Actor(WRITER, "https://idp.example")),
+    "iss and sub": (trusted(ActorForm.ISS_SUB), Actor(WRITER, ISSUER)),
+    "configured iss and sub": (
+        trusted(ActorForm.ISS_SUB, act_iss="spiffe://acme.example"),
+        Actor(WRITER, "spiffe://acme.example"),
+    ),
+    "client_id": (trusted(ActorForm.CLIENT_ID), Actor("0b8f", None, WRITER)),
+    "table": (trusted(ActorForm.TABLE, actor_table=TABLE), Actor("agent-writer", ISSUER)),
+}
+UNMAPPED = {
+    "sub no SPIFFE ID": (trusted(ActorForm.SUB), Actor("writer")),
+    "sub a trust domain": (trusted(ActorForm.SUB), Actor("spiffe://acme.example")),
+    "sub in capitals": (trusted(ActorForm.SUB), Actor("SPIFFE://acme.example/agent/writer")),
+    "sub no SPIFFE ID, client_id one": (trusted(ActorForm.SUB), Actor("writer", None, WRITER)),
+    "another trust domain": (trusted(ActorForm.SUB), Actor("spiffe://partner.example/agent/writer")),
+    "iss missing": (trusted(ActorForm.ISS_SUB), Actor(WRITER)),
+    "another iss": (trusted(ActorForm.ISS_SUB), Actor(WRITER, "https://idp.example")),
+    "the issuer where another iss is configured": (
+        trusted(ActorForm.ISS_SUB, act_iss="spiffe://acme.example"),
+        Actor(WRITER, ISSUER),
+    ),
+    "client_id missing": (trusted(ActorForm.CLIENT_ID), Actor(WRITER)),
+    "client_id no SPIFFE ID": (trusted(ActorForm.CLIENT_ID), Actor("0b8f", None, "writer")),
+    "not in the table": (trusted(ActorForm.TABLE, actor_table=TABLE), Actor("agent-crm", ISSUER)),
+    "in the table under another iss": (trusted(ActorForm.TABLE, actor_table=TABLE), Actor("agent-writer")),
+    "in the table without iss": (trusted(ActorForm.TABLE, actor_table=TABLE), Actor("agent-planner", ISSUER)),
+    "an empty table": (trusted(ActorForm.TABLE), Actor(WRITER)),
+}
+
+
+@pytest.mark.parametrize(("issuer", "actor"), MAPPED.values(), ids=MAPPED.keys())
+def test_an_actor_is_mapped_as_its_issuer_names_it(issuer: TrustedIssuer, actor: Actor) -> None:
+    assert issuer.actor_id(actor) == WRITER
+
+
+@pytest.mark.parametrize(("issuer", "actor"), UNMAPPED.values(), ids=UNMAPPED.keys())
+def test_an_actor_named_in_another_way_is_nobody(issuer: TrustedIssuer, actor: Actor) -> None:
+    assert issuer.actor_id(actor) is None
+
+
+def test_an_issuer_without_trust_domains_speaks_for_nobody() -> None:
+    profile = PRESETS["sts"]
+    issuer = TrustedIssuer(issuer=ISSUER, profile=profile, scopes=frozenset(), actor_trust_domains=frozenset())
+
+    assert issuer.actor_id(Actor(WRITER)) is None
+
+
+def test_a_trust_domain_is_compared_whole() -> None:
+    issuer = TrustedIssuer(
+        issuer=ISSUER,
+        profile=PRESETS["sts"],
+        scopes=frozenset(),
+        actor_trust_domains=frozenset({TrustDomain("example"), TrustDomain("acme.example.org")}),
+    )
+
+    assert issuer.actor_id(Actor(WRITER)) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"leeway_s": 61},
+        {"leeway_s": -1},
+        {"max_act_depth": 0},
+        {"max_act_depth": 9},
+        {"algorithms": frozenset({"HS256"})},
+        {"algorithms": frozenset({"ES256", "none"})},
+        {"audience_claims": ()},
+    ],
+    ids=str,
+)
+def test_an_unsafe_profile_cannot_be_made(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"leeway_s|max_act_depth|algorithms|audience_claims"):
+        trusted(ActorForm.SUB, **changes)
+
+
+def test_a_profile_that_is_just_safe_can_be_made() -> None:
+    assert trusted(ActorForm.SUB, leeway_s=60, max_act_depth=8, algorithms=frozenset({"ES512"})).issuer == ISSUER
+
+
+def test_the_presets_are_known_by_their_names() -> None:
+    assert PRESETS.keys() == {"sts", "keycloak", "spring", "zitadel", "entra", "oidc-id-token", "oidc-access-token"}
+    assert all(name == preset.name for name, preset in PRESETS.items())
+
+
+def test_the_presets_allow_one_algorithm_per_kind_of_key_and_padding() -> None:
+    allowed = frozenset().union(*(preset.algorithms for preset in PRESETS.values()))
+
+    assert allowed == {"RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"}
