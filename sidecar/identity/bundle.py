@@ -12,6 +12,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -35,6 +36,7 @@ CERTIFICATE_ERRORS: Final = (
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,  # where warnings are errors
 )
 
 
@@ -51,6 +53,7 @@ class X509Bundle:
 
     trust_domain: TrustDomain
     authorities: tuple[x509.Certificate, ...]
+    subjects: frozenset[x509.Name] = field(repr=False)  # of the authorities
     der: bytes = field(repr=False)
     _policy: PolicyBuilder | None = field(repr=False)
 
@@ -76,11 +79,6 @@ class X509Bundle:
             raise VerificationError("the leaf is an authority itself")
         return tuple(chain)
 
-    @property
-    def subjects(self) -> frozenset[x509.Name]:
-        """The names of the authorities."""
-        return frozenset(authority.subject for authority in self.authorities)
-
 
 def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
     """Read a bundle from concatenated DER certificates, as the Workload API sends them. Nothing at all is a bundle too.
@@ -93,10 +91,11 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
     try:
         certificates = [x509.load_der_x509_certificate(piece) for piece in split_der(der)]
         authorities = tuple(filter(_may_sign, certificates))
+        subjects = frozenset(authority.subject for authority in authorities)
     except CERTIFICATE_ERRORS as error:
         raise BundleError("the bundle holds something that is no certificate") from error
     policy = _policy_of(trust_domain, authorities) if authorities else None
-    return X509Bundle(trust_domain, authorities, der, policy)
+    return X509Bundle(trust_domain, authorities, subjects, der, policy)
 
 
 def split_der(der: bytes) -> list[bytes]:

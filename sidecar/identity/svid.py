@@ -101,20 +101,19 @@ def parse_leaf(der: bytes) -> Leaf:
         Denied: BAD_SVID, whatever is wrong with it.
     """
     certificate = _parse_certificate(der)
+    if certificate.serial_number <= 0:
+        raise Denied(Reason.BAD_SVID, "its serial number is not positive")
     try:
         spiffe_id = _spiffe_id_of(certificate)
         _check_purpose(certificate)
         _check_strength(certificate)
+        not_before = int(certificate.not_valid_before_utc.timestamp())
+        not_after = int(certificate.not_valid_after_utc.timestamp())
     except SpiffeIdError as error:
         raise Denied(Reason.BAD_SVID, f"its URI is no workload's SPIFFE ID: {error}") from error
     except CERTIFICATE_ERRORS as error:
         raise Denied(Reason.BAD_SVID, "the leaf cannot be read") from error
-    return Leaf(
-        spiffe_id,
-        int(certificate.not_valid_before_utc.timestamp()),
-        int(certificate.not_valid_after_utc.timestamp()),
-        certificate,
-    )
+    return Leaf(spiffe_id, not_before, not_after, certificate)
 
 
 def _parse_certificate(der: bytes) -> x509.Certificate:
@@ -176,7 +175,10 @@ def _vouched_elsewhere(
     leaf: Leaf, intermediates: Sequence[x509.Certificate], bundles: Mapping[TrustDomain, X509Bundle], at: int
 ) -> Reason:
     """Tell an impostor of another trust domain from a stranger. Only a bundle that has one of the issuers is tried."""
-    issuers = {certificate.issuer for certificate in (leaf.certificate, *intermediates)}
+    try:
+        issuers = {certificate.issuer for certificate in (leaf.certificate, *intermediates)}
+    except CERTIFICATE_ERRORS:  # names are only read when asked for
+        return Reason.UNTRUSTED_CHAIN
     for trust_domain, bundle in bundles.items():
         if trust_domain == leaf.spiffe_id.trust_domain or issuers.isdisjoint(bundle.subjects):
             continue
