@@ -34,8 +34,9 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Fields that speak of one connection only (RFC 9110 section 7.6.1, RFC 9113 section 3.2.1)."""
 
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _NOT_PASSED: Final = HOP_BY_HOP | FRAMING
-_REASONS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_REASONS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
 @dataclass(slots=True)
@@ -78,12 +79,10 @@ class ResponseHead:
 
 def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
     """The lower-case members of all Connection fields (RFC 9110 section 7.6.1)."""
-    options: set[bytes] = set()
-    for name, value in fields:
-        if name == b"connection":
-            options.update(option.strip(b" \t").lower() for option in value.split(b","))
-    options.discard(b"")
-    return frozenset(options)
+    values = [value for name, value in fields if name == b"connection"]
+    if not values:
+        return _NO_OPTIONS
+    return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
 
 
 def end_to_end(fields: Sequence[Field]) -> list[Field]:
@@ -100,16 +99,16 @@ def end_to_end(fields: Sequence[Field]) -> list[Field]:
 
 def encode_request(method: str, target: bytes, fields: Sequence[Field]) -> bytes:
     """A whole HTTP/1.1 request head; ValueError if anything in it would break a line."""
-    return _encode(b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target), fields)
+    return _encode(b"%b %b HTTP/1.1" % (method.encode("ascii"), target), fields)
 
 
 def encode_response(status: int, fields: Sequence[Field]) -> bytes:
     """A whole HTTP/1.1 answer head; ValueError if anything in it would break a line."""
-    return _encode(_REASONS.get(status) or b"HTTP/1.1 %d \r\n" % status, fields)
+    return _encode(_REASONS.get(status) or b"HTTP/1.1 %d " % status, fields)
 
 
 def _encode(first_line: bytes, fields: Sequence[Field]) -> bytes:
-    head = first_line + b"".join([b"%b: %b\r\n" % field for field in fields]) + b"\r\n"
+    head = b"\r\n".join([first_line, *[b": ".join(field) for field in fields], b"\r\n"])
     lines = len(fields) + 2
     if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
         raise ValueError("a header field holds a line break or NUL")

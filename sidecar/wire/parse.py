@@ -8,6 +8,7 @@ are ``Denied`` with the reason that fits a request; their detail never quotes th
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
@@ -36,17 +37,17 @@ class _Reader:
     def __init__(self) -> None:
         self.fields: list[Field] = []
         self.special: dict[bytes, bytes] = {}
-        self.doubled: bytes | None = None
+        self.doubled: set[bytes] = set()
         self.connection: list[bytes] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field, whole."""
         name = name.lower()
-        value = value.strip(b" \t")
+        value = value.rstrip(b" \t")  # llhttp has skipped what precedes it
         self.fields.append((name, value))
         if name in _SINGLE:
             if name in self.special:
-                self.doubled = self.doubled or name
+                self.doubled.add(name)
             self.special[name] = value
         elif name == b"connection":
             self.connection.append(value.lower())
@@ -71,7 +72,7 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
     reader = _read_request(head)
     if len(reader.fields) > max_fields:
         raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
-    if reader.doubled == b"host" or b"host" not in reader.special:
+    if b"host" in reader.doubled or b"host" not in reader.special:
         raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
     content_length, chunked = _framing(reader, minor=minor)
     authority = parse_authority(reader.special[b"host"])
@@ -123,6 +124,7 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
     )
 
 
+@lru_cache(maxsize=512)
 def parse_authority(value: bytes) -> str:
     """A host with an optional port, in lower case; ``Denied`` BAD_REQUEST if it is anything else."""
     match = _AUTHORITY.fullmatch(value)
@@ -157,7 +159,7 @@ def _syntax_reason(error: httptools.HttpParserError) -> Reason:
 
 def _framing(reader: _Reader, *, minor: bool) -> tuple[int | None, bool]:
     """(content length, chunked): at most one of them, each said once and in its plain form (RFC 9112 section 6)."""
-    if reader.doubled in (b"content-length", b"transfer-encoding"):
+    if not reader.doubled.isdisjoint((b"content-length", b"transfer-encoding")):
         raise Denied(Reason.AMBIGUOUS_FRAMING, "the length of the body is stated twice")
     coding = reader.special.get(b"transfer-encoding")
     length = reader.special.get(b"content-length")

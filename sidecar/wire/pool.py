@@ -21,13 +21,17 @@ from sidecar.wire.limits import ClientLimits
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where requests go. Connections are shared by equal ``key``: host, port, peer identity, own generation …"""
+    """Where requests go. Connections are shared by equal ``key``: host, port, peer identity, own generation …
+
+    ``still_good`` is asked before a kept connection is used again: the peer's identity may have ended meanwhile.
+    """
 
     host: str
     port: int
     key: Hashable
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     server_name: str | None = None
+    still_good: Callable[[asyncio.BaseTransport], bool] | None = field(default=None, repr=False)
 
 
 class Cancellable(Protocol):
@@ -88,8 +92,11 @@ class UpstreamPool:
         idle = self._idle.get(origin.key)
         while idle:
             connection = idle.pop()
-            if connection.usable:
+            if not connection.usable:
+                continue
+            if origin.still_good is None or origin.still_good(connection.transport):
                 return connection
+            connection.close()
         return None
 
     def connect(

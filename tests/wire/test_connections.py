@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import asyncio
+
+from sidecar.wire.connections import Connections
+
+
+class Waiting:
+    def __init__(self) -> None:
+        self.swept: list[float] = []
+        self.enough = asyncio.Event()
+
+    def sweep(self, now: float) -> None:
+        self.swept.append(now)
+        if len(self.swept) == 2:
+            self.enough.set()
+
+
+async def test_members_are_swept_again_and_again_by_one_timer() -> None:
+    connections: Connections[Waiting] = Connections(interval_s=0.001, clock=lambda: 7.0)
+    one, other = Waiting(), Waiting()
+    connections.add(one)
+    connections.add(other)
+    async with asyncio.timeout(5):
+        await one.enough.wait()
+        await other.enough.wait()
+    assert set(one.swept) == {7.0}
+    connections.discard(one)
+    connections.discard(other)
+
+
+async def test_empty_is_told_when_the_last_one_is_gone() -> None:
+    connections: Connections[Waiting] = Connections()
+    await connections.wait_for_empty()
+    one = Waiting()
+    connections.add(one)
+    waiting = asyncio.ensure_future(connections.wait_for_empty())
+    await asyncio.sleep(0)
+    assert (len(connections), list(connections), waiting.done()) == (1, [one], False)
+    connections.discard(one)
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_a_member_may_leave_while_it_is_swept() -> None:
+    connections: Connections[Leaving] = Connections()
+    members = [Leaving(connections), Leaving(connections)]
+    for member in members:
+        connections.add(member)
+    connections.sweep()
+    assert len(connections) == 0
+
+
+class Leaving:
+    def __init__(self, connections: Connections[Leaving]) -> None:
+        self.connections = connections
+
+    def sweep(self, _now: float) -> None:
+        self.connections.discard(self)

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import tracemalloc
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire.framing import ChunkedBody, HeadBuffer, LengthBody, UntilClose
+
+HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def heads(*, max_head_bytes: int = 200, max_first_line: int = 60, skip_empty_line: bool = True) -> HeadBuffer:
+    return HeadBuffer(max_head_bytes=max_head_bytes, max_first_line=max_first_line, skip_empty_line=skip_empty_line)
+
+
+def feed_all(buffer: HeadBuffer, pieces: list[bytes]) -> tuple[bytes, bytes] | None:
+    """The head and everything after it, however it was cut."""
+    found = None
+    rest = b""
+    for piece in pieces:
+        if found is None:
+            found = buffer.feed(piece)
+        else:
+            rest += piece
+    return None if found is None else (found[0], found[1] + rest)
+
+
+@pytest.mark.parametrize("cut", range(1, len(HEAD)))
+def test_a_head_cut_anywhere_is_the_same_head(cut: int) -> None:
+    stream = HEAD + b"body"
+    assert feed_all(heads(), [stream[:cut], stream[cut:]]) == (HEAD, b"body")
+
+
+def test_a_head_in_single_bytes_is_the_same_head() -> None:
+    assert feed_all(heads(), [bytes([byte]) for byte in HEAD + b"xy"]) == (HEAD, b"xy")
+
+
+@pytest.mark.parametrize("pieces", [[b"\r\n" + HEAD], [b"\r\n", HEAD], [b"\r", b"\n", HEAD], [b"\r", b"\n" + HEAD]])
+def test_one_empty_line_before_a_request_is_skipped(pieces: list[bytes]) -> None:
+    assert feed_all(heads(), pieces)[0].lstrip(b"\r\n") == HEAD  # type: ignore[index]
+
+
+def test_an_empty_line_before_an_answer_is_not_skipped() -> None:
+    found = feed_all(heads(skip_empty_line=False), [b"\r\n" + b"HTTP/1.1 200 OK\r\n\r\n"])
+    assert found is not None
+    assert found[0].startswith(b"\r\n")
+
+
+UNFINISHED = {
+    "control byte": (b"GET / HTTP/1.1\r\nX: \x01", Reason.BAD_REQUEST),
+    "TLS on a plain port": (b"\x16\x03\x01\x02\x00", Reason.BAD_REQUEST),
+    "NUL": (b"GET /\0", Reason.BAD_REQUEST),
+    "bare LF": (b"GET / HTTP/1.1\nHost: a\n\n", Reason.BAD_REQUEST),
+    "bare CR": (b"GET / HTTP/1.1\rHost", Reason.BAD_REQUEST),
+    "HTTP/0.9": (b"GET /\r\n", Reason.BAD_REQUEST),
+    "another version": (b"GET / HTTP/2.0\r\n", Reason.BAD_REQUEST),
+    "first line too long": (b"GET /" + b"a" * 60, Reason.URI_TOO_LONG),
+    "first line too long, finished": (b"GET /" + b"a" * 60 + b" HTTP/1.1\r\nHost: a\r\n", Reason.URI_TOO_LONG),
+    "head too large": (b"GET / HTTP/1.1\r\nX: " + b"a" * 200, Reason.HEAD_TOO_LARGE),
+}
+
+
+@pytest.mark.parametrize(("start", "reason"), UNFINISHED.values(), ids=UNFINISHED.keys())
+def test_what_cannot_become_a_head_is_refused_before_it_ends(start: bytes, reason: Reason) -> None:
+    with pytest.raises(Denied) as whole:
+        heads().feed(start)
+    assert whole.value.reason == reason
+    with pytest.raises(Denied) as cut:
+        feed_all(heads(), [bytes([byte]) for byte in start])
+    assert cut.value.reason == reason
+
+
+def test_a_head_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() -> None:
+    assert heads(max_head_bytes=len(HEAD)).feed(HEAD) == (HEAD, b"")
+    with pytest.raises(Denied) as refused:
+        heads(max_head_bytes=len(HEAD) - 1).feed(HEAD)
+    assert refused.value.reason == Reason.HEAD_TOO_LARGE
+
+
+def test_the_first_line_is_known_to_be_read_once_it_ends() -> None:
+    buffer = heads()
+    buffer.feed(b"GET / HTTP/1.1\r")
+    assert (bool(buffer), buffer.first_line_read) == (True, False)
+    buffer.feed(b"\nHost")
+    assert buffer.first_line_read
+    buffer.clear()
+    assert (bool(buffer), buffer.first_line_read) == (False, False)
+
+
+def test_a_flood_of_fragments_needs_little_memory() -> None:
+    buffer = heads(max_head_bytes=65536)
+    sent = 32000
+    buffer.feed(b"GET / HTTP/1.1\r\nX: ")
+    tracemalloc.start()
+    try:
+        for _ in range(sent):
+            buffer.feed(b"a")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * sent
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_any_bytes_are_part_of_a_head_or_refused(noise: bytes, cut: int) -> None:
+    buffer = heads()
+    with suppress(Denied):
+        feed_all(buffer, [b"GET / HTTP/1.1\r\n", noise[:cut], noise[cut:]])
+
+
+def test_a_body_of_known_length_ends_exactly_there() -> None:
+    body = LengthBody(5)
+    assert body.feed(b"abc") == (b"abc", b"")
+    assert not body.complete
+    assert body.feed(b"deGET") == (b"de", b"GET")
+    assert body.complete
+
+
+def test_a_body_of_no_bytes_is_complete_from_the_start() -> None:
+    assert LengthBody(0).complete
+
+
+def test_what_ends_with_its_connection_is_never_complete() -> None:
+    body = UntilClose()
+    assert (body.feed(b"abc"), body.complete) == ((b"abc", b""), False)
+
+
+def read_chunked(
+    stream: bytes, *, max_bytes: int | None = None, cuts: tuple[int, ...] = ()
+) -> tuple[bytes, bytes, bool]:
+    body = ChunkedBody(max_bytes=max_bytes)
+    content = rest = b""
+    bounds = [0, *sorted(cuts), len(stream)]
+    for start, end in pairwise(bounds):
+        piece = stream[start:end]
+        if body.complete:
+            rest += piece
+        else:
+            more, rest = body.feed(piece)
+            content += more
+    return content, rest, body.complete
+
+
+CHUNKED = b"5;a=b\r\nhello\r\n06\r\n world\r\n0\r\nX-Trailer: y\r\n\r\n"
+
+
+@pytest.mark.parametrize("cut", range(len(CHUNKED) + 1))
+def test_a_chunked_body_cut_anywhere_is_the_same_body(cut: int) -> None:
+    assert read_chunked(CHUNKED + b"GET", cuts=(cut,)) == (b"hello world", b"GET", True)
+
+
+def test_a_chunked_body_in_single_bytes_is_the_same_body() -> None:
+    assert read_chunked(CHUNKED, cuts=tuple(range(len(CHUNKED)))) == (b"hello world", b"", True)
+
+
+LAWFUL_CHUNKS = {
+    "capital hexadecimal": (b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
+    "leading zeros": (b"0005\r\nhello\r\n000\r\n\r\n", b"hello"),
+    "nothing": (b"0\r\n\r\n", b""),
+    "extension without value": (b"5;a\r\nhello\r\n0\r\n\r\n", b"hello"),
+    "extension with quoted value": (b'5;a="b;\\"c"\r\nhello\r\n0\r\n\r\n', b"hello"),
+    "extension on the last chunk": (b"0;a=b\r\n\r\n", b""),
+}
+
+
+@pytest.mark.parametrize(("stream", "content"), LAWFUL_CHUNKS.values(), ids=LAWFUL_CHUNKS.keys())
+def test_lawful_chunks_are_decoded(stream: bytes, content: bytes) -> None:
+    assert read_chunked(stream) == (content, b"", True)
+
+
+BROKEN_CHUNKS = {
+    "0x": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "plus": b"+5\r\nhello\r\n0\r\n\r\n",
+    "minus": b"-5\r\nhello\r\n0\r\n\r\n",
+    "underscore": b"0_5\r\nhello\r\n0\r\n\r\n",
+    "space after": b"5 \r\nhello\r\n0\r\n\r\n",
+    "space before": b" 5\r\nhello\r\n0\r\n\r\n",
+    "tab after": b"5\t\r\nhello\r\n0\r\n\r\n",
+    "empty": b"\r\nhello\r\n0\r\n\r\n",
+    "no hexadecimal": b"g\r\nhello\r\n0\r\n\r\n",
+    "bare LF after the size": b"5\nhello\r\n0\r\n\r\n",
+    "bare CR after the size": b"5\rhello\r\n0\r\n\r\n",
+    "bare LF after the data": b"5\r\nhello\n0\r\n\r\n",
+    "data longer than its size": b"4\r\nhello\r\n0\r\n\r\n",
+    "data shorter than its size": b"6\r\nhello\r\n0\r\n\r\n",
+    "2**64 + 5": b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "sixteen digits": b"0000000000000005\r\nhello\r\n0\r\n\r\n",
+    "extension with CR": b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+    "extension with NUL": b"5;a=\0\r\nhello\r\n0\r\n\r\n",
+    "extension with unfinished quote": b'5;a="b\r\nhello\r\n0\r\n\r\n',
+    "extension without name": b"5;\r\nhello\r\n0\r\n\r\n",
+    "extension with white space": b"5 ;a=b\r\nhello\r\n0\r\n\r\n",
+    "line without end": b"5;" + b"a" * 600,
+    "endless extensions": b"1;%b\r\nx\r\n" % (b"a" * 400) * 50 + b"0\r\n\r\n",
+    "trailer Content-Length": b"0\r\nContent-Length: 5\r\n\r\n",
+    "trailer Transfer-Encoding": b"0\r\ntransfer-encoding: chunked\r\n\r\n",
+    "trailer Host": b"0\r\nHost: b\r\n\r\n",
+    "trailer without colon": b"0\r\nX\r\n\r\n",
+    "trailer with space before the colon": b"0\r\nX : y\r\n\r\n",
+    "trailer folded": b"0\r\nX: y\r\n z\r\n\r\n",
+    "trailer with NUL": b"0\r\nX: \0\r\n\r\n",
+    "endless trailers": b"0\r\n" + b"X: %b\r\n" % (b"a" * 400) * 30 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("stream", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS.keys())
+def test_broken_chunks_are_refused(stream: bytes) -> None:
+    with pytest.raises(Denied) as refused:
+        read_chunked(stream)
+    assert refused.value.reason == Reason.BAD_REQUEST
+    with pytest.raises(Denied):
+        read_chunked(stream, cuts=tuple(range(len(stream))))
+
+
+@pytest.mark.parametrize("size", [b"b", b"fffffffffffff"])
+def test_a_chunked_body_over_its_limit_is_refused_at_the_chunk_that_exceeds_it(size: bytes) -> None:
+    with pytest.raises(Denied) as refused:
+        read_chunked(b"5\r\nhello\r\n" + size + b"\r\n", max_bytes=15)
+    assert refused.value.reason == Reason.TOO_LARGE
+
+
+def test_a_chunked_body_of_exactly_its_limit_is_taken() -> None:
+    assert read_chunked(CHUNKED, max_bytes=11) == (b"hello world", b"", True)
+
+
+@pytest.mark.parametrize("end", range(len(CHUNKED)))
+def test_a_chunked_body_that_stops_early_is_not_complete(end: int) -> None:
+    assert not read_chunked(CHUNKED[:end])[2]
+
+
+@settings(max_examples=150)
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.lists(st.integers(0, 300), max_size=4))
+def test_what_was_chunked_is_read_as_it_was(pieces: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    inside = tuple(cut for cut in cuts if cut <= len(stream))
+    assert read_chunked(stream, cuts=inside) == (b"".join(pieces), b"", True)
+
+
+@settings(max_examples=150)
+@given(st.binary(max_size=100))
+def test_any_bytes_are_chunks_or_refused(noise: bytes) -> None:
+    for stream in (noise, b"3\r\nabc" + noise, b"0\r\n" + noise):
+        with suppress(Denied):
+            read_chunked(stream)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.wire.outgoing import Outgoing
+
+
+def test_everything_added_leaves_in_one_piece() -> None:
+    out = Outgoing()
+    out.begin(b"head", length=4, chunked=False)
+    out.add(b"ab")
+    out.add(b"cd")
+    assert out.end()
+    assert (out.take(), bool(out)) == (b"headabcd", False)
+
+
+def test_content_without_length_is_chunked() -> None:
+    out = Outgoing()
+    out.begin(b"", length=None, chunked=True)
+    out.add(b"hello world")
+    out.add(b"")
+    assert not out.until_close
+    assert out.end()
+    assert out.take() == b"b\r\nhello world\r\n0\r\n\r\n"
+
+
+def test_content_without_length_or_chunks_ends_with_the_connection() -> None:
+    out = Outgoing()
+    out.begin(b"head", length=None, chunked=False)
+    assert out.until_close
+
+
+def test_more_content_than_said_is_a_bug() -> None:
+    out = Outgoing()
+    out.begin(b"", length=3, chunked=False)
+    with pytest.raises(RuntimeError, match="longer"):
+        out.add(b"abcd")
+
+
+def test_less_content_than_said_is_no_end() -> None:
+    out = Outgoing()
+    out.begin(b"", length=3, chunked=False)
+    out.add(b"ab")
+    assert not out.end()
