@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -112,7 +111,7 @@ class Clock:
 class World:
     """All that an exchange needs. ``server`` puts a real connection between the two."""
 
-    def __init__(self, *, server: Server | None = None, **settings: object) -> None:
+    def __init__(self, *, server: Server | None = None, **settings: Any) -> None:
         self.sts = server.sts if server else LyingSts()
         self.source = OwnIdentity(authority(), WRITER)
         self.has_keys = asyncio.Event()
@@ -129,9 +128,12 @@ class World:
         self.log = AccessLog(self.sink, run="test", metrics=self.metrics)
         self.clock = Clock(float(NOW))
         self.monotonic = Clock(500.0)
-        lawful = ExchangeSettings(issuer=ISSUER, token_endpoint=server.url if server else "http://127.0.0.1/token")
+        lawful: dict[str, Any] = {
+            "issuer": ISSUER,
+            "token_endpoint": server.url if server else "http://127.0.0.1/token",
+        }
         self.exchange = TokenExchange(
-            replace(lawful, **settings),  # type: ignore[arg-type]
+            ExchangeSettings(**{**lawful, **settings}),
             self.source,
             self.keys,
             self.log,

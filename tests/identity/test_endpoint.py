@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError, Trouble
+from sidecar.identity.tls import server_context
+from tests.fakes.own_identity import OwnIdentity
+from tests.fakes.tokens import TRUST_DOMAIN, WRITER
+
+STS = SpiffeId("spiffe://acme.example/sts")
+AUTHORITY = TrustDomainAuthority(TRUST_DOMAIN)
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/jwks",
+        "http://127.8.9.1:8080/jwks?x=1",
+        "http://[::1]:8080/jwks",
+        "http://localhost/jwks",
+    ],
+)
+def test_plain_http_is_for_loopback(url: str) -> None:
+    assert Endpoint(url=url).url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://sts.example/jwks",
+        "http://10.0.0.1/jwks",
+        "http://0.0.0.0/jwks",
+        "http://127.0.0.1.example/jwks",
+        "http://localhost.example/jwks",
+        "http://[::ffff:10.0.0.1]/jwks",
+        "http://2130706433/jwks",
+        "http://user@127.0.0.1/jwks",
+        "http://127.0.0.1@sts.example/jwks",
+        "http://127.0.0.1/jwks#fragment",
+        "http://127.0.0.1/jwks#",
+        "http://127.0.0.1/a b",
+        "http://127.0.0.1/\tjwks",
+        "http://127.0.0.1/\r\nX: y",
+        "http://127.0.0.1\\.example/",
+        "http://127.0.0.1/jw\u00e4ks",
+        "http://127.0.0.1:0/jwks",
+        "http://127.0.0.1:99999/jwks",
+        "http:///jwks",
+        "http://",
+        "127.0.0.1/jwks",
+        "ftp://127.0.0.1/jwks",
+        "file:///etc/passwd",
+        "unix:///run/sock",
+        "",
+    ],
+)
+def test_what_is_no_safe_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  the texts vary
+        Endpoint(url=url)
+
+
+@pytest.mark.parametrize(
+    ("peer", "ca_file", "lawful"),
+    [(STS, None, True), (None, "ca.pem", True), (None, None, False), (STS, "ca.pem", False)],
+)
+def test_https_says_by_exactly_one_means_who_answers(peer: SpiffeId | None, ca_file: str | None, lawful: bool) -> None:
+    if lawful:
+        Endpoint(url="https://sts.example/jwks", peer=peer, ca_file=ca_file)
+    else:
+        with pytest.raises(ValueError, match="tls"):
+            Endpoint(url="https://sts.example/jwks", peer=peer, ca_file=ca_file)
+
+
+@pytest.mark.parametrize(("peer", "ca_file"), [(STS, None), (None, "ca.pem")])
+def test_plain_http_cannot_promise_who_answers(peer: SpiffeId | None, ca_file: str | None) -> None:
+    with pytest.raises(ValueError, match="tls"):
+        Endpoint(url="http://127.0.0.1/jwks", peer=peer, ca_file=ca_file)
+
+
+class Server:
+    def __init__(self) -> None:
+        self.answer = ANSWER
+        self.requests: list[bytes] = []
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(self.answer)
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    server = Server()
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+async def get(endpoint: Endpoint, source: OwnIdentity, *, max_bytes: int = 1000) -> EndpointAnswer:
+    client = EndpointClient(endpoint, source, timeout_s=2.0, max_bytes=max_bytes)
+    try:
+        return await client.get()
+    finally:
+        await client.close()
+
+
+async def trouble_of(endpoint: Endpoint, source: OwnIdentity, *, max_bytes: int = 1000) -> Trouble:
+    with pytest.raises(EndpointError) as caught:
+        await get(endpoint, source, max_bytes=max_bytes)
+    return caught.value.trouble
+
+
+@pytest.fixture
+def source() -> OwnIdentity:
+    return OwnIdentity(AUTHORITY, WRITER)
+
+
+def host_context(directory: Path, *, name: str = "localhost", tls12: bool = False) -> ssl.SSLContext:
+    """A server certified by name, as a web PKI would."""
+    issued = AUTHORITY.issue_x509(STS, dns_names=[name])
+    file = directory / "server.pem"
+    file.write_bytes(issued.chain_pem + issued.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    if tls12:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def ca_file(directory: Path, authority: TrustDomainAuthority = AUTHORITY) -> str:
+    file = directory / "ca.pem"
+    file.write_bytes(authority.bundle_pem())
+    return str(file)
+
+
+@pytest.mark.integration
+async def test_an_answer_comes_whole(source: OwnIdentity) -> None:
+    async with serving() as server:
+        server.answer = ANSWER.replace(b"\r\n\r\n", b"\r\nCache-Control: max-age=60\r\n\r\n")
+        answer = await get(Endpoint(url=f"http://127.0.0.1:{server.port}/a?b=%2F"), source)
+        assert answer == EndpointAnswer(200, "application/json", "max-age=60", b"{}")
+        (request,) = server.requests
+        assert request.startswith(b"GET /a?b=%2F HTTP/1.1\r\n")
+        assert b"Accept-Encoding: identity\r\n" in request
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("max_bytes", "trouble"), [(2, None), (1, Trouble.TOO_LARGE)])
+async def test_the_size_of_an_answer_is_bounded(max_bytes: int, trouble: Trouble | None, source: OwnIdentity) -> None:
+    async with serving() as server:
+        endpoint = Endpoint(url=f"http://127.0.0.1:{server.port}/")
+        if trouble is None:
+            assert (await get(endpoint, source, max_bytes=max_bytes)).body == b"{}"
+        else:
+            assert await trouble_of(endpoint, source, max_bytes=max_bytes) is trouble
+
+
+@pytest.mark.integration
+async def test_redirects_are_not_followed_and_cookies_not_kept(source: OwnIdentity) -> None:
+    async with serving() as server:
+        server.answer = b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+        client = EndpointClient(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source, timeout_s=2.0, max_bytes=1000)
+        assert (await client.get()).status == 302
+        assert (await client.get()).status == 302
+        await client.close()
+        assert len(server.requests) == 2
+        assert all(b"GET / " in request and b"ookie" not in request for request in server.requests)
+
+
+@pytest.mark.integration
+async def test_a_spiffe_peer_is_pinned(source: OwnIdentity) -> None:
+    async with serving(server_context(OwnIdentity(AUTHORITY, STS))) as server:
+        url = f"https://127.0.0.1:{server.port}/"
+        assert (await get(Endpoint(url=url, peer=STS), source)).status == 200
+        assert await trouble_of(Endpoint(url=url, peer=WRITER), source) is Trouble.IDENTITY
+        assert len(server.requests) == 1
+
+
+@pytest.mark.integration
+async def test_without_an_identity_a_spiffe_peer_is_not_called(source: OwnIdentity) -> None:
+    async with serving(server_context(OwnIdentity(AUTHORITY, STS))) as server:
+        source.become(None)
+        endpoint = Endpoint(url=f"https://127.0.0.1:{server.port}/", peer=STS)
+        assert await trouble_of(endpoint, source) is Trouble.NOT_READY
+
+
+@pytest.mark.integration
+async def test_a_renewed_identity_is_used_by_the_next_call(source: OwnIdentity) -> None:
+    async with serving(server_context(OwnIdentity(AUTHORITY, STS))) as server:
+        client = EndpointClient(
+            Endpoint(url=f"https://127.0.0.1:{server.port}/", peer=STS), source, timeout_s=2.0, max_bytes=1000
+        )
+        await client.get()
+        source.become(None)
+        with pytest.raises(EndpointError):
+            await client.get()
+        source.become(WRITER)
+        await client.get()
+        await client.close()
+        assert len(server.requests) == 2
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("tls12", [False, True], ids=["TLS 1.3", "TLS 1.2"])
+async def test_a_host_is_proven_by_a_ca_file(tls12: bool, source: OwnIdentity, tmp_path: Path) -> None:
+    async with serving(host_context(tmp_path, tls12=tls12)) as server:
+        endpoint = Endpoint(url=f"https://localhost:{server.port}/", ca_file=ca_file(tmp_path))
+        assert (await get(endpoint, source)).status == 200
+
+
+@pytest.mark.integration
+async def test_a_host_of_another_name_is_refused(source: OwnIdentity, tmp_path: Path) -> None:
+    async with serving(host_context(tmp_path, name="sts.example")) as server:
+        endpoint = Endpoint(url=f"https://localhost:{server.port}/", ca_file=ca_file(tmp_path))
+        assert await trouble_of(endpoint, source) is Trouble.IDENTITY
+        assert server.requests == []
+
+
+@pytest.mark.integration
+async def test_a_host_certified_by_somebody_else_is_refused(source: OwnIdentity, tmp_path: Path) -> None:
+    async with serving(host_context(tmp_path)) as server:
+        stranger = TrustDomainAuthority(TRUST_DOMAIN)
+        endpoint = Endpoint(url=f"https://localhost:{server.port}/", ca_file=ca_file(tmp_path, stranger))
+        assert await trouble_of(endpoint, source) is Trouble.IDENTITY
+
+
+@pytest.mark.integration
+async def test_a_ca_file_is_read_again_when_it_changes(source: OwnIdentity, tmp_path: Path) -> None:
+    async with serving(host_context(tmp_path)) as server:
+        path = str(tmp_path / "ca.pem")
+        client = EndpointClient(
+            Endpoint(url=f"https://localhost:{server.port}/", ca_file=path), source, timeout_s=2.0, max_bytes=1000
+        )
+        with pytest.raises(EndpointError) as missing:
+            await client.get()
+        assert missing.value.trouble is Trouble.IDENTITY
+        ca_file(tmp_path, TrustDomainAuthority(TRUST_DOMAIN))
+        with pytest.raises(EndpointError):
+            await client.get()
+        ca_file(tmp_path)
+        os.utime(path, ns=(1, 1))  # whatever the file system's clock can tell apart
+        assert (await client.get()).status == 200
+        (tmp_path / "ca.pem").write_text("no certificate")
+        with pytest.raises(EndpointError):
+            await client.get()
+        await client.close()
+
+
+@pytest.mark.integration
+async def test_a_closed_client_may_be_used_again(source: OwnIdentity) -> None:
+    async with serving() as server:
+        client = EndpointClient(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source, timeout_s=2.0, max_bytes=1000)
+        await client.get()
+        await client.close()
+        assert (await client.get()).status == 200
+        await client.close()

@@ -1,0 +1,114 @@
+"""The exchange over real connections: what is no HTTP, no end, no hurry, or not the token service at all."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import pytest
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.errors import Reason
+from sidecar.identity.tls import server_context
+from tests.exchange.world import STS, World, authority, plan, policy, reason_of, running
+from tests.fakes.lies import WIRE_LIES
+from tests.fakes.lying_sts import LyingSts, Wire, serving
+from tests.fakes.own_identity import OwnIdentity
+from tests.fakes.tokens import NOW, WRITER
+
+pytestmark = pytest.mark.integration
+
+OTHER = TrustDomainAuthority(TrustDomain("other.example"))
+
+
+def sts_context(spiffe_id: SpiffeId = STS, by: TrustDomainAuthority | None = None) -> ssl.SSLContext:
+    return server_context(OwnIdentity(by or authority(), spiffe_id))
+
+
+async def test_an_honest_answer_over_mutual_tls_becomes_a_permit() -> None:
+    async with serving(LyingSts(), sts_context()) as server, running(World(server=server, peer=STS)) as world:
+        permit = await world.exchange.exchange(plan(), policy())
+        assert permit.token.actor_id == WRITER
+
+
+@pytest.mark.parametrize(("wire", "reason"), WIRE_LIES.values(), ids=WIRE_LIES.keys())
+async def test_a_lie_on_the_wire_is_refused_by_its_name_and_nothing_is_kept(wire: Wire, reason: Reason) -> None:
+    async with serving(LyingSts()) as server, running(World(server=server, timeout_s=0.5)) as world:
+        server.wire = wire
+        assert await reason_of(world) is reason
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+        assert server.connections == (2 if reason is Reason.STS_UNAVAILABLE else 1)
+
+
+async def test_a_service_that_answers_again_is_asked_again() -> None:
+    async with serving(LyingSts()) as server, running(World(server=server)) as world:
+        server.wire = WIRE_LIES["two lengths"][0]
+        await reason_of(world)
+        server.wire = type(server)(server.sts).wire
+        await world.exchange.exchange(plan(), policy())
+
+
+async def test_nobody_listening_is_unavailable() -> None:
+    async with serving(LyingSts()) as server:
+        pass
+    async with running(World(server=server)) as world:
+        assert await reason_of(world) is Reason.STS_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("spiffe_id", "by"),
+    [
+        pytest.param(SpiffeId("spiffe://acme.example/sts2"), None, id="another workload"),
+        pytest.param(SpiffeId("spiffe://acme.example/sts/x"), None, id="a workload below it"),
+        pytest.param(SpiffeId("spiffe://other.example/sts"), OTHER, id="another trust domain"),
+    ],
+)
+async def test_the_token_is_shown_to_nobody_but_the_token_service(
+    spiffe_id: SpiffeId, by: TrustDomainAuthority | None
+) -> None:
+    tls = sts_context(spiffe_id, by)
+    async with serving(LyingSts(), tls) as server, running(World(server=server, peer=STS)) as world:
+        assert await reason_of(world) is Reason.STS_IDENTITY
+    assert server.heads == []
+
+
+async def test_a_token_service_that_does_not_believe_us_is_unavailable() -> None:
+    async with serving(LyingSts(), sts_context()) as server, running(World(server=server, peer=STS)) as world:
+        world.source.authority = TrustDomainAuthority(authority().trust_domain)  # the same name, other keys
+        world.source.become(WRITER)
+        assert await reason_of(world) in {Reason.STS_UNAVAILABLE, Reason.STS_IDENTITY}
+    assert server.heads == []
+
+
+async def test_every_exchange_has_a_connection_of_its_own() -> None:
+    async with serving(LyingSts()) as server, running(World(server=server)) as world:
+        for number in range(3):
+            await world.exchange.exchange(plan(jti=f"token-{number}"), policy())
+        assert server.connections == 3
+
+
+async def test_the_environment_names_no_proxy_and_no_credentials(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login x password y\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with serving(LyingSts()) as server, running(World(server=server)) as world:
+        await world.exchange.exchange(plan(), policy())
+        (head,) = server.heads
+        assert b"authorization" not in head.lower()
+
+
+async def test_two_answers_at_once_are_not_one_for_the_next_caller() -> None:
+    async def twice(writer: asyncio.StreamWriter, answer: bytes) -> None:
+        writer.write(answer + answer)
+
+    async with serving(LyingSts()) as server, running(World(server=server)) as world:
+        server.wire = twice
+        for subject in ("user-1", "user-2"):
+            permit = await world.exchange.exchange(plan(sub=subject), policy())
+            assert permit.token.subject == subject
