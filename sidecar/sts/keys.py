@@ -159,12 +159,17 @@ def _load_key(path: Path) -> SigningKey:
 
 
 def _read_private(path: Path) -> bytes:
-    """Read through one descriptor, so that what was checked is what is read."""
-    with path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode) or mode & 0o077:
+    """Read through one descriptor, so that what was checked is what is read; a pipe is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise _problem(path, "is no file", "put a PEM file there")
+        if mode & 0o077:
             raise _problem(path, "is open to others than its owner", "chmod 0600")
-        return file.read(MAX_PEM_BYTES)
+        return os.read(descriptor, MAX_PEM_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _problem(path: Path, wrong: str, cure: str) -> ConfigError:

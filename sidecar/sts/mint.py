@@ -99,7 +99,7 @@ def authorize_exchange(
     act = _next_act(subject.chain, client, policy.max_depth)
     audience, target = _target_of(request, policy)
     allowed = _allowed_scopes(client, authority, audience, policy)
-    scope = _narrowed(request.scope, authority.scope, allowed, target.scopes)
+    scope = _narrowed(request.scope, authority.scope, allowed)
     claims = _common(policy, client, authority.issued_subject, audience, scope, now, authority.expires_at, fresh.jti)
     claims["act"] = act
     claims["may_act"] = {"sub": str(target.workload)}  # RFC 8693 section 4.4: who may hand this token in here
@@ -123,11 +123,11 @@ def authorize_self(
     Raises:
         Denied: TARGET_UNKNOWN if the pair is not listed, SCOPE_REFUSED.
     """
-    audience, target = _target_of(request, policy)
+    audience, _ = _target_of(request, policy)
     allowed = policy.self_scopes(client, audience)
     if allowed is None:
         raise Denied(Reason.TARGET_UNKNOWN, "the client has no authority of its own at this target")
-    scope = _narrowed(request.scope, allowed, target.scopes)
+    scope = _narrowed(request.scope, allowed)
     expires_at = now + policy.token_life_s
     claims = _common(policy, client, client, audience, scope, now, expires_at, fresh.jti)
     claims["txn"] = fresh.txn

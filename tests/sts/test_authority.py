@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from sidecar.delegation.act import ActChain, Actor
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import Denied, Reason
+from sidecar.sts.authority import authority_of, login_issuer_for
+from tests.fakes.sts import CRM_URL, FRONT, LOGIN, OTHER_LOGIN, scopes, small_policy
+from tests.fakes.tokens import CRM, ISSUER, NOW, PLANNER, WRITER
+
+DELEGATED: Final = VerifiedToken(
+    raw="",
+    fingerprint="",
+    issuer=ISSUER,
+    subject="alice",
+    audience=WRITER,
+    scope=scopes("docs.read"),
+    expires_at=NOW + 100,
+    txn="txn-1",
+    sub_id=(LOGIN, "alice"),
+    chain=ActChain((Actor(PLANNER),), {"sub": PLANNER}),
+    claims={},
+)
+LOGGED_IN: Final = replace(
+    DELEGATED,
+    issuer=LOGIN,
+    audience="front-app",
+    sub_id=None,
+    chain=None,
+    claims={"groups": ["staff"]},
+    scope=frozenset(),
+)
+
+
+@pytest.mark.parametrize(
+    ("token", "client", "change", "reason"),
+    [
+        pytest.param(DELEGATED, WRITER, {"audience": CRM}, Reason.NOT_YOUR_TOKEN, id="issued to another workload"),
+        pytest.param(
+            DELEGATED, WRITER, {"audience": "front-app"}, Reason.NOT_YOUR_TOKEN, id="issued to an application"
+        ),
+        pytest.param(DELEGATED, WRITER, {"chain": None}, Reason.NOT_AN_ENTRY, id="without an actor"),
+        pytest.param(DELEGATED, WRITER, {"expires_at": NOW}, Reason.TOKEN_EXPIRED, id="expired now"),
+        pytest.param(
+            LOGGED_IN, FRONT, {"audience": FRONT}, Reason.NOT_YOUR_TOKEN, id="a login at the workload's own name"
+        ),
+        pytest.param(LOGGED_IN, FRONT, {"client_id": "other"}, Reason.NOT_YOUR_TOKEN, id="a login at another client"),
+        pytest.param(LOGGED_IN, FRONT, {"issuer": OTHER_LOGIN}, Reason.NOT_AN_ENTRY, id="a login elsewhere"),
+        pytest.param(LOGGED_IN, FRONT, {"chain": DELEGATED.chain}, Reason.TOKEN_TYPE, id="a login with an actor"),
+        pytest.param(LOGGED_IN, FRONT, {"expires_at": NOW}, Reason.TOKEN_EXPIRED, id="a login that ended now"),
+    ],
+)
+def test_a_token_that_stands_for_nothing_is_refused_and_its_twin_is_read(
+    token: VerifiedToken, client: SpiffeId, change: dict[str, Any], reason: Reason
+) -> None:
+    with pytest.raises(Denied) as refused:
+        authority_of(replace(token, **change), client=client, policy=small_policy(), now=NOW)
+    assert refused.value.reason is reason
+    assert authority_of(token, client=client, policy=small_policy(), now=NOW).subject == "alice"
+
+
+def test_a_target_owns_its_other_names_too() -> None:
+    token = replace(DELEGATED, audience=CRM_URL)
+    assert authority_of(token, client=CRM, policy=small_policy(), now=NOW).txn == "txn-1"
+
+
+def test_what_a_delegated_token_stands_for_is_what_it_says() -> None:
+    authority = authority_of(DELEGATED, client=WRITER, policy=small_policy(), now=NOW)
+    assert (authority.issuer, authority.subject, authority.sub_id) == (LOGIN, "alice", (LOGIN, "alice"))
+    assert (authority.scope, authority.expires_at, authority.txn) == (scopes("docs.read"), NOW + 100, "txn-1")
+
+
+def test_a_login_is_worth_what_its_issuers_map_says_and_starts_a_transaction() -> None:
+    authority = authority_of(LOGGED_IN, client=FRONT, policy=small_policy(), now=NOW)
+    assert (authority.scope, authority.txn) == (scopes("docs.read crm.read"), None)
+    assert (authority.issued_subject, authority.sub_id) == ("alice", (LOGIN, "alice"))
+
+
+def test_only_the_registered_entry_may_show_login_tokens() -> None:
+    assert login_issuer_for(FRONT, LOGIN, small_policy()).client_id == "front-app"
+    for client, issuer in ((PLANNER, LOGIN), (FRONT, OTHER_LOGIN)):
+        with pytest.raises(Denied) as refused:
+            login_issuer_for(client, issuer, small_policy())
+        assert refused.value.reason is Reason.NOT_AN_ENTRY

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.sts.policy import ANYONE, SubjectMatch
+from tests.fakes.sts import CRM_URL, FRONT, LOGIN, OTHER_LOGIN, PARTNER, scopes, small_policy
+from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
+
+
+@pytest.mark.parametrize(
+    ("match", "issuer", "subject", "covered"),
+    [
+        pytest.param(SubjectMatch(LOGIN, "alice"), LOGIN, "alice", True, id="the one"),
+        pytest.param(SubjectMatch(LOGIN, "alice"), LOGIN, "Alice", False, id="another case"),
+        pytest.param(SubjectMatch(LOGIN, "alice"), OTHER_LOGIN, "alice", False, id="the same name elsewhere"),
+        pytest.param(SubjectMatch(LOGIN, ANYONE), LOGIN, "bob", True, id="anyone there"),
+        pytest.param(SubjectMatch(LOGIN, ANYONE), OTHER_LOGIN, "bob", False, id="anyone elsewhere"),
+        pytest.param(SubjectMatch(ANYONE, "alice"), OTHER_LOGIN, "alice", True, id="the name anywhere"),
+        pytest.param(SubjectMatch(ANYONE, ANYONE), OTHER_LOGIN, "bob", True, id="anyone anywhere"),
+        pytest.param(SubjectMatch(LOGIN, "*"), LOGIN, "bob", False, id="a star is a name like any other"),
+        pytest.param(SubjectMatch(LOGIN, ""), LOGIN, "bob", False, id="an empty name is nobody's"),
+    ],
+)
+def test_subjects_are_pairs_compared_byte_for_byte(
+    match: SubjectMatch, issuer: str, subject: str, covered: bool
+) -> None:
+    assert match.matches(issuer, subject) is covered
+
+
+def test_a_workload_owns_its_spiffe_id_and_its_targets_names_and_no_others() -> None:
+    policy = small_policy()
+    assert policy.audiences_of(CRM) == {CRM, CRM_URL}
+    assert policy.audiences_of(FRONT) == {FRONT}
+
+
+def test_rules_are_found_by_actor_and_audience() -> None:
+    policy = small_policy()
+    assert [rule.audience for rule in policy.rules_for(WRITER, CRM_URL)] == [CRM_URL]
+    assert policy.rules_for(PLANNER, CRM) == ()
+    assert policy.rules_for(WRITER, PLANNER) == ()
+
+
+def test_own_authority_is_found_by_the_pair() -> None:
+    policy = small_policy()
+    assert policy.self_scopes(PLANNER, CRM) == scopes("crm.read")
+    assert policy.self_scopes(PLANNER, WRITER) is None
+    assert policy.self_scopes(WRITER, CRM) is None
+
+
+def test_a_target_is_found_by_each_of_its_names() -> None:
+    policy = small_policy()
+    assert policy.target_of(CRM) is policy.target_of(CRM_URL) is not None
+    assert policy.target_of(PARTNER) is None
+
+
+def test_the_service_believes_itself_by_the_strictest_profile() -> None:
+    own = small_policy().own
+    assert (own.issuer, own.profile.name) == (ISSUER, "sts")
