@@ -12,7 +12,7 @@ import os
 import socket
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from grpclib.protocol import H2Protocol
 from grpclib.server import Handler, Server
@@ -34,8 +34,9 @@ class DevWorkloadApi:
     def __init__(self, path: Path, registry: Registry, *, mode: int = 0o600) -> None:
         self.path = path
         self.registry = registry
-        self.connections: set[asyncio.BaseTransport] = set()
         self._mode = mode
+        self._connections: set[asyncio.Transport] = set()
+        self._all_gone = asyncio.Event()
         self._server: Server | None = None
 
     @property
@@ -59,10 +60,23 @@ class DevWorkloadApi:
         if server is None:
             return
         server.close()
-        for transport in tuple(self.connections):
-            transport.close()
+        for transport in tuple(self._connections):
+            transport.abort()
+        if self._connections:
+            self._all_gone.clear()
+            await self._all_gone.wait()
         await server.wait_closed()
         self.path.unlink(missing_ok=True)
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Remember a connection."""
+        self._connections.add(transport)
+
+    def closed(self, transport: asyncio.Transport) -> None:
+        """Forget a connection."""
+        self._connections.discard(transport)
+        if not self._connections:
+            self._all_gone.set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -89,25 +103,24 @@ class _Connection(H2Protocol):
     """One client's connection: attested when it is made, and its process held until it is gone."""
 
     handler: Handler
+    _transport: asyncio.Transport
 
     def __init__(self, plain: H2Protocol, api: DevWorkloadApi) -> None:
         super().__init__(plain.handler, plain.config, plain.h2_config)
         self._api = api
         self._peer: Peer | None = None
-        self._transport: asyncio.BaseTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         with contextlib.suppress(AttestationError):  # without a peer every call is denied
             self._peer = attest(transport.get_extra_info("socket"))
         self.handler.mapping = self._api.service(self._peer).__mapping__()
-        self._transport = transport
-        self._api.connections.add(transport)
+        self._transport = cast("asyncio.Transport", transport)
+        self._api.opened(self._transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        if self._transport is not None:
-            self._api.connections.discard(self._transport)
+        self._api.closed(self._transport)
         if self._peer is not None:
             self._peer.close()
 
