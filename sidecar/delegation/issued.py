@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from sidecar.delegation.act import ActChain
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
@@ -49,9 +50,9 @@ def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
         Denied: STS_NO_ACT, STS_ACTOR_MISMATCH, STS_SUBJECT_MISMATCH, STS_CHAIN_BROKEN, STS_AUDIENCE_MISMATCH,
             STS_SCOPE_WIDENED, STS_LIFETIME, or STS_BAD_RESPONSE for the subject token itself handed back.
     """
-    _prove_actor(issued, plan)
+    chain = _proven_chain(issued, plan)
     _prove_subject(issued, plan)
-    _prove_chain(issued, plan)
+    _prove_history(chain, plan)
     _prove_links(issued, plan)
     if issued.audience != plan.audience:
         raise Denied(Reason.STS_AUDIENCE_MISMATCH)
@@ -63,11 +64,13 @@ def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
         raise Denied(Reason.STS_LIFETIME, "the issued token has expired")
 
 
-def _prove_actor(issued: VerifiedToken, plan: Plan) -> None:
+def _proven_chain(issued: VerifiedToken, plan: Plan) -> ActChain:
+    """The issued token's chain, in which we are the current actor."""
     if issued.chain is None:
         raise Denied(Reason.STS_NO_ACT)
     if issued.actor_id != plan.actor:
         raise Denied(Reason.STS_ACTOR_MISMATCH)
+    return issued.chain
 
 
 def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
@@ -75,19 +78,21 @@ def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
     subject = plan.delegation.token
     if issued.subject != plan.expected_subject:
         raise Denied(Reason.STS_SUBJECT_MISMATCH)
+    came_in = issued.sub_id == (subject.issuer, subject.subject)
     if plan.delegation.entry:
-        kept = issued.sub_id == (subject.issuer, subject.subject)
-    else:
-        kept = _same_json(issued.claims.get("sub_id", _ABSENT), subject.claims.get("sub_id", _ABSENT))
+        kept = came_in
+    elif "sub_id" in subject.claims:
+        kept = _same_json(issued.claims.get("sub_id"), subject.claims["sub_id"])
+    else:  # an STS may begin to say where the subject came in, if that is true
+        kept = came_in or "sub_id" not in issued.claims
     if not kept:
         raise Denied(Reason.STS_SUBJECT_MISMATCH, "sub_id")
 
 
-def _prove_chain(issued: VerifiedToken, plan: Plan) -> None:
+def _prove_history(chain: ActChain, plan: Plan) -> None:
     """Behind us in the chain stands exactly the ``act`` that came in, or nothing if none did."""
     inbound = plan.delegation.token.chain
-    prior = _ABSENT if issued.chain is None else issued.chain.raw.get("act", _ABSENT)
-    if not _same_json(prior, _ABSENT if inbound is None else inbound.raw):
+    if not _same_json(chain.raw.get("act", _ABSENT), _ABSENT if inbound is None else inbound.raw):
         raise Denied(Reason.STS_CHAIN_BROKEN)
 
 

@@ -213,18 +213,20 @@ def test_the_first_failure_decides_whatever_else_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("act", "is_self"),
+    ("subject", "actor", "is_self"),
     [
-        pytest.param({"sub": "uuid-1", "client_id": str(PLANNER)}, True, id="one name of the token's issuer"),
-        pytest.param({"sub": "uuid-1", "iss": STS, "client_id": str(PLANNER)}, True, id="said with its issuer"),
-        pytest.param({"sub": "uuid-1", "iss": IDP, "client_id": str(PLANNER)}, False, id="another issuer's uuid-1"),
-        pytest.param({"sub": "uuid-2", "client_id": str(PLANNER)}, False, id="two names"),
+        pytest.param("uuid-1", Actor("uuid-1"), True, id="one name of the token's issuer"),
+        pytest.param("uuid-1", Actor("uuid-1", STS), True, id="said with its issuer"),
+        pytest.param("uuid-1", Actor("uuid-1", IDP), False, id="another issuer's uuid-1"),
+        pytest.param("uuid-1", Actor("uuid-2"), False, id="two names"),
+        pytest.param(str(PLANNER), Actor("uuid-1"), True, id="one SPIFFE ID"),
     ],
 )
-def test_subject_and_actor_are_one_by_the_name_their_issuer_gives(act: Claims, is_self: bool) -> None:
-    # Keycloak's form: the SPIFFE ID is in act.client_id, act.sub is the service account's user id.
-    actor = Actor(subject=act["sub"], issuer=act.get("iss"), client_id=act["client_id"])
-    call = Call(claims(sub="uuid-1"), chain=ActChain((actor,), act), actor_id=PLANNER)
+def test_subject_and_actor_are_one_by_spiffe_id_or_their_issuers_name(
+    subject: str, actor: Actor, is_self: bool
+) -> None:
+    # Keycloak's form: the actor's SPIFFE ID is in act.client_id, act.sub is the service account's user id.
+    call = Call(claims(sub=subject), chain=ActChain((actor,), {}), actor_id=PLANNER)
     assert call.on(allow_self=True).decide().mode == ("self" if is_self else "delegated")
 
 

@@ -68,6 +68,12 @@ FIRST_HOP = plan(delegation(without(INBOUND_CLAIMS, "act", "txn", "jti", "parent
             without(ISSUED_CLAIMS, "parent_jti", "sub_id") | {"act": {"sub": str(WRITER)}},
             id="nothing came in to be kept",
         ),
+        pytest.param(
+            FIRST_HOP,
+            without(ISSUED_CLAIMS, "parent_jti")
+            | {"act": {"sub": str(WRITER)}, "sub_id": {"format": "iss_sub", "iss": STS, "sub": "alice"}},
+            id="the pair that came in, said for the first time",
+        ),
     ],
 )
 def test_what_was_planned_is_proven(planned: Plan, claims: Claims) -> None:
