@@ -1,0 +1,73 @@
+"""A sink in memory that fails or blocks when told to. Tests wait for what it has, they never sleep."""
+
+import threading
+from collections.abc import Callable
+
+import orjson
+
+
+class FakeSink:
+    """Held to the same tests as the real ones in ``tests/observe/test_writer.py``."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.error: OSError | None = None
+        self.blocked = False
+        self.most_bytes = 1 << 20
+        self.script: list[int | OSError] = []  # how the next writes end: after so many bytes, or so
+        self.renewed = 0
+        self.tries = 0
+        self.closed = False
+        self.changed = threading.Condition()
+
+    def write(self, data: memoryview) -> int:
+        with self.changed:
+            self.tries += 1
+            self.changed.notify_all()
+            if self.error is not None:
+                raise self.error
+            while self.blocked:
+                self.changed.wait(5)
+            step = self.script.pop(0) if self.script else self.most_bytes
+            if isinstance(step, OSError):
+                raise step
+            written = bytes(data[:step])
+            self.data += written
+            self.changed.notify_all()
+            return len(written)
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+    def close(self) -> None:
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+    def fail(self, error: OSError | None) -> None:
+        """From now on writes raise ``error``; None: they succeed again."""
+        with self.changed:
+            self.error = error
+            self.changed.notify_all()
+
+    def block(self, *, blocked: bool) -> None:
+        """From now on writes do not return; False: they do again."""
+        with self.changed:
+            self.blocked = blocked
+            self.changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Until ``condition`` holds; it is looked at whenever the sink is used."""
+        with self.changed:
+            assert self.changed.wait_for(condition, timeout=5)
+
+    def wait_for_lines(self, count: int) -> list[bytes]:
+        """The first ``count`` lines."""
+        self.wait_for(lambda: self.data.count(b"\n") >= count)
+        return self.data.splitlines(keepends=True)[:count]
+
+    def wait_for_records(self, count: int) -> list[dict[str, object]]:
+        """The same, parsed."""
+        return [orjson.loads(line) for line in self.wait_for_lines(count)]

@@ -1,0 +1,227 @@
+import errno
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+from sidecar.observe.record import record_schema
+from tests.fakes.sink import FakeSink
+from tests.observe.schema import violations
+
+NOW = 1_795_554_245.123456
+
+
+class Clock:
+    """A monotonic clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sink() -> Iterator[FakeSink]:
+    sink = FakeSink()
+    yield sink
+    sink.fail(None)
+    sink.block(blocked=False)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    metrics = Metrics()
+    metrics.declare_routes("inbound", ["search"])
+    return metrics
+
+
+@pytest.fixture
+async def log(sink: FakeSink, metrics: Metrics, clock: Clock) -> AsyncIterator[AccessLog]:
+    log = AccessLog(sink, run="r1", metrics=metrics, max_records=4, wall=lambda: NOW, monotonic=clock)
+    log.workload = "spiffe://acme.example/agent/crm"
+    yield log
+    sink.fail(None)
+    sink.block(blocked=False)
+    await log.close()
+
+
+async def test_a_request_leaves_exactly_one_record_however_often_it_is_closed(sink: FakeSink, log: AccessLog) -> None:
+    entry = log.reserve()
+    entry.close()
+    entry.close()
+    await log.close()
+    assert len(sink.wait_for_records(1)) == sink.data.count(b"\n") == 1
+
+
+async def test_a_record_says_who_when_and_in_which_order(sink: FakeSink, log: AccessLog) -> None:
+    log.event("started")
+    log.reserve().close()
+    first, second = sink.wait_for_records(2)
+    assert [first["event"], second["event"]] == ["started", "request"]
+    assert [first["seq"], second["seq"]] == [1, 2]
+    assert first["ts"] == second["ts"] == "2026-11-24T21:04:05.123456Z"
+    assert first["run"] == "r1"
+    assert first["workload"] == "spiffe://acme.example/agent/crm"
+    for record in (first, second):
+        assert violations(record, record_schema()) == []
+
+
+async def test_a_request_that_nobody_decided_is_recorded_as_refused(sink: FakeSink, log: AccessLog) -> None:
+    log.reserve("outbound").close()
+    (record,) = sink.wait_for_records(1)
+    assert (record["decision"], record["reason"], record["direction"]) == ("deny", "internal", "outbound")
+
+
+async def test_every_event_has_every_key(sink: FakeSink, log: AccessLog) -> None:
+    log.event("connection.refused", reason=Reason.BAD_SVID, source="10.1.2.3:50412", detail="two URI SANs")
+    (record,) = sink.wait_for_records(1)
+    assert violations(record, record_schema()) == []
+    assert (record["reason"], record["source"]) == ("bad_svid", "10.1.2.3:50412")
+
+
+async def test_without_room_a_request_is_refused_and_with_room_again_served(
+    sink: FakeSink, log: AccessLog, metrics: Metrics
+) -> None:
+    sink.block(blocked=True)
+    entries = [log.reserve() for _ in range(4)]
+    with pytest.raises(Unavailable) as refused:
+        log.reserve()
+    assert refused.value.reason is Reason.AUDIT_UNAVAILABLE
+    assert not log.healthy
+    assert metrics.requests["inbound", "none", "deny", "audit_unavailable"] == 1
+    for entry in entries:
+        entry.close()
+    with pytest.raises(Unavailable):  # written down, but not yet out: the room is still taken
+        log.reserve()
+    sink.block(blocked=False)
+    sink.wait_for_records(4)
+    await log.close()
+    assert metrics.in_flight == 0
+
+
+async def test_unwritten_bytes_have_a_limit_too(sink: FakeSink, metrics: Metrics) -> None:
+    log = AccessLog(sink, run="r1", metrics=metrics, max_bytes=2000)
+    sink.block(blocked=True)
+    entry = log.reserve()
+    entry.path = "/" + "a" * 2000
+    entry.close()
+    assert not log.healthy
+    sink.block(blocked=False)
+    await log.close()
+
+
+async def test_a_failed_sink_refuses_requests_until_it_works(
+    sink: FakeSink, log: AccessLog, metrics: Metrics
+) -> None:
+    sink.fail(OSError(errno.ENOSPC, "full"))
+    log.event("started")
+    sink.wait_for(lambda: sink.tries >= 2)
+    assert not log.healthy
+    with pytest.raises(Unavailable) as refused:
+        log.reserve()
+    assert refused.value.detail == "the record sink failed: ENOSPC"
+    sink.fail(None)
+    sink.wait_for_records(1)
+    log.event("ready")  # its record shows that the writer is past the first batch
+    sink.wait_for_records(2)
+    log.reserve().close()
+    assert len(sink.wait_for_records(3)) == 3
+
+
+async def test_a_blocked_sink_refuses_requests(sink: FakeSink, log: AccessLog, clock: Clock) -> None:
+    clock.now = 1e12  # the writer's own clock is the real one; for the log ages have passed
+    sink.block(blocked=True)
+    log.event("started")
+    sink.wait_for(lambda: sink.tries == 1)
+    with pytest.raises(Unavailable) as refused:
+        log.reserve()
+    assert refused.value.detail == "the record sink is blocked"
+
+
+async def test_a_lost_event_is_counted_and_leaves_a_gap(sink: FakeSink, log: AccessLog, metrics: Metrics) -> None:
+    sink.block(blocked=True)
+    for _ in range(6):
+        log.event("started")
+    assert metrics.events_dropped == 2
+    sink.block(blocked=False)
+    sink.wait_for_records(4)
+    await log.close()
+    log.event("stopped")
+    assert metrics.events_dropped == 3
+
+
+async def test_a_closed_log_takes_no_request(log: AccessLog) -> None:
+    await log.close()
+    with pytest.raises(Unavailable):
+        log.reserve()
+
+
+async def test_what_cannot_be_written_at_the_end_is_counted(sink: FakeSink, metrics: Metrics) -> None:
+    log = AccessLog(sink, run="r1", metrics=metrics)
+    sink.fail(OSError(errno.EPIPE, "gone"))
+    log.event("started")
+    log.event("stopped")
+    await log.close(timeout_s=0.05)
+    assert metrics.events_dropped == 2
+
+
+async def test_times_are_measured_on_the_monotonic_clock(sink: FakeSink, log: AccessLog, clock: Clock) -> None:
+    entry = log.reserve("outbound")
+    clock.now += 0.001
+    entry.exchanging()
+    clock.now += 0.02
+    entry.exchanged()
+    entry.forwarded()
+    clock.now += 0.3
+    entry.responded(204)
+    clock.now += 1
+    entry.close()
+    (record,) = sink.wait_for_records(1)
+    assert (record["exchange_ms"], record["upstream_ms"], record["total_ms"]) == (20.0, 300.0, 1321.0)
+    assert record["upstream_status"] == 204
+
+
+async def test_a_query_is_never_recorded(sink: FakeSink, log: AccessLog) -> None:
+    entry = log.reserve()
+    entry.path = "/search?token=secret"
+    entry.close()
+    (record,) = sink.wait_for_records(1)
+    assert record["path"] == "/search"
+    assert b"secret" not in sink.data
+
+
+async def test_a_refusal_tells_reason_detail_and_status(sink: FakeSink, log: AccessLog, metrics: Metrics) -> None:
+    entry = log.reserve()
+    entry.route = "search"
+    entry.refuse(Denied(Reason.ACTOR_MISMATCH, "act.sub is another"))
+    entry.close()
+    (record,) = sink.wait_for_records(1)
+    assert (record["decision"], record["reason"], record["status"]) == ("deny", "actor_mismatch", 403)
+    assert record["detail"] == "act.sub is another"
+    assert metrics.requests["inbound", "search", "deny", "actor_mismatch"] == 1
+    assert metrics.actor_mismatch == 1
+
+
+async def test_a_long_request_can_be_told_at_once(sink: FakeSink, log: AccessLog) -> None:
+    entry = log.reserve()
+    entry.opened()
+    (opened,) = sink.wait_for_records(1)
+    entry.close()
+    closed = sink.wait_for_records(2)[1]
+    assert (opened["event"], closed["event"]) == ("request.opened", "request")
+    assert opened["request_id"] == closed["request_id"]
+
+
+async def test_request_ids_differ(log: AccessLog) -> None:
+    entries = [log.reserve() for _ in range(4)]
+    assert len({entry.request_id for entry in entries}) == 4
+    for entry in entries:
+        entry.close()

@@ -1,0 +1,136 @@
+from collections.abc import Mapping
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.errors import Reason
+from sidecar.observe.metrics import CONTENT_TYPE, MAX_DECLARED, Histogram, Metrics
+
+
+def samples(metrics: Metrics) -> Mapping[tuple[str, frozenset[tuple[str, str]]], float]:
+    """What a scrape sees, by name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((name, frozenset(labels.items())))
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    metrics = Metrics(monotonic=lambda: 100.0)
+    metrics.declare_routes("inbound", ["search"])
+    metrics.declare_issuers(["https://sts.acme.example"])
+    return metrics
+
+
+def test_every_metric_has_our_prefix_and_is_text_that_prometheus_reads(metrics: Metrics) -> None:
+    families = list(text_string_to_metric_families(metrics.render().decode()))
+    assert all(family.name.startswith("sidecar_") for family in families)
+    assert all(family.documentation for family in families)
+    assert CONTENT_TYPE.startswith("text/plain")
+
+
+def test_the_promised_names_are_there_from_the_start(metrics: Metrics) -> None:
+    names = {name for name, _ in samples(metrics)}
+    assert names >= {
+        "sidecar_requests_total",
+        "sidecar_request_duration_seconds_bucket",
+        "sidecar_decision_duration_seconds_bucket",
+        "sidecar_token_exchange_duration_seconds_bucket",
+        "sidecar_token_cache_total",
+        "sidecar_impersonation_refused_total",
+        "sidecar_actor_mismatch_total",
+        "sidecar_chain_depth_bucket",
+        "sidecar_handshakes_refused_total",
+        "sidecar_svid_expiry_timestamp_seconds",
+        "sidecar_audit_events_dropped_total",
+        "sidecar_build_info",
+        "sidecar_process_resident_memory_bytes",
+    }
+
+
+def test_a_declared_route_starts_at_zero(metrics: Metrics) -> None:
+    labels = {"direction": "inbound", "route": "search", "decision": "allow", "reason": "ok"}
+    assert value(metrics, "sidecar_requests_total", **labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("route", "label"), [("search", "search"), (None, "none"), ("made-up", "other"), ("x" * 9999, "other")]
+)
+def test_a_request_is_counted_under_a_route_of_the_settings_only(
+    metrics: Metrics, route: str | None, label: str
+) -> None:
+    metrics.request("inbound", route, "deny", Reason.NO_ROUTE, 0.002)
+    labels = {"direction": "inbound", "route": label, "decision": "deny", "reason": "no_route"}
+    assert value(metrics, "sidecar_requests_total", **labels) == 1
+    assert value(metrics, "sidecar_request_duration_seconds_count", direction="inbound") == 1
+
+
+def test_ten_thousand_strangers_leave_the_number_of_series_as_it_was(metrics: Metrics) -> None:
+    metrics.request("inbound", "other", "deny", Reason.NO_ROUTE, 0.1)
+    metrics.exchange("stranger", None, 0.1)
+    before = len(samples(metrics))
+    for number in range(10_000):
+        metrics.request("inbound", f"route-{number}", "deny", Reason.NO_ROUTE, 0.1)
+        metrics.exchange(f"https://issuer-{number}", None, 0.1)
+        metrics.jwks_updated(f"https://issuer-{number}")
+    assert len(samples(metrics)) == before
+
+
+def test_even_the_settings_cannot_make_series_without_limit(metrics: Metrics) -> None:
+    metrics.declare_routes("outbound", map(str, range(3 * MAX_DECLARED)))
+    assert len(metrics.requests) == MAX_DECLARED
+
+
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        (Reason.ACT_MISSING, "sidecar_impersonation_refused_total"),
+        (Reason.ACTOR_MISMATCH, "sidecar_actor_mismatch_total"),
+    ],
+)
+def test_attempts_at_impersonation_have_metrics_of_their_own(metrics: Metrics, reason: Reason, name: str) -> None:
+    metrics.request("inbound", "search", "deny", Reason.TOKEN_EXPIRED, 0.1)
+    assert value(metrics, name) == 0
+    metrics.request("inbound", "search", "deny", reason, 0.1)
+    assert value(metrics, name) == 1
+
+
+def test_exchanges_are_counted_by_result(metrics: Metrics) -> None:
+    metrics.exchange("https://sts.acme.example", None, 0.02)
+    metrics.exchange("https://sts.acme.example", Reason.STS_TIMEOUT, 2.0)
+    issuer = "https://sts.acme.example"
+    assert value(metrics, "sidecar_token_exchange_total", issuer=issuer, result="ok") == 1
+    assert value(metrics, "sidecar_token_exchange_total", issuer=issuer, result="sts_timeout") == 1
+    assert value(metrics, "sidecar_token_exchange_duration_seconds_sum") == pytest.approx(2.02)
+
+
+def test_refused_handshakes_are_counted_by_reason(metrics: Metrics) -> None:
+    metrics.handshake_refused(Reason.WRONG_BUNDLE)
+    assert value(metrics, "sidecar_handshakes_refused_total", reason="wrong_bundle") == 1
+
+
+def test_ages_grow_until_the_next_update() -> None:
+    now = [100.0]
+    metrics = Metrics(monotonic=lambda: now[0])
+    metrics.declare_issuers(["https://sts.acme.example"])
+    metrics.bundle_updated("acme.example")
+    metrics.jwks_updated("https://sts.acme.example")
+    now[0] = 160.0
+    assert value(metrics, "sidecar_bundle_age_seconds", trust_domain="acme.example") == 60
+    assert value(metrics, "sidecar_jwks_age_seconds", issuer="https://sts.acme.example") == 60
+    metrics.bundle_withdrawn("acme.example")
+    assert value(metrics, "sidecar_bundle_age_seconds", trust_domain="acme.example") is None
+
+
+def test_a_value_on_a_bound_belongs_to_it_and_buckets_add_up() -> None:
+    histogram = Histogram((1, 2, 4))
+    for number in (0.5, 1, 2, 3, 9):
+        histogram.observe(number)
+    assert histogram.cumulative() == [("1", 2.0), ("2", 3.0), ("4", 4.0), ("+Inf", 5.0)]
+    assert histogram.total == 15.5

@@ -1,0 +1,129 @@
+import json
+import re
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.observe.record import CUT, FIELDS, MAX_ITEMS, MAX_TEXT, encode, escape, record_schema
+from tests.observe.schema import violations
+
+EMPTY: dict[str, object] = dict.fromkeys(FIELDS)
+LEAST = {**EMPTY, "event": "started", "ts": "2026-11-24T21:04:05.123456Z", "run": "r1", "seq": 1}
+
+
+def test_the_keys_are_those_that_operators_were_promised() -> None:
+    promised = (
+        "event, ts, run, seq, decision, reason, direction, workload, peer, subject, subject_iss, actor, chain, "
+        "chain_depth, client_id, audience, scope, scope_needed, route, op, method, path, status, upstream_status, "
+        "jti_in, jti_out, parent_jti, txn, fp, call_in, call_out, request_id, trace_id, span_id, bytes_in, bytes_out, "
+        "tls_ms, decide_ms, exchange_ms, upstream_ms, total_ms, after_request, verified, source, detail"
+    )
+    assert list(FIELDS) == promised.split(", ")
+
+
+def test_a_record_with_nothing_but_the_writers_keys_fits_the_schema() -> None:
+    assert violations(LEAST, record_schema()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "at"),
+    [
+        pytest.param({"seq": "1"}, "seq", id="text-for-a-number"),
+        pytest.param({"seq": True}, "seq", id="a-bool-is-no-number"),
+        pytest.param({"event": "something"}, "event", id="unknown-event"),
+        pytest.param({"ts": "2026-11-24 21:04:05"}, "ts", id="another-time-format"),
+        pytest.param({"scope": "a b"}, "scope", id="scope-as-text"),
+        pytest.param({"extra": None}, "extra", id="another-key"),
+        pytest.param({"bytes_in": -1}, "bytes_in", id="negative"),
+    ],
+)
+def test_a_record_of_another_shape_does_not_fit_the_schema(change: dict[str, object], at: str) -> None:
+    assert [where for where, _ in violations({**LEAST, **change}, record_schema())] == [at]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_key_is_required_by_the_schema(name: str) -> None:
+    without = {key: value for key, value in LEAST.items() if key != name}
+    assert [where for where, _ in violations(without, record_schema())] == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        pytest.param("user-4711", "user-4711", id="plain"),
+        pytest.param("Jörg Müller 人", "Jörg Müller 人", id="letters-of-any-script-stay"),
+        pytest.param("ACME\\joe", "ACME\\joe", id="a-backslash-stays"),
+        pytest.param("a\nb\rc\td", "a\\u{a}b\\u{d}c\\u{9}d", id="line-breaks-and-tab"),
+        pytest.param("\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}", id="terminal-escape"),
+        pytest.param("\x00\x7f\x9b", "\\u{0}\\u{7f}\\u{9b}", id="nul-del-and-c1"),
+        pytest.param("a\u202eb\u2066c\u200f", "a\\u{202e}b\\u{2066}c\\u{200f}", id="bidi"),
+        pytest.param("a\u2028b\u2029c\x85", "a\\u{2028}b\\u{2029}c\\u{85}", id="line-separators"),
+        pytest.param("a\ud800b", "a\\u{d800}b", id="lone-surrogate"),
+        pytest.param("\ufeffa\u200bb", "\\u{feff}a\\u{200b}b", id="invisible"),
+        pytest.param("a\u00a0b", "a\\u{a0}b", id="a-space-that-is-none"),
+        pytest.param("\\u{202e}", "\\u{5c}u{202e}", id="what-looks-like-an-escape"),
+    ],
+)
+def test_text_that_acts_is_made_visible(text: str, escaped: str) -> None:
+    assert escape(text) == escaped
+
+
+@settings(max_examples=200)
+@given(st.text(st.characters(), max_size=40))
+def test_escaped_text_is_printable_and_tells_what_it_was(text: str) -> None:
+    escaped = escape(text)
+    assert escaped.isprintable()
+    assert re.sub(r"\\u\{([0-9a-f]+)\}", lambda match: chr(int(match[1], 16)), escaped) == text
+
+
+@pytest.mark.parametrize("length", [MAX_TEXT + 1, 10 * MAX_TEXT])
+def test_long_text_is_cut_with_a_mark_and_two_long_texts_stay_two(length: int) -> None:
+    one, other = escape("a" * length + "1"), escape("a" * length + "2")
+    assert len(one) == len(other) == MAX_TEXT
+    assert CUT in one
+    assert one != other
+
+
+def test_text_at_the_limit_is_not_cut() -> None:
+    assert escape("a" * MAX_TEXT) == "a" * MAX_TEXT
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(st.sampled_from(["subject", "path", "jti_in"]), st.text(max_size=60)))
+def test_a_line_is_one_line_of_harmless_json(fields: dict[str, str]) -> None:
+    line = encode({**LEAST, **fields})
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert line.decode().rstrip("\n").isprintable()
+    read = json.loads(line)
+    assert {name: read[name] for name in fields} == {name: escape(text) for name, text in fields.items()}
+
+
+def test_a_plain_record_and_a_cleaned_one_look_alike() -> None:
+    plain = {**LEAST, "subject": "user", "scope": ["a", "b"], "status": 200, "total_ms": 1.5, "verified": True}
+    long = {**plain, "path": "/" + "a" * MAX_TEXT}
+    assert orjson.loads(encode(plain)) == plain
+    assert {**orjson.loads(encode(long)), "path": None} == plain
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        pytest.param(2**64, None, id="number-beyond-64-bits"),
+        pytest.param(float("nan"), None, id="nan"),
+        pytest.param(frozenset({"a"}), ["a"], id="a-set"),
+        pytest.param(object(), None, id="what-json-has-not"),
+        pytest.param(["x\n"], ["x\\u{a}"], id="text-in-a-list"),
+    ],
+)
+def test_an_odd_value_never_costs_the_record(value: object, written: object) -> None:
+    assert orjson.loads(encode({**LEAST, "scope": value}))["scope"] == written
+
+
+def test_a_long_list_is_cut_with_a_mark() -> None:
+    written = orjson.loads(encode({**LEAST, "scope": [f"s{number:04}" * 10 for number in range(500)]}))["scope"]
+    assert len(written) == MAX_ITEMS + 1
+    assert written[-1] == f"{CUT}{500 - MAX_ITEMS} more"
+    assert violations({**LEAST, "scope": written}, record_schema()) == []

@@ -1,0 +1,82 @@
+import pytest
+
+from sidecar.observe.tracing import new_id, next_traceparent
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+GOOD = f"00-{TRACE}-{PARENT}-01".encode()
+
+
+def test_a_valid_trace_goes_on_under_a_new_span() -> None:
+    context = next_traceparent([(b"traceparent", GOOD), (b"tracestate", b"a=1"), (b"tracestate", b"b=2,c=3")])
+    assert context.trace_id == TRACE
+    assert context.span_id != PARENT
+    assert context.traceparent == f"00-{TRACE}-{context.span_id}-01"
+    assert context.tracestate == "a=1,b=2,c=3"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param([], id="none"),
+        pytest.param([GOOD, GOOD], id="doubled"),
+        pytest.param([b""], id="empty"),
+        pytest.param([GOOD.upper()], id="upper-case"),
+        pytest.param([b"ff" + GOOD[2:]], id="version-ff"),
+        pytest.param([b"00-" + b"0" * 32 + GOOD[35:]], id="zero-trace"),
+        pytest.param([GOOD[:36] + b"0" * 16 + b"-01"], id="zero-parent"),
+        pytest.param([GOOD + b"-extra"], id="longer-than-version-00"),
+        pytest.param([b"01" + GOOD[2:] + b"extra"], id="later-version-with-a-broken-rest"),
+        pytest.param([GOOD[:-1]], id="short"),
+        pytest.param([GOOD + b"\n"], id="line-break"),
+        pytest.param([GOOD.replace(b"4", b"g", 1)], id="no-hex"),
+    ],
+)
+def test_without_one_valid_trace_a_new_one_starts_and_the_state_is_dropped(values: list[bytes]) -> None:
+    context = next_traceparent([*((b"traceparent", value) for value in values), (b"tracestate", b"a=1")])
+    assert context.trace_id != TRACE
+    assert len(context.trace_id) == 32
+    assert len(context.span_id) == 16
+    assert context.tracestate is None
+
+
+def test_a_later_version_is_read_by_its_first_four_parts() -> None:
+    context = next_traceparent([(b"traceparent", b"cc" + GOOD[2:] + b"-what-comes")])
+    assert context.trace_id == TRACE
+    assert context.traceparent.startswith("00-")
+
+
+def test_unknown_flags_are_not_sent_on() -> None:
+    assert next_traceparent([(b"traceparent", GOOD[:-2] + b"ff")]).traceparent.endswith("-03")
+
+
+def test_a_peer_whose_traces_are_not_ours_starts_a_new_one() -> None:
+    context = next_traceparent([(b"traceparent", GOOD), (b"tracestate", b"a=1")], trusted=False)
+    assert context.trace_id != TRACE
+    assert context.tracestate is None
+
+
+@pytest.mark.parametrize(
+    ("state", "sent"),
+    [
+        pytest.param(b"", None, id="empty"),
+        pytest.param(b"a=1, ,b=2", "a=1,b=2", id="empty-members"),
+        pytest.param(b",".join(b"k%d=v" % n for n in range(33)), None, id="too-many-members"),
+        pytest.param(b"a=1,x=" + b"y" * 600, "a=1", id="a-long-member-goes-first"),
+        pytest.param(b"a=\x01", None, id="control"),
+        pytest.param(b"nonsense", None, id="no-key"),
+    ],
+)
+def test_the_state_stays_within_its_limits(state: bytes, sent: str | None) -> None:
+    assert next_traceparent([(b"traceparent", GOOD), (b"tracestate", state)]).tracestate == sent
+
+
+def test_a_state_that_is_too_long_loses_whole_members_from_its_end() -> None:
+    members = [f"key{number:02}=" + "v" * 90 for number in range(10)]
+    sent = next_traceparent([(b"traceparent", GOOD), (b"tracestate", ",".join(members).encode())]).tracestate
+    assert sent == ",".join(members[:5])
+
+
+def test_ids_are_lower_case_hex_of_their_length() -> None:
+    assert len({new_id() for _ in range(100)}) == 100
+    assert all(int(new_id(64), 16) and len(new_id(64)) == 16 for _ in range(100))

@@ -1,0 +1,219 @@
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.observe.sink import FileSink, StdoutSink
+from sidecar.observe.writer import FLUSH_S, STALL_S, Writer
+from tests.fakes.sink import FakeSink
+
+LINES = [b'{"n":%d}\n' % number for number in range(500)]
+
+
+@pytest.fixture
+def sink() -> Iterator[FakeSink]:
+    sink = FakeSink()
+    yield sink
+    sink.fail(None)
+    sink.block(blocked=False)
+
+
+@pytest.fixture
+def writer(sink: FakeSink) -> Iterator[Writer]:
+    writer = Writer(sink)
+    yield writer
+    sink.fail(None)
+    sink.block(blocked=False)
+    writer.close(5)
+
+
+def test_lines_come_out_whole_and_in_order(sink: FakeSink, writer: Writer) -> None:
+    for line in LINES:
+        writer.put(line)
+    assert sink.wait_for_lines(len(LINES)) == LINES
+
+
+def test_a_line_is_written_within_fifty_milliseconds(sink: FakeSink, writer: Writer) -> None:
+    assert FLUSH_S <= 0.025  # the other half is for a thread that is woken late
+    writer.put(LINES[0])
+    assert sink.wait_for_lines(1) == LINES[:1]
+
+
+def test_short_writes_are_continued_where_they_ended(sink: FakeSink, writer: Writer) -> None:
+    sink.most_bytes = 3
+    for line in LINES[:20]:
+        writer.put(line)
+    assert sink.wait_for_lines(20) == LINES[:20]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF])
+def test_a_failing_sink_is_trouble_until_it_works_again_and_nothing_is_lost(
+    code: int, sink: FakeSink, writer: Writer
+) -> None:
+    sink.fail(OSError(code, "no"))
+    writer.put(LINES[0])
+    sink.wait_for(lambda: sink.tries >= 2)
+    assert writer.trouble(time.monotonic()) == f"the record sink failed: {errno.errorcode[code]}"
+    assert writer.pending_lines == 1
+    writer.put(LINES[1])
+    sink.fail(None)
+    assert sink.wait_for_lines(2) == LINES[:2]
+    assert writer.close(5) == 0
+    assert writer.trouble(time.monotonic()) is None
+
+
+def test_a_line_cut_off_by_a_lost_reader_is_written_again_from_its_start(sink: FakeSink, writer: Writer) -> None:
+    sink.script = [len(LINES[0]) + 4, OSError(errno.EPIPE, "gone")]
+    writer.put(LINES[0] + LINES[1])
+    sink.wait_for(lambda: sink.data.endswith(LINES[1]))
+    assert sink.data == LINES[0] + LINES[1][:4] + LINES[1]
+
+
+def test_a_full_disk_does_not_repeat_what_was_written(sink: FakeSink, writer: Writer) -> None:
+    sink.script = [len(LINES[0]) + 4, OSError(errno.ENOSPC, "full")]
+    writer.put(LINES[0] + LINES[1])
+    assert sink.wait_for_lines(2) == LINES[:2]
+
+
+def test_a_sink_is_opened_anew_between_lines_only(sink: FakeSink, writer: Writer) -> None:
+    sink.script = [len(LINES[0]), OSError(errno.EIO, "no"), 4, OSError(errno.EIO, "no")]
+    writer.put(LINES[0] + LINES[1])
+    assert sink.wait_for_lines(2) == LINES[:2]
+    assert sink.renewed == 2  # at first, and after the first failure; not in the middle of the second line
+
+
+def test_a_blocked_sink_is_trouble_once_it_made_no_progress_for_a_while(sink: FakeSink, writer: Writer) -> None:
+    sink.block(blocked=True)
+    writer.put(LINES[0])
+    sink.wait_for(lambda: sink.tries == 1)
+    now = time.monotonic()
+    assert writer.trouble(now) is None
+    assert writer.trouble(now + STALL_S + 0.1) == "the record sink is blocked"
+    sink.block(blocked=False)
+    sink.wait_for_lines(1)
+    assert writer.close(5) == 0
+    assert writer.trouble(time.monotonic() + 100) is None
+
+
+def test_closing_writes_what_is_pending(sink: FakeSink, writer: Writer) -> None:
+    for line in LINES:
+        writer.put(line)
+    assert writer.close(5) == 0
+    assert sink.data == b"".join(LINES)
+    assert sink.closed
+
+
+def test_closing_does_not_wait_for_a_dead_sink_longer_than_told_and_says_what_is_lost(
+    sink: FakeSink, writer: Writer
+) -> None:
+    sink.fail(OSError(errno.EPIPE, "gone"))
+    for line in LINES[:3]:
+        writer.put(line)
+    assert writer.close(0.05) == 3
+
+
+def test_pending_lines_and_bytes_are_counted(sink: FakeSink, writer: Writer) -> None:
+    sink.block(blocked=True)
+    for line in LINES[:3]:
+        writer.put(line)
+    assert (writer.pending_lines, writer.pending_bytes) == (3, sum(map(len, LINES[:3])))
+    sink.block(blocked=False)
+    sink.wait_for_lines(3)
+    writer.close(5)
+    assert (writer.pending_lines, writer.pending_bytes) == (0, 0)
+
+
+def test_a_pipe_that_a_neighbour_made_non_blocking_is_waited_for() -> None:
+    reader, fd = os.pipe()
+    os.set_blocking(fd, False)
+    writer = Writer(StdoutSink(fd))
+    lines = [b"x" * 999 + b"\n"] * 300  # several times what a pipe holds
+    for line in lines:
+        writer.put(line)
+    received = bytearray()
+    while len(received) < 300_000:
+        received += os.read(reader, 4096)
+    assert received == b"".join(lines)
+    assert writer.close(5) == 0
+    assert os.get_blocking(fd) is False
+    os.close(reader)
+    os.close(fd)
+
+
+def test_a_pipe_without_a_reader_is_trouble() -> None:
+    reader, fd = os.pipe()
+    os.close(reader)
+    failed = threading.Event()
+
+    class Watched(StdoutSink):
+        def write(self, data: memoryview) -> int:
+            try:
+                return super().write(data)
+            except BrokenPipeError:
+                failed.set()
+                raise
+
+    writer = Writer(Watched(fd))
+    writer.put(LINES[0])
+    assert failed.wait(5)
+    assert writer.close(0.05) == 1
+    assert writer.trouble(time.monotonic()) == "the record sink failed: EPIPE"
+    os.close(fd)
+
+
+def test_a_file_is_private_and_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    for line in LINES[:2]:
+        sink = FileSink(path)
+        writer = Writer(sink)
+        writer.put(line)
+        assert writer.close(5) == 0
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_bytes().endswith(line)
+    assert path.read_bytes() == LINES[0] + LINES[1]
+
+
+def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    sink = FileSink(path)
+    sink.renew()
+    sink.write(memoryview(LINES[0]))
+    path.rename(tmp_path / "old")
+    sink.renew()
+    sink.write(memoryview(LINES[1]))
+    sink.renew()
+    sink.write(memoryview(LINES[2]))
+    sink.close()
+    assert (tmp_path / "old").read_bytes() == LINES[0]
+    assert path.read_bytes() == LINES[1] + LINES[2]
+
+
+def test_a_file_that_cannot_be_opened_is_trouble_and_works_once_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "records.jsonl"
+    tried = threading.Event()
+
+    class Watched(FileSink):
+        def renew(self) -> None:
+            try:
+                super().renew()
+            except FileNotFoundError:
+                tried.set()
+                raise
+
+    writer = Writer(Watched(path))
+    writer.put(LINES[0])
+    assert tried.wait(5)
+    path.parent.mkdir()
+    assert writer.close(5) == 0
+    assert path.read_bytes() == LINES[0]
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        FileSink(path).renew()
