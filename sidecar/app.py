@@ -118,9 +118,11 @@ async def run_token_service(settings: TokenServiceSettings, ring: KeyRing, stop:
 
 
 def _key_ring(settings: TokenServiceSettings) -> KeyRing:
-    from sidecar.sts.keys import KeyRing
+    from sidecar.sts.keys import KeyRing, SigningKey, load_key_ring
 
-    return KeyRing.generate() if settings.key_directory is None else KeyRing.load(settings.key_directory)
+    if settings.key_directory is None:
+        return KeyRing(active=SigningKey.generate())
+    return load_key_ring(settings.key_directory)
 
 
 def _refusals(log: AccessLog) -> OnRefused:

@@ -96,22 +96,24 @@ def to_agent(
     trace: TraceContext,
     host: bytes,
 ) -> list[Field]:
-    """The fields of an authorised request for the agent: who calls, for whom, and the handle instead of the token."""
+    """The fields of an authorised request for the agent: who calls, for whom, and the handle instead of the token.
+
+    Where the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's
+    in any case, so that an agent which forwards it can call out.
+    """
     token = permit.token
     rewritten = [field for field in fields if field[0] != b"host" and not is_ours(field[0])]
     rewritten.append((b"host", host))
-    if permit.route.pass_token:
-        rewritten.append((b"authorization", b"Bearer " + token.raw.encode("ascii")))
-        rewritten.append((b"delegation-handle", handle.encode("ascii")))
-    else:
-        rewritten.append((b"authorization", b"Bearer " + handle.encode("ascii")))
     rewritten += (
+        (b"authorization", b"Bearer " + handle.encode("ascii")),
         (b"delegation-subject", encode_value(token.subject)),
         (b"delegation-subject-issuer", encode_value(token.issuer)),
         (b"delegation-actor", permit.peer.encode("ascii")),
         (b"delegation-scope", format_scope(token.scope).encode("ascii")),
         (b"delegation-request-id", request_id.encode("ascii")),
     )
+    if permit.route.pass_token:
+        rewritten.append((b"delegation-token", token.raw.encode("ascii")))
     return rewritten + _traced(trace)
 
 

@@ -1,0 +1,248 @@
+"""The settings files of the development mesh: one function per process, as an operator would write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+TRUST_DOMAIN: Final = "acme.example"
+PARTNER_DOMAIN: Final = "partner.example"
+FRONT: Final = f"spiffe://{TRUST_DOMAIN}/agent/front"
+PLANNER: Final = f"spiffe://{TRUST_DOMAIN}/agent/planner"
+WRITER: Final = f"spiffe://{TRUST_DOMAIN}/agent/writer"
+CRM: Final = f"spiffe://{TRUST_DOMAIN}/tool/crm"
+STS: Final = f"spiffe://{TRUST_DOMAIN}/sts"
+INTRUDER: Final = f"spiffe://{TRUST_DOMAIN}/agent/intruder"
+
+CLIENT_ID: Final = "front-app"
+LOGIN_SCOPE: Final = "assistant"
+CHAIN_SCOPES: Final = ("crm.read", "docs.write", "plan.make")
+ALL_SCOPES: Final = (*CHAIN_SCOPES, "crm.export")
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where everything of one mesh is: the Workload API's socket, and the ports on loopback by name."""
+
+    directory: Path
+    ports: dict[str, int]
+
+    @property
+    def socket(self) -> Path:
+        """The Workload API."""
+        return self.directory / "workload.sock"
+
+    @property
+    def sts(self) -> str:
+        """The token service's issuer identifier."""
+        return f"https://127.0.0.1:{self.ports['sts']}"
+
+    @property
+    def login(self) -> str:
+        """The user issuer's identifier."""
+        return f"http://127.0.0.1:{self.ports['login']}"
+
+    def at(self, name: str) -> str:
+        """Host and port of one listener."""
+        return f"127.0.0.1:{self.ports[name]}"
+
+
+def front(places: Places) -> Settings:
+    """The entry: where alice logs in, a chain may start."""
+    return {
+        **_common(places, "front"),
+        "outbound": _outbound(places, "front", _route(places, "planner", PLANNER, CHAIN_SCOPES)),
+        "entry": {
+            "issuers": [
+                {
+                    "issuer": places.login,
+                    "jwks": f"{places.login}/jwks",
+                    "profile": "oidc-access-token",
+                    "client_id": CLIENT_ID,
+                    "scope_from": {"claim": "scope", "map": {LOGIN_SCOPE: list(CHAIN_SCOPES)}},
+                }
+            ],
+            "may_call": ["planner"],
+        },
+    }
+
+
+def planner(places: Places) -> Settings:
+    """The first agent: may give work to the writer, and to nobody else."""
+    return {
+        **_common(places, "planner"),
+        "inbound": _inbound(
+            places,
+            "planner",
+            {
+                "name": "plan",
+                "match": {"path": "/plan", "methods": ["POST"]},
+                "scopes": ["plan.make"],
+                "peers": [FRONT],
+                "may_call": ["writer"],
+            },
+        ),
+        "outbound": _outbound(places, "planner", _route(places, "writer", WRITER, ("crm.read", "docs.write"))),
+    }
+
+
+def writer(places: Places) -> Settings:
+    """The second agent: may read the CRM. Its route passes the token, so that the demo can steal it."""
+    return {
+        **_common(places, "writer"),
+        "inbound": _inbound(
+            places,
+            "writer",
+            {
+                "name": "draft",
+                "match": {"path": "/draft", "methods": ["POST"]},
+                "scopes": ["docs.write"],
+                "peers": [PLANNER],
+                "may_call": ["crm"],
+                "pass_token": True,
+            },
+        ),
+        "outbound": _outbound(places, "writer", _route(places, "crm", CRM, ("crm.read",))),
+    }
+
+
+def crm(places: Places) -> Settings:
+    """The tool at the end. It also trusts the login issuer's tokens, as many tools do, and still needs delegation."""
+    settings = _common(places, "crm")
+    settings["issuers"].append(
+        {
+            "issuer": places.login,
+            "jwks": f"{places.login}/jwks",
+            "profile": "sts",  # the shape of RFC 9068, which this issuer's access tokens have too, but for the actor
+            "actor_trust_domains": [TRUST_DOMAIN],
+            "scopes": ["crm.read"],
+        }
+    )
+    return {
+        **settings,
+        "inbound": _inbound(
+            places,
+            "crm",
+            {
+                "name": "customers",
+                "match": {"path_prefix": "/customers", "methods": ["GET"]},
+                "scopes": ["crm.read"],
+                "peers": [WRITER],
+                "issuers": [places.sts, places.login],
+                "pass_token": True,
+            },
+            {
+                "name": "export",
+                "match": {"path": "/export", "methods": ["POST"]},
+                "scopes": ["crm.export"],
+                "peers": [WRITER],
+                "issuers": [places.sts],
+            },
+        ),
+    }
+
+
+def sts(places: Places) -> Settings:
+    """The token service: who may act for whom, where, with what."""
+    anyone = [{"issuer": places.login, "subject": "*"}]
+    return {
+        "issuer": places.sts,
+        "identity": {"workload_api": f"unix://{places.socket}"},
+        "listen": places.at("sts"),
+        "probe": {"listen": places.at("sts-probe")},
+        "keys": "ephemeral",
+        "login_issuers": [
+            {
+                "issuer": places.login,
+                "jwks": f"{places.login}/jwks",
+                "profile": "oidc-access-token",
+                "scope_from": {"claim": "scope", "map": {LOGIN_SCOPE: list(CHAIN_SCOPES)}},
+            }
+        ],
+        "entries": [{"workload": FRONT, "client_ids": {places.login: CLIENT_ID}}],
+        "targets": [
+            {"workload": PLANNER, "scopes": list(CHAIN_SCOPES)},
+            {"workload": WRITER, "scopes": ["crm.read", "docs.write"]},
+            {"workload": CRM, "scopes": ["crm.read", "crm.export"]},
+        ],
+        "rules": [
+            {"actor": FRONT, "subjects": anyone, "audience": PLANNER, "scopes": list(CHAIN_SCOPES)},
+            {"actor": PLANNER, "subjects": anyone, "audience": WRITER, "scopes": ["crm.read", "docs.write"]},
+            {"actor": WRITER, "subjects": anyone, "audience": CRM, "scopes": ["crm.read"]},
+        ],
+    }
+
+
+def entries(pids: dict[str, list[int]]) -> Settings:
+    """The Workload API's entries: which process is which workload. Nobody can ask for a name."""
+    names = {FRONT: [], PLANNER: [], WRITER: [], CRM: ["crm.internal"], STS: ["sts.internal"], INTRUDER: []}
+    names[WRITER] = ["writer.internal"]
+    federated = {CRM, WRITER}
+    return {
+        "entries": [
+            {
+                "spiffe_id": spiffe_id,
+                "selectors": {"pids": pids.get(spiffe_id, [])},
+                **({"dns_names": dns_names} if dns_names else {}),
+                **({"federates_with": [PARTNER_DOMAIN]} if spiffe_id in federated else {}),
+            }
+            for spiffe_id, dns_names in names.items()
+        ]
+    }
+
+
+def write(path: Path, settings: Settings) -> None:
+    """Write a file whole, or not at all: its reader may look at any moment."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(yaml.dump(settings, Dumper=_Plain, sort_keys=False))
+    fresh.replace(path)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes every value out: settings files may hold no anchors."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
+
+
+def _common(places: Places, name: str) -> Settings:
+    return {
+        "identity": {"workload_api": f"unix://{places.socket}"},
+        "issuers": [
+            {
+                "issuer": places.sts,
+                "jwks": f"{places.sts}/jwks",
+                "profile": "sts",
+                "tls": {"peer": STS},
+                "actor_trust_domains": [TRUST_DOMAIN],
+                "scopes": list(ALL_SCOPES),
+            }
+        ],
+        "exchange": {"issuer": places.sts, "peer": STS},
+        "records": {"sink": {"file": str(places.directory / f"{name}.records")}},
+        "probe": {"listen": places.at(f"{name}-probe")},
+    }
+
+
+def _inbound(places: Places, name: str, *routes: Settings) -> Settings:
+    return {"listen": places.at(f"{name}-in"), "agent": f"http://{places.at(name)}", "routes": list(routes)}
+
+
+def _outbound(places: Places, name: str, *routes: Settings) -> Settings:
+    return {"listen": places.at(f"{name}-out"), "routes": list(routes)}
+
+
+def _route(places: Places, name: str, spiffe_id: str, scopes: tuple[str, ...]) -> Settings:
+    return {
+        "name": name,
+        "match": {"prefix": f"/{name}"},
+        "upstream": f"https://{places.at(f'{name}-in')}",
+        "peer": spiffe_id,
+        "audience": spiffe_id,
+        "scopes": list(scopes),
+    }
