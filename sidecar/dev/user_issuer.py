@@ -66,9 +66,11 @@ def loopback_listener(address: str) -> socket.socket:
         raise ConfigError([Problem("--listen", "it is no address", "write 127.0.0.1:PORT or [::1]:PORT")]) from error
     if not ip.is_loopback:
         raise ConfigError([Problem("--listen", "a development issuer is for loopback only", "write 127.0.0.1:PORT")])
+    if not 0 <= number <= 65535:
+        raise ConfigError([Problem("--listen", "it is no port number", "write 1 to 65535, or 0 for a free port")])
     try:
         return socket.create_server((str(ip), number), family=socket.AF_INET6 if ip.version == 6 else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError([Problem("--listen", "the address cannot be had", "choose a free port")]) from error
 
 

@@ -26,7 +26,7 @@ from sidecar.errors import Denied
 from sidecar.identity import workload_pb as pb
 
 MAX_AUDIENCES: Final = 16
-_MIN_RENEWAL_S: Final = 1.0
+_MIN_RENEWAL_S: Final = 0.1  # an authority about to end cannot give longer lives: do not spin
 
 Call = Stream[Any, Any]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,32 @@ from tests.dev.calls import HEADER, STREAMS, UNARY, call, first, opened, refusal
 pytestmark = pytest.mark.integration
 
 ACME = TrustDomain("acme.example")
-PARTNER = TrustDomain("partner.example")
 PLANNER = SpiffeId("spiffe://acme.example/agent/planner")
 OTHER = SpiffeId("spiffe://acme.example/agent/other")
 US = Selectors(uid=os.getuid(), pids=frozenset({os.getpid()}))
 STS = "https://sts.acme.example"
+HALF_LIFE_S = 1800
 DENIED = (Status.PERMISSION_DENIED, "no identity issued")
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(int(time.time()))
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def registry() -> Registry:
-    return Registry(
-        [TrustDomainAuthority(ACME), TrustDomainAuthority(PARTNER)], [Entry(spiffe_id=PLANNER, selectors=US)]
-    )
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def registry(clock: Clock) -> Registry:
+    registry = Registry([TrustDomainAuthority(ACME)], [Entry(spiffe_id=PLANNER, selectors=US)], clock=clock)
+    registry.svid(registry.entries[0])  # issued now
+    return registry
 
 
 @pytest.fixture
@@ -136,10 +150,12 @@ async def test_an_identity_granted_again_is_served_again(path: Path, registry: R
     assert (await first(path, "FetchX509SVID")).svids[0].spiffe_id == PLANNER
 
 
-async def test_an_svid_is_renewed_without_being_asked_for(path: Path, registry: Registry) -> None:
-    registry.replace_entries([Entry(spiffe_id=PLANNER, selectors=US, ttl_s=2)])
+async def test_an_svid_is_renewed_without_being_asked_for(path: Path, registry: Registry, clock: Clock) -> None:
+    clock.now += HALF_LIFE_S - 0.01
     async with Channel(path=str(path)) as channel, stream_of(channel, "FetchX509SVID") as stream:
         before = await opened(stream, pb.X509SVIDRequest())
+        assert before.svids[0].x509_svid == b"".join(registry.svid(registry.entries[0]).chain_der)
+        clock.now += 0.01
         after = await stream.recv_message()
         assert after.svids[0].x509_svid != before.svids[0].x509_svid
         await stream.cancel()

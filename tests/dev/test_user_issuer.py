@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import jwt
+import pytest
+
+from sidecar.dev.login import LoginSettings, UserIssuer
+from sidecar.dev.user_issuer import add_arguments, loopback_listener, run, serving
+from sidecar.errors import ConfigError
+from tests.dev.commands import ended, line_with, running
+
+ALICE = {"grant_type": "password", "username": "alice", "client_id": "front"}
+SETTINGS = LoginSettings(users={"alice": None}, clients=frozenset({"front"}))
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[UserIssuer]:
+    async with serving(SETTINGS, loopback_listener("127.0.0.1:0")) as running_issuer:
+        yield running_issuer
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+async def asked(session: aiohttp.ClientSession, method: str, url: str, **options: Any) -> tuple[int, Any]:
+    async with session.request(method, url, **options) as response:
+        is_json = response.content_type == "application/json"
+        return response.status, await response.json() if is_json else await response.text()
+
+
+@pytest.mark.integration
+async def test_a_client_finds_keys_and_tokens_by_the_discovery_document(
+    issuer: UserIssuer, session: aiohttp.ClientSession
+) -> None:
+    _, metadata = await asked(session, "GET", f"{issuer.issuer}/.well-known/openid-configuration")
+    assert metadata["issuer"] == issuer.issuer
+    status, answer = await asked(session, "POST", metadata["token_endpoint"], data=ALICE)
+    assert status == 200
+    _, jwks = await asked(session, "GET", metadata["jwks_uri"])
+    (key,) = jwt.PyJWKSet.from_dict(jwks).keys
+    assert jwt.decode(answer["id_token"], key, algorithms=["ES256"], audience="front")["sub"] == "alice"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [({"username": "bob"}, 400, "invalid_grant"), ({"client_id": "x"}, 401, "invalid_client")],
+)
+async def test_a_refusal_names_its_code(
+    issuer: UserIssuer, session: aiohttp.ClientSession, fields: dict[str, str], status: int, code: str
+) -> None:
+    assert await asked(session, "POST", f"{issuer.issuer}/token", data=ALICE | fields) == (status, {"error": code})
+
+
+@pytest.mark.integration
+async def test_tokens_and_refusals_are_not_to_be_cached(issuer: UserIssuer, session: aiohttp.ClientSession) -> None:
+    for fields in (ALICE, {}):
+        async with session.post(f"{issuer.issuer}/token", data=fields) as response:
+            assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.integration
+async def test_another_content_type_is_no_login(issuer: UserIssuer, session: aiohttp.ClientSession) -> None:
+    refused = (400, {"error": "invalid_request"})
+    assert await asked(session, "POST", f"{issuer.issuer}/token", json=ALICE) == refused
+
+
+@pytest.mark.integration
+async def test_too_large_a_form_is_no_login(issuer: UserIssuer, session: aiohttp.ClientSession) -> None:
+    status, _ = await asked(session, "POST", f"{issuer.issuer}/token", data=ALICE | {"x": "y" * 9000})
+    assert status == 413
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("host", ["attacker.example", "127.0.0.1", "localhost:1"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_for_another_host_name_is_refused(
+    issuer: UserIssuer, session: aiohttp.ClientSession, host: str, method: str
+) -> None:
+    url = f"{issuer.issuer}/{'jwks' if method == 'GET' else 'token'}"
+    data = ALICE if method == "POST" else None
+    assert await asked(session, method, url, data=data, headers={"Host": host}) == (400, {"error": "invalid_request"})
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "10.0.0.1:80", "[fe80::1]:0", "[::ffff:0.0.0.0]:0"],
+)
+def test_any_address_but_loopback_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="loopback only"):
+        loopback_listener(address)
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "localhost:0", "127.0.0.1:x", "127.0.0.1:", ":0", "1:2:3"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="no address"):
+        loopback_listener(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:65536", "127.0.0.1:-1"])
+def test_what_is_no_port_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="no port"):
+        loopback_listener(address)
+
+
+def test_a_port_in_use_is_refused() -> None:
+    with loopback_listener("127.0.0.1:0") as taken, pytest.raises(ConfigError, match="cannot be had"):
+        loopback_listener(f"127.0.0.1:{taken.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(("address", "family"), [("127.0.0.1:0", socket.AF_INET), ("[::1]:0", socket.AF_INET6)])
+def test_loopback_is_either_of_the_two_families(address: str, family: int) -> None:
+    with loopback_listener(address) as listener:
+        assert listener.family == family
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (["--user", "alice", "--client", "front", "--listen", "0.0.0.0:0"], ["--listen"]),
+        (["--user", "", "--client", "front"], ["--user"]),
+        (["--user", "a", "--user", "a:x", "--client", "front"], ["--user"]),
+        (["--user", "a\n", "--client", "é", "--life", "0"], ["--user", "--client", "--life"]),
+        (["--user", "alice", "--client", "front", "--life", "86401"], ["--life"]),
+    ],
+    ids=["not loopback", "empty user", "doubled user", "all at once", "too long a life"],
+)
+def test_unusable_arguments_are_told_with_exit_code_2(
+    capsys: pytest.CaptureFixture[str], options: list[str], fields: list[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert run(parser.parse_args(options)) == 2
+    said = capsys.readouterr().err
+    assert all(f"{field}: " in said for field in fields)
+
+
+@pytest.mark.integration
+async def test_the_command_warns_serves_rotates_and_ends(session: aiohttp.ClientSession) -> None:
+    options = ["--listen", "127.0.0.1:0", "--user", "alice", "--user", "bob:x", "--client", "front"]
+    async with running("sidecar.dev.user_issuer", *options) as process:
+        await line_with(process, "WARNING: DEVELOPMENT ONLY")
+        url = (await line_with(process, "issuer http://")).split()[-1]
+        bob = {"username": "bob", "password": "x"}
+        assert (await asked(session, "POST", f"{url}/token", data=ALICE | bob))[0] == 200
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == (0, "")

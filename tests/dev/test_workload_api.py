@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from grpclib.client import Channel
+from grpclib.const import Status
+
+from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.dev.files import write_whole
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.dev.registry import Registry
+from sidecar.dev.workload_api import EntriesFile, add_arguments, run
+from sidecar.errors import ConfigError
+from sidecar.identity import workload_pb as pb
+from tests.dev.calls import first, opened, refusal, stream_of
+from tests.dev.commands import ended, line_with, running
+
+ACME = TrustDomain("acme.example")
+MODULE = "sidecar.dev.workload_api"
+
+
+def entries_for(pid: int | None, path: str = "agent/planner") -> bytes:
+    pids = "[]" if pid is None else f"[{pid}]"
+    return f"entries: [{{spiffe_id: spiffe://acme.example/{path}, selectors: {{pids: {pids}}}}}]".encode()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "entries.yaml"
+    write_whole(path, entries_for(1))
+    return path
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry([TrustDomainAuthority(ACME)])
+
+
+def paths_of(registry: Registry) -> list[str]:
+    return [entry.spiffe_id.path for entry in registry.entries]
+
+
+def test_a_changed_file_is_taken_over(file: Path, registry: Registry) -> None:
+    entries = EntriesFile(file, [ACME])
+    entries.refresh(registry)
+    write_whole(file, entries_for(1, "agent/writer"))
+    entries.refresh(registry)
+    assert paths_of(registry) == ["/agent/writer"]
+
+
+def test_a_file_changed_twice_within_its_time_stamp_is_taken_over(file: Path, registry: Registry) -> None:
+    entries = EntriesFile(file, [ACME])
+    facts = file.stat()
+    entries.refresh(registry)
+    with file.open("wb") as same_file:
+        same_file.write(entries_for(2))  # as long as before
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    entries.refresh(registry)
+    assert registry.entries[0].selectors.pids == frozenset({2})
+
+
+def test_a_file_that_did_not_change_wakes_nobody(file: Path, registry: Registry) -> None:
+    entries = EntriesFile(file, [ACME])
+    entries.refresh(registry)
+    waited_for = registry.changed
+    entries.refresh(registry)
+    entries.refresh(registry, force=True)
+    assert not waited_for.is_set()
+
+
+def test_an_old_file_is_read_again_only_when_told(file: Path, registry: Registry) -> None:
+    os.utime(file, (1, 1))
+    entries = EntriesFile(file, [ACME])
+    entries.refresh(registry)
+    registry.replace_entries([])
+    entries.refresh(registry)
+    assert paths_of(registry) == []
+    entries.refresh(registry, force=True)
+    assert paths_of(registry) == ["/agent/planner"]
+
+
+@pytest.mark.parametrize("content", [b"entries: [", b"\xff", None], ids=["broken", "no utf-8", "gone"])
+def test_a_file_that_cannot_be_used_changes_nothing_and_is_complained_of_once(
+    file: Path, registry: Registry, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    entries = EntriesFile(file, [ACME])
+    entries.refresh(registry)
+    if content is None:
+        file.unlink()
+    else:
+        write_whole(file, content)
+    entries.refresh(registry)
+    entries.refresh(registry)
+    assert paths_of(registry) == ["/agent/planner"]
+    assert capsys.readouterr().err.count("the entries stay as they are") == 1
+
+
+def test_a_file_that_is_good_again_may_be_complained_of_again(
+    file: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = EntriesFile(file, [ACME])
+    for content in (b"x", entries_for(1), b"x"):
+        write_whole(file, content)
+        entries.refresh(registry)
+    assert capsys.readouterr().err.count("the entries stay as they are") == 2
+
+
+def test_the_first_read_tells_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        EntriesFile(tmp_path / "none.yaml", [ACME]).read()
+
+
+def exit_code(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+@pytest.mark.parametrize(
+    ("domains", "said"),
+    [
+        (["Acme.example"], "--trust-domain"),
+        (["acme.example", "acme.example"], "named twice"),
+        (["other.example"], "entries[0].spiffe_id"),
+    ],
+)
+def test_unusable_arguments_are_told_with_exit_code_2(
+    file: Path, capsys: pytest.CaptureFixture[str], domains: list[str], said: str
+) -> None:
+    options = [word for domain in domains for word in ("--trust-domain", domain)]
+    assert exit_code("--socket", str(file.parent / "s"), "--entries", str(file), *options) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_socket_that_cannot_be_made_is_told_with_exit_code_2(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    socket = str(file.parent / "none" / "s")
+    assert exit_code("--socket", socket, "--entries", str(file), "--trust-domain", "acme.example") == 2
+    assert socket in capsys.readouterr().err
+
+
+@pytest.fixture
+async def served(file: Path) -> AsyncIterator[Process]:
+    """The command, serving this process."""
+    write_whole(file, entries_for(os.getpid()))
+    options = ["--socket", str(file.parent / "s"), "--authorities", str(file.parent / "authorities")]
+    async with running(MODULE, *options, "--entries", str(file), "--trust-domain", "acme.example") as process:
+        await line_with(process, "WARNING: DEVELOPMENT ONLY")
+        await line_with(process, "serving acme.example")
+        yield process
+
+
+@pytest.mark.integration
+async def test_the_command_serves_until_it_is_told_to_end(served: Process, file: Path) -> None:
+    assert (await first(file.parent / "s", "FetchX509SVID")).svids[0].spiffe_id == "spiffe://acme.example/agent/planner"
+    served.send_signal(signal.SIGTERM)
+    assert await ended(served) == (0, "")
+    assert not (file.parent / "s").exists()
+
+
+@pytest.mark.integration
+async def test_a_changed_entries_file_reaches_open_streams(served: Process, file: Path) -> None:
+    async with Channel(path=str(file.parent / "s")) as channel, stream_of(channel, "FetchX509SVID") as stream:
+        await opened(stream, pb.X509SVIDRequest())
+        write_whole(file, entries_for(os.getpid(), "agent/writer"))
+        message = await stream.recv_message()
+        assert message.svids[0].spiffe_id == "spiffe://acme.example/agent/writer"
+        await stream.cancel()
+
+
+@pytest.mark.integration
+async def test_an_identity_taken_out_of_the_file_is_withdrawn(served: Process, file: Path) -> None:
+    async def wait_for_withdrawal() -> None:
+        async with Channel(path=str(file.parent / "s")) as channel, stream_of(channel, "FetchX509SVID") as stream:
+            await opened(stream, pb.X509SVIDRequest())
+            write_whole(file, entries_for(None))
+            await stream.recv_message()
+
+    assert (await refusal(wait_for_withdrawal()))[0] is Status.PERMISSION_DENIED
+
+
+@pytest.mark.integration
+async def test_signals_rotate_and_drop_the_authorities_also_those_written_to_files(served: Process, file: Path) -> None:
+    def authority() -> list[x509.Certificate]:
+        return x509.load_pem_x509_certificates((file.parent / "authorities" / "acme.example.pem").read_bytes())
+
+    old = authority()
+    async with Channel(path=str(file.parent / "s")) as channel, stream_of(channel, "FetchX509SVID") as stream:
+        await opened(stream, pb.X509SVIDRequest())
+        served.send_signal(signal.SIGUSR1)
+        rotated = await stream.recv_message()
+        assert len(x509_certificates(rotated)) == 2
+        served.send_signal(signal.SIGUSR2)
+        dropped = await stream.recv_message()
+        assert len(x509_certificates(dropped)) == 1
+        served.send_signal(signal.SIGHUP)  # changes nothing, ends nothing
+        await stream.cancel()
+    assert authority()[:1] == old
+    assert len(authority()) == 2
+    key_file = file.parent / "authorities" / "acme.example.key"
+    key = load_pem_private_key(key_file.read_bytes(), None)
+    assert key.public_key() == authority()[-1].public_key()
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    assert key_file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def x509_certificates(message: object) -> list[bytes]:
+    """The bundle's certificates: each begins a DER sequence of its own."""
+    bundle: bytes = message.svids[0].bundle  # type: ignore[attr-defined]
+    found = []
+    while bundle:
+        end = 4 + int.from_bytes(bundle[2:4], "big")
+        found.append(bundle[:end])
+        bundle = bundle[end:]
+    return found
