@@ -284,10 +284,12 @@ class ServerExchange:
         body = self._body
         if body is None:
             return
+        data = self._connection.take_rest()
         try:
-            _, rest = body.feed(self._connection.take_rest())
+            _, rest = body.feed(data)
         except Denied:
             return
+        self.bytes_in += len(data) - len(rest)
         if body.complete:
             self._body = None
             self._connection.put_back(rest)

@@ -1,0 +1,157 @@
+"""What the tests of the connections stand on: a recording transport, a clock set by hand, a handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from sidecar.errors import Reason, SidecarError
+from sidecar.wire.connections import Connections
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.limits import ServerLimits
+
+
+class Clock:
+    """Monotonic seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RecordingTransport(asyncio.Transport):
+    """Keeps what is written, one entry per write; ``unsent`` stands for what the peer has not taken yet."""
+
+    def __init__(self, **extra: Any) -> None:
+        super().__init__(extra)
+        self.writes: list[bytes] = []
+        self.unsent = 0
+        self.reading = True
+        self.ended = False
+        self.closed = False
+        self.aborted = False
+
+    @property
+    def written(self) -> bytes:
+        return b"".join(self.writes)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not (self.closed or self.aborted):
+            self.writes.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return self.closed or self.aborted
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Body:
+    """A body sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.events: list[str] = []
+        self.reasons: list[Reason] = []
+
+    def on_body(self, data: bytes) -> None:
+        assert data
+        self.data += data
+        self.events.append("data")
+
+    def on_body_end(self) -> None:
+        self.events.append("end")
+
+    def on_body_error(self, error: SidecarError) -> None:
+        self.reasons.append(error.reason)
+        self.events.append("error")
+
+    def on_body_flush(self) -> None:
+        self.events.append("flush")
+
+
+class Handler:
+    """Keeps every request; ``act`` says what to do with each, by default nothing yet. Refusals are answered."""
+
+    def __init__(self, act: Callable[[ServerExchange], None] | None = None) -> None:
+        self.act = act
+        self.requests: list[ServerExchange] = []
+        self.refused: list[tuple[ServerExchange, SidecarError]] = []
+
+    def on_request(self, exchange: ServerExchange) -> None:
+        self.requests.append(exchange)
+        if self.act is not None:
+            self.act(exchange)
+
+    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+        self.refused.append((exchange, error))
+        exchange.answer(error.answer.status or 400, [], str(error.reason).encode())
+
+
+def answer_ok(exchange: ServerExchange) -> None:
+    """The shortest whole answer."""
+    exchange.answer(200, [], b"ok")
+
+
+class Served:
+    """One server connection on a recording transport."""
+
+    def __init__(
+        self,
+        act: Callable[[ServerExchange], None] | None = None,
+        *,
+        proxy_form: bool = False,
+        extra: dict[str, Any] | None = None,
+        **limits: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
+        self.handler = Handler(act)
+        self.transport = RecordingTransport(**(extra or {}))
+        self.connection = ServerConnection(
+            self.handler, ServerLimits(**limits), self.connections, proxy_form=proxy_form
+        )
+        self.connection.connection_made(self.transport)
+
+    def receive(self, data: bytes) -> None:
+        self.connection.data_received(data)
+
+    def after(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.connections.sweep()
+
+    def lose(self) -> None:
+        self.connection.connection_lost(None)
+        assert len(self.connections) == 0
+
+    @property
+    def only(self) -> ServerExchange:
+        (exchange,) = self.handler.requests
+        return exchange
+
+    @property
+    def refusal(self) -> SidecarError:
+        ((_, error),) = self.handler.refused
+        return error

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.wire.bench import Body, Served, answer_ok
+
+GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"
+HEAD = GET.replace(b"GET", b"HEAD")
+OLD = GET.replace(b"HTTP/1.1", b"HTTP/1.0")
+
+
+def streamed(request: bytes, status: int, length: int | None, *pieces: bytes) -> Served:
+    served = Served()
+    served.receive(request)
+    served.only.send_head(status, [(b"x", b"y")], length=length)
+    for piece in pieces:
+        served.only.send_data(piece)
+    served.only.send_end()
+    return served
+
+
+STREAMED = {
+    "length": (GET, 200, 3, b"content-length: 3\r\n\r\nabc", False),
+    "chunked": (GET, 200, None, b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", False),
+    "HTTP/1.0 with length": (OLD, 200, 3, b"content-length: 3\r\nconnection: close\r\n\r\nabc", True),
+    "HTTP/1.0 without length": (OLD, 200, None, b"connection: close\r\n\r\nabc", True),
+    "HEAD with length": (HEAD, 200, 3, b"content-length: 3\r\n\r\n", False),
+    "HEAD without length": (HEAD, 200, None, b"\r\n", False),
+    "204": (GET, 204, 0, b"\r\n", False),
+    "204 without length": (GET, 204, None, b"\r\n", False),
+    "304 with length": (GET, 304, 3, b"content-length: 3\r\n\r\n", False),
+    "304 without length": (GET, 304, None, b"\r\n", False),
+}
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "length", "rest", "closes"), STREAMED.values(), ids=STREAMED.keys()
+)
+async def test_an_answer_is_framed_as_the_request_and_its_status_demand(
+    request_bytes: bytes, status: int, length: int | None, rest: bytes, closes: bool
+) -> None:
+    served = streamed(request_bytes, status, length, b"ab", b"c")
+    first, _, after = served.transport.written.partition(b"\r\n")
+    assert first.startswith(b"HTTP/1.1 %d " % status)
+    assert after == b"x: y\r\n" + rest
+    assert len(served.transport.writes) == 1
+    assert served.transport.closed is closes
+
+
+async def test_framing_fields_given_by_mistake_are_not_sent() -> None:
+    served = Served()
+    served.receive(GET)
+    served.only.answer(
+        200, [(b"content-length", b"7"), (b"transfer-encoding", b"chunked"), (b"connection", b"x")], b"ok"
+    )
+    assert served.transport.written == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+async def test_an_answer_to_head_has_the_length_and_not_the_content() -> None:
+    served = Served(answer_ok)
+    served.receive(HEAD)
+    assert served.transport.written == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+
+
+async def test_an_answer_can_ask_for_the_connection_to_close() -> None:
+    served = Served(lambda exchange: exchange.answer(401, [], b"", close=True))
+    served.receive(GET)
+    assert b"connection: close\r\n" in served.transport.written
+    assert served.transport.closed
+
+
+async def test_what_is_sent_between_flushes_is_one_write() -> None:
+    served = Served()
+    served.receive(GET)
+    exchange = served.only
+    exchange.send_head(200, [], length=None)
+    exchange.send_data(b"a")
+    assert served.transport.writes == []
+    exchange.flush()
+    exchange.flush()
+    assert len(served.transport.writes) == 1
+    exchange.send_data(b"b")
+    exchange.send_end()
+    assert served.transport.writes[1] == b"1\r\nb\r\n0\r\n\r\n"
+    assert exchange.bytes_out == len(served.transport.written)
+
+
+async def test_what_is_sent_inside_a_read_leaves_at_its_end() -> None:
+    served = Served(lambda exchange: exchange.send_head(200, [], length=3))
+    served.receive(GET)
+    assert len(served.transport.writes) == 1
+
+
+async def test_a_second_answer_is_a_bug() -> None:
+    served = Served()
+    served.receive(GET)
+    served.only.send_head(200, [], length=2)
+    with pytest.raises(RuntimeError, match="one answer"):
+        served.only.send_head(200, [], length=2)
+
+
+async def test_nothing_is_sent_after_the_end() -> None:
+    served = Served(answer_ok)
+    served.receive(GET)
+    before = list(served.transport.writes)
+    served.only.answer(500, [], b"late")
+    served.only.send_data(b"late")
+    served.only.send_end()
+    served.only.abort()
+    assert served.transport.writes == before
+    assert not served.transport.is_closing()
+
+
+async def test_an_old_exchange_cannot_touch_the_next_one() -> None:
+    served = Served()
+    served.receive(GET)
+    served.only.answer(200, [], b"ok")
+    served.receive(GET)
+    served.handler.requests[0].abort()
+    assert not served.transport.is_closing()
+
+
+async def test_an_answer_shorter_than_it_says_ends_as_a_cut_one() -> None:
+    served = streamed(GET, 200, 5, b"abc")
+    assert served.transport.written.endswith(b"\r\n\r\nabc")
+    assert served.transport.closed
+
+
+async def test_an_end_without_an_answer_cuts_the_connection() -> None:
+    served = Served()
+    served.receive(GET)
+    served.only.send_end()
+    assert (served.transport.written, served.transport.closed) == (b"", True)
+
+
+async def test_an_aborted_chunked_answer_has_no_last_chunk() -> None:
+    served = Served()
+    served.receive(GET + GET)
+    served.only.send_head(200, [], length=None)
+    served.only.send_data(b"abc")
+    served.only.abort()
+    assert served.transport.written.endswith(b"3\r\nabc\r\n")
+    assert served.transport.closed
+    assert len(served.handler.requests) == 1
+
+
+async def test_an_aborted_answer_without_any_length_is_reset() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        served = Served(extra={"socket": left})
+        served.receive(OLD)
+        served.only.send_head(200, [], length=None)
+        served.only.send_data(b"abc")
+        served.only.abort()
+        assert served.transport.aborted
+        linger = left.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert linger == b"\x01\0\0\0\0\0\0\0"
+
+
+async def test_an_answer_inside_the_body_callback_is_the_last_word() -> None:
+    class Impatient(Body):
+        def on_body(self, data: bytes) -> None:
+            super().on_body(data)
+            served.only.answer(413, [], b"")
+
+    body = Impatient()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    served.receive(b"def")
+    assert body.events[0] == "data"
+    assert "end" not in body.events
+    assert served.transport.written.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in served.transport.written
+
+
+async def test_reading_after_the_answer_gives_nothing() -> None:
+    served = Served(answer_ok)
+    served.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    body = Body()
+    served.only.read_body(body)
+    served.receive(b"def")
+    assert body.events == []
+
+
+async def test_the_peer_can_be_known() -> None:
+    tls = object()
+    served = Served(extra={"ssl_object": tls, "peername": ("192.0.2.1", 5)})
+    served.receive(GET)
+    assert served.only.ssl_object is tls
+    assert served.only.remote_address == ("192.0.2.1", 5)
+    assert served.only.transport is served.transport

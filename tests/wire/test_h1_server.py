@@ -1,0 +1,512 @@
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.errors import Reason
+from sidecar.wire.exchange import ServerExchange
+from tests.wire.bench import Body, Served, answer_ok
+
+GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+OK_CLOSE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+
+
+def post(fields: bytes, body: bytes = b"") -> bytes:
+    return b"POST /a HTTP/1.1\r\nHost: agent\r\n" + fields + b"\r\n" + body
+
+
+async def test_requests_on_a_kept_connection_are_each_answered_with_one_write() -> None:
+    served = Served(answer_ok)
+    for _ in range(3):
+        served.receive(GET)
+    assert served.transport.writes == [OK] * 3
+    assert [exchange.head is not None and exchange.head.target for exchange in served.handler.requests] == [b"/a"] * 3
+    assert not served.transport.is_closing()
+
+
+async def test_the_exchange_counts_bytes_and_knows_when_its_first_byte_came() -> None:
+    served = Served(answer_ok)
+    served.receive(GET)
+    served.clock.now += 5
+    served.receive(post(b"Content-Length: 3\r\n")[:10])
+    served.clock.now += 2
+    served.receive(post(b"Content-Length: 3\r\n", b"abc")[10:])
+    first, second = served.handler.requests
+    assert (first.received_at, second.received_at) == (1000.0, 1005.0)
+    assert (first.bytes_in, first.bytes_out, first.status) == (len(GET), len(OK), 200)
+    assert (second.bytes_in, second.bytes_out) == (len(post(b"Content-Length: 3\r\n", b"abc")), len(OK))
+
+
+@pytest.mark.parametrize("cut", range(1, len(post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"))))
+async def test_a_request_cut_anywhere_is_the_same_request(cut: int) -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    stream = post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n")
+    served.receive(stream[:cut])
+    served.receive(stream[cut:])
+    assert body.data == b"abc"
+    assert body.events.count("end") == 1
+    served.only.answer(200, [], b"ok")
+    served.receive(GET)
+    assert len(served.handler.requests) == 2
+
+
+async def test_pipelined_requests_are_served_in_order_one_at_a_time() -> None:
+    served = Served()
+    served.receive(GET + post(b"Content-Length: 3\r\n", b"abc") + GET)
+    assert len(served.handler.requests) == 1
+    assert not served.transport.reading
+    served.handler.requests[0].answer(200, [], b"ok")
+    assert len(served.handler.requests) == 2
+    body = Body()
+    served.handler.requests[1].read_body(body)
+    served.handler.requests[1].answer(200, [], b"ok")
+    assert body.data == b"abc"
+    served.handler.requests[2].answer(200, [], b"ok")
+    assert served.transport.written == OK * 3
+    assert served.transport.reading
+
+
+async def test_a_broken_pipelined_request_does_not_harm_the_one_before_it() -> None:
+    served = Served()
+    served.receive(GET + b"GET  /b HTTP/1.1\r\n\r\n")
+    assert served.handler.refused == []
+    served.only.answer(200, [], b"ok")
+    assert served.transport.written.startswith(OK + b"HTTP/1.1 400 Bad Request\r\n")
+
+
+async def test_a_thousand_pipelined_requests_do_not_nest() -> None:
+    served = Served(answer_ok)
+    served.receive(GET * 1000)
+    assert served.transport.written == OK * 1000
+
+
+REFUSED = {
+    "bad head": (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Reason.BAD_REQUEST, 400),
+    "ambiguous length": (
+        post(b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
+        Reason.AMBIGUOUS_FRAMING,
+        400,
+    ),
+    "Expect": (post(b"Content-Length: 3\r\nExpect: 100-continue\r\n"), Reason.EXPECTATION_REFUSED, 417),
+    "another expectation": (post(b"Content-Length: 3\r\nExpect: 200-ok\r\n"), Reason.EXPECTATION_REFUSED, 417),
+    "h2c": (
+        post(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"),
+        Reason.UPGRADE_REFUSED,
+        400,
+    ),
+    "WebSocket": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x05hello",
+        Reason.UPGRADE_REFUSED,
+        400,
+    ),
+    "Upgrade without Connection": (post(b"Upgrade: h2c\r\n"), Reason.UPGRADE_REFUSED, 400),
+    "CONNECT": (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n\x16\x03\x01", Reason.METHOD_REFUSED, 405),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", Reason.BAD_REQUEST, 400),
+    "TLS on a plain port": (b"\x16\x03\x01\x02\0\x01\0", Reason.BAD_REQUEST, 400),
+    "body announced too long": (post(b"Content-Length: 101\r\n"), Reason.TOO_LARGE, 413),
+    "target too long": (b"GET /" + b"a" * 200 + b" HTTP/1.1\r\nHost: a\r\n\r\n", Reason.URI_TOO_LONG, 414),
+    "head too large": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 1000 + b"\r\n\r\n", Reason.HEAD_TOO_LARGE, 431),
+    "too many fields": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x: y\r\n" * 20 + b"\r\n", Reason.HEAD_TOO_LARGE, 431),
+    "absolute-form": (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Reason.PATH_REFUSED, 400),
+}
+
+
+@pytest.mark.parametrize(("stream", "reason", "status"), REFUSED.values(), ids=REFUSED.keys())
+async def test_what_is_not_served_is_refused_and_nothing_after_it_is_read(
+    stream: bytes, reason: Reason, status: int
+) -> None:
+    served = Served(answer_ok, max_target_bytes=100, max_head_bytes=1000, max_fields=20, max_body_bytes=100)
+    served.receive(stream + GET)
+    served.receive(GET)
+    assert served.refusal.reason == reason
+    assert served.handler.requests == []
+    assert served.transport.written.startswith(b"HTTP/1.1 %d " % status)
+    assert served.transport.written.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in served.transport.written
+
+
+@pytest.mark.parametrize(("stream", "reason", "status"), REFUSED.values(), ids=REFUSED.keys())
+async def test_a_refusal_does_not_depend_on_how_its_request_is_cut(stream: bytes, reason: Reason, status: int) -> None:
+    served = Served(answer_ok, max_target_bytes=100, max_head_bytes=1000, max_fields=20, max_body_bytes=100)
+    for byte in stream:
+        served.receive(bytes([byte]))
+    assert served.refusal.reason == reason
+    assert served.handler.requests == []
+
+
+async def test_a_valid_head_that_is_not_served_is_still_known_to_the_record() -> None:
+    served = Served()
+    served.receive(post(b"Expect: 100-continue\r\n"))
+    ((exchange, _),) = served.handler.refused
+    assert exchange.head is not None
+    assert exchange.head.target == b"/a"
+
+
+async def test_absolute_form_is_served_where_told() -> None:
+    served = Served(answer_ok, proxy_form=True)
+    served.receive(b"GET http://crm.mesh/a HTTP/1.1\r\nHost: crm.mesh\r\n\r\n")
+    head = served.only.head
+    assert head is not None
+    assert (head.target, head.authority, head.proxy_form) == (b"/a", "crm.mesh", True)
+
+
+# --- how connections end
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), GET.replace(b"HTTP/1.1", b"HTTP/1.0")],
+    ids=["Connection: close", "HTTP/1.0"],
+)
+async def test_a_connection_that_may_not_be_kept_closes_after_its_answer(stream: bytes) -> None:
+    served = Served(answer_ok)
+    served.receive(stream)
+    assert served.transport.writes == [OK_CLOSE]
+    assert served.transport.closed
+
+
+async def test_an_answer_before_the_body_closes_the_connection_after_lingering() -> None:
+    served = Served(answer_ok, linger_timeout_s=3.0)
+    served.receive(post(b"Content-Length: 10\r\n", b"abc"))
+    assert served.transport.writes == [OK_CLOSE]
+    assert (served.transport.ended, served.transport.closed) == (True, False)
+    assert served.transport.reading
+    served.receive(b"defghij" + GET)
+    assert len(served.handler.requests) == 1
+    served.after(2.9)
+    assert not served.transport.closed
+    served.after(0.2)
+    assert served.transport.closed
+
+
+async def test_lingering_has_a_limit_of_bytes() -> None:
+    served = Served(answer_ok, max_linger_bytes=10)
+    served.receive(post(b"Content-Length: 1000\r\n"))
+    served.receive(b"a" * 10)
+    assert not served.transport.closed
+    served.receive(b"a")
+    assert served.transport.closed
+
+
+async def test_over_tls_lingering_ends_with_silence() -> None:
+    served = Served(answer_ok, extra={"ssl_object": object()}, linger_silence_s=0.3)
+    served.receive(post(b"Content-Length: 1000\r\n"))
+    assert not served.transport.ended
+    served.after(0.2)
+    served.receive(b"a")
+    served.after(0.2)
+    assert not served.transport.closed
+    served.after(0.2)
+    assert served.transport.closed
+
+
+async def test_an_unread_body_that_is_all_there_does_not_close_the_connection() -> None:
+    served = Served(answer_ok)
+    served.receive(post(b"Content-Length: 3\r\n", b"abc"))
+    served.receive(post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n") + GET)
+    assert served.transport.written == OK * 3
+
+
+async def test_a_broken_body_nobody_read_closes_the_connection() -> None:
+    served = Served(answer_ok)
+    served.receive(post(b"Transfer-Encoding: chunked\r\n", b"zz\r\n") + GET)
+    assert served.transport.writes == [OK_CLOSE]
+    assert len(served.handler.requests) == 1
+
+
+async def test_a_connection_of_its_full_age_is_not_kept() -> None:
+    served = Served(answer_ok, max_age_s=100, keep_alive_timeout_s=90)
+    served.after(60)
+    served.lose()
+    served = Served(answer_ok, max_age_s=100)
+    served.receive(GET)
+    served.clock.now += 101
+    served.receive(GET)
+    assert served.transport.writes == [OK, OK_CLOSE]
+    assert served.transport.closed
+
+
+async def test_draining_closes_idle_connections_and_lets_running_requests_finish() -> None:
+    idle, busy = Served(answer_ok), Served()
+    idle.receive(GET)
+    busy.receive(GET)
+    for served in (idle, busy):
+        served.connections.draining = True
+        served.after(0)
+    assert (idle.transport.closed, busy.transport.closed) == (True, False)
+    busy.only.answer(200, [], b"ok")
+    assert busy.transport.writes == [OK_CLOSE]
+    assert busy.transport.closed
+
+
+async def test_finish_closes_at_once_or_after_the_running_request() -> None:
+    idle, busy = Served(answer_ok), Served()
+    idle.receive(GET)
+    busy.receive(GET)
+    idle.connection.finish()
+    busy.connection.finish()
+    assert (idle.transport.closed, busy.transport.closed) == (True, False)
+    busy.only.answer(200, [], b"ok")
+    assert busy.transport.writes == [OK_CLOSE]
+    assert busy.transport.closed
+
+
+# --- deadlines
+
+
+async def test_a_silent_new_connection_is_closed_without_a_word() -> None:
+    served = Served(head_timeout_s=10)
+    served.after(9.9)
+    assert not served.transport.closed
+    served.after(0.2)
+    assert (served.transport.closed, served.transport.written, served.handler.refused) == (True, b"", [])
+
+
+async def test_an_idle_kept_connection_is_closed_without_a_word() -> None:
+    served = Served(answer_ok, head_timeout_s=10, keep_alive_timeout_s=75)
+    served.clock.now += 1
+    served.receive(GET)
+    served.after(74.9)
+    assert not served.transport.closed
+    served.after(0.2)
+    assert (served.transport.closed, served.transport.written) == (True, OK)
+
+
+async def test_a_head_that_comes_too_slowly_is_answered_408_however_it_drips() -> None:
+    served = Served(head_timeout_s=10)
+    for byte in GET[:10]:
+        served.receive(bytes([byte]))
+        served.after(0.9)
+    assert served.handler.refused == []
+    served.receive(GET[10:11])
+    served.after(1.1)
+    assert served.refusal.reason == Reason.TIMEOUT
+    assert served.transport.written.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_body_that_stops_coming_is_an_error_and_no_end() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body), body_timeout_s=30)
+    served.receive(post(b"Content-Length: 10\r\n", b"abc"))
+    served.after(29)
+    served.receive(b"d")
+    served.after(29)
+    assert body.reasons == []
+    served.after(2)
+    assert body.reasons == [Reason.TIMEOUT]
+    assert "end" not in body.events
+    served.only.answer(408, [], b"")
+    assert b"connection: close" in served.transport.written
+
+
+async def test_a_body_that_is_not_wanted_now_has_no_deadline() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body), body_timeout_s=30)
+    served.receive(post(b"Content-Length: 10\r\n", b"abc"))
+    served.only.pause_body()
+    paused = served.transport.reading
+    served.after(100)
+    served.only.resume_body()
+    assert (paused, served.transport.reading) == (False, True)
+    served.after(29)
+    assert body.reasons == []
+
+
+async def test_a_peer_that_takes_nothing_of_an_answer_is_cut() -> None:
+    served = Served(write_timeout_s=30)
+    served.receive(GET)
+    served.transport.unsent = 1000
+    served.connection.pause_writing()
+    served.after(29)
+    served.transport.unsent = 999
+    served.after(29)
+    served.after(2)
+    assert served.transport.aborted is False
+    served.after(30)
+    assert served.transport.aborted
+
+
+async def test_a_peer_that_does_not_take_the_end_of_an_answer_is_cut_too() -> None:
+    served = Served(answer_ok, write_timeout_s=30)
+    served.transport.unsent = 10
+    served.receive(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    served.after(29)
+    assert served.transport.aborted is False
+    served.after(2)
+    assert served.transport.aborted
+
+
+# --- bodies and backpressure
+
+
+async def test_body_bytes_wait_until_somebody_reads_them_and_no_more_are_taken() -> None:
+    served = Served()
+    served.receive(post(b"Content-Length: 6\r\n", b"abc"))
+    assert not served.transport.reading
+    body = Body()
+    served.only.read_body(body)
+    assert (body.data, served.transport.reading) == (b"abc", True)
+    served.receive(b"def")
+    assert body.events == ["data", "flush", "data", "end", "flush"]
+
+
+async def test_reading_a_request_without_body_ends_at_once() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(GET)
+    assert (body.events, served.only.body_complete) == (["end"], True)
+
+
+async def test_a_paused_body_is_given_after_the_pause() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(post(b"Content-Length: 6\r\n", b"abc"))
+    served.only.pause_body()
+    served.receive(b"def")
+    assert body.data == b"abc"
+    served.only.resume_body()
+    assert body.data == b"abcdef"
+    assert body.events.count("end") == 1
+
+
+async def test_a_broken_body_is_an_error_and_closes_the_connection() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n"))
+    served.receive(b"zz\r\n\r\n" + GET)
+    assert body.reasons == [Reason.BAD_REQUEST]
+    served.only.answer(400, [], b"")
+    assert b"connection: close" in served.transport.written
+    assert len(served.handler.requests) == 1
+
+
+async def test_a_chunked_body_over_the_limit_is_an_error() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body), max_body_bytes=5)
+    served.receive(post(b"Transfer-Encoding: chunked\r\n", b"6\r\nabcdef\r\n"))
+    assert body.reasons == [Reason.TOO_LARGE]
+
+
+async def test_backpressure_of_the_peer_is_told() -> None:
+    served = Served()
+    served.receive(GET)
+    told: list[str] = []
+    served.only.on_pause = lambda: told.append("pause")
+    served.only.on_resume = lambda: told.append("resume")
+    served.connection.pause_writing()
+    assert served.only.writing_paused
+    served.connection.resume_writing()
+    assert (told, served.only.writing_paused) == (["pause", "resume"], False)
+
+
+# --- peers that vanish
+
+
+@pytest.mark.parametrize("how", ["end of file", "connection lost"])
+async def test_a_vanished_peer_is_told_once_and_nothing_more_is_written(how: str) -> None:
+    served = Served()
+    served.receive(GET)
+    gone: list[ServerExchange] = []
+    served.only.on_gone = lambda: gone.append(served.only)
+    if how == "end of file":
+        served.connection.eof_received()
+    served.lose()
+    assert (gone, served.only.gone) == ([served.only], True)
+    served.only.answer(200, [], b"ok")
+    served.only.send_head(200, [], length=None)
+    served.only.send_data(b"a")
+    served.only.send_end()
+    served.only.abort()
+    assert served.transport.written == b""
+
+
+async def test_a_peer_that_vanishes_after_its_answer_is_no_event() -> None:
+    served = Served(answer_ok)
+    served.receive(GET)
+    served.only.on_gone = lambda: pytest.fail("the answer had ended")
+    served.connection.eof_received()
+    served.lose()
+
+
+async def test_a_head_cut_short_by_end_of_file_is_answered() -> None:
+    served = Served()
+    served.receive(GET[:-2])
+    served.connection.eof_received()
+    assert served.refusal.reason == Reason.BAD_REQUEST
+    assert served.transport.written.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_head_whose_first_line_was_read_is_recorded_when_its_peer_vanishes() -> None:
+    served = Served()
+    served.receive(GET[:-2])
+    served.lose()
+    ((exchange, error),) = served.handler.refused
+    assert (error.reason, exchange.gone, served.transport.written) == (Reason.PEER_GONE, True, b"")
+
+
+async def test_a_connection_lost_before_its_first_line_leaves_nothing() -> None:
+    served = Served()
+    served.receive(b"GET /a")
+    served.lose()
+    assert served.handler.refused == []
+
+
+async def test_a_body_cut_short_has_no_end() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(post(b"Content-Length: 10\r\n", b"abc"))
+    served.connection.eof_received()
+    served.lose()
+    assert "end" not in body.events
+    assert served.only.gone
+
+
+# --- cost and robustness
+
+
+async def test_a_warm_request_makes_no_task_and_no_timer() -> None:
+    served = Served(answer_ok)
+    served.receive(GET)
+    tasks = asyncio.all_tasks()
+    loop = asyncio.get_running_loop()
+    timers = len(getattr(loop, "_scheduled", ()))
+    for _ in range(50):
+        served.receive(GET)
+    assert asyncio.all_tasks() == tasks
+    assert len(getattr(loop, "_scheduled", ())) == timers
+
+
+async def test_a_flood_of_fragments_needs_no_more_than_ten_times_its_bytes() -> None:
+    served = Served(max_head_bytes=65536)
+    served.receive(b"GET / HTTP/1.1\r\nHost: a\r\n")
+    fragments = [b"x%03d: y\r\n" % number for number in range(3000)]
+    tracemalloc.start()
+    try:
+        for fragment in fragments:
+            served.receive(fragment)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * 3000 * len(fragments[0])
+
+
+@settings(max_examples=200)
+@given(st.lists(st.binary(max_size=60), max_size=6), st.sampled_from([b"", GET, b"POST / HTTP/1.1\r\nHost: a\r\n"]))
+def test_any_bytes_are_answered_or_refused_and_never_an_exception(pieces: list[bytes], start: bytes) -> None:
+    async def run() -> None:
+        served = Served(answer_ok)
+        for piece in [start, *pieces]:
+            served.receive(piece)
+        served.connection.eof_received()
+        served.lose()
+        answered = served.transport.written.count(b"HTTP/1.1 ")
+        assert answered <= len(served.handler.requests) + len(served.handler.refused)
+        assert len(served.handler.refused) <= 1
+
+    asyncio.run(run())
