@@ -63,6 +63,11 @@ def test_any_departure_from_the_grammar_is_refused(text: str) -> None:
     assert not text or text not in str(caught.value)
 
 
+def test_a_trust_domain_alone_is_told_as_no_workload() -> None:
+    with pytest.raises(SpiffeIdError, match="has a path"):
+        SpiffeId("spiffe://acme.example")
+
+
 def test_an_id_knows_its_trust_domain_and_path() -> None:
     spiffe_id = SpiffeId("spiffe://acme.example/agent/writer")
 

@@ -308,6 +308,12 @@ def test_a_token_bound_to_the_peers_certificate_is_accepted() -> None:
     assert verify(BOUND, certificate=CERTIFICATE.hex()).certificate_thumbprint == THUMBPRINT
 
 
+def test_a_second_binding_that_cannot_be_proven_is_not_passed_over() -> None:
+    raw = MINT.mint(MINT.claims(cnf={"x5t#S256": THUMBPRINT, "jkt": "x"}))
+
+    assert refusal(raw, certificate=CERTIFICATE.hex()) == "cnf_mismatch"
+
+
 @pytest.mark.parametrize("thumbprint", [THUMBPRINT.lower(), f"{THUMBPRINT}=", THUMBPRINT[:-1], CERTIFICATE.hex()])
 def test_a_thumbprint_is_compared_whole(thumbprint: str) -> None:
     raw = MINT.mint(MINT.claims(cnf={"x5t#S256": thumbprint}))
@@ -380,6 +386,7 @@ PRESET_ROWS: dict[str, tuple[str, dict[str, object], object, str]] = {
     "spring, a security event": ("spring", {**SPRING, "events": {}}, ABSENT, "token_type"),
     "spring, a proof": ("spring", SPRING, "dpop+jwt", "token_type"),
     "spring, a JWT-SVID": ("spring", {**SPRING, "sub": PLANNER}, ABSENT, "token_type"),
+    "spring, a workload's typed access token": ("spring", {**SPRING, "sub": PLANNER}, "at+jwt", "accepted"),
     "zitadel": ("zitadel", ZITADEL, "JWT", "accepted"),
     "zitadel, a workload with a client": ("zitadel", {**ZITADEL, "sub": PLANNER}, "JWT", "accepted"),
     "zitadel, scope as a string": ("zitadel", {**ZITADEL, "scp": "docs.read"}, "JWT", "accepted"),
