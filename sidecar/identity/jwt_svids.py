@@ -69,7 +69,7 @@ class JwtSvids:
             held = self._held.get(audience)
             if held is None or self._clock() >= held.expires_at - _MARGIN_S:
                 raise
-            held.renew_at = self._clock() + RETRY_S
+            held.renew_at = min(self._clock() + RETRY_S, held.expires_at - _MARGIN_S)
             return held.token
 
     def _depart(self, audience: str) -> asyncio.Future[str]:

@@ -47,14 +47,16 @@ def parse_address(text: str) -> WorkloadAddress:
     Raises:
         ValueError: it is neither ``unix:///absolute/path`` nor ``tcp://IP-literal:port``.
     """
-    url = urlsplit(text)
-    plain = not (url.query or url.fragment or "?" in text or "#" in text)
-    if url.scheme == "unix" and plain and not url.netloc and url.path.startswith("/") and len(url.path) > 1:
-        return WorkloadAddress(path=url.path)
-    if url.scheme == "tcp" and plain and not url.path and "@" not in url.netloc:
-        host = str(ipaddress.ip_address(url.hostname or ""))
-        if url.port:
-            return WorkloadAddress(host=host, port=url.port)
+    try:
+        url = urlsplit(text)
+        port = url.port
+        plain = not (url.query or url.fragment or "?" in text or "#" in text)
+        if url.scheme == "unix" and plain and not url.netloc and url.path.startswith("/") and len(url.path) > 1:
+            return WorkloadAddress(path=url.path)
+        if url.scheme == "tcp" and plain and port and not url.path and "@" not in url.netloc:
+            return WorkloadAddress(host=str(ipaddress.ip_address(url.hostname or "")), port=port)
+    except ValueError:  # an address or port that is none
+        pass
     raise ValueError("a Workload API address is unix:///absolute/path or tcp://IP-address:port")
 
 
