@@ -38,7 +38,7 @@ class TrustDomain(str):
 
 
 class SpiffeId(str):
-    """A workload's SPIFFE ID, ``spiffe://trust-domain/path``. The path is never empty: a trust domain is no workload."""
+    """A workload's SPIFFE ID, ``spiffe://trust-domain/path``. The path is never empty: a domain is no workload."""
 
     __slots__ = ("trust_domain",)
 
@@ -60,7 +60,7 @@ class SpiffeId(str):
             raise SpiffeIdError("a workload's SPIFFE ID has a path")
         for segment in path.split("/"):
             if not _SEGMENT.fullmatch(segment) or segment in {".", ".."}:
-                raise SpiffeIdError("a path segment is one or more of A-Z, a-z, 0-9, dot, dash, underscore; not . or ..")
+                raise SpiffeIdError("a path segment is one or more of A-Z a-z 0-9 dot dash underscore, not . or ..")
         spiffe_id = super().__new__(cls, text)
         spiffe_id.trust_domain = trust_domain
         return spiffe_id
