@@ -36,6 +36,7 @@ class Entry:
         "_forwarded_at",
         "_log",
         "_permitted",
+        "_token",
         "started_at",
     )
 
@@ -86,6 +87,7 @@ class Entry:
         self.started_at = started_at
         self._exchange_at = self._forwarded_at = 0.0
         self._permitted = False
+        self._token: VerifiedToken | None = None
         self._closed = False
         self.direction = direction
         self.decision = "deny"
@@ -107,6 +109,7 @@ class Entry:
         plan = permit.plan
         issued = permit.token
         jti_in = plan.delegation.token.jti
+        self.peer = plan.route.peer
         self.route = plan.route.name
         self.scope_needed = sorted(plan.scope)
         self.attribute_token(issued)
@@ -118,6 +121,9 @@ class Entry:
 
     def attribute_token(self, token: VerifiedToken) -> None:
         """A token verified: its claims are facts from here on, permitted or not."""
+        if token is self._token:
+            return
+        self._token = token
         self.verified = True
         self.subject = token.subject
         self.subject_iss = token.issuer
@@ -138,6 +144,7 @@ class Entry:
         """What a token says that did not verify, for whoever investigates; ``verified`` is false."""
         claims = bearer.claims
         self.verified = False
+        self._token = None
         self.subject = _text(claims, "sub")
         self.subject_iss = bearer.issuer
         self.client_id = _text(claims, "client_id")

@@ -40,9 +40,9 @@ class RecordFields(TypedDict, total=False):
     """The keys that an event may set; ``event``, ``ts``, ``run`` and ``seq`` are the writer's own.
 
     ``chain`` is current actor first. ``scope`` is what the token holds, ``scope_needed`` what the route asks for
-    (inbound) or what was planned (outbound). ``fp`` is the first 128 bits of the token's SHA-256, in hex. ``source`` is the other
-    end's address, ``detail`` an explanation that no caller sees. ``verified`` is false where the claims come from a
-    token that did not verify. Times are milliseconds.
+    (inbound) or what was planned (outbound). ``fp`` is the first 128 bits of the token's SHA-256, in hex. ``source`` is
+    the other end's address, ``detail`` an explanation that no caller sees. ``verified`` is false where the claims come
+    from a token that did not verify. Times are milliseconds.
     """
 
     decision: Decision | None

@@ -118,9 +118,7 @@ async def test_unwritten_bytes_have_a_limit_too(sink: FakeSink, metrics: Metrics
     await log.close()
 
 
-async def test_a_failed_sink_refuses_requests_until_it_works(
-    sink: FakeSink, log: AccessLog, metrics: Metrics
-) -> None:
+async def test_a_failed_sink_refuses_requests_until_it_works(sink: FakeSink, log: AccessLog, metrics: Metrics) -> None:
     sink.fail(OSError(errno.ENOSPC, "full"))
     log.event("started")
     sink.wait_for(lambda: sink.tries >= 2)
