@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -39,6 +40,10 @@ class TokenEndpoint:
         self._service = service
         self._base_url = base_url
         self._body_timeout_s = body_timeout_s
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
 
     def app(self) -> web.Application:
         """The routes, under the path of the issuer identifier (metadata: RFC 8414 section 3.1)."""
@@ -49,15 +54,35 @@ class TokenEndpoint:
         app.router.add_get(f"/.well-known/oauth-authorization-server{prefix}", self.metadata)
         return app
 
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until requests in flight are answered, at most ``timeout_s``. A connection ends with its next answer."""
+        self._draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+
     async def token(self, request: web.Request) -> web.Response:
         """One request to the token endpoint, one answer, one record, whatever happens."""
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            response = await self._answer(request)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+        if self._draining:
+            response.force_close()
+        return response
+
+    async def _answer(self, request: web.Request) -> web.Response:
         service = self._service
         record = ExchangeRecord(service.log, service.policy.issuer, source=request.remote)
         try:
             client = self._client_of(request)
             record.identify(client)
             body = await self._body_of(request)
-            content_type = request.headers[hdrs.CONTENT_TYPE]
+            content_type = request.headers.get(hdrs.CONTENT_TYPE)
             answer = await service.token(body, content_type, client=client, record=record)
         except SidecarError as error:
             return _refusal(error, record)
@@ -91,8 +116,8 @@ class TokenEndpoint:
         for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_ENCODING):  # a second authentication; a body that is another
             if name in request.headers:
                 raise Denied(Reason.EXCHANGE_MALFORMED, f"the request has {name}")
-        if len(request.headers.getall(hdrs.CONTENT_TYPE, ())) != 1 or request.query_string:
-            raise Denied(Reason.EXCHANGE_MALFORMED, "a query, or not exactly one Content-Type")
+        if request.query_string:  # parameters belong into the body: URLs are logged
+            raise Denied(Reason.EXCHANGE_MALFORMED, "the request has a query")
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 return await request.read()

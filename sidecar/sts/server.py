@@ -22,6 +22,7 @@ from sidecar.sts.service import TokenService
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
 _SILENT.disabled = True
 _KEEP_ALIVE_S: Final = 75.0
+_CUT_OFF_S: Final = 0.1  # for what is still there after the drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class StsServer:
         self._service = service
         self._source = source
         self._tls = server_context(source, on_refused=on_refused, clock=service.clock)
+        self._endpoint = TokenEndpoint(service, base_url=settings.base_url, body_timeout_s=settings.body_timeout_s)
         self._draining = False
         self._runners: list[web.AppRunner] = []
         self.address: tuple[str, int] = (settings.host, settings.port)
@@ -85,17 +87,19 @@ class StsServer:
             OSError: an address cannot be bound.
         """
         settings = self._settings
-        endpoint = TokenEndpoint(self._service, base_url=settings.base_url, body_timeout_s=settings.body_timeout_s)
         probe = probe_app(self._service, self.missing)
         self.probe_address = await self._listen(probe, settings.probe_host, settings.probe_port, tls=None)
-        self.address = await self._listen(endpoint.app(), settings.host, settings.port, tls=self._tls)
+        self.address = await self._listen(self._endpoint.app(), settings.host, settings.port, tls=self._tls)
 
     async def stop(self) -> None:
-        """Unready first; then clients' requests in flight finish within ``drain_s``; the probe goes last."""
+        """Unready and closed to new clients first; requests in flight get ``drain_s`` to finish; last the probe."""
         self._draining = True
-        for runner in reversed(self._runners):
-            await runner.cleanup()
-        self._runners.clear()
+        for runner in self._runners[1:]:  # the first is the probe's
+            for site in runner.sites:
+                await site.stop()
+        await self._endpoint.drain(self._settings.drain_s)
+        while self._runners:
+            await self._runners.pop().cleanup()
 
     async def _listen(
         self, app: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None
@@ -106,7 +110,7 @@ class StsServer:
             logger=_SILENT,
             keepalive_timeout=_KEEP_ALIVE_S,
             auto_decompress=False,
-            shutdown_timeout=self._settings.drain_s,
+            shutdown_timeout=_CUT_OFF_S,
         )
         await runner.setup()
         self._runners.append(runner)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -103,9 +104,17 @@ class HeardEvents:
         self.healthy = True
         self.metrics = Metrics()
         self.monotonic: Callable[[], float] = lambda: 1.5
+        self._heard = asyncio.Event()
 
     def event(self, event: str, **fields: Unpack[RecordFields]) -> None:
         self.events.append((event, fields))
+        self._heard.set()
+
+    async def wait_for_events(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.events) < count:
+                self._heard.clear()
+                await self._heard.wait()
 
 
 class LoginKeySets:
@@ -147,9 +156,10 @@ class Mesh:
     partner: SvidMint = field(default_factory=lambda: SvidMint(kid="p1", key=7))
     logins: TokenMint = field(default_factory=lambda: TokenMint(LOGIN, algorithm="RS256", kid="l1"))
     log: HeardEvents = field(default_factory=HeardEvents)
+    start: int = NOW  # when tokens are minted; the clock stands there until a test moves it
 
     def __post_init__(self) -> None:
-        self.now: float = NOW
+        self.now: float = self.start
         self._numbers = count(1)
         self.login_keys = LoginKeySets({LOGIN: self.logins.keys, OTHER_LOGIN: self.logins.keys})
         self.service = TokenService(
@@ -170,15 +180,15 @@ class Mesh:
             "aud": WRITER,
             "client_id": PLANNER,
             "scope": "docs.read crm.read",
-            "iat": NOW - 10,
-            "exp": NOW + 290,
+            "iat": self.start - 10,
+            "exp": self.start + 290,
             "jti": "jti-2",
             "parent_jti": "jti-1",
             "txn": "txn-1",
             "act": {"sub": PLANNER, "act": {"sub": FRONT}},
             "may_act": {"sub": WRITER},
             "sub_id": {"format": "iss_sub", "iss": LOGIN, "sub": "alice"},
-            "auth_time": NOW - 60,
+            "auth_time": self.start - 60,
             "acr": "1",
         }
         return changed(lawful, changes)
@@ -193,9 +203,9 @@ class Mesh:
             "sub": "alice",
             "aud": "front-app",
             "groups": ["staff", "runners"],
-            "iat": NOW - 10,
-            "exp": NOW + 600,
-            "auth_time": NOW - 60,
+            "iat": self.start - 10,
+            "exp": self.start + 600,
+            "auth_time": self.start - 60,
             "acr": "1",
         }
         return changed(lawful, changes)
@@ -206,7 +216,8 @@ class Mesh:
 
     def svid(self, spiffe_id: object, **changes: object) -> str:
         """A JWT-SVID for this service, with these claims changed."""
-        return self.svids.mint(self.svids.claims(sub=spiffe_id, **changes))
+        lawful = {"sub": spiffe_id, "iat": self.start - 10, "exp": self.start + 290}
+        return self.svids.mint(self.svids.claims(**{**lawful, **changes}))
 
     def exchange_form(self, client: SpiffeId = WRITER, **changes: object) -> dict[str, object]:
         """Writer asks for a token at the CRM. A parameter that is ``ABSENT`` is left out; a list is sent repeatedly."""

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sidecar.delegation.bearer import parse_bearer
+from sidecar.delegation.keyset import parse_jwks
+from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES
+from sidecar.delegation.verify import verify_signature
+from sidecar.sts.endpoints import server_metadata
+from sidecar.sts.mint import FreshNames
+from tests.fakes.sts import FORM, Mesh, small_policy
+from tests.fakes.sts_server import RunningSts, read_answer, running_sts, token_request
+from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
+
+pytestmark = pytest.mark.integration
+
+
+async def lawful(sts: RunningSts) -> None:
+    answer = await sts.send(token_request(sts.mesh.exchange_form()))
+    assert (answer.status, answer.members["scope"]) == (200, "crm.read")
+
+
+async def test_a_token_is_issued_over_mtls_and_verifies_with_the_published_keys() -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(token_request(sts.mesh.exchange_form()))
+        keys = parse_jwks((await sts.get("/jwks")).body)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert (answer.headers["cache-control"], answer.headers["pragma"]) == ("no-store", "no-cache")
+    bearer = parse_bearer(answer.members["access_token"])
+    key = keys.find(bearer.kid)
+    assert key is not None
+    verify_signature(bearer, key, {"ES256"})
+    ((event, fields),) = sts.mesh.log.events
+    assert (event, fields["peer"], fields["source"]) == ("token.exchanged", WRITER, "127.0.0.1")
+
+
+TYPE = f"Content-Type: {FORM}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "target"),
+    [
+        pytest.param(("Content-Type: application/json",), "/token", id="JSON"),
+        pytest.param(("X-None: 1",), "/token", id="no type"),
+        pytest.param((TYPE, "Content-Encoding: gzip"), "/token", id="packed"),
+        pytest.param((TYPE, "Authorization: Basic eDp4"), "/token", id="a second authentication"),
+        pytest.param((TYPE,), "/token?scope=x", id="a query"),
+    ],
+)
+async def test_what_is_no_plain_form_is_refused(fields: tuple[str, ...], target: str) -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(token_request(sts.mesh.exchange_form(), *fields, target=target))
+        assert (answer.status, answer.members["error"]) == (400, "invalid_request")
+        assert answer.headers["delegation-reason"] == "exchange_malformed"
+        assert answer.headers["cache-control"] == "no-store"
+        await lawful(sts)
+    assert [event for event, _ in sts.mesh.log.events] == ["token.exchange_refused", "token.exchanged"]
+
+
+async def test_two_media_types_are_none() -> None:
+    async with running_sts() as sts:
+        assert (await sts.send(token_request(sts.mesh.exchange_form(), TYPE, TYPE))).status == 400
+        await lawful(sts)
+
+
+async def test_a_refusal_says_its_class_and_nothing_of_the_request() -> None:
+    async with running_sts() as sts:
+        form = sts.mesh.exchange_form(audience="spiffe://acme.example/tool/unheard-of")
+        answer = await sts.send(token_request(form))
+    assert (answer.status, answer.members["error"]) == (400, "invalid_target")
+    assert "unheard-of" not in answer.body.decode()
+    ((_, fields),) = sts.mesh.log.events
+    assert (fields["reason"], fields["audience"]) == ("target_unknown", "spiffe://acme.example/tool/unheard-of")
+
+
+async def test_a_stolen_token_with_another_svid_of_the_domain_is_refused() -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(token_request(sts.mesh.exchange_form()), PLANNER)
+        assert (answer.status, answer.headers["delegation-reason"]) == (400, "actor_not_client")
+        form = sts.mesh.exchange_form(PLANNER, audience=WRITER)
+        answer = await sts.send(token_request(form), PLANNER)
+        assert (answer.status, answer.headers["delegation-reason"]) == (400, "not_your_token")
+        await lawful(sts)
+
+
+async def test_a_body_beyond_the_limit_is_refused_and_one_at_it_is_read() -> None:
+    async with running_sts() as sts:
+        body = token_request(sts.mesh.exchange_form()).partition(b"\r\n\r\n")[2]
+        for size, status in ((MAX_REQUEST_BYTES + 1, 413), (MAX_REQUEST_BYTES, 200)):
+            filled = body + b"&filler=" + b"x" * (size - len(body) - 8)
+            assert (await sts.send(token_request(filled))).status == status
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_refused() -> None:
+    async with running_sts(body_timeout_s=0.05) as sts:
+        answer = await sts.send(token_request(sts.mesh.exchange_form())[:-10])
+        assert (answer.status, answer.headers["delegation-reason"]) == (408, "timeout")
+        await lawful(sts)
+
+
+async def test_a_body_whose_framing_breaks_is_refused_without_quoting_it() -> None:
+    head = f"POST /token HTTP/1.1\r\nHost: sts\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with running_sts() as sts:
+        async with sts.connection() as (reader, writer):
+            writer.write(head.encode() + b"5\r\nhello\r\n")
+            await writer.drain()
+            writer.write(b"secret\r\n")
+            answer = await read_answer(reader)
+        assert answer.status == 400
+        await lawful(sts)
+    assert "secret" not in repr(sts.mesh.log.events)
+
+
+async def test_a_client_that_leaves_before_its_body_is_complete_leaves_a_record() -> None:
+    async with running_sts() as sts:
+        async with sts.connection() as (_, writer):
+            writer.write(token_request(sts.mesh.exchange_form())[:-10])
+            await writer.drain()
+        await sts.mesh.log.wait_for_events(1)
+    ((event, fields),) = sts.mesh.log.events
+    assert (event, fields["reason"]) == ("token.exchange_refused", "peer_gone")
+
+
+async def test_an_svid_that_ended_on_a_kept_connection_authenticates_nobody() -> None:
+    async with running_sts() as sts, sts.connection() as (reader, writer):
+        writer.write(token_request(sts.mesh.exchange_form()))
+        assert (await read_answer(reader)).status == 200
+        sts.mesh.now += 7200
+        writer.write(token_request(sts.mesh.exchange_form()))
+        answer = await read_answer(reader)
+        assert (answer.status, answer.members["error"]) == (401, "invalid_client")
+        assert answer.headers["delegation-reason"] == "client_not_authenticated"
+        assert await reader.read() == b""
+
+
+async def test_a_client_whose_authority_is_gone_is_refused_on_its_kept_connection() -> None:
+    async with running_sts() as sts, sts.connection() as (reader, writer):
+        writer.write(token_request(sts.mesh.exchange_form()))
+        assert (await read_answer(reader)).status == 200
+        sts.authority.rotate()
+        sts.authority.drop_old()
+        sts.source.become(sts.source.current.spiffe_id if sts.source.current else None)
+        writer.write(token_request(sts.mesh.exchange_form()))
+        assert (await read_answer(reader)).status == 401
+
+
+async def test_without_an_own_identity_nobody_is_served_on_a_kept_connection() -> None:
+    async with running_sts() as sts, sts.connection() as (reader, writer):
+        writer.write(token_request(sts.mesh.exchange_form()))
+        assert (await read_answer(reader)).status == 200
+        sts.source.become(None)
+        writer.write(token_request(sts.mesh.exchange_form()))
+        answer = await read_answer(reader)
+        assert (answer.status, answer.members["error"]) == (503, "temporarily_unavailable")
+        assert answer.headers["retry-after"] == "1"
+
+
+def broken_names() -> FreshNames:
+    raise IndexError("secret")
+
+
+async def test_a_bug_ends_one_request_without_a_trace_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_sts() as sts:
+        names = sts.mesh.service.names
+        sts.mesh.service.names = broken_names
+        form = sts.mesh.exchange_form()
+        answer = await sts.send(token_request(form))
+        assert (answer.status, answer.headers["delegation-reason"]) == (502, "internal")
+        sts.mesh.service.names = names
+        await lawful(sts)
+    assert "IndexError" not in answer.body.decode()
+    assert "secret" not in caplog.text + repr(sts.mesh.log.events)
+    (_, fields), _ = sts.mesh.log.events
+    assert (fields["reason"], fields["detail"]) == ("internal", "IndexError")
+    assert [record.request_id for record in caplog.records] == [fields["request_id"]]  # type: ignore[attr-defined]
+    assert str(form["subject_token"]) not in caplog.text
+
+
+async def test_broken_http_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(b"POST /token HTTP/1.1\r\nHost: sts\r\nAuthorization : Bearer secret\r\n\r\n")
+        assert answer.status == 400
+        await lawful(sts)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/token/", "//token", "/readyz", "/metrics", "/.well-known/openid-configuration"]
+)
+async def test_nothing_else_is_served_to_clients(target: str) -> None:
+    async with running_sts() as sts:
+        assert (await sts.get(target)).status == 404
+
+
+async def test_tokens_are_only_asked_for_by_post() -> None:
+    async with running_sts() as sts:
+        assert (await sts.get("/token")).status == 405
+
+
+async def test_metadata_names_every_endpoint_and_how_clients_authenticate() -> None:
+    async with running_sts() as sts:
+        answer = await sts.get("/.well-known/oauth-authorization-server")
+    assert answer.members == {
+        "issuer": ISSUER,
+        "token_endpoint": f"{ISSUER}/token",
+        "jwks_uri": f"{ISSUER}/jwks",
+        "grant_types_supported": [GRANT_TYPE, CLIENT_CREDENTIALS],
+        "response_types_supported": [],
+        "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+        "scopes_supported": ["crm.read", "crm.write", "docs.read"],
+        "tls_client_certificate_bound_access_tokens": False,
+    }
+    assert answer.headers["cache-control"] == "max-age=300"
+
+
+def test_metadata_names_the_address_clients_reach_if_it_is_not_the_issuer() -> None:
+    metadata = server_metadata(small_policy(), "https://10.0.0.7:7444/")
+    assert (metadata["issuer"], metadata["token_endpoint"]) == (ISSUER, "https://10.0.0.7:7444/token")
+
+
+async def test_an_issuer_with_a_path_has_everything_under_it() -> None:
+    issuer = ISSUER + "/t1"
+    mesh = Mesh(policy=small_policy(issuer=issuer), start=int(time.time()))
+    async with running_sts(mesh) as sts:
+        answer = await sts.get("/.well-known/oauth-authorization-server/t1")
+        assert (answer.members["issuer"], answer.members["token_endpoint"]) == (issuer, f"{issuer}/token")
+        form = mesh.exchange_form(subject_token=mesh.own(iss=issuer), actor_token=mesh.svid(WRITER, aud=[issuer]))
+        assert (await sts.send(token_request(form, target="/t1/token"))).members["scope"] == "crm.read"
+
+
+async def test_the_probe_says_what_keeps_the_service_from_being_ready() -> None:
+    async with running_sts() as sts:
+        assert (await sts.probe("/readyz")).status == 200
+        assert (await sts.probe("/livez")).body == b"live\n"
+        sts.source.become(None)
+        sts.source.bundles = {}
+        sts.mesh.log.healthy = False
+        sts.mesh.login_keys.keys = {}
+        answer = await sts.probe("/readyz")
+        assert (answer.status, (await sts.probe("/livez")).status) == (503, 200)
+    assert answer.body.decode().splitlines() == [
+        "identity",
+        "jwt bundles",
+        "records",
+        "keys of https://login.acme.example",
+    ]
+
+
+async def test_the_probe_serves_metrics_and_no_tokens() -> None:
+    async with running_sts() as sts:
+        sts.mesh.log.metrics.declare_issuers([ISSUER])
+        await lawful(sts)
+        answer = await sts.probe("/metrics")
+        assert 'sidecar_token_exchange_total{issuer="https://sts.acme.example",result="ok"} 1.0' in answer.body.decode()
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        assert (await sts.probe("/jwks")).status == (await sts.probe("/token")).status == 404
+
+
+async def test_a_request_that_names_two_targets_is_recorded_with_both() -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(token_request(sts.mesh.exchange_form(audience=[CRM, WRITER])))
+    assert answer.members["error"] == "invalid_target"
+    assert sts.mesh.log.events[0][1]["audience"] == f"{CRM} {WRITER}"
