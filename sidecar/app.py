@@ -61,12 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event) -> bool:
     """Run one sidecar until ``stop``. Whether every request ended within the drain time."""
-    metrics = Metrics()
-    log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics)
-    source = WorkloadApiSource(settings.identity)
-    keys = IssuerKeys(settings.keys, source, on_fetched=metrics.jwks_updated)
-    server = Server(_parts(settings, source, keys, log))
-    probe = Probe(probe_app(metrics, server.missing), settings.probe.host, settings.probe.port)
+    server = assemble(settings)
+    probe = Probe(probe_app(server.metrics, server.missing), settings.probe.host, settings.probe.port)
     await probe.open()
     try:
         gc.collect()
@@ -74,6 +70,15 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event) -> bool:
         return await server.run(stop)
     finally:
         await probe.close()
+
+
+def assemble(settings: SidecarSettings) -> Server:
+    """One sidecar, made of its parts and not yet running. Needs a running event loop."""
+    metrics = Metrics()
+    log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics)
+    source = WorkloadApiSource(settings.identity)
+    keys = IssuerKeys(settings.keys, source, on_fetched=metrics.jwks_updated)
+    return Server(_parts(settings, source, keys, log))
 
 
 def run_sts(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
@@ -57,6 +58,11 @@ class Server:
         self._said: list[str] = []
         self.ready = asyncio.Event()
         parts.source.subscribe(self._on_identity)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Everything that is counted."""
+        return self._parts.log.metrics
 
     def missing(self) -> list[str]:
         """What keeps the sidecar from being ready, in words for the operator; empty when it is."""

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.world import World, open_world
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:  # a socket's path is short, pytest's folders are not
+        async with open_world(Path(folder)) as opened:
+            yield opened

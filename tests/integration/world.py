@@ -1,0 +1,339 @@
+"""A whole world in one event loop: trust domains, Workload APIs, an issuer, an agent and sidecars; every socket real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from sidecar.app import assemble
+from sidecar.config import load_sidecar
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.entries import Entry, Selectors
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.dev.registry import Registry
+from sidecar.dev.workload_server import DevWorkloadApi
+from sidecar.identity.source import Identity
+from sidecar.identity.tls import client_context
+from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.proxy.server import Server
+from tests.fakes.tokens import base64url, encode, private_key, public_jwk, sign
+
+ACME: Final = TrustDomain("acme.example")
+PARTNER: Final = TrustDomain("partner.example")
+FRONT: Final = SpiffeId("spiffe://acme.example/agent/front")
+PLANNER: Final = SpiffeId("spiffe://acme.example/agent/planner")
+WRITER: Final = SpiffeId("spiffe://acme.example/agent/writer")
+CRM: Final = SpiffeId("spiffe://acme.example/tool/crm")
+STS: Final = SpiffeId("spiffe://acme.example/sts")
+ISSUER: Final = "https://sts.acme.example"
+PATIENCE_S: Final = 10.0
+
+Record = dict[str, Any]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def mint(
+    changes: Mapping[str, object] | None = None, header: Mapping[str, object] | None = None, *, key: int = 0
+) -> str:
+    """A token of ``ISSUER`` for the writer, as the planner holds it for alice; ``None`` as a value leaves a member out."""
+    now = int(time.time())
+    claims: dict[str, object] = {
+        "iss": ISSUER,
+        "sub": "alice",
+        "aud": WRITER,
+        "scope": "docs.write crm.read",
+        "client_id": PLANNER,
+        "iat": now,
+        "exp": now + 300,
+        "jti": f"j{time.monotonic_ns()}",
+        "txn": "t1",
+        "act": {"sub": PLANNER, "act": {"sub": FRONT}},
+        **(changes or {}),
+    }
+    claims = {name: value for name, value in claims.items() if value is not None}
+    head = {"alg": "ES256", "typ": "at+jwt", "kid": "k0", **(header or {})}
+    head = {name: value for name, value in head.items() if value is not None}
+    signed = f"{base64url(encode(head))}.{base64url(encode(claims))}"
+    return f"{signed}.{base64url(sign('ES256', private_key('ES256', key), signed.encode()))}"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def reason(self) -> str | None:
+        return self.headers.get("delegation-reason")
+
+
+@dataclass
+class Agent:
+    """A plain HTTP server that keeps what it was sent. ``script`` answers a request's raw head and body."""
+
+    port: int = 0
+    requests: list[tuple[bytes, bytes]] = field(default_factory=list)
+    script: Callable[[bytes, bytes], bytes | asyncio.Future[bytes]] | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def headers(self, number: int = -1) -> dict[str, str]:
+        lines = self.requests[number][0].decode("latin-1").split("\r\n")[1:]
+        return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await _body(reader, head)
+                self.requests.append((head, body))
+                self.arrived.set()
+                answer = self.script(head, body) if self.script else ok(b"done")
+                writer.write(answer if isinstance(answer, bytes) else await answer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def ok(body: bytes, *fields: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % len(body)
+    return head + b"".join(one + b"\r\n" for one in fields) + b"\r\n" + body
+
+
+async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    lower = head.lower()
+    if b"transfer-encoding: chunked" in lower:
+        body = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readuntil(b"\r\n")
+        return body
+    if b"content-length: " in lower:
+        return await reader.readexactly(int(lower.split(b"content-length: ")[1].split(b"\r\n")[0]))
+    return b""
+
+
+class Sidecar:
+    """One running sidecar and what it wrote down."""
+
+    def __init__(self, server: Server, ports: Mapping[str, int], records: Path) -> None:
+        self.server = server
+        self.inbound = ports["in"]
+        self.outbound = ports["out"]
+        self._records = records
+
+    def records(self, event: str = "request") -> list[Record]:
+        text = self._records.read_text() if self._records.exists() else ""
+        return [record for record in map(json.loads, text.splitlines()) if record["event"] == event]
+
+    async def wait_for_records(self, count: int, event: str = "request") -> list[Record]:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(found := self.records(event)) < count:
+                await asyncio.sleep(0)
+        return found
+
+
+class World:
+    """Makes identities, agents and sidecars; everything it made ends with it."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self.folder = folder
+        self.acme = TrustDomainAuthority(ACME)
+        self.partner = TrustDomainAuthority(PARTNER)
+        self.keys = {"keys": [public_jwk(private_key("ES256", 0), kid="k0", use="sig", alg="ES256")]}
+        self.agent = Agent()
+        self.jwks_port = 0
+        self._stack = stack
+        self._names = 0
+
+    async def api(self, spiffe_id: SpiffeId, **entry: Any) -> DevWorkloadApi:
+        """A Workload API of its own for one workload: all of them live in this process, so pids cannot part them."""
+        self._names += 1
+        authority = self.acme if spiffe_id.trust_domain == ACME else self.partner
+        other = self.partner if authority is self.acme else self.acme
+        registry = Registry(
+            [authority, other],
+            [
+                Entry(
+                    spiffe_id=spiffe_id,
+                    selectors=Selectors(uid=os.getuid()),
+                    federates_with=frozenset({other.trust_domain}),
+                    **entry,
+                )
+            ],
+        )
+        return await self._stack.enter_async_context(DevWorkloadApi(self.folder / f"w{self._names}.sock", registry))
+
+    async def source(self, spiffe_id: SpiffeId, **entry: Any) -> WorkloadApiSource:
+        """An identity, ready to use."""
+        api = await self.api(spiffe_id, **entry)
+        source = WorkloadApiSource(WorkloadApiSettings(address=api.address, jwt_bundles=True))
+        there = asyncio.Event()
+
+        def arrived(identity: Identity | None) -> None:
+            if identity is not None:
+                there.set()
+
+        source.subscribe(arrived)
+        self.background(source.run())
+        async with asyncio.timeout(PATIENCE_S):
+            await there.wait()
+        return source
+
+    def background(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._stack.push_async_callback(end)
+        return task
+
+    async def listen(self, serve: Callable[..., Any], **options: Any) -> int:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, **options)
+
+        async def end() -> None:
+            server.close()
+            await server.wait_closed()
+
+        self._stack.push_async_callback(end)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    async def serve_keys(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ok(json.dumps(self.keys).encode(), b"content-type: application/json", b"connection: close"))
+        await writer.drain()
+        writer.close()
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """The writer's sidecar: POST /draft for the planner, anything below /public without a scope."""
+        return {
+            "issuers": [
+                {
+                    "issuer": ISSUER,
+                    "jwks": f"http://127.0.0.1:{self.jwks_port}/jwks",
+                    "profile": "sts",
+                    "actor_trust_domains": ["acme.example"],
+                    "scopes": ["docs.write", "crm.read"],
+                }
+            ],
+            "inbound": {
+                "listen": "127.0.0.1:0",
+                "agent": f"http://127.0.0.1:{self.agent.port}",
+                "routes": [
+                    {
+                        "name": "draft",
+                        "match": {"path": "/draft", "methods": ["GET", "POST", "HEAD"]},
+                        "scopes": ["docs.write"],
+                        "peers": [str(PLANNER)],
+                    }
+                ],
+            },
+            **changes,
+        }
+
+    async def sidecar(self, spiffe_id: SpiffeId, settings: Mapping[str, Any], *, wait: bool = True) -> Sidecar:
+        """Run a sidecar with these settings; ports that say 0 are chosen here."""
+        api = await self.api(spiffe_id)
+        self._names += 1
+        records = self.folder / f"s{self._names}.records"
+        ports = {"in": free_port(), "out": free_port()}
+        document = json.loads(json.dumps(settings))
+        document.setdefault("identity", {"workload_api": api.address})
+        document.setdefault("records", {"sink": {"file": str(records)}})
+        document["probe"] = {"listen": f"127.0.0.1:{free_port()}"}
+        document.setdefault("drain_s", 1.0)
+        for section, port in (("inbound", ports["in"]), ("outbound", ports["out"])):
+            if section in document:
+                document[section]["listen"] = f"127.0.0.1:{port}"
+        path = self.folder / f"s{self._names}.yaml"
+        path.write_text(yaml.safe_dump(document))
+        server = assemble(load_sidecar(path, {}))
+        stop = asyncio.Event()
+        running = asyncio.get_running_loop().create_task(server.run(stop))
+
+        async def end() -> None:
+            stop.set()
+            await asyncio.gather(running, return_exceptions=True)
+
+        self._stack.push_async_callback(end)
+        if wait:
+            async with asyncio.timeout(PATIENCE_S):
+                await server.ready.wait()
+        return Sidecar(server, ports, records)
+
+    async def call(
+        self,
+        port: int,
+        context: ssl.SSLContext | None,
+        target: str = "/draft",
+        *,
+        method: str = "POST",
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        host: str = "writer.internal",
+    ) -> Answer:
+        """One request on a connection of its own."""
+        lines = [f"{method} {target} HTTP/1.1", f"host: {host}", f"content-length: {len(body)}", "connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        raw = await self.exchange(port, context, "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        return parse(raw)
+
+    async def exchange(self, port: int, context: ssl.SSLContext | None, raw: bytes) -> bytes:
+        """Send bytes on a connection of its own and read until the other end closes."""
+        server_hostname = "sidecar" if context is not None else None
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=context, server_hostname=server_hostname
+            )
+            try:
+                writer.write(raw)
+                return await reader.read()
+            finally:
+                writer.close()
+
+
+def parse(raw: bytes) -> Answer:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return Answer(int(first.split(" ")[1]) if first else 0, headers, body)
+
+
+def bearer(token: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {token}")]
+
+
+@asynccontextmanager
+async def open_world(folder: Path) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        world = World(folder, stack)
+        world.agent.port = await world.listen(world.agent.serve)
+        world.jwks_port = await world.listen(world.serve_keys)
+        yield world
+
+
+def calling(source: WorkloadApiSource, expected: SpiffeId) -> ssl.SSLContext:
+    """TLS as the workload of ``source``, for exactly one other workload."""
+    return client_context(source, expected=expected)
