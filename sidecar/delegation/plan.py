@@ -93,9 +93,11 @@ def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]
         if token.issuer != policy.sts.issuer:
             raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that would be asked")
         return token.subject, token.expires_at
-    user = policy.entry.issuers.get(token.issuer) if policy.entry else None
-    if policy.entry is None or user is None:
-        raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no user issuer of this workload any more")
+    if policy.entry is None:
+        raise Denied(Reason.NOT_AN_ENTRY, "this workload is no entry any more")
+    user = policy.entry.issuers.get(token.issuer)
+    if user is None:
+        raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no user issuer any more")
     # The STS counts from its own clock, and a little later than we do: the leeway of its tokens covers both.
     latest = now + policy.sts.profile.leeway_s
     life_s = policy.entry.delegation_life_s

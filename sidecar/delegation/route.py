@@ -140,7 +140,7 @@ def outbound_overlaps(routes: Sequence[OutboundRoute]) -> list[Overlap]:
         match = (_without_default_port(route.host) if route.host else None, route.prefix)
         other = taken.setdefault(match, route.name)
         if other != route.name:
-            found.append(Overlap(other, route.name, route.host or route.prefix or ""))
+            found.append(Overlap(other, route.name, str(route.host or route.prefix)))
     return found
 
 

@@ -77,6 +77,11 @@ def test_a_form_without_a_single_meaning_is_refused(body: bytes) -> None:
     assert "é" not in str(refusal.value)
 
 
+def test_a_form_may_be_as_large_as_its_limits() -> None:
+    assert parsed(b"a=" + b"x" * 998) == {"a": ("x" * 998,)}
+    assert len(parsed(b"&".join(b"p%d=1" % number for number in range(100)))) == 100
+
+
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"), min_size=1)))
 def test_what_a_client_builds_is_read_as_it_meant(parameters: dict[str, str]) -> None:
     body = urlencode(parameters).encode()

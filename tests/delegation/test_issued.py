@@ -74,6 +74,11 @@ FIRST_HOP = plan(delegation(without(INBOUND_CLAIMS, "act", "txn", "jti", "parent
             | {"act": {"sub": str(WRITER)}, "sub_id": {"format": "iss_sub", "iss": STS, "sub": "alice"}},
             id="the pair that came in, said for the first time",
         ),
+        pytest.param(
+            FIRST_HOP,
+            without(ISSUED_CLAIMS, "parent_jti", "sub_id", "jti") | {"act": {"sub": str(WRITER)}},
+            id="no jti on either side",
+        ),
     ],
 )
 def test_what_was_planned_is_proven(planned: Plan, claims: Claims) -> None:

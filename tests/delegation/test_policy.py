@@ -47,7 +47,7 @@ def test_what_the_deny_list_does_not_have_passes(deny: Deny) -> None:
 
 
 def test_a_token_without_ids_is_not_met_by_a_list_of_ids() -> None:
-    Deny(jtis=frozenset({"x"}), txns=frozenset({"x"})).check(
+    Deny(subjects=frozenset({(IDP, "alice")}), jtis=frozenset({"x"}), txns=frozenset({"x"})).check(
         replace(TOKEN, jti=None, parent_jti=None, txn=None, sub_id=None), PLANNER
     )
 

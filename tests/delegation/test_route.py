@@ -113,6 +113,10 @@ def test_without_a_route_there_is_nothing_to_find() -> None:
     assert refusal.value.reason is Reason.NO_ROUTE
 
 
+def test_a_route_may_allow_no_calls_at_all() -> None:
+    assert inbound("a", "/a", max_calls=0).max_calls == 0
+
+
 def test_the_allowed_methods_of_a_path_are_those_of_its_most_specific_route() -> None:
     assert ROUTES.allowed_methods("/tools/crm") == {"GET", "POST", "DELETE"}
     assert ROUTES.allowed_methods("/tools/admin/x") == {"POST"}

@@ -66,6 +66,13 @@ def test_a_success_is_read(body: bytes, content_type: str, expires_in: int | Non
     assert "issued.token.s" not in repr(response)
 
 
+def test_an_answer_may_be_as_large_as_its_limit() -> None:
+    body = answer(x="")
+    padded = answer(x="y" * (MAX_RESPONSE_BYTES - len(body)))
+    assert len(padded) == MAX_RESPONSE_BYTES
+    assert parse_response(200, JSON, padded, requested=REQUESTED).expires_in == 300
+
+
 def test_any_scope_is_taken_if_none_was_asked_for() -> None:
     response = parse_response(200, JSON, answer(scope="mail.send"), requested=replace(REQUESTED, scope=None))
     assert response.scope == frozenset({"mail.send"})
