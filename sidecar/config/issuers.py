@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from sidecar.config.loading import Findings
@@ -24,13 +25,23 @@ def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
         for name in ("refresh_s", "max_age_s", "cooldown_s", "timeout_s")
         if (value := getattr(section, name)) is not None
     }
-    return JwksSettings(
-        issuer=section.issuer,
-        url=section.jwks,
-        peer=SpiffeId(tls.peer) if tls is not None and tls.peer is not None else None,
-        ca_file=tls.ca if tls is not None else None,
-        **times,
-    )
+    with renamed("url", "jwks"):
+        return JwksSettings(
+            issuer=section.issuer,
+            url=section.jwks,
+            peer=SpiffeId(tls.peer) if tls is not None and tls.peer is not None else None,
+            ca_file=tls.ca if tls is not None else None,
+            **times,
+        )
+
+
+@contextmanager
+def renamed(member: str, setting: str) -> Iterator[None]:
+    """A refusal by a room names its own member; the file's reader knows it as ``setting``."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(f"{member}: ", f"{setting}: ", 1)) from error
 
 
 def same_origin(first: str, second: str) -> bool:

@@ -85,8 +85,9 @@ def load_model(
     except ValidationError as error:
         problems += problems_of(error, model, names)
         rest = _without_faults(document, error, model)
-        if rest is not None:
-            problems += cross_check(rest)
+        if rest is not None:  # what was taken out must not be told as missing
+            told = {problem.field for problem in problems}
+            problems += [problem for problem in cross_check(rest) if problem.field not in told]
         raise ConfigError(problems) from None
     problems += cross_check(settings)
     if problems:

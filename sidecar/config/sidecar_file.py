@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
-from urllib.parse import SplitResult
+from typing import Final
 
-from sidecar.config.issuers import key_settings, login_issuer, same_origin, scope_from, trusted_issuer
+from sidecar.config.issuers import key_settings, login_issuer, renamed, same_origin, scope_from, trusted_issuer
 from sidecar.config.loading import Findings, load_model
 from sidecar.config.sections import IdentitySection, KeySource, RecordsSection, TlsSection
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
@@ -15,23 +14,12 @@ from sidecar.config.sidecar_checks import sidecar_problems
 from sidecar.config.sidecar_model import (
     DenySection,
     ExchangeSection,
-    InboundRouteSection,
-    OutboundRouteSection,
     SidecarFile,
 )
-from sidecar.config.words import parse_address, parse_origin
+from sidecar.config.sidecar_routes import inbound_routes_of, outbound_routes_of, upstream_of
+from sidecar.config.words import parse_address
 from sidecar.delegation.policy import Deny, Entry, UserIssuer
 from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.route import (
-    InboundRoute,
-    InboundRoutes,
-    OutboundRoute,
-    OutboundRoutes,
-    Overlap,
-    Upstream,
-    outbound_overlaps,
-    overlaps,
-)
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.sts import ExchangeSettings
@@ -41,7 +29,6 @@ from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 
 SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 def load_sidecar(path: Path, environ: Mapping[str, str]) -> SidecarSettings:
@@ -78,8 +65,8 @@ class _Build:
         identity = findings.attempt("identity", workload_api, file.identity, self._environ)
         keys = self._keys()
         issuers = self._trusted_issuers()
-        inbound_routes = self._inbound_routes(list(issuers))
-        outbound_routes = self._outbound_routes()
+        inbound_routes = inbound_routes_of(file, list(issuers), findings)
+        outbound_routes = outbound_routes_of(file, findings)
         exchange = findings.attempt("exchange", self._exchange)
         entry = findings.attempt("entry", self._entry)
         inbound = findings.attempt("inbound", self._inbound)
@@ -135,52 +122,22 @@ class _Build:
                 continue
         return issuers
 
-    def _inbound_routes(self, issuers: list[str]) -> InboundRoutes | None:
-        sections = self._file.inbound.routes if self._file.inbound is not None else []
-        made = [
-            self._findings.attempt(f"inbound.routes[{number}]", _inbound_route, section, issuers)
-            for number, section in enumerate(sections)
-            if (section.match.path is None) != (section.match.path_prefix is None)
-        ]
-        routes = [route for route in made if route is not None]
-        self._overlaps("inbound.routes", overlaps(routes))
-        return None if self._findings.problems else InboundRoutes(routes)
-
-    def _outbound_routes(self) -> OutboundRoutes | None:
-        sections = self._file.outbound.routes if self._file.outbound is not None else []
-        made = [
-            self._findings.attempt(f"outbound.routes[{number}]", _outbound_route, section)
-            for number, section in enumerate(sections)
-            if (section.match.host is None) != (section.match.prefix is None)
-        ]
-        routes = [route for route in made if route is not None]
-        self._overlaps("outbound.routes", outbound_overlaps(routes))
-        return None if self._findings.problems else OutboundRoutes(routes)
-
-    def _overlaps(self, field: str, found: Iterable[Overlap]) -> None:
-        for pair in found:
-            if pair.first == pair.second:
-                self._findings.add(field, f"two routes are called {pair.first}", "rename one of them")
-            else:
-                self._findings.add(
-                    field, f"{pair.first} and {pair.second} both match {pair.what}", "make one of them more specific"
-                )
-
     def _exchange(self) -> ExchangeSettings | None:
         section = self._file.exchange
         if section is None:
             return None
         tls = _exchange_tls(section)
-        return ExchangeSettings(
-            issuer=section.issuer,
-            token_endpoint=_token_endpoint(section),
-            peer=SpiffeId(tls.peer) if tls.peer is not None else None,
-            ca_file=tls.ca,
-            timeout_s=section.timeout_s,
-            max_response_bytes=section.max_response_bytes,
-            retries=section.retries,
-            adapter=section.adapter,
-        )
+        with renamed("url", "token_endpoint"):
+            return ExchangeSettings(
+                issuer=section.issuer,
+                token_endpoint=_token_endpoint(section),
+                peer=SpiffeId(tls.peer) if tls.peer is not None else None,
+                ca_file=tls.ca,
+                timeout_s=section.timeout_s,
+                max_response_bytes=section.max_response_bytes,
+                retries=section.retries,
+                adapter=section.adapter,
+            )
 
     def _entry(self) -> Entry | None:
         section = self._file.entry
@@ -203,7 +160,7 @@ class _Build:
             return None
         return InboundSettings(
             listen=parse_address(section.listen),
-            agent=_upstream(parse_origin(section.agent)),
+            agent=upstream_of(section.agent),
             limits=ServerLimits(**section.limits.model_dump()),
             upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
         )
@@ -241,42 +198,6 @@ def workload_api(section: IdentitySection, environ: Mapping[str, str]) -> Worklo
 def records(section: RecordsSection) -> RecordSettings:
     """Where records go."""
     return RecordSettings(file=None if isinstance(section.sink, str) else Path(section.sink.file))
-
-
-def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundRoute:
-    path = section.match.path if section.match.path is not None else section.match.path_prefix
-    return InboundRoute(
-        name=section.name,
-        path=path or "",
-        prefix=section.match.path is None,
-        methods=frozenset(section.match.methods),
-        scopes=frozenset(section.scopes),
-        peers=frozenset(map(SpiffeId, section.peers)),
-        issuers=frozenset(issuers if section.issuers is None else section.issuers),
-        may_call=frozenset(section.may_call),
-        pass_token=section.pass_token,
-        allow_self=section.allow_self,
-        linger_s=section.linger_s,
-        max_calls=section.max_calls,
-    )
-
-
-def _outbound_route(section: OutboundRouteSection) -> OutboundRoute:
-    return OutboundRoute(
-        name=section.name,
-        host=section.match.host,
-        prefix=section.match.prefix,
-        upstream=_upstream(parse_origin(section.upstream)),
-        peer=None if section.peer is None else SpiffeId(section.peer),
-        audience=section.audience,
-        scopes=frozenset(section.scopes),
-        token=section.token,
-    )
-
-
-def _upstream(parts: SplitResult) -> Upstream:
-    scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
-    return Upstream(scheme=scheme, host=parts.hostname or "", port=parts.port or _PORTS[scheme])
 
 
 def _exchange_tls(section: ExchangeSection) -> TlsSection:

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from sidecar.delegation.scope import ScopeError, parse_scope
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.endpoint import split_url
 from sidecar.identity.workload_client import parse_address as parse_workload_address
 
@@ -88,22 +88,26 @@ def _url(text: str) -> SplitResult:
     raise ValueError(message if "; " in message else "is no absolute http or https URL; write https://host/path")
 
 
-def _checked(check: Callable[[str], object], cure: str) -> AfterValidator:
-    """A validator that keeps the text if ``check`` takes it; ``check``'s message never quotes."""
+def _checked(check: Callable[[str], object], cure: str = "") -> AfterValidator:
+    """A validator that keeps the text if ``check`` takes it. ``cure`` completes a message of another room."""
 
     def validate(text: str) -> str:
         try:
             check(text)
-        except (SpiffeIdError, ScopeError, ValueError) as error:
+        except ValueError as error:
             message = str(error)
-            raise ValueError(message if "; " in message else f"{message}; {cure}") from None
+            raise ValueError(f"{message.replace('; ', ', ')}; {cure}" if cure else message) from None
         return text
 
     return AfterValidator(validate)
 
 
 def _one_scope(text: str) -> None:
-    if len(parse_scope(text)) != 1:
+    try:
+        scopes = parse_scope(text)
+    except ScopeError:
+        scopes = frozenset()
+    if len(scopes) != 1:
         raise ValueError("is not exactly one scope; write one per list item")
 
 
@@ -146,18 +150,16 @@ SpiffeIdText = Annotated[
 TrustDomainText = Annotated[
     str, _checked(TrustDomain, "write the name alone, such as acme.example"), _schema("^[a-z0-9._-]+$", "acme.example")
 ]
-ScopeText = Annotated[str, _checked(_one_scope, "see RFC 6749 section 3.3"), _schema(r"^[!#-\[\]-~]+$", "docs.read")]
-RouteName = Annotated[str, _checked(_route_name, ""), _schema(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "search")]
-UrlText = Annotated[str, _checked(_url, "write https://host/path"), _schema("^https?://", "https://sts.example/jwks")]
-OriginText = Annotated[
-    str, _checked(parse_origin, "write scheme://host:port"), _schema(r"^https?://[^/]+/?$", "https://crm.internal:7443")
-]
-AddressText = Annotated[str, _checked(parse_address, "write host:port"), _schema(r"^.+:[0-9]{1,5}$", "127.0.0.1:7080")]
+ScopeText = Annotated[str, _checked(_one_scope), _schema(r"^[!#-\[\]-~]+$", "docs.read")]
+RouteName = Annotated[str, _checked(_route_name), _schema(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "search")]
+UrlText = Annotated[str, _checked(_url), _schema("^https?://", "https://sts.example/jwks")]
+OriginText = Annotated[str, _checked(parse_origin), _schema(r"^https?://[^/]+/?$", "https://crm.internal:7443")]
+AddressText = Annotated[str, _checked(parse_address), _schema(r"^.+:[0-9]{1,5}$", "127.0.0.1:7080")]
 SocketText = Annotated[
     str,
-    _checked(parse_workload_address, "write one"),
+    _checked(parse_workload_address, "write unix:///path/of/socket"),
     _schema("^(unix:///|tcp://)", "unix:///spiffe-workload-api/spire-agent.sock"),
 ]
-FileText = Annotated[str, _checked(_file, ""), _schema("^/", "/etc/sidecar/ca.pem")]
-Line = Annotated[str, _checked(_line, ""), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 2048})]
+FileText = Annotated[str, _checked(_file), _schema("^/", "/etc/sidecar/ca.pem")]
+Line = Annotated[str, _checked(_line), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 2048})]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from sidecar.config import check, json_schema, load_sidecar, load_sts
+from sidecar.delegation.spiffe_id import SpiffeId
+from tests.config.documents import EXAMPLES
+
+WRITER = SpiffeId("spiffe://acme.example/agent/writer")
+
+
+def test_every_example_is_tested_here() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {"agent", "entry", "sts", "tool"}
+
+
+@pytest.mark.parametrize("name", ["agent", "entry", "tool"])
+def test_an_example_loads_and_makes_a_policy(name: str) -> None:
+    settings = load_sidecar(EXAMPLES / f"{name}.yaml", {})
+    policy = settings.policy(WRITER, 7)
+    assert policy.workload == WRITER
+    assert str(WRITER) in policy.audiences
+    assert policy.number == 7
+    assert set(policy.issuers) == {"https://sts.acme.example"}
+
+
+def test_the_token_services_example_loads() -> None:
+    settings = load_sts(EXAMPLES / "sts.yaml", {})
+    assert settings.policy.issuer == "https://sts.acme.example"
+    assert settings.server.port == 7444
+    assert str(settings.key_directory) == "/etc/sidecar/sts-keys"
+    assert [keys.issuer for keys in settings.login_keys] == ["https://login.acme.example"]
+
+
+def test_entry_and_token_service_agree_on_what_a_login_is_worth() -> None:
+    entry = load_sidecar(EXAMPLES / "entry.yaml", {}).entry
+    service = load_sts(EXAMPLES / "sts.yaml", {}).policy
+    assert entry is not None
+    user = entry.issuers["https://login.acme.example"]
+    assert service.login_issuers["https://login.acme.example"].for_client("front") == user
+
+
+@pytest.mark.parametrize(("name", "sts"), [("sidecar", False), ("sts", True)])
+def test_the_schema_beside_the_examples_is_that_of_the_code(name: str, sts: bool) -> None:
+    # To make it anew: json.dumps(json_schema(sts=...), indent=2)
+    assert json.loads((EXAMPLES / f"{name}.schema.json").read_text()) == json_schema(sts=sts)
+
+
+@pytest.mark.parametrize("name", ["agent", "entry", "tool"])
+def test_a_sidecars_file_is_none_of_a_token_service_and_the_reverse(name: str) -> None:
+    assert check(EXAMPLES / f"{name}.yaml", {}, sts=True)
+    assert check(EXAMPLES / "sts.yaml", {})

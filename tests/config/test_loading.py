@@ -1,0 +1,223 @@
+from pathlib import Path
+
+import pytest
+
+from sidecar.config import check, load_sidecar
+from sidecar.errors import ConfigError
+from tests.config.documents import ABSENT, changed, example, problems, written
+
+AGENT = example("agent")
+SECRET = "hunter2"
+WILDCARD = "a path segment is one or more of A-Z a-z 0-9 dot dash underscore, not . or .."
+DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and underscore"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "wrong"),
+    [
+        pytest.param("inbuond", {}, "inbuond", "is no setting", id="unknown-section"),
+        pytest.param("inbound.routes.0.scope", [], "inbound.routes[0].scope", "is no setting", id="unknown-in-a-list"),
+        pytest.param("inbound.limits", {"x": 1}, "inbound.limits.x", "is no setting", id="unknown-limit"),
+        pytest.param(
+            "records", {"sink": {"x": 1, "file": "/a"}}, "records.sink.x", "is no setting", id="unknown-in-sink"
+        ),
+        pytest.param("inbound.agent", ABSENT, "inbound.agent", "is missing", id="missing"),
+        pytest.param(
+            "inbound.routes.0.match.methods", [], "inbound.routes[0].match.methods", "is empty", id="no-method"
+        ),
+        pytest.param(
+            "inbound.routes.0.allow_self", "off", "inbound.routes[0].allow_self", "is neither true nor false", id="off"
+        ),
+        pytest.param(
+            "inbound.routes.0.allow_self", 1, "inbound.routes[0].allow_self", "is neither true nor false", id="one"
+        ),
+        pytest.param(
+            "inbound.routes.0.max_calls", True, "inbound.routes[0].max_calls", "is no whole number", id="bool-as-number"
+        ),
+        pytest.param(
+            "inbound.routes.0.max_calls", "16", "inbound.routes[0].max_calls", "is no whole number", id="quoted-number"
+        ),
+        pytest.param(
+            "inbound.routes.0.max_calls", 1.5, "inbound.routes[0].max_calls", "is no whole number", id="fraction"
+        ),
+        pytest.param("inbound.routes.0.max_calls", -1, "inbound.routes[0].max_calls", "is out of range", id="negative"),
+        pytest.param(
+            "inbound.routes.0.linger_s", -1, "inbound.routes[0].linger_s", "is out of range", id="negative-time"
+        ),
+        pytest.param(
+            "inbound.limits", {"max_body_bytes": 0}, "inbound.limits.max_body_bytes", "is out of range", id="no-limit"
+        ),
+        pytest.param("exchange.timeout_s", 0, "exchange.timeout_s", "is out of range", id="no-time"),
+        pytest.param("drain_s", "20s", "drain_s", "is no number", id="a-unit"),
+        pytest.param(
+            "inbound.routes.0.scopes", "docs.read", "inbound.routes[0].scopes", "is no list", id="text-for-a-list"
+        ),
+        pytest.param(
+            "inbound.routes.0.scopes",
+            ["a b"],
+            "inbound.routes[0].scopes[0]",
+            "is not exactly one scope",
+            id="two-scopes",
+        ),
+        pytest.param("inbound.routes.0.scopes", [1], "inbound.routes[0].scopes[0]", "is no text", id="number-as-scope"),
+        pytest.param(
+            "inbound.routes.0.peers",
+            ["acme.example/x"],
+            "inbound.routes[0].peers[0]",
+            "a SPIFFE ID starts with spiffe://",
+            id="no-spiffe-id",
+        ),
+        pytest.param(
+            "inbound.routes.0.peers",
+            ["spiffe://acme.example"],
+            "inbound.routes[0].peers[0]",
+            "a workload's SPIFFE ID has a path",
+            id="trust-domain-as-peer",
+        ),
+        pytest.param(
+            "inbound.routes.0.peers", ["spiffe://acme.example/*"], "inbound.routes[0].peers[0]", WILDCARD, id="wildcard"
+        ),
+        pytest.param("inbound.routes.0.name", "none", "inbound.routes[0].name", "is no name", id="reserved-name"),
+        pytest.param("inbound.listen", "7443", "inbound.listen", "is no listen address", id="port-alone"),
+        pytest.param("inbound.listen", ":7443", "inbound.listen", "is no listen address", id="no-host"),
+        pytest.param("inbound.listen", "0.0.0.0:70000", "inbound.listen", "is no listen address", id="large-port"),
+        pytest.param("inbound.listen", 7443, "inbound.listen", "is no text", id="number-as-address"),
+        pytest.param(
+            "outbound.routes.0.upstream",
+            "https://crm/path",
+            "outbound.routes[0].upstream",
+            "holds a path or a query",
+            id="path-in-upstream",
+        ),
+        pytest.param("issuers.0.jwks", "ftp://x/y", "issuers[0].jwks", "it is no absolute http or https URL", id="ftp"),
+        pytest.param(
+            "issuers.0.jwks",
+            "https://u:p@x/y",
+            "issuers[0].jwks",
+            "user info and fragments have no place here",
+            id="secret-in-url",
+        ),
+        pytest.param("issuers.0.profile", "okta", "issuers[0].profile", "has no such choice", id="unknown-profile"),
+        pytest.param(
+            "issuers.0.profile",
+            {"preset": "sts", "actor": "sub"},
+            "issuers[0].profile.actor",
+            "has no such choice",
+            id="unknown-actor-form",
+        ),
+        pytest.param(
+            "issuers.0.actor_trust_domains", ["Acme"], "issuers[0].actor_trust_domains[0]", DOMAIN, id="trust-domain"
+        ),
+        pytest.param("records", {"sink": "syslog"}, "records.sink", "has no such choice", id="unknown-sink"),
+        pytest.param(
+            "records",
+            {"on_failure": "ignore"},
+            "records.on_failure",
+            "has no such choice",
+            id="records-may-not-be-lost",
+        ),
+        pytest.param(
+            "identity.workload_api",
+            "/run/agent.sock",
+            "identity.workload_api",
+            "a Workload API address is unix:///absolute/path or tcp://IP-address:port",
+            id="no-socket-url",
+        ),
+        pytest.param("entry", {"issuers": [], "may_call": []}, "entry.issuers", "is empty", id="entry-without-issuer"),
+        pytest.param("inbound", [], "inbound", "is no mapping", id="list-for-a-section"),
+        pytest.param("exchange.adapter", "acme", "exchange.adapter", "has no such choice", id="unknown-adapter"),
+    ],
+)
+def test_a_fault_is_told_with_its_field(path: str, value: object, field: str, wrong: str, tmp_path: Path) -> None:
+    found = problems(tmp_path, changed(AGENT, (path, value)))
+    (problem,) = [problem for problem in found if problem.field == field]
+    assert problem.wrong == wrong
+    assert problem.cure
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        pytest.param("inbound.routes.0.observe_until", "2026-12-24", id="observe"),
+        pytest.param("inbound.routes.0.protocol", "mcp", id="mcp"),
+        pytest.param("inbound.routes.0.protocol", "a2a-http", id="a2a"),
+        pytest.param("inbound.routes.0.websocket", True, id="websocket"),
+        pytest.param("inbound.subjects_at_once", 1, id="one-subject"),
+        pytest.param("outbound.routes.0.token", "passthrough", id="passthrough"),
+        pytest.param("outbound.routes.0.token", "inject", id="inject"),
+        pytest.param("outbound.routes.0.token", "self", id="self"),
+        pytest.param("outbound.routes.0.inject", {"file": "/x"}, id="inject-from"),
+        pytest.param("outbound.routes.0.exchange", {}, id="exchange-per-route"),
+        pytest.param("identity.files", {"cert": "/x"}, id="identity-from-files"),
+        pytest.param("issuers.0.metadata", "https://x", id="metadata"),
+        pytest.param("admin", {"socket": "/x"}, id="admin-socket"),
+        pytest.param("workers", 4, id="workers"),
+        pytest.param("platform", {}, id="platform-ceiling"),
+    ],
+)
+def test_what_is_not_spoken_yet_is_refused_by_name(path: str, value: object, tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, changed(AGENT, (path, value)))
+    assert problem.field == path.replace(".0.", "[0].")
+    assert problem.wrong == "is not available yet"
+
+
+def test_null_means_not_set(tmp_path: Path) -> None:
+    assert problems(tmp_path, changed(AGENT, ("workers", None), ("entry", None), ("identity.files", None))) == []
+
+
+def test_a_misspelt_key_is_told_its_spelling(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, changed(AGENT, ("inbound.routes.0.may_cal", [])))
+    assert problem.cure == "did you mean may_call?"
+
+
+def test_every_problem_is_in_the_one_error(tmp_path: Path) -> None:
+    worst = changed(AGENT, ("inbuond", {}), ("inbound.agent", 1), ("inbound.routes.0.name", ABSENT), ("workers", 2))
+    with pytest.raises(ConfigError) as refused:
+        load_sidecar(written(tmp_path, worst), {})
+    assert len(refused.value.problems) == 4
+    assert all(str(problem) in str(refused.value) for problem in refused.value.problems)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "inbound.agent",
+        "inbound.listen",
+        "issuers.0.jwks",
+        "outbound.routes.0.peer",
+        "records.sink",
+        "drain_s",
+        "inbound.routes.0.scopes",
+        "exchange.peer",
+        "issuers.0.profile",
+    ],
+)
+def test_no_value_is_ever_quoted(path: str, tmp_path: Path) -> None:
+    base = changed(AGENT, ("records", {}))
+    found = problems(tmp_path, changed(base, (path, SECRET)))
+    assert found
+    assert SECRET not in "".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        pytest.param("[]", "is no mapping", id="a-list"),
+        pytest.param("a: 1\na: 2", "the key a is there twice", id="doubled-key"),
+    ],
+)
+def test_a_file_that_is_no_settings_file_is_told_so(text: str, wrong: str, tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert problem.wrong == wrong
+
+
+def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    (problem,) = check(tmp_path / "absent.yaml", {})
+    assert problem.field.endswith("absent.yaml")
+    assert problem.wrong == "cannot be read (No such file or directory)"
+    (tmp_path / "latin").write_bytes(b"a: \xff")
+    assert [problem.wrong for problem in check(tmp_path / "latin", {})] == ["is no UTF-8 text"]
+
+
+def test_an_empty_file_lacks_what_is_needed_and_is_no_crash(tmp_path: Path) -> None:
+    assert {problem.field for problem in problems(tmp_path, "")} == {"inbound", "identity.workload_api"}

@@ -1,0 +1,235 @@
+"""Each thing that must agree, with one fact changed. The unchanged examples have no problem (``test_examples``)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.config.documents import ABSENT, changed, example, problems
+
+AGENT = example("agent")
+ENTRY = example("entry")
+ROUTE = AGENT["inbound"]["routes"][0]
+CRM = AGENT["outbound"]["routes"][0]
+ISSUER = AGENT["issuers"][0]
+OTHER_ISSUER = {
+    **ISSUER,
+    "issuer": "https://other.example",
+    "jwks": "https://other.example/jwks",
+    "tls": {"ca": "/etc/ca.pem"},
+}
+AT_B = {"match": {"host": "b.mesh"}, "peer": "spiffe://acme.example/tool/b"}
+PROBE_AT_INBOUND = {"listen": "127.0.0.1:7443"}
+
+
+def route(**changes: object) -> list[dict[str, object]]:
+    return [{**ROUTE, **changes}]
+
+
+def crm(**changes: object) -> list[dict[str, object]]:
+    return [{**CRM, **changes}]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        pytest.param([("inbound", ABSENT), ("outbound", ABSENT)], "inbound", "so is outbound", id="neither-side"),
+        pytest.param([("issuers", [])], "issuers", "no token could be believed", id="no-issuer"),
+        pytest.param([("issuers", [ISSUER, ISSUER])], "issuers", "listed twice", id="issuer-twice"),
+        pytest.param([("inbound.agent", "http://10.0.0.1:80")], "inbound.agent", "on loopback", id="agent-elsewhere"),
+        pytest.param([("inbound.agent", "https://127.0.0.1:80")], "inbound.agent", "plain http", id="agent-https"),
+        pytest.param([("inbound.agent", "http://127.0.0.1")], "inbound.agent", "names no port", id="agent-no-port"),
+        pytest.param([("inbound.agent", "http://127.0.0.1:7443")], "inbound.agent", "our own", id="agent-is-us"),
+        pytest.param([("outbound.listen", "0.0.0.0:7080")], "outbound.listen", "others", id="outbound-open"),
+        pytest.param([("outbound.listen", "10.1.2.3:7080")], "outbound.listen", "others", id="outbound-on-pod-ip"),
+        pytest.param([("probe", PROBE_AT_INBOUND)], "probe.listen", "address of inbound", id="one-port-two-uses"),
+        pytest.param([("inbound.audiences", ["a", "a"])], "inbound.audiences", "twice", id="audience-twice"),
+        pytest.param(
+            [("inbound.audiences", ["spiffe://acme.example/x"])], "inbound.audiences[0]", "SPIFFE ID", id="foreign-id"
+        ),
+        pytest.param(
+            [
+                ("inbound.audiences", [CRM["audience"].replace("spiffe", "https")]),
+                ("outbound.routes.0.audience", CRM["audience"].replace("spiffe", "https")),
+            ],
+            "outbound.routes[0].audience",
+            "our own audience",
+            id="own-audience-as-target",
+        ),
+        pytest.param(
+            [("outbound.routes", [*crm(audience="https://api"), *crm(name="b", audience="https://api", **AT_B)])],
+            "outbound.routes[1].audience",
+            "another peer",
+            id="one-audience-two-peers",
+        ),
+        pytest.param(
+            [("outbound.routes.0.audience", "spiffe://acme.example/tool/b")],
+            "outbound.routes[0].audience",
+            "another workload than peer",
+            id="audience-is-not-the-peer",
+        ),
+        pytest.param(
+            [("inbound.routes.0.match", {"methods": ["GET"]})], "inbound.routes[0].match", "exactly one", id="no-path"
+        ),
+        pytest.param(
+            [("inbound.routes.0.match", {"path": "/a", "path_prefix": "/a", "methods": ["GET"]})],
+            "inbound.routes[0].match",
+            "exactly one",
+            id="two-paths",
+        ),
+        pytest.param(
+            [("inbound.routes.0.match.path", "/a/../b")], "inbound.routes[0]", "path", id="path-not-canonical"
+        ),
+        pytest.param(
+            [("inbound.routes.0.match.methods", ["get"])], "inbound.routes[0]", "upper-case", id="lower-case-method"
+        ),
+        pytest.param([("inbound.routes.0.match.methods", ["CONNECT"])], "inbound.routes[0]", "CONNECT", id="connect"),
+        pytest.param(
+            [("inbound.routes", [*route(), *route()])], "inbound.routes", "called search", id="route-name-twice"
+        ),
+        pytest.param(
+            [("inbound.routes", [*route(), *route(name="b")])],
+            "inbound.routes",
+            "both match POST /search",
+            id="overlap",
+        ),
+        pytest.param(
+            [("inbound.routes.0.may_call", ["mail"])],
+            "inbound.routes[0].may_call",
+            "no outbound",
+            id="may-call-unknown",
+        ),
+        pytest.param(
+            [("inbound.routes.0.scopes", ["docs.write"])],
+            "inbound.routes[0].scopes",
+            "above the ceiling",
+            id="scope-above-ceiling",
+        ),
+        pytest.param(
+            [("inbound.routes.0.peers", ["spiffe://partner.example/a"])],
+            "inbound.routes[0].peers",
+            "may speak for actors",
+            id="peer-nobody-vouches-for",
+        ),
+        pytest.param(
+            [("issuers", [ISSUER, OTHER_ISSUER])], "inbound.routes[0].issuers", "several", id="two-issuers-unnamed"
+        ),
+        pytest.param(
+            [("inbound.routes.0.issuers", ["https://x"])], "inbound.routes[0].issuers", "no configured", id="unknown"
+        ),
+        pytest.param(
+            [("issuers", [ISSUER, OTHER_ISSUER]), ("inbound.routes.0.issuers", ["https://other.example"])],
+            "inbound.routes[0].may_call",
+            "cannot be used",
+            id="may-call-with-tokens-that-cannot-be-exchanged",
+        ),
+        pytest.param(
+            [("outbound.routes.0.match", {})], "outbound.routes[0].match", "exactly one", id="outbound-no-match"
+        ),
+        pytest.param(
+            [("outbound.routes.0.match", {"host": "Crm.Mesh"})],
+            "outbound.routes[0]",
+            "lower-case",
+            id="upper-case-host",
+        ),
+        pytest.param(
+            [("outbound.routes", [*crm(), *crm(name="b")])], "outbound.routes", "both match crm.mesh", id="same-host"
+        ),
+        pytest.param([("outbound.routes.0.peer", ABSENT)], "outbound.routes[0].peer", "anybody", id="unpinned-peer"),
+        pytest.param(
+            [("outbound.routes.0.upstream", "http://127.0.0.1:80")],
+            "outbound.routes[0].upstream",
+            "proves no peer",
+            id="plain-http-with-a-peer",
+        ),
+        pytest.param(
+            [("outbound.routes.0.upstream", "http://crm.internal:80"), ("outbound.routes.0.peer", ABSENT)],
+            "outbound.routes[0].upstream",
+            "beyond loopback",
+            id="plain-http-elsewhere",
+        ),
+        pytest.param([("outbound.routes.0.scopes", [])], "outbound.routes[0].scopes", "empty", id="nothing-to-ask-for"),
+        pytest.param(
+            [("outbound.routes.0.scopes", ["crm.write"])],
+            "outbound.routes[0].scopes",
+            "above the ceiling",
+            id="asks-above-the-ceiling",
+        ),
+        pytest.param(
+            [("exchange", ABSENT), ("issuers.0.tls", {"ca": "/a"})], "exchange", "is missing", id="no-exchange"
+        ),
+        pytest.param([("exchange.issuer", "https://x")], "exchange.issuer", "no configured", id="unknown-sts"),
+        pytest.param([("exchange.tls", {"ca": "/a"})], "exchange.tls", "beside peer", id="two-proofs"),
+        pytest.param(
+            [("exchange.peer", ABSENT), ("issuers.0.tls", {"ca": "/a"})], "exchange.tls", "nobody", id="unproven-sts"
+        ),
+        pytest.param(
+            [("issuers.0.jwks", "http://sts.acme.example/jwks")], "issuers[0].jwks", "loopback", id="plain-http-keys"
+        ),
+        pytest.param(
+            [("issuers.0.jwks", "https://keys.example/jwks")], "issuers[0].tls", "nobody is named", id="unproven-keys"
+        ),
+        pytest.param([("issuers.0.profile", "oidc-id-token")], "issuers[0].profile", "login", id="login-profile"),
+        pytest.param([("issuers.0.profile", "entra")], "issuers[0].profile", "maps no actor", id="empty-actor-table"),
+        pytest.param(
+            [("issuers.0.profile", {"preset": "sts", "leeway_s": 600})], "issuers[0].profile", "leeway_s", id="leeway"
+        ),
+        pytest.param([("deny", [{}])], "deny[0]", "exactly one", id="deny-nothing"),
+        pytest.param([("deny", [{"jti": "a", "txn": "b"}])], "deny[0]", "exactly one", id="deny-two-things"),
+        pytest.param(
+            [("deny", [{"jti": "a", "issuer": "b"}])], "deny[0].issuer", "without a subject", id="deny-issuer"
+        ),
+    ],
+)
+def test_a_contradiction_is_told_with_its_field_and_cure(
+    change: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
+) -> None:
+    found = problems(tmp_path, changed(AGENT, *change))
+    told = [problem for problem in found if problem.field == field and words in problem.wrong]
+    assert told, found
+    assert all(problem.cure for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        pytest.param([("entry.may_call", ["mail"])], "entry.may_call", "no outbound route", id="may-call-unknown"),
+        pytest.param(
+            [("entry.issuers.0.issuer", "https://sts.acme.example")], "entry.issuers[0].issuer", "itself", id="sts"
+        ),
+        pytest.param(
+            [("entry.issuers", ENTRY["entry"]["issuers"] * 2)], "entry.issuers", "listed twice", id="issuer-twice"
+        ),
+        pytest.param([("entry.issuers.0.tls", ABSENT)], "entry.issuers[0].tls", "nobody is named", id="unproven-keys"),
+        pytest.param([("outbound", ABSENT), ("inbound", AGENT["inbound"])], "entry", "needs outbound", id="no-way-out"),
+    ],
+)
+def test_a_contradiction_at_an_entry_is_told(
+    change: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
+) -> None:
+    found = problems(tmp_path, changed(ENTRY, *change))
+    assert [problem for problem in found if problem.field == field and words in problem.wrong], found
+
+
+def test_two_issuers_are_fine_where_each_route_names_its_own(tmp_path: Path) -> None:
+    both = changed(AGENT, ("issuers", [ISSUER, OTHER_ISSUER]), ("inbound.routes.0.issuers", [ISSUER["issuer"]]))
+    assert problems(tmp_path, both) == []
+
+
+def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
+    worst = changed(
+        AGENT,
+        ("inbound.routes.0.may_call", ["mail"]),
+        ("outbound.listen", "0.0.0.0:7080"),
+        ("deny", [{}]),
+        ("identity", {}),
+        ("inbound.typo", 1),
+    )
+    fields = {problem.field for problem in problems(tmp_path, worst)}
+    assert fields >= {
+        "inbound.routes[0].may_call",
+        "outbound.listen",
+        "deny[0]",
+        "identity.workload_api",
+        "inbound.typo",
+    }

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+from sidecar.config import SidecarSettings, load_sidecar
+from sidecar.delegation.profile import ActorForm
+from sidecar.delegation.route import Upstream
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.observe.sink import FileSink, StdoutSink
+from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
+
+STS = "https://sts.acme.example"
+
+
+def load(folder: Path, name: str, *changes: tuple[str, object]) -> SidecarSettings:
+    return load_sidecar(written(folder, changed(example(name), *changes)), {})
+
+
+def test_every_room_gets_its_settings() -> None:
+    settings = load_sidecar(EXAMPLES / "agent.yaml", {})
+    assert settings.identity.address == "unix:///spiffe-workload-api/spire-agent.sock"
+    assert settings.inbound is not None
+    assert settings.inbound.agent == Upstream(scheme="http", host="127.0.0.1", port=8080)
+    assert str(settings.inbound.listen) == "0.0.0.0:7443"
+    assert settings.outbound is not None
+    assert str(settings.outbound.listen) == "127.0.0.1:7080"
+    assert str(settings.probe) == "127.0.0.1:7090"
+    route = settings.inbound_routes.find("POST", "/search")
+    assert (route.name, route.issuers, route.may_call, route.max_calls) == (
+        "search",
+        frozenset({STS}),
+        frozenset({"crm"}),
+        16,
+    )
+    (crm,) = settings.outbound_routes.routes
+    assert (crm.upstream.port, crm.peer) == (7443, SpiffeId("spiffe://acme.example/tool/crm"))
+    assert crm.scopes == {"crm.read"}
+    assert settings.exchange is not None
+    assert settings.exchange.token_endpoint == f"{STS}/token"
+    assert settings.entry is None
+    assert isinstance(settings.records.open_sink(), StdoutSink)
+
+
+def test_the_token_service_need_not_be_told_twice_who_it_is() -> None:
+    (keys,) = load_sidecar(EXAMPLES / "agent.yaml", {}).keys
+    assert keys.peer == "spiffe://acme.example/sts"
+
+
+def test_readiness_waits_for_the_issuers_that_routes_and_the_exchange_name(tmp_path: Path) -> None:
+    assert load(tmp_path, "tool").needed_issuers == {STS}
+    entry = load(tmp_path, "entry")
+    assert entry.needed_issuers == {STS}
+    assert {keys.issuer for keys in entry.keys} == {STS, "https://login.acme.example"}
+
+
+def test_a_limit_is_passed_to_the_wire(tmp_path: Path) -> None:
+    limits = {"max_body_bytes": 1024, "head_timeout_s": 2}
+    settings = load(tmp_path, "agent", ("inbound.limits", limits), ("outbound.upstream_limits", {"max_idle": 3}))
+    assert settings.inbound is not None
+    assert (settings.inbound.limits.max_body_bytes, settings.inbound.limits.head_timeout_s) == (1024, 2)
+    assert settings.outbound is not None
+    assert settings.outbound.upstream_limits.max_idle == 3
+    assert settings.outbound.limits.max_body_bytes != 1024
+
+
+def test_records_may_go_to_a_file(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        "agent",
+        ("records", {"sink": {"file": "/var/log/r"}}),
+    )
+    assert isinstance(settings.records.open_sink(), FileSink)
+
+
+def test_the_deny_list_becomes_policy(tmp_path: Path) -> None:
+    actor = "spiffe://acme.example/agent/writer"
+    rows = [{"subject": "u", "issuer": STS}, {"subject": "v"}, {"actor": actor}, {"jti": "j"}, {"txn": "t"}]
+    deny = load(tmp_path, "tool", ("deny", rows)).policy(SpiffeId("spiffe://acme.example/tool/crm"), 1).deny
+    assert deny.subjects == {(STS, "u"), (None, "v")}
+    assert (deny.actors, deny.jtis, deny.txns) == (frozenset({actor}), frozenset("j"), frozenset("t"))
+
+
+def test_a_profile_can_be_a_preset_written_differently(tmp_path: Path) -> None:
+    table = [{"iss": "https://x", "sub": "crm", "spiffe_id": "spiffe://acme.example/tool/crm"}]
+    profile = {"preset": "entra", "actor_table": table, "typ": [None, "application/AT+JWT"], "leeway_s": 5}
+    issuer = load(tmp_path, "tool", ("issuers.0.profile", profile)).issuers[STS]
+    assert issuer.profile.actor is ActorForm.TABLE
+    assert issuer.profile.actor_table == {("https://x", "crm"): "spiffe://acme.example/tool/crm"}
+    assert issuer.profile.typ == {None, "at+jwt"}
+    assert issuer.profile.leeway_s == 5
+
+
+def test_the_token_endpoint_is_below_the_issuer_unless_it_is_named(tmp_path: Path) -> None:
+    assert load(tmp_path, "agent", ("exchange.token_endpoint", ABSENT)).exchange == load(tmp_path, "agent").exchange
+
+
+def test_an_entry_knows_its_user_issuers() -> None:
+    entry = load_sidecar(EXAMPLES / "entry.yaml", {}).entry
+    assert entry is not None
+    user = entry.issuers["https://login.acme.example"]
+    assert (user.client_id, user.subject_prefix, entry.delegation_life_s) == ("front", "acme:", 3600)
+    assert user.scope_from.worth({"scope": "documents other"}) == {"docs.read"}
+    assert entry.may_call == {"planner"}

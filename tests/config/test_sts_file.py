@@ -1,0 +1,55 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config import load_sts
+from sidecar.sts.policy import ANYONE, LoginKind, SubjectMatch
+from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
+
+STS = example("sts")
+LOGIN = "https://login.acme.example"
+
+
+def test_a_star_is_anyone_and_nothing_else_is_a_pattern(tmp_path: Path) -> None:
+    subjects = [{"issuer": LOGIN, "subject": "acme-*"}, {"issuer": LOGIN, "subject": "*"}]
+    settings = load_sts(written(tmp_path, changed(STS, ("rules.0.subjects", subjects))), {})
+    assert settings.policy.rules[0].subjects == {SubjectMatch(LOGIN, "acme-*"), SubjectMatch(LOGIN, ANYONE)}
+
+
+def test_the_kind_of_a_login_token_follows_from_its_profile() -> None:
+    assert load_sts(EXAMPLES / "sts.yaml", {}).policy.login_issuers[LOGIN].kind is LoginKind.ACCESS_TOKEN
+
+
+def test_a_key_can_be_made_at_the_start(tmp_path: Path) -> None:
+    assert load_sts(written(tmp_path, changed(STS, ("keys", "ephemeral"))), {}).key_directory is None
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        pytest.param([("targets", STS["targets"] * 2)], "targets", "listed twice", id="target-twice"),
+        pytest.param([("entries", STS["entries"] * 2)], "entries", "listed twice", id="entry-twice"),
+        pytest.param([("login_issuers", STS["login_issuers"] * 2)], "login_issuers", "listed twice", id="issuer-twice"),
+        pytest.param([("login_issuers.0.profile", "keycloak")], "login_issuers[0].kind", "is missing", id="no-kind"),
+        pytest.param([("login_issuers.0.tls", ABSENT)], "login_issuers[0].tls", "nobody is named", id="unproven"),
+        pytest.param([("listen", "127.0.0.1:7090")], "listen", "port of probe", id="one-port"),
+        pytest.param(
+            [("rules.0.audience", "spiffe://acme.example/x")], "rules[0].audience", "no target", id="no-target"
+        ),
+        pytest.param([("rules.0.scopes", ["x"])], "rules[0].scopes", "does not know", id="unknown-scope"),
+        pytest.param([("issuer", "https://sts.example/?x")], "issuer", "no https URL", id="issuer-with-query"),
+        pytest.param([("token_life_s", 0)], "token_life_s", "outside", id="no-life"),
+        pytest.param([("rules.0.subjects", "*")], "rules[0].subjects", "is no list", id="star-for-a-list"),
+        pytest.param([("keys", {})], "keys.directory", "is missing", id="no-directory"),
+        pytest.param([("keys", "none")], "keys", "no such choice", id="no-keys"),
+        pytest.param([("identity", {})], "identity.workload_api", "is missing", id="no-identity"),
+        pytest.param([("typo", 1)], "typo", "is no setting", id="unknown"),
+    ],
+)
+def test_a_contradiction_is_told_with_its_field_and_cure(
+    change: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
+) -> None:
+    found = problems(tmp_path, changed(STS, *change), sts=True)
+    assert [problem for problem in found if problem.field == field and words in problem.wrong], found
+    assert all(problem.cure for problem in found)
