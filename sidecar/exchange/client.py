@@ -71,6 +71,10 @@ class TokenExchange:
         self._closed = False
         source.subscribe(self._on_identity)
 
+    def __len__(self) -> int:
+        """How many tokens are kept."""
+        return len(self._tokens)
+
     def cached(self, plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:
         """The token kept for this plan, or None: then `exchange` is to be awaited. Never waits, never raises."""
         epoch = self._epoch(policy)

@@ -165,9 +165,8 @@ class EndpointClient:
         except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
             raise EndpointError(Trouble.BROKEN) from error
         except (aiohttp.ClientError, OSError) as error:
-            if answered:
-                raise EndpointError(Trouble.BROKEN) from error
-            raise EndpointError(Trouble.UNREACHABLE, may_retry=True) from error
+            trouble = Trouble.BROKEN if answered else Trouble.UNREACHABLE
+            raise EndpointError(trouble, may_retry=not answered) from error
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._pinned is not None and self._source.current is None:

@@ -159,6 +159,7 @@ async def test_what_was_kept_ends_with_what_it_depends_on(change: object) -> Non
         await ask(world)
         assert callable(change)
         change(world)
+        assert len(world.exchange) == 0
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
         world.source.become(WRITER)
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
@@ -204,6 +205,18 @@ async def test_what_was_asked_for_before_an_invalidation_is_not_used_after_it(ch
         permit = await call
         assert permit.token.jti == "issued-2"
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+
+
+async def test_an_invalidation_between_the_landing_and_the_caller_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(World()) as world:
+        count = world.metrics.exchange
+
+        def invalidate_once(*arguments: Any) -> None:
+            monkeypatch.setattr(world.metrics, "exchange", count)
+            world.exchange.invalidate()
+
+        monkeypatch.setattr(world.metrics, "exchange", invalidate_once)
+        assert (await ask(world)).token.jti == "issued-2"
 
 
 async def test_who_asks_after_an_invalidation_does_not_join_what_began_before() -> None:

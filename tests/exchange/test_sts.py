@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import Plan, decide_entry, plan_outbound
+from sidecar.delegation.policy import Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from sidecar.errors import Reason
 from sidecar.exchange import sts
@@ -52,6 +54,7 @@ async def test_a_lie_is_refused_by_its_name_and_nothing_is_kept(lie: Behaviour, 
         assert await reason_of(world) is reason
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
         assert len(world.sts.forms) == 1
+        assert world.jwks.fetches <= (2 if reason is Reason.STS_SIGNATURE else 1)
         (record,) = await world.records()
         assert record["event"] == "token.exchange_refused"
         assert record["reason"] == reason
@@ -130,14 +133,14 @@ async def test_a_connection_that_fails_before_any_answer_is_tried_again_within_b
 
 
 async def test_an_exchange_has_one_deadline_for_everything() -> None:
-    async with running(World(timeout_s=0.05)) as world:
+    async with running(World(timeout_s=0.05)) as world, asyncio.timeout(1):
         world.sts.hold()
         assert await reason_of(world) is Reason.STS_TIMEOUT
         world.sts.release()
 
 
 async def test_waiting_for_the_issuers_keys_counts_too() -> None:
-    async with running(World(timeout_s=0.05)) as world:
+    async with running(World(timeout_s=0.05)) as world, asyncio.timeout(1):
         world.sts.mint = TokenMint(kid="next", key=5)
         world.jwks.hold()
         assert await reason_of(world) is Reason.STS_TIMEOUT
@@ -150,20 +153,33 @@ async def test_without_a_jwt_svid_nobody_is_asked() -> None:
         assert world.sts.forms == []
 
 
-def _login_plan(**changes: object) -> Plan:
+def _login_plan(by: Policy, **changes: object) -> Plan:
     groups: dict[str, object] = {"sub": "4711", "aud": "front", "groups": ["sales"], "act": ABSENT, **changes}
     bearer = LOGIN.mint(LOGIN.claims(**groups), LOGIN.header(typ="JWT"))
-    delegation = decide_entry(parse_bearer(bearer), key=LOGIN.key, policy=policy(), now=NOW)
-    return plan_outbound(delegation, route(), policy=policy(), now=NOW)
+    delegation = decide_entry(parse_bearer(bearer), key=LOGIN.key, policy=by, now=NOW)
+    return plan_outbound(delegation, route(), policy=by, now=NOW)
 
 
 async def test_a_login_starts_a_chain_with_the_kind_of_token_its_issuer_gives() -> None:
     async with running(World()) as world:
         world.sts.behaviour = claims(sub_id=SUB_ID, act={"sub": str(WRITER)}, sub="4711")
-        permit = await world.exchange.exchange(_login_plan(client_id=ABSENT, azp="front"), policy())
+        permit = await world.exchange.exchange(_login_plan(policy(), client_id=ABSENT, azp="front"), policy())
         assert world.sts.forms[0]["subject_token_type"] == TOKEN_TYPE_ID_TOKEN
         assert permit.token.chain is not None
         assert permit.token.chain.depth == 1
+
+
+async def test_a_first_token_that_outlives_the_login_is_not_used_after_the_login() -> None:
+    async with running(World()) as world:
+        lawful = policy()
+        assert lawful.entry is not None
+        by = replace(lawful, entry=replace(lawful.entry, delegation_life_s=3600))
+        world.sts.behaviour = claims(sub_id=SUB_ID, act={"sub": str(WRITER)}, sub="4711", exp=NOW + 3600)
+        wanted = _login_plan(by, client_id=ABSENT, azp="front")
+        permit = await world.exchange.exchange(wanted, by)
+        assert permit.token.expires_at == NOW + 3600
+        assert world.exchange.cached(wanted, policy=by, now=NOW + 287) is permit
+        assert world.exchange.cached(wanted, policy=by, now=NOW + 288) is None
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,11 @@ def _forged(sts: LyingSts, form: Form) -> str:
     return TokenMint(sts.mint.issuer, key=7).mint(sts.claims(form))
 
 
+def _another_issuer(sts: LyingSts, form: Form) -> str:
+    other = TokenMint("https://evil.example", kid="its-own", key=8)
+    return other.mint(sts.claims(form, iss=other.issuer))
+
+
 def _unsigned(sts: LyingSts, form: Form) -> str:
     return sts.mint.mint(sts.claims(form), sts.mint.header(alg="none")).rpartition(".")[0] + "."
 
@@ -139,6 +144,7 @@ CONTENT_LIES: Final[dict[str, tuple[Behaviour, Reason]]] = {
     "no exp": (claims(exp=ABSENT), Reason.STS_BAD_RESPONSE),
     "other issuer": (claims(iss="https://evil.example"), Reason.STS_ISSUER),
     "issuer with a slash more": (claims(iss="https://sts.acme.example/"), Reason.STS_ISSUER),
+    "other issuer with a key of its own": (token(_another_issuer), Reason.STS_ISSUER),
     "no issuer": (claims(iss=ABSENT), Reason.STS_BAD_RESPONSE),
     "forged": (token(_forged), Reason.STS_SIGNATURE),
     "unsigned": (token(_unsigned), Reason.STS_SIGNATURE),

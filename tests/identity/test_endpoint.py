@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError, Trouble
+from sidecar.identity.source import Identity
 from sidecar.identity.tls import server_context
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER
@@ -81,6 +85,14 @@ def test_https_says_by_exactly_one_means_who_answers(peer: SpiffeId | None, ca_f
             Endpoint(url="https://sts.example/jwks", peer=peer, ca_file=ca_file)
 
 
+@pytest.mark.parametrize(
+    "url", ["https:///jwks", "https://:443/jwks", "https://a@sts.example/", "https://sts.example/#a"]
+)
+def test_who_answers_does_not_make_a_url_out_of_what_is_none(url: str) -> None:
+    with pytest.raises(ValueError, match="url"):
+        Endpoint(url=url, peer=STS)
+
+
 @pytest.mark.parametrize(("peer", "ca_file"), [(STS, None), (None, "ca.pem")])
 def test_plain_http_cannot_promise_who_answers(peer: SpiffeId | None, ca_file: str | None) -> None:
     with pytest.raises(ValueError, match="tls"):
@@ -88,16 +100,26 @@ def test_plain_http_cannot_promise_who_answers(peer: SpiffeId | None, ca_file: s
 
 
 class Server:
+    """Keeps its connections open, and answers every request on them with the same bytes."""
+
     def __init__(self) -> None:
         self.answer = ANSWER
         self.requests: list[bytes] = []
+        self.connections = 0
         self.port = 0
+        self.resets = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
-            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(self.answer)
-            await writer.drain()
+            while True:
+                self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(self.answer)
+                await writer.drain()
+                if self.resets:
+                    connection: socket.socket = writer.get_extra_info("socket")
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    break
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -178,7 +200,9 @@ async def test_the_size_of_an_answer_is_bounded(max_bytes: int, trouble: Trouble
 @pytest.mark.integration
 async def test_redirects_are_not_followed_and_cookies_not_kept(source: OwnIdentity) -> None:
     async with serving() as server:
-        server.answer = b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+        server.answer = (
+            b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n"
+        )
         client = EndpointClient(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source, timeout_s=2.0, max_bytes=1000)
         assert (await client.get()).status == 302
         assert (await client.get()).status == 302
@@ -199,9 +223,26 @@ async def test_a_spiffe_peer_is_pinned(source: OwnIdentity) -> None:
 @pytest.mark.integration
 async def test_without_an_identity_a_spiffe_peer_is_not_called(source: OwnIdentity) -> None:
     async with serving(server_context(OwnIdentity(AUTHORITY, STS))) as server:
-        source.become(None)
         endpoint = Endpoint(url=f"https://127.0.0.1:{server.port}/", peer=STS)
-        assert await trouble_of(endpoint, source) is Trouble.NOT_READY
+    source.become(None)
+    assert await trouble_of(endpoint, source) is Trouble.NOT_READY  # the server is gone: it was not even tried
+
+
+class Fleeting(OwnIdentity):
+    """Has an identity when asked first, and none after that."""
+
+    @property
+    def current(self) -> Identity | None:
+        current = super().current
+        self._current = None
+        return current
+
+
+@pytest.mark.integration
+async def test_an_identity_lost_before_the_handshake_is_no_fault_of_the_other_end() -> None:
+    async with serving(server_context(OwnIdentity(AUTHORITY, STS))) as server:
+        endpoint = Endpoint(url=f"https://127.0.0.1:{server.port}/", peer=STS)
+        assert await trouble_of(endpoint, Fleeting(AUTHORITY, WRITER)) is Trouble.NOT_READY
 
 
 @pytest.mark.integration
@@ -274,3 +315,56 @@ async def test_a_closed_client_may_be_used_again(source: OwnIdentity) -> None:
         await client.close()
         assert (await client.get()).status == 200
         await client.close()
+
+
+@pytest.mark.integration
+async def test_each_call_has_a_connection_of_its_own(source: OwnIdentity) -> None:
+    async with serving() as server:
+        client = EndpointClient(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source, timeout_s=2.0, max_bytes=1000)
+        await client.get()
+        await client.get()
+        await client.close()
+        assert server.connections == 2
+
+
+@pytest.mark.integration
+async def test_an_answer_is_never_unpacked(source: OwnIdentity) -> None:
+    packed = gzip.compress(b"{}")
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    async with serving() as server:
+        server.answer = head + packed
+        assert (await get(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source)).body == packed
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("said", "trouble", "may_retry"),
+    [
+        pytest.param(b"", Trouble.UNREACHABLE, True, id="before the answer"),
+        pytest.param(ANSWER[:-1], Trouble.BROKEN, False, id="within it"),
+    ],
+)
+async def test_a_reset_may_be_retried_only_before_the_answer(
+    said: bytes, trouble: Trouble, may_retry: bool, source: OwnIdentity
+) -> None:
+    async with serving() as server:
+        server.answer, server.resets = said, True
+        with pytest.raises(EndpointError) as caught:
+            await get(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source)
+        assert (caught.value.trouble, caught.value.may_retry) == (trouble, may_retry)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 200 OK\r\n", ANSWER[:-1]], ids=["nothing", "half a head", "half a body"]
+)
+async def test_a_call_has_a_total_deadline(said: bytes, source: OwnIdentity) -> None:
+    async with serving() as server, asyncio.timeout(1):
+        server.answer = said
+        client = EndpointClient(
+            Endpoint(url=f"http://127.0.0.1:{server.port}/"), source, timeout_s=0.05, max_bytes=1000
+        )
+        with pytest.raises(EndpointError) as caught:
+            await client.get()
+        await client.close()
+        assert (caught.value.trouble, caught.value.may_retry) == (Trouble.TIMEOUT, False)

@@ -272,6 +272,7 @@ async def test_after_an_outage_the_keys_come_back_by_themselves() -> None:
         await world.wait_for_success()
         assert world.issuer.find("old") is not None
         assert world.issuer.last_error is None
+        assert await reason_of(world.issuer.wait_for_key("x")) is Reason.UNKNOWN_KEY
 
 
 async def test_the_generation_grows_only_when_the_keys_change() -> None:
@@ -285,6 +286,39 @@ async def test_the_generation_grows_only_when_the_keys_change() -> None:
         assert world.issuer.generation == generation + 1
 
 
+async def test_a_removed_key_is_a_change_among_many() -> None:
+    third = TokenMint(kid="third", key=2)
+    async with running(World(refresh_s=0.001)) as world:
+        world.publisher.document = encode({"keys": [OLD.jwk, NEW.jwk, third.jwk]})
+        await world.publisher.wait_for_fetches(world.publisher.fetches + 2)
+        generation = world.issuer.generation
+        world.publisher.document = BOTH
+        await world.publisher.wait_for_fetches(world.publisher.fetches + 2)
+        assert world.issuer.generation == generation + 1
+
+
+async def test_who_asks_before_the_start_does_not_use_up_the_fetch_of_those_after() -> None:
+    world = World()
+    assert await reason_of(world.issuer.wait_for_key("new")) is Reason.KEYS_UNAVAILABLE
+    async with running(world):
+        world.publisher.document = BOTH
+        assert (await world.issuer.wait_for_key("new")).kid == "new"
+
+
+async def test_waking_is_no_second_fetch_beside_the_one_under_way() -> None:
+    world = World()
+    world.publisher.hold()
+    async with asyncio.TaskGroup() as tasks:
+        keeper = tasks.create_task(world.issuer.keep_fresh(lambda: 0.0))
+        await world.publisher.wait_for_fetches(1)
+        world.issuer.wake()
+        world.publisher.release()
+        await world.wait_for_success()
+        await asyncio.sleep(0)
+        keeper.cancel()
+    assert world.publisher.fetches == 1
+
+
 async def test_without_the_task_that_fetches_nobody_waits() -> None:
     world = World()
     assert await reason_of(world.issuer.wait_for_key("old")) is Reason.KEYS_UNAVAILABLE
@@ -296,7 +330,8 @@ async def test_who_waits_when_the_task_ends_is_let_go() -> None:
         world.publisher.hold()
         waiter = asyncio.create_task(reason_of(world.issuer.wait_for_key("new")))
         await world.publisher.wait_for_fetches(2)
-    assert await waiter is Reason.UNKNOWN_KEY
+    async with asyncio.timeout(1):
+        assert await waiter is Reason.UNKNOWN_KEY
     assert world.publisher.closed
 
 
