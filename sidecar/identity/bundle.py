@@ -148,10 +148,6 @@ def _may_sign(certificate: x509.Certificate) -> bool:
 def _policy_of(trust_domain: TrustDomain, authorities: tuple[x509.Certificate, ...]) -> PolicyBuilder:
     """RFC 5280 without the Web PKI's extra demands, which the authorities of SPIFFE deployments often do not meet."""
 
-    def check_constraints(_policy: Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
-        if not constraints.ca:
-            raise ValueError("a certificate in the path is no authority")
-
     def check_usage(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
         if usage is not None and not usage.key_cert_sign:
             raise ValueError("a certificate in the path may not sign certificates")
@@ -165,7 +161,7 @@ def _policy_of(trust_domain: TrustDomain, authorities: tuple[x509.Certificate, .
     agnostic = Criticality.AGNOSTIC
     ca_policy = (
         ExtensionPolicy.permit_all()
-        .require_present(x509.BasicConstraints, agnostic, check_constraints)
+        .require_present(x509.BasicConstraints, agnostic, None)  # the library itself then insists on cA
         .may_be_present(x509.KeyUsage, agnostic, check_usage)
         .may_be_present(x509.SubjectAlternativeName, agnostic, check_names)
     )

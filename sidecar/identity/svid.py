@@ -179,8 +179,8 @@ def _vouched_elsewhere(
         issuers = {certificate.issuer for certificate in (leaf.certificate, *intermediates)}
     except CERTIFICATE_ERRORS:  # names are only read when asked for
         return Reason.UNTRUSTED_CHAIN
-    for trust_domain, bundle in bundles.items():
-        if trust_domain == leaf.spiffe_id.trust_domain or issuers.isdisjoint(bundle.subjects):
+    for bundle in bundles.values():
+        if issuers.isdisjoint(bundle.subjects):
             continue
         try:
             bundle.verified_chain(leaf.certificate, intermediates, at=at)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 from cryptography import x509
+from cryptography.x509.verification import VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.identity import bundle
 from sidecar.identity.bundle import BundleError, parse_bundle, split_der
-from tests.identity.shapes import authority, der_of, leaf, tlv, usage, version_1
+from tests.identity.shapes import NOW, authority, der_of, leaf, tlv, usage, version_1
 
 A = TrustDomain("a.test")
 ROOT = authority("root a")
@@ -117,3 +118,15 @@ def test_a_changed_byte_yields_a_bundle_or_a_bundle_error(position: int, value: 
 
 def test_a_bundle_shows_no_more_than_it_must() -> None:
     assert repr(ROOT.der)[:20] not in repr(parse_bundle(A, ROOT.der))
+
+
+def test_an_authority_does_not_vouch_for_itself() -> None:
+    with pytest.raises(VerificationError):
+        parse_bundle(A, ROOT.der).verified_chain(ROOT.certificate, [], at=NOW)
+
+
+def test_a_path_runs_from_the_leaf_to_an_authority() -> None:
+    middle = authority("middle", ROOT)
+    svid = leaf(middle)
+    path = parse_bundle(A, ROOT.der).verified_chain(svid.certificate, [middle.certificate], at=NOW)
+    assert path == (svid.certificate, middle.certificate, ROOT.certificate)

@@ -111,6 +111,7 @@ def test_the_key_is_in_memory_only_and_only_as_long_as_needed() -> None:
     before = descriptors()
     with _file_in_memory(b"secret") as path:
         assert path.startswith("/proc/self/fd/")
+        assert not os.get_inheritable(int(Path(path).name))
         assert "memfd:" in str(Path(path).readlink())
         assert Path(path).read_bytes() == b"secret"
     assert descriptors() <= before

@@ -416,3 +416,50 @@ def test_an_unknown_extension_value_is_not_read() -> None:
 def test_a_resumed_session_would_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VerifyingSSLObject, "session_reused", property(lambda _: True))
     assert refuse(source_of(), plain(server=False, chain=[PEER])).refusal is Reason.UNTRUSTED_CHAIN
+
+
+def test_a_client_that_refuses_us_is_no_refusal_of_ours() -> None:
+    refusals = Refusals()
+    server = tls.server_context(source_of(), on_refused=refusals)
+    client = plain(server=False, chain=[PEER])
+    client.verify_mode = ssl.CERT_REQUIRED  # and it trusts nobody
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs, ours = client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)
+    for end in (theirs, ours):
+        with pytest.raises(ssl.SSLWantReadError):
+            end.do_handshake()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        theirs.do_handshake()
+    with pytest.raises(ssl.SSLError) as told:
+        ours.do_handshake()
+    assert not isinstance(told.value, HandshakeRefused)
+    assert refusals.seen == []
+
+
+@pytest.mark.parametrize("number", [10, 400], ids=["eleven certificates", "more than OpenSSL reads"])
+def test_a_client_with_too_long_a_chain_is_refused(number: int) -> None:
+    client = plain(server=False, chain=[PEER, *[ROOT_B] * number])
+    assert refuse(source_of(), client).refusal is Reason.UNTRUSTED_CHAIN
+
+
+def _openssl_error(reason: str, library: str = "SSL") -> ssl.SSLError:
+    error = ssl.SSLError(1, reason)
+    error.reason, error.library = reason, library
+    return error
+
+
+@pytest.mark.parametrize(
+    ("reason", "library", "code"),
+    [
+        ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "SSL", Reason.NO_CLIENT_CERT),
+        ("BAD_SIGNATURE", "SSL", Reason.BAD_SVID),  # the peer does not hold the key; no honest library sends one
+        ("WRONG_SIGNATURE_TYPE", "SSL", Reason.BAD_SVID),
+        ("EXCESSIVE_MESSAGE_SIZE", "SSL", Reason.UNTRUSTED_CHAIN),
+        ("NESTED_ASN1_ERROR", "ASN1", Reason.BAD_SVID),
+        ("UNSUPPORTED_PROTOCOL", "SSL", Reason.TLS_VERSION),
+        ("NO_SHARED_CIPHER", "SSL", Reason.TLS_VERSION),
+        ("", "", Reason.TLS_VERSION),
+    ],
+)
+def test_openssls_reasons_have_codes(reason: str, library: str, code: Reason) -> None:
+    assert handshake.reason_of(_openssl_error(reason, library)) is code

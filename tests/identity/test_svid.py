@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Denied, Reason
 from sidecar.identity.bundle import X509Bundle, parse_bundle
-from sidecar.identity.svid import MAX_CHAIN_CERTIFICATES, parse_leaf, verify_chain
+from sidecar.identity.svid import MAX_CHAIN_CERTIFICATES, is_strong, parse_leaf, verify_chain
 from tests.identity import shapes
 from tests.identity.shapes import HOUR, NOW, Issued, authority, der_of, leaf, uris, usage
 
@@ -351,3 +352,25 @@ def test_a_serial_number_that_is_not_positive_is_refused(serial: bytes) -> None:
     assert tbs[9] == 0x02
     changed = shapes.tlv(0x30, tbs[4:9] + shapes.tlv(0x02, serial) + tbs[11 + length :])
     assert refusal_of(der_of(shapes.signed(changed, SVID, ROOT_A))) is Reason.BAD_SVID
+
+
+def rsa_key(bits: int) -> rsa.RSAPublicKey:
+    return rsa.RSAPublicNumbers(65537, (1 << (bits - 1)) + 1).public_key()
+
+
+STRENGTHS = {
+    "RSA 2047": (rsa_key(2047), False),
+    "RSA 2048": (rsa_key(2048), True),
+    "RSA 8192": (rsa_key(8192), True),
+    "RSA 8193": (rsa_key(8193), False),
+    "P-521": (shapes.new_key("p521", "strength").public_key(), True),
+    "P-224": (shapes.new_key("p224", "strength").public_key(), False),
+    "Ed25519": (shapes.new_key("ed25519", "strength").public_key(), True),
+    "X25519": (x25519.X25519PrivateKey.generate().public_key(), False),
+}
+
+
+@pytest.mark.parametrize("case", STRENGTHS)
+def test_keys_are_strong_but_no_burden(case: str) -> None:
+    key, strong = STRENGTHS[case]
+    assert is_strong(key) is strong
