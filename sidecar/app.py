@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.config import SidecarSettings, load_sidecar, load_sts
-from sidecar.config.words import Address
+from sidecar.config import SidecarSettings, load_apart, load_sidecar, load_sts
+from sidecar.config.addresses import Address
 from sidecar.errors import ConfigError, Reason
 from sidecar.exchange.client import TokenExchange
 from sidecar.identity.handshake import OnRefused
@@ -42,7 +42,7 @@ from sidecar.proxy.snapshot import Policies
 from sidecar.wire.pool import Origin, UpstreamPool
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
-    from sidecar.config.sts_file import TokenServiceSettings
+    from sidecar.config.sts_settings import TokenServiceSettings
     from sidecar.sts.keys import KeyRing
 
 _log: Final = logging.getLogger("sidecar")
@@ -53,7 +53,7 @@ Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 def run(arguments: argparse.Namespace) -> int:
     """``sidecar run``: stand beside an agent until told to stop."""
     try:
-        settings = load_sidecar(Path(arguments.config), os.environ)
+        settings = load_apart(load_sidecar, Path(arguments.config), os.environ)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
     return run_until_signal(partial(run_sidecar, settings))
@@ -84,7 +84,7 @@ def assemble(settings: SidecarSettings) -> Server:
 def run_sts(arguments: argparse.Namespace) -> int:
     """``sidecar sts``: run the token service until told to stop."""
     try:
-        settings = load_sts(Path(arguments.config), os.environ)
+        settings = load_apart(load_sts, Path(arguments.config), os.environ)
         ring = _key_ring(settings)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)

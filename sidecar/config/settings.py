@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.config.words import Address
+from sidecar.config.addresses import Address
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream

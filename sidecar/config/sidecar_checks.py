@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, combinations
 
+from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.issuers import profile_problems
 from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
-from sidecar.config.words import is_loopback, parse_address, parse_origin
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 

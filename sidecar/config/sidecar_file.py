@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from sidecar.config.addresses import parse_address
 from sidecar.config.issuers import key_settings, login_issuer, renamed, same_origin, scope_from, trusted_issuer
 from sidecar.config.loading import Findings, load_model
 from sidecar.config.sections import IdentitySection, KeySource, RecordsSection, TlsSection
@@ -17,7 +18,6 @@ from sidecar.config.sidecar_model import (
     SidecarFile,
 )
 from sidecar.config.sidecar_routes import inbound_routes_of, outbound_routes_of, upstream_of
-from sidecar.config.words import parse_address
 from sidecar.delegation.policy import Deny, Entry, UserIssuer
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId

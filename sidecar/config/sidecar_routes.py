@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal
 
+from sidecar.config.addresses import parse_origin
 from sidecar.config.loading import Findings
 from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
-from sidecar.config.words import parse_origin
 from sidecar.delegation.route import (
     InboundRoute,
     InboundRoutes,

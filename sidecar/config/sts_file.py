@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Final
 
+from sidecar.config.addresses import parse_address
 from sidecar.config.issuers import key_settings, login_issuer, scope_from
 from sidecar.config.loading import Findings, load_model
-from sidecar.config.settings import RecordSettings
 from sidecar.config.sidecar_file import records, workload_api
 from sidecar.config.sts_model import LoginIssuerSection, RuleSection, StsFile
-from sidecar.config.words import parse_address
+from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-from sidecar.identity.issuer import JwksSettings
-from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.sts.policy import (
     ANYONE,
     Anyone,
@@ -34,22 +31,6 @@ from sidecar.sts.policy import (
 from sidecar.sts.server import StsSettings
 
 _KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenServiceSettings:
-    """Everything one token service is told.
-
-    ``login_keys`` are the user issuers' key sets. ``key_directory`` None means a signing key made at the start, which
-    no replica shares and no restart keeps.
-    """
-
-    identity: WorkloadApiSettings
-    server: StsSettings
-    policy: StsPolicy
-    login_keys: tuple[JwksSettings, ...]
-    key_directory: Path | None
-    records: RecordSettings
 
 
 def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:

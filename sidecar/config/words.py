@@ -5,87 +5,19 @@ Validators raise ``ValueError("what is wrong; the cure")`` and never quote the v
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Annotated, Final
-from urllib.parse import SplitResult
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from sidecar.config.addresses import parse_address, parse_origin, parse_url
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.identity.endpoint import split_url
 from sidecar.identity.workload_client import parse_address as parse_workload_address
 
-_HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED: Final = frozenset({"none", "other"})  # what the metrics call a route that is none, or unknown
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen: a host name or address (IPv6 without brackets), and a port, 0 for any free one."""
-
-    host: str
-    port: int
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine (this pod) can reach it."""
-        return is_loopback(self.host)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine: ``localhost`` or a loopback address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def parse_address(text: str) -> Address:
-    """Parse ``host:port`` or ``[IPv6]:port``.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    match = _HOST_PORT.fullmatch(text)
-    if match is None or int(match[2]) > 65535:
-        raise ValueError("is no listen address; write host:port, such as 127.0.0.1:7080")
-    host = match[1]
-    if host.startswith("["):
-        try:
-            host = str(ipaddress.IPv6Address(host[1:-1]))
-        except ValueError:
-            raise ValueError("is no listen address; write [IPv6]:port") from None
-    return Address(host, int(match[2]))
-
-
-def parse_origin(text: str) -> SplitResult:
-    """Take ``http(s)://host[:port]`` apart: the other end as a whole, without path, query or user info.
-
-    Raises:
-        ValueError: it is anything else.
-    """
-    parts = _url(text)
-    if parts.path not in {"", "/"} or "?" in text:
-        raise ValueError("holds a path or a query; write scheme://host:port alone")
-    return parts
-
-
-def _url(text: str) -> SplitResult:
-    try:
-        return split_url(text)
-    except ValueError as error:
-        message = str(error).removeprefix("url: ")
-    raise ValueError(message if "; " in message else "is no absolute http or https URL; write https://host/path")
 
 
 def _checked(check: Callable[[str], object], cure: str = "") -> AfterValidator:
@@ -152,7 +84,7 @@ TrustDomainText = Annotated[
 ]
 ScopeText = Annotated[str, _checked(_one_scope), _schema(r"^[!#-\[\]-~]+$", "docs.read")]
 RouteName = Annotated[str, _checked(_route_name), _schema(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "search")]
-UrlText = Annotated[str, _checked(_url), _schema("^https?://", "https://sts.example/jwks")]
+UrlText = Annotated[str, _checked(parse_url), _schema("^https?://", "https://sts.example/jwks")]
 OriginText = Annotated[str, _checked(parse_origin), _schema(r"^https?://[^/]+/?$", "https://crm.internal:7443")]
 AddressText = Annotated[str, _checked(parse_address), _schema(r"^.+:[0-9]{1,5}$", "127.0.0.1:7080")]
 SocketText = Annotated[

@@ -1,0 +1,82 @@
+"""Addresses and URLs as settings write them. Pure parsing; messages say what is wrong; the cure, and quote nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult
+
+from sidecar.identity.endpoint import split_url
+
+_HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a host name or address (IPv6 without brackets), and a port, 0 for any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine (this pod) can reach it."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine: ``localhost`` or a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_address(text: str) -> Address:
+    """Parse ``host:port`` or ``[IPv6]:port``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = _HOST_PORT.fullmatch(text)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError("is no listen address; write host:port, such as 127.0.0.1:7080")
+    host = match[1]
+    if host.startswith("["):
+        try:
+            host = str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            raise ValueError("is no listen address; write [IPv6]:port") from None
+    return Address(host, int(match[2]))
+
+
+def parse_origin(text: str) -> SplitResult:
+    """Take ``http(s)://host[:port]`` apart: the other end as a whole, without path, query or user info.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    parts = parse_url(text)
+    if parts.path not in {"", "/"} or "?" in text:
+        raise ValueError("holds a path or a query; write scheme://host:port alone")
+    return parts
+
+
+def parse_url(text: str) -> SplitResult:
+    """Take an absolute http or https URL apart.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    try:
+        return split_url(text)
+    except ValueError as error:
+        message = str(error).removeprefix("url: ")
+    raise ValueError(message if "; " in message else "is no absolute http or https URL; write https://host/path")
