@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,10 +161,7 @@ def _read_private(path: Path) -> bytes:
     """Read through one descriptor, so that what was checked is what is read; a pipe is not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise _problem(path, "is no file", "put a PEM file there")
-        if mode & 0o077:
+        if os.fstat(descriptor).st_mode & 0o077:
             raise _problem(path, "is open to others than its owner", "chmod 0600")
         return os.read(descriptor, MAX_PEM_BYTES)
     finally:

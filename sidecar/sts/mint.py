@@ -25,7 +25,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import JwtSvid, VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.authority import Authority, authority_of
-from sidecar.sts.policy import LoginKind, StsPolicy, Target
+from sidecar.sts.policy import LoginKind, StsPolicy
 
 _ACCESS: Final = frozenset({TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT})
 _LOGIN: Final[Mapping[LoginKind, frozenset[str]]] = {
@@ -97,17 +97,16 @@ def authorize_exchange(
     authority = authority_of(subject, client=client, policy=policy, now=now)
     _require_may_act(subject.claims, client)
     act = _next_act(subject.chain, client, policy.max_depth)
-    audience, target = _target_of(request, policy)
+    audience = _audience_of(request)
     allowed = _allowed_scopes(client, authority, audience, policy)
     scope = _narrowed(request.scope, authority.scope, allowed)
     claims = _common(policy, client, authority.issued_subject, audience, scope, now, authority.expires_at, fresh.jti)
     claims["act"] = act
-    claims["may_act"] = {"sub": str(target.workload)}  # RFC 8693 section 4.4: who may hand this token in here
-    claims["sub_id"] = {
-        "format": "iss_sub",
-        "iss": authority.issuer,
-        "sub": authority.subject,
-    }  # RFC 9493 section 3.2.1
+    # RFC 8693 section 4.4 and RFC 9493 section 3.2.5: who may hand this token in here, and whose login it rests on.
+    claims["may_act"] = {"sub": str(policy.recipient_of(audience))}
+    if authority.sub_id is not None:
+        issuer, sub = authority.sub_id
+        claims["sub_id"] = {"format": "iss_sub", "iss": issuer, "sub": sub}
     claims["txn"] = authority.txn or fresh.txn
     if subject.jti is not None:
         claims["parent_jti"] = subject.jti
@@ -123,7 +122,7 @@ def authorize_self(
     Raises:
         Denied: TARGET_UNKNOWN if the pair is not listed, SCOPE_REFUSED.
     """
-    audience, _ = _target_of(request, policy)
+    audience = _audience_of(request)
     allowed = policy.self_scopes(client, audience)
     if allowed is None:
         raise Denied(Reason.TARGET_UNKNOWN, "the client has no authority of its own at this target")
@@ -155,16 +154,12 @@ def _next_act(chain: ActChain | None, client: SpiffeId, max_depth: int) -> dict[
     return {"sub": str(client), "act": chain.raw}
 
 
-def _target_of(request: ExchangeRequest | ClientCredentialsRequest, policy: StsPolicy) -> tuple[str, Target]:
+def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:
     """One target, however it is named: two would multiply every scope by every target (section 2.1.1)."""
     named = {*request.audience, *request.resource}
     if len(named) != 1:
         raise Denied(Reason.TARGET_UNKNOWN, "exactly one target is named by audience or resource")
-    (audience,) = named
-    target = policy.target_of(audience)
-    if target is None:
-        raise Denied(Reason.TARGET_UNKNOWN, "no such target")
-    return audience, target
+    return named.pop()
 
 
 def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, policy: StsPolicy) -> ScopeSet:

@@ -161,6 +161,10 @@ class StsPolicy:
         """The one workload that receives tokens under this name."""
         return next((target for target in self.targets if audience in target.names), None)
 
+    def recipient_of(self, audience: str) -> SpiffeId:
+        """The workload that receives tokens under this name: there is one for the audience of every rule."""
+        return next(target.workload for target in self.targets if audience in target.names)
+
     def audiences_of(self, workload: SpiffeId) -> frozenset[str]:
         """The names whose tokens this workload may hand in as its own."""
         own = (target.names for target in self.targets if target.workload == workload)

@@ -13,7 +13,7 @@ from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT, 
 from sidecar.delegation.verify import JwtSvid, VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, require_lawful_form
-from sidecar.sts.policy import Rule, Target
+from sidecar.sts.policy import ANYONE, Rule, SubjectMatch, Target
 from tests.fakes.sts import ALL_USERS, LOGIN, small_policy
 from tests.fakes.tokens import CRM, ISSUER, NOW, PLANNER, WRITER
 
@@ -110,6 +110,15 @@ def test_a_token_without_a_transaction_gets_one_and_without_a_jti_is_no_parent()
     claims = decide(REQUEST, subject({"sub": PLANNER}, sub_id=(LOGIN, "alice"))).claims
     assert claims["txn"] == "new-txn"
     assert "parent_jti" not in claims
+
+
+def test_a_login_that_is_not_known_is_not_made_up() -> None:
+    everybody = frozenset({SubjectMatch(ANYONE, ANYONE)})
+    rule = Rule(actor=WRITER, subjects=everybody, audience=CRM, scopes=frozenset({"crm.read"}))
+    token = subject({"sub": PLANNER}, scope=frozenset({"crm.read"}), sub_id=None)
+    policy = small_policy(rules=(rule,))
+    claims = authorize_exchange(REQUEST, actor=ACTOR, subject=token, policy=policy, now=NOW, fresh=FRESH).claims
+    assert (claims["sub"], "sub_id" in claims) == ("alice", False)
 
 
 def test_rules_of_one_actor_at_one_target_add_up() -> None:
