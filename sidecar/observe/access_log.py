@@ -66,6 +66,11 @@ class AccessLog:
         """Whether a request could be recorded now."""
         return self._trouble(self.monotonic()) is None
 
+    @property
+    def settled(self) -> bool:
+        """Whether the sink has taken everything so far."""
+        return self._writer.pending_lines == 0
+
     def reserve(self, direction: Direction = "inbound") -> Entry:
         """Room for one request's record, before anything of it goes upstream.
 

@@ -20,18 +20,20 @@ def describe(entry: Entry, head: RequestHead | None) -> None:
         entry.path = head.target.decode("latin-1")
 
 
-def refuse_unread(log: AccessLog, direction: Direction, exchange: ServerExchange, error: SidecarError) -> None:
-    """Refuse what never became a request (a bad head, a limit, a deadline), and leave its record."""
+def refuse_unread(
+    log: AccessLog, direction: Direction, exchange: ServerExchange, error: SidecarError, *, hang_up: bool = False
+) -> None:
+    """Refuse what is not to be judged (a bad head, a limit, a deadline, no room), and leave its record."""
     try:
         entry = log.reserve(direction)
     except Unavailable as unavailable:
-        exchange.answer(*refusal(unavailable, ""))
+        exchange.answer(*refusal(unavailable, ""), close=hang_up)
         return
     try:
         if direction == "inbound":
             entry.peer = guard_of(exchange.transport).peer.spiffe_id
         describe(entry, exchange.head)
-        refuse(exchange, error, entry)
+        refuse(exchange, error, entry, hang_up=hang_up)
     finally:
         close(exchange, entry)
 
@@ -43,14 +45,18 @@ def refuse(
     *,
     scope: Iterable[str] = (),
     allow: Iterable[str] = (),
+    hang_up: bool = False,
 ) -> None:
-    """Tell the caller no. What has begun is cut, and what cannot be answered by HTTP ends the connection."""
+    """Tell the caller no. What has begun is cut, and what cannot be answered by HTTP ends the connection.
+
+    ``hang_up`` ends it after the answer too, whatever the reason.
+    """
     entry.refuse(error)
     if exchange.status or error.answer.status == 0:
         exchange.abort()
         return
     status, fields, body = refusal(error, entry.request_id, scope=scope, allow=allow)
-    exchange.answer(status, fields, body, close=error.answer.close)
+    exchange.answer(status, fields, body, close=hang_up or error.answer.close)
 
 
 def close(exchange: ServerExchange, entry: Entry) -> None:

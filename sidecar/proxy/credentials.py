@@ -41,6 +41,6 @@ def credential_of(fields: Sequence[Field]) -> Credential:
             token = shown
     if len(handles) > 1:
         raise Denied(Reason.NO_REQUEST_CONTEXT, "two different handles")
-    if not handles and token is None:
+    if not handles and (token is None or "." not in token):  # what is no JWT can only have been meant as a handle
         raise Denied(Reason.NO_REQUEST_CONTEXT, "no handle")
     return Credential(next(iter(handles), None), token)

@@ -8,11 +8,14 @@ later, never past the token's expiry). Stealing one from a log is stealing nothi
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason
+
+MAX_LINGERING: Final = 65_536  # each holds its token: without a limit a long linger_s would hold all of a day's
 
 _HANDLE_BYTES: Final = 32
 
@@ -44,13 +47,19 @@ class ServedRequest:
 
 
 class Handles:
-    """All handles alive at this sidecar. ``clock`` is wall time in seconds, ``monotonic`` measures the linger."""
+    """All handles alive at this sidecar. ``clock`` is wall time in seconds, ``monotonic`` measures the linger.
 
-    def __init__(self, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+    Of more than ``max_lingering`` handles whose requests have ended, the longest ended die first.
+    """
+
+    def __init__(
+        self, *, clock: Callable[[], float], monotonic: Callable[[], float], max_lingering: int = MAX_LINGERING
+    ) -> None:
         self._clock = clock
         self._monotonic = monotonic
+        self._max_lingering = max_lingering
         self._alive: dict[str, ServedRequest] = {}
-        self._lingering: list[str] = []
+        self._lingering: deque[str] = deque()
 
     def __len__(self) -> int:
         return len(self._alive)
@@ -85,10 +94,12 @@ class Handles:
             return
         served.ended_at = self._monotonic()
         self._lingering.append(handle)
+        if len(self._lingering) > self._max_lingering:
+            self._alive.pop(self._lingering.popleft(), None)
 
     def sweep(self) -> None:
         """Forget the handles whose linger is over. Runs about once a second; ``resolve`` is exact without it."""
-        still: list[str] = []
+        still: deque[str] = deque()
         for handle in self._lingering:
             served = self._alive.get(handle)
             if served is None:

@@ -88,9 +88,10 @@ class Inbound:
         try:
             now = int(self._clock())
             describe(entry, head)
+            guard = guard_of(exchange.transport)
+            entry.peer = guard.peer.spiffe_id
             policy = self._policies.now()
-            peer = guard_of(exchange.transport).check(now)
-            entry.peer = peer.spiffe_id
+            peer = guard.check(now)
             entry.call_in = call_id(head.fields)
 
             target = canonical_target(head.target)

@@ -94,7 +94,15 @@ class Drive:
             self._finished = True
             _log.exception("a journey failed")
         else:
-            self._wait.begin(self)
+            self._begin(self._wait)
+
+    def _begin(self, wait: Wait) -> None:
+        try:
+            wait.begin(self)
+        except Exception as bug:  # noqa: BLE001  as above; the journey ends by it, so that it answers and records
+            raised = bug
+            self._wait = None
+            self._step(lambda: self._journey.throw(raised))
 
 
 class Tasks:

@@ -117,11 +117,12 @@ class Listener:
         return True
 
     async def abort(self) -> None:
-        """End everything now."""
+        """End everything now, and wait until it has ended: by then each request has closed its record."""
         self.close()
         await self._handshakes.close()
         for connection in self.connections:
             connection.transport.abort()
+        await self.connections.wait_for_empty()
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_WAKE):
@@ -186,8 +187,8 @@ class Shed:
         self._direction = direction
 
     def on_request(self, exchange: ServerExchange) -> None:
-        """Say that there is no room."""
-        refuse_unread(self._log, self._direction, exchange, Unavailable(Reason.OVERLOADED))
+        """Say that there is no room, and hang up: the caller's next connection may find some."""
+        refuse_unread(self._log, self._direction, exchange, Unavailable(Reason.OVERLOADED), hang_up=True)
 
     def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
         """What is no request is refused as ever."""

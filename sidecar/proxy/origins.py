@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sidecar.delegation.route import OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import SidecarError
+from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import client_context, guard_of
 from sidecar.wire.pool import Origin
@@ -32,7 +32,11 @@ class Origins:
         self._known: dict[str, _Known] = {}
 
     def of(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
-        """The origin of a route, for calls made as ``workload``."""
+        """The origin of a route, for calls made as ``workload``.
+
+        Raises:
+            Denied: UPSTREAM_IDENTITY, the route wants TLS and does not say with whom.
+        """
         known = self._known.get(route.name)
         if known is not None and known.route is route and known.workload == workload:
             return known.origin
@@ -44,6 +48,8 @@ class Origins:
         upstream = route.upstream
         key = (upstream, route.peer, workload)
         if route.peer is None:
+            if upstream.scheme != "http":  # settings refuse this; a token in clear text would be the way to notice
+                raise Denied(Reason.UPSTREAM_IDENTITY, "the route names nobody who must answer")
             return Origin(upstream.host, upstream.port, key)
         context = self._contexts.get(route.peer)
         if context is None:

@@ -23,6 +23,7 @@ from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.snapshot import Policies
+from sidecar.proxy.trust import end_distrusted
 from sidecar.wire.pool import UpstreamPool
 
 _log: Final = logging.getLogger("sidecar")
@@ -33,7 +34,10 @@ _SWEEP_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Everything a sidecar is made of; made by ``app.py``. ``exchange`` is None where nothing is called."""
+    """Everything a sidecar is made of; made by ``app.py``. ``exchange`` is None where nothing is called.
+
+    ``listeners`` in the order in which they close: inbound before outbound.
+    """
 
     source: IdentitySource
     keys: IssuerKeys
@@ -94,8 +98,7 @@ class Server:
         background = (parts.source.run(), parts.keys.run(), self._sweep())
         running = [asyncio.ensure_future(work) for work in background]
         try:
-            await self._wait_until_ready(stop, running)
-            if not stop.is_set():
+            if await self._wait_until_ready(stop, running):
                 self._open()
             await first_of(stop, running)
             return await self._drain()
@@ -105,13 +108,15 @@ class Server:
             await asyncio.gather(*running, return_exceptions=True)
             await self._close()
 
-    async def _wait_until_ready(self, stop: asyncio.Event, running: Iterable[asyncio.Future[None]]) -> None:
+    async def _wait_until_ready(self, stop: asyncio.Event, running: Iterable[asyncio.Future[None]]) -> bool:
+        """Whether everything is there. False when told to stop before, or when the background has failed."""
         while not stop.is_set() and not any(task.done() for task in running):
             lacking = [reason for reason in self.missing() if not reason.startswith("listeners")]
-            if not lacking:
-                return
+            if not lacking and self._parts.log.settled:  # the first record has arrived, so the sink takes them
+                return True
             self._say(lacking)
             await asyncio.sleep(_POLL_S)
+        return False
 
     def _open(self) -> None:
         for listener in self._parts.listeners:
@@ -124,8 +129,11 @@ class Server:
     async def _drain(self) -> bool:
         self._draining = True
         _log.info("stopping: requests in flight finish")
-        drained = await asyncio.gather(*(one.drain(self._parts.drain_s) for one in self._parts.listeners))
-        return all(drained)
+        deadline = time.monotonic() + self._parts.drain_s
+        in_time = True
+        for listener in self._parts.listeners:  # an agent may have to call out to finish what came in: that closes last
+            in_time = await listener.drain(max(0.0, deadline - time.monotonic())) and in_time
+        return in_time
 
     async def _close(self) -> None:
         parts = self._parts
@@ -143,6 +151,10 @@ class Server:
         while True:
             await asyncio.sleep(_SWEEP_S)
             self._parts.handles.sweep()
+            for listener in self._parts.listeners:
+                await end_distrusted(listener.connections, self._wall)
+            for pool in self._parts.pools:
+                await end_distrusted(pool.connections, self._wall)
 
     def _on_identity(self, identity: Identity | None) -> None:
         parts = self._parts
@@ -161,7 +173,7 @@ class Server:
 
     def _say(self, lacking: list[str]) -> None:
         """Tell the operator what we wait for, once for each change."""
-        if lacking != self._said:
+        if lacking and lacking != self._said:
             self._said = lacking
             _log.warning("not ready: %s", "; ".join(lacking))
 
