@@ -6,12 +6,14 @@ Bundles of different trust domains are never merged (SPIFFE Federation section 4
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import (
     Criticality,
@@ -23,9 +25,8 @@ from cryptography.x509.verification import (
 )
 
 from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.identity.der import split_der
 
-MAX_BUNDLE_BYTES: Final = 1 << 20
-MAX_BUNDLE_CERTIFICATES: Final = 500
 _MAX_INTERMEDIATES: Final = 8
 
 # Everything cryptography raises for a certificate it cannot read.
@@ -83,14 +84,15 @@ class X509Bundle:
 def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
     """Read a bundle from concatenated DER certificates, as the Workload API sends them. Nothing at all is a bundle too.
 
-    Certificates that may not sign others are left out, else a leaf that got into the list would be an authority.
+    Certificates that may not sign others are left out, else a leaf that got into the list would be an authority. So
+    are those with a key of a kind that is not known here.
 
     Raises:
         BundleError: something in it is no certificate, or it is too large.
     """
     try:
         certificates = [x509.load_der_x509_certificate(piece) for piece in split_der(der)]
-        authorities = tuple(filter(_may_sign, certificates))
+        authorities = tuple(filter(_usable, certificates))
         subjects = frozenset(authority.subject for authority in authorities)
     except CERTIFICATE_ERRORS as error:
         raise BundleError("the bundle holds something that is no certificate") from error
@@ -98,40 +100,30 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
     return X509Bundle(trust_domain, authorities, subjects, der, policy)
 
 
-def split_der(der: bytes) -> list[bytes]:
-    """Cut concatenated DER sequences apart.
+def with_ambiguous_names(bundles: Iterable[X509Bundle]) -> frozenset[TrustDomain]:
+    """Trust domains with an authority that OpenSSL cannot tell from another one, so that chains may be refused wrongly.
 
-    Raises:
-        BundleError: anything but whole sequences of definite, minimal length, or too much.
+    It looks issuers up by name and does not come back to try the next one, unless key identifiers tell them apart.
     """
-    if len(der) > MAX_BUNDLE_BYTES:
-        raise BundleError("too many bytes")
-    pieces: list[bytes] = []
-    start = 0
-    while start < len(der):
-        end = _end_of_sequence(der, start)
-        pieces.append(der[start:end])
-        if len(pieces) > MAX_BUNDLE_CERTIFICATES:
-            raise BundleError("too many certificates")
-        start = end
-    return pieces
+    homes: defaultdict[x509.Name, dict[bytes, set[TrustDomain]]] = defaultdict(dict)
+    for bundle in bundles:
+        for authority in bundle.authorities:
+            if not any(isinstance(extension.value, x509.SubjectKeyIdentifier) for extension in authority.extensions):
+                homes[authority.subject].setdefault(_key_of(authority), set()).add(bundle.trust_domain)
+    return frozenset(domain for keys in homes.values() if len(keys) > 1 for at in keys.values() for domain in at)
 
 
-def _end_of_sequence(der: bytes, start: int) -> int:
-    """Where the DER SEQUENCE at ``start`` ends (X.690 sections 8.1.3 and 10.1)."""
-    head = der[start : start + 2]
-    if len(head) < 2 or head[0] != 0x30:
-        raise BundleError("not a DER sequence")
-    length, body = head[1], start + 2
-    if length >= 0x80:
-        octets = der[body : body + (length & 0x7F)]
-        body += len(octets)
-        length = int.from_bytes(octets, "big")
-        if not 1 <= len(octets) <= 4 or octets[0] == 0 or length < 0x80:
-            raise BundleError("the DER length is not minimal")
-    if body + length > len(der):
-        raise BundleError("the DER sequence is cut short")
-    return body + length
+def _key_of(certificate: x509.Certificate) -> bytes:
+    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return certificate.public_key().public_bytes(encoding, form)
+
+
+def _usable(certificate: x509.Certificate) -> bool:
+    try:
+        certificate.public_key()
+    except UnsupportedAlgorithm:
+        return False
+    return _may_sign(certificate)
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:

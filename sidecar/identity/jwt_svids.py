@@ -121,6 +121,6 @@ class JwtSvids:
 
 def _expires_at(bearer: Bearer) -> float:
     expires_at = bearer.claims.get("exp")
-    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+    if not isinstance(expires_at, int | float):  # true would be a second of 1970
         raise Unavailable(Reason.NOT_READY, "the JWT-SVID has no time of expiry")
     return float(expires_at)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,6 +25,7 @@ from sidecar.delegation.keyset import KeySet
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity import workload_pb
+from sidecar.identity.bundle import X509Bundle, with_ambiguous_names
 from sidecar.identity.generation import IdentityError, new_identity
 from sidecar.identity.handshake import Clock
 from sidecar.identity.jwt_svids import JwtSvids
@@ -178,6 +179,7 @@ class WorkloadApiSource:
                 number = self.counts.generations + 1
                 self._identity = new_identity(number, update.svid, update.bundles, now=int(self._clock()))
                 self.counts.generations = number
+                _warn_of_ambiguity(update.bundles.values())
         except WithdrawnError as error:
             self._withdraw(str(error))
             return True
@@ -243,3 +245,12 @@ class WorkloadApiSource:
         if not response.svids:
             raise Unavailable(Reason.NOT_READY, "the Workload API gave no JWT-SVID")
         return str(response.svids[0].svid)
+
+
+def _warn_of_ambiguity(bundles: Iterable[X509Bundle]) -> None:
+    domains = with_ambiguous_names(bundles)
+    if domains:
+        _log.warning(
+            "authorities share a name and have no key identifiers, their SVIDs may be refused",
+            extra={"trust_domains": sorted(domains)},
+        )

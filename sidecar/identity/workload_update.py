@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from sidecar.delegation.keyset import KeySet, KeySetError, parse_jwt_bundle
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
-from sidecar.identity.bundle import BundleError, X509Bundle, parse_bundle, split_der
+from sidecar.identity.bundle import BundleError, X509Bundle, parse_bundle
+from sidecar.identity.der import DerError, split_der
 from sidecar.identity.generation import IdentityError, parse_x509_svid
 from sidecar.identity.source import X509Svid
 
@@ -55,7 +56,7 @@ def read_x509_update(
         svid = parse_x509_svid(chosen.spiffe_id, split_der(chosen.x509_svid), chosen.x509_svid_key, hint=chosen.hint)
         own = svid.spiffe_id.trust_domain
         bundles = {own: _bundle(own, chosen.bundle, known)}
-    except (IdentityError, BundleError) as error:
+    except (IdentityError, BundleError, DerError) as error:
         raise UpdateError(f"our own SVID or bundle: {error}") from error
     federated, broken = _by_domain(response.federated_bundles)
     for trust_domain, der in federated.items():

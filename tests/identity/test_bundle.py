@@ -7,66 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.identity import bundle
-from sidecar.identity.bundle import BundleError, parse_bundle, split_der
-from tests.identity.shapes import NOW, authority, der_of, leaf, tlv, usage, version_1
+from sidecar.identity.bundle import BundleError, parse_bundle, with_ambiguous_names
+from tests.identity.shapes import NOW, authority, der_of, leaf, new_key, signed, usage, version_1
 
 A = TrustDomain("a.test")
 ROOT = authority("root a")
 OTHER = authority("other")
-
-PIECES = {
-    "nothing": [],
-    "one": [tlv(0x30, b"x")],
-    "empty sequence": [b"\x30\x00"],
-    "short and long": [tlv(0x30, b"x" * 127), tlv(0x30, b"x" * 128), tlv(0x30, b"x" * 70000)],
-}
-
-
-@pytest.mark.parametrize("case", PIECES)
-def test_concatenated_sequences_are_cut_apart(case: str) -> None:
-    assert split_der(b"".join(PIECES[case])) == PIECES[case]
-
-
-NO_PIECES = {
-    "another type": b"\x31\x00",
-    "only a tag": b"\x30",
-    "cut in the content": b"\x30\x05abc",
-    "cut in the length": b"\x30\x82\x01",
-    "indefinite length": b"\x30\x80\x00\x00",
-    "long form of a short length": b"\x30\x81\x05hello",
-    "leading zero in the length": b"\x30\x82\x00\x90" + b"x" * 0x90,
-    "length of five octets": b"\x30\x85\x01\x00\x00\x00\x00",
-    "reserved length": b"\x30\xff" + b"\xff" * 127,
-    "junk behind": b"\x30\x00junk",
-    "zeroes behind": b"\x30\x00\x00",
-}
-
-
-@pytest.mark.parametrize("case", NO_PIECES)
-def test_what_is_no_whole_sequence_is_refused(case: str) -> None:
-    with pytest.raises(BundleError):
-        split_der(NO_PIECES[case])
-
-
-@settings(max_examples=200)
-@given(st.binary(max_size=64))
-def test_whatever_is_cut_apart_can_be_put_together_again(der: bytes) -> None:
-    try:
-        pieces = split_der(der)
-    except BundleError:
-        return
-    assert b"".join(pieces) == der
-
-
-def test_size_and_number_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle, "MAX_BUNDLE_BYTES", 8)
-    monkeypatch.setattr(bundle, "MAX_BUNDLE_CERTIFICATES", 3)
-    assert len(split_der(b"\x30\x00" * 3)) == 3
-    with pytest.raises(BundleError, match="certificates"):
-        split_der(b"\x30\x00" * 4)
-    with pytest.raises(BundleError, match="bytes"):
-        split_der(b"\x30\x07" + b"x" * 7)
 
 
 def test_a_bundle_holds_its_authorities() -> None:
@@ -130,3 +76,30 @@ def test_a_path_runs_from_the_leaf_to_an_authority() -> None:
     svid = leaf(middle)
     path = parse_bundle(A, ROOT.der).verified_chain(svid.certificate, [middle.certificate], at=NOW)
     assert path == (svid.certificate, middle.certificate, ROOT.certificate)
+
+
+NAMELESS = authority("same name", extensions={"ski": None})
+NAMESAKE = authority("same name", key=new_key("p256", "another"), extensions={"ski": None})
+WITH_ID = authority("same name", key=new_key("p256", "a third"))
+AMBIGUITIES = {
+    "two domains": ([NAMELESS], [NAMESAKE], {"a.test", "b.test"}),
+    "one domain": ([NAMELESS, NAMESAKE], [ROOT], {"a.test"}),
+    "the same authority twice": ([NAMELESS], [NAMELESS], set()),
+    "told apart by a key identifier": ([NAMELESS], [WITH_ID], set()),
+    "another name": ([NAMELESS], [ROOT, OTHER], set()),
+}
+
+
+@pytest.mark.parametrize("case", AMBIGUITIES)
+def test_authorities_that_openssl_cannot_tell_apart_are_found(case: str) -> None:
+    in_a, in_b, domains = AMBIGUITIES[case]
+    bundles = [parse_bundle(A, b"".join(der_of(*in_a))), parse_bundle(TrustDomain("b.test"), b"".join(der_of(*in_b)))]
+    assert with_ambiguous_names(bundles) == domains
+
+
+def test_an_authority_with_a_key_of_an_unknown_kind_is_left_out() -> None:
+    tbs = ROOT.certificate.tbs_certificate_bytes
+    ec_key, unknown = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0277")
+    odd = signed(tbs.replace(ec_key, unknown), ROOT, ROOT)
+    assert odd.der != ROOT.der
+    assert parse_bundle(A, odd.der + OTHER.der).authorities == (OTHER.certificate,)

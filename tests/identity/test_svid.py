@@ -374,3 +374,43 @@ STRENGTHS = {
 def test_keys_are_strong_but_no_burden(case: str) -> None:
     key, strong = STRENGTHS[case]
     assert is_strong(key) is strong
+
+
+# Four authorities, each of them certified by each: cross-signed roots, re-issued intermediates, overlapping bundles.
+FOUR = [authority(f"ca {number}") for number in range(4)]
+CROSS = {(below, above): authority(f"ca {below}", FOUR[above]) for below in range(4) for above in range(4)}
+EDGES = st.lists(st.sampled_from(sorted(CROSS)), max_size=5, unique=True)
+
+
+def reachable(start: int, presented: list[tuple[int, int]], anchors: list[tuple[int, int]]) -> bool:
+    """Whether the presented certificates lead from an issuer to an anchor: the definition, without any library."""
+    seen, waiting = set[int](), [start]
+    while waiting:
+        here = waiting.pop()
+        if here in {below for below, _ in anchors}:
+            return True
+        seen.add(here)
+        waiting += [above for below, above in presented if below == here and above not in seen]
+    return False
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    issuer=st.integers(min_value=0, max_value=3),
+    domain=st.sampled_from(["a", "b"]),
+    presented=EDGES,
+    in_a=EDGES,
+    in_b=EDGES,
+)
+def test_exactly_the_paths_into_the_named_bundle_are_believed(
+    issuer: int, domain: str, presented: list[tuple[int, int]], in_a: list[tuple[int, int]], in_b: list[tuple[int, int]]
+) -> None:
+    svid = leaf(FOUR[issuer], f"spiffe://{domain}.test/x")
+    bundles = bundles_of(a=[CROSS[edge] for edge in in_a], b=[CROSS[edge] for edge in in_b])
+    own, other = (in_a, in_b) if domain == "a" else (in_b, in_a)
+    chain = der_of(svid, *(CROSS[edge] for edge in presented))
+    if reachable(issuer, presented, own):
+        assert verify_chain(chain, bundles, now=NOW).trust_domain == f"{domain}.test"
+    else:
+        impostor = reachable(issuer, presented, other)
+        assert refusal_of(chain, bundles) is (Reason.WRONG_BUNDLE if impostor else Reason.UNTRUSTED_CHAIN)

@@ -175,6 +175,29 @@ def test_a_rotation_reaches_the_next_connection_of_both_ends(run: Loop) -> None:
     run(main())
 
 
+def test_no_connection_is_lost_while_both_ends_rotate(run: Loop) -> None:
+    async def main() -> None:
+        serving, calling = source(SERVER), source(CLIENT)
+        async with listening(server_context(serving)) as port:
+            context = client_context(calling, expected=SpiffeId(SERVER))
+
+            async def call() -> None:
+                for _ in range(10):
+                    assert await greeting(port, context) == CLIENT.encode()
+
+            async def rotate() -> None:
+                for _ in range(20):
+                    serving.current, calling.current = source(SERVER).current, source(CLIENT).current
+                    await asyncio.sleep(0)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(4):
+                    group.create_task(call())
+                group.create_task(rotate())
+
+    run(main())
+
+
 async def served_by_aiohttp(context: ssl.SSLContext, calls: Callable[[int], Coroutine[Any, Any, None]]) -> None:
     async def who(request: web.Request) -> web.Response:
         assert request.transport is not None

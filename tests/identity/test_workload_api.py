@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -60,13 +61,13 @@ class Pauses:
 class Follower:
     """A running source, and what it told."""
 
-    def __init__(self, address: str, **settings: Any) -> None:
+    def __init__(self, address: str, *, clock: Callable[[], float] | None = None, **settings: Any) -> None:
         self.now = float(NOW)
         self.pauses = Pauses()
         self.changes: asyncio.Queue[Identity | None] = asyncio.Queue()
         self.source = WorkloadApiSource(
             WorkloadApiSettings(address=address, expiry_tick_s=TICK_S, **({"first_message_timeout_s": 5.0} | settings)),
-            clock=lambda: self.now,
+            clock=clock or (lambda: self.now),
             pause=self.pauses,
         )
         self.source.subscribe(self.changes.put_nowait)
@@ -221,6 +222,19 @@ async def test_a_bundle_that_is_absent_was_withdrawn(api: ScriptedApi) -> None:
         assert B not in (await follower.wait_for_identity()).bundles
 
 
+async def test_other_bundles_with_the_same_svid_are_a_new_generation(api: ScriptedApi) -> None:
+    api.x509 = message()
+    changed = workload_pb.X509SVIDResponse()
+    changed.CopyFrom(api.x509)
+    changed.federated_bundles["spiffe://b.test"] = ROOT_B.der
+    async with api.serving(), following(api.address) as follower:
+        first = await follower.wait_for_identity()
+        api.say(changed)
+        second = await follower.wait_for_identity()
+        assert second.svid == first.svid
+        assert second.bundles.keys() == {A, B}
+
+
 async def test_a_lost_connection_leaves_the_identity_in_use(api: ScriptedApi) -> None:
     api.x509 = message()
     async with following(api.address) as follower:
@@ -291,18 +305,21 @@ async def test_the_configured_hint_chooses_among_svids(api: ScriptedApi) -> None
 
 
 async def test_an_identity_ends_with_its_svid_though_nobody_says_so(api: ScriptedApi) -> None:
+    long_lived = TrustDomainAuthority(A).issue_jwt(SpiffeId(SELF), "x", ttl_s=9 * HOUR)
     api.x509 = message()
+    api.jwt_svid = lambda _: workload_pb.JWTSVIDResponse(svids=[workload_pb.JWTSVID(svid=long_lived)])
     async with api.serving(), following(api.address) as follower:
         identity = await follower.wait_for_identity()
+        assert await follower.source.jwt_svid("x") == long_lived
         follower.now = identity.svid.not_after - 1
         assert follower.current() is identity
         follower.now = identity.svid.not_after
         assert follower.current() is None
         assert follower.state() == State.EXPIRED
-        follower.pauses.tick()
-        assert await follower.wait_for_change() is None
         with pytest.raises(Unavailable):
             await follower.source.jwt_svid("x")
+        follower.pauses.tick()
+        assert await follower.wait_for_change() is None
 
 
 async def test_an_expired_svid_that_is_sent_again_stays_expired(api: ScriptedApi) -> None:
@@ -413,6 +430,15 @@ async def test_nothing_secret_is_told(api: ScriptedApi, caplog: pytest.LogCaptur
         assert "secret-key" not in caplog.text
 
 
+async def test_authorities_of_one_name_are_warned_of(api: ScriptedApi, caplog: pytest.LogCaptureFixture) -> None:
+    one = authority("same", extensions={"ski": None})
+    two = authority("same", key=ROOT_B.key, extensions={"ski": None})
+    api.x509 = message(federated={"spiffe://b.test": one.der, "spiffe://c.test": two.der})
+    async with api.serving(), following(api.address) as follower:
+        await follower.wait_for_identity()
+    assert "share a name" in caplog.text
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"address": "http://x"}, {"min_backoff_s": 0.0}, {"min_backoff_s": 2.0}],
@@ -432,7 +458,7 @@ async def test_it_follows_the_development_api_through_registration_rotation_and_
         spiffe_id=SpiffeId(SELF), selectors=Selectors(uid=os.getuid()), federates_with=frozenset({B}), hint="mine"
     )
     dev = DevWorkloadApi(tmp_path / "dev.sock", registry)
-    async with dev, following(dev.address, jwt_bundles=True) as follower:
+    async with dev, following(dev.address, jwt_bundles=True, clock=time.time) as follower:
         source: IdentitySource = follower.source
         await follower.pauses.wait_for_failure()
         await follower.pauses.wait_for_failure()
