@@ -162,7 +162,7 @@ class EndpointClient:
             raise EndpointError(Trouble.TIMEOUT) from error
         except aiohttp.ClientSSLError as error:
             raise EndpointError(_tls_trouble(error)) from error
-        except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
+        except aiohttp.ClientResponseError as error:  # bytes came, and were no HTTP
             raise EndpointError(Trouble.BROKEN) from error
         except (aiohttp.ClientError, OSError) as error:
             trouble = Trouble.BROKEN if answered else Trouble.UNREACHABLE

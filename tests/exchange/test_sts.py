@@ -15,8 +15,8 @@ from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.endpoint import EndpointError, Trouble
 from tests.exchange.world import LOGIN, SUB_ID, World, plan, policy, reason_of, route, running
 from tests.fakes.lies import CONTENT_LIES, claims, members, token
-from tests.fakes.lying_sts import SECRET, Behaviour
-from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, WRITER, TokenMint
+from tests.fakes.lying_sts import SECRET, Behaviour, Form, LyingSts, Reply
+from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, WRITER, TokenMint, encode
 
 
 async def test_an_honest_answer_becomes_a_permit() -> None:
@@ -174,7 +174,12 @@ async def test_a_first_token_that_outlives_the_login_is_not_used_after_the_login
         lawful = policy()
         assert lawful.entry is not None
         by = replace(lawful, entry=replace(lawful.entry, delegation_life_s=3600))
-        world.sts.behaviour = claims(sub_id=SUB_ID, act={"sub": str(WRITER)}, sub="4711", exp=NOW + 3600)
+
+        def long_lived(sts: LyingSts, form: Form) -> Reply:
+            issued = sts.mint.mint(sts.claims(form, sub_id=SUB_ID, sub="4711", exp=NOW + 3600))
+            return Reply(body=encode(sts.members(form, issued, expires_in=3600)))
+
+        world.sts.behaviour = long_lived
         wanted = _login_plan(by, client_id=ABSENT, azp="front")
         permit = await world.exchange.exchange(wanted, by)
         assert permit.token.expires_at == NOW + 3600

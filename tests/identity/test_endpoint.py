@@ -203,7 +203,7 @@ async def test_redirects_are_not_followed_and_cookies_not_kept(source: OwnIdenti
         server.answer = (
             b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n"
         )
-        client = EndpointClient(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source, timeout_s=2.0, max_bytes=1000)
+        client = EndpointClient(Endpoint(url=f"http://localhost:{server.port}/"), source, timeout_s=2.0, max_bytes=1000)
         assert (await client.get()).status == 302
         assert (await client.get()).status == 302
         await client.close()
