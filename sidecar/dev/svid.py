@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from sidecar.dev.certificates import certificate_pem, key_pem
 from sidecar.dev.files import write_whole
 from sidecar.identity import workload_pb as pb
-from sidecar.identity.bundle import split_der
+from sidecar.identity.der import split_der
 from sidecar.identity.workload_client import WorkloadAddress, WorkloadApiClient, WorkloadApiError
 
 _RETRY_S: Final = 0.1

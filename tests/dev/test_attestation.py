@@ -29,16 +29,16 @@ if order == "fork" and os.fork() == 0:
 class KernelWords:
     """A connection whose credentials a test chooses."""
 
-    def __init__(self, pid: int, *, pidfd: bool = False) -> None:
+    def __init__(self, pid: int, *, pidfd_of: int | None = None) -> None:
         self._pid = pid
-        self._pidfd = pidfd
+        self._pidfd_of = pidfd_of
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> bytes | int:
         if option == socket.SO_PEERCRED:
             return struct.pack("3i", self._pid, 1000, 1000)
-        if not self._pidfd:
+        if self._pidfd_of is None:
             raise OSError(92, "Protocol not available")
-        return os.pidfd_open(self._pid)
+        return os.pidfd_open(self._pidfd_of)
 
 
 def attested(words: KernelWords) -> Peer:
@@ -116,10 +116,17 @@ def test_on_an_older_kernel_a_process_that_ended_is_nobody() -> None:
 
 
 def test_a_peer_that_was_let_go_counts_as_ended() -> None:
-    peer = attested(KernelWords(os.getpid(), pidfd=True))
+    peer = attested(KernelWords(os.getpid(), pidfd_of=os.getpid()))
     peer.close()
     peer.close()
     assert not peer.alive
+
+
+def test_the_kernels_own_descriptor_counts_and_not_whoever_has_the_id_now() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(AttestationError, match="ended"):
+            attested(KernelWords(os.getpid(), pidfd_of=ended.pid))
 
 
 def test_an_executable_that_cannot_be_read_is_no_path() -> None:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -11,11 +12,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.attestation import Peer
 from sidecar.dev.entries import Entry, Selectors
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.dev.registry import Registry
 from sidecar.dev.svid import Fetched, NoSvidError, add_arguments, fetch, run, write
 from sidecar.dev.workload_server import DevWorkloadApi
+from sidecar.dev.workload_service import Call, PeerService
+from sidecar.identity import workload_pb as pb
 
 ACME = TrustDomain("acme.example")
 PLANNER = SpiffeId("spiffe://acme.example/agent/planner")
@@ -71,6 +75,40 @@ async def test_the_wait_ends_when_there_is_an_identity(tmp_path: Path) -> None:
 async def test_a_wait_without_an_identity_ends_with_what_was_said_last(tmp_path: Path) -> None:
     async with DevWorkloadApi(tmp_path / "s", Registry([TrustDomainAuthority(ACME)])) as api:
         with pytest.raises(NoSvidError, match="no identity issued"):
+            await fetch(api.path, audience=None, timeout_s=0.3)
+
+
+GOOD = TrustDomainAuthority(ACME).issue_x509(PLANNER)
+CHAIN = GOOD.chain_der[0]
+
+
+def unusable(**wrong: bytes) -> Any:
+    right = {"x509_svid": CHAIN, "x509_svid_key": GOOD.key_der, "bundle": CHAIN}
+    return pb.X509SVIDResponse(svids=[pb.X509SVID(spiffe_id=PLANNER, **right | wrong)])
+
+
+UNUSABLE = {
+    "no svid": (pb.X509SVIDResponse(), "no SVID"),
+    "no certificate": (unusable(x509_svid=b"x"), "no certificates"),
+    "no key": (unusable(x509_svid_key=b"x"), "no private key"),
+    "no bundle": (unusable(bundle=CHAIN[:-1]), "no certificates"),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("message", "said"), UNUSABLE.values(), ids=UNUSABLE.keys())
+async def test_an_answer_that_cannot_be_used_is_no_identity(tmp_path: Path, message: Any, said: str) -> None:
+    class Saying(PeerService):
+        async def x509_svid(self, call: Call) -> None:
+            await call.recv_message()
+            await call.send_message(message)
+
+    class Api(DevWorkloadApi):
+        def service(self, peer: Peer | None) -> PeerService:
+            return Saying(self.registry, peer)
+
+    async with Api(tmp_path / "s", Registry([TrustDomainAuthority(ACME)], [ENTRY])) as api:
+        with pytest.raises(NoSvidError, match=said):
             await fetch(api.path, audience=None, timeout_s=0.3)
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import jwt
@@ -70,8 +72,9 @@ async def test_tokens_and_refusals_are_not_to_be_cached(issuer: UserIssuer, sess
 
 @pytest.mark.integration
 async def test_another_content_type_is_no_login(issuer: UserIssuer, session: aiohttp.ClientSession) -> None:
+    options = {"data": urlencode(ALICE).encode(), "headers": {"Content-Type": "text/plain"}}
     refused = (400, {"error": "invalid_request"})
-    assert await asked(session, "POST", f"{issuer.issuer}/token", json=ALICE) == refused
+    assert await asked(session, "POST", f"{issuer.issuer}/token", **options) == refused
 
 
 @pytest.mark.integration
@@ -152,5 +155,9 @@ async def test_the_command_warns_serves_rotates_and_ends(session: aiohttp.Client
         url = (await line_with(process, "issuer http://")).split()[-1]
         bob = {"username": "bob", "password": "x"}
         assert (await asked(session, "POST", f"{url}/token", data=ALICE | bob))[0] == 200
+        process.send_signal(signal.SIGUSR1)
+        async with asyncio.timeout(5):
+            while len((await asked(session, "GET", f"{url}/jwks"))[1]["keys"]) < 2:
+                pass
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == (0, "")

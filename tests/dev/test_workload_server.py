@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from grpclib.exceptions import StreamTerminatedError
 from spiffe import JwtSource, WorkloadApiClient, X509Source
 from spiffe.workloadapi.errors import FetchX509SvidError
 
+from sidecar.delegation.bearer import parse_jwt_svid
+from sidecar.delegation.keyset import parse_jwt_bundle
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.delegation.verify import verify_jwt_svid
 from sidecar.dev.attestation import Peer
 from sidecar.dev.entries import Entry, Selectors
 from sidecar.dev.pki import TrustDomainAuthority
@@ -21,6 +25,8 @@ from sidecar.dev.registry import Registry
 from sidecar.dev.workload_server import DevWorkloadApi
 from sidecar.dev.workload_service import PeerService
 from sidecar.identity import workload_pb as pb
+from sidecar.identity.source import Identity, State
+from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
 from tests.dev.calls import first, opened, refusal, stream_of
 
 pytestmark = pytest.mark.integration
@@ -99,6 +105,34 @@ async def test_py_spiffes_sources_follow_a_rotation(api: DevWorkloadApi, registr
     finally:
         await asyncio.to_thread(x509_source.close)
         await asyncio.to_thread(jwt_source.close)
+
+
+async def test_the_sidecars_own_source_follows_rotation_withdrawal_and_grant(
+    api: DevWorkloadApi, registry: Registry
+) -> None:
+    source = WorkloadApiSource(WorkloadApiSettings(address=api.address, jwt_bundles=True, max_backoff_s=0.1))
+    told: asyncio.Queue[Identity | None] = asyncio.Queue()
+    source.subscribe(told.put_nowait)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        running = group.create_task(source.run())
+        first_identity = await told.get()
+        assert first_identity is not None
+        assert first_identity.spiffe_id == PLANNER
+        assert set(first_identity.bundles) == {ACME, PARTNER}
+        registry.rotate()
+        second = await told.get()
+        assert second is not None
+        assert second.svid.chain != first_identity.svid.chain
+        token = parse_jwt_svid(await source.jwt_svid(STS))
+        key = parse_jwt_bundle(registry.authority(ACME).jwt_bundle()).find(token.kid)
+        assert key is not None
+        assert verify_jwt_svid(token, key=key, audience=STS, now=int(time.time())).spiffe_id == PLANNER
+        registry.remove_entry(PLANNER)
+        assert await told.get() is None
+        assert source.state is State.DENIED
+        registry.add_entry(ENTRY)
+        assert await told.get() is not None
+        running.cancel()
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
