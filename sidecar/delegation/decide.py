@@ -27,7 +27,7 @@ from sidecar.delegation.plan import plan_outbound as plan_outbound
 from sidecar.delegation.policy import Entry, Policy, UserIssuer
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import TrustedIssuer, VerifiedToken, check_binding, check_times, verify_token
+from sidecar.delegation.verify import TrustedIssuer, VerifiedToken, check_binding, check_header, check_times, verify_token
 from sidecar.errors import Denied, Reason
 
 Mode = Literal["delegated", "self"]
@@ -98,12 +98,14 @@ class IssuedPermit(_Sealed):
 
 
 def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:
-    """The issuer whose keys may be looked for. Nothing in a token of an unknown issuer leads anywhere.
+    """The issuer whose keys may be looked for. A token of an unknown issuer, or of another kind, leads nowhere.
 
     Raises:
-        Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE.
+        Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, ALG_NOT_ALLOWED, TOKEN_TYPE.
     """
-    return _issuer_of(bearer.issuer, route, policy)
+    issuer = _issuer_of(bearer.issuer, route, policy)
+    check_header(bearer, issuer)
+    return issuer
 
 
 def decide_inbound(
@@ -182,11 +184,12 @@ def user_issuer(bearer: Bearer, *, policy: Policy) -> UserIssuer:
     """The user issuer of a login token, whose keys may be looked for.
 
     Raises:
-        Denied: NOT_AN_ENTRY (this workload takes no login tokens), WRONG_ISSUER.
+        Denied: NOT_AN_ENTRY (this workload takes no login tokens), WRONG_ISSUER, ALG_NOT_ALLOWED, TOKEN_TYPE.
     """
     user = _entry_of(policy).issuers.get(bearer.issuer)
     if user is None:
         raise Denied(Reason.WRONG_ISSUER, "not a user issuer of this entry")
+    check_header(bearer, user.trusted)
     return user
 
 

@@ -295,6 +295,15 @@ def test_keys_are_looked_for_at_issuers_of_the_route_only() -> None:
     assert refusal.value.reason is Reason.WRONG_ISSUER
 
 
+def test_no_key_is_looked_for_for_a_token_of_another_kind() -> None:
+    with pytest.raises(Denied) as refusal:
+        trusted_issuer(signed(INBOUND_CLAIMS, typ="JWT"), route=SEARCH, policy=POLICY)
+    assert refusal.value.reason is Reason.TOKEN_TYPE
+    with pytest.raises(Denied) as refusal:
+        user_issuer(signed(LOGIN_CLAIMS, typ="at+jwt"), policy=POLICY)
+    assert refusal.value.reason is Reason.TOKEN_TYPE
+
+
 # Entry
 
 
