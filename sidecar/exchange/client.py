@@ -71,8 +71,9 @@ class TokenExchange:
         self._closed = False
         source.subscribe(self._on_identity)
 
-    def __len__(self) -> int:
-        """How many tokens are kept."""
+    @property
+    def kept(self) -> int:
+        """How many tokens are kept for later calls."""
         return len(self._tokens)
 
     def cached(self, plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:

@@ -159,7 +159,7 @@ async def test_what_was_kept_ends_with_what_it_depends_on(change: object) -> Non
         await ask(world)
         assert callable(change)
         change(world)
-        assert len(world.exchange) == 0
+        assert world.exchange.kept == 0
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
         world.source.become(WRITER)
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
