@@ -27,7 +27,14 @@ from sidecar.delegation.plan import plan_outbound as plan_outbound
 from sidecar.delegation.policy import Entry, Policy, UserIssuer
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import TrustedIssuer, VerifiedToken, check_binding, check_header, check_times, verify_token
+from sidecar.delegation.verify import (
+    TrustedIssuer,
+    VerifiedToken,
+    check_binding,
+    check_header,
+    check_times,
+    verify_token,
+)
 from sidecar.errors import Denied, Reason
 
 Mode = Literal["delegated", "self"]

@@ -360,7 +360,7 @@ def test_a_login_token_with_one_fact_changed_is_refused(refused: Callable[[], ob
 
 
 def test_keys_are_looked_for_at_user_issuers_of_the_entry_only() -> None:
-    assert user_issuer(signed(LOGIN_CLAIMS), policy=POLICY) is USERS
+    assert user_issuer(signed(LOGIN_CLAIMS, typ="jwt"), policy=POLICY) is USERS
 
 
 # Issued tokens
