@@ -47,8 +47,8 @@ test: setup ## Every test that needs no foreign service
 	@$(PYTEST) -q -n 2 -m "not integration"
 	@$(PYTEST) -q -m integration
 
-demo: setup ## Three hops, three tokens, no impersonation
-	@$(BIN)/sidecar demo
+demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--json)
+	@$(BIN)/sidecar demo $(ARGS)
 
 lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@$(BIN)/python -m pip install -q pip-tools

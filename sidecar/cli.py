@@ -38,7 +38,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     run = _command(commands, "run", "sidecar.app:run", "stand beside an agent")
     _config(run, DEFAULT_CONFIG)
 
-    check = _command(commands, "check", "sidecar.commands:check", "list every problem of a settings file")
+    check = _command(commands, "check", "sidecar.check:run", "list every problem of a settings file")
     check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
     check.add_argument("--sts", action="store_true", help="it is the settings file of a token service")
     check.add_argument("--json", action="store_true", help="for machines")
