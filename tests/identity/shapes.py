@@ -153,7 +153,7 @@ def _aki(issuer: Issued | None) -> Extension:
         return None
     try:
         ski = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, x509.UnsupportedGeneralNameType, ValueError):
         return None
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski), False
 

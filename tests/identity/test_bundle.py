@@ -103,3 +103,10 @@ def test_an_authority_with_a_key_of_an_unknown_kind_is_left_out() -> None:
     odd = signed(tbs.replace(ec_key, unknown), ROOT, ROOT)
     assert odd.der != ROOT.der
     assert parse_bundle(A, odd.der + OTHER.der).authorities == (OTHER.certificate,)
+
+
+def test_a_leaf_whose_names_cannot_be_read_has_no_path() -> None:
+    x400 = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x02\xa3\x00")
+    odd = leaf(ROOT, extensions={"san": (x400, False)})
+    with pytest.raises(VerificationError):
+        parse_bundle(A, ROOT.der).verified_chain(odd.certificate, [], at=NOW)

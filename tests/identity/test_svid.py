@@ -414,3 +414,25 @@ def test_exactly_the_paths_into_the_named_bundle_are_believed(
     else:
         impostor = reachable(issuer, presented, other)
         assert refusal_of(chain, bundles) is (Reason.WRONG_BUNDLE if impostor else Reason.UNTRUSTED_CHAIN)
+
+
+def test_an_issuers_name_that_cannot_be_read_is_untrusted() -> None:
+    name = ROOT_A.certificate.subject.public_bytes()
+    broken = name[:11] + b"\x00" + name[12:]  # a value that is no string; values are only read when asked for
+    assert refusal_of(der_of(shapes.resigned(SVID, ROOT_A, [(name, broken)]))) is Reason.UNTRUSTED_CHAIN
+
+
+ALTERNATIVE_NAME = x509.ObjectIdentifier("2.5.29.17")
+UNREADABLE_NAMES = {
+    "an X.400 address": b"\x30\x02\xa3\x00",
+    "no sequence": b"\x04\x00",
+    "a URI that is not ASCII": b"\x30\x03\x86\x01\xff",
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE_NAMES)
+def test_names_that_cannot_be_read_are_refused_wherever_they_are(case: str) -> None:
+    odd = {"san": (x509.UnrecognizedExtension(ALTERNATIVE_NAME, UNREADABLE_NAMES[case]), False)}
+    assert refusal_of(der_of(leaf(ROOT_A, extensions=odd))) is Reason.BAD_SVID
+    middle = authority("odd", ROOT_A, extensions=odd)
+    assert refusal_of(der_of(leaf(middle), middle)) is Reason.UNTRUSTED_CHAIN
