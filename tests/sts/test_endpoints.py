@@ -98,6 +98,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused() -> None:
     async with running_sts(body_timeout_s=0.05) as sts:
         answer = await sts.send(token_request(sts.mesh.exchange_form())[:-10])
         assert (answer.status, answer.headers["delegation-reason"]) == (408, "timeout")
+        assert answer.headers["connection"] == "close"
         await lawful(sts)
 
 

@@ -61,6 +61,16 @@ async def test_a_local_name_by_a_strangers_authority_gets_no_further_than_the_ha
 
 
 @pytest.mark.integration
+async def test_svids_are_judged_by_the_services_own_clock() -> None:
+    async with running_sts() as sts:
+        await lawful(sts)
+        sts.mesh.now += 7200
+        with pytest.raises(NO_HANDSHAKE):
+            await lawful(sts)
+    assert [reason for reason, _ in sts.refused] == [Reason.SVID_EXPIRED]
+
+
+@pytest.mark.integration
 async def test_before_it_has_an_identity_the_service_is_up_not_ready_and_serves_nobody() -> None:
     async with running_sts() as sts:
         sts.source.become(None)
@@ -95,8 +105,11 @@ async def test_a_request_in_flight_is_answered_before_the_service_stops() -> Non
         async with asyncio.timeout(5):
             while (await sts.probe("/readyz")).body != b"draining\n":
                 pass
+        with pytest.raises(ConnectionRefusedError):
+            await lawful(sts)
         writer.write(request[-10:])
-        assert (await read_answer(reader)).status == 200
+        answer = await read_answer(reader)
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
         async with asyncio.timeout(5):
             await stopping
 

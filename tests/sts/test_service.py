@@ -508,6 +508,8 @@ async def test_a_subject_token_signed_by_a_retired_key_is_still_ours() -> None:
 
 async def test_the_keys_of_an_unknown_issuer_are_never_asked_for() -> None:
     mesh = Mesh()
+    assert await mesh.ask(mesh.login_form(), FRONT)
+    assert mesh.login_keys.waited == []  # a key that is known is not waited for
     mesh.login_keys.late = True
     for form, client in [(login(PLANNER), PLANNER), (login(subject_token=id_token(iss=OTHER_LOGIN)), FRONT)]:
         with pytest.raises(Denied):
