@@ -96,8 +96,6 @@ def _inbound_routes(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{where}.match", "needs exactly one of path and path_prefix", "keep one of them")
         yield from _may_call(route.may_call, callable_names, f"{where}.may_call")
         yield from _route_issuers(file, route, where)
-        if not route.peers:
-            continue  # nobody may call: lawful, a route that is being prepared or was closed
         yield from _reachable(file, route, where)
 
 

@@ -9,6 +9,7 @@ from tests.config.documents import ABSENT, changed, example, problems, written
 AGENT = example("agent")
 SECRET = "hunter2"
 WILDCARD = "a path segment is one or more of A-Z a-z 0-9 dot dash underscore, not . or .."
+LINE = "is empty, too long or holds unprintable characters"
 DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and underscore"
 
 
@@ -108,6 +109,11 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
         pytest.param(
             "issuers.0.actor_trust_domains", ["Acme"], "issuers[0].actor_trust_domains[0]", DOMAIN, id="trust-domain"
         ),
+        pytest.param("issuers.0.issuer", "", "issuers[0].issuer", LINE, id="empty-text"),
+        pytest.param("issuers.0.issuer", "a\u202eb", "issuers[0].issuer", LINE, id="text-that-acts"),
+        pytest.param("issuers.0.issuer", "a" * 2049, "issuers[0].issuer", LINE, id="long-text"),
+        pytest.param("issuers.0.tls", {"ca": "ca.pem"}, "issuers[0].tls.ca", "is no absolute path", id="relative-path"),
+        pytest.param("inbound.listen", "[1.2]:7443", "inbound.listen", "is no listen address", id="broken-ipv6"),
         pytest.param("records", {"sink": "syslog"}, "records.sink", "has no such choice", id="unknown-sink"),
         pytest.param(
             "records",

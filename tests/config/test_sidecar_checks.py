@@ -19,6 +19,7 @@ OTHER_ISSUER = {
     "tls": {"ca": "/etc/ca.pem"},
 }
 AT_B = {"match": {"host": "b.mesh"}, "peer": "spiffe://acme.example/tool/b"}
+ROW = {"sub": "crm", "spiffe_id": "spiffe://acme.example/tool/crm"}
 PROBE_AT_INBOUND = {"listen": "127.0.0.1:7443"}
 
 
@@ -173,6 +174,12 @@ def crm(**changes: object) -> list[dict[str, object]]:
         pytest.param([("issuers.0.profile", "entra")], "issuers[0].profile", "maps no actor", id="empty-actor-table"),
         pytest.param(
             [("issuers.0.profile", {"preset": "sts", "leeway_s": 600})], "issuers[0].profile", "leeway_s", id="leeway"
+        ),
+        pytest.param(
+            [("issuers.0.profile", {"preset": "entra", "actor_table": [ROW, ROW]})],
+            "issuers[0].profile.actor_table",
+            "two rows",
+            id="actor-twice-in-the-table",
         ),
         pytest.param([("deny", [{}])], "deny[0]", "exactly one", id="deny-nothing"),
         pytest.param([("deny", [{"jti": "a", "txn": "b"}])], "deny[0]", "exactly one", id="deny-two-things"),

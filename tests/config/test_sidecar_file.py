@@ -1,7 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from sidecar.config import SidecarSettings, load_sidecar
-from sidecar.delegation.profile import ActorForm
+from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.observe.sink import FileSink, StdoutSink
@@ -86,6 +89,41 @@ def test_a_profile_can_be_a_preset_written_differently(tmp_path: Path) -> None:
     assert issuer.profile.actor_table == {("https://x", "crm"): "spiffe://acme.example/tool/crm"}
     assert issuer.profile.typ == {None, "at+jwt"}
     assert issuer.profile.leeway_s == 5
+
+
+def test_every_member_of_a_profile_can_be_written_differently(tmp_path: Path) -> None:
+    changes = {
+        "actor": "act.iss+act.sub",
+        "algorithms": ["ES256"],
+        "required_claims": ["iat"],
+        "act_iss": "https://a",
+        "scope_claim": "scp",
+        "scope_shape": "array",
+        "max_act_depth": 2,
+        "max_lifetime_s": 60,
+    }
+    profile = load(tmp_path, "tool", ("issuers.0.profile", {"preset": "sts", **changes})).issuers[STS].profile
+    assert profile == replace(
+        PRESETS["sts"],
+        actor=ActorForm.ISS_SUB,
+        algorithms=frozenset({"ES256"}),
+        required_claims=frozenset({"iat"}),
+        act_iss="https://a",
+        scope_claim="scp",
+        scope_shape="array",
+        max_act_depth=2,
+        max_lifetime_s=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "host"),
+    [("localhost:1", "localhost"), ("[::1]:1", "::1"), ("[0:0::1]:1", "::1"), ("127.9.9.9:1", "127.9.9.9")],
+)
+def test_the_agents_listener_may_be_any_loopback_address(listen: str, host: str, tmp_path: Path) -> None:
+    settings = load(tmp_path, "agent", ("outbound.listen", listen))
+    assert settings.outbound is not None
+    assert settings.outbound.listen.host == host
 
 
 def test_the_token_endpoint_is_below_the_issuer_unless_it_is_named(tmp_path: Path) -> None:

@@ -21,6 +21,11 @@ def test_the_kind_of_a_login_token_follows_from_its_profile() -> None:
     assert load_sts(EXAMPLES / "sts.yaml", {}).policy.login_issuers[LOGIN].kind is LoginKind.ACCESS_TOKEN
 
 
+def test_the_kind_of_a_login_token_can_be_told(tmp_path: Path) -> None:
+    told = changed(STS, ("login_issuers.0.profile", "keycloak"), ("login_issuers.0.kind", "id_token"))
+    assert load_sts(written(tmp_path, told), {}).policy.login_issuers[LOGIN].kind is LoginKind.ID_TOKEN
+
+
 def test_a_key_can_be_made_at_the_start(tmp_path: Path) -> None:
     assert load_sts(written(tmp_path, changed(STS, ("keys", "ephemeral"))), {}).key_directory is None
 

@@ -105,6 +105,17 @@ def test_an_outbound_record_names_the_issued_token_and_the_one_it_came_from(sink
     assert {name: record[name] for name in said} == said
 
 
+def test_an_issued_token_without_parent_still_leads_back_to_the_one_it_came_from(
+    sink: FakeSink, log: AccessLog
+) -> None:
+    bearer = signed({name: value for name, value in ISSUED_CLAIMS.items() if name != "parent_jti"})
+    entry = log.reserve("outbound")
+    entry.attribute_issued(accept_issued(bearer, plan=plan(), key=verification_key(), policy=POLICY, now=NOW))
+    entry.close()
+    (record,) = sink.wait_for_records(1)
+    assert (record["jti_in"], record["parent_jti"]) == ("token-2", "token-2")
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

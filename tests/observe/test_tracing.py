@@ -63,6 +63,7 @@ def test_a_peer_whose_traces_are_not_ours_starts_a_new_one() -> None:
         pytest.param(b"a=1, ,b=2", "a=1,b=2", id="empty-members"),
         pytest.param(b",".join(b"k%d=v" % n for n in range(33)), None, id="too-many-members"),
         pytest.param(b"a=1,x=" + b"y" * 600, "a=1", id="a-long-member-goes-first"),
+        pytest.param(b"x=" + b"y" * 600 + b",a=1", "a=1", id="a-long-member-goes-wherever-it-stands"),
         pytest.param(b"a=\x01", None, id="control"),
         pytest.param(b"nonsense", None, id="no-key"),
     ],

@@ -192,6 +192,22 @@ def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
     assert path.read_bytes() == LINES[1] + LINES[2]
 
 
+def test_a_file_stays_open_while_it_is_there_and_is_closed_when_left(tmp_path: Path) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    sink = FileSink(tmp_path / "records.jsonl")
+    for _ in range(3):
+        sink.renew()
+    assert open_files() == before + 1
+    (tmp_path / "records.jsonl").unlink()
+    sink.renew()
+    assert open_files() == before + 1
+    sink.close()
+    assert open_files() == before
+
+
 def test_a_file_that_cannot_be_opened_is_trouble_and_works_once_it_can(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "records.jsonl"
     tried = threading.Event()
