@@ -90,6 +90,9 @@ class RecordFields(TypedDict, total=False):
 
 FIELDS: Final = ("event", "ts", "run", "seq", *RecordFields.__annotations__)
 
+_BACKSLASH: Final = 0x5C  # looked for as numbers: four times as fast as a bytes object of one
+_DEL: Final = 0x7F
+
 _TEXT: Final[dict[str, object]] = {"type": ["string", "null"]}
 _TEXTS: Final[dict[str, object]] = {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": MAX_ITEMS + 1}
 _COUNT: Final[dict[str, object]] = {"type": ["integer", "null"], "minimum": 0}
@@ -132,7 +135,7 @@ def encode(record: Mapping[str, object]) -> bytes:
     except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON has not
         pass
     else:
-        if len(line) <= MAX_TEXT and line.isascii() and b"\\" not in line and b"\x7f" not in line:
+        if len(line) <= MAX_TEXT and line.isascii() and _BACKSLASH not in line and _DEL not in line:
             return line
     return orjson.dumps({name: _clean(value) for name, value in record.items()}, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -29,7 +29,7 @@ class TraceContext(NamedTuple):
 
 def new_id(bits: int = 128) -> str:
     """A random non-zero id in lower-case hex, ``bits / 4`` digits."""
-    return f"{_ids.getrandbits(bits) or 1:0{bits // 4}x}"
+    return (_ids.getrandbits(bits) or 1).to_bytes(bits // 8, "big").hex()
 
 
 def next_traceparent(fields: Iterable[tuple[bytes, bytes]], *, trusted: bool = True) -> TraceContext:
