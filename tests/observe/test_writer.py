@@ -233,3 +233,13 @@ def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
         FileSink(path).renew()
+
+
+def test_a_failure_and_its_end_are_told_once_each_in_the_operations_log(
+    sink: FakeSink, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.script = [OSError(errno.ENOSPC, "full"), OSError(errno.ENOSPC, "full")]
+    writer.put(LINES[0])
+    sink.wait_for_lines(1)
+    writer.close(5)
+    assert [record.message for record in caplog.records] == ["record sink failed", "record sink recovered"]
