@@ -50,7 +50,8 @@ class ServerExchange:
     """One request (``head``, None if it was unusable) and the one answer to it.
 
     Set ``on_gone``, ``on_pause`` and ``on_resume`` to be told that the peer vanished before the answer ended, or that
-    it takes no more data for now. Times are monotonic seconds; ``bytes_in`` and ``bytes_out`` count bytes on the wire.
+    it takes no more data for now; ``on_stop`` to be told that the answer must end now, and why. Times are monotonic
+    seconds; ``bytes_in`` and ``bytes_out`` count bytes on the wire.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class ServerExchange:
         "on_gone",
         "on_pause",
         "on_resume",
+        "on_stop",
         "received_at",
         "status",
     )
@@ -93,6 +95,7 @@ class ServerExchange:
         self.on_gone: Callable[[], None] | None = None
         self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
+        self.on_stop: Callable[[SidecarError], None] | None = None
         self._connection = connection
         self._body = body
         self._sink: BodySink | None = None

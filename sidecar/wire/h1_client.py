@@ -161,7 +161,6 @@ class ClientConnection(asyncio.Protocol):
         """Begin."""
         self.transport = cast("asyncio.Transport", transport)
         self._opened_at = self._moved_at = self._clock()
-        self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Read what has come of the answer."""

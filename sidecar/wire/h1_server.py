@@ -312,6 +312,7 @@ class ServerConnection(asyncio.Protocol):
             if self._stall.lasts(now, self.transport.get_write_buffer_size()) > limits.write_timeout_s:
                 self._closed = True
                 self.transport.abort()
+                self._connections.discard(self)  # uvloop may have closed it without ever telling us
         elif self._linger is not None:
             if self._linger.over(now):
                 self._close()

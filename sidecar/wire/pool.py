@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -67,8 +68,10 @@ class _Connecting:
             connection = task.result()
             if self.cancelled:
                 connection.close()
-            else:
+            elif connection.usable:
                 self._on_ready(connection)
+            else:
+                self._on_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed a new connection"))
         elif not self.cancelled:
             if isinstance(error, SidecarError):
                 self._on_error(error)
@@ -80,8 +83,8 @@ class _Connecting:
 class UpstreamPool:
     """The connections to all upstreams of one listener."""
 
-    def __init__(self, limits: ClientLimits) -> None:
-        self.connections: Connections[ClientConnection] = Connections()
+    def __init__(self, limits: ClientLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.connections: Connections[ClientConnection] = Connections(clock=clock)
         self._limits = limits
         self._idle: dict[Hashable, list[ClientConnection]] = {}
         self._connecting: set[asyncio.Task[ClientConnection]] = set()
@@ -124,7 +127,7 @@ class UpstreamPool:
                 connection.close()
 
     async def close(self) -> None:
-        """Close everything and wait for what is being opened."""
+        """Cut everything, requests under way included, and wait until it is gone."""
         self._closed = True
         self.close_idle()
         connecting = list(self._connecting)
@@ -132,7 +135,8 @@ class UpstreamPool:
             task.cancel()
         await asyncio.gather(*connecting, return_exceptions=True)
         for connection in self.connections:
-            connection.close()
+            connection.transport.abort()
+        await self.connections.wait_for_empty()
 
     async def _open(self, origin: Origin) -> ClientConnection:
         loop = asyncio.get_running_loop()
@@ -161,6 +165,9 @@ class UpstreamPool:
             raise Denied(Reason.UPSTREAM_IDENTITY, "the TLS handshake failed") from error
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot express
             raise Unavailable(Reason.UPSTREAM_UNREACHABLE, type(error).__name__) from error
+        # Not in connection_made: when cancelled just then, uvloop closes the transport and never calls connection_lost.
+        if connection.usable:
+            self.connections.add(connection)
         return connection
 
     def _keep(self, key: Hashable, connection: ClientConnection) -> None:

@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.errors import Reason, SidecarError
+from sidecar.wire.connections import Connections
+from sidecar.wire.h1_client import ClientConnection, StaleConnection
+from sidecar.wire.head import ResponseHead
+from sidecar.wire.limits import ClientLimits
+from tests.wire.bench import Clock, RecordingTransport
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Sink:
+    """Keeps an answer and the order of its events."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.status = 0
+        self.data = b""
+        self.errors: list[SidecarError] = []
+
+    @property
+    def reasons(self) -> list[Reason]:
+        return [error.reason for error in self.errors]
+
+    def on_response(self, head: ResponseHead) -> None:
+        self.status = head.status
+        self.events.append("head")
+
+    def on_response_data(self, data: bytes) -> None:
+        assert data
+        self.data += data
+        self.events.append("data")
+
+    def on_response_end(self) -> None:
+        self.events.append("end")
+
+    def on_response_error(self, error: SidecarError) -> None:
+        self.errors.append(error)
+        self.events.append("error")
+
+    def on_response_flush(self) -> None:
+        self.events.append("flush")
+
+    def on_upstream_pause(self) -> None:
+        self.events.append("pause")
+
+    def on_upstream_resume(self) -> None:
+        self.events.append("resume")
+
+
+class Calling:
+    """One upstream connection on a recording transport; ``idle`` counts how often it was given back."""
+
+    def __init__(self, *, max_age_s: float = 3600, **limits: Any) -> None:
+        self.clock = Clock()
+        self.connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=self.clock)
+        self.idle = 0
+        self.gone = 0
+        self.transport = RecordingTransport()
+        self.connection = ClientConnection(
+            ClientLimits(**limits), self.connections, on_idle=self._idle, on_closed=self._gone, max_age_s=max_age_s
+        )
+        self.connection.connection_made(self.transport)
+        self.connections.add(self.connection)
+
+    def _idle(self, _connection: ClientConnection) -> None:
+        self.idle += 1
+
+    def _gone(self, _connection: ClientConnection) -> None:
+        self.gone += 1
+
+    def ask(self, method: str = "GET", *, length: int | None = 0) -> Sink:
+        sink = Sink()
+        self.connection.start(method, b"/a", [(b"host", b"b")], length=length, sink=sink)
+        self.connection.flush()
+        return sink
+
+    def receive(self, data: bytes) -> None:
+        self.connection.data_received(data)
+
+    def lose(self, error: Exception | None = None) -> None:
+        self.connection.connection_lost(error)
+
+    def after(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.connections.sweep()
+
+
+REQUESTS = {
+    "GET": ("GET", 0, b"", b"GET /a HTTP/1.1\r\nhost: b\r\n\r\n"),
+    "POST without content": ("POST", 0, b"", b"POST /a HTTP/1.1\r\nhost: b\r\ncontent-length: 0\r\n\r\n"),
+    "length": ("POST", 3, b"abc", b"POST /a HTTP/1.1\r\nhost: b\r\ncontent-length: 3\r\n\r\nabc"),
+    "GET with length": ("GET", 3, b"abc", b"GET /a HTTP/1.1\r\nhost: b\r\ncontent-length: 3\r\n\r\nabc"),
+    "chunked": (
+        "POST",
+        None,
+        b"abc",
+        b"POST /a HTTP/1.1\r\nhost: b\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "length", "body", "written"), REQUESTS.values(), ids=REQUESTS.keys())
+async def test_a_request_is_written_anew_in_one_piece(
+    method: str, length: int | None, body: bytes, written: bytes
+) -> None:
+    calling = Calling()
+    calling.connection.start(method, b"/a", [(b"host", b"b")], length=length, sink=Sink())
+    calling.connection.send_body(body)
+    calling.connection.end_body()
+    assert calling.transport.writes == []
+    calling.connection.flush()
+    assert calling.transport.writes == [written]
+
+
+async def test_framing_fields_given_by_mistake_are_not_sent() -> None:
+    calling = Calling()
+    fields = [(b"host", b"b"), (b"content-length", b"7"), (b"transfer-encoding", b"x"), (b"connection", b"x")]
+    calling.connection.start("GET", b"/a", fields, length=0, sink=Sink())
+    calling.connection.flush()
+    assert calling.transport.written == REQUESTS["GET"][3]
+
+
+async def test_a_request_that_does_not_keep_its_length_is_a_bug() -> None:
+    calling = Calling()
+    calling.ask("POST", length=3)
+    calling.connection.send_body(b"ab")
+    with pytest.raises(RuntimeError, match="shorter"):
+        calling.connection.end_body()
+    with pytest.raises(RuntimeError, match="longer"):
+        calling.connection.send_body(b"cd")
+
+
+async def test_a_second_request_at_once_is_a_bug() -> None:
+    calling = Calling()
+    calling.ask()
+    with pytest.raises(RuntimeError, match="in use"):
+        calling.ask()
+
+
+async def test_an_answer_is_told_in_order_and_the_connection_given_back() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(OK)
+    assert sink.events == ["head", "data", "end", "flush"]
+    assert (sink.status, sink.data, calling.idle) == (200, b"ok", 1)
+    assert calling.connection.reused
+    assert calling.connection.usable
+
+
+async def test_the_connection_is_free_when_the_end_is_told() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    usable: list[bool] = []
+    sink.on_response_end = lambda: usable.append(calling.connection.usable)  # type: ignore[method-assign]
+    calling.receive(OK)
+    assert usable == [True]
+
+
+NOT_KEPT = {
+    "bytes beyond it": OK + b"H",
+    "a second answer": OK + OK,
+    "Connection: close": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.0 keep-alive": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("stream", NOT_KEPT.values(), ids=NOT_KEPT.keys())
+async def test_after_a_doubtful_answer_the_connection_is_never_used_again(stream: bytes) -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(stream)
+    assert (sink.data, sink.events.count("end"), calling.idle) == (b"ok", 1, 0)
+    assert calling.transport.is_closing()
+    assert not calling.connection.usable
+
+
+async def test_after_an_answer_to_half_a_request_the_connection_is_never_used_again() -> None:
+    calling = Calling()
+    sink = calling.ask("POST", length=10)
+    calling.receive(OK)
+    assert (sink.events, calling.idle, calling.transport.aborted) == (["head", "data", "end", "flush"], 0, True)
+
+
+async def test_bytes_nobody_asked_for_close_the_connection() -> None:
+    fresh, kept = Calling(), Calling()
+    kept.ask()
+    kept.receive(OK)
+    for calling in (fresh, kept):
+        calling.receive(b"H")
+        assert calling.transport.is_closing()
+        assert not calling.connection.usable
+
+
+async def test_an_old_connection_is_not_given_back() -> None:
+    calling = Calling(max_age_s=100)
+    calling.ask()
+    calling.clock.now += 100
+    calling.receive(OK)
+    assert (calling.idle, calling.transport.is_closing()) == (0, True)
+
+
+CUT = {
+    "before an answer": (b"", Reason.UPSTREAM_UNREACHABLE),
+    "inside the head": (b"HTTP/1.1 200 OK\r\n", Reason.UPSTREAM_BAD_RESPONSE),
+    "after an interim answer": (b"HTTP/1.1 100 C\r\n\r\n", Reason.UPSTREAM_BAD_RESPONSE),
+    "inside a body with length": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", Reason.UPSTREAM_ABORTED),
+    "between chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+        Reason.UPSTREAM_ABORTED,
+    ),
+    "before the last empty line": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n",
+        Reason.UPSTREAM_ABORTED,
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["end of file", "connection lost"])
+@pytest.mark.parametrize(("stream", "reason"), CUT.values(), ids=CUT.keys())
+async def test_an_answer_that_ends_early_is_an_error_and_never_an_end(stream: bytes, reason: Reason, how: str) -> None:
+    calling = Calling()
+    sink = calling.ask()
+    if stream:
+        calling.receive(stream)
+    if how == "end of file":
+        calling.connection.eof_received()
+    calling.lose()
+    assert sink.reasons == [reason]
+    assert "end" not in sink.events
+    assert not isinstance(sink.errors[0], StaleConnection)
+    assert calling.gone == 1
+
+
+async def test_an_answer_without_length_ends_with_the_end_of_file() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(b"HTTP/1.1 200 OK\r\n\r\nab")
+    calling.connection.eof_received()
+    calling.lose()
+    assert (sink.data, sink.events[-1], calling.idle) == (b"ab", "end", 0)
+
+
+async def test_an_answer_without_length_that_is_reset_is_an_error() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(b"HTTP/1.1 200 OK\r\n\r\nab")
+    calling.lose(ConnectionResetError())
+    assert sink.reasons == [Reason.UPSTREAM_ABORTED]
+
+
+async def test_a_kept_connection_that_gives_not_one_byte_is_stale() -> None:
+    calling = Calling()
+    calling.ask()
+    calling.receive(OK)
+    sink = calling.ask()
+    calling.lose(ConnectionResetError())
+    assert isinstance(sink.errors[0], StaleConnection)
+    assert sink.reasons == [Reason.UPSTREAM_UNREACHABLE]
+
+
+async def test_a_kept_connection_that_gives_one_byte_is_not_stale() -> None:
+    calling = Calling()
+    calling.ask()
+    calling.receive(OK)
+    sink = calling.ask()
+    calling.receive(b"H")
+    calling.lose(ConnectionResetError())
+    assert sink.reasons == [Reason.UPSTREAM_BAD_RESPONSE]
+    assert not isinstance(sink.errors[0], StaleConnection)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
+        b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\n",
+    ],
+)
+async def test_a_bad_answer_is_told_as_the_upstreams_and_closes_the_connection(stream: bytes) -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(stream)
+    assert (sink.reasons, sink.events) == ([Reason.UPSTREAM_BAD_RESPONSE], ["error", "flush"])
+    assert calling.transport.aborted
+    calling.lose()
+    assert len(sink.errors) == 1
+
+
+async def test_a_broken_chunk_after_the_head_is_an_error_and_no_end() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+    calling.receive(b"zz\r\n")
+    assert (sink.data, sink.reasons) == (b"ab", [Reason.UPSTREAM_BAD_RESPONSE])
+
+
+async def test_after_an_abort_nothing_more_is_told() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.connection.abort()
+    calling.receive(OK)
+    calling.lose()
+    assert sink.events == []
+
+
+async def test_an_abort_inside_an_event_is_the_last_one() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    sink.on_response = lambda head: calling.connection.abort()  # type: ignore[method-assign]
+    calling.receive(OK)
+    assert (sink.events, calling.idle) == (["flush"], 0)
+
+
+# --- deadlines
+
+
+async def test_an_upstream_that_gives_no_head_in_time_is_given_up_however_it_drips() -> None:
+    calling = Calling(first_byte_timeout_s=10)
+    sink = calling.ask()
+    calling.after(9)
+    calling.receive(b"HTTP/1.1 1")
+    calling.after(0.9)
+    assert sink.reasons == []
+    calling.after(0.2)
+    assert sink.reasons == [Reason.UPSTREAM_TIMEOUT]
+    assert calling.transport.aborted
+
+
+async def test_the_wait_for_an_answer_begins_when_the_request_is_whole() -> None:
+    calling = Calling(first_byte_timeout_s=10)
+    sink = calling.ask("POST", length=3)
+    calling.after(100)
+    calling.connection.send_body(b"abc")
+    calling.connection.end_body()
+    calling.connection.flush()
+    calling.after(9)
+    assert sink.reasons == []
+    calling.after(2)
+    assert sink.reasons == [Reason.UPSTREAM_TIMEOUT]
+
+
+async def test_an_answer_that_stops_coming_is_given_up() -> None:
+    calling = Calling(idle_timeout_s=10)
+    sink = calling.ask()
+    calling.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
+    calling.after(9)
+    calling.receive(b"b")
+    calling.after(9)
+    assert sink.reasons == []
+    calling.after(2)
+    assert sink.reasons == [Reason.UPSTREAM_TIMEOUT]
+
+
+async def test_an_answer_that_is_not_wanted_now_has_no_deadline() -> None:
+    calling = Calling(idle_timeout_s=10)
+    sink = calling.ask()
+    calling.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
+    calling.connection.pause_reading()
+    calling.after(100)
+    calling.connection.resume_reading()
+    calling.after(9)
+    assert sink.reasons == []
+
+
+async def test_an_upstream_that_takes_nothing_of_a_request_is_given_up() -> None:
+    calling = Calling(idle_timeout_s=10)
+    sink = calling.ask("POST", length=3)
+    calling.connection.pause_writing()
+    calling.after(9)
+    calling.connection.resume_writing()
+    calling.connection.pause_writing()
+    calling.after(9)
+    assert sink.events == ["pause", "resume", "pause"]
+    calling.after(2)
+    assert sink.reasons == [Reason.UPSTREAM_TIMEOUT]
+
+
+@pytest.mark.parametrize(("limits", "max_age_s"), [({"idle_keep_s": 10}, 100.0), ({"idle_keep_s": 100}, 10.0)])
+async def test_a_kept_connection_is_closed_when_unused_or_old(limits: dict[str, float], max_age_s: float) -> None:
+    calling = Calling(max_age_s=max_age_s, **limits)
+    calling.ask()
+    calling.receive(OK)
+    calling.after(9)
+    assert not calling.transport.is_closing()
+    calling.after(2)
+    assert calling.transport.is_closing()
+    assert not calling.connection.usable
+
+
+@settings(max_examples=150)
+@given(st.lists(st.binary(max_size=40), max_size=5), st.sampled_from([b"", OK[:-2], OK, b"HTTP/1.1 200 OK\r\n"]))
+def test_any_bytes_are_an_answer_or_an_error_and_never_an_exception(pieces: list[bytes], start: bytes) -> None:
+    async def run() -> None:
+        calling = Calling()
+        sink = calling.ask()
+        for piece in [start, *pieces]:
+            if piece:
+                calling.receive(piece)
+        calling.connection.eof_received()
+        calling.lose()
+        assert sink.events.count("end") + sink.events.count("error") == 1
+
+    asyncio.run(run())
