@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from enum import Enum
 from functools import cache
 from typing import Any, Final
 
@@ -24,7 +25,15 @@ TRUST_DOMAIN: Final = TrustDomain("acme.example")
 PLANNER: Final = SpiffeId("spiffe://acme.example/agent/planner")
 WRITER: Final = SpiffeId("spiffe://acme.example/agent/writer")
 CRM: Final = SpiffeId("spiffe://acme.example/tool/crm")
-ABSENT: Final = object()  # as the value of a claim or header member: leave it out
+
+
+class Absent(Enum):
+    """As the value of a claim or header member: leave it out."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
 
 Claims = Mapping[str, object]
 
