@@ -37,6 +37,7 @@ class Entry:
         "_log",
         "_permitted",
         "_token",
+        "_token",
         "started_at",
     )
 

@@ -79,6 +79,7 @@ class Writer:
         return self.pending_lines
 
     def _run(self) -> None:
+        self._open()
         while True:
             self._wake.wait()
             self._stop.wait(self._flush_s)
@@ -91,6 +92,18 @@ class Writer:
             if stopping:
                 break
         self._sink.close()
+
+    def _open(self) -> None:
+        """Open the sink before the first record: one that cannot be opened must not look like one that can."""
+        while not self._stop.is_set():
+            try:
+                self._sink.renew()
+            except OSError as error:
+                self._failed(error)
+                self._stop.wait(_RETRY_S)
+            else:
+                self._recovered()
+                return
 
     def _write(self, batch: list[bytes]) -> None:
         data = b"".join(batch)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason
 from sidecar.exchange.client import TokenExchange
 from sidecar.identity.jwks import IssuerKeys
@@ -60,6 +61,7 @@ class Server:
         self._wall = wall
         self._draining = False
         self._said: list[str] = []
+        self._trusted: frozenset[TrustDomain] = frozenset()
         self.ready = asyncio.Event()
         parts.source.subscribe(self._on_identity)
 
@@ -166,10 +168,18 @@ class Server:
             parts.log.event("identity.lost", decision="deny", reason=Reason.NOT_READY)
             for pool in parts.pools:
                 pool.close_idle()
+            self._count_bundles(frozenset())
             return
         parts.log.event("identity.rotated")
-        for trust_domain in identity.bundles:
-            parts.log.metrics.bundle_updated(trust_domain)
+        self._count_bundles(frozenset(identity.bundles))
+
+    def _count_bundles(self, trusted: frozenset[TrustDomain]) -> None:
+        metrics = self._parts.log.metrics
+        for trust_domain in trusted:
+            metrics.bundle_updated(trust_domain)
+        for trust_domain in self._trusted - trusted:
+            metrics.bundle_withdrawn(trust_domain)
+        self._trusted = trusted
 
     def _say(self, lacking: list[str]) -> None:
         """Tell the operator what we wait for, once for each change."""

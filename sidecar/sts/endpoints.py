@@ -1,4 +1,4 @@
-"""What the token service answers: tokens, keys and metadata to clients, health and metrics to whoever watches it.
+"""What the token service answers: tokens, keys and metadata to clients.
 
 A client is who its X.509-SVID says. That is asked for every request, because a connection may outlive the SVID or the
 trust that opened it. Nothing that a client sends is logged by the HTTP library or reflected.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,7 +20,6 @@ from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUE
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
-from sidecar.observe.metrics import CONTENT_TYPE
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.service import TokenService
@@ -156,23 +155,3 @@ def server_metadata(policy: StsPolicy, base_url: str | None = None) -> dict[str,
         "scopes_supported": sorted(frozenset().union(*(target.scopes for target in policy.targets))),
         "tls_client_certificate_bound_access_tokens": False,
     }
-
-
-def probe_app(service: TokenService, missing: Callable[[], list[str]]) -> web.Application:
-    """Health and metrics. ``missing`` names what keeps the service from being ready."""
-
-    async def live(_request: web.Request) -> web.Response:
-        return web.Response(text="live\n")
-
-    async def ready(_request: web.Request) -> web.Response:
-        lacking = missing()
-        return web.Response(status=503 if lacking else 200, text="".join(f"{word}\n" for word in lacking or ["ready"]))
-
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=service.log.metrics.render(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
-
-    app = web.Application()
-    app.router.add_get("/livez", live)
-    app.router.add_get("/readyz", ready)
-    app.router.add_get("/metrics", metrics)
-    return app

@@ -14,7 +14,8 @@ from aiohttp import web
 from sidecar.identity.handshake import OnRefused
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
-from sidecar.sts.endpoints import TokenEndpoint, probe_app
+from sidecar.observe.probe import probe_app
+from sidecar.sts.endpoints import TokenEndpoint
 from sidecar.sts.service import TokenService
 
 # The library's own log quotes what it could not parse, which may hold a token. Every request that can be answered has
@@ -87,7 +88,7 @@ class StsServer:
             OSError: an address cannot be bound.
         """
         settings = self._settings
-        probe = probe_app(self._service, self.missing)
+        probe = probe_app(self._service.log.metrics, self.missing)
         self.probe_address = await self._listen(probe, settings.probe_host, settings.probe_port, tls=None)
         self.address = await self._listen(self._endpoint.app(), settings.host, settings.port, tls=self._tls)
 

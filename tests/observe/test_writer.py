@@ -43,6 +43,23 @@ def test_a_line_is_written_within_fifty_milliseconds(sink: FakeSink, writer: Wri
     assert sink.wait_for_lines(1) == LINES[:1]
 
 
+def test_a_sink_that_cannot_be_opened_is_trouble_before_the_first_line(tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    writer = Writer(FileSink(folder))
+    try:
+        deadline = time.monotonic() + 5
+        while writer.trouble(time.monotonic()) is None and time.monotonic() < deadline:
+            os.sched_yield()
+        assert writer.trouble(time.monotonic()) == "the record sink failed: EISDIR"
+        folder.rmdir()
+        while writer.trouble(time.monotonic()) is not None and time.monotonic() < deadline:
+            os.sched_yield()
+        assert writer.trouble(time.monotonic()) is None
+    finally:
+        writer.close(5)
+
+
 def test_short_writes_are_continued_where_they_ended(sink: FakeSink, writer: Writer) -> None:
     sink.most_bytes = 3
     for line in LINES[:20]:
