@@ -100,7 +100,7 @@ def test_a_sink_is_opened_anew_between_lines_only(sink: FakeSink, writer: Writer
     sink.script = [len(LINES[0]), OSError(errno.EIO, "no"), 4, OSError(errno.EIO, "no")]
     writer.put(LINES[0] + LINES[1])
     assert sink.wait_for_lines(2) == LINES[:2]
-    assert sink.renewed == 2  # at first, and after the first failure; not in the middle of the second line
+    assert sink.renewed == 3  # at the start, at first, after the first failure; not in the middle of the second line
 
 
 def test_a_blocked_sink_is_trouble_once_it_made_no_progress_for_a_while(sink: FakeSink, writer: Writer) -> None:
