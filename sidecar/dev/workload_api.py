@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from sidecar.delegation.spiffe_id import SpiffeIdError, TrustDomain
-from sidecar.dev.certificates import DEVELOPMENT_ONLY, KeyType, key_pem
+from sidecar.dev.certificates import DEVELOPMENT_ONLY, KeyType, certificate_pem, key_pem
 from sidecar.dev.entries import Entry, parse_entries
 from sidecar.dev.files import write_whole
 from sidecar.dev.pki import TrustDomainAuthority
@@ -157,7 +157,7 @@ def _publish(authorities: Sequence[TrustDomainAuthority], directory: Path | None
         return
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for authority in authorities:
-        write_whole(directory / f"{authority.trust_domain}.pem", authority.bundle_pem())
+        write_whole(directory / f"{authority.trust_domain}.pem", certificate_pem(authority.current.certificate))
         write_whole(directory / f"{authority.trust_domain}.key", key_pem(authority.current.key), private=True)
 
 
