@@ -27,6 +27,7 @@ MIN_HINT_S: Final = 60.0  # an issuer's max-age is believed between these two
 MAX_HINT_S: Final = 86_400.0
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 5.0
+EMPTY_RETRY_S: Final = 1.0  # while an issuer has never published a key
 
 _MAX_AGE: Final = re.compile(r'(?:^|,)[ \t]*max-age="?([0-9]{1,9})"?[ \t]*(?=,|$)', re.IGNORECASE)
 
@@ -217,6 +218,8 @@ class Issuer:
             self._fetching = False
         self._replace(keys)
         self._on_fetched()
+        if not self.ever_had_keys:  # it has only just started; and while we are not ready, nobody meets unknown keys
+            return EMPTY_RETRY_S
         return refresh_delay(self.settings, answer.cache_control, jitter=jitter())
 
     def _replace(self, keys: KeySet) -> None:

@@ -74,6 +74,7 @@ class Inbound:
             return
         drive = Drive(self.journey(exchange, head, entry))
         exchange.on_gone = drive.gone
+        exchange.on_stop = drive.stop
         drive.start()
 
     def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:

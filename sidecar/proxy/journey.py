@@ -76,12 +76,16 @@ class Drive:
 
     def gone(self) -> None:
         """The peer vanished: stop what is under way and let the journey close its record."""
+        self.stop(Denied(Reason.PEER_GONE))
+
+    def stop(self, error: SidecarError) -> None:
+        """The request must end now: stop what is under way and let the journey answer and close its record."""
         if self._finished:
             return
         wait, self._wait = self._wait, None
         if wait is not None:
             wait.cancel()
-        self._step(lambda: self._journey.throw(Denied(Reason.PEER_GONE)))
+        self._step(lambda: self._journey.throw(error))
 
     def _step(self, advance: Callable[[], Wait]) -> None:
         if self._finished:

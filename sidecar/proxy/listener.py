@@ -32,6 +32,7 @@ _ACCEPTS_PER_WAKE: Final = 64
 _RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 _SHED_PER_RESERVE: Final = 4
 _PAUSE_S: Final = 0.1
+_LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,20 +110,28 @@ class Listener:
         self.connections.draining = True
         for connection in self.connections:
             connection.finish()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.connections.wait_for_empty()
-        except TimeoutError:
-            return False
-        return True
+        return await self._emptied(timeout_s)
 
     async def abort(self) -> None:
         """End everything now, and wait until it has ended: by then each request has closed its record."""
         self.close()
         await self._handshakes.close()
         for connection in self.connections:
-            connection.transport.abort()
-        await self.connections.wait_for_empty()
+            if connection.exchange is not None and connection.exchange.on_stop is not None:
+                connection.exchange.on_stop(Unavailable(Reason.DRAINING, "it took longer than the drain"))
+            connection.finish()
+        if not await self._emptied(_LAST_WORDS_S):
+            for connection in self.connections:
+                connection.transport.abort()
+            await self.connections.wait_for_empty()
+
+    async def _emptied(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.connections.wait_for_empty()
+        except TimeoutError:
+            return False
+        return True
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_WAKE):

@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from sidecar.errors import Denied, Unavailable
 from sidecar.identity.tls import guard_of
-
-
-class Connected(Protocol):
-    """A connection that is made."""
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """Its transport."""
-        ...
-
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_server import ServerConnection
 
 _AT_A_TIME: Final = 8  # after a change of bundles each look costs 0.3 ms, and requests want the loop too
 
 
-async def end_distrusted(connections: Iterable[Connected], clock: Callable[[], float]) -> None:
+async def end_distrusted(
+    connections: Iterable[ServerConnection | ClientConnection], clock: Callable[[], float]
+) -> None:
     """Cut every TLS connection whose peer would be refused now. ``clock`` is wall time in seconds."""
     for number, connection in enumerate(tuple(connections), 1):
         if number % _AT_A_TIME == 0:
@@ -36,7 +30,14 @@ async def end_distrusted(connections: Iterable[Connected], clock: Callable[[], f
             continue
         try:
             guard_of(connection.transport).check(int(clock()))
-        except Denied:
-            connection.transport.abort()
+        except Denied as error:
+            _cut(connection, error)
         except Unavailable:  # it is our own identity that is gone: requests are refused until it is back
             continue
+
+
+def _cut(connection: ServerConnection | ClientConnection, error: Denied) -> None:
+    serving = connection.exchange if isinstance(connection, ServerConnection) else None
+    if serving is not None and serving.on_stop is not None:
+        serving.on_stop(error)  # so that the record says why
+    connection.transport.abort()

@@ -70,9 +70,9 @@ class ServerConnection(asyncio.Protocol):
         return self._exchange
 
     def finish(self) -> None:
-        """Close the connection after the request being served, at once if there is none."""
+        """Close the connection after the request being served, at once if there is none and none was just refused."""
         self._finishing = True
-        if self._exchange is None and not self._heads:
+        if self._exchange is None and not self._heads and self._linger is None and not self._closed:
             self._close()
 
     # --- the event loop's calls

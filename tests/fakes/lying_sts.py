@@ -36,6 +36,7 @@ class LyingSts:
     errors: list[EndpointError] = field(default_factory=list)  # what the next calls fail with, before any answer
     forms: list[Form] = field(default_factory=list)
     closed: bool = False
+    clock: Callable[[], int] = lambda: NOW
 
     def __post_init__(self) -> None:
         self.asked = asyncio.Condition()
@@ -80,7 +81,7 @@ class LyingSts:
             "aud": form["audience"],
             "client_id": str(WRITER),
             "scope": form["scope"],
-            "iat": NOW,
+            "iat": self.clock(),
             "exp": subject["exp"],
             "jti": f"issued-{len(self.forms)}",
             "parent_jti": subject.get("jti", ABSENT),

@@ -217,6 +217,18 @@ async def test_an_empty_set_means_no_keys() -> None:
         assert world.issuer.last_error == "the key set is empty"
 
 
+async def test_an_issuer_that_never_published_a_key_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(issuer, "EMPTY_RETRY_S", 0.001)
+    world = World(refresh_s=3600)
+    world.publisher.document = NO_KEYS
+    async with running(world):
+        world.publisher.document = NEW.jwks
+        await world.wait_for_success()
+        await world.publisher.wait_for_fetches(2)
+        await asyncio.sleep(0)
+        assert world.issuer.find("new") is not None
+
+
 @pytest.mark.usefixtures("_quick_retries")
 @pytest.mark.parametrize(
     "break_it",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.hops import Hops, open_hops
 from tests.integration.world import World, open_world
 
 
@@ -13,4 +14,11 @@ from tests.integration.world import World, open_world
 async def world() -> AsyncIterator[World]:
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:  # a socket's path is short, pytest's folders are not
         async with open_world(Path(folder)) as opened:
+            yield opened
+
+
+@pytest.fixture
+async def hops() -> AsyncIterator[Hops]:
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_hops(Path(folder)) as opened:
             yield opened

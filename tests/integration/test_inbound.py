@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.integration.world import (
     mint,
     ok,
     parse,
+    until,
 )
 
 pytestmark = pytest.mark.integration
@@ -179,9 +181,10 @@ async def test_peers_without_an_identity_of_the_mesh_get_no_handshake(world: Wor
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with pytest.raises((ssl.SSLError, ConnectionError)):
+    with contextlib.suppress(
+        ssl.SSLError, ConnectionError
+    ):  # in TLS 1.3 the refusal comes after the client's last word
         assert await world.exchange(sidecar.inbound, context, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n") == b""
-        raise ConnectionError
     (event,) = await sidecar.wait_for_records(1, "connection.refused")
     assert event["reason"] == "no_client_cert"
     assert event["source"].startswith("127.0.0.1:")
@@ -221,25 +224,22 @@ async def test_a_peer_that_leaves_ends_the_work_and_leaves_one_record(world: Wor
     never.cancel()
 
 
-async def test_a_sink_that_takes_no_records_refuses_requests(world: World) -> None:
+async def test_while_the_sink_takes_no_records_the_sidecar_is_not_ready_and_says_why(world: World) -> None:
     folder = world.folder / "records"
     folder.mkdir()
     settings = world.settings(records={"sink": {"file": str(folder)}})
     sidecar = await world.sidecar(WRITER, settings, wait=False)
-    async with asyncio.timeout(5):
-        while not any(word.startswith("records") for word in sidecar.server.missing()):
-            await asyncio.sleep(0)
+    await until(lambda: sidecar.server.missing() == ["records: the sink takes none"])
     assert not sidecar.server.ready.is_set()
+    folder.rmdir()
+    async with asyncio.timeout(5):
+        await sidecar.server.ready.wait()
 
 
 async def test_without_the_issuers_keys_the_sidecar_is_not_ready_and_says_why(world: World) -> None:
     keys, world.keys = world.keys, {"keys": []}
     sidecar = await world.sidecar(WRITER, world.settings(), wait=False)
-    async with asyncio.timeout(5):
-        while sidecar.server.missing() != ["keys of https://sts.acme.example"] and not any(
-            word.startswith("keys of") for word in sidecar.server.missing()
-        ):
-            await asyncio.sleep(0)
+    await until(lambda: sidecar.server.missing() == ["keys of https://sts.acme.example (the key set is empty)"])
     assert not sidecar.server.ready.is_set()
     world.keys = keys
     async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""A whole world in one event loop: trust domains, Workload APIs, an issuer, an agent and sidecars; every socket real."""
+"""A whole world in one event loop: trust domains, Workload APIs, an issuer, an agent, sidecars; every socket real."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Final
 import yaml
 
 from sidecar.app import assemble
-from sidecar.config import load_sidecar
+from sidecar.config import SidecarSettings, load_sidecar
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.entries import Entry, Selectors
 from sidecar.dev.pki import TrustDomainAuthority
@@ -42,6 +42,13 @@ PATIENCE_S: Final = 10.0
 Record = dict[str, Any]
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """For what tells nobody: a file that a thread writes, a state that only changes. All else is awaited."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.005)
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -52,7 +59,7 @@ def free_port() -> int:
 def mint(
     changes: Mapping[str, object] | None = None, header: Mapping[str, object] | None = None, *, key: int = 0
 ) -> str:
-    """A token of ``ISSUER`` for the writer, as the planner holds it for alice; ``None`` as a value leaves a member out."""
+    """A token of ``ISSUER`` for the writer, as the planner holds it for alice; members that are None are left out."""
     now = int(time.time())
     claims: dict[str, object] = {
         "iss": ISSUER,
@@ -93,6 +100,15 @@ class Agent:
     requests: list[tuple[bytes, bytes]] = field(default_factory=list)
     script: Callable[[bytes, bytes], bytes | asyncio.Future[bytes]] | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    last_words: bytes | None = None
+
+    def never(self) -> asyncio.Future[bytes]:
+        """An answer that does not come."""
+        return asyncio.get_running_loop().create_future()
+
+    def say_and_hang_up(self, raw: bytes) -> None:
+        """Answer the next request with these bytes, and end its connection."""
+        self.last_words = raw
 
     def headers(self, number: int = -1) -> dict[str, str]:
         lines = self.requests[number][0].decode("latin-1").split("\r\n")[1:]
@@ -105,6 +121,10 @@ class Agent:
                 body = await _body(reader, head)
                 self.requests.append((head, body))
                 self.arrived.set()
+                if self.last_words is not None:
+                    last_words, self.last_words = self.last_words, None
+                    writer.write(last_words)
+                    return
                 answer = self.script(head, body) if self.script else ok(b"done")
                 writer.write(answer if isinstance(answer, bytes) else await answer)
                 await writer.drain()
@@ -133,10 +153,22 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
 
 
 class Sidecar:
-    """One running sidecar and what it wrote down."""
+    """One running sidecar, its Workload API and what it wrote down. ``running`` gives whether it drained in time."""
 
-    def __init__(self, server: Server, ports: Mapping[str, int], records: Path) -> None:
+    def __init__(
+        self,
+        server: Server,
+        running: asyncio.Task[bool],
+        stop: asyncio.Event,
+        *,
+        api: DevWorkloadApi,
+        ports: Mapping[str, int],
+        records: Path,
+    ) -> None:
         self.server = server
+        self.running = running
+        self.stop = stop
+        self.api = api
         self.inbound = ports["in"]
         self.outbound = ports["out"]
         self._records = records
@@ -146,10 +178,8 @@ class Sidecar:
         return [record for record in map(json.loads, text.splitlines()) if record["event"] == event]
 
     async def wait_for_records(self, count: int, event: str = "request") -> list[Record]:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(found := self.records(event)) < count:
-                await asyncio.sleep(0)
-        return found
+        await until(lambda: len(self.records(event)) >= count)
+        return self.records(event)
 
 
 class World:
@@ -253,14 +283,21 @@ class World:
             **changes,
         }
 
-    async def sidecar(self, spiffe_id: SpiffeId, settings: Mapping[str, Any], *, wait: bool = True) -> Sidecar:
-        """Run a sidecar with these settings; ports that say 0 are chosen here."""
+    async def sidecar(
+        self,
+        spiffe_id: SpiffeId,
+        settings: Mapping[str, Any],
+        *,
+        wait: bool = True,
+        assembled_by: Callable[[SidecarSettings], Server] | None = None,
+    ) -> Sidecar:
+        """Run a sidecar with these settings; its ports are chosen here."""
         api = await self.api(spiffe_id)
         self._names += 1
         records = self.folder / f"s{self._names}.records"
         ports = {"in": free_port(), "out": free_port()}
         document = json.loads(json.dumps(settings))
-        document.setdefault("identity", {"workload_api": api.address})
+        document["identity"] = {"workload_api": api.address}
         document.setdefault("records", {"sink": {"file": str(records)}})
         document["probe"] = {"listen": f"127.0.0.1:{free_port()}"}
         document.setdefault("drain_s", 1.0)
@@ -269,7 +306,7 @@ class World:
                 document[section]["listen"] = f"127.0.0.1:{port}"
         path = self.folder / f"s{self._names}.yaml"
         path.write_text(yaml.safe_dump(document))
-        server = assemble(load_sidecar(path, {}))
+        server = (assembled_by or assemble)(load_sidecar(path, {}))
         stop = asyncio.Event()
         running = asyncio.get_running_loop().create_task(server.run(stop))
 
@@ -281,7 +318,7 @@ class World:
         if wait:
             async with asyncio.timeout(PATIENCE_S):
                 await server.ready.wait()
-        return Sidecar(server, ports, records)
+        return Sidecar(server, running, stop, api=api, ports=ports, records=records)
 
     async def call(
         self,
@@ -292,10 +329,12 @@ class World:
         method: str = "POST",
         headers: Sequence[tuple[str, str]] = (),
         body: bytes = b"",
-        host: str = "writer.internal",
+        host: str | None = None,
     ) -> Answer:
-        """One request on a connection of its own."""
-        lines = [f"{method} {target} HTTP/1.1", f"host: {host}", f"content-length: {len(body)}", "connection: close"]
+        """One request on a connection of its own. ``host`` is the address that is called, unless given."""
+        authority = host or f"127.0.0.1:{port}"
+        lines = [f"{method} {target} HTTP/1.1", f"host: {authority}", f"content-length: {len(body)}"]
+        lines += ["connection: close"]
         lines += [f"{name}: {value}" for name, value in headers]
         raw = await self.exchange(port, context, "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
         return parse(raw)

@@ -56,6 +56,7 @@ class RecordingTransport(asyncio.Transport):
         return self.closed or self.aborted
 
     def close(self) -> None:
+        assert not self.closed  # asyncio's TLS transport, closed twice, can no longer be aborted
         self.closed = True
 
     def abort(self) -> None:

@@ -243,6 +243,17 @@ async def test_draining_closes_idle_connections_and_lets_running_requests_finish
     busy.only.answer(200, [], b"ok")
     assert busy.transport.writes == [OK_CLOSE]
     assert busy.transport.closed
+    idle.connection.finish()
+    busy.connection.finish()
+
+
+async def test_finish_lets_a_refused_peer_read_its_answer() -> None:
+    refused = Served(answer_ok)
+    refused.receive(post(b"Content-Length: 1000\r\n"))
+    refused.connection.finish()
+    assert not refused.transport.closed
+    refused.after(10)
+    assert refused.transport.closed
 
 
 async def test_finish_closes_at_once_or_after_the_running_request() -> None:
