@@ -174,8 +174,7 @@ class ServerExchange:
             sent.append((b"transfer-encoding", b"chunked"))
         elif length is not None and status != 204:  # RFC 9110 section 8.6: no Content-Length with 204
             sent.append((b"content-length", b"%d" % length))
-        until_close = length is None and not self._bodyless and not chunked
-        if self._close or until_close or self._body is not None or not self._connection.may_keep(self.head):
+        if self._close or self._body is not None or not self._connection.may_keep(self.head):
             self._close = True
             sent.append((b"connection", b"close"))
         self._out.begin(encode_response(status, sent), length=0 if self._bodyless else length, chunked=chunked)
@@ -221,7 +220,7 @@ class ServerExchange:
         self.flush()
         self.ended = True
         self._sink = None
-        self._connection.cut(self, reset=self._out.until_close)
+        self._connection.cut(reset=self._out.until_close)
 
     # --- for the connection only
 

@@ -211,7 +211,6 @@ class ServerConnection(asyncio.Protocol):
     def _refuse(self, error: SidecarError, head: RequestHead | None = None, *, bytes_in: int = 0) -> None:
         """Nothing that follows on this connection is read as a request."""
         self._heads.clear()
-        self._rest = b""
         self._refused = True
         exchange = self._exchange = self._new_exchange(head, None, bytes_in=bytes_in, close=True)
         self._handler.on_refused(exchange, error)
@@ -244,9 +243,7 @@ class ServerConnection(asyncio.Protocol):
         self._rest = rest
 
     def answered(self, exchange: ServerExchange, *, close: bool) -> None:
-        """An answer has ended."""
-        if exchange is not self._exchange:
-            return
+        """The answer of the current exchange has ended."""
         self._exchange = None
         self._moved_at = self._clock()
         if self._refused or not exchange.body_complete:
@@ -258,10 +255,8 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._close()
 
-    def cut(self, exchange: ServerExchange, *, reset: bool) -> None:
+    def cut(self, *, reset: bool) -> None:
         """Close so that an unfinished answer shows; ``reset`` where only a reset can show it (no stated length)."""
-        if exchange is not self._exchange:
-            return
         self._exchange = None
         if reset:
             sock: socket.socket | None = self.transport.get_extra_info("socket")

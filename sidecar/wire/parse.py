@@ -164,7 +164,7 @@ def _framing(reader: _Reader, *, minor: bool) -> tuple[int | None, bool]:
     coding = reader.special.get(b"transfer-encoding")
     length = reader.special.get(b"content-length")
     if coding is not None:
-        if length is not None or not minor or coding.lower() != b"chunked":
+        if not minor or coding.lower() != b"chunked":  # that a length stands beside it, llhttp has refused
             raise Denied(Reason.AMBIGUOUS_FRAMING, "another transfer coding than chunked alone in HTTP/1.1")
         return None, True
     if length is None:

@@ -175,6 +175,20 @@ async def test_an_answer_inside_the_body_callback_is_the_last_word() -> None:
     assert b"connection: close" in served.transport.written
 
 
+async def test_an_answer_inside_the_callback_of_the_last_bytes_is_the_last_word_too() -> None:
+    class Impatient(Body):
+        def on_body(self, data: bytes) -> None:
+            super().on_body(data)
+            served.only.answer(413, [], b"")
+
+    body = Impatient()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+    assert body.events == ["data"]
+    served.receive(GET)
+    assert len(served.handler.requests) == 2
+
+
 async def test_reading_after_the_answer_gives_nothing() -> None:
     served = Served(answer_ok)
     served.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")

@@ -218,6 +218,12 @@ def test_broken_chunks_are_refused(stream: bytes) -> None:
         read_chunked(stream, cuts=tuple(range(len(stream))))
 
 
+@pytest.mark.parametrize("start", [b"5\nhello", b"5\rhello", b"4\r\nhello", b"5;" + b"a" * 600 + b"\r\nhello"])
+def test_chunks_that_cannot_become_lawful_are_refused_at_once(start: bytes) -> None:
+    with pytest.raises(Denied):
+        ChunkedBody().feed(start)
+
+
 @pytest.mark.parametrize("size", [b"b", b"fffffffffffff"])
 def test_a_chunked_body_over_its_limit_is_refused_at_the_chunk_that_exceeds_it(size: bytes) -> None:
     with pytest.raises(Denied) as refused:

@@ -221,15 +221,30 @@ async def test_a_broken_body_nobody_read_closes_the_connection() -> None:
 
 
 async def test_a_connection_of_its_full_age_is_not_kept() -> None:
-    served = Served(answer_ok, max_age_s=100, keep_alive_timeout_s=90)
-    served.after(60)
-    served.lose()
     served = Served(answer_ok, max_age_s=100)
     served.receive(GET)
     served.clock.now += 101
     served.receive(GET)
     assert served.transport.writes == [OK, OK_CLOSE]
     assert served.transport.closed
+
+
+async def test_an_idle_connection_of_its_full_age_is_closed() -> None:
+    served = Served(answer_ok, max_age_s=50, keep_alive_timeout_s=75)
+    served.clock.now += 30
+    served.receive(GET)
+    served.after(19)
+    assert not served.transport.closed
+    served.after(2)
+    assert served.transport.closed
+
+
+async def test_after_a_refusal_the_peer_can_finish_sending_and_read_it() -> None:
+    served = Served(answer_ok)
+    served.receive(post(b"Expect: 100-continue\r\nContent-Length: 1000\r\n"))
+    assert (served.transport.ended, served.transport.closed) == (True, False)
+    served.receive(b"a" * 1000 + GET)
+    assert served.handler.requests == []
 
 
 async def test_draining_closes_idle_connections_and_lets_running_requests_finish() -> None:

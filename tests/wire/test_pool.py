@@ -245,17 +245,18 @@ async def test_an_upstream_that_speaks_no_tls_fails_by_its_identity(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("how", ["closed", "reset"])
+@pytest.mark.parametrize("how", ["closed", "reset", "said goodbye"])
 async def test_an_upstream_that_ends_the_handshake_is_unreachable(
     pool: UpstreamPool, authority: TrustDomainAuthority, upstream: Upstream, how: str
 ) -> None:
     origin = Origin("127.0.0.1", upstream.port, key="b", tls=client_side(authority))
     reason = asyncio.ensure_future(reason_of(pool, origin))
     raw = await upstream.accept()
-    if how == "closed":
-        await raw.close()
-    else:
+    if how == "reset":
         raw.reset()
+    elif how == "said goodbye":
+        await raw.send(b"\x15\x03\x03\0\x02\x01\0")  # the alert close_notify
+    await raw.close()
     assert await reason == Reason.UPSTREAM_UNREACHABLE
 
 
