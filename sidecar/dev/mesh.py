@@ -20,6 +20,7 @@ from typing import Final
 
 from sidecar.dev import mesh_settings
 from sidecar.dev.mesh_settings import (
+    CARELESS_STS,
     CLIENT_ID,
     CRM,
     FRONT,
@@ -33,14 +34,16 @@ from sidecar.dev.mesh_settings import (
 )
 
 AGENTS: Final = ("front", "planner", "writer", "crm")
-SIDECARS: Final = {"front": FRONT, "planner": PLANNER, "writer": WRITER, "crm": CRM}
-ATTACKERS: Final = {"planner": PLANNER, "writer": WRITER, "intruder": INTRUDER}
+SIDECARS: Final = {"front": FRONT, "planner": PLANNER, "writer": WRITER, "crm": CRM, "careless": FRONT}
+ATTACKERS: Final = {"front": FRONT, "planner": PLANNER, "writer": WRITER, "crm": CRM, "intruder": INTRUDER}
 _PORTS: Final = (
     "sts",
     "sts-probe",
+    "careless-sts",
     "login",
     *AGENTS,
-    *(f"{name}-{kind}" for name in AGENTS for kind in ("in", "out", "probe")),
+    *(f"bare-{name}" for name in AGENTS),
+    *(f"{name}-{kind}" for name in SIDECARS for kind in ("in", "out", "probe")),
 )
 _PATIENCE_S: Final = 60.0
 _STOP_S: Final = 5.0
@@ -85,6 +88,10 @@ class Mesh:
         """What the agent was given with its last request."""
         return self.places.directory / f"{name}.seen"
 
+    def access_log(self, name: str) -> Path:
+        """The access log of an agent without a sidecar."""
+        return self.places.directory / f"{name}.access.log"
+
     @property
     def authorities(self) -> Path:
         """Certificates and private keys of the trust domains' CAs: the demo signs its forgeries with them."""
@@ -115,20 +122,22 @@ class Mesh:
             self._command(f"{name}-sidecar", ["run", "--config", str(places.directory / f"{name}.yaml")], spiffe_id)
         for name in AGENTS:
             self._agent(name)
+            self._bare_agent(name)
+        self._careless_sts()
         for name, spiffe_id in ATTACKERS.items():
             self._command(f"{name}-svid", _fetch_svid(places, self.svid(name)), spiffe_id)
         self._register()
-        for name in ("sts", *AGENTS):
+        for name in ("sts", *SIDECARS):
             process = name if name == "sts" else f"{name}-sidecar"
             self._wait(process, lambda port=f"{name}-probe": _answers(f"http://{places.at(port)}/readyz"))  # type: ignore[misc]
-        for name in AGENTS:
+        for name in (*AGENTS, *(f"bare-{name}" for name in AGENTS)):
             self._wait(name, lambda port=name: _listens(places.ports[port]))  # type: ignore[misc]
         for name in ATTACKERS:
             self._wait_for_end(f"{name}-svid")
 
     def _write_settings(self) -> None:
         places = self.places
-        for name in AGENTS:
+        for name in SIDECARS:
             mesh_settings.write(places.directory / f"{name}.yaml", getattr(mesh_settings, name)(places))
         mesh_settings.write(
             places.directory / "sts.yaml",
@@ -141,13 +150,26 @@ class Mesh:
         mesh_settings.write(self.places.directory / "entries.yaml", mesh_settings.entries(self._pids))
 
     def _agent(self, name: str) -> None:
-        places = self.places
-        environment = {
-            f"{target.upper()}_URL": f"http://{places.at(f'{name}-out')}/{target}"
-            for target in ("planner", "writer", "crm")
-        }
-        command = [sys.executable, "-m", "sidecar.dev.agents", name, "--listen", places.at(name)]
-        self._spawn(name, [*command, "--seen", str(self.seen(name))], environment)
+        """An agent beside its sidecar: every other service has a name on the sidecar's outbound port."""
+        own = f"http://{self.places.at(f'{name}-out')}"
+        urls = {target: f"{own}/{target}" for target in (*AGENTS, "crm-export")}
+        self._run_agent(name, name, urls, ["--seen", str(self.seen(name))])
+
+    def _bare_agent(self, name: str) -> None:
+        """The same program without a sidecar: the others' own addresses, and nothing but its access log."""
+        urls = {target: f"http://{self.places.at(f'bare-{target}')}" for target in AGENTS}
+        urls["crm-export"] = urls["crm"]
+        self._run_agent(f"bare-{name}", name, urls, ["--access-log", str(self.access_log(name))])
+
+    def _run_agent(self, process: str, program: str, urls: dict[str, str], options: Sequence[str]) -> None:
+        environment = {f"{target.upper().replace('-', '_')}_URL": url for target, url in urls.items()}
+        command = [sys.executable, "-m", "sidecar.dev.agents", program, "--listen", self.places.at(process)]
+        self._spawn(process, [*command, *options], environment)
+
+    def _careless_sts(self) -> None:
+        command = [sys.executable, "-m", "sidecar.dev.careless_sts", "--socket", str(self.places.socket)]
+        process = self._spawn("careless-sts", [*command, "--port", str(self.places.ports["careless-sts"])], {})
+        self._pids.setdefault(CARELESS_STS, []).append(process.pid)
 
     def _command(self, name: str, arguments: Sequence[str], spiffe_id: str | None = None) -> None:
         process = self._spawn(name, [sys.executable, "-m", "sidecar.cli", *arguments], {})

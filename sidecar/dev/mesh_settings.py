@@ -16,11 +16,14 @@ WRITER: Final = f"spiffe://{TRUST_DOMAIN}/agent/writer"
 CRM: Final = f"spiffe://{TRUST_DOMAIN}/tool/crm"
 STS: Final = f"spiffe://{TRUST_DOMAIN}/sts"
 INTRUDER: Final = f"spiffe://{TRUST_DOMAIN}/agent/intruder"
+MANAGER: Final = f"spiffe://{TRUST_DOMAIN}/agent/manager"
+ARCHIVE: Final = f"spiffe://{TRUST_DOMAIN}/tool/archive"
+CARELESS_STS: Final = f"spiffe://{TRUST_DOMAIN}/careless-sts"
 
 CLIENT_ID: Final = "front-app"
 LOGIN_SCOPE: Final = "assistant"
 CHAIN_SCOPES: Final = ("crm.read", "docs.write", "plan.make")
-ALL_SCOPES: Final = (*CHAIN_SCOPES, "crm.export")
+ALL_SCOPES: Final = (*CHAIN_SCOPES, "crm.export", "docs.report")
 
 Settings = dict[str, Any]
 
@@ -41,6 +44,11 @@ class Places:
     def sts(self) -> str:
         """The token service's issuer identifier."""
         return f"https://127.0.0.1:{self.ports['sts']}"
+
+    @property
+    def careless_sts(self) -> str:
+        """The issuer identifier of the token service that ignores actors."""
+        return f"https://127.0.0.1:{self.ports['careless-sts']}"
 
     @property
     def login(self) -> str:
@@ -72,6 +80,21 @@ def front(places: Places) -> Settings:
     }
 
 
+def careless(places: Places) -> Settings:
+    """The front app's sidecar once more, but it asks the token service that ignores ``actor_token``."""
+    settings = front(places)
+    settings["issuers"][0] |= {
+        "issuer": places.careless_sts,
+        "jwks": f"{places.careless_sts}/jwks",
+        "tls": {"peer": CARELESS_STS},
+    }
+    settings["exchange"] = {"issuer": places.careless_sts, "peer": CARELESS_STS}
+    settings["outbound"]["listen"] = places.at("careless-out")
+    settings["probe"] = {"listen": places.at("careless-probe")}
+    settings["records"] = {"sink": {"file": str(places.directory / "careless.records")}}
+    return settings
+
+
 def planner(places: Places) -> Settings:
     """The first agent: may give work to the writer, and to nobody else."""
     return {
@@ -92,7 +115,8 @@ def planner(places: Places) -> Settings:
 
 
 def writer(places: Places) -> Settings:
-    """The second agent: may read the CRM. Its route passes the token, so that the demo can steal it."""
+    """The second agent. It may read the CRM for a draft, and export it for a report: two calls, two purposes."""
+    export = {**_route(places, "crm", CRM, ("crm.export",)), "name": "crm-export", "match": {"prefix": "/crm-export"}}
     return {
         **_common(places, "writer"),
         "inbound": _inbound(
@@ -104,15 +128,24 @@ def writer(places: Places) -> Settings:
                 "scopes": ["docs.write"],
                 "peers": [PLANNER],
                 "may_call": ["crm"],
-                "pass_token": True,
+            },
+            {
+                "name": "report",
+                "match": {"path": "/report", "methods": ["POST"]},
+                "scopes": ["docs.report"],
+                "peers": [MANAGER],
+                "may_call": ["crm-export"],
             },
         ),
-        "outbound": _outbound(places, "writer", _route(places, "crm", CRM, ("crm.read",))),
+        "outbound": _outbound(places, "writer", _route(places, "crm", CRM, ("crm.read",)), export),
     }
 
 
 def crm(places: Places) -> Settings:
-    """The tool at the end. It also trusts the login issuer's tokens, as many tools do, and still needs delegation."""
+    """The tool at the end. It also trusts the login issuer's tokens, as many tools do, and still needs delegation.
+
+    Its agent is given the token itself, so that the demo can steal it.
+    """
     settings = _common(places, "crm")
     settings["issuers"].append(
         {
@@ -167,21 +200,23 @@ def sts(places: Places) -> Settings:
         "entries": [{"workload": FRONT, "client_ids": {places.login: CLIENT_ID}}],
         "targets": [
             {"workload": PLANNER, "scopes": list(CHAIN_SCOPES)},
-            {"workload": WRITER, "scopes": ["crm.read", "docs.write"]},
+            {"workload": WRITER, "scopes": ["crm.read", "docs.report", "docs.write"]},
             {"workload": CRM, "scopes": ["crm.read", "crm.export"]},
+            {"workload": ARCHIVE, "scopes": ["crm.read"]},
         ],
         "rules": [
             {"actor": FRONT, "subjects": anyone, "audience": PLANNER, "scopes": list(CHAIN_SCOPES)},
             {"actor": PLANNER, "subjects": anyone, "audience": WRITER, "scopes": ["crm.read", "docs.write"]},
-            {"actor": WRITER, "subjects": anyone, "audience": CRM, "scopes": ["crm.read"]},
+            {"actor": WRITER, "subjects": anyone, "audience": CRM, "scopes": ["crm.read", "crm.export"]},
+            {"actor": CRM, "subjects": anyone, "audience": ARCHIVE, "scopes": ["crm.read"]},
         ],
     }
 
 
 def entries(pids: dict[str, list[int]]) -> Settings:
     """The Workload API's entries: which process is which workload. Nobody can ask for a name."""
-    names = {FRONT: [], PLANNER: [], WRITER: [], CRM: ["crm.internal"], STS: ["sts.internal"], INTRUDER: []}
-    names[WRITER] = ["writer.internal"]
+    names = {CRM: ["crm.internal"], STS: ["sts.internal"], WRITER: ["writer.internal"]}
+    names |= {FRONT: [], PLANNER: [], INTRUDER: [], CARELESS_STS: []}
     federated = {CRM, WRITER}
     return {
         "entries": [
