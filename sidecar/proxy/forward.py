@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
@@ -15,6 +16,8 @@ from sidecar.wire.head import Field, ResponseHead, end_to_end
 from sidecar.wire.pool import Origin, UpstreamPool
 
 AnswerFields = Callable[[Sequence[Field]], list[Field]]
+
+_EVENT_STREAM: Final = b"text/event-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class _Transfer:
             target=outgoing.target,
             fields=outgoing.fields,
             rewrite=self._rewrite,
+            unfinished=self._unfinished,
             done=self._done,
         )
         self._pump.start()
@@ -95,6 +99,10 @@ class _Transfer:
         self._entry.responded(head.status)
         return self._answer_fields(end_to_end(head.fields))
 
+    def _unfinished(self, head: ResponseHead) -> None:
+        if _streams(head):
+            self._entry.opened()
+
     def _done(self, error: SidecarError | None) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is None:
@@ -103,3 +111,10 @@ class _Transfer:
             waiter.fail(error)
         else:
             waiter.resume(self._exchange.status)
+
+
+def _streams(head: ResponseHead) -> bool:
+    """Whether nobody can tell when this answer will end."""
+    if head.chunked or head.content_length is None:
+        return True
+    return any(name == b"content-type" and value.lower().startswith(_EVENT_STREAM) for name, value in head.fields)

@@ -57,7 +57,7 @@ class Server:
     """Runs the parts. ``ready`` is set once, when the listeners open."""
 
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
-        self._parts = parts
+        self.parts = parts
         self._wall = wall
         self._draining = False
         self._said: list[str] = []
@@ -68,11 +68,11 @@ class Server:
     @property
     def metrics(self) -> Metrics:
         """Everything that is counted."""
-        return self._parts.log.metrics
+        return self.parts.log.metrics
 
     def missing(self) -> list[str]:
         """What keeps the sidecar from being ready, in words for the operator; empty when it is."""
-        parts = self._parts
+        parts = self.parts
         lacking: list[str] = []
         if self._draining:
             lacking.append("stopping")
@@ -96,7 +96,7 @@ class Server:
         Raises:
             OSError: a listener's address is taken or not ours.
         """
-        parts = self._parts
+        parts = self.parts
         background = (parts.source.run(), parts.keys.run(), self._sweep())
         running = [asyncio.ensure_future(work) for work in background]
         try:
@@ -114,31 +114,31 @@ class Server:
         """Whether everything is there. False when told to stop before, or when the background has failed."""
         while not stop.is_set() and not any(task.done() for task in running):
             lacking = [reason for reason in self.missing() if not reason.startswith("listeners")]
-            if not lacking and self._parts.log.settled:  # the first record has arrived, so the sink takes them
+            if not lacking and self.parts.log.settled:  # the first record has arrived, so the sink takes them
                 return True
             self._say(lacking)
             await asyncio.sleep(_POLL_S)
         return False
 
     def _open(self) -> None:
-        for listener in self._parts.listeners:
+        for listener in self.parts.listeners:
             listener.open()
         self.ready.set()
-        identity = self._parts.source.current
-        self._parts.log.event("started")
+        identity = self.parts.source.current
+        self.parts.log.event("started")
         _log.info("ready as %s", identity.spiffe_id if identity else "nobody")
 
     async def _drain(self) -> bool:
         self._draining = True
         _log.info("stopping: requests in flight finish")
-        deadline = time.monotonic() + self._parts.drain_s
+        deadline = time.monotonic() + self.parts.drain_s
         in_time = True
-        for listener in self._parts.listeners:  # an agent may have to call out to finish what came in: that closes last
+        for listener in self.parts.listeners:  # an agent may have to call out to finish what came in: that closes last
             in_time = await listener.drain(max(0.0, deadline - time.monotonic())) and in_time
         return in_time
 
     async def _close(self) -> None:
-        parts = self._parts
+        parts = self.parts
         for listener in parts.listeners:
             await listener.abort()
         await parts.tasks.close()
@@ -152,14 +152,14 @@ class Server:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
-            self._parts.handles.sweep()
-            for listener in self._parts.listeners:
+            self.parts.handles.sweep()
+            for listener in self.parts.listeners:
                 await end_distrusted(listener.connections, self._wall)
-            for pool in self._parts.pools:
+            for pool in self.parts.pools:
                 await end_distrusted(pool.connections, self._wall)
 
     def _on_identity(self, identity: Identity | None) -> None:
-        parts = self._parts
+        parts = self.parts
         workload = None if identity is None else identity.spiffe_id
         parts.policies.follow(workload)
         parts.log.workload = workload
@@ -174,7 +174,7 @@ class Server:
         self._count_bundles(frozenset(identity.bundles))
 
     def _count_bundles(self, trusted: frozenset[TrustDomain]) -> None:
-        metrics = self._parts.log.metrics
+        metrics = self.parts.log.metrics
         for trust_domain in trusted:
             metrics.bundle_updated(trust_domain)
         for trust_domain in self._trusted - trusted:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.integration.hops import Hops, open_hops
 from tests.integration.world import World, open_world
@@ -22,3 +24,11 @@ async def hops() -> AsyncIterator[Hops]:
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:
         async with open_hops(Path(folder)) as opened:
             yield opened
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """uvloop serves in production; what depends on how the loop behaves must hold on stock asyncio too."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    if item.get_closest_marker("both_loops") is not None:
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories

@@ -12,7 +12,7 @@ from tests.fakes.lying_sts import SECRET, honest
 from tests.integration.hops import Hops
 from tests.integration.world import PLANNER, mint, ok
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.both_loops]
 
 # Their times are relative to the fakes' own clock, not to the real one; the exchange's own tests tell them.
 RELATIVE = {"not yet valid", "issued in the future"}

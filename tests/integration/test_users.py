@@ -13,7 +13,7 @@ from tests.fakes.tokens import from_base64url
 from tests.integration.hops import Hops
 from tests.integration.world import bearer, mint, ok
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.both_loops]
 
 CALLS = 64
 

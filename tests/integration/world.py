@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -289,13 +290,14 @@ class World:
         settings: Mapping[str, Any],
         *,
         wait: bool = True,
-        assembled_by: Callable[[SidecarSettings], Server] | None = None,
+        assembled_by: Callable[[SidecarSettings], Server] = assemble,
+        ports: Mapping[str, int] | None = None,
     ) -> Sidecar:
         """Run a sidecar with these settings; its ports are chosen here."""
         api = await self.api(spiffe_id)
         self._names += 1
         records = self.folder / f"s{self._names}.records"
-        ports = {"in": free_port(), "out": free_port()}
+        ports = {"in": free_port(), "out": free_port(), **(ports or {})}
         document = json.loads(json.dumps(settings))
         document["identity"] = {"workload_api": api.address}
         document.setdefault("records", {"sink": {"file": str(records)}})
@@ -306,7 +308,7 @@ class World:
                 document[section]["listen"] = f"127.0.0.1:{port}"
         path = self.folder / f"s{self._names}.yaml"
         path.write_text(yaml.safe_dump(document))
-        server = (assembled_by or assemble)(load_sidecar(path, {}))
+        server = assembled_by(load_sidecar(path, {}))
         stop = asyncio.Event()
         running = asyncio.get_running_loop().create_task(server.run(stop))
 
@@ -339,6 +341,26 @@ class World:
         raw = await self.exchange(port, context, "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
         return parse(raw)
 
+    @asynccontextmanager
+    async def kept(self, port: int, context: ssl.SSLContext | None = None) -> AsyncIterator[Kept]:
+        """A connection for one request after another."""
+        server_hostname = "sidecar" if context is not None else None
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=context, server_hostname=server_hostname
+            )
+        try:
+            yield Kept(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async def hears_nothing(self, port: int, context: ssl.SSLContext) -> bool:
+        """Whether a request gets no answer at all: in TLS 1.3 a client may be refused after its own last word."""
+        try:
+            return await self.exchange(port, context, b"GET /draft HTTP/1.1\r\nhost: a\r\n\r\n") == b""
+        except (ssl.SSLError, ConnectionError):
+            return True
+
     async def exchange(self, port: int, context: ssl.SSLContext | None, raw: bytes) -> bytes:
         """Send bytes on a connection of its own and read until the other end closes."""
         server_hostname = "sidecar" if context is not None else None
@@ -351,6 +373,40 @@ class World:
                 return await reader.read()
             finally:
                 writer.close()
+
+
+class Kept:
+    """One connection of a caller's."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, target: str = "/draft", *, headers: Sequence[tuple[str, str]] = (), host: str = "sidecar") -> None:
+        lines = [f"GET {target} HTTP/1.1", f"host: {host}", *(f"{name}: {value}" for name, value in headers)]
+        self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+    async def receive(self) -> Answer:
+        """The next answer. Raises IncompleteReadError or ConnectionError if the other end hangs up instead."""
+        async with asyncio.timeout(PATIENCE_S):
+            answer = parse(await self.reader.readuntil(b"\r\n\r\n"))
+            answer.body = await self.reader.readexactly(int(answer.headers["content-length"]))
+            return answer
+
+    async def ask(
+        self, target: str = "/draft", *, headers: Sequence[tuple[str, str]] = (), host: str = "sidecar"
+    ) -> Answer:
+        self.send(target, headers=headers, host=host)
+        return await self.receive()
+
+    async def wait_for_end(self) -> bytes:
+        """What comes before the other end hangs up, in whatever way."""
+        raw = b""
+        async with asyncio.timeout(PATIENCE_S):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                while data := await self.reader.read(65536):
+                    raw += data
+        return raw
 
 
 def parse(raw: bytes) -> Answer:

@@ -1,0 +1,234 @@
+"""Identity comes, changes and goes under running sidecars; a sidecar stops without losing what it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from tests.integration.hops import Hops
+from tests.integration.world import (
+    PARTNER,
+    PLANNER,
+    WRITER,
+    Sidecar,
+    World,
+    bearer,
+    calling,
+    mint,
+    ok,
+    until,
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.both_loops]
+
+HELPER = SpiffeId("spiffe://partner.example/agent/helper")
+
+
+def lost(sidecar: Sidecar) -> Callable[[], bool]:
+    return lambda: any(reason.startswith("identity") for reason in sidecar.server.missing())
+
+
+# --- identity
+
+
+async def test_without_its_own_identity_a_sidecar_serves_nobody_and_comes_back_by_itself(hops: Hops) -> None:
+    await hops.start()
+    registry = hops.writer.api.registry
+    entries = registry.entries
+    async with (
+        hops.serving() as held,
+        hops.world.kept(hops.writer.inbound, hops.planner) as inbound,
+        hops.world.kept(hops.writer.outbound) as outbound,
+    ):
+        hops.agent.script = None
+        assert (await inbound.ask(headers=bearer(mint()))).status == 200
+        assert (await outbound.ask("/x", headers=held.shown, host="crm.mesh")).status == 200
+
+        registry.replace_entries([])
+        await until(lost(hops.writer))
+        served = len(hops.agent.requests), len(hops.crm.requests)
+        refused = await inbound.ask(headers=bearer(mint()))
+        assert (refused.status, refused.reason) == (503, "not_ready")
+        refused = await outbound.ask("/x", headers=held.shown, host="crm.mesh")
+        assert (refused.status, refused.reason) == (503, "not_ready")
+        refused = await hops.call(held.shown)
+        assert (refused.status, refused.reason) == (503, "not_ready")
+        assert await hops.world.hears_nothing(hops.writer.inbound, hops.planner)
+        assert served == (len(hops.agent.requests), len(hops.crm.requests))
+
+        registry.replace_entries(entries)
+        await until(lambda: not hops.writer.server.missing())
+        assert (await inbound.ask(headers=bearer(mint()))).status == 200
+        assert (await hops.call(held.shown)).status == 200
+    refusals = [r for r in hops.writer.records() if r["reason"] == "not_ready"]
+    assert [(r["direction"], r["decision"]) for r in refusals] == [
+        ("inbound", "deny"),
+        ("outbound", "deny"),
+        ("outbound", "deny"),
+    ]
+    assert refusals[0]["peer"] == PLANNER
+    assert len(hops.writer.records("identity.lost")) == 1
+
+
+async def test_svids_are_renewed_under_load_and_no_request_is_lost(hops: Hops) -> None:
+    await hops.start(route={"max_calls": 10_000})
+    registry = hops.writer.api.registry
+    served = 0
+    ended = False
+    async with hops.serving() as held, hops.world.kept(hops.writer.inbound, hops.planner) as kept:
+        hops.agent.script = None
+
+        async def load(ask: Callable[[], Any]) -> None:
+            nonlocal served
+            while not ended:
+                assert (await ask()).status == 200
+                served += 1
+
+        token = mint()
+        running = [
+            asyncio.ensure_future(load(lambda: kept.ask(headers=bearer(token)))),
+            asyncio.ensure_future(
+                load(lambda: hops.world.call(hops.writer.inbound, hops.planner, headers=bearer(token)))
+            ),
+            asyncio.ensure_future(load(lambda: hops.call(held.shown))),
+        ]
+        for number in range(1, 9):
+            (entry,) = registry.entries
+            registry.replace_entries([replace(entry, ttl_s=entry.ttl_s - number)])
+            await until(lambda n=number: len(hops.writer.records("identity.rotated")) > n)  # type: ignore[misc]
+        ended = True
+        await asyncio.gather(*running)
+    assert served > 24
+    assert {r["reason"] for r in hops.writer.records()} == {"ok"}
+
+
+# --- trust
+
+
+async def partners(world: World) -> Sidecar:
+    """The writer's sidecar, whose route also takes the partner's helper."""
+    settings = world.settings()
+    settings["issuers"][0]["actor_trust_domains"].append("partner.example")
+    settings["inbound"]["routes"][0]["peers"].append(HELPER)
+    return await world.sidecar(WRITER, settings)
+
+
+def distrust_partner(sidecar: Sidecar) -> None:
+    (entry,) = sidecar.api.registry.entries
+    sidecar.api.registry.replace_entries([replace(entry, federates_with=frozenset())])
+
+
+def forgot_partner(sidecar: Sidecar) -> Callable[[], bool]:
+    source = sidecar.server.parts.source
+    return lambda: source.current is not None and PARTNER not in source.current.bundles
+
+
+async def test_when_a_trust_domain_is_no_longer_trusted_its_kept_connections_end(world: World) -> None:
+    sidecar = await partners(world)
+    helper = calling(await world.source(HELPER), WRITER)
+    planner = calling(await world.source(PLANNER), WRITER)
+    of_helper = bearer(mint({"act": {"sub": HELPER}}))
+    async with (
+        world.kept(sidecar.inbound, helper) as used,
+        world.kept(sidecar.inbound, helper) as idle,
+        world.kept(sidecar.inbound, planner) as other,
+    ):
+        assert (await used.ask(headers=of_helper)).status == 200
+        assert (await idle.ask(headers=of_helper)).status == 200
+        assert (await other.ask(headers=bearer(mint()))).status == 200
+        served = len(world.agent.requests)
+
+        distrust_partner(sidecar)
+        await until(forgot_partner(sidecar))
+        used.send(headers=of_helper)
+        assert await used.wait_for_end() == b""
+        assert await idle.wait_for_end() == b""
+        assert len(world.agent.requests) == served
+        assert (await other.ask(headers=bearer(mint()))).status == 200
+
+
+async def test_an_answer_that_streams_ends_with_the_trust_in_its_peer(world: World) -> None:
+    sidecar = await partners(world)
+    helper = calling(await world.source(HELPER), WRITER)
+    world.agent.script = lambda _head, _body: world.agent.never()
+    async with world.kept(sidecar.inbound, helper) as streaming:
+        streaming.send(headers=bearer(mint({"act": {"sub": HELPER}})))
+        await world.agent.arrived.wait()
+        distrust_partner(sidecar)
+        assert await streaming.wait_for_end() == b""
+    (record,) = await sidecar.wait_for_records(1)
+    assert (record["decision"], record["reason"], record["peer"]) == ("allow", "unknown_trust_domain", HELPER)
+
+
+# --- the end
+
+
+async def refused_connection(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.transport.abort()
+    return False
+
+
+async def test_a_stopping_sidecar_takes_no_connections_and_finishes_what_it_has(hops: Hops) -> None:
+    await hops.start(drain_s=8.0)
+    writer = hops.writer
+    async with hops.world.kept(writer.inbound, hops.planner) as idle, hops.serving() as held:
+        hops.agent.script = None
+        assert (await idle.ask(headers=bearer(mint()))).status == 200
+        writer.stop.set()
+        await idle.wait_for_end()
+        assert await refused_connection(writer.inbound)
+        assert writer.server.missing() == ["stopping"]
+        late = await hops.call(held.shown)  # what the agent needs to finish is still there
+        assert late.status == 200
+        assert not writer.running.done()
+        held.answer.set_result(ok(b"finished"))
+    assert await asyncio.wait_for(writer.running, 5) is True
+    assert await refused_connection(writer.outbound)
+    assert [r["reason"] for r in writer.records()] == ["ok"] * 3
+    assert len(writer.records("stopped")) == 1
+
+
+async def test_what_takes_longer_than_the_drain_is_told_and_recorded(hops: Hops) -> None:
+    await hops.start(drain_s=0.2)
+    answers = []
+
+    async def ask() -> None:
+        headers = [*bearer(mint()), ("x-number", "late")]
+        answers.append(await hops.world.call(hops.writer.inbound, hops.planner, headers=headers))
+
+    asking = asyncio.ensure_future(ask())
+    await hops.agent.expect("late")
+    hops.writer.stop.set()
+    assert await asyncio.wait_for(hops.writer.running, 5) is False
+    await asking
+    assert (answers[0].status, answers[0].reason) == (503, "draining")
+    (record,) = hops.writer.records()
+    assert (record["decision"], record["reason"], record["status"]) == ("allow", "draining", 503)
+
+
+async def test_an_idle_sidecar_stops_at_once(hops: Hops) -> None:
+    await hops.start(drain_s=30.0)
+    async with hops.world.kept(hops.writer.outbound) as kept:
+        assert (await kept.ask("/x")).reason == "target_denied"
+        hops.writer.stop.set()
+        assert await asyncio.wait_for(hops.writer.running, 3) is True
+        assert await kept.wait_for_end() == b""
+
+
+async def test_an_address_that_is_taken_ends_the_start(world: World) -> None:
+    first = await world.sidecar(WRITER, world.settings())
+    settings = world.settings()
+    second = await world.sidecar(WRITER, settings, wait=False, ports={"in": first.inbound})
+    with pytest.raises(OSError, match=r"[Aa]ddress"):
+        await second.running
+    assert second.records("started") == []
+    assert len(second.records("stopped")) == 1
