@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Final, Unpack
 
 from sidecar.errors import Reason, Unavailable
@@ -22,6 +23,8 @@ __all__ = ["AccessLog", "Entry", "FileSink", "Sink", "StdoutSink"]
 
 MAX_RECORDS: Final = 16384  # reserved and unwritten together
 MAX_BYTES: Final = 8 * 1024 * 1024  # unwritten
+TICK_S: Final = 0.25  # between two calls of ``tell_lasting``
+LASTS_S: Final = 1.0  # a request that lasts longer leaves request.opened
 
 _EMPTY: Final[dict[str, object]] = dict.fromkeys(FIELDS)
 
@@ -56,6 +59,7 @@ class AccessLog:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._reserved = 0
+        self._young: dict[Entry, None] = {}  # in the order in which they began; neither opened nor closed
         self._seq = 0
         self._second = -1
         self._second_text = ""
@@ -85,29 +89,38 @@ class AccessLog:
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)
         self._reserved += 1
         self.metrics.in_flight += 1
-        return Entry(self, direction, self.wall(), now)
+        entry = Entry(self, direction, self.wall(), now)
+        self._young[entry] = None
+        return entry
 
     def event(self, event: str, **fields: Unpack[RecordFields]) -> None:
         """Record something that is no request: a refused connection, an exchange, a rotation, a start.
 
         Never raises. Without room the event is lost, which the gap in ``seq`` and a metric tell.
         """
-        if self._closed or not self._has_room():
-            self._seq += 1
-            self.metrics.event_lost()
-            return
-        self._put(event, self.wall(), fields)
+        self._put_or_lose(event, self.wall(), fields)
 
-    def finish(self, fields: RecordFields, at: float) -> None:
+    def finish(self, entry: Entry, fields: RecordFields, at: float) -> None:
         """Write the record of an entry and give its room back. Called once by each ``Entry``."""
+        self._young.pop(entry, None)
         self._reserved -= 1
         self.metrics.in_flight -= 1
         self._put("request", at, fields)
 
-    def opened(self, fields: RecordFields, at: float) -> None:
-        """Say that a request lasts or streams, ahead of its record; lost without room, like an event."""
-        if self._has_room():
-            self._put("request.opened", at, fields)
+    def opened(self, entry: Entry, fields: RecordFields, at: float) -> None:
+        """Say that a request lasts or streams, ahead of its record. Without room it is lost, like an event."""
+        self._young.pop(entry, None)
+        self._put_or_lose("request.opened", at, fields)
+
+    def tell_lasting(self) -> None:
+        """Leave ``request.opened`` for every request that began long ago. To be called each ``TICK_S``.
+
+        One look at the oldest instead of a timer for each. A request that would be too old at the next tick is told
+        now, so that none which lasts longer than ``LASTS_S`` ends untold.
+        """
+        began_before = self.monotonic() - (LASTS_S - TICK_S)
+        for entry in list(takewhile(lambda entry: entry.started_at <= began_before, self._young)):
+            entry.opened()
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Write what is pending and end the writer. What cannot be written within ``timeout_s`` is counted as lost."""
@@ -129,6 +142,13 @@ class AccessLog:
     def _has_room(self) -> bool:
         writer = self._writer
         return self._reserved + writer.pending_lines < self._max_records and writer.pending_bytes < self._max_bytes
+
+    def _put_or_lose(self, event: str, at: float, fields: RecordFields) -> None:
+        if self._closed or not self._has_room():
+            self._seq += 1
+            self.metrics.event_lost()
+            return
+        self._put(event, at, fields)
 
     def _put(self, event: str, at: float, fields: RecordFields) -> None:
         self._seq += 1

@@ -35,8 +35,8 @@ class Entry:
         "_exchange_at",
         "_forwarded_at",
         "_log",
+        "_opened",
         "_permitted",
-        "_token",
         "_token",
         "started_at",
     )
@@ -89,7 +89,7 @@ class Entry:
         self._exchange_at = self._forwarded_at = 0.0
         self._permitted = False
         self._token: VerifiedToken | None = None
-        self._closed = False
+        self._opened = self._closed = False
         self.direction = direction
         self.decision = "deny"
         self.reason = "internal"
@@ -189,8 +189,17 @@ class Entry:
         self.upstream_ms = self._since(self._forwarded_at)
 
     def opened(self) -> None:
-        """Leave ``request.opened`` ahead of the record: the request lasts, streams or was upgraded."""
-        self._log.opened(self._fields(), self._at)
+        """Leave ``request.opened`` ahead of the record, once: the request lasts, streams or was upgraded.
+
+        Both keys of the decision are null while nobody has decided yet.
+        """
+        if self._opened or self._closed:
+            return
+        self._opened = True
+        fields = self._fields()
+        if not self._permitted:
+            fields = {**fields, "decision": None, "reason": None}
+        self._log.opened(self, fields, self._at)
 
     def close(self) -> None:
         """Write the record and count the request, once; every further call does nothing."""
@@ -199,7 +208,7 @@ class Entry:
         self._closed = True
         total_ms = self.total_ms = self._since(self.started_at)
         log = self._log
-        log.finish(self._fields(), self._at)
+        log.finish(self, self._fields(), self._at)
         metrics = log.metrics
         metrics.request(self.direction, self.route, self.decision, self.reason, total_ms / 1000)
         if self.decide_ms is not None:

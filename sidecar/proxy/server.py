@@ -7,6 +7,7 @@ listeners. Stop: unready at once, no new connections, requests in flight finish,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from sidecar.errors import Reason
 from sidecar.exchange.client import TokenExchange
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
-from sidecar.observe.access_log import AccessLog
+from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
@@ -30,7 +31,7 @@ from sidecar.wire.pool import UpstreamPool
 _log: Final = logging.getLogger("sidecar")
 
 _POLL_S: Final = 0.02
-_SWEEP_S: Final = 1.0
+_TICKS_PER_SWEEP: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +151,18 @@ class Server:
         await parts.log.close()
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            self.parts.handles.sweep()
-            for listener in self.parts.listeners:
-                await end_distrusted(listener.connections, self._wall)
-            for pool in self.parts.pools:
-                await end_distrusted(pool.connections, self._wall)
+        for tick in itertools.count(1):
+            await asyncio.sleep(TICK_S)
+            self.parts.log.tell_lasting()
+            if tick % _TICKS_PER_SWEEP == 0:
+                await self._sweep_slowly()
+
+    async def _sweep_slowly(self) -> None:
+        self.parts.handles.sweep()
+        for listener in self.parts.listeners:
+            await end_distrusted(listener.connections, self._wall)
+        for pool in self.parts.pools:
+            await end_distrusted(pool.connections, self._wall)
 
     def _on_identity(self, identity: Identity | None) -> None:
         parts = self.parts

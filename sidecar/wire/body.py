@@ -2,9 +2,10 @@
 
 Usage: decide first, then ``Pump(exchange, pool, origin, method=…, target=…, fields=…, rewrite=…, done=…).start()``.
 ``fields`` are the whole request fields but framing (``end_to_end`` plus our own, Host included); ``rewrite(head)``
-gives the answer's fields but framing. ``done(error)`` is called exactly once, later or within ``start``: with None
-after a whole answer; else with the reason, and if then ``exchange.status`` is still 0, nothing was sent and the caller
-of the pump must answer. Otherwise the pump has cut the answer itself. ``cancel(error)`` ends it from outside likewise.
+gives the answer's fields but framing, and ``unfinished(head)`` is called once where the answer did not end with the
+bytes that brought its head. ``done(error)`` is called exactly once, later or within ``start``: with None after a whole
+answer; else with the reason, and if then ``exchange.status`` is still 0, nothing was sent and the caller of the pump
+must answer. Otherwise the pump has cut the answer itself. ``cancel(error)`` ends it from outside likewise.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Pump:
         "_pool",
         "_rewrite",
         "_target",
+        "_unfinished",
         "_upstream",
         "response",
         "retried",
@@ -58,6 +60,7 @@ class Pump:
         fields: Sequence[Field],
         done: Callable[[SidecarError | None], None],
         rewrite: Callable[[ResponseHead], Sequence[Field]] = pass_fields,
+        unfinished: Callable[[ResponseHead], None] | None = None,
     ) -> None:
         self.response: ResponseHead | None = None
         self.retried = False
@@ -68,6 +71,7 @@ class Pump:
         self._target = target
         self._fields = fields
         self._rewrite = rewrite
+        self._unfinished = unfinished
         self._done: Callable[[SidecarError | None], None] | None = done
         self._connecting: Cancellable | None = None
         self._upstream: ClientConnection | None = None
@@ -188,6 +192,9 @@ class Pump:
 
     def on_response_flush(self) -> None:
         """Write once per batch."""
+        if self._unfinished is not None and self.response is not None and self._done is not None:
+            unfinished, self._unfinished = self._unfinished, None
+            unfinished(self.response)
         self._exchange.flush()
 
     def on_upstream_pause(self) -> None:
