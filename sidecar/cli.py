@@ -50,6 +50,27 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     demo.add_argument("--keep", action="store_true", help="leave the mesh running and print commands to try")
     demo.add_argument("--json", action="store_true", help="for machines")
 
+    explain = _command(commands, "explain", "sidecar.explain:run", "judge a recorded request again")
+    explain.set_defaults(default_config=DEFAULT_CONFIG)
+    explain.add_argument("record", metavar="RECORD", help="a file of records, or - for standard input")
+    explain.add_argument("--request", metavar="ID", help="the request id, where there is more than one record")
+    explain.add_argument(
+        "--config", metavar="FILE", help=f"the settings to judge by (default {DEFAULT_CONFIG}, if there)"
+    )
+    explain.add_argument("--json", action="store_true", help="for machines")
+
+    audit = commands.add_parser("audit", help="check afterwards, offline", description="Check afterwards, offline.")
+    audit_commands = audit.add_subparsers(metavar="COMMAND", required=True)
+    attribution = _audit(audit_commands, "attribution", "say of each logged request whether anybody knows who made it")
+    attribution.add_argument(
+        "--user", action="append", default=[], metavar="FIELD", help="a JSON field that names the user"
+    )
+    attribution.add_argument(
+        "--actor", action="append", default=[], metavar="FIELD", help="a JSON field that names the actor"
+    )
+    chains = _audit(audit_commands, "chains", "rebuild every chain from the records of all witnesses")
+    chains.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding that is none")
+
     dev = commands.add_parser("dev", help="for development only", description="For development only.")
     dev_commands = dev.add_subparsers(metavar="COMMAND", required=True)
     for name, module, text in (
@@ -68,6 +89,15 @@ def _command(
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(target=target)
+    return command
+
+
+def _audit(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    command = _command(commands, name, f"sidecar.audit.{name}_command:run", text)
+    command.add_argument("files", nargs="+", metavar="FILE", help="a log, .gz too, or - for standard input")
+    command.add_argument("--json", action="store_true", help="for machines")
     return command
 
 

@@ -1,0 +1,117 @@
+"""``sidecar audit attribution``: do my agents impersonate or delegate today? Over the access logs that are there.
+
+Exit codes: 0 every request names user and actor, 1 some do not, 2 a file cannot be read or holds no requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+
+from sidecar.audit.attribution import UNKNOWABLE, Attribution, Tally
+from sidecar.audit.identities import Fields, Named, NoRequestError, named_by
+from sidecar.audit.lines import Line, read_lines
+from sidecar.audit.printing import complain, hang_up, print_line, print_table
+
+_COMMAND: Final = "sidecar audit attribution"
+_SHOWN_ONE_BY_ONE: Final = 40
+
+Judged = tuple[Line, Named, Attribution]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge the log files."""
+    tally = Tally()
+    fields = Fields(user=[name.lower() for name in arguments.user], actor=[name.lower() for name in arguments.actor])
+    judged = _judged(read_lines(arguments.files), fields, tally)
+    try:
+        if arguments.json:
+            _print_document(judged, tally)
+        else:
+            _show(judged, tally)
+    except BrokenPipeError:
+        return hang_up()
+    except (OSError, EOFError) as error:
+        return complain(_COMMAND, str(error))
+    if not tally.requests:
+        return complain(_COMMAND, f"no request in any line ({tally.not_understood} lines were not understood)")
+    return 0 if tally.counts[Attribution.DELEGATING] == tally.requests else 1
+
+
+def _judged(lines: Iterator[Line], fields: Fields, tally: Tally) -> Iterator[Judged]:
+    for line in lines:
+        try:
+            named = None if line.content is None else named_by(line.content, fields)
+        except NoRequestError:
+            tally.not_understood += 1
+            continue
+        if line.content is None:
+            tally.not_understood += 1
+        elif named is not None:
+            yield line, named, tally.add(named)
+
+
+def _print_document(judged: Iterator[Judged], tally: Tally) -> None:
+    """One JSON document, written as it is read: the requests need not fit into memory."""
+    write = sys.stdout.write
+    write('{"requests": [')
+    for number, (line, named, attribution) in enumerate(judged):
+        row = {
+            "place": line.place,
+            "attribution": attribution,
+            "user": named.user,
+            "actor": named.actor,
+            "client": named.client,
+            "request": named.request,
+            "refused": named.refused,
+        }
+        write(("," if number else "") + "\n" + json.dumps(row))
+    summary: dict[str, object] = {
+        "requests": tally.requests,
+        **{attribution: tally.counts[attribution] for attribution in Attribution},
+        "not_understood": tally.not_understood,
+        "sentences": tally.sentences(),
+        "unknowable": UNKNOWABLE,
+    }
+    write(f'\n],\n"summary": {json.dumps(summary, indent=2)}}}\n')
+
+
+def _show(judged: Iterator[Judged], tally: Tally) -> None:
+    first = [one for one, _ in zip(judged, range(_SHOWN_ONE_BY_ONE), strict=False)]
+    rest = next(judged, None)
+    if rest is None:
+        print_table(
+            ("request", "says", "user", "actor", "client", "at"),
+            (
+                (named.request, attribution.replace("_", " "), named.user, named.actor, named.client, line.place)
+                for line, named, attribution in first
+            ),
+        )
+    else:
+        for _ in chain([rest], judged):
+            pass
+        print_table(
+            ("requests", "says", "user", "actor", "client"),
+            (
+                (count, group.attribution.replace("_", " "), group.user, group.actor, group.client)
+                for group, count in tally.groups.most_common(_SHOWN_ONE_BY_ONE)
+            ),
+        )
+        hidden = sum(count for _, count in tally.groups.most_common()[_SHOWN_ONE_BY_ONE:]) + tally.others
+        if hidden:
+            print_line(f"and {hidden} more; --json lists every request", style="dim")
+    if not tally.requests:
+        return
+    print_line()
+    for sentence in tally.sentences():
+        print_line(sentence, style="bold")
+    if tally.not_understood:
+        print_line(f"not understood, and not counted: {tally.not_understood} lines")
+    print_line()
+    print_line("What this cannot know:")
+    for sentence in UNKNOWABLE:
+        print_line(f"  {sentence}", style="dim")

@@ -1,0 +1,102 @@
+"""What there is to say about one record: which check decided, what each saw, who must act. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.audit.judge_inbound import judge_inbound
+from sidecar.audit.judge_outbound import judge_outbound
+from sidecar.audit.judgement import OK, Judgement
+from sidecar.audit.reasons import GUIDANCE, Guidance, seen
+from sidecar.audit.rebuilt import UNPROVABLE, CannotJudgeError
+from sidecar.audit.records import Record
+from sidecar.delegation.policy import Policy
+from sidecar.errors import ANSWERS, Reason
+
+_JUDGES: Final = {"inbound": judge_inbound, "outbound": judge_outbound}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """``judgement`` is None where nothing could be judged again; ``not_judged`` then says why.
+
+    ``reason`` is None for an event that refused nothing, and for a code that this version does not know.
+    """
+
+    record: Record
+    reason: Reason | None
+    judgement: Judgement | None
+    not_judged: str | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing speaks against the record."""
+        return self.judgement is None or self.judgement.agrees
+
+    @property
+    def guidance(self) -> Guidance | None:
+        """Who must act on the reason."""
+        return None if self.reason is None else GUIDANCE[self.reason]
+
+    def verdict(self) -> str:
+        """The outcome in a sentence."""
+        recorded = f"recorded: {self.record.decision} {self.record.reason}"
+        judgement = self.judgement
+        if judgement is None:
+            return f"{recorded}; not judged again: {self.not_judged}"
+        if judgement.judged is None:
+            return f"{recorded}; decided by: {judgement.decided_by}, which stands by the record's word"
+        said = "allow" if judgement.judged == OK else f"deny {judgement.judged}"
+        by = "" if judgement.decided_by is None else f", decided by: {judgement.decided_by}"
+        if judgement.agrees:
+            return f"{recorded}; judged again: the same{by}"
+        return f"{recorded}; judged again: {said}{by}. The settings have changed since, or the record is not true"
+
+    def document(self) -> dict[str, object]:
+        """The same for machines."""
+        judgement, guidance, record = self.judgement, self.guidance, self.record
+        return {
+            "record": record.name,
+            "event": record.event,
+            "recorded": {"decision": record.decision, "reason": record.reason, "detail": record.detail},
+            "judged": None if judgement is None else judgement.judged,
+            "agrees": self.agrees,
+            "decided_by": None if judgement is None else judgement.decided_by,
+            "not_judged": self.not_judged,
+            "checks": [
+                {"check": step.check, "saw": step.saw, "outcome": step.outcome}
+                for step in (() if judgement is None else judgement.steps)
+            ],
+            "guidance": None
+            if guidance is None or self.reason is None
+            else {
+                "answer": ANSWERS[self.reason].text,
+                "means": guidance.means,
+                "who": list(guidance.who),
+                "do": guidance.do,
+                "agent_developer_sees": seen(self.reason),
+            },
+            "unprovable": list(UNPROVABLE),
+        }
+
+
+def explain(record: Record, policy: Policy | None) -> Explanation:
+    """Judge a record again by ``policy``; without one only its reason is explained."""
+    judgement, not_judged = None, None
+    if record.event not in {"request", "request.opened"}:
+        not_judged = f"{record.event} is no request of an agent; its decision rests on what no record holds"
+    elif policy is None:
+        not_judged = "there are no settings to judge by"
+    elif record.direction not in _JUDGES:
+        not_judged = "the record does not say whether the request was inbound or outbound"
+    else:
+        try:
+            judgement = _JUDGES[record.direction](record, policy)
+        except CannotJudgeError as error:
+            not_judged = str(error)
+    return Explanation(record=record, reason=_reason(record), judgement=judgement, not_judged=not_judged)
+
+
+def _reason(record: Record) -> Reason | None:
+    return Reason(record.reason) if record.reason in set(Reason) else None

@@ -1,0 +1,54 @@
+"""What an audit can find: a closed list of kinds, and one finding of a kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    """Stable codes, for machines."""
+
+    MISSING_HOP = "missing_hop"
+    MISSING_WITNESS = "missing_witness"
+    SPLICE = "splice"
+    SCOPE_WIDENED = "scope_widened"
+    CHAIN_BROKEN = "chain_broken"
+    WITNESSES_DISAGREE = "witnesses_disagree"
+    ACTOR_NOT_PEER = "actor_not_peer"
+    REPEATED_CALL = "repeated_call"
+    REFUSED_HOP = "refused_hop"
+    UNFINISHED = "unfinished"
+    REPEATED_RECORD = "repeated_record"
+    FORGED_RECORD = "forged_record"
+    RECORDS_LOST = "records_lost"
+    UNREADABLE = "unreadable"
+
+
+MEANINGS: Final[dict[Kind, str]] = {
+    Kind.MISSING_HOP: "a hop that must have been made is told by no record",
+    Kind.MISSING_WITNESS: "of caller, token service and callee not all tell of a hop",
+    Kind.SPLICE: "a token, or a call, joins two chains, two subjects or two requests",
+    Kind.SCOPE_WIDENED: "a token holds more than the one it came from, or more than was asked for",
+    Kind.CHAIN_BROKEN: "an actor chain that does not grow by exactly its actor",
+    Kind.WITNESSES_DISAGREE: "two records tell of one token or one hop differently: one of them is not true",
+    Kind.ACTOR_NOT_PEER: "a call was let through although its actor is not the peer",
+    Kind.REPEATED_CALL: "one call id, several calls",
+    Kind.REFUSED_HOP: "a hop was refused",
+    Kind.UNFINISHED: "a request began and has no closing record: it still runs, or its sidecar was killed",
+    Kind.REPEATED_RECORD: "one record appears more than once",
+    Kind.FORGED_RECORD: "two records claim the same place in one run",
+    Kind.RECORDS_LOST: "numbers of a run are missing: records were lost, removed, or are in a file not given",
+    Kind.UNREADABLE: "lines that are no records",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``text`` says what was found; ``chain`` is the chain it is about, ``records`` (run/seq) what shows it."""
+
+    kind: Kind
+    text: str
+    chain: str | None = None
+    records: tuple[str, ...] = ()

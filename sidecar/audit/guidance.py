@@ -1,0 +1,36 @@
+"""One row of advice about a reason code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where a call is when it is refused; that decides who sees what."""
+
+    HANDSHAKE = "TLS handshake"
+    CUT = "under way"
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+    EITHER = "inbound or outbound"
+    SERVICE = "token service"
+
+
+class Role(StrEnum):
+    """Who can do something about it."""
+
+    CALLER = "caller"
+    DEVELOPER = "agent developer"
+    OPERATOR = "operator"
+    SECURITY = "security"
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What a reason ``means``, ``who`` must act (the likeliest first), and what to ``do``."""
+
+    stage: Stage
+    means: str
+    who: tuple[Role, ...]
+    do: str

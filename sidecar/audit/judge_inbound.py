@@ -1,0 +1,141 @@
+"""Judge a recorded inbound request again, with the same core and in the same order as the sidecar did. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from sidecar.audit.judgement import OK, Check, Judgement, conclude, names
+from sidecar.audit.rebuilt import spiffe_id, time_of, token_of
+from sidecar.audit.records import Record
+from sidecar.delegation.decide import decide_verified
+from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.target import canonical_target
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import Denied, Reason
+
+_DENY_LIST, _DOMAIN, _PEERS = "deny list", "issuer's trust domains", "route's peers"
+
+CHECKS: Final = (
+    Check(
+        "request",
+        frozenset(
+            {
+                Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE,
+                Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
+                Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.INTERNAL,
+                Reason.SUBJECT_BUSY, Reason.BAD_SVID, Reason.UNTRUSTED_CHAIN, Reason.UNKNOWN_TRUST_DOMAIN,
+                Reason.WRONG_BUNDLE, Reason.SVID_EXPIRED,
+            }
+        ),
+        provable=False,
+    ),
+    Check("target", frozenset({Reason.PATH_REFUSED})),
+    Check("route", frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})),
+    Check(
+        "bearer",
+        frozenset(
+            {
+                Reason.NO_TOKEN, Reason.HEADER_MALFORMED, Reason.TOKEN_TOO_LARGE, Reason.MALFORMED_TOKEN,
+                Reason.DUPLICATE_CLAIM,
+            }
+        ),
+        provable=False,
+    ),
+    Check("issuer", frozenset({Reason.WRONG_ISSUER, Reason.ISSUER_NOT_FOR_ROUTE})),
+    Check(
+        "signature and times",
+        frozenset(
+            {
+                Reason.TOKEN_TYPE, Reason.ALG_NOT_ALLOWED, Reason.UNKNOWN_KEY, Reason.KEYS_UNAVAILABLE,
+                Reason.BAD_SIGNATURE, Reason.TOKEN_EXPIRED, Reason.TOKEN_NOT_YET_VALID,
+            }
+        ),
+        provable=False,
+    ),
+    Check("audience", frozenset({Reason.WRONG_AUDIENCE})),
+    Check("form of act", frozenset({Reason.ACT_MALFORMED, Reason.ACT_TOO_DEEP}), provable=False),
+    Check(_DENY_LIST, frozenset({Reason.POLICY_DENIED})),
+    Check("key binding", frozenset({Reason.CNF_MISMATCH}), provable=False),
+    Check("delegation", frozenset({Reason.ACT_MISSING})),
+    Check("actor is the peer", frozenset({Reason.ACTOR_MISMATCH})),
+    Check(_DOMAIN, frozenset({Reason.POLICY_DENIED})),
+    Check("issuer's ceiling", frozenset({Reason.SCOPE_ABOVE_CEILING})),
+    Check(_PEERS, frozenset({Reason.POLICY_DENIED})),
+    Check("scopes", frozenset({Reason.INSUFFICIENT_SCOPE})),
+)  # fmt: skip
+
+_BEFORE_SIGNATURE: Final = frozenset({Reason.WRONG_ISSUER, Reason.ISSUER_NOT_FOR_ROUTE})
+
+
+def judge_inbound(record: Record, policy: Policy) -> Judgement:
+    """Which check decided, by the policy given.
+
+    Raises:
+        CannotJudgeError: the record lacks what a judgement needs.
+    """
+    recorded = OK if record.allowed else record.reason or ""
+    saw = {"request": f"{record.method} {record.path} from {record.peer}", "target": f"path {record.path}"}
+    try:
+        path = canonical_target((record.path or "").encode()).path
+        route = policy.inbound.find(record.method or "", path)
+    except Denied as error:
+        saw["route"] = f"{record.method} {record.path} among {names(r.name for r in policy.inbound.routes)}"
+        return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
+    saw["route"] = f"route {route.name}"
+    saw["bearer"] = f"token {record.fp}" if record.fp else "no token that was read"
+    if record.subject is None:
+        return conclude(CHECKS, saw, recorded=recorded, judged=OK)
+    token = token_of(record, policy)
+    saw |= _saw(record, token, route, policy)
+    judged, detail = _decide(token, record, route, policy)
+    if not record.verified and judged not in _BEFORE_SIGNATURE and judged != Reason.WRONG_AUDIENCE:
+        judged = OK  # what an unverified token says decides nothing more
+    deciding = None
+    if judged == Reason.POLICY_DENIED:
+        deciding = _which(token, record, route, policy, first=(judged, detail))
+    return conclude(CHECKS, saw, recorded=recorded, judged=judged, deciding=deciding)
+
+
+def _decide(token: VerifiedToken, record: Record, route: InboundRoute, policy: Policy) -> tuple[str, str]:
+    """The core's own judgement: a reason and its detail, or ok."""
+    peer = spiffe_id(record.peer, "peer")
+    try:
+        decide_verified(token, peer=peer, route=route, policy=policy, now=time_of(record))
+    except Denied as error:
+        return error.reason, error.detail
+    return OK, ""
+
+
+def _which(token: VerifiedToken, record: Record, route: InboundRoute, policy: Policy, *, first: tuple[str, str]) -> str:
+    """Three checks share one reason. Which of them it was shows when the core is asked again without it."""
+    if _decide(token, record, route, replace(policy, deny=Deny())) != first:
+        return _DENY_LIST
+    open_route = replace(route, peers=route.peers | {spiffe_id(record.peer, "peer")})
+    return _PEERS if _decide(token, record, open_route, policy) != first else _DOMAIN
+
+
+def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Policy) -> Mapping[str, str]:
+    issuer = policy.issuers.get(token.issuer)
+    chain = " ← ".join(record.chain or ()) or "nobody"
+    claimed = "" if record.verified else " (claimed by a token that did not verify)"
+    return {
+        "issuer": f"{token.issuer}; the route takes {names(route.issuers)}",
+        "signature and times": f"token {record.jti_in or record.fp}: not in a record, {_verified(record)}",
+        "audience": f"{record.audience}; ours are {names(policy.audiences)}{claimed}",
+        "form of act": f"the token names {chain}",
+        _DENY_LIST: f"subject {token.subject}, actor {record.peer}, jti {token.jti}, txn {token.txn}",
+        "key binding": "not in a record",
+        "delegation": f"the token names {chain} as acting for {token.subject}",
+        "actor is the peer": f"actor {record.actor}, peer {record.peer}",
+        _DOMAIN: f"the issuer speaks for actors of {names(issuer.actor_trust_domains if issuer else ())}",
+        "issuer's ceiling": f"{names(token.scope)} within {names(issuer.scopes if issuer else ())}",
+        _PEERS: f"{record.peer} among {names(route.peers)}",
+        "scopes": f"route {route.name} needs {names(route.scopes)}, the token holds {names(token.scope)}",
+    }
+
+
+def _verified(record: Record) -> str:
+    return "the record says that it verified" if record.verified else "the record says that it did not verify"

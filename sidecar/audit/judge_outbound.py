@@ -1,0 +1,134 @@
+"""Judge a recorded outbound call again, with the same core and in the same order as the sidecar did. Pure.
+
+The record of a refused call holds the token of the request being served; that of a permitted one holds the token that
+was issued for the call, from which the one before it follows: the same subject, the chain without its outermost actor,
+and at least the scope that was asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from sidecar.audit.judgement import OK, Check, Judgement, conclude, names
+from sidecar.audit.rebuilt import time_of, token_of
+from sidecar.audit.records import Record
+from sidecar.delegation.plan import Delegation, plan_outbound
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.target import canonical_target
+from sidecar.errors import Denied, Reason, SidecarError
+
+CHECKS: Final = (
+    Check(
+        "request",
+        frozenset(
+            {
+                Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE,
+                Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
+                Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.INTERNAL,
+            }
+        ),
+        provable=False,
+    ),
+    Check("target", frozenset({Reason.PATH_REFUSED})),
+    Check("route", frozenset({Reason.TARGET_DENIED})),
+    Check(
+        "handle or login",
+        frozenset(
+            {
+                Reason.NO_REQUEST_CONTEXT, Reason.HEADER_MALFORMED, Reason.NO_TOKEN, Reason.MALFORMED_TOKEN,
+                Reason.DUPLICATE_CLAIM, Reason.TOKEN_TOO_LARGE, Reason.TOKEN_TYPE, Reason.ALG_NOT_ALLOWED,
+                Reason.UNKNOWN_KEY, Reason.KEYS_UNAVAILABLE, Reason.BAD_SIGNATURE, Reason.WRONG_ISSUER,
+                Reason.WRONG_AUDIENCE, Reason.TOKEN_NOT_YET_VALID, Reason.CNF_MISMATCH, Reason.ACT_MALFORMED,
+                Reason.ACT_TOO_DEEP,
+            }
+        ),
+        provable=False,
+    ),
+    Check("may_call", frozenset({Reason.CALL_NOT_ALLOWED}), provable=False),
+    Check("own authority", frozenset({Reason.OWN_AUTHORITY_REFUSED})),
+    Check("time left", frozenset({Reason.TOKEN_EXPIRED}), provable=False),
+    Check("deny list", frozenset({Reason.POLICY_DENIED})),
+    Check("subject's issuer", frozenset({Reason.ISSUER_NOT_FOR_ROUTE, Reason.NOT_AN_ENTRY, Reason.STS_UNAVAILABLE})),
+    Check("scope to ask for", frozenset({Reason.INSUFFICIENT_SCOPE})),
+    Check("calls left", frozenset({Reason.CALLS_EXHAUSTED}), provable=False),
+    Check(
+        "exchange",
+        frozenset({Reason.EXCHANGE_DENIED, *(reason for reason in Reason if reason.startswith("sts_"))}),
+        provable=False,
+    ),
+)  # fmt: skip
+
+
+def judge_outbound(record: Record, policy: Policy) -> Judgement:
+    """Which check decided, by the policy given.
+
+    Raises:
+        CannotJudgeError: the record lacks what a judgement needs.
+    """
+    recorded = OK if record.allowed else record.reason or ""
+    saw = {"request": f"{record.method} {record.path} from the agent", "target": f"path {record.path}"}
+    saw["route"] = f"route {record.route} among {names(route.name for route in policy.outbound.routes)}"
+    try:
+        route = _route(record, policy)
+    except Denied as error:
+        return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
+    if record.subject is None or not record.verified:
+        saw["handle or login"] = "no handle or login that was good: the record holds no verified token"
+        return conclude(CHECKS, saw, recorded=recorded, judged=OK)
+    delegation = _delegation(record, route, policy)
+    saw |= _saw(record, route, delegation, policy)
+    try:
+        plan_outbound(delegation, route, policy=policy, now=time_of(record))
+    except SidecarError as error:
+        return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
+    return conclude(CHECKS, saw, recorded=recorded, judged=OK)
+
+
+def _route(record: Record, policy: Policy) -> OutboundRoute:
+    """The route by its name: of the authority by which one may be found a record holds nothing."""
+    target = canonical_target((record.path or "").encode())
+    for route in policy.outbound.routes:
+        if route.name == record.route:
+            return route
+    return policy.outbound.find(None, target, own_authorities=())[0]
+
+
+def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegation:
+    """The authority of the request being served. Where the record does not say what it may call, it may call this."""
+    token = token_of(record, policy)
+    entry = policy.entry
+    if record.allowed:
+        prior = None if token.chain is None else record.chain[1:] if record.chain else None
+        token = token_of(replace(record, chain=prior or None, jti_in=record.jti_in, scope=record.scope_needed), policy)
+        if not prior and entry is not None:  # a login token, by whichever issuer the entry has
+            token = replace(token, issuer=next(iter(entry.issuers), token.issuer))
+    user = None if entry is None or token.chain is not None else entry.issuers.get(token.issuer)
+    if entry is None or user is None:
+        return Delegation(token=token, may_call=frozenset({route.name}), entry=False, scope=token.scope)
+    worth = token.scope if record.allowed else user.scope_from.worth(token.claims) or route.scopes
+    return Delegation(token=token, may_call=entry.may_call, entry=True, scope=worth)
+
+
+def _saw(record: Record, route: OutboundRoute, delegation: Delegation, policy: Policy) -> dict[str, str]:
+    opened_by = names(one.name for one in policy.inbound.routes if route.name in one.may_call)
+    held = delegation.scope if not record.allowed else record.scope_needed or frozenset()
+    planned = held & route.scopes
+    return {
+        "handle or login": f"a login of {record.subject}"
+        if delegation.entry
+        else f"the request with call id {record.call_in}",
+        "may_call": f"an entry that opens {names(delegation.may_call)}"
+        if delegation.entry
+        else f"inbound routes that open {route.name}: {opened_by}; which one was served, its own record says",
+        "own authority": f"a route of kind {route.token}",
+        "time left": "not in a record",
+        "deny list": f"subject {record.subject}, actor {policy.workload}, jti {record.jti_in}, txn {record.txn}",
+        "subject's issuer": f"{delegation.token.issuer}; exchanges are made at {policy.sts_issuer}",
+        "scope to ask for": f"{names(planned)}: what came in, within the route's {names(route.scopes)}",
+        "calls left": "not in a record",
+        "exchange": f"issued: token {record.jti_out} for {record.audience} with {names(record.scope or ())}"
+        if record.allowed
+        else "not in this record; see token.exchange_refused",
+    }

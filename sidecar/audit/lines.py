@@ -1,0 +1,95 @@
+"""Log files, line by line, however large: one file after the other, with progress for whoever watches."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+MAX_LINE_BYTES: Final = 1 << 20
+_LONG_INPUT_BYTES: Final = 8 << 20  # below this a bar would only flicker
+_LINES_PER_STEP: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its end. ``content`` is None where the line is longer than a megabyte."""
+
+    file: str
+    number: int
+    content: bytes | None
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as ``file:number``."""
+        return f"{self.file}:{self.number}"
+
+
+class _Stream(Protocol):
+    def readline(self, size: int, /) -> bytes: ...
+
+
+def read_lines(files: Sequence[str]) -> Iterator[Line]:
+    """All lines of all files that are not blank. ``-`` is standard input, ``.gz`` is unpacked.
+
+    Progress goes to standard error, only if that is a terminal and the input is long.
+
+    Raises:
+        OSError: a file cannot be read (EOFError: a compressed one ends early).
+    """
+    sizes = [0 if file == "-" else Path(file).stat().st_size for file in files]
+    with _progress(sum(sizes)) as advance:
+        for number, file in enumerate(files):
+            with _open(file) as (stream, position):
+                for line in _lines_of(file, stream):
+                    yield line
+                    if line.number % _LINES_PER_STEP == 0:
+                        advance(sum(sizes[:number]) + position())
+
+
+def _lines_of(file: str, stream: _Stream) -> Iterator[Line]:
+    for number, content in enumerate(_bounded(stream), 1):
+        if content is None or content.strip():
+            yield Line(file, number, content)
+
+
+def _bounded(stream: _Stream) -> Iterator[bytes | None]:
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        if len(line) <= MAX_LINE_BYTES:
+            yield line.rstrip(b"\r\n")
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE_BYTES)
+        yield None
+
+
+@contextlib.contextmanager
+def _open(file: str) -> Iterator[tuple[_Stream, Callable[[], int]]]:
+    """The stream of a file, and how many of its bytes have been read."""
+    if file == "-":
+        yield sys.stdin.buffer, lambda: 0
+        return
+    with Path(file).open("rb") as raw:
+        if file.endswith(".gz"):
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield unpacked, raw.tell
+        else:
+            yield raw, raw.tell
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, for long input; takes the bytes read so far."""
+    if total < _LONG_INPUT_BYTES or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=total)
+        yield lambda done: bar.update(task, completed=done)

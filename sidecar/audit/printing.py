@@ -1,0 +1,66 @@
+"""Output of the audit commands: tables for people, drawn by rich on a terminal and plain elsewhere, JSON for machines.
+
+What is shown comes from logs, and whoever is in a log may have chosen the text: nothing in it acts on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from sidecar.observe.record import escape
+
+
+def print_line(text: str = "", *, style: str = "") -> None:
+    """One line of text; ``style`` is for terminals."""
+    if not sys.stdout.isatty():
+        print(visible(text))  # noqa: T201
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(highlight=False, soft_wrap=True).print(Text(visible(text), style=style))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; an absent cell is a dash."""
+    cells = [tuple("-" if cell is None else visible(str(cell)) for cell in row) for row in rows]
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for row in (tuple(columns), *cells):
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            print("  ".join(padded).rstrip())  # noqa: T201
+        return
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE, pad_edge=False)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def print_json(value: object) -> None:
+    """One document."""
+    print(json.dumps(value, indent=2))  # noqa: T201
+
+
+def complain(command: str, text: str) -> int:
+    """Say on standard error why nothing was done: exit code 2."""
+    print(f"{command}: {visible(text)}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+def hang_up() -> int:
+    """Whoever read our output went away, as ``head`` does: say nothing more, at the end of the process neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def visible(text: str) -> str:
+    """Text whose characters only show."""
+    return escape(text)

@@ -1,0 +1,38 @@
+"""What each reason code means, who must act, and what an agent developer sees: one place for the page and `explain`.
+
+Only what the caller may know is in ``errors.ANSWERS``; these texts are for those who read records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.audit.guidance import Guidance, Role, Stage
+from sidecar.audit.reasons_inbound import INBOUND
+from sidecar.audit.reasons_outbound import OUTBOUND
+from sidecar.errors import ANSWERS, Reason
+
+__all__ = ["GUIDANCE", "Guidance", "Role", "Stage", "seen"]
+
+GUIDANCE: Final[Mapping[Reason, Guidance]] = {**INBOUND, **OUTBOUND}
+
+_OWN_CALL_FAILS: Final = "its outbound call returns"
+_CALLER_GETS: Final = "it is not called; the calling agent gets"
+
+
+def seen(reason: Reason) -> str:
+    """What an agent developer sees of a refusal, in a sentence without a full stop."""
+    answer, stage = ANSWERS[reason], GUIDANCE[reason].stage
+    said = f"{answer.status} `{reason}`"
+    if stage is Stage.HANDSHAKE:
+        return "nothing reaches it; the calling agent gets 503 `upstream_unreachable` from its own sidecar"
+    if stage is Stage.CUT:
+        return "a connection that ends before the answer is complete"
+    if stage is Stage.SERVICE:
+        return f"its outbound call returns {'502 `sts_error`' if answer.status == 401 else '403 `exchange_denied`'}"
+    if stage is Stage.OUTBOUND:
+        return f"{_OWN_CALL_FAILS} {said}"
+    if stage is Stage.EITHER:
+        return f"calling out: {said}; being called: it is not, and the calling agent gets that"
+    return f"{_CALLER_GETS} {said}"

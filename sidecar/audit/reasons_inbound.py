@@ -1,0 +1,223 @@
+"""Advice on what is refused on the way in: the handshake, the request, its token, its permission."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.audit.guidance import Guidance, Role, Stage
+from sidecar.errors import Reason
+
+_CALLER, _DEVELOPER, _OPERATOR, _SECURITY = Role.CALLER, Role.DEVELOPER, Role.OPERATOR, Role.SECURITY
+
+
+def _handshake(means: str, *who: Role, do: str) -> Guidance:
+    return Guidance(Stage.HANDSHAKE, means, who, do)
+
+
+def _in(means: str, *who: Role, do: str) -> Guidance:
+    return Guidance(Stage.INBOUND, means, who, do)
+
+
+def _either(means: str, *who: Role, do: str) -> Guidance:
+    return Guidance(Stage.EITHER, means, who, do)
+
+
+_PEER: Final = {
+    Reason.NO_CLIENT_CERT: _handshake(
+        "somebody without a workload identity called the mesh port",
+        _CALLER,
+        do="call through a sidecar; for probes use the probe listener",
+    ),
+    Reason.BAD_SVID: _handshake(
+        "the peer's certificate breaks a rule of X.509-SVIDs: its names, key usage, key or form",
+        _OPERATOR,
+        do="see the detail for which; issue workload certificates from SPIRE or to the X509-SVID standard",
+    ),
+    Reason.UNTRUSTED_CHAIN: _handshake(
+        "the peer's chain does not lead to its trust domain's bundle",
+        _OPERATOR,
+        _SECURITY,
+        do="compare both ends' bundles; after a CA rotation the newer one has not arrived here yet",
+    ),
+    Reason.UNKNOWN_TRUST_DOMAIN: _handshake(
+        "the peer is of a trust domain that this workload has no bundle of",
+        _OPERATOR,
+        do="federate with that trust domain, if its workloads are to call here",
+    ),
+    Reason.WRONG_BUNDLE: _handshake(
+        "a CA of another trust domain signed this SPIFFE ID: it vouched for a name that is not its own",
+        _SECURITY,
+        do="treat it as forgery: find out who holds that CA and what else it signed",
+    ),
+    Reason.SVID_EXPIRED: _handshake(
+        "the peer's SVID is past its end or not yet valid",
+        _OPERATOR,
+        do="see whether the peer still gets its SVID renewed, and compare clocks",
+    ),
+    Reason.TLS_VERSION: _handshake("the peer speaks no TLS 1.3", _CALLER, do="update it, or call through a sidecar"),
+    Reason.PEER_GONE: Guidance(
+        Stage.CUT,
+        "the caller hung up before the answer was complete",
+        (_CALLER,),
+        "compare its time-out with how long the agent takes",
+    ),
+    Reason.UPSTREAM_ABORTED: Guidance(
+        Stage.CUT,
+        "agent or next hop ended its answer early",
+        (_DEVELOPER,),
+        "look for a crash or a time-out there, at the time of the record",
+    ),
+}
+
+_REQUEST: Final = {
+    Reason.BAD_REQUEST: _either("the request is no valid HTTP/1.1", _CALLER, do="see the detail; fix the HTTP client"),
+    Reason.AMBIGUOUS_FRAMING: _either(
+        "the length of the body can be read in two ways, as in request smuggling",
+        _CALLER,
+        _SECURITY,
+        do="fix the client; if no client of yours does this, somebody is trying",
+    ),
+    Reason.HEADER_MALFORMED: _either(
+        "Authorization or an identity header is broken or doubled",
+        _DEVELOPER,
+        do="send one Authorization header, exactly as it was received",
+    ),
+    Reason.PATH_REFUSED: _either(
+        "the path can be read in more than one way: dot segments, hidden separators, double escapes",
+        _CALLER,
+        do="send the path in its plain form",
+    ),
+    Reason.UPGRADE_REFUSED: _either(
+        "a protocol upgrade was asked for, which is not served here", _DEVELOPER, do="use plain HTTP/1.1 requests"
+    ),
+    Reason.TOO_LARGE: _either(
+        "the body is larger than max_body_bytes", _CALLER, _OPERATOR, do="send less, or raise the limit"
+    ),
+    Reason.URI_TOO_LONG: _either("the request target is over its limit", _CALLER, do="move what is long into the body"),
+    Reason.HEAD_TOO_LARGE: _either("the header fields are over their limit", _CALLER, do="send fewer or shorter ones"),
+    Reason.EXPECTATION_REFUSED: _either("the request has an Expect field", _CALLER, do="switch it off in the client"),
+    Reason.TIMEOUT: _either(
+        "the request did not arrive in time", _CALLER, do="look for a slow or stalled sender between client and sidecar"
+    ),
+    Reason.NO_ROUTE: _in(
+        "no inbound route has this path",
+        _CALLER,
+        _OPERATOR,
+        do="correct the path, or add a route if it is to be served",
+    ),
+    Reason.METHOD_REFUSED: _in(
+        "the route of this path does not take the method", _CALLER, _OPERATOR, do="use one of Allow, or add the method"
+    ),
+}
+
+_TOKEN: Final = {
+    Reason.NO_TOKEN: _in(
+        "a workload of the mesh called without a token", _CALLER, do="call through the outbound side of its sidecar"
+    ),
+    Reason.MALFORMED_TOKEN: _either(
+        "the token is no JWT, or a claim has another form than its issuer uses",
+        _OPERATOR,
+        do="see the detail; compare the issuer's profile with what it issues",
+    ),
+    Reason.DUPLICATE_CLAIM: _either(
+        "the token says one thing twice, so that two readers could differ",
+        _SECURITY,
+        do="no lawful issuer does this: find out where the token came from",
+    ),
+    Reason.TOKEN_TYPE: _either(
+        "a token of another kind: an ID token, a login token, a JWT-SVID",
+        _CALLER,
+        _OPERATOR,
+        do="use access tokens in the mesh, and at an entry the one kind that is configured",
+    ),
+    Reason.ALG_NOT_ALLOWED: _either(
+        "the algorithm is none that this issuer may use",
+        _SECURITY,
+        _OPERATOR,
+        do="an unsigned or symmetric token is an attack; a new algorithm of the issuer belongs into its profile",
+    ),
+    Reason.UNKNOWN_KEY: _either(
+        "the issuer's key set has no such key",
+        _OPERATOR,
+        do="see whether the issuer publishes a key before it signs with it; forged tokens look like this too",
+    ),
+    Reason.BAD_SIGNATURE: _either(
+        "the token was not signed by the key it names",
+        _SECURITY,
+        do="treat it as forged or altered, and find out who sent it: the peer is in the record",
+    ),
+    Reason.WRONG_ISSUER: _either(
+        "the token is by an issuer that is not trusted here",
+        _CALLER,
+        _OPERATOR,
+        do="get a token from the mesh's token service, or list the issuer",
+    ),
+    Reason.WRONG_AUDIENCE: _either(
+        "the token is for somebody else: it was passed on instead of exchanged, or stolen",
+        _CALLER,
+        _SECURITY,
+        do="exchange a token for each target; a peer that does this again deserves a question",
+    ),
+    Reason.TOKEN_EXPIRED: _either(
+        "the token's time is over", _CALLER, _OPERATOR, do="log in or exchange again; compare clocks if it is fresh"
+    ),
+    Reason.TOKEN_NOT_YET_VALID: _either(
+        "the token is from the future", _OPERATOR, do="compare the clocks of issuer and sidecar"
+    ),
+    Reason.TOKEN_TOO_LARGE: _either(
+        "the token is over 16 KiB", _OPERATOR, do="have the issuer put fewer claims into it"
+    ),
+    Reason.CNF_MISMATCH: _either(
+        "the token is bound to another certificate than the peer's",
+        _SECURITY,
+        _CALLER,
+        do="a renewed SVID needs a new token; otherwise the token is in other hands than it was issued to",
+    ),
+    Reason.ACT_MISSING: _in(
+        "the token names a user and nobody who acts: this would be impersonation",
+        _CALLER,
+        _OPERATOR,
+        do="exchange the user's token for a delegated one; see whether the issuer drops act",
+    ),
+    Reason.ACT_MALFORMED: _either(
+        "the actor in the token cannot be read", _OPERATOR, do="see the detail; correct what the issuer writes into act"
+    ),
+    Reason.ACT_TOO_DEEP: _either(
+        "more actors than max_act_depth: perhaps agents calling each other in a circle",
+        _DEVELOPER,
+        do="look at the chain in the record, and shorten or end the circle",
+    ),
+}
+
+_PERMISSION: Final = {
+    Reason.INSUFFICIENT_SCOPE: _either(
+        "the token is genuine, and not for this call",
+        _DEVELOPER,
+        _OPERATOR,
+        do="compare scope and scope_needed in the record; ask for the scope where the chain starts, if it is due",
+    ),
+    Reason.ACTOR_MISMATCH: _in(
+        "a genuine token, presented by another workload than the one it was issued to",
+        _SECURITY,
+        do="treat the token as stolen: the peer in the record has it; put its txn on the deny list",
+    ),
+    Reason.POLICY_DENIED: _either(
+        "the deny list, the trust domains of the issuer or the peers of the route say no",
+        _OPERATOR,
+        do="see the detail for which; add the peer to the route if it is to call",
+    ),
+    Reason.ISSUER_NOT_FOR_ROUTE: _either(
+        "the issuer is trusted, and not for this route, or not by the token service that would be asked",
+        _OPERATOR,
+        do="add it to the route's issuers, if its tokens are to count there",
+    ),
+    Reason.SCOPE_ABOVE_CEILING: _in(
+        "the issuer granted more than it may grant here",
+        _SECURITY,
+        _OPERATOR,
+        do="find out why it did, before its ceiling is raised",
+    ),
+}
+
+INBOUND: Final[Mapping[Reason, Guidance]] = {**_PEER, **_REQUEST, **_TOKEN, **_PERMISSION}

@@ -1,0 +1,205 @@
+"""Advice on what is refused on the way out: the agent's call, the token service's answer, its own refusals, outages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.audit.guidance import Guidance, Role, Stage
+from sidecar.errors import Reason
+
+_CALLER, _DEVELOPER, _OPERATOR, _SECURITY = Role.CALLER, Role.DEVELOPER, Role.OPERATOR, Role.SECURITY
+
+
+def _out(means: str, *who: Role, do: str) -> Guidance:
+    return Guidance(Stage.OUTBOUND, means, who, do)
+
+
+def _either(means: str, *who: Role, do: str) -> Guidance:
+    return Guidance(Stage.EITHER, means, who, do)
+
+
+def _service(means: str, *who: Role, do: str) -> Guidance:
+    return Guidance(Stage.SERVICE, means, who, do)
+
+
+_CALL: Final = {
+    Reason.NO_REQUEST_CONTEXT: _out(
+        "the call came without a handle, or with one that is unknown here or whose request has ended",
+        _DEVELOPER,
+        do="send the Authorization header of the request being served, and call before answering it (or set linger_s)",
+    ),
+    Reason.CALL_NOT_ALLOWED: _out(
+        "the request being served does not open this target: may_call of its route does not name it",
+        _DEVELOPER,
+        _SECURITY,
+        do="if the call is due, the operator adds it to may_call; if not, ask what made the agent try",
+    ),
+    Reason.CALLS_EXHAUSTED: _out(
+        "the request has made max_calls calls", _DEVELOPER, _OPERATOR, do="look for a loop, or raise max_calls"
+    ),
+    Reason.TARGET_DENIED: _out(
+        "no outbound route leads there", _DEVELOPER, _OPERATOR, do="correct the address, or add a route"
+    ),
+    Reason.NOT_AN_ENTRY: _out(
+        "a user's token was used where no chain may start",
+        _DEVELOPER,
+        _SECURITY,
+        do="send the handle instead; only a workload configured as entry takes login tokens",
+    ),
+    Reason.OWN_AUTHORITY_REFUSED: _out(
+        "a request's handle cannot open a route that runs on the workload's own authority",
+        _DEVELOPER,
+        do="call that target outside of requests, or give it an exchange route",
+    ),
+    Reason.EXCHANGE_DENIED: _out(
+        "the token service refused this delegation",
+        _OPERATOR,
+        do="find its token.exchange_refused record by jti_in: the reason there says which rule",
+    ),
+}
+
+_ANSWER: Final = {
+    Reason.STS_ERROR: _out(
+        "the token service refused the sidecar itself, not the user",
+        _OPERATOR,
+        do="see whether it knows this workload, and whether the exchange settings fit it",
+    ),
+    Reason.STS_BAD_RESPONSE: _out(
+        "the answer is not one of RFC 8693", _OPERATOR, do="see the detail; check its address"
+    ),
+    Reason.STS_NO_ACT: _out(
+        "it said 200 and left the actor out: an impersonation token",
+        _OPERATOR,
+        do="this token service cannot delegate, or is set not to; use one that can",
+    ),
+    Reason.STS_ACTOR_MISMATCH: _out(
+        "the issued token names another actor than this workload", _SECURITY, _OPERATOR, do="compare its actor mapping"
+    ),
+    Reason.STS_SUBJECT_MISMATCH: _out(
+        "the issued token is for another user", _SECURITY, do="stop using it: users are mixed up there, or it lies"
+    ),
+    Reason.STS_CHAIN_BROKEN: _out(
+        "earlier actors, txn or parent_jti are not as they came in", _SECURITY, do="find out who rewrites history there"
+    ),
+    Reason.STS_SCOPE_WIDENED: _out(
+        "the issued token holds more than was asked for", _OPERATOR, _SECURITY, do="narrow what it grants by default"
+    ),
+    Reason.STS_AUDIENCE_MISMATCH: _out(
+        "the issued token is for another target, or for several", _OPERATOR, do="register the target there as audience"
+    ),
+    Reason.STS_LIFETIME: _out(
+        "the issued token outlives what it came from, or is dead already", _OPERATOR, do="shorten its lifetime there"
+    ),
+    Reason.STS_ISSUER: _out("the issued token is by another issuer", _OPERATOR, do="correct exchange.issuer"),
+    Reason.STS_SIGNATURE: _out(
+        "the issued token's signature does not hold",
+        _SECURITY,
+        _OPERATOR,
+        do="see whether its key set is the right one",
+    ),
+    Reason.STS_TOKEN_TYPE: _out("it issued another kind of token", _OPERATOR, do="set it to issue JWT access tokens"),
+    Reason.STS_REDIRECT: _out("it answered with a redirect", _OPERATOR, do="write the final token endpoint"),
+    Reason.STS_TOO_LARGE: _out("its answer is over the limit", _OPERATOR, do="see what answers at that address"),
+    Reason.STS_IDENTITY: _out(
+        "who answered is not who the settings name", _OPERATOR, _SECURITY, do="compare exchange.peer with its SPIFFE ID"
+    ),
+    Reason.UPSTREAM_BAD_RESPONSE: _either(
+        "agent or next hop answered with what is no valid HTTP/1.1", _DEVELOPER, do="see the detail; fix that server"
+    ),
+    Reason.UPSTREAM_IDENTITY: _out(
+        "the next hop is not the workload that the route names",
+        _OPERATOR,
+        _SECURITY,
+        do="compare the route's peer with what answers at its upstream",
+    ),
+}
+
+_OUTAGE: Final = {
+    Reason.STS_UNAVAILABLE: _out(
+        "the token service cannot be reached", _OPERATOR, do="bring it up; the call may be repeated"
+    ),
+    Reason.KEYS_UNAVAILABLE: _either(
+        "no key of the issuer could be had yet, or none is young enough",
+        _OPERATOR,
+        do="see whether its JWKS is reachable",
+    ),
+    Reason.NOT_READY: _either(
+        "the sidecar has no identity",
+        _OPERATOR,
+        do="see whether the workload is registered and the Workload API answers",
+    ),
+    Reason.OVERLOADED: _either(
+        "a limit on what happens at once is reached", _OPERATOR, do="add replicas, or raise the limit"
+    ),
+    Reason.SUBJECT_BUSY: _either(
+        "the agent serves another user just now", _CALLER, do="repeat the call a little later"
+    ),
+    Reason.DRAINING: _either("the sidecar is stopping", _CALLER, do="repeat the call: another replica takes it"),
+    Reason.AUDIT_UNAVAILABLE: _either(
+        "the call could not be recorded, so it was not made",
+        _OPERATOR,
+        do="see disk space and reader of the record sink",
+    ),
+    Reason.UPSTREAM_UNREACHABLE: _either(
+        "no connection to agent or next hop; its sidecar may have refused the handshake",
+        _OPERATOR,
+        _DEVELOPER,
+        do="see whether it is up; its sidecar's connection.refused says more",
+    ),
+    Reason.STS_TIMEOUT: _out("the token service took too long", _OPERATOR, do="see its load; the call may be repeated"),
+    Reason.UPSTREAM_TIMEOUT: _either(
+        "agent or next hop took too long", _DEVELOPER, do="make it answer sooner, or raise the route's time-out"
+    ),
+    Reason.INTERNAL: _either(
+        "a bug of the sidecar", _OPERATOR, do="report it, with the operations log of that time and the request id"
+    ),
+}
+
+_EXCHANGE: Final = {
+    Reason.EXCHANGE_MALFORMED: _service(
+        "the exchange request breaks RFC 8693 or names a kind of token not taken", _OPERATOR, do="see the detail"
+    ),
+    Reason.GRANT_NOT_SUPPORTED: _service("another grant was asked for", _OPERATOR, do="use token exchange"),
+    Reason.CLIENT_NOT_AUTHENTICATED: _service(
+        "the client showed no X.509-SVID", _OPERATOR, do="reach the token service directly, with nothing that ends TLS"
+    ),
+    Reason.ACTOR_REQUIRED: _service(
+        "an exchange without an actor token: it would be impersonation",
+        _SECURITY,
+        do="ask who wants such tokens, and why",
+    ),
+    Reason.ACTOR_NOT_CLIENT: _service(
+        "the actor token is another workload's",
+        _SECURITY,
+        do="treat that JWT-SVID as stolen: the peer in the record has it",
+    ),
+    Reason.ACTOR_TOKEN_INVALID: _service(
+        "the client's JWT-SVID does not verify", _OPERATOR, do="see the detail; compare clocks and JWT bundles"
+    ),
+    Reason.NOT_YOUR_TOKEN: _service(
+        "the subject token was issued to another workload",
+        _SECURITY,
+        do="treat the token as stolen: the peer in the record has it; put its txn on the deny list",
+    ),
+    Reason.MAY_ACT_REFUSED: _service(
+        "the subject token says who may act, and it is not this client", _SECURITY, do="as for not_your_token"
+    ),
+    Reason.DELEGATION_NOT_ALLOWED: _service(
+        "no rule lets this actor act for this user there", _OPERATOR, do="add a rule, if it is to"
+    ),
+    Reason.SELF_DELEGATION: _service(
+        "the client is the current actor already", _DEVELOPER, do="use the token at hand, or find the circle"
+    ),
+    Reason.TARGET_UNKNOWN: _service(
+        "no rule leads this actor to the target", _OPERATOR, do="add target and rule, or correct the route's audience"
+    ),
+    Reason.SCOPE_REFUSED: _service(
+        "nothing of what was asked for may be granted",
+        _OPERATOR,
+        _DEVELOPER,
+        do="compare scope_needed with the rule and with what the subject token holds",
+    ),
+}
+
+OUTBOUND: Final[Mapping[Reason, Guidance]] = {**_CALL, **_ANSWER, **_OUTAGE, **_EXCHANGE}

@@ -1,0 +1,152 @@
+"""One line of a record stream, read as evidence: strictly, because whoever forges records writes lines too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.observe.record import CUT, EVENTS
+
+MAX_LINE_BYTES: Final = 1 << 20  # two scope lists of 64 items at their limit, with room to spare
+
+
+class RecordError(ValueError):
+    """The line is no record. The message never quotes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What audit reads of a record; the keys are those of ``observe.record``, an absent one is None.
+
+    ``digest`` stands for the whole record, ``scope_cut`` says that the list of scopes was too long to be kept whole.
+    """
+
+    event: str
+    ts: str
+    run: str
+    seq: int
+    digest: str
+    decision: str | None = None
+    reason: str | None = None
+    direction: str | None = None
+    workload: str | None = None
+    peer: str | None = None
+    subject: str | None = None
+    subject_iss: str | None = None
+    actor: str | None = None
+    chain: tuple[str, ...] | None = None
+    client_id: str | None = None
+    audience: str | None = None
+    scope: frozenset[str] | None = None
+    scope_cut: bool = False
+    scope_needed: frozenset[str] | None = None
+    route: str | None = None
+    method: str | None = None
+    path: str | None = None
+    status: int | None = None
+    upstream_status: int | None = None
+    jti_in: str | None = None
+    jti_out: str | None = None
+    parent_jti: str | None = None
+    txn: str | None = None
+    fp: str | None = None
+    call_in: str | None = None
+    call_out: str | None = None
+    request_id: str | None = None
+    trace_id: str | None = None
+    verified: bool | None = None
+    source: str | None = None
+    detail: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Names the record: its run, and its number in it."""
+        return f"{self.run}/{self.seq}"
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the request was let through, as ``observed_deny`` is too."""
+        return self.decision in {"allow", "observed_deny"}
+
+
+_TEXTS: Final = (
+    "decision", "reason", "direction", "workload", "peer", "subject", "subject_iss", "actor", "client_id", "audience",
+    "route", "method", "path", "jti_in", "jti_out", "parent_jti", "txn", "fp", "call_in", "call_out", "request_id",
+    "trace_id", "source", "detail",
+)  # fmt: skip
+
+
+def parse_record(line: bytes) -> Record:
+    """Read one line.
+
+    Raises:
+        RecordError: no JSON object by the strict rules, an unknown event, or a key of another type than its own.
+    """
+    try:
+        return record_of(parse_object(line, max_bytes=MAX_LINE_BYTES))
+    except StrictJsonError as error:
+        raise RecordError(str(error)) from error
+
+
+def record_of(members: Mapping[str, object]) -> Record:
+    """Read a record from its parsed members. Keys that audit does not know are part of the digest only.
+
+    Raises:
+        RecordError: see ``parse_record``.
+    """
+    event, ts, run = (_text(members, name) for name in ("event", "ts", "run"))
+    seq = _count(members, "seq")
+    if event not in EVENTS or ts is None or not run or not seq:
+        raise RecordError("no record: event, ts, run or seq is missing or not one that there is")
+    chain, scope = _texts(members, "chain"), _texts(members, "scope")
+    needed = _texts(members, "scope_needed")
+    texts = {name: _text(members, name) for name in _TEXTS}
+    return Record(
+        **texts,
+        event=event,
+        ts=ts,
+        run=run,
+        seq=seq,
+        digest=sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()[:32],
+        chain=None if chain is None else tuple(chain),
+        scope=None if scope is None else frozenset(scope),
+        scope_cut=any(item.startswith(CUT) for item in scope or ()),
+        scope_needed=None if needed is None else frozenset(needed),
+        status=_count(members, "status"),
+        upstream_status=_count(members, "upstream_status"),
+        verified=_flag(members, "verified"),
+    )
+
+
+def _text(members: Mapping[str, object], name: str) -> str | None:
+    value = members.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RecordError(f"{name} is no text")
+    return value
+
+
+def _texts(members: Mapping[str, object], name: str) -> list[str] | None:
+    value = members.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RecordError(f"{name} is no list of texts")
+    return value
+
+
+def _count(members: Mapping[str, object], name: str) -> int | None:
+    value = members.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise RecordError(f"{name} is no count")
+    return value
+
+
+def _flag(members: Mapping[str, object], name: str) -> bool | None:
+    value = members.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise RecordError(f"{name} is neither true nor false")
+    return value

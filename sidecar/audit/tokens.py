@@ -1,0 +1,164 @@
+"""What verified tokens say, gathered from every record that tells of one, and how they must hang together.
+
+A token is named by its issuer and ``jti`` and points back by ``parent_jti``; both are signed, and so is ``txn``, which
+an STS mints where a chain starts and copies after that. Claims that nobody verified join nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sidecar.audit.findings import Finding, Kind
+from sidecar.audit.records import Record
+
+TokenId = tuple[str, str]  # issuer, jti
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One token. ``chain`` is current actor first, None for a token that names no actor; ``told_by`` is a record."""
+
+    issuer: str
+    jti: str
+    subject: str
+    chain: tuple[str, ...] | None
+    audience: str | None
+    scope: frozenset[str]
+    scope_cut: bool
+    parent_jti: str | None
+    txn: str | None
+    fp: str | None
+    told_by: str
+
+    @property
+    def id(self) -> TokenId:
+        """Names it."""
+        return self.issuer, self.jti
+
+    @property
+    def depth(self) -> int:
+        """How many actors it names."""
+        return len(self.chain or ())
+
+
+def token_of(record: Record) -> Token | None:
+    """The token whose claims a record holds, None if it holds no verified ones.
+
+    That is the token issued, where there is one, else the token that came in.
+    """
+    issued = record.event == "token.exchanged" or (record.direction == "outbound" and record.allowed)
+    jti = record.jti_out if issued else record.jti_in
+    if record.event == "token.exchange_refused" or not record.verified:
+        return None
+    if record.subject_iss is None or record.subject is None or jti is None:
+        return None
+    return Token(
+        issuer=record.subject_iss,
+        jti=jti,
+        subject=record.subject,
+        chain=record.chain,
+        audience=record.audience,
+        scope=record.scope or frozenset(),
+        scope_cut=record.scope_cut,
+        parent_jti=record.parent_jti,
+        txn=record.txn,
+        fp=record.fp,
+        told_by=record.name,
+    )
+
+
+class Tokens:
+    """All tokens that records tell of."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[TokenId, Token] = {}
+        self._by_jti: dict[str, list[Token]] = {}
+        self._findings: list[Finding] = []
+
+    def __iter__(self) -> Iterator[Token]:
+        return iter(self._tokens.values())
+
+    def add(self, token: Token) -> None:
+        """Note what one record says of a token. All records must say the same."""
+        known = self._tokens.get(token.id)
+        if known is None:
+            self._tokens[token.id] = token
+            self._by_jti.setdefault(token.jti, []).append(token)
+        elif differing := _differing(known, token):
+            text = f"token {token.jti} has two kinds of {' and '.join(differing)}"
+            records = (known.told_by, token.told_by)
+            self._findings.append(Finding(Kind.WITNESSES_DISAGREE, text, known.txn, records))
+
+    def get(self, token_id: TokenId | None) -> Token | None:
+        """The token of this name."""
+        return None if token_id is None else self._tokens.get(token_id)
+
+    def parent_of(self, token: Token) -> Token | None:
+        """The token it came from, by its own issuer if that one has such a ``jti``, else by whoever has."""
+        if token.parent_jti is None:
+            return None
+        own = self._tokens.get((token.issuer, token.parent_jti))
+        return own or next(iter(self._by_jti.get(token.parent_jti, ())), None)
+
+    def chain_of(self, token: Token) -> str:
+        """The name of its chain: ``txn``, or without one the ``jti`` of the earliest token that leads to it."""
+        seen = {token.id}
+        while token.txn is None:
+            parent = self.parent_of(token)
+            if parent is None or parent.id in seen:
+                return f"jti:{token.jti if token.depth < 2 else token.parent_jti or token.jti}"
+            seen.add(parent.id)
+            token = parent
+        return token.txn
+
+    def findings(self) -> Iterator[Finding]:
+        """Where tokens contradict each other, or the rules by which one comes from another."""
+        yield from self._findings
+        for token in self:
+            parent = self.parent_of(token)
+            if parent is not None and (parent.chain is not None or token.depth != 1):
+                yield from _link_findings(token, parent)
+
+
+def _differing(one: Token, other: Token) -> list[str]:
+    names = ["subject", "chain", "audience", "scope", "txn", "fp"]
+    if one.parent_jti is not None and other.parent_jti is not None:  # the callee of a foreign STS's token has none
+        names.append("parent_jti")
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
+
+
+def _link_findings(token: Token, parent: Token) -> Iterator[Finding]:
+    """A token against the one it came from. A login token is none of these: what it may become is the STS's policy."""
+    records = (parent.told_by, token.told_by)
+    if parent.txn is not None and parent.txn != token.txn:
+        text = f"token {token.jti} came from {parent.jti}, a token of chain {parent.txn}"
+        yield Finding(Kind.SPLICE, text, token.txn, records)
+    if (parent.issuer, parent.subject) != (token.issuer, token.subject):
+        whose = f"{parent.subject} ({parent.issuer})"
+        text = f"token {token.jti} is for {token.subject} ({token.issuer}); it came from one for {whose}"
+        yield Finding(Kind.SPLICE, text, token.txn, records)
+    if token.chain is None or token.chain[1:] != (parent.chain or ()):
+        text = f"token {token.jti} names {_arrows(token.chain)}; the one it came from names {_arrows(parent.chain)}"
+        yield Finding(Kind.CHAIN_BROKEN, text, token.txn, records)
+    if not (token.scope_cut or parent.scope_cut) and not token.scope <= parent.scope:
+        wider = ", ".join(sorted(token.scope - parent.scope))
+        text = f"token {token.jti} holds {wider}, which the token it came from does not"
+        yield Finding(Kind.SCOPE_WIDENED, text, token.txn, records)
+
+
+def _arrows(chain: Iterable[str] | None) -> str:
+    return " ← ".join(chain or ()) or "nobody"
+
+
+def issue_findings(record: Record) -> Iterator[Finding]:
+    """One record of an issue in itself: the new actor is who asked, and nothing is granted that was not asked for."""
+    asked, granted = record.scope_needed, record.scope or frozenset()
+    client = record.workload if record.direction == "outbound" else record.peer
+    current = record.chain[0] if record.chain else None
+    if current is not None and current.startswith("spiffe://") and client is not None and current != client:
+        text = f"token {record.jti_out} was issued to {client} and names {current} as its actor"
+        yield Finding(Kind.CHAIN_BROKEN, text, record.txn, (record.name,))
+    if asked is not None and not record.scope_cut and not granted <= asked:
+        text = f"token {record.jti_out} holds {', '.join(sorted(granted - asked))}, which nobody asked for"
+        yield Finding(Kind.SCOPE_WIDENED, text, record.txn, (record.name,))

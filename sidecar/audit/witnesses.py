@@ -1,0 +1,126 @@
+"""What the joined records of a hop show: which witness is missing, and whether those who speak agree. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sidecar.audit.findings import Finding, Kind
+from sidecar.audit.hops import Hop
+from sidecar.audit.records import Record
+from sidecar.audit.tokens import Tokens
+
+
+def hop_findings(hop: Hop, tokens: Tokens) -> Iterator[Finding]:
+    """Everything that is wrong with one hop."""
+    if not hop.records:
+        yield Finding(Kind.MISSING_HOP, f"{hop}: no record tells of it", hop.chain, _names_of(hop.children))
+        return
+    if hop.refusal is not None:
+        yield _refused(hop, hop.refusal)
+    for witness in missing_witnesses(hop):
+        yield Finding(Kind.MISSING_WITNESS, f"{hop}: the {witness} does not tell of it", hop.chain, hop.names)
+    yield from _ends(hop)
+    yield from _served(hop, tokens)
+    yield from _peer(hop)
+
+
+def missing_witnesses(hop: Hop) -> list[str]:
+    """Who ought to tell of a hop and does not: of ``caller``, ``token service`` and ``callee``."""
+    caller, callee = hop.caller, hop.callee
+    let_in = callee is not None and callee.allowed
+    let_out = caller is not None and caller.allowed
+    unused = caller is None and callee is None and bool(hop.records)
+    missing = []
+    if (let_in and caller is None) or (unused and hop.exchanged is None):
+        missing.append("caller")
+    if (let_in or let_out or unused) and hop.issued is None:
+        missing.append("token service")
+    # Who answered has a record, if it is one of the mesh (the route names its SPIFFE ID); so has who called on.
+    answered = let_out and caller is not None and caller.upstream_status is not None and caller.peer is not None
+    if callee is None and (answered or hop.children):
+        missing.append("callee")
+    return missing
+
+
+def missing_histories(tokens: Tokens, hops: Sequence[Hop]) -> Iterator[Finding]:
+    """Hops that only an actor chain remembers: each of its ends must be the chain of some token of the same ``txn``."""
+    told: set[tuple[str, tuple[str, ...]]] = {(tokens.chain_of(t), t.chain) for t in tokens if t.chain is not None}
+    for hop in hops:
+        if not hop.records:  # a hop that nobody tells of is named already
+            told |= {(hop.chain or "", chain[1:]) for chain in _chains_of(hop.children, tokens)}
+    for token in list(tokens):
+        chain, name = token.chain or (), tokens.chain_of(token)
+        for start in range(1, len(chain)):
+            if (name, chain[start:]) not in told:
+                told.add((name, chain[start:]))
+                text = f"{chain[start]} → {chain[start - 1]}: no record tells of it"
+                yield Finding(Kind.MISSING_HOP, text, name, (token.told_by,))
+
+
+def _chains_of(hops: Sequence[Hop], tokens: Tokens) -> Iterator[tuple[str, ...]]:
+    for hop in hops:
+        token = tokens.get(hop.token)
+        if token is not None and token.chain is not None:
+            yield token.chain
+
+
+def _refused(hop: Hop, record: Record) -> Finding:
+    who = "its own sidecar" if record.direction == "outbound" else record.workload
+    how = "would have been refused by" if record.allowed else "refused by"
+    return Finding(Kind.REFUSED_HOP, f"{hop}: {how} {who}: {record.reason}", hop.chain, (record.name,))
+
+
+def _ends(hop: Hop) -> Iterator[Finding]:
+    """The two ends of one call: one token, one caller, one callee."""
+    caller, callee = hop.caller, hop.callee
+    if caller is None or callee is None:
+        return
+    records = (caller.name, callee.name)
+    if callee.verified and (caller.subject_iss, caller.jti_out) != (callee.subject_iss, callee.jti_in):
+        text = f"call {hop.call} left with token {caller.jti_out} and came in with token {callee.jti_in}"
+        if caller.txn != callee.txn:
+            text += f", of chain {callee.txn}"
+        yield Finding(Kind.SPLICE, text, hop.chain, records)
+    if caller.workload != callee.peer:
+        text = f"call {hop.call} was made by {caller.workload} and came from {callee.peer}"
+        yield Finding(Kind.WITNESSES_DISAGREE, text, hop.chain, records)
+    if caller.peer is not None and caller.peer != callee.workload:
+        text = f"call {hop.call} was sent to {caller.peer} and arrived at {callee.workload}"
+        yield Finding(Kind.WITNESSES_DISAGREE, text, hop.chain, records)
+
+
+def _served(hop: Hop, tokens: Tokens) -> Iterator[Finding]:
+    """A call is made on the strength of the request it belongs to, at the workload that serves it."""
+    caller, parent = hop.caller, hop.parent
+    if caller is None or parent is None or not parent.records:
+        return
+    records = tuple(dict.fromkeys((*parent.names, caller.name)))
+    if parent.chain != hop.chain:
+        text = f"{hop} belongs to a request of chain {parent.chain}"
+        yield Finding(Kind.SPLICE, text, hop.chain, records)
+    elif parent.token is not None and caller.jti_in != parent.token[1]:
+        text = f"{hop} was made with token {caller.jti_in} for a request with token {parent.token[1]}"
+        yield Finding(Kind.SPLICE, text, hop.chain, records)
+    served_at = parent.callee.workload if parent.callee is not None else None
+    if served_at is not None and served_at != caller.workload:
+        text = f"{hop} belongs to a request that {served_at} served"
+        yield Finding(Kind.SPLICE, text, hop.chain, records)
+    token = tokens.get(hop.token)
+    if token is not None and caller.jti_in is not None and token.parent_jti not in {None, caller.jti_in}:
+        text = f"{hop}: token {token.jti} came from {token.parent_jti}, not from {caller.jti_in}"
+        yield Finding(Kind.SPLICE, text, hop.chain, hop.names)
+
+
+def _peer(hop: Hop) -> Iterator[Finding]:
+    """Whoever was let in is the current actor of its token, or an agent acting for itself."""
+    callee = hop.callee
+    if callee is None or callee.decision != "allow":
+        return
+    shown = callee.subject if callee.chain is None else callee.actor
+    if shown != callee.peer:
+        text = f"{callee.workload} let {callee.peer} in with a token that names {shown if callee.chain else 'no actor'}"
+        yield Finding(Kind.ACTOR_NOT_PEER, text, hop.chain, (callee.name,))
+
+
+def _names_of(hops: Sequence[Hop]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for hop in hops for name in hop.names))

@@ -1,0 +1,97 @@
+"""``sidecar explain``: a recorded request judged again, and what its reason code asks of whom.
+
+Exit codes: 0 the judgement agrees with the record, 1 it does not, 2 no such record or unusable settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Final
+
+from sidecar.audit.explanation import Explanation, explain
+from sidecar.audit.lines import read_lines
+from sidecar.audit.printing import complain, print_json, print_line, print_table
+from sidecar.audit.reasons import seen
+from sidecar.audit.rebuilt import UNPROVABLE, CannotJudgeError, spiffe_id
+from sidecar.audit.records import Record, RecordError, parse_record
+from sidecar.config import load_sidecar
+from sidecar.delegation.policy import Policy
+from sidecar.errors import ConfigError
+
+_COMMAND: Final = "sidecar explain"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain one record."""
+    try:
+        record = _record(arguments.record, arguments.request)
+        policy = _policy(arguments.config, arguments.default_config, record)
+    except (OSError, EOFError, RecordError) as error:
+        return complain(_COMMAND, str(error))
+    except ConfigError as error:
+        return complain(_COMMAND, f"the settings cannot be used; run sidecar check: {error.problems[0]}")
+    explanation = explain(record, policy)
+    if arguments.json:
+        print_json(explanation.document())
+    else:
+        _show(explanation)
+    return 0 if explanation.agrees else 1
+
+
+def _record(file: str, request_id: str | None) -> Record:
+    """The one record asked for.
+
+    Raises:
+        RecordError: there is none, or more than one.
+    """
+    found: Record | None = None
+    for line in read_lines([file]):
+        record = parse_record(line.content or b"")
+        if request_id is not None and record.request_id != request_id:
+            continue
+        if record.event == "request.opened" and request_id is not None and found is not None:
+            continue
+        if found is not None and found.event != "request.opened":
+            raise RecordError("there is more than one record; name one by --request")
+        found = record
+    if found is None:
+        raise RecordError("there is no such record")
+    return found
+
+
+def _policy(config: str | None, default: str, record: Record) -> Policy | None:
+    """The policy of the settings for the workload that wrote the record; None if either is not to be had.
+
+    Settings that were asked for must be there, the default ones need not.
+    """
+    if config is None and not Path(default).exists():
+        return None
+    settings = load_sidecar(Path(config or default), os.environ)
+    try:
+        return settings.policy(spiffe_id(record.workload, "workload"), 0)
+    except CannotJudgeError:
+        return None
+
+
+def _show(explanation: Explanation) -> None:
+    record, judgement, guidance = explanation.record, explanation.judgement, explanation.guidance
+    print_line(f"{record.event} {record.name} of {record.workload}, {record.ts}", style="bold")
+    print_line(explanation.verdict(), style="green" if explanation.agrees else "bold red")
+    if record.detail:
+        print_line(f"detail: {record.detail}")
+    if judgement is not None:
+        print_line()
+        print_table(("check", "outcome", "saw"), ((step.check, step.outcome, step.saw) for step in judgement.steps))
+    if guidance is not None and explanation.reason is not None:
+        print_line()
+        print_line(f"{explanation.reason}: {guidance.means}", style="bold")
+        print_line(f"  who must act: {', then '.join(guidance.who)}")
+        print_line(f"  what to do: {guidance.do}")
+        print_line(f"  an agent developer sees: {seen(explanation.reason)}")
+    if judgement is not None:
+        print_line()
+        print_line("What this cannot prove:")
+        for sentence in UNPROVABLE:
+            print_line(f"  {sentence}", style="dim")
