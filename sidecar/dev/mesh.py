@@ -6,15 +6,8 @@ and a token service. Nobody is given a secret: the Workload API knows the proces
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +25,9 @@ from sidecar.dev.mesh_settings import (
     WRITER,
     Places,
 )
+from sidecar.dev.processes import ProcessError, Processes, answers, free_ports, listens
+
+MeshError = ProcessError  # the mesh cannot be brought up
 
 AGENTS: Final = ("front", "planner", "writer", "crm")
 SIDECARS: Final = {"front": FRONT, "planner": PLANNER, "writer": WRITER, "crm": CRM, "careless": FRONT}
@@ -45,13 +41,6 @@ _PORTS: Final = (
     *(f"bare-{name}" for name in AGENTS),
     *(f"{name}-{kind}" for name in SIDECARS for kind in ("in", "out", "probe")),
 )
-_PATIENCE_S: Final = 60.0
-_STOP_S: Final = 5.0
-_LOOK_S: Final = 0.02
-
-
-class MeshError(Exception):
-    """The mesh cannot be brought up. The text says which process failed, and what it said last."""
 
 
 class Mesh:
@@ -61,8 +50,8 @@ class Mesh:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.places = Places(directory=directory, ports=dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True)))
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.places = Places(directory=directory, ports=dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True)))
+        self._processes = Processes(directory)
         self._pids: dict[str, list[int]] = {}
 
     def __enter__(self) -> Mesh:
@@ -79,6 +68,10 @@ class Mesh:
     def records(self, name: str) -> Path:
         """The record file of a sidecar, or of ``sts``."""
         return self.places.directory / f"{name}.records"
+
+    def pid(self, name: str) -> int:
+        """The process id of one of its processes."""
+        return self._processes.pid(name)
 
     def svid(self, name: str) -> Path:
         """The folder with svid.pem, svid_key.pem, bundle.pem and jwt_svid.token that an attacker holds."""
@@ -99,24 +92,14 @@ class Mesh:
 
     def stop(self) -> None:
         """Stop every process, agents first, so that sidecars can finish what is in flight."""
-        for process in reversed(self._running.values()):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_S
-        for process in self._running.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._running.clear()
+        self._processes.stop()
 
     def _start(self) -> None:
         places = self.places
         self._write_settings()
         self._command("workload-api", _workload_api(places, self.authorities))
         self._command("login", _user_issuer(places))
-        self._wait("workload-api", places.socket.exists)
+        self._processes.wait_for("workload-api", places.socket.exists)
         self._command("sts", ["sts", "--config", str(places.directory / "sts.yaml")], STS)
         for name, spiffe_id in SIDECARS.items():
             self._command(f"{name}-sidecar", ["run", "--config", str(places.directory / f"{name}.yaml")], spiffe_id)
@@ -129,11 +112,11 @@ class Mesh:
         self._register()
         for name in ("sts", *SIDECARS):
             process = name if name == "sts" else f"{name}-sidecar"
-            self._wait(process, lambda port=f"{name}-probe": _answers(f"http://{places.at(port)}/readyz"))  # type: ignore[misc]
+            self._processes.wait_for(process, lambda port=f"{name}-probe": answers(f"http://{places.at(port)}/readyz"))  # type: ignore[misc]
         for name in (*AGENTS, *(f"bare-{name}" for name in AGENTS)):
-            self._wait(name, lambda port=name: _listens(places.ports[port]))  # type: ignore[misc]
+            self._processes.wait_for(name, lambda port=name: listens(places.ports[port]))  # type: ignore[misc]
         for name in ATTACKERS:
-            self._wait_for_end(f"{name}-svid")
+            self._processes.wait_for_end(f"{name}-svid")
 
     def _write_settings(self) -> None:
         places = self.places
@@ -164,54 +147,17 @@ class Mesh:
     def _run_agent(self, process: str, program: str, urls: dict[str, str], options: Sequence[str]) -> None:
         environment = {f"{target.upper().replace('-', '_')}_URL": url for target, url in urls.items()}
         command = [sys.executable, "-m", "sidecar.dev.agents", program, "--listen", self.places.at(process)]
-        self._spawn(process, [*command, *options], environment)
+        self._processes.start(process, [*command, *options], environment)
 
     def _careless_sts(self) -> None:
         command = [sys.executable, "-m", "sidecar.dev.careless_sts", "--socket", str(self.places.socket)]
-        process = self._spawn("careless-sts", [*command, "--port", str(self.places.ports["careless-sts"])], {})
-        self._pids.setdefault(CARELESS_STS, []).append(process.pid)
+        command += ["--port", str(self.places.ports["careless-sts"])]
+        self._pids[CARELESS_STS] = [self._processes.start("careless-sts", command)]
 
     def _command(self, name: str, arguments: Sequence[str], spiffe_id: str | None = None) -> None:
-        process = self._spawn(name, [sys.executable, "-m", "sidecar.cli", *arguments], {})
+        pid = self._processes.start_sidecar(name, *arguments)
         if spiffe_id is not None:
-            self._pids.setdefault(spiffe_id, []).append(process.pid)
-
-    def _spawn(self, name: str, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        with self._log(name).open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own programs
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-                start_new_session=True,  # Ctrl-C is ours to handle: the mesh stops in order
-            )
-        self._running[name] = process
-        return process
-
-    def _wait(self, name: str, is_there: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
-        while not is_there():
-            code = self._running[name].poll()
-            if code is not None:
-                raise MeshError(f"{name} ended with exit code {code}:\n{self._last_words(name)}")
-            if time.monotonic() > deadline:
-                raise MeshError(f"{name} is not there after {_PATIENCE_S:.0f} s:\n{self._last_words(name)}")
-            time.sleep(_LOOK_S)
-
-    def _wait_for_end(self, name: str) -> None:
-        try:
-            code = self._running[name].wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired as error:
-            raise MeshError(f"{name} does not end:\n{self._last_words(name)}") from error
-        if code != 0:
-            raise MeshError(f"{name} ended with exit code {code}:\n{self._last_words(name)}")
-
-    def _log(self, name: str) -> Path:
-        return self.places.directory / f"{name}.log"
-
-    def _last_words(self, name: str) -> str:
-        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-12:])
+            self._pids.setdefault(spiffe_id, []).append(pid)
 
 
 def _workload_api(places: Places, authorities: Path) -> list[str]:
@@ -227,29 +173,3 @@ def _user_issuer(places: Places) -> list[str]:
 def _fetch_svid(places: Places, folder: Path) -> list[str]:
     folder.mkdir(parents=True, mode=0o700)
     return ["dev", "svid", "--socket", str(places.socket), "--out", str(folder), "--audience", places.sts]
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports nobody uses now. All are held at once, so that none is given twice."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
-def _answers(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=1) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
