@@ -1,10 +1,11 @@
 import errno
 from collections.abc import AsyncIterator, Iterator
 
+import orjson
 import pytest
 
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.observe.access_log import AccessLog
+from sidecar.observe.access_log import LASTS_S, TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import record_schema
 from tests.fakes.sink import FakeSink
@@ -216,6 +217,80 @@ async def test_a_long_request_can_be_told_at_once(sink: FakeSink, log: AccessLog
     closed = sink.wait_for_records(2)[1]
     assert (opened["event"], closed["event"]) == ("request.opened", "request")
     assert opened["request_id"] == closed["request_id"]
+
+
+async def test_a_request_is_told_once_and_never_after_its_record(sink: FakeSink, log: AccessLog) -> None:
+    entry = log.reserve()
+    entry.opened()
+    entry.opened()
+    entry.close()
+    entry.opened()
+    await log.close()
+    assert [record["event"] for record in sink.wait_for_records(2)] == ["request.opened", "request"]
+    assert sink.data.count(b"\n") == 2
+
+
+async def test_a_request_that_lasts_is_told_before_it_has_lasted_a_second(
+    sink: FakeSink, log: AccessLog, clock: Clock
+) -> None:
+    old = log.reserve()
+    clock.now += LASTS_S - TICK_S - 0.01
+    young = log.reserve()
+    log.tell_lasting()
+    assert sink.data == b""
+    clock.now += 0.02
+    log.tell_lasting()
+    log.tell_lasting()
+    old.close()
+    young.close()
+    await log.close()
+    told = [(record["event"], record["request_id"]) for record in map(orjson.loads, sink.data.splitlines())]
+    assert told == [
+        ("request.opened", old.request_id),
+        ("request", old.request_id),
+        ("request", young.request_id),
+    ]
+
+
+async def test_the_oldest_that_is_told_already_hides_no_younger_one(
+    sink: FakeSink, log: AccessLog, clock: Clock
+) -> None:
+    streams, lasts = log.reserve(), log.reserve()
+    streams.opened()
+    clock.now += LASTS_S
+    log.tell_lasting()
+    opened = sink.wait_for_records(2)
+    assert [record["request_id"] for record in opened] == [streams.request_id, lasts.request_id]
+    streams.close()
+    lasts.close()
+
+
+async def test_a_request_about_which_nobody_has_decided_is_told_without_a_decision(
+    sink: FakeSink, log: AccessLog
+) -> None:
+    entry = log.reserve()
+    entry.opened()
+    (opened,) = sink.wait_for_records(1)
+    assert (opened["decision"], opened["reason"]) == (None, None)
+    assert violations(opened, record_schema()) == []
+    entry.close()
+    closed = sink.wait_for_records(2)[1]
+    assert (closed["decision"], closed["reason"]) == ("deny", "internal")
+
+
+async def test_an_opening_without_room_is_counted_and_leaves_a_gap(
+    sink: FakeSink, log: AccessLog, metrics: Metrics
+) -> None:
+    sink.block(blocked=True)
+    entries = [log.reserve() for _ in range(4)]
+    entries[0].opened()
+    assert metrics.events_dropped == 1
+    sink.block(blocked=False)
+    entries[0].close()
+    (closed,) = sink.wait_for_records(1)
+    assert closed["seq"] == 2
+    for entry in entries[1:]:
+        entry.close()
 
 
 async def test_request_ids_differ(log: AccessLog) -> None:

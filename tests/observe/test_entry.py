@@ -197,3 +197,17 @@ def test_hostile_claims_of_a_refused_token_come_out_escaped(sink: FakeSink, log:
     (record,) = sink.wait_for_records(1)
     assert record["subject"] == 'x"\\u{a}{"event":"request"}\\u{202e}\\u{1b}[2J'
     assert sink.data.count(b"\n") == 1
+
+
+def test_a_permitted_request_is_opened_with_all_that_is_known_of_it(sink: FakeSink, log: AccessLog) -> None:
+    entry = log.reserve()
+    entry.attribute(permit())
+    entry.opened()
+    entry.close()
+    opened, closed = sink.wait_for_records(2)
+    assert (opened["event"], opened["decision"], opened["reason"]) == ("request.opened", "allow", "ok")
+    assert opened["total_ms"] is None
+    later = {"event", "seq", "total_ms"}
+    assert {name: opened[name] for name in opened.keys() - later} == {
+        name: closed[name] for name in closed.keys() - later
+    }

@@ -130,6 +130,7 @@ class Proxy:
         self.pumps: list[Pump] = []
         self.ends: asyncio.Queue[SidecarError | None] = asyncio.Queue()
         self.rewrite: Callable[[ResponseHead], Sequence[Field]] = pass_fields
+        self.unfinished: list[ResponseHead] = []
         self.port = 0
 
     def on_request(self, exchange: ServerExchange) -> None:
@@ -149,6 +150,7 @@ class Proxy:
             target=head.target,
             fields=end_to_end(head.fields),
             rewrite=self.rewrite,
+            unfinished=self.unfinished.append,
             done=done,
         )
         self.exchanges.append(exchange)

@@ -113,6 +113,33 @@ PASSED = {
 }
 
 
+ENDS = {
+    "whole": ([OK], 0),
+    "whole, chunked": ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"], 0),
+    "without content": ([b"HTTP/1.1 204 No Content\r\n\r\n"], 0),
+    "half a head": ([OK[:20], OK[20:]], 0),
+    "the content later": ([OK[:-2], b"o", b"k"], 1),
+    "the last chunk later": (
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", b"0\r\n", b"\r\n"],
+        1,
+    ),
+    "an interim answer first": ([b"HTTP/1.1 103 Early Hints\r\n\r\n", OK], 0),
+}
+
+
+@pytest.mark.parametrize(("pieces", "times"), ENDS.values(), ids=ENDS.keys())
+async def test_an_answer_that_does_not_end_at_once_is_told_once(pieces: list[bytes], times: int) -> None:
+    async with proxied() as (proxy, upstream, caller):
+        await caller.send(GET)
+        server = await upstream.accept()
+        await server.read_exactly(len(GET_SENT))
+        (kept,) = proxy.pool.connections
+        for piece in pieces:  # straight to the connection: on the wire two pieces could become one
+            kept.data_received(piece)
+        assert await proxy.end() is None
+        assert [head.status for head in proxy.unfinished] == [200] * times
+
+
 @pytest.mark.parametrize(("request_bytes", "sent"), PASSED.values(), ids=PASSED.keys())
 async def test_requests_are_written_anew(request_bytes: bytes, sent: bytes) -> None:
     async with proxied() as (_, upstream, caller):
