@@ -63,7 +63,7 @@ class Listener:
         self.connections: Connections[ServerConnection] = Connections()
         self._settings = settings
         self._limits = limits
-        self._handler = handler
+        self.handler = handler
         self._shed = shed
         self._context = context
         self._proxy_form = proxy_form
@@ -156,7 +156,7 @@ class Listener:
             return
         accepted.setblocking(False)  # noqa: FBT003 - the standard library's signature
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        handler = self._handler if taken < self._max_connections else self._shed
+        handler = self.handler if taken < self._max_connections else self._shed
         self._handshakes.start(self._hand_over(accepted, handler, f"{address[0]}:{address[1]}"))
 
     async def _hand_over(self, accepted: socket.socket, handler: RequestHandler, address: str) -> None:

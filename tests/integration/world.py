@@ -102,6 +102,11 @@ class Agent:
     script: Callable[[bytes, bytes], bytes | asyncio.Future[bytes]] | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     last_words: bytes | None = None
+    heard: bytearray = field(default_factory=bytearray)
+
+    async def wait_for_bytes(self, wanted: bytes) -> None:
+        """Until these bytes of some body are here, whether or not it is whole."""
+        await until(lambda: wanted in self.heard)
 
     def never(self) -> asyncio.Future[bytes]:
         """An answer that does not come."""
@@ -119,7 +124,7 @@ class Agent:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                body = await _body(reader, head)
+                body = await self._body(reader, head)
                 self.requests.append((head, body))
                 self.arrived.set()
                 if self.last_words is not None:
@@ -134,23 +139,32 @@ class Agent:
         finally:
             writer.close()
 
+    async def _body(self, reader: asyncio.StreamReader, head: bytes) -> bytes:
+        lower = head.lower()
+        if b"transfer-encoding: chunked" in lower:
+            body = b""
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                body += (await self._read(reader, size + 2))[:-2]
+            await reader.readuntil(b"\r\n")
+            return body
+        if b"content-length: " in lower:
+            return await self._read(reader, int(lower.split(b"content-length: ")[1].split(b"\r\n")[0]))
+        return b""
+
+    async def _read(self, reader: asyncio.StreamReader, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = await reader.read(size - len(data))
+            if not piece:
+                raise asyncio.IncompleteReadError(data, size)
+            self.heard += piece
+            data += piece
+        return data
+
 
 def ok(body: bytes, *fields: bytes) -> bytes:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % len(body)
     return head + b"".join(one + b"\r\n" for one in fields) + b"\r\n" + body
-
-
-async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
-    lower = head.lower()
-    if b"transfer-encoding: chunked" in lower:
-        body = b""
-        while size := int(await reader.readuntil(b"\r\n"), 16):
-            body += (await reader.readexactly(size + 2))[:-2]
-        await reader.readuntil(b"\r\n")
-        return body
-    if b"content-length: " in lower:
-        return await reader.readexactly(int(lower.split(b"content-length: ")[1].split(b"\r\n")[0]))
-    return b""
 
 
 class Sidecar:
