@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 from urllib.parse import urlsplit
 
+from sidecar.config.addresses import is_loopback
 from sidecar.config.loading import Findings
 from sidecar.config.sections import ActorRow, IssuerSection, KeySource, ProfileSection, TlsSection, UserIssuerSection
-from sidecar.delegation.policy import ScopeFrom
+from sidecar.delegation.policy import LoginKind, ScopeFrom
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
 
-LOGIN_PRESETS = frozenset({"oidc-id-token", "oidc-access-token"})
+_KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
+LOGIN_PRESETS: Final = frozenset(_KINDS)
 
 
 def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
@@ -102,10 +105,46 @@ def scope_from(section: UserIssuerSection) -> ScopeFrom:
     )
 
 
+def kind_of(section: UserIssuerSection) -> LoginKind | None:
+    """The kind of token that logins show: as written, else as the preset tells; None if neither says."""
+    if section.kind is not None:
+        return LoginKind(section.kind)
+    return _KINDS.get(_preset_of(section.profile))
+
+
+def kind_problems(section: UserIssuerSection, field: str) -> Iterator[Problem]:
+    """Sidecar and token service must name the same kind, so it is said, and said once."""
+    told = _KINDS.get(_preset_of(section.profile))
+    if kind_of(section) is None:
+        yield Problem(f"{field}.kind", "is missing, and the profile does not tell", "write id_token or access_token")
+    elif told is not None and told is not kind_of(section):
+        yield Problem(f"{field}.kind", "is not the kind that the profile is for", "remove it, or change the profile")
+
+
+def is_production(section: KeySource) -> bool:
+    """Whether real users or workloads hang on this issuer: its name and its keys are on the network, over https."""
+    return all(_is_remote_https(url) for url in (section.issuer, section.jwks))
+
+
+def development_problems(sections: Sequence[tuple[str, KeySource]]) -> Iterator[Problem]:
+    """An issuer in the clear is for development, and lets in whoever knows a name: never beside a production one.
+
+    ``sections`` are fields with the issuers that are written there.
+    """
+    if not any(is_production(section) for _, section in sections):
+        return
+    for field, section in sections:
+        if section.issuer.lower().startswith("http:"):
+            yield Problem(
+                f"{field}.issuer",
+                "is for development only, and stands beside a production issuer",
+                "remove it, or use issuers on loopback alone",
+            )
+
+
 def profile_problems(section: IssuerSection, field: str) -> Iterator[Problem]:
     """An issuer of delegated tokens has to show actors in a way that can be mapped."""
-    name = section.profile if isinstance(section.profile, str) else section.profile.preset
-    if name in LOGIN_PRESETS:
+    if _preset_of(section.profile) in LOGIN_PRESETS:
         yield Problem(f"{field}.profile", "is for login tokens, which name no actor", "list the issuer under entry")
         return
     findings = Findings()
@@ -113,6 +152,18 @@ def profile_problems(section: IssuerSection, field: str) -> Iterator[Problem]:
     yield from findings.problems
     if profile is not None and profile.actor is ActorForm.TABLE and not profile.actor_table:
         yield Problem(f"{field}.profile", "maps no actor at all", "write a mapping with preset and actor_table")
+
+
+def _is_remote_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme == "https" and not is_loopback(parts.hostname or "localhost")
+
+
+def _preset_of(profile: str | ProfileSection) -> str:
+    return profile if isinstance(profile, str) else profile.preset
 
 
 def _table(rows: list[ActorRow]) -> dict[tuple[str | None, str], SpiffeId]:

@@ -115,9 +115,10 @@ class ScopeFromSection(Section):
 
 
 class UserIssuerSection(KeySource):
-    """An issuer where users log in."""
+    """An issuer where users log in. ``kind`` is told by the ``oidc-…`` profiles and needed for any other."""
 
     profile: ProfileWord
+    kind: Literal["id_token", "access_token"] | None = None
     scope_from: ScopeFromSection
     subject_prefix: Literal[""] | Line = ""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, combinations
 
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
-from sidecar.config.issuers import profile_problems
+from sidecar.config.issuers import development_problems, kind_problems, profile_problems
 from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -66,6 +66,13 @@ def _issuers(file: SidecarFile) -> Iterator[Problem]:
         yield Problem("issuers", f"{name} is listed twice", "keep one of them")
     for number, section in enumerate(file.issuers):
         yield from profile_problems(section, f"issuers[{number}]")
+    users = file.entry.issuers if file.entry is not None else []
+    yield from development_problems(
+        [
+            *((f"issuers[{number}]", section) for number, section in enumerate(file.issuers)),
+            *((f"entry.issuers[{number}]", section) for number, section in enumerate(users)),
+        ]
+    )
 
 
 def _audiences(file: SidecarFile) -> Iterator[Problem]:
@@ -198,6 +205,7 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
     for name in _repeated(section.issuer for section in entry.issuers):
         yield Problem("entry.issuers", f"{name} is listed twice", "keep one of them")
     for number, section in enumerate(entry.issuers):
+        yield from kind_problems(section, f"entry.issuers[{number}]")
         if file.exchange is not None and section.issuer == file.exchange.issuer:
             yield Problem(
                 f"entry.issuers[{number}].issuer", "is the token service itself", "name the issuer where users log in"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.addresses import parse_address
-from sidecar.config.issuers import key_settings, login_issuer, renamed, same_origin, scope_from, trusted_issuer
+from sidecar.config.issuers import key_settings, kind_of, login_issuer, renamed, same_origin, scope_from, trusted_issuer
 from sidecar.config.loading import Findings, load_model
 from sidecar.config.sections import IdentitySection, KeySource, RecordsSection, TlsSection
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
@@ -18,7 +18,7 @@ from sidecar.config.sidecar_model import (
     SidecarFile,
 )
 from sidecar.config.sidecar_routes import inbound_routes_of, outbound_routes_of, upstream_of
-from sidecar.delegation.policy import Deny, Entry, UserIssuer
+from sidecar.delegation.policy import Deny, Entry, LoginKind, UserIssuer
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError, Problem
@@ -146,6 +146,7 @@ class _Build:
         users = {
             user.issuer: UserIssuer(
                 trusted=login_issuer(user),
+                kind=kind_of(user) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
                 client_id=user.client_id,
                 scope_from=scope_from(user),
                 subject_prefix=user.subject_prefix,

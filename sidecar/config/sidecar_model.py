@@ -117,7 +117,7 @@ class EntrySection(Section):
 
     issuers: list[EntryIssuerSection] = Field(min_length=1)
     may_call: list[RouteName]
-    delegation_life_s: int | None = Field(None, ge=1, le=3600)
+    delegation_life_s: int | None = Field(None, ge=1, le=86_400)
 
 
 class DenySection(Section):

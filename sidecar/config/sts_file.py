@@ -6,13 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Final
 
 from sidecar.config.addresses import parse_address
-from sidecar.config.issuers import key_settings, login_issuer, scope_from
+from sidecar.config.issuers import (
+    development_problems,
+    is_production,
+    key_settings,
+    kind_of,
+    kind_problems,
+    login_issuer,
+    scope_from,
+)
 from sidecar.config.loading import Findings, load_model
+from sidecar.config.sections import UserIssuerSection
 from sidecar.config.sidecar_file import records, workload_api
-from sidecar.config.sts_model import LoginIssuerSection, RuleSection, StsFile
+from sidecar.config.sts_model import RuleSection, StsFile
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
@@ -29,8 +37,6 @@ from sidecar.sts.policy import (
     Target,
 )
 from sidecar.sts.server import StsSettings
-
-_KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
 
 
 def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
@@ -62,10 +68,16 @@ def _problems(file: StsFile) -> Iterator[Problem]:
         for name in _repeated(names):
             yield Problem(field, f"{name} is listed twice", "keep one of them")
     for number, section in enumerate(file.login_issuers):
-        if _kind_of(section) is None:
-            yield Problem(
-                f"login_issuers[{number}].kind", "is missing, and the profile does not tell", "id_token or access_token"
-            )
+        yield from kind_problems(section, f"login_issuers[{number}]")
+    yield from development_problems(
+        [(f"login_issuers[{number}]", section) for number, section in enumerate(file.login_issuers)]
+    )
+    if file.keys == "ephemeral" and any(map(is_production, file.login_issuers)):
+        yield Problem(
+            "keys",
+            "is for development: no replica shares the keys and a restart ends every token",
+            "name a directory, and fill it by: sidecar sts keygen DIRECTORY",
+        )
     listeners = {"listen": parse_address(file.listen), "probe.listen": parse_address(file.probe.listen)}
     for (first, one), (second, other) in combinations(listeners.items(), 2):
         if one.port and one.port == other.port:
@@ -149,19 +161,13 @@ def _name(text: str) -> str | Anyone:
     return ANYONE if text == ANYONE.value else text
 
 
-def _login_issuer(section: LoginIssuerSection) -> LoginIssuer:
+def _login_issuer(section: UserIssuerSection) -> LoginIssuer:
     return LoginIssuer(
         trusted=login_issuer(section),
-        kind=_kind_of(section) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
+        kind=kind_of(section) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
         scope_from=scope_from(section),
         subject_prefix=section.subject_prefix,
     )
-
-
-def _kind_of(section: LoginIssuerSection) -> LoginKind | None:
-    if section.kind is not None:
-        return LoginKind(section.kind)
-    return _KINDS.get(section.profile if isinstance(section.profile, str) else section.profile.preset)
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

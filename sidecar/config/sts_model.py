@@ -25,12 +25,6 @@ class KeysSection(Section):
     directory: FileText
 
 
-class LoginIssuerSection(UserIssuerSection):
-    """A user issuer. ``kind`` is told by the ``oidc-…`` profiles and needed for any other."""
-
-    kind: Literal["id_token", "access_token"] | None = None
-
-
 class TargetSection(Section):
     """A workload that tokens can be issued for, with the most that is worth asking there."""
 
@@ -84,7 +78,7 @@ class StsFile(Section):
     ]
     token_life_s: int = 300
     max_depth: int = 8
-    login_issuers: list[LoginIssuerSection] = Field([])
+    login_issuers: list[UserIssuerSection] = Field([])
     targets: list[TargetSection]
     rules: list[RuleSection]
     self_rules: list[SelfRuleSection] = Field([])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import permutations
 
 from sidecar.delegation.route import InboundRoutes, OutboundRoutes
@@ -71,9 +72,16 @@ class ScopeFrom:
         return frozenset().union(*(self.map.get(item, frozenset()) for item in values))
 
 
+class LoginKind(StrEnum):
+    """The one kind of token a user issuer's logins show. Configured, never guessed: an STS takes no other kind."""
+
+    ID_TOKEN = "id_token"  # noqa: S105 - the name of a kind of token
+    ACCESS_TOKEN = "access_token"  # noqa: S105 - the same
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserIssuer:
-    """A user issuer whose login tokens an entry takes.
+    """A user issuer whose login tokens, all of one ``kind``, an entry takes.
 
     ``client_id`` is the OAuth client the entry is registered as. The claim that must show it is the profile's to say:
     ``aud`` of an ID token, ``azp`` or ``client_id`` of an access token. ``subject_prefix`` is what the STS puts before
@@ -81,6 +89,7 @@ class UserIssuer:
     """
 
     trusted: TrustedIssuer
+    kind: LoginKind
     client_id: str
     scope_from: ScopeFrom
     subject_prefix: str = ""

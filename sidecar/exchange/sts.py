@@ -16,7 +16,7 @@ from sidecar.delegation.bearer import Bearer, parse_bearer
 from sidecar.delegation.decide import Plan, accept_issued
 from sidecar.delegation.issued import sts_error
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.policy import Policy
+from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -162,8 +162,8 @@ def _subject_token_type(plan: Plan, policy: Policy) -> str:
     """A chain goes on with access tokens; at an entry it starts with the one kind its user issuer gives."""
     if not plan.delegation.entry or policy.entry is None:
         return TOKEN_TYPE_ACCESS_TOKEN
-    profile = policy.entry.issuers[plan.delegation.token.issuer].trusted.profile
-    return TOKEN_TYPE_ID_TOKEN if profile.name == "oidc-id-token" else TOKEN_TYPE_ACCESS_TOKEN
+    kind = policy.entry.issuers[plan.delegation.token.issuer].kind
+    return TOKEN_TYPE_ID_TOKEN if kind is LoginKind.ID_TOKEN else TOKEN_TYPE_ACCESS_TOKEN
 
 
 def _usable_until(expires_at: int, response: TokenResponse, plan: Plan, now: int) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Final
 
 from sidecar.delegation.act import MAX_ACT_DEPTH
+from sidecar.delegation.policy import LoginKind as LoginKind
 from sidecar.delegation.policy import ScopeFrom, UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -81,13 +82,6 @@ class SelfRule:
     scopes: ScopeSet
 
 
-class LoginKind(StrEnum):
-    """The one kind of token a user issuer's logins show."""
-
-    ID_TOKEN = "id_token"  # noqa: S105 - the name of a kind of token
-    ACCESS_TOKEN = "access_token"  # noqa: S105 - the same
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginIssuer:
     """A user issuer: how its login tokens are verified, which ``kind`` they are, and what they are worth here.
@@ -105,6 +99,7 @@ class LoginIssuer:
         """The same issuer as an entry sees it that is registered there as ``client_id``."""
         return UserIssuer(
             trusted=self.trusted,
+            kind=self.kind,
             client_id=client_id,
             scope_from=self.scope_from,
             subject_prefix=self.subject_prefix,

@@ -207,6 +207,14 @@ def test_a_contradiction_is_told_with_its_field_and_cure(
         pytest.param(
             [("entry.issuers", ENTRY["entry"]["issuers"] * 2)], "entry.issuers", "listed twice", id="issuer-twice"
         ),
+        pytest.param([("entry.issuers.0.profile", "keycloak")], "entry.issuers[0].kind", "is missing", id="no-kind"),
+        pytest.param([("entry.issuers.0.kind", "id_token")], "entry.issuers[0].kind", "not the kind", id="other-kind"),
+        pytest.param(
+            [("entry.issuers.0.issuer", "http://127.0.0.1:7300")],
+            "entry.issuers[0].issuer",
+            "development only",
+            id="development-beside-production",
+        ),
         pytest.param([("entry.issuers.0.tls", ABSENT)], "entry.issuers[0].tls", "nobody is named", id="unproven-keys"),
         pytest.param([("outbound", ABSENT), ("inbound", AGENT["inbound"])], "entry", "needs outbound", id="no-way-out"),
     ],

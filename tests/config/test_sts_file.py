@@ -26,8 +26,24 @@ def test_the_kind_of_a_login_token_can_be_told(tmp_path: Path) -> None:
     assert load_sts(written(tmp_path, told), {}).policy.login_issuers[LOGIN].kind is LoginKind.ID_TOKEN
 
 
-def test_a_key_can_be_made_at_the_start(tmp_path: Path) -> None:
-    assert load_sts(written(tmp_path, changed(STS, ("keys", "ephemeral"))), {}).key_directory is None
+DEV_LOGIN = {
+    **{name: value for name, value in STS["login_issuers"][0].items() if name != "tls"},
+    "issuer": "http://127.0.0.1:7300",
+    "jwks": "http://127.0.0.1:7300/jwks",
+    "subject_prefix": "dev:",
+}
+AT_HOME = ("login_issuers.0.jwks", "http://127.0.0.1:7300/keys"), ("login_issuers.0.tls", ABSENT)
+
+
+def test_a_key_can_be_made_at_the_start_where_nothing_hangs_on_it(tmp_path: Path) -> None:
+    ephemeral = changed(STS, ("keys", "ephemeral"), *AT_HOME)
+    assert load_sts(written(tmp_path, ephemeral), {}).key_directory is None
+
+
+def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None:
+    both = changed(changed(STS, *AT_HOME), ("login_issuers.0.subject_prefix", "a:"))
+    both["login_issuers"].append(DEV_LOGIN)
+    assert problems(tmp_path, both, sts=True) == []
 
 
 @pytest.mark.parametrize(
@@ -37,7 +53,15 @@ def test_a_key_can_be_made_at_the_start(tmp_path: Path) -> None:
         pytest.param([("entries", STS["entries"] * 2)], "entries", "listed twice", id="entry-twice"),
         pytest.param([("login_issuers", STS["login_issuers"] * 2)], "login_issuers", "listed twice", id="issuer-twice"),
         pytest.param([("login_issuers.0.profile", "keycloak")], "login_issuers[0].kind", "is missing", id="no-kind"),
+        pytest.param([("login_issuers.0.kind", "id_token")], "login_issuers[0].kind", "not the kind", id="other-kind"),
         pytest.param([("login_issuers.0.tls", ABSENT)], "login_issuers[0].tls", "nobody is named", id="unproven"),
+        pytest.param(
+            [("login_issuers", [STS["login_issuers"][0], DEV_LOGIN])],
+            "login_issuers[1].issuer",
+            "development only",
+            id="development-beside-production",
+        ),
+        pytest.param([("keys", "ephemeral")], "keys", "development", id="keys-for-development"),
         pytest.param([("listen", "127.0.0.1:7090")], "listen", "port of probe", id="one-port"),
         pytest.param(
             [("rules.0.audience", "spiffe://acme.example/x")], "rules[0].audience", "no target", id="no-target"

@@ -16,7 +16,7 @@ from sidecar.delegation.act import parse_act
 from sidecar.delegation.bearer import Bearer, fingerprint_of, parse_bearer
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.plan import Delegation, Plan, plan_outbound
-from sidecar.delegation.policy import Deny, Entry, Policy, ScopeFrom, UserIssuer
+from sidecar.delegation.policy import Deny, Entry, LoginKind, Policy, ScopeFrom, UserIssuer
 from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute, OutboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import PRESETS, TrustedIssuer, VerifiedToken
@@ -103,6 +103,7 @@ USERS: Final = UserIssuer(
     trusted=TrustedIssuer(
         issuer=IDP, profile=PRESETS["oidc-id-token"], scopes=frozenset(), actor_trust_domains=frozenset()
     ),
+    kind=LoginKind.ID_TOKEN,
     client_id="front-app",
     scope_from=ScopeFrom(claim="groups", map={"sales": frozenset({"crm.read"}), "staff": frozenset({"docs.read"})}),
     subject_prefix="idp|",

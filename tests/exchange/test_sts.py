@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import Plan, decide_entry, plan_outbound
-from sidecar.delegation.policy import Policy
+from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from sidecar.errors import Reason
 from sidecar.exchange import sts
@@ -160,11 +160,18 @@ def _login_plan(by: Policy, **changes: object) -> Plan:
     return plan_outbound(delegation, route(), policy=by, now=NOW)
 
 
-async def test_a_login_starts_a_chain_with_the_kind_of_token_its_issuer_gives() -> None:
+@pytest.mark.parametrize(
+    ("kind", "token_type"),
+    [(LoginKind.ID_TOKEN, TOKEN_TYPE_ID_TOKEN), (LoginKind.ACCESS_TOKEN, TOKEN_TYPE_ACCESS_TOKEN)],
+)
+async def test_a_login_starts_a_chain_with_the_kind_of_token_its_issuer_is_said_to_give(
+    kind: LoginKind, token_type: str
+) -> None:
+    by = policy(kind=kind)  # under one profile: what it is called says nothing
     async with running(World()) as world:
         world.sts.behaviour = claims(sub_id=SUB_ID, act={"sub": str(WRITER)}, sub="4711")
-        permit = await world.exchange.exchange(_login_plan(policy(), client_id=ABSENT, azp="front"), policy())
-        assert world.sts.forms[0]["subject_token_type"] == TOKEN_TYPE_ID_TOKEN
+        permit = await world.exchange.exchange(_login_plan(by, client_id=ABSENT, azp="front"), by)
+        assert world.sts.forms[0]["subject_token_type"] == token_type
         assert permit.token.chain is not None
         assert permit.token.chain.depth == 1
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.decide import Delegation, Plan, plan_outbound
-from sidecar.delegation.policy import Deny, Entry, Policy, ScopeFrom, UserIssuer
+from sidecar.delegation.policy import Deny, Entry, LoginKind, Policy, ScopeFrom, UserIssuer
 from sidecar.delegation.route import InboundRoutes, OutboundRoute, OutboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
@@ -44,9 +44,16 @@ def route(name: str = "crm", *, audience: str = CRM, scopes: tuple[str, ...] = (
     )
 
 
-def policy(number: int = 1, *, workload: SpiffeId = WRITER, mint: TokenMint | None = None) -> Policy:
+def policy(
+    number: int = 1,
+    *,
+    workload: SpiffeId = WRITER,
+    mint: TokenMint | None = None,
+    kind: LoginKind = LoginKind.ID_TOKEN,
+) -> Policy:
     user = UserIssuer(
         trusted=LOGIN.trusted("oidc-id-token"),
+        kind=kind,
         client_id="front",
         scope_from=ScopeFrom(claim="groups", map={"sales": frozenset({"crm.read"})}),
     )
