@@ -1,43 +1,31 @@
-"""``sidecar demo``: three hops, three tokens, no impersonation, shown in one terminal."""
+"""``sidecar demo``: the same incident twice, without and with sidecars, shown in one terminal.
+
+Act 1: agents pass alice's token along, a poisoned document makes one of them export the CRM, and every log says alice
+did it. Act 2: the same programs beside sidecars; then the attacker tries everything; then the evidence is put together.
+"""
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any
 
+from sidecar.dev.acts import POISON, QUESTION, act_one, act_two, evidence
+from sidecar.dev.attacks import attacks
 from sidecar.dev.curl import ToolError, require_tools
 from sidecar.dev.mesh import Mesh, MeshError
-from sidecar.dev.mesh_settings import TRUST_DOMAIN
-from sidecar.dev.scenes import Demo, Record, Scene
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-_PREFIX: Final = f"spiffe://{TRUST_DOMAIN}"
-_SHOWN: Final = (
-    "event",
-    "workload",
-    "decision",
-    "reason",
-    "peer",
-    "subject",
-    "actor",
-    "chain",
-    "audience",
-    "scope",
-    "route",
-    "status",
-)
+from sidecar.dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE
+from sidecar.dev.screen import Screen
+from sidecar.dev.stage import Scene, Stage
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         require_tools()
         with tempfile.TemporaryDirectory(prefix="sidecar-", ignore_cleanup_errors=True) as folder:
-            return _play(Path(folder), as_json=arguments.json, keep=arguments.keep)
+            return _play(Path(folder), screen=None if arguments.json else Screen(), keep=arguments.keep)
     except (MeshError, ToolError) as error:
         print(f"demo: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -53,111 +41,89 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _play(folder: Path, *, as_json: bool, keep: bool) -> int:
+def _play(folder: Path, *, screen: Screen | None, keep: bool) -> int:
     started = time.monotonic()
-    if not as_json:
-        _console().print("[dim]bringing up 12 processes on loopback …[/]")
+    if screen is not None:
+        screen.say("bringing the mesh up on loopback: four agents, each twice, their sidecars, and what they need …")
     with Mesh(folder) as mesh:
-        up_s = time.monotonic() - started
-        demo = Demo(mesh)
+        stage = Stage(mesh)
+        spent = {"up": time.monotonic() - started}
         scenes: list[Scene] = []
-        for scene in demo.play():
-            scenes.append(scene)
-            if not as_json:
-                _show(scene, first=len(scenes) == 1)
+        for act in (act_one, act_two, attacks, evidence):
+            began = time.monotonic()
+            scenes += _shown(act(stage), screen)
+            spent[act.__name__] = time.monotonic() - began
         held = all(check.held for scene in scenes for check in scene.checks)
-        seconds = time.monotonic() - started
-        if as_json:
-            _print_json(scenes, held=held, up_s=up_s, seconds=seconds, try_yourself=demo.try_yourself() if keep else ())
+        if screen is not None:
+            screen.sum_up(scenes, held=held, seconds=time.monotonic() - started)
         else:
-            _sum_up(scenes, held=held, seconds=seconds)
+            _print_json(scenes, held=held, spent=spent, kept=_kept(stage) if keep else None)
         if keep:
-            _stay(demo.try_yourself(), as_json=as_json)
+            _stay(stage, screen)
     return 0 if held else 1
 
 
-def _stay(commands: Sequence[str], *, as_json: bool) -> None:
-    if not as_json:
-        console = _console()
-        console.print("\n[bold]The mesh is kept.[/] Try it from another terminal; Ctrl-C ends it.\n")
-        for command in commands:
-            print(f"  {command}")  # noqa: T201 - exactly as it is to be copied
+def _shown(scenes: Iterator[Scene], screen: Screen | None) -> Iterator[Scene]:
+    for scene in scenes:
+        if screen is not None:
+            screen.show(scene)
+        yield scene
+
+
+def _stay(stage: Stage, screen: Screen | None) -> None:
+    """Leave the mesh running until Ctrl-C or SIGTERM."""
+    if screen is not None:
+        kept = _kept(stage)
+        screen.say("\nThe mesh is kept; Ctrl-C ends it. The token that the CRM was given last:")
+        screen.copy(json.dumps(kept["token"], indent=2))
+        screen.say(f"Its issuer's keys: {kept['jwks']}")
+        screen.say("Try it from another terminal:")
+        for command in kept["commands"]:
+            screen.copy(f"  {command}")
     sys.stdout.flush()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
 
 
-def _print_json(
-    scenes: Sequence[Scene], *, held: bool, up_s: float, seconds: float, try_yourself: Sequence[str]
-) -> None:
+def _kept(stage: Stage) -> dict[str, Any]:
+    """What can be looked at and tried while the mesh is kept."""
+    places = stage.places
+    token = stage.seen("crm").get("delegation-token", "..")
+    login = f"grant_type=password&username=alice&client_id={CLIENT_ID}&scope={LOGIN_SCOPE}"
+    pick = r"""sed 's/.*"access_token": *"\([^"]*\)".*/\1/'"""
+    ask = f'curl -s http://{places.at("front")}/ask -H "Authorization: Bearer $LOGIN" -d'
+    sts = f"https://sts.internal:{places.ports['sts']}"
+    svid = "--cert svids/writer/svid.pem --key svids/writer/svid_key.pem --cacert svids/writer/bundle.pem"
+    return {
+        "folder": str(places.directory),
+        "front": f"http://{places.at('front')}",
+        "login": places.login,
+        "jwks": f"{places.sts}/jwks",
+        "token": {"header": _part(token, 0), "claims": _part(token, 1)},
+        "commands": [
+            f"cd {places.directory}",
+            f"LOGIN=$(curl -s {places.login}/token -d '{login}' | {pick})",
+            f"{ask} '{json.dumps(QUESTION)}'",
+            f"{ask} '{json.dumps(POISON)}'",
+            f"curl -s {svid} --connect-to sts.internal::127.0.0.1:{places.ports['sts']} {sts}/jwks",
+            f"curl -s http://{places.at('crm-probe')}/metrics | grep ^sidecar_requests_total",
+            "tail -f writer.records",
+        ],
+    }
+
+
+def _part(token: str, number: int) -> object:
+    part = token.split(".")[number]
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) or "null")
+
+
+def _print_json(scenes: Sequence[Scene], *, held: bool, spent: dict[str, float], kept: dict[str, Any] | None) -> None:
     document = {
         "held": held,
-        "up_s": round(up_s, 2),
-        "seconds": round(seconds, 2),
+        "seconds": {name: round(seconds, 2) for name, seconds in spent.items()},
         "scenes": [asdict(scene) for scene in scenes],
-        "try": list(try_yourself),
+        "kept": kept,
     }
     print(json.dumps(document, indent=2))  # noqa: T201
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)
-
-
-def _show(scene: Scene, *, first: bool) -> None:
-    console = _console()
-    console.print(f"\n[bold]{scene.title}[/]")
-    console.print(f"[dim]{scene.story}[/]")
-    if first:
-        console.print(_hops(scene.records))
-    for check in scene.checks:
-        for command in check.commands:
-            console.print(f"  [cyan]$[/] {_plain(command)}")
-        mark = "[green]✓[/]" if check.held else "[red]✗[/]"
-        wanted = "" if check.held else f"   [red]expected {check.expected}[/]"
-        console.print(f"  {mark} {check.title}: [bold]{_plain(check.said)}[/]{wanted}")
-    if not first:
-        for record in scene.records:
-            console.print(f"  [dim]record  {_plain(_short(json.dumps(_selected(record), ensure_ascii=False)))}[/]")
-
-
-def _hops(records: Sequence[Record]) -> Table:
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    table = Table(
-        box=SIMPLE,
-        pad_edge=False,
-        title=f"as recorded by each callee ({_PREFIX} left out)",
-        title_justify="left",
-        title_style="dim",
-    )
-    for name in ("hop", "subject", "actor", "act chain", "audience", "scope"):
-        table.add_column(name, overflow="fold")
-    for number, record in enumerate(records, 1):
-        chain = "\n← ".join(record["chain"] or ())
-        cells = (record["subject"], record["actor"], chain, record["audience"], "\n".join(record["scope"] or ()))
-        table.add_row(str(number), *(_plain(_short(str(cell))) for cell in cells))
-    return table
-
-
-def _sum_up(scenes: Sequence[Scene], *, held: bool, seconds: float) -> None:
-    checks = [check for scene in scenes for check in scene.checks]
-    kept = sum(check.held for check in checks)
-    verdict = "[green]everything held[/]" if held else "[red]something did not hold[/]"
-    _console().print(f"\n{verdict}: {kept} of {len(checks)} checks, {seconds:.1f} s")
-
-
-def _selected(record: Record) -> Record:
-    return {name: record[name] for name in _SHOWN if record.get(name) is not None}
-
-
-def _short(text: str) -> str:
-    return text.replace(_PREFIX, "")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+    sys.stdout.flush()
