@@ -184,9 +184,9 @@ class Pump:
         upstream, self._upstream = self._upstream, None
         head = self._exchange.head
         safe = self._method in _IDEMPOTENT and head is not None and not head.has_body
-        if isinstance(error, StaleConnection) and safe and not self.retried and upstream is not None:
+        if isinstance(error, StaleConnection) and safe and upstream is not None:
             self.retried = True
-            self._connect()
+            self._connect()  # a new connection is never stale: this happens once
         else:
             self._finish(error)
 

@@ -18,10 +18,10 @@ from typing import Final, cast
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import BodySink, RequestHandler, ServerExchange
-from sidecar.wire.framing import Body, ChunkedBody, HeadBuffer, LengthBody
+from sidecar.wire.framing import Body
 from sidecar.wire.head import RequestHead
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.parse import parse_request_head
+from sidecar.wire.request import RequestReader
 from sidecar.wire.waits import Linger, Stall
 
 __all__ = ["BodySink", "RequestHandler", "ServerConnection", "ServerExchange", "ServerLimits"]
@@ -46,10 +46,7 @@ class ServerConnection(asyncio.Protocol):
         self._limits = limits
         self._connections = connections
         self._clock = connections.clock
-        self._proxy_form = proxy_form
-        self._heads = HeadBuffer(
-            max_head_bytes=limits.max_head_bytes, max_first_line=limits.max_target_bytes + 64, skip_empty_line=True
-        )
+        self._reader = RequestReader(limits, proxy_form=proxy_form)
         self._rest = b""
         self._exchange: ServerExchange | None = None
         self._advancing = False
@@ -72,7 +69,7 @@ class ServerConnection(asyncio.Protocol):
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
         self._finishing = True
-        if self._exchange is None and not self._heads and self._linger is None and not self._closed:
+        if self._exchange is None and not self._reader and self._linger is None and not self._closed:
             self._close()
 
     # --- the event loop's calls
@@ -98,7 +95,7 @@ class ServerConnection(asyncio.Protocol):
         """The peer sends no more: an unfinished head is answered, work for it is given up. The transport closes."""
         if self._exchange is not None:
             self._lose_peer()
-        elif self._heads and self._linger is None:
+        elif self._reader and self._linger is None:
             self._refuse(Denied(Reason.BAD_REQUEST, "the request ends inside its head"))
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -107,11 +104,11 @@ class ServerConnection(asyncio.Protocol):
         self._closed = True
         if self._exchange is not None:
             self._lose_peer()
-        elif self._heads.first_line_read:
+        elif self._reader.first_line_read:
             exchange = self._new_exchange(None, None, bytes_in=0, close=True)
             exchange.gone = True
             self._handler.on_refused(exchange, Denied(Reason.PEER_GONE, "the peer vanished inside a head"))
-        self._heads.clear()
+        self._reader.clear()
         self._rest = b""
 
     def pause_writing(self) -> None:
@@ -167,52 +164,27 @@ class ServerConnection(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def _next_head(self) -> bool:
-        if not self._heads:
+        if not self._reader:
             self._head_began_at = self._moved_at
         data, self._rest = self._rest, b""
         try:
-            found = self._heads.feed(data)
-            if found is None:
-                return False
-            raw, self._rest = found
-            head = parse_request_head(
-                raw,
-                max_target_bytes=self._limits.max_target_bytes,
-                max_fields=self._limits.max_fields,
-                proxy_form=self._proxy_form,
-            )
+            incoming = self._reader.feed(data)
         except Denied as error:
             self._refuse(error, bytes_in=len(data))
             return False
-        refused = self._unspoken(head)
-        if refused is not None:
-            self._refuse(refused, head, bytes_in=len(raw))
+        if incoming is None:
             return False
-        body: Body | None = None
-        if head.chunked:
-            body = ChunkedBody(max_bytes=self._limits.max_body_bytes)
-        elif head.content_length:
-            body = LengthBody(head.content_length)
-        exchange = self._new_exchange(head, body, bytes_in=len(raw), close=False)
+        self._rest = incoming.rest
+        exchange = self._new_exchange(incoming.head, incoming.body, bytes_in=incoming.size, close=False)
         self._exchange = exchange
         self._handler.on_request(exchange)
         return True
 
-    def _unspoken(self, head: RequestHead) -> SidecarError | None:
-        """What is valid HTTP and not served here."""
-        if head.expect is not None:
-            return Denied(Reason.EXPECTATION_REFUSED, "an Expect field")
-        if head.upgrade is not None:
-            return Denied(Reason.UPGRADE_REFUSED, "an Upgrade field")
-        if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
-            return Denied(Reason.TOO_LARGE, "the Content-Length is larger than allowed")
-        return None
-
-    def _refuse(self, error: SidecarError, head: RequestHead | None = None, *, bytes_in: int = 0) -> None:
+    def _refuse(self, error: SidecarError, *, bytes_in: int = 0) -> None:
         """Nothing that follows on this connection is read as a request."""
-        self._heads.clear()
+        self._reader.clear()
         self._refused = True
-        exchange = self._exchange = self._new_exchange(head, None, bytes_in=bytes_in, close=True)
+        exchange = self._exchange = self._new_exchange(self._reader.refused_head, None, bytes_in=bytes_in, close=True)
         self._handler.on_refused(exchange, error)
 
     def _new_exchange(
@@ -314,7 +286,7 @@ class ServerConnection(asyncio.Protocol):
         elif self._exchange is not None:
             if self._exchange.waits_for_body and now - self._moved_at > limits.body_timeout_s:
                 self._exchange.fail_body(Denied(Reason.TIMEOUT, "the body stopped coming"))
-        elif self._heads:
+        elif self._reader:
             if now - self._head_began_at > limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
         elif self._idle_too_long(now):

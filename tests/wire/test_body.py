@@ -3,14 +3,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import ssl
 from contextlib import suppress
+from typing import cast
 
 import pytest
 
-from sidecar.errors import Reason, Unavailable
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.wire.body import Pump
+from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.pool import Origin
+from sidecar.wire.pool import Origin, UpstreamPool
+from tests.wire.bench import Served
 from tests.wire.loopback import WAIT_S, Proxy, Raw, Upstream, proxied
+from tests.wire.test_h1_client import Calling
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: b\r\nX-A: 1\r\n\r\n"
 GET_SENT = b"GET /a?b HTTP/1.1\r\nhost: b\r\nx-a: 1\r\n\r\n"
@@ -558,6 +564,64 @@ async def test_a_caller_that_vanishes_before_the_connection_stands_leaves_nothin
             assert error.reason == Reason.PEER_GONE
             async with asyncio.timeout(WAIT_S):
                 await proxy.connections.wait_for_empty()
+
+
+async def test_a_caller_that_vanishes_inside_the_handshake_ends_it() -> None:
+    async with proxied(client=ClientLimits(connect_timeout_s=60)) as (proxy, upstream, caller):
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        proxy.origin = Origin("127.0.0.1", upstream.port, key="tls", tls=tls, server_name="b")
+        await caller.send(GET)
+        server = await upstream.accept()
+        await server.read_exactly(1)
+        await caller.close()
+        assert await server.read_to_end()
+        error = await proxy.end()
+        assert error is not None
+        assert error.reason == Reason.PEER_GONE
+
+
+class OneConnection:
+    """A pool of one connection."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.free: ClientConnection | None = connection
+
+    def take(self, _origin: Origin) -> ClientConnection | None:
+        taken, self.free = self.free, None
+        return taken
+
+
+def pump_over(served: Served, pool: OneConnection, ends: list[SidecarError | None]) -> Pump:
+    origin = Origin("b", 1, key="b")
+    return Pump(
+        served.only,
+        cast("UpstreamPool", pool),
+        origin,
+        method="GET",
+        target=b"/a",
+        fields=[(b"host", b"b")],
+        done=ends.append,
+    )
+
+
+async def test_nothing_is_sent_for_a_caller_who_is_already_gone() -> None:
+    served, calling, ends = Served(), Calling(), list[SidecarError | None]()
+    served.receive(GET)
+    served.lose()
+    pool = OneConnection(calling.connection)
+    pump_over(served, pool, ends).start()
+    assert [error is not None and error.reason for error in ends] == [Reason.PEER_GONE]
+    assert pool.free is calling.connection
+
+
+async def test_a_caller_who_is_behind_with_an_earlier_answer_holds_the_next_one_back() -> None:
+    served, calling = Served(), Calling()
+    served.connection.pause_writing()
+    served.receive(GET)
+    pump_over(served, OneConnection(calling.connection), []).start()
+    held = calling.transport.reading
+    served.connection.resume_writing()
+    assert (held, calling.transport.reading) == (False, True)
 
 
 async def test_cancel_ends_a_request_from_outside_with_its_reason() -> None:

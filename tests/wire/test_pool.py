@@ -14,10 +14,10 @@ from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.pool import Origin, UpstreamPool, _Connecting
 from tests.wire.bench import Clock
 from tests.wire.loopback import WAIT_S, Upstream
-from tests.wire.test_h1_client import OK, Sink
+from tests.wire.test_h1_client import OK, Calling, Sink
 
 
 @pytest_asyncio.fixture
@@ -157,6 +157,20 @@ async def test_a_connection_that_is_closed_before_it_is_handed_over_is_unreachab
     monkeypatch.setattr(ClientConnection, "connection_made", greeted)
     assert await reason_of(pool, to(upstream)) == Reason.UPSTREAM_UNREACHABLE
     assert len(pool.connections) == 0
+
+
+async def test_a_connection_that_stands_before_the_cancellation_is_known_is_closed() -> None:
+    calling = Calling()
+    connecting = _Connecting(lambda _: pytest.fail("cancelled"), lambda _: pytest.fail("cancelled"))
+    made = asyncio.get_running_loop().create_task(_already(calling.connection))
+    await made
+    connecting.cancel()
+    connecting.finished(made)
+    assert calling.transport.closed
+
+
+async def _already(connection: ClientConnection) -> ClientConnection:
+    return connection
 
 
 async def test_a_port_nobody_listens_on_is_unreachable(pool: UpstreamPool) -> None:
