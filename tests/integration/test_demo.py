@@ -1,0 +1,154 @@
+"""The demo, judged from outside: nothing of ours is imported, only the command, curl, PyJWT and the files it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+SIDECAR = Path(sys.executable).with_name("sidecar")
+SPIFFE = "spiffe://acme.example"
+FRONT, PLANNER, WRITER = (f"{SPIFFE}/agent/{name}" for name in ("front", "planner", "writer"))
+CRM = f"{SPIFFE}/tool/crm"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A demo that was kept running: what it said, and its folder."""
+
+    process: subprocess.Popen[str]
+    said: dict[str, Any]
+    folder: Path
+
+    def shell(self, command: str) -> str:
+        return subprocess.run(
+            ["bash", "-c", command], cwd=self.folder, capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / f"{name}.records").read_text().splitlines()]
+
+    @property
+    def commands(self) -> list[str]:
+        commands: list[str] = self.said["kept"]["commands"]
+        return commands
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Kept]:
+    process = subprocess.Popen(
+        [SIDECAR, "demo", "--json", "--keep"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if line == "}\n":
+            break
+    said = json.loads(text)
+    yield Kept(process, said, Path(said["kept"]["folder"]))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    process.stdout.close()
+
+
+def test_everything_held_and_in_time(kept: Kept) -> None:
+    assert kept.said["held"] is True
+    assert all(check["held"] for scene in kept.said["scenes"] for check in scene["checks"])
+    assert [scene["act"] for scene in kept.said["scenes"]].count("act 1: without sidecars") == 3
+
+
+REFUSALS = {
+    "the handle at another sidecar": "403 no_request_context",
+    "the handle for a call its request may not make": "403 call_not_allowed",
+    "the handle after its request": "403 no_request_context",
+    "alice's token, no act": "401 act_missing",
+    "stolen token, own SVID": "403 actor_mismatch",
+    "the same at the token service": "400 not_your_token invalid_request",
+    "the writer at the token service": "400 not_an_entry invalid_request",
+    "export with crm.read": "403 insufficient_scope",
+    "exchange for crm.export": "400 scope_refused invalid_scope",
+    "minted by partner.example": "no handshake",
+    "a token without an actor comes back": "502 sts_no_act",
+}
+
+
+def test_every_attack_is_refused_for_its_own_reason_beside_a_twin_that_is_served(kept: Kept) -> None:
+    attacker = [scene for scene in kept.said["scenes"] if scene["act"] == "act 2: the attacker"]
+    said = {check["title"]: check["said"] for scene in attacker for check in scene["checks"]}
+    assert {title: said[title] for title in REFUSALS} == REFUSALS
+    for scene in attacker:
+        assert "200" in [check["said"] for check in scene["checks"]], scene["title"]
+
+
+def test_each_callee_recorded_alice_and_the_agent_that_called(kept: Kept) -> None:
+    hops = [
+        next(r for r in kept.records(name) if r["event"] == "request" and r["direction"] == "inbound")
+        for name in ("planner", "writer", "crm")
+    ]
+    assert [hop["subject"] for hop in hops] == ["alice"] * 3
+    assert [hop["chain"] for hop in hops] == [[FRONT], [PLANNER, FRONT], [WRITER, PLANNER, FRONT]]
+    assert all(hop["actor"] == hop["peer"] for hop in hops)
+    scopes = [set(hop["scope"]) for hop in hops]
+    assert scopes[0] > scopes[1] > scopes[2] == {"crm.read"}
+    assert len({hop["jti_in"] for hop in hops}) == 3
+    assert len({hop["txn"] for hop in hops}) == 1
+
+
+def test_the_token_verifies_with_the_published_keys_and_names_the_whole_chain(kept: Kept) -> None:
+    jwks = json.loads(kept.shell(next(command for command in kept.commands if "/jwks" in command)))
+    token = json.loads((kept.folder / "crm.seen").read_text())["headers"]["delegation-token"]
+    kid = jwt.get_unverified_header(token)["kid"]
+    (key,) = (one for one in jwks["keys"] if one["kid"] == kid)
+    claims = jwt.decode(token, jwt.PyJWK(key), algorithms=["ES256"], audience=CRM)
+    assert claims["sub"] == "alice"
+    assert claims["act"] == {"sub": WRITER, "act": {"sub": PLANNER, "act": {"sub": FRONT}}}
+    assert claims["scope"] == "crm.read"
+    assert claims["exp"] - claims["iat"] <= 300
+
+
+def test_the_printed_commands_work(kept: Kept) -> None:
+    folder, login, ask, poison = kept.commands[:4]
+    answer = json.loads(kept.shell(f"{folder}; {login}; {ask}"))
+    assert answer == {"draft": "Globex renews on 2027-01-31."}
+    poisoned = json.loads(kept.shell(f"{folder}; {login}; {poison}"))
+    assert poisoned["got"]["reason"] == "call_not_allowed"
+    assert 'decision="allow"' in kept.shell(next(command for command in kept.commands if "/metrics" in command))
+
+
+def test_no_log_and_no_record_holds_a_token_or_a_control_byte(kept: Kept) -> None:
+    files = [path for path in kept.folder.iterdir() if path.suffix in {".records", ".log"} and path.stat().st_size]
+    assert len(files) > 5
+    for path in files:
+        content = path.read_bytes()
+        assert b"eyJ" not in content, path
+        assert not set(content) & (set(range(32)) - {10}) | set(content) & {127}, path
+
+
+def test_agents_hold_no_token_but_where_the_route_says_so(kept: Kept) -> None:
+    for name, may_hold in (("planner", False), ("writer", False), ("crm", True)):
+        headers = json.loads((kept.folder / f"{name}.seen").read_text())["headers"]
+        assert any(value.startswith("eyJ") for value in headers.values()) is may_hold
+        assert len(headers["authorization"]) == len("Bearer ") + 43
+
+
+def test_under_a_pipe_the_demo_is_plain_text_and_ends_by_itself() -> None:
+    environment = {**os.environ, "COLUMNS": "100"}
+    finished = subprocess.run(
+        [SIDECAR, "demo"], capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+    assert finished.returncode == 0, finished.stdout[-2000:]
+    assert "\x1b" not in finished.stdout
+    assert "everything held" in finished.stdout.splitlines()[-1]
+    assert "impersonating: 3 of 3" in finished.stdout
