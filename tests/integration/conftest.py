@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from tests.integration.hops import Hops, open_hops
+from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.world import World, open_world
 
 
@@ -23,6 +24,13 @@ async def world() -> AsyncIterator[World]:
 async def hops() -> AsyncIterator[Hops]:
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:
         async with open_hops(Path(folder)) as opened:
+            yield opened
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[Mesh]:
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_mesh(Path(folder)) as opened:
             yield opened
 
 
