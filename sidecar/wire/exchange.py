@@ -198,7 +198,7 @@ class ServerExchange:
 
     def flush(self) -> None:
         """Write what was sent since the last flush: one write."""
-        if self._out and not self.gone:
+        if self._out.pieces and not self.gone:
             data = self._out.take()
             self.bytes_out += len(data)
             self._connection.transport.write(data)

@@ -49,6 +49,11 @@ class HeadBuffer:
         return bool(self._held)
 
     @property
+    def held(self) -> int:
+        """How many bytes of an unfinished head are here."""
+        return len(self._held)
+
+    @property
     def first_line_read(self) -> bool:
         """Whether the first line of an unfinished head is there: from then on it counts as a request."""
         return self._first_line_end >= 0

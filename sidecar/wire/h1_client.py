@@ -126,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what was collected: one write."""
-        if self._out and not self._closed:
+        if self._out.pieces and not self._closed:
             self._moved_at = self._clock()
             self.transport.write(self._out.take())
 

@@ -66,6 +66,20 @@ class ServerConnection(asyncio.Protocol):
         """The request being served, if any."""
         return self._exchange
 
+    @property
+    def receiving(self) -> bool:
+        """Whether a head has begun to arrive."""
+        return bool(self._reader)
+
+    def stop(self, error: SidecarError) -> None:
+        """End the request being served, or refuse the one whose head is arriving, for ``error``; then close."""
+        if self._exchange is not None:
+            if self._exchange.on_stop is not None:
+                self._exchange.on_stop(error)
+        elif self._reader.first_line_read:
+            self._refuse(error)
+        self.finish()
+
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
         self._finishing = True
@@ -105,7 +119,7 @@ class ServerConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._lose_peer()
         elif self._reader.first_line_read:
-            exchange = self._new_exchange(None, None, bytes_in=0, close=True)
+            exchange = self._new_exchange(None, None, bytes_in=self._reader.held, close=True)
             exchange.gone = True
             self._handler.on_refused(exchange, Denied(Reason.PEER_GONE, "the peer vanished inside a head"))
         self._reader.clear()
@@ -167,10 +181,11 @@ class ServerConnection(asyncio.Protocol):
         if not self._reader:
             self._head_began_at = self._moved_at
         data, self._rest = self._rest, b""
+        received = self._reader.held + len(data)
         try:
             incoming = self._reader.feed(data)
         except Denied as error:
-            self._refuse(error, bytes_in=len(data))
+            self._refuse(error, bytes_in=received)
             return False
         if incoming is None:
             return False
@@ -180,8 +195,10 @@ class ServerConnection(asyncio.Protocol):
         self._handler.on_request(exchange)
         return True
 
-    def _refuse(self, error: SidecarError, *, bytes_in: int = 0) -> None:
-        """Nothing that follows on this connection is read as a request."""
+    def _refuse(self, error: SidecarError, *, bytes_in: int | None = None) -> None:
+        """Nothing that follows on this connection is read as a request. ``bytes_in`` None: an unfinished head's."""
+        if bytes_in is None:
+            bytes_in = self._reader.held
         self._reader.clear()
         self._refused = True
         exchange = self._exchange = self._new_exchange(self._reader.refused_head, None, bytes_in=bytes_in, close=True)
@@ -200,7 +217,6 @@ class ServerConnection(asyncio.Protocol):
             head is not None
             and head.keep_alive
             and not self._finishing
-            and not self._refused
             and not self._connections.draining
             and self._moved_at - self._opened_at < self._limits.max_age_s
         )

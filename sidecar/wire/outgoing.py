@@ -4,18 +4,21 @@ from __future__ import annotations
 
 
 class Outgoing:
-    """The bytes of one outgoing message after another. Pure; whoever owns the transport writes what ``take`` gives."""
+    """The bytes of one outgoing message after another. Pure; whoever owns the transport writes what ``take`` gives.
 
-    __slots__ = ("_chunked", "_pieces", "_remaining")
+    ``pieces`` is not empty while there is anything to write; only to be looked at.
+    """
+
+    __slots__ = ("_chunked", "_remaining", "pieces")
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
         self._chunked = False
         self._remaining: int | None = 0
 
     def begin(self, head: bytes, *, length: int | None, chunked: bool) -> None:
         """Begin a message of ``length`` content bytes; without a length it is chunked, or ends with its connection."""
-        self._pieces.append(head)
+        self.pieces.append(head)
         self._chunked = chunked
         self._remaining = length
 
@@ -29,27 +32,27 @@ class Outgoing:
         if not data:
             return
         if self._chunked:
-            self._pieces += (b"%x\r\n" % len(data), data, b"\r\n")
+            self.pieces += (b"%x\r\n" % len(data), data, b"\r\n")
             return
         if self._remaining is not None:
             self._remaining -= len(data)
             if self._remaining < 0:
                 raise RuntimeError("the message is longer than its head says")
-        self._pieces.append(data)
+        self.pieces.append(data)
 
     def end(self) -> bool:
         """End the message; False, and nothing is added, if it is shorter than its head says."""
         if self._remaining:
             return False
         if self._chunked:
-            self._pieces.append(b"0\r\n\r\n")
+            self.pieces.append(b"0\r\n\r\n")
         self._chunked = False
         self._remaining = 0
         return True
 
     def take(self) -> bytes:
         """Everything added since the last call."""
-        pieces = self._pieces
+        pieces = self.pieces
         if len(pieces) == 1:
             return pieces.pop()
         data = b"".join(pieces)
@@ -58,8 +61,4 @@ class Outgoing:
 
     def clear(self) -> None:
         """Forget what was not taken."""
-        self._pieces.clear()
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(self._pieces)
+        self.pieces.clear()

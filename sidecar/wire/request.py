@@ -38,6 +38,11 @@ class RequestReader:
         return bool(self._heads)
 
     @property
+    def held(self) -> int:
+        """How many bytes of an unfinished head are here."""
+        return self._heads.held
+
+    @property
     def first_line_read(self) -> bool:
         """Whether the first line of an unfinished head is there: from then on it counts as a request."""
         return self._heads.first_line_read

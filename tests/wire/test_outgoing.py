@@ -11,7 +11,7 @@ def test_everything_added_leaves_in_one_piece() -> None:
     out.add(b"ab")
     out.add(b"cd")
     assert out.end()
-    assert (out.take(), bool(out)) == (b"headabcd", False)
+    assert (out.take(), out.pieces) == (b"headabcd", [])
 
 
 def test_content_without_length_is_chunked() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,21 @@ async def test_connections_are_never_shared_between_keys(pool: UpstreamPool, ups
 async def test_no_more_than_the_limit_are_kept(pool: UpstreamPool, upstream: Upstream) -> None:
     connections = await kept(pool, upstream, count=3)
     assert [connection.usable for connection in connections] == [True, True, False]
+
+
+async def test_a_connection_whose_other_end_is_no_longer_good_is_closed_and_not_taken(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    (connection,) = await kept(pool, upstream, count=1)
+    asked: list[object] = []
+
+    def still_good(transport: asyncio.BaseTransport) -> bool:
+        asked.append(transport)
+        return False
+
+    assert pool.take(replace(to(upstream), still_good=still_good)) is None
+    assert asked == [connection.transport]
+    assert not connection.usable
 
 
 async def test_a_closed_connection_is_never_taken(pool: UpstreamPool, upstream: Upstream) -> None:

@@ -51,6 +51,7 @@ def test_what_is_valid_and_not_served_is_refused_with_its_head(fields: bytes, re
 
 def test_a_malformed_head_is_refused_without_one() -> None:
     requests = reader()
+    assert requests.feed(post(b"")) is not None
     with pytest.raises(Denied):
         requests.feed(b"GET  / HTTP/1.1\r\n\r\n")
     assert requests.refused_head is None
