@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test demo lock clean
+.PHONY: help setup fmt check lint types imports unit integration test demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ test: setup ## Every test that needs no foreign service
 
 demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--json)
 	@$(BIN)/sidecar demo $(ARGS)
+
+docs: setup ## Write docs/records.md and docs/reasons.md again
+	@$(BIN)/python -m sidecar.audit.docs docs
 
 lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@$(BIN)/python -m pip install -q pip-tools

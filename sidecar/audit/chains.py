@@ -69,7 +69,8 @@ class _Gathered:
             self._opened[record.run, record.request_id] = record
         elif record.event == "request":
             self._opened[record.run, record.request_id] = record
-            self._add_request(record)
+            if not _is_own_path(record):
+                self._add_request(record)
         elif record.event == "token.exchanged":
             self._add_issue(record)
         elif record.event == "token.exchange_refused":
@@ -146,6 +147,11 @@ def _repeated(call: str, first: Record, second: Record) -> Finding:
     who = " and ".join(sorted({str(first.workload), str(second.workload)}))
     text = f"call {call} is told of more than once, by {who}"
     return Finding(Kind.REPEATED_CALL, text, second.txn, (first.name, second.name))
+
+
+def _is_own_path(record: Record) -> bool:
+    """A front app that traded a login for a handle at its own sidecar: no call, and no hop."""
+    return record.direction == "outbound" and (record.path or "").startswith("/.sidecar/")
 
 
 def _chains(hops: Sequence[Hop], tokens: Tokens) -> tuple[Chain, ...]:

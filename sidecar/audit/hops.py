@@ -158,6 +158,8 @@ class _Served:
             return None
         actor = token.chain[0] if token is not None and token.chain else hop.actor
         candidates = [one for one in self._by_jti.get(jti, ()) if one is not hop and _is_at(one, actor)]
+        if hop.caller is not None:  # its request came without a call id, or it would be named here
+            candidates = [one for one in candidates if one.call is None]
         if len(candidates) > 1:
             candidates = _narrowed(candidates, hop)
         if len(candidates) == 1:

@@ -74,7 +74,7 @@ class Tokens:
     def __init__(self) -> None:
         self._tokens: dict[TokenId, Token] = {}
         self._by_jti: dict[str, list[Token]] = {}
-        self._findings: list[Finding] = []
+        self._disagreeing: dict[TokenId, tuple[set[str], list[str]]] = {}
 
     def __iter__(self) -> Iterator[Token]:
         return iter(self._tokens.values())
@@ -86,9 +86,9 @@ class Tokens:
             self._tokens[token.id] = token
             self._by_jti.setdefault(token.jti, []).append(token)
         elif differing := _differing(known, token):
-            text = f"token {token.jti} has two kinds of {' and '.join(differing)}"
-            records = (known.told_by, token.told_by)
-            self._findings.append(Finding(Kind.WITNESSES_DISAGREE, text, known.txn, records))
+            about, records = self._disagreeing.setdefault(token.id, (set(), [known.told_by]))
+            about.update(differing)
+            records.append(token.told_by)
 
     def get(self, token_id: TokenId | None) -> Token | None:
         """The token of this name."""
@@ -114,7 +114,9 @@ class Tokens:
 
     def findings(self) -> Iterator[Finding]:
         """Where tokens contradict each other, or the rules by which one comes from another."""
-        yield from self._findings
+        for token_id, (about, records) in self._disagreeing.items():
+            text = f"token {token_id[1]} is told of with more than one {', '.join(sorted(about))}"
+            yield Finding(Kind.WITNESSES_DISAGREE, text, self._tokens[token_id].txn, tuple(records))
         for token in self:
             parent = self.parent_of(token)
             if parent is not None and (parent.chain is not None or token.depth != 1):

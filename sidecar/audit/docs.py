@@ -1,0 +1,111 @@
+"""The pages of records and of reason codes, written from the schema and the texts: ``python -m sidecar.audit.docs``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from sidecar.audit.reasons import GUIDANCE, seen
+from sidecar.audit.record_keys import EVENT_MEANINGS, KEYS
+from sidecar.errors import ANSWERS, Reason
+from sidecar.observe.record import CUT, EVENTS, FIELDS, MAX_ITEMS, MAX_TEXT, record_schema
+
+_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/audit/{source} instead. -->"
+
+
+def pages() -> Mapping[str, str]:
+    """Each page by its file name under ``docs/``."""
+    return {"records.md": _records_page(), "reasons.md": _reasons_page()}
+
+
+def _records_page() -> str:
+    schema = record_schema()["properties"]
+    assert isinstance(schema, dict)  # noqa: S101 - for the type only
+    return "\n".join(
+        [
+            "# Records",
+            "",
+            _WRITTEN.format(source="record_keys.py"),
+            "",
+            "One JSON object a line, to standard output or a file. All events have the same keys; a key that does not"
+            f" apply is null. Text from outside is made visible (`\\u{{hex}}` for what would act) and cut at {MAX_TEXT}"
+            f" characters with the mark `{CUT}`, lists at {MAX_ITEMS} items. No token, key, cookie, body or query is"
+            " ever in a record.",
+            "",
+            "What joins records: `txn` names the chain, `jti_out` and `parent_jti` join its tokens (all signed);"
+            " `call_out` of the caller is `call_in` of the callee. `sidecar audit chains` does it; `sidecar explain`"
+            " judges one record again.",
+            "",
+            "## Events",
+            "",
+            *_table(("event", "when"), ((f"`{event}`", EVENT_MEANINGS[event]) for event in EVENTS)),
+            "",
+            "## Keys",
+            "",
+            *_table(
+                ("key", "type", "meaning", "set by"),
+                ((f"`{name}`", _type(schema[name]), KEYS[name].means, _events(KEYS[name].events)) for name in FIELDS),
+            ),
+            "",
+        ]
+    )
+
+
+def _reasons_page() -> str:
+    return "\n".join(
+        [
+            "# Reason codes",
+            "",
+            _WRITTEN.format(source="reasons_inbound.py and reasons_outbound.py"),
+            "",
+            "A refusal has one reason code: in the record, in `sidecar_…` metrics, and for the caller in the"
+            " `Delegation-Reason` header and the problem+json body, with the request id. The caller learns the class"
+            " and a fixed text; the record has the detail. Under *agent developer*, *it* is the agent behind the"
+            " sidecar that wrote the record.",
+            "",
+            *_table(
+                ("code", "answer", "means", "who must act: what to do", "the agent developer sees"),
+                (_reason_row(reason) for reason in Reason),
+            ),
+            "",
+        ]
+    )
+
+
+def _reason_row(reason: Reason) -> tuple[str, ...]:
+    guidance, status = GUIDANCE[reason], ANSWERS[reason].status
+    who = ", then ".join(guidance.who)
+    return f"`{reason}`", str(status or "none"), guidance.means, f"**{who}**: {guidance.do}", seen(reason)
+
+
+def _type(schema: object) -> str:
+    assert isinstance(schema, dict)  # noqa: S101 - for the type only
+    if "enum" in schema:
+        return ", ".join("null" if value is None else f"`{value}`" for value in schema["enum"][:4]) + (
+            ", …" if len(schema["enum"]) > 4 else ""
+        )
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return " or ".join("array of strings" if kind == "array" else kind for kind in kinds)
+
+
+def _events(events: Sequence[str]) -> str:
+    return ", ".join(event if event == "every event" else f"`{event}`" for event in events) or "none yet"
+
+
+def _table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def main(folder: Path) -> None:
+    """Write the pages."""
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))

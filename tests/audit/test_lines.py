@@ -1,0 +1,53 @@
+import gzip
+import io
+from pathlib import Path
+
+import pytest
+
+from sidecar.audit.lines import MAX_LINE_BYTES, read_lines
+
+
+def test_lines_of_all_files_come_with_their_places(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"a\r\n\n  \nb")
+    two.write_bytes(b"c\n")
+    lines = list(read_lines([str(one), str(two)]))
+    assert [(line.place, line.content) for line in lines] == [
+        (f"{one}:1", b"a"),
+        (f"{one}:4", b"b"),
+        (f"{two}:1", b"c"),
+    ]
+
+
+def test_a_compressed_file_is_unpacked(tmp_path: Path) -> None:
+    file = tmp_path / "log.gz"
+    file.write_bytes(gzip.compress(b"a\nb\n"))
+    assert [line.content for line in read_lines([str(file)])] == [b"a", b"b"]
+
+
+def test_standard_input_is_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n")))
+    assert [line.place for line in read_lines(["-"])] == ["-:1"]
+
+
+def test_a_line_beyond_the_limit_is_told_without_being_held_and_the_next_one_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b"x" * MAX_LINE_BYTES + b"\n" + b"x" * (3 * MAX_LINE_BYTES) + b"\nb\n" + b"x" * MAX_LINE_BYTES)
+    lengths = [None if line.content is None else len(line.content) for line in read_lines([str(file)])]
+    assert lengths == [None, None, 1, MAX_LINE_BYTES]
+
+
+@pytest.mark.parametrize("name", ["absent", "cut.gz"])
+def test_a_file_that_cannot_be_read_is_an_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"a\n" * 100)[:-12])
+    with pytest.raises((OSError, EOFError)):
+        list(read_lines([str(tmp_path / name)]))
+
+
+def test_nothing_is_said_about_progress_where_nobody_watches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b"0123456789abcde\n" * (1 << 20))
+    assert sum(1 for _ in read_lines([str(file)])) == 1 << 20
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.audit.records import MAX_LINE_BYTES, RecordError, parse_record
+from sidecar.observe.record import CUT, MAX_ITEMS, encode
+from tests.audit.evidence import record
+
+LEAST = record(event="request", ts="2026-11-24T21:04:05.000000Z", run="r", seq=1)
+
+
+def test_a_record_as_the_sidecar_writes_it_is_read_back() -> None:
+    written = {**LEAST, "scope": ["b", "a"], "chain": ["x", "y"], "verified": True, "status": 200, "subject": "alice"}
+    read = parse_record(encode(written))
+    assert (read.name, read.scope, read.chain, read.verified, read.status, read.subject) == (
+        "r/1", frozenset("ab"), ("x", "y"), True, 200, "alice",
+    )  # fmt: skip
+
+
+def test_an_older_record_with_fewer_keys_is_read() -> None:
+    assert parse_record(b'{"event":"started","ts":"t","run":"r","seq":1}').workload is None
+
+
+@pytest.mark.parametrize("decision", ["allow", "observed_deny", "deny", None])
+def test_what_was_observed_was_let_through(decision: str | None) -> None:
+    read = parse_record(json.dumps({**LEAST, "decision": decision}).encode())
+    assert read.allowed is (decision in {"allow", "observed_deny"})
+
+
+def test_a_scope_list_that_was_cut_is_known_to_be() -> None:
+    many = [f"s{number}" for number in range(MAX_ITEMS + 1)]
+    assert parse_record(json.dumps({**LEAST, "scope": [*many[:MAX_ITEMS], f"{CUT}1 more"]}).encode()).scope_cut
+    assert not parse_record(json.dumps({**LEAST, "scope": many[:MAX_ITEMS]}).encode()).scope_cut
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"event": "no.such"}, id="unknown-event"),
+        pytest.param({"event": None}, id="no-event"),
+        pytest.param({"run": ""}, id="no-run"),
+        pytest.param({"run": 1}, id="run-as-number"),
+        pytest.param({"ts": None}, id="no-time"),
+        pytest.param({"seq": 0}, id="seq-zero"),
+        pytest.param({"seq": "1"}, id="seq-as-text"),
+        pytest.param({"seq": True}, id="seq-as-bool"),
+        pytest.param({"seq": 1.0}, id="seq-as-float"),
+        pytest.param({"seq": -1}, id="seq-negative"),
+        pytest.param({"subject": 1}, id="text-as-number"),
+        pytest.param({"chain": "a"}, id="list-as-text"),
+        pytest.param({"chain": ["a", 1]}, id="list-of-another-type"),
+        pytest.param({"verified": "true"}, id="flag-as-text"),
+        pytest.param({"verified": 1}, id="flag-as-number"),
+        pytest.param({"status": "200"}, id="count-as-text"),
+    ],
+)
+def test_a_record_of_another_shape_is_refused(changes: dict[str, object]) -> None:
+    parse_record(json.dumps(LEAST).encode())
+    with pytest.raises(RecordError):
+        parse_record(json.dumps({**LEAST, **changes}).encode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"[1]", id="no-object"),
+        pytest.param(b'{"event":"started","event":"started","ts":"t","run":"r","seq":1}', id="a-key-twice"),
+        pytest.param(b'{"event":"started","ts":"t","run":"r","seq":1', id="cut-off"),
+        pytest.param(b"\xff", id="no-text"),
+        pytest.param(b'{"a":"' + b"x" * MAX_LINE_BYTES + b'"}', id="too-long"),
+    ],
+)
+def test_a_line_that_is_no_record_is_refused(line: bytes) -> None:
+    with pytest.raises(RecordError):
+        parse_record(line)
+
+
+@given(st.binary(max_size=200))
+def test_any_line_is_a_record_or_refused(line: bytes) -> None:
+    try:
+        parse_record(line)
+    except RecordError:
+        return
