@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import socket
 import ssl
 import time
@@ -51,10 +52,12 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """A port that nobody listens on. None that the system gives to outgoing connections: one could take it meanwhile."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 def mint(
@@ -332,8 +335,8 @@ class World:
 
         self._stack.push_async_callback(end)
         if wait:
-            async with asyncio.timeout(PATIENCE_S):
-                await server.ready.wait()
+            await until(lambda: server.ready.is_set() or running.done())
+            assert not running.done(), running.exception()
         return Sidecar(server, running, stop, api=api, ports=ports, records=records)
 
     async def call(
