@@ -117,9 +117,7 @@ class Listener:
         self.close()
         await self._handshakes.close()
         for connection in self.connections:
-            if connection.exchange is not None and connection.exchange.on_stop is not None:
-                connection.exchange.on_stop(Unavailable(Reason.DRAINING, "it took longer than the drain"))
-            connection.finish()
+            connection.stop(Unavailable(Reason.DRAINING, "it took longer than the drain"))
         if not await self._emptied(_LAST_WORDS_S):
             for connection in self.connections:
                 connection.transport.abort()

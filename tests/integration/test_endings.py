@@ -65,6 +65,12 @@ class Act:
     def ask(self, fields: bytes = b"", body: bytes = b"") -> None:
         self.caller.writer.write(self.head + fields + b"\r\n" + body)
 
+    async def head_arrives(self) -> None:
+        """The sidecar has the beginning of a head."""
+        self.caller.writer.write(self.head)
+        connections = self.sidecar.server.parts.listeners[0].connections
+        await until(lambda: any(connection.receiving for connection in connections))
+
     async def answer(self, *pieces: bytes) -> None:
         """The agent answers; each piece is with the caller before the next one leaves."""
         if self.answering is None:
@@ -76,6 +82,11 @@ class Act:
             content = piece.rpartition(b"\r\n\r\n")[2].removeprefix(b"4\r\n").removesuffix(b"\r\n")
             async with asyncio.timeout(PATIENCE_S):
                 self.received += await self.caller.reader.readuntil(content)
+
+    def end_answer(self) -> None:
+        """The last chunk."""
+        assert self.answering is not None
+        self.answering.write(b"0\r\n\r\n")
 
     async def hears(self, content: bytes) -> None:
         """The agent has this much of the body."""
@@ -141,7 +152,7 @@ async def whole_in_pieces(act: Act) -> None:
 async def chunks(act: Act) -> None:
     act.ask(b"connection: close\r\n")
     await act.answer(CHUNKED + b"4\r\none.\r\n", b"4\r\ntwo.\r\n")
-    await act.answer(b"0\r\n\r\n")
+    act.end_answer()
     await act.last_words()
 
 
@@ -162,7 +173,12 @@ async def events(act: Act) -> None:
 
 
 async def leaves_in_head(act: Act) -> None:
-    act.caller.writer.write(act.head)
+    await act.head_arrives()
+    act.leave(reset=True)
+
+
+async def hangs_up_in_head(act: Act) -> None:
+    await act.head_arrives()
     act.leave(reset=False)
 
 
@@ -284,15 +300,14 @@ async def stops_between(act: Act) -> None:
     act.ask()
     await act.answer(CHUNKED + b"4\r\none.\r\n")
     act.sidecar.stop.set()
-    await act.answer(b"4\r\ntwo.\r\n", b"0\r\n\r\n")
+    await act.answer(b"4\r\ntwo.\r\n")
+    act.end_answer()
     await act.last_words()
     assert await act.sidecar.running is True
 
 
 async def stops_in_head(act: Act) -> None:
-    act.caller.writer.write(act.head)
-    connections = act.sidecar.server.parts.listeners[0].connections
-    await until(lambda: any(bool(connection.receiving) for connection in connections))
+    await act.head_arrives()
     act.sidecar.stop.set()
     await act.last_words()
     assert await act.sidecar.running is False
@@ -337,6 +352,7 @@ ENDINGS: list[tuple[Ending, Then]] = [
     (until_close, Then(reason="ok", status=200, upstream=200, opened=True)),
     (events, Then(reason="ok", status=200, upstream=200, opened=True)),
     (leaves_in_head, Then(reason="peer_gone", status=None, decision="deny")),
+    (hangs_up_in_head, Then(reason="bad_request", status=400, decision="deny")),
     (leaves_in_body, Then(reason="peer_gone", status=None)),
     (leaves_while_waiting, Then(reason="peer_gone", status=None)),
     (leaves_in_answer, Then(reason="peer_gone", status=200, upstream=200)),
@@ -389,7 +405,7 @@ async def test_a_request_leaves_one_record_of_how_it_ended(world: World, ending:
     assert record["peer"] == PLANNER
     assert record["total_ms"] > 0
     assert_opened(act.sidecar, record, opened=then.opened)
-    if then.status is not None and then.reason != "peer_gone":
+    if act.received and then.reason != "peer_gone":  # the caller has read all that there was
         assert record["bytes_out"] == len(act.received)
     assert record["bytes_in"] > 0
 
