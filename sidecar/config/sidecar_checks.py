@@ -157,6 +157,8 @@ def _outbound_routes(file: SidecarFile) -> Iterator[Problem]:
         where = f"outbound.routes[{number}]"
         if (route.match.host is None) == (route.match.prefix is None):
             yield Problem(f"{where}.match", "needs exactly one of host and prefix", "keep one of them")
+        if f"{route.match.prefix}/".startswith("/.sidecar/"):
+            yield Problem(f"{where}.match.prefix", "is below the sidecar's own paths", "choose another prefix")
         yield from _upstream(route, where)
         if not route.scopes:
             yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list what may be asked for there")

@@ -63,7 +63,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         Unavailable: STS_UNAVAILABLE, no token exchange is configured.
     """
     token = delegation.token
-    if route.name not in delegation.may_call:
+    if route.name not in _opened(delegation, policy):
         raise Denied(Reason.CALL_NOT_ALLOWED)
     if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
         raise Denied(Reason.OWN_AUTHORITY_REFUSED)
@@ -86,6 +86,15 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     )
 
 
+def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:
+    """The outbound routes that may be called. A login's handle lives long: what an entry opens is looked up anew."""
+    if not delegation.entry:
+        return delegation.may_call
+    if policy.entry is None:
+        raise Denied(Reason.NOT_AN_ENTRY, "this workload is no entry any more")
+    return delegation.may_call & policy.entry.may_call
+
+
 def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]:
     """The subject the issued token must have, and the time by which it must be dead."""
     token = delegation.token
@@ -93,10 +102,8 @@ def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]
         if token.issuer != policy.sts.issuer:
             raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that would be asked")
         return token.subject, token.expires_at
-    if policy.entry is None:
-        raise Denied(Reason.NOT_AN_ENTRY, "this workload is no entry any more")
-    user = policy.entry.issuers.get(token.issuer)
-    if user is None:
+    user = policy.entry.issuers.get(token.issuer) if policy.entry is not None else None
+    if policy.entry is None or user is None:
         raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no user issuer any more")
     # The STS counts from its own clock, and a little later than we do: the leeway of its tokens covers both.
     latest = now + policy.sts.profile.leeway_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.delegation.act import parse_act
 from sidecar.errors import Denied, SidecarError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sidecar.delegation.decide import IssuedPermit, Permit
     from sidecar.delegation.verify import VerifiedToken
     from sidecar.observe.access_log import AccessLog
+
+LOGIN: Final = "login"  # the op of a request that traded a user's login token for a handle
 
 
 class Entry:
@@ -140,6 +142,12 @@ class Entry:
         self.parent_jti = token.parent_jti
         self.txn = token.txn
         self.fp = token.fingerprint
+
+    def attribute_login(self, token: VerifiedToken) -> None:
+        """A user's login was traded for a handle: nothing is forwarded, and no hop comes of it."""
+        self.attribute_token(token)
+        self.op = LOGIN
+        self._permit()
 
     def claim_unverified(self, bearer: Bearer) -> None:
         """What a token says that did not verify, for whoever investigates; ``verified`` is false."""

@@ -2,7 +2,8 @@
 
 A handle is 256 random bits that stand for one request being served. It works only at the sidecar that made it, opens
 only the outbound routes that request may call, at most ``max_calls`` times, and dies with the request (or ``linger_s``
-later, never past the token's expiry). Stealing one from a log is stealing nothing.
+later, never past the token's expiry). One that an entry's front app got for a user's login has no request to die
+with: it lives until the login token expires. Stealing one from a log is stealing nothing.
 """
 
 from __future__ import annotations
@@ -10,23 +11,25 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Final
 
 from sidecar.delegation.decide import Delegation
-from sidecar.errors import Denied, Reason
+from sidecar.errors import Denied, Reason, Unavailable
 
+MAX_KEPT: Final = 65_536
 MAX_LINGERING: Final = 65_536  # each holds its token: without a limit a long linger_s would hold all of a day's
 
 _HANDLE_BYTES: Final = 32
 
 
 class ServedRequest:
-    """One request being served: the authority its handle stands for, and what is left of its calls."""
+    """One request being served: the authority its handle stands for, and what is left of its calls (None: no limit)."""
 
     __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "linger_s", "request_id")
 
     def __init__(
-        self, delegation: Delegation, *, request_id: str, call_in: str | None, max_calls: int, linger_s: float
+        self, delegation: Delegation, *, request_id: str, call_in: str | None, max_calls: int | None, linger_s: float
     ) -> None:
         self.delegation = delegation
         self.request_id = request_id
@@ -41,6 +44,8 @@ class ServedRequest:
         Raises:
             Denied: CALLS_EXHAUSTED, the request has made all its calls.
         """
+        if self.calls_left is None:
+            return
         if self.calls_left <= 0:
             raise Denied(Reason.CALLS_EXHAUSTED)
         self.calls_left -= 1
@@ -49,17 +54,25 @@ class ServedRequest:
 class Handles:
     """All handles alive at this sidecar. ``clock`` is wall time in seconds, ``monotonic`` measures the linger.
 
-    Of more than ``max_lingering`` handles whose requests have ended, the longest ended die first.
+    Of more than ``max_lingering`` handles whose requests have ended, the longest ended die first. Handles of logins
+    are never more than ``max_kept``: the next one is refused, as no user's may die for another's.
     """
 
     def __init__(
-        self, *, clock: Callable[[], float], monotonic: Callable[[], float], max_lingering: int = MAX_LINGERING
+        self,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        max_lingering: int = MAX_LINGERING,
+        max_kept: int = MAX_KEPT,
     ) -> None:
         self._clock = clock
         self._monotonic = monotonic
         self._max_lingering = max_lingering
+        self._max_kept = max_kept
         self._alive: dict[str, ServedRequest] = {}
         self._lingering: deque[str] = deque()
+        self._kept: list[tuple[int, str]] = []  # a heap: the next to expire comes first
 
     def __len__(self) -> int:
         return len(self._alive)
@@ -68,6 +81,19 @@ class Handles:
         """Make the handle of a request that starts now."""
         handle = secrets.token_urlsafe(_HANDLE_BYTES)
         self._alive[handle] = served
+        return handle
+
+    def keep(self, served: ServedRequest) -> str:
+        """Make a handle that no request ends: it lives until its token expires.
+
+        Raises:
+            Unavailable: OVERLOADED, there are too many already.
+        """
+        self._forget_expired()
+        if len(self._kept) >= self._max_kept:
+            raise Unavailable(Reason.OVERLOADED, "too many logins have handles")
+        handle = self.open(served)
+        heappush(self._kept, (served.delegation.token.expires_at, handle))
         return handle
 
     def resolve(self, handle: str) -> ServedRequest:
@@ -98,7 +124,7 @@ class Handles:
             self._alive.pop(self._lingering.popleft(), None)
 
     def sweep(self) -> None:
-        """Forget the handles whose linger is over. Runs about once a second; ``resolve`` is exact without it."""
+        """Forget the handles whose time is over. Runs about once a second; ``resolve`` is exact without it."""
         still: deque[str] = deque()
         for handle in self._lingering:
             served = self._alive.get(handle)
@@ -109,6 +135,12 @@ class Handles:
             else:
                 still.append(handle)
         self._lingering = still
+        self._forget_expired()
+
+    def _forget_expired(self) -> None:
+        now = self._clock()
+        while self._kept and self._kept[0][0] <= now:
+            self._alive.pop(heappop(self._kept)[1], None)
 
     def _is_over(self, served: ServedRequest) -> bool:
         if self._clock() >= served.delegation.token.expires_at:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, decide_entry, plan_outbound, user_issuer
+from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, plan_outbound
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -28,6 +27,7 @@ from sidecar.proxy.forward import Forwarder, Outgoing
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, to_next_hop
 from sidecar.proxy.journey import Async, Drive, Journey, Tasks
+from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.origins import Origins, authority_of
 from sidecar.proxy.refusal import refusal
 from sidecar.proxy.snapshot import Policies
@@ -53,12 +53,12 @@ class Outbound:
         clock: Callable[[], float],
     ) -> None:
         self._policies = policies
-        self._keys = keys
         self._exchange = exchange
         self._log = log
         self._handles = handles
         self._forwarder = forwarder
         self._tasks = tasks
+        self._logins = Logins(keys=keys, handles=handles, tasks=tasks, clock=clock)
         self._origins = origins
         self._own_authorities = own_authorities
         self._clock = clock
@@ -90,6 +90,9 @@ class Outbound:
 
             target = canonical_target(head.target)
             entry.path = target.path
+            if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
+                yield from self._logins.hand_over(exchange, head, target, policy, entry)
+                return
             route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
             entry.route = route.name
 
@@ -119,7 +122,7 @@ class Outbound:
             if status == 401:
                 self._exchange.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:
-            refuse(exchange, error, entry)
+            refuse(exchange, error, entry, allow=SUBJECT_METHODS)
         finally:
             close(exchange, entry)
 
@@ -136,15 +139,7 @@ class Outbound:
             entry.after_request = served.ended_at is not None
             entry.attribute_token(served.delegation.token)
             return served, served.delegation
-        bearer = parse_bearer(credential.token or "")
-        entry.claim_unverified(bearer)
-        user = user_issuer(bearer, policy=policy)
-        key = self._keys.find(user.trusted.issuer, bearer.kid)
-        if key is None:
-            key = yield Async(self._tasks, lambda: self._keys.wait_for_key(user.trusted.issuer, bearer.kid))
-        delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()))
-        entry.attribute_token(delegation.token)
-        return None, delegation
+        return None, (yield from self._logins.verify(credential.token or "", policy, entry))
 
     def _ask(self, plan: Plan, policy: Policy, entry: Entry) -> Journey[IssuedPermit]:
         """One exchange, shared with everybody who needs the same token."""

@@ -207,6 +207,12 @@ def test_a_contradiction_is_told_with_its_field_and_cure(
         pytest.param(
             [("entry.issuers", ENTRY["entry"]["issuers"] * 2)], "entry.issuers", "listed twice", id="issuer-twice"
         ),
+        pytest.param(
+            [("outbound.routes.0.match", {"prefix": "/.sidecar/subject"})],
+            "outbound.routes[0].match.prefix",
+            "own paths",
+            id="our-own-path",
+        ),
         pytest.param([("entry.issuers.0.profile", "keycloak")], "entry.issuers[0].kind", "is missing", id="no-kind"),
         pytest.param([("entry.issuers.0.kind", "id_token")], "entry.issuers[0].kind", "not the kind", id="other-kind"),
         pytest.param(

@@ -99,6 +99,14 @@ def with_claims(**claims: Any) -> Case:
         pytest.param(
             case(LOGIN, policy={"entry": replace(ENTRY, issuers={})}), Reason.NOT_AN_ENTRY, id="user issuer removed"
         ),
+        pytest.param(
+            case(LOGIN, policy={"entry": replace(ENTRY, may_call=frozenset())}),
+            Reason.CALL_NOT_ALLOWED,
+            id="the entry opens less by now",
+        ),
+        pytest.param(
+            case(LOGIN, d={"may_call": frozenset()}), Reason.CALL_NOT_ALLOWED, id="the entry opens more by now"
+        ),
     ],
 )
 def test_a_call_that_may_not_be_made_is_refused(refused: Case, reason: Reason) -> None:

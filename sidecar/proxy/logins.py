@@ -1,0 +1,94 @@
+"""Users' logins at an entry: verified for one call, or traded once for a handle that the front app goes on with.
+
+``POST /.sidecar/subject`` on the outbound port, with the login token as bearer, gives ``{"handle", "expires_in"}``. The
+handle opens what ``entry.may_call`` says and lives until the login token expires, so that the app need not keep the
+token itself. Everything below ``/.sidecar/`` is ours: no route can have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+from sidecar.delegation.bearer import bearer_of, parse_bearer
+from sidecar.delegation.decide import Delegation, decide_entry, user_issuer
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.target import CanonicalTarget
+from sidecar.errors import Denied, Reason
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.journey import Async, Journey, Tasks
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.head import Field, RequestHead
+
+OWN_PATHS: Final = "/.sidecar/"
+SUBJECT_PATH: Final = "/.sidecar/subject"
+SUBJECT_METHODS: Final = ("POST",)
+_ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+
+
+class Logins:
+    """Takes login tokens. ``clock`` is wall time in seconds."""
+
+    def __init__(self, *, keys: IssuerKeys, handles: Handles, tasks: Tasks, clock: Callable[[], float]) -> None:
+        self._keys = keys
+        self._handles = handles
+        self._tasks = tasks
+        self._clock = clock
+
+    def verify(self, raw: str, policy: Policy, entry: Entry) -> Journey[Delegation]:
+        """What a login token is worth here; waits for its issuer's key where that is not known yet.
+
+        Raises:
+            Denied: as ``decide_entry`` says.
+        """
+        bearer = parse_bearer(raw)
+        entry.claim_unverified(bearer)
+        user = user_issuer(bearer, policy=policy)
+        key = self._keys.find(user.trusted.issuer, bearer.kid)
+        if key is None:
+            key = yield Async(self._tasks, lambda: self._keys.wait_for_key(user.trusted.issuer, bearer.kid))
+        delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()))
+        entry.attribute_token(delegation.token)
+        return delegation
+
+    def hand_over(
+        self, exchange: ServerExchange, head: RequestHead, target: CanonicalTarget, policy: Policy, entry: Entry
+    ) -> Journey[None]:
+        """Serve a request to one of our own paths: the user's token in, a handle out.
+
+        Raises:
+            Denied: NO_ROUTE (another path of ours), NOT_AN_ENTRY, METHOD_REFUSED, PATH_REFUSED (a query),
+                NO_REQUEST_CONTEXT (a handle is shown), TOKEN_EXPIRED, INSUFFICIENT_SCOPE (the login is worth nothing
+                here), or why there is no good token.
+            Unavailable: OVERLOADED, too many logins have handles.
+        """
+        _require_form(head, target, policy)
+        delegation = yield from self.verify(bearer_of(head.fields), policy, entry)
+        now = int(self._clock())
+        expires_in = delegation.token.expires_at - now
+        if expires_in <= 0:  # verified within the leeway; a handle could not be used any more
+            raise Denied(Reason.TOKEN_EXPIRED)
+        if not delegation.scope:
+            raise Denied(Reason.INSUFFICIENT_SCOPE, "scope_from makes nothing of this login")
+        handle = self._handles.keep(
+            ServedRequest(delegation, request_id=entry.request_id, call_in=None, max_calls=None, linger_s=0.0)
+        )
+        entry.attribute_login(delegation.token)
+        exchange.answer(200, _ANSWER_FIELDS, orjson.dumps({"handle": handle, "expires_in": expires_in}))
+
+
+def _require_form(head: RequestHead, target: CanonicalTarget, policy: Policy) -> None:
+    if target.path != SUBJECT_PATH:
+        raise Denied(Reason.NO_ROUTE)
+    if policy.entry is None:
+        raise Denied(Reason.NOT_AN_ENTRY)
+    if head.method not in SUBJECT_METHODS:
+        raise Denied(Reason.METHOD_REFUSED)
+    if target.query:  # tokens do not belong into URLs
+        raise Denied(Reason.PATH_REFUSED, "a query where none belongs")
+    if any(name == b"delegation-handle" for name, _ in head.fields):
+        raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle where a login token belongs")
