@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -46,7 +47,11 @@ class StdoutSink:
 
 
 class FileSink:
-    """A file, appended to, mode 0600. Moved or removed by log rotation it is opened anew."""
+    """A file, appended to, mode 0600. Moved or removed by log rotation it is opened anew.
+
+    Rotation is by rename: logrotate's ``create`` or ``nocreate``, with ``delaycompress``, as one more batch may go to
+    the file that was moved. No signal is needed. ``copytruncate`` loses what is written between the copy and the cut.
+    """
 
     name = "file"
 
@@ -65,13 +70,28 @@ class FileSink:
                 return
             self.close()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self._path, flags, 0o600)
+        fd = os.open(self._path, flags, 0o600)
+        try:
+            if self._ends_inside_a_line(fd):  # a full disk or a kill left half a record: ours must not be glued to it
+                os.write(fd, b"\n")
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd = fd
 
     def close(self) -> None:
         """See ``Sink``."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _ends_inside_a_line(self, fd: int) -> bool:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+            return False
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
 
     def _is_current(self) -> bool:
         try:

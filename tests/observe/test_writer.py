@@ -1,5 +1,6 @@
 import errno
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -241,6 +242,139 @@ def test_a_file_that_cannot_be_opened_is_trouble_and_works_once_it_can(tmp_path:
     writer.put(LINES[0])
     assert tried.wait(5)
     path.parent.mkdir()
+    assert writer.close(5) == 0
+    assert path.read_bytes() == LINES[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"", b""), (b'{"n":0}\n', b'{"n":0}\n'), (b'{"n":', b'{"n":\n'), (b"\n", b"\n")],
+    ids=["empty", "whole lines", "half a line", "a newline"],
+)
+def test_a_record_is_never_glued_to_half_a_line(before: bytes, after: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(before)
+    writer = Writer(FileSink(path))
+    writer.put(LINES[0])
+    assert writer.close(5) == 0
+    assert path.read_bytes() == after + LINES[0]
+
+
+def wait_for_trouble(writer: Writer) -> str | None:
+    """What the trouble is, as soon as there is any."""
+    deadline = time.monotonic() + 5
+    while writer.trouble(time.monotonic()) is None and time.monotonic() < deadline:
+        os.sched_yield()
+    return writer.trouble(time.monotonic())
+
+
+def wait_for_settled(writer: Writer) -> None:
+    deadline = time.monotonic() + 5
+    while writer.pending_lines and time.monotonic() < deadline:
+        os.sched_yield()
+    assert writer.pending_lines == 0
+
+
+def test_rotation_under_load_loses_and_tears_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    writer = Writer(FileSink(path), flush_s=0.0001)
+    for number, line in enumerate(LINES):
+        writer.put(line)
+        if number % 50 == 25:
+            wait_for_settled(writer)
+            path.rename(tmp_path / f"records.jsonl.{number // 50}")
+            if number % 100 == 25:
+                path.touch(mode=0o600)  # as logrotate's `create` does
+    assert writer.close(5) == 0
+    rotated = [tmp_path / f"records.jsonl.{number}" for number in range(10)]
+    assert b"".join(one.read_bytes() for one in [*rotated, path]) == b"".join(LINES)
+    assert all(one.read_bytes().endswith(b"\n") for one in rotated)
+
+
+def test_a_removed_folder_is_trouble_until_it_is_back_and_nothing_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "records.jsonl"
+    path.parent.mkdir()
+    writer = Writer(FileSink(path))
+    writer.put(LINES[0])
+    wait_for_settled(writer)
+    path.unlink()
+    path.parent.rmdir()
+    writer.put(LINES[1])
+    assert wait_for_trouble(writer) == "the record sink failed: ENOENT"
+    writer.put(LINES[2])
+    path.parent.mkdir()
+    assert writer.close(5) == 0
+    assert path.read_bytes() == LINES[1] + LINES[2]
+
+
+def test_a_device_without_room_is_trouble() -> None:
+    writer = Writer(FileSink(Path("/dev/full")))
+    writer.put(LINES[0])
+    assert wait_for_trouble(writer) == "the record sink failed: ENOSPC"
+    assert writer.close(0.05) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("a file system of its own needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_trouble_and_its_half_line_is_completed_once_there_is_room(small_disk: Path) -> None:
+    path = small_disk / "records.jsonl"
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 40_000)
+    lines = [b'{"n":%d,"x":"%s"}\n' % (number, b"y" * 2000) for number in range(20)]
+    writer = Writer(FileSink(path))
+    for line in lines:
+        writer.put(line)
+    assert wait_for_trouble(writer) == "the record sink failed: ENOSPC"
+    assert not path.read_bytes().endswith(b"\n")  # so that there is something to complete
+    ballast.unlink()
+    assert writer.close(5) == 0
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_after_a_full_disk_and_a_restart_the_half_line_stands_alone(small_disk: Path) -> None:
+    path = small_disk / "records.jsonl"
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 40_000)
+    lines = [b'{"n":%d,"x":"%s"}\n' % (number, b"y" * 2000) for number in range(20)]
+    killed = Writer(FileSink(path))
+    for line in lines:
+        killed.put(line)
+    wait_for_trouble(killed)
+    assert killed.close(0) == len(lines)
+    sink = FileSink(path)
+    with pytest.raises(OSError, match="No space"):
+        sink.renew()  # there is no room for the line break either
+    ballast.unlink()
+    writer = Writer(sink)
+    writer.put(LINES[7])
+    assert writer.close(5) == 0
+    *whole, half, last = path.read_bytes().splitlines(keepends=True)
+    assert whole == lines[: len(whole)]
+    assert lines[len(whole)].startswith(half.rstrip(b"\n"))
+    assert last == LINES[7]
+
+
+def test_a_disk_that_becomes_read_only_is_trouble_until_it_is_writable(small_disk: Path) -> None:
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(small_disk)], check=True)
+
+    path = small_disk / "records.jsonl"
+    path.touch()
+    remount("ro")
+    writer = Writer(FileSink(path))
+    assert wait_for_trouble(writer) == "the record sink failed: EROFS"
+    writer.put(LINES[0])
+    remount("rw")
     assert writer.close(5) == 0
     assert path.read_bytes() == LINES[0]
 
