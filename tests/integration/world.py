@@ -52,7 +52,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on. None that the system gives to outgoing connections: one could take it meanwhile."""
+    """A port that nobody listens on, and that the system gives to no outgoing connection meanwhile."""
     while True:
         port = random.randrange(10_000, 32_000)
         with socket.socket() as one, contextlib.suppress(OSError):
@@ -301,6 +301,26 @@ class World:
             **changes,
         }
 
+    async def written(
+        self, spiffe_id: SpiffeId, settings: Mapping[str, Any], ports: Mapping[str, int]
+    ) -> tuple[Path, DevWorkloadApi, Mapping[str, int], Path]:
+        """The settings as a file: its path, its Workload API, the ports chosen, and where records go."""
+        api = await self.api(spiffe_id)
+        self._names += 1
+        records = self.folder / f"s{self._names}.records"
+        ports = {"in": free_port(), "out": free_port(), "probe": free_port(), **ports}
+        document = json.loads(json.dumps(settings))
+        document["identity"] = {"workload_api": api.address}
+        document.setdefault("records", {"sink": {"file": str(records)}})
+        document["probe"] = {"listen": f"127.0.0.1:{ports['probe']}"}
+        document.setdefault("drain_s", 1.0)
+        for section, port in (("inbound", ports["in"]), ("outbound", ports["out"])):
+            if section in document:
+                document[section]["listen"] = f"127.0.0.1:{port}"
+        path = self.folder / f"s{self._names}.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path, api, ports, records
+
     async def sidecar(
         self,
         spiffe_id: SpiffeId,
@@ -311,20 +331,7 @@ class World:
         ports: Mapping[str, int] | None = None,
     ) -> Sidecar:
         """Run a sidecar with these settings; its ports are chosen here."""
-        api = await self.api(spiffe_id)
-        self._names += 1
-        records = self.folder / f"s{self._names}.records"
-        ports = {"in": free_port(), "out": free_port(), **(ports or {})}
-        document = json.loads(json.dumps(settings))
-        document["identity"] = {"workload_api": api.address}
-        document.setdefault("records", {"sink": {"file": str(records)}})
-        document["probe"] = {"listen": f"127.0.0.1:{free_port()}"}
-        document.setdefault("drain_s", 1.0)
-        for section, port in (("inbound", ports["in"]), ("outbound", ports["out"])):
-            if section in document:
-                document[section]["listen"] = f"127.0.0.1:{port}"
-        path = self.folder / f"s{self._names}.yaml"
-        path.write_text(yaml.safe_dump(document))
+        path, api, ports, records = await self.written(spiffe_id, settings, ports or {})
         server = assembled_by(load_sidecar(path, {}))
         stop = asyncio.Event()
         running = asyncio.get_running_loop().create_task(server.run(stop))

@@ -1,0 +1,172 @@
+"""A sidecar as a process of its own: what is left of it when it is killed, and how it ends when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.world import (
+    PATIENCE_S,
+    PLANNER,
+    WRITER,
+    Kept,
+    Record,
+    World,
+    bearer,
+    calling,
+    free_port,
+    mint,
+    ok,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+
+class Running:
+    """One sidecar process; several may follow each other on one record file."""
+
+    def __init__(self, process: Process, port: int, file: Path) -> None:
+        self.process = process
+        self.port = port
+        self.file = file
+
+    def records(self) -> list[Record]:
+        """Every line of the file is one whole record."""
+        text = self.file.read_text() if self.file.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    async def wait_for(self, event: str, count: int = 1) -> None:
+        await until(lambda: [record["event"] for record in self.records()].count(event) >= count)
+
+    async def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+
+
+@asynccontextmanager
+async def process(world: World, *, drain_s: float = 5.0, starts: int = 1) -> AsyncIterator[Running]:
+    api = await world.api(WRITER)
+    port, file, path = free_port(), world.folder / "process.records", world.folder / "process.yaml"
+    document = {
+        **world.settings(drain_s=drain_s),
+        "identity": {"workload_api": api.address},
+        "probe": {"listen": f"127.0.0.1:{free_port()}"},
+        "records": {"sink": {"file": str(file)}},
+    }
+    document["inbound"]["listen"] = f"127.0.0.1:{port}"
+    path.write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-m", "sidecar.cli", "run", "--config", str(path)]
+    child = await asyncio.create_subprocess_exec(*command, stderr=DEVNULL)
+    running = Running(child, port, file)
+    try:
+        await running.wait_for("started", starts)
+        yield running
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+@asynccontextmanager
+async def streaming(world: World, sidecar: Running) -> AsyncIterator[tuple[Kept, asyncio.Future[bytes]]]:
+    """A caller that has the first chunk of an answer, and the rest of it."""
+    rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\none.\r\n")
+            writer.write(await rest)
+        finally:
+            writer.close()
+
+    world.agent.serve = serve  # type: ignore[method-assign]
+    planner = calling(await world.source(PLANNER), WRITER)
+    async with world.kept(sidecar.port, planner) as caller:
+        caller.send(headers=bearer(mint()))
+        async with asyncio.timeout(PATIENCE_S):
+            await caller.reader.readuntil(b"one.")
+        yield caller, rest
+        rest.cancel()
+
+
+async def test_a_killed_sidecar_leaves_word_of_every_stream_it_had_open(world: World) -> None:
+    async with process(world) as sidecar:
+        async with streaming(world, sidecar):
+            await sidecar.wait_for("request.opened")
+            assert await sidecar.end(signal.SIGKILL) == -signal.SIGKILL
+        opened = sidecar.records()[-1]
+        assert opened["event"] == "request.opened"
+        assert (opened["subject"], opened["actor"], opened["route"]) == ("alice", PLANNER, "draft")
+        assert (opened["decision"], opened["upstream_status"]) == ("allow", 200)
+        assert "request" not in [record["event"] for record in sidecar.records()]
+
+
+async def test_the_next_start_after_a_kill_needs_no_clean_up_and_is_told_apart(world: World) -> None:
+    planner = calling(await world.source(PLANNER), WRITER)
+    async with process(world) as first:
+        assert (await world.call(first.port, planner, headers=bearer(mint()))).status == 200
+        await first.wait_for("request")
+        await first.end(signal.SIGKILL)
+        with first.file.open("a") as file:
+            file.write('{"event":"req')  # as if the kill had come in the middle of a write
+    async with process(world, starts=0) as second:
+        await until(lambda: second.file.read_text().count('"started"') == 2)
+        assert (await world.call(second.port, planner, headers=bearer(mint()))).status == 200
+        await until(lambda: second.file.read_text().count('"event":"request"') == 2)
+        await second.end(signal.SIGTERM)
+    lines = second.file.read_text().splitlines()
+    assert lines.count('{"event":"req') == 1
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    assert len({record["run"] for record in records}) == 2
+    for run in {record["run"] for record in records}:
+        assert [record["seq"] for record in records if record["run"] == run] == list(
+            range(1, 1 + sum(record["run"] == run for record in records))
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_told_to_end_it_finishes_what_it_has_and_says_so(world: World, number: signal.Signals) -> None:
+    async with process(world) as sidecar, streaming(world, sidecar) as (caller, rest):
+        ending = asyncio.ensure_future(sidecar.end(number))
+        rest.set_result(b"4\r\ntwo.\r\n0\r\n\r\n")
+        assert (await caller.wait_for_end()).endswith(b"two.\r\n0\r\n\r\n")
+        assert await ending == 0
+    (record,) = [record for record in sidecar.records() if record["event"] == "request"]
+    assert (record["reason"], record["status"]) == ("ok", 200)
+    assert sidecar.records()[-1]["event"] == "stopped"
+
+
+async def test_over_its_drain_deadline_it_cuts_the_rest_and_says_so(world: World) -> None:
+    async with process(world, drain_s=0.2) as sidecar, streaming(world, sidecar) as (caller, _):
+        assert await sidecar.end(signal.SIGTERM) == 1
+        assert not (await caller.wait_for_end()).endswith(b"0\r\n\r\n")
+    (record,) = [record for record in sidecar.records() if record["event"] == "request"]
+    assert (record["reason"], record["status"], record["decision"]) == ("draining", 200, "allow")
+    assert sidecar.records()[-1]["event"] == "stopped"
+
+
+async def test_records_go_on_into_a_new_file_when_the_old_one_is_moved_away(world: World) -> None:
+    world.agent.script = lambda _head, _body: ok(b"done")
+    planner = calling(await world.source(PLANNER), WRITER)
+    async with process(world) as sidecar:
+        for count in range(3):
+            assert (await world.call(sidecar.port, planner, headers=bearer(mint()))).status == 200
+            await sidecar.wait_for("request")
+            sidecar.file.rename(world.folder / f"rotated.{count}")
+        assert (await world.call(sidecar.port, planner, headers=bearer(mint()))).status == 200
+        assert await sidecar.end(signal.SIGTERM) == 0
+    files = [*(world.folder / f"rotated.{count}" for count in range(3)), sidecar.file]
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert [record["seq"] for record in records] == list(range(1, 1 + len(records)))
+    assert [record["event"] for record in records].count("request") == 4
