@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, EOFError) as error:
         return complain(_COMMAND, str(error))
     if not tally.requests:
-        return complain(_COMMAND, f"no request in any line ({tally.not_understood} lines were not understood)")
+        return complain(_COMMAND, f"no request in any line; lines not understood: {tally.not_understood}")
     return 0 if tally.counts[Attribution.DELEGATING] == tally.requests else 1
 
 
@@ -110,7 +110,7 @@ def _show(judged: Iterator[Judged], tally: Tally) -> None:
     for sentence in tally.sentences():
         print_line(sentence, style="bold")
     if tally.not_understood:
-        print_line(f"not understood, and not counted: {tally.not_understood} lines")
+        print_line(f"lines not understood, and not counted: {tally.not_understood}")
     print_line()
     print_line("What this cannot know:")
     for sentence in UNKNOWABLE:

@@ -1,0 +1,41 @@
+"""Records of requests to judge again, in the small world of the decision tests."""
+
+from typing import Any
+
+from sidecar.audit.records import Record, record_of
+from tests.audit.evidence import record
+from tests.delegation.world import CRM, FRONT, PLANNER, STS, WRITER
+
+
+def inbound(**changes: Any) -> Record:
+    """The planner calls the writer for alice: permitted."""
+    members = record(
+        event="request", ts="2026-09-21T14:13:20.000000Z", run="r", seq=1, decision="allow", reason="ok",
+        direction="inbound", workload=str(WRITER), peer=str(PLANNER), subject="alice", subject_iss=STS,
+        actor=str(PLANNER), chain=[str(PLANNER), str(FRONT)], audience=str(WRITER), scope=["crm.read", "docs.read"],
+        route="search", method="POST", path="/search", jti_in="token-2", parent_jti="token-1", txn="txn-1", fp="f",
+        verified=True, status=200,
+    )  # fmt: skip
+    return record_of({**members, **changes})
+
+
+def outbound(**changes: Any) -> Record:
+    """The writer calls the CRM on the strength of that request: permitted."""
+    members = record(
+        event="request", ts="2026-09-21T14:13:20.000000Z", run="r", seq=2, decision="allow", reason="ok",
+        direction="outbound", workload=str(WRITER), peer=str(CRM), subject="alice", subject_iss=STS, actor=str(WRITER),
+        chain=[str(WRITER), str(PLANNER), str(FRONT)], audience=str(CRM), scope=["crm.read"], scope_needed=["crm.read"],
+        route="crm", method="GET", path="/customers/42", jti_in="token-2", jti_out="token-3", parent_jti="token-2",
+        txn="txn-1", fp="f", call_in="c2", call_out="c3", verified=True, status=200,
+    )  # fmt: skip
+    return record_of({**members, **changes})
+
+
+def refused_outbound(reason: str, **changes: Any) -> Record:
+    """A refused call: its record holds the token of the request being served."""
+    served = {
+        "actor": str(PLANNER), "chain": [str(PLANNER), str(FRONT)], "audience": str(WRITER),
+        "scope": ["crm.read", "docs.read"], "scope_needed": None, "jti_out": None, "parent_jti": "token-1",
+        "peer": None, "call_out": None, "status": 403,
+    }  # fmt: skip
+    return outbound(**{**served, "decision": "deny", "reason": reason, **changes})

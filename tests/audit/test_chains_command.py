@@ -1,0 +1,124 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.audit.findings import MEANINGS, Kind
+from sidecar.cli import main
+from tests.audit.evidence import Evidence, lawful, record
+
+RECORDED = [str(file) for file in sorted((Path(__file__).parent / "recorded").glob("*.records"))]
+
+
+def files(tmp_path: Path, told: Evidence) -> list[str]:
+    """The evidence as the streams of its workloads."""
+    streams: dict[str, list[dict[str, Any]]] = {}
+    for one in told.values():
+        stream = streams.setdefault(one["run"], [])
+        stream.append({**one, "seq": len(stream) + 1})
+    names = []
+    for number, stream in enumerate(streams.values()):
+        file = tmp_path / f"{number}.records"
+        file.write_text("".join(f"{json.dumps(one)}\n" for one in stream))
+        names.append(str(file))
+    return names
+
+
+def test_a_whole_chain_is_shown_hop_by_hop_with_its_witnesses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "chains", *files(tmp_path, lawful())]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == "chain t1, for alice (https://sts.acme.example) (spiffe://acme.example left out)"
+    assert " ".join(lines[4].split()) == "3 /agent/writer → /tool/crm crm.read allow 200 ok yes yes yes"
+    assert lines[-2:] == [
+        "1 chain, 3 hops, from 12 records",
+        "nothing found: every hop is told by its witnesses, and they agree",
+    ]
+    assert err == ""
+
+
+def test_a_missing_witness_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = lawful()
+    del told["caller3"]
+    assert main(["audit", "chains", *files(tmp_path, told)]) == 1
+    out = capsys.readouterr().out
+    assert "MISSING" in out
+    assert f"missing_witness (1): {MEANINGS[Kind.MISSING_WITNESS]}" in out
+    assert "spiffe://acme.example/agent/writer → spiffe://acme.example/tool/crm: the caller does not tell of it" in out
+
+
+def test_a_missing_hop_is_shown_where_it_must_have_been(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {name: one for name, one in lawful().items() if not name.endswith("2")}
+    assert main(["audit", "chains", *files(tmp_path, told)]) == 1
+    assert "/agent/planner → /agent/writer  -" in capsys.readouterr().out
+
+
+def test_machines_get_chains_hops_and_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = lawful()
+    told["callee3"].update(decision="deny", reason="insufficient_scope", status=403)
+    assert main(["audit", "chains", "--json", *files(tmp_path, told)]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["records"] == 12
+    (chain,) = document["chains"]
+    assert (chain["chain"], chain["subjects"]) == ("t1", [{"iss": "https://sts.acme.example", "sub": "alice"}])
+    hop = chain["hops"][2]
+    assert (hop["depth"], hop["jti"], hop["decision"], hop["reason"]) == (2, "j3", "deny", "insufficient_scope")
+    assert hop["witnesses"] == {
+        "caller": "spiffe://acme.example/agent/writer/3",
+        "token_service": "sts/3",
+        "callee": "spiffe://acme.example/tool/crm/1",
+    }
+    (finding,) = document["findings"]
+    assert (finding["kind"], finding["chain"]) == ("refused_hop", "t1")
+    assert finding["records"] == ["spiffe://acme.example/tool/crm/1"]
+
+
+def test_kinds_that_are_ignored_are_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = lawful()
+    del told["caller3"]
+    assert main(["audit", "chains", *files(tmp_path, told), "--ignore", "missing_witness"]) == 0
+    assert main(["audit", "chains", *files(tmp_path, told), "--ignore", "no_such_kind"]) == 2
+    assert "no_such_kind is no kind of finding" in capsys.readouterr().err
+
+
+def test_lines_that_are_no_records_are_named_and_the_rest_is_audited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = files(tmp_path, lawful())
+    junk = tmp_path / "junk"
+    junk.write_bytes(b"what\n" * 7 + b"x" * (2 << 20))
+    assert main(["audit", "chains", *names, str(junk), "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["kind"] == "unreadable"
+    assert finding["text"] == f"8 lines are no records: {', '.join(f'{junk}:{n}' for n in range(1, 6))}, …"
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "chains", "/no/such/file"]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_text_in_a_record_does_not_act_on_the_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = lawful(subject="\x1b[31malice\u202e\n")
+    told["refused"] = record(
+        event="connection.refused", ts="2026-11-24T21:04:00.000000Z", run="x", reason="\x1b[2J", decision="deny"
+    )
+    main(["audit", "chains", *files(tmp_path, told)])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+
+
+def test_the_recorded_demo_is_rebuilt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "chains", *RECORDED]) == 1
+    out = capsys.readouterr().out
+    assert "of no chain: 1 wrong_bundle" in out
+    assert "/agent/intruder → /agent/writer" in out
+    assert "deny 403 actor_mismatch" in out
+
+
+def test_every_kind_has_a_meaning() -> None:
+    assert MEANINGS.keys() == set(Kind)

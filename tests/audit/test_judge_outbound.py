@@ -1,0 +1,110 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.audit.judge_outbound import CHECKS, judge_outbound
+from sidecar.audit.judgement import OK, Outcome
+from sidecar.audit.records import Record
+from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.route import OutboundRoutes
+from sidecar.errors import Reason
+from tests.audit.judged import outbound, refused_outbound
+from tests.delegation.world import ENTRY, IDP, POLICY, TO_CRM, WRITER
+
+LOGIN: dict[str, Any] = {"subject_iss": IDP, "chain": None, "actor": None, "call_in": None, "scope": None, "txn": None}
+FIRST: dict[str, Any] = {"chain": [str(WRITER)], "call_in": None, "subject": "idp|alice"}
+
+
+def with_route(**changes: Any) -> Policy:
+    return replace(POLICY, outbound=OutboundRoutes([replace(TO_CRM, **changes)]))
+
+
+def closed_entry() -> Policy:
+    return replace(POLICY, entry=replace(ENTRY, may_call=frozenset()))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(outbound(), id="for-a-request"),
+        pytest.param(outbound(**FIRST), id="for-a-login"),
+        pytest.param(outbound(reason="upstream_timeout"), id="and-failed-later"),
+    ],
+)
+def test_a_permitted_call_is_permitted_again(record: Record) -> None:
+    judgement = judge_outbound(record, POLICY)
+    assert (judgement.judged, judgement.decided_by, judgement.agrees) == (OK, None, True)
+    assert [step.check for step in judgement.steps] == [check.name for check in CHECKS]
+    assert all(step.saw for step in judgement.steps)
+
+
+@pytest.mark.parametrize(
+    ("record", "policy", "check"),
+    [
+        pytest.param(refused_outbound("path_refused", path="/a//b", route=None), POLICY, "target", id="path"),
+        pytest.param(refused_outbound("target_denied", route=None), POLICY, "route", id="no-route"),
+        pytest.param(refused_outbound("own_authority_refused"), with_route(token="self"), "own authority", id="self"),
+        pytest.param(
+            refused_outbound("policy_denied"), replace(POLICY, deny=Deny(txns=frozenset({"txn-1"}))), "deny list",
+            id="deny-list",
+        ),
+        pytest.param(
+            refused_outbound("issuer_not_for_route", subject_iss="https://else.example"), POLICY, "subject's issuer",
+            id="issuer",
+        ),
+        pytest.param(
+            refused_outbound("sts_unavailable"), replace(POLICY, sts_issuer=None), "subject's issuer", id="no-exchange"
+        ),
+        pytest.param(refused_outbound("insufficient_scope", scope=["a"]), POLICY, "scope to ask for", id="scope"),
+        pytest.param(refused_outbound("call_not_allowed", **LOGIN), closed_entry(), "may_call", id="entry"),
+    ],
+)  # fmt: skip
+def test_the_check_that_refused_is_found_again(record: Record, policy: Policy, check: str) -> None:
+    judgement = judge_outbound(record, policy)
+    assert (judgement.decided_by, judgement.agrees) == (check, True)
+    assert judge_outbound(outbound(), POLICY).agrees
+
+
+@pytest.mark.parametrize(
+    ("reason", "check", "changes"),
+    [
+        pytest.param("no_request_context", "handle or login", {"verified": False, "subject": None}, id="handle"),
+        pytest.param("bad_signature", "handle or login", {"verified": False}, id="a-login-that-did-not-verify"),
+        pytest.param("call_not_allowed", "may_call", {}, id="may-call"),
+        pytest.param("token_expired", "time left", {}, id="expired"),
+        pytest.param("calls_exhausted", "calls left", {}, id="budget"),
+        pytest.param("exchange_denied", "exchange", {}, id="refused-by-the-token-service"),
+        pytest.param("sts_no_act", "exchange", {}, id="a-lying-token-service"),
+        pytest.param("overloaded", "request", {}, id="overloaded"),
+    ],
+)
+def test_what_a_record_cannot_prove_stands_by_its_word(reason: str, check: str, changes: dict[str, Any]) -> None:
+    judgement = judge_outbound(refused_outbound(reason, **changes), POLICY)
+    assert (judgement.judged, judgement.decided_by, judgement.agrees) == (None, check, True)
+
+
+@pytest.mark.parametrize(
+    ("record", "policy", "judged"),
+    [
+        pytest.param(outbound(), with_route(token="self"), Reason.OWN_AUTHORITY_REFUSED, id="allowed-then"),
+        pytest.param(outbound(), with_route(scopes=frozenset({"x"})), Reason.INSUFFICIENT_SCOPE, id="scopes-changed"),
+        pytest.param(outbound(**FIRST), closed_entry(), Reason.CALL_NOT_ALLOWED, id="the-entry-opens-it-no-more"),
+        pytest.param(refused_outbound("insufficient_scope"), POLICY, OK, id="refused-then"),
+    ],
+)
+def test_a_judgement_that_differs_says_so(record: Record, policy: Policy, judged: str) -> None:
+    judgement = judge_outbound(record, policy)
+    assert (judgement.judged, judgement.agrees) == (judged, False)
+
+
+def test_a_route_that_is_no_more_is_looked_for_by_its_prefix() -> None:
+    by_prefix = with_route(name="other", host=None, prefix="/crm")
+    judgement = judge_outbound(outbound(path="/crm/customers/42"), by_prefix)
+    assert judgement.judged == OK
+
+
+def test_the_inbound_routes_that_open_a_call_are_named() -> None:
+    steps = {step.check: step for step in judge_outbound(refused_outbound("call_not_allowed"), POLICY).steps}
+    assert "inbound routes that open crm: search" in steps["may_call"].saw
+    assert steps["exchange"].outcome is Outcome.NOT_REACHED

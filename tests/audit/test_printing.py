@@ -1,0 +1,28 @@
+import io
+import sys
+
+import pytest
+
+from sidecar.audit.printing import print_line, print_table
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_table_is_plain_and_aligned_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("a", "long"), [("value", None), ("b", 7)])
+    assert capsys.readouterr().out == "a      long\nvalue  -\nb      7\n"
+
+
+def test_a_terminal_gets_a_drawn_table_and_no_text_is_taken_for_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    print_table(("a",), [("[red]x[/]\x1b[2J",)])
+    print_line("[bold]y[/]", style="bold")
+    shown = terminal.getvalue()
+    assert "─" in shown
+    assert "[red]x[/]\\u{1b}[2J" in shown
+    assert "[bold]y[/]" in shown
+    assert "\x1b[2J" not in shown
