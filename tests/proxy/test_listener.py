@@ -1,0 +1,364 @@
+"""The listener on real sockets: what it admits, what it sheds, how it recovers, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.errors import Reason, SidecarError
+from sidecar.identity.handshake import peer_address
+from sidecar.identity.tls import client_context, server_context
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.listener import Listener, ListenerSettings, Shed
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.h1_server import ServerLimits
+from tests.fakes.own_identity import OwnIdentity
+from tests.fakes.sink import FakeSink
+from tests.fakes.tokens import TRUST_DOMAIN, WRITER
+
+pytestmark = pytest.mark.integration
+
+GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+PATIENCE_S = 5.0
+
+
+class Held:
+    """Answers nothing until told; also a handler that answers at once."""
+
+    def __init__(self, *, at_once: bool = True) -> None:
+        self.at_once = at_once
+        self.exchanges: list[ServerExchange] = []
+        self.stopped: list[Reason] = []
+        self.arrived = asyncio.Event()
+
+    def on_request(self, exchange: ServerExchange) -> None:
+        self.exchanges.append(exchange)
+        exchange.on_stop = lambda error: self._stop(exchange, error)
+        self.arrived.set()
+        if self.at_once:
+            exchange.answer(200, [], b"ok")
+
+    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+        exchange.answer(error.answer.status, [], b"", close=True)
+
+    def _stop(self, exchange: ServerExchange, error: SidecarError) -> None:
+        self.stopped.append(error.reason)
+        if exchange.status:
+            exchange.abort()
+        else:
+            exchange.answer(error.answer.status, [], b"")
+
+
+@pytest.fixture
+def sink() -> FakeSink:
+    return FakeSink()
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, request: bytes = GET) -> bytes:
+        """The answer's status line and fields; empty if the other end hangs up."""
+        self.writer.write(request)
+        return await self.head()
+
+    async def head(self) -> bytes:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                head = await self.reader.readuntil(b"\r\n\r\n")
+                length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+                await self.reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return b""
+        return head
+
+    async def is_hung_up_on(self) -> bool:
+        async with asyncio.timeout(PATIENCE_S):
+            try:
+                return await self.reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+    def leave(self) -> None:
+        self.writer.transport.abort()
+
+
+CLIENTS: list[Client] = []
+
+
+@pytest.fixture(autouse=True)
+async def _nobody_stays() -> AsyncIterator[None]:
+    yield
+    while CLIENTS:
+        writer = CLIENTS.pop().writer
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def listening(
+    handler: Held, sink: FakeSink, *, context: ssl.SSLContext | None = None, **settings: Any
+) -> AsyncIterator[Listener]:
+    log = AccessLog(sink, run="r", metrics=Metrics())
+    listener = Listener(
+        ListenerSettings(host="127.0.0.1", port=0, **settings),
+        ServerLimits(),
+        handler=handler,
+        shed=Shed(log, "outbound"),
+        context=context,
+    )
+    listener.open()
+    try:
+        yield listener
+    finally:
+        await listener.abort()
+        await log.close()
+
+
+async def connect(listener: Listener, context: ssl.SSLContext | None = None) -> Client:
+    server_hostname = "sidecar" if context is not None else None
+    reader, writer = await asyncio.open_connection(*listener.address, ssl=context, server_hostname=server_hostname)
+    CLIENTS.append(Client(reader, writer))
+    return CLIENTS[-1]
+
+
+async def until_empty(listener: Listener) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        await listener.connections.wait_for_empty()
+
+
+async def test_above_the_cap_callers_are_told_and_hung_up_on_until_somebody_leaves(sink: FakeSink) -> None:
+    async with listening(Held(), sink, max_connections=2) as listener:
+        first, second = await connect(listener), await connect(listener)
+        assert (await first.ask()).startswith(b"HTTP/1.1 200 ")
+        assert (await second.ask()).startswith(b"HTTP/1.1 200 ")
+
+        third = await connect(listener)
+        told = await third.ask()
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"delegation-reason: overloaded" in told
+        assert b"retry-after: 1" in told
+        assert await third.is_hung_up_on()
+        assert (await first.ask()).startswith(b"HTTP/1.1 200 ")
+
+        for client in (first, second):
+            client.leave()
+        await until_empty(listener)
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 200 ")
+    (record,) = sink.wait_for_records(1)
+    assert (record["decision"], record["reason"], record["status"]) == ("deny", "overloaded", 503)
+
+
+async def test_what_is_no_request_above_the_cap_is_refused_as_ever(sink: FakeSink) -> None:
+    async with listening(Held(), sink, max_connections=1) as listener:
+        await (await connect(listener)).ask()
+        assert (await (await connect(listener)).ask(b"GET  / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+    (record,) = sink.wait_for_records(1)
+    assert record["reason"] == "bad_request"
+
+
+async def test_far_above_the_cap_connections_are_closed(sink: FakeSink) -> None:
+    async with listening(Held(), sink, max_connections=1) as listener:
+        crowd = [await connect(listener) for _ in range(1 + 16)]
+        answers = [await client.ask() for client in crowd]
+        assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 ", *[b"HTTP/1.1 503 "] * 16]
+
+    async with listening(Held(), sink, max_connections=1) as listener:
+        silent = [await connect(listener) for _ in range(1 + 16 + 1)]
+        assert await silent[-1].is_hung_up_on()
+        assert (await silent[0].ask()).startswith(b"HTTP/1.1 200 ")
+
+
+# --- handshakes
+
+
+@pytest.fixture(scope="module")
+def authority() -> TrustDomainAuthority:
+    return TrustDomainAuthority(TRUST_DOMAIN)
+
+
+def tls(authority: TrustDomainAuthority) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    caller = OwnIdentity(authority, SpiffeId("spiffe://acme.example/agent/planner"))
+    return server_context(OwnIdentity(authority, WRITER)), client_context(caller, expected=WRITER)
+
+
+async def test_a_silent_handshake_ends_and_meanwhile_takes_a_place(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, caller = tls(authority)
+    async with listening(Held(), sink, context=server, max_handshakes=1, handshake_timeout_s=0.3) as listener:
+        silent, crowded = await connect(listener), await connect(listener)
+        assert await crowded.is_hung_up_on()
+        assert await silent.is_hung_up_on()
+        assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_refused_handshake_is_told_with_the_callers_address(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    refused: list[tuple[Reason, str | None]] = []
+    context = server_context(
+        OwnIdentity(authority, WRITER), on_refused=lambda reason, _detail, address: refused.append((reason, address))
+    )
+    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    nobody.check_hostname = False
+    nobody.verify_mode = ssl.CERT_NONE
+    async with listening(Held(), sink, context=context) as listener:
+        client = await connect(listener, nobody)
+        address = "{}:{}".format(*client.writer.get_extra_info("sockname"))
+        assert await client.is_hung_up_on()
+    assert refused == [(Reason.NO_CLIENT_CERT, address)]
+    assert peer_address.get() is None
+
+
+# --- descriptors
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """No descriptor can be opened that is not open already."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_without_descriptors_it_waits_instead_of_spinning_and_then_serves(sink: FakeSink) -> None:
+    async with listening(Held(), sink) as listener:
+        with socket.create_connection(listener.address) as waiting:
+            waiting.setblocking(False)
+            waiting.send(GET)
+            before = os.times()
+            with no_descriptor_left():
+                await asyncio.sleep(0.25)
+                assert len(listener.connections) == 0
+            spent_s = os.times().user + os.times().system - before.user - before.system
+            assert spent_s < 0.15
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await asyncio.get_running_loop().sock_recv(waiting, 65536)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_the_cap_follows_what_the_process_may_open(sink: FakeSink) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (66, hard))  # one connection beside the reserve
+    try:
+        async with listening(Held(), sink) as listener:
+            first, second = await connect(listener), await connect(listener)
+            assert (await first.ask()).startswith(b"HTTP/1.1 200 ")
+            assert (await second.ask()).startswith(b"HTTP/1.1 503 ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- the end
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_an_address_that_is_taken_is_an_error_and_leaks_nothing(sink: FakeSink) -> None:
+    async with listening(Held(), sink) as listener:
+        opened = descriptors()
+        second = Listener(
+            ListenerSettings(host="127.0.0.1", port=listener.address[1]),
+            ServerLimits(),
+            handler=Held(),
+            shed=Held(),
+            context=None,
+        )
+        with pytest.raises(OSError, match=r"[Aa]ddress"):
+            second.open()
+        assert descriptors() == opened
+        assert second.address == listener.address
+
+
+async def test_closed_it_accepts_nobody_and_keeps_whom_it_has(sink: FakeSink) -> None:
+    async with listening(Held(), sink) as listener:
+        kept = await connect(listener)
+        await kept.ask()
+        address = listener.address
+        listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+        assert (await kept.ask()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_draining_ends_idle_connections_and_waits_for_the_others(sink: FakeSink) -> None:
+    handler = Held()
+    async with listening(handler, sink) as listener:
+        idle, busy = await connect(listener), await connect(listener)
+        await idle.ask()
+        handler.at_once = False
+        handler.arrived.clear()
+        busy.writer.write(GET)
+        await handler.arrived.wait()
+        draining = asyncio.ensure_future(listener.drain(PATIENCE_S))
+        assert await idle.is_hung_up_on()
+        assert not draining.done()
+        handler.exchanges[-1].answer(200, [], b"ok")
+        assert b"connection: close" in await busy.head()
+        assert await draining is True
+
+
+async def test_what_outlasts_the_drain_is_told_and_cut(sink: FakeSink) -> None:
+    handler = Held(at_once=False)
+    async with listening(handler, sink) as listener:
+        client = await connect(listener)
+        client.writer.write(GET)
+        await handler.arrived.wait()
+        assert await listener.drain(0.05) is False
+        assert handler.stopped == []
+        await listener.abort()
+        assert handler.stopped == [Reason.DRAINING]
+        assert (await client.head()).startswith(b"HTTP/1.1 503 ")
+        assert len(listener.connections) == 0
+
+
+async def test_a_caller_who_takes_nothing_cannot_hold_up_the_end(sink: FakeSink) -> None:
+    handler = Held(at_once=False)
+    async with listening(handler, sink) as listener:
+        client = await connect(listener)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(GET)
+        await handler.arrived.wait()
+        exchange = handler.exchanges[0]
+        exchange.send_head(200, [], length=None)
+        exchange.send_data(b"x" * 20_000_000)
+        exchange.flush()
+        async with asyncio.timeout(PATIENCE_S):
+            await listener.abort()
+        assert len(listener.connections) == 0
+
+
+async def test_an_ipv6_address_is_served_too(sink: FakeSink) -> None:
+    log = AccessLog(sink, run="r", metrics=Metrics())
+    listener = Listener(
+        ListenerSettings(host="::1", port=0), ServerLimits(), handler=Held(), shed=Shed(log, "inbound"), context=None
+    )
+    listener.open()
+    try:
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 200 ")
+    finally:
+        await listener.abort()
+        await log.close()
