@@ -42,11 +42,10 @@ class Running:
 
     def records(self) -> list[Record]:
         """Every line of the file is one whole record."""
-        text = self.file.read_text() if self.file.exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in self.file.read_text().splitlines()]
 
     async def wait_for(self, event: str, count: int = 1) -> None:
-        await until(lambda: [record["event"] for record in self.records()].count(event) >= count)
+        await until(lambda: self.file.exists() and self.file.read_text().count(f'"event":"{event}"') >= count)
 
     async def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -77,32 +76,43 @@ async def process(world: World, *, drain_s: float = 5.0, starts: int = 1) -> Asy
             await child.wait()
 
 
+class Streaming:
+    """An agent that gives the first chunk of an answer, and the rest when the test says what it is."""
+
+    def __init__(self) -> None:
+        self.rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\none.\r\n")
+        await asyncio.wait([self.rest])
+        if not self.rest.cancelled():
+            writer.write(self.rest.result())
+        writer.close()
+
+
+@pytest.fixture
+async def agent(world: World) -> AsyncIterator[Streaming]:
+    agent = Streaming()
+    world.agent.port = await world.listen(agent.serve)
+    yield agent
+    agent.rest.cancel()
+
+
 @asynccontextmanager
-async def streaming(world: World, sidecar: Running) -> AsyncIterator[tuple[Kept, asyncio.Future[bytes]]]:
-    """A caller that has the first chunk of an answer, and the rest of it."""
-    rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\none.\r\n")
-            writer.write(await rest)
-        finally:
-            writer.close()
-
-    world.agent.serve = serve  # type: ignore[method-assign]
+async def calling_in(world: World, sidecar: Running) -> AsyncIterator[Kept]:
+    """A caller that has the first chunk of an answer."""
     planner = calling(await world.source(PLANNER), WRITER)
     async with world.kept(sidecar.port, planner) as caller:
         caller.send(headers=bearer(mint()))
         async with asyncio.timeout(PATIENCE_S):
             await caller.reader.readuntil(b"one.")
-        yield caller, rest
-        rest.cancel()
+        yield caller
 
 
-async def test_a_killed_sidecar_leaves_word_of_every_stream_it_had_open(world: World) -> None:
+async def test_a_killed_sidecar_leaves_word_of_every_stream_it_had_open(world: World, agent: Streaming) -> None:
     async with process(world) as sidecar:
-        async with streaming(world, sidecar):
+        async with calling_in(world, sidecar):
             await sidecar.wait_for("request.opened")
             assert await sidecar.end(signal.SIGKILL) == -signal.SIGKILL
         opened = sidecar.records()[-1]
@@ -120,10 +130,9 @@ async def test_the_next_start_after_a_kill_needs_no_clean_up_and_is_told_apart(w
         await first.end(signal.SIGKILL)
         with first.file.open("a") as file:
             file.write('{"event":"req')  # as if the kill had come in the middle of a write
-    async with process(world, starts=0) as second:
-        await until(lambda: second.file.read_text().count('"started"') == 2)
+    async with process(world, starts=2) as second:
         assert (await world.call(second.port, planner, headers=bearer(mint()))).status == 200
-        await until(lambda: second.file.read_text().count('"event":"request"') == 2)
+        await second.wait_for("request", 2)
         await second.end(signal.SIGTERM)
     lines = second.file.read_text().splitlines()
     assert lines.count('{"event":"req') == 1
@@ -136,10 +145,12 @@ async def test_the_next_start_after_a_kill_needs_no_clean_up_and_is_told_apart(w
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_told_to_end_it_finishes_what_it_has_and_says_so(world: World, number: signal.Signals) -> None:
-    async with process(world) as sidecar, streaming(world, sidecar) as (caller, rest):
+async def test_told_to_end_it_finishes_what_it_has_and_says_so(
+    world: World, agent: Streaming, number: signal.Signals
+) -> None:
+    async with process(world) as sidecar, calling_in(world, sidecar) as caller:
         ending = asyncio.ensure_future(sidecar.end(number))
-        rest.set_result(b"4\r\ntwo.\r\n0\r\n\r\n")
+        agent.rest.set_result(b"4\r\ntwo.\r\n0\r\n\r\n")
         assert (await caller.wait_for_end()).endswith(b"two.\r\n0\r\n\r\n")
         assert await ending == 0
     (record,) = [record for record in sidecar.records() if record["event"] == "request"]
@@ -147,8 +158,8 @@ async def test_told_to_end_it_finishes_what_it_has_and_says_so(world: World, num
     assert sidecar.records()[-1]["event"] == "stopped"
 
 
-async def test_over_its_drain_deadline_it_cuts_the_rest_and_says_so(world: World) -> None:
-    async with process(world, drain_s=0.2) as sidecar, streaming(world, sidecar) as (caller, _):
+async def test_over_its_drain_deadline_it_cuts_the_rest_and_says_so(world: World, agent: Streaming) -> None:
+    async with process(world, drain_s=0.2) as sidecar, calling_in(world, sidecar) as caller:
         assert await sidecar.end(signal.SIGTERM) == 1
         assert not (await caller.wait_for_end()).endswith(b"0\r\n\r\n")
     (record,) = [record for record in sidecar.records() if record["event"] == "request"]
