@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -63,8 +64,8 @@ class Places:
 def front(places: Places) -> Settings:
     """The entry: where alice logs in, a chain may start."""
     return {
-        **_common(places, "front"),
-        "outbound": _outbound(places, "front", _route(places, "planner", PLANNER, CHAIN_SCOPES)),
+        **common(places, "front"),
+        "outbound": outbound(places, "front", route(places, "planner", PLANNER, CHAIN_SCOPES)),
         "entry": {
             "issuers": [
                 {
@@ -98,8 +99,8 @@ def careless(places: Places) -> Settings:
 def planner(places: Places) -> Settings:
     """The first agent: may give work to the writer, and to nobody else."""
     return {
-        **_common(places, "planner"),
-        "inbound": _inbound(
+        **common(places, "planner"),
+        "inbound": inbound(
             places,
             "planner",
             {
@@ -110,16 +111,16 @@ def planner(places: Places) -> Settings:
                 "may_call": ["writer"],
             },
         ),
-        "outbound": _outbound(places, "planner", _route(places, "writer", WRITER, ("crm.read", "docs.write"))),
+        "outbound": outbound(places, "planner", route(places, "writer", WRITER, ("crm.read", "docs.write"))),
     }
 
 
 def writer(places: Places) -> Settings:
     """The second agent. It may read the CRM for a draft, and export it for a report: two calls, two purposes."""
-    export = {**_route(places, "crm", CRM, ("crm.export",)), "name": "crm-export", "match": {"prefix": "/crm-export"}}
+    export = {**route(places, "crm", CRM, ("crm.export",)), "name": "crm-export", "match": {"prefix": "/crm-export"}}
     return {
-        **_common(places, "writer"),
-        "inbound": _inbound(
+        **common(places, "writer"),
+        "inbound": inbound(
             places,
             "writer",
             {
@@ -137,7 +138,7 @@ def writer(places: Places) -> Settings:
                 "may_call": ["crm-export"],
             },
         ),
-        "outbound": _outbound(places, "writer", _route(places, "crm", CRM, ("crm.read",)), export),
+        "outbound": outbound(places, "writer", route(places, "crm", CRM, ("crm.read",)), export),
     }
 
 
@@ -146,7 +147,7 @@ def crm(places: Places) -> Settings:
 
     Its agent is given the token itself, so that the demo can steal it.
     """
-    settings = _common(places, "crm")
+    settings = common(places, "crm")
     settings["issuers"].append(
         {
             "issuer": places.login,
@@ -158,7 +159,7 @@ def crm(places: Places) -> Settings:
     )
     return {
         **settings,
-        "inbound": _inbound(
+        "inbound": inbound(
             places,
             "crm",
             {
@@ -245,7 +246,8 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _common(places: Places, name: str) -> Settings:
+def common(places: Places, name: str, scopes: Sequence[str] = ALL_SCOPES) -> Settings:
+    """What every sidecar of a mesh is told; ``scopes`` is the ceiling of the token service."""
     return {
         "identity": {"workload_api": f"unix://{places.socket}"},
         "issuers": [
@@ -255,7 +257,7 @@ def _common(places: Places, name: str) -> Settings:
                 "profile": "sts",
                 "tls": {"peer": STS},
                 "actor_trust_domains": [TRUST_DOMAIN],
-                "scopes": list(ALL_SCOPES),
+                "scopes": list(scopes),
             }
         ],
         "exchange": {"issuer": places.sts, "peer": STS},
@@ -264,15 +266,18 @@ def _common(places: Places, name: str) -> Settings:
     }
 
 
-def _inbound(places: Places, name: str, *routes: Settings) -> Settings:
+def inbound(places: Places, name: str, *routes: Settings) -> Settings:
+    """Towards the agent of this name."""
     return {"listen": places.at(f"{name}-in"), "agent": f"http://{places.at(name)}", "routes": list(routes)}
 
 
-def _outbound(places: Places, name: str, *routes: Settings) -> Settings:
+def outbound(places: Places, name: str, *routes: Settings) -> Settings:
+    """From the agent of this name."""
     return {"listen": places.at(f"{name}-out"), "routes": list(routes)}
 
 
-def _route(places: Places, name: str, spiffe_id: str, scopes: tuple[str, ...]) -> Settings:
+def route(places: Places, name: str, spiffe_id: str, scopes: Sequence[str]) -> Settings:
+    """An outbound route to the sidecar of this name, below ``/NAME``."""
     return {
         "name": name,
         "match": {"prefix": f"/{name}"},
