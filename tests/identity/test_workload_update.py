@@ -8,7 +8,8 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.identity import workload_pb, workload_update
-from sidecar.identity.workload_update import UpdateError, WithdrawnError, read_jwt_bundles, read_x509_update
+from sidecar.identity.update import UpdateError, WithdrawnError
+from sidecar.identity.workload_update import read_jwt_bundles, read_x509_update
 from tests.identity.scripted_api import x509_message
 from tests.identity.shapes import authority, leaf
 
@@ -24,8 +25,8 @@ def both(**wanted: Any) -> str:
     return read_x509_update(message, **wanted).svid.spiffe_id
 
 
-def test_the_first_svid_is_ours_unless_we_ask_for_another() -> None:
-    assert both() == ONE
+def test_the_svid_we_ask_for_is_ours() -> None:
+    assert both(hint="internal") == ONE
     assert both(hint="external") == TWO
     assert both(spiffe_id=SpiffeId(TWO)) == TWO
     assert both(spiffe_id=SpiffeId(TWO), hint="external") == TWO
@@ -41,9 +42,9 @@ def test_an_svid_that_is_no_longer_there_was_withdrawn(wanted: dict[str, Any]) -
         both(**wanted)
 
 
-def test_of_two_svids_with_one_hint_the_first_counts() -> None:
-    message = x509_message(SVID_ONE, SVID_TWO, bundle=[ROOT_A], hints=("same", "same"))
-    assert read_x509_update(message, hint="same").svid.spiffe_id == ONE
+def test_the_first_of_several_svids_is_not_ours_for_being_the_first() -> None:
+    with pytest.raises(UpdateError, match=r"set identity\.spiffe_id"):
+        both()
 
 
 def test_chain_and_bundles_are_cut_apart() -> None:

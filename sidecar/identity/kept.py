@@ -1,0 +1,168 @@
+"""What every identity source has in common: the last good generation, kept as long as it is valid.
+
+A source hands over updates, each the full state. A good one becomes a new generation, built and checked aside and then
+put in place by one assignment. One that cannot be used is counted and changes nothing. A source that falls silent takes
+nothing away: the last generation serves until its SVID expires. Nobody tells us of that moment, so ``current`` looks at
+the wall clock each time, and a slow tick tells the subscribers. A clock that is set moves the moment with it, in both
+directions: an SVID that was refused only because of the time is tried again when its time has come.
+
+Everything here runs on one event loop and no step between reading and changing the state can wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from sidecar.delegation.keyset import KeySet
+from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.errors import Reason, Unavailable
+from sidecar.identity.bundle import X509Bundle, with_ambiguous_names
+from sidecar.identity.generation import IdentityError, new_identity
+from sidecar.identity.handshake import Clock
+from sidecar.identity.jwt_svids import Fetch, JwtSvids
+from sidecar.identity.source import Identity, State, Subscriber, X509Svid
+from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class UpdateCounts:
+    """What a source brought, since the start."""
+
+    generations: int = 0
+    discarded: int = 0  # whole updates that could not be used
+    broken_bundles: int = 0  # bundles of single trust domains that could not be used
+    lost_connections: int = 0
+
+
+class KeptIdentity:
+    """The common part of an ``IdentitySource``; the sources are made from it. ``clock`` is wall time in seconds."""
+
+    def __init__(self, clock: Clock, fetch_jwt_svid: Fetch) -> None:
+        self.counts = UpdateCounts()
+        self._clock = clock
+        self._identity: Identity | None = None
+        self._waiting: X509Update | None = None  # good, save that it is not its time
+        self._withdrawn = False
+        self._connected = False
+        self._last_error: str | None = None
+        self._jwt_bundles: Mapping[TrustDomain, KeySet] = MappingProxyType({})
+        self._jwt_svids = JwtSvids(fetch_jwt_svid, clock)
+        self._subscribers: list[Subscriber] = []
+        self._told: Identity | None = None
+
+    @property
+    def current(self) -> Identity | None:
+        """The newest generation. None before the first, after withdrawal and once it has expired."""
+        identity = self._identity
+        return identity if identity is not None and self._clock() < identity.svid.not_after else None
+
+    @property
+    def state(self) -> State:
+        """Where the source stands."""
+        if self._identity is None:
+            return State.DENIED if self._withdrawn else State.STARTING
+        if self.current is None:
+            return State.EXPIRED
+        return State.READY if self._connected else State.STALE
+
+    @property
+    def last_error(self) -> str | None:
+        """What went wrong last; None after a good update."""
+        return self._last_error
+
+    @property
+    def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:
+        """The keys for JWT-SVIDs by trust domain; empty where none were asked for."""
+        return self._jwt_bundles
+
+    def subscribe(self, callback: Subscriber) -> None:
+        """Call back on every new generation, and with None on withdrawal and expiry."""
+        self._subscribers.append(callback)
+
+    async def jwt_svid(self, audience: str) -> str:
+        """A JWT-SVID of our own for one audience. Unavailable(NOT_READY) if none can be had."""
+        if self.current is None:
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
+        return await self._jwt_svids.get(audience)
+
+    def _take(self, read: Callable[[], X509Update]) -> bool:
+        """Put an update in place; False if it cannot be used."""
+        try:
+            update = read()
+            self._put(update)
+        except WithdrawnError as error:
+            self._withdraw(str(error))
+            return True
+        except (UpdateError, IdentityError) as error:
+            self._discard(error)
+            return False
+        self.counts.broken_bundles += update.broken
+        self._last_error = f"{update.broken} federated bundles cannot be used" if update.broken else None
+        self._announce()
+        return True
+
+    def _put(self, update: X509Update) -> None:
+        now = int(self._clock())
+        self._waiting = None
+        if not _in_time(update.svid, now):
+            self._waiting = update
+            raise IdentityError("our own SVID is expired or not valid yet, by this machine's clock")
+        before = self._identity
+        if before is None or before.svid != update.svid or dict(before.bundles) != dict(update.bundles):
+            number = self.counts.generations + 1
+            self._identity = new_identity(number, update.svid, update.bundles, now=now)
+            self.counts.generations = number
+            _warn_of_ambiguity(update.bundles.values())
+
+    def _discard(self, error: Exception) -> None:
+        self.counts.discarded += 1
+        self._last_error = str(error)
+        _log.warning("an identity update cannot be used and is discarded", extra={"error": str(error)})
+        self._announce()
+
+    def _lost(self, why: str) -> None:
+        """The source cannot be heard; what we have stays."""
+        self.counts.lost_connections += 1
+        self._last_error = why
+        _log.info("the identity source is lost", extra={"error": why})
+
+    def _withdraw(self, why: str) -> None:
+        self._identity = self._waiting = None
+        self._withdrawn = True
+        self._last_error = why
+        self._announce()
+
+    def _tick(self) -> None:
+        """Look at the clock: an SVID ends, or one that had to wait for its time begins."""
+        waiting = self._waiting
+        if waiting is not None and _in_time(waiting.svid, int(self._clock())):
+            self._take(lambda: waiting)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell the subscribers what is current, if they have not heard of it."""
+        current = self.current
+        self._jwt_svids.belong_to(current.spiffe_id if current is not None else None)
+        if current is not self._told:
+            self._told = current
+            for callback in self._subscribers:
+                callback(current)
+
+
+def _in_time(svid: X509Svid, now: int) -> bool:
+    return svid.not_before <= now < svid.not_after
+
+
+def _warn_of_ambiguity(bundles: Iterable[X509Bundle]) -> None:
+    domains = with_ambiguous_names(bundles)
+    if domains:
+        _log.warning(
+            "authorities share a name and have no key identifiers, their SVIDs may be refused",
+            extra={"trust_domains": sorted(domains)},
+        )

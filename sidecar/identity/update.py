@@ -1,0 +1,66 @@
+"""One update from an identity source, and the rule by which one of several SVIDs is ours. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.identity.bundle import X509Bundle, parse_bundle
+from sidecar.identity.source import X509Svid
+
+MAX_TRUST_DOMAINS: Final = 1000
+
+
+class UpdateError(ValueError):
+    """The update cannot be used; what we had stays. The text never quotes it."""
+
+
+class WithdrawnError(Exception):
+    """The update is good and does not have the SVID that is ours: it was withdrawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class X509Update:
+    """The full state as a source tells it. ``broken`` counts federated bundles that were lost as they do not parse."""
+
+    svid: X509Svid
+    bundles: Mapping[TrustDomain, X509Bundle]
+    broken: int
+
+
+def choose(
+    names: Sequence[tuple[str, str]], *, spiffe_id: SpiffeId | None, hint: str | None, held: SpiffeId | None
+) -> int:
+    """Which of several SVIDs, each named by SPIFFE ID and hint, is ours. Never "the first": its place is an accident.
+
+    SVIDs of one SPIFFE ID are one identity twice (two registrations of a workload), and any of them will do. ``held``
+    is the SPIFFE ID in use.
+
+    Raises:
+        UpdateError: there is none, or there are several that could be meant.
+        WithdrawnError: none has the configured SPIFFE ID and hint, or none is the one in use.
+    """
+    if not names:
+        raise UpdateError("no SVID")  # withdrawal is told by PERMISSION_DENIED, never by an empty list
+    fitting = [
+        number
+        for number, (name, its_hint) in enumerate(names)
+        if (spiffe_id is None or name == spiffe_id) and (hint is None or its_hint == hint)
+    ]
+    if not fitting:
+        raise WithdrawnError("none of our SVIDs has the configured SPIFFE ID and hint")
+    meant = {names[number][0] for number in fitting}
+    if len(meant) > 1:
+        text = "several SVIDs and nobody says which one is ours: set identity.spiffe_id"
+        if held is not None and held not in meant:
+            raise WithdrawnError(text)
+        raise UpdateError(text)
+    return fitting[0]
+
+
+def known_or_parsed(trust_domain: TrustDomain, der: bytes, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
+    """A bundle from its bytes; the same object as before if the bytes are. Raises BundleError as ``parse_bundle``."""
+    before = known.get(trust_domain)
+    return before if before is not None and before.der == der else parse_bundle(trust_domain, der)
