@@ -43,7 +43,7 @@ from sidecar.wire.pool import Origin, UpstreamPool
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.config.sts_settings import TokenServiceSettings
-    from sidecar.sts.keys import KeyRing
+    from sidecar.sts.service import Keys
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -85,13 +85,13 @@ def run_sts(arguments: argparse.Namespace) -> int:
     """``sidecar sts``: run the token service until told to stop."""
     try:
         settings = load_apart(load_sts, Path(arguments.config), os.environ)
-        ring = _key_ring(settings)
+        keys = own_keys(settings)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
-    return run_until_signal(partial(run_token_service, settings, ring))
+    return run_until_signal(partial(run_token_service, settings, keys))
 
 
-async def run_token_service(settings: TokenServiceSettings, ring: KeyRing, stop: asyncio.Event) -> bool:
+async def run_token_service(settings: TokenServiceSettings, own: Keys, stop: asyncio.Event) -> bool:
     """Run one token service until ``stop``, then drain."""
     from sidecar.sts.server import serve
     from sidecar.sts.service import TokenService
@@ -101,7 +101,7 @@ async def run_token_service(settings: TokenServiceSettings, ring: KeyRing, stop:
     log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics)
     source = WorkloadApiSource(replace(settings.identity, jwt_bundles=True))
     keys = IssuerKeys(settings.login_keys, source, on_fetched=metrics.jwks_updated)
-    service = TokenService(policy=settings.policy, ring=ring, bundles=source, login_keys=keys, log=log)
+    service = TokenService(policy=settings.policy, keys=own, bundles=source, login_keys=keys, log=log)
 
     def follow(identity: Identity | None) -> None:
         log.workload = None if identity is None else identity.spiffe_id
@@ -122,12 +122,19 @@ async def run_token_service(settings: TokenServiceSettings, ring: KeyRing, stop:
     return True
 
 
-def _key_ring(settings: TokenServiceSettings) -> KeyRing:
-    from sidecar.sts.keys import KeyRing, SigningKey, load_key_ring
+def own_keys(settings: TokenServiceSettings) -> Keys:
+    """The token service's signing keys, from their directory or made now.
 
+    Raises:
+        ConfigError: the directory holds none, or what is no key.
+    """
+    from sidecar.sts.key_files import load_schedule
+    from sidecar.sts.schedule import EphemeralKeys
+
+    now = int(time.time())
     if settings.key_directory is None:
-        return KeyRing(active=SigningKey.generate())
-    return load_key_ring(settings.key_directory)
+        return EphemeralKeys(now)
+    return load_schedule(settings.key_directory, now)
 
 
 def _refusals(log: AccessLog) -> OnRefused:

@@ -45,6 +45,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)
+    sts_commands = sts.add_subparsers(metavar="COMMAND", required=False)
+    keygen = _command(sts_commands, "keygen", "sidecar.sts.keygen:run", "add the next signing key to a directory")
+    if words[:2] == ["sts", "keygen"]:
+        importlib.import_module("sidecar.sts.keygen").add_arguments(keygen)
 
     demo = _command(commands, "demo", "sidecar.dev.demo:run", "show three hops, three tokens, no impersonation")
     demo.add_argument("--keep", action="store_true", help="leave the mesh running and print commands to try")

@@ -20,7 +20,7 @@ from sidecar.config.words import AddressText, FileText, Line, ScopeText, Seconds
 
 
 class KeysSection(Section):
-    """The directory of ``active.pem``, ``next*.pem`` and ``old*.pem``, shared by replicas."""
+    """The directory of signing keys, shared by replicas; ``sidecar sts keygen`` adds one."""
 
     directory: FileText
 

@@ -22,9 +22,9 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
+from sidecar.sts.schedule import KEYS_MAX_AGE_S
 from sidecar.sts.service import TokenService
 
-KEYS_MAX_AGE_S: Final = 300  # how long consumers may keep the key set: a new key is announced twice as long before use
 _LOG: Final = logging.getLogger(__name__)
 _NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
 _PUBLIC: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: f"max-age={KEYS_MAX_AGE_S}"}
@@ -95,7 +95,7 @@ class TokenEndpoint:
 
     async def jwks(self, _request: web.Request) -> web.Response:
         """The public keys."""
-        return web.Response(body=self._service.ring.jwks(), content_type=_JSON, headers=_PUBLIC)
+        return web.Response(body=self._service.current_ring().jwks(), content_type=_JSON, headers=_PUBLIC)
 
     async def metadata(self, _request: web.Request) -> web.Response:
         """Where everything is (RFC 8414)."""

@@ -1,36 +1,29 @@
 """The token service's signing keys: one signs, the ones before and after it are published beside it.
 
 A key's ``kid`` is its RFC 7638 thumbprint, so replicas that read the same file name it alike, and no two keys can ever
-share one. Rotation is a change of roles: a key is announced well before it signs (at least twice as long as consumers
-keep a key set) and stays published until the last token it signed has expired.
+share one. Which key has which role when is the schedule's to say (``schedule.py``).
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import jwt
 import orjson
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.errors import ConfigError, Problem
 
 TOKEN_TYP: Final = "at+jwt"  # noqa: S105 - the header value of RFC 9068 section 2.1
 MIN_RSA_BITS: Final = 2048
-MAX_PEM_BYTES: Final = 16_384
 _THUMBPRINT_MEMBERS: Final = ("crv", "e", "kty", "n", "x", "y")  # RFC 7638 section 3.2, in its order
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
@@ -95,7 +88,10 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """One snapshot of the keys: ``active`` signs; ``announced`` will, ``retired`` did, and both are published."""
+    """One snapshot of the keys: ``active`` signs; ``announced`` will, ``retired`` did, and both are published.
+
+    As a source of keys (``service.Keys``) it is one whose keys never change roles.
+    """
 
     active: SigningKey
     announced: tuple[SigningKey, ...] = ()
@@ -111,6 +107,11 @@ class KeyRing:
         """Every key consumers may see a token of, the active one first."""
         return (self.active, *self.announced, *self.retired)
 
+    def at(self, _now: int, *, keep_s: int) -> KeyRing:
+        """Itself, whatever the time."""
+        del keep_s
+        return self
+
     def find(self, kid: str | None) -> VerificationKey | None:
         """The key by which a token of ours is verified when it comes back as subject token."""
         return next((key.verification_key for key in self.published if key.kid == kid), None)
@@ -118,58 +119,6 @@ class KeyRing:
     def jwks(self) -> bytes:
         """The public keys as a JWK set (RFC 7517 section 5)."""
         return orjson.dumps({"keys": [key.jwk for key in self.published]})
-
-
-def load_key_ring(directory: Path) -> KeyRing:
-    """Read ``active.pem`` and, where they exist, ``next*.pem`` and ``old*.pem``; replicas share the directory.
-
-    Raises:
-        ConfigError: a file is missing, has another name, is open to others than its owner, or holds no usable key.
-    """
-    try:
-        names = sorted(path.name for path in directory.iterdir() if path.suffix == ".pem")
-    except OSError as error:
-        raise _problem(directory, f"cannot be listed ({error.strerror})", "name an existing directory") from error
-    if "active.pem" not in names:
-        raise _problem(directory, "holds no active.pem", "put the key that signs there")
-    for name in names:
-        if name != "active.pem" and not name.startswith(("next", "old")):
-            raise _problem(directory / name, "has no role", "name it active.pem, next*.pem or old*.pem")
-    keys = {name: _load_key(directory / name) for name in names}
-    try:
-        return KeyRing(
-            active=keys["active.pem"],
-            announced=tuple(key for name, key in keys.items() if name.startswith("next")),
-            retired=tuple(key for name, key in keys.items() if name.startswith("old")),
-        )
-    except KeyRefusedError as error:
-        raise _problem(directory, str(error), "keep each key in one file") from error
-
-
-def _load_key(path: Path) -> SigningKey:
-    try:
-        return SigningKey.of(load_pem_private_key(_read_private(path), password=None))
-    except OSError as error:
-        raise _problem(path, f"cannot be read ({error.strerror})", "make it readable for this user alone") from error
-    except KeyRefusedError as error:
-        raise _problem(path, str(error), "make a new key") from error
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # cryptography quotes what it could not parse
-        raise _problem(path, "holds no unencrypted PEM private key", "write one in PKCS#8 form") from None
-
-
-def _read_private(path: Path) -> bytes:
-    """Read through one descriptor, so that what was checked is what is read; a pipe is not waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if os.fstat(descriptor).st_mode & 0o077:
-            raise _problem(path, "is open to others than its owner", "chmod 0600")
-        return os.read(descriptor, MAX_PEM_BYTES)
-    finally:
-        os.close(descriptor)
-
-
-def _problem(path: Path, wrong: str, cure: str) -> ConfigError:
-    return ConfigError([Problem(str(path), wrong, cure)])
 
 
 def _thumbprint(members: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import PRESETS, TrustedIssuer
 from sidecar.errors import ConfigError
-from sidecar.sts.contradictions import contradictions
+from sidecar.sts.contradictions import DEFAULT_DELEGATION_LIFE_S, contradictions
 
 
 class Anyone(Enum):
@@ -151,6 +151,12 @@ class StsPolicy:
             scopes=frozenset().union(*(target.scopes for target in self.targets)),
             actor_trust_domains=frozenset(rule.actor.trust_domain for rule in self.rules),
         )
+
+    @property
+    def longest_life_s(self) -> int:
+        """How long a token that is issued under this policy may live at most, in seconds."""
+        first = (entry.delegation_life_s or DEFAULT_DELEGATION_LIFE_S for entry in self.entries.values())
+        return max(self.token_life_s, *first, 0)
 
     def target_of(self, audience: str) -> Target | None:
         """The one workload that receives tokens under this name."""

@@ -29,6 +29,7 @@ from sidecar.sts.keys import KeyRing
 from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, authorize_self, require_lawful_form
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import EventLog, ExchangeRecord
+from sidecar.sts.schedule import GRACE_S
 from sidecar.sts.tokens import check_subject, verify_actor, verify_subject
 
 _NAME_BYTES: Final = 16  # 128 bits
@@ -40,6 +41,14 @@ class JwtBundles(Protocol):
     @property
     def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:
         """The newest bundle of each trust domain."""
+        ...
+
+
+class Keys(Protocol):
+    """Where our own keys are had (``schedule.KeySchedule``)."""
+
+    def at(self, now: int, *, keep_s: int) -> KeyRing:
+        """The keys and their roles at ``now``; ``keep_s`` is how long a key that signed stays published."""
         ...
 
 
@@ -66,15 +75,19 @@ def fresh_names() -> FreshNames:
 
 @dataclass(slots=True, kw_only=True)
 class TokenService:
-    """What the token endpoint does. ``policy`` and ``ring`` may be replaced whole at any time."""
+    """What the token endpoint does. ``policy`` and ``keys`` may be replaced whole at any time."""
 
     policy: StsPolicy
-    ring: KeyRing
+    keys: Keys
     bundles: JwtBundles
     login_keys: LoginKeys
     log: EventLog
     clock: Callable[[], float] = time.time
     names: Callable[[], FreshNames] = field(default=fresh_names, repr=False)
+
+    def current_ring(self) -> KeyRing:
+        """The keys that are published now, each in its role."""
+        return self.keys.at(self._now(), keep_s=self.policy.longest_life_s + GRACE_S)
 
     async def token(
         self, body: bytes, content_type: str | None, *, client: SpiffeId, record: ExchangeRecord
@@ -84,7 +97,7 @@ class TokenService:
         Raises:
             SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
         """
-        policy, ring = self.policy, self.ring
+        policy, ring = self.policy, self.current_ring()
         request = parse_token_request(body, content_type)
         record.ask(request)
         if isinstance(request, ClientCredentialsRequest):

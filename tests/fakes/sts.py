@@ -164,7 +164,7 @@ class Mesh:
         self.login_keys = LoginKeySets({LOGIN: self.logins.keys, OTHER_LOGIN: self.logins.keys})
         self.service = TokenService(
             policy=self.policy,
-            ring=self.ring,
+            keys=self.ring,
             bundles=Bundles({TRUST_DOMAIN: self.svids.keys, TrustDomain("partner.example"): self.partner.keys}),
             login_keys=self.login_keys,
             log=self.log,

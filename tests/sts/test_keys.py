@@ -1,31 +1,20 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.keyset import parse_jwks
 from sidecar.delegation.verify import verify_signature
-from sidecar.errors import ConfigError
-from sidecar.sts.keys import KeyRefusedError, KeyRing, SigningKey, load_key_ring
+from sidecar.sts.keys import KeyRefusedError, KeyRing, SigningKey
 
 CLAIMS = {"iss": "https://sts.acme.example", "sub": "ålice"}
 
 
 def pem(key: SigningKey) -> bytes:
     return key.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def write_key(path: Path, key: SigningKey | None = None, *, mode: int = 0o600, document: bytes = b"") -> SigningKey:
-    key = key or SigningKey.generate()
-    path.write_bytes(document or pem(key))
-    path.chmod(mode)
-    return key
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
@@ -97,74 +86,6 @@ def test_a_private_key_is_never_shown() -> None:
     assert pem(ring.active).decode().splitlines()[1] not in shown
 
 
-def test_a_directory_gives_each_key_its_role(tmp_path: Path) -> None:
-    active = write_key(tmp_path / "active.pem")
-    after = write_key(tmp_path / "next.pem")
-    before = [write_key(tmp_path / f"old-{number}.pem") for number in (1, 2)]
-    (tmp_path / "README").write_text("not a key")
-    ring = load_key_ring(tmp_path)
-    assert (ring.active.kid, ring.announced[0].kid) == (active.kid, after.kid)
-    assert [key.kid for key in ring.retired] == [key.kid for key in before]
-
-
-def encrypted(key: SigningKey) -> bytes:
-    return key.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
-
-
-@pytest.mark.parametrize(
-    ("name", "mode", "document"),
-    [
-        pytest.param("next.pem", 0o640, b"", id="open to the group"),
-        pytest.param("next.pem", 0o604, b"", id="open to the world"),
-        pytest.param(
-            "next.pem", 0o600, b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", id="no key"
-        ),
-        pytest.param("next.pem", 0o600, b"secret", id="no PEM"),
-        pytest.param("next.pem", 0o600, encrypted(SigningKey.generate()), id="an encrypted key"),
-        pytest.param("spare.pem", 0o600, b"", id="a key without a role"),
-    ],
-)
-def test_a_bad_key_file_is_refused_by_name_and_without_its_content(
-    tmp_path: Path, name: str, mode: int, document: bytes
-) -> None:
-    write_key(tmp_path / "active.pem")
-    write_key(tmp_path / name, mode=mode, document=document)
-    with pytest.raises(ConfigError) as refused:
-        load_key_ring(tmp_path)
-    assert [problem.field for problem in refused.value.problems] == [str(tmp_path / name)]
-    assert "secret" not in str(refused.value)
-    assert "c2VjcmV0" not in str(refused.value)
-    write_key(tmp_path / name)
-    (tmp_path / name).rename(tmp_path / "old.pem")
-    assert len(load_key_ring(tmp_path).retired) == 1
-
-
-def test_a_weak_key_in_a_file_is_refused(tmp_path: Path) -> None:
-    weak = ec.generate_private_key(ec.SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_key(tmp_path / "active.pem", document=weak)
-    with pytest.raises(ConfigError, match=r"active\.pem"):
-        load_key_ring(tmp_path)
-
-
-def test_a_directory_without_an_active_key_or_none_at_all_is_refused(tmp_path: Path) -> None:
-    write_key(tmp_path / "next.pem")
-    for directory in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(ConfigError):
-            load_key_ring(directory)
-
-
-def test_one_key_in_two_files_is_refused(tmp_path: Path) -> None:
-    key = write_key(tmp_path / "active.pem")
-    write_key(tmp_path / "old.pem", key)
-    with pytest.raises(ConfigError, match="two roles"):
-        load_key_ring(tmp_path)
-
-
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "active.pem").mkdir(mode=0o700)
-    with pytest.raises(ConfigError, match=r"active\.pem"):
-        load_key_ring(tmp_path)
-    (tmp_path / "active.pem").rmdir()
-    os.mkfifo(tmp_path / "active.pem", 0o600)
-    with pytest.raises(ConfigError, match=r"active\.pem"):
-        load_key_ring(tmp_path)
+def test_a_ring_as_a_source_of_keys_is_always_itself() -> None:
+    ring = KeyRing(SigningKey.generate())
+    assert ring.at(0, keep_s=0) is ring

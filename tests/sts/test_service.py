@@ -498,9 +498,9 @@ async def test_a_subject_token_signed_by_a_retired_key_is_still_ours() -> None:
     old, new = SigningKey.generate(), SigningKey.generate("EdDSA")
     mesh = Mesh(ring=KeyRing(old))
     form = mesh.exchange_form()
-    mesh.service.ring = KeyRing(new, retired=(old,))
+    mesh.service.keys = KeyRing(new, retired=(old,))
     assert await mesh.ask(form)
-    mesh.service.ring = KeyRing(new)
+    mesh.service.keys = KeyRing(new)
     with pytest.raises(Denied) as refused:
         await mesh.ask(form)
     assert refused.value.reason is Reason.UNKNOWN_KEY

@@ -1,0 +1,154 @@
+"""The directory of signing keys that replicas share: one PEM file per key, named by the time from which it signs.
+
+``20261125T033000Z.pem`` signs from that second (UTC) until the next file's. Files are only ever added (``sidecar sts
+keygen``), and may be removed once their time is long over. Whatever does not end in ``.pem``, or starts with a dot, is
+nobody's business here.
+
+A key is readable by its owner alone. Group-readable is taken only where another owns it, as in a Kubernetes volume with
+``fsGroup``: root's file, and the group is how we get to read it at all.
+"""
+
+from __future__ import annotations
+
+import calendar
+import os
+import re
+import stat
+import time
+from collections.abc import Hashable
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from sidecar.errors import ConfigError, Problem
+from sidecar.sts.contradictions import MAX_DELEGATION_LIFE_S
+from sidecar.sts.keys import KeyRefusedError, SigningKey
+from sidecar.sts.schedule import GRACE_S, KeySchedule, TimedKey
+
+MAX_PEM_BYTES: Final = 16_384
+MAX_KEYS: Final = 32  # that are not long over; consumers refuse a set of more than a hundred
+_NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z\.pem")
+_TIME: Final = "%Y%m%dT%H%M%SZ.pem"
+
+
+def file_name(signs_from: int) -> str:
+    """The name of a key's file. ``signs_from`` is in seconds since the epoch."""
+    return time.strftime(_TIME, time.gmtime(signs_from))
+
+
+def time_of(name: str) -> int | None:
+    """The second since the epoch that a file's name says; None if it says none."""
+    if not _NAME.fullmatch(name):
+        return None
+    try:
+        return calendar.timegm(time.strptime(name, _TIME))
+    except ValueError:
+        return None
+
+
+def key_times(directory: Path) -> dict[int, str]:
+    """The times of all keys in order, with their files' names.
+
+    Raises:
+        ConfigError: the directory cannot be listed, or a key's name says no time.
+    """
+    try:
+        names = [path.name for path in _pem_files(directory)]
+    except OSError as error:
+        raise ConfigError([_problem(directory, f"cannot be listed ({error.strerror})", "name a directory")]) from error
+    problems = [
+        _problem(directory / name, "names no time to sign from", f"name it like {file_name(0)}, or use sts keygen")
+        for name in names
+        if time_of(name) is None
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return {time_of(name) or 0: name for name in names}
+
+
+def load_schedule(directory: Path, now: int) -> KeySchedule:
+    """Read the keys that count at ``now`` or later.
+
+    Raises:
+        ConfigError: every file that is open to others or holds no usable key; no key at all, or too many.
+    """
+    times = key_times(directory)
+    over = [before for before, after in pairwise(times) if after + MAX_DELEGATION_LIFE_S + GRACE_S <= now]
+    wanted = [(signs_from, directory / name) for signs_from, name in times.items() if signs_from not in over]
+    if len(wanted) > MAX_KEYS:
+        raise ConfigError([_problem(directory, f"holds more than {MAX_KEYS} keys", "remove those not used yet")])
+    keys: list[TimedKey] = []
+    problems: list[Problem] = []
+    for signs_from, path in wanted:
+        try:
+            keys.append(TimedKey(signs_from, _load(path)))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    try:
+        return KeySchedule(tuple(keys))
+    except KeyRefusedError as error:
+        raise ConfigError([_problem(directory, str(error), "add one by: sidecar sts keygen DIRECTORY")]) from error
+
+
+def look(directory: Path) -> Hashable:
+    """Something that differs whenever the directory's keys do: for whoever waits for a change.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    found = []
+    for path in _pem_files(directory):
+        status = path.stat()
+        found.append((path.name, status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode))
+    return tuple(found)
+
+
+def exposure(mode: int, owner: int, own: int) -> str | None:
+    """Who besides us could read or change a key's file; None if nobody can. ``owner`` and ``own`` are user ids."""
+    if owner not in {0, own}:
+        return "belongs to another user"
+    if mode & (stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP):
+        return "is open to others than its owner"
+    if mode & stat.S_IRGRP and owner == own:
+        return "is open to its group, and its owner does not need that"
+    return None
+
+
+def _pem_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.suffix == ".pem" and not path.name.startswith("."))
+
+
+def _load(path: Path) -> SigningKey:
+    try:
+        return SigningKey.of(load_pem_private_key(_read_private(path), password=None))
+    except OSError as error:
+        wrong, cure = f"cannot be read ({error.strerror})", "make it readable for this user alone"
+        raise ConfigError([_problem(path, wrong, cure)]) from error
+    except KeyRefusedError as error:
+        raise ConfigError([_problem(path, str(error), "make a new key")]) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # cryptography quotes what it could not parse
+        raise ConfigError(
+            [_problem(path, "holds no unencrypted PEM private key", "write one in PKCS#8 form")]
+        ) from None
+
+
+def _read_private(path: Path) -> bytes:
+    """Read through one descriptor, so that what was checked is what is read; a pipe is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        exposed = exposure(status.st_mode, status.st_uid, os.geteuid())
+        if exposed is not None:
+            raise ConfigError([_problem(path, exposed, "chmod 0600, as the user that runs the service")])
+        return os.read(descriptor, MAX_PEM_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _problem(path: Path, wrong: str, cure: str) -> Problem:
+    return Problem(str(path), wrong, cure)
