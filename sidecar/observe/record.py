@@ -7,6 +7,7 @@ from outside is made visible instead of active, and no value is longer than ``MA
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Final, Literal, TypedDict
 
@@ -34,6 +35,7 @@ EVENTS: Final = (
 MAX_TEXT: Final = 2048  # characters: a SPIFFE ID may have 2048 bytes and is never cut
 MAX_ITEMS: Final = 64  # of a list: a scope claim could hold thousands of tokens
 CUT: Final = "…truncated:"  # then 16 hex digits of the whole text's SHA-256, so that two long texts stay two
+INSTEAD: Final = "…token:"  # of a token, then its fingerprint: callers put tokens where none belongs, as into a path
 
 
 class RecordFields(TypedDict, total=False):
@@ -90,6 +92,11 @@ class RecordFields(TypedDict, total=False):
 
 FIELDS: Final = ("event", "ts", "run", "seq", *RecordFields.__annotations__)
 
+# A compact JWS or JWE. Its header is a JSON object, so it begins with a brace and then a quotation mark or white space,
+# which in base64url look like one of these five.
+_TOKEN: Final = re.compile(r"e(?:y[AJ]|w[0ko])[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*){2,4}")
+_TOKEN_BYTES: Final = re.compile(_TOKEN.pattern.encode("ascii"))
+
 _BACKSLASH: Final = 0x5C  # looked for as numbers: four times as fast as a bytes object of one
 _DEL: Final = 0x7F
 
@@ -128,14 +135,15 @@ def encode(record: Mapping[str, object]) -> bytes:
     """One line, newline included. Cheap for plain text: the finished line shows whether anything needs care.
 
     A line that is short, ASCII, without DEL and without a backslash (JSON's only escape) holds nothing but printable
-    text below the limit. Every other record is cleaned value by value and built again.
+    text below the limit. Every other record, and one with a token in it, is cleaned value by value and built again.
     """
     try:
         line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON has not
         pass
     else:
-        if len(line) <= MAX_TEXT and line.isascii() and _BACKSLASH not in line and _DEL not in line:
+        harmless = len(line) <= MAX_TEXT and line.isascii() and _BACKSLASH not in line and _DEL not in line
+        if harmless and not _holds_token(record, line):
             return line
     return orjson.dumps({name: _clean(value) for name, value in record.items()}, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -144,8 +152,11 @@ def escape(text: str) -> str:
     r"""Text without any character that acts: controls, bidi marks, line separators, unassigned ones, lone surrogates.
 
     Each becomes ``\u{hex}``; so does the backslash of a text that already contains ``\u{``, therefore no two texts
-    come out equal. Longer than ``MAX_TEXT`` it is cut and ends in ``CUT`` and a digest.
+    come out equal. Longer than ``MAX_TEXT`` it is cut and ends in ``CUT`` and a digest. A token becomes
+    ``INSTEAD`` and its fingerprint.
     """
+    if _TOKEN.search(text):
+        text = _TOKEN.sub(lambda token: INSTEAD + hashlib.sha256(token[0].encode()).hexdigest()[:32], text)
     if text.isprintable() and "\\u{" not in text:
         visible = text
     else:
@@ -154,6 +165,14 @@ def escape(text: str) -> str:
         return visible
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{visible[: MAX_TEXT - len(CUT) - 16]}{CUT}{digest[:16]}"
+
+
+def _holds_token(record: Mapping[str, object], line: bytes) -> bool:
+    """Whether there is a token in it. What was allowed has claims of a trusted issuer: only its path is looked at."""
+    if record.get("decision") == "allow":
+        path = record.get("path")
+        return isinstance(path, str) and _TOKEN.search(path) is not None
+    return _TOKEN_BYTES.search(line) is not None
 
 
 def _clean(value: object) -> object:

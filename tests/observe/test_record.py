@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.observe.record import CUT, FIELDS, MAX_ITEMS, MAX_TEXT, encode, escape, record_schema
+from sidecar.delegation.bearer import fingerprint_of
+from sidecar.observe.record import CUT, FIELDS, INSTEAD, MAX_ITEMS, MAX_TEXT, encode, escape, record_schema
+from tests.fakes.tokens import TokenMint, base64url
 from tests.observe.schema import violations
 
 EMPTY: dict[str, object] = dict.fromkeys(FIELDS)
@@ -127,3 +129,47 @@ def test_a_long_list_is_cut_with_a_mark() -> None:
     assert len(written) == MAX_ITEMS + 1
     assert written[-1] == f"{CUT}{500 - MAX_ITEMS} more"
     assert violations({**LEAST, "scope": written}, record_schema()) == []
+
+
+SIGNED = TokenMint().mint()
+HEADERS = [b'{"alg":"ES256"}', b'{ "alg":"ES256"}', b'{\n"alg":"ES256"}', b'{\r\n"alg":"ES256"}', b'{\t"alg":"ES256"}']
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param(SIGNED, id="signed"),
+        pytest.param(SIGNED.rpartition(".")[0] + ".", id="without-a-signature"),
+        pytest.param(f"{base64url(HEADERS[0])}.a.b.c.d", id="encrypted"),
+        *(
+            pytest.param(TokenMint().mint_documents(header, b'{"sub":"alice"}'), id=f"header-{number}")
+            for number, header in enumerate(HEADERS)
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"path": "/x/%s/y"}, id="path"),
+        pytest.param({"path": "/x/%s/y", "decision": "allow"}, id="path-of-an-allowed-request"),
+        pytest.param({"path": "/login;access_token=%s"}, id="parameter"),
+        pytest.param({"method": "%s"}, id="method"),
+        pytest.param({"subject": "Jörg %s"}, id="claim"),
+        pytest.param({"scope": ["a", "%s"]}, id="item"),
+        pytest.param({"path": "/" + "a" * MAX_TEXT, "detail": "%s"}, id="long-record"),
+    ],
+)
+def test_a_token_that_somebody_put_where_none_belongs_is_written_as_its_fingerprint(
+    change: dict[str, object], token: str
+) -> None:
+    filled = json.loads(json.dumps(change).replace("%s", token))
+    line = encode({**LEAST, **filled}).decode()
+    assert not any(part in line for part in token.split(".") if len(part) > 9)
+    assert f"{INSTEAD}{fingerprint_of(token)}" in line
+
+
+@pytest.mark.parametrize(
+    "text", ["eyewear-production.some-namespace.svc", "/framework/new.view.x", "eyJ.a.b", "eyJhbGci"]
+)
+def test_text_that_is_no_token_stays(text: str) -> None:
+    assert orjson.loads(encode({**LEAST, "path": text}))["path"] == text
