@@ -54,11 +54,6 @@ def is_ours(name: bytes) -> bool:
     return folded in _OURS or folded.startswith(_OUR_PREFIX)
 
 
-def from_outside(fields: Iterable[Field]) -> list[Field]:
-    """The fields of a message without any that are ours to set."""
-    return [field for field in fields if not is_ours(field[0])]
-
-
 def single(fields: Sequence[Field], name: bytes) -> bytes | None:
     """The value of a field that may appear once.
 

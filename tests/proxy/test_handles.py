@@ -91,3 +91,116 @@ def test_calls_are_counted_only_where_there_is_a_limit() -> None:
     limited.count_call()
     with pytest.raises(Denied):
         limited.count_call()
+
+
+# --- handles of requests
+
+
+def test_a_handle_stands_for_its_request_until_that_ends() -> None:
+    made = handles(Clock())
+    request = served()
+    handle = made.open(request)
+    assert made.resolve(handle) is request
+    made.end(handle)
+    assert reason(made, handle) is Reason.NO_REQUEST_CONTEXT
+    assert len(made) == 0
+
+
+def test_handles_are_unguessable_and_never_the_same() -> None:
+    made = handles(Clock())
+    opened = {made.open(served()) for _ in range(1000)}
+    assert len(opened) == 1000
+    assert {len(handle) for handle in opened} == {43}  # 256 bits
+
+
+@pytest.mark.parametrize("handle", ["", "x" * 43])
+def test_what_was_never_made_stands_for_nothing(handle: str) -> None:
+    made = handles(Clock())
+    made.open(served())
+    assert reason(made, handle) is Reason.NO_REQUEST_CONTEXT
+    made.end(handle)
+    assert len(made) == 1
+
+
+def test_one_sidecars_handle_stands_for_nothing_at_another() -> None:
+    clock = Clock()
+    assert reason(handles(clock), handles(clock).open(served())) is Reason.NO_REQUEST_CONTEXT
+
+
+@pytest.mark.parametrize(
+    ("later_s", "found"),
+    [(0, None), (29, None), (30, Reason.NO_REQUEST_CONTEXT), (31, Reason.NO_REQUEST_CONTEXT)],
+)
+def test_a_lingering_handle_lives_exactly_so_long_after_its_request(later_s: int, found: Reason | None) -> None:
+    clock = Clock()
+    made = handles(clock)
+    request = served(linger_s=30)
+    handle = made.open(request)
+    clock.now += 100
+    before = request.ended_at
+    made.end(handle)
+    assert (before, request.ended_at) == (None, clock.now)
+    clock.now += later_s
+    assert reason(made, handle) is found
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_no_handle_outlives_its_token(ended: bool) -> None:
+    clock = Clock()
+    made = handles(clock)
+    handle = made.open(served(rest_s=10, linger_s=3600))
+    if ended:
+        made.end(handle)
+    clock.now += 9
+    assert reason(made, handle) is None
+    clock.now += 1
+    assert reason(made, handle) is Reason.NO_REQUEST_CONTEXT
+    assert len(made) == 0
+
+
+def test_the_linger_follows_the_monotonic_clock_and_the_token_the_wall_clock() -> None:
+    wall, monotonic = Clock(), Clock()
+    made = Handles(clock=wall, monotonic=monotonic)
+    handle = made.open(served(rest_s=100, linger_s=30))
+    made.end(handle)
+    wall.now -= 1000
+    monotonic.now += 29
+    assert reason(made, handle) is None
+    monotonic.now += 1
+    assert reason(made, handle) is Reason.NO_REQUEST_CONTEXT
+
+
+def test_ended_handles_are_forgotten_by_the_sweep_and_those_that_linger_are_not() -> None:
+    clock = Clock()
+    made = handles(clock)
+    short, long, alive = (made.open(served(linger_s=linger_s)) for linger_s in (10, 30, 10))
+    made.end(short)
+    made.end(long)
+    clock.now += 10
+    made.sweep()
+    assert len(made) == 2
+    assert [reason(made, handle) for handle in (short, long, alive)] == [Reason.NO_REQUEST_CONTEXT, None, None]
+    clock.now += 20
+    made.sweep()
+    assert reason(made, alive) is None
+    assert len(made) == 1
+
+
+def test_of_too_many_that_linger_the_longest_ended_dies_first_and_none_that_is_alive() -> None:
+    made = handles(Clock(), max_lingering=2)
+    alive = made.open(served(linger_s=30))
+    lingering = [made.open(served(linger_s=30)) for _ in range(3)]
+    for handle in lingering:
+        made.end(handle)
+    assert [reason(made, handle) for handle in lingering] == [Reason.NO_REQUEST_CONTEXT, None, None]
+    assert reason(made, alive) is None
+
+
+@pytest.mark.parametrize("max_calls", [0, 1, 3])
+def test_a_request_makes_so_many_calls_and_no_more(max_calls: int) -> None:
+    request = served(max_calls=max_calls)
+    for _ in range(max_calls):
+        request.count_call()
+    with pytest.raises(Denied) as refused:
+        request.count_call()
+    assert refused.value.reason is Reason.CALLS_EXHAUSTED

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_verified
+from sidecar.errors import Denied, Reason
+from sidecar.observe.tracing import TraceContext
+from sidecar.proxy.headers import (
+    MAX_VALUE_BYTES,
+    Field,
+    call_id,
+    encode_value,
+    from_agent,
+    is_ours,
+    new_call_id,
+    single,
+    to_agent,
+    to_next_hop,
+)
+from tests.delegation.world import (
+    INBOUND_CLAIMS,
+    ISSUED_CLAIMS,
+    NOW,
+    PLANNER,
+    POLICY,
+    SEARCH,
+    STS,
+    plan,
+    signed,
+    verification_key,
+    verified,
+)
+
+TRACE = TraceContext("00-" + "a" * 32 + "-" + "b" * 16 + "-01", "a" * 32, "b" * 16, None)
+
+
+def permit(*, pass_token: bool = False, **claims: Any) -> Permit:
+    route = replace(SEARCH, pass_token=pass_token)
+    return decide_verified(verified(INBOUND_CLAIMS | claims), peer=PLANNER, route=route, policy=POLICY, now=NOW)
+
+
+@cache
+def issued() -> IssuedPermit:
+    return accept_issued(signed(ISSUED_CLAIMS), plan=plan(), key=verification_key(), policy=POLICY, now=NOW)
+
+
+def for_agent(fields: list[Field], by: Permit | None = None, trace: TraceContext = TRACE) -> list[Field]:
+    return to_agent(fields, by or permit(), handle="h" * 43, request_id="r1", trace=trace, host=b"127.0.0.1:8080")
+
+
+def for_next_hop(fields: list[Field], trace: TraceContext = TRACE) -> list[Field]:
+    return to_next_hop(fields, issued(), call="c" * 32, trace=trace, host=b"crm.internal:7443")
+
+
+OURS = [
+    b"authorization",
+    b"Authorization".lower(),
+    b"delegation-subject",
+    b"delegation_subject",
+    b"delegation.subject",
+    b"delegation-handle",
+    b"delegation-call",
+    b"delegation-token",
+    b"delegation-anything",
+    b"delegation~x",
+    b"x-forwarded-client-cert",
+    b"x_forwarded_client_cert",
+    b"client-cert",
+    b"client_cert_chain",
+    b"traceparent",
+    b"tracestate",
+    b"x-http-method-override",
+    b"x_http_method",
+    b"x-method-override",
+    b"x-original-url",
+    b"x-original-uri",
+    b"x-rewrite-url",
+]
+OTHERS = [
+    b"accept",
+    b"cookie",
+    b"x-forwarded-for",
+    b"delegations",
+    b"x-delegation-subject",
+    b"my-authorization",
+    b"etag",
+]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_name_that_could_be_taken_for_one_of_ours_passes_in_no_direction(name: bytes) -> None:
+    assert is_ours(name)
+    forged = (name, b"forged")
+    assert b"forged" not in dict(for_agent([forged])).values()
+    assert b"forged" not in dict(for_next_hop([forged])).values()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_name_passes_as_it_is(name: bytes) -> None:
+    assert not is_ours(name)
+    field = (name, b"value")
+    assert field in for_agent([field])
+    assert field in for_next_hop([field])
+    assert from_agent([field]) == [field]
+
+
+def test_the_agent_is_told_who_calls_and_for_whom_and_gets_a_handle_instead_of_the_token() -> None:
+    fields = for_agent([(b"host", b"evil"), (b"x-own", b"1"), (b"x-own", b"2")])
+    assert fields == [
+        (b"x-own", b"1"),
+        (b"x-own", b"2"),
+        (b"host", b"127.0.0.1:8080"),
+        (b"authorization", b"Bearer " + b"h" * 43),
+        (b"delegation-subject", b"alice"),
+        (b"delegation-subject-issuer", STS.encode()),
+        (b"delegation-actor", PLANNER.encode()),
+        (b"delegation-scope", b"crm.read docs.read"),
+        (b"delegation-request-id", b"r1"),
+        (b"traceparent", TRACE.traceparent.encode()),
+    ]
+
+
+def test_the_token_itself_is_passed_only_where_the_route_says_so() -> None:
+    raw = permit().token.raw.encode()
+    assert (b"delegation-token", raw) in for_agent([], permit(pass_token=True))
+    assert all(raw not in value for _, value in for_agent([], permit(pass_token=False)))
+
+
+def test_the_next_hop_gets_the_issued_token_and_nothing_that_was_the_agents_authority() -> None:
+    fields = for_next_hop([(b"host", b"crm.mesh"), (b"authorization", b"Bearer x"), (b"delegation-handle", b"x")])
+    assert fields == [
+        (b"host", b"crm.internal:7443"),
+        (b"authorization", b"Bearer " + issued().token.raw.encode()),
+        (b"delegation-call", b"c" * 32),
+        (b"traceparent", TRACE.traceparent.encode()),
+    ]
+
+
+def test_trace_state_travels_with_its_parent() -> None:
+    trace = TRACE._replace(tracestate="vendor=1")
+    assert (b"tracestate", b"vendor=1") in for_agent([], trace=trace)
+    assert (b"tracestate", b"vendor=1") in for_next_hop([], trace)
+
+
+@pytest.mark.parametrize("name", [b"delegation-reason", b"delegation_reason", b"delegation-subject"])
+def test_an_agents_answer_cannot_speak_in_the_sidecars_name(name: bytes) -> None:
+    assert from_agent([(name, b"x"), (b"www-authenticate", b"Bearer")]) == [(b"www-authenticate", b"Bearer")]
+
+
+# --- values
+
+
+@pytest.mark.parametrize(
+    ("text", "encoded"),
+    [
+        ("alice", b"alice"),
+        ("user@example.com", b"user@example.com"),
+        ("auth0|5f7c", b"auth0|5f7c"),
+        ("a b", b"a%20b"),
+        ("100%", b"100%25"),
+        ("a,b;c", b"a%2Cb%3Bc"),
+        ('"\\', b"%22%5C"),
+        ("\r\nx: y", b"%0D%0Ax:%20y"),
+        ("ü", b"%C3%BC"),
+        ("", b""),
+    ],
+)
+def test_a_value_is_written_so_that_it_breaks_no_line_and_no_list(text: str, encoded: bytes) -> None:
+    assert encode_value(text) == encoded
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
+def test_two_values_never_meet(text: str) -> None:
+    encoded = encode_value(text)
+    assert unquote_to_bytes(encoded) == text.encode()
+    assert all(0x21 <= byte < 0x7F and byte not in b'",;\\' for byte in encoded)
+
+
+def test_a_value_is_refused_before_it_is_cut() -> None:
+    assert len(encode_value("x" * MAX_VALUE_BYTES)) == MAX_VALUE_BYTES
+    for text in ("x" * (MAX_VALUE_BYTES + 1), "ü" * (MAX_VALUE_BYTES // 6 + 1), "\ud800"):
+        with pytest.raises(Denied) as refused:
+            encode_value(text)
+        assert refused.value.reason is Reason.MALFORMED_TOKEN
+
+
+def test_a_subject_that_no_header_can_carry_is_refused() -> None:
+    with pytest.raises(Denied):
+        for_agent([], permit(sub="x" * 7000))
+
+
+# --- single fields and call ids
+
+
+def test_a_single_field_is_there_once_or_not_at_all() -> None:
+    fields = [(b"a", b"1"), (b"b", b"2"), (b"b", b"2")]
+    assert single(fields, b"a") == b"1"
+    assert single(fields, b"c") is None
+    with pytest.raises(Denied) as refused:
+        single(fields, b"b")
+    assert refused.value.reason is Reason.HEADER_MALFORMED
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"0" * 31, b"0" * 33, b"A" * 32, b"g" * 32, b"0" * 31 + b" ", b"0" * 32 + b"\xff"], ids=repr
+)
+def test_a_call_id_that_is_none_is_no_evidence(value: bytes) -> None:
+    assert call_id([(b"delegation-call", value)]) is None
+
+
+def test_a_call_id_is_read_back_as_it_was_made() -> None:
+    call = new_call_id()
+    assert call_id([(b"delegation-call", call.encode())]) == call
+    assert call_id([]) is None
+    assert len({new_call_id() for _ in range(100)}) == 100
+
+
+def test_two_call_ids_are_refused() -> None:
+    with pytest.raises(Denied) as refused:
+        call_id([(b"delegation-call", b"0" * 32)] * 2)
+    assert refused.value.reason is Reason.HEADER_MALFORMED

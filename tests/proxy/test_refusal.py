@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from sidecar.errors import ANSWERS, Denied, Reason, SidecarError, Unavailable
+from sidecar.proxy.refusal import refusal
+
+SECRET = "eyJ-secret"
+ANSWERABLE = [reason for reason, answer in ANSWERS.items() if answer.status]
+
+
+def fields_of(error: SidecarError, **options: object) -> dict[bytes, bytes]:
+    _, fields, _ = refusal(error, "r1", **options)  # type: ignore[arg-type]
+    assert len({name for name, _ in fields}) == len(fields)
+    return dict(fields)
+
+
+@pytest.mark.parametrize("reason", ANSWERABLE)
+def test_every_reason_is_told_by_status_header_and_body_and_its_detail_is_not(reason: Reason) -> None:
+    status, fields, body = refusal(Denied(reason, SECRET), "r1")
+    answer = ANSWERS[reason]
+    assert status == answer.status
+    assert (b"delegation-reason", reason.encode()) in fields
+    assert (b"content-type", b"application/problem+json") in fields
+    assert (b"cache-control", b"no-store") in fields
+    assert (b"delegation-request-id", b"r1") in fields
+    assert orjson.loads(body) == {
+        "type": f"urn:delegation-sidecar:reason:{reason}",
+        "title": answer.text,
+        "status": answer.status,
+        "reason": reason,
+        "request_id": "r1",
+    }
+    assert SECRET.encode() not in body + b"".join(value for _, value in fields)
+    assert all(value.isascii() and b"\r" not in value and b"\n" not in value for _, value in fields)
+
+
+@pytest.mark.parametrize(
+    ("reason", "challenge"),
+    [
+        (Reason.NO_TOKEN, b"Bearer"),  # RFC 6750 section 3.1: no error code where no token was shown
+        (Reason.TOKEN_EXPIRED, b'Bearer error="invalid_token", error_description="the token has expired"'),
+        (
+            Reason.INSUFFICIENT_SCOPE,
+            b'Bearer error="insufficient_scope", '
+            b'error_description="the token\'s scope does not cover this call", scope="a b"',
+        ),
+        (
+            Reason.BAD_REQUEST,
+            b'Bearer error="invalid_request", error_description="the request is not valid HTTP/1.1"',
+        ),
+        (Reason.ACTOR_MISMATCH, None),
+        (Reason.NO_ROUTE, None),
+        (Reason.OVERLOADED, None),
+    ],
+)
+def test_the_challenge_says_what_the_standards_want_and_no_more(reason: Reason, challenge: bytes | None) -> None:
+    assert fields_of(Denied(reason), scope=frozenset({"b", "a"})).get(b"www-authenticate") == challenge
+
+
+def test_a_route_without_scopes_names_none() -> None:
+    assert b"scope=" not in fields_of(Denied(Reason.INSUFFICIENT_SCOPE))[b"www-authenticate"]
+
+
+@pytest.mark.parametrize("reason", [reason for reason in ANSWERABLE if ANSWERS[reason].status == 503])
+def test_what_may_work_later_says_when(reason: Reason) -> None:
+    assert int(fields_of(Unavailable(reason))[b"retry-after"]) > 0
+
+
+def test_what_will_not_work_later_says_nothing_of_the_kind() -> None:
+    assert b"retry-after" not in fields_of(Denied(Reason.POLICY_DENIED))
+
+
+def test_a_refused_method_names_those_that_are_taken() -> None:
+    assert fields_of(Denied(Reason.METHOD_REFUSED), allow={"POST", "GET"})[b"allow"] == b"GET, POST"
+    assert fields_of(Denied(Reason.METHOD_REFUSED))[b"allow"] == b""
+    assert b"allow" not in fields_of(Denied(Reason.NO_ROUTE), allow={"POST"})

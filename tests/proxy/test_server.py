@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import NoReturn
+
+import pytest
+
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.errors import Reason, Unavailable
+from sidecar.identity.endpoint import EndpointError, Trouble
+from sidecar.identity.jwks import IssuerKeys, JwksSettings
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.handles import Handles
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.listener import Listener, ListenerSettings
+from sidecar.proxy.server import Parts, Server
+from sidecar.proxy.snapshot import Policies
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.h1_server import ServerLimits
+from sidecar.wire.limits import ClientLimits
+from sidecar.wire.pool import UpstreamPool
+from tests.delegation.world import POLICY
+from tests.fakes.jwks import JwksPublisher
+from tests.fakes.own_identity import OwnIdentity
+from tests.fakes.sink import FakeSink
+from tests.fakes.tokens import ISSUER, TRUST_DOMAIN, WRITER, TokenMint
+
+PATIENCE_S = 5.0
+
+
+class Nobody:
+    """A handler that is never asked."""
+
+    def on_request(self, exchange: ServerExchange) -> None:
+        raise AssertionError
+
+    def on_refused(self, exchange: ServerExchange, error: Exception) -> None:
+        raise AssertionError
+
+
+class BrokenSource(OwnIdentity):
+    """Has an identity, and a bug."""
+
+    async def run(self) -> NoReturn:
+        raise ZeroDivisionError
+
+
+class Ordered(Listener):
+    """Writes down when it drains."""
+
+    order: list[str]
+    name: str
+    in_time = True
+
+    async def drain(self, timeout_s: float) -> bool:
+        self.order.append(self.name)
+        return await super().drain(timeout_s) and self.in_time
+
+
+def make_policy(workload: SpiffeId, number: int) -> Policy:
+    return replace(POLICY, workload=workload, number=number)
+
+
+@pytest.fixture(scope="module")
+def authority() -> TrustDomainAuthority:
+    return TrustDomainAuthority(TRUST_DOMAIN)
+
+
+class Bench:
+    """A server of real parts without a network but its listeners, and the fakes that they stand on."""
+
+    def __init__(self, authority: TrustDomainAuthority, *, identity: SpiffeId | None = WRITER) -> None:
+        self.source = OwnIdentity(authority, identity)
+        self.make(self.source)
+
+    def make(self, source: OwnIdentity) -> None:
+        self.source = source
+        self.sink = FakeSink()
+        self.jwks = JwksPublisher(TokenMint().jwks)
+        self.order: list[str] = []
+        self.listeners = tuple(self._listener(name) for name in ("inbound", "outbound"))
+        keys = IssuerKeys(
+            [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")], source, fetcher_for=lambda _: self.jwks
+        )
+        self.parts = Parts(
+            source=source,
+            keys=keys,
+            policies=Policies(make_policy),
+            log=AccessLog(self.sink, run="r", metrics=Metrics()),
+            handles=Handles(clock=lambda: 0.0, monotonic=lambda: 0.0),
+            tasks=Tasks(),
+            pools=(UpstreamPool(ClientLimits()),),
+            listeners=self.listeners,
+            exchange=None,
+            needed_issuers=frozenset({ISSUER}),
+            drain_s=1.0,
+        )
+        self.server = Server(self.parts)
+        self.stop = asyncio.Event()
+
+    def _listener(self, name: str) -> Ordered:
+        settings = ListenerSettings(host="127.0.0.1", port=0)
+        listener = Ordered(settings, ServerLimits(), handler=Nobody(), shed=Nobody(), context=None)
+        listener.order, listener.name = self.order, name
+        return listener
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[bool]]:
+        task = asyncio.get_running_loop().create_task(self.server.run(self.stop))
+        try:
+            yield task
+        finally:
+            self.sink.block(blocked=False)
+            self.sink.fail(None)
+            self.stop.set()
+            await asyncio.wait([task], timeout=PATIENCE_S)
+
+    async def wait_until_ready(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.server.ready.wait()
+
+    async def wait_for_reasons(self, *reasons: str) -> None:
+        """Until these are what is missing."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.server.missing() != list(reasons):  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+
+    def events(self) -> list[str]:
+        return [str(record["event"]) for record in self.records()]
+
+    def records(self) -> list[dict[str, object]]:
+        return self.sink.wait_for_records(self.sink.data.count(b"\n"))
+
+
+@pytest.fixture
+def bench(authority: TrustDomainAuthority) -> Bench:
+    return Bench(authority)
+
+
+async def test_with_everything_there_it_is_ready_and_stops_when_told(bench: Bench) -> None:
+    async with bench.running() as running:
+        await bench.wait_until_ready()
+        assert bench.server.missing() == []
+        assert all(listener.address[1] for listener in bench.listeners)
+        bench.source.become(WRITER)
+        bench.stop.set()
+        assert await asyncio.wait_for(running, PATIENCE_S) is True
+    assert bench.events() == ["started", "identity.rotated", "stopped"]
+    assert bench.order == ["inbound", "outbound"]
+
+
+async def test_it_says_what_it_waits_for_and_goes_on_by_itself(authority: TrustDomainAuthority) -> None:
+    bench = Bench(authority, identity=None)
+    bench.jwks.error = EndpointError(Trouble.UNREACHABLE)
+    async with bench.running():
+        await bench.wait_for_reasons("identity: denied", f"keys of {ISSUER} (the connection failed)")
+        bench.source.become(WRITER)
+        await bench.wait_for_reasons(f"keys of {ISSUER} (the connection failed)")
+        bench.jwks.error = None
+        await bench.wait_until_ready()
+        bench.source.become(None)
+        assert bench.server.missing() == ["identity: denied"]
+        with pytest.raises(Unavailable):
+            bench.parts.policies.now()
+        bench.source.become(WRITER)
+        assert bench.server.missing() == []
+
+
+async def test_it_is_not_ready_before_the_sink_has_taken_a_record(authority: TrustDomainAuthority) -> None:
+    bench = Bench(authority, identity=None)
+    bench.sink.block(blocked=True)
+    async with bench.running():
+        bench.source.become(WRITER)
+        await bench.wait_for_reasons("listeners: not open yet")
+        await bench.jwks.wait_for_fetches(1)
+        assert not bench.server.ready.is_set()
+        bench.sink.block(blocked=False)
+        await bench.wait_until_ready()
+
+
+async def test_a_sink_that_fails_is_said_and_keeps_it_from_being_ready(bench: Bench) -> None:
+    bench.sink.fail(OSError(28, "full"))
+    async with bench.running():
+        bench.source.become(WRITER)
+        await bench.wait_for_reasons("records: the sink takes none")
+        assert not bench.server.ready.is_set()
+        bench.sink.fail(None)
+        await bench.wait_until_ready()
+
+
+async def test_told_to_stop_before_it_was_ready_it_stops(authority: TrustDomainAuthority) -> None:
+    bench = Bench(authority, identity=None)
+    async with bench.running() as running:
+        await bench.wait_for_reasons("identity: denied")
+        bench.stop.set()
+        assert await asyncio.wait_for(running, PATIENCE_S) is True
+    assert bench.events() == ["stopped"]
+    assert bench.server.missing()[0] == "stopping"
+
+
+async def test_a_background_that_fails_ends_everything_and_opens_nothing(authority: TrustDomainAuthority) -> None:
+    bench = Bench(authority)
+    bench.make(BrokenSource(authority, WRITER))
+    async with bench.running() as running:
+        with pytest.raises(ZeroDivisionError):
+            await running
+    assert bench.events() == ["stopped"]
+    assert [listener.address[1] for listener in bench.listeners] == [0, 0]
+
+
+async def test_a_listener_that_could_not_drain_in_time_is_told(bench: Bench) -> None:
+    bench.listeners[0].in_time = False
+    async with bench.running() as running:
+        await bench.wait_until_ready()
+        bench.stop.set()
+        assert await asyncio.wait_for(running, PATIENCE_S) is False
+    assert bench.order == ["inbound", "outbound"]
+
+
+async def test_an_address_that_is_taken_ends_the_start(bench: Bench) -> None:
+    taken = bench._listener("first")
+    taken.open()
+    try:
+        bench.listeners[1]._settings = ListenerSettings(host="127.0.0.1", port=taken.address[1])
+        async with bench.running() as running:
+            with pytest.raises(OSError, match=r"[Aa]ddress"):
+                await running
+        assert not bench.server.ready.is_set()
+        assert bench.events() == ["stopped"]
+    finally:
+        taken.close()
+
+
+async def test_identity_is_followed_in_policy_records_and_metrics(bench: Bench) -> None:
+    async with bench.running():
+        await bench.wait_until_ready()
+        bench.source.become(WRITER)
+        assert bench.parts.policies.now().workload == WRITER
+        assert bench.server.metrics.svid_expires_at > 0
+        bench.source.become(None)
+        assert bench.server.metrics.svid_expires_at == 0
+    lost = [record for record in bench.records() if record["event"] == "identity.lost"]
+    assert [record["reason"] for record in lost] == [Reason.NOT_READY]
