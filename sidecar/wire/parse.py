@@ -27,6 +27,7 @@ _LENGTH: Final = re.compile(rb"[0-9]{1,15}")
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _SINGLE: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect", b"upgrade"})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
+_KNOWN_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
 
 class _Reader:
@@ -69,7 +70,7 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         raise Denied(Reason.URI_TOO_LONG, "the request target is too long")
     if method in _REFUSED_METHODS:
         raise Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
-    reader = _read_request(head)
+    reader = _read_request(head, method)
     if len(reader.fields) > max_fields:
         raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
     if b"host" in reader.doubled or b"host" not in reader.special:
@@ -138,13 +139,12 @@ def parse_authority(value: bytes) -> str:
     return value.decode("ascii").lower()
 
 
-def _read_request(head: bytes) -> _Reader:
+def _read_request(head: bytes, method: bytes) -> _Reader:
+    if method not in _KNOWN_METHODS:  # llhttp has a list of them, and some change how it reads; ours is any token
+        head = b"GET" + head[len(method) :]
     reader = _Reader()
     try:
         httptools.HttpRequestParser(reader).feed_data(head)
-    except httptools.HttpParserInvalidMethodError as error:
-        reason = Reason.METHOD_REFUSED if head.split(b" ", 1)[0].isupper() else Reason.BAD_REQUEST
-        raise Denied(reason, "the method is not known") from error
     except httptools.HttpParserUpgrade:
         pass  # the head is whole; whether to refuse it is decided on its fields
     except httptools.HttpParserError as error:

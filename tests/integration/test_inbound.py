@@ -79,6 +79,9 @@ REFUSALS = [
     pytest.param({"target": "/other"}, 404, "no_route", id="another path"),
     pytest.param({"target": "/draft/../draft"}, 400, "path_refused", id="a path with two meanings"),
     pytest.param({"method": "DELETE"}, 405, "method_refused", id="another method"),
+    pytest.param({"method": "post"}, 405, "method_refused", id="the method in lower case"),
+    pytest.param({"method": "FETCH"}, 405, "method_refused", id="a method that nobody knows"),
+    pytest.param({"method": "FETCH", "target": "/other"}, 404, "no_route", id="such a method on another path"),
     pytest.param({"headers": [("authorization", "Bearer x")]}, 400, "header_malformed", id="two tokens"),
     pytest.param({"peer": FRONT}, 403, "actor_mismatch", id="the token in other hands"),
     pytest.param(
@@ -116,6 +119,26 @@ async def test_with_one_fact_changed_the_call_is_refused_and_the_next_one_served
         ("allow", "ok", 200),
     ]
     assert records[0]["peer"] == (peer or PLANNER)
+
+
+async def test_a_refused_method_is_told_which_ones_are_taken(world: World) -> None:
+    sidecar = await world.sidecar(WRITER, world.settings())
+    planner = calling(await world.source(PLANNER), WRITER)
+    for method in ("DELETE", "FETCH"):
+        refused = await world.call(sidecar.inbound, planner, method=method, headers=bearer(mint()))
+        assert refused.headers["allow"] == "GET, HEAD, POST"
+
+
+async def test_a_route_may_take_any_method(world: World) -> None:
+    settings = world.settings()
+    settings["inbound"]["routes"][0]["match"]["methods"] = ["FETCH"]
+    sidecar = await world.sidecar(WRITER, settings)
+    planner = calling(await world.source(PLANNER), WRITER)
+    answer = await world.call(sidecar.inbound, planner, method="FETCH", headers=bearer(mint()), body=b"hello")
+    assert answer.status == 200
+    head, body = world.agent.requests[0]
+    assert head.startswith(b"FETCH /draft HTTP/1.1\r\n")
+    assert body == b"hello"
 
 
 async def test_the_second_call_with_a_token_is_judged_anew(world: World) -> None:

@@ -67,9 +67,12 @@ REQUEST_LINES = {
     "DEL in the target": (b"GET /\x7f HTTP/1.1", Reason.BAD_REQUEST),
     "raw high byte in the target": (b"GET /\xff HTTP/1.1", Reason.BAD_REQUEST),
     "NUL in the target": (b"GET /\0 HTTP/1.1", Reason.BAD_REQUEST),
-    "method in lower case": (b"get / HTTP/1.1", Reason.BAD_REQUEST),
+    "method in lower case": (b"get / HTTP/1.1", None),
     "method with a bad byte": (b"G@T / HTTP/1.1", Reason.BAD_REQUEST),
-    "unknown method": (b"FETCH / HTTP/1.1", Reason.METHOD_REFUSED),
+    "unknown method": (b"FETCH / HTTP/1.1", None),
+    "method of every kind of character": (b"X!#$%&'*+-.^_`|~1 / HTTP/1.1", None),
+    "method of another protocol": (b"DESCRIBE / HTTP/1.1", None),
+    "method of the HTTP/2 preface": (b"PRI / HTTP/1.1", None),
     "CONNECT": (b"CONNECT agent.example:443 HTTP/1.1", Reason.METHOD_REFUSED),
     "TRACE": (b"TRACE / HTTP/1.1", Reason.METHOD_REFUSED),
     "TRACK": (b"TRACK / HTTP/1.1", Reason.METHOD_REFUSED),
@@ -84,6 +87,12 @@ REQUEST_LINES = {
 @pytest.mark.parametrize(("line", "reason"), REQUEST_LINES.values(), ids=REQUEST_LINES.keys())
 def test_the_request_line_is_read_strictly(line: bytes, reason: Reason | None) -> None:
     assert reason_of(line + b"\r\n" + HOST + b"\r\n") == reason
+
+
+@pytest.mark.parametrize("method", ["GET", "get", "FETCH", "SOURCE", "PRI", "DESCRIBE", "M-SEARCH", "_"])
+def test_the_rest_of_a_head_means_the_same_under_any_method(method: str) -> None:
+    head = request(f"{method} /a HTTP/1.1\r\n".encode() + HOST + b"X: y\r\nContent-Length: 5\r\n\r\n")
+    assert (head.method, head.target, head.content_length, len(head.fields)) == (method, b"/a", 5, 3)
 
 
 FIELDS = {
