@@ -29,14 +29,14 @@ def missing_witnesses(hop: Hop) -> list[str]:
     caller, callee = hop.caller, hop.callee
     let_in = callee is not None and callee.allowed
     let_out = caller is not None and caller.allowed
-    unused = caller is None and callee is None and bool(hop.records)
+    unused = caller is None and callee is None
     missing = []
     if (let_in and caller is None) or (unused and hop.exchanged is None):
         missing.append("caller")
     if (let_in or let_out or unused) and hop.issued is None:
         missing.append("token service")
     # Who answered has a record, if it is one of the mesh (the route names its SPIFFE ID); so has who called on.
-    answered = let_out and caller is not None and caller.upstream_status is not None and caller.peer is not None
+    answered = caller is not None and caller.upstream_status is not None and caller.peer is not None
     if callee is None and (answered or hop.children):
         missing.append("callee")
     return missing
@@ -92,7 +92,7 @@ def _ends(hop: Hop) -> Iterator[Finding]:
 def _served(hop: Hop, tokens: Tokens) -> Iterator[Finding]:
     """A call is made on the strength of the request it belongs to, at the workload that serves it."""
     caller, parent = hop.caller, hop.parent
-    if caller is None or parent is None or not parent.records:
+    if caller is None or parent is None:
         return
     records = tuple(dict.fromkeys((*parent.names, caller.name)))
     if parent.chain != hop.chain:
@@ -106,7 +106,7 @@ def _served(hop: Hop, tokens: Tokens) -> Iterator[Finding]:
         text = f"{hop} belongs to a request that {served_at} served"
         yield Finding(Kind.SPLICE, text, hop.chain, records)
     token = tokens.get(hop.token)
-    if token is not None and caller.jti_in is not None and token.parent_jti not in {None, caller.jti_in}:
+    if token is not None and token.parent_jti not in {None, caller.jti_in}:
         text = f"{hop}: token {token.jti} came from {token.parent_jti}, not from {caller.jti_in}"
         yield Finding(Kind.SPLICE, text, hop.chain, hop.names)
 

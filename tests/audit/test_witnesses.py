@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+
+from tests.audit.evidence import CRM, PLANNER, WRITER, Evidence, audit, lawful
+
+
+def texts(evidence: Evidence) -> list[str]:
+    return [finding.text for finding in audit(evidence).findings]
+
+
+def changed(*gone: str, **changes: dict[str, Any]) -> Evidence:
+    told = {name: one for name, one in lawful().items() if name not in gone}
+    for name, change in changes.items():
+        told[name].update(change)
+    return told
+
+
+LAST = f"{WRITER} → {CRM}"
+REFUSED = {"decision": "deny", "reason": "insufficient_scope", "status": 403}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        pytest.param(changed("caller3"), [f"{LAST}: the caller does not tell of it"], id="caller"),
+        pytest.param(changed("callee3"), [f"{LAST}: the callee does not tell of it"], id="callee"),
+        pytest.param(
+            changed("caller3", "issued3"),
+            [f"{LAST}: the caller does not tell of it", f"{LAST}: the token service does not tell of it"],
+            id="only-the-callee-tells",
+        ),
+        pytest.param(
+            changed("callee3", "issued3", caller3={"upstream_status": None}),
+            [f"{LAST}: the token service does not tell of it"],
+            id="only-the-caller-tells",
+        ),
+        pytest.param(
+            changed("issued3", callee3=REFUSED),
+            [f"{LAST}: the token service does not tell of it", f"{LAST}: refused by {CRM}: insufficient_scope"],
+            id="a-refused-call-has-a-token-all-the-same",
+        ),
+        pytest.param(
+            changed("issued3", "caller3", "callee3"),
+            [f"{LAST}: the token service does not tell of it"],
+            id="only-the-callers-exchange",
+        ),
+        pytest.param(
+            changed("callee2", caller2={"upstream_status": None}),
+            [f"{PLANNER} → {WRITER}: the callee does not tell of it"],
+            id="a-silent-callee-that-called-on",
+        ),
+        pytest.param(changed(caller3={"peer": None}), [], id="a-caller-that-expects-nobody-in-particular"),
+        pytest.param(
+            changed("issued3", "exchanged3", "caller3", callee3={**REFUSED, "call_in": None}),
+            [f"{LAST}: refused by {CRM}: insufficient_scope"],
+            id="a-refused-stranger",
+        ),
+        pytest.param(
+            changed(callee3={**REFUSED, "reason": "bad_signature", "verified": False, "jti_in": None}),
+            [f"{LAST}: refused by {CRM}: bad_signature"],
+            id="a-token-that-did-not-verify-is-no-other-token",
+        ),
+        pytest.param(
+            changed(callee3={"decision": "observed_deny", "reason": "actor_mismatch", "peer": WRITER}),
+            [f"{LAST}: would have been refused by {CRM}: actor_mismatch"],
+            id="observed",
+        ),
+        pytest.param(
+            changed(callee3={"chain": None, "actor": None, "jti_in": "x", "fp": "x", "parent_jti": None, "txn": "t9"}),
+            [
+                "call c3 left with token j3 and came in with token x, of chain t9",
+                f"{CRM} let {WRITER} in with a token that names no actor",
+            ],
+            id="a-token-of-another-chain",
+        ),
+        pytest.param(
+            changed(caller3={"call_in": "c1"}),
+            [
+                f"{LAST} belongs to a request that {PLANNER} served",
+                f"{LAST} was made with token j2 for a request with token j1",
+            ],
+            id="another-request",
+        ),
+        pytest.param(
+            changed("issued2", "exchanged2", "caller2", "callee2"),
+            [f"{PLANNER} → {WRITER}: no record tells of it"],
+            id="a-hop-that-only-the-chain-remembers",
+        ),
+    ],
+)
+def test_each_finding_says_what_was_found(evidence: Evidence, expected: list[str]) -> None:
+    assert sorted(texts(evidence)) == sorted(expected)
+
+
+def test_a_call_that_its_own_sidecar_refused_says_so() -> None:
+    evidence = changed("issued3", "exchanged3", "callee3")
+    evidence["caller3"].update(
+        decision="deny", reason="call_not_allowed", call_out=None, jti_out=None, route="crm", upstream_status=None,
+        **{name: evidence["callee2"][name] for name in ("chain", "scope", "fp", "audience", "parent_jti", "jti_in")},
+    )  # fmt: skip
+    assert texts(evidence) == [f"{WRITER} → route crm: refused by its own sidecar: call_not_allowed"]
