@@ -81,6 +81,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         ("workload-api", "sidecar.dev.workload_api", "a Workload API with a CA of its own"),
         ("user-issuer", "sidecar.dev.user_issuer", "an issuer where test users log in"),
         ("svid", "sidecar.dev.svid", "fetch this process's SVID and write it to files"),
+        ("run", "sidecar.dev.run", "run an agent program beside a sidecar, with a test user to call it"),
     ):
         command = _command(dev_commands, name, f"{module}:run", text)
         if words[:2] == ["dev", name]:  # its module, and what that imports, only where it is wanted

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 _PATIENCE_S: Final = 60.0
-_STOP_S: Final = 5.0
+STOP_S: Final = 5.0
 _LOOK_S: Final = 0.02
 _LAST_LINES: Final = 12
 
@@ -27,8 +27,10 @@ class ProcessError(Exception):
 class Processes:
     """Named processes, each with a log file ``NAME.log`` in ``directory``, unless it keeps our terminal."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, stop_s: float = STOP_S) -> None:
+        """``stop_s`` is how long a process may take to stop."""
         self._directory = directory
+        self._stop_s = stop_s
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
@@ -111,7 +113,7 @@ class Processes:
         stopping = [(name, self._running[name]) for name in reversed(self._running) if not names or name in names]
         for _, process in stopping:
             _signal(process, number)
-        deadline = time.monotonic() + _STOP_S
+        deadline = time.monotonic() + self._stop_s
         for _, process in stopping:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))

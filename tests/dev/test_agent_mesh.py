@@ -1,0 +1,169 @@
+"""``sidecar dev run`` as a person uses it: an agent of ten lines, and the curl line that is printed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import shutil
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.dev.processes import free_ports
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_S = 30.0
+
+AGENT = """
+import json, os, sys, urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Agent(BaseHTTPRequestHandler):
+    def do_GET(self):
+        answer = {name: self.headers[name] for name in ("Delegation-Subject", "Delegation-Actor")}
+        if self.path == "/ask":
+            url = os.environ["SIDECAR_OUTBOUND_URL"] + "/echo/question"
+            request = urllib.request.Request(url, headers={"Authorization": self.headers["Authorization"]})
+            answer = json.load(urllib.request.urlopen(request))
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Agent).serve_forever()
+"""
+
+
+class Session:
+    """A running ``sidecar dev run`` and what it said."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.said: list[str] = []
+
+    async def hears(self, pattern: str) -> re.Match[str]:
+        """The next line on stderr that matches."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while line := (await self.process.stderr.readline()).decode():
+                self.said.append(line)
+                if found := re.search(pattern, line):
+                    return found
+        raise AssertionError(f"it ended without saying {pattern!r}: {''.join(self.said)}")
+
+    async def ends(self) -> tuple[int, str]:
+        """Exit code, and the last it said."""
+        async with asyncio.timeout(PATIENCE_S):
+            _, last = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, last.decode()
+
+
+@asynccontextmanager
+async def running(command: Sequence[str], *options: str) -> AsyncIterator[Session]:
+    (port,) = free_ports(1)
+    words = [sys.executable, "-m", "sidecar.cli", "dev", "run", "--agent-port", str(port), *options, "--", *command]
+    process = await asyncio.create_subprocess_exec(*words, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+    try:
+        yield Session(process)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(PATIENCE_S):
+                await process.communicate()
+
+
+async def curl(line: str) -> dict[str, str]:
+    """Run the line as it was printed, but for where it goes."""
+    words = shlex.split(line)
+    assert words[0] == "curl"
+    process = await asyncio.create_subprocess_exec(*words, stdout=PIPE, stderr=DEVNULL)
+    async with asyncio.timeout(PATIENCE_S):
+        answer, _ = await process.communicate()
+    found = json.loads(answer)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> list[str]:
+    path = tmp_path / "agent.py"
+    path.write_text(AGENT)
+    return [sys.executable, str(path)]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_printed_line_calls_the_agent_through_the_mesh(agent: list[str]) -> None:
+    async with running(agent) as session:
+        line = (await session.hears(r"^sidecar:   (curl .*)$"))[1]
+        assert await curl(line) == {
+            "Delegation-Subject": "alice",
+            "Delegation-Actor": "spiffe://acme.example/agent/front",
+        }
+        await session.hears(r"agent +inbound GET / 200  for alice by front")
+        session.process.send_signal(signal.SIGINT)
+        code, _ = await session.ends()
+        assert code == 128 + signal.SIGINT
+        header = re.search(r"@(\S+)", line)
+        assert header is not None
+        assert not Path(header[1]).parent.exists()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_agent_reaches_a_tool_with_its_handle_and_the_tool_sees_the_agent(agent: list[str]) -> None:
+    (tool_port,) = free_ports(1)
+    tool = await asyncio.create_subprocess_exec(*agent, env={"PORT": str(tool_port)}, stderr=DEVNULL)
+    try:
+        async with running(agent, "--may-call", f"echo=http://127.0.0.1:{tool_port}", "--user", "bob") as session:
+            line = (await session.hears(r"^sidecar:   (curl .*)$"))[1]
+            assert await curl(f"{line}ask") == {
+                "Delegation-Subject": "bob",
+                "Delegation-Actor": "spiffe://acme.example/agent/agent",
+            }
+            await session.hears(r"echo +inbound GET /question 200  for bob by agent via front")
+    finally:
+        tool.kill()
+        await tool.wait()
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (7, 7)])
+async def test_it_ends_as_the_command_ends(code: int, exit_code: int) -> None:
+    async with running([sys.executable, "-c", f"raise SystemExit({code})"]) as session:
+        assert (await session.ends())[0] == exit_code
+
+
+async def test_a_command_that_dies_of_a_signal_is_told_as_a_shell_would() -> None:
+    async with running([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) as session:
+        assert (await session.ends())[0] == 128 + 9
+
+
+async def test_a_command_that_is_not_there_is_told() -> None:
+    async with running(["/nowhere/agent"]) as session:
+        code, said = await session.ends()
+    assert code == 2
+    assert "/nowhere/agent: cannot be started: No such file or directory" in said
+
+
+async def test_an_agent_that_listens_nowhere_is_hinted_at() -> None:
+    async with running([sys.executable, "-c", "import signal; signal.pause()"]) as session:
+        await session.hears(r"nothing listens on 127\.0\.0\.1:\d+ yet")
+        session.process.send_signal(signal.SIGTERM)
+        assert (await session.ends())[0] == 128 + signal.SIGTERM
+
+
+async def test_told_to_stop_while_it_starts_it_leaves_nothing_behind(agent: list[str]) -> None:
+    async with running(agent) as session:
+        await session.hears("bringing up")
+        session.process.send_signal(signal.SIGTERM)
+        code, said = await session.ends()
+    assert code == 128 + signal.SIGTERM
+    assert "started" not in said

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import argparse
+import socket
+
+import pytest
+
+from sidecar.dev.run import add_arguments, run
+
+
+def refusal(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert run(parser.parse_args([*words, "--", "true"])) == 2
+    return capsys.readouterr().err
+
+
+UNUSABLE = {
+    "no port": (["--agent-port", "0"], "--agent-port"),
+    "no user": (["--user", "a b"], "--user"),
+    "a path for a user": (["--user", "../x"], "--user"),
+    "a tool without URL": (["--may-call", "crm"], "no origin on loopback"),
+    "a tool elsewhere": (["--may-call", "crm=http://10.0.0.1:80"], "no origin on loopback"),
+    "a tool by name": (["--may-call", "crm=http://localhost:80"], "no origin on loopback"),
+    "a tool over TLS": (["--may-call", "crm=https://127.0.0.1:80"], "no origin on loopback"),
+    "a tool without port": (["--may-call", "crm=http://127.0.0.1"], "no origin on loopback"),
+    "a port that is none": (["--may-call", "crm=http://127.0.0.1:x"], "no origin on loopback"),
+    "a tool with a path": (["--may-call", "crm=http://127.0.0.1:80/x"], "no origin on loopback"),
+    "a tool with a user": (["--may-call", "crm=http://a@127.0.0.1:80"], "no origin on loopback"),
+    "a tool called as we are": (["--may-call", "agent=http://127.0.0.1:80"], "no free name"),
+    "two tools of one name": (
+        ["--may-call", "crm=http://127.0.0.1:80", "--may-call", "crm=http://127.0.0.1:81"],
+        "no free name",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_unusable_arguments_are_told_before_anything_starts(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told in refusal(*words, capsys=capsys)
+
+
+def test_a_port_that_somebody_has_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "is taken" in refusal("--agent-port", str(taken.getsockname()[1]), capsys=capsys)
