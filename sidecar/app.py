@@ -42,6 +42,7 @@ from sidecar.proxy.snapshot import Policies
 from sidecar.wire.pool import Origin, UpstreamPool
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
+    from sidecar.config.sts_reload import StsFiles
     from sidecar.config.sts_settings import TokenServiceSettings
     from sidecar.sts.service import Keys
 
@@ -82,18 +83,27 @@ def assemble(settings: SidecarSettings) -> Server:
 
 
 def run_sts(arguments: argparse.Namespace) -> int:
-    """``sidecar sts``: run the token service until told to stop."""
+    """``sidecar sts``: run the token service until told to stop. SIGHUP reads its policy and keys again."""
+    from sidecar.config.sts_reload import StsFiles
+    from sidecar.sts.following import look_at, seen_by
+
+    path = Path(arguments.config)
+    seen = seen_by(partial(look_at, path))
     try:
-        settings = load_apart(load_sts, Path(arguments.config), os.environ)
-        keys = own_keys(settings)
+        settings = load_apart(load_sts, path, os.environ)
+        files = StsFiles(path, os.environ, settings, seen=seen)
+        keys = files.own_keys(int(time.time()))
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
-    return run_until_signal(partial(run_token_service, settings, keys))
+    return run_until_signal(partial(run_token_service, settings, keys, files=files))
 
 
-async def run_token_service(settings: TokenServiceSettings, own: Keys, stop: asyncio.Event) -> bool:
-    """Run one token service until ``stop``, then drain."""
-    from sidecar.sts.server import serve
+async def run_token_service(
+    settings: TokenServiceSettings, own: Keys, stop: asyncio.Event, *, files: StsFiles | None = None
+) -> bool:
+    """Run one token service until ``stop``, then drain. Whether every request ended in time. ``files`` are followed."""
+    from sidecar.sts.following import Follower
+    from sidecar.sts.server import StsServer
     from sidecar.sts.service import TokenService
 
     metrics = Metrics()
@@ -108,33 +118,26 @@ async def run_token_service(settings: TokenServiceSettings, own: Keys, stop: asy
         metrics.svid_expires_at = 0 if identity is None else identity.svid.not_after
 
     source.subscribe(follow)
-    serving = serve(settings.server, service=service, source=source, on_refused=_refusals(log))
-    running = [asyncio.ensure_future(work) for work in (source.run(), keys.run(), serving)]
-    log.event("started")
+    server = StsServer(settings.server, service=service, source=source, on_refused=_refusals(log))
+    follower = Follower(files.followed(service) if files is not None else [], log)
+    running = [asyncio.ensure_future(work) for work in (source.run(), keys.run(), follower.run())]
+    loop = asyncio.get_running_loop()
+    if files is not None:
+        loop.add_signal_handler(signal.SIGHUP, follower.wake)
     try:
+        await server.start()
+        log.event("started")
         await first_of(stop, running)
     finally:
-        for task in reversed(running):  # the listeners drain while identity and keys are still followed
+        in_time = await server.stop()  # it drains while identity and keys are still followed
+        for task in running:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
+        if files is not None:
+            loop.remove_signal_handler(signal.SIGHUP)
         log.event("stopped")
         await log.close()
-    return True
-
-
-def own_keys(settings: TokenServiceSettings) -> Keys:
-    """The token service's signing keys, from their directory or made now.
-
-    Raises:
-        ConfigError: the directory holds none, or what is no key.
-    """
-    from sidecar.sts.key_files import load_schedule
-    from sidecar.sts.schedule import EphemeralKeys
-
-    now = int(time.time())
-    if settings.key_directory is None:
-        return EphemeralKeys(now)
-    return load_schedule(settings.key_directory, now)
+    return in_time
 
 
 def _refusals(log: AccessLog) -> OnRefused:

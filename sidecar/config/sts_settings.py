@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.config.settings import RecordSettings
+from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.sts.policy import StsPolicy
@@ -26,3 +27,20 @@ class TokenServiceSettings:
     login_keys: tuple[JwksSettings, ...]
     key_directory: Path | None
     records: RecordSettings
+
+    def needs_restart(self, fresh: TokenServiceSettings) -> list[Problem]:
+        """What of ``fresh`` cannot take the place of these settings in a process that runs. A policy can.
+
+        A login issuer whose keys are followed already may come and go; another one may not.
+        """
+        kept = {
+            "issuer": (self.policy.issuer, fresh.policy.issuer),
+            "identity": (self.identity, fresh.identity),
+            "listen": (self.server, fresh.server),
+            "keys": (self.key_directory, fresh.key_directory),
+            "records": (self.records, fresh.records),
+        }
+        fields = [field for field, (old, new) in kept.items() if old != new]
+        if not set(fresh.login_keys) <= set(self.login_keys):
+            fields.append("login_issuers")
+        return [Problem(field, "cannot change while the service runs", "restart it") for field in fields]

@@ -71,6 +71,7 @@ class Metrics(Collector):
         self.chain_depth = Histogram(_CHAIN_DEPTHS)
         self.exchanges: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.token_cache = dict.fromkeys(("hit", "miss", "joined"), 0)
+        self.config_reloads = dict.fromkeys(("ok", "refused"), 0)
         self.verdict_cache = dict.fromkeys(("hit", "miss"), 0)
         self.impersonation_refused = 0
         self.actor_mismatch = 0
@@ -160,6 +161,9 @@ class Metrics(Collector):
     def _caches_and_refusals(self) -> Iterator[Metric]:
         yield _counter("sidecar_token_cache", "Look-ups of issued tokens.", ("result",), _single(self.token_cache))
         yield _counter("sidecar_verdict_cache", "Look-ups of verdicts.", ("result",), _single(self.verdict_cache))
+        yield _counter(
+            "sidecar_config_reloads", "Files read again while running.", ("result",), _single(self.config_reloads)
+        )
         yield _counter(
             "sidecar_handshakes_refused",
             "TLS handshakes refused by reason.",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -53,12 +52,18 @@ class TokenEndpoint:
         app.router.add_get(f"/.well-known/oauth-authorization-server{prefix}", self.metadata)
         return app
 
-    async def drain(self, timeout_s: float) -> None:
-        """Wait until requests in flight are answered, at most ``timeout_s``. A connection ends with its next answer."""
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until requests in flight are answered, at most ``timeout_s``. A connection ends with its next answer.
+
+        Whether all were answered.
+        """
         self._draining = True
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def token(self, request: web.Request) -> web.Response:
         """One request to the token endpoint, one answer, one record, whatever happens."""

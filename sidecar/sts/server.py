@@ -92,15 +92,19 @@ class StsServer:
         self.probe_address = await self._listen(probe, settings.probe_host, settings.probe_port, tls=None)
         self.address = await self._listen(self._endpoint.app(), settings.host, settings.port, tls=self._tls)
 
-    async def stop(self) -> None:
-        """Unready and closed to new clients first; requests in flight get ``drain_s`` to finish; last the probe."""
+    async def stop(self) -> bool:
+        """Unready and closed to new clients first; requests in flight get ``drain_s`` to finish; last the probe.
+
+        Whether all of them finished in time.
+        """
         self._draining = True
         for runner in self._runners[1:]:  # the first is the probe's
             for site in runner.sites:
                 await site.stop()
-        await self._endpoint.drain(self._settings.drain_s)
+        in_time = await self._endpoint.drain(self._settings.drain_s)
         while self._runners:
             await self._runners.pop().cleanup()
+        return in_time
 
     async def _listen(
         self, app: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +19,9 @@ import yaml
 
 from sidecar.app import run_token_service
 from sidecar.config import load_sts
-from sidecar.sts.keys import KeyRing, SigningKey
+from sidecar.config.sts_reload import StsFiles
+from sidecar.sts.following import look_at
+from sidecar.sts.keygen import add_key
 from tests.fakes.tokens import TokenMint
 from tests.integration.world import FRONT, PLANNER, STS, Answer, Record, Sidecar, World, free_port, open_world, until
 
@@ -37,6 +40,7 @@ class EntryWorld:
     def __init__(self, world: World) -> None:
         self.world = world
         self.ports = {name: free_port() for name in ("sts", "sts-probe", "planner-in")}
+        self.sts_document: Settings = {}
         self.front: Sidecar
         self.planner: Sidecar
 
@@ -68,7 +72,8 @@ class EntryWorld:
         return await self.world.call(sidecar.outbound, None, target, headers=fields, **options)
 
     def sts_records(self, event: str = "token.exchanged") -> list[Record]:
-        lines = (self.world.folder / "sts.records").read_text().splitlines()
+        path = self.world.folder / "sts.records"
+        lines = path.read_text().splitlines() if path.exists() else []
         return [record for record in map(json.loads, lines) if record["event"] == event]
 
     def front_settings(self, **changes: Any) -> Settings:
@@ -111,7 +116,7 @@ class EntryWorld:
             "probe": {"listen": f"127.0.0.1:{self.ports['sts-probe']}"},
             "identity": {"workload_api": (await self.world.api(STS)).address},
             "records": {"sink": {"file": str(folder / "sts.records")}},
-            "keys": "ephemeral",
+            "keys": {"directory": str(folder / "keys")},
             "login_issuers": self._users(),
             "entries": [{"workload": FRONT, "client_ids": CLIENTS, "delegation_life_s": 900}],
             "targets": [{"workload": PLANNER, "scopes": SCOPES}],
@@ -130,11 +135,22 @@ class EntryWorld:
                 },
             ],
         }
+        add_key(folder / "keys", now=int(time.time()))
+        self.write_sts(document)
         path = folder / "sts.yaml"
-        path.write_text(yaml.safe_dump(json.loads(json.dumps(document))))
-        keys = KeyRing(active=SigningKey.generate())
-        self.world.background(run_token_service(load_sts(path, {}), keys, asyncio.Event()))
-        await until(lambda: (folder / "sts.records").exists())
+        seen = look_at(path)
+        settings = load_sts(path, {})
+        files = StsFiles(path, os.environ, settings, seen=seen)
+        keys = files.own_keys(int(time.time()))
+        self.world.background(run_token_service(settings, keys, asyncio.Event(), files=files))
+        await until(lambda: bool(self.sts_records("started")))
+
+    def write_sts(self, document: Settings) -> None:
+        """The token service's settings file, whole and at once."""
+        self.sts_document = document
+        fresh = self.world.folder / "sts.new"
+        fresh.write_text(yaml.safe_dump(json.loads(json.dumps(document))))
+        fresh.rename(self.world.folder / "sts.yaml")
 
     def _users(self) -> list[Settings]:
         jwks = f"http://127.0.0.1:{self.world.jwks_port}/jwks"

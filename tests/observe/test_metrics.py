@@ -46,6 +46,7 @@ def test_the_promised_names_are_there_from_the_start(metrics: Metrics) -> None:
         "sidecar_impersonation_refused_total",
         "sidecar_actor_mismatch_total",
         "sidecar_chain_depth_bucket",
+        "sidecar_config_reloads_total",
         "sidecar_handshakes_refused_total",
         "sidecar_svid_expiry_timestamp_seconds",
         "sidecar_audit_events_dropped_total",

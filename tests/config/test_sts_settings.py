@@ -1,0 +1,48 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config import load_sts
+from sidecar.config.settings import RecordSettings
+from tests.config.documents import EXAMPLES
+
+RUNNING = load_sts(EXAMPLES / "sts.yaml", {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="the same"),
+        pytest.param({"policy": replace(RUNNING.policy, rules=(), token_life_s=60)}, id="another policy"),
+        pytest.param({"login_keys": ()}, id="a login issuer less"),
+    ],
+)
+def test_a_policy_can_change_while_the_service_runs(changes: dict[str, Any]) -> None:
+    assert RUNNING.needs_restart(replace(RUNNING, **changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        pytest.param({"policy": replace(RUNNING.policy, issuer="https://sts2.acme.example")}, "issuer", id="issuer"),
+        pytest.param({"identity": replace(RUNNING.identity, hint="other")}, "identity", id="identity"),
+        pytest.param({"server": replace(RUNNING.server, port=1)}, "listen", id="listener"),
+        pytest.param({"key_directory": None}, "keys", id="keys"),
+        pytest.param({"records": RecordSettings(file=Path("/x"))}, "records", id="records"),
+        pytest.param(
+            {"login_keys": (*RUNNING.login_keys, replace(RUNNING.login_keys[0], issuer="https://x.example"))},
+            "login_issuers",
+            id="a login issuer more",
+        ),
+        pytest.param(
+            {"login_keys": (replace(RUNNING.login_keys[0], url="https://login.acme.example/other"),)},
+            "login_issuers",
+            id="a login issuer's keys elsewhere",
+        ),
+    ],
+)
+def test_what_cannot_change_is_named_with_its_cure(changes: dict[str, Any], field: str) -> None:
+    (problem,) = RUNNING.needs_restart(replace(RUNNING, **changes))
+    assert (problem.field, problem.cure) == (field, "restart it")
