@@ -37,7 +37,10 @@ _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings:
-    """Where to listen, and how many at once. ``max_connections`` None: half the process's descriptors but a reserve."""
+    """Where to listen, and how many at once. ``max_connections`` None: half the process's descriptors but a reserve.
+
+    Handshakes never take more than half of the connections, however many ``max_handshakes`` are.
+    """
 
     host: str
     port: int
@@ -68,8 +71,10 @@ class Listener:
         self._context = context
         self._proxy_form = proxy_form
         self._handshakes = Tasks()
+        self._unproven: dict[asyncio.Task[None], None] = {}  # the handshakes under way, the oldest first
         self._socket: socket.socket | None = None
         self._max_connections = settings.max_connections or _descriptor_budget()
+        self._max_handshakes = min(settings.max_handshakes, max(1, self._max_connections // 2))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -132,7 +137,8 @@ class Listener:
         return True
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_PER_WAKE):
+        # No more than there are places for handshakes: what is given up must have begun, or nobody closes its socket.
+        for _ in range(min(_ACCEPTS_PER_WAKE, self._max_handshakes)):
             if self._socket is None:
                 return
             try:
@@ -149,13 +155,23 @@ class Listener:
         if taken >= self._max_connections + _RESERVED_DESCRIPTORS // _SHED_PER_RESERVE:
             accepted.close()
             return
-        if len(self._handshakes) >= self._settings.max_handshakes:
-            accepted.close()
-            return
+        if self._context is not None and len(self._unproven) >= self._max_handshakes:
+            self._give_up_oldest()
         accepted.setblocking(False)  # noqa: FBT003 - the standard library's signature
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         handler = self.handler if taken < self._max_connections else self._shed
-        self._handshakes.start(self._hand_over(accepted, handler, f"{address[0]}:{address[1]}"))
+        handshake = self._handshakes.start(self._hand_over(accepted, handler, f"{address[0]}:{address[1]}"))
+        self._unproven[handshake] = None
+        handshake.add_done_callback(lambda ended: self._unproven.pop(ended, None))
+
+    def _give_up_oldest(self) -> None:
+        """Make room for one more handshake. An honest one takes milliseconds, so the oldest is the most likely idler.
+
+        Were the newest turned away instead, a handful of silent connections would lock everybody out.
+        """
+        oldest = next(iter(self._unproven))
+        del self._unproven[oldest]
+        oldest.cancel()
 
     async def _hand_over(self, accepted: socket.socket, handler: RequestHandler, address: str) -> None:
         peer_address.set(address)

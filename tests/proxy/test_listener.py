@@ -198,15 +198,65 @@ def tls(authority: TrustDomainAuthority) -> tuple[ssl.SSLContext, ssl.SSLContext
     return server_context(OwnIdentity(authority, WRITER)), client_context(caller, expected=WRITER)
 
 
-async def test_a_silent_handshake_ends_and_meanwhile_takes_a_place(
+async def test_a_silent_handshake_ends(sink: FakeSink, authority: TrustDomainAuthority) -> None:
+    server, caller = tls(authority)
+    async with listening(Held(), sink, context=server, handshake_timeout_s=0.3) as listener:
+        silent = await connect(listener)
+        assert await silent.is_hung_up_on()
+        assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_silent_handshakes_lock_nobody_out_the_oldest_make_room(
     sink: FakeSink, authority: TrustDomainAuthority
 ) -> None:
     server, caller = tls(authority)
-    async with listening(Held(), sink, context=server, max_handshakes=1, handshake_timeout_s=0.3) as listener:
-        silent, crowded = await connect(listener), await connect(listener)
-        assert await crowded.is_hung_up_on()
-        assert await silent.is_hung_up_on()
+    async with listening(Held(), sink, context=server, max_handshakes=3, handshake_timeout_s=60) as listener:
+        silent = [await connect(listener)]
+        for _ in range(3):  # those that have ended take no place
+            assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+        await _stays(silent[0])
+        silent += [await connect(listener) for _ in range(3)]
+        assert await silent[0].is_hung_up_on()
         assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+        assert await silent[1].is_hung_up_on()
+        await _stays(silent[3])
+
+
+async def _stays(client: Client) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(client.reader.read(), 0.1)
+
+
+async def test_each_of_a_crowd_that_comes_at_once_makes_room_for_one(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, _ = tls(authority)
+    async with listening(Held(), sink, context=server, max_handshakes=2, handshake_timeout_s=60) as listener:
+        crowd = [socket.create_connection(listener.address) for _ in range(6)]  # the loop does not turn meanwhile
+        clients = [await asyncio.open_connection(sock=one) for one in crowd]
+        for reader, _ in clients[:4]:
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+        for reader, writer in clients[4:]:
+            await _stays(Client(reader, writer))
+        for _, writer in clients:
+            writer.transport.abort()
+
+
+async def test_silent_handshakes_take_half_of_the_connections_at_most(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, caller = tls(authority)
+    async with listening(Held(), sink, context=server, max_connections=4, handshake_timeout_s=60) as listener:
+        for _ in range(30):
+            await connect(listener)
+        assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_crowd_without_tls_is_served_whole(sink: FakeSink) -> None:
+    async with listening(Held(), sink, max_handshakes=1) as listener:
+        crowd = await asyncio.gather(*(connect(listener) for _ in range(10)))
+        assert all([(await client.ask()).startswith(b"HTTP/1.1 200 ") for client in crowd])
 
 
 async def test_a_refused_handshake_is_told_with_the_callers_address(
