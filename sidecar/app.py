@@ -103,6 +103,7 @@ async def run_token_service(
 ) -> bool:
     """Run one token service until ``stop``, then drain. Whether every request ended in time. ``files`` are followed."""
     from sidecar.sts.following import Follower
+    from sidecar.sts.rate import ExchangeRate
     from sidecar.sts.server import StsServer
     from sidecar.sts.service import TokenService
 
@@ -111,7 +112,8 @@ async def run_token_service(
     log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics)
     source = WorkloadApiSource(replace(settings.identity, jwt_bundles=True))
     keys = IssuerKeys(settings.login_keys, source, on_fetched=metrics.jwks_updated)
-    service = TokenService(policy=settings.policy, keys=own, bundles=source, login_keys=keys, log=log)
+    rate = ExchangeRate(settings.rate, monotonic=time.monotonic)
+    service = TokenService(policy=settings.policy, keys=own, bundles=source, login_keys=keys, log=log, rate=rate)
 
     def follow(identity: Identity | None) -> None:
         log.workload = None if identity is None else identity.spiffe_id

@@ -232,7 +232,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.STS_UNAVAILABLE: _unavailable("the token service cannot be reached"),
     Reason.KEYS_UNAVAILABLE: _unavailable("the issuer's keys are not known yet"),
     Reason.NOT_READY: _unavailable("this sidecar is not ready"),
-    Reason.OVERLOADED: _unavailable("this sidecar is overloaded"),
+    Reason.OVERLOADED: _unavailable("too much at once: try again later"),
     Reason.SUBJECT_BUSY: _unavailable("another subject is being served"),
     Reason.DRAINING: Answer(503, None, "this sidecar is stopping", close=True, retry_after_s=1),
     Reason.AUDIT_UNAVAILABLE: _unavailable("the call could not be recorded"),

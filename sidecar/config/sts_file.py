@@ -36,6 +36,7 @@ from sidecar.sts.policy import (
     SubjectMatch,
     Target,
 )
+from sidecar.sts.rate import RateSettings
 from sidecar.sts.server import StsSettings
 
 
@@ -101,6 +102,7 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         login_keys=tuple(one for one in keys if one is not None),
         key_directory=None if isinstance(file.keys, str) else Path(file.keys.directory),
         records=records(file.records),
+        rate=RateSettings(burst=file.exchange_rate.burst, per_s=file.exchange_rate.per_s),
     )
 
 

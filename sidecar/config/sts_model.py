@@ -65,6 +65,13 @@ class EntryWorkloadSection(Section):
     delegation_life_s: int | None = None
 
 
+class ExchangeRateSection(Section):
+    """How often one client may exchange one subject token: ``burst`` times at once, then ``per_s`` times a second."""
+
+    burst: int = Field(120, ge=1, le=1_000_000)
+    per_s: float = Field(2.0, ge=1, le=10_000)
+
+
 class StsFile(Section):
     """Settings of one token service."""
 
@@ -76,6 +83,7 @@ class StsFile(Section):
     keys: Annotated[
         Annotated[Literal["ephemeral"], Tag(SHORT)] | Annotated[KeysSection, Tag(LONG)], Discriminator(short_or_long)
     ]
+    exchange_rate: ExchangeRateSection = ExchangeRateSection(burst=120, per_s=2.0)
     token_life_s: int = 300
     max_depth: int = 8
     login_issuers: list[UserIssuerSection] = Field([])

@@ -10,6 +10,7 @@ from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.sts.policy import StsPolicy
+from sidecar.sts.rate import RateSettings
 from sidecar.sts.server import StsSettings
 
 
@@ -27,6 +28,7 @@ class TokenServiceSettings:
     login_keys: tuple[JwksSettings, ...]
     key_directory: Path | None
     records: RecordSettings
+    rate: RateSettings
 
     def needs_restart(self, fresh: TokenServiceSettings) -> list[Problem]:
         """What of ``fresh`` cannot take the place of these settings in a process that runs. A policy can.
@@ -39,6 +41,7 @@ class TokenServiceSettings:
             "listen": (self.server, fresh.server),
             "keys": (self.key_directory, fresh.key_directory),
             "records": (self.records, fresh.records),
+            "exchange_rate": (self.rate, fresh.rate),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]
         if not set(fresh.login_keys) <= set(self.login_keys):

@@ -28,6 +28,7 @@ from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.sts.keys import KeyRing
 from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, authorize_self, require_lawful_form
 from sidecar.sts.policy import StsPolicy
+from sidecar.sts.rate import ExchangeRate
 from sidecar.sts.records import EventLog, ExchangeRecord
 from sidecar.sts.schedule import GRACE_S
 from sidecar.sts.tokens import check_subject, verify_actor, verify_subject
@@ -82,6 +83,7 @@ class TokenService:
     bundles: JwtBundles
     login_keys: LoginKeys
     log: EventLog
+    rate: ExchangeRate
     clock: Callable[[], float] = time.time
     names: Callable[[], FreshNames] = field(default=fresh_names, repr=False)
 
@@ -101,6 +103,7 @@ class TokenService:
         request = parse_token_request(body, content_type)
         record.ask(request)
         if isinstance(request, ClientCredentialsRequest):
+            self.rate.take(client)  # under a name that is no token's: its targets would be the client's to make up
             grant = authorize_self(request, client=client, policy=policy, now=self._now(), fresh=self.names())
             return self._issue(grant, ring, record, issued_token_type=None)
         grant = await self._exchange(request, client, policy, ring, record)
@@ -125,6 +128,7 @@ class TokenService:
         now = self._now()
         subject = verify_subject(bearer, client=client, key=key, policy=policy, now=now)
         record.attribute(subject)
+        self.rate.take((subject.issuer, subject.jti or subject.fingerprint, client))
         return authorize_exchange(request, actor=actor, subject=subject, policy=policy, now=now, fresh=self.names())
 
     async def _key_of(self, bearer: Bearer, policy: StsPolicy, ring: KeyRing) -> VerificationKey:

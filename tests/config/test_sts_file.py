@@ -26,6 +26,13 @@ def test_the_kind_of_a_login_token_can_be_told(tmp_path: Path) -> None:
     assert load_sts(written(tmp_path, told), {}).policy.login_issuers[LOGIN].kind is LoginKind.ID_TOKEN
 
 
+def test_the_exchange_rate_can_be_set_and_never_below_one_a_second(tmp_path: Path) -> None:
+    settings = load_sts(written(tmp_path, changed(STS, ("exchange_rate", {"burst": 5, "per_s": 1}))), {})
+    assert (settings.rate.burst, settings.rate.per_s) == (5, 1.0)
+    (problem,) = problems(tmp_path, changed(STS, ("exchange_rate", {"per_s": 0.5})), sts=True)
+    assert problem.field == "exchange_rate.per_s"
+
+
 DEV_LOGIN = {
     **{name: value for name, value in STS["login_issuers"][0].items() if name != "tls"},
     "issuer": "http://127.0.0.1:7300",

@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.config import load_sts
 from sidecar.config.settings import RecordSettings
+from sidecar.sts.rate import RateSettings
 from tests.config.documents import EXAMPLES
 
 RUNNING = load_sts(EXAMPLES / "sts.yaml", {})
@@ -30,6 +31,7 @@ def test_a_policy_can_change_while_the_service_runs(changes: dict[str, Any]) -> 
         pytest.param({"identity": replace(RUNNING.identity, hint="other")}, "identity", id="identity"),
         pytest.param({"server": replace(RUNNING.server, port=1)}, "listen", id="listener"),
         pytest.param({"key_directory": None}, "keys", id="keys"),
+        pytest.param({"rate": RateSettings(burst=1)}, "exchange_rate", id="exchange rate"),
         pytest.param({"records": RecordSettings(file=Path("/x"))}, "records", id="records"),
         pytest.param(
             {"login_keys": (*RUNNING.login_keys, replace(RUNNING.login_keys[0], issuer="https://x.example"))},

@@ -34,6 +34,7 @@ from sidecar.sts.policy import (
     SubjectMatch,
     Target,
 )
+from sidecar.sts.rate import ExchangeRate, RateSettings
 from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.service import TokenService
 from tests.fakes.tokens import (
@@ -152,6 +153,7 @@ class Mesh:
 
     policy: StsPolicy = field(default_factory=small_policy)
     ring: KeyRing = field(default_factory=lambda: KeyRing(_KEY))
+    rate: RateSettings = field(default_factory=RateSettings)
     svids: SvidMint = field(default_factory=SvidMint)
     partner: SvidMint = field(default_factory=lambda: SvidMint(kid="p1", key=7))
     logins: TokenMint = field(default_factory=lambda: TokenMint(LOGIN, algorithm="RS256", kid="l1"))
@@ -165,6 +167,7 @@ class Mesh:
         self.service = TokenService(
             policy=self.policy,
             keys=self.ring,
+            rate=ExchangeRate(self.rate, monotonic=lambda: self.now),
             bundles=Bundles({TRUST_DOMAIN: self.svids.keys, TrustDomain("partner.example"): self.partner.keys}),
             login_keys=self.login_keys,
             log=self.log,

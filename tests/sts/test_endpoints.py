@@ -10,6 +10,7 @@ from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUE
 from sidecar.delegation.verify import verify_signature
 from sidecar.sts.endpoints import server_metadata
 from sidecar.sts.mint import FreshNames
+from sidecar.sts.rate import RateSettings
 from tests.fakes.sts import FORM, Mesh, small_policy
 from tests.fakes.sts_server import RunningSts, read_answer, running_sts, token_request
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
@@ -74,6 +75,16 @@ async def test_a_refusal_says_its_class_and_nothing_of_the_request() -> None:
     assert "unheard-of" not in answer.body.decode()
     ((_, fields),) = sts.mesh.log.events
     assert (fields["reason"], fields["audience"]) == ("target_unknown", "spiffe://acme.example/tool/unheard-of")
+
+
+async def test_a_client_that_exchanges_one_token_too_often_is_told_when_to_come_again() -> None:
+    async with running_sts(Mesh(start=int(time.time()), rate=RateSettings(burst=1))) as sts:
+        request = token_request(sts.mesh.exchange_form())
+        assert (await sts.send(request)).status == 200
+        refused = await sts.send(request)
+    assert (refused.status, refused.members["error"]) == (503, "temporarily_unavailable")
+    assert (refused.headers["retry-after"], refused.headers["delegation-reason"]) == ("1", "overloaded")
+    assert [fields["reason"] for _, fields in sts.mesh.log.events] == ["ok", "overloaded"]
 
 
 async def test_a_stolen_token_with_another_svid_of_the_domain_is_refused() -> None:

@@ -18,6 +18,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts.policy import ANYONE, EntryWorkload, LoginKind, Rule, SubjectMatch
+from sidecar.sts.rate import RateSettings
 from sidecar.sts.service import fresh_names
 from tests.fakes.sts import (
     ALL_USERS,
@@ -558,6 +559,50 @@ async def test_a_token_too_large_for_its_consumers_is_not_issued() -> None:
         await mesh.ask(mesh.exchange_form(subject_token=noted(largest)))
     assert refused.value.reason is Reason.TOKEN_TOO_LARGE
     assert await mesh.ask(mesh.exchange_form(subject_token=noted(largest - 100)))
+
+
+async def test_one_token_is_exchanged_so_often_by_one_client_and_others_still_are() -> None:
+    mesh = Mesh(rate=RateSettings(burst=2, per_s=1.0))
+
+    async def once(form: Mapping[str, object], client: SpiffeId = WRITER) -> Reason | None:
+        try:
+            await mesh.ask(form, client)
+        except SidecarError as error:
+            return error.reason
+        return None
+
+    same, later = mesh.exchange_form(), mesh.exchange_form(subject_token=mesh.own(exp=NOW + 200))
+    assert [await once(form) for form in (same, later, same)] == [None, None, Reason.OVERLOADED]  # one jti
+    assert await once(mesh.exchange_form(subject_token=mesh.own(jti="jti-3"))) is None
+    by_login = mesh.login_form()  # without a jti: the whole token counts
+    assert [await once(by_login, FRONT) for _ in range(3)] == [None, None, Reason.OVERLOADED]
+    assert await once(mesh.login_form(subject_token=mesh.login(sub="bob")), FRONT) is None
+    assert [await once(itself()(mesh), PLANNER) for _ in range(3)] == [None, None, Reason.OVERLOADED]
+    mesh.now += 1
+    assert await once(same) is None
+
+
+async def test_a_token_of_one_jti_at_two_issuers_or_clients_is_two() -> None:
+    mesh = Mesh(rate=RateSettings(burst=1))
+    for form, client in (
+        (mesh.exchange_form(), WRITER),
+        (mesh.login_form(subject_token=mesh.login(jti="jti-2")), FRONT),
+        (
+            mesh.exchange_form(
+                PLANNER, subject_token=mesh.own(aud=PLANNER, act={"sub": FRONT}, may_act=ABSENT), audience=WRITER
+            ),
+            PLANNER,
+        ),
+    ):
+        assert await mesh.ask(form, client)
+
+
+async def test_a_token_that_does_not_verify_takes_nothing_from_one_that_does() -> None:
+    mesh = Mesh(rate=RateSettings(burst=1))
+    for _ in range(3):
+        with pytest.raises(Denied):
+            await mesh.ask(mesh.exchange_form(subject_token=forged(mesh)))
+    assert await mesh.ask(mesh.exchange_form())
 
 
 async def test_a_policy_that_was_replaced_counts_from_the_next_request_on() -> None:
