@@ -17,6 +17,7 @@ from sidecar.identity.tls import server_context
 from sidecar.observe.probe import probe_app
 from sidecar.sts.endpoints import TokenEndpoint
 from sidecar.sts.service import TokenService
+from sidecar.sts.site import MutualTlsSite
 
 # The library's own log quotes what it could not parse, which may hold a token. Every request that can be answered has
 # its record, and bugs are told by the endpoint itself.
@@ -119,8 +120,11 @@ class StsServer:
         )
         await runner.setup()
         self._runners.append(runner)
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
-        await site.start()
+        if tls is not None:
+            site = MutualTlsSite(runner, host, port, context=tls)
+            await site.start()
+            return site.address
+        await web.TCPSite(runner, host, port).start()
         bound: Sequence[str | int] = runner.addresses[0]
         return str(bound[0]), int(bound[1])
 

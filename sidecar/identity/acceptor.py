@@ -1,0 +1,155 @@
+"""Connections that we accept ourselves, before an event loop sees them.
+
+A loop's own server hides what we must know: the address of a peer whose handshake was refused, how many handshakes are
+under way, and that descriptors are running out (uvloop then closes silently, asyncio lets connections hang).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.identity.handshake import peer_address
+
+_log: Final = logging.getLogger("sidecar.listener")
+
+_ACCEPTS_PER_WAKE: Final = 64
+_PAUSE_S: Final = 0.1
+
+Admit = Callable[[socket.socket, str], None]
+
+
+class Acceptor:
+    """A listening socket. ``admit`` is given each connection, ready for a loop, and its peer's address, HOST:PORT."""
+
+    def __init__(self, host: str, port: int, admit: Admit, *, backlog: int = 1024) -> None:
+        self._host = host
+        self._port = port
+        self._admit = admit
+        self._backlog = backlog
+        self._socket: socket.socket | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port it listens on; the port is the real one where 0 was asked for."""
+        if self._socket is None:
+            return self._host, self._port
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
+    def open(self) -> None:
+        """Bind and start to accept.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self._host, self._port))
+            listening.listen(self._backlog)
+        except OSError:
+            listening.close()
+            raise
+        self._socket = listening
+        asyncio.get_running_loop().add_reader(listening.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stop accepting. Connections stay."""
+        listening, self._socket = self._socket, None
+        if listening is not None:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+            listening.close()
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_PER_WAKE):
+            if self._socket is None:
+                return
+            try:
+                accepted, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            accepted.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._admit(accepted, f"{address[0]}:{address[1]}")
+
+    def _pause(self, error: OSError) -> None:
+        """Descriptors or memory are gone: wait a little, instead of spinning on a socket that stays readable."""
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            _log.warning("accept failed", extra={"errno": error.errno})
+        listening = self._socket
+        if listening is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening.fileno())
+        loop.call_later(_PAUSE_S, self._go_on, listening)
+
+    def _go_on(self, listening: socket.socket) -> None:
+        if self._socket is listening:
+            asyncio.get_running_loop().add_reader(listening.fileno(), self._accept)
+
+
+class Handshakes:
+    """The handshakes under way, at most ``most`` (None: any number): one more makes the oldest give up.
+
+    An honest one takes milliseconds, so the oldest is the most likely idler. Were the newest turned away instead, a
+    handful of silent connections would lock everybody out. Without ``context`` there is nothing to wait for.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None, *, most: int | None, timeout_s: float) -> None:
+        self._context = context
+        self._most = most
+        self._timeout_s = None if context is None else timeout_s
+        self._running: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._not_begun: set[socket.socket] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, accepted: socket.socket, address: str, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Make a connection of an accepted socket; its handshake knows the peer's ``address``.
+
+        Who is refused in it has its event by then, and the socket is closed.
+        """
+        if self._most is not None and len(self._running) >= self._most:
+            oldest = next(iter(self._running))
+            del self._running[oldest]
+            oldest.cancel()
+        self._not_begun.add(accepted)
+        task = asyncio.get_running_loop().create_task(self._hand_over(accepted, address, protocol))
+        self._running[task] = None
+        task.add_done_callback(lambda ended: self._ended(ended, accepted))
+
+    async def close(self) -> None:
+        """Give all of them up and wait until they have ended."""
+        running = tuple(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _hand_over(
+        self, accepted: socket.socket, address: str, protocol: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
+        self._not_begun.discard(accepted)
+        peer_address.set(address)  # in this task's own context
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol, accepted, ssl=self._context, ssl_handshake_timeout=self._timeout_s
+            )
+        except (OSError, TimeoutError):  # ssl.SSLError is an OSError
+            accepted.close()
+
+    def _ended(self, task: asyncio.Task[None], accepted: socket.socket) -> None:
+        self._running.pop(task, None)
+        if accepted in self._not_begun:  # given up before its first step: nobody else will close it
+            self._not_begun.discard(accepted)
+            accepted.close()

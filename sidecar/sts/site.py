@@ -1,0 +1,58 @@
+"""Where aiohttp gets its mTLS connections from: accepted by us, so that a refused handshake has an address."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+from aiohttp import web
+
+from sidecar.identity.acceptor import Acceptor, Handshakes
+
+_HANDSHAKE_TIMEOUT_S: Final = 5.0
+_MAX_HANDSHAKES: Final = 256
+
+
+class MutualTlsSite(web.BaseSite):
+    """A site of a runner's, in place of ``TCPSite``. ``address`` holds the real port where 0 was asked for."""
+
+    __slots__ = ("_acceptor", "_handshakes")
+
+    def __init__(self, runner: web.AppRunner, host: str, port: int, *, context: ssl.SSLContext) -> None:
+        super().__init__(runner, ssl_context=context)
+        self._acceptor = Acceptor(host, port, self._admit)
+        self._handshakes = Handshakes(context, most=_MAX_HANDSHAKES, timeout_s=_HANDSHAKE_TIMEOUT_S)
+
+    @property
+    def name(self) -> str:
+        """Its URL."""
+        host, port = self.address
+        return f"https://{host}:{port}"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return self._acceptor.address
+
+    async def start(self) -> None:
+        """Start to listen.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        await super().start()
+        self._acceptor.open()
+
+    async def stop(self) -> None:
+        """Accept nobody any more. Connections stay, handshakes under way are given up."""
+        self._acceptor.close()
+        await self._handshakes.close()
+        await super().stop()
+
+    def _admit(self, accepted: socket.socket, address: str) -> None:
+        server = self._runner.server
+        if server is None:  # between the end of the runner and ours
+            accepted.close()
+            return
+        self._handshakes.start(accepted, address, server)

@@ -1,0 +1,196 @@
+"""Connections accepted by hand, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.errors import Reason
+from sidecar.identity.acceptor import Acceptor, Handshakes
+from sidecar.identity.tls import client_context, server_context
+from tests.fakes.own_identity import OwnIdentity
+from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_S = 5.0
+
+
+class Hello(asyncio.Protocol):
+    """Says hello to everybody whose connection is made."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"hello\n")
+
+
+class Accepting:
+    """A listening socket and its handshakes; ``admitted`` and ``refused`` keep the addresses."""
+
+    def __init__(self, *, tls: bool, most: int | None = None, timeout_s: float = 60.0) -> None:
+        self.admitted: list[str] = []
+        self.refused: list[tuple[Reason, str | None]] = []
+        self.arrived = asyncio.Event()
+        self.clients: list[socket.socket] = []
+        authority = TrustDomainAuthority(TRUST_DOMAIN)
+        context = server_context(
+            OwnIdentity(authority, WRITER),
+            on_refused=lambda reason, _detail, address: self.refused.append((reason, address)),
+        )
+        self.client = client_context(OwnIdentity(authority, SpiffeId(PLANNER)), expected=WRITER) if tls else None
+        self.handshakes = Handshakes(context if tls else None, most=most, timeout_s=timeout_s)
+        self.acceptor = Acceptor("127.0.0.1", 0, self.admit)
+
+    def admit(self, accepted: socket.socket, address: str) -> None:
+        self.admitted.append(address)
+        self.arrived.set()
+        self.handshakes.start(accepted, address, Hello)
+
+    async def greeting(self) -> bytes:
+        """What a lawful client hears."""
+        name = "sidecar" if self.client else None
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection(
+                *self.acceptor.address, ssl=self.client, server_hostname=name
+            )
+            said = await reader.readline()
+            writer.transport.abort()
+            return said
+
+    async def silent(self) -> socket.socket:
+        """A client that connects and says nothing, once it was admitted."""
+        client = socket.socket()
+        client.setblocking(False)
+        self.clients.append(client)
+        self.arrived.clear()
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.get_running_loop().sock_connect(client, self.acceptor.address)
+            await self.arrived.wait()
+        return client
+
+
+@asynccontextmanager
+async def accepting(*, tls: bool = True, most: int | None = None, timeout_s: float = 60.0) -> AsyncIterator[Accepting]:
+    running = Accepting(tls=tls, most=most, timeout_s=timeout_s)
+    running.acceptor.open()
+    try:
+        yield running
+    finally:
+        running.acceptor.close()
+        await running.handshakes.close()
+        for client in running.clients:
+            client.close()
+
+
+async def wait_for_end(client: socket.socket) -> None:
+    """Until the other end hangs up, in whatever way."""
+    async with asyncio.timeout(PATIENCE_S):
+        with contextlib.suppress(ConnectionError):
+            while await asyncio.get_running_loop().sock_recv(client, 4096):
+                pass
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+async def test_a_connection_is_made_and_its_address_known(tls: bool) -> None:
+    async with accepting(tls=tls) as running:
+        assert await running.greeting() == b"hello\n"
+        assert [address.rpartition(":")[0] for address in running.admitted] == ["127.0.0.1"]
+        assert running.refused == []
+
+
+async def test_a_refused_handshake_is_told_with_the_address_of_its_own_peer() -> None:
+    async with accepting() as running:
+        for _ in range(3):
+            client = await running.silent()
+            client.send(b"GET / HTTP/1.1\r\n\r\n")
+            await wait_for_end(client)
+            assert running.refused[-1] == (Reason.TLS_VERSION, "{}:{}".format(*client.getsockname()))
+        assert len(running.refused) == 3
+
+
+async def test_one_more_than_there_is_room_for_makes_the_oldest_give_up() -> None:
+    async with accepting(most=2) as running:
+        clients = [await running.silent() for _ in range(3)]
+        await wait_for_end(clients[0])
+        assert await running.greeting() == b"hello\n"
+        await wait_for_end(clients[1])
+        assert len(running.handshakes) == 1
+
+
+async def test_a_silent_handshake_ends_in_time() -> None:
+    async with accepting(timeout_s=0.05) as running:
+        await wait_for_end(await running.silent())
+        await running.handshakes.close()
+        assert len(running.handshakes) == 0
+
+
+async def test_what_is_given_up_before_its_first_step_is_closed() -> None:
+    handshakes = Handshakes(None, most=1, timeout_s=60.0)
+    pairs = [socket.socketpair() for _ in range(2)]
+    for ours, _ in pairs:
+        ours.setblocking(False)
+        handshakes.start(ours, "a:1", asyncio.Protocol)
+    await handshakes.close()
+    assert [ours.fileno() for ours, _ in pairs] == [-1, -1]
+    for _, theirs in pairs:
+        theirs.close()
+
+
+async def test_a_closed_acceptor_takes_nobody_and_frees_its_address() -> None:
+    async with accepting() as running:
+        address = running.acceptor.address
+        running.acceptor.close()
+        running.acceptor.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+        with socket.create_server(address):
+            pass
+
+
+async def test_an_address_that_is_taken_is_told() -> None:
+    async with accepting() as running:
+        second = Acceptor(*running.acceptor.address, running.admit)
+        with pytest.raises(OSError, match="in use"):
+            second.open()
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as probe:
+        lowest = probe.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_without_descriptors_it_pauses_and_goes_on_by_itself() -> None:
+    async with accepting(tls=False) as running:
+        client = socket.socket()
+        client.setblocking(False)
+        with no_more_descriptors():
+            await asyncio.get_running_loop().sock_connect(client, running.acceptor.address)
+            turns = 0
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                asyncio.get_running_loop().call_soon(turn) if turns < 50 else done.set()
+
+            done = asyncio.Event()
+            turn()
+            await done.wait()
+            assert running.admitted == []
+        async with asyncio.timeout(PATIENCE_S):
+            assert await asyncio.get_running_loop().sock_recv(client, 10) == b"hello\n"
+        client.close()
