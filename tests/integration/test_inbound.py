@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
 from typing import Any
 
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
+from tests.fakes.tokens import base64url
 from tests.integration.world import (
     CRM,
     FRONT,
@@ -263,6 +265,34 @@ async def test_without_the_issuers_keys_the_sidecar_is_not_ready_and_says_why(wo
     world.keys = keys
     async with asyncio.timeout(10):
         await sidecar.server.ready.wait()
+
+
+async def test_a_token_bound_to_a_certificate_is_good_with_that_certificate_only(world: World) -> None:
+    sidecar = await world.sidecar(WRITER, world.settings())
+    source = await world.source(PLANNER)
+    planner = calling(source, WRITER)
+    assert source.current is not None
+    own = hashlib.sha256(source.current.svid.chain[0]).digest()
+    bound = bearer(mint({"cnf": {"x5t#S256": base64url(own)}}))
+    elsewhere = bearer(mint({"cnf": {"x5t#S256": base64url(bytes(32))}}))
+    for _ in range(2):  # verified, and remembered
+        assert (await world.call(sidecar.inbound, planner, headers=bound)).status == 200
+        refused = await world.call(sidecar.inbound, planner, headers=elsewhere)
+        assert (refused.status, refused.reason) == (401, "cnf_mismatch")
+
+
+async def test_a_peer_that_leaves_while_a_key_is_fetched_leaves_one_record(world: World) -> None:
+    sidecar = await world.sidecar(WRITER, world.settings())
+    planner = calling(await world.source(PLANNER), WRITER)
+    world.keys_asked.clear()
+    world.keys_wait = asyncio.Event()
+    async with world.kept(sidecar.inbound, planner) as kept:
+        kept.send(headers=bearer(mint(header={"kid": "k9"})))
+        await world.keys_asked.wait()
+    (record,) = await sidecar.wait_for_records(1)
+    assert (record["decision"], record["reason"], record["status"]) == ("deny", "peer_gone", None)
+    await until(lambda: len(sidecar.server.parts.tasks) == 0)
+    world.keys_wait.set()
 
 
 async def test_large_bodies_stream_both_ways(world: World) -> None:

@@ -163,6 +163,7 @@ async def test_an_answer_that_streams_ends_with_the_trust_in_its_peer(world: Wor
         assert await streaming.wait_for_end() == b""
     (record,) = await sidecar.wait_for_records(1)
     assert (record["decision"], record["reason"], record["peer"]) == ("allow", "unknown_trust_domain", HELPER)
+    await until(lambda: all(len(pool.connections) == 0 for pool in sidecar.server.parts.pools))  # the agent's too
 
 
 # --- the end
@@ -213,6 +214,21 @@ async def test_what_takes_longer_than_the_drain_is_told_and_recorded(hops: Hops)
     assert (answers[0].status, answers[0].reason) == (503, "draining")
     (record,) = hops.writer.records()
     assert (record["decision"], record["reason"], record["status"]) == ("allow", "draining", 503)
+
+
+async def test_a_call_that_waits_for_its_token_longer_than_the_drain_is_told_too(hops: Hops) -> None:
+    await hops.start(drain_s=0.2, exchange={"timeout_s": 30})
+    hops.sts.hold()
+    async with hops.serving() as held:
+        calling_out = asyncio.ensure_future(hops.call(held.shown))
+        await hops.sts.wait_for_requests(1)
+        hops.writer.stop.set()
+        answer = await calling_out
+        assert (answer.status, answer.reason) == (503, "draining")
+        assert await asyncio.wait_for(hops.writer.running, 5) is False
+    hops.sts.release()
+    reasons = {record["direction"]: record["reason"] for record in hops.writer.records()}
+    assert reasons == {"inbound": "draining", "outbound": "draining"}
 
 
 async def test_an_idle_sidecar_stops_at_once(hops: Hops) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -114,9 +115,13 @@ async def test_a_login_with_one_fact_changed_starts_no_chain(
 
 
 async def test_a_login_token_and_a_handle_are_two_authorities_for_one_call(mesh: Mesh) -> None:
-    refused = await mesh.ask(mesh.log_in(), ("delegation-handle", "h" * 43))
+    login = mesh.log_in()
+    given = await mesh.call("front", "/.sidecar/subject", bearer(login), method="POST")
+    handle = ("delegation-handle", json.loads(given.body)["handle"])
+    refused = await mesh.ask(login, handle)
     assert (refused.status, refused.reason) == (403, "no_request_context")
     assert mesh.agents["planner"].requests == []
+    assert (await mesh.call("front", "/planner/plan", [handle], method="POST")).status == 200
 
 
 async def test_a_login_token_is_worth_nothing_anywhere_but_at_the_entry(mesh: Mesh) -> None:

@@ -235,6 +235,23 @@ async def test_what_only_a_sidecar_says_is_not_taken_from_an_agent(hops: Hops) -
     assert hops.crm.headers()["x-own"] == "kept"
 
 
+async def test_what_speaks_of_one_connection_stays_there(hops: Hops) -> None:
+    await hops.start()
+    hops.crm.script = lambda _head, _body: ok(b"", b"connection: x-theirs", b"x-theirs: 1", b"keep-alive: timeout=5")
+    named = [
+        ("connection", "x-mine, delegation-call"),
+        ("x-mine", "1"),
+        ("proxy-authorization", "Basic eA=="),
+        ("te", "x"),
+    ]
+    async with hops.serving() as held:
+        answer = await hops.call([*held.shown, *named])
+    passed = hops.crm.headers()
+    assert passed.keys().isdisjoint({"x-mine", "proxy-authorization", "te", "keep-alive"})
+    assert "delegation-call" in passed
+    assert answer.headers.keys().isdisjoint({"x-theirs", "keep-alive"})
+
+
 async def test_the_body_and_the_answer_pass_whole(hops: Hops) -> None:
     big = bytes(range(256)) * 4096
     hops.crm.script = lambda _head, body: ok(body, b"x-crm: 1")

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import yaml
 
-from sidecar.app import assemble
+from sidecar.assembly import assemble
 from sidecar.config import SidecarSettings, load_sidecar
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.entries import Entry, Selectors
@@ -210,6 +210,8 @@ class World:
         self.keys = {"keys": [public_jwk(private_key("ES256", 0), kid="k0", use="sig", alg="ES256")]}
         self.agent = Agent()
         self.jwks_port = 0
+        self.keys_asked = asyncio.Event()
+        self.keys_wait: asyncio.Event | None = None  # keys are given only when it is set
         self._stack = stack
         self._names = 0
 
@@ -270,6 +272,9 @@ class World:
 
     async def serve_keys(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        self.keys_asked.set()
+        if self.keys_wait is not None:
+            await self.keys_wait.wait()
         writer.write(ok(json.dumps(self.keys).encode(), b"content-type: application/json", b"connection: close"))
         await writer.drain()
         writer.close()
