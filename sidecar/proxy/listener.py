@@ -55,7 +55,6 @@ class Listener:
         self._limits = limits
         self.handler = handler
         self._shed = shed
-        self._context = context
         self._proxy_form = proxy_form
         self._max_connections = settings.max_connections or _descriptor_budget()
         self._acceptor = Acceptor(settings.host, settings.port, self._admit, backlog=settings.backlog)
