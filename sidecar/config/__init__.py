@@ -5,6 +5,7 @@ What loading needs is imported where it is called: 12 MiB that a running sidecar
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,12 +56,20 @@ def check(path: Path, environ: Mapping[str, str], *, sts: bool = False) -> list[
     """Every problem of a settings file; empty if it can be used."""
     try:
         if sts:
-            load_sts(path, environ)
+            _check_keys(load_sts(path, environ).key_directory)
         else:
             load_sidecar(path, environ)
     except ConfigError as error:
         return list(error.problems)
     return []
+
+
+def _check_keys(directory: Path | None) -> None:
+    """The signing keys, where they are on this machine: settings may well be checked on another."""
+    from sidecar.sts.key_files import load_schedule
+
+    if directory is not None and directory.exists():
+        load_schedule(directory, int(time.time()))
 
 
 def json_schema(*, sts: bool = False) -> dict[str, object]:

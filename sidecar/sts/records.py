@@ -86,7 +86,7 @@ class ExchangeRecord:
             "client_id": token.client_id,
             "jti_in": token.jti,
             "parent_jti": token.parent_jti,
-            "txn": token.txn,
+            "txn": token.txn if token.issuer == self._issuer else None,  # a login's names no chain of ours
             "fp": token.fingerprint,
         }
         if token.chain is not None:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from sidecar.config import load_sts
+from sidecar.sts.keygen import add_key
 from sidecar.sts.policy import ANYONE, LoginKind, SubjectMatch
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
 
@@ -31,6 +32,16 @@ def test_the_exchange_rate_can_be_set_and_never_below_one_a_second(tmp_path: Pat
     assert (settings.rate.burst, settings.rate.per_s) == (5, 1.0)
     (problem,) = problems(tmp_path, changed(STS, ("exchange_rate", {"per_s": 0.5})), sts=True)
     assert problem.field == "exchange_rate.per_s"
+
+
+def test_keys_are_checked_where_they_are_on_this_machine(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    settings = changed(STS, ("keys", {"directory": str(keys)}))
+    assert problems(tmp_path, settings, sts=True) == []
+    keys.mkdir()
+    assert [problem.field for problem in problems(tmp_path, settings, sts=True)] == [str(keys)]
+    assert add_key(keys, now=0)
+    assert problems(tmp_path, settings, sts=True) == []
 
 
 DEV_LOGIN = {

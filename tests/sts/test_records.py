@@ -78,6 +78,17 @@ async def test_a_refusal_after_verification_tells_of_the_subject_token() -> None
     assert "jti_out" not in fields
 
 
+async def test_what_a_login_calls_its_transaction_is_not_recorded_as_one_of_ours() -> None:
+    mesh = Mesh()
+    record = ExchangeRecord(mesh.log, ISSUER)
+    form = mesh.login_form(subject_token=mesh.login(txn="txn-1"), audience=CRM)
+    with pytest.raises(SidecarError) as refused:
+        await mesh.service.token(encoded(form), FORM, client=FRONT, record=record)
+    record.refuse(refused.value, 400)
+    ((_, fields),) = mesh.log.events
+    assert (fields["verified"], fields["subject"], fields["txn"]) == (True, "alice", None)
+
+
 async def test_claims_of_a_token_that_did_not_verify_are_marked_as_such() -> None:
     mesh = Mesh()
     token = mesh.own(aud=CRM)

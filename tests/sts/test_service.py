@@ -34,7 +34,7 @@ from tests.fakes.sts import (
     small_policy,
     trusted,
 )
-from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, WRITER, SvidMint, TokenMint
+from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, WRITER, SvidMint, TokenMint, base64url, encode, sign
 
 Form = Callable[[Mesh], Mapping[str, object]]
 
@@ -72,6 +72,7 @@ def itself(**changes: object) -> Form:
 
 
 LAWFUL: Final = exchange()
+CLIENT_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,19 @@ def by_itself(rule: str, what: str, reason: Reason, form: Form, client: SpiffeId
     return Attack(rule, what, form, reason, client=client, twin=itself(), twin_client=PLANNER)
 
 
+def headed(**changes: object) -> Callable[[Mesh], str]:
+    """Writer's token by our own key, with these header members changed."""
+
+    def minted(mesh: Mesh) -> str:
+        key = mesh.ring.active
+        head = {"alg": key.algorithm, "typ": "at+jwt", "kid": key.kid, **changes}
+        head = {name: value for name, value in head.items() if value is not ABSENT}
+        signed = f"{base64url(encode(head))}.{base64url(encode(mesh.own_claims()))}"
+        return f"{signed}.{base64url(sign(key.algorithm, key.private_key, signed.encode()))}"
+
+    return minted
+
+
 def chain_of(actors: int) -> dict[str, object]:
     return {"sub": PLANNER} if actors == 1 else {"sub": PLANNER, "act": chain_of(actors - 1)}
 
@@ -113,6 +127,14 @@ ATTACKS: Final = (
         "the same name in another domain",
         exchange(actor_token=svid("spiffe://partner.example/agent/writer")),
         Reason.ACTOR_TOKEN_INVALID,
+    ),
+    Attack(
+        "S1",
+        "another's SVID as client assertion",
+        exchange(client_assertion=svid(), client_assertion_type=CLIENT_ASSERTION),
+        Reason.ACTOR_NOT_CLIENT,
+        client=PLANNER,
+        twin=exchange(client_assertion=svid(PLANNER), client_assertion_type=CLIENT_ASSERTION),
     ),
     # Types are known and fit.
     Attack("S2", "unknown subject type", exchange(subject_token_type="urn:x:saml"), Reason.EXCHANGE_MALFORMED),
@@ -144,6 +166,15 @@ ATTACKS: Final = (
         exchange(subject_token=lambda mesh: SigningKey.generate().sign(mesh.own_claims())),
         Reason.UNKNOWN_KEY,
     ),
+    Attack("S4", "a transaction token of ours", exchange(subject_token=headed(typ="txntoken+jwt")), Reason.TOKEN_TYPE),
+    Attack("S4", "an untyped token of ours", exchange(subject_token=headed(typ=ABSENT)), Reason.TOKEN_TYPE),
+    Attack("S4", "unsigned", exchange(subject_token=headed(alg="none")), Reason.ALG_NOT_ALLOWED),
+    Attack(
+        "S4", "by our public key as a password", exchange(subject_token=headed(alg="HS256")), Reason.ALG_NOT_ALLOWED
+    ),
+    Attack("S4", "without a kid", exchange(subject_token=headed(kid=ABSENT)), Reason.UNKNOWN_KEY),
+    Attack("S4", "a key of its own", exchange(subject_token=headed(jwk={"kty": "EC"})), Reason.MALFORMED_TOKEN),
+    Attack("S4", "an extension to be understood", exchange(subject_token=headed(crit=["x"])), Reason.MALFORMED_TOKEN),
     # The requester owns the subject token's one audience.
     Attack("S5", "issued to another workload", exchange(subject_token=own(aud=CRM)), Reason.NOT_YOUR_TOKEN),
     Attack(
@@ -261,6 +292,9 @@ ATTACKS: Final = (
         Reason.TARGET_UNKNOWN,
     ),
     Attack("S11", "a target for which the actor has no rule", exchange(audience=PLANNER), Reason.TARGET_UNKNOWN),
+    # A token that is bound to a key is good with that key alone, and the channel's is another.
+    Attack("S13", "bound to another key", exchange(subject_token=own(cnf={"x5t#S256": "x"})), Reason.CNF_MISMATCH),
+    Attack("S13", "bound in another way", exchange(subject_token=own(cnf={"jkt": "x"})), Reason.CNF_MISMATCH),
     # Delegation or nothing.
     Attack("S14", "no actor", exchange(actor_token=ABSENT, actor_token_type=ABSENT), Reason.ACTOR_REQUIRED),
     Attack("S14", "an empty actor", exchange(actor_token="", actor_token_type=""), Reason.ACTOR_REQUIRED),
