@@ -59,6 +59,22 @@ def key_of(jwk: dict[str, object]) -> tuple[PublicKey, frozenset[str]]:
     raise JwkError("no key type that we use")
 
 
+def algorithms_of(key: object) -> frozenset[str]:
+    """The algorithms that a public key's type fits, for a key that does not come as a JWK.
+
+    Raises:
+        JwkError: it is of no type that we use, or an RSA key of another size.
+    """
+    if isinstance(key, RSAPublicKey) and MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        return _RSA
+    if isinstance(key, Ed25519PublicKey):
+        return _ED25519
+    for curve, algorithm in _CURVES.values():
+        if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, type(curve)):
+            return frozenset({algorithm})
+    raise JwkError("no key type that we use")
+
+
 def _rsa(jwk: dict[str, object]) -> RSAPublicKey:
     modulus = int.from_bytes(_octets(jwk, "n"), "big")
     exponent = int.from_bytes(_octets(jwk, "e"), "big")

@@ -12,6 +12,7 @@ Everything here runs on one event loop and no step between reading and changing 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -40,7 +41,7 @@ class UpdateCounts:
     lost_connections: int = 0
 
 
-class KeptIdentity:
+class KeptIdentity(ABC):
     """The common part of an ``IdentitySource``; the sources are made from it. ``clock`` is wall time in seconds."""
 
     def __init__(self, clock: Clock, fetch_jwt_svid: Fetch) -> None:
@@ -91,6 +92,10 @@ class KeptIdentity:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         return await self._jwt_svids.get(audience)
 
+    @abstractmethod
+    async def run(self) -> None:
+        """Keep the identity fresh until cancelled."""
+
     def _take(self, read: Callable[[], X509Update]) -> bool:
         """Put an update in place; False if it cannot be used."""
         try:
@@ -122,8 +127,9 @@ class KeptIdentity:
 
     def _discard(self, error: Exception) -> None:
         self.counts.discarded += 1
+        if str(error) != self._last_error:  # some sources bring the same again and again
+            _log.warning("an identity update cannot be used and is discarded", extra={"error": str(error)})
         self._last_error = str(error)
-        _log.warning("an identity update cannot be used and is discarded", extra={"error": str(error)})
         self._announce()
 
     def _lost(self, why: str) -> None:

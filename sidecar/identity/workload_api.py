@@ -28,11 +28,15 @@ from sidecar.identity.workload_update import read_jwt_bundles, read_x509_update
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadApiSettings:
-    """Where the Workload API is, and which of several SVIDs is ours, by SPIFFE ID or hint."""
+    """Where the Workload API is, and which of several SVIDs is ours, by SPIFFE ID or hint.
+
+    ``py_spiffe``: by py-spiffe instead of our own client, which knows Unix sockets only, and no hints.
+    """
 
     address: str
     spiffe_id: SpiffeId | None = None
     hint: str | None = None
+    py_spiffe: bool = False
     jwt_bundles: bool = False
     first_message_timeout_s: float = 5.0
     call_timeout_s: float = 2.0
@@ -41,7 +45,11 @@ class WorkloadApiSettings:
     expiry_tick_s: float = 1.0
 
     def __post_init__(self) -> None:
-        parse_address(self.address)
+        address = parse_address(self.address)
+        if self.py_spiffe and address.path is None:
+            raise ValueError("workload_api: py-spiffe knows Unix sockets only; write unix:///path, or remove source")
+        if self.py_spiffe and self.hint is not None:
+            raise ValueError("hint: py-spiffe does not pass hints on; set spiffe_id instead")
         if not 0 < self.min_backoff_s <= self.max_backoff_s:
             raise ValueError("the shortest back-off is above zero and at most the longest")
 

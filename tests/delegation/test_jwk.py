@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.jwk import JwkError, key_of
+from sidecar.delegation.jwk import JwkError, algorithms_of, key_of
 from tests.delegation.test_strict_json import JSON
 from tests.fakes.tokens import ABSENT, base64url, changed, private_key, public_jwk
 
@@ -95,3 +95,24 @@ def test_any_members_are_a_key_or_an_error(jwk: dict[str, object]) -> None:
         return
 
     assert algorithms
+
+
+@pytest.mark.parametrize("jwk", [EC, RSA, OKP], ids=["EC", "RSA", "OKP"])
+def test_a_bare_key_fits_the_algorithms_of_its_jwk(jwk: dict[str, object]) -> None:
+    key, algorithms = key_of(jwk)
+    assert algorithms_of(key) == algorithms
+
+
+BARE = {
+    "no key": b"k" * 32,
+    "a private key": private_key("ES256"),
+    "RSA of 1024 bits": rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key(),
+    "a curve of coins": ec.generate_private_key(ec.SECP256K1()).public_key(),
+    "Ed448": ed448.Ed448PrivateKey.generate().public_key(),
+}
+
+
+@pytest.mark.parametrize("case", BARE)
+def test_a_bare_key_of_another_kind_fits_none(case: str) -> None:
+    with pytest.raises(JwkError):
+        algorithms_of(BARE[case])

@@ -1,0 +1,108 @@
+"""The contents of identity files → our SVID and the bundles. Pure. All files together are the full state."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from cryptography import x509
+
+from sidecar.delegation.keyset import KeySet, KeySetError, parse_jwt_bundle
+from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.errors import Denied
+from sidecar.identity.bundle import BundleError, X509Bundle
+from sidecar.identity.generation import IdentityError, parse_x509_svid
+from sidecar.identity.looking import MAX_FILE_BYTES
+from sidecar.identity.pem import PemError, certificates_of, private_key_of
+from sidecar.identity.svid import parse_leaf
+from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, known_or_parsed
+
+
+def read_file_update(
+    *,
+    certificate: bytes,
+    key: bytes,
+    bundle: bytes,
+    federated: Mapping[TrustDomain, bytes | None],
+    spiffe_id: SpiffeId | None = None,
+    known: Mapping[TrustDomain, X509Bundle] = MappingProxyType({}),
+) -> X509Update:
+    """Read PEM files: our chain, leaf first, its key, our own trust domain's authorities, and those of others.
+
+    A federated bundle of None is a file that is not there. Bundles whose certificates did not change are taken from
+    ``known``, as the same objects.
+
+    Raises:
+        UpdateError: something of ours is malformed, or its parts do not belong together.
+        WithdrawnError: the SVID is not the configured one.
+    """
+    try:
+        chain = certificates_of(certificate)
+        name = parse_leaf(chain[0]).spiffe_id if chain else ""
+        choose([(name, "")], spiffe_id=spiffe_id, hint=None, held=None)
+        svid = parse_x509_svid(name, chain, private_key_of(key))
+        own = svid.spiffe_id.trust_domain
+        bundles = {own: _bundle(own, bundle, known)}
+    except (PemError, IdentityError, BundleError, Denied) as error:
+        raise UpdateError(f"our own SVID or bundle: {error}") from error
+    broken = 0
+    for trust_domain, text in federated.items():
+        if text is None or trust_domain == own:  # our own domain's bundle has a place of its own
+            broken += 1
+            continue
+        try:
+            bundles[trust_domain] = _bundle(trust_domain, text, known)
+        except (PemError, BundleError):
+            broken += 1
+    return X509Update(svid=svid, bundles=MappingProxyType(bundles), broken=broken)
+
+
+def read_jwt_bundle_file(document: bytes) -> tuple[Mapping[TrustDomain, KeySet], int]:
+    """Read what spiffe-helper writes: a JSON object of trust domains, each with its JWK set in base64.
+
+    Returns the keys by trust domain, and how many bundles were lost as they do not parse.
+
+    Raises:
+        UpdateError: the document is no such object.
+    """
+    try:
+        members = parse_object(document, max_bytes=MAX_FILE_BYTES)
+    except StrictJsonError as error:
+        raise UpdateError(f"the JWT bundles: {error}") from error
+    if len(members) > MAX_TRUST_DOMAINS:
+        raise UpdateError("too many trust domains")
+    key_sets: dict[TrustDomain, KeySet] = {}
+    for name, encoded in members.items():
+        try:
+            key_sets[TrustDomain(name)] = parse_jwt_bundle(_decoded(encoded))
+        except (SpiffeIdError, KeySetError, binascii.Error):
+            continue
+    return MappingProxyType(key_sets), len(members) - len(key_sets)
+
+
+def _bundle(trust_domain: TrustDomain, text: bytes, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
+    bundle = known_or_parsed(trust_domain, b"".join(certificates_of(text)), known)
+    if any(_speaks_for_another(authority, trust_domain) for authority in bundle.authorities):
+        raise BundleError("the bundle holds authorities of another trust domain; give each trust domain a file")
+    return bundle
+
+
+def _speaks_for_another(authority: x509.Certificate, trust_domain: TrustDomain) -> bool:
+    """Whether an authority names another trust domain: some tools can write all bundles into one file.
+
+    Merged, each could vouch for names of every domain (SPIFFE Federation section 4.2).
+    """
+    for extension in authority.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
+            return any(uri.startswith("spiffe:") and uri != f"spiffe://{trust_domain}" for uri in uris)
+    return False
+
+
+def _decoded(encoded: object) -> bytes:
+    if not isinstance(encoded, str):
+        raise KeySetError("the bundle is no text")
+    return base64.b64decode(encoded, validate=True)

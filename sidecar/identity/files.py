@@ -1,0 +1,169 @@
+"""The identity source that reads PEM files and follows their changes.
+
+Theory of operation. A look at all files, every two seconds, is the state; no notification is relied on, so it works on
+every volume. A change is believed when a second look, a moment later, sees the same: a writer that is half done (a
+truncated bundle, a new certificate beside the old key) is not read, and the symbolic link by which Kubernetes swaps a
+whole directory is never caught between two files. What is then wrong is counted and changes nothing.
+
+All files together are the full state, so removing one is how it is taken back, but a file can also be away for a moment
+(a volume mounted anew, a script that deletes and copies). So a missing file means "lost" at first: what we have serves.
+Missing at the next look too, it was withdrawn: without certificate, key or bundle we have no identity; without its file
+a federated trust domain is not trusted. A file that cannot be read is no word of withdrawal; the last generation then
+serves until its SVID expires. For a file of a federated trust domain it costs that domain alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.errors import Reason, Unavailable
+from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
+from sidecar.identity.handshake import Clock
+from sidecar.identity.kept import KeptIdentity
+from sidecar.identity.looking import Absent, Present, Seen, Unreadable, Watched, look_at, look_at_all
+from sidecar.identity.update import UpdateError, X509Update
+from sidecar.identity.workload_stream import Pause
+
+# What the usual writers call certificate, key and bundle.
+LAYOUTS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "cert-manager": ("tls.crt", "tls.key", "ca.crt"),
+    "spiffe-helper": ("svid.pem", "svid_key.pem", "svid_bundle.pem"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSettings:
+    """Which file holds what. ``bundle`` is our own trust domain's; ``federated`` has a file for each other one.
+
+    ``jwt_svids``: a file for each audience that somebody wants a JWT-SVID for. ``jwt_bundles``: spiffe-helper's file.
+    """
+
+    certificate: Path
+    key: Path
+    bundle: Path
+    federated: Mapping[TrustDomain, Path] = field(default_factory=dict)
+    jwt_svids: Mapping[str, Path] = field(default_factory=dict)
+    jwt_bundles: Path | None = None
+    spiffe_id: SpiffeId | None = None
+    look_every_s: float = 2.0
+    settle_s: float = 0.2
+
+    def __post_init__(self) -> None:
+        held = [self.certificate, self.key, self.bundle, *self.federated.values()]
+        if len(set(held)) != len(held):
+            raise ValueError("one file is named twice; give certificate, key and each bundle a file of its own")
+        if not 0 < self.settle_s <= self.look_every_s:
+            raise ValueError("the wait for a second look is not above zero, or longer than that between looks")
+
+    @property
+    def ours(self) -> tuple[Path, Path, Path]:
+        """The files without which there is no identity."""
+        return self.certificate, self.key, self.bundle
+
+    @property
+    def others(self) -> tuple[Path, ...]:
+        """The files that are worth one trust domain, or the JWT bundles."""
+        return *self.federated.values(), *((self.jwt_bundles,) if self.jwt_bundles is not None else ())
+
+    @property
+    def watched(self) -> tuple[Watched, ...]:
+        """Everything that is looked at. JWT-SVIDs are read when they are asked for."""
+        return tuple(Watched(path, private=path == self.key) for path in (*self.ours, *self.others))
+
+
+class FileSource(KeptIdentity):
+    """An ``IdentitySource`` on PEM files."""
+
+    def __init__(self, settings: FileSettings, *, clock: Clock = time.time, pause: Pause = asyncio.sleep) -> None:
+        super().__init__(clock, self._fetch_jwt_svid)
+        self._settings = settings
+        self._pause = pause
+        self._seen: Mapping[Path, Seen] = {}
+        self._judged: Mapping[Path, Seen] | None = None
+
+    async def run(self) -> None:
+        """Follow the files until cancelled. Nothing that is found there ends this."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._jwt_svids.run())
+            while True:
+                await self._pause(await self._look())
+
+    async def _look(self) -> float:
+        """Look once; returns how long to wait for the next look, in seconds."""
+        seen = await asyncio.to_thread(look_at_all, self._settings.watched, self._seen)
+        settled = seen == self._seen
+        self._seen = seen
+        if settled:
+            self._judge(seen)
+        self._tick()
+        return self._settings.look_every_s if settled else self._settings.settle_s
+
+    def _judge(self, seen: Mapping[Path, Seen]) -> None:
+        """Act on what two looks agree on."""
+        again = seen == self._judged
+        self._judged = seen
+        if again and self._connected:
+            return
+        trouble = [one for one in seen.values() if isinstance(one, Absent | Unreadable)]
+        lasting = [seen[path] for path in self._settings.ours if isinstance(seen[path], Unreadable)]
+        if lasting or (trouble and not again):
+            if not again:
+                self._connected = False
+                self._lost("; ".join(one.why for one in trouble))
+            return
+        self._connected = True
+        self._act(seen)
+
+    def _act(self, seen: Mapping[Path, Seen]) -> None:
+        gone = [one.why for path in self._settings.ours if isinstance(one := seen[path], Absent)]
+        if gone:
+            self._withdraw("; ".join(gone))
+        else:
+            self._take(lambda: self._read(seen))
+        if self._settings.jwt_bundles is not None:
+            self._take_jwt_bundles(_content(seen[self._settings.jwt_bundles]))
+
+    def _read(self, seen: Mapping[Path, Seen]) -> X509Update:
+        certificate, key, bundle = (_content(seen[path]) or b"" for path in self._settings.ours)
+        return read_file_update(
+            certificate=certificate,
+            key=key,
+            bundle=bundle,
+            federated={domain: _content(seen[path]) for domain, path in self._settings.federated.items()},
+            spiffe_id=self._settings.spiffe_id,
+            known={} if self._identity is None else self._identity.bundles,
+        )
+
+    def _take_jwt_bundles(self, document: bytes | None) -> None:
+        if document is None:
+            self._jwt_bundles = MappingProxyType({})
+            return
+        try:
+            self._jwt_bundles, broken = read_jwt_bundle_file(document)
+        except UpdateError as error:
+            self._discard(error)
+            return
+        self.counts.broken_bundles += broken
+
+    async def _fetch_jwt_svid(self, audience: str, spiffe_id: SpiffeId) -> str:  # noqa: ARG002 - checked by who asked
+        path = self._settings.jwt_svids.get(audience)
+        if path is None:
+            raise Unavailable(Reason.NOT_READY, "identity.files.jwt_svids names no file for this audience")
+        seen = await asyncio.to_thread(look_at, Watched(path, private=True))
+        if not isinstance(seen, Present):
+            raise Unavailable(Reason.NOT_READY, seen.why)
+        try:
+            return seen.content.decode("ascii").strip()
+        except UnicodeDecodeError:
+            raise Unavailable(Reason.NOT_READY, f"{path} holds no JWT-SVID") from None
+
+
+def _content(seen: Seen) -> bytes | None:
+    return seen.content if isinstance(seen, Present) else None

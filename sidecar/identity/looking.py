@@ -1,0 +1,94 @@
+"""Looking at files: what is there, what is missing, what cannot be read. Blocking; for a thread."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+MAX_FILE_BYTES: Final = 1 << 20
+
+_OTHERS: Final = 0o007
+_GROUP_READS: Final = 0o040
+_GROUP_CHANGES: Final = 0o030
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A file to look at. ``private``: what is in it must not be readable by anybody else."""
+
+    path: Path
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A file and what it holds. Two looks saw the same if the ``facts`` are: device, inode, mode, size, times."""
+
+    facts: tuple[int, ...]
+    content: bytes = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is no such file."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """There is something, or there may be, and it cannot or must not be read."""
+
+    why: str
+
+
+Seen = Present | Absent | Unreadable
+
+
+def look_at_all(files: Iterable[Watched], before: Mapping[Path, Seen]) -> dict[Path, Seen]:
+    """Look at each file once. One that has not changed since ``before`` is not read again."""
+    return {file.path: look_at(file, before.get(file.path)) for file in files}
+
+
+def look_at(file: Watched, before: Seen | None = None) -> Seen:
+    """Look at one file, symbolic links followed. No error escapes, whatever is found there."""
+    try:
+        if isinstance(before, Present) and _facts(file.path.stat()) == before.facts:
+            return before
+        return _read(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return Absent(f"{file.path} is missing")
+    except OSError as error:
+        return Unreadable(f"{file.path} cannot be read ({error.strerror})")
+
+
+def _read(file: Watched) -> Seen:
+    """Through one descriptor, so that what was checked is what is read. A pipe is not waited for."""
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return Unreadable(f"{file.path} is no file")
+        if file.private and too_open(status.st_mode, owner=status.st_uid, user=os.geteuid()):
+            return Unreadable(f"{file.path} is open to others than its owner (chmod 0600; on Kubernetes, set fsGroup)")
+        content = opened.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        return Unreadable(f"{file.path} is too large")
+    return Present(_facts(status), content)
+
+
+def too_open(mode: int, *, owner: int, user: int) -> bool:
+    """Whether a private file of this mode lets others in. ``owner`` owns it, ``user`` is who we run as.
+
+    The group may read a file that is another user's: a Kubernetes volume belongs to root and lets a process in by its
+    fsGroup alone. A file of our own needs no group, so a group there means somebody else.
+    """
+    return bool(mode & (_OTHERS | _GROUP_CHANGES)) or (bool(mode & _GROUP_READS) and owner == user)
+
+
+def _facts(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,51 @@
+"""PEM text (RFC 7468) → the DER that the rest of this room works with. Pure, and stricter than the library."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+from sidecar.identity.bundle import CERTIFICATE_ERRORS
+
+_BEGIN: Final = b"-----BEGIN "
+
+
+class PemError(ValueError):
+    """The text is not what it should be. The message never quotes it."""
+
+
+def certificates_of(text: bytes) -> tuple[bytes, ...]:
+    """The certificates of a PEM text, in order. None at all, if there is nothing but white space.
+
+    Raises:
+        PemError: a certificate that is none, or anything else in it: half a file must not pass for a shorter one, and a
+            private key has no business there.
+    """
+    if not text.strip():
+        return ()
+    try:
+        found = x509.load_pem_x509_certificates(text)
+    except CERTIFICATE_ERRORS as error:
+        raise PemError("it holds something that is no PEM certificate") from error
+    if text.count(_BEGIN) != len(found):
+        raise PemError("it holds something beside whole PEM certificates")
+    return tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in found)
+
+
+def private_key_of(text: bytes) -> bytes:
+    """The one private key of a PEM text, as PKCS#8 DER.
+
+    Raises:
+        PemError: there is none, it is encrypted or of an unknown kind, or there is more than one.
+    """
+    if text.count(_BEGIN) != 1:
+        raise PemError("it does not hold exactly one PEM private key")
+    try:
+        return serialization.load_pem_private_key(text, password=None).private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # the library quotes what it could not parse
+        raise PemError("it holds no unencrypted PEM private key") from None

@@ -1,0 +1,210 @@
+"""The identity source that follows a SPIFFE Workload API through py-spiffe: a second client for the same API.
+
+Theory of operation. py-spiffe calls back on threads of its own; they are bridged to the loop here and nowhere else. Its
+``X509Source`` is not used: it goes on serving a withdrawn identity and closes for ever on an update it cannot parse. A
+supervisor does better with the client below it: one client per attempt (a channel that lives on waits longer and longer
+before it notices that its server is back), no retries of its own, and every error ends the attempt. What the error was
+is only told in words, so the words decide, and a test holds py-spiffe to them.
+
+What py-spiffe drops cannot be had here: hints, and everything in an update of which one bundle does not parse. An empty
+bundle does not, so a federated trust domain that withdraws all its authorities that way makes updates unusable. To keep
+our own SVID from expiring over it, the SVIDs are then asked for alone, and go with the bundles that are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
+
+from spiffe import JwtBundleSet, WorkloadApiClient
+from spiffe import SpiffeId as TheirSpiffeId
+from spiffe.errors import ArgumentError, PySpiffeError
+from spiffe.workloadapi.x509_context import X509Context
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Reason, Unavailable
+from sidecar.identity.handshake import Clock
+from sidecar.identity.kept import KeptIdentity
+from sidecar.identity.py_spiffe_update import read_context, read_jwt_bundle_set, read_svids
+from sidecar.identity.update import UpdateError
+from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.workload_stream import Backoff, Pause
+
+_HAND_OVER_S: Final = 5.0
+_DENIED: Final = "gRPC error: StatusCode.PERMISSION_DENIED"
+_LOST: Final = ("gRPC error: ", "Workload API stream ended unexpectedly")  # what else it says is about an update
+_ABSENT: Final = "the Workload API's socket does not exist"
+_SILENT: Final = "the Workload API did not answer in time"
+
+Arrivals = asyncio.Queue[tuple[object, Future[None]]]
+
+
+class PySpiffeSource(KeptIdentity):
+    """An ``IdentitySource`` on a Workload API, by py-spiffe. Its sockets are Unix sockets."""
+
+    def __init__(
+        self, settings: WorkloadApiSettings, *, clock: Clock = time.time, pause: Pause = asyncio.sleep
+    ) -> None:
+        super().__init__(clock, self._fetch_jwt_svid)
+        self._settings = settings
+        self._pause = pause
+
+    async def run(self) -> None:
+        """Follow the Workload API until cancelled. No failure of it, or of py-spiffe, ends this."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._jwt_svids.run())
+            group.create_task(self._follow_x509())
+            if self._settings.jwt_bundles:
+                group.create_task(self._follow_jwt_bundles())
+            while True:
+                await self._pause(self._settings.expiry_tick_s)
+                self._tick()
+
+    async def _follow_x509(self) -> NoReturn:
+        backoff = self._backoff()
+
+        def take(context: Any) -> None:
+            self._connected = True
+            if self._take_context(context):
+                backoff.reset()
+
+        while True:
+            failure = await self._attempt("stream_x509_contexts", take)
+            await self._x509_failed(failure)
+            await self._pause(backoff.next_s())
+
+    async def _follow_jwt_bundles(self) -> NoReturn:
+        backoff = self._backoff()
+
+        def take(bundles: Any) -> None:
+            self._take_jwt_bundles(bundles)
+            backoff.reset()
+
+        while True:
+            failure = await self._attempt("stream_jwt_bundles", take)
+            if failure == _DENIED:
+                self._jwt_bundles = MappingProxyType({})
+            if _is_lost(failure):
+                self._lost(_in_our_words(failure))
+            else:
+                self._discard(UpdateError(_in_our_words(failure)))
+            await self._pause(backoff.next_s())
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._settings.min_backoff_s, self._settings.max_backoff_s)
+
+    async def _attempt(self, method: str, take: Callable[[Any], None]) -> str:
+        """One client with one stream, until it fails; returns why, in py-spiffe's words."""
+        arrivals: Arrivals = asyncio.Queue()
+        hand_over = _bridge(asyncio.get_running_loop(), arrivals)
+        try:
+            client = WorkloadApiClient(self._settings.address)
+        except ArgumentError:  # the address was checked; what it finds out now is whether the socket is there
+            return _ABSENT
+        stream = getattr(client, method)(hand_over, hand_over, retry_connect=False)
+        timeout_s: float | None = self._settings.first_message_timeout_s
+        try:
+            while True:
+                async with asyncio.timeout(timeout_s):
+                    event, taken = await arrivals.get()
+                timeout_s = None
+                try:
+                    if isinstance(event, PySpiffeError):
+                        return str(event)
+                    take(event)
+                finally:
+                    taken.set_result(None)
+        except TimeoutError:
+            return _SILENT
+        finally:
+            stream.cancel()
+            await asyncio.to_thread(client.close)
+
+    def _take_context(self, context: X509Context) -> bool:
+        held = self._identity
+        return self._take(
+            lambda: read_context(
+                context,
+                spiffe_id=self._settings.spiffe_id,
+                held=None if held is None else held.spiffe_id,
+                known={} if held is None else held.bundles,
+            )
+        )
+
+    async def _x509_failed(self, failure: str) -> None:
+        if _is_lost(failure):
+            self._connected = False
+            self._lost(_in_our_words(failure))
+            if failure == _DENIED:
+                self._withdraw(_in_our_words(failure))
+            return
+        self._connected = True  # there was an update, and py-spiffe could not parse it
+        self._discard(UpdateError(_in_our_words(failure)))
+        await self._renew_alone()
+        self._last_error = _in_our_words(failure)  # a renewal does not make up for what is lost
+
+    async def _renew_alone(self) -> None:
+        """Our SVIDs without the bundles that py-spiffe cannot parse; with those we know."""
+        held = self._identity
+        if held is None:
+            return
+        try:
+            svids = await self._call(lambda client: client.fetch_x509_svids(timeout=self._settings.call_timeout_s))
+        except PySpiffeError:  # it cannot parse the SVIDs either
+            return
+        self._take(lambda: read_svids(svids, spiffe_id=self._settings.spiffe_id, held=held))
+
+    def _take_jwt_bundles(self, bundles: JwtBundleSet) -> None:
+        self._jwt_bundles, broken = read_jwt_bundle_set(bundles)
+        self.counts.broken_bundles += broken
+
+    async def _fetch_jwt_svid(self, audience: str, spiffe_id: SpiffeId) -> str:
+        try:
+            svid = await self._call(
+                lambda client: client.fetch_jwt_svid(
+                    {audience}, subject=TheirSpiffeId(spiffe_id), timeout=self._settings.call_timeout_s
+                )
+            )
+        except PySpiffeError as error:
+            raise Unavailable(Reason.NOT_READY, "the Workload API gave no JWT-SVID") from error
+        return str(svid.token)
+
+    async def _call(self, call: Callable[[WorkloadApiClient], Any]) -> Any:
+        """One call in a thread, with a client of its own. Raises PySpiffeError."""
+
+        def in_thread() -> Any:
+            with WorkloadApiClient(self._settings.address) as client:
+                return call(client)
+
+        return await asyncio.to_thread(in_thread)
+
+
+def _bridge(loop: asyncio.AbstractEventLoop, arrivals: Arrivals) -> Callable[[object], None]:
+    """A callback for py-spiffe's thread, which waits until the loop has taken what it brings: one update at a time."""
+
+    def hand_over(event: object) -> None:
+        taken: Future[None] = Future()
+        try:
+            loop.call_soon_threadsafe(arrivals.put_nowait, (event, taken))
+            taken.result(_HAND_OVER_S)
+        except (RuntimeError, TimeoutError):  # the loop has stopped, or nobody listens any more
+            return
+
+    return hand_over
+
+
+def _is_lost(failure: str) -> bool:
+    return failure in {_ABSENT, _SILENT} or failure.startswith(_LOST)
+
+
+def _in_our_words(failure: str) -> str:
+    """What the operator reads. What py-spiffe says of an update may quote it, so that is not passed on."""
+    if failure == _DENIED:
+        return "the Workload API denies us an identity"
+    if not _is_lost(failure):
+        return "py-spiffe cannot parse an update; an empty federated bundle is enough for that"
+    return failure
