@@ -17,29 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar.assembly import assemble, refusals
 from sidecar.config import SidecarSettings, load_apart, load_sidecar, load_sts
-from sidecar.config.addresses import Address
-from sidecar.errors import ConfigError, Reason
-from sidecar.exchange.client import TokenExchange
-from sidecar.identity.handshake import OnRefused
+from sidecar.errors import ConfigError
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity
-from sidecar.identity.tls import server_context
 from sidecar.identity.workload_api import WorkloadApiSource
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.probe import Probe, probe_app
-from sidecar.proxy.forward import Forwarder
-from sidecar.proxy.handles import Handles
-from sidecar.proxy.headers import from_agent
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.journey import Tasks
-from sidecar.proxy.listener import Listener, ListenerSettings, Shed
-from sidecar.proxy.origins import Origins
-from sidecar.proxy.outbound import Outbound
-from sidecar.proxy.server import Parts, Server, first_of
-from sidecar.proxy.snapshot import Policies
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.proxy.server import first_of
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.config.sts_reload import StsFiles
@@ -71,15 +58,6 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event) -> bool:
         return await server.run(stop)
     finally:
         await probe.close()
-
-
-def assemble(settings: SidecarSettings) -> Server:
-    """One sidecar, made of its parts and not yet running. Needs a running event loop."""
-    metrics = Metrics()
-    log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics)
-    source = WorkloadApiSource(settings.identity)
-    keys = IssuerKeys(settings.keys, source, on_fetched=metrics.jwks_updated)
-    return Server(_parts(settings, source, keys, log))
 
 
 def run_sts(arguments: argparse.Namespace) -> int:
@@ -120,7 +98,7 @@ async def run_token_service(
         metrics.svid_expires_at = 0 if identity is None else identity.svid.not_after
 
     source.subscribe(follow)
-    server = StsServer(settings.server, service=service, source=source, on_refused=_refusals(log))
+    server = StsServer(settings.server, service=service, source=source, on_refused=refusals(log))
     follower = Follower(files.followed(service) if files is not None else [], log)
     running = [asyncio.ensure_future(work) for work in (source.run(), keys.run(), follower.run())]
     loop = asyncio.get_running_loop()
@@ -140,100 +118,6 @@ async def run_token_service(
         log.event("stopped")
         await log.close()
     return in_time
-
-
-def _refusals(log: AccessLog) -> OnRefused:
-    """Counts and records the handshakes that a listener refused."""
-
-    def refused(reason: Reason, detail: str, address: str | None) -> None:
-        log.metrics.handshake_refused(reason)
-        log.event(
-            "connection.refused", decision="deny", reason=reason, direction="inbound", source=address, detail=detail
-        )
-
-    return refused
-
-
-def _parts(settings: SidecarSettings, source: WorkloadApiSource, keys: IssuerKeys, log: AccessLog) -> Parts:
-    metrics = log.metrics
-    metrics.declare_issuers(one.issuer for one in settings.keys)
-    metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
-    metrics.declare_routes("outbound", (route.name for route in settings.outbound_routes.routes))
-    policies, tasks = Policies(settings.policy), Tasks()
-    handles = Handles(clock=time.time, monotonic=time.monotonic)
-    exchange = None if settings.exchange is None else TokenExchange(settings.exchange, source, keys, log, metrics)
-    listeners: list[Listener] = []
-    pools: list[UpstreamPool] = []
-    if settings.inbound is not None:
-        pools.append(UpstreamPool(settings.inbound.upstream_limits))
-        agent = settings.inbound.agent
-        inbound = Inbound(
-            policies=policies,
-            keys=keys,
-            log=log,
-            handles=handles,
-            forwarder=Forwarder(pools[-1], from_agent),
-            tasks=tasks,
-            agent=Origin(agent.host, agent.port, key=agent),
-            clock=time.time,
-        )
-
-        listeners.append(
-            Listener(
-                _listener(settings.inbound.listen),
-                settings.inbound.limits,
-                handler=inbound,
-                shed=Shed(log, "inbound"),
-                context=server_context(source, on_refused=_refusals(log)),
-            )
-        )
-    if settings.outbound is not None and exchange is not None:
-        pools.append(UpstreamPool(settings.outbound.upstream_limits))
-        outbound = Outbound(
-            policies=policies,
-            keys=keys,
-            exchange=exchange,
-            log=log,
-            handles=handles,
-            forwarder=Forwarder(pools[-1], list),
-            tasks=tasks,
-            origins=Origins(source, time.time),
-            own_authorities=_own_authorities(settings.outbound.listen),
-            clock=time.time,
-        )
-        listeners.append(
-            Listener(
-                _listener(settings.outbound.listen),
-                settings.outbound.limits,
-                handler=outbound,
-                shed=Shed(log, "outbound"),
-                context=None,
-                proxy_form=True,
-            )
-        )
-    return Parts(
-        source=source,
-        keys=keys,
-        policies=policies,
-        log=log,
-        handles=handles,
-        tasks=tasks,
-        pools=tuple(pools),
-        listeners=tuple(listeners),
-        exchange=exchange,
-        needed_issuers=settings.needed_issuers,
-        drain_s=settings.drain_s,
-    )
-
-
-def _listener(address: Address) -> ListenerSettings:
-    return ListenerSettings(host=address.host, port=address.port)
-
-
-def _own_authorities(address: Address) -> frozenset[str]:
-    """The names under which the agent may address our outbound listener itself, to choose a target by prefix."""
-    hosts = {str(address).rpartition(":")[0], "127.0.0.1", "localhost", "[::1]"}
-    return frozenset(f"{host}:{address.port}" for host in hosts)
 
 
 def run_until_signal(main: Main) -> int:

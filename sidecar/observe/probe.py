@@ -16,7 +16,7 @@ _SILENT.disabled = True
 
 
 def probe_app(metrics: Metrics, missing: Callable[[], list[str]]) -> web.Application:
-    """``/livez``: the event loop turns. ``/readyz``: 503 with a line for each thing ``missing``, or 200. ``/metrics``."""
+    """``/livez``: the loop turns. ``/readyz``: 503 with a line for each thing ``missing``, or 200. ``/metrics``."""
 
     async def live(_request: web.Request) -> web.Response:
         return web.Response(text="live\n")

@@ -19,7 +19,6 @@ from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken, verify_token
 from sidecar.errors import SidecarError, Unavailable
-from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
@@ -29,37 +28,32 @@ from sidecar.proxy.forward import Forwarder, Outgoing
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, to_agent
 from sidecar.proxy.journey import Async, Drive, Journey, Tasks
+from sidecar.proxy.origins import authority_of
 from sidecar.proxy.refusal import refusal
-from sidecar.proxy.snapshot import Policies
+from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Verdicts
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import RequestHead, end_to_end
-from sidecar.wire.pool import Origin
 
 
 class Inbound:
-    """Serves the requests of peers. ``clock`` is wall time in seconds; ``agent`` is where the agent listens."""
+    """Serves the requests of peers. ``clock`` is wall time in seconds."""
 
     def __init__(
         self,
         *,
-        policies: Policies,
-        keys: IssuerKeys,
+        snapshots: Snapshots,
         log: AccessLog,
         handles: Handles,
         forwarder: Forwarder,
         tasks: Tasks,
-        agent: Origin,
         clock: Callable[[], float],
     ) -> None:
-        self._policies = policies
-        self._keys = keys
+        self._snapshots = snapshots
         self._log = log
         self._handles = handles
         self._forwarder = forwarder
         self._tasks = tasks
-        self._agent = agent
-        self._agent_host = f"{agent.host}:{agent.port}".encode()
         self._clock = clock
         self._verdicts = Verdicts()
 
@@ -91,7 +85,8 @@ class Inbound:
             describe(entry, head)
             guard = guard_of(exchange.transport)
             entry.peer = guard.peer.spiffe_id
-            policy = self._policies.now()
+            snapshot = self._snapshots.now()
+            policy, agent = snapshot.policy, snapshot.require_agent()
             peer = guard.check(now)
             entry.call_in = call_id(head.fields)
 
@@ -101,7 +96,9 @@ class Inbound:
             entry.route = route.name
 
             raw = bearer_of(head.fields)
-            token = self._remembered(raw, peer, policy) or (yield from self._verify(raw, peer, route, policy, entry))
+            token = self._remembered(raw, peer, snapshot) or (
+                yield from self._verify(raw, peer, route, snapshot, entry)
+            )
             entry.attribute_token(token)
             permit = decide_verified(
                 token,
@@ -129,9 +126,9 @@ class Inbound:
                 handle=handle,
                 request_id=entry.request_id,
                 trace=trace,
-                host=self._agent_host,
+                host=authority_of(agent),
             )
-            outgoing = Outgoing(origin=self._agent, method=head.method, target=target.encode(), fields=fields)
+            outgoing = Outgoing(origin=agent, method=head.method, target=target.encode(), fields=fields)
             yield from self._forwarder.send(permit, outgoing, exchange, entry)
         except SidecarError as error:
             refuse(
@@ -145,21 +142,23 @@ class Inbound:
             self._handles.end(handle)
             close(exchange, entry)
 
-    def _remembered(self, raw: str, peer: VerifiedPeer, policy: Policy) -> VerifiedToken | None:
-        token = self._verdicts.find(raw, peer.spiffe_id, keys=self._keys.generation, policy=policy.number)
+    def _remembered(self, raw: str, peer: VerifiedPeer, snapshot: Snapshot) -> VerifiedToken | None:
+        keys, policy = snapshot.keys.generation, snapshot.policy.number
+        token = self._verdicts.find(raw, peer.spiffe_id, keys=keys, policy=policy)
         self._log.metrics.verdict_cache["miss" if token is None else "hit"] += 1
         return token
 
     def _verify(
-        self, raw: str, peer: VerifiedPeer, route: InboundRoute, policy: Policy, entry: Entry
+        self, raw: str, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[VerifiedToken]:
         """Verify a token not seen before; waits for its issuer's key where that is not known yet."""
+        policy, keys = snapshot.policy, snapshot.keys
         bearer = parse_bearer(raw)
         entry.claim_unverified(bearer)
         issuer = trusted_issuer(bearer, route=route, policy=policy)
-        key = self._keys.find(bearer.issuer, bearer.kid)
+        key = keys.find(bearer.issuer, bearer.kid)
         if key is None:
-            key = yield Async(self._tasks, lambda: self._keys.wait_for_key(bearer.issuer, bearer.kid))
+            key = yield Async(self._tasks, lambda: keys.wait_for_key(bearer.issuer, bearer.kid))
         token = verify_token(
             bearer,
             issuer=issuer,
@@ -168,5 +167,5 @@ class Inbound:
             now=int(self._clock()),
             peer_certificate_sha256=peer.fingerprint,
         )
-        self._verdicts.keep(token, peer.spiffe_id, keys=self._keys.generation, policy=policy.number)
+        self._verdicts.keep(token, peer.spiffe_id, keys=keys.generation, policy=policy.number)
         return token

@@ -17,10 +17,10 @@ from sidecar.delegation.decide import Delegation, decide_entry, user_issuer
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason
-from sidecar.identity.jwks import IssuerKeys
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.journey import Async, Journey, Tasks
+from sidecar.proxy.snapshot import Snapshot
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import Field, RequestHead
 
@@ -33,30 +33,30 @@ _ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json
 class Logins:
     """Takes login tokens. ``clock`` is wall time in seconds."""
 
-    def __init__(self, *, keys: IssuerKeys, handles: Handles, tasks: Tasks, clock: Callable[[], float]) -> None:
-        self._keys = keys
+    def __init__(self, *, handles: Handles, tasks: Tasks, clock: Callable[[], float]) -> None:
         self._handles = handles
         self._tasks = tasks
         self._clock = clock
 
-    def verify(self, raw: str, policy: Policy, entry: Entry) -> Journey[Delegation]:
+    def verify(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
         """What a login token is worth here; waits for its issuer's key where that is not known yet.
 
         Raises:
             Denied: as ``decide_entry`` says.
         """
+        policy, keys = snapshot.policy, snapshot.keys
         bearer = parse_bearer(raw)
         entry.claim_unverified(bearer)
         user = user_issuer(bearer, policy=policy)
-        key = self._keys.find(user.trusted.issuer, bearer.kid)
+        key = keys.find(user.trusted.issuer, bearer.kid)
         if key is None:
-            key = yield Async(self._tasks, lambda: self._keys.wait_for_key(user.trusted.issuer, bearer.kid))
+            key = yield Async(self._tasks, lambda: keys.wait_for_key(user.trusted.issuer, bearer.kid))
         delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()))
         entry.attribute_token(delegation.token)
         return delegation
 
     def hand_over(
-        self, exchange: ServerExchange, head: RequestHead, target: CanonicalTarget, policy: Policy, entry: Entry
+        self, exchange: ServerExchange, head: RequestHead, target: CanonicalTarget, snapshot: Snapshot, entry: Entry
     ) -> Journey[None]:
         """Serve a request to one of our own paths: the user's token in, a handle out.
 
@@ -66,8 +66,8 @@ class Logins:
                 here), or why there is no good token.
             Unavailable: OVERLOADED, too many logins have handles.
         """
-        _require_form(head, target, policy)
-        delegation = yield from self.verify(bearer_of(head.fields), policy, entry)
+        _require_form(head, target, snapshot.policy)
+        delegation = yield from self.verify(bearer_of(head.fields), snapshot, entry)
         now = int(self._clock())
         expires_in = delegation.token.expires_at - now
         if expires_in <= 0:  # verified within the leeway; a handle could not be used any more

@@ -65,7 +65,7 @@ class Origins:
         return True
 
 
-def authority_of(upstream: Upstream) -> bytes:
+def authority_of(upstream: Upstream | Origin) -> bytes:
     """The Host of a request to an upstream (RFC 9112 section 3.2)."""
     host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
     return f"{host}:{upstream.port}".encode("ascii")

@@ -14,11 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, plan_outbound
-from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.exchange.client import TokenExchange
-from sidecar.identity.jwks import IssuerKeys
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, describe, refuse, refuse_unread
@@ -30,7 +27,7 @@ from sidecar.proxy.journey import Async, Drive, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.origins import Origins, authority_of
 from sidecar.proxy.refusal import refusal
-from sidecar.proxy.snapshot import Policies
+from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import Field, RequestHead, end_to_end
 
@@ -41,9 +38,7 @@ class Outbound:
     def __init__(
         self,
         *,
-        policies: Policies,
-        keys: IssuerKeys,
-        exchange: TokenExchange,
+        snapshots: Snapshots,
         log: AccessLog,
         handles: Handles,
         forwarder: Forwarder,
@@ -52,13 +47,12 @@ class Outbound:
         own_authorities: frozenset[str],
         clock: Callable[[], float],
     ) -> None:
-        self._policies = policies
-        self._exchange = exchange
+        self._snapshots = snapshots
         self._log = log
         self._handles = handles
         self._forwarder = forwarder
         self._tasks = tasks
-        self._logins = Logins(keys=keys, handles=handles, tasks=tasks, clock=clock)
+        self._logins = Logins(handles=handles, tasks=tasks, clock=clock)
         self._origins = origins
         self._own_authorities = own_authorities
         self._clock = clock
@@ -86,24 +80,25 @@ class Outbound:
         try:
             now = int(self._clock())
             describe(entry, head)
-            policy = self._policies.now()
+            snapshot = self._snapshots.now()
+            policy, tokens = snapshot.policy, snapshot.require_exchange()
 
             target = canonical_target(head.target)
             entry.path = target.path
             if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
-                yield from self._logins.hand_over(exchange, head, target, policy, entry)
+                yield from self._logins.hand_over(exchange, head, target, snapshot, entry)
                 return
             route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
             entry.route = route.name
 
-            served, delegation = yield from self._authority(head.fields, policy, entry)
+            served, delegation = yield from self._authority(head.fields, snapshot, entry)
             plan = plan_outbound(delegation, route, policy=policy, now=now)
             if served is not None:
                 served.count_call()
 
-            permit = self._exchange.cached(plan, policy=policy, now=now)
+            permit = tokens.cached(plan, policy=policy, now=now)
             if permit is None:
-                permit = yield from self._ask(plan, policy, entry)
+                permit = yield from self._ask(plan, snapshot, entry)
             entry.attribute_issued(permit)
 
             entry.call_out = new_call_id()
@@ -120,32 +115,33 @@ class Outbound:
             )
             status = yield from self._forwarder.send(permit, outgoing, exchange, entry)
             if status == 401:
-                self._exchange.reject(permit)  # the next hop does not believe it: have a new one for the next call
+                tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:
             refuse(exchange, error, entry, allow=SUBJECT_METHODS)
         finally:
             close(exchange, entry)
 
     def _authority(
-        self, fields: Sequence[Field], policy: Policy, entry: Entry
+        self, fields: Sequence[Field], snapshot: Snapshot, entry: Entry
     ) -> Journey[tuple[ServedRequest | None, Delegation]]:
         """On whose authority the agent calls: the request its handle stands for, or a user's login at an entry."""
         credential = credential_of(fields)
         if credential.handle is not None:
-            if credential.token is not None and policy.entry is not None:
+            if credential.token is not None and snapshot.policy.entry is not None:
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
             served = self._handles.resolve(credential.handle)
             entry.call_in = served.call_in
             entry.after_request = served.ended_at is not None
             entry.attribute_token(served.delegation.token)
             return served, served.delegation
-        return None, (yield from self._logins.verify(credential.token or "", policy, entry))
+        return None, (yield from self._logins.verify(credential.token or "", snapshot, entry))
 
-    def _ask(self, plan: Plan, policy: Policy, entry: Entry) -> Journey[IssuedPermit]:
+    def _ask(self, plan: Plan, snapshot: Snapshot, entry: Entry) -> Journey[IssuedPermit]:
         """One exchange, shared with everybody who needs the same token."""
+        tokens = snapshot.require_exchange()
         entry.exchanging()
         try:
-            permit: IssuedPermit = yield Async(self._tasks, lambda: self._exchange.exchange(plan, policy))
+            permit: IssuedPermit = yield Async(self._tasks, lambda: tokens.exchange(plan, snapshot.policy))
         finally:
             entry.exchanged()
         return permit

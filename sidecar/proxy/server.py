@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import Reason
+from sidecar.errors import ConfigError, Problem, Reason
 from sidecar.exchange.client import TokenExchange
-from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
-from sidecar.proxy.snapshot import Policies
+from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.trust import end_distrusted
 from sidecar.wire.pool import UpstreamPool
 
@@ -32,25 +31,23 @@ _log: Final = logging.getLogger("sidecar")
 
 _POLL_S: Final = 0.02
 _TICKS_PER_SWEEP: Final = 4
+_NEW_KEYS_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Everything a sidecar is made of; made by ``app.py``. ``exchange`` is None where nothing is called.
+    """Everything a sidecar is made of; made by ``app.py``.
 
     ``listeners`` in the order in which they close: inbound before outbound.
     """
 
     source: IdentitySource
-    keys: IssuerKeys
-    policies: Policies
+    snapshots: Snapshots
     log: AccessLog
     handles: Handles
     tasks: Tasks
     pools: tuple[UpstreamPool, ...]
     listeners: tuple[Listener, ...]
-    exchange: TokenExchange | None
-    needed_issuers: frozenset[str]
     drain_s: float
 
 
@@ -63,6 +60,7 @@ class Server:
         self._draining = False
         self._said: list[str] = []
         self._trusted: frozenset[TrustDomain] = frozenset()
+        self._keys_running: asyncio.Future[None] | None = None
         self.ready = asyncio.Event()
         parts.source.subscribe(self._on_identity)
 
@@ -81,12 +79,9 @@ class Server:
             lacking.append(_because(f"identity: {parts.source.state}", parts.source.last_error))
         if not parts.log.healthy:
             lacking.append("records: the sink takes none")
-        errors = parts.keys.last_errors()
-        lacking += (
-            _because(f"keys of {issuer}", errors.get(issuer))
-            for issuer in sorted(parts.needed_issuers)
-            if not parts.keys.ready(issuer)
-        )
+        setup = parts.snapshots.setup
+        errors = setup.keys.last_errors()
+        lacking += (_because(f"keys of {issuer}", errors.get(issuer)) for issuer in setup.without_keys())
         if not lacking and not self.ready.is_set():
             lacking.append("listeners: not open yet")
         return lacking
@@ -98,18 +93,49 @@ class Server:
             OSError: a listener's address is taken or not ours.
         """
         parts = self.parts
-        background = (parts.source.run(), parts.keys.run(), self._sweep())
-        running = [asyncio.ensure_future(work) for work in background]
+        self._keys_running = asyncio.ensure_future(parts.snapshots.setup.keys.run())
+        running = [asyncio.ensure_future(parts.source.run()), asyncio.ensure_future(self._sweep())]
         try:
             if await self._wait_until_ready(stop, running):
                 self._open()
             await first_of(stop, running)
             return await self._drain()
         finally:
-            for task in running:
+            for task in (*running, self._keys_running):
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(*running, self._keys_running, return_exceptions=True)
             await self._close()
+
+    async def change(self, setup: Setup) -> None:
+        """Put a new setup in force, whole. Requests under way are judged by the old one to their end.
+
+        Raises:
+            ConfigError: an issuer that the new setup needs gave no keys in time; the old one stays in force.
+        """
+        before, keys_before = self.parts.snapshots.setup, self._keys_running
+        if setup.keys is not before.keys:
+            fresh = asyncio.ensure_future(setup.keys.run())
+            if not await _has_keys(setup):
+                fresh.cancel()
+                raise ConfigError([_no_keys(issuer, setup) for issuer in setup.without_keys()])
+            self._keys_running = fresh
+        self.parts.snapshots.change(setup)
+        self.parts.tasks.start(
+            self._retire(
+                keys_before if setup.keys is not before.keys else None,
+                before.exchange if setup.exchange is not before.exchange else None,
+            )
+        )
+
+    async def _retire(self, keys: asyncio.Future[None] | None, exchange: TokenExchange | None) -> None:
+        """End what a reload replaced, once no request can wait for it any more."""
+        try:
+            await asyncio.sleep(self.parts.drain_s)
+        finally:
+            if keys is not None:
+                keys.cancel()
+            if exchange is not None:
+                await exchange.close()
 
     async def _wait_until_ready(self, stop: asyncio.Event, running: Iterable[asyncio.Future[None]]) -> bool:
         """Whether everything is there. False when told to stop before, or when the background has failed."""
@@ -145,8 +171,9 @@ class Server:
         await parts.tasks.close()
         for pool in parts.pools:
             await pool.close()
-        if parts.exchange is not None:
-            await parts.exchange.close()
+        exchange = parts.snapshots.setup.exchange
+        if exchange is not None:
+            await exchange.close()
         parts.log.event("stopped")
         await parts.log.close()
 
@@ -167,7 +194,7 @@ class Server:
     def _on_identity(self, identity: Identity | None) -> None:
         parts = self.parts
         workload = None if identity is None else identity.spiffe_id
-        parts.policies.follow(workload)
+        parts.snapshots.follow(workload)
         parts.log.workload = workload
         parts.log.metrics.svid_expires_at = 0 if identity is None else identity.svid.not_after
         if identity is None:
@@ -192,6 +219,21 @@ class Server:
         if lacking and lacking != self._said:
             self._said = lacking
             _log.warning("not ready: %s", "; ".join(lacking))
+
+
+async def _has_keys(setup: Setup) -> bool:
+    """Wait a while for the first keys of every issuer that the setup needs."""
+    deadline = time.monotonic() + _NEW_KEYS_S
+    while setup.without_keys():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_POLL_S)
+    return True
+
+
+def _no_keys(issuer: str, setup: Setup) -> Problem:
+    why = setup.keys.last_errors().get(issuer) or "none came"
+    return Problem(f"keys of {issuer}", f"cannot be fetched ({why})", "check jwks and tls of this issuer")
 
 
 def _because(what: str, error: str | None) -> str:

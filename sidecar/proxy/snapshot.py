@@ -1,39 +1,107 @@
-"""The policy in force: one immutable snapshot, None while this workload does not know who it is."""
+"""What is in force: one immutable snapshot for each request, from its first decision to its last.
+
+A ``Setup`` is what a settings file makes that may change while the process runs; a reload swaps it whole. A
+``Snapshot`` is that setup for the workload we are; None while we do not know who we are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
+from sidecar.exchange.client import TokenExchange
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.wire.pool import Origin
 
 MakePolicy = Callable[[SpiffeId, int], Policy]
 
 
-class Policies:
-    """Holds the snapshot. ``make`` builds one from the settings for a workload's SPIFFE ID and a running number."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """``make_policy`` builds a policy for a workload's SPIFFE ID and a running number.
 
-    def __init__(self, make: MakePolicy) -> None:
-        self._make = make
+    ``exchange`` is None where nothing is called, ``agent`` where nobody is served. Without keys of all
+    ``needed_issuers`` the sidecar is not ready.
+    """
+
+    make_policy: MakePolicy
+    keys: IssuerKeys
+    exchange: TokenExchange | None
+    agent: Origin | None
+    needed_issuers: frozenset[str]
+
+    def without_keys(self) -> list[str]:
+        """The needed issuers of which no key was ever seen."""
+        return sorted(issuer for issuer in self.needed_issuers if not self.keys.ready(issuer))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one request is judged by."""
+
+    policy: Policy
+    keys: IssuerKeys
+    exchange: TokenExchange | None
+    agent: Origin | None
+
+    def require_agent(self) -> Origin:
+        """Where the agent listens.
+
+        Raises:
+            Unavailable: UPSTREAM_UNREACHABLE, the settings have none.
+        """
+        if self.agent is None:
+            raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "no agent is configured")
+        return self.agent
+
+    def require_exchange(self) -> TokenExchange:
+        """Where tokens for outbound calls are had.
+
+        Raises:
+            Unavailable: STS_UNAVAILABLE, the settings have none.
+        """
+        if self.exchange is None:
+            raise Unavailable(Reason.STS_UNAVAILABLE, "no token exchange is configured")
+        return self.exchange
+
+
+class Snapshots:
+    """Holds the snapshot in force."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.current: Snapshot | None = None
         self._number = 0
-        self.current: Policy | None = None
 
-    def now(self) -> Policy:
-        """The policy to decide by.
+    def now(self) -> Snapshot:
+        """What to judge by.
 
         Raises:
             Unavailable: NOT_READY, there is no identity, so there is nobody to decide for.
         """
-        policy = self.current
-        if policy is None:
+        snapshot = self.current
+        if snapshot is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
-        return policy
+        return snapshot
 
     def follow(self, workload: SpiffeId | None) -> None:
         """Our SPIFFE ID is now ``workload``. A mere renewal of the SVID changes nothing."""
         if workload is None:
             self.current = None
-        elif self.current is None or self.current.workload != workload:
-            self._number += 1
-            self.current = self._make(workload, self._number)
+        elif self.current is None or self.current.policy.workload != workload:
+            self._make(workload)
+
+    def change(self, setup: Setup) -> None:
+        """A reload: requests that come from now on are judged by ``setup``, whatever was remembered before."""
+        self.setup = setup
+        if self.current is not None:
+            self._make(self.current.policy.workload)
+
+    def _make(self, workload: SpiffeId) -> None:
+        self._number += 1
+        setup = self.setup
+        policy = setup.make_policy(workload, self._number)
+        self.current = Snapshot(policy=policy, keys=setup.keys, exchange=setup.exchange, agent=setup.agent)

@@ -69,7 +69,7 @@ def test_a_vanished_peer_cancels_the_wait_and_closes_the_record() -> None:
     assert traveller.seen == [Reason.PEER_GONE, "closed"]
 
 
-def test_what_arrives_after_the_end_changes_nothing() -> None:
+def test_what_arrives_after_the_end_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     wait = Later()
     traveller = Traveller(wait)
     drive = Drive(traveller.journey())
@@ -79,6 +79,36 @@ def test_what_arrives_after_the_end_changes_nothing() -> None:
     drive.fail(Denied(Reason.TIMEOUT))
     drive.gone()
     assert traveller.seen == [Reason.PEER_GONE, "closed"]
+    assert caplog.records == []
+
+
+def test_a_request_that_must_end_is_told_why() -> None:
+    wait = Later()
+    traveller = Traveller(wait)
+    drive = Drive(traveller.journey())
+    drive.start()
+    drive.stop(Unavailable(Reason.DRAINING))
+    assert wait.cancelled
+    assert traveller.seen == [Reason.DRAINING, "closed"]
+
+
+class BrokenWait(Later):
+    """Cannot even begin."""
+
+    def begin(self, waiter: Waiter) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_bug_at_the_start_of_a_wait_ends_the_journey_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    wait = BrokenWait()
+    traveller = Traveller(wait)
+    drive = Drive(traveller.journey())
+    with caplog.at_level(logging.ERROR):
+        drive.start()
+    assert traveller.seen == ["closed"]
+    assert "ZeroDivisionError" in caplog.text
+    drive.gone()
+    assert not wait.cancelled
 
 
 def test_a_bug_ends_one_request_and_stays_visible(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.errors import Reason, Unavailable
+from sidecar.errors import ConfigError, Reason, Unavailable
 from sidecar.identity.endpoint import EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
@@ -20,7 +20,7 @@ from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings
 from sidecar.proxy.server import Parts, Server
-from sidecar.proxy.snapshot import Policies
+from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.limits import ClientLimits
@@ -77,6 +77,7 @@ class Bench:
 
     def __init__(self, authority: TrustDomainAuthority, *, identity: SpiffeId | None = WRITER) -> None:
         self.source = OwnIdentity(authority, identity)
+        self.ports = {"inbound": 0, "outbound": 0}
         self.make(self.source)
 
     def make(self, source: OwnIdentity) -> None:
@@ -90,22 +91,27 @@ class Bench:
         )
         self.parts = Parts(
             source=source,
-            keys=keys,
-            policies=Policies(make_policy),
+            snapshots=Snapshots(
+                Setup(
+                    make_policy=make_policy,
+                    keys=keys,
+                    exchange=None,
+                    agent=None,
+                    needed_issuers=frozenset({ISSUER}),
+                )
+            ),
             log=AccessLog(self.sink, run="r", metrics=Metrics()),
             handles=Handles(clock=lambda: 0.0, monotonic=lambda: 0.0),
             tasks=Tasks(),
             pools=(UpstreamPool(ClientLimits()),),
             listeners=self.listeners,
-            exchange=None,
-            needed_issuers=frozenset({ISSUER}),
             drain_s=1.0,
         )
         self.server = Server(self.parts)
         self.stop = asyncio.Event()
 
     def _listener(self, name: str) -> Ordered:
-        settings = ListenerSettings(host="127.0.0.1", port=0)
+        settings = ListenerSettings(host="127.0.0.1", port=self.ports.get(name, 0))
         listener = Ordered(settings, ServerLimits(), handler=Nobody(), shed=Nobody(), context=None)
         listener.order, listener.name = self.order, name
         return listener
@@ -167,7 +173,7 @@ async def test_it_says_what_it_waits_for_and_goes_on_by_itself(authority: TrustD
         bench.source.become(None)
         assert bench.server.missing() == ["identity: denied"]
         with pytest.raises(Unavailable):
-            bench.parts.policies.now()
+            bench.parts.snapshots.now()
         bench.source.become(WRITER)
         assert bench.server.missing() == []
 
@@ -227,7 +233,8 @@ async def test_an_address_that_is_taken_ends_the_start(bench: Bench) -> None:
     taken = bench._listener("first")
     taken.open()
     try:
-        bench.listeners[1]._settings = ListenerSettings(host="127.0.0.1", port=taken.address[1])
+        bench.ports["outbound"] = taken.address[1]
+        bench.make(bench.source)
         async with bench.running() as running:
             with pytest.raises(OSError, match=r"[Aa]ddress"):
                 await running
@@ -237,11 +244,50 @@ async def test_an_address_that_is_taken_ends_the_start(bench: Bench) -> None:
         taken.close()
 
 
+def changed(bench: Bench, **changes: Any) -> Setup:
+    return replace(bench.parts.snapshots.setup, **changes)
+
+
+async def test_a_new_setup_is_in_force_at_once_and_the_old_one_ends_later(bench: Bench) -> None:
+    async with bench.running():
+        await bench.wait_until_ready()
+        bench.source.become(WRITER)
+        before = bench.parts.snapshots.now()
+        fresh = IssuerKeys(
+            [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")], bench.source, fetcher_for=lambda _: bench.jwks
+        )
+        await bench.server.change(changed(bench, keys=fresh))
+        now = bench.parts.snapshots.now()
+        assert now.keys is fresh
+        assert now.policy.number == before.policy.number + 1
+        assert len(bench.parts.tasks) == 1  # keeps the old keys for requests under way
+
+
+async def test_a_setup_whose_issuer_gives_no_keys_changes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.proxy.server._NEW_KEYS_S", 0.1)
+    async with bench.running():
+        await bench.wait_until_ready()
+        bench.source.become(WRITER)
+        before = bench.parts.snapshots.now()
+        silent = IssuerKeys(
+            [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")],
+            bench.source,
+            fetcher_for=lambda _: JwksPublisher(b'{"keys":[]}'),
+        )
+        with pytest.raises(ConfigError) as refused:
+            await bench.server.change(changed(bench, keys=silent))
+        assert refused.value.problems[0].field == f"keys of {ISSUER}"
+        assert bench.parts.snapshots.now() is before
+        assert bench.server.missing() == []
+
+
 async def test_identity_is_followed_in_policy_records_and_metrics(bench: Bench) -> None:
     async with bench.running():
         await bench.wait_until_ready()
         bench.source.become(WRITER)
-        assert bench.parts.policies.now().workload == WRITER
+        assert bench.parts.snapshots.now().policy.workload == WRITER
         assert bench.server.metrics.svid_expires_at > 0
         bench.source.become(None)
         assert bench.server.metrics.svid_expires_at == 0

@@ -1,0 +1,150 @@
+"""One sidecar put together: settings in, parts and listeners out. No logic."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import NamedTuple
+
+from sidecar.config import SidecarSettings
+from sidecar.config.addresses import Address
+from sidecar.errors import Reason
+from sidecar.exchange.client import TokenExchange
+from sidecar.identity.handshake import OnRefused
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.source import IdentitySource
+from sidecar.identity.tls import server_context
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.handles import Handles
+from sidecar.proxy.headers import from_agent
+from sidecar.proxy.inbound import Inbound
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.listener import Listener, ListenerSettings, Shed
+from sidecar.proxy.origins import Origins
+from sidecar.proxy.outbound import Outbound
+from sidecar.proxy.server import Parts, Server
+from sidecar.proxy.snapshot import Setup, Snapshots
+from sidecar.wire.pool import Origin, UpstreamPool
+
+
+class Made(NamedTuple):
+    """A setup and the settings it was made from."""
+
+    setup: Setup
+    settings: SidecarSettings
+
+
+def assemble(settings: SidecarSettings) -> Server:
+    """One sidecar, made of its parts and not yet running. Needs a running event loop."""
+    log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=Metrics())
+    source = WorkloadApiSource(settings.identity)
+    snapshots = Snapshots(make_setup(settings, source, log))
+    handles, tasks = Handles(clock=time.time, monotonic=time.monotonic), Tasks()
+    listeners: list[Listener] = []
+    pools: list[UpstreamPool] = []
+    if settings.inbound is not None:
+        pools.append(UpstreamPool(settings.inbound.upstream_limits))
+        inbound = Inbound(
+            snapshots=snapshots,
+            log=log,
+            handles=handles,
+            forwarder=Forwarder(pools[-1], from_agent),
+            tasks=tasks,
+            clock=time.time,
+        )
+        listeners.append(
+            Listener(
+                _listener(settings.inbound.listen),
+                settings.inbound.limits,
+                handler=inbound,
+                shed=Shed(log, "inbound"),
+                context=server_context(source, on_refused=refusals(log)),
+            )
+        )
+    if settings.outbound is not None:
+        pools.append(UpstreamPool(settings.outbound.upstream_limits))
+        outbound = Outbound(
+            snapshots=snapshots,
+            log=log,
+            handles=handles,
+            forwarder=Forwarder(pools[-1], list),
+            tasks=tasks,
+            origins=Origins(source, time.time),
+            own_authorities=_own_authorities(settings.outbound.listen),
+            clock=time.time,
+        )
+        listeners.append(
+            Listener(
+                _listener(settings.outbound.listen),
+                settings.outbound.limits,
+                handler=outbound,
+                shed=Shed(log, "outbound"),
+                context=None,
+                proxy_form=True,
+            )
+        )
+    return Server(
+        Parts(
+            source=source,
+            snapshots=snapshots,
+            log=log,
+            handles=handles,
+            tasks=tasks,
+            pools=tuple(pools),
+            listeners=tuple(listeners),
+            drain_s=settings.drain_s,
+        )
+    )
+
+
+def make_setup(
+    settings: SidecarSettings, source: IdentitySource, log: AccessLog, *, before: Made | None = None
+) -> Setup:
+    """What of the settings may change while the process runs. What did not change is taken over from ``before``."""
+    metrics = log.metrics
+    metrics.declare_issuers(one.issuer for one in settings.keys)
+    metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
+    metrics.declare_routes("outbound", (route.name for route in settings.outbound_routes.routes))
+    same_keys = before is not None and before.settings.keys == settings.keys
+    keys = (
+        before.setup.keys
+        if before is not None and same_keys
+        else IssuerKeys(settings.keys, source, on_fetched=metrics.jwks_updated)
+    )
+    if before is not None and same_keys and before.settings.exchange == settings.exchange:
+        exchange = before.setup.exchange
+    else:
+        exchange = None if settings.exchange is None else TokenExchange(settings.exchange, source, keys, log, metrics)
+    agent = None if settings.inbound is None else settings.inbound.agent
+    return Setup(
+        make_policy=settings.policy,
+        keys=keys,
+        exchange=exchange,
+        agent=None if agent is None else Origin(agent.host, agent.port, key=agent),
+        needed_issuers=settings.needed_issuers,
+    )
+
+
+def refusals(log: AccessLog) -> OnRefused:
+    """Counts and records the handshakes that a listener refused."""
+
+    def refused(reason: Reason, detail: str, address: str | None) -> None:
+        log.metrics.handshake_refused(reason)
+        log.event(
+            "connection.refused", decision="deny", reason=reason, direction="inbound", source=address, detail=detail
+        )
+
+    return refused
+
+
+def _listener(address: Address) -> ListenerSettings:
+    return ListenerSettings(host=address.host, port=address.port)
+
+
+def _own_authorities(address: Address) -> frozenset[str]:
+    """The names under which the agent may address our outbound listener itself, to choose a target by prefix."""
+    hosts = {str(address).rpartition(":")[0], "127.0.0.1", "localhost", "[::1]"}
+    return frozenset(f"{host}:{address.port}" for host in hosts)
