@@ -19,7 +19,7 @@ from sidecar.identity.handshake import peer_address
 _log: Final = logging.getLogger("sidecar.listener")
 
 _ACCEPTS_PER_WAKE: Final = 64
-_PAUSE_S: Final = 0.1
+PAUSE_S: Final = 0.1
 
 Admit = Callable[[socket.socket, str], None]
 
@@ -91,7 +91,7 @@ class Acceptor:
             return
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening.fileno())
-        loop.call_later(_PAUSE_S, self._go_on, listening)
+        loop.call_later(PAUSE_S, self._go_on, listening)
 
     def _go_on(self, listening: socket.socket) -> None:
         if self._socket is listening:

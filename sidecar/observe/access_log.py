@@ -108,9 +108,10 @@ class AccessLog:
         self._put("request", at, fields)
 
     def opened(self, entry: Entry, fields: RecordFields, at: float) -> None:
-        """Say that a request lasts or streams, ahead of its record. Without room it is lost, like an event."""
-        self._young.pop(entry, None)
-        self._put_or_lose("request.opened", at, fields)
+        """Say once that a request lasts or streams, ahead of its record. Without room it is lost, like an event."""
+        if entry in self._young:
+            del self._young[entry]
+            self._put_or_lose("request.opened", at, fields)
 
     def tell_lasting(self) -> None:
         """Leave ``request.opened`` for every request that began long ago. To be called each ``TICK_S``.

@@ -37,7 +37,6 @@ class Entry:
         "_exchange_at",
         "_forwarded_at",
         "_log",
-        "_opened",
         "_permitted",
         "_token",
         "started_at",
@@ -91,7 +90,7 @@ class Entry:
         self._exchange_at = self._forwarded_at = 0.0
         self._permitted = False
         self._token: VerifiedToken | None = None
-        self._opened = self._closed = False
+        self._closed = False
         self.direction = direction
         self.decision = "deny"
         self.reason = "internal"
@@ -201,9 +200,6 @@ class Entry:
 
         Both keys of the decision are null while nobody has decided yet.
         """
-        if self._opened or self._closed:
-            return
-        self._opened = True
         fields = self._fields()
         if not self._permitted:
             fields = {**fields, "decision": None, "reason": None}

@@ -14,7 +14,7 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason
-from sidecar.identity.acceptor import Acceptor, Handshakes
+from sidecar.identity.acceptor import PAUSE_S, Acceptor, Handshakes
 from sidecar.identity.tls import client_context, server_context
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
@@ -163,34 +163,64 @@ async def test_an_address_that_is_taken_is_told() -> None:
 
 
 @contextmanager
-def no_more_descriptors() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.socket() as probe:
-        lowest = probe.fileno()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+def descriptors(limit: int | None = None) -> Iterator[None]:
+    """At most so many; None: as many as may be."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] if limit is None else limit, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def next_descriptor() -> int:
+    with socket.socket() as probe:
+        return probe.fileno()
+
+
+class Counting(Acceptor):
+    """Counts how often there was nothing to accept with."""
+
+    pauses = 0
+
+    def _pause(self, error: OSError) -> None:
+        self.pauses += 1
+        super()._pause(error)
+
+
+@asynccontextmanager
+async def starved() -> AsyncIterator[tuple[Accepting, Counting, socket.socket]]:
+    """An acceptor that has no descriptor for the client that waits; it has tried."""
+    async with accepting(tls=False) as running:
+        running.acceptor.close()
+        running.acceptor = acceptor = Counting("127.0.0.1", 0, running.admit)
+        acceptor.open()
+        client = socket.socket()
+        client.setblocking(False)
+        running.clients.append(client)
+        with descriptors(next_descriptor()):
+            await asyncio.get_running_loop().sock_connect(client, acceptor.address)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert running.admitted == []
+            yield running, acceptor, client
 
 
 async def test_without_descriptors_it_pauses_and_goes_on_by_itself() -> None:
-    async with accepting(tls=False) as running:
-        client = socket.socket()
-        client.setblocking(False)
-        with no_more_descriptors():
-            await asyncio.get_running_loop().sock_connect(client, running.acceptor.address)
-            turns = 0
+    async with starved() as (_, acceptor, client):
+        assert acceptor.pauses == 1
+        with descriptors():
+            async with asyncio.timeout(PATIENCE_S):
+                assert await asyncio.get_running_loop().sock_recv(client, 10) == b"hello\n"
 
-            def turn() -> None:
-                nonlocal turns
-                turns += 1
-                asyncio.get_running_loop().call_soon(turn) if turns < 50 else done.set()
 
-            done = asyncio.Event()
-            turn()
-            await done.wait()
-            assert running.admitted == []
-        async with asyncio.timeout(PATIENCE_S):
-            assert await asyncio.get_running_loop().sock_recv(client, 10) == b"hello\n"
-        client.close()
+async def test_an_acceptor_that_was_closed_while_it_paused_stays_closed() -> None:
+    loop = asyncio.get_running_loop()
+    bugs: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: bugs.append(context))
+    over = asyncio.Event()
+    async with starved() as (_, acceptor, _client):
+        acceptor.close()
+        loop.call_later(2 * PAUSE_S, over.set)
+        await over.wait()
+    assert bugs == []

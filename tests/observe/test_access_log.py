@@ -222,12 +222,14 @@ async def test_a_long_request_can_be_told_at_once(sink: FakeSink, log: AccessLog
 async def test_a_request_is_told_once_and_never_after_its_record(sink: FakeSink, log: AccessLog) -> None:
     entry = log.reserve()
     entry.opened()
-    entry.opened()
     entry.close()
-    entry.opened()
+    short = log.reserve()
+    short.close()
+    for ended in (entry, short):
+        ended.opened()
     await log.close()
-    assert [record["event"] for record in sink.wait_for_records(2)] == ["request.opened", "request"]
-    assert sink.data.count(b"\n") == 2
+    assert [record["event"] for record in sink.wait_for_records(3)] == ["request.opened", "request", "request"]
+    assert sink.data.count(b"\n") == 3
 
 
 async def test_a_request_that_lasts_is_told_before_it_has_lasted_a_second(

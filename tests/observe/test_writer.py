@@ -211,9 +211,6 @@ def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
 
 
 def test_a_file_stays_open_while_it_is_there_and_is_closed_when_left(tmp_path: Path) -> None:
-    def open_files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
     before = open_files()
     sink = FileSink(tmp_path / "records.jsonl")
     for _ in range(3):
@@ -258,6 +255,10 @@ def test_a_record_is_never_glued_to_half_a_line(before: bytes, after: bytes, tmp
     writer.put(LINES[0])
     assert writer.close(5) == 0
     assert path.read_bytes() == after + LINES[0]
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def wait_for_trouble(writer: Writer) -> str | None:
@@ -352,8 +353,10 @@ def test_after_a_full_disk_and_a_restart_the_half_line_stands_alone(small_disk: 
     wait_for_trouble(killed)
     assert killed.close(0) == len(lines)
     sink = FileSink(path)
+    before = open_files()
     with pytest.raises(OSError, match="No space"):
         sink.renew()  # there is no room for the line break either
+    assert open_files() == before
     ballast.unlink()
     writer = Writer(sink)
     writer.put(LINES[7])
