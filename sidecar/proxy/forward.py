@@ -104,6 +104,9 @@ class _Transfer:
             self._entry.opened()
 
     def _done(self, error: SidecarError | None) -> None:
+        # The pump knows this object by its callbacks: a circle would keep the request, its connection and the megabyte
+        # of buffers that a TLS connection has until the garbage collector comes by.
+        self._pump = None
         waiter, self._waiter = self._waiter, None
         if waiter is None:
             return
