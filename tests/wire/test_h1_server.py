@@ -42,6 +42,16 @@ async def test_the_exchange_counts_bytes_and_knows_when_its_first_byte_came() ->
     assert (second.bytes_in, second.bytes_out) == (len(post(b"Content-Length: 3\r\n", b"abc")), len(OK))
 
 
+@pytest.mark.parametrize("pieces", [[GET[:10], b"\0"], [GET[:10], GET[10:20], b"X\0"]], ids=["two", "three"])
+async def test_a_refused_head_counts_all_of_its_bytes(pieces: list[bytes]) -> None:
+    served = Served(answer_ok)
+    for piece in pieces:
+        served.receive(piece)
+    ((exchange, error),) = served.handler.refused
+    assert error.reason is Reason.BAD_REQUEST
+    assert exchange.bytes_in == len(b"".join(pieces))
+
+
 @pytest.mark.parametrize("cut", range(1, len(post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"))))
 async def test_a_request_cut_anywhere_is_the_same_request(cut: int) -> None:
     body = Body()
