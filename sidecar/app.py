@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +21,7 @@ from sidecar.config import SidecarSettings, load_apart, load_sidecar, load_sts
 from sidecar.errors import ConfigError
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity
-from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.sources import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.probe import Probe, probe_app
@@ -88,7 +87,7 @@ async def run_token_service(
     metrics = Metrics()
     metrics.declare_issuers({settings.policy.issuer, *settings.policy.login_issuers})
     log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics)
-    source = WorkloadApiSource(replace(settings.identity, jwt_bundles=True))
+    source = source_of(settings.identity, jwt_bundles=True)
     keys = IssuerKeys(settings.login_keys, source, on_fetched=metrics.jwks_updated)
     rate = ExchangeRate(settings.rate, monotonic=time.monotonic)
     service = TokenService(policy=settings.policy, keys=own, bundles=source, login_keys=keys, log=log, rate=rate)

@@ -13,8 +13,8 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.identity.handshake import OnRefused
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import IdentitySource
+from sidecar.identity.sources import source_of
 from sidecar.identity.tls import server_context
-from sidecar.identity.workload_api import WorkloadApiSource
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -40,7 +40,7 @@ class Made(NamedTuple):
 def assemble(settings: SidecarSettings) -> Server:
     """One sidecar, made of its parts and not yet running. Needs a running event loop."""
     log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=Metrics())
-    source = WorkloadApiSource(settings.identity)
+    source = source_of(settings.identity)
     snapshots = Snapshots(make_setup(settings, source, log))
     handles, tasks = Handles(clock=time.time, monotonic=time.monotonic), Tasks()
     listeners: list[Listener] = []

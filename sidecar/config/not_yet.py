@@ -9,8 +9,6 @@ from sidecar.errors import Problem
 
 # Keys that do not exist yet. "*" is any item of a list. Null means "not set" and is fine.
 _KEYS: Final = (
-    "identity.files",
-    "identity.source",
     "issuers.*.metadata",
     "inbound.http2",
     "inbound.websocket",

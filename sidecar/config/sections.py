@@ -21,9 +21,11 @@ from sidecar.config.words import (
 )
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.scope import ScopeShape
+from sidecar.identity.files import LAYOUTS
 
 PresetName = Annotated[str, *one_of(PRESETS)]
 ActorFormName = Annotated[str, *one_of(ActorForm)]
+LayoutName = Annotated[str, *one_of(LAYOUTS)]
 
 
 class Section(BaseModel):
@@ -32,13 +34,32 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=False)
 
 
-class IdentitySection(Section):
-    """Where our own identity comes from; without ``workload_api`` the variable ``SPIFFE_ENDPOINT_SOCKET`` says so.
+class FilesSection(Section):
+    """PEM files, followed as they change: a ``directory`` in a known ``layout``, or the files one by one.
 
-    Of several SVIDs the one with ``spiffe_id`` or ``hint`` is ours, else the first.
+    ``bundle`` holds our own trust domain's authorities; each other trust domain has a file of its own.
+    """
+
+    layout: LayoutName | None = None
+    directory: FileText | None = None
+    certificate: FileText | None = None
+    key: FileText | None = None
+    bundle: FileText | None = None
+    federated: dict[TrustDomainText, FileText] = Field({})
+    jwt_svids: dict[Line, FileText] = Field({})
+    jwt_bundles: FileText | None = None
+    look_every_s: float = Field(2.0, ge=0.5, le=10)
+
+
+class IdentitySection(Section):
+    """Where our own identity comes from: a Workload API (else ``SPIFFE_ENDPOINT_SOCKET`` says which), or files.
+
+    Of several SVIDs the one with ``spiffe_id`` or ``hint`` is ours. Where neither is set there must be only one.
     """
 
     workload_api: SocketText | None = None
+    source: Literal["py-spiffe"] | None = None
+    files: FilesSection | None = None
     spiffe_id: SpiffeIdText | None = None
     hint: Line | None = None
 

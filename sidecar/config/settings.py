@@ -13,7 +13,7 @@ from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.sources import IdentitySettings
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
@@ -56,7 +56,7 @@ class SidecarSettings:
     ``needed_issuers`` are those a route or the exchange names: without their keys the sidecar is not ready.
     """
 
-    identity: WorkloadApiSettings
+    identity: IdentitySettings
     keys: tuple[JwksSettings, ...]
     needed_issuers: frozenset[str]
     issuers: Mapping[str, TrustedIssuer]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 from sidecar.config.addresses import parse_address
+from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import key_settings, kind_of, login_issuer, renamed, same_origin, scope_from, trusted_issuer
 from sidecar.config.loading import Findings, load_model
-from sidecar.config.sections import IdentitySection, KeySource, RecordsSection, TlsSection
+from sidecar.config.sections import KeySource, RecordsSection, TlsSection
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
 from sidecar.config.sidecar_checks import sidecar_problems
 from sidecar.config.sidecar_model import (
@@ -21,14 +21,11 @@ from sidecar.config.sidecar_routes import inbound_routes_of, outbound_routes_of,
 from sidecar.delegation.policy import Deny, Entry, LoginKind, UserIssuer
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError, Problem
+from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
-from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
-
-SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 
 
 def load_sidecar(path: Path, environ: Mapping[str, str]) -> SidecarSettings:
@@ -62,12 +59,14 @@ class _Build:
     def settings(self) -> SidecarSettings | None:
         """All of it; None if anything is wrong."""
         file, findings = self._file, self._findings
-        identity = findings.attempt("identity", workload_api, file.identity, self._environ)
+        identity = findings.attempt("identity", identity_of, file.identity, self._environ)
         keys = self._keys()
         issuers = self._trusted_issuers()
         inbound_routes = inbound_routes_of(file, list(issuers), findings)
         outbound_routes = outbound_routes_of(file, findings)
         exchange = findings.attempt("exchange", self._exchange)
+        if identity is not None and exchange is not None:
+            findings.problems += actor_token_problems(identity, exchange.issuer)
         entry = findings.attempt("entry", self._entry)
         inbound = findings.attempt("inbound", self._inbound)
         outbound = findings.attempt("outbound", self._outbound)
@@ -175,25 +174,6 @@ class _Build:
             limits=ServerLimits(**section.limits.model_dump()),
             upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
         )
-
-
-def workload_api(section: IdentitySection, environ: Mapping[str, str]) -> WorkloadApiSettings:
-    """Where our identity comes from.
-
-    Raises:
-        ConfigError: nobody says.
-        ValueError: the variable's text is no Workload API address.
-    """
-    address = section.workload_api or environ.get(SOCKET_VARIABLE)
-    if not address:
-        raise ConfigError(
-            [Problem("identity.workload_api", "is missing", f"write unix:///path/of/socket, or set {SOCKET_VARIABLE}")]
-        )
-    return WorkloadApiSettings(
-        address=address,
-        spiffe_id=None if section.spiffe_id is None else SpiffeId(section.spiffe_id),
-        hint=section.hint,
-    )
 
 
 def records(section: RecordsSection) -> RecordSettings:

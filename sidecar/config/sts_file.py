@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from sidecar.config.addresses import parse_address
+from sidecar.config.identity import identity_of, jwt_bundle_problems
 from sidecar.config.issuers import (
     development_problems,
     is_production,
@@ -19,7 +20,7 @@ from sidecar.config.issuers import (
 )
 from sidecar.config.loading import Findings, load_model
 from sidecar.config.sections import UserIssuerSection
-from sidecar.config.sidecar_file import records, workload_api
+from sidecar.config.sidecar_file import records
 from sidecar.config.sts_model import RuleSection, StsFile
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -86,7 +87,9 @@ def _problems(file: StsFile) -> Iterator[Problem]:
 
 
 def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> TokenServiceSettings | None:
-    identity = findings.attempt("identity", workload_api, file.identity, environ)
+    identity = findings.attempt("identity", identity_of, file.identity, environ)
+    if identity is not None:
+        findings.problems += jwt_bundle_problems(identity)
     keys = [
         findings.attempt(f"login_issuers[{number}]", key_settings, section, section.tls)
         for number, section in enumerate(file.login_issuers)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sidecar.config.settings import RecordSettings
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.sources import IdentitySettings
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.server import StsSettings
@@ -22,7 +22,7 @@ class TokenServiceSettings:
     no replica shares and no restart keeps.
     """
 
-    identity: WorkloadApiSettings
+    identity: IdentitySettings
     server: StsSettings
     policy: StsPolicy
     login_keys: tuple[JwksSettings, ...]

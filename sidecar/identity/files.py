@@ -58,9 +58,9 @@ class FileSettings:
     def __post_init__(self) -> None:
         held = [self.certificate, self.key, self.bundle, *self.federated.values()]
         if len(set(held)) != len(held):
-            raise ValueError("one file is named twice; give certificate, key and each bundle a file of its own")
+            raise ValueError("files: one is named twice; give certificate, key and each bundle a file of its own")
         if not 0 < self.settle_s <= self.look_every_s:
-            raise ValueError("the wait for a second look is not above zero, or longer than that between looks")
+            raise ValueError("files: the second look is not after the first, or not before the next; change the waits")
 
     @property
     def ours(self) -> tuple[Path, Path, Path]:

@@ -10,10 +10,10 @@ WRITER = SpiffeId("spiffe://acme.example/agent/writer")
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {"agent", "entry", "sts", "tool"}
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {"agent", "entry", "files", "sts", "tool"}
 
 
-@pytest.mark.parametrize("name", ["agent", "entry", "tool"])
+@pytest.mark.parametrize("name", ["agent", "entry", "files", "tool"])
 def test_an_example_loads_and_makes_a_policy(name: str) -> None:
     settings = load_sidecar(EXAMPLES / f"{name}.yaml", {})
     policy = settings.policy(WRITER, 7)
@@ -45,7 +45,7 @@ def test_the_schema_beside_the_examples_is_that_of_the_code(name: str, sts: bool
     assert json.loads((EXAMPLES / f"{name}.schema.json").read_text()) == json_schema(sts=sts)
 
 
-@pytest.mark.parametrize("name", ["agent", "entry", "tool"])
+@pytest.mark.parametrize("name", ["agent", "entry", "files", "tool"])
 def test_a_sidecars_file_is_none_of_a_token_service_and_the_reverse(name: str) -> None:
     assert check(EXAMPLES / f"{name}.yaml", {}, sts=True)
     assert check(EXAMPLES / "sts.yaml", {})

@@ -7,6 +7,7 @@ from sidecar.config import SidecarSettings, load_sidecar
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.observe.sink import FileSink, StdoutSink
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
@@ -19,7 +20,7 @@ def load(folder: Path, name: str, *changes: tuple[str, object]) -> SidecarSettin
 
 def test_every_room_gets_its_settings() -> None:
     settings = load_sidecar(EXAMPLES / "agent.yaml", {})
-    assert settings.identity.address == "unix:///spiffe-workload-api/spire-agent.sock"
+    assert settings.identity == WorkloadApiSettings(address="unix:///spiffe-workload-api/spire-agent.sock")
     assert settings.inbound is not None
     assert settings.inbound.agent == Upstream(scheme="http", host="127.0.0.1", port=8080)
     assert str(settings.inbound.listen) == "0.0.0.0:7443"

@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.config import load_sts
 from sidecar.config.settings import RecordSettings
+from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.sts.rate import RateSettings
 from tests.config.documents import EXAMPLES
 
@@ -28,7 +29,7 @@ def test_a_policy_can_change_while_the_service_runs(changes: dict[str, Any]) -> 
     ("changes", "field"),
     [
         pytest.param({"policy": replace(RUNNING.policy, issuer="https://sts2.acme.example")}, "issuer", id="issuer"),
-        pytest.param({"identity": replace(RUNNING.identity, hint="other")}, "identity", id="identity"),
+        pytest.param({"identity": WorkloadApiSettings(address="unix:///other.sock")}, "identity", id="identity"),
         pytest.param({"server": replace(RUNNING.server, port=1)}, "listen", id="listener"),
         pytest.param({"key_directory": None}, "keys", id="keys"),
         pytest.param({"rate": RateSettings(burst=1)}, "exchange_rate", id="exchange rate"),

@@ -10,8 +10,12 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, Unavailable
+from sidecar.identity.files import FileSettings, FileSource
 from sidecar.identity.kept import KeptIdentity
+from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import IdentitySource, State
+from sidecar.identity.sources import IdentitySettings, source_of
+from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
 from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
 from tests.identity.supplies import AUDIENCE, SUPPLIES, Follower, Given, Supply, following
 from tests.identity.test_svid import BAD_LEAVES
@@ -340,6 +344,27 @@ async def test_nothing_secret_is_told(supply: Supply, caplog: pytest.LogCaptureF
         told = f"{follower.source.last_error} {caplog.text}"
         assert "PRIVATE" not in told
         assert repr(secret)[2:20] not in told
+
+
+FILES = FileSettings(certificate=Path("/c"), key=Path("/k"), bundle=Path("/b"))
+SETTINGS: dict[str, tuple[IdentitySettings, type[KeptIdentity]]] = {
+    "workload_api": (WorkloadApiSettings(address="unix:///x"), WorkloadApiSource),
+    "files": (FILES, FileSource),
+    "py_spiffe": (WorkloadApiSettings(address="unix:///x", py_spiffe=True), PySpiffeSource),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+@pytest.mark.parametrize("jwt_bundles", [False, True])
+def test_settings_say_which_source_it_is(case: str, jwt_bundles: bool) -> None:
+    settings, kind = SETTINGS[case]
+    assert type(source_of(settings, jwt_bundles=jwt_bundles)) is kind
+
+
+def test_jwt_bundles_are_asked_for_where_they_are_needed() -> None:
+    settings = WorkloadApiSettings(address="unix:///x")
+    assert source_of(settings, jwt_bundles=True)._settings.jwt_bundles  # type: ignore[attr-defined]
+    assert not source_of(settings)._settings.jwt_bundles  # type: ignore[attr-defined]
 
 
 def test_every_source_meets_the_protocol(tmp_path: Path) -> None:

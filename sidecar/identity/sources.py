@@ -1,0 +1,27 @@
+"""Settings → the identity source they mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sidecar.identity.files import FileSettings, FileSource
+from sidecar.identity.source import IdentitySource
+from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+
+IdentitySettings = WorkloadApiSettings | FileSettings
+
+
+def source_of(settings: IdentitySettings, *, jwt_bundles: bool = False) -> IdentitySource:
+    """The source, not yet running. ``jwt_bundles``: somebody verifies JWT-SVIDs; files say themselves if they hold any.
+
+    Raises:
+        ImportError: py-spiffe is wanted and not installed.
+    """
+    if isinstance(settings, FileSettings):
+        return FileSource(settings)
+    settings = replace(settings, jwt_bundles=jwt_bundles)
+    if settings.py_spiffe:
+        from sidecar.identity.py_spiffe import PySpiffeSource  # an extra, and 22 MiB with the threads it brings
+
+        return PySpiffeSource(settings)
+    return WorkloadApiSource(settings)
