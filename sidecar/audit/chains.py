@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sidecar.audit.continuity import Continuity
 from sidecar.audit.findings import Finding, Kind
 from sidecar.audit.hops import Calls, Hop, link
-from sidecar.audit.records import Record
+from sidecar.audit.records import Record, is_login
 from sidecar.audit.tokens import Token, Tokens, issue_findings, token_of
 from sidecar.audit.witnesses import hop_findings, missing_histories
 
@@ -33,7 +33,8 @@ class Chain:
 class Audit:
     """All chains by the time they began, all findings, and how many records were read and belong to none of the chains.
 
-    ``outside`` counts, by reason, requests, exchanges and connections of which no verified claim says whose they were.
+    ``outside`` counts, by reason (``login`` for a login that was taken), requests, exchanges and connections of which
+    no verified claim says to which chain they belong.
     """
 
     chains: tuple[Chain, ...]
@@ -66,11 +67,10 @@ class _Gathered:
         if not self._continuity.is_new(record):
             return
         if record.event == "request.opened":
-            self._opened[record.run, record.request_id] = record
+            self._opened.setdefault((record.run, record.request_id), record)  # its end may have come already
         elif record.event == "request":
             self._opened[record.run, record.request_id] = record
-            if not _is_own_path(record):
-                self._add_request(record)
+            self._add_request(record)
         elif record.event == "token.exchanged":
             self._add_issue(record)
         elif record.event == "token.exchange_refused":
@@ -98,6 +98,9 @@ class _Gathered:
         return Audit(_chains(hops, self._tokens), tuple(findings), self._count, self._outside)
 
     def _add_request(self, record: Record) -> None:
+        if is_login(record.direction, record.op, record.path):
+            self._count_outside(record)
+            return
         token = token_of(record)
         if token is not None:
             self._tokens.add(token)
@@ -128,7 +131,7 @@ class _Gathered:
             self._findings.append(Finding(Kind.WITNESSES_DISAGREE, text, token.txn, (other.name, record.name)))
 
     def _count_outside(self, record: Record) -> None:
-        reason = record.reason or "none"
+        reason = record.op if record.allowed and record.op else record.reason or "undecided"
         self._outside[reason] = self._outside.get(reason, 0) + 1
 
     def _exchange_refusals(self, hops: Sequence[Hop]) -> Iterator[Finding]:
@@ -147,11 +150,6 @@ def _repeated(call: str, first: Record, second: Record) -> Finding:
     who = " and ".join(sorted({str(first.workload), str(second.workload)}))
     text = f"call {call} is told of more than once, by {who}"
     return Finding(Kind.REPEATED_CALL, text, second.txn, (first.name, second.name))
-
-
-def _is_own_path(record: Record) -> bool:
-    """A front app that traded a login for a handle at its own sidecar: no call, and no hop."""
-    return record.direction == "outbound" and (record.path or "").startswith("/.sidecar/")
 
 
 def _chains(hops: Sequence[Hop], tokens: Tokens) -> tuple[Chain, ...]:

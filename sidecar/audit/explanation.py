@@ -10,7 +10,7 @@ from sidecar.audit.judge_outbound import judge_outbound
 from sidecar.audit.judgement import OK, Judgement
 from sidecar.audit.reasons import GUIDANCE, Guidance, seen
 from sidecar.audit.rebuilt import UNPROVABLE, CannotJudgeError
-from sidecar.audit.records import Record
+from sidecar.audit.records import Record, is_login
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ANSWERS, Reason
 
@@ -86,6 +86,10 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
     judgement, not_judged = None, None
     if record.event not in {"request", "request.opened"}:
         not_judged = f"{record.event} is no request of an agent; its decision rests on what no record holds"
+    elif is_login(record.direction, record.op, record.path):
+        not_judged = "a login was shown here, and a record does not hold what it said"
+    elif record.decision is None:
+        not_judged = "nobody had decided yet"
     elif policy is None:
         not_judged = "there are no settings to judge by"
     elif record.direction not in _JUDGES:

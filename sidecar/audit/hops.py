@@ -54,7 +54,7 @@ class Hop:
     def refusal(self) -> Record | None:
         """The record that says no, or that it would have said so: the callee's, else the caller's own."""
         record = self.callee or self.caller
-        return None if record is None or record.decision == "allow" else record
+        return record if record is not None and record.decision in {"deny", "observed_deny"} else None
 
     def __str__(self) -> str:
         return f"{self.actor or 'somebody'} → {self.audience or 'somebody'}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
+from sidecar.audit.records import is_login
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 
 # Apache's vhost_combined has "name:port" in front. Every part is bounded, so that no line takes long.
@@ -87,7 +88,7 @@ def named_by(line: bytes, fields: Fields) -> Named | None:
 
 def _ours(record: Mapping[str, object]) -> Named | None:
     """One of our records: only verified claims name anybody."""
-    if record.get("event") != "request":
+    if record.get("event") != "request" or is_login(*map(record.get, ("direction", "op", "path"))):
         return None
     known = record.get("verified") is True
     return Named(

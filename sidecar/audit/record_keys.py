@@ -58,7 +58,7 @@ KEYS: Final[Mapping[str, Key]] = {
         "inbound what the route needs, outbound and in an exchange what was asked for", (*REQUESTS, *EXCHANGES)
     ),
     "route": Key("the name of the route", (*REQUESTS, *EXCHANGES)),
-    "op": Key("the operation inside the request, of protocols that have one", ()),
+    "op": Key("the operation: `login` where a user's login token was traded for a handle", REQUESTS),
     "method": Key("the HTTP method", REQUESTS),
     "path": Key(
         "the path in its one canonical form, without the query; before it is canonical, as it was sent", REQUESTS
@@ -96,12 +96,16 @@ KEYS: Final[Mapping[str, Key]] = {
         "whether the claims are from a token that verified; if false they are nobody's word", (*REQUESTS, *EXCHANGES)
     ),
     "source": Key("the address of the other end", (*_REFUSALS, *EXCHANGES)),
-    "detail": Key("more about the reason, which no caller sees", (*REQUESTS, *EXCHANGES, *_REFUSALS)),
+    "detail": Key(
+        "more about the reason, which no caller sees; of settings: which file",
+        (*REQUESTS, *EXCHANGES, *_REFUSALS, "config.reloaded", "config.refused"),
+    ),
 }
 
 EVENT_MEANINGS: Final[Mapping[str, str]] = {
     "request": "a request ended: exactly one of these for each that was accepted",
-    "request.opened": "the same request, at once, because it lasts or streams; its `request` follows",
+    "request.opened": "the same request, ahead, because it lasts or streams; its `request` follows;"
+    " `decision` and `reason` are null while nobody has decided",
     "connection.refused": "a TLS handshake was refused; there is no request",
     "token.exchanged": "a token was issued: told by the token service, and by the sidecar that asked, once proven",
     "token.exchange_refused": "no token: told by the token service if it refused, and by the sidecar that asked",

@@ -45,6 +45,7 @@ class Record:
     scope_cut: bool = False
     scope_needed: frozenset[str] | None = None
     route: str | None = None
+    op: str | None = None
     method: str | None = None
     path: str | None = None
     status: int | None = None
@@ -75,9 +76,14 @@ class Record:
 
 _TEXTS: Final = (
     "decision", "reason", "direction", "workload", "peer", "subject", "subject_iss", "actor", "client_id", "audience",
-    "route", "method", "path", "jti_in", "jti_out", "parent_jti", "txn", "fp", "call_in", "call_out", "request_id",
-    "trace_id", "source", "detail",
+    "route", "op", "method", "path", "jti_in", "jti_out", "parent_jti", "txn", "fp", "call_in", "call_out",
+    "request_id", "trace_id", "source", "detail",
 )  # fmt: skip
+
+
+def is_login(direction: object, op: object, path: object) -> bool:
+    """Whether a front app showed a user's login to its own sidecar: no request of an agent, and no hop."""
+    return direction == "outbound" and (op == "login" or (isinstance(path, str) and path.startswith("/.sidecar/")))
 
 
 def parse_record(line: bytes) -> Record:

@@ -219,6 +219,12 @@ def test_an_opened_request_that_ended_counts_once() -> None:
     assert kinds(told) == []
 
 
+def test_an_opening_that_is_read_after_the_end_is_no_second_request() -> None:
+    told = lawful()
+    told["opened"] = {**told["callee2"], "event": "request.opened", "status": None}
+    assert kinds(told) == []
+
+
 def test_a_request_whose_sidecar_was_killed_is_a_witness_all_the_same() -> None:
     told = lawful()
     told["callee3"]["event"] = "request.opened"
@@ -269,6 +275,20 @@ def test_an_agent_that_acts_for_itself_is_a_chain_of_one() -> None:
         one.update(subject=FRONT, chain=None, actor=None, chain_depth=None, parent_jti=None, jti_in=None)
     told["callee1"]["jti_in"] = "j1"
     assert kinds(told) == []
+
+
+def test_a_request_that_was_opened_before_anybody_decided_is_no_refusal() -> None:
+    told = lawful()
+    told["callee3"].update(event="request.opened", decision=None, reason=None, status=None)
+    assert kinds(told) == ["unfinished"]
+
+
+def test_a_login_that_was_taken_is_counted_and_is_no_hop() -> None:
+    told = lawful()
+    told["login"] = {**told["caller1"], **dict.fromkeys(("jti_out", "call_out", "chain", "actor", "txn", "peer"))}
+    told["login"].update(op="login", subject_iss="https://login.acme.example", jti_in="j0", path="/.sidecar/subject")
+    result = audit(told)
+    assert (result.findings, result.outside) == ((), {"login": 1})
 
 
 def test_what_belongs_to_no_chain_is_counted_by_reason() -> None:

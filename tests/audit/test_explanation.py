@@ -45,6 +45,8 @@ def test_what_cannot_be_proven_is_said_to_be_the_records_word() -> None:
     [
         pytest.param({"event": "connection.refused", "reason": "bad_svid"}, "is no request of an agent", id="event"),
         pytest.param({"direction": None}, "whether the request was inbound or outbound", id="no-direction"),
+        pytest.param({"direction": "outbound", "path": "/.sidecar/subject"}, "a login was shown", id="login"),
+        pytest.param({"decision": None, "reason": None}, "nobody had decided yet", id="undecided"),
         pytest.param({"peer": None}, "the record names no peer", id="no-peer"),
     ],
 )
@@ -53,7 +55,7 @@ def test_what_is_not_judged_says_why_and_is_explained_all_the_same(changes: dict
     assert why in explanation.verdict()
     assert explanation.judgement is None
     assert explanation.agrees
-    assert explanation.guidance is not None
+    assert (explanation.guidance is None) is (explanation.record.reason is None)
 
 
 def test_without_settings_the_reason_alone_is_explained() -> None:

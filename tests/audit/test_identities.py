@@ -93,6 +93,11 @@ def test_our_own_record_names_subject_and_actor() -> None:
     assert (found.ours, found.refused) == (True, False)
 
 
+def test_a_login_that_was_shown_to_the_sidecar_is_no_request_of_an_agent() -> None:
+    assert named({**lawful()["caller1"], "op": "login"}) is None
+    assert named({**lawful()["caller1"], "path": "/.sidecar/subject"}) is None
+
+
 def test_claims_that_did_not_verify_name_nobody() -> None:
     found = named({**lawful()["callee3"], "verified": False, "decision": "deny"})
     assert found is not None

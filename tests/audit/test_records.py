@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.audit.records import MAX_LINE_BYTES, RecordError, parse_record
+from sidecar.audit.records import MAX_LINE_BYTES, RecordError, is_login, parse_record
+from sidecar.observe.entry import LOGIN
 from sidecar.observe.record import CUT, MAX_ITEMS, encode
+from sidecar.proxy.logins import SUBJECT_PATH
 from tests.audit.evidence import record
 
 LEAST = record(event="request", ts="2026-11-24T21:04:05.000000Z", run="r", seq=1)
@@ -21,6 +23,23 @@ def test_a_record_as_the_sidecar_writes_it_is_read_back() -> None:
 
 def test_an_older_record_with_fewer_keys_is_read() -> None:
     assert parse_record(b'{"event":"started","ts":"t","run":"r","seq":1}').workload is None
+
+
+@pytest.mark.parametrize(
+    ("direction", "op", "path", "expected"),
+    [
+        pytest.param("outbound", LOGIN, "/x", True, id="taken"),
+        pytest.param("outbound", None, SUBJECT_PATH, True, id="refused"),
+        pytest.param("outbound", None, "/x", False, id="a-request"),
+        pytest.param("outbound", None, "/.sidecars", False, id="another-path"),
+        pytest.param("inbound", None, SUBJECT_PATH, False, id="a-path-of-the-agents"),
+        pytest.param("outbound", None, None, False, id="neither-is-told"),
+    ],
+)
+def test_a_login_is_known_by_its_operation_or_by_where_it_was_shown(
+    direction: object, op: object, path: object, expected: bool
+) -> None:
+    assert is_login(direction, op, path) is expected
 
 
 @pytest.mark.parametrize("decision", ["allow", "observed_deny", "deny", None])
