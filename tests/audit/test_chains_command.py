@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,17 @@ def test_the_recorded_demo_is_rebuilt(capsys: pytest.CaptureFixture[str]) -> Non
     assert "of no chain: 1 wrong_bundle" in out
     assert "/agent/intruder → /agent/writer" in out
     assert "deny 403 actor_mismatch" in out
+
+
+@pytest.mark.parametrize("command", ["chains", "attribution"])
+def test_a_reader_that_goes_away_is_no_error(command: str) -> None:
+    program = [sys.executable, "-m", "sidecar.cli", "audit", command, *RECORDED * 40]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_every_kind_has_a_meaning() -> None:

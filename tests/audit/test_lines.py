@@ -44,10 +44,24 @@ def test_a_file_that_cannot_be_read_is_an_error(name: str, tmp_path: Path) -> No
         list(read_lines([str(tmp_path / name)]))
 
 
-def test_nothing_is_said_about_progress_where_nobody_watches(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "lines", "expected"),
+    [
+        pytest.param(Terminal(), 9000, True, id="long-input-on-a-terminal"),
+        pytest.param(Terminal(), 90, False, id="short-input"),
+        pytest.param(io.StringIO(), 9000, False, id="a-pipe"),
+    ],
+)
+def test_progress_is_for_whoever_watches_long_work(
+    stream: io.StringIO, lines: int, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "log"
-    file.write_bytes(b"0123456789abcde\n" * (1 << 20))
-    assert sum(1 for _ in read_lines([str(file)])) == 1 << 20
-    assert capsys.readouterr() == ("", "")
+    file.write_bytes((b"0123456789abcdef" * 64 + b"\n") * lines)
+    monkeypatch.setattr("sys.stderr", stream)
+    assert sum(1 for _ in read_lines([str(file)])) == lines
+    assert ("reading" in stream.getvalue()) is expected

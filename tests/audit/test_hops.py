@@ -1,0 +1,70 @@
+from sidecar.audit.chains import Audit
+from sidecar.audit.hops import Hop
+from tests.audit.evidence import CRM, PLANNER, WRITER, audit, lawful
+
+
+def hop_to(result: Audit, audience: str) -> tuple[int, Hop]:
+    (found,) = ((depth, hop) for chain in result.chains for depth, hop in chain.hops if hop.audience == audience)
+    return found
+
+
+def test_two_calls_for_one_request_that_nobody_tells_of_miss_one_hop() -> None:
+    told = lawful()
+    told["caller3"]["call_in"] = "c9"
+    told["caller3b"] = {**told["caller3"], "call_out": "c3b", "request_id": "r9"}
+    told["callee3b"] = {**told["callee3"], "call_in": "c3b", "request_id": "r9"}
+    assert [finding.kind for finding in audit(told).findings] == ["missing_hop"]
+
+
+def test_a_hop_of_which_only_the_callee_tells_finds_its_parent_by_the_signed_parent_jti() -> None:
+    told = {name: one for name, one in lawful().items() if name not in {"caller3", "issued3", "exchanged3"}}
+    depth, hop = hop_to(audit(told), CRM)
+    assert (depth, hop.parent and hop.parent.call) == (2, "c2")
+
+
+def test_an_issue_of_which_only_the_caller_tells_finds_its_parent() -> None:
+    told = {name: one for name, one in lawful().items() if name not in {"caller3", "issued3", "callee3"}}
+    depth, hop = hop_to(audit(told), CRM)
+    assert (depth, hop.parent and hop.parent.call, str(hop)) == (2, "c2", f"{WRITER} → {CRM}")
+
+
+def test_a_stolen_token_stands_beside_the_hop_it_was_stolen_from() -> None:
+    told = {name: one for name, one in lawful().items() if not name.endswith("3")}
+    told["theft"] = {**told["callee2"], "decision": "deny", "reason": "actor_mismatch", "peer": CRM, "call_in": None}
+    result = audit(told)
+    ((depth, hop),) = ((depth, hop) for depth, hop in result.chains[0].hops if hop.actor == CRM)
+    assert (depth, hop.parent and hop.parent.call) == (1, "c1")
+    assert [finding.kind for finding in result.findings] == ["refused_hop"]
+
+
+def test_a_stolen_token_whose_past_nobody_tells_of_is_no_missing_call() -> None:
+    told = {"theft": {**lawful()["callee2"], "decision": "deny", "reason": "x", "peer": CRM, "call_in": None}}
+    assert [finding.kind for finding in audit(told).findings] == ["missing_hop", "refused_hop"]
+    (missing, _) = audit(told).findings
+    assert missing.text == f"spiffe://acme.example/agent/front → {PLANNER}: no record tells of it"
+
+
+def test_a_parent_that_could_be_one_of_several_is_not_guessed() -> None:
+    told = lawful()
+    told["callee2"].update(call_in=None, trace_id="a")
+    told["callee2b"] = {**told["callee2"], "trace_id": "b", "request_id": "r8"}
+    del told["caller2"]
+    told["caller3"].update(call_in=None, trace_id=None)
+    told["callee3"].update(trace_id=None)
+    depth, hop = hop_to(audit(told), CRM)
+    assert (depth, hop.parent) == (2, None)
+
+
+def test_a_request_at_another_workload_is_no_parent() -> None:
+    told = {name: one for name, one in lawful().items() if name not in {"caller3", "caller2"}}
+    told["callee2"].update(workload=PLANNER, call_in=None)
+    _, hop = hop_to(audit(told), CRM)
+    assert hop.parent is not None
+    assert hop.parent.records == ()
+
+
+def test_a_hop_begins_when_its_first_end_says() -> None:
+    told = lawful()
+    told["caller3"]["ts"] = "2026-11-24T21:04:09.000000Z"
+    told["issued3"]["ts"] = "2026-11-24T21:00:00.000000Z"
+    assert hop_to(audit(told), CRM)[1].ts == told["callee3"]["ts"]
