@@ -48,8 +48,7 @@ async def test_a_delegated_call_reaches_the_agent_with_a_handle_instead_of_its_t
     assert len(headers["authorization"].removeprefix("Bearer ")) == 43
 
     (record,) = await sidecar.wait_for_records(1)
-    assert record["decision"] == "allow"
-    assert record["reason"] == "ok"
+    assert (record["decision"], record["reason"], record["workload"]) == ("allow", "ok", WRITER)
     assert (record["peer"], record["subject"], record["actor"]) == (PLANNER, "alice", PLANNER)
     assert record["chain"] == [PLANNER, FRONT]
     assert (record["jti_in"], record["txn"], record["route"]) == ("j1", "t1", "draft")

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.identity.tls import server_context
 from tests.integration.hops import Hops
 from tests.integration.world import (
+    CRM,
     PARTNER,
     PLANNER,
     WRITER,
+    Agent,
     Sidecar,
     World,
     bearer,
@@ -51,6 +54,8 @@ async def test_without_its_own_identity_a_sidecar_serves_nobody_and_comes_back_b
 
         registry.replace_entries([])
         await until(lost(hops.writer))
+        of_next_hops = hops.writer.server.parts.pools[1]
+        await until(lambda: len(of_next_hops.connections) == 0)  # made as somebody we are no more
         served = len(hops.agent.requests), len(hops.crm.requests)
         refused = await inbound.ask(headers=bearer(mint()))
         assert (refused.status, refused.reason) == (503, "not_ready")
@@ -150,6 +155,25 @@ async def test_when_a_trust_domain_is_no_longer_trusted_its_kept_connections_end
         assert await idle.wait_for_end() == b""
         assert len(world.agent.requests) == served
         assert (await other.ask(headers=bearer(mint()))).status == 200
+
+
+async def test_a_kept_connection_to_a_next_hop_that_is_no_longer_trusted_is_not_used_again(hops: Hops) -> None:
+    helper = Agent()
+    port = await hops.world.listen(helper.serve, ssl=server_context(await hops.world.source(HELPER)))
+    settings = hops.settings(route={"may_call": ["crm", "helper"]})
+    route = hops.route("helper", CRM, {"host": "helper.mesh"}, port)
+    settings["outbound"]["routes"].append({**route, "peer": HELPER, "audience": HELPER})
+    del settings["outbound"]["routes"][1]
+    hops.writer = await hops.world.sidecar(WRITER, settings)
+    async with hops.serving() as held:
+        for _ in range(2):
+            assert (await hops.call(held.shown, "/x", host="helper.mesh")).status == 200
+        distrust_partner(hops.writer)
+        await until(forgot_partner(hops.writer))
+        refused = await hops.call(held.shown, "/x", host="helper.mesh")
+        assert (refused.status, refused.reason) == (502, "upstream_identity")
+        assert len(helper.requests) == 2
+        assert (await hops.call(held.shown)).status == 200
 
 
 async def test_an_answer_that_streams_ends_with_the_trust_in_its_peer(world: World) -> None:

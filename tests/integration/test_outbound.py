@@ -174,6 +174,18 @@ async def test_a_target_is_named_by_host_or_by_prefix(hops: Hops, target: str, h
     assert hops.crm.headers()["host"] == f"127.0.0.1:{hops.ports['crm']}"
 
 
+async def test_an_ambiguous_request_ends_its_connection_and_any_other_refusal_does_not(hops: Hops) -> None:
+    await hops.start()
+    async with hops.serving() as held, hops.world.kept(hops.writer.outbound) as kept:
+        refused = await kept.ask("/x", headers=bearer("x" * 43), host="crm.mesh")
+        assert refused.status == 403
+        assert "connection" not in refused.headers
+        assert (await kept.ask("/x", headers=held.shown, host="crm.mesh")).status == 200
+        doubled = await kept.ask("/x", headers=[*held.shown, *held.shown], host="crm.mesh")
+        assert (doubled.status, doubled.headers["connection"]) == (400, "close")
+        assert await kept.wait_for_end() == b""
+
+
 async def test_a_handle_dies_with_its_request(hops: Hops) -> None:
     await hops.start()
     async with hops.serving() as held:
