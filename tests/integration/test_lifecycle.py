@@ -157,7 +157,8 @@ async def test_when_a_trust_domain_is_no_longer_trusted_its_kept_connections_end
         assert (await other.ask(headers=bearer(mint()))).status == 200
 
 
-async def test_a_kept_connection_to_a_next_hop_that_is_no_longer_trusted_is_not_used_again(hops: Hops) -> None:
+async def with_helper(hops: Hops) -> Agent:
+    """The writer's sidecar, with a route to a next hop of the partner's."""
     helper = Agent()
     port = await hops.world.listen(helper.serve, ssl=server_context(await hops.world.source(HELPER)))
     settings = hops.settings(route={"may_call": ["crm", "helper"]})
@@ -165,6 +166,22 @@ async def test_a_kept_connection_to_a_next_hop_that_is_no_longer_trusted_is_not_
     settings["outbound"]["routes"].append({**route, "peer": HELPER, "audience": HELPER})
     del settings["outbound"]["routes"][1]
     hops.writer = await hops.world.sidecar(WRITER, settings)
+    return helper
+
+
+async def test_a_kept_connection_to_a_next_hop_that_is_no_longer_trusted_ends(hops: Hops) -> None:
+    await with_helper(hops)
+    kept = hops.writer.server.parts.pools[1].connections
+    async with hops.serving() as held:
+        assert (await hops.call(held.shown, "/x", host="helper.mesh")).status == 200
+        assert (await hops.call(held.shown)).status == 200
+        assert len(kept) == 2
+        distrust_partner(hops.writer)
+        await until(lambda: len(kept) == 1)
+
+
+async def test_a_kept_connection_to_a_next_hop_that_is_no_longer_trusted_is_not_used_again(hops: Hops) -> None:
+    helper = await with_helper(hops)
     async with hops.serving() as held:
         for _ in range(2):
             assert (await hops.call(held.shown, "/x", host="helper.mesh")).status == 200

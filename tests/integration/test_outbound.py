@@ -13,7 +13,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.identity.tls import server_context
 from tests.fakes.tokens import TokenMint, from_base64url
 from tests.integration.hops import Headers, Held, Hops
-from tests.integration.world import CRM, FRONT, ISSUER, PLANNER, WRITER, Agent, bearer, mint, ok, parse
+from tests.integration.world import CRM, FRONT, ISSUER, PLANNER, WRITER, Agent, bearer, mint, ok, parse, until
 
 pytestmark = pytest.mark.integration
 
@@ -211,6 +211,14 @@ async def test_a_lingering_handle_serves_after_its_request_and_is_recorded_so(ho
     assert (await hops.call(held.shown)).status == 200
     (record,) = await hops.outbound_records(1)
     assert (record["after_request"], record["decision"]) == (True, "allow")
+
+
+async def test_a_handle_that_has_lingered_long_enough_is_forgotten(hops: Hops) -> None:
+    await hops.start(route={"linger_s": 0.1})
+    async with hops.serving():
+        pass
+    handles = hops.writer.server.parts.handles
+    await until(lambda: len(handles) == 0)
 
 
 async def test_no_handle_outlives_its_token_however_long_it_may_linger(hops: Hops) -> None:
