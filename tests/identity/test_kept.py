@@ -1,0 +1,187 @@
+"""What becomes of updates, in the smallest source there is: the test hands them over and sets the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import MappingProxyType
+
+import pytest
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.errors import Unavailable
+from sidecar.identity.bundle import parse_bundle
+from sidecar.identity.generation import parse_x509_svid
+from sidecar.identity.kept import KeptIdentity
+from sidecar.identity.source import Identity, State
+from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
+from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
+
+A = TrustDomain("a.test")
+ROOT_A = authority("root a")
+SELF = SpiffeId("spiffe://a.test/self")
+BUNDLE = parse_bundle(A, ROOT_A.der)
+
+
+def own(not_before: int = NOW - HOUR, not_after: int = NOW + HOUR) -> Issued:
+    return leaf(ROOT_A, SELF, not_before=not_before, not_after=not_after)
+
+
+def update_of(issued: Issued, *, broken: int = 0) -> X509Update:
+    svid = parse_x509_svid(SELF, [issued.der], issued.key_der)
+    return X509Update(svid=svid, bundles=MappingProxyType({A: BUNDLE}), broken=broken)
+
+
+class Handed(KeptIdentity):
+    """A source without a source."""
+
+    def __init__(self) -> None:
+        self.now = float(NOW)
+        self.told: list[Identity | None] = []
+        super().__init__(lambda: self.now, self._no_jwt_svid)
+        self.subscribe(self.told.append)
+
+    async def _no_jwt_svid(self, audience: str, spiffe_id: SpiffeId) -> str:
+        raise AssertionError
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def hand(self, update: X509Update | Exception) -> bool:
+        def read() -> X509Update:
+            if isinstance(update, Exception):
+                raise update
+            return update
+
+        return self._take(read)
+
+    def lose(self) -> None:
+        self._lost("the source is lost")
+
+    def tick(self) -> None:
+        self._tick()
+
+
+FUTURE = update_of(own(NOW + 60, NOW + 2 * HOUR))
+PAST = update_of(own(NOW - 2 * HOUR, NOW - 60))
+GOOD = update_of(own())
+
+
+@pytest.mark.parametrize(("update", "step"), [(FUTURE, 60), (PAST, -61)], ids=["not yet", "no more"])
+def test_an_svid_is_taken_when_the_clock_says_it_is_its_time(update: X509Update, step: int) -> None:
+    source = Handed()
+    assert not source.hand(update)
+    source.tick()
+    assert source.told == []
+    assert source.counts.discarded == 1
+    source.now += step
+    source.tick()
+    assert source.current is not None
+    assert source.told == [source.current]
+    assert source.last_error is None
+
+
+@pytest.mark.parametrize("now", [NOW + 60, NOW + 2 * HOUR - 1])
+def test_the_time_of_an_svid_has_two_ends(now: int) -> None:
+    source = Handed()
+    source.now = now
+    assert source.hand(FUTURE)
+
+
+@pytest.mark.parametrize("now", [NOW + 59, NOW + 2 * HOUR])
+def test_and_is_over_at_either(now: int) -> None:
+    source = Handed()
+    source.now = now
+    assert not source.hand(FUTURE)
+
+
+def test_what_waited_for_its_time_is_forgotten_when_something_newer_comes() -> None:
+    source = Handed()
+    source.hand(FUTURE)
+    source.hand(GOOD)
+    newest = source.current
+    source.now += 60
+    source.tick()
+    assert source.current is newest
+
+
+def test_what_waited_for_its_time_is_forgotten_at_withdrawal() -> None:
+    source = Handed()
+    source.hand(FUTURE)
+    source.hand(WithdrawnError("taken back"))
+    source.now += 60
+    source.tick()
+    assert source.current is None
+    assert source.state is State.DENIED
+
+
+def test_the_same_again_is_no_new_generation() -> None:
+    source = Handed()
+    assert source.hand(GOOD)
+    first = source.current
+    assert source.hand(GOOD)
+    assert source.current is first
+    assert source.counts.generations == 1
+    assert source.told == [first]
+
+
+def test_bundles_that_were_lost_are_counted_and_told() -> None:
+    source = Handed()
+    source.hand(update_of(own(), broken=2))
+    assert source.counts.broken_bundles == 2
+    assert source.last_error == "2 federated bundles cannot be used"
+    source.hand(GOOD)
+    assert source.last_error is None
+
+
+def test_one_trouble_is_logged_once_and_counted_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    source = Handed()
+    for _ in range(3):
+        source.hand(UpdateError("junk"))
+    assert source.counts.discarded == 3
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    source.hand(UpdateError("other junk"))
+    assert len(caplog.records) == 2
+
+
+def test_withdrawal_and_return_are_told_once_each() -> None:
+    source = Handed()
+    source.hand(GOOD)
+    first = source.current
+    for _ in range(2):
+        source.hand(WithdrawnError("taken back"))
+    assert source.state is State.DENIED
+    source.hand(GOOD)
+    assert source.told == [first, None, source.current]
+    assert source.current is not first
+
+
+def test_a_bad_update_tells_of_an_identity_that_has_ended_meanwhile() -> None:
+    source = Handed()
+    source.hand(GOOD)
+    source.now += 2 * HOUR
+    source.hand(UpdateError("junk"))
+    assert source.told[-1] is None
+    assert source.state is State.EXPIRED
+
+
+def test_what_is_lost_changes_nothing() -> None:
+    source = Handed()
+    source.hand(GOOD)
+    identity = source.current
+    source.lose()
+    assert source.current is identity
+    assert (source.last_error, source.counts.lost_connections) == ("the source is lost", 1)
+
+
+@pytest.mark.parametrize("end", ["never there", "expired", "withdrawn"])
+async def test_without_an_identity_there_is_no_jwt_svid(end: str) -> None:
+    source = Handed()
+    if end != "never there":
+        source.hand(GOOD)
+    if end == "expired":
+        source.now += 2 * HOUR
+    if end == "withdrawn":
+        source.hand(WithdrawnError("taken back"))
+    with pytest.raises(Unavailable, match="no identity"):
+        await source.jwt_svid("https://sts.test")
