@@ -51,7 +51,7 @@ class ExchangeRate:
         """
         now = self._monotonic()
         free_at = max(self._free_at.get(key, now), now) + 1 / self._settings.per_s
-        if free_at > now + self._settings.burst / self._settings.per_s + 1e-9:  # sums of floats do not come out even
+        if free_at > now + self._settings.burst / self._settings.per_s + 1e-6:  # sums of floats do not come out even
             raise Unavailable(Reason.OVERLOADED, "too many exchanges of one subject token by one client")
         self._free_at[key] = free_at
         self._free_at.move_to_end(key)

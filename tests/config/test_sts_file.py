@@ -58,6 +58,18 @@ def test_a_key_can_be_made_at_the_start_where_nothing_hangs_on_it(tmp_path: Path
     assert load_sts(written(tmp_path, ephemeral), {}).key_directory is None
 
 
+def test_an_issuer_on_loopback_is_no_production_one_for_being_https(tmp_path: Path) -> None:
+    at_home = changed(
+        STS,
+        ("keys", "ephemeral"),
+        ("login_issuers.0.issuer", "https://127.0.0.1:7300"),
+        ("login_issuers.0.jwks", "https://127.0.0.1:7300/keys"),
+        ("entries", []),
+        ("rules", []),
+    )
+    assert problems(tmp_path, at_home, sts=True) == []
+
+
 def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None:
     both = changed(changed(STS, *AT_HOME), ("login_issuers.0.subject_prefix", "a:"))
     both["login_issuers"].append(DEV_LOGIN)

@@ -188,5 +188,6 @@ async def test_a_workload_that_is_no_entry_trades_nothing(entry: EntryWorld) -> 
     settings = entry.front_settings()
     del settings["entry"]
     plain = await entry.world.sidecar(FRONT, settings)
-    refused = await entry.ask(plain, bearer(entry.log_in()), target="/.sidecar/subject")
-    assert (refused.status, refused.reason) == (403, "not_an_entry")
+    for method, fields in (("POST", bearer(entry.log_in())), ("POST", []), ("GET", [])):
+        refused = await entry.ask(plain, fields, target="/.sidecar/subject", method=method)
+        assert (refused.status, refused.reason) == (403, "not_an_entry")

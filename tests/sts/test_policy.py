@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from sidecar.sts.policy import ANYONE, SubjectMatch
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.sts.policy import ANYONE, EntryWorkload, SubjectMatch
 from tests.fakes.sts import CRM_URL, FRONT, LOGIN, OTHER_LOGIN, PARTNER, scopes, small_policy
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
+
+
+def entry(life_s: int) -> dict[SpiffeId, EntryWorkload]:
+    return {FRONT: EntryWorkload(workload=FRONT, client_ids={LOGIN: "app"}, delegation_life_s=life_s)}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,19 @@ def test_a_workload_owns_its_spiffe_id_and_its_targets_names_and_no_others() -> 
     policy = small_policy()
     assert policy.audiences_of(CRM) == {CRM, CRM_URL}
     assert policy.audiences_of(FRONT) == {FRONT}
+
+
+@pytest.mark.parametrize(
+    ("changes", "longest_s"),
+    [
+        pytest.param({}, 3600, id="a first token may live an hour where nothing else is said"),
+        pytest.param({"entries": {}, "token_life_s": 200}, 200, id="no first tokens"),
+        pytest.param({"entries": entry(60), "token_life_s": 200}, 200, id="first tokens that live shorter"),
+        pytest.param({"entries": entry(7200)}, 7200, id="first tokens that live longer"),
+    ],
+)
+def test_the_longest_life_of_a_token_is_known(changes: dict[str, Any], longest_s: int) -> None:
+    assert small_policy(**changes).longest_life_s == longest_s
 
 
 def test_rules_are_found_by_actor_and_audience() -> None:

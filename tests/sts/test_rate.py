@@ -33,7 +33,7 @@ def test_what_is_refused_is_too_much_at_once() -> None:
     assert refused.value.reason is Reason.OVERLOADED
 
 
-@pytest.mark.parametrize(("burst", "per_s"), [(1, 1.0), (3, 1.0), (120, 2.0), (7, 3.0), (1000, 1.5)])
+@pytest.mark.parametrize(("burst", "per_s"), [(1, 1.0), (3, 1.0), (120, 2.0), (7, 3.0), (2, 1.3), (1000, 1.5)])
 def test_a_burst_is_had_at_once_and_then_no_more(burst: int, per_s: float) -> None:
     rate = ExchangeRate(RateSettings(burst=burst, per_s=per_s), monotonic=Clock())
     assert taken(rate, "a", burst + 10) == burst
@@ -68,6 +68,13 @@ def test_the_table_is_bounded_and_forgets_whoever_has_not_come_for_longest() -> 
         rate.take(key)
     assert taken(rate, "b", 1) == taken(rate, "c", 1) == 0
     assert taken(rate, "a", 1) == 1
+
+
+def test_whoever_came_again_is_not_the_one_to_be_forgotten() -> None:
+    rate = ExchangeRate(RateSettings(burst=2), monotonic=Clock(), max_tracked=2)
+    for key in ("a", "b", "a", "c"):
+        rate.take(key)
+    assert taken(rate, "a", 1) == 0
 
 
 @pytest.mark.parametrize("numbers", [{"burst": 0}, {"per_s": 0.9}, {"per_s": float("nan")}])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import pytest
@@ -19,6 +20,7 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts.policy import ANYONE, EntryWorkload, LoginKind, Rule, SubjectMatch
 from sidecar.sts.rate import RateSettings
+from sidecar.sts.schedule import KeySchedule, TimedKey
 from sidecar.sts.service import fresh_names
 from tests.fakes.sts import (
     ALL_USERS,
@@ -347,6 +349,15 @@ def forged(mesh: Mesh) -> str:
     return replace(SigningKey.generate(), kid=mesh.ring.active.kid).sign(mesh.own_claims())
 
 
+async def reason_of(mesh: Mesh, form: Mapping[str, object], client: SpiffeId = WRITER) -> Reason | None:
+    """Why the request is refused; None if it is not."""
+    try:
+        await mesh.ask(form, client)
+    except SidecarError as error:
+        return error.reason
+    return None
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.rule} {attack.what}")
 async def test_an_attack_is_refused_and_its_lawful_twin_served(attack: Attack) -> None:
     mesh = Mesh()
@@ -541,6 +552,19 @@ async def test_a_subject_token_signed_by_a_retired_key_is_still_ours() -> None:
     assert refused.value.reason is Reason.UNKNOWN_KEY
 
 
+@pytest.mark.parametrize(("late_s", "found"), [(0, None), (3719, None), (3720, Reason.UNKNOWN_KEY)])
+async def test_a_key_is_ours_for_as_long_as_a_token_of_it_may_live_and_clocks_may_differ(
+    late_s: int, found: Reason | None
+) -> None:
+    old, new = SigningKey.generate(), SigningKey.generate()
+    mesh = Mesh(ring=KeyRing(old))
+    mesh.service.keys = KeySchedule((TimedKey(NOW - 5000, old), TimedKey(NOW, new)))
+    token = mesh.own(exp=NOW + 4000)
+    mesh.now += late_s
+    form = mesh.exchange_form(subject_token=token, actor_token=mesh.svid(WRITER, exp=NOW + 4000))
+    assert await reason_of(mesh, form) is found
+
+
 async def test_the_keys_of_an_unknown_issuer_are_never_asked_for() -> None:
     mesh = Mesh()
     assert await mesh.ask(mesh.login_form(), FRONT)
@@ -598,13 +622,7 @@ async def test_a_token_too_large_for_its_consumers_is_not_issued() -> None:
 async def test_one_token_is_exchanged_so_often_by_one_client_and_others_still_are() -> None:
     mesh = Mesh(rate=RateSettings(burst=2, per_s=1.0))
 
-    async def once(form: Mapping[str, object], client: SpiffeId = WRITER) -> Reason | None:
-        try:
-            await mesh.ask(form, client)
-        except SidecarError as error:
-            return error.reason
-        return None
-
+    once = partial(reason_of, mesh)
     same, later = mesh.exchange_form(), mesh.exchange_form(subject_token=mesh.own(exp=NOW + 200))
     assert [await once(form) for form in (same, later, same)] == [None, None, Reason.OVERLOADED]  # one jti
     assert await once(mesh.exchange_form(subject_token=mesh.own(jti="jti-3"))) is None
@@ -618,9 +636,11 @@ async def test_one_token_is_exchanged_so_often_by_one_client_and_others_still_ar
 
 async def test_a_token_of_one_jti_at_two_issuers_or_clients_is_two() -> None:
     mesh = Mesh(rate=RateSettings(burst=1))
+    to_front = mesh.own(aud=FRONT, act={"sub": WRITER}, may_act=ABSENT)
     for form, client in (
         (mesh.exchange_form(), WRITER),
         (mesh.login_form(subject_token=mesh.login(jti="jti-2")), FRONT),
+        (mesh.exchange_form(FRONT, subject_token=to_front, audience=PLANNER), FRONT),
         (
             mesh.exchange_form(
                 PLANNER, subject_token=mesh.own(aud=PLANNER, act={"sub": FRONT}, may_act=ABSENT), audience=WRITER
