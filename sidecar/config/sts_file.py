@@ -119,6 +119,7 @@ def _server(file: StsFile) -> StsSettings:
         base_url=file.base_url,
         body_timeout_s=file.body_timeout_s,
         drain_s=file.drain_s,
+        max_connections=file.max_connections,
     )
 
 

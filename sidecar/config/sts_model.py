@@ -84,6 +84,7 @@ class StsFile(Section):
         Annotated[Literal["ephemeral"], Tag(SHORT)] | Annotated[KeysSection, Tag(LONG)], Discriminator(short_or_long)
     ]
     exchange_rate: ExchangeRateSection = ExchangeRateSection(burst=120, per_s=2.0)
+    max_connections: int = Field(1024, ge=1, le=1_000_000)
     token_life_s: int = 300
     max_depth: int = 8
     login_issuers: list[UserIssuerSection] = Field([])

@@ -19,6 +19,7 @@ from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUE
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
+from sidecar.sts.connections import head_has_arrived
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.schedule import KEYS_MAX_AGE_S
@@ -46,7 +47,7 @@ class TokenEndpoint:
     def app(self) -> web.Application:
         """The routes, under the path of the issuer identifier (metadata: RFC 8414 section 3.1)."""
         prefix = urlsplit(self._service.policy.issuer).path.rstrip("/")
-        app = web.Application(client_max_size=MAX_REQUEST_BYTES)
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[head_has_arrived])
         app.router.add_post(f"{prefix}/token", self.token)
         app.router.add_get(f"{prefix}/jwks", self.jwks)
         app.router.add_get(f"/.well-known/oauth-authorization-server{prefix}", self.metadata)

@@ -11,10 +11,12 @@ from typing import Final
 
 from aiohttp import web
 
+from sidecar.errors import Reason
 from sidecar.identity.handshake import OnRefused
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.probe import probe_app
+from sidecar.sts.connections import HEAD_TIMEOUT_S, Connections
 from sidecar.sts.endpoints import TokenEndpoint
 from sidecar.sts.service import TokenService
 from sidecar.sts.site import MutualTlsSite
@@ -32,7 +34,7 @@ class StsSettings:
     """Where the service listens. ``base_url`` is where clients reach it, if that is not the issuer identifier.
 
     Raises:
-        ValueError: a time is not positive.
+        ValueError: a time or number is not positive.
     """
 
     host: str = "127.0.0.1"
@@ -42,11 +44,13 @@ class StsSettings:
     base_url: str | None = None
     body_timeout_s: float = 5.0
     drain_s: float = 10.0
+    head_timeout_s: float = HEAD_TIMEOUT_S
+    max_connections: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("body_timeout_s", "drain_s"):
+        for name in ("body_timeout_s", "drain_s", "head_timeout_s", "max_connections"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: it is a time above zero, in seconds")
+                raise ValueError(f"{name}: it is a number above zero")
 
 
 class StsServer:
@@ -121,12 +125,24 @@ class StsServer:
         await runner.setup()
         self._runners.append(runner)
         if tls is not None:
-            site = MutualTlsSite(runner, host, port, context=tls)
+            site = MutualTlsSite(runner, host, port, context=tls, connections=self._connections(runner))
             await site.start()
             return site.address
         await web.TCPSite(runner, host, port).start()
         bound: Sequence[str | int] = runner.addresses[0]
         return str(bound[0]), int(bound[1])
+
+    def _connections(self, runner: web.AppRunner) -> Connections:
+        assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
+        return Connections(
+            runner.server,
+            limit=self._settings.max_connections,
+            head_timeout_s=self._settings.head_timeout_s,
+            on_cut=self._on_cut,
+        )
+
+    def _on_cut(self, reason: Reason, source: str | None) -> None:
+        self._service.log.event("connection.refused", decision="deny", reason=reason, source=source)
 
 
 async def serve(

@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.identity.acceptor import Acceptor, Handshakes
+from sidecar.sts.connections import Connections
 
 _HANDSHAKE_TIMEOUT_S: Final = 5.0
 _MAX_HANDSHAKES: Final = 256
@@ -17,10 +18,14 @@ _MAX_HANDSHAKES: Final = 256
 class MutualTlsSite(web.BaseSite):
     """A site of a runner's, in place of ``TCPSite``. ``address`` holds the real port where 0 was asked for."""
 
-    __slots__ = ("_acceptor", "_handshakes")
+    __slots__ = ("_acceptor", "_connections", "_handshakes")
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int, *, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, runner: web.AppRunner, host: str, port: int, *, context: ssl.SSLContext, connections: Connections
+    ) -> None:
+        """``connections`` makes the protocol of each, around one of the runner's."""
         super().__init__(runner, ssl_context=context)
+        self._connections = connections
         self._acceptor = Acceptor(host, port, self._admit)
         self._handshakes = Handshakes(context, most=_MAX_HANDSHAKES, timeout_s=_HANDSHAKE_TIMEOUT_S)
 
@@ -51,8 +56,4 @@ class MutualTlsSite(web.BaseSite):
         await super().stop()
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
-        server = self._runner.server
-        if server is None:  # between the end of the runner and ours
-            accepted.close()
-            return
-        self._handshakes.start(accepted, address, server)
+        self._handshakes.start(accepted, address, self._connections)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.fakes.sts_server import RunningSts, read_answer, running_sts, token_request
+
+pytestmark = pytest.mark.integration
+
+
+async def lawful(sts: RunningSts) -> None:
+    assert (await sts.send(token_request(sts.mesh.exchange_form()))).status == 200
+
+
+def refused(sts: RunningSts) -> list[str | None]:
+    return [fields["reason"] for event, fields in sts.mesh.log.events if event == "connection.refused"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /token HTTP/1.1\r\nhost: sts\r\n"], ids=["nothing", "half a head"])
+async def test_a_head_that_does_not_come_ends_the_connection_and_is_recorded(sent: bytes) -> None:
+    async with running_sts(head_timeout_s=0.1) as sts, sts.connection() as (reader, writer):
+        writer.write(sent)
+        async with asyncio.timeout(5):
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(1)
+        ((event, fields),) = sts.mesh.log.events
+        assert (event, fields["reason"]) == ("connection.refused", "timeout")
+        assert str(fields["source"]).startswith("127.0.0.1:")
+        await lawful(sts)
+
+
+async def test_a_second_head_has_its_time_too_and_an_idle_connection_stays() -> None:
+    async with running_sts(head_timeout_s=0.3) as sts, sts.connection() as (reader, writer):
+        request = token_request(sts.mesh.exchange_form())
+        writer.write(request)
+        assert (await read_answer(reader)).status == 200
+        idle_until = time.monotonic() + 0.5
+        while time.monotonic() < idle_until:  # longer than a head may take
+            await lawful(sts)
+        writer.write(request)
+        assert (await read_answer(reader)).status == 200
+        writer.write(b"POST")
+        async with asyncio.timeout(5):
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(1)
+    assert refused(sts) == ["timeout"]
+
+
+async def test_a_body_has_a_deadline_of_its_own() -> None:
+    async with running_sts(head_timeout_s=0.1, body_timeout_s=0.4) as sts, sts.connection() as (reader, writer):
+        writer.write(token_request(sts.mesh.exchange_form())[:-10])
+        assert (await read_answer(reader)).status == 408
+    assert refused(sts) == []
+
+
+async def test_connections_above_the_limit_are_cut_and_one_that_ends_makes_room() -> None:
+    async with running_sts(max_connections=2) as sts:
+        async with sts.connection() as (reader, writer), sts.connection():
+            async with sts.connection() as (third, _), asyncio.timeout(5):
+                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                    await third.readexactly(1)
+            writer.write(token_request(sts.mesh.exchange_form()))
+            assert (await read_answer(reader)).status == 200
+        await lawful(sts)
+    assert refused(sts) == ["overloaded"]
