@@ -26,7 +26,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A file and what it holds. Two looks saw the same if the ``facts`` are: device, inode, mode, size, times."""
+    """A file and what it holds. Two looks saw the same if the ``facts`` are: device, inode, size, times."""
 
     facts: tuple[int, ...]
     content: bytes = field(repr=False, compare=False)
@@ -91,4 +91,4 @@ def too_open(mode: int, *, owner: int, user: int) -> bool:
 
 
 def _facts(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

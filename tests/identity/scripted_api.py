@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
 from sidecar.identity import workload_pb
@@ -75,7 +76,7 @@ class ScriptedApi:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[ScriptedApi]:
-        server = Server([self])
+        server = _Server([self])
         await server.start(path=str(self.path))
         try:
             yield self
@@ -85,6 +86,7 @@ class ScriptedApi:
                     queue.put_nowait(None)
             await self._idle.wait()  # closing alone leaves a client's stream hanging
             server.close()
+            await server.hang_up()  # it waits for streams only, and some clients keep the connection a little longer
             await server.wait_closed()
             self.path.unlink(missing_ok=True)
 
@@ -134,3 +136,38 @@ class ScriptedApi:
                 self._jwt_svid, Cardinality.UNARY_UNARY, pb.JWTSVIDRequest, pb.JWTSVIDResponse
             ),
         }
+
+
+class _Server(Server):
+    """Knows its connections, so that none outlives it."""
+
+    def __init__(self, handlers: Any) -> None:
+        super().__init__(handlers)
+        self.connections: dict[asyncio.Transport, asyncio.Event] = {}
+
+    def _protocol_factory(self) -> H2Protocol:
+        plain = super()._protocol_factory()
+        return _Connection(self, plain.handler, plain.config, plain.h2_config)
+
+    async def hang_up(self) -> None:
+        while self.connections:
+            transport, gone = next(iter(self.connections.items()))
+            transport.abort()
+            await gone.wait()
+
+
+class _Connection(H2Protocol):
+    _transport: asyncio.Transport
+
+    def __init__(self, server: _Server, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.connections[self._transport] = asyncio.Event()
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._server.connections.pop(self._transport).set()

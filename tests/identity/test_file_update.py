@@ -65,6 +65,11 @@ def test_authorities_may_carry_their_own_trust_domains_name() -> None:
     assert update.broken == 0
 
 
+def test_authorities_may_carry_names_that_are_no_spiffe_ids() -> None:
+    web = authority("web", extensions={"san": (uris("https://ca.a.test/"), False)})
+    assert len(read(bundle=pem_of(ROOT_A, web)).bundles[A].authorities) == 2
+
+
 FEDERATED: dict[str, tuple[dict[TrustDomain, bytes | None], set[TrustDomain], int]] = {
     "one": ({B: pem_of(ROOT_B)}, {B}, 0),
     "empty": ({B: b"\n"}, {B}, 0),

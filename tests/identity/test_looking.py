@@ -28,11 +28,17 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     assert look_at(file, first) is first
 
 
-def test_a_file_that_changed_is_read_again_though_its_size_and_time_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_file_that_changed_is_read_again_though_its_size_and_time_are_the_same(
+    tmp_path: Path, in_place: bool
+) -> None:
     path = written(tmp_path / "f", b"one")
     first = look_at(Watched(path))
     status = path.stat()
-    written(tmp_path / "g", b"two").replace(path)
+    if in_place:
+        written(path, b"two")
+    else:
+        written(tmp_path / "g", b"two").replace(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     second = look_at(Watched(path), first)
     assert second != first

@@ -69,13 +69,18 @@ async def test_a_server_that_says_nothing_is_given_up_and_asked_again(supply: Ap
         await follower.identity()
 
 
-async def test_failures_leave_no_threads_behind(supply: ApiSupply) -> None:
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_failures_leave_no_threads_and_no_descriptors_behind(supply: ApiSupply) -> None:
     supply.api.say(Status.PERMISSION_DENIED)
     async with following(supply) as follower:
         await follower.until(lambda source: source.counts.lost_connections > 5)
-        before = threading.active_count()
-        await follower.until(lambda source: source.counts.lost_connections > 25)
-        assert threading.active_count() <= before + 4  # executor and streams come and go
+        threads, files = threading.active_count(), descriptors()
+        await follower.until(lambda source: source.counts.lost_connections > 45)
+        assert threading.active_count() <= threads + 4  # those of an attempt come and go
+        assert descriptors() <= files + 20
 
 
 async def test_an_update_it_cannot_parse_still_renews_our_svid_with_the_bundles_we_know(supply: ApiSupply) -> None:
