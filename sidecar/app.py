@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.assembly import assemble, refusals
 from sidecar.config import SidecarSettings, load_apart, load_sidecar, load_sts
+from sidecar.config.following import Follower, look_at, seen_by
 from sidecar.errors import ConfigError
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity
@@ -26,6 +27,7 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.probe import Probe, probe_app
 from sidecar.proxy.server import first_of
+from sidecar.reload import SettingsFile
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.config.sts_reload import StsFiles
@@ -38,31 +40,38 @@ Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """``sidecar run``: stand beside an agent until told to stop."""
+    """``sidecar run``: stand beside an agent until told to stop. SIGHUP reads the settings again."""
+    path = Path(arguments.config)
+    seen = seen_by(partial(look_at, path))
     try:
-        settings = load_apart(load_sidecar, Path(arguments.config), os.environ)
+        settings = load_apart(load_sidecar, path, os.environ)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
-    return run_until_signal(partial(run_sidecar, settings))
+    file = SettingsFile(path, os.environ, settings, seen=seen)
+    return run_until_signal(partial(run_sidecar, settings, file=file))
 
 
-async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event) -> bool:
+async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: SettingsFile) -> bool:
     """Run one sidecar until ``stop``. Whether every request ended within the drain time."""
     server = assemble(settings)
     probe = Probe(probe_app(server.metrics, server.missing), settings.probe.host, settings.probe.port)
+    follower = Follower([file.followed(server)], server.parts.log)
     await probe.open()
+    following = asyncio.ensure_future(follower.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
     try:
         gc.collect()
         gc.freeze()  # what is there now stays: full collections need not look at it again
         return await server.run(stop)
     finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
         await probe.close()
 
 
 def run_sts(arguments: argparse.Namespace) -> int:
     """``sidecar sts``: run the token service until told to stop. SIGHUP reads its policy and keys again."""
     from sidecar.config.sts_reload import StsFiles
-    from sidecar.sts.following import look_at, seen_by
 
     path = Path(arguments.config)
     seen = seen_by(partial(look_at, path))
@@ -79,7 +88,6 @@ async def run_token_service(
     settings: TokenServiceSettings, own: Keys, stop: asyncio.Event, *, files: StsFiles | None = None
 ) -> bool:
     """Run one token service until ``stop``, then drain. Whether every request ended in time. ``files`` are followed."""
-    from sidecar.sts.following import Follower
     from sidecar.sts.rate import ExchangeRate
     from sidecar.sts.server import StsServer
     from sidecar.sts.service import TokenService

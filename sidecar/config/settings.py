@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from sidecar.config.addresses import Address
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.sources import IdentitySettings
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
+
+_ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,22 @@ class SidecarSettings:
     probe: Address
     drain_s: float
 
+    def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:
+        """What of ``fresh`` cannot take the place of these settings in a process that runs.
+
+        Policy, issuers, exchange, entry and the agent's address can.
+        """
+        kept = {
+            "identity": (self.identity, fresh.identity),
+            "inbound": (_listening(self.inbound), _listening(fresh.inbound)),
+            "outbound": (self.outbound, fresh.outbound),
+            "records": (self.records, fresh.records),
+            "probe": (self.probe, fresh.probe),
+            "drain_s": (self.drain_s, fresh.drain_s),
+        }
+        fields = [field for field, (old, new) in kept.items() if old != new]
+        return [Problem(field, "cannot change while the sidecar runs", "restart it") for field in fields]
+
     def policy(self, workload: SpiffeId, number: int) -> Policy:
         """The snapshot that decisions are made on, once it is known who we are."""
         return Policy(
@@ -85,3 +105,8 @@ class SidecarSettings:
             deny=self.deny,
             number=number,
         )
+
+
+def _listening(inbound: InboundSettings | None) -> InboundSettings | None:
+    """Everything of the inbound side but where the agent is."""
+    return None if inbound is None else replace(inbound, agent=_ANY_AGENT)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.afresh import load_afresh
+from sidecar.config.following import Followed, look_at, seen_by
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.errors import ConfigError
-from sidecar.sts.following import Followed, look_at, seen_by
 from sidecar.sts.key_files import file_name, load_schedule, look
 from sidecar.sts.schedule import EphemeralKeys, KeySchedule
 from sidecar.sts.service import Keys, TokenService

@@ -19,8 +19,8 @@ import yaml
 
 from sidecar.app import run_token_service
 from sidecar.config import load_sts
+from sidecar.config.following import look_at
 from sidecar.config.sts_reload import StsFiles
-from sidecar.sts.following import look_at
 from sidecar.sts.keygen import add_key
 from tests.fakes.tokens import TokenMint
 from tests.integration.world import FRONT, PLANNER, STS, Answer, Record, Sidecar, World, free_port, open_world, until

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config.following import Followed, Follower, look_at, seen_by
 from sidecar.errors import ConfigError, Problem
-from sidecar.sts.following import Followed, Follower, look_at, seen_by
 from tests.fakes.sts import HeardEvents
 
 

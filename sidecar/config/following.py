@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigError
-from sidecar.sts.records import EventLog
+from sidecar.observe.access_log import AccessLog
 
 POLL_S: Final = 2.0
 _LOG: Final = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Followed:
 class Follower:
     """Follows all of them, one after the other; every reload and every refusal is a record and is counted."""
 
-    def __init__(self, followed: Sequence[Followed], log: EventLog, *, poll_s: float = POLL_S) -> None:
+    def __init__(self, followed: Sequence[Followed], log: AccessLog, *, poll_s: float = POLL_S) -> None:
         self._followed = followed
         self._log = log
         self._poll_s = poll_s

@@ -1,0 +1,47 @@
+"""A sidecar's settings while it runs: read again when the file changes or on SIGHUP, swapped whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from functools import partial
+from pathlib import Path
+
+from sidecar.assembly import Made, make_setup
+from sidecar.config import SidecarSettings
+from sidecar.config.afresh import load_afresh
+from sidecar.config.following import Followed, look_at
+from sidecar.errors import ConfigError
+from sidecar.proxy.server import Server
+
+
+class SettingsFile:
+    """The file a sidecar was started from. ``seen`` is what looking at it gave before it was read."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str], settings: SidecarSettings, *, seen: Hashable) -> None:
+        self._path = path
+        self._environ = environ
+        self._settings = settings
+        self._seen = seen
+
+    def followed(self, server: Server) -> Followed:
+        """What is to be followed while ``server`` runs."""
+        return Followed(
+            what="settings",
+            look=partial(look_at, self._path),
+            seen=self._seen,
+            load=partial(self._load, server),
+        )
+
+    async def _load(self, server: Server) -> None:
+        """Read, check, build, swap.
+
+        Raises:
+            ConfigError: why the settings in force stay as they are.
+        """
+        fresh: SidecarSettings = await load_afresh("sidecar", self._path, self._environ)
+        if problems := self._settings.needs_restart(fresh):
+            raise ConfigError(problems)
+        parts = server.parts
+        before = Made(parts.snapshots.setup, self._settings)
+        await server.change(make_setup(fresh, parts.source, parts.log, before=before))
+        self._settings = fresh
