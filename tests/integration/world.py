@@ -182,7 +182,9 @@ class Sidecar:
         api: DevWorkloadApi,
         ports: Mapping[str, int],
         records: Path,
+        settings_path: Path,
     ) -> None:
+        self.settings_path = settings_path
         self.server = server
         self.running = running
         self.stop = stop
@@ -349,7 +351,7 @@ class World:
         if wait:
             await until(lambda: server.ready.is_set() or running.done())
             assert not running.done(), running.exception()
-        return Sidecar(server, running, stop, api=api, ports=ports, records=records)
+        return Sidecar(server, running, stop, api=api, ports=ports, records=records, settings_path=path)
 
     async def call(
         self,

@@ -1,0 +1,113 @@
+"""Settings that change under a running sidecar: swapped whole and at once, or not at all."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar.config import load_sidecar
+from sidecar.config.following import look_at
+from sidecar.errors import ConfigError
+from sidecar.reload import SettingsFile
+from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, mint
+
+pytestmark = pytest.mark.integration
+
+
+class Reloadable:
+    """A sidecar, its settings file, and the thing that follows it."""
+
+    def __init__(self, world: World, sidecar: Sidecar, settings: dict[str, Any]) -> None:
+        self.world = world
+        self.sidecar = sidecar
+        self.path = sidecar.settings_path
+        self.document: dict[str, Any] = yaml.safe_load(self.path.read_text())
+        loaded = load_sidecar(self.path, {})
+        file = SettingsFile(self.path, dict(os.environ), loaded, seen=look_at(self.path))
+        self._followed = file.followed(sidecar.server)
+
+    async def reload(self, **changes: Any) -> None:
+        self.document |= changes
+        self.path.write_text(yaml.safe_dump(self.document))
+        await self._followed.load()
+
+
+async def reloadable(world: World) -> tuple[Reloadable, Any]:
+    settings = world.settings()
+    sidecar = await world.sidecar(WRITER, settings)
+    planner = calling(await world.source(PLANNER), WRITER)
+    return Reloadable(world, sidecar, settings), planner
+
+
+async def test_a_denied_subject_is_refused_at_once_though_its_token_was_remembered(world: World) -> None:
+    running, planner = await reloadable(world)
+    token = mint({"sub": "mallory"})
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).status == 200
+    await running.reload(deny=[{"subject": "mallory", "note": "incident 7"}])
+    refused = await world.call(running.sidecar.inbound, planner, headers=bearer(token))
+    assert (refused.status, refused.reason) == (403, "policy_denied")
+    others = await world.call(running.sidecar.inbound, planner, headers=bearer(mint({"sub": "alice"})))
+    assert others.status == 200
+
+
+@pytest.mark.parametrize("row", [{"actor": str(PLANNER)}, {"jti": "j-bad"}, {"txn": "t-bad"}])
+async def test_every_kind_of_denial_works_after_a_reload(world: World, row: dict[str, str]) -> None:
+    running, planner = await reloadable(world)
+    token = mint({"jti": "j-bad", "txn": "t-bad"})
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).status == 200
+    await running.reload(deny=[row])
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).reason == "policy_denied"
+    await running.reload(deny=[])
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).status == 200
+
+
+async def test_a_removed_route_is_gone_and_a_new_one_is_there(world: World) -> None:
+    running, planner = await reloadable(world)
+    inbound = running.document["inbound"]
+    inbound["routes"][0] |= {"name": "elsewhere", "match": {"path": "/other", "methods": ["POST"]}}
+    await running.reload(inbound=inbound)
+    token = mint()
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).reason == "no_route"
+    assert (await world.call(running.sidecar.inbound, planner, "/other", headers=bearer(token))).status == 200
+
+
+async def test_an_issuer_that_is_no_longer_trusted_is_refused_with_its_remembered_tokens(world: World) -> None:
+    running, planner = await reloadable(world)
+    token = mint()
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).status == 200
+    issuers = running.document["issuers"]
+    issuers[0]["issuer"] = "https://other.example"
+    await running.reload(issuers=issuers)
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).reason == "wrong_issuer"
+
+
+BROKEN = [
+    pytest.param({"nonsense": 1}, "nonsense", id="an unknown key"),
+    pytest.param({"probe": {"listen": "127.0.0.1:1"}}, "probe", id="what needs a restart"),
+    pytest.param({"deny": [{"subject": 7}]}, "deny", id="a wrong type"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), BROKEN)
+async def test_settings_that_cannot_be_used_change_nothing_and_say_why(
+    world: World, changes: dict[str, Any], field: str
+) -> None:
+    running, planner = await reloadable(world)
+    before = running.sidecar.server.parts.snapshots.now()
+    with pytest.raises(ConfigError) as refused:
+        await running.reload(**changes)
+    assert refused.value.problems[0].field.startswith(field)
+    assert running.sidecar.server.parts.snapshots.now() is before
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(mint()))).status == 200
+
+
+async def test_an_unchanged_issuer_keeps_its_keys_so_that_a_reload_works_while_it_is_down(world: World) -> None:
+    running, planner = await reloadable(world)
+    world.keys = {"keys": []}
+    before = running.sidecar.server.parts.snapshots.now().keys
+    await running.reload(deny=[{"subject": "mallory"}])
+    assert running.sidecar.server.parts.snapshots.now().keys is before
+    assert (await world.call(running.sidecar.inbound, planner, headers=bearer(mint()))).status == 200
