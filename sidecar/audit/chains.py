@@ -104,8 +104,7 @@ class _Gathered:
         token = token_of(record)
         if token is not None:
             self._tokens.add(token)
-        call = record.call_in if record.direction == "inbound" else None
-        if record.verified or call is not None:
+        if record.verified or record.call_in is not None:
             self._calls.add_request(record, token)
         else:
             self._count_outside(record)
@@ -137,12 +136,14 @@ class _Gathered:
     def _exchange_refusals(self, hops: Sequence[Hop]) -> Iterator[Finding]:
         """Exchanges that were refused although no call of an agent is known for which they were asked."""
         told = {(hop.caller.workload, hop.caller.jti_in) for hop in hops if hop.caller is not None and hop.refusal}
+        by_service = {(one.peer, one.jti_in) for one in self._refused_exchanges if one.direction != "outbound"}
         for record in self._refused_exchanges:
-            client = record.workload if record.direction == "outbound" else record.peer
+            own_word = record.direction == "outbound"
+            asked = (record.workload if own_word else record.peer, record.jti_in)
             if not record.verified:
                 self._count_outside(record)
-            elif (client, record.jti_in) not in told:
-                text = f"{client} was refused a token for {record.audience}: {record.reason}"
+            elif asked not in told and not (own_word and asked in by_service):
+                text = f"{asked[0]} was refused a token for {record.audience}: {record.reason}"
                 yield Finding(Kind.REFUSED_HOP, text, record.txn, (record.name,))
 
 

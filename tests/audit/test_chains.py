@@ -287,8 +287,52 @@ def test_a_login_that_was_taken_is_counted_and_is_no_hop() -> None:
     told = lawful()
     told["login"] = {**told["caller1"], **dict.fromkeys(("jti_out", "call_out", "chain", "actor", "txn", "peer"))}
     told["login"].update(op="login", subject_iss="https://login.acme.example", jti_in="j0", path="/.sidecar/subject")
+    told["login"].update(txn="a-login-may-have-one-of-its-own")
+    told["refused"] = {**told["login"], "op": None, "decision": "deny", "reason": "token_expired"}
     result = audit(told)
-    assert (result.findings, result.outside) == ((), {"login": 1})
+    assert (result.findings, result.outside) == ((), {"login": 1, "token_expired": 1})
+    assert [chain.name for chain in result.chains] == ["t1"]
+
+
+@pytest.mark.parametrize("gone", [(), ("asked",), ("sts",), ("call",), ("call", "sts"), ("call", "asked")])
+def test_a_refused_exchange_is_one_finding_however_many_tell_of_it(gone: tuple[str, ...]) -> None:
+    told = {name: one for name, one in lawful().items() if not name.endswith("3")}
+    refused = {"decision": "deny", "jti_in": "j2", "jti_out": None, "run": WRITER, "workload": WRITER, "txn": "t1"}
+    about = {name: lawful()["callee2"][name] for name in ("chain", "scope", "fp", "audience", "parent_jti", "actor")}
+    exchange = {**refused, "event": "token.exchange_refused", "audience": CRM}
+    told["call"] = {**lawful()["caller3"], **refused, **about, "reason": "exchange_denied", "call_out": None}
+    told["call"]["upstream_status"] = None
+    told["asked"] = {**lawful()["exchanged3"], **exchange, "reason": "exchange_denied"}
+    told["sts"] = {**lawful()["issued3"], **exchange, "run": "sts", "workload": "s", "reason": "scope_refused"}
+    for name in gone:
+        del told[name]
+    told["call2"] = {**lawful()["callee2"], "event": "stopped"}
+    assert kinds(told) == ["refused_hop"]
+
+
+def test_a_refused_exchange_of_an_unverified_token_is_counted_alone() -> None:
+    told = lawful()
+    told["sts"] = {**told["issued3"], "event": "token.exchange_refused", "verified": False, "reason": "bad_signature"}
+    result = audit(told)
+    assert (result.findings, result.outside) == ((), {"bad_signature": 1})
+
+
+def test_an_unverified_claim_is_no_subject_of_the_chain_whose_call_it_came_by() -> None:
+    told = lawful()
+    told["callee3"].update(decision="deny", reason="bad_signature", verified=False, subject="mallory")
+    assert audit(told).chains[0].subjects == ((STS, "alice"),)
+
+
+def test_findings_of_chains_come_after_those_of_streams() -> None:
+    told = lawful()
+    del told["issued3"]
+    told["gap"] = record(event="started", ts="2026-11-24T21:04:00.000000Z", run="other", seq=2)
+    assert kinds(told) == ["records_lost", "missing_witness"]
+
+
+def test_an_opening_that_nobody_decided_on_and_nobody_verified_is_counted() -> None:
+    opened = record(event="request.opened", ts="2026-11-24T21:04:00.000000Z", run="x", request_id="r")
+    assert rebuild(read([opened])).outside == {"undecided": 1}
 
 
 def test_what_belongs_to_no_chain_is_counted_by_reason() -> None:

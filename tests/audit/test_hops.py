@@ -68,3 +68,44 @@ def test_a_hop_begins_when_its_first_end_says() -> None:
     told["caller3"]["ts"] = "2026-11-24T21:04:09.000000Z"
     told["issued3"]["ts"] = "2026-11-24T21:00:00.000000Z"
     assert hop_to(audit(told), CRM)[1].ts == told["callee3"]["ts"]
+
+
+def test_a_hop_is_named_by_who_called_and_who_was_to_be_called() -> None:
+    told = lawful()
+    told["callee3"]["peer"] = PLANNER
+    assert str(hop_to(audit(told), CRM)[1]) == f"{WRITER} → {CRM}"
+    told = {name: one for name, one in lawful().items() if name != "callee3"}
+    told["caller3"].update(peer=None, audience="https://api.example")
+    assert str(hop_to(audit(told), "https://api.example")[1]) == f"{WRITER} → https://api.example"
+    told = {name: one for name, one in lawful().items() if name not in {"caller3", "callee3", "exchanged3"}}
+    assert str(hop_to(audit(told), CRM)[1]) == f"{WRITER} → {CRM}"
+
+
+def test_a_token_that_came_from_itself_is_no_parent_of_its_own_hop() -> None:
+    told = lawful()
+    told["caller3"].update(call_in=None, call_out=None, jti_in="j3")
+    told["callee3"].update(call_in=None)
+    for chain in audit(told).chains:
+        assert all(hop.parent is not hop for _, hop in chain.hops)
+
+
+def test_a_call_id_that_nobody_sent_places_no_unverified_claim() -> None:
+    told = lawful()
+    told["forged"] = {
+        **told["callee3"],
+        "call_in": "ff",
+        "verified": False,
+        "decision": "deny",
+        "reason": "bad_signature",
+    }
+    result = audit(told)
+    assert (result.findings, result.outside) == ((), {"bad_signature": 1})
+
+
+def test_a_call_of_another_chain_is_shown_in_its_own() -> None:
+    told = {**lawful(), **{f"b{name}": one for name, one in lawful(txn="t2", prefix="b").items()}}
+    told["bcaller3"]["call_in"] = "c2"
+    result = audit(told)
+    shown = {chain.name: [hop.call for _, hop in chain.hops] for chain in result.chains}
+    assert shown == {"t1": ["c1", "c2", "c3"], "t2": ["bc1", "bc2", "bc3"]}
+    assert {finding.kind for finding in result.findings} == {"splice"}
