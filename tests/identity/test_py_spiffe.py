@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,11 +13,13 @@ from grpclib.const import Status
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_pb
+from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import State
 from sidecar.identity.workload_api import WorkloadApiSettings
 from tests.identity.scripted_api import x509_message
 from tests.identity.shapes import HOUR, NOW, authority, leaf
 from tests.identity.supplies import ApiSupply, Given, following
+from tests.identity.test_workload_api import TICK_S, Pauses
 
 pytestmark = pytest.mark.integration
 
@@ -67,6 +70,39 @@ async def test_a_server_that_says_nothing_is_given_up_and_asked_again(supply: Ap
         assert "did not answer in time" in str(follower.source.last_error)
         supply.give(given())
         await follower.identity()
+
+
+async def test_silence_after_the_first_update_is_no_loss(supply: ApiSupply) -> None:
+    supply.settings["first_message_timeout_s"] = 0.5
+    supply.give(given())
+    supply.give_jwt(None, {"a.test": b'{"keys": []}'})
+    async with following(supply) as follower:
+        await follower.identity()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.8):
+                await follower.until(lambda source: source.counts.lost_connections > 0)
+
+
+async def test_waits_grow_until_a_good_update(supply: ApiSupply) -> None:
+    pauses = Pauses()
+    source = PySpiffeSource(WorkloadApiSettings(address=supply.api.address, expiry_tick_s=TICK_S), pause=pauses)
+    async with asyncio.TaskGroup() as group:
+        supply.api.say(Status.UNAVAILABLE)
+        running = group.create_task(source.run())
+        waits = [await pauses.wait_for_failure()]
+        for _ in range(5):
+            pauses.go()
+            waits.append(await pauses.wait_for_failure())
+        assert waits[0] <= 0.1
+        assert 0.5 <= waits[-1] <= 1.0
+        supply.give(given())
+        pauses.go()
+        async with asyncio.timeout(10):
+            for _ in iter(lambda: source.current is not None, True):
+                await asyncio.sleep(0)
+        supply.api.end()
+        assert await pauses.wait_for_failure() <= 0.1
+        running.cancel()
 
 
 def descriptors() -> int:
