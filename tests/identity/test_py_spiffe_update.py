@@ -17,7 +17,7 @@ from tests.identity.test_svid import BAD_LEAVES
 
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
 ROOT_A, ROOT_B = authority("root a"), authority("root b")
-MANY = [authority(f"root {number}") for number in range(6)]
+MANY = [authority(f"root {number}") for number in range(16)]
 SELF, OTHER = SpiffeId("spiffe://a.test/self"), SpiffeId("spiffe://a.test/other")
 OWN = leaf(ROOT_A, SELF)
 
@@ -64,10 +64,10 @@ def test_a_trust_domain_that_is_none_costs_its_own_bundle() -> None:
 
 
 def test_one_set_of_authorities_is_one_bundle_whatever_their_order() -> None:
-    first = read_context(context([svid(OWN)], bundle("b.test", MANY)))
-    for turn in range(1, len(MANY)):
-        turned = [*MANY[turn:], *MANY[:turn]][:: -1 if turn % 2 else 1]
-        again = read_context(context([svid(OWN)], bundle("b.test", turned)), known=first.bundles)
+    for start in range(0, len(MANY), 4):  # py-spiffe keeps them in a set, whose order is often that of arrival
+        some = MANY[start : start + 4]
+        first = read_context(context([svid(OWN)], bundle("b.test", some)))
+        again = read_context(context([svid(OWN)], bundle("b.test", some[::-1])), known=first.bundles)
         assert again.bundles[B] is first.bundles[B]
 
 
