@@ -88,7 +88,7 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
     saw["bearer"] = f"token {record.fp}" if record.fp else "no token that was read"
     if record.subject is None:
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)
-    token = token_of(record, policy)
+    token = token_of(record)
     saw |= _saw(record, token, route, policy)
     judged, detail = _decide(token, record, route, policy)
     if not record.verified and judged not in _BEFORE_SIGNATURE and judged != Reason.WRONG_AUDIENCE:

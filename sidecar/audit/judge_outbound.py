@@ -97,11 +97,11 @@ def _route(record: Record, policy: Policy) -> OutboundRoute:
 
 def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegation:
     """The authority of the request being served. Where the record does not say what it may call, it may call this."""
-    token = token_of(record, policy)
+    token = token_of(record)
     entry = policy.entry
     if record.allowed:
         prior = None if token.chain is None else record.chain[1:] if record.chain else None
-        token = token_of(replace(record, chain=prior or None, jti_in=record.jti_in, scope=record.scope_needed), policy)
+        token = token_of(replace(record, chain=prior or None, jti_in=record.jti_in, scope=record.scope_needed))
         if not prior and entry is not None:  # a login token, by whichever issuer the entry has
             token = replace(token, issuer=next(iter(entry.issuers), token.issuer))
     user = None if entry is None or token.chain is not None else entry.issuers.get(token.issuer)

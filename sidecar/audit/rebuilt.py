@@ -11,7 +11,6 @@ from typing import Final
 
 from sidecar.audit.records import Record
 from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.delegation.verify import VerifiedToken
 
@@ -51,7 +50,7 @@ def spiffe_id(text: str | None, what: str) -> SpiffeId:
         raise CannotJudgeError(f"the record names no {what}") from None
 
 
-def token_of(record: Record, policy: Policy) -> VerifiedToken:
+def token_of(record: Record) -> VerifiedToken:
     """The token whose claims the record holds.
 
     Raises:
@@ -74,7 +73,7 @@ def token_of(record: Record, policy: Policy) -> VerifiedToken:
         txn=record.txn,
         parent_jti=record.parent_jti,
         chain=chain,
-        actor_id=None if chain is None else _actor_id(record, policy),
+        actor_id=None if chain is None else _actor_id(record),
         claims={} if record.scope is None else {"scope": " ".join(sorted(record.scope))},
     )
 
@@ -88,11 +87,9 @@ def _chain(subjects: tuple[str, ...] | None) -> ActChain | None:
     return ActChain(tuple(map(Actor, subjects)), raw)
 
 
-def _actor_id(record: Record, policy: Policy) -> SpiffeId | None:
+def _actor_id(record: Record) -> SpiffeId | None:
     """The current actor as its issuer maps it: ``actor`` is the mapped name wherever there is one."""
-    issuer = policy.issuers.get(record.subject_iss or "")
     try:
-        actor = SpiffeId(record.actor or "")
+        return SpiffeId(record.actor or "")
     except SpiffeIdError:
         return None
-    return actor if issuer is not None and actor.trust_domain in issuer.actor_trust_domains else None

@@ -145,3 +145,23 @@ def test_an_agent_that_acts_for_itself_is_permitted_again_where_the_route_admits
 def test_a_record_that_lacks_what_is_needed_is_not_judged(changes: dict[str, Any]) -> None:
     with pytest.raises(CannotJudgeError):
         judge_inbound(inbound(**changes), POLICY)
+
+
+def test_a_permitted_request_that_failed_later_was_permitted() -> None:
+    assert judge_inbound(inbound(reason="upstream_timeout"), POLICY).judged == OK
+
+
+def test_the_audience_of_an_unverified_token_is_judged_and_its_transaction_is_not() -> None:
+    unverified = {"decision": "deny", "verified": False}
+    wrong = inbound(**unverified, reason="wrong_audience", audience=str(CRM))
+    assert judge_inbound(wrong, POLICY).judged == Reason.WRONG_AUDIENCE
+    bound = judge_inbound(inbound(**unverified, reason="cnf_mismatch"), deny(txns=frozenset({"txn-1"})))
+    assert (bound.judged, bound.decided_by) == (None, "key binding")
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_what_a_token_only_claims_is_said_to_be_claimed(verified: bool) -> None:
+    record = inbound(decision="deny", reason="wrong_audience", audience=str(CRM), verified=verified)
+    saw = {step.check: step.saw for step in judge_inbound(record, POLICY).steps}
+    assert ("claimed by a token that did not verify" in saw["audience"]) is not verified
+    assert ("did not verify" in saw["signature and times"]) is not verified

@@ -6,7 +6,7 @@ import pytest
 from sidecar.audit.judge_outbound import CHECKS, judge_outbound
 from sidecar.audit.judgement import OK, Outcome
 from sidecar.audit.records import Record
-from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.delegation.route import OutboundRoutes
 from sidecar.errors import Reason
 from tests.audit.judged import outbound, refused_outbound
@@ -96,6 +96,19 @@ def test_what_a_record_cannot_prove_stands_by_its_word(reason: str, check: str, 
 def test_a_judgement_that_differs_says_so(record: Record, policy: Policy, judged: str) -> None:
     judgement = judge_outbound(record, policy)
     assert (judgement.judged, judgement.agrees) == (judged, False)
+
+
+def test_what_a_login_is_worth_is_judged_where_the_record_holds_what_it_is_drawn_from() -> None:
+    users = replace(ENTRY.issuers[IDP], scope_from=ScopeFrom(claim="scope", map={"staff": frozenset({"docs.read"})}))
+    policy = replace(POLICY, entry=replace(ENTRY, issuers={IDP: users}))
+    record = refused_outbound("insufficient_scope", **{**LOGIN, "scope": ["staff"]})
+    assert judge_outbound(record, policy).judged == Reason.INSUFFICIENT_SCOPE
+    unknown = refused_outbound("policy_denied", **LOGIN)
+    assert judge_outbound(unknown, POLICY).judged == OK
+
+
+def test_the_first_call_of_a_chain_is_judged_by_what_was_asked_for() -> None:
+    assert judge_outbound(outbound(**FIRST, scope_needed=["other"]), POLICY).judged == Reason.INSUFFICIENT_SCOPE
 
 
 def test_a_route_that_is_no_more_is_looked_for_by_its_prefix() -> None:
