@@ -108,16 +108,10 @@ def _hop_document(hop: Hop, depth: int) -> dict[str, object]:
         "reason": None if end is None else end.reason,
         "status": None if end is None else end.status,
         "witnesses": {
-            "caller": _name(hop.caller or (None if hop.callee else hop.exchanged)),
-            "token_service": _name(hop.issued),
-            "callee": _name(hop.callee),
+            name.replace(" ", "_"): None if record is None else record.name for name, record in _witnesses(hop).items()
         },
         "missing_witnesses": missing_witnesses(hop),
     }
-
-
-def _name(record: Record | None) -> str | None:
-    return None if record is None else record.name
 
 
 def _show(audit: Audit, findings: Sequence[Finding]) -> None:
@@ -148,7 +142,7 @@ def _show_chain(chain: Chain) -> None:
     left_out = f" ({prefix} left out)" if prefix else ""
     print_line(f"chain {chain.name}, for {whose}{left_out}", style="bold")
     print_table(
-        ("hop", "call", "scope", "outcome", "caller", "token service", "callee"),
+        ("hop", "call", "scope", "outcome", "told by"),
         ((number, *_cells(depth, hop, prefix)) for number, (depth, hop) in enumerate(chain.hops, 1)),
     )
     print_line()
@@ -165,22 +159,25 @@ def _cells(depth: int, hop: Hop, prefix: str) -> tuple[object, ...]:
     call = f"{'  ' * depth}{str(hop).replace(prefix, '') if prefix else hop}"
     told = next(iter(hop.records), None)
     if told is None:
-        return call, None, "no record", None, None, None
-    missing = missing_witnesses(hop)
+        return call, None, None, "nobody"
     end = hop.callee or hop.caller
     said = () if end is None else (end.decision, end.status, end.reason)
-    return (
-        call,
-        " ".join(sorted(told.scope or ())) or None,
-        "issued, not used" if end is None else " ".join(str(word) for word in said if word is not None),
-        _mark("caller", told=bool(hop.caller or (hop.exchanged and hop.callee is None)), missing=missing),
-        _mark("token service", told=hop.issued is not None, missing=missing),
-        _mark("callee", told=hop.callee is not None, missing=missing),
-    )
+    outcome = "issued, not used" if end is None else " ".join(str(word) for word in said if word is not None)
+    return call, " ".join(sorted(told.scope or ())) or None, outcome, _told_by(hop)
 
 
-def _mark(witness: str, *, told: bool, missing: Sequence[str]) -> str:
-    return "yes" if told else "MISSING" if witness in missing else "-"
+def _told_by(hop: Hop) -> str:
+    by = {name: record for name, record in _witnesses(hop).items() if record is not None}
+    missing = missing_witnesses(hop)
+    if missing:
+        return f"MISSING: {', '.join(missing)}"
+    return "all three" if len(by) == 3 else ", ".join(by)
+
+
+def _witnesses(hop: Hop) -> dict[str, Record | None]:
+    """The record of each witness. Of a token that was never used the caller tells by its own record of the exchange."""
+    caller = hop.caller or (None if hop.callee else hop.exchanged)
+    return {"caller": caller, "token service": hop.issued, "callee": hop.callee}
 
 
 def _many(count: int, noun: str) -> str:
