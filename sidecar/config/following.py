@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import ConfigError
 from sidecar.observe.access_log import AccessLog
+from sidecar.errors import ConfigError, Problem
+
 
 POLL_S: Final = 2.0
 _LOG: Final = logging.getLogger(__name__)
@@ -74,11 +75,15 @@ class Follower:
             self._log.metrics.config_reloads["refused"] += 1
             self._log.event("config.refused", detail=f"{one.what}: {error}")
             for problem in error.problems:
-                _LOG.warning("%s stays as it was: %s", one.what, problem)
+                _LOG.warning("what changed is refused and nothing changes", extra=_fields(one, problem))
         else:
             self._log.metrics.config_reloads["ok"] += 1
             self._log.event("config.reloaded", detail=one.what)
-            _LOG.info("%s reloaded", one.what)
+            _LOG.info("reloaded", extra={"what": one.what})
+
+
+def _fields(one: Followed, problem: Problem) -> dict[str, str]:
+    return {"what": one.what, "field": problem.field, "wrong": problem.wrong, "cure": problem.cure}
 
 
 def look_at(path: Path) -> Hashable:

@@ -165,6 +165,12 @@ class ProbeSection(Section):
     listen: AddressText
 
 
+class AdminSection(Section):
+    """The socket of ``sidecar status``. Only the sidecar's own user (and root) can open it; off where it is not set."""
+
+    socket: FileText | None = None
+
+
 def limits_section(name: str, settings: type) -> type[Section]:
     """A section with the fields and defaults of a room's settings dataclass, all above zero where they are numbers."""
     hints = get_type_hints(settings)

@@ -75,6 +75,7 @@ class SidecarSettings:
     records: RecordSettings
     probe: Address
     drain_s: float
+    admin_socket: Path | None = None
 
     def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:
         """What of ``fresh`` cannot take the place of these settings in a process that runs.
@@ -87,6 +88,7 @@ class SidecarSettings:
             "outbound": (self.outbound, fresh.outbound),
             "records": (self.records, fresh.records),
             "probe": (self.probe, fresh.probe),
+            "admin": (self.admin_socket, fresh.admin_socket),
             "drain_s": (self.drain_s, fresh.drain_s),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pydantic import Field
 
 from sidecar.config.sections import (
+    AdminSection,
     IdentitySection,
     IssuerSection,
     ProbeSection,
@@ -143,4 +144,5 @@ class SidecarFile(Section):
     records: RecordsSection = RecordsSection()
     deny: list[DenySection] = Field([])
     probe: ProbeSection = ProbeSection(listen="127.0.0.1:7090")
+    admin: AdminSection = AdminSection()
     drain_s: Seconds = 20.0

@@ -76,4 +76,7 @@ class StsFiles:
         before, fresh = service.keys, load_schedule(directory, now)
         service.keys = fresh
         for one in fresh.announced_late(before, now) if isinstance(before, KeySchedule) else ():
-            _log.warning("%s was added too late: consumers may meet its tokens first", file_name(one.signs_from))
+            _log.warning(
+                "a key was added too late: consumers may meet its tokens first",
+                extra={"file": file_name(one.signs_from)},
+            )

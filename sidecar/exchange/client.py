@@ -69,12 +69,18 @@ class TokenExchange:
         self._withdrawals = 0
         self._own_id = _id_of(source.current)
         self._closed = False
+        self.last_refusal: tuple[int, Reason] | None = None  # when and why, if the last exchange gave no token
         source.subscribe(self._on_identity)
 
     @property
     def kept(self) -> int:
         """How many tokens are kept for later calls."""
         return len(self._tokens)
+
+    @property
+    def under_way(self) -> int:
+        """How many exchanges are in the air."""
+        return len(self._flights)
 
     def cached(self, plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:
         """The token kept for this plan, or None: then `exchange` is to be awaited. Never waits, never raises."""
@@ -163,10 +169,12 @@ class TokenExchange:
     def _report(self, plan: Plan, policy: Policy, outcome: _Outcome, seconds: float) -> None:
         exchange_ms = round(seconds * 1000, 3)
         if isinstance(outcome, SidecarError):
+            self.last_refusal = int(self._clock()), outcome.reason
             self._metrics.exchange(self._settings.issuer, outcome.reason, seconds)
             fields = refused_fields(plan, policy, outcome, exchange_ms=exchange_ms)
             self._log.event("token.exchange_refused", **fields)
         else:
+            self.last_refusal = None
             self._metrics.exchange(self._settings.issuer, None, seconds)
             self._log.event("token.exchanged", **issued_fields(outcome.permit, exchange_ms=exchange_ms))
 

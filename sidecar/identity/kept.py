@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -25,20 +24,10 @@ from sidecar.identity.bundle import X509Bundle, with_ambiguous_names
 from sidecar.identity.generation import IdentityError, new_identity
 from sidecar.identity.handshake import Clock
 from sidecar.identity.jwt_svids import Fetch, JwtSvids
-from sidecar.identity.source import Identity, State, Subscriber, X509Svid
+from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts, X509Svid
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
 
 _log: Final = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class UpdateCounts:
-    """What a source brought, since the start."""
-
-    generations: int = 0
-    discarded: int = 0  # whole updates that could not be used
-    broken_bundles: int = 0  # bundles of single trust domains that could not be used
-    lost_connections: int = 0
 
 
 class KeptIdentity(ABC):

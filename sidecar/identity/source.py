@@ -54,6 +54,16 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
+@dataclass(slots=True)
+class UpdateCounts:
+    """What a source brought, since the start."""
+
+    generations: int = 0
+    discarded: int = 0  # whole updates that could not be used
+    broken_bundles: int = 0  # bundles of single trust domains that could not be used
+    lost_connections: int = 0
+
+
 Subscriber = Callable[["Identity | None"], None]
 
 
@@ -73,6 +83,11 @@ class IdentitySource(Protocol):
     @property
     def last_error(self) -> str | None:
         """What went wrong last, for the operator; None after a good update."""
+        ...
+
+    @property
+    def counts(self) -> UpdateCounts:
+        """What the source brought since the start."""
         ...
 
     @property

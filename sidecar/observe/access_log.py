@@ -60,6 +60,8 @@ class AccessLog:
         self._max_bytes = max_bytes
         self._reserved = 0
         self._young: dict[Entry, None] = {}  # in the order in which they began; neither opened nor closed
+        self._lasting: dict[Entry, None] = {}  # opened and not closed
+        self.sink = sink.name
         self._seq = 0
         self._second = -1
         self._second_text = ""
@@ -68,7 +70,21 @@ class AccessLog:
     @property
     def healthy(self) -> bool:
         """Whether a request could be recorded now."""
-        return self._trouble(self.monotonic()) is None
+        return self.trouble is None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no request could be recorded now, in our words."""
+        return self._trouble(self.monotonic())
+
+    @property
+    def waiting(self) -> int:
+        """Records that the sink has not taken yet."""
+        return self._writer.pending_lines
+
+    def being_served(self) -> list[Entry]:
+        """The entries that are open, the longest first."""
+        return [*self._lasting, *self._young]
 
     @property
     def settled(self) -> bool:
@@ -102,7 +118,10 @@ class AccessLog:
 
     def finish(self, entry: Entry, fields: RecordFields, at: float) -> None:
         """Write the record of an entry and give its room back. Called once by each ``Entry``."""
-        self._young.pop(entry, None)
+        if entry in self._young:
+            del self._young[entry]
+        else:
+            self._lasting.pop(entry, None)
         self._reserved -= 1
         self.metrics.in_flight -= 1
         self._put("request", at, fields)
@@ -111,6 +130,7 @@ class AccessLog:
         """Say once that a request lasts or streams, ahead of its record. Without room it is lost, like an event."""
         if entry in self._young:
             del self._young[entry]
+            self._lasting[entry] = None
             self._put_or_lose("request.opened", at, fields)
 
     def tell_lasting(self) -> None:

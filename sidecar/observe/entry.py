@@ -98,6 +98,11 @@ class Entry:
         self.after_request = False
         self.request_id = new_id()
 
+    @property
+    def began_at(self) -> float:
+        """When the request's head had arrived, in seconds since the epoch."""
+        return self._at
+
     def attribute(self, permit: Permit) -> None:
         """An inbound request was permitted: whose it is, and under which route."""
         self.peer = permit.peer

@@ -57,6 +57,7 @@ class Listener:
         self._shed = shed
         self._proxy_form = proxy_form
         self._max_connections = settings.max_connections or _descriptor_budget()
+        self.direction: Direction = "outbound" if context is None else "inbound"
         self._acceptor = Acceptor(settings.host, settings.port, self._admit, backlog=settings.backlog)
         self._handshakes = Handshakes(
             context,
@@ -68,6 +69,11 @@ class Listener:
     def address(self) -> tuple[str, int]:
         """Host and port it listens on; the port is the real one where 0 was asked for."""
         return self._acceptor.address
+
+    @property
+    def max_connections(self) -> int:
+        """How many connections are served at once; who comes above that is told that we are overloaded."""
+        return self._max_connections
 
     def open(self) -> None:
         """Bind and start to accept.

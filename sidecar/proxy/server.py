@@ -65,6 +65,11 @@ class Server:
         parts.source.subscribe(self._on_identity)
 
     @property
+    def draining(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._draining
+
+    @property
     def metrics(self) -> Metrics:
         """Everything that is counted."""
         return self.parts.log.metrics
@@ -151,9 +156,10 @@ class Server:
         for listener in self.parts.listeners:
             listener.open()
         self.ready.set()
+        self._said = []
         identity = self.parts.source.current
         self.parts.log.event("started")
-        _log.info("ready as %s", identity.spiffe_id if identity else "nobody")
+        _log.info("ready", extra={"spiffe_id": identity.spiffe_id if identity else None})
 
     async def _drain(self) -> bool:
         self._draining = True
@@ -185,6 +191,8 @@ class Server:
                 await self._sweep_slowly()
 
     async def _sweep_slowly(self) -> None:
+        if self.ready.is_set() and not self._draining:
+            self._say(self.missing())
         self.parts.handles.sweep()
         for listener in self.parts.listeners:
             await end_distrusted(listener.connections, self._wall)
@@ -198,12 +206,21 @@ class Server:
         parts.log.workload = workload
         parts.log.metrics.svid_expires_at = 0 if identity is None else identity.svid.not_after
         if identity is None:
+            _log.warning("identity lost", extra={"state": parts.source.state})
             parts.log.event("identity.lost", decision="deny", reason=Reason.NOT_READY)
             for pool in parts.pools:
                 pool.close_idle()
             self._count_bundles(frozenset())
             return
         parts.log.event("identity.rotated")
+        _log.info(
+            "identity rotated",
+            extra={
+                "spiffe_id": identity.spiffe_id,
+                "generation": identity.number,
+                "not_after": identity.svid.not_after,
+            },
+        )
         self._count_bundles(frozenset(identity.bundles))
 
     def _count_bundles(self, trusted: frozenset[TrustDomain]) -> None:
@@ -215,10 +232,14 @@ class Server:
         self._trusted = trusted
 
     def _say(self, lacking: list[str]) -> None:
-        """Tell the operator what we wait for, once for each change."""
-        if lacking and lacking != self._said:
-            self._said = lacking
-            _log.warning("not ready: %s", "; ".join(lacking))
+        """Tell the operator what is missing, once for each change."""
+        if lacking == self._said:
+            return
+        self._said = lacking
+        if lacking:
+            _log.warning("not ready", extra={"missing": "; ".join(lacking)})
+        elif self.ready.is_set():
+            _log.info("ready again")
 
 
 async def _has_keys(setup: Setup) -> bool:

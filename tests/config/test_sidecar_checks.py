@@ -44,6 +44,7 @@ def crm(**changes: object) -> list[dict[str, object]]:
         pytest.param([("outbound.listen", "0.0.0.0:7080")], "outbound.listen", "others", id="outbound-open"),
         pytest.param([("outbound.listen", "10.1.2.3:7080")], "outbound.listen", "others", id="outbound-on-pod-ip"),
         pytest.param([("probe", PROBE_AT_INBOUND)], "probe.listen", "address of inbound", id="one-port-two-uses"),
+        pytest.param([("admin", {"socket": "/" + "s" * 107})], "admin.socket", "longer than 107", id="socket-too-long"),
         pytest.param([("inbound.audiences", ["a", "a"])], "inbound.audiences", "twice", id="audience-twice"),
         pytest.param(
             [("inbound.audiences", ["spiffe://acme.example/x"])], "inbound.audiences[0]", "SPIFFE ID", id="foreign-id"

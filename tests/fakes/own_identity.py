@@ -12,7 +12,7 @@ from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity, parse_x509_svid
-from sidecar.identity.source import Identity, State, Subscriber
+from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts
 
 
 class OwnIdentity:
@@ -37,6 +37,10 @@ class OwnIdentity:
     @property
     def last_error(self) -> str | None:
         return None
+
+    @property
+    def counts(self) -> UpdateCounts:
+        return UpdateCounts()
 
     @property
     def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:

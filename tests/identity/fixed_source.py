@@ -10,7 +10,7 @@ from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity, parse_x509_svid
-from sidecar.identity.source import Identity, State, Subscriber
+from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts
 from tests.identity.shapes import NOW, Issued, der_of
 
 
@@ -25,6 +25,10 @@ class FixedSource:
     @property
     def last_error(self) -> str | None:
         return None
+
+    @property
+    def counts(self) -> UpdateCounts:
+        return UpdateCounts()
 
     @property
     def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:

@@ -1,0 +1,56 @@
+"""The operations log: one line on standard error for each change of state.
+
+Messages are constant, what varies is a field: ``2026-11-25T02:41:08Z WARNING not ready missing="…"``. Every value
+goes through ``escape``, as in records: no token is ever in it, and no text from outside can begin a line of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import IO, Final
+
+from sidecar.observe.record import escape
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_PLAIN: Final = re.compile(r"[!#-~]+")  # printable, without quote and space
+_SECRET: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*-----|\Z)"
+    # as long and as mixed as a handle, a login's code or a part of a token: no name of ours is
+    r"|(?<![A-Za-z0-9_-])(?=[A-Z0-9_-]*[a-z])(?=[a-z0-9_-]*[A-Z])(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{40,}"
+)
+INSTEAD: Final = "[secret]"
+
+
+class OneLine(logging.Formatter):
+    """A record as one line; a traceback follows it indented, so that none of its lines looks like a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See ``logging.Formatter``."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        words = [at, record.levelname, harmless(record.getMessage())]
+        words += [f"{name}={_shown(value)}" for name, value in fields.items()]
+        lines = [" ".join(words)]
+        if record.exc_info:
+            traceback = _SECRET.sub(INSTEAD, self.formatException(record.exc_info))
+            lines += [f"    {harmless(line)}" for line in traceback.splitlines()]
+        return "\n".join(lines)
+
+
+def harmless(text: str) -> str:
+    """The text on one line, without anything that looks like a token, a handle or a key."""
+    return escape(_SECRET.sub(INSTEAD, text))
+
+
+def log_operations(stream: IO[str]) -> None:
+    """Write what this process logs to ``stream`` from now on."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(OneLine())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _shown(value: object) -> str:
+    text = harmless("-" if value is None else str(value))
+    return text if _PLAIN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

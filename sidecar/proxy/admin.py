@@ -1,0 +1,123 @@
+"""The admin socket: status and chains for whoever runs the sidecar, and for nobody else.
+
+A Unix socket of mode 0600: the kernel lets only our own user (and root) connect, and the agent is another user. It
+answers questions and takes no orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+# The library's own log quotes what it could not parse.
+_SILENT: Final = logging.getLogger(f"{__name__}.silent")
+_SILENT.disabled = True
+
+_MODE: Final = 0o600
+_BACKLOG: Final = 8
+
+Document = Callable[[], dict[str, Any]]
+
+
+def admin_app(status: Document, chains: Document) -> web.Application:
+    """``GET /status`` and ``GET /chains``, both JSON."""
+
+    def answering(document: Document) -> Callable[[web.Request], Any]:
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(body=orjson.dumps(document()), content_type="application/json")
+
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/status", answering(status))
+    app.router.add_get("/chains", answering(chains))
+    return app
+
+
+class AdminSocket:
+    """Serves an admin application on a socket until closed."""
+
+    def __init__(self, app: web.Application, path: Path) -> None:
+        self._path = path
+        self._runner = web.AppRunner(app, access_log=None, logger=_SILENT, keepalive_timeout=5.0)
+        self._server: asyncio.AbstractServer | None = None
+        self._ours: tuple[int, int] | None = None
+
+    async def open(self) -> None:
+        """Start to listen. A socket that a killed sidecar left behind is replaced.
+
+        Raises:
+            OSError: something else is there, another process listens there, or the directory is not ours to write.
+        """
+        listening = _bind(self._path)
+        self._ours = _inode(self._path)
+        try:
+            await self._runner.setup()
+            server = self._runner.server
+            assert server is not None  # noqa: S101 - setup() has made it
+            self._server = await asyncio.get_running_loop().create_unix_server(server, sock=listening, backlog=_BACKLOG)
+        except BaseException:
+            listening.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop, and take the socket away if it is still ours."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+        if self._ours is not None and _inode(self._path) == self._ours:
+            self._path.unlink(missing_ok=True)
+
+
+def _bind(path: Path) -> socket.socket:
+    _clear(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)  # noqa: FBT003 - the call's own signature
+        os.fchmod(listening.fileno(), _MODE)  # before it has a name: there is no moment in which others may connect
+        listening.bind(str(path))
+    except OSError as error:
+        listening.close()
+        raise OSError(error.errno, f"the admin socket {path}: {os.strerror(error.errno or 0)}") from None
+    return listening
+
+
+def _clear(path: Path) -> None:
+    """Take away a socket at which nobody listens.
+
+    Raises:
+        OSError: EADDRINUSE, it is no socket, or somebody listens.
+    """
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EADDRINUSE, f"the admin socket {path}: something else is there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - the same
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:  # its queue is full, so somebody has one
+            pass
+    raise OSError(errno.EADDRINUSE, f"the admin socket {path}: another process listens there")
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

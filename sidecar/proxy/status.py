@@ -1,0 +1,159 @@
+"""What a sidecar knows of itself, for its operator: one JSON document, made when it is asked for.
+
+Nothing here is a secret: no token, no handle, no key, no query. Texts that a caller chose go through ``escape``, which
+takes tokens out and makes everything visible that would act on a terminal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from sidecar import __version__
+from sidecar.errors import Problem
+from sidecar.observe.metrics import OK
+from sidecar.observe.record import escape
+from sidecar.proxy.server import Parts, Server
+
+MAX_CHAINS: Final = 1000
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class SettingsState:
+    """Which settings are in force: the ``number`` of the file's version since the start, and what it holds.
+
+    ``refused_at`` and ``problems`` are of the last file that could not be used, until one can.
+    """
+
+    loaded_at: int
+    number: int = 1
+    inbound_routes: Sequence[str] = ()
+    outbound_routes: Sequence[str] = ()
+    deny_rows: int = 0
+    refused_at: int | None = None
+    problems: Sequence[Problem] = field(default=())
+
+
+def status_of(server: Server, settings: SettingsState, *, since: int, now: int) -> Json:
+    """The document of ``GET /status``. Times are seconds since the epoch."""
+    parts = server.parts
+    missing = server.missing()
+    document = {
+        "version": __version__,
+        "run": parts.log.run,
+        "since": since,
+        "now": now,
+        "ready": not missing,
+        "missing": missing,
+        "stopping": server.draining,
+        "identity": _identity(parts),
+        "issuers": _issuers(parts),
+        "settings": asdict(settings),
+        "requests": {"being_served": len(parts.log.being_served()), "handles": len(parts.handles)},
+        "listeners": [
+            {
+                "direction": one.direction,
+                "address": "{}:{}".format(*one.address),
+                "connections": len(one.connections),
+                "max_connections": one.max_connections,
+            }
+            for one in parts.listeners
+        ],
+        "upstream_connections": sum(len(pool.connections) for pool in parts.pools),
+        "exchange": _exchange(parts),
+        "records": {
+            "sink": parts.log.sink,
+            "trouble": parts.log.trouble,
+            "waiting": parts.log.waiting,
+            "lost": server.metrics.events_dropped,
+        },
+        "refused": _refused(server),
+    }
+    visible: Json = _visible(document)
+    return visible
+
+
+def chains_of(server: Server) -> Json:
+    """The document of ``GET /chains``: the requests being served now, the longest first, at most ``MAX_CHAINS``."""
+    entries = server.parts.log.being_served()
+    rows = [
+        {
+            "request_id": entry.request_id,
+            "direction": entry.direction,
+            "since": int(entry.began_at),
+            "verified": entry.verified,
+            "peer": entry.peer,
+            "subject": entry.subject,
+            "actor": entry.actor,
+            "chain": entry.chain,
+            "route": entry.route,
+        }
+        for entry in islice(entries, MAX_CHAINS)
+    ]
+    visible: Json = _visible({"being_served": len(entries), "chains": rows})
+    return visible
+
+
+def _identity(parts: Parts) -> Json:
+    source, identity = parts.source, parts.source.current
+    return {
+        "state": source.state,
+        "spiffe_id": None if identity is None else identity.spiffe_id,
+        "not_after": None if identity is None else identity.svid.not_after,
+        "generation": None if identity is None else identity.number,
+        "trust_domains": [] if identity is None else sorted(identity.bundles),
+        "last_error": source.last_error,
+        "updates": asdict(source.counts),
+    }
+
+
+def _issuers(parts: Parts) -> list[Json]:
+    setup = parts.snapshots.setup
+    ages, errors = setup.keys.ages(), setup.keys.last_errors()
+    return [
+        {
+            "issuer": issuer,
+            "needed": issuer in setup.needed_issuers,
+            "key_age_s": None if age is None else int(age),
+            "last_error": errors[issuer],
+        }
+        for issuer, age in ages.items()
+    ]
+
+
+def _exchange(parts: Parts) -> Json | None:
+    exchange = parts.snapshots.setup.exchange
+    if exchange is None:
+        return None
+    refusal = exchange.last_refusal
+    return {
+        "tokens": exchange.kept,
+        "under_way": exchange.under_way,
+        "last_refusal": None if refusal is None else {"at": refusal[0], "reason": refusal[1]},
+    }
+
+
+def _refused(server: Server) -> Mapping[str, int]:
+    """How often each reason was given since the start, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for (_, _, _, reason), count in server.metrics.requests.items():
+        if reason != OK:
+            counts[str(reason)] += count
+    for reason, count in server.metrics.handshakes_refused.items():
+        counts[str(reason)] += count
+    return {reason: count for reason, count in counts.most_common() if count}
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return escape(str(value))
+    if isinstance(value, Mapping):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_visible(item) for item in value]
+    return value

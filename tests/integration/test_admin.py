@@ -1,0 +1,110 @@
+"""What an operator is told through the admin socket, of a sidecar that serves; and that no secret is in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar.config import load_sidecar
+from sidecar.config.following import look_at
+from sidecar.errors import ConfigError
+from sidecar.proxy.status import SettingsState, chains_of, status_of
+from sidecar.reload import SettingsFile
+from tests.integration.hops import Hops
+from tests.integration.world import FRONT, ISSUER, PLANNER, WRITER, Sidecar, mint, until
+
+pytestmark = pytest.mark.integration
+
+
+def status(sidecar: Sidecar, settings: SettingsState | None = None) -> dict[str, Any]:
+    document = status_of(sidecar.server, settings or SettingsState(loaded_at=5), since=7, now=int(time.time()))
+    read: dict[str, Any] = json.loads(json.dumps(document))
+    return read
+
+
+async def test_status_tells_identity_keys_connections_tokens_and_records(hops: Hops) -> None:
+    writer = await hops.start()
+    async with hops.serving() as held:
+        assert (await hops.call(held.shown)).status == 200
+        told = status(writer)
+    identity = told["identity"]
+    assert (told["ready"], told["missing"], told["since"]) == (True, [], 7)
+    assert (identity["state"], identity["spiffe_id"], identity["generation"]) == ("ready", WRITER, 1)
+    assert identity["not_after"] > time.time()
+    assert identity["trust_domains"] == ["acme.example", "partner.example"]
+    assert identity["updates"]["generations"] == 1
+    assert [(one["issuer"], one["needed"], one["last_error"]) for one in told["issuers"]] == [(ISSUER, True, None)]
+    assert told["requests"] == {"being_served": 1, "handles": 1}
+    inbound, outbound = told["listeners"]
+    assert (inbound["direction"], inbound["connections"], outbound["direction"]) == ("inbound", 1, "outbound")
+    assert told["exchange"] == {"tokens": 1, "under_way": 0, "last_refusal": None}
+    assert (told["records"]["sink"], told["records"]["trouble"], told["records"]["lost"]) == ("file", None, 0)
+
+
+async def test_status_tells_what_is_refused_and_how_the_token_service_fails(hops: Hops) -> None:
+    writer = await hops.start()
+    await hops.stop_sts()
+    async with hops.serving() as held:
+        assert (await hops.call(held.shown)).reason == "sts_unavailable"
+        told = status(writer)
+    assert told["exchange"]["last_refusal"]["reason"] == "sts_unavailable"
+    assert told["refused"]["sts_unavailable"] == 1
+
+
+async def test_chains_tell_who_acts_for_whom_now(hops: Hops) -> None:
+    writer = await hops.start()
+    async with hops.serving():
+        told = chains_of(writer.server)
+        (row,) = told["chains"]
+        assert (row["peer"], row["subject"], row["actor"], row["route"]) == (PLANNER, "alice", PLANNER, "draft")
+        assert row["chain"] == [PLANNER, FRONT]
+        assert (row["direction"], row["verified"]) == ("inbound", True)
+        assert abs(row["since"] - time.time()) < 30
+        await until(lambda: bool(writer.records("request.opened")))  # it lasts, and is still told
+        assert [one["request_id"] for one in chains_of(writer.server)["chains"]] == [row["request_id"]]
+    assert chains_of(writer.server) == {"being_served": 0, "chains": []}
+
+
+async def test_no_token_no_handle_and_no_key_is_in_what_the_socket_tells(hops: Hops) -> None:
+    writer = await hops.start()
+    token = mint()
+    forged = mint({"sub": mint()})  # a token as a name
+    async with hops.serving(token=token) as held, hops.serving(token=forged):
+        assert (await hops.call(held.shown)).status == 200
+        text = json.dumps([status(writer), chains_of(writer.server)])
+        issued = hops.crm.headers()["authorization"].removeprefix("Bearer ")
+        handle = held.handle
+    identity = writer.server.parts.source.current
+    assert identity is not None
+    secrets = [*token.split("."), *issued.split("."), *forged.split("."), handle]
+    secrets += [base64.b64encode(identity.svid.key_der).decode(), identity.svid.key_der.hex()]
+    assert len(secrets) == 12
+    assert not [secret for secret in secrets if secret[-30:] in text]
+    assert "alice" in text
+
+
+async def test_a_refused_reload_is_told_with_its_problems_until_a_good_one(hops: Hops) -> None:
+    writer = await hops.start()
+    path = writer.settings_path
+    good = yaml.safe_load(path.read_text())
+    file = SettingsFile(path, dict(os.environ), load_sidecar(path, {}), seen=look_at(path))
+    followed = file.followed(writer.server)
+    path.write_text(yaml.safe_dump({**good, "drian_s": 3}))
+    with pytest.raises(ConfigError):
+        await followed.load()
+    told = status(writer, file.state)["settings"]
+    assert (told["number"], told["refused_at"] > 0) == (1, True)
+    assert [problem["field"] for problem in told["problems"]] == ["drian_s"]
+    assert told["problems"][0]["cure"]
+    path.write_text(yaml.safe_dump({**good, "deny": [{"subject": "mallory"}, {"txn": "t"}]}))
+    await followed.load()
+    told = status(writer, file.state)["settings"]
+    assert (told["number"], told["refused_at"], told["problems"], told["deny_rows"]) == (2, None, [], 2)
+    assert told["inbound_routes"] == ["draft"]
+    assert told["outbound_routes"] == ["crm", "crm-by-host", "mail"]
