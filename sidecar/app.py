@@ -25,12 +25,9 @@ from sidecar.identity.source import Identity
 from sidecar.identity.sources import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.operations import log_operations
 from sidecar.observe.probe import Probe, probe_app
-from sidecar.proxy.admin import AdminSocket, admin_app
-from sidecar.proxy.server import Server, first_of
-from sidecar.proxy.status import chains_of, status_of
-from sidecar.reload import SettingsFile
+from sidecar.proxy.server import first_of
+from sidecar.reload import SettingsFile, look_at_files
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.config.sts_reload import StsFiles
@@ -45,12 +42,13 @@ Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 def run(arguments: argparse.Namespace) -> int:
     """``sidecar run``: stand beside an agent until told to stop. SIGHUP reads the settings again."""
     path = Path(arguments.config)
-    seen = seen_by(partial(look_at, path))
+    platform = None if arguments.platform is None else Path(arguments.platform)
+    seen = look_at_files(path, *(() if platform is None else (platform,)))
     try:
-        settings = load_apart(load_sidecar, path, os.environ)
+        settings = load_apart(partial(load_sidecar, platform=platform), path, os.environ)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
-    file = SettingsFile(path, os.environ, settings, seen=seen)
+    file = SettingsFile(path, os.environ, settings, seen=seen, platform=platform)
     return run_until_signal(partial(run_sidecar, settings, file=file))
 
 
@@ -59,10 +57,7 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: S
     server = assemble(settings)
     probe = Probe(probe_app(server.metrics, server.missing), settings.probe.host, settings.probe.port)
     follower = Follower([file.followed(server)], server.parts.log)
-    admin = _admin(settings, server, file)
     await probe.open()
-    if admin is not None:
-        await admin.open()
     following = asyncio.ensure_future(follower.run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
     try:
@@ -72,20 +67,7 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: S
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-        if admin is not None:
-            await admin.close()
         await probe.close()
-
-
-def _admin(settings: SidecarSettings, server: Server, file: SettingsFile) -> AdminSocket | None:
-    if settings.admin_socket is None:
-        return None
-    since = int(time.time())
-
-    def status() -> dict[str, Any]:
-        return status_of(server, file.state, since=since, now=int(time.time()))
-
-    return AdminSocket(admin_app(status, partial(chains_of, server)), settings.admin_socket)
 
 
 def run_sts(arguments: argparse.Namespace) -> int:
@@ -148,7 +130,7 @@ async def run_token_service(
 
 def run_until_signal(main: Main) -> int:
     """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop, 1 when requests were cut."""
-    log_operations(sys.stderr)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     async def supervised() -> bool:
         stop = asyncio.Event()

@@ -14,7 +14,12 @@ from sidecar.config import check
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit codes: 0 the settings can be used, 2 they cannot."""
-    problems = check(Path(arguments.file), os.environ, sts=arguments.sts)
+    problems = check(
+        Path(arguments.file),
+        os.environ,
+        sts=arguments.sts,
+        platform=None if arguments.platform is None else Path(arguments.platform),
+    )
     if arguments.json:
         print(json.dumps({"file": arguments.file, "problems": [asdict(problem) for problem in problems]}, indent=2))  # noqa: T201
     elif problems:

@@ -37,9 +37,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     run = _command(commands, "run", "sidecar.app:run", "stand beside an agent")
     _config(run, DEFAULT_CONFIG)
+    _platform(run)
 
     check = _command(commands, "check", "sidecar.check:run", "list every problem of a settings file")
     check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
+    _platform(check)
     check.add_argument("--sts", action="store_true", help="it is the settings file of a token service")
     check.add_argument("--json", action="store_true", help="for machines")
 
@@ -108,6 +110,10 @@ def _audit(
 
 def _config(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--config", default=default, metavar="FILE", help="the settings file (default %(default)s)")
+
+
+def _platform(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--platform", metavar="FILE", help="a ceiling that the settings can only narrow")
 
 
 if __name__ == "__main__":

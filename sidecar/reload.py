@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Hashable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,43 +9,40 @@ from pathlib import Path
 from sidecar.assembly import Made, make_setup
 from sidecar.config import SidecarSettings
 from sidecar.config.afresh import load_afresh
-from sidecar.config.following import Followed, look_at
+from sidecar.config.following import Followed, look_at, seen_by
 from sidecar.errors import ConfigError
 from sidecar.proxy.server import Server
-from sidecar.proxy.status import SettingsState
 
 
 class SettingsFile:
-    """The file a sidecar was started from. ``seen`` is what looking at it gave before it was read."""
+    """The file a sidecar was started from, and the platform file above it if there is one.
 
-    def __init__(self, path: Path, environ: Mapping[str, str], settings: SidecarSettings, *, seen: Hashable) -> None:
+    ``seen`` is what looking at both (``look_at_files``) gave before they were read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        settings: SidecarSettings,
+        *,
+        seen: Hashable,
+        platform: Path | None = None,
+    ) -> None:
         self._path = path
+        self._platform = () if platform is None else (platform,)
         self._environ = environ
         self._settings = settings
         self._seen = seen
-        self.state = _state_of(settings, number=1)
 
     def followed(self, server: Server) -> Followed:
         """What is to be followed while ``server`` runs."""
         return Followed(
             what="settings",
-            look=partial(look_at, self._path),
+            look=partial(look_at_files, self._path, *self._platform),
             seen=self._seen,
-            load=partial(self._reload, server),
+            load=partial(self._load, server),
         )
-
-    async def _reload(self, server: Server) -> None:
-        """Load, and keep for the operator how it went.
-
-        Raises:
-            ConfigError: as ``_load``.
-        """
-        try:
-            await self._load(server)
-        except ConfigError as error:
-            self.state.refused_at, self.state.problems = int(time.time()), error.problems
-            raise
-        self.state = _state_of(self._settings, number=self.state.number + 1)
 
     async def _load(self, server: Server) -> None:
         """Read, check, build, swap.
@@ -54,7 +50,7 @@ class SettingsFile:
         Raises:
             ConfigError: why the settings in force stay as they are.
         """
-        fresh: SidecarSettings = await load_afresh("sidecar", self._path, self._environ)
+        fresh: SidecarSettings = await load_afresh("sidecar", self._path, self._environ, *self._platform)
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
         parts = server.parts
@@ -63,14 +59,6 @@ class SettingsFile:
         self._settings = fresh
 
 
-def _state_of(settings: SidecarSettings, *, number: int) -> SettingsState:
-    deny = settings.deny
-    return SettingsState(
-        number=number,
-        loaded_at=int(time.time()),
-        inbound_routes=[route.name for route in settings.inbound_routes.routes],
-        outbound_routes=[route.name for route in settings.outbound_routes.routes],
-        deny_rows=sum(map(len, (deny.subjects, deny.actors, deny.jtis, deny.txns))),
-    )
-
-
+def look_at_files(*paths: Path) -> Hashable:
+    """Something that differs whenever one of the files does; of one that is not there, the kind of error."""
+    return tuple(seen_by(partial(look_at, path)) for path in paths)

@@ -30,15 +30,15 @@ __all__ = [
 ]
 
 
-def load_sidecar(path: Path, environ: Mapping[str, str]) -> SidecarSettings:
-    """The settings of one sidecar, from its file and the environment.
+def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None = None) -> SidecarSettings:
+    """The settings of one sidecar, from its file and the environment, below the ceiling of the ``platform`` file.
 
     Raises:
         ConfigError: every problem, each with its field and its cure.
     """
     from sidecar.config.sidecar_file import load_sidecar as load
 
-    return load(path, environ)
+    return load(path, environ, platform)
 
 
 def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
@@ -52,13 +52,15 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
     return load(path, environ)
 
 
-def check(path: Path, environ: Mapping[str, str], *, sts: bool = False) -> list[Problem]:
+def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform: Path | None = None) -> list[Problem]:
     """Every problem of a settings file; empty if it can be used."""
     try:
+        if sts and platform is not None:
+            return [Problem("--platform", "is no ceiling of a token service", "leave it out, or --sts")]
         if sts:
             _check_keys(load_sts(path, environ).key_directory)
         else:
-            load_sidecar(path, environ)
+            load_sidecar(path, environ, platform)
     except ConfigError as error:
         return list(error.problems)
     return []
@@ -72,9 +74,13 @@ def _check_keys(directory: Path | None) -> None:
         load_schedule(directory, int(time.time()))
 
 
-def json_schema(*, sts: bool = False) -> dict[str, object]:
-    """The JSON Schema of a sidecar's (or token service's) settings file, for editors."""
-    if sts:
+def json_schema(*, sts: bool = False, platform: bool = False) -> dict[str, object]:
+    """The JSON Schema of a sidecar's (or token service's) settings file, or of a platform file, for editors."""
+    if platform:
+        from sidecar.config.platform_model import PlatformFile
+
+        schema = PlatformFile.model_json_schema()
+    elif sts:
         from sidecar.config.sts_model import StsFile
 
         schema = StsFile.model_json_schema()

@@ -1,7 +1,7 @@
 """Load settings again while the process runs: in a fresh interpreter, because forking a process with threads is unsafe.
 
-Run as a module (``-m sidecar.config.afresh KIND PATH``) it is that interpreter: it writes the finished settings, or all
-their problems, to its standard output and ends.
+Run as a module (``-m sidecar.config.afresh KIND PATH [PLATFORM]``) it is that interpreter: it writes the finished
+settings, or all their problems, to its standard output and ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +18,18 @@ from sidecar.errors import ConfigError, Problem
 TIMEOUT_S: Final = 60.0
 
 
-async def load_afresh(kind: str, path: Path, environ: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Any:
+async def load_afresh(
+    kind: str, path: Path, environ: Mapping[str, str], *platform: Path, timeout_s: float = TIMEOUT_S
+) -> Any:
     """The settings of a ``sidecar`` or an ``sts``, as ``load_sidecar`` or ``load_sts`` returns them.
+
+    A sidecar's may have a ``platform`` file above them.
 
     Raises:
         ConfigError: as those do; or the interpreter died or took longer than ``timeout_s``.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", __name__, kind, str(path)),
+        *(sys.executable, "-P", "-m", __name__, kind, str(path), *map(str, platform)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         env=dict(environ),
@@ -51,12 +55,12 @@ def _failed(path: Path, wrong: str) -> ConfigError:
     return ConfigError([Problem(str(path), wrong, "see standard error, and try again")])
 
 
-def _answer(kind: str, path: Path, environ: Mapping[str, str]) -> bytes:
+def _answer(kind: str, path: Path, environ: Mapping[str, str], *platform: Path) -> bytes:
     from sidecar.config import load_sidecar, load_sts
 
-    load = {"sidecar": load_sidecar, "sts": load_sts}[kind]
+    loads: dict[str, Callable[..., object]] = {"sidecar": load_sidecar, "sts": load_sts}
     try:
-        answer: tuple[object, tuple[Problem, ...]] = (load(path, environ), ())
+        answer: tuple[object, tuple[Problem, ...]] = (loads[kind](path, environ, *platform), ())
     except ConfigError as error:
         answer = (None, error.problems)
     return pickle.dumps(answer)
@@ -65,4 +69,4 @@ def _answer(kind: str, path: Path, environ: Mapping[str, str]) -> bytes:
 if __name__ == "__main__":
     import os
 
-    sys.stdout.buffer.write(_answer(sys.argv[1], Path(sys.argv[2]), os.environ))
+    sys.stdout.buffer.write(_answer(sys.argv[1], Path(sys.argv[2]), os.environ, *map(Path, sys.argv[3:])))

@@ -63,8 +63,9 @@ def load_model(
     model: type[S],
     *,
     cross_check: Callable[[S], list[Problem]],
+    look_over: Callable[[dict[str, object]], list[Problem]] = lambda _document: [],
 ) -> S:
-    """Read, override, parse and cross-check one settings file.
+    """Read, override, parse and cross-check one settings file. ``look_over`` sees all that is written, before parsing.
 
     Raises:
         ConfigError: every problem of the file and of the environment.
@@ -78,6 +79,7 @@ def load_model(
     if not isinstance(document, dict):
         raise ConfigError([Problem(str(path), "is no mapping", "write sections and keys")])
     problems = override(document, environ)
+    problems += look_over(document)
     problems += take_out_not_yet(document)
     names = variables(environ)
     try:

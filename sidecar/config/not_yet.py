@@ -40,10 +40,10 @@ _WORDS: Final = {
 def take_out_not_yet(document: dict[str, object]) -> list[Problem]:
     """Remove every such setting from ``document`` and return a problem for each."""
     problems: list[Problem] = []
-    for field, section, key in [*_found(document, _KEYS)]:
+    for field, section, key in [*found(document, _KEYS)]:
         if section.pop(key) is not None:
             problems.append(_problem(field))
-    for field, section, key in [*_found(document, _WORDS)]:
+    for field, section, key in [*found(document, _WORDS)]:
         value = section[key]
         if isinstance(value, str) and value.startswith(_WORDS[_pattern(field)]):
             del section[key]
@@ -55,9 +55,10 @@ def _problem(field: str) -> Problem:
     return Problem(field, "is not available yet", "remove it")
 
 
-def _found(
+def found(
     document: dict[str, object], patterns: tuple[str, ...] | dict[str, tuple[str, ...]]
 ) -> Iterator[tuple[str, dict[str, object], str]]:
+    """Where keys are in a document: the field, the section it is in, and its name there. "*" is any item of a list."""
     for pattern in patterns:
         *parents, key = pattern.split(".")
         for prefix, section in _sections(document, parents, ""):

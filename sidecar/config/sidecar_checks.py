@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, combinations
-from typing import Final
 
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
@@ -13,8 +12,6 @@ from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-
-_MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux
 
 
 def sidecar_problems(file: SidecarFile) -> Iterator[Problem]:
@@ -29,7 +26,6 @@ def sidecar_problems(file: SidecarFile) -> Iterator[Problem]:
         _exchange(file),
         _entry(file),
         _deny(file),
-        _admin(file),
     )
 
 
@@ -66,7 +62,7 @@ def _any_host(*hosts: str) -> bool:
 
 
 def _issuers(file: SidecarFile) -> Iterator[Problem]:
-    for name in _repeated(section.issuer for section in file.issuers):
+    for name in repeated(section.issuer for section in file.issuers):
         yield Problem("issuers", f"{name} is listed twice", "keep one of them")
     for number, section in enumerate(file.issuers):
         yield from profile_problems(section, f"issuers[{number}]")
@@ -81,7 +77,7 @@ def _issuers(file: SidecarFile) -> Iterator[Problem]:
 
 def _audiences(file: SidecarFile) -> Iterator[Problem]:
     own = file.inbound.audiences if file.inbound is not None else []
-    for name in _repeated(own):
+    for name in repeated(own):
         yield Problem("inbound.audiences", f"{name} is listed twice", "keep one of them")
     for number, audience in enumerate(own):
         if audience.lower().startswith("spiffe:"):
@@ -208,7 +204,7 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
         yield Problem("entry", "needs outbound and exchange", "add them: a chain starts with a call out")
     names = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
     yield from _may_call(entry.may_call, names, "entry.may_call")
-    for name in _repeated(section.issuer for section in entry.issuers):
+    for name in repeated(section.issuer for section in entry.issuers):
         yield Problem("entry.issuers", f"{name} is listed twice", "keep one of them")
     for number, section in enumerate(entry.issuers):
         yield from kind_problems(section, f"entry.issuers[{number}]")
@@ -224,13 +220,6 @@ def _deny(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"deny[{number}]", "needs exactly one of subject, actor, jti, txn", "write one row for each")
         elif row.issuer is not None and row.subject is None:
             yield Problem(f"deny[{number}].issuer", "says nothing without a subject", "remove it")
-
-
-def _admin(file: SidecarFile) -> Iterator[Problem]:
-    if len((file.admin.socket or "").encode()) > _MAX_SOCKET_PATH:
-        yield Problem(
-            "admin.socket", f"is longer than {_MAX_SOCKET_PATH} bytes", "choose a shorter path: sockets end there"
-        )
 
 
 def repeated(names: Iterable[str]) -> list[str]:

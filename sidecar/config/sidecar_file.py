@@ -9,6 +9,8 @@ from sidecar.config.addresses import parse_address
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import key_settings, kind_of, login_issuer, renamed, same_origin, scope_from, trusted_issuer
 from sidecar.config.loading import Findings, load_model
+from sidecar.config.platform_checks import above_ceiling, loosened
+from sidecar.config.platform_file import Platform, load_platform
 from sidecar.config.sections import KeySource, RecordsSection, TlsSection
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
 from sidecar.config.sidecar_checks import sidecar_problems
@@ -28,30 +30,38 @@ from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 
 
-def load_sidecar(path: Path, environ: Mapping[str, str]) -> SidecarSettings:
-    """The settings of one sidecar, from its file and the environment.
+def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None = None) -> SidecarSettings:
+    """The settings of one sidecar, from its file and the environment, below the ceiling of the ``platform`` file.
 
     Raises:
         ConfigError: every problem, each with its field and its cure.
     """
     found: list[SidecarSettings] = []
+    of_platform = Findings()
+    ceiling = None if platform is None else of_platform.attempt("platform", load_platform, platform)
+
+    def look_over(document: dict[str, object]) -> list[Problem]:
+        return [*of_platform.problems, *(loosened(document, ceiling) if ceiling is not None else ())]
 
     def cross_check(file: SidecarFile) -> list[Problem]:
         findings = Findings()
         findings.problems += sidecar_problems(file)
-        settings = _Build(file, environ, findings).settings()
+        settings = _Build(file, environ, findings, ceiling).settings()
         if settings is not None:
             found.append(settings)
         return findings.problems
 
-    load_model(path, environ, SidecarFile, cross_check=cross_check)
+    load_model(path, environ, SidecarFile, cross_check=cross_check, look_over=look_over)
     return found[0]
 
 
 class _Build:
     """Makes every room's settings from one file; what a room refuses becomes a problem of the field it came from."""
 
-    def __init__(self, file: SidecarFile, environ: Mapping[str, str], findings: Findings) -> None:
+    def __init__(
+        self, file: SidecarFile, environ: Mapping[str, str], findings: Findings, platform: Platform | None
+    ) -> None:
+        self._platform = platform
         self._file = file
         self._environ = environ
         self._findings = findings
@@ -70,6 +80,10 @@ class _Build:
         entry = findings.attempt("entry", self._entry)
         inbound = findings.attempt("inbound", self._inbound)
         outbound = findings.attempt("outbound", self._outbound)
+        if self._platform is not None:
+            findings.problems += above_ceiling(
+                file, self._platform, issuers=issuers, keys=keys, exchange=exchange, entry=entry
+            )
         if findings.problems or identity is None or inbound_routes is None or outbound_routes is None:
             return None
         return SidecarSettings(
@@ -90,7 +104,6 @@ class _Build:
             records=records(file.records),
             probe=parse_address(file.probe.listen),
             drain_s=file.drain_s,
-            admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
         )
 
     def _keys(self) -> tuple[JwksSettings, ...]:

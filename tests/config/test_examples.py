@@ -10,7 +10,15 @@ WRITER = SpiffeId("spiffe://acme.example/agent/writer")
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {"agent", "entry", "files", "sts", "tool"}
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {
+        "agent",
+        "domains",
+        "entry",
+        "files",
+        "platform",
+        "sts",
+        "tool",
+    }
 
 
 @pytest.mark.parametrize("name", ["agent", "entry", "files", "tool"])
@@ -21,6 +29,15 @@ def test_an_example_loads_and_makes_a_policy(name: str) -> None:
     assert str(WRITER) in policy.audiences
     assert policy.number == 7
     assert set(policy.issuers) == {"https://sts.acme.example"}
+
+
+def test_the_example_of_two_domains_keeps_the_issuers_apart() -> None:
+    policy = load_sidecar(EXAMPLES / "domains.yaml", {}).policy(WRITER, 1)
+    assert {route.name: set(route.issuers) for route in policy.inbound.routes} == {
+        "customers": {"https://sts.acme.example"},
+        "orders": {"https://sts.partner.example"},
+        "update": {"https://sts.acme.example"},
+    }
 
 
 def test_the_token_services_example_loads() -> None:
@@ -39,10 +56,11 @@ def test_entry_and_token_service_agree_on_what_a_login_is_worth() -> None:
     assert service.login_issuers["https://login.acme.example"].for_client("front") == user
 
 
-@pytest.mark.parametrize(("name", "sts"), [("sidecar", False), ("sts", True)])
-def test_the_schema_beside_the_examples_is_that_of_the_code(name: str, sts: bool) -> None:
-    # To make it anew: json.dumps(json_schema(sts=...), indent=2)
-    assert json.loads((EXAMPLES / f"{name}.schema.json").read_text()) == json_schema(sts=sts)
+@pytest.mark.parametrize("name", ["sidecar", "sts", "platform"])
+def test_the_schema_beside_the_examples_is_that_of_the_code(name: str) -> None:
+    # To make it anew: json.dumps(json_schema(sts=..., platform=...), indent=2)
+    schema = json_schema(sts=name == "sts", platform=name == "platform")
+    assert json.loads((EXAMPLES / f"{name}.schema.json").read_text()) == schema
 
 
 @pytest.mark.parametrize("name", ["agent", "entry", "files", "tool"])

@@ -1,0 +1,126 @@
+"""A platform file → ``Platform``. The environment of a workload is the workload's own, so none of it counts here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.config.issuers import (
+    key_settings,
+    kind_of,
+    kind_problems,
+    login_issuer,
+    profile_problems,
+    scope_from,
+    trusted_issuer,
+)
+from sidecar.config.loading import Findings, load_model
+from sidecar.config.platform_model import PlatformFile, PlatformIssuerSection
+from sidecar.config.sections import UserIssuerSection
+from sidecar.config.sidecar_checks import repeated
+from sidecar.delegation.policy import LoginKind, ScopeFrom
+from sidecar.delegation.profile import TrustedIssuer
+from sidecar.errors import ConfigError, Problem
+from sidecar.identity.issuer import JwksSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerCeiling:
+    """An issuer that workloads may believe, and where they may exchange tokens of it."""
+
+    trusted: TrustedIssuer
+    keys: JwksSettings
+    token_endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginCeiling:
+    """A user issuer that entries may take logins of, and the most a login is worth."""
+
+    trusted: TrustedIssuer
+    keys: JwksSettings
+    kind: LoginKind
+    scope_from: ScopeFrom
+    subject_prefix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """The ceiling. The words say what may be used at all, ``linger_s`` how much of it."""
+
+    issuers: dict[str, IssuerCeiling]
+    logins: dict[str, LoginCeiling]
+    allow_self: bool
+    pass_token: bool
+    passthrough: bool
+    inject: bool
+    observe_until: bool
+    linger_s: float
+
+
+def load_platform(path: Path) -> Platform:
+    """The ceiling of a platform file.
+
+    Raises:
+        ConfigError: every problem; its field starts with ``platform``.
+    """
+    found: list[Platform] = []
+
+    def build(file: PlatformFile) -> list[Problem]:
+        findings = Findings()
+        platform = _platform(file, findings)
+        found.append(platform)
+        return findings.problems
+
+    try:
+        load_model(path, {}, PlatformFile, cross_check=build)
+    except ConfigError as error:
+        raise ConfigError(
+            [Problem(f"platform {problem.field}", problem.wrong, problem.cure) for problem in error.problems]
+        ) from error
+    return found[0]
+
+
+def _platform(file: PlatformFile, findings: Findings) -> Platform:
+    for name, sections in (("issuers", file.issuers), ("login_issuers", file.login_issuers)):
+        for issuer in repeated(section.issuer for section in sections):
+            findings.add(name, f"{issuer} is listed twice", "keep one of them")
+    issuers: dict[str, IssuerCeiling] = {}
+    for number, section in enumerate(file.issuers):
+        faults = list(profile_problems(section, f"issuers[{number}]"))
+        findings.problems += faults
+        if not faults and (ceiling := findings.attempt(f"issuers[{number}]", _issuer, section)) is not None:
+            issuers[section.issuer] = ceiling
+    logins: dict[str, LoginCeiling] = {}
+    for number, user in enumerate(file.login_issuers):
+        findings.problems += kind_problems(user, f"login_issuers[{number}]")
+        if (login := findings.attempt(f"login_issuers[{number}]", _login, user)) is not None:
+            logins[user.issuer] = login
+    return Platform(
+        issuers=issuers,
+        logins=logins,
+        allow_self=file.allow_self,
+        pass_token=file.pass_token,
+        passthrough=file.passthrough,
+        inject=file.inject,
+        observe_until=file.observe_until,
+        linger_s=file.linger_s,
+    )
+
+
+def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:
+    return IssuerCeiling(
+        trusted=trusted_issuer(section),
+        keys=key_settings(section, section.tls),
+        token_endpoint=section.token_endpoint or f"{section.issuer.rstrip('/')}/token",
+    )
+
+
+def _login(section: UserIssuerSection) -> LoginCeiling:
+    return LoginCeiling(
+        trusted=login_issuer(section),
+        keys=key_settings(section, section.tls),
+        kind=kind_of(section) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
+        scope_from=scope_from(section),
+        subject_prefix=section.subject_prefix,
+    )
