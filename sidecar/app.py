@@ -25,8 +25,11 @@ from sidecar.identity.source import Identity
 from sidecar.identity.sources import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.operations import log_operations
 from sidecar.observe.probe import Probe, probe_app
-from sidecar.proxy.server import first_of
+from sidecar.proxy.admin import AdminSocket, admin_app
+from sidecar.proxy.server import Server, first_of
+from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import SettingsFile, look_at_files
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
@@ -57,7 +60,10 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: S
     server = assemble(settings)
     probe = Probe(probe_app(server.metrics, server.missing), settings.probe.host, settings.probe.port)
     follower = Follower([file.followed(server)], server.parts.log)
+    admin = _admin(settings, server, file)
     await probe.open()
+    if admin is not None:
+        await admin.open()
     following = asyncio.ensure_future(follower.run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
     try:
@@ -67,7 +73,20 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: S
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+        if admin is not None:
+            await admin.close()
         await probe.close()
+
+
+def _admin(settings: SidecarSettings, server: Server, file: SettingsFile) -> AdminSocket | None:
+    if settings.admin_socket is None:
+        return None
+    since = int(time.time())
+
+    def status() -> dict[str, Any]:
+        return status_of(server, file.state, since=since, now=int(time.time()))
+
+    return AdminSocket(admin_app(status, partial(chains_of, server)), settings.admin_socket)
 
 
 def run_sts(arguments: argparse.Namespace) -> int:
@@ -130,7 +149,7 @@ async def run_token_service(
 
 def run_until_signal(main: Main) -> int:
     """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop, 1 when requests were cut."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_operations(sys.stderr)
 
     async def supervised() -> bool:
         stop = asyncio.Event()

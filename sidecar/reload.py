@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from sidecar.config.afresh import load_afresh
 from sidecar.config.following import Followed, look_at, seen_by
 from sidecar.errors import ConfigError
 from sidecar.proxy.server import Server
+from sidecar.proxy.status import SettingsState
 
 
 class SettingsFile:
@@ -34,6 +36,7 @@ class SettingsFile:
         self._environ = environ
         self._settings = settings
         self._seen = seen
+        self.state = _state_of(settings, number=1)
 
     def followed(self, server: Server) -> Followed:
         """What is to be followed while ``server`` runs."""
@@ -41,8 +44,21 @@ class SettingsFile:
             what="settings",
             look=partial(look_at_files, self._path, *self._platform),
             seen=self._seen,
-            load=partial(self._load, server),
+            load=partial(self._reload, server),
         )
+
+    async def _reload(self, server: Server) -> None:
+        """Load, and keep for the operator how it went.
+
+        Raises:
+            ConfigError: as ``_load``.
+        """
+        try:
+            await self._load(server)
+        except ConfigError as error:
+            self.state.refused_at, self.state.problems = int(time.time()), error.problems
+            raise
+        self.state = _state_of(self._settings, number=self.state.number + 1)
 
     async def _load(self, server: Server) -> None:
         """Read, check, build, swap.
@@ -57,6 +73,17 @@ class SettingsFile:
         before = Made(parts.snapshots.setup, self._settings)
         await server.change(make_setup(fresh, parts.source, parts.log, before=before))
         self._settings = fresh
+
+
+def _state_of(settings: SidecarSettings, *, number: int) -> SettingsState:
+    deny = settings.deny
+    return SettingsState(
+        number=number,
+        loaded_at=int(time.time()),
+        inbound_routes=[route.name for route in settings.inbound_routes.routes],
+        outbound_routes=[route.name for route in settings.outbound_routes.routes],
+        deny_rows=sum(map(len, (deny.subjects, deny.actors, deny.jtis, deny.txns))),
+    )
 
 
 def look_at_files(*paths: Path) -> Hashable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, combinations
+from typing import Final
 
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
@@ -12,6 +13,8 @@ from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
+
+_MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux
 
 
 def sidecar_problems(file: SidecarFile) -> Iterator[Problem]:
@@ -26,6 +29,7 @@ def sidecar_problems(file: SidecarFile) -> Iterator[Problem]:
         _exchange(file),
         _entry(file),
         _deny(file),
+        _admin(file),
     )
 
 
@@ -220,6 +224,13 @@ def _deny(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"deny[{number}]", "needs exactly one of subject, actor, jti, txn", "write one row for each")
         elif row.issuer is not None and row.subject is None:
             yield Problem(f"deny[{number}].issuer", "says nothing without a subject", "remove it")
+
+
+def _admin(file: SidecarFile) -> Iterator[Problem]:
+    if len((file.admin.socket or "").encode()) > _MAX_SOCKET_PATH:
+        yield Problem(
+            "admin.socket", f"is longer than {_MAX_SOCKET_PATH} bytes", "choose a shorter path: sockets end there"
+        )
 
 
 def repeated(names: Iterable[str]) -> list[str]:

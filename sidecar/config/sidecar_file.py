@@ -104,6 +104,7 @@ class _Build:
             records=records(file.records),
             probe=parse_address(file.probe.listen),
             drain_s=file.drain_s,
+            admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
         )
 
     def _keys(self) -> tuple[JwksSettings, ...]:
