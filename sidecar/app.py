@@ -7,6 +7,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -149,6 +150,9 @@ async def run_token_service(
 
 def run_until_signal(main: Main) -> int:
     """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop, 1 when requests were cut."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and tokens end in no core file
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each request has two ends
     log_operations(sys.stderr)
 
     async def supervised() -> bool:

@@ -11,11 +11,12 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sidecar.observe.access_log import AccessLog
 from sidecar.errors import ConfigError, Problem
 
+if TYPE_CHECKING:
+    from sidecar.sts.records import EventLog
 
 POLL_S: Final = 2.0
 _LOG: Final = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Followed:
 class Follower:
     """Follows all of them, one after the other; every reload and every refusal is a record and is counted."""
 
-    def __init__(self, followed: Sequence[Followed], log: AccessLog, *, poll_s: float = POLL_S) -> None:
+    def __init__(self, followed: Sequence[Followed], log: EventLog, *, poll_s: float = POLL_S) -> None:
         self._followed = followed
         self._log = log
         self._poll_s = poll_s

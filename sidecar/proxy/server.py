@@ -61,6 +61,7 @@ class Server:
         self._said: list[str] = []
         self._trusted: frozenset[TrustDomain] = frozenset()
         self._keys_running: asyncio.Future[None] | None = None
+        self._broken: asyncio.Future[None]
         self.ready = asyncio.Event()
         parts.source.subscribe(self._on_identity)
 
@@ -98,8 +99,9 @@ class Server:
             OSError: a listener's address is taken or not ours.
         """
         parts = self.parts
-        self._keys_running = asyncio.ensure_future(parts.snapshots.setup.keys.run())
-        running = [asyncio.ensure_future(parts.source.run()), asyncio.ensure_future(self._sweep())]
+        self._broken = asyncio.get_running_loop().create_future()
+        self._keys_running = self._follow_keys(parts.snapshots.setup)
+        running = [asyncio.ensure_future(parts.source.run()), asyncio.ensure_future(self._sweep()), self._broken]
         try:
             if await self._wait_until_ready(stop, running):
                 self._open()
@@ -119,7 +121,7 @@ class Server:
         """
         before, keys_before = self.parts.snapshots.setup, self._keys_running
         if setup.keys is not before.keys:
-            fresh = asyncio.ensure_future(setup.keys.run())
+            fresh = self._follow_keys(setup)
             if not await _has_keys(setup):
                 fresh.cancel()
                 raise ConfigError([_no_keys(issuer, setup) for issuer in setup.without_keys()])
@@ -131,6 +133,16 @@ class Server:
                 before.exchange if setup.exchange is not before.exchange else None,
             )
         )
+
+    def _follow_keys(self, setup: Setup) -> asyncio.Future[None]:
+        """Keep a setup's keys fresh. Like any background work it ends by cancellation; otherwise it is a bug."""
+        running = asyncio.ensure_future(setup.keys.run())
+        running.add_done_callback(self._notice_end)
+        return running
+
+    def _notice_end(self, ended: asyncio.Future[None]) -> None:
+        if not ended.cancelled() and not self._broken.done():
+            self._broken.set_exception(ended.exception() or RuntimeError("the keys are followed no more"))
 
     async def _retire(self, keys: asyncio.Future[None] | None, exchange: TokenExchange | None) -> None:
         """End what a reload replaced, once no request can wait for it any more."""

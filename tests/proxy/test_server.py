@@ -245,6 +245,20 @@ async def test_an_address_that_is_taken_ends_the_start(bench: Bench) -> None:
         taken.close()
 
 
+async def test_keys_that_are_followed_no_more_end_the_sidecar(bench: Bench) -> None:
+    class Broken(IssuerKeys):
+        async def run(self) -> None:
+            raise ZeroDivisionError
+
+    async with bench.running() as running:
+        await bench.wait_until_ready()
+        settings = [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")]
+        keys = Broken(settings, bench.source, fetcher_for=lambda _: bench.jwks)
+        await bench.server.change(changed(bench, keys=keys, needed_issuers=frozenset()))
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(running, PATIENCE_S)
+
+
 def changed(bench: Bench, **changes: Any) -> Setup:
     return replace(bench.parts.snapshots.setup, **changes)
 
