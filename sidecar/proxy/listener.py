@@ -20,12 +20,13 @@ from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimit
 
 _RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 _SHED_PER_RESERVE: Final = 4
+MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
 _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings:
-    """Where to listen, and how many at once. ``max_connections`` None: half the process's descriptors but a reserve.
+    """Where to listen, and how many at once. ``max_connections`` None: what the process's descriptors allow.
 
     Handshakes never take more than half of the connections, however many ``max_handshakes`` are.
     """
@@ -144,6 +145,7 @@ class Shed:
 
 
 def _descriptor_budget() -> int:
-    """Half of what the process may open, but for the reserve: a proxied request has two ends."""
+    """A quarter of what the process may open, but for the reserve: two listeners, and a proxied request has two ends."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, (soft - _RESERVED_DESCRIPTORS) // 2)
+    reserve = min(_RESERVED_DESCRIPTORS, soft // 4)
+    return max(1, min(MAX_CONNECTIONS, (soft - reserve) // 4))
