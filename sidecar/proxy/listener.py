@@ -145,7 +145,7 @@ class Shed:
 
 
 def _descriptor_budget() -> int:
-    """A quarter of what the process may open, but for the reserve: two listeners, and a proxied request has two ends."""
+    """A quarter of what may be open, but for the reserve: two listeners, and a proxied request has two ends."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     reserve = min(_RESERVED_DESCRIPTORS, soft // 4)
     return max(1, min(MAX_CONNECTIONS, (soft - reserve) // 4))
