@@ -16,6 +16,7 @@ from sidecar import __version__
 Run = Callable[[argparse.Namespace], int]
 
 DEFAULT_CONFIG: Final = "/etc/sidecar/sidecar.yaml"
+DEFAULT_SOCKET: Final = "/run/sidecar/admin.sock"
 DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
 
 
@@ -44,6 +45,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _platform(check)
     check.add_argument("--sts", action="store_true", help="it is the settings file of a token service")
     check.add_argument("--json", action="store_true", help="for machines")
+
+    status = _command(commands, "status", "sidecar.status.command:run", "say how a running sidecar is, and what to do")
+    status.add_argument(
+        "--socket", default=DEFAULT_SOCKET, metavar="PATH", help="its admin.socket (default %(default)s)"
+    )
+    status.add_argument("--chains", action="store_true", help="the requests being served now, too")
+    status.add_argument("--json", action="store_true", help="for machines")
 
     sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)

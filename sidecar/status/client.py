@@ -1,0 +1,60 @@
+"""Asks a running sidecar through its admin socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+_TIMEOUT_S: Final = 5.0
+_MAX_BYTES: Final = 16 * 1024 * 1024
+
+
+class NoAnswerError(Exception):
+    """Nobody answers at the socket; the text says why and what to do."""
+
+
+def ask(path: Path, target: str, *, member: str) -> dict[str, Any]:
+    """The JSON document at ``target``; a sidecar's has this ``member``.
+
+    Raises:
+        NoAnswerError: there is no socket, it is not ours to open, nobody listens, or what answers is no sidecar.
+    """
+    connection = _Unix(path)
+    try:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        document = json.loads(answer.read(_MAX_BYTES))
+    except FileNotFoundError:
+        raise NoAnswerError(
+            f"{path} is not there: set admin.socket, start the sidecar, or name --socket;"
+            " a sidecar that does not start says why on its standard error"
+        ) from None
+    except PermissionError:
+        raise NoAnswerError(f"{path} is not ours to open: ask as the user that runs the sidecar") from None
+    except ConnectionRefusedError:
+        raise NoAnswerError(f"nobody listens at {path}: the sidecar that made it is gone; start it again") from None
+    except TimeoutError:
+        raise NoAnswerError(
+            f"{path} gives no answer within {_TIMEOUT_S:g} s: the process is stopped or stuck"
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError):
+        raise NoAnswerError(f"what is at {path} is no sidecar's admin socket") from None
+    finally:
+        connection.close()
+    if answer.status != 200 or not isinstance(document, dict) or member not in document:
+        raise NoAnswerError(f"what is at {path} is no sidecar's admin socket")
+    return document
+
+
+class _Unix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("admin", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.connect(str(self._path))

@@ -1,0 +1,108 @@
+"""``sidecar status``: what a running sidecar has, what is wrong with it, and what to do."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar.audit.printing import complain, print_json, print_line, print_table
+from sidecar.audit.reasons import GUIDANCE
+from sidecar.errors import Reason
+from sidecar.status.client import NoAnswerError, ask
+from sidecar.status.troubles import Grade, Trouble, span, troubles
+
+Json = Mapping[str, Any]
+
+_STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit codes: 0 ready, 1 not ready, 2 nobody answers."""
+    try:
+        status = ask(Path(arguments.socket), "/status", member="settings")
+        chains = ask(Path(arguments.socket), "/chains", member="being_served") if arguments.chains else None
+    except NoAnswerError as error:
+        return complain("status", str(error))
+    found = troubles(status)
+    if arguments.json:
+        print_json({**status, "troubles": [asdict(one) for one in found], **(chains or {})})
+    else:
+        _show(status, found)
+        if chains is not None:
+            _show_chains(chains, status["now"])
+    return 0 if status["ready"] else 1
+
+
+def _show(status: Json, found: list[Trouble]) -> None:
+    ready = status["ready"]
+    up = span(status["now"] - status["since"])
+    print_line(
+        f"{'ready' if ready else 'NOT READY'}, sidecar {status['version']}, run {status['run']}, up {up}",
+        style="bold green" if ready else "bold red",
+    )
+    print_line()
+    print_table(("what", "state"), _rows(status))
+    for one in found:
+        print_line()
+        print_line(f"{one.grade.upper()}: {one.what}: {one.wrong}", style=_STYLES[one.grade])
+        print_line(f"  cure: {one.cure}")
+    if status["refused"]:
+        print_line()
+        print_line("Refused since the start:")
+        rows = list(status["refused"].items())
+        print_table(("reason", "count", "means"), ((name, count, _means(name)) for name, count in rows))
+
+
+def _rows(status: Json) -> Iterator[tuple[str, str]]:
+    identity, settings, records = status["identity"], status["settings"], status["records"]
+    yield "identity", f"{identity['state']}, {identity['spiffe_id'] or 'nobody'}"
+    if identity["not_after"] is not None:
+        left = span(identity["not_after"] - status["now"])
+        yield "SVID", f"generation {identity['generation']}, ends in {left}"
+    yield "trust domains", ", ".join(identity["trust_domains"]) or "none"
+    for one in status["issuers"]:
+        age = "no keys" if one["key_age_s"] is None else f"keys {span(one['key_age_s'])} old"
+        yield "issuer", f"{one['issuer']}, {age}{'' if one['needed'] else ', not needed to be ready'}"
+    yield "settings", f"version {settings['number']}, {span(status['now'] - settings['loaded_at'])} old"
+    yield "inbound routes", ", ".join(settings["inbound_routes"]) or "none"
+    yield "outbound routes", ", ".join(settings["outbound_routes"]) or "none"
+    yield "deny rows", str(settings["deny_rows"])
+    for one in status["listeners"]:
+        yield f"{one['direction']} listener", f"{one['address']}, {one['connections']} of {one['max_connections']}"
+    yield "upstream connections", str(status["upstream_connections"])
+    yield (
+        "requests",
+        f"{status['requests']['being_served']} being served, {status['requests']['handles']} handles alive",
+    )
+    if status["exchange"] is not None:
+        yield "issued tokens", f"{status['exchange']['tokens']} kept, {status['exchange']['under_way']} asked for now"
+    yield "records", f"{records['sink']}, {records['trouble'] or 'fine'}, {records['waiting']} waiting"
+
+
+def _show_chains(chains: Json, now: int) -> None:
+    print_line()
+    print_line(f"Being served now: {chains['being_served']}")
+    print_table(
+        ("request", "for", "subject", "actors, current first", "route"),
+        (
+            (
+                row["request_id"],
+                span(now - row["since"]),
+                _known(row["subject"], row["verified"]),
+                " ← ".join(row["chain"] or ["-"]),
+                row["route"],
+            )
+            for row in chains["chains"]
+        ),
+    )
+
+
+def _known(subject: str | None, verified: bool) -> str | None:  # noqa: FBT001 - a column
+    return subject if subject is None or verified else f"{subject} (unverified)"
+
+
+def _means(reason: str) -> str | None:
+    return GUIDANCE[Reason(reason)].means if reason in set(Reason) else None

@@ -1,0 +1,185 @@
+"""A status document → what is wrong, in words, and the cure of each thing. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sidecar.audit.reasons import GUIDANCE
+from sidecar.errors import Reason
+from sidecar.identity.source import State
+
+Json = Mapping[str, Any]
+
+_SOON_S: Final = 600  # an SVID that nobody renews is worth a word this long before its end
+
+_IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
+    State.STARTING: (
+        "no identity has arrived yet",
+        "see that the SPIRE agent runs and its socket is mounted here (or that the files of identity.files are there),"
+        " and that a registration entry matches this workload",
+    ),
+    State.DENIED: (
+        "this workload has no registration entry, or its identity was withdrawn: every call is refused",
+        "create or mend the entry at the SPIRE server (selectors, parent); it is used as soon as it arrives",
+    ),
+    State.EXPIRED: (
+        "our own SVID has expired and no new one came: every call is refused",
+        "see why the SPIRE agent or the writer of the files renews nothing, and whether this machine's clock is right",
+    ),
+    State.STALE: (
+        "the identity source is lost; what it gave is used until it expires",
+        "bring the SPIRE agent (or the files) back before then; nothing here needs a restart",
+    ),
+}
+_SINKS: Final = (
+    ("ENOSPC", "make room on the record file's disk"),
+    ("EDQUOT", "make room on the record file's disk"),
+    ("EROFS", "mount the record file's disk writable"),
+    ("EACCES", "let the sidecar's user write the record file and its directory"),
+    ("ENOENT", "create the record file's directory"),
+    ("EPIPE", "start whatever reads standard output again"),
+    ("blocked", "see that the reader of standard output, or the disk, takes what is written"),
+    ("too many", "see that the reader of standard output, or the disk, keeps up"),
+)
+
+
+class Grade(StrEnum):
+    """How bad it is."""
+
+    WRONG = "wrong"  # calls are refused for it
+    NOTE = "note"  # they will be, or some are, or something was missed
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that somebody should do something about."""
+
+    grade: Grade
+    what: str
+    wrong: str
+    cure: str
+
+
+def troubles(status: Json) -> list[Trouble]:
+    """Everything a status says that somebody should do something about, the grave ones first."""
+    found = [
+        *_stopping(status),
+        *_identity(status),
+        *_issuers(status),
+        *_records(status),
+        *_settings(status),
+        *_exchange(status),
+        *_listeners(status),
+    ]
+    if not found and not status["ready"]:
+        found = [Trouble(Grade.WRONG, "start", "; ".join(status["missing"]), "wait a moment and ask again")]
+    return sorted(found, key=lambda trouble: trouble.grade is Grade.NOTE)
+
+
+def _stopping(status: Json) -> Iterator[Trouble]:
+    if status["stopping"]:
+        yield Trouble(
+            Grade.WRONG, "stopping", "it was told to stop; requests in flight finish", "start it again if it should run"
+        )
+
+
+def _identity(status: Json) -> Iterator[Trouble]:
+    identity = status["identity"]
+    state, last_error = identity["state"], identity["last_error"]
+    if state in _IDENTITY:
+        wrong, cure = _IDENTITY[state]
+        grade = Grade.NOTE if state == State.STALE else Grade.WRONG
+        if state == State.STALE and identity["not_after"] is not None:
+            wrong = f"{wrong}, in {span(identity['not_after'] - status['now'])}"
+        yield Trouble(grade, "identity", _because(wrong, last_error), cure)
+    elif last_error is not None:
+        cure = "mend what the source hands out; the last good state is used meanwhile"
+        yield Trouble(Grade.NOTE, "identity", f"the last update cannot be used: {last_error}", cure)
+    elif identity["not_after"] is not None and identity["not_after"] - status["now"] < _SOON_S:
+        left = span(identity["not_after"] - status["now"])
+        yield Trouble(Grade.NOTE, "identity", f"our SVID ends in {left}", "see that the SPIRE agent renews it in time")
+
+
+def _issuers(status: Json) -> Iterator[Trouble]:
+    for one in status["issuers"]:
+        what, error = f"keys of {one['issuer']}", one["last_error"]
+        cure = "see that its jwks URL answers from here, that tls names who answers, and that it publishes keys"
+        if one["key_age_s"] is None:
+            yield Trouble(
+                _grade(wrong=one["needed"]),
+                what,
+                _because("there are none, so none of its tokens can be verified", error),
+                cure,
+            )
+        elif error is not None:
+            age = span(one["key_age_s"])
+            yield Trouble(
+                _grade(wrong=one["needed"] and error.endswith("empty")),
+                what,
+                f"{error}; the last set came {age} ago",
+                cure,
+            )
+
+
+def _records(status: Json) -> Iterator[Trouble]:
+    records = status["records"]
+    trouble = records["trouble"]
+    if trouble is not None:
+        cure = next((cure for sign, cure in _SINKS if sign in trouble), "see that the record sink can be written")
+        yield Trouble(
+            Grade.WRONG, "records", f"{trouble}: what cannot be recorded is refused", f"{cure}; it recovers by itself"
+        )
+    if records["lost"]:
+        cure = "gaps in seq say which; a sink that keeps up loses none"
+        yield Trouble(Grade.NOTE, "records", f"{records['lost']} events were lost since the start", cure)
+
+
+def _settings(status: Json) -> Iterator[Trouble]:
+    settings = status["settings"]
+    if settings["refused_at"] is None:
+        return
+    ago = span(status["now"] - settings["refused_at"])
+    for problem in settings["problems"]:
+        wrong = f"the new file was refused {ago} ago, version {settings['number']} stays: {problem['wrong']}"
+        yield Trouble(Grade.NOTE, f"settings: {problem['field']}", wrong, problem["cure"])
+
+
+def _exchange(status: Json) -> Iterator[Trouble]:
+    refusal = (status["exchange"] or {}).get("last_refusal")
+    if refusal is None:
+        return
+    guidance = GUIDANCE[Reason(refusal["reason"])]
+    ago = span(status["now"] - refusal["at"])
+    wrong = f"the last exchange, {ago} ago, gave no token: {refusal['reason']}, {guidance.means}"
+    yield Trouble(Grade.NOTE, "token service", wrong, f"{', then '.join(guidance.who)}: {guidance.do}")
+
+
+def _listeners(status: Json) -> Iterator[Trouble]:
+    for one in status["listeners"]:
+        if one["connections"] >= one["max_connections"]:
+            wrong = f"all of its {one['max_connections']} connections are taken; more are told overloaded"
+            yield Trouble(
+                Grade.WRONG, f"{one['direction']} listener", wrong, "raise the limit of open files, or add replicas"
+            )
+
+
+def _grade(*, wrong: bool) -> Grade:
+    return Grade.WRONG if wrong else Grade.NOTE
+
+
+def _because(wrong: str, error: str | None) -> str:
+    return wrong if error is None else f"{wrong} ({error})"
+
+
+def span(seconds: float) -> str:
+    """A time that people read: the two largest units."""
+    rest = max(0, int(seconds))
+    days, rest = divmod(rest, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    units = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((number for number, (amount, _) in enumerate(units) if amount), 3)
+    return " ".join(f"{amount} {unit}" for amount, unit in units[first : first + 2] if amount) or "0 s"

@@ -1,0 +1,54 @@
+"""Status documents for tests: of a sidecar that is well, with one thing changed."""
+
+import copy
+from typing import Any, Final
+
+NOW: Final = 1_000_000
+ISSUER: Final = "https://sts.acme.example"
+
+WELL: Final[dict[str, Any]] = {
+    "version": "1",
+    "run": "r",
+    "since": NOW - 7260,
+    "now": NOW,
+    "ready": True,
+    "missing": [],
+    "stopping": False,
+    "identity": {
+        "state": "ready",
+        "spiffe_id": "spiffe://acme.example/agent/writer",
+        "not_after": NOW + 3600,
+        "generation": 2,
+        "trust_domains": ["acme.example"],
+        "last_error": None,
+        "updates": {},
+    },
+    "issuers": [{"issuer": ISSUER, "needed": True, "key_age_s": 60, "last_error": None}],
+    "settings": {
+        "number": 1,
+        "loaded_at": NOW - 60,
+        "inbound_routes": ["draft"],
+        "outbound_routes": [],
+        "deny_rows": 0,
+        "refused_at": None,
+        "problems": [],
+    },
+    "requests": {"being_served": 0, "handles": 0},
+    "listeners": [{"direction": "inbound", "address": "0.0.0.0:7443", "connections": 1, "max_connections": 100}],
+    "upstream_connections": 0,
+    "exchange": {"tokens": 0, "under_way": 0, "last_refusal": None},
+    "records": {"sink": "file", "trouble": None, "waiting": 0, "lost": 0},
+    "refused": {},
+}
+
+
+def status(*changes: tuple[str, object]) -> dict[str, Any]:
+    """The document with other values at dotted paths."""
+    document = copy.deepcopy(WELL)
+    for path, value in changes:
+        *parents, last = path.split(".")
+        section: Any = document
+        for part in parents:
+            section = section[int(part)] if isinstance(section, list) else section[part]
+        section[last] = value
+    return document

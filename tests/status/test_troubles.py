@@ -1,0 +1,175 @@
+import pytest
+
+from sidecar.errors import Reason
+from sidecar.identity.source import State
+from sidecar.status.troubles import span, troubles
+from tests.status.documents import ISSUER, NOW, status
+
+PROBLEM = {"field": "drian_s", "wrong": "is no setting", "cure": "write drain_s"}
+
+
+def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
+    assert troubles(status()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "grade", "what", "wrong", "cure"),
+    [
+        pytest.param([("stopping", True)], "wrong", "stopping", "told to stop", "start it again", id="stopping"),
+        pytest.param(
+            [("identity.state", "starting"), ("identity.last_error", "no socket")],
+            "wrong",
+            "identity",
+            "arrived yet (no socket)",
+            "SPIRE agent runs",
+            id="no-workload-api",
+        ),
+        pytest.param(
+            [("identity.state", "denied")], "wrong", "identity", "no registration entry", "create", id="denied"
+        ),
+        pytest.param(
+            [("identity.state", "expired")], "wrong", "identity", "has expired", "renews nothing", id="expired"
+        ),
+        pytest.param(
+            [("identity.state", "stale")],
+            "note",
+            "identity",
+            "until it expires, in 1 h",
+            "before then",
+            id="agent-gone",
+        ),
+        pytest.param(
+            [("identity.last_error", "the key is of another certificate")],
+            "note",
+            "identity",
+            "cannot be used: the key",
+            "mend",
+            id="malformed-update",
+        ),
+        pytest.param(
+            [("identity.not_after", NOW + 599)], "note", "identity", "ends in 9 min 59 s", "renews", id="svid-ends-soon"
+        ),
+        pytest.param(
+            [("issuers.0.key_age_s", None), ("issuers.0.last_error", "refused")],
+            "wrong",
+            f"keys of {ISSUER}",
+            "none of its tokens can be verified (refused)",
+            "jwks URL",
+            id="no-keys",
+        ),
+        pytest.param(
+            [("issuers.0.key_age_s", None), ("issuers.0.needed", False)],
+            "note",
+            f"keys of {ISSUER}",
+            "there are none",
+            "jwks URL",
+            id="no-keys-of-an-issuer-nobody-needs",
+        ),
+        pytest.param(
+            [("issuers.0.last_error", "a redirect")],
+            "note",
+            f"keys of {ISSUER}",
+            "a redirect; the last set came 1 min ago",
+            "jwks URL",
+            id="keys-old",
+        ),
+        pytest.param(
+            [("issuers.0.last_error", "the key set is empty")],
+            "wrong",
+            f"keys of {ISSUER}",
+            "is empty",
+            "publishes keys",
+            id="keys-empty",
+        ),
+        pytest.param(
+            [("records.trouble", "the record sink failed: ENOSPC")],
+            "wrong",
+            "records",
+            "ENOSPC: what cannot be recorded is refused",
+            "make room",
+            id="sink-full",
+        ),
+        pytest.param(
+            [("records.trouble", "the record sink failed: EROFS")],
+            "wrong",
+            "records",
+            "EROFS",
+            "writable",
+            id="sink-ro",
+        ),
+        pytest.param(
+            [("records.trouble", "the record sink is blocked")],
+            "wrong",
+            "records",
+            "blocked",
+            "takes",
+            id="sink-blocked",
+        ),
+        pytest.param(
+            [("records.trouble", "the record sink failed: EIO")], "wrong", "records", "EIO", "can be written", id="sink"
+        ),
+        pytest.param([("records.lost", 3)], "note", "records", "3 events were lost", "seq", id="events-lost"),
+        pytest.param(
+            [("settings.refused_at", NOW - 5), ("settings.problems", [PROBLEM])],
+            "note",
+            "settings: drian_s",
+            "refused 5 s ago, version 1 stays: is no setting",
+            "write drain_s",
+            id="broken-settings",
+        ),
+        pytest.param(
+            [("exchange.last_refusal", {"at": NOW - 5, "reason": "sts_timeout"})],
+            "note",
+            "token service",
+            "5 s ago, gave no token: sts_timeout",
+            "operator",
+            id="sts-hangs",
+        ),
+        pytest.param(
+            [("listeners.0.connections", 100)], "wrong", "inbound listener", "are taken", "open files", id="descriptors"
+        ),
+        pytest.param(
+            [("ready", False), ("missing", ["listeners: not open yet"])],
+            "wrong",
+            "start",
+            "not open",
+            "wait",
+            id="start",
+        ),
+    ],
+)
+def test_each_thing_that_is_wrong_is_told_with_its_cure(
+    changes: list[tuple[str, object]], grade: str, what: str, wrong: str, cure: str
+) -> None:
+    (told,) = troubles(status(*changes))
+    assert (told.grade, told.what) == (grade, what)
+    assert wrong in told.wrong
+    assert cure in told.cure
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.READY])
+def test_every_state_of_an_identity_that_is_not_well_is_told(state: State) -> None:
+    assert [one.what for one in troubles(status(("identity.state", str(state))))] == ["identity"]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_an_exchange_may_fail_for_has_a_cure(reason: Reason) -> None:
+    (told,) = troubles(status(("exchange.last_refusal", {"at": NOW, "reason": str(reason)})))
+    assert told.cure
+
+
+def test_what_refuses_calls_comes_first() -> None:
+    told = troubles(status(("identity.state", "stale"), ("records.lost", 1), ("records.trouble", "x")))
+    assert [one.grade for one in told] == ["wrong", "note", "note"]
+
+
+def test_a_sidecar_that_never_exchanges_is_fine() -> None:
+    assert troubles(status(("exchange", None))) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (-5, "0 s"), (59, "59 s"), (60, "1 min"), (3661, "1 h 1 min"), (90_000, "1 d 1 h"), (86_460, "1 d")],
+)
+def test_a_time_is_told_by_its_two_largest_units(seconds: int, text: str) -> None:
+    assert span(seconds) == text
