@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test interop interop-spire demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,7 @@ imports: setup
 	@$(BIN)/lint-imports
 
 unit: setup
-	@$(PYTEST) -q -n 2 -m "not integration"
+	@$(PYTEST) -q -n 2 -m "not integration and not interop"
 
 check: lint types imports unit ## Lint, types, import contracts, unit tests
 
@@ -44,14 +44,21 @@ integration: setup ## Real sockets, real TLS, the embedded parts
 	@$(PYTEST) -q -m integration
 
 test: setup ## Every test that needs no foreign service
-	@$(PYTEST) -q -n 2 -m "not integration"
+	@$(PYTEST) -q -n 2 -m "not integration and not interop"
 	@$(PYTEST) -q -m integration
+
+interop-spire: setup ## A sidecar on a real SPIRE (spire-server and spire-agent on PATH)
+	@$(PYTEST) -q tests/interop/test_spire.py
+
+interop: interop-spire ## Everything against real counterparts
 
 demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--json)
 	@$(BIN)/sidecar demo $(ARGS)
 
-docs: setup ## Write docs/records.md and docs/reasons.md again
+docs: setup ## Write the pages of records, reasons, settings and metrics again
 	@$(BIN)/python -m sidecar.audit.docs docs
+	@$(BIN)/python -m sidecar.config.docs docs
+	@$(BIN)/python -m sidecar.observe.docs docs
 
 lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@$(BIN)/python -m pip install -q pip-tools

@@ -9,11 +9,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from sidecar.config import check
+from sidecar.config import check, json_schema
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit codes: 0 the settings can be used, 2 they cannot."""
+    if arguments.schema:
+        print(json.dumps(json_schema(sts=arguments.sts), indent=2))  # noqa: T201
+        return 0
     problems = check(
         Path(arguments.file),
         os.environ,

@@ -44,6 +44,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
     _platform(check)
     check.add_argument("--sts", action="store_true", help="it is the settings file of a token service")
+    check.add_argument("--schema", action="store_true", help="print the JSON Schema of such files instead")
     check.add_argument("--json", action="store_true", help="for machines")
 
     status = _command(commands, "status", "sidecar.status.command:run", "say how a running sidecar is, and what to do")

@@ -124,8 +124,9 @@ class KeptIdentity(ABC):
     def _lost(self, why: str) -> None:
         """The source cannot be heard; what we have stays."""
         self.counts.lost_connections += 1
+        if why != self._last_error:  # it is tried again and again
+            _log.info("the identity source is lost", extra={"error": why})
         self._last_error = why
-        _log.info("the identity source is lost", extra={"error": why})
 
     def _withdraw(self, why: str) -> None:
         self._identity = self._waiting = None

@@ -1,0 +1,82 @@
+"""The page of metrics, written from what a scrape gives: ``python -m sidecar.observe.docs docs``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.errors import Reason
+from sidecar.observe.metrics import NO_ROUTE, OK, OTHER, Metrics
+
+_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/observe/metrics.py and docs.py instead. -->"
+_HEAD: Final = """\
+Served as text at `/metrics` of the probe listener, by sidecar and token service alike. Every label has a value from a
+closed set: nothing a caller sends can create a series. Names, labels and buckets are an interface: a change is a line
+of the changelog."""
+
+LABELS: Final[Mapping[str, str]] = {
+    "direction": "`inbound` or `outbound`",
+    "route": f"a route's name from the settings; `{NO_ROUTE}` where none was found, `{OTHER}` for one that is gone",
+    "decision": "`allow` or `deny`",
+    "reason": f"a [reason code](reasons.md), or `{OK}`",
+    "issuer": f"an issuer from the settings, or `{OTHER}`",
+    "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a look-up `hit`, `miss` or `joined` (somebody"
+    " else's exchange was waited for); of a reload `ok` or `refused`",
+    "trust_domain": "a trust domain that we have a bundle of",
+    "version": "the version that runs",
+}
+
+
+def pages() -> Mapping[str, str]:
+    """Each page by its file name under ``docs/``."""
+    return {
+        "metrics.md": "\n".join(["# Metrics", "", _WRITTEN, "", _HEAD, "", *_table(), "", "## Labels", "", *_labels()])
+    }
+
+
+def families() -> list[Metric]:
+    """Every metric as it is scraped, each with at least one series."""
+    metrics = Metrics()
+    metrics.declare_routes("inbound", ["route"])
+    metrics.declare_issuers(["issuer"])
+    metrics.exchange("issuer", Reason.STS_TIMEOUT, 0.1)
+    metrics.bundle_updated("trust-domain")
+    metrics.jwks_updated("issuer")
+    return list(text_string_to_metric_families(metrics.render().decode()))
+
+
+def labels_of(family: Metric) -> list[str]:
+    """The labels of a metric, without the ``le`` of a histogram's buckets."""
+    return list(dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le"))
+
+
+def _table() -> Iterator[str]:
+    yield "| name | type | labels | meaning |"
+    yield "|---|---|---|---|"
+    for family in families():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in labels_of(family)) or "-"
+        yield f"| `{name}` | {family.type} | {labels} | {family.documentation} |"
+
+
+def _labels() -> Iterator[str]:
+    yield "| label | values |"
+    yield "|---|---|"
+    for label, values in LABELS.items():
+        yield f"| `{label}` | {values} |"
+    yield ""
+
+
+def main(folder: Path) -> None:
+    """Write the pages."""
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))
