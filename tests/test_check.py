@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli import main
+
+GOOD = Path(__file__).parent.parent / "config" / "agent.yaml"
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    path = tmp_path / "bad.yaml"
+    path.write_text("inbound: {agent: 'http://10.0.0.1:80', routes: []}\nnonsense: 1\n")
+    return path
+
+
+def test_settings_that_can_be_used_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(GOOD)]) == 0
+    assert capsys.readouterr().out == f"{GOOD}: fine\n"
+
+
+def test_every_problem_is_told_at_once_with_field_and_cure(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(bad)]) == 2
+    told = capsys.readouterr().err
+    for field in ("nonsense", "inbound.agent", "identity.workload_api"):
+        assert f"  {field}: " in told
+    assert told.count("cure: ") >= 3
+
+
+def test_machines_get_the_same_as_json(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json", str(bad)]) == 2
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert {"nonsense", "inbound.agent"} <= {problem["field"] for problem in problems}
+    assert all(problem["wrong"] and problem["cure"] for problem in problems)
+
+
+def test_a_file_that_is_not_there_is_a_problem_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_a_token_services_settings_are_checked_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--sts", str(GOOD)]) == 2
+    assert "is no setting" in capsys.readouterr().err

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from sidecar import __version__
+from sidecar.cli import main
+
+COMMANDS = ["run", "check", "sts", "demo", "explain", "audit", "dev"]
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert all(f"    {command} " in told for command in COMMANDS)
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["run", "--nonsense"], ["dev"], ["audit"]])
+def test_wrong_usage_is_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "usage: sidecar" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"sidecar {__version__}\n"
+
+
+@pytest.mark.parametrize("word", ["workload-api", "user-issuer", "svid", "run"])
+def test_a_development_command_knows_its_options(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["dev", word, "--help"])
+    assert ended.value.code == 0
+    assert "--" in capsys.readouterr().out.replace("--help", "")
+
+
+def test_parsing_imports_no_room_and_no_library() -> None:
+    script = (
+        "import sys, contextlib, sidecar.cli\n"
+        "with contextlib.suppress(SystemExit): sidecar.cli.main(['--version'])\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'aiohttp', 'pydantic', 'rich', 'cryptography'}))"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout.splitlines()[-1] == "[]"

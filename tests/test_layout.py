@@ -1,0 +1,69 @@
+"""The tests mirror the product: who looks for a module's test finds it by its name, or in this table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent
+
+# Modules whose behaviour shows only together with others, and where it is tested.
+ELSEWHERE: Final = {
+    "app.py": "integration/test_process.py",
+    "assembly.py": "integration/test_inbound.py",
+    "audit/findings.py": "audit/test_chains.py",
+    "audit/guidance.py": "audit/test_reasons.py",
+    "audit/judgement.py": "audit/test_explanation.py",
+    "audit/reasons_inbound.py": "audit/test_reasons.py",
+    "audit/reasons_outbound.py": "audit/test_reasons.py",
+    "audit/rebuilt.py": "audit/test_explanation.py",
+    "config/addresses.py": "config/test_sidecar_file.py",
+    "config/issuers.py": "config/test_sidecar_file.py",
+    "config/meanings.py": "config/test_docs.py",
+    "config/not_yet.py": "config/test_sidecar_file.py",
+    "config/platform_model.py": "config/test_platform_file.py",
+    "config/problems.py": "config/test_loading.py",
+    "config/sections.py": "config/test_sidecar_file.py",
+    "config/settings.py": "integration/test_reload.py",
+    "config/sidecar_model.py": "config/test_sidecar_file.py",
+    "config/sidecar_routes.py": "config/test_sidecar_file.py",
+    "config/sts_model.py": "config/test_sts_file.py",
+    "config/sts_reload.py": "integration/test_sts_reload.py",
+    "config/words.py": "config/test_sidecar_file.py",
+    "dev/acts.py": "integration/test_demo.py",
+    "dev/agents.py": "integration/test_demo.py",
+    "dev/attacks.py": "integration/test_demo.py",
+    "dev/careless_sts.py": "integration/test_demo.py",
+    "dev/curl.py": "integration/test_demo.py",
+    "dev/demo.py": "integration/test_demo.py",
+    "dev/mesh.py": "integration/test_demo.py",
+    "dev/mesh_settings.py": "integration/test_demo.py",
+    "dev/screen.py": "integration/test_demo.py",
+    "dev/stage.py": "integration/test_demo.py",
+    "observe/sink.py": "observe/test_writer.py",
+    "proxy/answers.py": "integration/test_inbound.py",
+    "proxy/inbound.py": "integration/test_inbound.py",
+    "proxy/logins.py": "integration/test_entry.py",
+    "proxy/outbound.py": "integration/test_outbound.py",
+    "reload.py": "integration/test_reload.py",
+}
+
+
+def modules() -> list[str]:
+    folder = ROOT / "sidecar"
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py") if path.name != "__init__.py")
+
+
+def test_every_module_has_its_test() -> None:
+    for module in modules():
+        path = Path(module)
+        mirrored = ROOT / "tests" / path.parent / f"test_{path.name}"
+        elsewhere = ROOT / "tests" / ELSEWHERE.get(module, "nowhere")
+        assert mirrored.is_file() or elsewhere.is_file(), f"where is {module} tested?"
+
+
+def test_the_table_names_no_module_that_is_gone_or_has_a_test_of_its_own() -> None:
+    for module in ELSEWHERE:
+        path = Path(module)
+        assert module in modules()
+        assert not (ROOT / "tests" / path.parent / f"test_{path.name}").exists(), module
