@@ -223,6 +223,13 @@ def test_every_example_is_below_the_ceiling_of_the_platforms_example(name: str, 
             id="token-endpoint-of-another",
         ),
         pytest.param(
+            [("issuers.0.tls", {"ca": "/a.pem"})],
+            [("exchange.peer", ABSENT), ("exchange.tls", {"ca": "/a.pem"})],
+            [("exchange.peer", ABSENT), ("exchange.tls", {"ca": "/b.pem"}), ("issuers.0.tls", {"ca": "/a.pem"})],
+            "exchange.tls",
+            id="token-endpoint-by-another-ca",
+        ),
+        pytest.param(
             [],
             [("exchange.issuer", STS["issuer"])],
             [("exchange.issuer", "https://x"), ("issuers.0.tls", STS["tls"])],

@@ -19,6 +19,13 @@ def test_what_is_not_written_is_off(tmp_path: Path) -> None:
     assert not any(words)
 
 
+def test_the_environment_of_the_process_is_the_workloads_and_raises_no_ceiling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIDECAR__PASS_TOKEN", "true")
+    assert not load_platform(written(tmp_path, "")).pass_token
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
