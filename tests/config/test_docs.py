@@ -5,11 +5,9 @@ import pytest
 
 from sidecar.cli import main as main_command
 from sidecar.config import json_schema
-from sidecar.config.docs import main, meaning, pages, sections
-from sidecar.config.meanings import MEANINGS
+from sidecar.config.docs import main, pages, sections
 
 DOCS = Path(__file__).parents[2] / "docs"
-KEYS = [(name, key) for name, schema in sections().items() for key in schema["properties"]]
 
 
 def test_the_page_of_settings_is_current() -> None:
@@ -19,19 +17,6 @@ def test_the_page_of_settings_is_current() -> None:
 def test_the_page_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
     main(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["configuration.md"]
-
-
-@pytest.mark.parametrize(("section", "key"), KEYS, ids=".".join)
-def test_every_setting_has_a_meaning(section: str, key: str) -> None:
-    assert meaning(section, key)
-
-
-def test_every_meaning_is_of_a_setting() -> None:
-    keys = {key for _, key in KEYS}
-    named = {name: name.rpartition(".")[2] for name in MEANINGS}
-    assert [name for name, key in named.items() if key not in keys] == []
-    sections_named = {name.partition(".")[0] for name in MEANINGS if "." in name}
-    assert sections_named - {"KeySource"} <= set(sections())
 
 
 def test_every_section_says_what_it_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -11,13 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
+from sidecar.app import run_sidecar
 from sidecar.config import load_sidecar
 from sidecar.config.following import look_at
 from sidecar.errors import ConfigError
 from sidecar.proxy.status import SettingsState, chains_of, status_of
 from sidecar.reload import SettingsFile
+from sidecar.status.client import ask
 from tests.integration.hops import Hops
-from tests.integration.world import FRONT, ISSUER, PLANNER, WRITER, Sidecar, mint, until
+from tests.integration.world import FRONT, ISSUER, PLANNER, WRITER, Sidecar, World, mint, until
 
 pytestmark = pytest.mark.integration
 
@@ -87,6 +90,27 @@ async def test_no_token_no_handle_and_no_key_is_in_what_the_socket_tells(hops: H
     assert len(secrets) == 12
     assert not [secret for secret in secrets if secret[-30:] in text]
     assert "alice" in text
+
+
+async def test_a_sidecar_serves_its_socket_from_before_it_is_ready_until_it_ends(world: World) -> None:
+    socket = world.folder / "admin.sock"
+    world.keys_wait = asyncio.Event()  # it has no keys, so it is not ready
+    settings = world.settings(admin={"socket": str(socket)})
+    path, _, _, _ = await world.written(WRITER, settings, {})
+    loaded = load_sidecar(path, {})
+    stop = asyncio.Event()
+    file = SettingsFile(path, {}, loaded, seen=look_at(path))
+    running = world.background(run_sidecar(loaded, stop, file=file))
+    await until(socket.exists)
+    told = await asyncio.to_thread(ask, socket, "/status", member="settings")
+    assert (told["ready"], told["settings"]["inbound_routes"]) == (False, ["draft"])
+    world.keys_wait.set()
+    while not told["ready"]:
+        told = await asyncio.to_thread(ask, socket, "/status", member="settings")
+    assert (await asyncio.to_thread(ask, socket, "/chains", member="chains"))["chains"] == []
+    stop.set()
+    await running
+    assert not socket.exists()
 
 
 async def test_a_refused_reload_is_told_with_its_problems_until_a_good_one(hops: Hops) -> None:

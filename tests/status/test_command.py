@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sidecar.cli import main
-from sidecar.proxy.admin import AdminSocket, admin_app
 from tests.status.documents import NOW, status
+from tests.status.socket import serving
 
 pytestmark = pytest.mark.integration
 
@@ -32,29 +25,6 @@ ROW = {
     "route": None,
 }
 CHAINS = {"being_served": 1, "chains": [ROW]}
-
-
-@pytest.fixture
-def path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
-        yield Path(folder) / "admin.sock"
-
-
-@contextmanager
-def serving(path: Path, document: dict[str, Any]) -> Iterator[None]:
-    """A sidecar's admin socket in a thread of its own: the command blocks."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    admin = AdminSocket(admin_app(lambda: document, lambda: CHAINS), path)
-    asyncio.run_coroutine_threadsafe(admin.open(), loop).result(5)
-    try:
-        yield
-    finally:
-        asyncio.run_coroutine_threadsafe(admin.close(), loop).result(5)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def test_a_sidecar_that_is_well_is_shown_in_a_plain_table(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +62,7 @@ def test_for_machines_it_is_the_document_with_the_troubles(path: Path, capsys: p
 
 
 def test_what_is_served_now_is_shown_and_acts_on_no_terminal(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(path, status()):
+    with serving(path, status(), CHAINS):
         assert main(["status", "--socket", str(path), "--chains"]) == 0
     out = capsys.readouterr().out
     assert "q1" in out
@@ -103,19 +73,3 @@ def test_what_is_served_now_is_shown_and_acts_on_no_terminal(path: Path, capsys:
 def test_without_a_socket_the_exit_code_is_2(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--socket", str(path)]) == 2
     assert "is not there: set admin.socket" in capsys.readouterr().err
-
-
-def test_a_socket_that_a_killed_sidecar_left_is_told_as_such(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(path))
-    assert main(["status", "--socket", str(path)]) == 2
-    assert "nobody listens" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("document", [{}, {"ready": True}], ids=["empty", "of-something-else"])
-def test_another_programs_socket_is_no_sidecars(
-    path: Path, document: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with serving(path, document):
-        assert main(["status", "--socket", str(path)]) == 2
-    assert "no sidecar's admin socket" in capsys.readouterr().err

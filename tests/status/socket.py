@@ -1,0 +1,29 @@
+"""An admin socket that tells what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sidecar.proxy.admin import AdminSocket, admin_app
+
+
+@contextmanager
+def serving(path: Path, document: dict[str, Any], chains: dict[str, Any] | None = None) -> Iterator[None]:
+    """A sidecar's admin socket in a thread of its own: the command blocks."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    admin = AdminSocket(admin_app(lambda: document, lambda: chains or {}), path)
+    asyncio.run_coroutine_threadsafe(admin.open(), loop).result(5)
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(admin.close(), loop).result(5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
