@@ -212,6 +212,7 @@ class World:
         self.keys = {"keys": [public_jwk(private_key("ES256", 0), kid="k0", use="sig", alg="ES256")]}
         self.agent = Agent()
         self.jwks_port = 0
+        self.broken_keys: bytes | None = None  # what is said instead, to the byte
         self.keys_asked = asyncio.Event()
         self.keys_wait: asyncio.Event | None = None  # keys are given only when it is set
         self._stack = stack
@@ -275,6 +276,10 @@ class World:
     async def serve_keys(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         self.keys_asked.set()
+        if self.broken_keys is not None:
+            writer.write(self.broken_keys)
+            writer.close()
+            return
         if self.keys_wait is not None:
             await self.keys_wait.wait()
         writer.write(ok(json.dumps(self.keys).encode(), b"content-type: application/json", b"connection: close"))
