@@ -19,7 +19,6 @@ ELSEWHERE: Final = {
     "audit/rebuilt.py": "audit/test_explanation.py",
     "config/addresses.py": "config/test_sidecar_file.py",
     "config/issuers.py": "config/test_sidecar_file.py",
-    "config/meanings.py": "config/test_docs.py",
     "config/not_yet.py": "config/test_sidecar_file.py",
     "config/platform_model.py": "config/test_platform_file.py",
     "config/problems.py": "config/test_loading.py",

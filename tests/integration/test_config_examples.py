@@ -73,6 +73,7 @@ async def running(
         **{name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}},
         **environ,
         **variables(probe__listen=f"127.0.0.1:{probe}"),
+        **(variables(admin__socket=str(world.folder / f"{probe}.sock")) if command == "run" else {}),
     }
     words = [sys.executable, "-m", "sidecar.cli", command, "--config", str(file), *options]
     process = await asyncio.create_subprocess_exec(*words, env=environ, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
