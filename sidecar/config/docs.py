@@ -22,6 +22,9 @@ cure; `sidecar check --schema` prints the JSON Schema this page is written from.
 - Times are seconds and end in `_s`, sizes are bytes. An empty list means nobody and nothing.
 - A file that changes, or SIGHUP, is read at once: what is good is swapped in whole, what is bad changes nothing, and
   `sidecar status` says why. `identity`, listeners, limits, `records`, `probe`, `admin` and `drain_s` need a restart.
+- How a key is retired: a minor release reads the old key and its successor, and the changelog names both; the next one
+  refuses the old key, and the problem names the successor as its cure. `version` grows only when the same file would
+  mean something else.
 - Examples, each run by a test: [`config/`](../config).
 """
 _FILES: Final = {"SidecarFile": "A sidecar", "StsFile": "A token service", "PlatformFile": "A platform"}

@@ -7,6 +7,7 @@ from typing import Final
 
 MEANINGS: Final[Mapping[str, str]] = {
     # files
+    "version": "of the settings' shape; a number this release does not know is refused",
     "identity": "where our own SVID and the bundles come from",
     "issuers": "whose delegated tokens are believed",
     "inbound": "what peers may call; without it nobody is served",

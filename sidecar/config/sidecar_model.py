@@ -135,6 +135,7 @@ class DenySection(Section):
 class SidecarFile(Section):
     """Settings of one sidecar."""
 
+    version: Literal[1] = 1
     identity: IdentitySection = IdentitySection()
     issuers: list[IssuerSection] = Field([])
     inbound: InboundSection | None = None

@@ -75,6 +75,7 @@ class ExchangeRateSection(Section):
 class StsFile(Section):
     """Settings of one token service."""
 
+    version: Literal[1] = 1
     issuer: UrlText
     base_url: UrlText | None = None
     identity: IdentitySection = IdentitySection()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import SidecarSettings, load_sidecar
+from sidecar.config import SidecarSettings, check, load_sidecar
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -138,3 +138,10 @@ def test_an_entry_knows_its_user_issuers() -> None:
     assert (user.client_id, user.subject_prefix, entry.delegation_life_s) == ("front", "acme:", 3600)
     assert user.scope_from.worth({"scope": "documents other"}) == {"docs.read"}
     assert entry.may_call == {"planner"}
+
+
+def test_a_version_that_this_release_does_not_know_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text("version: 2\n")
+    problems = {problem.field: problem for problem in check(path, {})}
+    assert "write one of 1" in problems["version"].cure
