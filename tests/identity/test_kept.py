@@ -165,6 +165,15 @@ def test_a_bad_update_tells_of_an_identity_that_has_ended_meanwhile() -> None:
     assert source.state is State.EXPIRED
 
 
+def test_a_source_that_stays_lost_for_one_reason_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    source = Handed()
+    source.lose()
+    source.lose()
+    assert [record.message for record in caplog.records] == ["the identity source is lost"]
+    assert source.counts.lost_connections == 2
+
+
 def test_what_is_lost_changes_nothing() -> None:
     source = Handed()
     source.hand(GOOD)

@@ -19,6 +19,7 @@ from sidecar.errors import ConfigError
 from sidecar.proxy.status import SettingsState, chains_of, status_of
 from sidecar.reload import SettingsFile
 from sidecar.status.client import ask
+from tests.fakes.lying_sts import Reply, honest
 from tests.integration.hops import Hops
 from tests.integration.world import FRONT, ISSUER, PLANNER, WRITER, Sidecar, World, mint, until
 
@@ -44,6 +45,7 @@ async def test_status_tells_identity_keys_connections_tokens_and_records(hops: H
     assert identity["updates"]["generations"] == 1
     assert [(one["issuer"], one["needed"], one["last_error"]) for one in told["issuers"]] == [(ISSUER, True, None)]
     assert told["requests"] == {"being_served": 1, "handles": 1}
+    assert told["refused"] == {}
     inbound, outbound = told["listeners"]
     assert (inbound["direction"], inbound["connections"], outbound["direction"]) == ("inbound", 1, "outbound")
     assert told["exchange"] == {"tokens": 1, "under_way": 0, "last_refusal": None}
@@ -58,6 +60,17 @@ async def test_status_tells_what_is_refused_and_how_the_token_service_fails(hops
         told = status(writer)
     assert told["exchange"]["last_refusal"]["reason"] == "sts_unavailable"
     assert told["refused"]["sts_unavailable"] == 1
+
+
+async def test_the_token_services_failure_is_forgotten_with_its_next_token(hops: Hops) -> None:
+    writer = await hops.start()
+    async with hops.serving() as held:
+        hops.sts.behaviour = lambda _sts, _form: Reply(status=400)
+        assert (await hops.call(held.shown)).status != 200
+        assert status(writer)["exchange"]["last_refusal"] is not None
+        hops.sts.behaviour = honest
+        assert (await hops.call(held.shown)).status == 200
+        assert status(writer)["exchange"]["last_refusal"] is None
 
 
 async def test_chains_tell_who_acts_for_whom_now(hops: Hops) -> None:
@@ -126,6 +139,10 @@ async def test_a_refused_reload_is_told_with_its_problems_until_a_good_one(hops:
     assert (told["number"], told["refused_at"] > 0) == (1, True)
     assert [problem["field"] for problem in told["problems"]] == ["drian_s"]
     assert told["problems"][0]["cure"]
+    path.write_text(yaml.safe_dump({**good, "admin": {"socket": "/run/other.sock"}}))
+    with pytest.raises(ConfigError):
+        await followed.load()
+    assert [problem.field for problem in file.state.problems] == ["admin"]  # it is bound once
     path.write_text(yaml.safe_dump({**good, "deny": [{"subject": "mallory"}, {"txn": "t"}]}))
     await followed.load()
     told = status(writer, file.state)["settings"]

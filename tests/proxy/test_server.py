@@ -308,3 +308,38 @@ async def test_identity_is_followed_in_policy_records_and_metrics(bench: Bench) 
         assert bench.server.metrics.svid_expires_at == 0
     lost = [record for record in bench.records() if record["event"] == "identity.lost"]
     assert [record["reason"] for record in lost] == [Reason.NOT_READY]
+
+
+async def test_what_becomes_missing_is_told_once_on_the_operations_log_and_so_is_its_return(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.proxy.server.TICK_S", 0.01)
+    caplog.set_level("INFO", "sidecar")
+    looks = asyncio.Semaphore(0)
+    monkeypatch.setattr(bench.parts.handles, "sweep", looks.release)  # called at each look
+
+    async def wait_for_two_looks() -> None:
+        while not looks.locked():
+            await looks.acquire()
+        for _ in range(2):
+            await asyncio.wait_for(looks.acquire(), PATIENCE_S)
+
+    def told() -> list[str]:
+        return [record.message for record in caplog.records if "ready" in record.message]
+
+    async def wait_until_told(message: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while told()[-1:] != [message]:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+
+    async with bench.running():
+        await bench.wait_until_ready()
+        await wait_until_told("ready")
+        await wait_for_two_looks()
+        assert told()[-1] == "ready"
+        bench.source.become(None)
+        await wait_until_told("not ready")
+        await wait_for_two_looks()
+        bench.source.become(WRITER)
+        await wait_until_told("ready again")
+    assert told()[-3:] == ["ready", "not ready", "ready again"]
