@@ -1,13 +1,14 @@
-"""What both journeys do at their ends: describe the request, refuse it, close its record."""
+"""What both journeys do at their ends: start, describe the request, refuse it, close its record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record import Direction
+from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.refusal import refusal
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import RequestHead
@@ -18,6 +19,26 @@ def describe(entry: Entry, head: RequestHead | None) -> None:
     if head is not None:
         entry.method = head.method
         entry.path = head.target.decode("latin-1")
+
+
+def serve(
+    log: AccessLog,
+    direction: Direction,
+    exchange: ServerExchange,
+    journey: Callable[[ServerExchange, RequestHead, Entry], Journey[None]],
+) -> None:
+    """Reserve the record of a request, then start its journey; without room for a record nothing starts."""
+    head = exchange.head
+    assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
+    try:
+        entry = log.reserve(direction)
+    except Unavailable as error:
+        exchange.answer(*refusal(error, ""))
+        return
+    drive = Drive(journey(exchange, head, entry))
+    exchange.on_gone = drive.gone
+    exchange.on_stop = drive.stop
+    drive.start()
 
 
 def refuse_unread(

@@ -18,18 +18,17 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken, verify_token
-from sidecar.errors import SidecarError, Unavailable
+from sidecar.errors import SidecarError
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
-from sidecar.proxy.answers import close, describe, refuse, refuse_unread
+from sidecar.proxy.answers import close, describe, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Outgoing
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, to_agent
-from sidecar.proxy.journey import Async, Drive, Journey, Tasks
+from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.origins import authority_of
-from sidecar.proxy.refusal import refusal
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Verdicts
 from sidecar.wire.exchange import ServerExchange
@@ -59,17 +58,7 @@ class Inbound:
 
     def on_request(self, exchange: ServerExchange) -> None:
         """Serve one request: make its record, then its journey."""
-        head = exchange.head
-        assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
-        try:
-            entry = self._log.reserve("inbound")
-        except Unavailable as error:
-            exchange.answer(*refusal(error, ""))
-            return
-        drive = Drive(self.journey(exchange, head, entry))
-        exchange.on_gone = drive.gone
-        exchange.on_stop = drive.stop
-        drive.start()
+        serve(self._log, "inbound", exchange, self.journey)
 
     def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
         """Answer what was no request, and leave its record."""

@@ -15,18 +15,17 @@ from collections.abc import Callable, Sequence
 
 from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, plan_outbound
 from sidecar.delegation.target import canonical_target
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
-from sidecar.proxy.answers import close, describe, refuse, refuse_unread
+from sidecar.proxy.answers import close, describe, refuse, refuse_unread, serve
 from sidecar.proxy.credentials import credential_of
 from sidecar.proxy.forward import Forwarder, Outgoing
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, to_next_hop
-from sidecar.proxy.journey import Async, Drive, Journey, Tasks
+from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.origins import Origins, authority_of
-from sidecar.proxy.refusal import refusal
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import Field, RequestHead, end_to_end
@@ -59,17 +58,7 @@ class Outbound:
 
     def on_request(self, exchange: ServerExchange) -> None:
         """Serve one call: make its record, then its journey."""
-        head = exchange.head
-        assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
-        try:
-            entry = self._log.reserve("outbound")
-        except Unavailable as error:
-            exchange.answer(*refusal(error, ""))
-            return
-        drive = Drive(self.journey(exchange, head, entry))
-        exchange.on_gone = drive.gone
-        exchange.on_stop = drive.stop
-        drive.start()
+        serve(self._log, "outbound", exchange, self.journey)
 
     def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
         """Answer what was no request, and leave its record."""
