@@ -24,7 +24,7 @@ from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.snapshot import Setup, Snapshots
-from sidecar.proxy.trust import end_distrusted
+from sidecar.proxy.trust import TrustWatch
 from sidecar.wire.pool import UpstreamPool
 
 _log: Final = logging.getLogger("sidecar")
@@ -56,7 +56,7 @@ class Server:
 
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
         self.parts = parts
-        self._wall = wall
+        self.trust = TrustWatch(wall=wall, monotonic=time.monotonic)
         self._draining = False
         self._said: list[str] = []
         self._trusted: frozenset[TrustDomain] = frozenset()
@@ -207,9 +207,9 @@ class Server:
             self._say(self.missing())
         self.parts.handles.sweep()
         for listener in self.parts.listeners:
-            await end_distrusted(listener.connections, self._wall)
+            await self.trust.look(listener.connections)
         for pool in self.parts.pools:
-            await end_distrusted(pool.connections, self._wall)
+            await self.trust.look(pool.connections)
 
     def _on_identity(self, identity: Identity | None) -> None:
         parts = self.parts

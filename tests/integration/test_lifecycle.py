@@ -193,8 +193,24 @@ async def test_a_kept_connection_to_a_next_hop_that_is_no_longer_trusted_is_not_
         assert (await hops.call(held.shown)).status == 200
 
 
-async def test_an_answer_that_streams_ends_with_the_trust_in_its_peer(world: World) -> None:
+async def test_the_exchange_in_progress_is_finished_and_then_the_connection_ends(world: World) -> None:
     sidecar = await partners(world)
+    helper = calling(await world.source(HELPER), WRITER)
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    world.agent.script = lambda _head, _body: answer
+    async with world.kept(sidecar.inbound, helper) as kept:
+        kept.send(headers=bearer(mint({"act": {"sub": HELPER}})))
+        await world.agent.arrived.wait()
+        distrust_partner(sidecar)
+        await sidecar.server.trust.look(sidecar.server.parts.listeners[0].connections)
+        answer.set_result(ok(b"done"))
+        assert (await kept.receive()).status == 200
+        assert await kept.wait_for_end() == b""
+
+
+async def test_an_answer_that_streams_on_ends_with_the_trust_in_its_peer(world: World) -> None:
+    sidecar = await partners(world)
+    sidecar.server.trust.grace_s = 0.2
     helper = calling(await world.source(HELPER), WRITER)
     world.agent.script = lambda _head, _body: world.agent.never()
     async with world.kept(sidecar.inbound, helper) as streaming:

@@ -15,7 +15,7 @@ from sidecar.errors import Reason, SidecarError
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity
 from sidecar.identity.tls import client_context, server_context
-from sidecar.proxy.trust import end_distrusted
+from sidecar.proxy.trust import GRACE_S, TrustWatch
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection, ServerLimits
@@ -73,9 +73,17 @@ class Bench:
         self.handler = Waiting()
         self.connections: Connections[ServerConnection] = Connections()
         self.now = time.time()
+        self.passed = 0.0
+        self.watch = TrustWatch(wall=lambda: self.now, monotonic=lambda: self.passed)
 
     async def end_distrusted(self) -> None:
-        await end_distrusted(self.connections, lambda: self.now)
+        await self.watch.look(self.connections)
+
+    async def end_after_the_grace(self) -> None:
+        await self.end_distrusted()
+        assert self.handler.stopped == []  # the exchange in progress may finish
+        self.passed += GRACE_S
+        await self.end_distrusted()
 
     @asynccontextmanager
     async def connected(self, spiffe_id: SpiffeId | None) -> AsyncIterator[asyncio.StreamReader]:
@@ -123,7 +131,7 @@ async def test_when_the_trust_domain_is_gone_its_peers_are_cut_and_the_request_i
     bench = Bench()
     async with bench.connected(HELPER) as reader:
         bench.own.distrust()
-        await bench.end_distrusted()
+        await bench.end_after_the_grace()
         assert bench.handler.stopped == [Reason.UNKNOWN_TRUST_DOMAIN]
         with suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
@@ -141,7 +149,7 @@ async def test_a_connection_ends_with_its_peers_certificate() -> None:
     bench = Bench()
     async with bench.connected(HELPER):
         bench.now += 7200
-        await bench.end_distrusted()
+        await bench.end_after_the_grace()
         assert is_cut(bench)
         assert bench.handler.stopped == [Reason.SVID_EXPIRED]
 
