@@ -46,7 +46,7 @@ class Acceptor:
         """Bind and start to accept.
 
         Raises:
-            OSError: the address is taken or not ours.
+            OSError: the address is taken or not ours; the text names it.
         """
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -54,9 +54,9 @@ class Acceptor:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self._host, self._port))
             listening.listen(self._backlog)
-        except OSError:
+        except OSError as error:
             listening.close()
-            raise
+            raise OSError(error.errno, f"{error.strerror}: {self._host}:{self._port}") from error
         self._socket = listening
         asyncio.get_running_loop().add_reader(listening.fileno(), self._accept)
 
