@@ -21,6 +21,7 @@ from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimit
 _RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 _SHED_PER_RESERVE: Final = 4
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
+_LOOK_AGAIN_S: Final = 0.1
 _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
 
 
@@ -28,6 +29,7 @@ _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cu
 class ListenerSettings:
     """Where to listen, and how many at once. ``max_connections`` None: what the process's descriptors allow.
 
+    At the cap a connection that was idle for ``idle_s`` makes room for a new one.
     Handshakes never take more than half of the connections, however many ``max_handshakes`` are.
     """
 
@@ -36,6 +38,7 @@ class ListenerSettings:
     handshake_timeout_s: float = 5.0
     max_handshakes: int = 256
     max_connections: int | None = None
+    idle_s: float = 1.0
     backlog: int = 1024
 
 
@@ -57,6 +60,8 @@ class Listener:
         self.handler = handler
         self._shed = shed
         self._proxy_form = proxy_form
+        self._settings = settings
+        self._look_again_at = 0.0
         self._max_connections = settings.max_connections or _descriptor_budget()
         self.direction: Direction = "outbound" if context is None else "inbound"
         self._acceptor = Acceptor(settings.host, settings.port, self._admit, backlog=settings.backlog)
@@ -120,12 +125,29 @@ class Listener:
         if taken >= self._max_connections + _RESERVED_DESCRIPTORS // _SHED_PER_RESERVE:
             accepted.close()
             return
-        handler = self.handler if taken < self._max_connections else self._shed
+        has_room = taken < self._max_connections or self._make_room()
+        handler = self.handler if has_room else self._shed
         self._handshakes.start(
             accepted,
             address,
             lambda: ServerConnection(handler, self._limits, self.connections, proxy_form=self._proxy_form),
         )
+
+    def _make_room(self) -> bool:
+        """End the connection that has been idle longest, if it has for a while: who waits at the door comes first.
+
+        So nobody locks others out by holding connections. Not looked for again at once where there was none.
+        """
+        now = self.connections.clock()
+        if now < self._look_again_at:
+            return False
+        idle = [(since, id(one), one) for one in self.connections if (since := one.idle_since) is not None]
+        since, _, oldest = min(idle, default=(now, 0, None))
+        if oldest is None or now - since < self._settings.idle_s:
+            self._look_again_at = now + _LOOK_AGAIN_S
+            return False
+        oldest.finish()
+        return True
 
 
 class Shed:

@@ -80,6 +80,12 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(error)
         self.finish()
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when (monotonic seconds) the connection waits for a request's first byte; None if it does not."""
+        busy = self._exchange is not None or bool(self._reader) or self._linger is not None or self._closed
+        return None if busy else self._moved_at
+
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
         self._finishing = True

@@ -167,6 +167,31 @@ async def test_above_the_cap_callers_are_told_and_hung_up_on_until_somebody_leav
     assert (record["decision"], record["reason"], record["status"]) == ("deny", "overloaded", 503)
 
 
+async def test_at_the_cap_the_longest_idle_connection_makes_room_and_no_busy_one(sink: FakeSink) -> None:
+    handler = Held(at_once=False)
+    async with listening(handler, sink, max_connections=2, idle_s=0.0) as listener:
+        busy = await connect(listener)
+        busy.writer.write(GET)
+        await asyncio.wait_for(handler.arrived.wait(), PATIENCE_S)
+        handler.at_once = True
+        idle = await connect(listener)
+        assert (await idle.ask()).startswith(b"HTTP/1.1 200 ")
+        third = await connect(listener)
+        assert (await third.ask()).startswith(b"HTTP/1.1 200 ")
+        assert await idle.is_hung_up_on()
+        handler.exchanges[0].answer(200, [], b"late")
+        assert (await busy.head()).startswith(b"HTTP/1.1 200 ")
+    assert not sink.data
+
+
+async def test_at_the_cap_a_connection_that_was_busy_just_now_stays(sink: FakeSink) -> None:
+    async with listening(Held(), sink, max_connections=1, idle_s=60.0) as listener:
+        first = await connect(listener)
+        assert (await first.ask()).startswith(b"HTTP/1.1 200 ")
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 503 ")
+        assert (await first.ask()).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_what_is_no_request_above_the_cap_is_refused_as_ever(sink: FakeSink) -> None:
     async with listening(Held(), sink, max_connections=1) as listener:
         await (await connect(listener)).ask()
