@@ -81,14 +81,14 @@ def test_an_svid_is_taken_when_the_clock_says_it_is_its_time(update: X509Update,
     assert source.last_error is None
 
 
-@pytest.mark.parametrize("now", [NOW + 60, NOW + 2 * HOUR - 1])
+@pytest.mark.parametrize("now", [NOW + 60, NOW + 2 * HOUR - 1], ids=["at its first second", "at its last"])
 def test_the_time_of_an_svid_has_two_ends(now: int) -> None:
     source = Handed()
     source.now = now
     assert source.hand(FUTURE)
 
 
-@pytest.mark.parametrize("now", [NOW + 59, NOW + 2 * HOUR])
+@pytest.mark.parametrize("now", [NOW + 59, NOW + 2 * HOUR], ids=["a second too early", "a second too late"])
 def test_and_is_over_at_either(now: int) -> None:
     source = Handed()
     source.now = now
