@@ -125,6 +125,7 @@ def make_setup(
         exchange=exchange,
         agent=None if agent is None else Origin(agent.host, agent.port, key=agent),
         needed_issuers=settings.needed_issuers,
+        peer_trust_domains=settings.peer_trust_domains,
     )
 
 

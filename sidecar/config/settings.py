@@ -11,7 +11,7 @@ from sidecar.config.addresses import Address
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
-from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
@@ -76,6 +76,16 @@ class SidecarSettings:
     probe: Address
     drain_s: float
     admin_socket: Path | None = None
+
+    @property
+    def peer_trust_domains(self) -> frozenset[TrustDomain]:
+        """Where the workloads are at home who may call or are called: without these bundles they are not believed."""
+        peers: set[SpiffeId | None] = set()
+        peers.update(*(route.peers for route in self.inbound_routes.routes))
+        peers.update(route.peer for route in self.outbound_routes.routes)
+        peers.update(keys.peer for keys in self.keys)
+        peers.add(None if self.exchange is None else self.exchange.peer)
+        return frozenset(peer.trust_domain for peer in peers if peer is not None)
 
     def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:
         """What of ``fresh`` cannot take the place of these settings in a process that runs.

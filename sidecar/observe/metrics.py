@@ -219,6 +219,7 @@ _HANDSHAKE_REASONS: Final = (
     Reason.WRONG_BUNDLE,
     Reason.SVID_EXPIRED,
     Reason.TLS_VERSION,
+    Reason.NOT_READY,
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.delegation.policy import Policy
-from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
 from sidecar.exchange.client import TokenExchange
 from sidecar.identity.jwks import IssuerKeys
@@ -24,7 +24,7 @@ class Setup:
     """``make_policy`` builds a policy for a workload's SPIFFE ID and a running number.
 
     ``exchange`` is None where nothing is called, ``agent`` where nobody is served. Without keys of all
-    ``needed_issuers`` the sidecar is not ready.
+    ``needed_issuers`` the sidecar is not ready; peers of ``peer_trust_domains`` are believed by their bundles alone.
     """
 
     make_policy: MakePolicy
@@ -32,6 +32,7 @@ class Setup:
     exchange: TokenExchange | None
     agent: Origin | None
     needed_issuers: frozenset[str]
+    peer_trust_domains: frozenset[TrustDomain] = frozenset()
 
     def without_keys(self) -> list[str]:
         """The needed issuers of which no key was ever seen."""

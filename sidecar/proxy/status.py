@@ -101,12 +101,15 @@ def chains_of(server: Server) -> Json:
 
 def _identity(parts: Parts) -> Json:
     source, identity = parts.source, parts.source.current
+    named = parts.snapshots.setup.peer_trust_domains
     return {
         "state": source.state,
         "spiffe_id": None if identity is None else identity.spiffe_id,
+        "not_before": None if identity is None else identity.svid.not_before,
         "not_after": None if identity is None else identity.svid.not_after,
         "generation": None if identity is None else identity.number,
         "trust_domains": [] if identity is None else sorted(identity.bundles),
+        "missing_trust_domains": [] if identity is None else sorted(named - identity.bundles.keys()),
         "last_error": source.last_error,
         "updates": asdict(source.counts),
     }

@@ -68,6 +68,8 @@ def troubles(status: Json) -> list[Trouble]:
     found = [
         *_stopping(status),
         *_identity(status),
+        *_clock(status),
+        *_bundles(status),
         *_issuers(status),
         *_records(status),
         *_settings(status),
@@ -101,6 +103,21 @@ def _identity(status: Json) -> Iterator[Trouble]:
     elif identity["not_after"] is not None and identity["not_after"] - status["now"] < _SOON_S:
         left = span(identity["not_after"] - status["now"])
         yield Trouble(Grade.NOTE, "identity", f"our SVID ends in {left}", "see that the SPIRE agent renews it in time")
+
+
+def _clock(status: Json) -> Iterator[Trouble]:
+    not_before = status["identity"]["not_before"]
+    if not_before is not None and not_before > status["now"]:
+        early = span(not_before - status["now"])
+        wrong = f"our own SVID begins only in {early}: this machine's clock is slow, and what is valid is refused"
+        yield Trouble(Grade.WRONG, "clock", wrong, "set this machine's clock right; nothing here needs a restart")
+
+
+def _bundles(status: Json) -> Iterator[Trouble]:
+    for name in status["identity"]["missing_trust_domains"]:
+        wrong = f"there is no bundle of {name}, which the settings name: its workloads are refused"
+        cure = "federate our registration entry with it and see that its bundle is fetched (or is in identity.files)"
+        yield Trouble(Grade.NOTE, "trust domains", wrong, cure)
 
 
 def _issuers(status: Json) -> Iterator[Trouble]:

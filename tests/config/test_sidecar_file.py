@@ -55,6 +55,11 @@ def test_readiness_waits_for_the_issuers_that_routes_and_the_exchange_name(tmp_p
     assert {keys.issuer for keys in entry.keys} == {STS, "https://login.acme.example"}
 
 
+def test_the_trust_domains_of_all_peers_are_known(tmp_path: Path) -> None:
+    assert load_sidecar(EXAMPLES / "domains.yaml", {}).peer_trust_domains == {"acme.example", "partner.example"}
+    assert load(tmp_path, "tool").peer_trust_domains == {"acme.example"}
+
+
 def test_a_limit_is_passed_to_the_wire(tmp_path: Path) -> None:
     limits = {"max_body_bytes": 1024, "head_timeout_s": 2}
     settings = load(tmp_path, "agent", ("inbound.limits", limits), ("outbound.upstream_limits", {"max_idle": 3}))

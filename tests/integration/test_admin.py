@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,6 +61,21 @@ async def test_status_tells_what_is_refused_and_how_the_token_service_fails(hops
         told = status(writer)
     assert told["exchange"]["last_refusal"]["reason"] == "sts_unavailable"
     assert told["refused"]["sts_unavailable"] == 1
+
+
+async def test_status_names_the_trust_domain_of_a_peer_whose_bundle_is_gone(world: World) -> None:
+    settings = world.settings()
+    settings["issuers"][0]["actor_trust_domains"].append("partner.example")
+    settings["inbound"]["routes"][0]["peers"].append("spiffe://partner.example/agent/buyer")
+    writer = await world.sidecar(WRITER, settings)
+    identity = status(writer)["identity"]
+    assert identity["missing_trust_domains"] == []
+    assert identity["not_before"] <= time.time()
+    (entry,) = writer.api.registry.entries
+    writer.api.registry.replace_entries([replace(entry, federates_with=frozenset())])
+    await until(lambda: status(writer)["identity"]["missing_trust_domains"] == ["partner.example"])
+    writer.api.registry.replace_entries([entry])
+    await until(lambda: status(writer)["identity"]["missing_trust_domains"] == [])
 
 
 async def test_the_token_services_failure_is_forgotten_with_its_next_token(hops: Hops) -> None:

@@ -116,6 +116,12 @@ def test_refused_handshakes_are_counted_by_reason(metrics: Metrics) -> None:
     assert value(metrics, "sidecar_handshakes_refused_total", reason="wrong_bundle") == 1
 
 
+def test_a_handshake_refused_for_want_of_our_own_identity_accuses_no_peer(metrics: Metrics) -> None:
+    metrics.handshake_refused(Reason.NOT_READY)
+    assert value(metrics, "sidecar_handshakes_refused_total", reason="not_ready") == 1
+    assert value(metrics, "sidecar_handshakes_refused_total", reason="bad_svid") == 0
+
+
 def test_ages_grow_until_the_next_update() -> None:
     now = [100.0]
     metrics = Metrics(monotonic=lambda: now[0])

@@ -17,9 +17,11 @@ WELL: Final[dict[str, Any]] = {
     "identity": {
         "state": "ready",
         "spiffe_id": "spiffe://acme.example/agent/writer",
+        "not_before": NOW - 60,
         "not_after": NOW + 3600,
         "generation": 2,
         "trust_domains": ["acme.example"],
+        "missing_trust_domains": [],
         "last_error": None,
         "updates": {},
     },

@@ -50,6 +50,22 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             [("identity.not_after", NOW + 599)], "note", "identity", "ends in 9 min 59 s", "renews", id="svid-ends-soon"
         ),
         pytest.param(
+            [("identity.not_before", NOW + 3590)],
+            "wrong",
+            "clock",
+            "begins only in 59 min 50 s: this machine's clock is slow",
+            "clock right",
+            id="clock-slow",
+        ),
+        pytest.param(
+            [("identity.missing_trust_domains", ["partner.example"])],
+            "note",
+            "trust domains",
+            "no bundle of partner.example",
+            "federate",
+            id="bundle-gone",
+        ),
+        pytest.param(
             [("issuers.0.key_age_s", None), ("issuers.0.last_error", "refused")],
             "wrong",
             f"keys of {ISSUER}",
