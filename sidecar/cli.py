@@ -1,12 +1,13 @@
 """The ``sidecar`` command: argument parsing only. Every subcommand is imported when it is called.
 
-Exit codes: 0 fine, 1 found something or refused, 2 usage or settings.
+Exit codes: 0 fine, 1 found something or refused, 2 usage or settings, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -19,6 +20,8 @@ DEFAULT_CONFIG: Final = "/etc/sidecar/sidecar.yaml"
 DEFAULT_SOCKET: Final = "/run/sidecar/admin.sock"
 DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
 
+_OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as the shell says of every other program whose reader went away
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
@@ -26,7 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser(words).parse_args(words)
     module, function = arguments.target.split(":")
     run: Run = getattr(importlib.import_module(module), function)
-    return run(arguments)
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `sidecar explain … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return _OUTPUT_CLOSED
+    return code
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

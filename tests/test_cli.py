@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -49,3 +50,14 @@ def test_parsing_imports_no_room_and_no_library() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert finished.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("what", ["--schema", "config/agent.yaml"], ids=["while printing", "at the end"])
+def test_a_reader_that_goes_away_is_no_traceback(what: str) -> None:
+    command = [sys.executable, "-m", "sidecar.cli", "check", what]
+    reader, writer = os.pipe()
+    os.close(reader)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
+    os.close(writer)
+    assert (finished.stderr, finished.returncode) == ("", 141)
