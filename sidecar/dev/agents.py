@@ -154,7 +154,10 @@ def server(
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """The access log is written above."""
 
-    return ThreadingHTTPServer((host, port), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # 5 by default: of 64 callers at once some would be turned away by the kernel
+
+    return Server((host, port), Handler)
 
 
 def _keep(path: str, incoming: Incoming) -> None:

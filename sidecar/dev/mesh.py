@@ -167,7 +167,8 @@ def _workload_api(places: Places, authorities: Path) -> list[str]:
 
 
 def _user_issuer(places: Places) -> list[str]:
-    return ["dev", "user-issuer", "--listen", places.at("login"), "--user", "alice", "--client", CLIENT_ID]
+    users = ["--user", "alice", "--user", "bob"]
+    return ["dev", "user-issuer", "--listen", places.at("login"), *users, "--client", CLIENT_ID]
 
 
 def _fetch_svid(places: Places, folder: Path) -> list[str]:
