@@ -17,7 +17,19 @@ from sidecar.config.sections import (
     UserIssuerSection,
     limits_section,
 )
-from sidecar.config.words import AddressText, Line, OriginText, RouteName, ScopeText, Seconds, SpiffeIdText, UrlText
+from sidecar.config.words import (
+    AddressText,
+    Line,
+    MethodText,
+    OriginText,
+    PathText,
+    PrefixText,
+    RouteName,
+    ScopeText,
+    Seconds,
+    SpiffeIdText,
+    UrlText,
+)
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 
@@ -32,9 +44,9 @@ else:  # made of the wire's own settings, so that a limit added there is a setti
 class InboundMatch(Section):
     """A path, exact, or the start of one by whole segments; methods are listed, HEAD too."""
 
-    path: Line | None = None
-    path_prefix: Line | None = None
-    methods: list[Line] = Field(min_length=1)
+    path: PathText | None = None
+    path_prefix: PrefixText | None = None
+    methods: list[MethodText] = Field(min_length=1)
 
 
 class InboundRouteSection(Section):
@@ -68,7 +80,7 @@ class OutboundMatch(Section):
     """A target by its host (proxy form, or the Host header), or by a prefix of the path on our own listener."""
 
     host: Line | None = None
-    prefix: Line | None = None
+    prefix: PrefixText | None = None
 
 
 class OutboundRouteSection(Section):

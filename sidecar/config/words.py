@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from sidecar.config.addresses import parse_address, parse_origin, parse_url
+from sidecar.delegation.route import require_method, require_path
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.workload_client import parse_address as parse_workload_address
@@ -84,6 +86,7 @@ TrustDomainText = Annotated[
 ]
 ScopeText = Annotated[str, _checked(_one_scope), _schema(r"^[!#-\[\]-~]+$", "docs.read")]
 RouteName = Annotated[str, _checked(_route_name), _schema(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "search")]
+MethodText = Annotated[str, _checked(require_method, "write such as GET"), _schema("^[A-Z][A-Z-]{0,31}$", "GET")]
 UrlText = Annotated[str, _checked(parse_url), _schema("^https?://", "https://sts.example/jwks")]
 OriginText = Annotated[str, _checked(parse_origin), _schema(r"^https?://[^/]+/?$", "https://crm.internal:7443")]
 AddressText = Annotated[str, _checked(parse_address), _schema(r"^.+:[0-9]{1,5}$", "127.0.0.1:7080")]
@@ -94,4 +97,10 @@ SocketText = Annotated[
 ]
 FileText = Annotated[str, _checked(_file), _schema("^/", "/etc/sidecar/ca.pem")]
 Line = Annotated[str, _checked(_line), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 2048})]
+PathText = Annotated[
+    Line, _checked(partial(require_path, prefix=False), "write it as it is served"), _schema("^/", "/search")
+]
+PrefixText = Annotated[
+    Line, _checked(partial(require_path, prefix=True), "write it as it is served"), _schema("^/", "/crm")
+]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

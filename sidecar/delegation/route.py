@@ -53,11 +53,11 @@ class InboundRoute:
 
     def __post_init__(self) -> None:
         _require_name(self.name)
-        _require_path(self.path, prefix=self.prefix)
+        require_path(self.path, prefix=self.prefix)
         if not self.methods:
             raise ValueError("a route names its methods")
-        if any(not _METHOD.fullmatch(method) or method in _NEVER_SERVED for method in self.methods):
-            raise ValueError("a method is an upper-case token, and neither CONNECT nor TRACE")
+        for method in self.methods:
+            require_method(method)
         if not 0 <= self.linger_s < float("inf") or self.max_calls < 0:
             raise ValueError("linger_s and max_calls are not negative")
 
@@ -98,7 +98,7 @@ class OutboundRoute:
         if self.host is not None and not _AUTHORITY.fullmatch(self.host):
             raise ValueError("a host is a lower-case name or address, with or without a port")
         if self.prefix is not None:
-            _require_path(self.prefix, prefix=True)
+            require_path(self.prefix, prefix=True)
         if not self.audience:
             raise ValueError("an outbound route names the audience of its tokens")
 
@@ -243,7 +243,22 @@ def _require_name(name: str) -> None:
         raise ValueError("a route's name is 1 to 64 letters, digits, dots, dashes and underscores")
 
 
-def _require_path(path: str, *, prefix: bool) -> None:
+def require_method(method: str) -> None:
+    """Refuse a method that no route can serve.
+
+    Raises:
+        ValueError: it is no upper-case token, or CONNECT or TRACE.
+    """
+    if not _METHOD.fullmatch(method) or method in _NEVER_SERVED:
+        raise ValueError("a method is an upper-case token, and neither CONNECT nor TRACE")
+
+
+def require_path(path: str, *, prefix: bool) -> None:
+    """Refuse a route's path that no request could ever match.
+
+    Raises:
+        ValueError: it is not in canonical form or has no single safe meaning, or a ``prefix`` ends with a slash.
+    """
     try:
         canonical = canonical_target(path.encode())
     except Denied as error:

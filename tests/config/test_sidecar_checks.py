@@ -80,12 +80,29 @@ def crm(**changes: object) -> list[dict[str, object]]:
             id="two-paths",
         ),
         pytest.param(
-            [("inbound.routes.0.match.path", "/a/../b")], "inbound.routes[0]", "path", id="path-not-canonical"
+            [("inbound.routes.0.match.path", "/a/../b")],
+            "inbound.routes[0].match.path",
+            "cannot be served",
+            id="path-not-canonical",
         ),
         pytest.param(
-            [("inbound.routes.0.match.methods", ["get"])], "inbound.routes[0]", "upper-case", id="lower-case-method"
+            [("inbound.routes.0.match", {"path_prefix": "/a/", "methods": ["GET"]})],
+            "inbound.routes[0].match.path_prefix",
+            "no slash at its end",
+            id="prefix-with-a-slash",
         ),
-        pytest.param([("inbound.routes.0.match.methods", ["CONNECT"])], "inbound.routes[0]", "CONNECT", id="connect"),
+        pytest.param(
+            [("inbound.routes.0.match.methods", ["get"])],
+            "inbound.routes[0].match.methods[0]",
+            "upper-case",
+            id="lower-case-method",
+        ),
+        pytest.param(
+            [("inbound.routes.0.match.methods", ["CONNECT"])],
+            "inbound.routes[0].match.methods[0]",
+            "CONNECT",
+            id="connect",
+        ),
         pytest.param(
             [("inbound.routes", [*route(), *route()])], "inbound.routes", "called search", id="route-name-twice"
         ),
@@ -127,6 +144,12 @@ def crm(**changes: object) -> list[dict[str, object]]:
         ),
         pytest.param(
             [("outbound.routes.0.match", {})], "outbound.routes[0].match", "exactly one", id="outbound-no-match"
+        ),
+        pytest.param(
+            [("outbound.routes.0.match", {"prefix": "/crm/"})],
+            "outbound.routes[0].match.prefix",
+            "no slash at its end",
+            id="outbound-prefix-with-a-slash",
         ),
         pytest.param(
             [("outbound.routes.0.match", {"host": "Crm.Mesh"})],
@@ -254,4 +277,15 @@ def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
         "deny[0]",
         "identity.workload_api",
         "inbound.typo",
+    }
+
+
+def test_a_missing_key_hides_no_path_and_no_method(tmp_path: Path) -> None:
+    match = {"path": "/a/../b", "methods": ["get"]}
+    worst = changed(AGENT, ("inbound.routes.0.match", match), ("inbound.routes.0.name", ABSENT))
+    found = problems(tmp_path, worst)
+    assert {problem.field for problem in found} == {
+        "inbound.routes[0].name",
+        "inbound.routes[0].match.path",
+        "inbound.routes[0].match.methods[0]",
     }
