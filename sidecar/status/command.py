@@ -51,7 +51,7 @@ def _show(status: Json, found: list[Trouble]) -> None:
         print_line(f"  cure: {one.cure}")
     if status["refused"]:
         print_line()
-        print_line("Refused since the start:")
+        print_line("Refused since the start (what to do about each: docs/reasons.md):")
         rows = list(status["refused"].items())
         print_table(("reason", "count", "means"), ((name, count, _means(name)) for name, count in rows))
 

@@ -53,6 +53,16 @@ def test_what_is_wrong_is_told_in_words_with_its_cure(path: Path, capsys: pytest
     assert "  cure: create or mend the entry" in out
 
 
+def test_what_was_refused_is_told_with_its_meaning_and_where_the_cures_are(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(path, status(("refused", {"unknown_key": 3}))):
+        assert main(["status", "--socket", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "docs/reasons.md" in out
+    assert "unknown_key  3      the issuer's key set has no such key" in out
+
+
 def test_for_machines_it_is_the_document_with_the_troubles(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(path, status(("records.lost", 2))):
         assert main(["status", "--socket", str(path), "--json"]) == 0
