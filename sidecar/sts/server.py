@@ -75,16 +75,24 @@ class StsServer:
         self.probe_address: tuple[str, int] = (settings.probe_host, settings.probe_port)
 
     def missing(self) -> list[str]:
-        """What keeps the service from being ready; empty when it is."""
-        policy = self._service.policy
-        lacking = {
-            "draining": self._draining,
-            "identity": self._source.current is None,
-            "jwt bundles": not self._source.jwt_bundles,
-            "records": not self._service.log.healthy,
-            **{f"keys of {issuer}": not self._service.login_keys.ready(issuer) for issuer in policy.login_issuers},
-        }
-        return [word for word, is_lacking in lacking.items() if is_lacking]
+        """What keeps the service from being ready, in words for the operator; empty when it is."""
+        source, login_keys = self._source, self._service.login_keys
+        lacking: list[str] = []
+        if self._draining:
+            lacking.append("draining")
+        if source.current is None:
+            lacking.append(_because(f"identity: {source.state}", source.last_error))
+        if not source.jwt_bundles:
+            lacking.append("jwt bundles")
+        if not self._service.log.healthy:
+            lacking.append("records")
+        errors = login_keys.last_errors()
+        lacking += (
+            _because(f"keys of {issuer}", errors.get(issuer))
+            for issuer in self._service.policy.login_issuers
+            if not login_keys.ready(issuer)
+        )
+        return lacking
 
     async def start(self) -> None:
         """Open the listeners.
@@ -143,6 +151,10 @@ class StsServer:
 
     def _on_cut(self, reason: Reason, source: str | None) -> None:
         self._service.log.event("connection.refused", decision="deny", reason=reason, source=source)
+
+
+def _because(what: str, error: str | None) -> str:
+    return f"{what} ({error})" if error else what
 
 
 async def serve(

@@ -68,6 +68,10 @@ class LoginKeys(Protocol):
         """Whether this issuer has had a key at least once."""
         ...
 
+    def last_errors(self) -> Mapping[str, str | None]:
+        """Why each issuer's newest fetch failed, by issuer; None where it did not."""
+        ...
+
 
 def fresh_names() -> FreshNames:
     """128 random bits each."""

@@ -122,7 +122,7 @@ class LoginKeySets:
     """User issuers' keys. ``waited`` are the key ids that had to be waited for; ``late`` come only then."""
 
     def __init__(self, keys: Mapping[str, KeySet], *, late: bool = False) -> None:
-        self.keys = keys
+        self.keys = dict(keys)
         self.late = late
         self.waited: list[tuple[str, str | None]] = []
 
@@ -138,6 +138,9 @@ class LoginKeySets:
 
     def ready(self, issuer: str) -> bool:
         return issuer in self.keys
+
+    def last_errors(self) -> Mapping[str, str | None]:
+        return {issuer: None if issuer in self.keys else "the connection failed" for issuer in (LOGIN, *self.keys)}
 
 
 @dataclass

@@ -254,10 +254,10 @@ async def test_the_probe_says_what_keeps_the_service_from_being_ready() -> None:
         answer = await sts.probe("/readyz")
         assert (answer.status, (await sts.probe("/livez")).status) == (503, 200)
     assert answer.body.decode().splitlines() == [
-        "identity",
+        "identity: denied",
         "jwt bundles",
         "records",
-        "keys of https://login.acme.example",
+        "keys of https://login.acme.example (the connection failed)",
     ]
 
 

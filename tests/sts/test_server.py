@@ -16,7 +16,7 @@ from sidecar.identity.generation import new_identity, parse_x509_svid
 from sidecar.identity.tls import client_context
 from sidecar.sts.server import StsServer, StsSettings, serve
 from tests.fakes.own_identity import OwnIdentity
-from tests.fakes.sts import Mesh
+from tests.fakes.sts import LOGIN, Mesh
 from tests.fakes.sts_server import STS, RunningSts, StsIdentity, read_answer, running_sts, token_request
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 from tests.identity.fixed_source import FixedSource
@@ -74,12 +74,21 @@ async def test_svids_are_judged_by_the_services_own_clock() -> None:
 async def test_before_it_has_an_identity_the_service_is_up_not_ready_and_serves_nobody() -> None:
     async with running_sts() as sts:
         sts.source.become(None)
-        assert (await sts.probe("/readyz")).body == b"identity\n"
+        assert (await sts.probe("/readyz")).body == b"identity: denied\n"
         with pytest.raises(NO_HANDSHAKE):
             await sts.send(token_request(sts.mesh.exchange_form()))
         sts.source.become(STS)
         assert (await sts.probe("/readyz")).body == b"ready\n"
         await lawful(sts)
+
+
+@pytest.mark.integration
+async def test_while_a_login_issuer_has_no_keys_the_service_is_not_ready_and_says_why() -> None:
+    async with running_sts() as sts:
+        keys = sts.mesh.login_keys.keys.pop(LOGIN)
+        assert (await sts.probe("/readyz")).body == f"keys of {LOGIN} (the connection failed)\n".encode()
+        sts.mesh.login_keys.keys[LOGIN] = keys
+        assert (await sts.probe("/readyz")).body == b"ready\n"
 
 
 @pytest.mark.integration
