@@ -1,6 +1,6 @@
 """``sidecar audit chains``: every chain rebuilt from the records of all witnesses, and what does not hold.
 
-Exit codes: 0 nothing was found, 1 something was, 2 a file cannot be read.
+Exit codes: 0 nothing was found, 1 something was, 2 a file cannot be read or there is no record in any.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
             _show(audit, findings)
     except BrokenPipeError:
         return hang_up()
+    if not audit.records:  # nothing to find is not the same as nothing found
+        return complain(_COMMAND, "no record in any line")
     return 1 if findings else 0
 
 
@@ -122,8 +124,9 @@ def _show(audit: Audit, findings: Sequence[Finding]) -> None:
         print_line(f"of no chain: {counts}", style="dim")
     hops = sum(len(chain.hops) for chain in audit.chains)
     print_line(f"{_many(len(audit.chains), 'chain')}, {_many(hops, 'hop')}, from {_many(audit.records, 'record')}")
-    if not findings:
+    if not findings and audit.records:
         print_line("nothing found: every hop is told by its witnesses, and they agree", style="green")
+    if not findings:
         return
     print_line(f"{_many(len(findings), 'finding')}:", style="bold red")
     for kind in Kind:

@@ -99,6 +99,19 @@ def test_lines_that_are_no_records_are_named_and_the_rest_is_audited(
     assert finding["text"] == f"8 lines are no records: {', '.join(f'{junk}:{n}' for n in range(1, 6))}, …"
 
 
+@pytest.mark.parametrize("text", ["", "no record at all\n"], ids=["empty", "no-record"])
+@pytest.mark.parametrize("options", [[], ["--json"], ["--ignore", "unreadable"]], ids=["", "json", "ignored"])
+def test_where_there_is_no_record_nothing_is_said_to_hold(
+    options: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.records"
+    file.write_text(text)
+    assert main(["audit", "chains", *options, str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert "no record in any line" in err
+    assert "nothing found" not in out
+
+
 def test_a_file_that_is_not_there_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "chains", "/no/such/file"]) == 2
     assert "No such file" in capsys.readouterr().err
