@@ -203,7 +203,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.TOO_LARGE: Answer(413, None, "the request body is too large", close=True),
     Reason.URI_TOO_LONG: Answer(414, None, "the request target is too long", close=True),
     Reason.HEAD_TOO_LARGE: Answer(431, None, "the request head is too large", close=True),
-    Reason.EXPECTATION_REFUSED: Answer(417, None, "expectations are not served here", close=True),
+    Reason.EXPECTATION_REFUSED: Answer(417, None, "no other expectation than 100-continue is served here", close=True),
     Reason.TIMEOUT: Answer(408, None, "the request did not arrive in time", close=True),
     Reason.NO_REQUEST_CONTEXT: _forbidden("the call belongs to no request being served"),
     Reason.CALL_NOT_ALLOWED: _forbidden("the request being served may not make this call"),

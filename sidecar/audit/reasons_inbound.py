@@ -96,7 +96,9 @@ _REQUEST: Final = {
     ),
     Reason.URI_TOO_LONG: _either("the request target is over its limit", _CALLER, do="move what is long into the body"),
     Reason.HEAD_TOO_LARGE: _either("the header fields are over their limit", _CALLER, do="send fewer or shorter ones"),
-    Reason.EXPECTATION_REFUSED: _either("the request has an Expect field", _CALLER, do="switch it off in the client"),
+    Reason.EXPECTATION_REFUSED: _either(
+        "the request expects something else than 100-continue", _CALLER, do="leave the Expect field out"
+    ),
     Reason.TIMEOUT: _either(
         "the request did not arrive in time", _CALLER, do="look for a slow or stalled sender between client and sidecar"
     ),

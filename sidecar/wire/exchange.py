@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.errors import Denied, SidecarError
 from sidecar.wire.framing import Body
@@ -18,6 +18,9 @@ from sidecar.wire.outgoing import Outgoing
 
 if TYPE_CHECKING:
     from sidecar.wire.h1_server import ServerConnection
+
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BodySink(Protocol):
@@ -133,13 +136,18 @@ class ServerExchange:
     # --- the request's body
 
     def read_body(self, sink: BodySink) -> None:
-        """Give the body to ``sink``: at once what is there, the rest as it comes. Until then, reading is paused."""
+        """Give the body to ``sink``: at once what is there, the rest as it comes. Until then, reading is paused.
+
+        A peer that waits for 100 Continue gets it now, when the request was authorised and somebody takes its body.
+        """
         if self.ended or self.gone:
             return
         if self._body is None:
             sink.on_body_end()
             return
         self._sink = sink
+        if self.head is not None and self.head.expect is not None:
+            self._invite_body(self.head)
         self._connection.advance()
 
     def pause_body(self) -> None:
@@ -280,6 +288,13 @@ class ServerExchange:
         self._close = True
         if sink is not None:
             sink.on_body_error(error)
+
+    def _invite_body(self, head: RequestHead) -> None:
+        """Say 100 Continue, once, unless the body comes uninvited or nobody can expect it (RFC 9110 section 10.1.1)."""
+        head.expect = None
+        if head.minor == 1 and not self._connection.has_rest:
+            self.bytes_out += len(_CONTINUE)
+            self._connection.transport.write(_CONTINUE)
 
     def _discard_buffered_body(self) -> None:
         """Nobody wants the body: if all of it is here already, the connection can go on after the answer."""

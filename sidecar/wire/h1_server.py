@@ -227,6 +227,11 @@ class ServerConnection(asyncio.Protocol):
             and self._moved_at - self._opened_at < self._limits.max_age_s
         )
 
+    @property
+    def has_rest(self) -> bool:
+        """Whether bytes wait that were received and not yet used."""
+        return bool(self._rest)
+
     def take_rest(self) -> bytes:
         """The bytes received and not yet used."""
         data, self._rest = self._rest, b""

@@ -35,7 +35,7 @@ HOP_BY_HOP: Final = frozenset(
 """Fields that speak of one connection only (RFC 9110 section 7.6.1, RFC 9113 section 3.2.1)."""
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
-_NOT_PASSED: Final = HOP_BY_HOP | FRAMING
+_NOT_PASSED: Final = HOP_BY_HOP | FRAMING | {b"expect"}  # we answer an expectation ourselves
 _REASONS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
@@ -86,7 +86,7 @@ def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
 
 
 def end_to_end(fields: Sequence[Field]) -> list[Field]:
-    """The fields that may travel on: without hop-by-hop fields, those that Connection names, and framing.
+    """The fields that may travel on: without hop-by-hop fields, those that Connection names, framing and Expect.
 
     Set own fields only after this: then no Connection of a peer's can remove them.
     """

@@ -60,7 +60,8 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
     ``proxy_form`` also admits ``http://authority/path`` whose authority is the Host; the target is origin-form then.
 
     Raises:
-        Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE.
+        Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
+            EXPECTATION_REFUSED.
     """
     line = _REQUEST_LINE.match(head)
     if line is None:
@@ -75,6 +76,8 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
     if b"host" in reader.doubled or b"host" not in reader.special:
         raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
+    if b"expect" in reader.doubled:
+        raise Denied(Reason.EXPECTATION_REFUSED, "two Expect fields")
     content_length, chunked = _framing(reader, minor=minor)
     authority = parse_authority(reader.special[b"host"])
     absolute = not target.startswith(b"/")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, HeadBuffer, LengthBody
 from sidecar.wire.head import RequestHead
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.parse import parse_request_head
+
+CONTINUE: Final = b"100-continue"  # the one expectation there is (RFC 9110 section 10.1.1)
 
 
 class Incoming(NamedTuple):
@@ -55,8 +57,8 @@ class RequestReader:
         """Take bytes of the stream; None until a head is whole.
 
         Raises:
-            Denied: the head is malformed or too large, or asks for what is not served here (Expect, Upgrade, CONNECT,
-                TRACE, a body over the limit). What follows is then never to be read as a request.
+            Denied: the head is malformed or too large, or asks for what is not served here (an unknown expectation,
+                Upgrade, CONNECT, TRACE, a body over the limit). What follows is then never to be read as a request.
         """
         found = self._heads.feed(data)
         if found is None:
@@ -80,8 +82,8 @@ class RequestReader:
     def _refuse_unspoken(self, head: RequestHead) -> None:
         """Refuse what is valid HTTP and not served here."""
         self.refused_head = head
-        if head.expect is not None:
-            raise Denied(Reason.EXPECTATION_REFUSED, "an Expect field")
+        if head.expect is not None and head.minor == 1 and head.expect.lower() != CONTINUE:
+            raise Denied(Reason.EXPECTATION_REFUSED, "another expectation than 100-continue")
         if head.upgrade is not None:
             raise Denied(Reason.UPGRADE_REFUSED, "an Upgrade field")
         if head.content_length is not None and head.content_length > self._limits.max_body_bytes:

@@ -205,3 +205,54 @@ async def test_the_peer_can_be_known() -> None:
     assert served.only.ssl_object is tls
     assert served.only.remote_address == ("192.0.2.1", 5)
     assert served.only.transport is served.transport
+
+
+# --- Expect: 100-continue (RFC 9110 section 10.1.1)
+
+EXPECTING = b"POST /a HTTP/1.1\r\nHost: agent\r\nContent-Length: 3\r\nExpect: 100-Continue\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_who_waits_for_100_continue_gets_it_when_the_body_is_wanted_and_not_before() -> None:
+    served, body = Served(), Body()
+    served.receive(EXPECTING)
+    assert served.transport.written == b""
+    served.only.read_body(body)
+    assert served.transport.writes == [CONTINUE]
+    served.receive(b"abc" + GET)
+    assert (body.data, body.events.count("end")) == (b"abc", 1)
+    served.only.answer(200, [], b"ok")
+    assert served.transport.written == CONTINUE + b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    assert served.handler.requests[0].bytes_out == len(served.transport.written)
+    assert len(served.handler.requests) == 2
+
+
+async def test_a_refusal_of_who_waits_is_final_and_does_not_wait_for_the_body() -> None:
+    served = Served(lambda exchange: exchange.answer(403, [], b"no"))
+    served.receive(EXPECTING)
+    assert served.transport.writes == [b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno"]
+    served.receive(b"abc" + GET)
+    assert len(served.handler.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        EXPECTING + b"abc",
+        EXPECTING + b"a",
+        EXPECTING.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        OLD[:-2] + b"Expect: x\r\n\r\n",
+    ],
+    ids=["the body comes uninvited", "some of it does", "HTTP/1.0", "HTTP/1.0 and another expectation"],
+)
+async def test_nobody_is_invited_who_does_not_wait(stream: bytes) -> None:
+    served = Served(lambda exchange: exchange.read_body(Body()))
+    served.receive(stream)
+    assert (len(served.handler.requests), served.transport.written) == (1, b"")
+
+
+@pytest.mark.parametrize("framing", [b"", b"Content-Length: 0\r\n"])
+async def test_without_a_body_there_is_nothing_to_invite(framing: bytes) -> None:
+    served = Served(lambda exchange: exchange.read_body(Body()))
+    served.receive(GET[:-2] + framing + b"Expect: 100-continue\r\n\r\n")
+    assert (len(served.handler.requests), served.transport.written) == (1, b"")

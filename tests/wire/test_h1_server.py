@@ -103,7 +103,17 @@ REFUSED = {
         Reason.AMBIGUOUS_FRAMING,
         400,
     ),
-    "Expect": (post(b"Content-Length: 3\r\nExpect: 100-continue\r\n"), Reason.EXPECTATION_REFUSED, 417),
+    "two expectations": (
+        post(b"Content-Length: 3\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n"),
+        Reason.EXPECTATION_REFUSED,
+        417,
+    ),
+    "a list of expectations": (
+        post(b"Content-Length: 3\r\nExpect: 100-continue, x\r\n"),
+        Reason.EXPECTATION_REFUSED,
+        417,
+    ),
+    "an empty expectation": (post(b"Content-Length: 3\r\nExpect:\r\n"), Reason.EXPECTATION_REFUSED, 417),
     "another expectation": (post(b"Content-Length: 3\r\nExpect: 200-ok\r\n"), Reason.EXPECTATION_REFUSED, 417),
     "h2c": (
         post(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"),
@@ -152,7 +162,7 @@ async def test_a_refusal_does_not_depend_on_how_its_request_is_cut(stream: bytes
 
 async def test_a_valid_head_that_is_not_served_is_still_known_to_the_record() -> None:
     served = Served()
-    served.receive(post(b"Expect: 100-continue\r\n"))
+    served.receive(post(b"Expect: 200-ok\r\n"))
     ((exchange, _),) = served.handler.refused
     assert exchange.head is not None
     assert exchange.head.target == b"/a"
@@ -251,7 +261,7 @@ async def test_an_idle_connection_of_its_full_age_is_closed() -> None:
 
 async def test_after_a_refusal_the_peer_can_finish_sending_and_read_it() -> None:
     served = Served(answer_ok)
-    served.receive(post(b"Expect: 100-continue\r\nContent-Length: 1000\r\n"))
+    served.receive(post(b"Expect: 200-ok\r\nContent-Length: 1000\r\n"))
     assert (served.transport.ended, served.transport.closed) == (True, False)
     served.receive(b"a" * 1000 + GET)
     assert served.handler.requests == []

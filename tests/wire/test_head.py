@@ -38,6 +38,7 @@ def test_a_target_that_would_break_its_line_is_never_written() -> None:
     "name",
     [
         b"connection",
+        b"expect",
         b"http2-settings",
         b"keep-alive",
         b"proxy-authenticate",
