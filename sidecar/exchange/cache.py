@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.delegation.decide import IssuedPermit
@@ -35,10 +35,11 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """An accepted token, and the last second (exclusive) at which it is handed out."""
+    """An accepted token, the last second (exclusive) at which it is handed out, and from when on it is refreshed."""
 
     permit: IssuedPermit
     usable_until: int
+    refresh_at: int
 
 
 class IssuedTokens:
@@ -53,7 +54,7 @@ class IssuedTokens:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, key: Hashable, *, epoch: Epoch, now: int) -> IssuedPermit | None:
+    def find(self, key: Hashable, *, epoch: Epoch, now: int) -> Issued | None:
         """The token kept for ``key``, if it was accepted in this very epoch and has not run out."""
         if not self._enter(epoch):
             return None
@@ -64,16 +65,23 @@ class IssuedTokens:
             del self._entries[key]
             return None
         self._entries.move_to_end(key)
-        return issued.permit
+        return issued
 
-    def keep(self, key: Hashable, issued: Issued, *, epoch: Epoch) -> None:
-        """Keep a token accepted in ``epoch``; nothing happens if that epoch is over."""
+    def keep(self, key: Hashable, issued: Issued, *, epoch: Epoch) -> bool:
+        """Keep a token accepted in ``epoch``. Whether that was done: not if that epoch is over."""
         if not self._enter(epoch):
-            return
+            return False
         self._entries[key] = issued
         self._entries.move_to_end(key)
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
+        return True
+
+    def postpone(self, key: Hashable, issued: Issued, *, until: int) -> None:
+        """Refresh this token not before ``until``. Without effect if another has taken its place."""
+        kept = self._entries.get(key)
+        if kept is not None and kept.permit is issued.permit:
+            self._entries[key] = replace(kept, refresh_at=until)
 
     def reject(self, key: Hashable, permit: IssuedPermit, *, monotonic_s: float) -> bool:
         """The next hop did not take this token. Whether a new one may be had: once in ``REJECTION_S`` per key."""

@@ -3,11 +3,15 @@
 A flight is one exchange under way. It outlives the caller who started it, and is never joined by a caller who decides
 by other keys, another policy or another identity. When our identity changes while it is in the air, or an invalidation
 comes, its result is thrown away and asked for anew; so it is when the keys changed after they had accepted the token.
+
+A token that is used in the last part of its life is refreshed by a flight that nobody waits for, while it serves on.
+A refresh that fails costs no call anything: it is counted, recorded, and begun again later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -17,13 +21,14 @@ from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.exchange.ahead import retry_at
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
 from sidecar.exchange.events import issued_fields, refused_fields
 from sidecar.exchange.sts import Caller, ExchangeSettings, Sts
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import AccessLog
-from sidecar.observe.metrics import Metrics
+from sidecar.observe.metrics import Metrics, RefreshResult
 
 __all__ = ["ExchangeSettings", "TokenExchange"]
 
@@ -55,6 +60,7 @@ class TokenExchange:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         caller: Caller | None = None,
+        spread: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -63,7 +69,8 @@ class TokenExchange:
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
-        self._sts = Sts(settings, source, keys, clock, caller)
+        self._spread = spread
+        self._sts = Sts(settings, source, keys, clock, caller, spread)
         self._tokens = IssuedTokens()
         self._flights: dict[Hashable, _Flight] = {}
         self._withdrawals = 0
@@ -83,11 +90,19 @@ class TokenExchange:
         return len(self._flights)
 
     def cached(self, plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:
-        """The token kept for this plan, or None: then `exchange` is to be awaited. Never waits, never raises."""
+        """The token kept for this plan, or None: then `exchange` is to be awaited. Never waits, never raises.
+
+        In the last part of the token's life this begins to refresh it. Needs a running event loop.
+        """
         epoch = self._epoch(policy)
-        permit = None if epoch is None else self._tokens.find(_key(plan), epoch=epoch, now=now)
-        self._metrics.token_cache["miss" if permit is None else "hit"] += 1
-        return permit
+        issued = None if epoch is None else self._tokens.find(_key(plan), epoch=epoch, now=now)
+        if issued is None or epoch is None:
+            self._metrics.token_cache["miss"] += 1
+            return None
+        self._metrics.token_cache["hit"] += 1
+        if now >= issued.refresh_at:
+            self._refresh(plan, policy, epoch, issued, now)
+        return issued.permit
 
     async def exchange(self, plan: Plan, policy: Policy) -> IssuedPermit:
         """A token issued and proven for this plan, by one exchange however many ask for the same.
@@ -102,7 +117,7 @@ class TokenExchange:
                 raise Unavailable(Reason.NOT_READY, "this workload has no identity to exchange with")
             kept = self._tokens.find(_key(plan), epoch=epoch, now=int(self._clock()))
             if kept is not None:  # a flight landed since the caller looked
-                return kept
+                return kept.permit
             flight = self._join(plan, policy, epoch)
             await asyncio.wait([flight])  # unlike awaiting the task, this leaves it alone when the caller goes away
             if flight.cancelled():
@@ -145,12 +160,25 @@ class TokenExchange:
             return flight
         if len(self._flights) >= self._settings.max_flights:
             raise Unavailable(Reason.OVERLOADED, "too many exchanges are under way")
-        flight = asyncio.get_running_loop().create_task(self._fly(plan, policy, epoch))
+        return self._take_off(plan, policy, epoch)
+
+    def _refresh(self, plan: Plan, policy: Policy, epoch: Epoch, issued: Issued, now: int) -> None:
+        """Have the successor of a token that still serves. Leaves half of all flights to calls that wait for theirs."""
+        if self._closed or len(self._flights) >= self._settings.max_flights / 2:
+            return
+        later = retry_at(now=now, usable_until=issued.usable_until, spread=self._spread())
+        self._tokens.postpone(_key(plan), issued, until=later)
+        if (_key(plan), epoch) not in self._flights:
+            self._take_off(plan, policy, epoch, replaces=issued)
+
+    def _take_off(self, plan: Plan, policy: Policy, epoch: Epoch, *, replaces: Issued | None = None) -> _Flight:
+        key = (_key(plan), epoch)
+        flight = asyncio.get_running_loop().create_task(self._fly(plan, policy, epoch, replaces))
         self._flights[key] = flight
         flight.add_done_callback(lambda _: self._flights.pop(key, None))
         return flight
 
-    async def _fly(self, plan: Plan, policy: Policy, started: Epoch) -> _Landed:
+    async def _fly(self, plan: Plan, policy: Policy, started: Epoch, replaces: Issued | None) -> _Landed:
         """One exchange, counted and recorded. A refusal is a result here: perhaps nobody waits for it any more."""
         started_at = self._monotonic()
         outcome: _Outcome
@@ -161,10 +189,25 @@ class TokenExchange:
         epoch = self._epoch(policy)
         if epoch is not None and epoch.withdrawals != started.withdrawals:
             epoch = None
-        if epoch is not None and isinstance(outcome, Issued):
-            self._tokens.keep(_key(plan), outcome, epoch=epoch)
+        kept = False
+        if epoch is not None and isinstance(outcome, Issued) and _lasts_longer(outcome, replaces):
+            kept = self._tokens.keep(_key(plan), outcome, epoch=epoch)
+        if replaces is not None:
+            self._count_refresh(plan, outcome, replaces, kept=kept)
         self._report(plan, policy, outcome, self._monotonic() - started_at)
         return _Landed(epoch, outcome)
+
+    def _count_refresh(self, plan: Plan, outcome: _Outcome, replaced: Issued, *, kept: bool) -> None:
+        if isinstance(outcome, SidecarError):
+            result: RefreshResult = "failed"
+        elif kept:
+            result = "ok"
+        elif _lasts_longer(outcome, replaced):
+            result = "dropped"
+        else:  # whatever the token service goes by, it gives no longer one: do not ask again
+            result = "no_longer"
+            self._tokens.postpone(_key(plan), replaced, until=replaced.usable_until)
+        self._metrics.token_refresh[result] += 1
 
     def _report(self, plan: Plan, policy: Policy, outcome: _Outcome, seconds: float) -> None:
         exchange_ms = round(seconds * 1000, 3)
@@ -184,6 +227,10 @@ class TokenExchange:
         if own_id != self._own_id:
             self._own_id = own_id
             self.invalidate()
+
+
+def _lasts_longer(issued: Issued, than: Issued | None) -> bool:
+    return than is None or issued.usable_until > than.usable_until
 
 
 def _permit_of(outcome: _Outcome) -> IssuedPermit:

@@ -21,6 +21,7 @@ from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TO
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.adapters import ADAPTERS
+from sidecar.exchange.ahead import refresh_at
 from sidecar.exchange.cache import SKEW_S, Issued
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys
@@ -95,11 +96,13 @@ class Sts:
         keys: IssuerKeys,
         clock: Callable[[], float],
         caller: Caller | None = None,
+        spread: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._source = source
         self._keys = keys
         self._clock = clock
+        self._spread = spread
         self._adapter = ADAPTERS[settings.adapter]
         self._caller: Caller = caller or EndpointClient(
             settings.endpoint, source, timeout_s=settings.timeout_s, max_bytes=settings.max_response_bytes
@@ -123,7 +126,10 @@ class Sts:
             raise Unavailable(Reason.STS_TIMEOUT, "no token within the deadline") from error
         now = int(self._clock())
         permit = accept_issued(issued, plan=plan, key=key, policy=policy, now=now)
-        return Issued(permit, _usable_until(permit.token.expires_at, response, plan, now))
+        usable_until = _usable_until(permit.token.expires_at, response, plan, now)
+        subject_until = plan.delegation.token.expires_at - SKEW_S
+        ahead = refresh_at(now=now, usable_until=usable_until, subject_until=subject_until, spread=self._spread())
+        return Issued(permit, usable_until, refresh_at=ahead)
 
     async def close(self) -> None:
         """End the calls in flight."""

@@ -33,6 +33,7 @@ _REQUEST_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 _DECISION_SECONDS: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0)
 _CHAIN_DEPTHS: Final = (1, 2, 3, 4, 6, 8)
 
+RefreshResult = Literal["ok", "failed", "dropped", "no_longer"]
 CacheResult = Literal["hit", "miss", "joined"]
 
 
@@ -71,6 +72,7 @@ class Metrics(Collector):
         self.chain_depth = Histogram(_CHAIN_DEPTHS)
         self.exchanges: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.token_cache = dict.fromkeys(("hit", "miss", "joined"), 0)
+        self.token_refresh = dict.fromkeys(("ok", "failed", "dropped", "no_longer"), 0)
         self.config_reloads = dict.fromkeys(("ok", "refused"), 0)
         self.verdict_cache = dict.fromkeys(("hit", "miss"), 0)
         self.impersonation_refused = 0
@@ -160,6 +162,12 @@ class Metrics(Collector):
 
     def _caches_and_refusals(self) -> Iterator[Metric]:
         yield _counter("sidecar_token_cache", "Look-ups of issued tokens.", ("result",), _single(self.token_cache))
+        yield _counter(
+            "sidecar_token_refresh",
+            "Issued tokens refreshed ahead of their end; dropped: keys, policy or identity changed meanwhile.",
+            ("result",),
+            _single(self.token_refresh),
+        )
         yield _counter("sidecar_verdict_cache", "Look-ups of verdicts.", ("result",), _single(self.verdict_cache))
         yield _counter(
             "sidecar_config_reloads", "Files read again while running.", ("result",), _single(self.config_reloads)

@@ -22,7 +22,7 @@ def permit(jti: str = "issued-1") -> IssuedPermit:
 
 
 PERMIT = permit()
-ISSUED = Issued(PERMIT, usable_until=NOW + 100)
+ISSUED = Issued(PERMIT, usable_until=NOW + 100, refresh_at=NOW + 80)
 
 
 def kept(max_entries: int = 10) -> IssuedTokens:
@@ -32,7 +32,7 @@ def kept(max_entries: int = 10) -> IssuedTokens:
 
 
 def test_what_was_kept_is_found() -> None:
-    assert kept().find("key", epoch=EPOCH, now=NOW) is PERMIT
+    assert kept().find("key", epoch=EPOCH, now=NOW) is ISSUED
 
 
 def test_another_key_finds_nothing() -> None:
@@ -42,7 +42,7 @@ def test_another_key_finds_nothing() -> None:
 @pytest.mark.parametrize(("now", "found"), [(NOW + 99, True), (NOW + 100, False), (NOW + 101, False)])
 def test_a_token_is_handed_out_until_its_end(now: int, found: bool) -> None:
     tokens = kept()
-    assert (tokens.find("key", epoch=EPOCH, now=now) is PERMIT) == found
+    assert (tokens.find("key", epoch=EPOCH, now=now) is ISSUED) == found
     assert len(tokens) == found
 
 
@@ -68,7 +68,7 @@ def test_who_still_decides_by_an_old_policy_neither_finds_nor_keeps_nor_clears()
     tokens.keep("key", ISSUED, epoch=newer)
     assert tokens.find("key", epoch=EPOCH, now=NOW) is None
     tokens.keep("other", ISSUED, epoch=EPOCH)
-    assert tokens.find("key", epoch=newer, now=NOW) is PERMIT
+    assert tokens.find("key", epoch=newer, now=NOW) is ISSUED
     assert tokens.find("other", epoch=newer, now=NOW) is None
 
 
@@ -78,6 +78,16 @@ def test_the_least_recently_used_goes_first() -> None:
     tokens.find("key", epoch=EPOCH, now=NOW)
     tokens.keep("third", ISSUED, epoch=EPOCH)
     assert [name for name in ("key", "second", "third") if tokens.find(name, epoch=EPOCH, now=NOW)] == ["key", "third"]
+
+
+def test_a_refresh_is_put_off_for_the_token_that_is_meant_alone() -> None:
+    tokens = kept()
+    tokens.postpone("key", replace(ISSUED, permit=permit("another")), until=NOW + 90)
+    assert tokens.find("key", epoch=EPOCH, now=NOW) is ISSUED
+    tokens.postpone("key", ISSUED, until=NOW + 90)
+    assert tokens.find("key", epoch=EPOCH, now=NOW) == replace(ISSUED, refresh_at=NOW + 90)
+    tokens.postpone("nothing", ISSUED, until=NOW + 90)
+    assert tokens.find("nothing", epoch=EPOCH, now=NOW) is None
 
 
 def test_a_rejected_token_is_forgotten() -> None:
@@ -98,7 +108,7 @@ def test_a_key_is_rejected_once_in_ten_seconds(later_s: float, again: bool) -> N
 def test_a_late_rejection_does_not_take_the_token_that_came_after() -> None:
     tokens = kept()
     assert tokens.reject("key", permit(jti="issued-0"), monotonic_s=50.0)
-    assert tokens.find("key", epoch=EPOCH, now=NOW) is PERMIT
+    assert tokens.find("key", epoch=EPOCH, now=NOW) is ISSUED
 
 
 def test_clearing_is_no_way_round_the_limit_of_rejections() -> None:

@@ -148,6 +148,7 @@ class World:
             self.clock,
             monotonic=self.monotonic,
             caller=None if server else self.sts,
+            spread=lambda: 0.0,
         )
 
     async def records(self) -> list[dict[str, object]]:

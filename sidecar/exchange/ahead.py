@@ -1,0 +1,35 @@
+"""When a kept token is refreshed while it still serves, so that no call waits for the token service. Pure.
+
+Times are seconds since the epoch. ``spread`` is random, from 0 to 1: replicas that got their tokens together should not
+all ask for the next ones in the same second.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+LAST_PART: Final = 0.2  # of a token's life: used in it, the token is refreshed
+LEAST_S: Final = 5  # for an exchange, a failed one and another
+_MOST_PART: Final = 0.5  # a token that lives for seconds serves half of them first
+_SPREAD: Final = 0.25
+_RETRY_PART: Final = 0.25  # of what is left: failures come ever closer to the end, and never many
+_LEAST_RETRY_S: Final = 2
+
+
+def refresh_at(*, now: int, usable_until: int, subject_until: int, spread: float) -> int:
+    """The second from which a token got at ``now`` is refreshed when it is used; ``usable_until`` means never.
+
+    No issued token outlives the subject token it came from. One that ends with it (``subject_until``) has no longer
+    successor, and asking for one would go on at every call.
+    """
+    if usable_until >= subject_until:
+        return usable_until
+    life = usable_until - now
+    ahead = max(LAST_PART * life, LEAST_S) * (1 + _SPREAD * spread)
+    return usable_until - int(min(ahead, _MOST_PART * life))
+
+
+def retry_at(*, now: int, usable_until: int, spread: float) -> int:
+    """The second from which a refresh that began at ``now``, and has not come home, is begun again."""
+    pause = max(_RETRY_PART * (usable_until - now), _LEAST_RETRY_S)
+    return now + int(pause * (1 + _SPREAD * spread))
