@@ -30,16 +30,25 @@ _FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1
 class HeadBuffer:
     """Collects fragments until one head is whole; what cannot become a head is refused at once, not at the deadline.
 
-    ``skip_empty_line``: one empty line before a request is no error (RFC 9112 section 2.2).
+    ``skip_empty_line``: one empty line before each request is no error (RFC 9112 section 2.2), however it is cut.
     Holds at most ``max_head_bytes`` and one read, and looks at every byte a bounded number of times, however it is cut.
     """
 
-    __slots__ = ("_first_line_end", "_held", "_max_first_line", "_max_head_bytes", "_skip_empty_line", "_sound")
+    __slots__ = (
+        "_first_line_end",
+        "_held",
+        "_max_first_line",
+        "_max_head_bytes",
+        "_skip_empty_line",
+        "_skips",
+        "_sound",
+    )
 
     def __init__(self, *, max_head_bytes: int, max_first_line: int, skip_empty_line: bool) -> None:
         self._max_head_bytes = max_head_bytes
         self._max_first_line = max_first_line
         self._skip_empty_line = skip_empty_line
+        self._skips = skip_empty_line  # whether one may still come before this head
         self._held = bytearray()
         self._sound = 0
         self._first_line_end = -1
@@ -66,29 +75,40 @@ class HeadBuffer:
         """
         held = self._held
         if not held:
-            if self._skip_empty_line and data.startswith(b"\r\n"):
+            if self._skips and data.startswith(b"\r\n"):
+                self._skips = False
                 data = data[2:]
             end = data.find(b"\r\n\r\n", 0, self._max_head_bytes)
             if end >= 0:
+                self._skips = self._skip_empty_line
+                if end > self._max_first_line:
+                    self._check_first_line(data)
                 return (data, b"") if end + 4 == len(data) else (data[: end + 4], data[end + 4 :])
         searched = max(0, len(held) - 3)
         held += data
-        if self._skip_empty_line and held == b"\r\n":
-            held.clear()
-            return None
+        if self._skips and len(held) > 1:
+            self._skips = False
+            if held.startswith(b"\r\n"):  # the two came apart
+                del held[:2]
         end = held.find(b"\r\n\r\n", searched, self._max_head_bytes)
         if end < 0:
             self._check_unfinished()
             return None
         whole = bytes(held)
         self.clear()
+        self._check_first_line(whole)
         return whole[: end + 4], whole[end + 4 :]
 
     def clear(self) -> None:
         """Forget an unfinished head."""
         self._held = bytearray()
+        self._skips = self._skip_empty_line
         self._sound = 0
         self._first_line_end = -1
+
+    def _check_first_line(self, whole: bytes) -> None:
+        if whole.find(b"\r\n") > self._max_first_line:
+            raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
 
     def _check_unfinished(self) -> None:
         held = self._held

@@ -92,7 +92,7 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         fields=reader.fields,
         content_length=content_length,
         chunked=chunked,
-        keep_alive=minor and not _closes(reader),
+        keep_alive=_keeps_alive(reader, minor=minor),
         expect=reader.special.get(b"expect"),
         upgrade=reader.special.get(b"upgrade"),
     )
@@ -124,7 +124,7 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
         fields=reader.fields,
         content_length=content_length,
         chunked=chunked,
-        keep_alive=minor and not _closes(reader),
+        keep_alive=_keeps_alive(reader, minor=minor),
     )
 
 
@@ -188,10 +188,12 @@ def _origin_form(target: bytes, authority: str, *, proxy_form: bool) -> bytes:
     return origin if origin.startswith(b"/") else b"/" + origin
 
 
-def _closes(reader: _Reader) -> bool:
+def _keeps_alive(reader: _Reader, *, minor: bool) -> bool:
+    """Whether another message may follow. Every Connection field is looked at, since each may name fields to remove."""
+    keeps = minor
     for value in reader.connection:
         if not _OPTIONS.fullmatch(value):
             raise Denied(Reason.BAD_REQUEST, "a Connection field is no list of tokens")
         if b"close" in [option.strip(b" \t") for option in value.split(b",")]:
-            return True
-    return False
+            keeps = False
+    return keeps

@@ -40,9 +40,47 @@ def test_a_head_in_single_bytes_is_the_same_head() -> None:
     assert feed_all(heads(), [bytes([byte]) for byte in HEAD + b"xy"]) == (HEAD, b"xy")
 
 
-@pytest.mark.parametrize("pieces", [[b"\r\n" + HEAD], [b"\r\n", HEAD], [b"\r", b"\n", HEAD], [b"\r", b"\n" + HEAD]])
-def test_one_empty_line_before_a_request_is_skipped(pieces: list[bytes]) -> None:
-    assert feed_all(heads(), pieces)[0].lstrip(b"\r\n") == HEAD  # type: ignore[index]
+ONE_EMPTY_LINE = [
+    [b"\r\n" + HEAD],
+    [b"\r\n", HEAD],
+    [b"\r", b"\n", HEAD],
+    [b"\r", b"\n" + HEAD],
+    [b"\r", b"\nGET", HEAD[3:]],
+    [b"\r\nGET", HEAD[3:]],
+]
+
+
+@pytest.mark.parametrize("pieces", ONE_EMPTY_LINE)
+def test_one_empty_line_before_each_request_is_skipped(pieces: list[bytes]) -> None:
+    buffer = heads()
+    assert feed_all(buffer, pieces) == (HEAD, b"")
+    assert feed_all(buffer, pieces) == (HEAD, b"")
+
+
+@pytest.mark.parametrize("pieces", ONE_EMPTY_LINE)
+def test_a_second_empty_line_is_not_skipped_however_it_comes(pieces: list[bytes]) -> None:
+    for stream in ([b"\r\n", *pieces], [b"\r\n" + pieces[0], *pieces[1:]], [b"\r", b"\n", *pieces]):
+        buffer = heads()
+        try:
+            found = feed_all(buffer, stream)
+        except Denied as error:
+            assert error.reason is Reason.BAD_REQUEST
+        else:
+            assert found is not None
+            assert found[0].startswith(b"\r\n")  # which no request line does
+
+
+@pytest.mark.parametrize("cut", [None, 5, 70, 130])
+def test_a_first_line_over_its_limit_is_refused_however_it_is_cut(cut: int | None) -> None:
+    whole = b"GET /" + b"a" * 60 + b" HTTP/1.1\r\nHost: a\r\nX: " + b"b" * 60 + b"\r\n\r\n"
+    for data, accepted in ((whole, False), (whole.replace(b"a" * 60, b"a" * 40), True)):
+        pieces = [data] if cut is None else [data[:cut], data[cut:]]
+        if accepted:
+            assert feed_all(heads(), pieces) == (data, b"")
+            continue
+        with pytest.raises(Denied) as refused:
+            feed_all(heads(), pieces)
+        assert refused.value.reason is Reason.URI_TOO_LONG
 
 
 def test_an_empty_line_before_an_answer_is_not_skipped() -> None:

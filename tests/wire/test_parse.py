@@ -118,6 +118,10 @@ FIELDS = {
     "second Host": (HOST, Reason.BAD_REQUEST),
     "second Host in another case": (b"hOST: other\r\n", Reason.BAD_REQUEST),
     "Connection that is no list of tokens": (b"Connection: a/b\r\n", Reason.BAD_REQUEST),
+    "Connection that is none after one that closes": (
+        b"Connection: close\r\nConnection: a/b\r\n",
+        Reason.BAD_REQUEST,
+    ),
     "nine more fields": (b"X: y\r\n" * 9, None),
     "ten more fields": (b"X: y\r\n" * 10, Reason.HEAD_TOO_LARGE),
 }
@@ -126,6 +130,11 @@ FIELDS = {
 @pytest.mark.parametrize(("field", "reason"), FIELDS.values(), ids=FIELDS.keys())
 def test_fields_are_read_strictly(field: bytes, reason: Reason | None) -> None:
     assert reason_of(b"GET / HTTP/1.1\r\n" + HOST + field + b"\r\n") == reason
+
+
+@pytest.mark.parametrize(("value", "reason"), [(b"x-a, x-b", None), (b"a/b", Reason.BAD_REQUEST)])
+def test_the_connection_fields_of_http_1_0_are_read_as_strictly(value: bytes, reason: Reason | None) -> None:
+    assert reason_of(b"GET / HTTP/1.0\r\n" + HOST + b"Connection: " + value + b"\r\n\r\n") == reason
 
 
 def test_a_bare_line_feed_never_ends_a_head() -> None:
