@@ -40,11 +40,14 @@ if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
 
 _log: Final = logging.getLogger("sidecar")
 
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """``sidecar run``: stand beside an agent until told to stop. SIGHUP reads the settings again."""
+    hold_signals()
     path = Path(arguments.config)
     platform = None if arguments.platform is None else Path(arguments.platform)
     seen = look_at_files(path, *(() if platform is None else (platform,)))
@@ -65,8 +68,9 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: S
     await probe.open()
     if admin is not None:
         await admin.open()
-    following = asyncio.ensure_future(follower.run())
+    following = asyncio.ensure_future(_unless_stopping(follower.run(), stop))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+    release_signals(signal.SIGHUP)
     try:
         gc.collect()
         gc.freeze()  # what is there now stays: full collections need not look at it again
@@ -77,6 +81,16 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: S
         if admin is not None:
             await admin.close()
         await probe.close()
+
+
+async def _unless_stopping(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Do the work until told to stop: during a drain nothing changes any more."""
+    working = asyncio.ensure_future(work)
+    try:
+        await first_of(stop, [working])
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 def _admin(settings: SidecarSettings, server: Server, file: SettingsFile) -> AdminSocket | None:
@@ -94,6 +108,7 @@ def run_sts(arguments: argparse.Namespace) -> int:
     """``sidecar sts``: run the token service until told to stop. SIGHUP reads its policy and keys again."""
     from sidecar.config.sts_reload import StsFiles
 
+    hold_signals()
     path = Path(arguments.config)
     seen = seen_by(partial(look_at, path))
     try:
@@ -132,6 +147,7 @@ async def run_token_service(
     loop = asyncio.get_running_loop()
     if files is not None:
         loop.add_signal_handler(signal.SIGHUP, follower.wake)
+        release_signals(signal.SIGHUP)
     try:
         await server.start()
         log.event("started")
@@ -160,13 +176,27 @@ def run_until_signal(main: Main) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        return await main(stop)
+        release_signals(signal.SIGTERM, signal.SIGINT)
+        try:
+            return await main(stop)
+        finally:
+            hold_signals()  # the loop takes its handlers away before the process is gone
 
     try:
         return 0 if _run(supervised()) else 1
     except OSError as error:
         _log.error("cannot start: %s", error.strerror or error)
         return 1
+
+
+def hold_signals() -> None:
+    """Let signals wait until somebody is there to act on them: the default is to die by them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def release_signals(*numbers: signal.Signals) -> None:
+    """Whoever acts on these is there now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def _run(main: Coroutine[Any, Any, bool]) -> bool:

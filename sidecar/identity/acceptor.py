@@ -67,20 +67,32 @@ class Acceptor:
             asyncio.get_running_loop().remove_reader(listening.fileno())
             listening.close()
 
+    def finish(self) -> None:
+        """Take who has connected already, then stop: closing resets whoever waits in the queue."""
+        while self._accept_one():
+            pass
+        self.close()
+
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_WAKE):
-            if self._socket is None:
+            if not self._accept_one():
                 return
-            try:
-                accepted, address = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._pause(error)
-                return
-            accepted.setblocking(False)  # noqa: FBT003 - the standard library's signature
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._admit(accepted, f"{address[0]}:{address[1]}")
+
+    def _accept_one(self) -> bool:
+        """Whether there may be more."""
+        if self._socket is None:
+            return False
+        try:
+            accepted, address = self._socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            self._pause(error)
+            return False
+        accepted.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._admit(accepted, f"{address[0]}:{address[1]}")
+        return True
 
     def _pause(self, error: OSError) -> None:
         """Descriptors or memory are gone: wait a little, instead of spinning on a socket that stays readable."""
@@ -128,6 +140,12 @@ class Handshakes:
         task = asyncio.get_running_loop().create_task(self._hand_over(accepted, address, protocol))
         self._running[task] = None
         task.add_done_callback(lambda ended: self._ended(ended, accepted))
+
+    async def finish(self, timeout_s: float) -> None:
+        """Let those under way end, for so long; the rest is given up."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+        await self.close()
 
     async def close(self) -> None:
         """Give all of them up and wait until they have ended."""

@@ -22,6 +22,7 @@ _RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what
 _SHED_PER_RESERVE: Final = 4
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
 _LOOK_AGAIN_S: Final = 0.1
+DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
 _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
 
 
@@ -94,12 +95,17 @@ class Listener:
         self._acceptor.close()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Let every request being served end, then its connection. Whether all ended in time."""
-        self.close()
-        self.connections.draining = True
-        for connection in self.connections:
-            connection.finish()
-        return await self._emptied(timeout_s)
+        """Stop accepting and let every request being served end. Whether all ended in time.
+
+        Connections on which nothing happens stay a little: a request that was sent before its caller could know is
+        served too, and told that it is the last.
+        """
+        grace_s = min(DRAIN_GRACE_S, timeout_s / 2)
+        self._acceptor.finish()
+        self.connections.drain(grace_s)
+        began_at = self.connections.clock()
+        await self._handshakes.finish(grace_s)
+        return await self._emptied(timeout_s - (self.connections.clock() - began_at))
 
     async def abort(self) -> None:
         """End everything now, and wait until it has ended: by then each request has closed its record."""

@@ -23,11 +23,17 @@ C = TypeVar("C", bound=Swept)
 
 
 class Connections(Generic[C]):
-    """A set of live connections, swept while it is not empty. ``draining``: no kept connection takes a new request."""
+    """A set of live connections, swept while it is not empty.
+
+    ``draining``: the next answer on each connection is its last, and says so. One on which no request comes is idle
+    for ``grace_s`` more: a request that is under way to us must not meet a closed door.
+    """
 
     def __init__(self, *, interval_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.draining = False
+        self._draining_since = 0.0
+        self._grace_s = 0.0
         self._interval_s = interval_s
         self._members: set[C] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -55,6 +61,17 @@ class Connections(Generic[C]):
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+    def drain(self, grace_s: float) -> None:
+        """From now on nobody is kept."""
+        if not self.draining:
+            self.draining = True
+            self._draining_since = self.clock()
+            self._grace_s = grace_s
+
+    def no_longer_wanted(self, now: float, idle_since: float) -> bool:
+        """Whether a connection that is idle since then has been given its grace."""
+        return self.draining and now - max(idle_since, self._draining_since) >= self._grace_s
 
     def sweep(self) -> None:
         """Ask every connection now."""

@@ -323,4 +323,5 @@ class ServerConnection(asyncio.Protocol):
         fresh = self._moved_at == self._opened_at
         allowed = self._limits.head_timeout_s if fresh else self._limits.keep_alive_timeout_s
         aged = now - self._opened_at > self._limits.max_age_s
-        return aged or self._connections.draining or now - self._moved_at > allowed
+        unwanted = self._connections.no_longer_wanted(now, self._moved_at)
+        return aged or unwanted or now - self._moved_at > allowed

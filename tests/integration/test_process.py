@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.integration.load import Load
 from tests.integration.world import (
     PATIENCE_S,
     PLANNER,
@@ -28,6 +29,8 @@ from tests.integration.world import (
     ok,
     until,
 )
+
+START_S = 30.0  # an interpreter, on a machine that has other things to do
 
 pytestmark = pytest.mark.integration
 
@@ -45,7 +48,22 @@ class Running:
         return [json.loads(line) for line in self.file.read_text().splitlines()]
 
     async def wait_for(self, event: str, count: int = 1) -> None:
-        await until(lambda: self.file.exists() and self.file.read_text().count(f'"event":"{event}"') >= count)
+        await until(lambda: self.file.exists() and self.file.read_text().count(f'"event":"{event}"') >= count, START_S)
+
+    async def wait_for_refusal(self) -> None:
+        """Until nobody is let in any more."""
+
+        async def refused() -> bool:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except ConnectionRefusedError:
+                return True
+            writer.transport.abort()
+            return False
+
+        async with asyncio.timeout(PATIENCE_S):
+            while not await refused():  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.01)
 
     async def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -60,6 +78,7 @@ async def process(world: World, *, drain_s: float = 5.0, starts: int = 1) -> Asy
         **world.settings(drain_s=drain_s),
         "identity": {"workload_api": api.address},
         "probe": {"listen": f"127.0.0.1:{free_port()}"},
+        "admin": {"socket": str(world.folder / "admin.sock")},
         "records": {"sink": {"file": str(file)}},
     }
     document["inbound"]["listen"] = f"127.0.0.1:{port}"
@@ -156,6 +175,50 @@ async def test_told_to_end_it_finishes_what_it_has_and_says_so(
     (record,) = [record for record in sidecar.records() if record["event"] == "request"]
     assert (record["reason"], record["status"]) == ("ok", 200)
     assert sidecar.records()[-1]["event"] == "stopped"
+
+
+async def test_once_told_to_end_no_second_signal_changes_anything(world: World, agent: Streaming) -> None:
+    async with process(world) as sidecar, calling_in(world, sidecar) as caller:
+        ending = asyncio.ensure_future(sidecar.end(signal.SIGTERM))
+        await sidecar.wait_for_refusal()
+        settings = world.folder / "process.yaml"
+        settings.write_text(
+            settings.read_text() + "deny: {subjects: [{iss: 'https://sts.acme.example', sub: alice}]}\n"
+        )
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            sidecar.process.send_signal(number)
+            await asyncio.sleep(0.02)
+        assert not ending.done()
+        agent.rest.set_result(b"4\r\ntwo.\r\n0\r\n\r\n")
+        assert (await caller.wait_for_end()).endswith(b"two.\r\n0\r\n\r\n")
+        assert await ending == 0
+    assert [record["event"] for record in sidecar.records() if record["event"].startswith("config.")] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_told_to_end_before_anybody_can_act_on_it_it_still_ends_well(number: signal.Signals) -> None:
+    program = (
+        "import os; from sidecar.app import hold_signals, run_until_signal\n"
+        "async def main(stop): await stop.wait(); os.kill(os.getpid(), 1); return True\n"
+        f"hold_signals(); os.kill(os.getpid(), {int(number)}); code = run_until_signal(main)\n"
+        f"os.kill(os.getpid(), {int(number)}); raise SystemExit(code)\n"
+    )
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    assert await asyncio.wait_for(child.wait(), PATIENCE_S) == 0
+
+
+async def test_under_load_no_request_is_lost_when_it_is_told_to_end(world: World) -> None:
+    world.agent.script = lambda _head, _body: ok(b"done")
+    planner = calling(await world.source(PLANNER), WRITER)
+    async with process(world) as sidecar:
+        load = Load(world, sidecar.port, planner)
+        await load.run(callers=8, count=300, then=lambda: sidecar.end(signal.SIGTERM))
+    assert load.lost == []
+    assert load.ended == 0
+    assert load.answered >= 300
+    records = [record for record in sidecar.records() if record["event"] == "request"]
+    assert {record["reason"] for record in records} == {"ok"}
+    assert len(records) == load.answered
 
 
 async def test_over_its_drain_deadline_it_cuts_the_rest_and_says_so(world: World, agent: Streaming) -> None:

@@ -44,9 +44,9 @@ PATIENCE_S: Final = 10.0
 Record = dict[str, Any]
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """For what tells nobody: a file that a thread writes, a state that only changes. All else is awaited."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         while not condition():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.005)
 

@@ -412,6 +412,40 @@ async def test_draining_ends_idle_connections_and_waits_for_the_others(sink: Fak
         assert await draining is True
 
 
+async def test_a_request_on_an_idle_connection_is_still_served_and_told_that_it_is_the_last(sink: FakeSink) -> None:
+    async with listening(Held(), sink) as listener:
+        kept = await connect(listener)
+        assert b"connection: close" not in await kept.ask()
+        draining = asyncio.ensure_future(listener.drain(PATIENCE_S))
+        await asyncio.sleep(0)
+        assert b"connection: close" in await kept.ask()
+        assert await kept.is_hung_up_on()
+        assert await draining is True
+
+
+async def test_who_has_connected_but_was_not_yet_accepted_is_served(sink: FakeSink) -> None:
+    async with listening(Held(), sink) as listener:
+        client = socket.create_connection(listener.address)  # the loop does not turn: nobody accepts it
+        client.sendall(GET)
+        draining = asyncio.ensure_future(listener.drain(PATIENCE_S))
+        client.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=client)
+        CLIENTS.append(Client(reader, writer))
+        assert b"connection: close" in await CLIENTS[-1].head()
+        assert await draining is True
+
+
+async def test_a_silent_handshake_does_not_hold_up_the_drain(sink: FakeSink, authority: TrustDomainAuthority) -> None:
+    server, _ = tls(authority)
+    async with listening(Held(), sink, context=server) as listener:
+        await connect(listener)
+        async with asyncio.timeout(PATIENCE_S):
+            while not listener._handshakes:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+        async with asyncio.timeout(PATIENCE_S):  # the handshake alone could last 60 s
+            assert await listener.drain(60.0) is True
+
+
 async def test_who_shakes_hands_while_it_drains_is_served_once(sink: FakeSink, authority: TrustDomainAuthority) -> None:
     server, caller = tls(authority)
     handler = Held(at_once=False)

@@ -267,19 +267,47 @@ async def test_after_a_refusal_the_peer_can_finish_sending_and_read_it() -> None
     assert served.handler.requests == []
 
 
-async def test_draining_closes_idle_connections_and_lets_running_requests_finish() -> None:
+async def test_draining_closes_idle_connections_after_a_grace_and_lets_running_requests_finish() -> None:
     idle, busy = Served(answer_ok), Served()
     idle.receive(GET)
     busy.receive(GET)
     for served in (idle, busy):
-        served.connections.draining = True
-        served.after(0)
+        served.connections.drain(1.0)
+        served.after(0.9)
+    assert (idle.transport.closed, busy.transport.closed) == (False, False)
+    for served in (idle, busy):
+        served.after(0.1)
     assert (idle.transport.closed, busy.transport.closed) == (True, False)
     busy.only.answer(200, [], b"ok")
     assert busy.transport.writes == [OK_CLOSE]
     assert busy.transport.closed
     idle.connection.finish()
     busy.connection.finish()
+
+
+async def test_a_request_that_was_under_way_when_the_drain_began_is_served_and_is_the_last() -> None:
+    served = Served(answer_ok)
+    served.receive(GET)
+    served.connections.drain(1.0)
+    served.after(0.9)
+    served.receive(GET)
+    assert served.transport.writes == [OK, OK_CLOSE]
+    assert served.transport.closed
+
+
+async def test_an_answer_that_had_begun_before_the_drain_did_not_say_that_it_is_the_last_so_one_more_may_come() -> None:
+    served = Served()
+    served.receive(GET)
+    exchange = served.only
+    exchange.send_head(200, [], length=2)
+    served.connections.drain(1.0)
+    served.after(5.0)
+    exchange.send_data(b"ok")
+    exchange.send_end()
+    served.after(0.9)
+    assert not served.transport.closed
+    served.after(0.1)
+    assert served.transport.closed
 
 
 async def test_finish_lets_a_refused_peer_read_its_answer() -> None:
