@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from sidecar.config.addresses import is_loopback
@@ -17,6 +17,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
 
+U = TypeVar("U", bound=UserIssuerSection)
 _KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
 LOGIN_PRESETS: Final = frozenset(_KINDS)
 
@@ -95,6 +96,13 @@ def login_issuer(section: UserIssuerSection) -> TrustedIssuer:
         scopes=frozenset().union(*section.scope_from.map.values()),
         actor_trust_domains=frozenset(),
     )
+
+
+def with_usable_profile(section: U, field: str, findings: Findings) -> U:
+    """The section. If its profile cannot be, that is a problem, and the preset alone goes on to further checks."""
+    if findings.attempt(f"{field}.profile", profile_of, section.profile) is not None:
+        return section
+    return section.model_copy(update={"profile": _preset_of(section.profile)})
 
 
 def scope_from(section: UserIssuerSection) -> ScopeFrom:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +12,7 @@ from sidecar.config.document import MAX_BYTES, DocumentError, parse_document
 from sidecar.config.environment import override, variables
 from sidecar.config.not_yet import take_out_not_yet
 from sidecar.config.problems import from_value_error, problems_of
+from sidecar.config.remains import contradictions
 from sidecar.config.sections import Section
 from sidecar.errors import ConfigError, Problem
 
@@ -86,44 +86,9 @@ def load_model(
         settings = model.model_validate(document)
     except ValidationError as error:
         problems += problems_of(error, model, names)
-        rest = _without_faults(document, error, model)
-        if rest is not None:  # what was taken out must not be told as missing
-            told = {problem.field for problem in problems}
-            problems += [problem for problem in cross_check(rest) if problem.field not in told]
+        problems += contradictions(document, error, model, cross_check, told=problems)
         raise ConfigError(problems) from None
     problems += cross_check(settings)
     if problems:
         raise ConfigError(problems)
     return settings
-
-
-def _without_faults(document: dict[str, object], error: ValidationError, model: type[S]) -> S | None:
-    """The document without what is wrong in it, if enough is left to cross-check it in the same go."""
-    rest = copy.deepcopy(document)
-    for detail in sorted(error.errors(include_url=False), key=lambda detail: _order(detail["loc"]), reverse=True):
-        location = [part for part in detail["loc"] if isinstance(part, int) or not part.startswith(("<", "["))]
-        _delete(rest, location)
-    try:
-        return model.model_validate(rest)
-    except ValidationError:
-        return None
-
-
-def _order(location: tuple[int | str, ...]) -> tuple[tuple[str, int], ...]:
-    return tuple(("", part) if isinstance(part, int) else (part, 0) for part in location)
-
-
-def _delete(document: object, location: list[int | str]) -> None:
-    parent = document
-    for part in location[:-1]:
-        if isinstance(parent, dict):
-            parent = parent.get(part)
-        elif isinstance(parent, list) and isinstance(part, int) and part < len(parent):
-            parent = parent[part]
-    last = location[-1] if location else None
-    if isinstance(parent, dict):
-        parent.pop(last, None)
-    elif (
-        isinstance(parent, list) and isinstance(last, int) and last < len(parent) and not isinstance(parent[last], dict)
-    ):
-        del parent[last]

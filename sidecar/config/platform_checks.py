@@ -113,9 +113,8 @@ def _trust(trusted: TrustedIssuer, ceiling: TrustedIssuer, field: str) -> Iterat
 
 
 def _beyond(own: Iterable[str], ceiling: Iterable[str], field: str) -> Iterator[Problem]:
-    beyond = sorted(set(map(str, own)) - set(map(str, ceiling)))
-    if beyond:
-        yield Problem(field, f"{', '.join(beyond)} {_ABOVE}", f"remove {', '.join(beyond)}")
+    for one in sorted(set(map(str, own)) - set(map(str, ceiling))):
+        yield Problem(field, f"{one} {_ABOVE}", f"remove {one}")
 
 
 def _profile(own: IssuerProfile, ceiling: IssuerProfile, field: str) -> Iterator[Problem]:

@@ -85,12 +85,17 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     return "cannot be used", "see the schema in config/sidecar.schema.json"
 
 
+def meant_by(location: tuple[int | str, ...], model: type[BaseModel]) -> str | None:
+    """The key that was probably meant by an unknown one, among those of its section; None if none is close."""
+    close = difflib.get_close_matches(str(location[-1]), _keys_at(model.model_json_schema(), location[:-1]), n=1)
+    return close[0] if close else None
+
+
 def _spelling(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """The key that was probably meant, among those of the section."""
+    meant = meant_by(location, model)
+    if meant is not None:
+        return f"did you mean {meant}?"
     known = _keys_at(model.model_json_schema(), location[:-1])
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
     return f"known here: {', '.join(sorted(known))}" if known else "remove it"
 
 

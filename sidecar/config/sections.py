@@ -19,12 +19,15 @@ from sidecar.config.words import (
     UrlText,
     one_of,
 )
-from sidecar.delegation.profile import PRESETS, ActorForm
+from sidecar.delegation.act import MAX_ACT_DEPTH
+from sidecar.delegation.jws import ALGORITHMS
+from sidecar.delegation.profile import MAX_LEEWAY_S, PRESETS, ActorForm
 from sidecar.delegation.scope import ScopeShape
 from sidecar.identity.files import LAYOUTS
 
 PresetName = Annotated[str, *one_of(PRESETS)]
 ActorFormName = Annotated[str, *one_of(ActorForm)]
+AlgorithmName = Annotated[str, *one_of(sorted(ALGORITHMS))]
 LayoutName = Annotated[str, *one_of(LAYOUTS)]
 
 
@@ -84,15 +87,15 @@ class ProfileSection(Section):
 
     preset: PresetName
     typ: list[Line | None] | None = None
-    algorithms: list[Line] | None = None
+    algorithms: list[AlgorithmName] | None = None
     actor: ActorFormName | None = None
     actor_table: list[ActorRow] | None = None
     act_iss: Line | None = None
     scope_claim: Line | None = None
     scope_shape: ScopeShape | None = None
     required_claims: list[Line] | None = None
-    max_act_depth: int | None = None
-    leeway_s: int | None = None
+    max_act_depth: int | None = Field(None, ge=1, le=MAX_ACT_DEPTH)
+    leeway_s: int | None = Field(None, ge=0, le=MAX_LEEWAY_S)
     max_lifetime_s: int | None = None
 
 

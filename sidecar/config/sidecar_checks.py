@@ -134,11 +134,10 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
 def _reachable(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
     """A scope above each issuer's ceiling, or a peer none may vouch for, makes a route that nobody can ever use."""
     for section in _counting(file, route):
-        beyond = sorted(set(route.scopes) - set(section.scopes))
-        if beyond:
+        for scope in sorted(set(route.scopes) - set(section.scopes)):
             yield Problem(
                 f"{where}.scopes",
-                f"{', '.join(beyond)} is above the ceiling of {section.issuer}",
+                f"{scope} is above the ceiling of {section.issuer}",
                 "add it to that issuer's scopes, or remove it here",
             )
     domains = {domain for section in _counting(file, route) for domain in section.actor_trust_domains}
@@ -191,11 +190,10 @@ def _exchange(file: SidecarFile) -> Iterator[Problem]:
         yield Problem("exchange.issuer", "is no configured issuer", "list it under issuers, with its keys")
         return
     for number, route in enumerate(file.outbound.routes if file.outbound is not None else []):
-        beyond = sorted(set(route.scopes) - set(section.scopes))
-        if beyond:
+        for scope in sorted(set(route.scopes) - set(section.scopes)):
             yield Problem(
                 f"outbound.routes[{number}].scopes",
-                f"{', '.join(beyond)} is above the ceiling of {section.issuer}",
+                f"{scope} is above the ceiling of {section.issuer}",
                 "add it to that issuer's scopes, or remove it here",
             )
 

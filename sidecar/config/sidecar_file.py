@@ -7,7 +7,16 @@ from pathlib import Path
 
 from sidecar.config.addresses import parse_address
 from sidecar.config.identity import actor_token_problems, identity_of
-from sidecar.config.issuers import key_settings, kind_of, login_issuer, renamed, same_origin, scope_from, trusted_issuer
+from sidecar.config.issuers import (
+    key_settings,
+    kind_of,
+    login_issuer,
+    renamed,
+    same_origin,
+    scope_from,
+    trusted_issuer,
+    with_usable_profile,
+)
 from sidecar.config.loading import Findings, load_model
 from sidecar.config.platform_checks import above_ceiling, loosened
 from sidecar.config.platform_file import Platform, load_platform
@@ -157,7 +166,11 @@ class _Build:
         section = self._file.entry
         if section is None:
             return None
-        users = {
+        users = [
+            with_usable_profile(user, f"entry.issuers[{number}]", self._findings)
+            for number, user in enumerate(section.issuers)
+        ]
+        logins = {
             user.issuer: UserIssuer(
                 trusted=login_issuer(user),
                 kind=kind_of(user) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
@@ -165,9 +178,9 @@ class _Build:
                 scope_from=scope_from(user),
                 subject_prefix=user.subject_prefix,
             )
-            for user in section.issuers
+            for user in users
         }
-        return Entry(issuers=users, may_call=frozenset(section.may_call), delegation_life_s=section.delegation_life_s)
+        return Entry(issuers=logins, may_call=frozenset(section.may_call), delegation_life_s=section.delegation_life_s)
 
     def _inbound(self) -> InboundSettings | None:
         section = self._file.inbound

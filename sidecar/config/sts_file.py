@@ -17,6 +17,7 @@ from sidecar.config.issuers import (
     kind_problems,
     login_issuer,
     scope_from,
+    with_usable_profile,
 )
 from sidecar.config.loading import Findings, load_model
 from sidecar.config.sections import UserIssuerSection
@@ -94,7 +95,11 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         findings.attempt(f"login_issuers[{number}]", key_settings, section, section.tls)
         for number, section in enumerate(file.login_issuers)
     ]
-    policy = findings.attempt("policy", _policy, file)
+    logins = [
+        with_usable_profile(section, f"login_issuers[{number}]", findings)
+        for number, section in enumerate(file.login_issuers)
+    ]
+    policy = findings.attempt("policy", _policy, file, logins)
     server = findings.attempt("listen", _server, file)
     if findings.problems or identity is None or policy is None or server is None:
         return None
@@ -123,8 +128,8 @@ def _server(file: StsFile) -> StsSettings:
     )
 
 
-def _policy(file: StsFile) -> StsPolicy:
-    """Raises ConfigError with every contradiction, ValueError if a profile cannot be."""
+def _policy(file: StsFile, logins: list[UserIssuerSection]) -> StsPolicy:
+    """Raises ConfigError with every contradiction."""
     return StsPolicy(
         issuer=file.issuer,
         targets=tuple(
@@ -148,7 +153,7 @@ def _policy(file: StsFile) -> StsPolicy:
             )
             for section in file.entries
         },
-        login_issuers={section.issuer: _login_issuer(section) for section in file.login_issuers},
+        login_issuers={section.issuer: _login_issuer(section) for section in logins},
         token_life_s=file.token_life_s,
         max_depth=file.max_depth,
     )

@@ -197,7 +197,10 @@ def crm(**changes: object) -> list[dict[str, object]]:
         pytest.param([("issuers.0.profile", "oidc-id-token")], "issuers[0].profile", "login", id="login-profile"),
         pytest.param([("issuers.0.profile", "entra")], "issuers[0].profile", "maps no actor", id="empty-actor-table"),
         pytest.param(
-            [("issuers.0.profile", {"preset": "sts", "leeway_s": 600})], "issuers[0].profile", "leeway_s", id="leeway"
+            [("issuers.0.profile", {"preset": "sts", "leeway_s": 600})],
+            "issuers[0].profile.leeway_s",
+            "out of range",
+            id="leeway",
         ),
         pytest.param(
             [("issuers.0.profile", {"preset": "entra", "actor_table": [ROW, ROW]})],
