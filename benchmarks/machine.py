@@ -1,0 +1,100 @@
+"""The machine of a run: its cores, who is bound to which, and what is worth saying about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import ssl
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Where the proxy under test runs, and where everything else. None: nowhere in particular."""
+
+    proxy: int | None
+    others: int | None
+
+    @property
+    def caveat(self) -> str | None:
+        """What weakens every number of the run; None if nothing does."""
+        if self.others is None:
+            return (
+                "There is one core only (or no taskset): proxy, load and backend share it. CPU per request is still the"
+                " proxy's own, latencies and throughput are not."
+            )
+        return None
+
+    def bound(self, command: Sequence[str], *, proxy: bool) -> list[str]:
+        """The command, bound to its core."""
+        core = self.proxy if proxy else self.others
+        return [*command] if core is None else ["taskset", "-c", str(core), *command]
+
+
+def cores() -> Cores:
+    """The first two cores that we may use."""
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2 or shutil.which("taskset") is None:
+        return Cores(None, None)
+    return Cores(usable[0], usable[1])
+
+
+def process_tree(pid: int) -> list[int]:
+    """The process and all its descendants, as far as they live."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    tree = [pid]
+    for one in tree:
+        tree += [child for child, parent in parents.items() if parent == one]
+    return tree
+
+
+def memory_mib(pids: Sequence[int], key: str = "VmRSS") -> float:
+    """Resident memory of these processes together, in MiB. ``VmHWM`` is the most it ever was."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+    return total / 1024
+
+
+def forget_peak(pids: Sequence[int]) -> None:
+    """Let ``VmHWM`` start anew (proc_pid_clear_refs(5)); without the right to, it stays what it was."""
+    for pid in pids:
+        try:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+        except OSError:
+            continue
+
+
+def described() -> dict[str, str]:
+    """What a reader needs to compare: processor, kernel, Python, OpenSSL, load."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return {
+        "cpu": cpu,
+        "cores": str(len(os.sched_getaffinity(0))),
+        "kernel": platform.release(),
+        "python": sys.version.split()[0],
+        "openssl of Python": ssl.OPENSSL_VERSION,
+        "load average": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+    }

@@ -1,0 +1,356 @@
+/*
+ * The load generator: requests over mTLS (or plain), by a schedule or as fast as they are answered.
+ *
+ * One thread and one epoll. With a rate, the schedule is fixed in advance: a request that could not be sent in time is
+ * sent late, counted as late, and its latency is counted from when it was due, so that a slow server cannot hide.
+ * The CPU clocks of the processes under test are read at both ends of the measured window, by this process, so that
+ * nobody's scheduling comes between the two.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "connection.h"
+#include "histogram.h"
+#include "options.h"
+
+#define SECOND 1000000000ull
+#define LATE 1000000ull              /* a request that leaves a millisecond after it was due is late */
+#define CONNECT_PATIENCE (60 * SECOND) /* for all connections to be there */
+#define RETRY (10 * 1000000ull)      /* until a lost connection is opened again */
+
+static struct options options;
+static struct connection *connections;
+static struct connection **idle; /* a ring of connections that are READY, the longest idle first */
+static size_t idle_first, idle_count;
+static int poller, timer;
+
+static bool measuring;
+static uint64_t window_start, window_end, next_due, interval;
+static uint64_t answered, sent, late, connects, first_bytes_in, first_bytes_out;
+static uint64_t statuses[600], lost_connect, lost_tls, lost_answer;
+static uint64_t token_number, answered_once;
+static double cpu_start[MAX_PIDS], own_start;
+static struct histogram latency, event_delay;
+static char cipher[64] = "none", group[64] = "none";
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+static double cpu_s(clockid_t clock)
+{
+    struct timespec used;
+    if (clock_gettime(clock, &used) < 0)
+        return -1;
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+static void take_event(const char *line)
+{
+    uint64_t then = strtoull(line, NULL, 10), now = now_ns();
+    if (measuring && then > window_start && now >= then)
+        histogram_add(&event_delay, now - then);
+}
+
+static void send_request(struct connection *connection, uint64_t due)
+{
+    const char *place = strstr(options.request, "@TOKEN@");
+    size_t length = options.request_length;
+    const char *token = "";
+    if (place != NULL) {
+        token = options.tokens[(options.first_token + token_number++) % options.token_count];
+        length += strlen(token) - strlen("@TOKEN@");
+    }
+    char *head = malloc(length + 1);
+    if (place == NULL) {
+        memcpy(head, options.request, length);
+    } else {
+        size_t before = (size_t)(place - options.request), inside = strlen(token);
+        memcpy(head, options.request, before);
+        memcpy(head + before, token, inside);
+        memcpy(head + before + inside, place + strlen("@TOKEN@"), length - before - inside);
+    }
+    if (measuring) {
+        sent++;
+        if (options.rate > 0 && now_ns() > due + LATE)
+            late++;
+    }
+    connection->expects_events = options.events;
+    connection_send(connection, head, length, options.body, due);
+}
+
+static void open_connection(struct connection *connection)
+{
+    if (!connection_open(connection, &options.target, now_ns())) {
+        lost_connect += measuring;
+        return;
+    }
+    struct epoll_event interest = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = connection};
+    if (options.pause_ms > 0)
+        interest.events = EPOLLIN | EPOLLOUT; /* what is left unread must be told again */
+    epoll_ctl(poller, EPOLL_CTL_ADD, connection->fd, &interest);
+}
+
+static void note_tls(struct connection *connection)
+{
+    if (connection->ssl == NULL || cipher[0] != 'n')
+        return;
+    snprintf(cipher, sizeof cipher, "%s", SSL_get_cipher_name(connection->ssl));
+    const char *name = SSL_group_to_name(connection->ssl, (int)SSL_get_negotiated_group(connection->ssl));
+    snprintf(group, sizeof group, "%s", name != NULL ? name : "unknown");
+}
+
+static void become_idle(struct connection *connection)
+{
+    if (idle_count < options.connections)
+        idle[(idle_first + idle_count++) % options.connections] = connection;
+}
+
+static void count_answer(struct connection *connection)
+{
+    answered_once++;
+    if (!measuring)
+        return;
+    answered++;
+    statuses[connection->status > 0 && connection->status < 600 ? connection->status : 0]++;
+    histogram_add(&latency, now_ns() - (options.fresh ? connection->opened_at : connection->due));
+}
+
+/* A connection is ready: with a schedule it waits for its turn, without one it asks at once. */
+static void ready(struct connection *connection, bool after_answer)
+{
+    if (options.hold && after_answer)
+        return;
+    if (options.rate > 0 || (window_start == 0 && options.warmup_s == 0 && !options.hold))
+        become_idle(connection); /* without warm-up all start together */
+    else
+        send_request(connection, now_ns());
+}
+
+static void go_on(struct connection *connection)
+{
+    while (connection->state != CLOSED) {
+        bool was_idle = connection->state == READY;
+        enum outcome outcome = connection_go_on(connection, options.pause_ms > 0 ? 1 : 0);
+        if (outcome == WAITING)
+            return;
+        if (outcome == CONNECTED) {
+            connects += measuring;
+            note_tls(connection);
+            ready(connection, false);
+        } else if (outcome == ANSWERED) {
+            count_answer(connection);
+            if (measuring && options.requests > 0 && answered >= options.requests)
+                return;
+            if (options.fresh || connection->close_after) {
+                connection_close(connection);
+                open_connection(connection);
+            } else {
+                ready(connection, true);
+            }
+        } else {
+            if (measuring && !was_idle) {
+                lost_connect += outcome == LOST_CONNECT;
+                lost_tls += outcome == LOST_TLS;
+                lost_answer += outcome == LOST_ANSWER;
+            }
+            connection_close(connection); /* opened again a moment later */
+        }
+        if (connection->state == READY && (options.rate > 0 || options.hold || window_start == 0))
+            return;
+    }
+}
+
+static void send_what_is_due(uint64_t now)
+{
+    while (next_due <= now && idle_count > 0) {
+        struct connection *connection = idle[idle_first];
+        idle_first = (idle_first + 1) % options.connections;
+        idle_count--;
+        if (connection->state != READY)
+            continue; /* lost while it was idle */
+        send_request(connection, next_due);
+        next_due += interval;
+        go_on(connection);
+    }
+    struct itimerspec at = {.it_value = {(time_t)(next_due / SECOND), (long)(next_due % SECOND)}};
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+static void reopen_lost(uint64_t now)
+{
+    static uint64_t next;
+    if (now < next)
+        return;
+    next = now + RETRY;
+    for (size_t at = 0; at < options.connections; at++)
+        if (connections[at].state == CLOSED)
+            open_connection(&connections[at]);
+}
+
+static uint64_t total(bool in)
+{
+    uint64_t sum = 0;
+    for (size_t at = 0; at < options.connections; at++)
+        sum += in ? connections[at].bytes_in : connections[at].bytes_out;
+    return sum;
+}
+
+static void begin_window(void)
+{
+    for (size_t at = 0; at < options.clock_count; at++)
+        cpu_start[at] = cpu_s(options.clocks[at]);
+    own_start = cpu_s(CLOCK_PROCESS_CPUTIME_ID);
+    first_bytes_in = total(true);
+    first_bytes_out = total(false);
+    measuring = true;
+    window_start = now_ns();
+    window_end = options.requests > 0 ? 0 : window_start + (uint64_t)(options.seconds * 1e9);
+}
+
+static void wait_a_moment(int milliseconds)
+{
+    static struct epoll_event events[512];
+    int count = epoll_wait(poller, events, 512, milliseconds);
+    for (int at = 0; at < count; at++) {
+        if (events[at].data.ptr == &timer) {
+            uint64_t expired;
+            if (read(timer, &expired, sizeof expired) < 0)
+                continue;
+        } else {
+            go_on(events[at].data.ptr);
+        }
+    }
+    if (options.pause_ms > 0)
+        usleep((useconds_t)options.pause_ms * 1000);
+}
+
+static void report(uint64_t end)
+{
+    double cpu = 0;
+    for (size_t at = 0; at < options.clock_count; at++)
+        cpu += cpu_s(options.clocks[at]) - cpu_start[at];
+    printf("{\"requests\":%llu,\"seconds\":%.6f,\"cpu_s\":%.9f,\"own_cpu_s\":%.6f,", (unsigned long long)answered,
+           (double)(end - window_start) / 1e9, cpu, cpu_s(CLOCK_PROCESS_CPUTIME_ID) - own_start);
+    printf("\"statuses\":{");
+    const char *separator = "";
+    for (int status = 0; status < 600; status++) {
+        if (statuses[status] == 0)
+            continue;
+        printf("%s\"%d\":%llu", separator, status, (unsigned long long)statuses[status]);
+        separator = ",";
+    }
+    printf("},\"lost\":{\"connect\":%llu,\"tls\":%llu,\"answer\":%llu},", (unsigned long long)lost_connect,
+           (unsigned long long)lost_tls, (unsigned long long)lost_answer);
+    printf("\"sent\":%llu,\"late\":%llu,\"connects\":%llu,\"tokens_used\":%llu,\"tokens\":%zu,",
+           (unsigned long long)sent, (unsigned long long)late, (unsigned long long)connects,
+           (unsigned long long)token_number, options.token_count);
+    printf("\"bytes_in\":%llu,\"bytes_out\":%llu,", (unsigned long long)(total(true) - first_bytes_in),
+           (unsigned long long)(total(false) - first_bytes_out));
+    printf("\"cipher\":\"%s\",\"group\":\"%s\",\"openssl\":\"%s\",", cipher, group, OpenSSL_version(OPENSSL_VERSION));
+    printf("\"latency\":");
+    histogram_print(&latency, stdout);
+    printf(",\"event_delay\":");
+    histogram_print(&event_delay, stdout);
+    printf("}\n");
+}
+
+static size_t count_in(enum state lowest)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < options.connections; at++)
+        count += connections[at].state >= lowest;
+    return count;
+}
+
+static void connect_all(void)
+{
+    uint64_t patience = now_ns() + CONNECT_PATIENCE;
+    while (count_in(READY) < options.connections) {
+        reopen_lost(now_ns());
+        wait_a_moment(5);
+        if (now_ns() > patience) {
+            fprintf(stderr, "load: %zu of %zu connections could be opened\n", count_in(READY), options.connections);
+            exit(1);
+        }
+        if (options.fresh && answered_once > 0)
+            return;
+    }
+}
+
+static void hold(void)
+{
+    while (answered_once < options.connections)
+        wait_a_moment(5);
+    puts("held");
+    fflush(stdout);
+    char byte;
+    while (read(STDIN_FILENO, &byte, 1) > 0)
+        ;
+}
+
+static void run(void)
+{
+    uint64_t start = now_ns(), warm = start + (uint64_t)(options.warmup_s * 1e9);
+    interval = options.rate > 0 ? (uint64_t)(1e9 / options.rate) : 0;
+    next_due = start + interval;
+    if (options.warmup_s == 0)
+        begin_window();
+    if (options.rate == 0) {
+        for (; idle_count > 0; idle_count--, idle_first++) {
+            struct connection *connection = idle[idle_first % options.connections];
+            send_request(connection, now_ns());
+            go_on(connection);
+        }
+    }
+    for (;;) {
+        uint64_t now = now_ns();
+        if (!measuring && now >= warm)
+            begin_window();
+        if (measuring && (window_end != 0 ? now >= window_end : answered >= options.requests))
+            break;
+        if (measuring && window_end == 0 && now > window_start + 300 * SECOND)
+            break; /* nobody answers any more */
+        reopen_lost(now);
+        if (options.rate > 0)
+            send_what_is_due(now);
+        wait_a_moment(measuring && window_end != 0 && window_end - now < 20 * 1000000ull ? 1 : 10);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    read_options(&options, argc, argv);
+    on_event = take_event;
+    connections = calloc(options.connections, sizeof *connections);
+    idle = calloc(options.connections, sizeof *idle);
+    struct rlimit files = {options.connections + 64, options.connections + 64}, had;
+    if (getrlimit(RLIMIT_NOFILE, &had) == 0 && had.rlim_cur < files.rlim_cur)
+        setrlimit(RLIMIT_NOFILE, &files);
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    struct epoll_event interest = {.events = EPOLLIN, .data.ptr = &timer};
+    epoll_ctl(poller, EPOLL_CTL_ADD, timer, &interest);
+    connect_all();
+    if (options.hold) {
+        hold();
+        return 0;
+    }
+    run();
+    report(now_ns());
+    return 0;
+}

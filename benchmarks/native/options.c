@@ -1,0 +1,136 @@
+#define _GNU_SOURCE
+#include "options.h"
+
+#include <arpa/inet.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static void fail(const char *what, const char *value)
+{
+    fprintf(stderr, "load: %s: %s\n", what, value);
+    exit(2);
+}
+
+static char *read_file(const char *path, size_t *length)
+{
+    FILE *file = fopen(path, "rb");
+    if (file == NULL)
+        fail("cannot be read", path);
+    fseek(file, 0, SEEK_END);
+    long size = ftell(file);
+    rewind(file);
+    char *bytes = malloc((size_t)size + 1);
+    if (bytes == NULL || fread(bytes, 1, (size_t)size, file) != (size_t)size)
+        fail("cannot be read", path);
+    fclose(file);
+    bytes[size] = '\0';
+    *length = (size_t)size;
+    return bytes;
+}
+
+static void read_tokens(struct options *options, const char *path)
+{
+    size_t length;
+    char *text = read_file(path, &length);
+    size_t lines = 0;
+    for (size_t at = 0; at < length; at++)
+        lines += text[at] == '\n';
+    options->tokens = calloc(lines + 1, sizeof *options->tokens);
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
+        options->tokens[options->token_count++] = line;
+    if (options->token_count == 0)
+        fail("holds no token", path);
+}
+
+static void read_target(struct options *options, char *text)
+{
+    char *colon = strrchr(text, ':');
+    if (colon == NULL)
+        fail("is no HOST:PORT", text);
+    *colon = '\0';
+    options->target.address.sin_family = AF_INET;
+    options->target.address.sin_port = htons((uint16_t)atoi(colon + 1));
+    if (inet_pton(AF_INET, text, &options->target.address.sin_addr) != 1)
+        fail("is no IPv4 address", text);
+}
+
+static void read_pids(struct options *options, char *text)
+{
+    for (char *pid = strtok(text, ","); pid != NULL; pid = strtok(NULL, ",")) {
+        if (options->clock_count == MAX_PIDS || clock_getcpuclockid(atoi(pid), &options->clocks[options->clock_count]))
+            fail("has no CPU clock", pid);
+        options->clock_count++;
+    }
+}
+
+static SSL_CTX *tls_context(const char *certificate, const char *key, const char *authority)
+{
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF); /* every handshake is a full one */
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    if (SSL_CTX_use_certificate_chain_file(context, certificate) != 1)
+        fail("is no certificate", certificate);
+    if (key == NULL || SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1)
+        fail("is no key", key != NULL ? key : "none");
+    if (authority != NULL) { /* the chain is checked, the name is not: peers of a test have none */
+        if (SSL_CTX_load_verify_locations(context, authority, NULL) != 1)
+            fail("is no bundle", authority);
+        SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+    }
+    return context;
+}
+
+void read_options(struct options *options, int argc, char **argv)
+{
+    static const struct option known[] = {
+        {"connect", required_argument, NULL, 'C'},   {"certificate", required_argument, NULL, 'c'},
+        {"key", required_argument, NULL, 'k'},       {"authority", required_argument, NULL, 'a'},
+        {"name", required_argument, NULL, 'n'},      {"request", required_argument, NULL, 'r'},
+        {"tokens", required_argument, NULL, 't'},    {"first-token", required_argument, NULL, 'f'},
+        {"body", required_argument, NULL, 'b'},      {"connections", required_argument, NULL, 'N'},
+        {"seconds", required_argument, NULL, 's'},   {"warmup", required_argument, NULL, 'w'},
+        {"rate", required_argument, NULL, 'R'},      {"requests", required_argument, NULL, 'q'},
+        {"fresh", no_argument, NULL, 'F'},           {"events", no_argument, NULL, 'e'},
+        {"hold", no_argument, NULL, 'h'},            {"pause-ms", required_argument, NULL, 'p'},
+        {"pids", required_argument, NULL, 'P'},      {NULL, 0, NULL, 0},
+    };
+    const char *certificate = NULL, *key = NULL, *authority = NULL;
+    memset(options, 0, sizeof *options);
+    options->connections = 1;
+    options->seconds = 1;
+    int option;
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        switch (option) {
+        case 'C': read_target(options, optarg); break;
+        case 'c': certificate = optarg; break;
+        case 'k': key = optarg; break;
+        case 'a': authority = optarg; break;
+        case 'n': options->target.name = optarg; break;
+        case 'r': options->request = read_file(optarg, &options->request_length); break;
+        case 't': read_tokens(options, optarg); break;
+        case 'f': options->first_token = strtoull(optarg, NULL, 10); break;
+        case 'b': options->body = strtoull(optarg, NULL, 10); break;
+        case 'N': options->connections = strtoull(optarg, NULL, 10); break;
+        case 's': options->seconds = atof(optarg); break;
+        case 'w': options->warmup_s = atof(optarg); break;
+        case 'R': options->rate = atof(optarg); break;
+        case 'q': options->requests = strtoull(optarg, NULL, 10); break;
+        case 'F': options->fresh = true; break;
+        case 'e': options->events = true; break;
+        case 'h': options->hold = true; break;
+        case 'p': options->pause_ms = atoi(optarg); break;
+        case 'P': read_pids(options, optarg); break;
+        default: exit(2);
+        }
+    }
+    if (options->target.address.sin_port == 0 || options->request == NULL || options->connections == 0)
+        fail("needed", "--connect, --request, --connections");
+    if (certificate != NULL)
+        options->target.tls = tls_context(certificate, key, authority);
+    if (strstr(options->request, "@TOKEN@") != NULL && options->tokens == NULL)
+        fail("needed", "--tokens, for @TOKEN@ in the request");
+}

@@ -1,0 +1,36 @@
+/* What the load generator is told on its command line. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <openssl/ssl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "connection.h"
+
+#define MAX_PIDS 64
+
+struct options {
+    struct target target;
+    char *request; /* a head; @TOKEN@ in it is replaced */
+    size_t request_length;
+    char **tokens;
+    size_t token_count, first_token;
+    uint64_t body; /* bytes of zeros after each head */
+    size_t connections;
+    double seconds, warmup_s;
+    double rate;       /* requests a second by a schedule; 0: each connection as fast as it is answered */
+    uint64_t requests; /* end after so many instead of after `seconds` */
+    bool fresh;        /* a new connection for each request */
+    bool events;       /* answers are server-sent events that carry the time */
+    bool hold;         /* one request on each connection, then keep them open until standard input ends */
+    int pause_ms;      /* after each read: a slow reader */
+    clockid_t clocks[MAX_PIDS]; /* whose CPU time is read at both ends of the window */
+    size_t clock_count;
+};
+
+/* Ends the program with 2 and a sentence on standard error if they make no sense. */
+void read_options(struct options *options, int argc, char **argv);
+
+#endif

@@ -1,0 +1,146 @@
+"""What all peers of a run share: a trust domain, its certificates, one issuer of tokens, and where things listen."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from jwt.algorithms import ECAlgorithm
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.pki import TrustDomainAuthority
+
+TRUST_DOMAIN: Final = "bench.example"
+CALLER: Final = f"spiffe://{TRUST_DOMAIN}/agent/caller"  # who calls: the load generator
+AGENT: Final = f"spiffe://{TRUST_DOMAIN}/agent/agent"  # whom every inbound peer stands before
+TOOL: Final = f"spiffe://{TRUST_DOMAIN}/tool/tool"  # whom every outbound peer calls
+STRANGER: Final = f"spiffe://{TRUST_DOMAIN}/agent/stranger"
+SERVER_NAME: Final = "proxy.bench.example"  # some peers insist on a name in the handshake
+SCOPE: Final = "docs.read"
+KID: Final = "bench-1"
+
+_LIFE_S: Final = 24 * 3600
+_TOKEN_LIFE_S: Final = 12 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Pem:
+    """Files of one identity: the chain, the key, and both in one, as some servers want it."""
+
+    certificate: Path
+    key: Path
+    both: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Made once per run, in ``folder``."""
+
+    folder: Path
+    ports: dict[str, int]
+    authority: TrustDomainAuthority = field(repr=False)
+    bundle: Path
+    identities: dict[str, Pem]
+    signing_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    public_key: Path  # of the issuer, as PEM
+    jwks: Path
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of all tokens: a small one on loopback, which serves its keys and nothing else."""
+        return f"http://127.0.0.1:{self.ports['issuer']}"
+
+    @property
+    def jwks_url(self) -> str:
+        """Where its keys are."""
+        return f"{self.issuer}/file"
+
+    def at(self, name: str) -> str:
+        """Host and port of one listener."""
+        return f"127.0.0.1:{self.ports[name]}"
+
+    def tokens(self, count: int, **changes: object) -> list[str]:
+        """Delegated tokens, each different: for the agent, from a subject, with the caller as the actor."""
+        return [_signed(self.signing_key, {**_claims(self.issuer, number), **changes}) for number in range(count)]
+
+    def token_file(self, name: str, tokens: list[str]) -> Path:
+        """The tokens as the load generator reads them, one a line."""
+        path = self.folder / name
+        path.write_text("\n".join(tokens) + "\n")
+        path.chmod(0o600)
+        return path
+
+
+def make_world(folder: Path, ports: dict[str, int]) -> World:
+    """Keys and certificates for one run. They live a day, and the folder is removed at the end."""
+    authority = TrustDomainAuthority(TrustDomain(TRUST_DOMAIN))
+    bundle = folder / "bundle.pem"
+    bundle.write_bytes(authority.bundle_pem())
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key()
+    public_key, jwks = folder / "issuer.pub.pem", folder / "jwks.json"
+    public_key.write_bytes(
+        public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    member = {**ECAlgorithm.to_jwk(public, as_dict=True), "kid": KID, "alg": "ES256", "use": "sig"}
+    jwks.write_text(json.dumps({"keys": [member]}))
+    return World(
+        folder=folder,
+        ports=ports,
+        authority=authority,
+        bundle=bundle,
+        identities={name: write_identity(authority, name, folder) for name in (CALLER, AGENT, TOOL, STRANGER)},
+        signing_key=key,
+        public_key=public_key,
+        jwks=jwks,
+    )
+
+
+def write_identity(authority: TrustDomainAuthority, spiffe_id: str, folder: Path) -> Pem:
+    """An SVID as files, mode 0600 where a key is in them."""
+    svid = authority.issue_x509(SpiffeId(spiffe_id), ttl_s=_LIFE_S, dns_names=[SERVER_NAME])
+    stem = folder / spiffe_id.rpartition("/")[2]
+    files = Pem(stem.with_suffix(".crt"), stem.with_suffix(".key"), stem.with_suffix(".pem"))
+    files.certificate.write_bytes(svid.chain_pem)
+    for path, content in ((files.key, svid.key_pem), (files.both, svid.chain_pem + svid.key_pem)):
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+    return files
+
+
+def _claims(issuer: str, number: int) -> dict[str, object]:
+    now = int(time.time())
+    return {
+        "iss": issuer,
+        "sub": f"user-{number % 1000}",
+        "aud": AGENT,
+        "scope": SCOPE,
+        "client_id": CALLER,
+        "act": {"sub": CALLER},
+        "iat": now,
+        "exp": now + _TOKEN_LIFE_S,
+        "jti": uuid.uuid4().hex,
+    }
+
+
+def _signed(key: ec.EllipticCurvePrivateKey, claims: dict[str, object]) -> str:
+    """A JWS in compact form. By hand: a library's encode takes twice as long, and there are many."""
+    text = f"{_part({'alg': 'ES256', 'typ': 'at+jwt', 'kid': KID})}.{_part(claims)}"
+    r, s = decode_dss_signature(key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
+    return f"{text}.{_base64url(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+
+
+def _part(value: dict[str, object]) -> str:
+    return _base64url(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _base64url(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
