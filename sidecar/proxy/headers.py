@@ -17,6 +17,7 @@ from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
+from sidecar.wire.head import FRAMING, HOP_BY_HOP
 
 Field = tuple[bytes, bytes]
 
@@ -27,7 +28,8 @@ _PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not
 
 _FOLDED: Final = bytes(code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)).lower()
 
-_OURS: Final = frozenset(
+_OURS: Final = HOP_BY_HOP.union(
+    FRAMING,
     {
         b"authorization",
         b"client-cert",
@@ -42,7 +44,9 @@ _OURS: Final = frozenset(
         b"x-original-uri",
         b"x-original-url",
         b"x-rewrite-url",
-    }
+        b"expect",
+        b"host",
+    },
 )
 _OUR_PREFIX: Final = b"delegation-"
 _CALL: Final = re.compile(rb"[0-9a-f]{32}")
@@ -97,7 +101,7 @@ def to_agent(
     in any case, so that an agent which forwards it can call out.
     """
     token = permit.token
-    rewritten = [field for field in fields if field[0] != b"host" and not is_ours(field[0])]
+    rewritten = [field for field in fields if not is_ours(field[0])]
     rewritten.append((b"host", host))
     rewritten += (
         (b"authorization", b"Bearer " + handle.encode("ascii")),
@@ -121,7 +125,7 @@ def to_next_hop(
     host: bytes,
 ) -> list[Field]:
     """The fields of an outbound call: the agent's own credentials are gone, the issued token is in their place."""
-    rewritten = [field for field in fields if field[0] != b"host" and not is_ours(field[0])]
+    rewritten = [field for field in fields if not is_ours(field[0])]
     rewritten += (
         (b"host", host),
         (b"authorization", b"Bearer " + permit.token.raw.encode("ascii")),

@@ -17,13 +17,13 @@ import httptools
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import Field, RequestHead, ResponseHead
 
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/1\.([01])\r\n")
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 # Host = uri-host [":" port] (RFC 9110 section 7.2), without user information, escapes or empty parts.
 _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
 )
-_LENGTH: Final = re.compile(rb"[0-9]{1,15}")
+_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _SINGLE: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect", b"upgrade"})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
@@ -71,9 +71,8 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         raise Denied(Reason.URI_TOO_LONG, "the request target is too long")
     if method in _REFUSED_METHODS:
         raise Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
+    _require_few_fields(head, max_fields)
     reader = _read_request(head, method)
-    if len(reader.fields) > max_fields:
-        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
     if b"host" in reader.doubled or b"host" not in reader.special:
         raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
     if b"expect" in reader.doubled:
@@ -108,6 +107,7 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
     if line is None:
         raise Denied(Reason.BAD_REQUEST, "the status line is malformed or of another version")
     minor = line[1] == b"1"
+    _require_few_fields(head, max_fields)
     reader = _Reader()
     try:
         httptools.HttpResponseParser(reader).feed_data(head)
@@ -115,8 +115,6 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
         pass  # some servers advertise an upgrade with any answer; a 101 itself is the caller's to refuse
     except httptools.HttpParserError as error:
         raise Denied(_syntax_reason(error), "the answer head is malformed") from error
-    if len(reader.fields) > max_fields:
-        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
     content_length, chunked = _framing(reader, minor=minor)
     return ResponseHead(
         status=int(line[2]),
@@ -153,6 +151,12 @@ def _read_request(head: bytes, method: bytes) -> _Reader:
     except httptools.HttpParserError as error:
         raise Denied(_syntax_reason(error), "the request head is malformed") from error
     return reader
+
+
+def _require_few_fields(head: bytes, max_fields: int) -> None:
+    """Before they become objects, each of which takes ten times the bytes of the shortest field."""
+    if head.count(b"\n") - 2 > max_fields:
+        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
 
 
 def _syntax_reason(error: httptools.HttpParserError) -> Reason:

@@ -82,6 +82,13 @@ OURS = [
     b"x-original-url",
     b"x-original-uri",
     b"x-rewrite-url",
+    b"host",
+    b"transfer_encoding",
+    b"content_length",
+    b"content.length",
+    b"proxy_authorization",
+    b"keep_alive",
+    b"expect",
 ]
 OTHERS = [
     b"accept",

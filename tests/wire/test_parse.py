@@ -145,7 +145,7 @@ FRAMING = {
     "no length": (b"", (None, False)),
     "length": (b"Content-Length: 5\r\n", (5, False)),
     "zero": (b"Content-Length: 0\r\n", (0, False)),
-    "leading zeros": (b"Content-Length: 005\r\n", (5, False)),
+    "leading zeros": (b"Content-Length: 005\r\n", None),  # some readers take them for octal,
     "chunked": (b"Transfer-Encoding: chunked\r\n", (None, True)),
     "chunked in capitals": (b"Transfer-Encoding: CHUNKED\r\n", (None, True)),
     "length then chunked": (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", None),
