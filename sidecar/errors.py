@@ -199,7 +199,9 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.NO_ROUTE: Answer(404, None, "there is no such route"),
     Reason.METHOD_REFUSED: Answer(405, None, "the route does not take this method"),
     Reason.PATH_REFUSED: Answer(400, "invalid_request", "the request target has no single safe meaning"),
-    Reason.UPGRADE_REFUSED: Answer(400, "invalid_request", "protocol upgrades are not served here", close=True),
+    Reason.UPGRADE_REFUSED: Answer(
+        400, "invalid_request", "only a valid WebSocket handshake is served as an upgrade", close=True
+    ),
     Reason.TOO_LARGE: Answer(413, None, "the request body is too large", close=True),
     Reason.URI_TOO_LONG: Answer(414, None, "the request target is too long", close=True),
     Reason.HEAD_TOO_LARGE: Answer(431, None, "the request head is too large", close=True),

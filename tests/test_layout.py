@@ -45,6 +45,7 @@ ELSEWHERE: Final = {
     "proxy/logins.py": "integration/test_entry.py",
     "proxy/outbound.py": "integration/test_outbound.py",
     "reload.py": "integration/test_reload.py",
+    "wire/sinks.py": "wire/test_body.py",
 }
 
 

@@ -89,7 +89,9 @@ _REQUEST: Final = {
         do="send the path in its plain form",
     ),
     Reason.UPGRADE_REFUSED: _either(
-        "a protocol upgrade was asked for, which is not served here", _DEVELOPER, do="use plain HTTP/1.1 requests"
+        "an upgrade that is no valid WebSocket handshake (RFC 6455 section 4)",
+        _DEVELOPER,
+        do="use WebSocket version 13, or plain HTTP/1.1 requests",
     ),
     Reason.TOO_LARGE: _either(
         "the body is larger than max_body_bytes", _CALLER, _OPERATOR, do="send less, or raise the limit"

@@ -9,6 +9,7 @@ from sidecar.wire.framing import Body, ChunkedBody, HeadBuffer, LengthBody, Unti
 from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.parse import parse_response_head
+from sidecar.wire.upgrade import Handshake
 
 _BODYLESS: Final = frozenset({204, 304})
 _MAX_STATUS_LINE: Final = 8192
@@ -21,7 +22,18 @@ class AnswerReader:
     ``surplus`` then tells whether bytes followed it, which nobody asked for.
     """
 
-    __slots__ = ("_body", "_heads", "_interim", "_limits", "_method", "began", "complete", "head", "surplus")
+    __slots__ = (
+        "_body",
+        "_handshake",
+        "_heads",
+        "_interim",
+        "_limits",
+        "_method",
+        "began",
+        "complete",
+        "head",
+        "surplus",
+    )
 
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
@@ -30,9 +42,13 @@ class AnswerReader:
         )
         self.expect("")
 
-    def expect(self, method: str) -> None:
-        """The next bytes answer a request of this method."""
+    def expect(self, method: str, handshake: Handshake | None = None) -> None:
+        """The next bytes answer a request of this method, which may be granted a ``handshake``.
+
+        If it is, 101 is the final head, and all that follows is content until the connection ends.
+        """
         self._method = method
+        self._handshake = handshake
         self._body: Body | None = None
         self._interim = 0
         self.head: ResponseHead | None = None
@@ -71,14 +87,22 @@ class AnswerReader:
 
     def _take_head(self, head: ResponseHead) -> ResponseHead | None:
         if head.status < 200:
-            self._interim += 1
             if head.status == 101:
-                raise Denied(Reason.BAD_REQUEST, "a switch of protocols that nobody asked for")
+                return self._switch(head)
+            self._interim += 1
             if self._interim > self._limits.max_interim:
                 raise Denied(Reason.BAD_REQUEST, "too many interim answers")
             return None
         self.head = head
         self._body = self._body_of(head)
+        return head
+
+    def _switch(self, head: ResponseHead) -> ResponseHead:
+        if self._handshake is None:
+            raise Denied(Reason.BAD_REQUEST, "a switch of protocols that nobody asked for")
+        self._handshake.check(head)
+        self.head = head
+        self._body = UntilClose()
         return head
 
     def _body_of(self, head: ResponseHead) -> Body:

@@ -5,7 +5,8 @@ Usage: decide first, then ``Pump(exchange, pool, origin, method=…, target=…,
 gives the answer's fields but framing, and ``unfinished(head)`` is called once where the answer did not end with the
 bytes that brought its head. ``done(error)`` is called exactly once, later or within ``start``: with None after a whole
 answer; else with the reason, and if then ``exchange.status`` is still 0, nothing was sent and the caller of the pump
-must answer. Otherwise the pump has cut the answer itself. ``cancel(error)`` ends it from outside likewise.
+must answer. Otherwise the pump has cut the answer itself. ``cancel(error)`` ends it from outside likewise, and
+``end(error)`` in a way that the other ends understand, where there is one, which may take a moment.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Final
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
-from sidecar.wire.head import Field, ResponseHead, end_to_end
+from sidecar.wire.head import Field, ResponseHead, end_to_end, is_event_stream
 from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
+from sidecar.wire.tunnel import Tunnel
+from sidecar.wire.upgrade import Handshake, handshake_of
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
 
@@ -43,6 +46,7 @@ class Pump:
         "_pool",
         "_rewrite",
         "_target",
+        "_tunnel",
         "_unfinished",
         "_upstream",
         "response",
@@ -75,6 +79,7 @@ class Pump:
         self._done: Callable[[SidecarError | None], None] | None = done
         self._connecting: Cancellable | None = None
         self._upstream: ClientConnection | None = None
+        self._tunnel: Tunnel | None = None
 
     def start(self) -> None:
         """Begin: on a kept connection at once, else on a new one."""
@@ -95,6 +100,24 @@ class Pump:
         """End it now, for a reason from outside."""
         self._finish(error)
 
+    def end(self, error: SidecarError) -> None:
+        """End it for a reason from outside, so that the other ends understand.
+
+        A WebSocket is closed by frames of our own (1001); a stream of events ends between two of them or in one that is
+        then ignored, and so may end as if it were whole. Any other answer must look as truncated as it is.
+        """
+        if self._tunnel is not None:
+            self._tunnel.end(error)
+            return
+        if self.response is not None and is_event_stream(self.response):
+            self._exchange.send_end()
+        self._finish(error)
+
+    @property
+    def upstream(self) -> ClientConnection | None:
+        """The connection in use, if there is one."""
+        return self._upstream if self._tunnel is None else self._tunnel.upstream
+
     def _connect(self) -> None:
         self._connecting = self._pool.connect(self._origin, self._send, self._finish)
 
@@ -103,7 +126,10 @@ class Pump:
         self._upstream = upstream
         head = self._exchange.head
         length = None if head is not None and head.chunked else (head and head.content_length) or 0
-        upstream.start(self._method, self._target, self._fields, length=length, sink=self)
+        handshake: Handshake | None = None
+        if head is not None and head.upgrade is not None:
+            handshake = handshake_of(head)
+        upstream.start(self._method, self._target, self._fields, length=length, sink=self, handshake=handshake)
         if self._exchange.writing_paused:
             upstream.pause_reading()
         if length == 0:
@@ -120,6 +146,9 @@ class Pump:
         if self._connecting is not None:
             self._connecting.cancel()
         upstream, self._upstream = self._upstream, None
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.cut()
         if error is not None:
             if upstream is not None:
                 upstream.abort()
@@ -164,10 +193,21 @@ class Pump:
     def on_response(self, head: ResponseHead) -> None:
         """Begin the answer."""
         self.response = head
+        if head.status == 101:
+            self._switch(head)
+            return
         chunked_or_open = head.chunked or (head.content_length is None and self._method != "HEAD")
         self._exchange.send_head(
             head.status, self._rewrite(head), length=None if chunked_or_open else head.content_length
         )
+
+    def _switch(self, head: ResponseHead) -> None:
+        """Both ends agreed on another protocol: from now on the tunnel joins them."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            self._exchange.switch_protocols(self._rewrite(head))
+            self._tunnel = Tunnel(self._exchange, upstream, finished=self._finish)
+            self._tunnel.open()
 
     def on_response_data(self, data: bytes) -> None:
         """Pass content back."""

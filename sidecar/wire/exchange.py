@@ -9,44 +9,21 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import Denied, SidecarError
-from sidecar.wire.framing import Body
+from sidecar.wire.framing import Body, UntilClose
 from sidecar.wire.head import FRAMING, Field, RequestHead, encode_response
 from sidecar.wire.outgoing import Outgoing
+from sidecar.wire.sinks import BodySink, RequestHandler
+from sidecar.wire.upgrade import SWITCH
 
 if TYPE_CHECKING:
     from sidecar.wire.h1_server import ServerConnection
 
+__all__ = ["BodySink", "RequestHandler", "ServerExchange"]
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class BodySink(Protocol):
-    """Takes a request body. ``on_body_flush`` follows each batch: what was collected may be written now."""
-
-    def on_body(self, data: bytes) -> None:
-        """More content, decoded, never empty."""
-
-    def on_body_end(self) -> None:
-        """The body is complete. The last event."""
-
-    def on_body_error(self, error: SidecarError) -> None:
-        """The body is broken, too long or too late. The last event; the exchange can still be answered."""
-
-    def on_body_flush(self) -> None:
-        """No more events for now."""
-
-
-class RequestHandler(Protocol):
-    """What a listener does with requests."""
-
-    def on_request(self, exchange: ServerExchange) -> None:
-        """One whole valid head; ``exchange.head`` is set."""
-
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
-        """No request: the head is unusable, unspoken here, or late. The connection closes after the answer."""
 
 
 class ServerExchange:
@@ -54,7 +31,7 @@ class ServerExchange:
 
     Set ``on_gone``, ``on_pause`` and ``on_resume`` to be told that the peer vanished before the answer ended, or that
     it takes no more data for now; ``on_stop`` to be told that the answer must end now, and why. Times are monotonic
-    seconds; ``bytes_in`` and ``bytes_out`` count bytes on the wire.
+    seconds; ``bytes_in`` and ``bytes_out`` count bytes on the wire. ``switched``: both directions are raw bytes now.
     """
 
     __slots__ = (
@@ -76,6 +53,7 @@ class ServerExchange:
         "on_stop",
         "received_at",
         "status",
+        "switched",
     )
 
     def __init__(
@@ -95,6 +73,7 @@ class ServerExchange:
         self.status = 0
         self.ended = False
         self.gone = False
+        self.switched = False
         self.on_gone: Callable[[], None] | None = None
         self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
@@ -187,6 +166,17 @@ class ServerExchange:
             sent.append((b"connection", b"close"))
         self._out.begin(encode_response(status, sent), length=0 if self._bodyless else length, chunked=chunked)
 
+    def switch_protocols(self, fields: Sequence[Field]) -> None:
+        """Answer 101: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
+        if self.ended or self.gone:
+            return
+        if self.status:
+            raise RuntimeError("an exchange has one answer")
+        self.status = 101
+        self.switched = True
+        self._body = UntilClose()
+        self._out.begin(encode_response(101, [*fields, *SWITCH]), length=None, chunked=False)
+
     def send_data(self, data: bytes) -> None:
         """Add content to the answer."""
         if not (self.ended or self.gone or self._bodyless):
@@ -263,6 +253,16 @@ class ServerExchange:
             self._sink.on_body_flush()
         self.flush()
 
+    def end_of_input(self) -> bool:
+        """The peer sends no more. Whether it may still be answered: only raw bytes may end one way."""
+        sink, self._sink = self._sink, None
+        if not self.switched or sink is None:
+            return False
+        self._body = None
+        sink.on_body_end()
+        sink.on_body_flush()
+        return not self.ended
+
     def lose_peer(self) -> None:
         """The peer is gone."""
         if self.ended or self.gone:
@@ -276,7 +276,7 @@ class ServerExchange:
     @property
     def waits_for_body(self) -> bool:
         """Whether somebody waits for body bytes that the peer has not sent."""
-        return self._body is not None and self._sink is not None and not self._paused
+        return self._body is not None and self._sink is not None and not self._paused and not self.switched
 
     @property
     def body_paused(self) -> bool:

@@ -8,41 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
-from sidecar.wire.head import FRAMING, Field, ResponseHead, encode_request
+from sidecar.wire.head import FRAMING, Field, ResponseHead, encode_request, is_event_stream
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.outgoing import Outgoing
+from sidecar.wire.sinks import RawSink, ResponseSink
+from sidecar.wire.upgrade import SWITCH, Handshake
 
 __all__ = ["ClientConnection", "ClientLimits", "ResponseSink", "StaleConnection"]
-
-
-class ResponseSink(Protocol):
-    """Takes one answer. ``on_response_flush`` follows each batch: what was collected may be written now."""
-
-    def on_response(self, head: ResponseHead) -> None:
-        """The final head; interim ones were skipped."""
-
-    def on_response_data(self, data: bytes) -> None:
-        """More content, decoded, never empty."""
-
-    def on_response_end(self) -> None:
-        """The answer is complete; the connection is already back in its pool, or closed. The last event."""
-
-    def on_response_error(self, error: SidecarError) -> None:
-        """There will be no (more of an) answer. The last event."""
-
-    def on_response_flush(self) -> None:
-        """No more events for now."""
-
-    def on_upstream_pause(self) -> None:
-        """The upstream takes no more of the request for now."""
-
-    def on_upstream_resume(self) -> None:
-        """The upstream takes more of the request again."""
 
 
 class StaleConnection(Unavailable):
@@ -71,6 +48,7 @@ class ClientConnection(asyncio.Protocol):
         self._max_age_s = max_age_s
         self._reader = AnswerReader(limits)
         self._sink: ResponseSink | None = None
+        self._raw_sink: RawSink | None = None
         self._out = Outgoing()
         self._request_ended = True
         self._closed = False
@@ -92,9 +70,18 @@ class ClientConnection(asyncio.Protocol):
     # --- the request
 
     def start(
-        self, method: str, target: bytes, fields: Sequence[Field], *, length: int | None, sink: ResponseSink
+        self,
+        method: str,
+        target: bytes,
+        fields: Sequence[Field],
+        *,
+        length: int | None,
+        sink: ResponseSink,
+        handshake: Handshake | None = None,
     ) -> None:
         """Begin a request; the fields that state its length are ours. ``length`` 0: no body, None: chunked.
+
+        ``handshake``: it asks to switch protocols.
 
         A request without body is complete with its head (with Content-Length 0 where the method suggests a body).
         """
@@ -105,8 +92,10 @@ class ClientConnection(asyncio.Protocol):
             sent.append((b"transfer-encoding", b"chunked"))
         elif length or method in ("POST", "PUT", "PATCH"):
             sent.append((b"content-length", b"%d" % length))
+        if handshake is not None:
+            sent += SWITCH
         self._out.begin(encode_request(method, target, sent), length=length, chunked=length is None)
-        self._reader.expect(method)
+        self._reader.expect(method, handshake)
         self._sink = sink
         self._request_ended = length == 0
         self._moved_at = self._clock()
@@ -123,6 +112,32 @@ class ClientConnection(asyncio.Protocol):
         if not self._out.end():
             raise RuntimeError("the request is shorter than its head says")
         self._request_ended = True
+
+    def switch_protocols(self, sink: RawSink) -> None:
+        """The upstream has answered 101: content is raw bytes both ways, until the connection ends or ``leave``."""
+        self._sink = self._raw_sink = sink
+        self._request_ended = False
+        self._out.begin_raw()
+
+    def send_no_more(self) -> None:
+        """Write what was collected, and end this direction where a connection can be closed by halves (no TLS)."""
+        self.flush()
+        if not self._closed and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def leave(self) -> None:
+        """Write what was collected and go; nothing more is told. What still comes is thrown away."""
+        if self._closed:
+            return
+        self.flush()
+        self.resume_reading()
+        self._sink = None
+        self._closed = True
+        self._moved_at = self._clock()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()  # and not close: what still comes would be answered with a reset
+        else:
+            self.transport.close()
 
     def flush(self) -> None:
         """Write what was collected: one write."""
@@ -218,6 +233,7 @@ class ClientConnection(asyncio.Protocol):
             self._moved_at = self._clock()
         if head is not None:
             sink.on_response(head)
+            sink = self._raw_sink or sink
         if content and self._sink is sink:
             sink.on_response_data(content)
         if reader.complete and self._sink is sink:
@@ -266,5 +282,12 @@ class ClientConnection(asyncio.Protocol):
         elif self._reader.head is None:
             if self._request_ended and silent > limits.first_byte_timeout_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "no answer from the upstream"))
-        elif not self._reading_paused and silent > limits.idle_timeout_s:
-            self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream's answer stopped coming"))
+        elif not self._reading_paused and silent > self._allowed_silence(self._reader.head):
+            if self._raw_sink is not None:
+                self._raw_sink.on_silence()
+            else:
+                self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream's answer stopped coming"))
+
+    def _allowed_silence(self, head: ResponseHead) -> float:
+        streams = self._raw_sink is not None or is_event_stream(head)
+        return self._limits.stream_idle_timeout_s if streams else self._limits.idle_timeout_s

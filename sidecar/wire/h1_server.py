@@ -111,12 +111,19 @@ class ServerConnection(asyncio.Protocol):
             self._rest = self._rest + data if self._rest else data
             self.advance()
 
-    def eof_received(self) -> None:
-        """The peer sends no more: an unfinished head is answered, work for it is given up. The transport closes."""
-        if self._exchange is not None:
+    def eof_received(self) -> bool:
+        """The peer sends no more: an unfinished head is answered, work for it is given up. Whether to keep writing.
+
+        The transport closes, but after a switch of protocols where a connection can be closed by halves.
+        """
+        exchange = self._exchange
+        if exchange is not None:
+            if self._half_closes and exchange.switched and exchange.end_of_input():
+                return True
             self._lose_peer()
         elif self._reader and self._linger is None:
             self._refuse(Denied(Reason.BAD_REQUEST, "the request ends inside its head"))
+        return False
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The end."""
@@ -196,7 +203,9 @@ class ServerConnection(asyncio.Protocol):
         if incoming is None:
             return False
         self._rest = incoming.rest
-        exchange = self._new_exchange(incoming.head, incoming.body, bytes_in=incoming.size, close=False)
+        # Without the switch it asks for, a handshake ends its connection: what follows may be no HTTP any more.
+        handshake = incoming.head.upgrade is not None
+        exchange = self._new_exchange(incoming.head, incoming.body, bytes_in=incoming.size, close=handshake)
         self._exchange = exchange
         self._handler.on_request(exchange)
         return True

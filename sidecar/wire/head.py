@@ -77,6 +77,12 @@ class ResponseHead:
     keep_alive: bool
 
 
+def is_event_stream(head: ResponseHead) -> bool:
+    """Whether the content is a stream of server-sent events (WHATWG HTML section 9.2)."""
+    types = [value for name, value in head.fields if name == b"content-type"]
+    return any(value.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream" for value in types)
+
+
 def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
     """The lower-case members of all Connection fields (RFC 9110 section 7.6.1)."""
     values = [value for name, value in fields if name == b"connection"]

@@ -17,8 +17,10 @@ class ServerLimits:
 
     ``head_timeout_s`` runs from a head's first byte to its last, and from the connection to the first byte.
     ``body_timeout_s`` is the longest silence inside a body that is wanted; ``write_timeout_s`` the longest time in
-    which the peer takes nothing of an answer. ``linger_*`` bound what is still read, and thrown away, after an early
-    answer: silence ends it only where the connection cannot be half closed (TLS).
+    which the peer takes nothing of an answer. ``max_stream_s`` is the longest an answer may take that goes on after its
+    token has expired; what never ends by itself (event streams, WebSockets) ends with the token. ``linger_*`` bound
+    what is still read, and thrown away, after an early answer: silence ends it only where the connection cannot be half
+    closed (TLS).
     """
 
     max_head_bytes: int = 32768
@@ -29,6 +31,7 @@ class ServerLimits:
     body_timeout_s: float = 30.0
     keep_alive_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
+    max_stream_s: float = 900.0
     max_age_s: float = 3600.0
     linger_timeout_s: float = 3.0
     linger_silence_s: float = 0.3
@@ -43,7 +46,8 @@ class ClientLimits:
     """Limits of upstream connections.
 
     ``first_byte_timeout_s`` runs from the end of the request to the end of the answer's head; ``idle_timeout_s`` is the
-    longest silence inside an answer, and the longest time in which the upstream takes nothing of a request. At most
+    longest silence inside an answer, and the longest time in which the upstream takes nothing of a request;
+    ``stream_idle_timeout_s`` is the longest silence of an event stream, or of a WebSocket in both directions. At most
     ``max_idle`` connections per origin are kept; one is closed after ``idle_keep_s`` without use, and at a random age
     of 80 to 100 % of ``max_age_s``, so that not all go at once.
     """
@@ -51,6 +55,7 @@ class ClientLimits:
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 60.0
     idle_timeout_s: float = 60.0
+    stream_idle_timeout_s: float = 300.0
     max_head_bytes: int = 65536
     max_fields: int = 200
     max_interim: int = 8

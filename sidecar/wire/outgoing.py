@@ -22,6 +22,11 @@ class Outgoing:
         self._chunked = chunked
         self._remaining = length
 
+    def begin_raw(self) -> None:
+        """Begin bytes that are no message: they end with the connection."""
+        self._chunked = False
+        self._remaining = None
+
     @property
     def until_close(self) -> bool:
         """Whether only the end of the connection tells the end of the message."""

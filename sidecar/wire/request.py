@@ -9,6 +9,7 @@ from sidecar.wire.framing import Body, ChunkedBody, HeadBuffer, LengthBody
 from sidecar.wire.head import RequestHead
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.parse import parse_request_head
+from sidecar.wire.upgrade import handshake_of
 
 CONTINUE: Final = b"100-continue"  # the one expectation there is (RFC 9110 section 10.1.1)
 
@@ -57,8 +58,9 @@ class RequestReader:
         """Take bytes of the stream; None until a head is whole.
 
         Raises:
-            Denied: the head is malformed or too large, or asks for what is not served here (an unknown expectation,
-                Upgrade, CONNECT, TRACE, a body over the limit). What follows is then never to be read as a request.
+            Denied: the head is malformed or too large, or asks for what is not served here (an unknown expectation, an
+                Upgrade but to WebSocket, CONNECT, TRACE, a body over the limit). What follows is then never to be read
+                as a request.
         """
         found = self._heads.feed(data)
         if found is None:
@@ -85,7 +87,7 @@ class RequestReader:
         if head.expect is not None and head.minor == 1 and head.expect.lower() != CONTINUE:
             raise Denied(Reason.EXPECTATION_REFUSED, "another expectation than 100-continue")
         if head.upgrade is not None:
-            raise Denied(Reason.UPGRADE_REFUSED, "an Upgrade field")
+            handshake_of(head)
         if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
             raise Denied(Reason.TOO_LARGE, "the Content-Length is larger than allowed")
         self.refused_head = None

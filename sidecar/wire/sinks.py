@@ -1,0 +1,69 @@
+"""Who is told what happens on a connection: the protocols between the two sides and what joins them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from sidecar.errors import SidecarError
+from sidecar.wire.head import ResponseHead
+
+if TYPE_CHECKING:
+    from sidecar.wire.exchange import ServerExchange
+
+
+class BodySink(Protocol):
+    """Takes a request body. ``on_body_flush`` follows each batch: what was collected may be written now."""
+
+    def on_body(self, data: bytes) -> None:
+        """More content, decoded, never empty."""
+
+    def on_body_end(self) -> None:
+        """The body is complete, or, after a switch of protocols, the peer sends no more. The last event."""
+
+    def on_body_error(self, error: SidecarError) -> None:
+        """The body is broken, too long or too late. The last event; the exchange can still be answered."""
+
+    def on_body_flush(self) -> None:
+        """No more events for now."""
+
+
+class RequestHandler(Protocol):
+    """What a listener does with requests."""
+
+    def on_request(self, exchange: ServerExchange) -> None:
+        """One whole valid head; ``exchange.head`` is set."""
+
+    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+        """No request: the head is unusable, unspoken here, or late. The connection closes after the answer."""
+
+
+class ResponseSink(Protocol):
+    """Takes one answer. ``on_response_flush`` follows each batch: what was collected may be written now."""
+
+    def on_response(self, head: ResponseHead) -> None:
+        """The final head; interim ones were skipped. After a 101 ``switch_protocols`` must be called at once."""
+
+    def on_response_data(self, data: bytes) -> None:
+        """More content, decoded, never empty."""
+
+    def on_response_end(self) -> None:
+        """The answer is complete; the connection is already back in its pool, or closed. The last event."""
+
+    def on_response_error(self, error: SidecarError) -> None:
+        """There will be no (more of an) answer. The last event."""
+
+    def on_response_flush(self) -> None:
+        """No more events for now."""
+
+    def on_upstream_pause(self) -> None:
+        """The upstream takes no more of the request for now."""
+
+    def on_upstream_resume(self) -> None:
+        """The upstream takes more of the request again."""
+
+
+class RawSink(ResponseSink, Protocol):
+    """Takes the raw bytes that follow a switch of protocols, as content of the answer."""
+
+    def on_silence(self) -> None:
+        """Nothing has passed in either direction for as long as is allowed."""

@@ -1,0 +1,193 @@
+"""The tunnel: an exchange that has switched to WebSocket and its upstream, joined byte for byte.
+
+Nothing is judged and nothing unpacked. Backpressure is that of the two connections, and so are the deadlines: an end
+that takes nothing, or two that say nothing. When we must end it, both ends are told by a Close frame of ours with code
+1001 (going away), put where a frame ends; who is inside a long one has ``GOODBYE_S`` to come to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.frames import GOING_AWAY, Frames, close_frame
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.head import ResponseHead
+
+GOODBYE_S: Final = 2.0
+
+
+class _Lane:
+    """One direction. ``over``: nothing more goes this way, a Close frame was the last."""
+
+    __slots__ = ("_goodbye", "frames", "over")
+
+    def __init__(self) -> None:
+        self.frames = Frames()
+        self.over = False
+        self._goodbye: bytes | None = None
+
+    def take(self, data: bytes) -> bytes:
+        """What of these bytes goes on: all of them, or up to our goodbye."""
+        if self.over:
+            return b""
+        if self._goodbye is None:
+            self.frames.follow(data)
+            return data
+        boundary = self.frames.first_boundary(data)
+        return data if boundary < 0 else data[:boundary] + self._say(self._goodbye)
+
+    def end(self, goodbye: bytes) -> bytes:
+        """Say ``goodbye`` as soon as it can be said; what can be said now."""
+        if self.over:
+            return b""
+        if self.frames.at_boundary:
+            return self._say(goodbye)
+        self._goodbye = goodbye
+        return b""
+
+    def _say(self, goodbye: bytes) -> bytes:
+        self.over = True
+        return b"" if self.frames.closed else goodbye
+
+
+class Tunnel:
+    """Both directions. ``finished(error)`` is called once: None after an orderly end, one with a Close frame."""
+
+    __slots__ = ("_exchange", "_finished", "_reason", "_timer", "_to_caller", "_to_upstream", "upstream")
+
+    def __init__(
+        self, exchange: ServerExchange, upstream: ClientConnection, *, finished: Callable[[SidecarError | None], None]
+    ) -> None:
+        self.upstream = upstream
+        self._exchange = exchange
+        self._finished: Callable[[SidecarError | None], None] | None = finished
+        self._to_caller = _Lane()
+        self._to_upstream = _Lane()
+        self._reason: SidecarError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Begin, with the bytes that came before their time."""
+        exchange = self._exchange
+        exchange.on_gone = self._caller_gone
+        exchange.on_pause = self.upstream.pause_reading
+        exchange.on_resume = self.upstream.resume_reading
+        self.upstream.switch_protocols(self)
+        exchange.read_body(self)
+
+    def end(self, error: SidecarError) -> None:
+        """End it for ``error``: both ends are told, and then hung up."""
+        if self._reason is not None or self._finished is None:
+            return
+        self._reason = error
+        self._say_goodbye(error.reason)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(GOODBYE_S, self._give_up)
+        self._finish_if_over()
+
+    def cut(self) -> None:
+        """End it now. Whoever is not inside a frame is told."""
+        if self._finished is None:
+            return
+        self._say_goodbye("")
+        self._hang_up()
+
+    # --- the caller's side
+
+    def on_body(self, data: bytes) -> None:
+        """Pass bytes on."""
+        self.upstream.send_body(self._to_upstream.take(data))
+
+    def on_body_flush(self) -> None:
+        """Write once per batch."""
+        self.upstream.flush()
+        self._finish_if_over()
+
+    def on_body_end(self) -> None:
+        """The caller sends no more and still reads: the upstream may finish, if it does so soon."""
+        self.upstream.send_no_more()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GOODBYE_S, self._caller_gone)
+
+    def on_body_error(self, error: SidecarError) -> None:
+        """Raw bytes cannot be broken."""
+        raise AssertionError(error)
+
+    def _caller_gone(self) -> None:
+        """What it has said still goes on."""
+        self._finish(Denied(Reason.PEER_GONE, "the caller left without a Close frame"))
+
+    # --- the upstream's side
+
+    def on_response(self, head: ResponseHead) -> None:
+        """There is one answer."""
+        raise AssertionError(head)
+
+    def on_response_data(self, data: bytes) -> None:
+        """Pass bytes back."""
+        self._exchange.send_data(self._to_caller.take(data))
+
+    def on_response_flush(self) -> None:
+        """Write once per batch."""
+        self._exchange.flush()
+        self._finish_if_over()
+
+    def on_response_end(self) -> None:
+        """The upstream has closed. What it has said still goes on."""
+        self._finish(Denied(Reason.UPSTREAM_ABORTED, "the upstream left without a Close frame"))
+
+    def on_response_error(self, error: SidecarError) -> None:
+        """The upstream's connection broke, or it takes nothing."""
+        self._finish(error)
+
+    def on_upstream_pause(self) -> None:
+        """Slow the caller down."""
+        self._exchange.pause_body()
+
+    def on_upstream_resume(self) -> None:
+        """Take more from the caller."""
+        self._exchange.resume_body()
+
+    def on_silence(self) -> None:
+        """Nobody says anything any more."""
+        self.end(Denied(Reason.TIMEOUT, "nothing has passed in either direction for too long"))
+
+    # --- the end
+
+    def _say_goodbye(self, reason: str) -> None:
+        self._exchange.send_data(self._to_caller.end(close_frame(GOING_AWAY, reason, masked=False)))
+        self.upstream.send_body(self._to_upstream.end(close_frame(GOING_AWAY, reason, masked=True)))
+        self._exchange.flush()
+        self.upstream.flush()
+
+    def _finish_if_over(self) -> None:
+        if self._to_caller.over and self._to_upstream.over:
+            self._finish(None)
+
+    def _give_up(self) -> None:
+        self._finish(None)
+
+    def _finish(self, error: SidecarError | None) -> None:
+        """Hang up and tell how it ended: as we wanted it, in order, or for ``error``."""
+        finished = self._hang_up()
+        if finished is not None:
+            orderly = self._to_caller.frames.closed or self._to_upstream.frames.closed
+            finished(self._reason or (None if orderly else error))
+
+    def _hang_up(self) -> Callable[[SidecarError | None], None] | None:
+        """Let go of both ends, once they have taken what was said. Inside a frame that looks as unfinished as it is."""
+        finished, self._finished = self._finished, None
+        if finished is None:
+            return None
+        if self._timer is not None:
+            self._timer.cancel()
+        exchange = self._exchange
+        exchange.on_gone = exchange.on_pause = exchange.on_resume = None
+        self.upstream.leave()
+        exchange.send_end()
+        return finished

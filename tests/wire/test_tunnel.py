@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from websockets.frames import Close, Frame, Opcode
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire import tunnel
+from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.upgrade import Handshake
+from tests.wire.bench import Body, Served
+from tests.wire.loopback import Proxy, Raw, Upstream, proxied
+from tests.wire.test_body import GET, OK, exchange, held_back
+from tests.wire.test_h1_client import Calling, Sink
+from tests.wire.test_upgrade import ACCEPT, ASKS, GRANTS, KEY, NOT_GRANTING
+
+ASKED = (
+    b"GET /chat HTTP/1.1\r\nhost: a\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n"
+    b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+)
+GRANTED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: " + ACCEPT + b"\r\nconnection: Upgrade\r\n"
+    b"upgrade: websocket\r\n\r\n"
+)
+
+
+def text(content: bytes, *, masked: bool = False) -> bytes:
+    return Frame(Opcode.TEXT, content).serialize(mask=masked)
+
+
+def closing(*, masked: bool = False) -> bytes:
+    return Frame(Opcode.CLOSE, Close(1000, "bye").serialize()).serialize(mask=masked)
+
+
+async def read_frame(raw: Raw) -> Frame:
+    """The next frame of a server's (unmasked) or client's (masked), unmasked."""
+    first, second = await raw.read_exactly(2)
+    size = second & 0x7F
+    assert size < 126
+    mask = await raw.read_exactly(4) if second & 0x80 else b"\0\0\0\0"
+    data = bytes(byte ^ mask[at % 4] for at, byte in enumerate(await raw.read_exactly(size)))
+    return Frame(Opcode(first & 0x0F), data)
+
+
+async def read_close(raw: Raw) -> Close:
+    frame = await read_frame(raw)
+    assert frame.opcode is Opcode.CLOSE
+    return Close.parse(bytes(frame.data))
+
+
+@dataclass
+class Joined:
+    proxy: Proxy
+    upstream: Upstream
+    caller: Raw
+    server: Raw
+
+
+@asynccontextmanager
+async def joined(*, server: ServerLimits | None = None, client: ClientLimits | None = None) -> AsyncIterator[Joined]:
+    """A caller and an upstream that have switched."""
+    async with proxied(server=server, client=client) as (proxy, upstream, caller):
+        await caller.send(ASKS)
+        raw = await upstream.accept()
+        assert await raw.read_exactly(len(ASKED)) == ASKED
+        await raw.send(GRANTS)
+        assert await caller.read_exactly(len(GRANTED)) == GRANTED
+        yield Joined(proxy, upstream, caller, raw)
+
+
+# --- the switch
+
+
+async def test_after_the_upstreams_own_101_bytes_pass_both_ways() -> None:
+    async with joined() as both:
+        for number in range(3):
+            await both.caller.send(text(b"to %d" % number, masked=True))
+            assert await read_frame(both.server) == Frame(Opcode.TEXT, b"to %d" % number)
+            await both.server.send(text(b"back %d" % number))
+            assert await read_frame(both.caller) == Frame(Opcode.TEXT, b"back %d" % number)
+        assert [head.status for head in both.proxy.unfinished] == [101]  # told at once, and once
+
+
+async def test_bytes_before_the_101_go_on_only_after_it() -> None:
+    async with proxied() as (proxy, upstream, caller):
+        await caller.send(ASKS + b"eager")
+        server = await upstream.accept()
+        assert await server.read_exactly(len(ASKED)) == ASKED
+        await caller.send(b" and more")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(server.reader.read(1), 0.05)
+        await server.send(GRANTS + b"first")
+        assert await server.read_exactly(14) == b"eager and more"
+        assert await caller.read_exactly(len(GRANTED) + 5) == GRANTED + b"first"
+        (exchange,) = proxy.exchanges
+        assert exchange.bytes_in == len(ASKS) + 14
+        assert exchange.bytes_out == len(GRANTED) + 5
+
+
+@pytest.mark.parametrize("answer", NOT_GRANTING.values(), ids=NOT_GRANTING.keys())
+async def test_a_101_that_is_not_the_right_one_is_a_bad_answer_and_opens_nothing(answer: bytes) -> None:
+    async with proxied() as (proxy, upstream, caller):
+        await caller.send(ASKS + b"eager")
+        server = await upstream.accept()
+        await server.read_exactly(len(ASKED))
+        await server.send(answer)
+        assert (await caller.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 502 ")
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await server.read_exactly(1)
+        error = await proxy.end()
+        assert error is not None
+        assert error.reason is Reason.UPSTREAM_BAD_RESPONSE
+
+
+async def test_a_101_that_nobody_asked_for_is_a_bad_answer() -> None:
+    async with proxied() as (_, upstream, caller):
+        await caller.send(GET)
+        await (await upstream.accept()).send(GRANTS)
+        assert (await caller.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 502 ")
+
+
+async def test_an_answer_that_is_no_101_passes_as_an_ordinary_one_and_what_was_sent_early_is_no_request() -> None:
+    async with proxied() as (proxy, upstream, caller):
+        await caller.send(ASKS + GET)
+        server = await upstream.accept()
+        await server.read_exactly(len(ASKED))
+        await server.send(OK.replace(b"200 OK", b"403 Forbidden"))
+        assert (await caller.read_to_end()).endswith(b"content-length: 2\r\nconnection: close\r\n\r\nok")
+        assert await proxy.end() is None
+        assert len(proxy.exchanges) == 1
+        again = await proxy.call()
+        assert await exchange(proxy, server, again) is server  # the upstream's connection is as good as ever
+        assert upstream.count == 1
+        await again.close()
+
+
+async def test_the_upstream_connection_of_a_tunnel_is_never_used_again() -> None:
+    async with joined() as both:
+        await both.caller.send(closing(masked=True))
+        await both.server.read_exactly(len(closing(masked=True)))
+        await both.server.send(closing() + OK)
+        await both.caller.read_until(closing())
+        both.caller.reset()
+        await both.proxy.end()
+        assert not both.proxy.pool._idle
+        again = await both.proxy.call()
+        await exchange(both.proxy, both.upstream, again)
+        assert both.upstream.count == 2
+        await again.close()
+
+
+# --- backpressure
+
+
+async def test_a_caller_that_does_not_read_holds_the_upstream_back() -> None:
+    async with joined() as both:
+        both.caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await held_back(both.server, 64 * 1024 * 1024)
+
+
+async def test_an_upstream_that_does_not_read_holds_the_caller_back() -> None:
+    async with joined() as both:
+        both.server.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await held_back(both.caller, 64 * 1024 * 1024)
+
+
+async def test_a_megabyte_passes_both_ways_unchanged() -> None:
+    message = text(bytes(range(256)) * 4096, masked=True)
+    async with joined() as both:
+        sending = asyncio.ensure_future(both.caller.send(message))
+        assert await both.server.read_exactly(len(message)) == message
+        await sending
+        sending = asyncio.ensure_future(both.server.send(message))
+        assert await both.caller.read_exactly(len(message)) == message
+        await sending
+
+
+# --- how it ends by itself
+
+
+async def test_an_end_after_close_frames_is_an_orderly_one() -> None:
+    async with joined() as both:
+        await both.caller.send(closing(masked=True))
+        await both.server.read_exactly(len(closing(masked=True)))
+        await both.server.send(closing())
+        await both.server.close()
+        assert await both.caller.read_to_end() == closing()
+        assert await both.proxy.end() is None
+
+
+async def test_a_caller_that_just_leaves_is_gone_and_what_it_said_arrives() -> None:
+    async with joined() as both:
+        await both.caller.send(text(b"last", masked=True))
+        await both.caller.close()
+        both.server.writer.write(text(b"x"))  # nobody listens
+        assert await read_frame(both.server) == Frame(Opcode.TEXT, b"last")
+        error = await both.proxy.end()
+        assert error is not None
+        assert error.reason is Reason.PEER_GONE
+
+
+async def test_an_upstream_that_just_leaves_has_broken_off_and_what_it_said_arrives() -> None:
+    async with joined() as both:
+        await both.server.send(text(b"last"))
+        await both.server.close()
+        assert await both.caller.read_to_end() == text(b"last")
+        error = await both.proxy.end()
+        assert error is not None
+        assert error.reason is Reason.UPSTREAM_ABORTED
+
+
+async def test_an_upstream_that_resets_ends_the_tunnel() -> None:
+    async with joined() as both:
+        sock = both.server.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        both.server.reset()
+        assert await both.caller.read_to_end() == b""
+        error = await both.proxy.end()
+        assert error is not None
+        assert error.reason is Reason.UPSTREAM_ABORTED
+
+
+async def test_a_caller_that_has_said_everything_still_hears_the_answer() -> None:
+    async with joined() as both:
+        await both.caller.send(closing(masked=True))
+        both.caller.writer.write_eof()
+        await both.server.read_exactly(len(closing(masked=True)))
+        assert await both.server.read_to_end() == b""  # the upstream learns that, too
+        await both.server.send(text(b"late") + closing())
+        await both.server.close()
+        assert await both.caller.read_to_end() == text(b"late") + closing()
+        assert await both.proxy.end() is None
+
+
+async def test_who_has_half_closed_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel, "GOODBYE_S", 0.05)
+    async with joined() as both:
+        both.caller.writer.write_eof()
+        error = await both.proxy.end()
+        assert error is not None
+        assert error.reason is Reason.PEER_GONE
+
+
+# --- how we end it
+
+
+def end(both: Joined) -> None:
+    both.proxy.pumps[-1].end(Denied(Reason.TOKEN_EXPIRED))
+
+
+async def reason_of_end(both: Joined) -> Reason:
+    error = await both.proxy.end()
+    assert error is not None
+    return error.reason
+
+
+async def test_both_ends_are_told_by_a_close_frame_and_hung_up() -> None:
+    async with joined() as both:
+        end(both)
+        assert await read_close(both.caller) == Close(1001, "token_expired")
+        assert await read_close(both.server) == Close(1001, "token_expired")
+        assert await both.server.read_to_end() == b""
+        await both.caller.send(closing(masked=True))  # the reply is taken, not answered by a reset
+        assert await both.caller.read_to_end() == b""
+        assert await reason_of_end(both) is Reason.TOKEN_EXPIRED
+
+
+async def test_nothing_passes_after_our_close_frame() -> None:
+    async with joined() as both:
+        await both.server.send(text(b"a" * 100)[:50])
+        await both.caller.read_exactly(50)
+        end(both)
+        assert await read_close(both.server) == Close(1001, "token_expired")
+        await both.caller.send(text(b"too late", masked=True))
+        await both.server.send(text(b"a" * 100)[50:])
+        await both.caller.read_exactly(52)
+        assert await read_close(both.caller) == Close(1001, "token_expired")
+        assert await both.server.read_to_end() == b""
+
+
+async def test_inside_a_frame_its_end_is_waited_for() -> None:
+    up, down = text(b"u" * 100, masked=True), text(b"d" * 100)
+    async with joined() as both:
+        await both.caller.send(up[:30])
+        await both.server.send(down[:30])
+        await both.server.read_exactly(30)
+        await both.caller.read_exactly(30)
+        end(both)
+        await both.caller.send(up[30:] + text(b"next", masked=True))
+        await both.server.send(down[30:] + text(b"next"))
+        assert await both.server.read_exactly(len(up) - 30) == up[30:]
+        assert await read_close(both.server) == Close(1001, "token_expired")
+        assert await both.caller.read_exactly(len(down) - 30) == down[30:]
+        assert await read_close(both.caller) == Close(1001, "token_expired")
+        assert await reason_of_end(both) is Reason.TOKEN_EXPIRED
+
+
+async def test_inside_a_frame_that_does_not_end_the_connection_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel, "GOODBYE_S", 0.05)
+    async with joined() as both:
+        await both.server.send(text(b"d" * 100)[:30])
+        await both.caller.read_exactly(30)
+        end(both)
+        assert await both.caller.read_to_end() == b""
+        assert await read_close(both.server) == Close(1001, "token_expired")
+        assert await reason_of_end(both) is Reason.TOKEN_EXPIRED
+
+
+async def test_who_has_closed_already_is_not_told_again() -> None:
+    async with joined() as both:
+        await both.server.send(closing())
+        await both.caller.read_exactly(len(closing()))
+        end(both)
+        assert await both.caller.read_to_end() == b""
+        assert await read_close(both.server) == Close(1001, "token_expired")
+
+
+async def test_a_cut_tells_whom_it_can() -> None:
+    async with joined() as both:
+        await both.server.send(text(b"d" * 100)[:30])
+        await both.caller.read_exactly(30)
+        both.proxy.pumps[-1].cancel(Denied(Reason.DRAINING))
+        assert await read_close(both.server) == Close(1001, "")
+        assert await both.caller.read_to_end() == b""
+        assert await reason_of_end(both) is Reason.DRAINING
+
+
+async def test_a_tunnel_in_which_nobody_speaks_ends() -> None:
+    async with joined(client=ClientLimits(stream_idle_timeout_s=0.1, idle_timeout_s=0.01)) as both:
+        assert await read_close(both.caller) == Close(1001, "timeout")
+        assert await read_close(both.server) == Close(1001, "timeout")
+        assert await reason_of_end(both) is Reason.TIMEOUT
+
+
+async def test_a_caller_that_takes_nothing_is_cut() -> None:
+    async with joined(server=ServerLimits(write_timeout_s=1.0)) as both:
+        both.caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await held_back(both.server, 64 * 1024 * 1024)
+        assert await reason_of_end(both) is Reason.PEER_GONE
+
+
+class Raws(Sink):
+    """Takes raw bytes, and notes a silence."""
+
+    def on_silence(self) -> None:
+        self.events.append("silence")
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(9.9, False), (10.1, True)])
+async def test_a_tunnel_has_its_own_longest_silence(seconds: float, told: bool) -> None:
+    calling, sink = Calling(idle_timeout_s=1, first_byte_timeout_s=1, stream_idle_timeout_s=10), Raws()
+    calling.connection.start("GET", b"/", [], length=0, sink=sink, handshake=Handshake(KEY, frozenset()))
+    calling.receive(GRANTS)
+    calling.connection.switch_protocols(sink)
+    calling.after(5)
+    calling.connection.send_body(b"one way counts for both")
+    calling.connection.flush()
+    calling.after(seconds)
+    assert ("silence" in sink.events) == told
+    assert not calling.transport.closed
+
+
+async def test_raw_bytes_that_do_not_come_are_no_body_that_is_late() -> None:
+    served, body = Served(body_timeout_s=1), Body()
+    served.receive(ASKS)
+    (asking,) = served.handler.requests
+    asking.switch_protocols([])
+    asking.read_body(body)
+    served.after(100)
+    served.receive(b"raw")
+    assert (body.data, body.reasons, served.transport.closed) == (b"raw", [], False)
+
+
+# --- event streams
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndata: \r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "whole"), [(EVENTS, True), (EVENTS.replace(b"text/event-stream", b"text/plain"), False)]
+)
+async def test_an_event_stream_ends_well_formed_and_any_other_answer_truncated(answer: bytes, whole: bool) -> None:
+    async with proxied() as (proxy, upstream, caller):
+        await caller.send(GET)
+        server = await upstream.accept()
+        await server.read_until(b"\r\n\r\n")
+        await server.send(answer)
+        await caller.read_until(b"data: \r\n")
+        proxy.pumps[-1].end(Denied(Reason.TOKEN_EXPIRED))
+        if whole:
+            assert await caller.read_until(b"0\r\n\r\n") == b"0\r\n\r\n"
+            assert await proxy.end() is not None
+            await exchange(proxy, upstream, caller)
+        else:
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await caller.read_until(b"0\r\n\r\n")
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await server.read_exactly(1)
+
+
+@pytest.mark.parametrize(("kind", "reasons"), [(b"text/event-stream", []), (b"text/plain", [Reason.UPSTREAM_TIMEOUT])])
+async def test_an_event_stream_may_be_silent_for_longer_than_an_answer(kind: bytes, reasons: list[Reason]) -> None:
+    calling = Calling(idle_timeout_s=1, stream_idle_timeout_s=10)
+    sink = calling.ask()
+    calling.receive(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: " + kind + b"\r\n\r\n")
+    calling.after(9)
+    assert sink.reasons == reasons
+    calling.after(2)
+    assert sink.reasons == [Reason.UPSTREAM_TIMEOUT]
