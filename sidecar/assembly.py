@@ -27,6 +27,7 @@ from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
+from sidecar.proxy.streams import Streams
 from sidecar.wire.pool import Origin, UpstreamPool
 
 
@@ -42,6 +43,7 @@ def assemble(settings: SidecarSettings) -> Server:
     log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=Metrics())
     source = source_of(settings.identity)
     snapshots = Snapshots(make_setup(settings, source, log))
+    streams = Streams(snapshots, wall=time.time, monotonic=time.monotonic)
     handles, tasks = Handles(clock=time.time, monotonic=time.monotonic), Tasks()
     listeners: list[Listener] = []
     pools: list[UpstreamPool] = []
@@ -51,7 +53,7 @@ def assemble(settings: SidecarSettings) -> Server:
             snapshots=snapshots,
             log=log,
             handles=handles,
-            forwarder=Forwarder(pools[-1], from_agent),
+            forwarder=Forwarder(pools[-1], from_agent, streams, max_stream_s=settings.inbound.limits.max_stream_s),
             tasks=tasks,
             clock=time.time,
         )
@@ -70,7 +72,7 @@ def assemble(settings: SidecarSettings) -> Server:
             snapshots=snapshots,
             log=log,
             handles=handles,
-            forwarder=Forwarder(pools[-1], list),
+            forwarder=Forwarder(pools[-1], list, streams, max_stream_s=settings.outbound.limits.max_stream_s),
             tasks=tasks,
             origins=Origins(source, time.time),
             own_authorities=_own_authorities(settings.outbound.listen),
@@ -93,6 +95,7 @@ def assemble(settings: SidecarSettings) -> Server:
             log=log,
             handles=handles,
             tasks=tasks,
+            streams=streams,
             pools=tuple(pools),
             listeners=tuple(listeners),
             drain_s=settings.drain_s,

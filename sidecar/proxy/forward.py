@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.identity.svid import VerifiedPeer
+from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.journey import Journey, Waiter
+from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.standing import stands
+from sidecar.proxy.streams import Streams
 from sidecar.wire.body import Pump
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import Field, ResponseHead, end_to_end
+from sidecar.wire.head import Field, ResponseHead, end_to_end, is_event_stream
 from sidecar.wire.pool import Origin, UpstreamPool
 
 AnswerFields = Callable[[Sequence[Field]], list[Field]]
-
-_EVENT_STREAM: Final = b"text/event-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +34,18 @@ class Outgoing:
 
 
 class Forwarder:
-    """Sends requests to upstreams through one pool. ``answer_fields`` says which fields of an answer may pass."""
+    """Sends requests to upstreams through one pool. ``answer_fields`` says which fields of an answer may pass.
 
-    def __init__(self, pool: UpstreamPool, answer_fields: AnswerFields) -> None:
-        self._pool = pool
-        self._answer_fields = answer_fields
+    ``max_stream_s`` is the longest an answer may take that outlives its token.
+    """
+
+    def __init__(
+        self, pool: UpstreamPool, answer_fields: AnswerFields, streams: Streams, *, max_stream_s: float
+    ) -> None:
+        self.pool = pool
+        self.answer_fields = answer_fields
+        self.streams = streams
+        self.max_stream_s = max_stream_s
 
     def send(
         self, permit: Permit | IssuedPermit, outgoing: Outgoing, exchange: ServerExchange, entry: Entry
@@ -43,43 +53,44 @@ class Forwarder:
         """Forward one request; ends with the upstream's status once the whole answer has passed.
 
         Raises:
-            SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE. If ``exchange.status`` is set by then,
-                an answer had begun and was cut, else the caller must answer.
+            SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
+                ``exchange.status`` is set by then, an answer had begun and was cut, else the caller must answer.
         """
         if not isinstance(permit, Permit | IssuedPermit):
             raise TypeError("nothing is forwarded without a permit")
         entry.forwarded()
-        status: int = yield _Transfer(self._pool, self._answer_fields, outgoing, exchange, entry)
+        status: int = yield _Transfer(self, permit, outgoing, exchange, entry)
         return status
 
 
 class _Transfer:
     """The wait for one whole answer."""
 
-    __slots__ = ("_answer_fields", "_entry", "_exchange", "_outgoing", "_pool", "_pump", "_waiter")
+    __slots__ = ("_entry", "_exchange", "_forwarder", "_lasting", "_outgoing", "_permit", "_pump", "_waiter")
 
     def __init__(
         self,
-        pool: UpstreamPool,
-        answer_fields: AnswerFields,
+        forwarder: Forwarder,
+        permit: Permit | IssuedPermit,
         outgoing: Outgoing,
         exchange: ServerExchange,
         entry: Entry,
     ) -> None:
-        self._pool = pool
-        self._answer_fields = answer_fields
+        self._forwarder = forwarder
+        self._permit = permit
         self._outgoing = outgoing
         self._exchange = exchange
         self._entry = entry
         self._waiter: Waiter | None = None
         self._pump: Pump | None = None
+        self._lasting: _Lasting | None = None
 
     def begin(self, waiter: Waiter) -> None:
         self._waiter = waiter
         outgoing = self._outgoing
         self._pump = Pump(
             self._exchange,
-            self._pool,
+            self._forwarder.pool,
             outgoing.origin,
             method=outgoing.method,
             target=outgoing.target,
@@ -97,13 +108,28 @@ class _Transfer:
 
     def _rewrite(self, head: ResponseHead) -> Sequence[Field]:
         self._entry.responded(head.status)
-        return self._answer_fields(end_to_end(head.fields))
+        return self._forwarder.answer_fields(end_to_end(head.fields))
 
     def _unfinished(self, head: ResponseHead) -> None:
         if _streams(head):
             self._entry.opened()
+        pump = self._pump
+        if pump is None or pump.upstream is None:
+            return
+        self._lasting = _Lasting(
+            self._permit,
+            self._exchange,
+            self._entry,
+            pump,
+            endless=head.status == 101 or (self._outgoing.method == "GET" and is_event_stream(head)),
+            stops_at=self._forwarder.streams.monotonic() + self._forwarder.max_stream_s,
+        )
+        self._forwarder.streams.add(self._lasting)
 
     def _done(self, error: SidecarError | None) -> None:
+        if self._lasting is not None:
+            self._forwarder.streams.discard(self._lasting)
+            self._lasting = None
         # The pump knows this object by its callbacks: a circle would keep the request, its connection and the megabyte
         # of buffers that a TLS connection has until the garbage collector comes by.
         self._pump = None
@@ -116,8 +142,61 @@ class _Transfer:
             waiter.resume(self._exchange.status)
 
 
+class _Lasting:
+    """An answer under way that did not end with its beginning, as ``Streams`` watches it."""
+
+    __slots__ = (
+        "_entry",
+        "_permit",
+        "_pump",
+        "endless",
+        "peer_expires_at",
+        "stops_at",
+        "token_expires_at",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        permit: Permit | IssuedPermit,
+        exchange: ServerExchange,
+        entry: Entry,
+        pump: Pump,
+        *,
+        endless: bool,
+        stops_at: float,
+    ) -> None:
+        self._permit = permit
+        self._entry = entry
+        self._pump = pump
+        self.endless = endless
+        self.stops_at = stops_at
+        self.token_expires_at = float(permit.token.expires_at)
+        upstream = pump.upstream if isinstance(permit, IssuedPermit) else None
+        self.transport: asyncio.BaseTransport = exchange.transport if upstream is None else upstream.transport
+        peer = _peer_on(self.transport)
+        self.peer_expires_at = float("inf") if peer is None else float(peer.not_after)
+
+    def judge(self, snapshot: Snapshot, now: int) -> None:
+        peer = _peer_on(self.transport)
+        stands(
+            self._permit,
+            snapshot,
+            method=self._entry.method or "",
+            path=self._entry.path or "",
+            now=now,
+            peer_certificate_sha256=None if peer is None else peer.fingerprint,
+        )
+
+    def end(self, error: SidecarError) -> None:
+        self._pump.end(error)
+
+
+def _peer_on(transport: asyncio.BaseTransport) -> VerifiedPeer | None:
+    """The peer of a connection; None without TLS."""
+    return None if transport.get_extra_info("ssl_object") is None else guard_of(transport).peer
+
+
 def _streams(head: ResponseHead) -> bool:
     """Whether nobody can tell when this answer will end."""
-    if head.chunked or head.content_length is None:
-        return True
-    return any(name == b"content-type" and value.lower().startswith(_EVENT_STREAM) for name, value in head.fields)
+    return head.chunked or head.content_length is None or is_event_stream(head)

@@ -24,6 +24,7 @@ from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.snapshot import Setup, Snapshots
+from sidecar.proxy.streams import Streams
 from sidecar.proxy.trust import TrustWatch
 from sidecar.wire.pool import UpstreamPool
 
@@ -46,6 +47,7 @@ class Parts:
     log: AccessLog
     handles: Handles
     tasks: Tasks
+    streams: Streams
     pools: tuple[UpstreamPool, ...]
     listeners: tuple[Listener, ...]
     drain_s: float
@@ -56,7 +58,7 @@ class Server:
 
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
         self.parts = parts
-        self.trust = TrustWatch(wall=wall, monotonic=time.monotonic)
+        self.trust = TrustWatch(wall=wall, monotonic=time.monotonic, distrust=parts.streams.distrust)
         self._draining = False
         self._said: list[str] = []
         self._trusted: frozenset[TrustDomain] = frozenset()
@@ -177,6 +179,7 @@ class Server:
         self._draining = True
         _log.info("stopping: requests in flight finish")
         deadline = time.monotonic() + self.parts.drain_s
+        self.parts.streams.drain(self.parts.drain_s / 2)
         in_time = True
         for listener in self.parts.listeners:  # an agent may have to call out to finish what came in: that closes last
             in_time = await listener.drain(max(0.0, deadline - time.monotonic())) and in_time
@@ -199,6 +202,7 @@ class Server:
         for tick in itertools.count(1):
             await asyncio.sleep(TICK_S)
             self.parts.log.tell_lasting()
+            self.parts.streams.sweep(in_flight=self.metrics.in_flight)
             if tick % _TICKS_PER_SWEEP == 0:
                 await self._sweep_slowly()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from sidecar.errors import Denied, Unavailable
+from sidecar.errors import Denied, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
@@ -24,10 +24,21 @@ Connection = ServerConnection | ClientConnection
 
 
 class TrustWatch:
-    """Looks at the connections of one process. ``wall`` tells expiry, ``monotonic`` measures the grace; in seconds."""
+    """Looks at the connections of one process. ``wall`` tells expiry, ``monotonic`` measures the grace; in seconds.
 
-    def __init__(self, *, wall: Callable[[], float], monotonic: Callable[[], float], grace_s: float = GRACE_S) -> None:
+    ``distrust`` is told of each connection once: what would go on for ever on it has no use for a grace.
+    """
+
+    def __init__(
+        self,
+        *,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        distrust: Callable[[asyncio.BaseTransport, SidecarError], None] = lambda _transport, _error: None,
+        grace_s: float = GRACE_S,
+    ) -> None:
         self._wall = wall
+        self._distrust = distrust
         self._monotonic = monotonic
         self.grace_s = grace_s
         self._distrusted_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
@@ -48,7 +59,10 @@ class TrustWatch:
 
     def _end(self, connection: Connection, error: Denied) -> None:
         now = self._monotonic()
-        since = self._distrusted_at.setdefault(connection, now)
+        if connection not in self._distrusted_at:
+            self._distrusted_at[connection] = now
+            self._distrust(connection.transport, error)
+        since = self._distrusted_at[connection]
         if not _in_use(connection):
             connection.transport.abort()
         elif now - since >= self.grace_s:

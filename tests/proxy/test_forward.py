@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from sidecar.proxy.forward import Forwarder, Outgoing
+from sidecar.proxy.snapshot import Snapshots
+from sidecar.proxy.streams import Streams
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import Origin, UpstreamPool
+from tests.proxy.test_snapshot import setup
 
 
 class LooksLikeAPermit:
@@ -18,7 +22,8 @@ class LooksLikeAPermit:
 
 @pytest.mark.parametrize("permit", [None, True, "permit", LooksLikeAPermit()])
 def test_nothing_is_forwarded_without_a_permit(permit: Any) -> None:
-    forwarder = Forwarder(UpstreamPool(ClientLimits()), list)
+    streams = Streams(Snapshots(setup()), wall=time.time, monotonic=time.monotonic)
+    forwarder = Forwarder(UpstreamPool(ClientLimits()), list, streams, max_stream_s=1.0)
     outgoing = Outgoing(origin=Origin("127.0.0.1", 1, "key"), method="GET", target=b"/", fields=[])
     nothing: Any = None
     with pytest.raises(TypeError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
+from sidecar.proxy.streams import Streams
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.limits import ClientLimits
@@ -89,20 +91,16 @@ class Bench:
         keys = IssuerKeys(
             [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")], source, fetcher_for=lambda _: self.jwks
         )
+        snapshots = Snapshots(
+            Setup(make_policy=make_policy, keys=keys, exchange=None, agent=None, needed_issuers=frozenset({ISSUER}))
+        )
         self.parts = Parts(
             source=source,
-            snapshots=Snapshots(
-                Setup(
-                    make_policy=make_policy,
-                    keys=keys,
-                    exchange=None,
-                    agent=None,
-                    needed_issuers=frozenset({ISSUER}),
-                )
-            ),
+            snapshots=snapshots,
             log=AccessLog(self.sink, run="r", metrics=Metrics()),
             handles=Handles(clock=lambda: 0.0, monotonic=lambda: 0.0),
             tasks=Tasks(),
+            streams=Streams(snapshots, wall=time.time, monotonic=time.monotonic),
             pools=(UpstreamPool(ClientLimits()),),
             listeners=self.listeners,
             drain_s=1.0,

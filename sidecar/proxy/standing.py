@@ -1,0 +1,55 @@
+"""Whether a permit would be given again: the decision of before, by what is in force now."""
+
+from __future__ import annotations
+
+from sidecar.delegation.bearer import parse_bearer
+from sidecar.delegation.decide import IssuedPermit, Permit, decide_inbound, plan_outbound
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.errors import Denied, Reason
+from sidecar.proxy.snapshot import Snapshot
+
+
+def stands(
+    permit: Permit | IssuedPermit,
+    snapshot: Snapshot,
+    *,
+    method: str,
+    path: str,
+    now: int,
+    peer_certificate_sha256: str | None,
+) -> None:
+    """Return if the call would be permitted now as well; its token is verified anew, by the keys of now.
+
+    Raises:
+        SidecarError: as the journeys'. TARGET_DENIED too where an outbound route now leads elsewhere.
+    """
+    policy = snapshot.policy
+    bearer = parse_bearer(permit.token.raw)
+    key = _key(snapshot, bearer.issuer, bearer.kid)
+    if isinstance(permit, Permit):
+        decide_inbound(
+            bearer,
+            peer=permit.peer,
+            route=policy.inbound.find(method, path),
+            key=key,
+            policy=policy,
+            now=now,
+            peer_certificate_sha256=peer_certificate_sha256,
+        )
+        return
+    before = permit.plan.route
+    for route in policy.outbound.routes:
+        if (route.name, route.upstream, route.peer, route.audience) == (
+            before.name, before.upstream, before.peer, before.audience
+        ):  # fmt: skip
+            plan_outbound(permit.plan.delegation, route, policy=policy, now=now)
+            policy.deny.check(permit.token, policy.workload)
+            return
+    raise Denied(Reason.TARGET_DENIED, "the route leads elsewhere now, or is gone")
+
+
+def _key(snapshot: Snapshot, issuer: str, kid: str | None) -> VerificationKey:
+    key = snapshot.keys.find(issuer, kid)
+    if key is None:
+        raise Denied(Reason.UNKNOWN_KEY, "the token's key is gone")
+    return key

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
+from sidecar.errors import Denied, Reason
+from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.standing import stands
+from tests.delegation.world import (
+    CRM,
+    FRONT,
+    INBOUND_CLAIMS,
+    ISSUED_CLAIMS,
+    NOW,
+    PLANNER,
+    POLICY,
+    SEARCH,
+    STS,
+    TO_CRM,
+    plan,
+    signed,
+    verification_key,
+)
+
+KEY = verification_key()
+
+
+class Keys:
+    """Issuers' keys that the test says."""
+
+    def __init__(self, key: VerificationKey | None) -> None:
+        self._key = key
+
+    def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
+        return self._key if (issuer, kid) == (STS, "k1") else None
+
+
+def snapshot(policy: Policy = POLICY, key: VerificationKey | None = KEY) -> Snapshot:
+    return Snapshot(policy=policy, keys=cast("Any", Keys(key)), exchange=None, agent=None)
+
+
+def inbound() -> Permit:
+    return decide_inbound(signed(INBOUND_CLAIMS), peer=PLANNER, route=SEARCH, key=KEY, policy=POLICY, now=NOW)
+
+
+def outbound() -> IssuedPermit:
+    return accept_issued(signed(ISSUED_CLAIMS), plan=plan(), key=KEY, policy=POLICY, now=NOW)
+
+
+def judge(permit: Permit | IssuedPermit, now_in_force: Snapshot, *, now: int = NOW) -> None:
+    stands(permit, now_in_force, method="POST", path="/search", now=now, peer_certificate_sha256=None)
+
+
+def with_inbound(**changes: Any) -> Policy:
+    return replace(POLICY, inbound=InboundRoutes([replace(SEARCH, **changes)]))
+
+
+def with_outbound(**changes: Any) -> Policy:
+    return replace(POLICY, outbound=OutboundRoutes([replace(TO_CRM, **changes)]))
+
+
+@pytest.mark.parametrize("permit", [inbound(), outbound()])
+def test_what_was_permitted_stands_while_nothing_has_changed(permit: Permit | IssuedPermit) -> None:
+    judge(permit, snapshot())
+    judge(permit, snapshot(replace(POLICY, number=2, deny=Deny(subjects=frozenset({(None, "mallory")})))))
+
+
+CHANGES = {
+    "in: route gone": (inbound, snapshot(with_inbound(path="/other")), Reason.NO_ROUTE),
+    "in: method gone": (inbound, snapshot(with_inbound(methods=frozenset({"GET"}))), Reason.METHOD_REFUSED),
+    "in: another peer": (inbound, snapshot(with_inbound(peers=frozenset({FRONT}))), Reason.POLICY_DENIED),
+    "in: more scopes": (inbound, snapshot(with_inbound(scopes=frozenset({"docs.write"}))), Reason.INSUFFICIENT_SCOPE),
+    "in: subject denied": (
+        inbound,
+        snapshot(replace(POLICY, deny=Deny(subjects=frozenset({(None, "alice")})))),
+        Reason.POLICY_DENIED,
+    ),
+    "in: key gone": (inbound, snapshot(key=None), Reason.UNKNOWN_KEY),
+    "in: another key of that name": (inbound, snapshot(key=verification_key("other")), Reason.BAD_SIGNATURE),
+    "out: route gone": (outbound, snapshot(with_outbound(name="other")), Reason.TARGET_DENIED),
+    "out: route leads elsewhere": (
+        outbound,
+        snapshot(with_outbound(upstream=Upstream(scheme="https", host="evil.internal", port=7443))),
+        Reason.TARGET_DENIED,
+    ),
+    "out: another peer pinned": (outbound, snapshot(with_outbound(peer=FRONT)), Reason.TARGET_DENIED),
+    "out: another audience": (outbound, snapshot(with_outbound(audience=str(CRM) + "/x")), Reason.TARGET_DENIED),
+    "out: nothing left to ask for": (
+        outbound,
+        snapshot(with_outbound(scopes=frozenset({"crm.admin"}))),
+        Reason.INSUFFICIENT_SCOPE,
+    ),
+    "out: the request's token denied": (
+        outbound,
+        snapshot(replace(POLICY, deny=Deny(jtis=frozenset({"token-2"})))),
+        Reason.POLICY_DENIED,
+    ),
+    "out: the issued token denied": (
+        outbound,
+        snapshot(replace(POLICY, deny=Deny(jtis=frozenset({"token-3"})))),
+        Reason.POLICY_DENIED,
+    ),
+    "out: key gone": (outbound, snapshot(key=None), Reason.UNKNOWN_KEY),
+}
+
+
+@pytest.mark.parametrize(("permitted", "in_force", "reason"), CHANGES.values(), ids=CHANGES.keys())
+def test_what_would_not_be_permitted_now_does_not_stand(permitted: Any, in_force: Snapshot, reason: Reason) -> None:
+    with pytest.raises(Denied) as refused:
+        judge(permitted(), in_force)
+    assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize("permit", [inbound(), outbound()])
+def test_a_permit_does_not_stand_longer_than_its_token(permit: Permit | IssuedPermit) -> None:
+    with pytest.raises(Denied) as refused:
+        judge(permit, snapshot(), now=NOW + 10_000)
+    assert refused.value.reason is Reason.TOKEN_EXPIRED
