@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+FUZZER := $(VENV)/.fuzzer
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test interop interop-spire demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test interop interop-spire fuzz demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +53,13 @@ interop-spire: setup ## A sidecar on a real SPIRE (spire-server and spire-agent 
 
 interop: interop-spire ## Everything against real counterparts
 
+$(FUZZER): $(STAMP) requirements/fuzz.txt
+	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt && touch $@ || echo "fuzz: atheris cannot be had for this Python or machine"
+
+MINUTES ?= 1
+fuzz: setup $(FUZZER) ## Fuzz every reader of foreign bytes (MINUTES=60, ARGS="request_stream --jobs 4")
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
+
 demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--json)
 	@$(BIN)/sidecar demo $(ARGS)
 
@@ -64,6 +72,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@$(BIN)/python -m pip install -q pip-tools
 	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements/run.txt pyproject.toml
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o dev.txt dev.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o fuzz.txt fuzz.in
 
 clean: ## Remove what make made
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

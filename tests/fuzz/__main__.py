@@ -1,0 +1,140 @@
+"""``python -m tests.fuzz``: every harness for its share of some minutes, several at a time. ``make fuzz`` calls it.
+
+An input that breaks a harness is added to ``regressions/``, where the ordinary tests find it, and the exit code is 1.
+With ``--grow`` what was found on the way is reduced to the inputs that add coverage and becomes the new corpus.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.fuzz.harnesses import HARNESSES, Harness
+from tests.fuzz.inputs import DICTIONARIES, HERE, add_regression, known_inputs, unpack, write_corpus
+
+_ROOT: Final = HERE.parent.parent
+_START_S: Final = 1.5  # what one start costs: it is taken from the harness's share
+_MAX_KEPT: Final = 80  # inputs of a corpus in the tree
+_MAX_KEPT_BYTES: Final = 16384
+_RUNS: Final = re.compile(r"stat::number_of_executed_units: +(\d+)")
+_WHAT: Final = re.compile(r"^(\w[\w.]*(?:Error|Exception|Exit|Warning)\b.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one harness's run ended. ``broken_by`` is the input that broke it."""
+
+    harness: Harness
+    runs: int
+    output: str
+    broken_by: bytes | None
+
+    @property
+    def what(self) -> str:
+        """The exception, in a line."""
+        found = _WHAT.findall(self.output)
+        return found[-1][:200] if found else "the process died"
+
+
+def fuzz(harness: Harness, seconds: int, seed: int, *, coverage: bool, grow: bool) -> Outcome:
+    """Run one harness in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+        corpus, found = Path(scratch) / "corpus", Path(scratch) / "found"
+        unpack(known_inputs(harness.name), corpus)
+        found.mkdir()
+        if coverage:
+            arguments = ["tests.fuzz.one", harness.name, *_libfuzzer(harness, seconds, seed, found), str(corpus)]
+        else:
+            arguments = ["tests.fuzz.plain", harness.name, str(seconds), str(seed), str(found)]
+        # A harness that hangs is killed by libFuzzer (-timeout); this is for a fuzzer that hangs itself.
+        ended = subprocess.run(
+            [sys.executable, "-m", *arguments], cwd=_ROOT, capture_output=True, check=False, timeout=seconds + 300
+        )
+        output = (ended.stdout + ended.stderr).decode("utf-8", "replace")
+        broken = next((path.read_bytes() for path in sorted(found.iterdir())), None)
+        if ended.returncode and broken is None:
+            broken = b""
+        runs = _RUNS.search(output)
+        if grow and coverage and broken is None:
+            _keep_smallest(harness, corpus, Path(scratch) / "reduced")
+        return Outcome(harness, int(runs[1]) if runs else 0, output, broken)
+
+
+def _libfuzzer(harness: Harness, seconds: int, seed: int, found: Path) -> list[str]:
+    return [
+        f"-max_total_time={seconds}",
+        f"-seed={seed}",
+        f"-max_len={harness.max_len}",
+        f"-dict={DICTIONARIES / harness.dictionary}.dict",
+        f"-artifact_prefix={found}/",
+        "-timeout=10",
+        "-rss_limit_mb=1024",  # memory has a bound, whatever the input
+        "-print_final_stats=1",
+        "-verbosity=1",
+    ]
+
+
+def _keep_smallest(harness: Harness, corpus: Path, reduced: Path) -> None:
+    """Of all inputs those that add coverage, the smallest first, as many as a tree should hold."""
+    reduced.mkdir()
+    merge = [sys.executable, "-m", "tests.fuzz.one", harness.name, "-merge=1", f"-max_len={harness.max_len}"]
+    subprocess.run([*merge, str(reduced), str(corpus)], cwd=_ROOT, capture_output=True, check=True, timeout=1200)
+    kept: list[bytes] = []
+    for data in sorted((path.read_bytes() for path in reduced.iterdir()), key=len):
+        if len(kept) < _MAX_KEPT and sum(map(len, kept)) + len(data) <= _MAX_KEPT_BYTES:
+            kept.append(data)
+    write_corpus(harness.name, kept)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 nothing broke, 1 something did, 2 it cannot run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0, help="for all harnesses together (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="0 is another one each time (default %(default)s)")
+    parser.add_argument("--grow", action="store_true", help="write what was found into the corpus")
+    parser.add_argument("harness", nargs="*", help="only these; default: all")
+    options = parser.parse_args(argv)
+    if not set(options.harness) <= set(HARNESSES):
+        parser.error(f"there are: {', '.join(HARNESSES)}")
+    coverage = importlib.util.find_spec("atheris") is not None
+    if not coverage:
+        _say("fuzz: atheris is not here, so inputs are mutated blindly, without coverage to guide them")
+        if os.environ.get("CI"):
+            return 2
+    chosen = [HARNESSES[name] for name in options.harness or HARNESSES]
+    total_s = options.minutes * 60 * options.jobs - _START_S * len(chosen)
+    unit_s = total_s / sum(harness.share for harness in chosen)
+
+    def run(harness: Harness) -> Outcome:
+        seconds = max(1, round(unit_s * harness.share))
+        return fuzz(harness, seconds, options.seed, coverage=coverage, grow=options.grow)
+
+    broken = 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for outcome in pool.map(run, sorted(chosen, key=lambda harness: -harness.share)):
+            _say(f"{outcome.harness.name:20} {outcome.runs:>10,} inputs", end="")
+            if outcome.broken_by is None:
+                _say("")
+                continue
+            broken += 1
+            _say(f"  BROKEN: {outcome.what}\n{outcome.output[-2500:]}")
+            add_regression(outcome.harness.name, outcome.broken_by, outcome.what)
+    return 1 if broken else 0
+
+
+def _say(text: str, end: str = "\n") -> None:
+    print(text, end=end, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

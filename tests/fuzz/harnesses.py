@@ -1,0 +1,82 @@
+"""All harnesses by name. A harness takes any bytes and fails by raising: a bug in the product, or here.
+
+``dictionary`` is a file in ``dictionaries/``; ``share`` says how much of a run's time it gets beside the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tests.fuzz import (
+    of_bodies,
+    of_heads,
+    of_identity,
+    of_keys,
+    of_others,
+    of_records,
+    of_settings,
+    of_streams,
+    of_sts,
+    of_tokens,
+    of_upstreams,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Harness:
+    """One reader of foreign bytes and what must hold of it."""
+
+    check: Callable[[bytes], None]
+    dictionary: str
+    max_len: int = 2048
+    share: int = 1
+
+    @property
+    def name(self) -> str:
+        """Its corpus, and what it is called on the command line."""
+        return self.check.__name__
+
+
+_ALL: Final = (
+    Harness(of_heads.request_head, "http"),
+    Harness(of_heads.response_head, "http"),
+    Harness(of_heads.authority, "http", max_len=300),
+    Harness(of_heads.target, "target", max_len=300),
+    Harness(of_heads.trace, "http"),
+    Harness(of_heads.own_headers, "http"),
+    Harness(of_bodies.chunked_body, "http"),
+    Harness(of_bodies.answer, "http"),
+    Harness(of_tokens.authorization, "token"),
+    Harness(of_tokens.compact_token, "token"),
+    Harness(of_tokens.token_documents, "token"),
+    Harness(of_tokens.act_chain, "token"),
+    Harness(of_tokens.json_object, "token"),
+    Harness(of_tokens.scope, "token", max_len=300),
+    Harness(of_tokens.spiffe_id, "token", max_len=2200),
+    Harness(of_keys.key_set, "token", max_len=4096),
+    Harness(of_keys.cache_control, "http", max_len=300),
+    Harness(of_sts.sts_answer, "token"),
+    Harness(of_sts.token_request, "form"),
+    Harness(of_identity.x509_update, "identity", max_len=8192),
+    Harness(of_identity.jwt_bundles, "identity", max_len=4096),
+    Harness(of_identity.jwt_svid_message, "identity"),
+    Harness(of_identity.der, "identity"),
+    Harness(of_identity.certificate, "identity"),
+    Harness(of_identity.bundle, "identity", max_len=4096),
+    Harness(of_identity.pem, "identity", max_len=8192),
+    Harness(of_settings.document, "settings"),
+    Harness(of_settings.sidecar_file, "settings", max_len=8192),
+    Harness(of_settings.sts_file, "settings", max_len=8192),
+    Harness(of_settings.platform_file, "settings", max_len=4096),
+    Harness(of_settings.address, "http", max_len=300),
+    Harness(of_records.record_line, "record", max_len=4096),
+    Harness(of_records.log_line, "record", max_len=4096),
+    Harness(of_records.record_text, "record", max_len=4096),
+    Harness(of_others.requests_beside_others, "http", share=3),
+    Harness(of_others.answers_beside_others, "http", share=2),
+    Harness(of_streams.request_stream, "http", max_len=4096, share=6),
+    Harness(of_upstreams.answer_stream, "http", share=4),
+)
+HARNESSES: Final = {harness.name: harness for harness in _ALL}

@@ -1,0 +1,228 @@
+"""The inbound side of a sidecar in memory: the real connection, journey, pump and upstream connections, no sockets.
+
+A peer's bytes go in at ``server``; behind it are agents that read what reaches them with a parser of their own (h11)
+and answer as their script says. Policy, token and keys are those of ``tests/delegation/world.py``: ``$TOKEN`` in a
+stream stands for a token that is good for ``POST /search``, and to read below ``/docs``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from random import Random
+from typing import Any, Final
+
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.route import InboundRoutes
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.identity.handshake import VerifyingSSLObject
+from sidecar.identity.svid import VerifiedPeer
+from sidecar.observe.entry import Entry
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.handles import Handles
+from sidecar.proxy.headers import from_agent
+from sidecar.proxy.inbound import Inbound
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.streams import Streams
+from sidecar.wire.connections import Connections
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.pool import Origin
+from tests.delegation import world
+from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, SEARCH, signed, verification_key
+from tests.fuzz.agent import Agent, Arrived
+from tests.wire.bench import Clock, RecordingTransport
+
+LIMITS: Final = ServerLimits(max_head_bytes=2400, max_fields=16, max_target_bytes=136, max_body_bytes=600)
+AGENT: Final = Origin("127.0.0.1", 8080, "agent")
+DOCS: Final = replace(SEARCH, name="docs", path="/docs", prefix=True, methods=frozenset({"GET", "HEAD", "PUT"}))
+POLICY: Final = replace(world.POLICY, inbound=InboundRoutes([SEARCH, DOCS]))
+
+
+@lru_cache(maxsize=1)
+def token() -> bytes:
+    return signed(INBOUND_CLAIMS).raw.encode()
+
+
+class InlineLoop:
+    """As much of an event loop as is used here: timers never come, and a task runs to its end at once."""
+
+    def call_later(self, _delay: float, _callback: Callable[[], None]) -> Any:
+        return asyncio.TimerHandle(0, print, (), self)  # type: ignore[arg-type]
+
+    def get_debug(self) -> bool:
+        return False
+
+    def _timer_handle_cancelled(self, _handle: object) -> None:
+        pass
+
+    def create_task(self, coroutine: Coroutine[Any, Any, None]) -> Any:
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            return _Done()
+        raise AssertionError("a wait that never ends")
+
+
+class _Done:
+    def add_done_callback(self, callback: Callable[[object], None]) -> None:
+        callback(self)
+
+    def cancel(self) -> None:
+        pass
+
+
+class Records:
+    """An access log that keeps its records, by request id and in the order in which requests came.
+
+    They do not close in that order: the end of an answer lets the next request in before its own journey goes on.
+    """
+
+    def __init__(self) -> None:
+        self.metrics = _metrics()
+        self.made: list[Entry] = []
+        self.closed: dict[str, dict[str, Any]] = {}
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def reserve(self, direction: Any = "inbound") -> Entry:
+        self.made.append(Entry(self, direction, float(NOW), 0.0))  # type: ignore[arg-type]
+        return self.made[-1]
+
+    def finish(self, entry: Entry, fields: Any, _at: float) -> None:
+        assert entry.request_id not in self.closed
+        self.closed[entry.request_id] = dict(fields)
+
+    def opened(self, entry: Entry, _fields: Any, _at: float) -> None:
+        assert entry.request_id not in self.closed
+
+
+@lru_cache(maxsize=1)
+def _metrics() -> Metrics:
+    return Metrics()
+
+
+class _Keys:
+    generation = 1
+
+    def find(self, _issuer: str, kid: str | None) -> VerificationKey | None:
+        return verification_key() if kid == "k1" else None
+
+    async def wait_for_key(self, _issuer: str, _kid: str | None) -> VerificationKey:
+        raise Denied(Reason.UNKNOWN_KEY)
+
+
+class _Snapshots:
+    def now(self) -> Snapshot:
+        keys: Any = _Keys()
+        return Snapshot(policy=POLICY, keys=keys, exchange=None, agent=AGENT)
+
+
+class _Guard:
+    peer = VerifiedPeer(PLANNER, NOW + 3600, "0" * 64)
+
+    def check(self, _now: int) -> VerifiedPeer:
+        return self.peer
+
+
+@dataclass
+class InboundWorld:
+    """One peer's connection and all that is behind it. ``served`` and ``refused``: what the handler was given."""
+
+    random: Random
+    arrived: list[Arrived] = field(default_factory=list)
+    served: list[ServerExchange] = field(default_factory=list)
+    refused: list[tuple[ServerExchange, SidecarError]] = field(default_factory=list)
+    agents: list[Agent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock()
+        self.records = Records()
+        self.handles = Handles(clock=lambda: float(NOW), monotonic=self.clock)
+        untyped: Any = self
+        log: Any = self.records
+        snapshots: Any = _Snapshots()
+        streams = Streams(snapshots, wall=lambda: float(NOW), monotonic=self.clock)
+        self._inbound = Inbound(
+            snapshots=snapshots,
+            log=log,
+            handles=self.handles,
+            forwarder=Forwarder(untyped, from_agent, streams, max_stream_s=900),
+            tasks=Tasks(),
+            clock=lambda: float(NOW),
+        )
+        self._idle: list[ClientConnection] = []
+        self._upstreams: Connections[ClientConnection] = Connections(interval_s=3600, clock=self.clock)
+        self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
+        self.server = ServerConnection(self, LIMITS, self.connections)
+        ssl_object = VerifyingSSLObject.__new__(VerifyingSSLObject)
+        guard: Any = _Guard()
+        ssl_object.guard = guard
+        self.transport = RecordingTransport(ssl_object=ssl_object)
+        self.server.connection_made(self.transport)
+
+    # --- the handler of the connection
+
+    def on_request(self, exchange: ServerExchange) -> None:
+        self.served.append(exchange)
+        self._inbound.on_request(exchange)
+
+    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+        self.refused.append((exchange, error))
+        self._inbound.on_refused(exchange, error)
+
+    # --- the pool of the forwarder
+
+    def take(self, _origin: Origin) -> ClientConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def connect(
+        self,
+        _origin: Origin,
+        on_ready: Callable[[ClientConnection], None],
+        on_error: Callable[[SidecarError], None],
+    ) -> _Done:
+        if self.random.random() < 0.05:
+            on_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, "refused"))
+            return _Done()
+        agent = Agent(self.random, self.arrived)
+        agent.connection = ClientConnection(
+            ClientLimits(), self._upstreams, on_idle=self._idle.append, on_closed=lambda _: None, max_age_s=3600
+        )
+        agent.connection.connection_made(agent)
+        self.agents.append(agent)
+        on_ready(agent.connection)
+        return _Done()
+
+    # --- what happens
+
+    def turn(self) -> bool:
+        """Every agent with something to say says some of it."""
+        return any(said for said in [agent.turn() for agent in self.agents])
+
+    def settle(self) -> None:
+        """Until nobody has anything to say."""
+        while self.turn():
+            pass
+
+    def receive(self, data: bytes) -> bool:
+        """Bytes of the peer; False if they are not taken: the connection closes, or waits for what never comes."""
+        while not self.transport.reading and not self.transport.is_closing() and self.turn():
+            pass
+        taken = self.transport.reading and not self.transport.is_closing()
+        if taken:
+            self.server.data_received(data)
+        if self.random.random() < 0.7:
+            self.settle()
+        return taken

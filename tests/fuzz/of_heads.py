@@ -1,0 +1,225 @@
+"""Heads and what stands in them: request and answer heads, Host, target, trace context, our own header values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from sidecar.delegation.target import CanonicalTarget, canonical_target
+from sidecar.errors import Denied, Reason
+from sidecar.observe.tracing import next_traceparent
+from sidecar.proxy.headers import MAX_VALUE_BYTES, call_id, encode_value, is_ours
+from sidecar.wire.framing import HeadBuffer
+from sidecar.wire.head import (
+    FRAMING,
+    HOP_BY_HOP,
+    Field,
+    RequestHead,
+    ResponseHead,
+    connection_options,
+    encode_request,
+    encode_response,
+    end_to_end,
+)
+from sidecar.wire.parse import parse_authority, parse_request_head, parse_response_head
+from tests.fuzz.properties import pieces, quiet
+
+# Small enough for a fuzzer to run into each of them.
+MAX_HEAD_BYTES: Final = 800
+MAX_FIRST_LINE: Final = 200
+MAX_TARGET_BYTES: Final = 136
+MAX_FIELDS: Final = 12
+
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+_REFUSALS: Final = frozenset(
+    {
+        Reason.BAD_REQUEST,
+        Reason.AMBIGUOUS_FRAMING,
+        Reason.METHOD_REFUSED,
+        Reason.PATH_REFUSED,
+        Reason.URI_TOO_LONG,
+        Reason.HEAD_TOO_LARGE,
+        Reason.EXPECTATION_REFUSED,
+    }
+)
+
+
+class Read(NamedTuple):
+    """What came of some bytes: a head and what follows it, nothing yet (all None), or a refusal."""
+
+    head: RequestHead | ResponseHead | None
+    rest: bytes | None
+    refusal: Reason | None
+
+
+def read_request(parts: list[bytes], *, proxy_form: bool) -> Read:
+    """The first request head of a stream that comes in these parts."""
+
+    def parse(raw: bytes) -> RequestHead:
+        return parse_request_head(raw, max_target_bytes=MAX_TARGET_BYTES, max_fields=MAX_FIELDS, proxy_form=proxy_form)
+
+    return _read(parts, parse, skip_empty_line=True)
+
+
+def read_response(parts: list[bytes]) -> Read:
+    """The first answer head of a stream that comes in these parts."""
+    return _read(parts, lambda raw: parse_response_head(raw, max_fields=MAX_FIELDS), skip_empty_line=False)
+
+
+def _read(parts: list[bytes], parse: Callable[[bytes], RequestHead | ResponseHead], *, skip_empty_line: bool) -> Read:
+    buffer = HeadBuffer(max_head_bytes=MAX_HEAD_BYTES, max_first_line=MAX_FIRST_LINE, skip_empty_line=skip_empty_line)
+    try:
+        for number, part in enumerate(parts):
+            found = buffer.feed(part)
+            assert buffer.held < MAX_HEAD_BYTES + len(part)
+            if found is not None:
+                return Read(parse(found[0]), found[1] + b"".join(parts[number + 1 :]), None)
+    except Denied as error:
+        assert error.reason in _REFUSALS
+        quiet(error)
+        return Read(None, None, error.reason)
+    return Read(None, None, None)
+
+
+def request_head(data: bytes) -> None:
+    """One reading however it is cut; what is written anew reads the same; what was hop-by-hop is gone."""
+    for proxy_form in (False, True):
+        whole = read_request([data], proxy_form=proxy_form)
+        cut = read_request(pieces(data), proxy_form=proxy_form)
+        assert (whole.head, whole.rest, whole.refusal is None) == (cut.head, cut.rest, cut.refusal is None)
+        if isinstance(whole.head, RequestHead):
+            _sound_request(whole.head)
+
+
+def _sound_request(head: RequestHead) -> None:
+    _sound_fields(head.fields)
+    names = [name for name, _ in head.fields]
+    assert names.count(b"host") == 1
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
+    assert head.chunked == (b"transfer-encoding" in names)
+    assert (head.content_length is not None) == (b"content-length" in names)
+    assert head.target.startswith(b"/")
+    assert parse_authority(head.authority.encode()) == head.authority
+    assert dict(head.fields)[b"host"].decode().lower() == head.authority
+    again = read_request([encode_request(head.method, head.target, head.fields)], proxy_form=False)
+    if len(head.target) < MAX_TARGET_BYTES:  # "/" was put before a query: one byte more
+        assert isinstance(again.head, RequestHead)
+        assert (again.head.method, again.head.target, again.head.fields) == (head.method, head.target, head.fields)
+        assert (again.head.content_length, again.head.chunked) == (head.content_length, head.chunked)
+        assert again.rest == b""
+
+
+def response_head(data: bytes) -> None:
+    """The same for the heads of answers."""
+    whole, cut = read_response([data]), read_response(pieces(data))
+    assert (whole.head, whole.rest, whole.refusal is None) == (cut.head, cut.rest, cut.refusal is None)
+    head = whole.head
+    if not isinstance(head, ResponseHead):
+        return
+    _sound_fields(head.fields)
+    names = [name for name, _ in head.fields]
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
+    assert 100 <= head.status <= 599
+    again = read_response([encode_response(head.status, head.fields)])
+    assert isinstance(again.head, ResponseHead)
+    assert (again.head.status, again.head.fields, again.rest) == (head.status, head.fields, b"")
+
+
+def _sound_fields(fields: list[Field]) -> None:
+    assert len(fields) <= MAX_FIELDS
+    for name, value in fields:
+        assert _NAME.fullmatch(name), name
+        assert _VALUE.fullmatch(value), value
+    passed = end_to_end(fields)
+    assert end_to_end(passed) == passed
+    gone = HOP_BY_HOP | FRAMING | connection_options(fields) | {b"expect"}
+    assert passed == [field for field in fields if field[0] not in gone]
+
+
+def authority(data: bytes) -> None:
+    """A Host has one spelling, and reading that gives it back."""
+    try:
+        read = parse_authority(data)
+    except Denied as error:
+        assert error.reason is Reason.BAD_REQUEST
+        quiet(error)
+        return
+    assert read == data.decode("ascii").lower()
+    assert parse_authority(read.encode()) == read
+    assert not set(read) & set("/?#@\\ %,;\t\r\n")
+
+
+def target(data: bytes) -> None:
+    """The form that is judged is the form that is forwarded, and every reader comes to it again."""
+    try:
+        read = canonical_target(data)
+    except Denied as error:
+        assert error.reason is Reason.PATH_REFUSED
+        quiet(error)
+        return
+    written = read.encode()
+    assert canonical_target(written) == CanonicalTarget(read.path, read.query)
+    assert read.query == data.partition(b"?")[2]
+    assert re.fullmatch(rb"[!-~]+", written)
+    assert b"#" not in written
+    # However often a server decodes the path, it finds no other segments than those that were judged.
+    decoded = read.path
+    for _ in range(3):
+        decoded = unquote(decoded, errors="strict")
+        assert decoded.count("/") == read.path.count("/")
+        assert not set(decoded) & set("\\;?#\0\r\n")
+        segments = decoded.split("/")
+        assert "." not in segments
+        assert ".." not in segments
+        assert "" not in segments[1:-1]
+
+
+def trace(data: bytes) -> None:
+    """Lines of ``traceparent`` and ``tracestate`` in, a valid context out; what we say ourselves is continued."""
+    lines = [line.partition(b":") for line in data.split(b"\n")]
+    fields = [(b"tracestate" if name == b"s" else b"traceparent", value) for name, _, value in lines]
+    context = next_traceparent(fields)
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]", context.traceparent)
+    assert context.traceparent[3:35] == context.trace_id != "0" * 32
+    assert context.traceparent[36:52] == context.span_id != "0" * 16
+    state = context.tracestate
+    if state is not None:
+        assert re.fullmatch(r"[ -~]{1,512}", state)
+        assert state.count(",") < 32
+    ours = [(b"traceparent", context.traceparent.encode())]
+    ours += [] if state is None else [(b"tracestate", state.encode())]
+    again = next_traceparent(ours)
+    assert (again.trace_id, again.tracestate) == (context.trace_id, state)
+    assert again.span_id != context.span_id
+    assert next_traceparent(fields, trusted=False).trace_id != context.trace_id
+
+
+def own_headers(data: bytes) -> None:
+    """A claim in a header is one line and one value, and stands for one text; a spelling of ours is known as ours."""
+    text = data.decode("utf-8", "surrogatepass") if _is_text(data) else data.decode("latin-1")
+    try:
+        value = encode_value(text)
+    except Denied as error:
+        assert error.reason is Reason.MALFORMED_TOKEN
+        quiet(error)
+    else:
+        assert len(value) <= MAX_VALUE_BYTES
+        assert re.fullmatch(rb"[!-~]*", value)
+        assert unquote(value.decode(), errors="strict") == text
+    name = data[:200].lower()
+    folded = bytes(byte if byte < 128 and chr(byte).isalnum() else 0x2D for byte in name)
+    assert is_ours(name) == is_ours(folded)
+    assert is_ours(b"delegation" + bytes([data[0] if data and not chr(data[0]).isalnum() else 95]) + name)
+    found = call_id([(b"delegation-call", data)])
+    assert (found is not None) == bool(re.fullmatch(rb"[0-9a-f]{32}", data))
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True

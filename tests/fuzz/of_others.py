@@ -1,0 +1,108 @@
+"""Our heads beside those of two other parsers: whatever we accept, they see as we do, or they refuse it.
+
+A message is given to the others as the bytes we take for it. So they must agree about method, target or status, about
+every field in its order, about the body, and about where the next message starts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.errors import Denied
+from sidecar.wire.answer import AnswerReader
+from sidecar.wire.framing import UntilClose
+from sidecar.wire.head import Field
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.request import RequestReader
+from tests.fuzz.of_bodies import LIMITS
+from tests.fuzz.other_parsers import Opinion, Seen, aiohttp_answer, aiohttp_request, h11_answer, h11_request
+
+# The one list of what the others see otherwise, and why it opens nothing. A difference that is not here is a finding.
+KNOWN_DIFFERENCES: Final = {
+    "empty line": "one before a request is skipped here, and never forwarded; h11 and aiohttp refuse or skip it",
+    "method": "aiohttp writes it in capitals; here it is a route's word letter by letter, and 'get' finds no route",
+    "Transfer-Encoding": "its value is compared without case: there is only chunked",
+}
+
+
+def requests_beside_others(data: bytes) -> None:
+    """Every request of a pipelined stream."""
+    reader = RequestReader(ServerLimits(max_head_bytes=8000, max_body_bytes=8000), proxy_form=True)
+    while data:
+        message, rest = data, b""
+        try:
+            incoming = reader.feed(data)
+            if incoming is None:
+                return
+            rest, body = incoming.rest, b""
+            if incoming.body is not None:
+                body, rest = incoming.body.feed(rest)
+                if not incoming.body.complete:
+                    return
+        except Denied:
+            return
+        message = data[: len(data) - len(rest)].removeprefix(b"\r\n")
+        head = incoming.head
+        line = message.partition(b"\r\n")[0].split(b" ")
+        if head.proxy_form:
+            assert line[1].lower().startswith(b"http://")
+            assert line[1].endswith(head.target) or head.target[:1] == b"/"
+        else:
+            assert line[1] == head.target
+        ours = Seen((head.method.encode(), line[1]), head.fields, body)
+        _agree(ours, h11_request(message), "h11")
+        _agree(ours, aiohttp_request(message), "aiohttp")
+        if not head.keep_alive:
+            return
+        data = rest
+
+
+def answers_beside_others(data: bytes) -> None:
+    """An answer that states where it ends, to GET and to HEAD."""
+    for method in ("GET", "HEAD"):
+        reader = AnswerReader(LIMITS)
+        reader.expect(method)
+        try:
+            head, content = reader.feed(data)
+        except Denied:
+            continue
+        if head is None or not reader.complete or isinstance(reader._body, UntilClose):
+            continue
+        final = _without_interim(data[: end_of(data, method)])
+        ours = Seen((b"%d" % head.status,), head.fields, content)
+        _agree(ours, h11_answer(final, method), "h11")
+        _agree(ours, aiohttp_answer(final, method), "aiohttp")
+
+
+def _without_interim(message: bytes) -> bytes:
+    """The final answer alone: the others hand out interim ones as messages of their own."""
+    while message[9:10] == b"1":
+        message = message.partition(b"\r\n\r\n")[2]
+    return message
+
+
+def end_of(data: bytes, method: str) -> int:
+    """How many bytes the answer takes: the shortest start of ``data`` that is complete."""
+    low, high = 0, len(data)
+    while low < high:
+        middle = (low + high) // 2
+        reader = AnswerReader(LIMITS)
+        reader.expect(method)
+        reader.feed(data[:middle])
+        low, high = (low, middle) if reader.complete else (middle + 1, high)
+    return low
+
+
+def _agree(ours: Seen, theirs: Opinion, who: str) -> None:
+    if theirs is None:
+        return
+    assert isinstance(theirs, Seen), f"{who}: {theirs.why}"
+    first = (ours.first[0].upper(), *ours.first[1:]) if who == "aiohttp" else ours.first
+    assert theirs.first == first, f"{who} reads another first line: {theirs.first!r}"
+    assert _comparable(theirs.fields) == _comparable(ours.fields), f"{who} reads other fields: {theirs.fields!r}"
+    assert theirs.body == ours.body, f"{who} reads another body: {theirs.body!r}"
+
+
+def _comparable(fields: list[Field]) -> list[Field]:
+    """Fields as they are, but for what stands in ``KNOWN_DIFFERENCES``."""
+    return [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in fields]

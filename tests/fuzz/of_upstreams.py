@@ -1,0 +1,150 @@
+"""A whole upstream connection: any bytes as the answers to one request after another.
+
+What must hold: each request gets one ending, and nothing after it; an answer that was cut is never told as whole; bytes
+beyond an answer are nobody's answer, and the connection they came on is not used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+
+from sidecar.errors import Reason, SidecarError
+from sidecar.wire.answer import AnswerReader
+from sidecar.wire.connections import Connections
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.head import ResponseHead
+from tests.fuzz.inbound_world import InlineLoop
+from tests.fuzz.of_bodies import LIMITS, read_answer
+from tests.fuzz.of_others import end_of
+from tests.fuzz.properties import chance, pieces, quiet
+from tests.wire.bench import Clock, RecordingTransport
+
+_ENDINGS = frozenset(
+    {
+        Reason.UPSTREAM_BAD_RESPONSE,
+        Reason.UPSTREAM_ABORTED,
+        Reason.UPSTREAM_UNREACHABLE,
+    }
+)
+
+
+@dataclass
+class Asked:
+    """One request and what it was told; ``came`` are the bytes that came while it waited."""
+
+    method: str
+    came: bytes = b""
+    head: ResponseHead | None = None
+    content: bytes = b""
+    ended: bool = False
+    error: SidecarError | None = None
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        return self.ended or self.error is not None
+
+    def on_response(self, head: ResponseHead) -> None:
+        assert self.head is None
+        assert not self.over
+        self.head = head
+
+    def on_response_data(self, data: bytes) -> None:
+        assert self.head is not None
+        assert not self.over
+        assert data
+        self.content += data
+
+    def on_response_end(self) -> None:
+        assert not self.over
+        self.ended = True
+
+    def on_response_error(self, error: SidecarError) -> None:
+        assert not self.over
+        self.error = error
+
+    def on_response_flush(self) -> None:
+        pass
+
+    def on_upstream_pause(self) -> None:
+        pass
+
+    def on_upstream_resume(self) -> None:
+        pass
+
+
+def answer_stream(data: bytes) -> None:
+    """One upstream connection's life."""
+    loop: object = InlineLoop()
+    before = asyncio._get_running_loop()
+    asyncio._set_running_loop(loop)  # type: ignore[arg-type]
+    try:
+        _live(data, chance(data))
+    finally:
+        asyncio._set_running_loop(before)
+
+
+def _live(data: bytes, random: Random) -> None:
+    connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=Clock())
+    given_back: list[ClientConnection] = []
+    transport = RecordingTransport()
+    connection = ClientConnection(
+        LIMITS, connections, on_idle=given_back.append, on_closed=lambda _: None, max_age_s=3600
+    )
+    connection.connection_made(transport)
+    asked: list[Asked] = []
+
+    def ask() -> None:
+        asked.append(Asked(random.choice(("GET", "GET", "HEAD", "POST"))))
+        length = 3 if asked[-1].method == "POST" else 0
+        connection.start(asked[-1].method, b"/", [(b"host", b"a")], length=length, sink=asked[-1])
+        if length and random.random() < 0.8:  # else the answer comes before the request is whole
+            connection.send_body(b"abc")
+            connection.end_body()
+        connection.flush()
+
+    ask()
+    for piece in pieces(data, random):
+        if transport.is_closing():
+            break
+        waiting = asked[-1] if not asked[-1].over else None
+        connection.data_received(piece)
+        if waiting is None:
+            assert transport.is_closing(), "bytes that nobody asked for, and the connection lives on"
+        else:
+            waiting.came += piece
+            _as_read_alone(waiting)
+            if connection.usable:
+                assert end_of(waiting.came, waiting.method) == len(waiting.came), (
+                    "bytes beyond an answer, and it lives on"
+                )
+        if asked[-1].over and connection.usable and random.random() < 0.9:
+            assert given_back, "a connection that was not given back is free"
+            ask()
+    last = asked[-1]
+    if not transport.is_closing() and random.random() < 0.8:
+        connection.eof_received()
+    connection.connection_lost(None)
+    assert last.over, "a request that waits for ever"
+    if last.error is not None:
+        assert last.error.reason in _ENDINGS
+        quiet(last.error)
+    else:
+        reader = AnswerReader(LIMITS)
+        reader.expect(last.method)
+        reader.feed(last.came)
+        assert reader.complete or reader.ends_with_connection, "an answer that was cut is told as whole"
+    assert not connection.usable
+
+
+def _as_read_alone(asked: Asked) -> None:
+    """What was told so far is what the bytes say when they are read in one go, without a connection."""
+    alone = read_answer([asked.came], asked.method)
+    assert asked.ended == alone.complete
+    assert (asked.error is None) == (alone.refusal is None)
+    if alone.refusal is None:
+        assert (asked.head, asked.content) == (alone.head, alone.content)
+    elif asked.head is not None and alone.head is not None:
+        assert asked.head == alone.head

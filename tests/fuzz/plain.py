@@ -1,0 +1,42 @@
+"""``python -m tests.fuzz.plain HARNESS SECONDS SEED DIRECTORY``: one harness under the plain mutator, without atheris.
+
+What breaks the harness is written to DIRECTORY as ``crash-…``, as libFuzzer does.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from hashlib import sha1
+from pathlib import Path
+
+from tests.fuzz.harnesses import HARNESSES, Harness
+from tests.fuzz.inputs import known_inputs, read_dictionary
+from tests.fuzz.mutate import Mutator
+
+
+def mutator_of(harness: Harness, *, seed: int) -> Mutator:
+    """Inputs near those that are kept for a harness."""
+    words = read_dictionary(harness.dictionary)
+    return Mutator(known_inputs(harness.name), words, seed=seed, max_len=harness.max_len)
+
+
+def main(name: str, seconds: float, seed: int, directory: Path) -> int:
+    """Run until the time is over or something breaks; the last lines are like libFuzzer's."""
+    harness = HARNESSES[name]
+    end, runs = time.monotonic() + seconds, 0
+    for data in mutator_of(harness, seed=seed):
+        try:
+            harness.check(data)
+        except BaseException:
+            (directory / f"crash-{sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
+            raise
+        runs += 1
+        if time.monotonic() >= end:
+            break
+    print(f"stat::number_of_executed_units: {runs}", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])))

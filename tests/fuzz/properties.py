@@ -1,0 +1,84 @@
+"""What holds of every reader of foreign bytes, whatever it reads."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Final
+from zlib import crc32
+
+import sidecar
+from sidecar.errors import Reason, SidecarError
+
+MAX_DETAIL: Final = 400
+
+
+def chance(data: bytes) -> Random:
+    """Choices that depend on the input alone, so that the same input always does the same."""
+    return Random(crc32(data))
+
+
+def pieces(data: bytes, random: Random | None = None) -> list[bytes]:
+    """The input, cut at random places; now and then into single bytes."""
+    random = random or chance(data)
+    if random.random() < (0.1 if len(data) < 500 else 0.01):
+        return [data[at : at + 1] for at in range(len(data))]
+    cuts = sorted(random.randint(0, len(data)) for _ in range(random.randint(1, 4)))
+    bounds = [0, *cuts, len(data)]
+    return [data[start:end] for start, end in pairwise(bounds) if start < end]
+
+
+def quiet(error: Exception) -> None:
+    """An error says nothing but our own words: then it can quote no input, and no token gets into a log by it."""
+    detail = error.detail if isinstance(error, SidecarError) else str(error)
+    assert len(detail) <= MAX_DETAIL, "an error's detail has no bound"
+    assert is_ours(detail), f"not our own words: {detail!r}"
+
+
+@lru_cache(maxsize=4096)
+def is_ours(text: str, depth: int = 3) -> bool:
+    """Whether a text is a sentence of the source; what a sentence leaves open is a plain name, a number, or one too."""
+    reason, separator, detail = text.partition(": ")
+    if separator and reason in set(Reason):  # an error inside another
+        return is_ours(detail, depth)
+    if text in _words().sentences or re.fullmatch(r"[a-z_.]{0,32}|[0-9]{1,10}", text):
+        return True
+    matches = (pattern.fullmatch(text) for pattern in _words().open) if depth else ()
+    return any(all(is_ours(group, depth - 1) for group in match.groups()) for match in matches if match is not None)
+
+
+class _Words:
+    """The string literals of the product, and the patterns of its f-strings."""
+
+    def __init__(self) -> None:
+        self.sentences: set[str] = set()
+        self.open: list[re.Pattern[str]] = []
+        root = Path(sidecar.__file__).parent
+        for path in (path for path in root.rglob("*.py") if path.relative_to(root).parts[0] != "dev"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    self.sentences.add(node.value)
+                elif (
+                    isinstance(node, ast.JoinedStr) and len(re.findall("[a-z]", pattern := "".join(_pattern(node)))) > 5
+                ):
+                    self.open.append(re.compile(pattern, re.DOTALL))
+
+
+def _pattern(node: ast.JoinedStr) -> Iterator[str]:
+    for part in node.values:
+        yield re.escape(part.value) if isinstance(part, ast.Constant) and isinstance(part.value, str) else "(.*)"
+
+
+@lru_cache(maxsize=1)
+def _words() -> _Words:
+    return _Words()
+
+
+def printable(text: str) -> None:
+    """A text shows, and does nothing to a terminal or a log."""
+    assert text.isprintable(), f"text that acts: {text!r}"

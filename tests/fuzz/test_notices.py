@@ -1,0 +1,73 @@
+"""Each kind of harness notices the kind of bug it is for: the product with one thing broken, and the harness fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from sidecar.delegation import target
+from sidecar.observe.entry import Entry
+from sidecar.wire.answer import AnswerReader
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.framing import ChunkedBody, HeadBuffer, LengthBody
+from tests.fuzz.harnesses import HARNESSES
+from tests.fuzz.inputs import known_inputs
+from tests.fuzz.plain import mutator_of
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def _first_line_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HeadBuffer, "_check_first_line", lambda _self, _whole: None)
+
+
+def _chunk_data_ends_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ChunkedBody, "_on_data_end", ChunkedBody._on_size)
+
+
+def _dots_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "_DELIMITERS", frozenset(b"/\\;?#"))
+
+
+def _bodies_are_a_byte_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: Any = LengthBody.__init__
+    monkeypatch.setattr(LengthBody, "__init__", lambda self, length: whole(self, max(1, length - 1)))
+
+
+def _unread_bodies_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServerExchange, "_discard_buffered_body", lambda self: setattr(self, "_body", None))
+
+
+def _gone_peers_leave_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Entry.close
+    monkeypatch.setattr(Entry, "close", lambda self: None if self.reason == "peer_gone" else whole(self))
+
+
+def _surplus_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AnswerReader, "surplus", property(lambda _self: False, lambda _self, _value: None))
+
+
+BUGS: dict[str, tuple[str, Break]] = {
+    "a limit that depends on the cut": ("response_head", _first_line_may_be_long),
+    "content that depends on the cut": ("chunked_body", _chunk_data_ends_anywhere),
+    "a path that servers read otherwise": ("target", _dots_are_plain),
+    "an end that other parsers see elsewhere": ("requests_beside_others", _bodies_are_a_byte_shorter),
+    "a body that is read as a request": ("request_stream", _unread_bodies_are_forgotten),
+    "a request without a record": ("request_stream", _gone_peers_leave_no_record),
+    "bytes that nobody asked for": ("answer_stream", _surplus_is_not_seen),
+}
+
+
+@pytest.mark.parametrize(("name", "breaks"), BUGS.values(), ids=BUGS.keys())
+def test_a_harness_notices(name: str, breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks(monkeypatch)
+    harness = HARNESSES[name]
+    for data in [*known_inputs(name), *islice(mutator_of(harness, seed=1), 600)]:
+        try:
+            harness.check(data)
+        except Exception:
+            return
+    pytest.fail("nothing was noticed")
