@@ -65,8 +65,8 @@ class Upstream:
         self._all: list[Raw] = []
         self._server: asyncio.Server | None = None
 
-    async def listen(self, **options: Any) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, **options)
+    async def listen(self, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
+        self._server = await asyncio.start_server(self._accept, host, port, **options)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,200 @@
+"""Names of upstreams → addresses, so that a slow or dead resolver costs its callers a deadline and others nothing.
+
+Theory of operation. The system's ``getaddrinfo`` knows hosts files, search domains and all else that an operator set
+up, but it can neither be given a deadline nor be stopped, and it tells no TTL. So each lookup runs in a daemon thread
+of its own: at most ``max_lookups`` of them, one per name however many ask, and who waits for one stops waiting at the
+deadline. A lookup that hangs is not waited for by anybody who comes later: they get the last good addresses at once, or
+an error. Only names in the settings come here, so what is remembered is bounded by them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Final, Literal
+
+from sidecar.errors import Reason, Unavailable
+
+LookupResult = Literal["ok", "failed", "timeout", "stale"]
+Lookup = Callable[[str], Sequence[str]]
+
+_GIVEN_UP_S: Final = 30.0  # a thread that has hung for so long is left alone, and the name is looked up by another
+_NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolverSettings:
+    """How names of upstreams become addresses. Times in seconds.
+
+    Addresses serve for ``cache_s``, as the system's resolver tells no TTL. While new ones cannot be had (no answer; not
+    where the name is gone), the last good ones serve for ``max_stale_s`` more. A failure is remembered for
+    ``failure_cache_s``. A lookup has ``timeout_s``; at most ``max_lookups`` run at once, hanging ones included.
+    """
+
+    timeout_s: float = 2.0
+    cache_s: float = 30.0
+    failure_cache_s: float = 1.0
+    max_stale_s: float = 300.0
+    max_lookups: int = 8
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ValueError(f"{field.name} must be more than zero")
+
+
+class _Name:
+    """What is known of one name."""
+
+    __slots__ = ("addresses", "failed_at", "failure", "found_at", "landing", "looked_at")
+
+    def __init__(self) -> None:
+        self.addresses: tuple[str, ...] = ()
+        self.found_at = 0.0
+        self.failure: Unavailable | None = None
+        self.failed_at = 0.0
+        self.landing: asyncio.Future[None] | None = None  # of the lookup under way
+        self.looked_at = 0.0  # when that began
+
+
+class Resolver:
+    """Looks names up for one event loop. ``counts`` is added to, by ``LookupResult``."""
+
+    def __init__(
+        self,
+        settings: ResolverSettings | None = None,
+        *,
+        counts: dict[LookupResult, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        lookup: Lookup | None = None,
+    ) -> None:
+        self._settings = settings or ResolverSettings()
+        self._counts = new_counts() if counts is None else counts
+        self._clock = clock
+        self._lookup = lookup or look_up
+        self._names: dict[str, _Name] = {}
+        self._queue: deque[tuple[str, _Name]] = deque()
+        self.running = 0  # threads, hanging ones included
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """The addresses of ``host`` in the order of preference, at least one; an IP literal is its own.
+
+        Raises:
+            Unavailable: UPSTREAM_UNREACHABLE, there is none; UPSTREAM_TIMEOUT, none came in time.
+        """
+        if is_address(host):
+            return (host,)
+        settings, now = self._settings, self._clock()
+        name = self._names.setdefault(host, _Name())
+        if name.addresses and now - name.found_at < settings.cache_s:
+            return name.addresses
+        if name.failure is not None and now - name.failed_at < settings.failure_cache_s:
+            return self._last_good(name, name.failure)
+        landing = self._landing(host, name, now)
+        left = name.looked_at + settings.timeout_s - now
+        if left > 0:
+            await asyncio.wait([landing], timeout=left)
+        if not landing.done():
+            self._counts["timeout"] += 1
+            return self._last_good(name, Unavailable(Reason.UPSTREAM_TIMEOUT, "no address in time"))
+        landing.result()
+        if name.failure is not None:
+            return self._last_good(name, name.failure)
+        return name.addresses
+
+    def _last_good(self, name: _Name, failure: Unavailable) -> tuple[str, ...]:
+        """What is served in the place of what cannot be had."""
+        age = self._clock() - name.found_at
+        if not name.addresses or age >= self._settings.cache_s + self._settings.max_stale_s:
+            raise Unavailable(failure.reason, failure.detail)
+        self._counts["stale"] += 1
+        return name.addresses
+
+    def _landing(self, host: str, name: _Name, now: float) -> asyncio.Future[None]:
+        """The end of the lookup under way, which is begun if there is none."""
+        if name.landing is None or now - name.looked_at >= _GIVEN_UP_S:
+            name.landing = asyncio.get_running_loop().create_future()
+            name.looked_at = now
+            self._queue.append((host, name))
+            self._begin()
+        return name.landing
+
+    def _begin(self) -> None:
+        while self._queue and self.running < self._settings.max_lookups:
+            host, name = self._queue.popleft()
+            if name.landing is None:  # it waited so long that another lookup came and went
+                continue
+            self.running += 1
+            loop = asyncio.get_running_loop()
+            work = (loop, host, name, name.landing)
+            try:
+                threading.Thread(target=self._work, args=work, daemon=True, name="resolver").start()
+            except RuntimeError:  # the system gives no more threads
+                loop.call_soon(self._landed, name, name.landing, OSError("no thread"))
+
+    def _work(self, loop: asyncio.AbstractEventLoop, host: str, name: _Name, landing: asyncio.Future[None]) -> None:
+        """In a thread of its own."""
+        try:
+            outcome: Sequence[str] | Exception = self._lookup(host)
+        except Exception as error:  # noqa: BLE001 - judged where it lands
+            outcome = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._landed, name, landing, outcome)
+
+    def _landed(self, name: _Name, landing: asyncio.Future[None], outcome: Sequence[str] | Exception) -> None:
+        self.running -= 1
+        if name.landing is landing:
+            name.landing = None
+        if isinstance(outcome, OSError | UnicodeError):
+            self._failed(name, outcome)
+        elif isinstance(outcome, Exception):
+            if not landing.done():
+                landing.set_exception(outcome)  # a bug: it ends the calls that wait, and stays visible
+        elif not outcome:
+            self._failed(name, socket.gaierror(socket.EAI_NODATA, "no usable address"))
+        else:
+            self._counts["ok"] += 1
+            name.addresses, name.found_at, name.failure = tuple(outcome), self._clock(), None
+        if not landing.done():
+            landing.set_result(None)
+        self._begin()
+
+    def _failed(self, name: _Name, error: OSError | UnicodeError) -> None:
+        self._counts["failed"] += 1
+        gone = isinstance(error, UnicodeError) or (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME)
+        if gone:
+            name.addresses = ()
+        detail = "the name has no address" if gone else "the name cannot be looked up"
+        name.failure, name.failed_at = Unavailable(Reason.UPSTREAM_UNREACHABLE, detail), self._clock()
+
+
+def new_counts() -> dict[LookupResult, int]:
+    """A count of every result, none yet."""
+    return {"ok": 0, "failed": 0, "timeout": 0, "stale": 0}
+
+
+def is_address(host: str) -> bool:
+    """Whether this is an IP literal, which needs no lookup."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def look_up(host: str) -> list[str]:
+    """Ask the system. Blocks for as long as it likes. Link-local addresses are left out: they need an interface.
+
+    Raises:
+        OSError: there is no address, or no answer.
+        UnicodeError: IDNA cannot express the name.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [text for text in dict.fromkeys(str(row[4][0]) for row in found) if "%" not in text]
