@@ -29,6 +29,7 @@ from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.streams import Streams
 from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.resolver import Resolver
 
 
 class Made(NamedTuple):
@@ -47,8 +48,10 @@ def assemble(settings: SidecarSettings) -> Server:
     handles, tasks = Handles(clock=time.time, monotonic=time.monotonic), Tasks()
     listeners: list[Listener] = []
     pools: list[UpstreamPool] = []
+    upstream = log.metrics.upstream
+    resolver = Resolver(None if settings.outbound is None else settings.outbound.dns, counts=log.metrics.name_lookups)
     if settings.inbound is not None:
-        pools.append(UpstreamPool(settings.inbound.upstream_limits))
+        pools.append(UpstreamPool(settings.inbound.upstream_limits, resolver=resolver, counts=upstream["inbound"]))
         inbound = Inbound(
             snapshots=snapshots,
             log=log,
@@ -67,14 +70,14 @@ def assemble(settings: SidecarSettings) -> Server:
             )
         )
     if settings.outbound is not None:
-        pools.append(UpstreamPool(settings.outbound.upstream_limits))
+        pools.append(UpstreamPool(settings.outbound.upstream_limits, resolver=resolver, counts=upstream["outbound"]))
         outbound = Outbound(
             snapshots=snapshots,
             log=log,
             handles=handles,
             forwarder=Forwarder(pools[-1], list, streams, max_stream_s=settings.outbound.limits.max_stream_s),
             tasks=tasks,
-            origins=Origins(source, time.time),
+            origins=Origins(source, time.time, pools[-1].retire),
             own_authorities=_own_authorities(settings.outbound.listen),
             clock=time.time,
         )

@@ -46,6 +46,7 @@ ELSEWHERE: Final = {
     "proxy/outbound.py": "integration/test_outbound.py",
     "reload.py": "integration/test_reload.py",
     "wire/sinks.py": "wire/test_body.py",
+    "wire/line.py": "wire/test_pool.py",
 }
 
 

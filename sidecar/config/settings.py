@@ -19,6 +19,7 @@ from sidecar.identity.sources import IdentitySettings
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
+from sidecar.wire.resolver import ResolverSettings
 
 _ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)
 
@@ -51,6 +52,7 @@ class OutboundSettings:
     listen: Address
     limits: ServerLimits
     upstream_limits: ClientLimits
+    dns: ResolverSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

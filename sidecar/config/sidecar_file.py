@@ -37,6 +37,7 @@ from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
+from sidecar.wire.resolver import ResolverSettings
 
 
 def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None = None) -> SidecarSettings:
@@ -201,6 +202,7 @@ class _Build:
             listen=parse_address(section.listen),
             limits=ServerLimits(**section.limits.model_dump()),
             upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
+            dns=ResolverSettings(**section.dns.model_dump()),
         )
 
 

@@ -32,13 +32,16 @@ from sidecar.config.words import (
 )
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
+from sidecar.wire.resolver import ResolverSettings
 
 if TYPE_CHECKING:
     ServerLimitsSection: TypeAlias = Section
     ClientLimitsSection: TypeAlias = Section
+    DnsSection: TypeAlias = Section
 else:  # made of the wire's own settings, so that a limit added there is a setting here
     ServerLimitsSection = limits_section("ServerLimitsSection", ServerLimits)
     ClientLimitsSection = limits_section("ClientLimitsSection", ClientLimits)
+    DnsSection = limits_section("DnsSection", ResolverSettings)
 
 
 class InboundMatch(Section):
@@ -103,6 +106,7 @@ class OutboundSection(Section):
     routes: list[OutboundRouteSection]
     limits: ServerLimitsSection = ServerLimitsSection()
     upstream_limits: ClientLimitsSection = ClientLimitsSection()
+    dns: DnsSection = DnsSection()
 
 
 class ExchangeSection(Section):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -34,6 +34,8 @@ _DECISION_SECONDS: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005,
 _CHAIN_DEPTHS: Final = (1, 2, 3, 4, 6, 8)
 
 RefreshResult = Literal["ok", "failed", "dropped", "no_longer"]
+PoolEvent = Literal["opened", "failed", "retried"]  # as the wire names them
+LookupResult = Literal["ok", "failed", "timeout", "stale"]
 CacheResult = Literal["hit", "miss", "joined"]
 
 
@@ -75,6 +77,10 @@ class Metrics(Collector):
         self.token_refresh = dict.fromkeys(("ok", "failed", "dropped", "no_longer"), 0)
         self.config_reloads = dict.fromkeys(("ok", "refused"), 0)
         self.verdict_cache = dict.fromkeys(("hit", "miss"), 0)
+        self.upstream: dict[str, dict[PoolEvent, int]] = {
+            direction: {"opened": 0, "failed": 0, "retried": 0} for direction in ("inbound", "outbound")
+        }
+        self.name_lookups: dict[LookupResult, int] = {"ok": 0, "failed": 0, "timeout": 0, "stale": 0}
         self.impersonation_refused = 0
         self.actor_mismatch = 0
         self.handshakes_refused = dict.fromkeys(_HANDSHAKE_REASONS, 0)
@@ -157,6 +163,7 @@ class Metrics(Collector):
             self.exchanges.items(),
         )
         yield from self._caches_and_refusals()
+        yield from self._connections()
         yield from self._histograms()
         yield from self._gauges()
 
@@ -185,6 +192,27 @@ class Metrics(Collector):
             "sidecar_actor_mismatch", "Tokens presented by another than their actor.", value=self.actor_mismatch
         )
         yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
+
+    def _connections(self) -> Iterator[Metric]:
+        counts = self.upstream.items()
+        yield _counter(
+            "sidecar_upstream_connections",
+            "Connections to upstreams, by whether they could be opened; all other requests went out on kept ones.",
+            ("direction", "result"),
+            (((direction, result), of[result]) for direction, of in counts for result in ("opened", "failed")),
+        )
+        yield _counter(
+            "sidecar_upstream_retries",
+            "Requests sent again, as the upstream had closed a kept connection.",
+            ("direction",),
+            (((direction,), of["retried"]) for direction, of in counts),
+        )
+        yield _counter(
+            "sidecar_name_lookups",
+            "Names of upstreams looked up; stale: the last good addresses served on.",
+            ("result",),
+            _single(self.name_lookups),
+        )
 
     def _histograms(self) -> Iterator[Metric]:
         for name, help_text, series in (
@@ -240,5 +268,5 @@ def _counter(
     return family
 
 
-def _single(counts: dict[str, int] | dict[Reason, int]) -> list[tuple[tuple[str], int]]:
+def _single(counts: Mapping[Any, int]) -> list[tuple[tuple[str], int]]:
     return [((str(key),), count) for key, count in counts.items()]

@@ -1,18 +1,34 @@
-"""Where outbound calls go: one TLS context per pinned peer, one pool key per target and own identity."""
+"""Where outbound calls go: one TLS context per pinned peer, one pool key per target, peer and own SVID.
+
+A connection proves two identities, and lives no longer than they are fresh: with a renewed SVID, calls go out on new
+connections at once, and those of the old one close as their calls end. New bundles end only what they no longer vouch
+for: each kept connection is judged again before its next call.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sidecar.delegation.route import OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.identity.source import IdentitySource
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.tls import client_context, guard_of
 from sidecar.wire.pool import Origin
+
+Retire = Callable[[Callable[[Hashable], bool]], None]
+
+
+class _Key(NamedTuple):
+    """Who shares connections. ``own`` is the leaf of our SVID, None where no identity is shown."""
+
+    upstream: Upstream
+    peer: SpiffeId | None
+    own: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +39,23 @@ class _Known:
 
 
 class Origins:
-    """The origins of all outbound routes. Connections are never shared across peers or own identities."""
+    """The origins of all outbound routes. ``retire`` is the pool's: it ends the connections of an SVID that is gone."""
 
-    def __init__(self, source: IdentitySource, clock: Callable[[], float]) -> None:
+    def __init__(self, source: IdentitySource, clock: Callable[[], float], retire: Retire) -> None:
         self._source = source
         self._clock = clock
+        self._retire = retire
+        self._own = _leaf_of(source.current)
         self._contexts: dict[SpiffeId, ssl.SSLContext] = {}
         self._known: dict[str, _Known] = {}
+        source.subscribe(self._follow)
 
     def of(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
         """The origin of a route, for calls made as ``workload``.
 
         Raises:
             Denied: UPSTREAM_IDENTITY, the route wants TLS and does not say with whom.
+            Unavailable: NOT_READY, we are ``workload`` no more.
         """
         known = self._known.get(route.name)
         if known is not None and known.route is route and known.workload == workload:
@@ -46,15 +66,41 @@ class Origins:
 
     def _make(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
         upstream = route.upstream
-        key = (upstream, route.peer, workload)
         if route.peer is None:
             if upstream.scheme != "http":  # settings refuse this; a token in clear text would be the way to notice
                 raise Denied(Reason.UPSTREAM_IDENTITY, "the route names nobody who must answer")
-            return Origin(upstream.host, upstream.port, key)
+            return Origin(upstream.host, upstream.port, _Key(upstream, None, None))
+        identity = self._source.current
+        if identity is None or identity.spiffe_id != workload:  # its token would be presented by somebody else
+            raise Unavailable(Reason.NOT_READY, "the identity that this call was decided for is gone")
         context = self._contexts.get(route.peer)
         if context is None:
             context = self._contexts[route.peer] = client_context(self._source, expected=route.peer)
-        return Origin(upstream.host, upstream.port, key, context, still_good=self._still_trusted)
+        return Origin(
+            upstream.host,
+            upstream.port,
+            _Key(upstream, route.peer, self._own),
+            context,
+            still_good=self._still_trusted,
+            life_s=self._life_s,
+        )
+
+    def _follow(self, identity: Identity | None) -> None:
+        """Another SVID is another key. New bundles alone change nothing here."""
+        own = _leaf_of(identity)
+        if own != self._own:
+            self._own = own
+            self._known.clear()
+            self._retire(lambda key: isinstance(key, _Key) and key.own is not None and key.own != own)
+
+    def _life_s(self, transport: asyncio.BaseTransport) -> float:
+        """Half of our own SVID's life, and never past its end or that of the peer's. Seconds."""
+        identity, now = self._source.current, self._clock()
+        if identity is None:
+            return 0.0
+        svid = identity.svid
+        half = (svid.not_after - svid.not_before) / 2
+        return max(0.0, min(half, svid.not_after - now, guard_of(transport).peer.not_after - now))
 
     def _still_trusted(self, transport: asyncio.BaseTransport) -> bool:
         """Whether a kept connection's other end would still be believed if it came now."""
@@ -63,6 +109,10 @@ class Origins:
         except SidecarError:
             return False
         return True
+
+
+def _leaf_of(identity: Identity | None) -> bytes | None:
+    return None if identity is None else identity.svid.chain[0]
 
 
 def authority_of(upstream: Upstream | Origin) -> bytes:

@@ -225,7 +225,7 @@ class Server:
             _log.warning("identity lost", extra={"state": parts.source.state})
             parts.log.event("identity.lost", decision="deny", reason=Reason.NOT_READY)
             for pool in parts.pools:
-                pool.close_idle()
+                pool.retire()
             self._count_bundles(frozenset())
             return
         parts.log.event("identity.rotated")

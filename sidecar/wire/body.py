@@ -119,7 +119,7 @@ class Pump:
         return self._upstream if self._tunnel is None else self._tunnel.upstream
 
     def _connect(self) -> None:
-        self._connecting = self._pool.connect(self._origin, self._send, self._finish)
+        self._connecting = self._pool.connect(self._origin, self._send, self._finish, fresh=self.retried)
 
     def _send(self, upstream: ClientConnection) -> None:
         self._connecting = None
@@ -226,6 +226,7 @@ class Pump:
         safe = self._method in _IDEMPOTENT and head is not None and not head.has_body
         if isinstance(error, StaleConnection) and safe and upstream is not None:
             self.retried = True
+            self._pool.counts["retried"] += 1
             self._connect()  # a new connection is never stale: this happens once
         else:
             self._finish(error)

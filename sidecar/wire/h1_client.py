@@ -39,7 +39,7 @@ class ClientConnection(asyncio.Protocol):
         max_age_s: float,
     ) -> None:
         self.transport: asyncio.Transport
-        self.answers = 0
+        self.kept = False  # it has lain in the pool: the upstream may close it at any time, unseen by the next request
         self._limits = limits
         self._connections = connections
         self._clock = connections.clock
@@ -58,14 +58,13 @@ class ClientConnection(asyncio.Protocol):
         self._moved_at = 0.0
 
     @property
-    def reused(self) -> bool:
-        """Whether it has already served a request."""
-        return self.answers > 0
-
-    @property
     def usable(self) -> bool:
         """Whether another request may be sent now."""
         return not self._closed and self._sink is None and not self.transport.is_closing()
+
+    def live_at_most(self, seconds: float) -> None:
+        """Take no request that begins later than so long after the connection was opened."""
+        self._max_age_s = min(self._max_age_s, seconds)
 
     # --- the request
 
@@ -243,9 +242,9 @@ class ClientConnection(asyncio.Protocol):
         reader = self._reader
         keep = reader.head is not None and reader.head.keep_alive and not reader.surplus and self._request_ended
         self._sink = None
-        self.answers += 1
         self.resume_reading()
         if keep and self._moved_at - self._opened_at < self._max_age_s:
+            self.kept = True
             self._on_idle(self)
         else:
             self.abort()
@@ -256,7 +255,7 @@ class ClientConnection(asyncio.Protocol):
             return Denied(Reason.UPSTREAM_ABORTED, "the answer ends before its length")
         if self._reader.began:
             return Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer ends inside its head")
-        if self.reused:
+        if self.kept:
             return StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
         return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
 

@@ -48,11 +48,13 @@ class ClientLimits:
     ``first_byte_timeout_s`` runs from the end of the request to the end of the answer's head; ``idle_timeout_s`` is the
     longest silence inside an answer, and the longest time in which the upstream takes nothing of a request;
     ``stream_idle_timeout_s`` is the longest silence of an event stream, or of a WebSocket in both directions. At most
-    ``max_idle`` connections per origin are kept; one is closed after ``idle_keep_s`` without use, and at a random age
-    of 80 to 100 % of ``max_age_s``, so that not all go at once.
+    ``max_connecting`` connections per origin are being opened at a time. At most ``max_idle`` are kept; one is closed
+    after ``idle_keep_s`` without use, and at a random age of 80 to 100 % of ``max_age_s``, so that not all go at once;
+    with mTLS no later than after half the life of our own SVID.
     """
 
     connect_timeout_s: float = 5.0
+    max_connecting: int = 32
     first_byte_timeout_s: float = 60.0
     idle_timeout_s: float = 60.0
     stream_idle_timeout_s: float = 300.0

@@ -9,7 +9,8 @@ from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.observe.sink import FileSink, StdoutSink
-from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
+from sidecar.wire.resolver import ResolverSettings
+from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
 
 STS = "https://sts.acme.example"
 
@@ -68,6 +69,17 @@ def test_a_limit_is_passed_to_the_wire(tmp_path: Path) -> None:
     assert settings.outbound is not None
     assert settings.outbound.upstream_limits.max_idle == 3
     assert settings.outbound.limits.max_body_bytes != 1024
+
+
+def test_how_names_are_looked_up_is_passed_to_the_wire(tmp_path: Path) -> None:
+    settings = load(tmp_path, "agent", ("outbound.dns", {"cache_s": 5, "max_lookups": 2}))
+    assert settings.outbound is not None
+    assert settings.outbound.dns == ResolverSettings(cache_s=5, max_lookups=2)
+
+
+def test_a_lookup_without_a_deadline_is_refused(tmp_path: Path) -> None:
+    document = changed(example("agent"), ("outbound.dns", {"timeout_s": 0}))
+    assert [problem.field for problem in problems(tmp_path, document)] == ["outbound.dns.timeout_s"]
 
 
 def test_records_may_go_to_a_file(tmp_path: Path) -> None:

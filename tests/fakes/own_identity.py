@@ -64,6 +64,15 @@ class OwnIdentity:
         for callback in self._subscribers:
             callback(self._current)
 
+    def renew_bundles(self) -> None:
+        """A new generation with the same SVID."""
+        assert self._current is not None
+        self._number += 1
+        svid, bundles = self._current.svid, dict(self._current.bundles)
+        self._current = new_identity(self._number, svid, bundles, now=int(time.time()))
+        for callback in self._subscribers:
+            callback(self._current)
+
     def _issue(self, spiffe_id: SpiffeId) -> Identity:
         self._number += 1
         issued = self.authority.issue_x509(spiffe_id)

@@ -125,8 +125,12 @@ async def partners(world: World) -> Sidecar:
 
 
 def distrust_partner(sidecar: Sidecar) -> None:
-    (entry,) = sidecar.api.registry.entries
-    sidecar.api.registry.replace_entries([replace(entry, federates_with=frozenset())])
+    """The partner's bundle is gone; our own SVID stays as it is, or all connections would end with the old one."""
+    registry = sidecar.api.registry
+    (entry,) = registry.entries
+    alone = replace(entry, federates_with=frozenset())
+    registry._issued[alone] = registry.svid(entry)
+    registry.replace_entries([alone])
 
 
 def forgot_partner(sidecar: Sidecar) -> Callable[[], bool]:

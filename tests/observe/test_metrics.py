@@ -43,6 +43,10 @@ def test_the_promised_names_are_there_from_the_start(metrics: Metrics) -> None:
         "sidecar_decision_duration_seconds_bucket",
         "sidecar_token_exchange_duration_seconds_bucket",
         "sidecar_token_cache_total",
+        "sidecar_token_refresh_total",
+        "sidecar_upstream_connections_total",
+        "sidecar_upstream_retries_total",
+        "sidecar_name_lookups_total",
         "sidecar_impersonation_refused_total",
         "sidecar_actor_mismatch_total",
         "sidecar_chain_depth_bucket",
@@ -109,6 +113,19 @@ def test_exchanges_are_counted_by_result(metrics: Metrics) -> None:
     assert value(metrics, "sidecar_token_exchange_total", issuer=issuer, result="ok") == 1
     assert value(metrics, "sidecar_token_exchange_total", issuer=issuer, result="sts_timeout") == 1
     assert value(metrics, "sidecar_token_exchange_duration_seconds_sum") == pytest.approx(2.02)
+
+
+def test_connections_retries_and_lookups_are_counted_by_what_became_of_them(metrics: Metrics) -> None:
+    metrics.upstream["outbound"] = {"opened": 3, "failed": 2, "retried": 1}
+    metrics.name_lookups["stale"] = 4
+    metrics.token_refresh["failed"] = 5
+    opened = {"direction": "outbound", "result": "opened"}
+    assert value(metrics, "sidecar_upstream_connections_total", **opened) == 3
+    assert value(metrics, "sidecar_upstream_connections_total", **{**opened, "result": "failed"}) == 2
+    assert value(metrics, "sidecar_upstream_connections_total", **{**opened, "direction": "inbound"}) == 0
+    assert value(metrics, "sidecar_upstream_retries_total", direction="outbound") == 1
+    assert value(metrics, "sidecar_name_lookups_total", result="stale") == 4
+    assert value(metrics, "sidecar_token_refresh_total", result="failed") == 5
 
 
 def test_refused_handshakes_are_counted_by_reason(metrics: Metrics) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import ssl
 import time
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 
 import pytest
@@ -8,7 +11,8 @@ import pytest
 from sidecar.delegation.route import OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.errors import Denied, Reason
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.identity.handshake import PeerGuard
 from sidecar.proxy.origins import Origins, authority_of
 from tests.delegation.world import TO_CRM, WRITER
 from tests.fakes.own_identity import OwnIdentity
@@ -24,9 +28,29 @@ def authority() -> TrustDomainAuthority:
     return TrustDomainAuthority(TRUST_DOMAIN)
 
 
+class Pool:
+    """Remembers what is in it."""
+
+    def __init__(self) -> None:
+        self.keys: list[Hashable] = []
+
+    def retire(self, of: Callable[[Hashable], bool]) -> None:
+        self.keys = [key for key in self.keys if not of(key)]
+
+
 @pytest.fixture
-def origins(authority: TrustDomainAuthority) -> Origins:
-    return Origins(OwnIdentity(authority, WRITER), time.time)
+def own(authority: TrustDomainAuthority) -> OwnIdentity:
+    return OwnIdentity(authority, WRITER)
+
+
+@pytest.fixture
+def pool() -> Pool:
+    return Pool()
+
+
+@pytest.fixture
+def origins(own: OwnIdentity, pool: Pool) -> Origins:
+    return Origins(own, time.time, pool.retire)
 
 
 def test_a_route_has_one_origin(origins: Origins) -> None:
@@ -49,10 +73,84 @@ def test_connections_are_never_shared_with_another_target(origins: Origins, othe
     assert origins.of(TO_CRM, WRITER).key != origins.of(other, WRITER).key
 
 
-def test_connections_made_under_one_identity_are_not_used_under_another(origins: Origins) -> None:
+def test_with_a_renewed_svid_calls_go_out_on_connections_of_their_own(
+    origins: Origins, own: OwnIdentity, pool: Pool
+) -> None:
+    before, plain = origins.of(TO_CRM, WRITER), origins.of(PLAIN, WRITER)
+    pool.keys = [before.key, plain.key]
+    own.become(WRITER)
+    assert origins.of(TO_CRM, WRITER).key != before.key
+    assert pool.keys == [plain.key]  # where no identity is shown, none can be old
+
+
+def test_new_bundles_alone_change_no_key(origins: Origins, own: OwnIdentity, pool: Pool) -> None:
     before = origins.of(TO_CRM, WRITER)
-    assert origins.of(TO_CRM, OTHER).key != before.key
-    assert origins.of(TO_CRM, WRITER).key == before.key
+    pool.keys = [before.key]
+    own.renew_bundles()
+    assert origins.of(TO_CRM, WRITER) is before
+    assert pool.keys == [before.key]
+
+
+@pytest.mark.parametrize("now", [pytest.param(None, id="withdrawn"), pytest.param(OTHER, id="another's")])
+def test_a_call_that_was_decided_for_an_identity_that_is_gone_does_not_leave(
+    origins: Origins, own: OwnIdentity, pool: Pool, now: SpiffeId | None
+) -> None:
+    pool.keys = [origins.of(TO_CRM, WRITER).key]
+    own.become(now)
+    with pytest.raises(Unavailable) as refused:
+        origins.of(TO_CRM, WRITER)
+    assert refused.value.reason is Reason.NOT_READY
+    assert pool.keys == []
+
+
+def test_when_it_is_back_the_call_leaves(origins: Origins, own: OwnIdentity) -> None:
+    own.become(None)
+    own.become(WRITER)
+    assert origins.of(TO_CRM, WRITER).tls is not None
+
+
+class Transport(asyncio.BaseTransport):
+    """A connection to a peer whose certificate ends at ``not_after``."""
+
+    def __init__(self, own: OwnIdentity, authority: TrustDomainAuthority, not_after: int) -> None:
+        issued = authority.issue_x509(OTHER)
+        guard = PeerGuard(own, issued.chain_der, now=int(time.time()))
+        guard.peer = replace(guard.peer, not_after=not_after)
+        context = own.current.client_context if own.current else pytest.fail("no identity")
+        tls = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+        tls.guard = guard  # type: ignore[attr-defined]
+        super().__init__({"ssl_object": tls})
+
+
+@pytest.mark.parametrize(
+    ("age_s", "peers_s", "life_s"),
+    [
+        pytest.param(0, 7200, 1800, id="half of our own svid's life"),
+        pytest.param(2700, 7200, 900, id="never past its end"),
+        pytest.param(0, 600, 600, id="never past the peer's"),
+        pytest.param(3600, 7200, 0, id="at its end"),
+        pytest.param(0, 0, 0, id="at the peer's end"),
+    ],
+)
+def test_a_connection_lives_no_longer_than_both_identities_are_fresh(
+    own: OwnIdentity, authority: TrustDomainAuthority, age_s: int, peers_s: int, life_s: int
+) -> None:
+    assert own.current is not None
+    not_before, not_after = own.current.svid.not_before, own.current.svid.not_after
+    half = (not_after - not_before) / 2
+    now = float(not_after - 3600 + age_s)
+    origin = Origins(own, lambda: now, Pool().retire).of(TO_CRM, WRITER)
+    assert origin.life_s is not None
+    peers_end = int(now) + peers_s
+    assert origin.life_s(Transport(own, authority, peers_end)) == min(half, life_s if life_s != 1800 else half)
+
+
+def test_without_an_identity_a_new_connection_has_no_life(own: OwnIdentity, authority: TrustDomainAuthority) -> None:
+    origin = Origins(own, time.time, Pool().retire).of(TO_CRM, WRITER)
+    transport = Transport(own, authority, int(time.time()) + 3600)
+    own.become(None)
+    assert origin.life_s is not None
+    assert origin.life_s(transport) == 0.0
 
 
 def test_two_routes_to_the_same_peer_share_their_connections(origins: Origins) -> None:

@@ -152,7 +152,7 @@ async def test_an_answer_is_told_in_order_and_the_connection_given_back() -> Non
     calling.receive(OK)
     assert sink.events == ["head", "data", "end", "flush"]
     assert (sink.status, sink.data, calling.idle) == (200, b"ok", 1)
-    assert calling.connection.reused
+    assert calling.connection.kept
     assert calling.connection.usable
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.pool import Origin, UpstreamPool, _Connecting
+from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
 from tests.wire.bench import Clock
 from tests.wire.loopback import WAIT_S, Upstream
-from tests.wire.test_h1_client import OK, Calling, Sink
+from tests.wire.test_h1_client import OK, Sink
 
 
 @pytest_asyncio.fixture
@@ -124,12 +125,36 @@ async def test_connections_end_at_a_random_age_below_the_limit(upstream: Upstrea
     await pool.close()
 
 
-async def test_idle_connections_of_chosen_keys_can_be_closed(pool: UpstreamPool, upstream: Upstream) -> None:
+async def test_connections_of_chosen_keys_can_be_retired(pool: UpstreamPool, upstream: Upstream) -> None:
     await kept(pool, upstream, count=1, key="old")
     await kept(pool, upstream, count=1, key="new")
-    pool.close_idle(lambda key: key == "old")
+    pool.retire(lambda key: key == "old")
     assert pool.take(to(upstream, "old")) is None
     assert pool.take(to(upstream, "new")) is not None
+
+
+async def test_a_retired_connection_serves_its_request_to_the_end_and_then_closes(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    connection = await connect(pool, to(upstream))
+    sink = Sink()
+    connection.start("GET", b"/", [], length=0, sink=sink)
+    pool.retire()
+    assert not connection.transport.is_closing()
+    connection.data_received(OK)
+    assert "end" in sink.events
+    assert connection.transport.is_closing()
+    assert pool.take(to(upstream)) is None
+
+
+async def test_a_call_that_waits_when_its_key_is_retired_is_served_on_a_connection_for_it_alone(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    waiting = asyncio.ensure_future(connect(pool, to(upstream)))
+    await asyncio.sleep(0)
+    pool.retire()
+    use(await waiting)
+    assert pool.take(to(upstream)) is None
 
 
 async def test_closing_ends_what_is_kept_what_runs_and_what_is_being_opened(upstream: Upstream) -> None:
@@ -146,10 +171,19 @@ async def test_closing_ends_what_is_kept_what_runs_and_what_is_being_opened(upst
     assert len(pool.connections) == 0
 
 
+async def test_after_that_no_more_connections_are_to_be_had(upstream: Upstream) -> None:
+    pool = UpstreamPool(ClientLimits())
+    await pool.close()
+    assert await reason_of(pool, to(upstream)) == Reason.UPSTREAM_UNREACHABLE
+    assert upstream.count == 0
+
+
 async def test_a_cancelled_wait_is_never_told(pool: UpstreamPool, upstream: Upstream) -> None:
     waiting = pool.connect(to(upstream), lambda _: pytest.fail("cancelled"), lambda _: pytest.fail("cancelled"))
     waiting.cancel()
+    waiting.cancel()
     assert (await connect(pool, to(upstream))).usable
+    assert pool.counts["opened"] == 1
 
 
 async def test_a_connection_that_stands_when_its_wait_is_cancelled_is_closed(
@@ -159,6 +193,288 @@ async def test_a_connection_that_stands_when_its_wait_is_cancelled_is_closed(
     raw = await upstream.accept()
     waiting.cancel()
     assert await raw.read_to_end() == b""
+
+
+# --- the line of those who wait
+
+
+def use(connection: ClientConnection) -> None:
+    """One request and its answer."""
+    connection.start("GET", b"/", [], length=0, sink=Sink())
+    connection.data_received(OK)
+
+
+async def taken(pool: UpstreamPool, origin: Origin) -> ClientConnection:
+    async with asyncio.timeout(WAIT_S):
+        while (connection := pool.take(origin)) is None:  # noqa: ASYNC110 - what joins the pool tells nobody
+            await asyncio.sleep(0.001)
+    return connection
+
+
+class Line:
+    """Calls that wait, and who was served with what, in order."""
+
+    def __init__(self, pool: UpstreamPool, origin: Origin) -> None:
+        self.pool = pool
+        self.origin = origin
+        self.served: list[tuple[str, ClientConnection | Reason]] = []
+        self._changed = asyncio.Event()
+
+    def join(self, name: str, *, fresh: bool = False) -> Cancellable:
+        def told(what: ClientConnection | Reason) -> None:
+            self.served.append((name, what))
+            self._changed.set()
+
+        return self.pool.connect(self.origin, told, lambda error: told(error.reason), fresh=fresh)
+
+    async def wait_for(self, count: int) -> list[tuple[str, ClientConnection | Reason]]:
+        async with asyncio.timeout(WAIT_S):
+            while len(self.served) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.served
+
+
+async def test_a_connection_that_comes_free_goes_to_the_call_that_has_waited_longest(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    free = await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        line.join("first")
+        line.join("second")
+        use(free)
+        assert line.served == []  # not while the end of the last request is still being told
+        assert await line.wait_for(1) == [("first", free)]
+        use(free)
+        assert await line.wait_for(2) == [("first", free), ("second", free)]
+
+
+async def test_a_connection_that_is_no_longer_good_is_given_to_nobody(pool: UpstreamPool, upstream: Upstream) -> None:
+    free = await connect(pool, to(upstream))
+    line = Line(pool, replace(to(upstream), still_good=lambda _transport: False))
+    with hanging(pool):
+        line.join("first")
+        use(free)
+        await asyncio.sleep(0)
+        assert line.served == []
+        assert not free.usable
+
+
+async def test_a_call_whose_kept_connection_was_stale_is_served_with_a_new_one_alone(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    free = await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        line.join("again", fresh=True)
+        line.join("first")
+        use(free)
+        assert await line.wait_for(1) == [("first", free)]
+    await pool.close()
+    assert line.served[1:] == [("again", Reason.UPSTREAM_UNREACHABLE)]
+
+
+async def served_otherwise(line: Line, free: ClientConnection) -> None:
+    """A call that gets a free connection, while the one that is opened for it still hangs."""
+    line.join("otherwise")
+    await asyncio.sleep(0)
+    use(free)
+    assert await line.wait_for(1) == [("otherwise", free)]
+
+
+async def test_a_connection_that_its_call_needs_no_more_joins_the_pool(pool: UpstreamPool, upstream: Upstream) -> None:
+    free = await connect(pool, to(upstream))
+    with hanging(pool) as released:
+        await served_otherwise(Line(pool, to(upstream)), free)
+        released.set()
+        connection = await taken(pool, to(upstream))
+    assert connection is not free
+    assert connection.kept  # so that the upstream's closing it meanwhile is no failure of the next call
+
+
+async def test_an_attempt_whose_call_was_served_otherwise_serves_the_next_one(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    free = await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool) as released:
+        await served_otherwise(line, free)
+        line.join("next")
+        released.set()
+        (_, (name, connection)) = await line.wait_for(2)
+    assert name == "next"
+    assert connection is not free
+    assert pool.counts["opened"] == 2
+
+
+async def test_a_call_does_not_count_on_an_attempt_that_was_given_up(upstream: Upstream) -> None:
+    pool = UpstreamPool(ClientLimits(max_connecting=1))
+    line = Line(pool, to(upstream))
+    with hanging(pool) as released:
+        line.join("first").cancel()
+        line.join("second")
+        released.set()
+        ((name, _),) = await line.wait_for(1)
+    assert name == "second"
+    await pool.close()
+
+
+async def test_a_call_that_goes_away_takes_no_attempt_that_another_needs(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    line = Line(pool, to(upstream))
+    with hanging(pool) as released:
+        first = line.join("first")
+        line.join("second")
+        await asyncio.sleep(0)
+        first.cancel()
+        released.set()
+        ((name, _),) = await line.wait_for(1)
+    assert name == "second"
+    assert pool.counts["opened"] == 1
+
+
+async def test_an_attempt_that_has_stalled_is_not_counted_on(upstream: Upstream) -> None:
+    clock = Clock()
+    pool = UpstreamPool(ClientLimits(), clock=clock)
+    free = await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool) as released:
+        await served_otherwise(line, free)
+        clock.now += 2.4  # of 5 s
+        line.join("second")
+        await asyncio.sleep(0)
+        assert released.asked == 1
+        clock.now += 0.1
+        line.join("third")
+        await asyncio.sleep(0)
+        assert released.asked == 3  # one for each who waits
+    await pool.close()
+
+
+async def test_so_many_connections_are_opened_at_a_time_and_each_that_stands_makes_room_for_the_next(
+    upstream: Upstream,
+) -> None:
+    pool = UpstreamPool(ClientLimits(max_connecting=2))
+    line = Line(pool, to(upstream))
+    with hanging(pool) as released:
+        for number in range(5):
+            line.join(str(number))
+        await asyncio.sleep(0)
+        assert released.asked == 2
+        released.set()
+        served = await line.wait_for(5)
+    assert [name for name, _ in served] == ["0", "1", "2", "3", "4"]
+    assert len({connection for _, connection in served}) == pool.counts["opened"] == 5
+    await pool.close()
+
+
+async def test_a_connection_that_fails_fails_one_call_and_the_others_have_their_own(pool: UpstreamPool) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        line = Line(pool, Origin("127.0.0.1", unused.getsockname()[1], key="b"))
+        for name in ("first", "second"):
+            line.join(name)
+        served = await line.wait_for(2)
+    assert served == [("first", Reason.UPSTREAM_UNREACHABLE), ("second", Reason.UPSTREAM_UNREACHABLE)]
+    assert pool.counts == {"opened": 0, "failed": 2, "retried": 0}
+
+
+async def test_no_call_is_failed_by_an_attempt_that_began_before_it_came(upstream: Upstream) -> None:
+    clock = Clock()
+    pool = UpstreamPool(ClientLimits(), clock=clock)
+    free = await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool) as released:
+        await served_otherwise(line, free)
+        clock.now += 0.5
+        line.join("later")
+        await asyncio.sleep(0)
+        assert released.asked == 1
+        released.fail(ConnectionRefusedError())
+        (_, (name, connection)) = await line.wait_for(2)
+    assert name == "later"
+    assert isinstance(connection, ClientConnection)
+    assert pool.counts == {"opened": 2, "failed": 1, "retried": 0}
+    await pool.close()
+
+
+async def test_a_call_that_gets_no_attempt_still_has_its_deadline(upstream: Upstream) -> None:
+    pool = UpstreamPool(ClientLimits(max_connecting=1, connect_timeout_s=0.05))
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        for name in ("first", "second", "third"):
+            line.join(name)
+        served = await line.wait_for(3)
+    assert [reason for _, reason in served] == [Reason.UPSTREAM_TIMEOUT] * 3
+    await pool.close()
+
+
+async def test_what_a_pool_knows_of_a_key_ends_with_its_last_connection(pool: UpstreamPool, upstream: Upstream) -> None:
+    (connection,) = await kept(pool, upstream, count=1)
+    assert len(pool._lines) == len(pool._all) == 1
+    pool.take(to(upstream))
+    connection.abort()
+    async with asyncio.timeout(WAIT_S):
+        await pool.connections.wait_for_empty()
+    assert (pool._lines, pool._all) == ({}, set())
+
+
+async def test_a_new_connection_lives_no_longer_than_those_at_its_ends(upstream: Upstream) -> None:
+    clock = Clock()
+    pool = UpstreamPool(ClientLimits(max_age_s=1000, idle_keep_s=1000), clock=clock)
+    origin = replace(to(upstream), life_s=lambda _transport: 100.0)
+    use(await connect(pool, origin))
+    clock.now += 79
+    pool.connections.sweep()
+    young = len(pool.connections)
+    clock.now += 22
+    pool.connections.sweep()
+    assert (young, pool.take(origin)) == (1, None)
+    await pool.close()
+
+
+async def test_a_new_connection_whose_ends_are_at_their_end_serves_one_call(upstream: Upstream) -> None:
+    pool = UpstreamPool(ClientLimits(), clock=Clock())
+    origin = replace(to(upstream), life_s=lambda _transport: 0.0)
+    use(await connect(pool, origin))
+    assert pool.take(origin) is None
+    await pool.close()
+
+
+class Hanging:
+    """Attempts that go on when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.error: OSError | None = None
+        self._released = asyncio.Event()
+
+    def set(self) -> None:
+        self._released.set()
+
+    def fail(self, error: OSError) -> None:
+        """This attempt fails; those after it go on at once."""
+        self.error = error
+        self._released.set()
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        self.asked += 1
+        await self._released.wait()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return (host,)
+
+
+@contextmanager
+def hanging(pool: UpstreamPool) -> Iterator[Hanging]:
+    """New connections hang meanwhile."""
+    resolver, hung = pool._dialer._resolver, Hanging()
+    pool._dialer._resolver = hung  # type: ignore[assignment]
+    yield hung
+    pool._dialer._resolver = resolver
 
 
 async def test_a_connection_that_is_closed_before_it_is_handed_over_is_unreachable(
@@ -173,20 +489,6 @@ async def test_a_connection_that_is_closed_before_it_is_handed_over_is_unreachab
     monkeypatch.setattr(ClientConnection, "connection_made", greeted)
     assert await reason_of(pool, to(upstream)) == Reason.UPSTREAM_UNREACHABLE
     assert len(pool.connections) == 0
-
-
-async def test_a_connection_that_stands_before_the_cancellation_is_known_is_closed() -> None:
-    calling = Calling()
-    connecting = _Connecting(lambda _: pytest.fail("cancelled"), lambda _: pytest.fail("cancelled"))
-    made = asyncio.get_running_loop().create_task(_already(calling.connection))
-    await made
-    connecting.cancel()
-    connecting.finished(made)
-    assert calling.transport.closed
-
-
-async def _already(connection: ClientConnection) -> ClientConnection:
-    return connection
 
 
 async def test_a_port_nobody_listens_on_is_unreachable(pool: UpstreamPool) -> None:
@@ -204,8 +506,12 @@ async def test_a_host_that_has_no_address_is_unreachable(pool: UpstreamPool, hos
 async def test_a_bug_while_connecting_ends_the_wait_and_stays_visible(upstream: Upstream) -> None:
     bugs: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: bugs.append(context.get("exception")))
-    assert await reason_of(UpstreamPool("no limits"), to(upstream)) == Reason.INTERNAL  # type: ignore[arg-type]
-    assert [type(bug) for bug in bugs] == [AttributeError]
+    pool = UpstreamPool(ClientLimits())
+    with hanging(pool) as released:
+        released.fail(KeyError("bug"))  # type: ignore[arg-type]
+        assert await reason_of(pool, to(upstream)) == Reason.INTERNAL
+    assert [type(bug) for bug in bugs] == [KeyError]
+    await pool.close()
 
 
 # --- TLS

@@ -147,7 +147,7 @@ async def test_the_upstream_connection_of_a_tunnel_is_never_used_again() -> None
         await both.caller.read_until(closing())
         both.caller.reset()
         await both.proxy.end()
-        assert not both.proxy.pool._idle
+        assert both.proxy.pool.take(both.proxy.origin) is None
         again = await both.proxy.call()
         await exchange(both.proxy, both.upstream, again)
         assert both.upstream.count == 2

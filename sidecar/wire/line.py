@@ -1,0 +1,206 @@
+"""The connections to one place, and the line of calls that wait for one of them.
+
+Theory of operation. The connection returned last is taken first, so that the rest can age and go. A call that finds
+none waits in the line, and one is opened for it; whichever comes first, that one or one that another call gives back,
+goes to the call that has waited longest. What is opened and not needed then is kept, and what is still being opened
+for nobody is counted on by the next call. So no more connections are opened than there are calls at once, and no call
+waits for a handshake while a connection is free.
+
+A connection that fails to open fails one call, the longest waiting of those it was begun for; the others have their own
+attempts, and their own deadlines. A call that goes away takes an attempt that nobody needs with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Literal
+
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.wire.dial import Origin
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.limits import ClientLimits
+
+PoolEvent = Literal["opened", "failed", "retried"]
+OnReady = Callable[[ClientConnection], None]
+OnError = Callable[[SidecarError], None]
+
+_STALLED: Final = 0.5  # of its time: an attempt past it is no longer counted on, and the next call gets one of its own
+
+
+class Wait:
+    """One call in the line. ``fresh``: a connection that was kept will not do."""
+
+    __slots__ = ("_line", "fresh", "on_error", "on_ready", "since", "timer")
+
+    def __init__(self, line: Line, on_ready: OnReady, on_error: OnError, *, fresh: bool, since: float) -> None:
+        self._line = line
+        self.on_ready = on_ready
+        self.on_error = on_error
+        self.fresh = fresh
+        self.since = since
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Leave the line."""
+        self._line.leave(self)
+
+
+class Line:
+    """The connections of one key and the calls that wait for one. ``alive`` are those in use too."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        limits: ClientLimits,
+        counts: dict[PoolEvent, int],
+        clock: Callable[[], float],
+        *,
+        opened: Callable[[Line], Coroutine[Any, Any, ClientConnection]],
+        on_empty: Callable[[Line], None],
+    ) -> None:
+        self.origin = origin
+        self.idle: list[ClientConnection] = []
+        self.waiting: deque[Wait] = deque()
+        self.attempts: dict[asyncio.Task[ClientConnection], float] = {}  # and when each began
+        self.alive: set[ClientConnection] = set()
+        self.retired = False
+        self._limits = limits
+        self._counts = counts
+        self._clock = clock
+        self._open = opened
+        self._on_empty = on_empty
+
+    def take(self, still_good: Callable[[asyncio.BaseTransport], bool] | None) -> ClientConnection | None:
+        """The connection given back last that may still be used."""
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
+            if not connection.usable:
+                continue
+            if still_good is None or still_good(connection.transport):
+                return connection
+            connection.close()
+        return None
+
+    def wait(self, on_ready: OnReady, on_error: OnError, *, fresh: bool) -> Wait:
+        """Join the line."""
+        waiter = Wait(self, on_ready, on_error, fresh=fresh, since=self._clock())
+        loop = asyncio.get_running_loop()
+        waiter.timer = loop.call_later(self._limits.connect_timeout_s, self._time_out, waiter)
+        self.waiting.append(waiter)
+        self._open_what_is_wanted()
+        return waiter
+
+    def leave(self, waiter: Wait) -> None:
+        """A call goes away before it was served."""
+        if self.remove(waiter):
+            going_on = [attempt for attempt in self.attempts if not attempt.cancelling()]
+            if len(going_on) > len(self.waiting):
+                going_on[-1].cancel()
+
+    def remove(self, waiter: Wait) -> bool:
+        """Take a call out of the line. False if it is in it no more."""
+        if waiter not in self.waiting:
+            return False
+        self.waiting.remove(waiter)
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        return True
+
+    def keep(self, connection: ClientConnection) -> None:
+        """A request has ended and its connection is free."""
+        if self.retired or len(self.idle) >= self._limits.max_idle:
+            connection.close()
+            return
+        self.idle.append(connection)
+        if self.waiting:
+            asyncio.get_running_loop().call_soon(self._serve)  # not here: what ended just now is still being told
+
+    def forget(self, connection: ClientConnection) -> None:
+        """A connection is gone."""
+        self.alive.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+        self._tell_if_empty()
+
+    def retire(self) -> None:
+        """No request of another call goes out on these connections: they close once they are free."""
+        self.retired = True
+        idle, self.idle = self.idle, []
+        for connection in idle:
+            connection.close()
+        self._tell_if_empty()
+
+    def fail_all(self, error: Unavailable) -> None:
+        """Send everybody away."""
+        while self.waiting:
+            waiter = self.waiting[0]
+            self.remove(waiter)
+            waiter.on_error(Unavailable(error.reason, error.detail))
+
+    def _serve(self) -> None:
+        """Give a free connection to the call that has waited longest for one."""
+        waiter = next((one for one in self.waiting if not one.fresh), None)
+        connection = None if waiter is None else self.take(self.origin.still_good)
+        if waiter is not None and connection is not None and self.remove(waiter):
+            waiter.on_ready(connection)
+
+    def _time_out(self, waiter: Wait) -> None:
+        if self.remove(waiter):
+            waiter.on_error(Unavailable(Reason.UPSTREAM_TIMEOUT, "no connection in time"))
+
+    def _open_what_is_wanted(self) -> None:
+        """As many attempts as calls wait, within the limit."""
+        now = self._clock()
+        stalled_s = self._limits.connect_timeout_s * _STALLED
+        promising = sum(now - at < stalled_s and not attempt.cancelling() for attempt, at in self.attempts.items())
+        while promising < len(self.waiting) and len(self.attempts) < self._limits.max_connecting:
+            attempt = asyncio.get_running_loop().create_task(self._open(self))
+            self.attempts[attempt] = now
+            attempt.add_done_callback(self._attempt_ended)
+            promising += 1
+
+    def _attempt_ended(self, attempt: asyncio.Task[ClientConnection]) -> None:
+        began_at = self.attempts.pop(attempt)
+        if attempt.cancelled():
+            self._open_what_is_wanted()
+            self._tell_if_empty()
+            return
+        error = attempt.exception()
+        if error is None and attempt.result().usable:
+            self._counts["opened"] += 1
+            self._opened(attempt.result())
+        else:
+            self._counts["failed"] += 1
+            self._failed(error, began_at)
+
+    def _opened(self, connection: ClientConnection) -> None:
+        if self.waiting:
+            waiter = self.waiting[0]
+            self.remove(waiter)
+            self._open_what_is_wanted()
+            waiter.on_ready(connection)
+        else:
+            connection.kept = True
+            self.keep(connection)
+
+    def _failed(self, error: BaseException | None, began_at: float) -> None:
+        waiter = next((one for one in self.waiting if one.since <= began_at), None)
+        if waiter is not None:
+            self.remove(waiter)
+        self._open_what_is_wanted()
+        self._tell_if_empty()
+        if error is None:
+            error = Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed a new connection")
+        if not isinstance(error, SidecarError):
+            if waiter is not None:
+                waiter.on_error(SidecarError(Reason.INTERNAL, type(error).__name__))
+            raise error  # a bug: the request ends, and the loop's exception handler hears of it
+        if waiter is not None:
+            waiter.on_error(error)
+
+    def _tell_if_empty(self) -> None:
+        if not (self.alive or self.waiting or self.attempts):
+            self._on_empty(self)

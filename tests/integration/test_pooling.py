@@ -1,0 +1,222 @@
+"""Connections to the next hop, over mTLS: as few as will do, each for one peer and one SVID, by name and address."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import pytest
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.identity.tls import server_context
+from sidecar.observe.metrics import Metrics
+from sidecar.wire.resolver import Lookup
+from tests.integration.hops import Held, Hops
+from tests.integration.world import CRM, Agent, Kept, ok, until
+
+pytestmark = pytest.mark.integration
+
+AT_ONCE: Final = 64
+SLOW_MACHINE: Final = {"connect_timeout_s": 60, "idle_keep_s": 300}  # one that stalls for seconds tells nothing
+NAME: Final = "crm.internal"
+
+
+@dataclass
+class NextHop(Agent):
+    """Remembers which certificate each connection showed it. ``answers_each``: then it takes one more and hangs up."""
+
+    shown: list[bytes] = field(default_factory=list)
+    answers_each: int | None = None
+    seen: Counter[str] = field(default_factory=Counter)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.shown.append(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        if self.answers_each is None:
+            await super().serve(reader, writer)
+            return
+        try:
+            for _ in range(self.answers_each):
+                await self._take(reader)
+                writer.write(ok(b"done"))
+            await self._take(reader)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _take(self, reader: asyncio.StreamReader) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.seen[head.split(b" ")[1].decode()] += 1
+
+
+async def next_hop(hops: Hops, **options: Any) -> NextHop:
+    """It takes the place of the crm."""
+    hop = NextHop(**options)
+    hops.ports["crm"] = await hops.world.listen(hop.serve, ssl=server_context(await hops.world.source(CRM)))
+    return hop
+
+
+@asynccontextmanager
+async def callers(hops: Hops, count: int) -> AsyncIterator[list[Kept]]:
+    """So many connections of the agent's."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(hops.world.kept(hops.writer.outbound)) for _ in range(count)]
+
+
+async def all_call(callers: Sequence[Kept], held: Held, target: str = "/x", host: str = "crm.mesh") -> set[int]:
+    answers = await asyncio.gather(*(one.ask(target, headers=held.shown, host=host) for one in callers))
+    return {answer.status for answer in answers}
+
+
+def metrics_of(hops: Hops) -> Metrics:
+    return hops.writer.server.metrics
+
+
+async def start_by_name(hops: Hops, lookup: Lookup) -> None:
+    """With the crm behind a name."""
+    outbound = hops.settings()["outbound"]
+    for route in outbound["routes"][:2]:
+        route["upstream"] = f"https://{NAME}:{hops.ports['crm']}"
+    await hops.start(outbound={**outbound, "dns": {"timeout_s": 0.2}})
+    hops.writer.server.parts.pools[-1]._dialer._resolver._lookup = lookup
+
+
+async def test_sixty_four_calls_at_a_time_open_no_more_than_sixty_four_connections(hops: Hops) -> None:
+    crm = await next_hop(hops)
+    await hops.start(route={"max_calls": 100_000}, limits=SLOW_MACHINE)
+    async with hops.serving() as held, callers(hops, AT_ONCE) as calling:
+        for _ in range(20):
+            assert await all_call(calling, held) == {200}
+    assert len(crm.requests) == 20 * AT_ONCE
+    assert len(crm.shown) <= AT_ONCE
+    assert metrics_of(hops).upstream["outbound"] == {"opened": len(crm.shown), "failed": 0, "retried": 0}
+
+
+async def test_calls_that_overlap_in_every_way_open_no_more_than_there_are_at_a_time(hops: Hops) -> None:
+    crm = await next_hop(hops)
+    await hops.start(route={"max_calls": 100_000}, limits=SLOW_MACHINE)
+
+    async def call_on(kept: Kept, held: Held) -> None:
+        for _ in range(20):
+            assert (await kept.ask("/x", headers=held.shown, host="crm.mesh")).status == 200
+
+    async with hops.serving() as held, callers(hops, AT_ONCE) as calling:
+        await asyncio.gather(*(call_on(kept, held) for kept in calling))
+    assert len(crm.shown) <= AT_ONCE
+
+
+async def test_one_call_after_another_goes_out_on_one_connection_and_another_peers_on_its_own(hops: Hops) -> None:
+    crm = await next_hop(hops)
+    await hops.start(route={"may_call": ["crm", "crm-by-host", "mail"]})
+    async with hops.serving() as held, callers(hops, 1) as calling:
+        for _ in range(5):
+            assert await all_call(calling, held) == {200}
+        assert len(crm.shown) == 1
+        assert await all_call(calling, held, "/mail/x", host=f"127.0.0.1:{hops.writer.outbound}") == {200}
+        assert (len(crm.shown), len(hops.mail.requests)) == (1, 1)
+        assert metrics_of(hops).upstream["outbound"]["opened"] == 2
+
+
+async def test_with_a_renewed_svid_the_next_call_shows_it_and_the_old_connections_close(hops: Hops) -> None:
+    crm = await next_hop(hops)
+    await hops.start()
+    pool = hops.writer.server.parts.pools[-1]
+    async with hops.serving() as held, callers(hops, 1) as calling:
+        await all_call(calling, held)
+        (old,) = pool.connections
+        (entry,) = hops.writer.api.registry.entries
+        hops.writer.api.registry.replace_entries([replace(entry, ttl_s=entry.ttl_s - 1)])
+        await until(lambda: old.transport.is_closing())
+        assert await all_call(calling, held) == {200}
+        assert len(crm.shown) == len(set(crm.shown)) == 2
+
+
+async def test_a_connection_lives_for_half_of_our_svids_life_at_most(hops: Hops) -> None:
+    await next_hop(hops)
+    await hops.start()
+    identity = hops.writer.server.parts.source.current
+    assert identity is not None
+    half = (identity.svid.not_after - identity.svid.not_before) / 2
+    async with hops.serving() as held, callers(hops, 1) as calling:
+        await all_call(calling, held)
+        (connection,) = hops.writer.server.parts.pools[-1].connections
+        assert 0.75 * half < connection._max_age_s <= half
+
+
+async def test_fifty_calls_to_a_next_hop_that_drops_kept_connections_are_all_served_and_the_retries_counted(
+    hops: Hops,
+) -> None:
+    crm = await next_hop(hops, answers_each=2)
+    await hops.start(route={"max_calls": 100_000})
+    async with hops.serving() as held, callers(hops, 5) as calling:
+        for number in range(10):
+            assert await all_call(calling, held, f"/{number}") == {200}
+    assert 1 <= metrics_of(hops).upstream["outbound"]["retried"] <= 50
+    assert max(crm.seen.values()) <= 10  # five calls, each sent twice at most
+
+
+@pytest.mark.parametrize(("method", "body"), [("POST", b""), ("PUT", b"x"), ("PATCH", b"")])
+async def test_what_might_be_done_twice_is_sent_once(hops: Hops, method: str, body: bytes) -> None:
+    crm = await next_hop(hops, answers_each=1)
+    await hops.start(route={"max_calls": 100_000})
+    async with hops.serving() as held:
+        answers = []
+        for number in range(20):
+            answer = await hops.call(held.shown, f"/{number}", method=method, body=body, host="crm.mesh")
+            answers.append(answer)
+    assert {(answer.status, answer.reason) for answer in answers} == {(200, None), (503, "upstream_unreachable")}
+    assert set(crm.seen.values()) == {1}
+    assert metrics_of(hops).upstream["outbound"]["retried"] == 0
+
+
+async def test_a_dead_first_address_fails_no_call(hops: Hops) -> None:
+    await start_by_name(hops, lambda _host: ["127.0.0.9", "127.0.0.1"])
+    async with hops.serving() as held:
+        answer = await hops.call(held.shown)
+        assert answer.status == 200
+    assert hops.crm.headers()["host"] == f"{NAME}:{hops.ports['crm']}"
+    assert metrics_of(hops).name_lookups["ok"] == 1
+
+
+async def test_an_impostor_at_the_first_address_is_told_and_not_passed_by(hops: Hops) -> None:
+    impostor = Agent()
+    tls = server_context(await hops.world.source(SpiffeId(f"{CRM}2")))
+    port = await hops.world.listen(impostor.serve, ssl=tls)
+    hops.ports["crm"] = port
+    await start_by_name(hops, lambda _host: ["127.0.0.1", "127.0.0.9"])
+    async with hops.serving() as held:
+        answer = await hops.call(held.shown)
+    assert (answer.status, answer.reason) == (502, "upstream_identity")
+    assert impostor.requests == []
+
+
+@pytest.mark.parametrize(
+    ("hangs", "status", "reason"),
+    [(False, 503, "upstream_unreachable"), (True, 504, "upstream_timeout")],
+    ids=["no such name", "no answer"],
+)
+async def test_a_name_that_cannot_be_looked_up_is_told_and_hinders_no_other_route(
+    hops: Hops, hangs: bool, status: int, reason: str
+) -> None:
+    answered = threading.Event()
+
+    def lookup(_host: str) -> list[str]:
+        if hangs:
+            assert answered.wait(10)
+        raise OSError("no such name")
+
+    await start_by_name(hops, lookup)
+    try:
+        async with hops.serving() as held:
+            for _ in range(3):
+                refused = await hops.call(held.shown)
+                assert (refused.status, refused.reason) == (status, reason)
+        assert hops.crm.requests == []
+        assert sum(thread.name == "resolver" for thread in threading.enumerate()) <= 1
+    finally:
+        answered.set()
