@@ -40,7 +40,7 @@ def ask(path: Path, target: str, *, member: str) -> dict[str, Any]:
         raise NoAnswerError(
             f"{path} gives no answer within {_TIMEOUT_S:g} s: the process is stopped or stuck"
         ) from None
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):  # the last: JSON nested too deeply
         raise NoAnswerError(f"what is at {path} is no sidecar's admin socket") from None
     finally:
         connection.close()

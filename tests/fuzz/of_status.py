@@ -1,0 +1,50 @@
+"""What answers at an admin socket, which may be no sidecar: any bytes as the HTTP answer to ``sidecar status``."""
+
+from __future__ import annotations
+
+import http.client
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from sidecar.status import client
+from sidecar.status.client import NoAnswerError, ask
+from tests.fuzz.properties import printable
+
+
+class _Said:
+    """A socket from which these bytes come."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def sendall(self, _data: bytes) -> None:
+        pass
+
+    def makefile(self, _mode: str) -> BytesIO:
+        return BytesIO(self._data)
+
+    def close(self) -> None:
+        pass
+
+
+def status_answer(data: bytes) -> None:
+    """A JSON document with the member that a sidecar's has, or one sentence that quotes nothing of what came."""
+
+    class Connection(http.client.HTTPConnection):
+        def __init__(self, _path: Path) -> None:
+            super().__init__("admin")
+
+        def connect(self) -> None:
+            said: Any = _Said(data)
+            self.sock = said
+
+    with patch.object(client, "_Unix", Connection):
+        try:
+            document = ask(Path("/run/admin.sock"), "/status", member="settings")
+        except NoAnswerError as error:
+            printable(str(error))
+            assert str(error).startswith("what is at /run/admin.sock is no sidecar")
+        else:
+            assert "settings" in document
