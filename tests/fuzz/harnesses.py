@@ -22,6 +22,7 @@ from tests.fuzz import (
     of_sts,
     of_tokens,
     of_upstreams,
+    of_verified,
 )
 
 
@@ -56,6 +57,9 @@ _ALL: Final = (
     Harness(of_tokens.json_object, "token"),
     Harness(of_tokens.scope, "token", max_len=300),
     Harness(of_tokens.spiffe_id, "token", max_len=2200),
+    Harness(of_verified.peer_token, "token"),
+    Harness(of_verified.issued_token, "token"),
+    Harness(of_verified.login_token, "token"),
     Harness(of_keys.key_set, "token", max_len=4096),
     Harness(of_keys.cache_control, "http", max_len=300),
     Harness(of_sts.sts_answer, "token"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation import target
+from sidecar.delegation import decide, target
 from sidecar.observe.entry import Entry
 from sidecar.wire.answer import AnswerReader
 from sidecar.wire.exchange import ServerExchange
@@ -50,6 +50,10 @@ def _surplus_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AnswerReader, "surplus", property(lambda _self: False, lambda _self, _value: None))
 
 
+def _issued_tokens_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "prove_issued", lambda *_positional, **_named: None)
+
+
 BUGS: dict[str, tuple[str, Break]] = {
     "a limit that depends on the cut": ("response_head", _first_line_may_be_long),
     "content that depends on the cut": ("chunked_body", _chunk_data_ends_anywhere),
@@ -57,6 +61,7 @@ BUGS: dict[str, tuple[str, Break]] = {
     "an end that other parsers see elsewhere": ("requests_beside_others", _bodies_are_a_byte_shorter),
     "a body that is read as a request": ("request_stream", _unread_bodies_are_forgotten),
     "a request without a record": ("request_stream", _gone_peers_leave_no_record),
+    "an issued token that is not what was planned": ("issued_token", _issued_tokens_are_believed),
     "bytes that nobody asked for": ("answer_stream", _surplus_is_not_seen),
 }
 
