@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
-import logging
 import os
-import resource
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sidecar.assembly import assemble, refusals
 from sidecar.config import SidecarSettings, load_apart, load_sidecar, load_sts
@@ -26,8 +22,8 @@ from sidecar.identity.source import Identity
 from sidecar.identity.sources import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.operations import log_operations
-from sidecar.observe.probe import Probe, probe_app
+from sidecar.observe.probe import OneProcess, Probe, probe_app
+from sidecar.process import hold_signals, release_signals, run_server, run_until_signal
 from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.proxy.server import Server, first_of
 from sidecar.proxy.status import chains_of, status_of
@@ -37,12 +33,6 @@ if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.config.sts_reload import StsFiles
     from sidecar.config.sts_settings import TokenServiceSettings
     from sidecar.sts.service import Keys
-
-_log: Final = logging.getLogger("sidecar")
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,6 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
         settings = load_apart(partial(load_sidecar, platform=platform), path, os.environ)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
+    if arguments.workers > 1:
+        from sidecar.workers.parent import Origin  # a sidecar of one process need not hold them in memory
+        from sidecar.workers.run import run_workers
+
+        return run_until_signal(partial(run_workers, Origin(settings, path, platform, seen), arguments.workers))
     file = SettingsFile(path, os.environ, settings, seen=seen, platform=platform)
     return run_until_signal(partial(run_sidecar, settings, file=file))
 
@@ -62,35 +57,20 @@ def run(arguments: argparse.Namespace) -> int:
 async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: SettingsFile) -> bool:
     """Run one sidecar until ``stop``. Whether every request ended within the drain time."""
     server = assemble(settings)
-    probe = Probe(probe_app(server.metrics, server.missing), settings.probe.host, settings.probe.port)
+    probe = Probe(probe_app(OneProcess(server.metrics, server.missing)), settings.probe.host, settings.probe.port)
     follower = Follower([file.followed(server)], server.parts.log)
     admin = _admin(settings, server, file)
     await probe.open()
     if admin is not None:
         await admin.open()
-    following = asyncio.ensure_future(_unless_stopping(follower.run(), stop))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
     release_signals(signal.SIGHUP)
     try:
-        gc.collect()
-        gc.freeze()  # what is there now stays: full collections need not look at it again
-        return await server.run(stop)
+        return await run_server(server, follower, stop)
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
         if admin is not None:
             await admin.close()
         await probe.close()
-
-
-async def _unless_stopping(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """Do the work until told to stop: during a drain nothing changes any more."""
-    working = asyncio.ensure_future(work)
-    try:
-        await first_of(stop, [working])
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
 
 
 def _admin(settings: SidecarSettings, server: Server, file: SettingsFile) -> AdminSocket | None:
@@ -98,10 +78,13 @@ def _admin(settings: SidecarSettings, server: Server, file: SettingsFile) -> Adm
         return None
     since = int(time.time())
 
-    def status() -> dict[str, Any]:
+    async def status() -> dict[str, Any]:
         return status_of(server, file.state, since=since, now=int(time.time()))
 
-    return AdminSocket(admin_app(status, partial(chains_of, server)), settings.admin_socket)
+    async def chains() -> dict[str, Any]:
+        return chains_of(server)
+
+    return AdminSocket(admin_app(status, chains), settings.admin_socket)
 
 
 def run_sts(arguments: argparse.Namespace) -> int:
@@ -162,49 +145,6 @@ async def run_token_service(
         log.event("stopped")
         await log.close()
     return in_time
-
-
-def run_until_signal(main: Main) -> int:
-    """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop, 1 when requests were cut."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and tokens end in no core file
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each request has two ends
-    log_operations(sys.stderr)
-
-    async def supervised() -> bool:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        release_signals(signal.SIGTERM, signal.SIGINT)
-        try:
-            return await main(stop)
-        finally:
-            hold_signals()  # the loop takes its handlers away before the process is gone
-
-    try:
-        return 0 if _run(supervised()) else 1
-    except OSError as error:
-        _log.error("cannot start: %s", error.strerror or error)
-        return 1
-
-
-def hold_signals() -> None:
-    """Let signals wait until somebody is there to act on them: the default is to die by them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-
-def release_signals(*numbers: signal.Signals) -> None:
-    """Whoever acts on these is there now."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
-
-
-def _run(main: Coroutine[Any, Any, bool]) -> bool:
-    try:
-        import uvloop
-    except ImportError:  # stock asyncio works too, with more CPU and memory per connection
-        return asyncio.run(main)
-    return uvloop.run(main)
 
 
 def refuse_settings(path: str, error: ConfigError) -> int:

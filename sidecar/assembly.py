@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from sidecar.config import SidecarSettings
@@ -17,8 +19,10 @@ from sidecar.identity.sources import source_of
 from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.shared_sink import SharedSink
+from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
-from sidecar.proxy.handles import Handles
+from sidecar.proxy.handles import MARKS, Handles
 from sidecar.proxy.headers import from_agent
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
@@ -39,13 +43,27 @@ class Made(NamedTuple):
     settings: SidecarSettings
 
 
-def assemble(settings: SidecarSettings) -> Server:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """That of one worker among several: its ``number``, everybody's inboxes, and the lock of their one sink."""
+
+    number: int
+    inboxes: Sequence[Inbox]
+    sink_lock: int
+
+
+def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
     """One sidecar, made of its parts and not yet running. Needs a running event loop."""
-    log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=Metrics())
+    sink = settings.records.open_sink()
+    log = AccessLog(
+        sink if place is None else SharedSink(sink, place.sink_lock), run=secrets.token_hex(8), metrics=Metrics()
+    )
     source = source_of(settings.identity)
     snapshots = Snapshots(make_setup(settings, source, log))
     streams = Streams(snapshots, wall=time.time, monotonic=time.monotonic)
-    handles, tasks = Handles(clock=time.time, monotonic=time.monotonic), Tasks()
+    handles, tasks = _handles(place), Tasks()
+    elsewhere = None if place is None else Elsewhere(handles, place.inboxes, place.number)
+    shared = place is not None
     listeners: list[Listener] = []
     pools: list[UpstreamPool] = []
     upstream = log.metrics.upstream
@@ -62,7 +80,7 @@ def assemble(settings: SidecarSettings) -> Server:
         )
         listeners.append(
             Listener(
-                _listener(settings.inbound.listen),
+                _listener(settings.inbound.listen, shared=shared),
                 settings.inbound.limits,
                 handler=inbound,
                 shed=Shed(log, "inbound"),
@@ -80,10 +98,11 @@ def assemble(settings: SidecarSettings) -> Server:
             origins=Origins(source, time.time, pools[-1].retire),
             own_authorities=_own_authorities(settings.outbound.listen),
             clock=time.time,
+            elsewhere=elsewhere,
         )
         listeners.append(
             Listener(
-                _listener(settings.outbound.listen),
+                _listener(settings.outbound.listen, shared=shared),
                 settings.outbound.limits,
                 handler=outbound,
                 shed=Shed(log, "outbound"),
@@ -102,6 +121,7 @@ def assemble(settings: SidecarSettings) -> Server:
             pools=tuple(pools),
             listeners=tuple(listeners),
             drain_s=settings.drain_s,
+            elsewhere=elsewhere,
         )
     )
 
@@ -147,8 +167,13 @@ def refusals(log: AccessLog) -> OnRefused:
     return refused
 
 
-def _listener(address: Address) -> ListenerSettings:
-    return ListenerSettings(host=address.host, port=address.port)
+def _handles(place: Place | None) -> Handles:
+    mark = "" if place is None else MARKS[place.number]
+    return Handles(clock=time.time, monotonic=time.monotonic, mark=mark)
+
+
+def _listener(address: Address, *, shared: bool) -> ListenerSettings:
+    return ListenerSettings(host=address.host, port=address.port, shared=shared)
 
 
 def _own_authorities(address: Address) -> frozenset[str]:

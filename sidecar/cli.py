@@ -20,6 +20,8 @@ DEFAULT_CONFIG: Final = "/etc/sidecar/sidecar.yaml"
 DEFAULT_SOCKET: Final = "/run/sidecar/admin.sock"
 DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
 
+MAX_WORKERS: Final = 64  # the marks that handles may have
+
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as the shell says of every other program whose reader went away
 
 
@@ -48,6 +50,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     run = _command(commands, "run", "sidecar.app:run", "stand beside an agent")
     _config(run, DEFAULT_CONFIG)
     _platform(run)
+    run.add_argument(
+        "--workers", type=_workers, default=1, metavar="N", help="processes that share the load (default %(default)s)"
+    )
 
     check = _command(commands, "check", "sidecar.check:run", "list every problem of a settings file")
     check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
@@ -107,6 +112,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         if words[:2] == ["dev", name]:  # its module, and what that imports, only where it is wanted
             importlib.import_module(module).add_arguments(command)
     return parser
+
+
+def _workers(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"1 to {MAX_WORKERS}")
+    return count
 
 
 def _command(

@@ -40,6 +40,7 @@ ELSEWHERE: Final = {
     "dev/screen.py": "integration/test_demo.py",
     "dev/stage.py": "integration/test_demo.py",
     "observe/sink.py": "observe/test_writer.py",
+    "process.py": "integration/test_process.py",
     "proxy/answers.py": "integration/test_inbound.py",
     "proxy/inbound.py": "integration/test_inbound.py",
     "proxy/logins.py": "integration/test_entry.py",
@@ -47,6 +48,10 @@ ELSEWHERE: Final = {
     "reload.py": "integration/test_reload.py",
     "wire/sinks.py": "wire/test_body.py",
     "wire/line.py": "wire/test_pool.py",
+    "workers/parent.py": "integration/test_workers.py",
+    "workers/run.py": "integration/test_workers.py",
+    "workers/together.py": "integration/test_workers.py",
+    "workers/worker.py": "integration/test_workers.py",
 }
 
 

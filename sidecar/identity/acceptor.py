@@ -25,13 +25,17 @@ Admit = Callable[[socket.socket, str], None]
 
 
 class Acceptor:
-    """A listening socket. ``admit`` is given each connection, ready for a loop, and its peer's address, HOST:PORT."""
+    """A listening socket. ``admit`` is given each connection, ready for a loop, and its peer's address, HOST:PORT.
 
-    def __init__(self, host: str, port: int, admit: Admit, *, backlog: int = 1024) -> None:
+    ``shared``: other processes of our user may listen at the same address, and the kernel deals connections out.
+    """
+
+    def __init__(self, host: str, port: int, admit: Admit, *, backlog: int = 1024, shared: bool = False) -> None:
         self._host = host
         self._port = port
         self._admit = admit
         self._backlog = backlog
+        self._shared = shared
         self._socket: socket.socket | None = None
 
     @property
@@ -52,6 +56,8 @@ class Acceptor:
         listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._shared:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listening.bind((self._host, self._port))
             listening.listen(self._backlog)
         except OSError as error:

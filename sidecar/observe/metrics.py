@@ -147,6 +147,10 @@ class Metrics(Collector):
         """The text exposition of all metrics, of type ``CONTENT_TYPE``."""
         return generate_latest(self._registry)
 
+    def everything(self) -> Iterable[Metric]:
+        """What a scrape shows, not yet as text."""
+        return self._registry.collect()
+
     def collect(self) -> Iterator[Metric]:
         """Called by the registry at a scrape."""
         yield InfoMetricFamily("sidecar_build", "The running version.", value={"version": __version__})
@@ -192,6 +196,7 @@ class Metrics(Collector):
             "sidecar_actor_mismatch", "Tokens presented by another than their actor.", value=self.actor_mismatch
         )
         yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
+        yield worker_restarts(0)  # nobody replaces itself
 
     def _connections(self) -> Iterator[Metric]:
         counts = self.upstream.items()
@@ -236,6 +241,7 @@ class Metrics(Collector):
             "When our X.509-SVID expires, 0 while there is none.",
             value=self.svid_expires_at,
         )
+        yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
         yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight)
         for name, help_text, label, received in (
             ("sidecar_bundle_age_seconds", "Since the trust domain's bundle came.", "trust_domain", self._bundles),
@@ -257,6 +263,11 @@ _HANDSHAKE_REASONS: Final = (
     Reason.TLS_VERSION,
     Reason.NOT_READY,
 )
+
+
+def worker_restarts(count: int) -> Metric:
+    """How many workers had to be replaced."""
+    return CounterMetricFamily("sidecar_worker_restarts", "Workers that died unasked and were replaced.", value=count)
 
 
 def _counter(

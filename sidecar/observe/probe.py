@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 
@@ -15,24 +15,60 @@ _SILENT: Final = logging.getLogger(f"{__name__}.silent")
 _SILENT.disabled = True
 
 
-def probe_app(metrics: Metrics, missing: Callable[[], list[str]]) -> web.Application:
-    """``/livez``: the loop turns. ``/readyz``: 503 with a line for each thing ``missing``, or 200. ``/metrics``."""
+class Probed(Protocol):
+    """Who is asked: one process, or several that answer as one."""
+
+    async def stuck(self) -> list[str]:
+        """A line for each event loop that does not turn."""
+
+    async def missing(self) -> list[str]:
+        """A line for each thing that is missing to be ready."""
+
+    async def render(self) -> bytes:
+        """All metrics as text, of type ``CONTENT_TYPE``."""
+
+
+class OneProcess:
+    """This process alone. Its loop turns, or nobody would hear it say so."""
+
+    def __init__(self, metrics: Metrics, missing: Callable[[], list[str]]) -> None:
+        self._metrics = metrics
+        self._missing = missing
+
+    async def stuck(self) -> list[str]:
+        """See ``Probed``."""
+        return []
+
+    async def missing(self) -> list[str]:
+        """See ``Probed``."""
+        return self._missing()
+
+    async def render(self) -> bytes:
+        """See ``Probed``."""
+        return self._metrics.render()
+
+
+def probe_app(probed: Probed) -> web.Application:
+    """``/livez`` and ``/readyz``: 200, or 503 with a line for each thing that is wrong. ``/metrics``."""
 
     async def live(_request: web.Request) -> web.Response:
-        return web.Response(text="live\n")
+        return _health(await probed.stuck(), "live")
 
     async def ready(_request: web.Request) -> web.Response:
-        lacking = missing()
-        return web.Response(status=503 if lacking else 200, text="".join(f"{word}\n" for word in lacking or ["ready"]))
+        return _health(await probed.missing(), "ready")
 
     async def scrape(_request: web.Request) -> web.Response:
-        return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+        return web.Response(body=await probed.render(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
 
     app = web.Application()
     app.router.add_get("/livez", live)
     app.router.add_get("/readyz", ready)
     app.router.add_get("/metrics", scrape)
     return app
+
+
+def _health(wrong: list[str], fine: str) -> web.Response:
+    return web.Response(status=503 if wrong else 200, text="".join(f"{word}\n" for word in wrong or [fine]))
 
 
 class Probe:

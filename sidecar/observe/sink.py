@@ -23,6 +23,9 @@ class Sink(Protocol):
     def renew(self) -> None:
         """Called between whole records: open what is not open, follow a file that was moved away. Raises OSError."""
 
+    def settle(self) -> None:
+        """Called when nothing more is to be written for now: all that was begun is whole, or given up."""
+
     def close(self) -> None:
         """Give the descriptor back."""
 
@@ -41,6 +44,9 @@ class StdoutSink:
 
     def renew(self) -> None:
         """There is nothing to open again."""
+
+    def settle(self) -> None:
+        """Nobody waits for us."""
 
     def close(self) -> None:
         """The descriptor is not ours."""
@@ -78,6 +84,9 @@ class FileSink:
             os.close(fd)
             raise
         self._fd = fd
+
+    def settle(self) -> None:
+        """Nobody waits for us."""
 
     def close(self) -> None:
         """See ``Sink``."""

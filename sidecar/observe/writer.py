@@ -103,6 +103,7 @@ class Writer:
                 self._stop.wait(_RETRY_S)
             else:
                 self._recovered()
+                self._sink.settle()
                 return
 
     def _write(self, batch: list[bytes]) -> None:
@@ -132,6 +133,7 @@ class Writer:
         if offset == len(data):
             self._lines_out += len(batch)
             self._bytes_out += len(data)
+        self._sink.settle()
         self._writing_since = 0.0
 
     def _failed(self, error: OSError) -> None:

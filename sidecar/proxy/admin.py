@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ _SILENT.disabled = True
 _MODE: Final = 0o600
 _BACKLOG: Final = 8
 
-Document = Callable[[], dict[str, Any]]
+Document = Callable[[], Awaitable[dict[str, Any]]]
 
 
 def admin_app(status: Document, chains: Document) -> web.Application:
@@ -34,7 +34,7 @@ def admin_app(status: Document, chains: Document) -> web.Application:
 
     def answering(document: Document) -> Callable[[web.Request], Any]:
         async def answer(_request: web.Request) -> web.Response:
-            return web.Response(body=orjson.dumps(document()), content_type="application/json")
+            return web.Response(body=orjson.dumps(await document()), content_type="application/json")
 
         return answer
 

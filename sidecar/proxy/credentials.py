@@ -11,7 +11,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.proxy.headers import Field, single
 
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
-_HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker, where there are several
 
 
 @dataclass(frozen=True, slots=True)

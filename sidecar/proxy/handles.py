@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
-from typing import Final
+from typing import Any, Final
 
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, Unavailable
@@ -20,7 +20,14 @@ from sidecar.errors import Denied, Reason, Unavailable
 MAX_KEPT: Final = 65_536
 MAX_LINGERING: Final = 65_536  # each holds its token: without a limit a long linger_s would hold all of a day's
 
-_HANDLE_BYTES: Final = 32
+# Where there are several workers, a handle begins with the mark of the one that made it.
+MARKS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+MARKED_CHARS: Final = 44
+
+_HANDLE_BYTES: Final = 32  # 43 characters
+
+
+Counting = Callable[[], Coroutine[Any, Any, object]]
 
 
 class ServedRequest:
@@ -38,17 +45,17 @@ class ServedRequest:
         self.linger_s = linger_s
         self.ended_at: float | None = None
 
-    def count_call(self) -> None:
-        """Take one call from the budget.
+    def count_call(self) -> Counting | None:
+        """Take one call from the budget. None: it is done (where another worker counts, that has to be awaited).
 
         Raises:
             Denied: CALLS_EXHAUSTED, the request has made all its calls.
         """
-        if self.calls_left is None:
-            return
-        if self.calls_left <= 0:
-            raise Denied(Reason.CALLS_EXHAUSTED)
-        self.calls_left -= 1
+        if self.calls_left is not None:
+            if self.calls_left <= 0:
+                raise Denied(Reason.CALLS_EXHAUSTED)
+            self.calls_left -= 1
+        return None
 
 
 class Handles:
@@ -65,11 +72,13 @@ class Handles:
         monotonic: Callable[[], float],
         max_lingering: int = MAX_LINGERING,
         max_kept: int = MAX_KEPT,
+        mark: str = "",
     ) -> None:
         self._clock = clock
         self._monotonic = monotonic
         self._max_lingering = max_lingering
         self._max_kept = max_kept
+        self._mark = mark
         self._alive: dict[str, ServedRequest] = {}
         self._lingering: deque[str] = deque()
         self._kept: list[tuple[int, str]] = []  # a heap: the next to expire comes first
@@ -79,7 +88,7 @@ class Handles:
 
     def open(self, served: ServedRequest) -> str:
         """Make the handle of a request that starts now."""
-        handle = secrets.token_urlsafe(_HANDLE_BYTES)
+        handle = self._mark + secrets.token_urlsafe(_HANDLE_BYTES)
         self._alive[handle] = served
         return handle
 

@@ -31,6 +31,7 @@ class ListenerSettings:
     """Where to listen, and how many at once. ``max_connections`` None: what the process's descriptors allow.
 
     At the cap a connection that was idle for ``idle_s`` makes room for a new one.
+    ``shared``: one of several workers that listen at one address.
     Handshakes never take more than half of the connections, however many ``max_handshakes`` are.
     """
 
@@ -41,6 +42,7 @@ class ListenerSettings:
     max_connections: int | None = None
     idle_s: float = 1.0
     backlog: int = 1024
+    shared: bool = False
 
 
 class Listener:
@@ -65,7 +67,9 @@ class Listener:
         self._look_again_at = 0.0
         self._max_connections = settings.max_connections or _descriptor_budget()
         self.direction: Direction = "outbound" if context is None else "inbound"
-        self._acceptor = Acceptor(settings.host, settings.port, self._admit, backlog=settings.backlog)
+        self._acceptor = Acceptor(
+            settings.host, settings.port, self._admit, backlog=settings.backlog, shared=settings.shared
+        )
         self._handshakes = Handshakes(
             context,
             most=None if context is None else min(settings.max_handshakes, max(1, self._max_connections // 2)),

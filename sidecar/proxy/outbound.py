@@ -20,6 +20,7 @@ from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, describe, refuse, refuse_unread, serve
 from sidecar.proxy.credentials import credential_of
+from sidecar.proxy.elsewhere import Elsewhere, ServedElsewhere
 from sidecar.proxy.forward import Forwarder, Outgoing
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, to_next_hop
@@ -32,7 +33,10 @@ from sidecar.wire.head import Field, RequestHead, end_to_end
 
 
 class Outbound:
-    """Serves the agent's calls. ``clock`` is wall time in seconds; ``own_authorities`` are our listener's names."""
+    """Serves the agent's calls. ``clock`` is wall time in seconds; ``own_authorities`` are our listener's names.
+
+    ``elsewhere`` asks the other workers for their handles; None: there are none.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Outbound:
         origins: Origins,
         own_authorities: frozenset[str],
         clock: Callable[[], float],
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._log = log
@@ -55,6 +60,7 @@ class Outbound:
         self._origins = origins
         self._own_authorities = own_authorities
         self._clock = clock
+        self._elsewhere = elsewhere
 
     def on_request(self, exchange: ServerExchange) -> None:
         """Serve one call: make its record, then its journey."""
@@ -82,8 +88,8 @@ class Outbound:
 
             served, delegation = yield from self._authority(head.fields, snapshot, entry)
             plan = plan_outbound(delegation, route, policy=policy, now=now)
-            if served is not None:
-                served.count_call()
+            if served is not None and (counting := served.count_call()) is not None:
+                yield Async(self._tasks, counting)
 
             permit = tokens.cached(plan, policy=policy, now=now)
             if permit is None:
@@ -112,18 +118,27 @@ class Outbound:
 
     def _authority(
         self, fields: Sequence[Field], snapshot: Snapshot, entry: Entry
-    ) -> Journey[tuple[ServedRequest | None, Delegation]]:
+    ) -> Journey[tuple[ServedRequest | ServedElsewhere | None, Delegation]]:
         """On whose authority the agent calls: the request its handle stands for, or a user's login at an entry."""
         credential = credential_of(fields)
         if credential.handle is not None:
             if credential.token is not None and snapshot.policy.entry is not None:
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
-            served = self._handles.resolve(credential.handle)
+            served = yield from self._resolve(credential.handle)
             entry.call_in = served.call_in
             entry.after_request = served.ended_at is not None
             entry.attribute_token(served.delegation.token)
             return served, served.delegation
         return None, (yield from self._logins.verify(credential.token or "", snapshot, entry))
+
+    def _resolve(self, handle: str) -> Journey[ServedRequest | ServedElsewhere]:
+        """The request of a handle, here or at the worker that serves it."""
+        elsewhere = self._elsewhere
+        owner = None if elsewhere is None else elsewhere.owner_of(handle)
+        if elsewhere is None or owner is None:
+            return self._handles.resolve(handle)
+        served: ServedElsewhere = yield Async(self._tasks, lambda: elsewhere.resolve(owner, handle))
+        return served
 
     def _ask(self, plan: Plan, snapshot: Snapshot, entry: Entry) -> Journey[IssuedPermit]:
         """One exchange, shared with everybody who needs the same token."""

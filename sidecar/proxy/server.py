@@ -20,6 +20,7 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.proxy.elsewhere import Elsewhere
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
@@ -39,7 +40,7 @@ _NEW_KEYS_S: Final = 10.0
 class Parts:
     """Everything a sidecar is made of; made by ``app.py``.
 
-    ``listeners`` in the order in which they close: inbound before outbound.
+    ``listeners`` in the order in which they close: inbound before outbound. ``elsewhere``: there are other workers.
     """
 
     source: IdentitySource
@@ -51,6 +52,7 @@ class Parts:
     pools: tuple[UpstreamPool, ...]
     listeners: tuple[Listener, ...]
     drain_s: float
+    elsewhere: Elsewhere | None = None
 
 
 class Server:
@@ -60,6 +62,7 @@ class Server:
         self.parts = parts
         self.trust = TrustWatch(wall=wall, monotonic=time.monotonic, distrust=parts.streams.distrust)
         self._draining = False
+        self._drain_s = parts.drain_s
         self._said: list[str] = []
         self._trusted: frozenset[TrustDomain] = frozenset()
         self._keys_running: asyncio.Future[None] | None = None
@@ -71,6 +74,13 @@ class Server:
     def draining(self) -> bool:
         """Whether it has been told to stop."""
         return self._draining
+
+    async def cut(self) -> None:
+        """There is no time to drain: what is being served ends now, or as soon as it is told to stop."""
+        self._drain_s = 0.0
+        if self._draining:
+            for listener in self.parts.listeners:
+                await listener.abort()
 
     @property
     def metrics(self) -> Metrics:
@@ -101,6 +111,8 @@ class Server:
             OSError: a listener's address is taken or not ours.
         """
         parts = self.parts
+        if parts.elsewhere is not None:
+            parts.elsewhere.open()
         self._broken = asyncio.get_running_loop().create_future()
         self._keys_running = self._follow_keys(parts.snapshots.setup)
         running = [asyncio.ensure_future(parts.source.run()), asyncio.ensure_future(self._sweep()), self._broken]
@@ -178,8 +190,8 @@ class Server:
     async def _drain(self) -> bool:
         self._draining = True
         _log.info("stopping: requests in flight finish")
-        deadline = time.monotonic() + self.parts.drain_s
-        self.parts.streams.drain(self.parts.drain_s / 2)
+        deadline = time.monotonic() + self._drain_s
+        self.parts.streams.drain(self._drain_s / 2)
         in_time = True
         for listener in self.parts.listeners:  # an agent may have to call out to finish what came in: that closes last
             in_time = await listener.drain(max(0.0, deadline - time.monotonic())) and in_time
@@ -190,6 +202,8 @@ class Server:
         for listener in parts.listeners:
             await listener.abort()
         await parts.tasks.close()
+        if parts.elsewhere is not None:
+            parts.elsewhere.close()
         for pool in parts.pools:
             await pool.close()
         exchange = parts.snapshots.setup.exchange
@@ -277,7 +291,7 @@ def _because(what: str, error: str | None) -> str:
     return f"{what} ({error})" if error else what
 
 
-async def first_of(stop: asyncio.Event, running: Iterable[asyncio.Future[None]]) -> None:
+async def first_of(stop: asyncio.Event, running: Iterable[asyncio.Future[Any]]) -> None:
     """Return when told to stop. A background task that ends before that is a bug, and is raised."""
     stopping = asyncio.ensure_future(stop.wait())
     waited: set[asyncio.Future[Any]] = {stopping, *running}

@@ -6,6 +6,7 @@ takes tokens out and makes everything visible that would act on a terminal.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -46,6 +47,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
     document = {
         "version": __version__,
         "run": parts.log.run,
+        "pid": os.getpid(),
         "since": since,
         "now": now,
         "ready": not missing,

@@ -26,6 +26,8 @@ def ask(path: Path, target: str, *, member: str) -> dict[str, Any]:
     try:
         connection.request("GET", target)
         answer = connection.getresponse()
+        if answer.status == 503:
+            raise NoAnswerError(f"{path}: none of its workers answers; they may be starting, standard error says more")
         document = json.loads(answer.read(_MAX_BYTES))
     except FileNotFoundError:
         raise NoAnswerError(

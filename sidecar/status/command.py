@@ -38,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(status: Json, found: list[Trouble]) -> None:
     ready = status["ready"]
-    up = span(status["now"] - status["since"])
+    up, run = span(status["now"] - status["since"]), status["run"] or "of several workers"
     print_line(
-        f"{'ready' if ready else 'NOT READY'}, sidecar {status['version']}, run {status['run']}, up {up}",
+        f"{'ready' if ready else 'NOT READY'}, sidecar {status['version']}, run {run}, up {up}",
         style="bold green" if ready else "bold red",
     )
     print_line()
@@ -58,6 +58,9 @@ def _show(status: Json, found: list[Trouble]) -> None:
 
 def _rows(status: Json) -> Iterator[tuple[str, str]]:
     identity, settings, records = status["identity"], status["settings"], status["records"]
+    if workers := status.get("workers"):
+        ready = sum(one["ready"] for one in workers)
+        yield "workers", f"{ready} of {len(workers)} ready, {status['restarts']} replaced since the start"
     yield "identity", f"{identity['state']}, {identity['spiffe_id'] or 'nobody'}"
     if identity["not_after"] is not None:
         left = span(identity["not_after"] - status["now"])

@@ -15,7 +15,7 @@ from sidecar.errors import Reason
 from sidecar.identity.handshake import OnRefused
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
-from sidecar.observe.probe import probe_app
+from sidecar.observe.probe import OneProcess, probe_app
 from sidecar.sts.connections import HEAD_TIMEOUT_S, Connections
 from sidecar.sts.endpoints import TokenEndpoint
 from sidecar.sts.service import TokenService
@@ -101,7 +101,7 @@ class StsServer:
             OSError: an address cannot be bound.
         """
         settings = self._settings
-        probe = probe_app(self._service.log.metrics, self.missing)
+        probe = probe_app(OneProcess(self._service.log.metrics, self.missing))
         self.probe_address = await self._listen(probe, settings.probe_host, settings.probe_port, tls=None)
         self.address = await self._listen(self._endpoint.app(), settings.host, settings.port, tls=self._tls)
 

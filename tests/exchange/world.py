@@ -103,6 +103,9 @@ class MemorySink:
     def renew(self) -> None:
         pass
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

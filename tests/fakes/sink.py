@@ -41,6 +41,9 @@ class FakeSink:
     def renew(self) -> None:
         self.renewed += 1
 
+    def settle(self) -> None:
+        """Nobody waits."""
+
     def close(self) -> None:
         with self.changed:
             self.closed = True

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.probe import Probe, probe_app
+from sidecar.observe.probe import OneProcess, Probe, probe_app
 
 pytestmark = pytest.mark.integration
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 class Watched:
     def __init__(self) -> None:
         self.missing: list[str] = []
-        self.probe = Probe(probe_app(Metrics(), lambda: self.missing), "127.0.0.1", 0)
+        self.probe = Probe(probe_app(OneProcess(Metrics(), lambda: self.missing)), "127.0.0.1", 0)
 
     async def get(self, path: str) -> tuple[int, str]:
         host, port = self.probe.address

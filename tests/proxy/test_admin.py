@@ -17,7 +17,7 @@ from sidecar.proxy.admin import AdminSocket, admin_app
 
 pytestmark = pytest.mark.integration
 
-STATUS = {"ready": True}
+STATUS: dict[str, Any] = {"ready": True}
 CHAINS: dict[str, Any] = {"chains": []}
 
 
@@ -27,8 +27,16 @@ def path() -> Iterator[Path]:
         yield Path(folder) / "admin.sock"
 
 
+async def status() -> dict[str, Any]:
+    return STATUS
+
+
+async def chains() -> dict[str, Any]:
+    return CHAINS
+
+
 def admin(path: Path) -> AdminSocket:
-    return AdminSocket(admin_app(lambda: STATUS, lambda: CHAINS), path)
+    return AdminSocket(admin_app(status, chains), path)
 
 
 async def get(path: Path, target: str, method: str = "GET") -> tuple[int, bytes]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -26,7 +26,7 @@ def served(*, rest_s: int = REST_S, max_calls: int | None = None, linger_s: floa
     return ServedRequest(delegation, request_id="r", call_in=None, max_calls=max_calls, linger_s=linger_s)
 
 
-def handles(clock: Clock, **limits: int) -> Handles:
+def handles(clock: Clock, **limits: Any) -> Handles:
     return Handles(clock=clock, monotonic=clock, **limits)
 
 

@@ -9,6 +9,7 @@ ISSUER: Final = "https://sts.acme.example"
 WELL: Final[dict[str, Any]] = {
     "version": "1",
     "run": "r",
+    "pid": 1,
     "since": NOW - 7260,
     "now": NOW,
     "ready": True,

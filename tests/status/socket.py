@@ -18,7 +18,14 @@ def serving(path: Path, document: dict[str, Any], chains: dict[str, Any] | None 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    admin = AdminSocket(admin_app(lambda: document, lambda: chains or {}), path)
+
+    async def status() -> dict[str, Any]:
+        return document
+
+    async def being_served() -> dict[str, Any]:
+        return chains or {}
+
+    admin = AdminSocket(admin_app(status, being_served), path)
     asyncio.run_coroutine_threadsafe(admin.open(), loop).result(5)
     try:
         yield

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli import main
+from sidecar.proxy.added_status import added_status
 from tests.status.documents import NOW, status
 from tests.status.socket import serving
 
@@ -41,6 +42,16 @@ def test_a_sidecar_that_is_well_is_shown_in_a_plain_table(path: Path, capsys: py
     assert "cure" not in out
     assert err == ""
     assert "\x1b" not in out
+
+
+def test_several_workers_are_shown_as_one_sidecar(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = added_status({0: status(), 1: None}, since=NOW - 60, now=NOW, restarts=2, stopping=False)
+    with serving(path, document):
+        assert main(["status", "--socket", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("NOT READY, sidecar 1, run of several workers, up 1 min")
+    assert "1 of 2 ready, 2 replaced since the start" in out
+    assert "worker 1: does not answer" in out
 
 
 def test_what_is_wrong_is_told_in_words_with_its_cure(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

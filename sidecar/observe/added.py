@@ -1,0 +1,89 @@
+"""The metrics of several processes as those of one. Pure.
+
+Counts are added up, and so is what each process holds for itself (memory, descriptors, requests in flight). Of what
+all of them follow, the worst is told: the SVID that expires first, the oldest bundle and key set. A process that is
+gone leaves what it had counted: a sum that falls would look like a restart of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+_COUNTS: Final = ("counter", "histogram")
+
+# How the values of one series become one; everything else is added.
+_COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
+    "sidecar_build_info": max,
+    "sidecar_svid_expiry_timestamp_seconds": min,
+    "sidecar_bundle_age_seconds": max,
+    "sidecar_jwks_age_seconds": max,
+    "sidecar_process_start_time_seconds": min,
+    "sidecar_process_max_fds": min,
+}
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Family(NamedTuple):
+    """One metric: ``values`` by the name of the sample and its labels."""
+
+    help: str
+    type: str
+    values: dict[Series, float]
+
+
+Families = dict[str, Family]
+
+
+def families_of(collected: Iterable[Metric]) -> Families:
+    """What was collected, in a form that can be sent to another process."""
+    return {
+        metric.name: Family(
+            metric.documentation,
+            metric.type,
+            {(one.name, tuple(one.labels.items())): float(one.value) for one in metric.samples},
+        )
+        for metric in collected
+    }
+
+
+def added(several: Sequence[Families]) -> Families:
+    """All of them as one, in the order in which metrics and series first appear."""
+    sums: Families = {}
+    for families in several:
+        for name, family in families.items():
+            values = sums.setdefault(name, Family(family.help, family.type, {})).values
+            for series, value in family.values.items():
+                combine = _COMBINED.get(series[0])
+                if series not in values:
+                    values[series] = value
+                else:
+                    values[series] = values[series] + value if combine is None else combine(values[series], value)
+    return sums
+
+
+def counts_only(families: Families) -> Families:
+    """What a process that is gone leaves behind: its counters and histograms."""
+    return {name: family for name, family in families.items() if family.type in _COUNTS}
+
+
+def text_of(families: Families) -> bytes:
+    """The text exposition."""
+    return generate_latest(_Collected(families))
+
+
+class _Collected(Collector):
+    def __init__(self, families: Families) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        for name, family in self._families.items():
+            metric = Metric(name, family.help, family.type)
+            for (sample, labels), value in family.values.items():
+                metric.add_sample(sample, dict(labels), value)
+            yield metric

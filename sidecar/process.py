@@ -1,0 +1,87 @@
+"""One process around an event loop: its limits, its operations log, its signals, its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from sidecar.config.following import Follower
+from sidecar.observe.operations import log_operations
+from sidecar.proxy.server import Server, first_of
+
+_log: Final = logging.getLogger("sidecar")
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
+
+
+def run_until_signal(main: Main) -> int:
+    """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop, 1 when requests were cut."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and tokens end in no core file
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each request has two ends
+    log_operations(sys.stderr)
+
+    async def supervised() -> bool:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        release_signals(signal.SIGTERM, signal.SIGINT)
+        try:
+            return await main(stop)
+        finally:
+            hold_signals()  # the loop takes its handlers away before the process is gone
+
+    try:
+        return 0 if _run(supervised()) else 1
+    except OSError as error:
+        _log.error("cannot start: %s", error.strerror or error)
+        return 1
+
+
+def hold_signals() -> None:
+    """Let signals wait until somebody is there to act on them: the default is to die by them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def release_signals(*numbers: signal.Signals) -> None:
+    """Whoever acts on these is there now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+async def run_server(server: Server, follower: Follower, stop: asyncio.Event) -> bool:
+    """Run a sidecar and follow its settings until ``stop``. Whether every request ended within the drain time."""
+    following = asyncio.ensure_future(_unless_stopping(follower.run(), stop))
+    try:
+        gc.collect()
+        gc.freeze()  # what is there now stays: full collections need not look at it again
+        return await server.run(stop)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def _unless_stopping(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Do the work until told to stop: during a drain nothing changes any more."""
+    working = asyncio.ensure_future(work)
+    try:
+        await first_of(stop, [working])
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+def _run(main: Coroutine[Any, Any, bool]) -> bool:
+    try:
+        import uvloop
+    except ImportError:  # stock asyncio works too, with more CPU and memory per connection
+        return asyncio.run(main)
+    return uvloop.run(main)

@@ -1,0 +1,149 @@
+"""The status documents of several workers as one of the same form, and beside it a row for each. Pure.
+
+What is counted is added up. Of what each worker has for itself the worst is told, so that a trouble of one of them is
+a trouble of all: the identity that is missing or ends first, the settings that are oldest, the key set that is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sidecar.proxy.status import MAX_CHAINS
+
+Json = dict[str, Any]
+
+_SUMMED: Final = {"records": ("waiting", "lost"), "requests": ("being_served", "handles")}
+
+
+def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, restarts: int, stopping: bool) -> Json:
+    """``rows``: the document of each worker by its number, None where it gave none. One at least gave one.
+
+    ``run`` and ``pid`` of each are in ``workers``; the document's own ``run`` is None.
+    """
+    there = [row for row in rows.values() if row is not None]
+    first = there[0]
+    return {
+        "version": first["version"],
+        "run": None,
+        "since": since,
+        "now": now,
+        "ready": not stopping and len(there) == len(rows) and all(row["ready"] for row in there),
+        "missing": missing_of({number: None if row is None else row["missing"] for number, row in rows.items()}),
+        "stopping": stopping or any(row["stopping"] for row in there),
+        "identity": _identity([row["identity"] for row in there]),
+        "issuers": _issuers([row["issuers"] for row in there]),
+        "settings": min(
+            (row["settings"] for row in there), key=lambda one: (one["refused_at"] is None, one["loaded_at"])
+        ),
+        "requests": _summed([row["requests"] for row in there], "requests"),
+        "listeners": _listeners([row["listeners"] for row in there]),
+        "upstream_connections": sum(row["upstream_connections"] for row in there),
+        "exchange": _exchange([row["exchange"] for row in there]),
+        "records": _records([row["records"] for row in there]),
+        "refused": _refused([row["refused"] for row in there]),
+        "workers": [_row(number, row) for number, row in rows.items()],
+        "restarts": restarts,
+    }
+
+
+def added_chains(documents: Sequence[Json]) -> Json:
+    """The requests being served by any of them, the longest first."""
+    chains = sorted((row for document in documents for row in document["chains"]), key=lambda row: row["since"])
+    return {"being_served": sum(document["being_served"] for document in documents), "chains": chains[:MAX_CHAINS]}
+
+
+def missing_of(rows: Mapping[int, Sequence[str] | None]) -> list[str]:
+    """What each worker lacks; said once where all of them lack it."""
+    lacking: list[str] = []
+    told = {number: ["does not answer"] if words is None else words for number, words in rows.items()}
+    for number, words in told.items():
+        for word in words:
+            everywhere = all(word in others for others in told.values())
+            line = word if everywhere else f"worker {number}: {word}"
+            if line not in lacking:
+                lacking.append(line)
+    return lacking
+
+
+def _row(number: int, row: Json | None) -> Json:
+    if row is None:
+        return {
+            "worker": number,
+            "run": None,
+            "pid": None,
+            "ready": False,
+            "being_served": None,
+            "settings_loaded_at": None,
+        }
+    return {
+        "worker": number,
+        "run": row["run"],
+        "pid": row["pid"],
+        "ready": row["ready"],
+        "being_served": row["requests"]["being_served"],
+        "settings_loaded_at": row["settings"]["loaded_at"],
+    }
+
+
+def _identity(several: Sequence[Json]) -> Json:
+    worst = min(several, key=lambda one: (one["not_after"] or 0, one["last_error"] is None))
+    missing = sorted({name for one in several for name in one["missing_trust_domains"]})
+    updates = Counter[str]()
+    for one in several:
+        updates.update(one["updates"])
+    return {**worst, "missing_trust_domains": missing, "updates": dict(updates)}
+
+
+def _issuers(several: Sequence[Sequence[Json]]) -> list[Json]:
+    worst: dict[str, Json] = {}
+    for rows in several:
+        for row in rows:
+            known = worst.get(row["issuer"])
+            if known is None or _badness(row) > _badness(known):
+                worst[row["issuer"]] = row
+    return list(worst.values())
+
+
+def _badness(issuer: Json) -> tuple[bool, bool, int]:
+    age = issuer["key_age_s"]
+    return age is None, issuer["last_error"] is not None, age or 0
+
+
+def _listeners(several: Sequence[Sequence[Json]]) -> list[Json]:
+    sums: dict[tuple[str, str], Json] = {}
+    for rows in several:
+        for row in rows:
+            known = sums.setdefault((row["direction"], row["address"]), {**row, "connections": 0, "max_connections": 0})
+            known["connections"] += row["connections"]
+            known["max_connections"] += row["max_connections"]
+    return list(sums.values())
+
+
+def _exchange(several: Sequence[Json | None]) -> Json | None:
+    there = [one for one in several if one is not None]
+    if not there:
+        return None
+    refusals = [one["last_refusal"] for one in there if one["last_refusal"] is not None]
+    return {
+        "tokens": sum(one["tokens"] for one in there),
+        "under_way": sum(one["under_way"] for one in there),
+        "last_refusal": max(refusals, key=lambda one: int(one["at"]), default=None),
+    }
+
+
+def _records(several: Sequence[Json]) -> Json:
+    trouble = next((one["trouble"] for one in several if one["trouble"] is not None), None)
+    return {"sink": several[0]["sink"], "trouble": trouble, **_summed(several, "records")}
+
+
+def _summed(several: Sequence[Json], what: str) -> Json:
+    return {name: sum(one[name] for one in several) for name in _SUMMED[what]}
+
+
+def _refused(several: Sequence[Mapping[str, int]]) -> Json:
+    counts = Counter[str]()
+    for one in several:
+        counts.update(one)
+    return dict(counts.most_common())

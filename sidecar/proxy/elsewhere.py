@@ -1,0 +1,201 @@
+"""The handles of the other workers: an agent's call may land on another worker than the request it belongs to.
+
+Theory of operation. A handle begins with its worker's mark. Who is shown another worker's asks that worker, which
+looks it up among its own exactly as if it had been shown there, and counts the call there: so ``max_calls`` holds
+however calls are spread, and a handle dies with its request everywhere at once. Nothing is remembered of an answer.
+
+Each worker has an inbox, a pair of connected sockets made by their common parent before any worker was there. They
+have no name, so nobody else can open them; who holds a writing end is a worker. A message is one packet. Who gets no
+answer in time refuses the call: a worker that has died took its requests, and their handles, with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import secrets
+import socket
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from sidecar.delegation.decide import Delegation
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.proxy.handles import MARKED_CHARS, MARKS, Counting, Handles
+
+TIMEOUT_S: Final = 2.0
+MAX_WAITING: Final = 4096  # packets for one inbox that is full
+
+_BUFFER_BYTES: Final = 1 << 20  # of one inbox; the kernel may give less
+_MAX_PACKET: Final = 1 << 17
+_PACKETS_PER_WAKE: Final = 64
+_ID_BYTES: Final = 16
+
+
+class Inbox(NamedTuple):
+    """``read`` is used by its worker alone, ``write`` by the others."""
+
+    read: socket.socket
+    write: socket.socket
+
+
+def new_inbox() -> Inbox:
+    """An inbox without a name."""
+    write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (read, write):
+        end.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return Inbox(read, write)
+
+
+class ServedElsewhere:
+    """A request that another worker serves: what ``ServedRequest`` is for one of ours. ``counting`` None: no limit."""
+
+    __slots__ = ("_counting", "call_in", "delegation", "ended_at")
+
+    def __init__(self, found: _Found, counting: Counting | None) -> None:
+        self.delegation = found.delegation
+        self.call_in = found.call_in
+        self.ended_at = found.ended_at
+        self._counting = counting
+
+    def count_call(self) -> Counting | None:
+        """What takes one call from the budget when it is awaited; None: there is no budget.
+
+        Raises (then):
+            Denied: CALLS_EXHAUSTED, or as ``Elsewhere.resolve``.
+            Unavailable: as ``Elsewhere.resolve``.
+        """
+        return self._counting
+
+
+class _Found(NamedTuple):
+    delegation: Delegation
+    call_in: str | None
+    ended_at: float | None
+    limited: bool
+
+
+class _Ask(NamedTuple):
+    ask: bytes
+    asker: int
+    handle: str
+    counted: bool
+
+
+class _Answer(NamedTuple):
+    ask: bytes
+    answer: _Found | SidecarError
+
+
+class Elsewhere:
+    """Asks the other workers, and answers them. ``number`` is our place among the ``inboxes``."""
+
+    def __init__(
+        self, handles: Handles, inboxes: Sequence[Inbox], number: int, *, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._handles = handles
+        self._inboxes = inboxes
+        self._number = number
+        self.timeout_s = timeout_s
+        self._asked: dict[bytes, asyncio.Future[_Found | SidecarError]] = {}
+        self._waiting: list[deque[bytes]] = [deque() for _ in inboxes]
+
+    def open(self) -> None:
+        """Answer from now on."""
+        asyncio.get_running_loop().add_reader(self._inboxes[self._number].read.fileno(), self._receive)
+
+    def close(self) -> None:
+        """Answer no more."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._inboxes[self._number].read.fileno())
+        for inbox in self._inboxes:
+            loop.remove_writer(inbox.write.fileno())
+
+    def owner_of(self, handle: str) -> int | None:
+        """Which other worker made it; None: none did, so it is ours or nobody's."""
+        if len(handle) != MARKED_CHARS:
+            return None
+        owner = MARKS.find(handle[0])
+        return owner if owner != self._number and 0 <= owner < len(self._inboxes) else None
+
+    async def resolve(self, owner: int, handle: str) -> ServedElsewhere:
+        """Find the request that a handle of ``owner``'s stands for.
+
+        Raises:
+            Denied: as ``Handles.resolve``.
+            Unavailable: NOT_READY, its worker does not answer.
+        """
+        found = await self._ask(owner, handle, count=False)
+        return ServedElsewhere(found, partial(self._ask, owner, handle, count=True) if found.limited else None)
+
+    async def _ask(self, owner: int, handle: str, *, count: bool) -> _Found:
+        ask = secrets.token_bytes(_ID_BYTES)  # not a number: an answer to one who died must not fit its successor
+        answer = self._asked[ask] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(owner, _Ask(ask, self._number, handle, count))
+            async with asyncio.timeout(self.timeout_s):
+                found: _Found | SidecarError = await answer
+        except TimeoutError:
+            raise Unavailable(Reason.NOT_READY, "the worker that made this handle does not answer") from None
+        finally:
+            del self._asked[ask]
+        if isinstance(found, SidecarError):
+            raise found
+        return found
+
+    # --- packets
+
+    def _receive(self) -> None:
+        read = self._inboxes[self._number].read
+        for _ in range(_PACKETS_PER_WAKE):
+            try:
+                packet = read.recv(_MAX_PACKET)
+            except (BlockingIOError, InterruptedError):
+                return
+            message = pickle.loads(packet)  # noqa: S301 - written by a worker: nobody else has the other end
+            if isinstance(message, _Ask):
+                self._send(message.asker, _Answer(message.ask, self._look_up(message)))
+            else:
+                self._answered(message)
+
+    def _look_up(self, message: _Ask) -> _Found | SidecarError:
+        try:
+            served = self._handles.resolve(message.handle)
+            if message.counted:
+                served.count_call()
+        except SidecarError as error:
+            return error
+        return _Found(served.delegation, served.call_in, served.ended_at, served.calls_left is not None)
+
+    def _answered(self, message: _Answer) -> None:
+        asked = self._asked.get(message.ask)
+        if asked is not None and not asked.done():
+            asked.set_result(message.answer)
+
+    def _send(self, number: int, message: _Ask | _Answer) -> None:
+        """Write, now or when there is room. What finds no place even to wait is dropped: its asker refuses in time."""
+        packet = pickle.dumps(message)
+        waiting = self._waiting[number]
+        if waiting:
+            if len(waiting) < MAX_WAITING:
+                waiting.append(packet)
+            return
+        if not self._write(number, packet):
+            waiting.append(packet)
+            asyncio.get_running_loop().add_writer(self._inboxes[number].write.fileno(), self._write_waiting, number)
+
+    def _write_waiting(self, number: int) -> None:
+        waiting = self._waiting[number]
+        while waiting and self._write(number, waiting[0]):
+            waiting.popleft()
+        if not waiting:
+            asyncio.get_running_loop().remove_writer(self._inboxes[number].write.fileno())
+
+    def _write(self, number: int, packet: bytes) -> bool:
+        try:
+            self._inboxes[number].write.send(packet)
+        except (BlockingIOError, InterruptedError):
+            return False
+        return True

@@ -1,0 +1,151 @@
+"""What parent and worker say to each other: messages on a pair of connected sockets that nobody else can open.
+
+The parent asks by a name and gets an answer, or gives an order and gets none. The first message is the ``Start``. When
+one end is gone, the other end learns it from the kernel at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import pickle
+import socket
+import struct
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sidecar.config import SidecarSettings
+
+_LENGTH: Final = struct.Struct("!I")
+_EVENT: Final = 0  # the number of what answers no question
+
+UP: Final = "up"
+READY: Final = "ready"
+
+
+class Start(NamedTuple):
+    """All that a worker must know. ``inboxes`` are descriptors, (read, write) of each worker; ``sink_lock`` is one."""
+
+    number: int
+    settings: SidecarSettings
+    path: Path
+    platform: Path | None
+    seen: Hashable
+    inboxes: tuple[tuple[int, int], ...]
+    sink_lock: int
+
+
+class SilentError(Exception):
+    """The other end does not answer, or not in time."""
+
+
+class ToWorker:
+    """The parent's end. ``heard`` is what the worker has said unasked: ``UP`` and ``READY``."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.heard: set[str] = set()
+        self._writer = writer
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+
+    async def listen(self, reader: asyncio.StreamReader) -> None:
+        """Take what the worker says until it is gone."""
+        try:
+            while True:
+                number, message = await _receive(reader)
+                if number == _EVENT:
+                    self.heard.add(message)
+                elif (asked := self._asked.get(number)) is not None and not asked.done():
+                    asked.set_result(message)
+        except (asyncio.IncompleteReadError, OSError):
+            for asked in self._asked.values():
+                asked.cancel()
+        finally:
+            self._writer.close()
+
+    def tell(self, message: object) -> None:
+        """Send an order, or the start."""
+        if not self._writer.is_closing():
+            self._writer.write(_packed((_EVENT, message)))
+
+    async def ask(self, name: str, timeout_s: float) -> Any:
+        """What the worker answers.
+
+        Raises:
+            SilentError: nothing, in time.
+        """
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._writer.write(_packed((number, name)))
+            await asyncio.wait([answer], timeout=timeout_s)
+            if not answer.done() or answer.cancelled():
+                raise SilentError
+            return answer.result()
+        finally:
+            del self._asked[number]
+
+
+class ToParent:
+    """The worker's end."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._writer: asyncio.StreamWriter | None = None
+
+    def receive_start(self) -> Start:
+        """The first message. To be called before there is a loop.
+
+        Raises:
+            EOFError: the parent is gone.
+        """
+        self._end.setblocking(True)  # noqa: FBT003 - the standard library's signature
+        (length,) = _LENGTH.unpack(_read_exactly(self._end, _LENGTH.size))
+        _, start = pickle.loads(_read_exactly(self._end, length))  # noqa: S301 - see the module: our own parent's
+        assert isinstance(start, Start)  # noqa: S101 - the parent sends nothing before it
+        return start
+
+    def say(self, event: str) -> None:
+        """Tell the parent something it did not ask."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(_packed((_EVENT, event)))
+
+    async def serve(
+        self, answers: Mapping[str, Callable[[], object]], orders: Mapping[str, Callable[[], None]]
+    ) -> None:
+        """Answer and obey until the parent is gone."""
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._end)
+        self.say(UP)
+        try:
+            while True:
+                number, name = await _receive(reader)
+                if number == _EVENT:
+                    orders[name]()
+                else:
+                    self._writer.write(_packed((number, answers[name]())))
+        except (asyncio.IncompleteReadError, OSError):
+            return
+        finally:
+            self._writer.close()
+
+
+async def _receive(reader: asyncio.StreamReader) -> tuple[int, Any]:
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    message: tuple[int, Any] = pickle.loads(await reader.readexactly(length))  # noqa: S301 - see the module
+    return message
+
+
+def _packed(message: object) -> bytes:
+    body = pickle.dumps(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def _read_exactly(end: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = end.recv(size - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return data

@@ -1,0 +1,210 @@
+"""``sidecar run --workers N``: starts the workers, replaces those that die, answers for all of them, ends with them.
+
+The parent serves no request and holds no key, token or identity. It has what there can be one of: the probe listener,
+the admin socket, the signals. It makes what the workers share before any of them is there, and hands it down.
+
+A worker that dies unasked is replaced, with the settings as their files have them by then: what it served is lost, the
+others serve on. When that comes too often, when a worker dies before it was ever ready, or when the settings can no
+longer be used, the rest drains and the exit code is 1: whoever supervises us starts afresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from sidecar.config import SidecarSettings
+from sidecar.config.afresh import load_afresh
+from sidecar.errors import ConfigError
+from sidecar.identity.acceptor import Acceptor
+from sidecar.observe.added import Families, added, counts_only
+from sidecar.observe.shared_sink import new_lock
+from sidecar.proxy.elsewhere import Inbox, new_inbox
+from sidecar.proxy.server import first_of
+from sidecar.reload import look_at_files
+from sidecar.workers.channel import READY, UP, SilentError, Start, ToWorker
+
+_log: Final = logging.getLogger("sidecar")
+
+MAX_RESTARTS: Final = 5  # within RESTARTS_WITHIN_S, of all workers together
+RESTARTS_WITHIN_S: Final = 60.0
+END_S: Final = 15.0  # beyond the drain time, for a worker to write its last records and end
+_ADDRESS_S: Final = 2.0  # the workers of a parent that was killed give theirs back within a second
+
+
+class Origin(NamedTuple):
+    """The settings and where they came from; ``seen`` is what looking at the files gave before they were read."""
+
+    settings: SidecarSettings
+    path: Path
+    platform: Path | None
+    seen: Hashable
+
+
+class Worker:
+    """One worker process, from its start to its end. ``families`` are its metrics as last told."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process, line: ToWorker) -> None:
+        self.number = number
+        self.process = process
+        self.line = line
+        self.families: Families = {}
+        self.listening: asyncio.Future[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether its loop has begun to turn."""
+        return UP in self.line.heard
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it ever served."""
+        return READY in self.line.heard
+
+
+class Workers:
+    """Runs ``count`` workers, at most as many as there are marks of handles."""
+
+    def __init__(self, origin: Origin, count: int) -> None:
+        self._origin = origin
+        self._inboxes: list[Inbox] = [new_inbox() for _ in range(count)]
+        self._lock = new_lock()
+        self._restarted: deque[float] = deque(maxlen=MAX_RESTARTS)
+        self.living: dict[int, Worker | None] = dict.fromkeys(range(count))
+        self.retired: Families = {}
+        self.restarts = 0
+        self.stopping = False
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Run all of them until ``stop``. Whether each request of each ended in time, and none died beyond repair.
+
+        Raises:
+            OSError: a listener's address is taken or not ours.
+        """
+        await self._require_addresses()
+        keeping = [asyncio.ensure_future(self._keep(number)) for number in self.living]
+        try:
+            await first_of(stop, keeping)
+        finally:
+            self.stopping = True
+            _log.info("stopping the workers")
+            for worker in self.living.values():
+                if worker is not None:
+                    worker.line.tell("stop")
+            await asyncio.wait(keeping, timeout=self._origin.settings.drain_s + END_S)
+            for worker in self.living.values():
+                if worker is not None:
+                    _log.error("a worker does not end and is killed", extra={"worker": worker.number})
+                    worker.process.kill()
+        return all(await asyncio.gather(*keeping))
+
+    def reload(self) -> None:
+        """Let each worker read its settings again."""
+        for worker in self.living.values():
+            if worker is not None and not self.stopping:
+                worker.line.tell("reload")
+
+    async def ask(self, name: str, timeout_s: float) -> dict[int, object]:
+        """The answer of each worker by its number, at once; None where there is none in time."""
+
+        async def answer(worker: Worker | None) -> object:
+            if worker is None or not worker.up:
+                return None
+            try:
+                return await worker.line.ask(name, timeout_s)
+            except SilentError:
+                return None
+
+        numbers = list(self.living)
+        return dict(zip(numbers, await asyncio.gather(*map(answer, self.living.values())), strict=True))
+
+    async def _require_addresses(self) -> None:
+        """Have all addresses for ourselves: the workers share them, so none of them would notice a stranger there."""
+        settings = self._origin.settings
+        deadline = time.monotonic() + _ADDRESS_S
+        for side in (settings.inbound, settings.outbound):
+            if side is None:
+                continue
+            if side.listen.port == 0:
+                raise OSError(0, "several workers need a port that is given, not 0")
+            while True:
+                acceptor = Acceptor(side.listen.host, side.listen.port, lambda accepted, _address: accepted.close())
+                try:
+                    acceptor.open()
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise
+                    await asyncio.sleep(0.05)
+                else:
+                    acceptor.close()
+                    break
+
+    async def _keep(self, number: int) -> bool:
+        """Have one worker until the end. Whether it ended well."""
+        origin: Origin | None = self._origin
+        while origin is not None:
+            worker = await self._start(number, origin)
+            code = await worker.process.wait()
+            self.living[number] = None
+            self.retired = added([self.retired, counts_only(worker.families)])
+            if self.stopping:
+                return code == 0
+            _log.error("a worker has died", extra={"worker": number, "code": code})
+            origin = await self._again(worker)
+        return False
+
+    async def _again(self, worker: Worker) -> Origin | None:
+        """With what to start the successor of one that died; None: there shall be none."""
+        now = time.monotonic()
+        too_often = len(self._restarted) == MAX_RESTARTS and now - self._restarted[0] < RESTARTS_WITHIN_S
+        if too_often or not worker.was_ready:
+            _log.error("no worker is started in its place", extra={"why": "too often" if too_often else "never ready"})
+            return None
+        self._restarted.append(now)
+        self.restarts += 1
+        try:
+            return await self._now()
+        except ConfigError as error:
+            _log.error("no worker is started in its place", extra={"why": f"settings: {error}"})
+            return None
+
+    async def _now(self) -> Origin:
+        """The settings as their files have them now.
+
+        Raises:
+            ConfigError: they cannot be used, or not beside workers that have others.
+        """
+        origin = self._origin
+        platform = () if origin.platform is None else (origin.platform,)
+        seen = look_at_files(origin.path, *platform)
+        settings: SidecarSettings = await load_afresh("sidecar", origin.path, os.environ, *platform)
+        if problems := origin.settings.needs_restart(settings):
+            raise ConfigError(problems)
+        return origin._replace(settings=settings, seen=seen)
+
+    async def _start(self, number: int, origin: Origin) -> Worker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        inboxes = tuple((inbox.read.fileno(), inbox.write.fileno()) for inbox in self._inboxes)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "sidecar.workers.worker", str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), self._lock, *(fd for pair in inboxes for fd in pair)),
+                start_new_session=True,  # Ctrl-C is the parent's affair
+            )
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        line = ToWorker(writer)
+        worker = self.living[number] = Worker(number, process, line)
+        line.tell(Start(number, origin.settings, origin.path, origin.platform, origin.seen, inboxes, self._lock))
+        if self.stopping:
+            line.tell("stop")
+        worker.listening = asyncio.ensure_future(line.listen(reader))
+        return worker

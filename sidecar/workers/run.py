@@ -1,0 +1,32 @@
+"""The parent process: workers, and before them the probe and the admin socket, which say why they are not ready."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from sidecar.observe.probe import Probe, probe_app
+from sidecar.process import release_signals
+from sidecar.proxy.admin import AdminSocket, admin_app
+from sidecar.workers.parent import Origin, Workers
+from sidecar.workers.together import Together
+
+
+async def run_workers(origin: Origin, count: int, stop: asyncio.Event) -> bool:
+    """Run one sidecar in ``count`` processes until ``stop``. Whether every request ended within the drain time."""
+    settings, workers = origin.settings, Workers(origin, count)
+    together = Together(workers)
+    probe = Probe(probe_app(together), settings.probe.host, settings.probe.port)
+    await probe.open()
+    admin = None
+    if settings.admin_socket is not None:
+        admin = AdminSocket(admin_app(together.status, together.chains), settings.admin_socket)
+        await admin.open()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.reload)
+    release_signals(signal.SIGHUP)
+    try:
+        return await workers.run(stop)
+    finally:
+        if admin is not None:
+            await admin.close()
+        await probe.close()

@@ -1,0 +1,77 @@
+"""Several workers asked as one: probe and admin socket of their parent."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final, cast
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from sidecar.observe.added import Families, added, families_of, text_of
+from sidecar.observe.metrics import worker_restarts
+from sidecar.proxy.added_status import added_chains, added_status, missing_of
+from sidecar.workers.parent import Workers
+
+# Less than the second after which a kubelet gives up: so the answer says which worker is silent.
+TIMEOUT_S: Final = 0.8
+
+
+class Together:
+    """Asks all of them at once. One that gives no answer in time is not ready; the probe says so (see ``Probed``)."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._since = int(time.time())
+        self._own = CollectorRegistry(auto_describe=False)
+        ProcessCollector(namespace="sidecar", registry=self._own)
+
+    async def stuck(self) -> list[str]:
+        """The workers whose loop does not turn. One that is only starting is not stuck."""
+        answers = await self._workers.ask("turns", TIMEOUT_S)
+        living = self._workers.living
+        return [
+            f"worker {number} does not answer"
+            for number, answer in answers.items()
+            if answer is None and (worker := living[number]) is not None and worker.up
+        ]
+
+    async def missing(self) -> list[str]:
+        """What keeps any of them from being ready."""
+        if self._workers.stopping:
+            return ["stopping"]
+        answers = await self._workers.ask("missing", TIMEOUT_S)
+        return missing_of(cast("dict[int, list[str] | None]", answers))
+
+    async def render(self) -> bytes:
+        """The metrics of all, added up; of one that is silent, what it said last."""
+        answers = await self._workers.ask("metrics", TIMEOUT_S)
+        for number, answer in answers.items():
+            worker = self._workers.living[number]
+            if answer is not None and worker is not None:
+                worker.families = cast("Families", answer)
+        told = [worker.families for worker in self._workers.living.values() if worker is not None]
+        own = families_of([*self._own.collect(), worker_restarts(self._workers.restarts)])
+        return text_of(added([*told, self._workers.retired, own]))
+
+    async def status(self) -> dict[str, Any]:
+        """The status of all as one document.
+
+        Raises:
+            HTTPServiceUnavailable: none of them answers.
+        """
+        rows = cast("dict[int, dict[str, Any] | None]", await self._workers.ask("status", TIMEOUT_S))
+        if all(row is None for row in rows.values()):
+            raise web.HTTPServiceUnavailable(text="no worker answers\n")
+        return added_status(
+            rows,
+            since=self._since,
+            now=int(time.time()),
+            restarts=self._workers.restarts,
+            stopping=self._workers.stopping,
+        )
+
+    async def chains(self) -> dict[str, Any]:
+        """The requests that any of them serves now."""
+        answers = await self._workers.ask("chains", TIMEOUT_S)
+        return added_chains([cast("dict[str, Any]", answer) for answer in answers.values() if answer is not None])

@@ -1,0 +1,89 @@
+"""One worker: a whole sidecar but for probe and admin socket, which its parent has. ``-m sidecar.workers.worker FD``.
+
+It has its own loop, Workload API stream, keys, token cache and limits, and listens at the same addresses as its
+siblings. When its parent is gone it ends at once: nothing of a killed sidecar stays in the next one's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from functools import partial
+
+from sidecar.assembly import Place, assemble
+from sidecar.config.following import Follower
+from sidecar.observe.added import families_of
+from sidecar.process import hold_signals, release_signals, run_server, run_until_signal
+from sidecar.proxy.elsewhere import Inbox
+from sidecar.proxy.status import chains_of, status_of
+from sidecar.reload import SettingsFile
+from sidecar.workers.channel import READY, Start, ToParent
+
+
+def main(control: int) -> int:
+    """Run until the parent says so, or is gone. Exit code 0 if every request ended in time."""
+    hold_signals()
+    parent = ToParent(socket.socket(fileno=control))
+    try:
+        start = parent.receive_start()
+    except EOFError:
+        return 1
+    return run_until_signal(partial(run_worker, start, parent))
+
+
+async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> bool:
+    """One worker until ``stop``. Whether every request ended within the drain time."""
+    _sign_operations(start.number)
+    inboxes = [Inbox(socket.socket(fileno=read), socket.socket(fileno=write)) for read, write in start.inboxes]
+    server = assemble(start.settings, place=Place(number=start.number, inboxes=inboxes, sink_lock=start.sink_lock))
+    file = SettingsFile(start.path, os.environ, start.settings, seen=start.seen, platform=start.platform)
+    follower = Follower([file.followed(server)], server.parts.log)
+    since = int(time.time())
+
+    async def obey() -> None:
+        await parent.serve(
+            {
+                "turns": lambda: True,
+                "missing": server.missing,
+                "metrics": lambda: families_of(server.metrics.everything()),
+                "status": lambda: status_of(server, file.state, since=since, now=int(time.time())),
+                "chains": lambda: chains_of(server),
+            },
+            {"stop": stop.set, "reload": follower.wake},
+        )
+        await server.cut()
+        stop.set()
+
+    async def tell() -> None:
+        await server.ready.wait()
+        parent.say(READY)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+    release_signals(signal.SIGHUP)
+    beside = [asyncio.ensure_future(obey()), asyncio.ensure_future(tell())]
+    try:
+        return await run_server(server, follower, stop)
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+
+
+def _sign_operations(number: int) -> None:
+    """Every line of the operations log says which worker wrote it."""
+
+    def sign(record: logging.LogRecord) -> bool:
+        record.worker = number
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(sign)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(int(sys.argv[1])))

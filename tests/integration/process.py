@@ -1,0 +1,93 @@
+"""A sidecar as a process of its own, or as several."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.integration.world import PATIENCE_S, WRITER, Record, World, free_port, until
+
+START_S: Final = 30.0  # an interpreter, on a machine that has other things to do
+
+
+class Running:
+    """One sidecar process; several may follow each other on one record file."""
+
+    def __init__(self, process: Process, document: Mapping[str, Any], path: Path) -> None:
+        self.process = process
+        self.path = path
+        self.port = _port(document, "inbound")
+        self.outbound = _port(document, "outbound") if "outbound" in document else 0
+        self.probe = _port(document, "probe")
+        self.admin = Path(document["admin"]["socket"])
+        self.file = Path(document["records"]["sink"]["file"])
+
+    def records(self) -> list[Record]:
+        """Every line of the file is one whole record."""
+        return [json.loads(line) for line in self.file.read_text().splitlines()]
+
+    async def wait_for(self, event: str, count: int = 1) -> None:
+        await until(lambda: self.file.exists() and self.file.read_text().count(f'"event":"{event}"') >= count, START_S)
+
+    async def wait_for_refusal(self) -> None:
+        """Until nobody is let in any more."""
+
+        async def refused() -> bool:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except ConnectionRefusedError:
+                return True
+            writer.transport.abort()
+            return False
+
+        async with asyncio.timeout(PATIENCE_S):
+            while not await refused():  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.01)
+
+    async def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+
+
+@asynccontextmanager
+async def process(
+    world: World, settings: Mapping[str, Any] | None = None, *, drain_s: float = 5.0, starts: int = 1, workers: int = 1
+) -> AsyncIterator[Running]:
+    """The writer's sidecar, with the world's settings unless others are given; there have been ``starts`` by then."""
+    api = await world.api(WRITER)
+    path = world.folder / "process.yaml"
+    document = {
+        **json.loads(json.dumps(settings or world.settings())),
+        "drain_s": drain_s,
+        "identity": {"workload_api": api.address},
+        "probe": {"listen": f"127.0.0.1:{free_port()}"},
+        "admin": {"socket": str(world.folder / "admin.sock")},
+        "records": {"sink": {"file": str(world.folder / "process.records")}},
+    }
+    for side in ("inbound", "outbound"):
+        if side in document:
+            document[side]["listen"] = f"127.0.0.1:{free_port()}"
+    path.write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-m", "sidecar.cli", "run", "--config", str(path), "--workers", str(workers)]
+    child = await asyncio.create_subprocess_exec(*command, stderr=DEVNULL)
+    running = Running(child, document, path)
+    try:
+        await running.wait_for("started", starts)
+        yield running
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+def _port(document: Mapping[str, Any], section: str) -> int:
+    return int(document[section]["listen"].rpartition(":")[2])

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.proxy.elsewhere import Elsewhere, Inbox, new_inbox
+from sidecar.proxy.handles import MARKS, Handles, ServedRequest
+from tests.proxy.test_handles import REST_S, Clock, served
+
+pytestmark = pytest.mark.integration
+
+
+class Worker:
+    def __init__(self, number: int, inboxes: list[Inbox], clock: Clock) -> None:
+        self.handles = Handles(clock=clock, monotonic=clock, mark=MARKS[number])
+        self.elsewhere = Elsewhere(self.handles, inboxes, number, timeout_s=0.2)
+
+
+class Workers:
+    """Two workers in one loop; a third has its inbox and is not there."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.inboxes = [new_inbox() for _ in range(3)]
+        self.first, self.second = (Worker(number, self.inboxes, self.clock) for number in range(2))
+
+    def open(self, request: ServedRequest) -> str:
+        return self.first.handles.open(request)
+
+    async def ask(self, handle: str, *, owner: int = 0, count: bool = False) -> Reason | None:
+        """Why the second worker gets no answer that it could go on with."""
+        try:
+            found = await self.second.elsewhere.resolve(owner, handle)
+            counting = found.count_call()
+            if count and counting is not None:
+                await counting()
+        except SidecarError as error:
+            return error.reason
+        return None
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[Workers]:
+    workers = Workers()
+    for worker in (workers.first, workers.second):
+        worker.elsewhere.open()
+    yield workers
+    for worker in (workers.first, workers.second):
+        worker.elsewhere.close()
+    for inbox in workers.inboxes:
+        inbox.read.close()
+        inbox.write.close()
+
+
+async def test_a_handle_says_which_other_worker_made_it(workers: Workers) -> None:
+    handle = workers.open(served())
+    assert workers.second.elsewhere.owner_of(handle) == 0
+    assert workers.first.elsewhere.owner_of(handle) is None
+    assert workers.second.elsewhere.owner_of("A" + handle) is None
+    assert workers.second.elsewhere.owner_of(handle[1:]) is None
+    assert workers.second.elsewhere.owner_of("") is None
+    assert workers.second.elsewhere.owner_of("D" + handle[1:]) is None  # there are three
+
+
+async def test_the_request_of_a_handle_is_found_at_its_worker(workers: Workers) -> None:
+    request = served()
+    found = await workers.second.elsewhere.resolve(0, workers.open(request))
+    assert found.delegation == request.delegation
+    assert (found.call_in, found.ended_at, found.count_call()) == (None, None, None)
+
+
+async def test_a_handle_that_its_worker_does_not_know_is_refused(workers: Workers) -> None:
+    handle = workers.open(served())
+    assert await workers.ask(handle[:-1] + ("x" if handle[-1] != "x" else "y")) is Reason.NO_REQUEST_CONTEXT
+
+
+async def test_a_handle_dies_with_its_request_at_once(workers: Workers) -> None:
+    handle = workers.open(served())
+    assert await workers.ask(handle) is None
+    workers.first.handles.end(handle)
+    assert await workers.ask(handle) is Reason.NO_REQUEST_CONTEXT
+
+
+async def test_a_handle_dies_with_its_token(workers: Workers) -> None:
+    handle = workers.first.handles.keep(served())
+    assert await workers.ask(handle) is None
+    workers.clock.now += REST_S
+    assert await workers.ask(handle) is Reason.NO_REQUEST_CONTEXT
+
+
+async def test_a_lingering_handle_is_said_to_be_one(workers: Workers) -> None:
+    handle = workers.open(served(linger_s=5.0))
+    workers.first.handles.end(handle)
+    assert (await workers.second.elsewhere.resolve(0, handle)).ended_at == workers.clock.now
+
+
+async def test_calls_are_counted_where_the_request_is_and_looking_is_no_call(workers: Workers) -> None:
+    request = served(max_calls=2)
+    handle = workers.open(request)
+    assert await workers.ask(handle) is None
+    request.count_call()
+    assert await workers.ask(handle, count=True) is None
+    assert await workers.ask(handle, count=True) is Reason.CALLS_EXHAUSTED
+    assert request.calls_left == 0
+
+
+async def test_a_request_that_ends_between_look_and_count_is_not_called_for(workers: Workers) -> None:
+    handle = workers.open(served(max_calls=2))
+    found = await workers.second.elsewhere.resolve(0, handle)
+    workers.first.handles.end(handle)
+    counting = found.count_call()
+    assert counting is not None
+    with pytest.raises(Denied) as refused:
+        await counting()
+    assert refused.value.reason is Reason.NO_REQUEST_CONTEXT
+
+
+async def test_a_worker_that_does_not_answer_is_no_permission(workers: Workers) -> None:
+    with pytest.raises(Unavailable) as refused:
+        await workers.second.elsewhere.resolve(2, "C" + "x" * 43)
+    assert refused.value.reason is Reason.NOT_READY
+
+
+async def test_more_than_an_inbox_holds_waits_and_is_answered(workers: Workers) -> None:
+    workers.second.elsewhere.timeout_s = 30.0
+    handle = workers.open(served())
+    assert await asyncio.gather(*(workers.ask(handle) for _ in range(2000))) == [None] * 2000
+
+
+async def test_what_finds_a_full_inbox_of_one_who_never_reads_is_refused_and_nobody_is_stopped(
+    workers: Workers,
+) -> None:
+    handle = "C" + "x" * 43
+    refused = await asyncio.gather(*(workers.ask(handle, owner=2) for _ in range(6000)))
+    assert set(refused) == {Reason.NOT_READY}
+    assert await workers.ask(workers.open(served())) is None
