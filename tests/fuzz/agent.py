@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 import h11
 
+from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.limits import ClientLimits
+from sidecar.wire.line import OnError, OnReady
+from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
 from sidecar.wire.upgrade import Handshake
-from tests.wire.bench import RecordingTransport
+from tests.wire.bench import Clock, RecordingTransport
 
 # What may come back for a request; ``EOF`` at the end: then the agent closes.
 ANSWERS: Final = (
@@ -111,3 +116,58 @@ class Agent(RecordingTransport):
         said, self._to_say = self._to_say[:cut], self._to_say[cut:]
         self.connection.data_received(said)
         return True
+
+
+class _Attempt:
+    """A connection that is being opened."""
+
+    def __init__(self, on_ready: Callable[[ClientConnection], None], on_error: Callable[[SidecarError], None]) -> None:
+        self.on_ready = on_ready
+        self.on_error = on_error
+        self.given_up = False
+
+    def cancel(self) -> None:
+        self.given_up = True
+
+
+class Agents(UpstreamPool):
+    """A pool whose connections lead to agents in memory. As in the real one, nobody is called back at once."""
+
+    def __init__(self, random: Random, arrived: list[Arrived], clock: Clock) -> None:
+        super().__init__(ClientLimits(), clock=clock)
+        self._random = random
+        self._arrived = arrived
+        self._free: list[ClientConnection] = []
+        self._opening: list[_Attempt] = []
+        self._agents: list[Agent] = []
+
+    def take(self, origin: Origin) -> ClientConnection | None:
+        while self._free:
+            connection = self._free.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
+        self._opening.append(_Attempt(on_ready, on_error))
+        return self._opening[-1]
+
+    def turn(self) -> bool:
+        """Every agent does what it has to do next; whether any had."""
+        opening, self._opening = self._opening, []
+        for attempt in opening:
+            if not attempt.given_up:
+                self._finish(attempt)
+        return any(said for said in [agent.turn() for agent in self._agents]) or bool(opening)
+
+    def _finish(self, attempt: _Attempt) -> None:
+        if self._random.random() < 0.05:
+            attempt.on_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, "refused"))
+            return
+        agent = Agent(self._random, self._arrived)
+        agent.connection = ClientConnection(
+            self._limits, self.connections, on_idle=self._free.append, on_closed=lambda _: None, max_age_s=3600
+        )
+        agent.connection.connection_made(agent)
+        self._agents.append(agent)
+        attempt.on_ready(agent.connection)

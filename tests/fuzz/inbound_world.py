@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.route import InboundRoutes
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.entry import Entry
@@ -30,13 +30,12 @@ from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.streams import Streams
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
-from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.limits import ServerLimits
 from sidecar.wire.pool import Origin
 from tests.delegation import world
 from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, SEARCH, signed, verification_key
-from tests.fuzz.agent import Agent, Arrived
+from tests.fuzz.agent import Agents, Arrived
 from tests.wire.bench import Clock, RecordingTransport
 
 LIMITS: Final = ServerLimits(max_head_bytes=2400, max_fields=16, max_target_bytes=136, max_body_bytes=600)
@@ -140,13 +139,12 @@ class InboundWorld:
     arrived: list[Arrived] = field(default_factory=list)
     served: list[ServerExchange] = field(default_factory=list)
     refused: list[tuple[ServerExchange, SidecarError]] = field(default_factory=list)
-    agents: list[Agent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = Clock()
         self.records = Records()
         self.handles = Handles(clock=lambda: float(NOW), monotonic=self.clock)
-        untyped: Any = self
+        self.agents = Agents(self.random, self.arrived, self.clock)
         log: Any = self.records
         snapshots: Any = _Snapshots()
         streams = Streams(snapshots, wall=lambda: float(NOW), monotonic=self.clock)
@@ -154,12 +152,10 @@ class InboundWorld:
             snapshots=snapshots,
             log=log,
             handles=self.handles,
-            forwarder=Forwarder(untyped, from_agent, streams, max_stream_s=900),
+            forwarder=Forwarder(self.agents, from_agent, streams, max_stream_s=900),
             tasks=Tasks(),
             clock=lambda: float(NOW),
         )
-        self._idle: list[ClientConnection] = []
-        self._upstreams: Connections[ClientConnection] = Connections(interval_s=3600, clock=self.clock)
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
         self.server = ServerConnection(self, LIMITS, self.connections)
         ssl_object = VerifyingSSLObject.__new__(VerifyingSSLObject)
@@ -178,38 +174,11 @@ class InboundWorld:
         self.refused.append((exchange, error))
         self._inbound.on_refused(exchange, error)
 
-    # --- the pool of the forwarder
-
-    def take(self, _origin: Origin) -> ClientConnection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
-                return connection
-        return None
-
-    def connect(
-        self,
-        _origin: Origin,
-        on_ready: Callable[[ClientConnection], None],
-        on_error: Callable[[SidecarError], None],
-    ) -> _Done:
-        if self.random.random() < 0.05:
-            on_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, "refused"))
-            return _Done()
-        agent = Agent(self.random, self.arrived)
-        agent.connection = ClientConnection(
-            ClientLimits(), self._upstreams, on_idle=self._idle.append, on_closed=lambda _: None, max_age_s=3600
-        )
-        agent.connection.connection_made(agent)
-        self.agents.append(agent)
-        on_ready(agent.connection)
-        return _Done()
-
     # --- what happens
 
     def turn(self) -> bool:
-        """Every agent with something to say says some of it."""
-        return any(said for said in [agent.turn() for agent in self.agents])
+        """Every agent does what it has to do next; whether any had."""
+        return self.agents.turn()
 
     def settle(self) -> None:
         """Until nobody has anything to say."""
