@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from sidecar.config import SidecarSettings
@@ -20,6 +20,7 @@ from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.shared_sink import SharedSink
+from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import MARKS, Handles
@@ -32,6 +33,7 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.streams import Streams
+from sidecar.proxy.turned_away import TurnedAway
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver
 
@@ -80,10 +82,11 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         )
         listeners.append(
             Listener(
-                _listener(settings.inbound.listen, shared=shared),
+                _listener(settings.inbound.listen, settings.inbound.connections, shared=shared),
                 settings.inbound.limits,
                 handler=inbound,
                 shed=Shed(log, "inbound"),
+                turned_away=TurnedAway(log, "inbound"),
                 context=server_context(source, on_refused=refusals(log)),
             )
         )
@@ -102,10 +105,11 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         )
         listeners.append(
             Listener(
-                _listener(settings.outbound.listen, shared=shared),
+                _listener(settings.outbound.listen, settings.outbound.connections, shared=shared),
                 settings.outbound.limits,
                 handler=outbound,
                 shed=Shed(log, "outbound"),
+                turned_away=TurnedAway(log, "outbound"),
                 context=None,
                 proxy_form=True,
             )
@@ -172,8 +176,8 @@ def _handles(place: Place | None) -> Handles:
     return Handles(clock=time.time, monotonic=time.monotonic, mark=mark)
 
 
-def _listener(address: Address, *, shared: bool) -> ListenerSettings:
-    return ListenerSettings(host=address.host, port=address.port, shared=shared)
+def _listener(address: Address, limits: ConnectionLimits, *, shared: bool) -> ListenerSettings:
+    return ListenerSettings(host=address.host, port=address.port, shared=shared, **asdict(limits))
 
 
 def _own_authorities(address: Address) -> frozenset[str]:

@@ -180,7 +180,7 @@ def limits_section(name: str, settings: type) -> type[Section]:
     fields: dict[str, Any] = {
         field.name: (
             hints[field.name],
-            Field(field.default, gt=0) if isinstance(field.default, int | float) else Field(field.default),
+            Field(field.default, gt=0) if isinstance(field.default, int | float | None) else Field(field.default),
         )
         for field in dataclasses.fields(settings)
         if field.default is not dataclasses.MISSING

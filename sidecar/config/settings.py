@@ -17,6 +17,7 @@ from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.sources import IdentitySettings
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
+from sidecar.proxy.admission import ConnectionLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
@@ -41,6 +42,7 @@ class InboundSettings:
 
     listen: Address
     agent: Upstream
+    connections: ConnectionLimits
     limits: ServerLimits
     upstream_limits: ClientLimits
 
@@ -50,6 +52,7 @@ class OutboundSettings:
     """The listener towards the agent."""
 
     listen: Address
+    connections: ConnectionLimits
     limits: ServerLimits
     upstream_limits: ClientLimits
     dns: ResolverSettings

@@ -35,6 +35,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
+from sidecar.proxy.admission import ConnectionLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
@@ -190,6 +191,7 @@ class _Build:
         return InboundSettings(
             listen=parse_address(section.listen),
             agent=upstream_of(section.agent),
+            connections=ConnectionLimits(**section.connections.model_dump()),
             limits=ServerLimits(**section.limits.model_dump()),
             upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
         )
@@ -200,6 +202,7 @@ class _Build:
             return None
         return OutboundSettings(
             listen=parse_address(section.listen),
+            connections=ConnectionLimits(**section.connections.model_dump()),
             limits=ServerLimits(**section.limits.model_dump()),
             upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
             dns=ResolverSettings(**section.dns.model_dump()),

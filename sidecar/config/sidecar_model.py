@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -30,15 +30,18 @@ from sidecar.config.words import (
     SpiffeIdText,
     UrlText,
 )
+from sidecar.proxy.admission import ConnectionLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 
 if TYPE_CHECKING:
+    ConnectionLimitsSection: TypeAlias = Section
     ServerLimitsSection: TypeAlias = Section
     ClientLimitsSection: TypeAlias = Section
     DnsSection: TypeAlias = Section
 else:  # made of the wire's own settings, so that a limit added there is a setting here
+    ConnectionLimitsSection = limits_section("ConnectionLimitsSection", ConnectionLimits)
     ServerLimitsSection = limits_section("ServerLimitsSection", ServerLimits)
     ClientLimitsSection = limits_section("ClientLimitsSection", ClientLimits)
     DnsSection = limits_section("DnsSection", ResolverSettings)
@@ -75,6 +78,7 @@ class InboundSection(Section):
     agent: OriginText
     audiences: list[Line] = Field([])
     routes: list[InboundRouteSection]
+    connections: ConnectionLimitsSection = ConnectionLimitsSection()
     limits: ServerLimitsSection = ServerLimitsSection()
     upstream_limits: ClientLimitsSection = ClientLimitsSection()
 
@@ -99,11 +103,19 @@ class OutboundRouteSection(Section):
     protocol: Literal["http"] = "http"
 
 
+class OutboundConnectionsSection(Section):
+    """How many connections of the agent at once; None: what the process's descriptors allow, 8192 at most."""
+
+    max_connections: Annotated[int, Field(gt=0)] | None = None
+    idle_s: Annotated[float, Field(gt=0)] = 1.0
+
+
 class OutboundSection(Section):
     """From the agent: plain HTTP on loopback in, mTLS with a token for exactly that target out."""
 
     listen: AddressText = "127.0.0.1:7080"
     routes: list[OutboundRouteSection]
+    connections: OutboundConnectionsSection = OutboundConnectionsSection()
     limits: ServerLimitsSection = ServerLimitsSection()
     upstream_limits: ClientLimitsSection = ClientLimitsSection()
     dns: DnsSection = DnsSection()

@@ -185,7 +185,7 @@ class Metrics(Collector):
         )
         yield _counter(
             "sidecar_handshakes_refused",
-            "TLS handshakes refused by reason.",
+            "Connections refused before their first request, by reason.",
             ("reason",),
             _single(self.handshakes_refused),
         )
@@ -262,6 +262,8 @@ _HANDSHAKE_REASONS: Final = (
     Reason.SVID_EXPIRED,
     Reason.TLS_VERSION,
     Reason.NOT_READY,
+    Reason.TIMEOUT,
+    Reason.OVERLOADED,
 )
 
 

@@ -3,50 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 import ssl
 from dataclasses import dataclass
 from typing import Final
 
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.identity.acceptor import Acceptor, Handshakes
+from sidecar.identity.acceptor import Acceptor, Handshakes, OnGivenUp, host_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.record import Direction
+from sidecar.proxy.admission import Admission, ConnectionLimits, reserve
 from sidecar.proxy.answers import refuse_unread
-from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimits
 
-_RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 _SHED_PER_RESERVE: Final = 4
-MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
-_LOOK_AGAIN_S: Final = 0.1
 DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
 _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListenerSettings:
-    """Where to listen, and how many at once. ``max_connections`` None: what the process's descriptors allow.
-
-    At the cap a connection that was idle for ``idle_s`` makes room for a new one.
-    ``shared``: one of several workers that listen at one address.
-    Handshakes never take more than half of the connections, however many ``max_handshakes`` are.
-    """
+class ListenerSettings(ConnectionLimits):
+    """Where to listen, and how many at once. ``shared``: one of several workers that listen at one address."""
 
     host: str
     port: int
-    handshake_timeout_s: float = 5.0
-    max_handshakes: int = 256
-    max_connections: int | None = None
-    idle_s: float = 1.0
     backlog: int = 1024
     shared: bool = False
 
 
 class Listener:
-    """Accepts connections for one handler. ``shed`` serves those above the cap: it only says that we are overloaded."""
+    """Accepts connections for one handler. ``shed`` serves those above the cap: it only says that we are overloaded.
+
+    ``turned_away`` hears of the connections that were closed before their handshake was over.
+    """
 
     def __init__(
         self,
@@ -55,25 +45,33 @@ class Listener:
         *,
         handler: RequestHandler,
         shed: RequestHandler,
+        turned_away: OnGivenUp,
         context: ssl.SSLContext | None,
         proxy_form: bool = False,
     ) -> None:
-        self.connections: Connections[ServerConnection] = Connections()
-        self._limits = limits
-        self.handler = handler
-        self._shed = shed
-        self._proxy_form = proxy_form
-        self._settings = settings
-        self._look_again_at = 0.0
-        self._max_connections = settings.max_connections or _descriptor_budget()
-        self.direction: Direction = "outbound" if context is None else "inbound"
-        self._acceptor = Acceptor(
-            settings.host, settings.port, self._admit, backlog=settings.backlog, shared=settings.shared
-        )
+        self._max_connections = settings.in_all
+        self._of_one_address = settings.of_one_address
         self._handshakes = Handshakes(
             context,
             most=None if context is None else min(settings.max_handshakes, max(1, self._max_connections // 2)),
             timeout_s=settings.handshake_timeout_s,
+            on_given_up=turned_away,
+        )
+        self.connections = Admission(settings, shed=shed, on_made=self._handshakes.over)
+        self._limits = limits
+        self.handler = handler
+        self._shed = shed
+        self._proxy_form = proxy_form
+        self._turned_away = turned_away
+        self._tls = context is not None
+        self.direction: Direction = "outbound" if context is None else "inbound"
+        self._acceptor = Acceptor(
+            settings.host,
+            settings.port,
+            self._admit,
+            is_full=self._is_full,
+            backlog=settings.backlog,
+            shared=settings.shared,
         )
 
     @property
@@ -130,12 +128,21 @@ class Listener:
             return False
         return True
 
+    def _is_full(self) -> bool:
+        return self._handshakes.full
+
     def _admit(self, accepted: socket.socket, address: str) -> None:
+        host = host_of(address)
         taken = len(self.connections) + len(self._handshakes)
-        if taken >= self._max_connections + _RESERVED_DESCRIPTORS // _SHED_PER_RESERVE:
-            accepted.close()
+        if taken >= self._max_connections + max(1, reserve() // _SHED_PER_RESERVE):
+            self._turn_away(accepted, address, "there are too many connections")
             return
-        has_room = taken < self._max_connections or self._make_room()
+        if self._tls and self.connections.of(host) + self._handshakes.of(host) >= self._of_one_address:
+            if not self.connections.make_room_at(host):
+                self._turn_away(accepted, address, "too many connections from this address")
+                return
+            taken -= 1
+        has_room = taken < self._max_connections or self.connections.make_room()
         handler = self.handler if has_room else self._shed
         self._handshakes.start(
             accepted,
@@ -143,21 +150,9 @@ class Listener:
             lambda: ServerConnection(handler, self._limits, self.connections, proxy_form=self._proxy_form),
         )
 
-    def _make_room(self) -> bool:
-        """End the connection that has been idle longest, if it has for a while: who waits at the door comes first.
-
-        So nobody locks others out by holding connections. Not looked for again at once where there was none.
-        """
-        now = self.connections.clock()
-        if now < self._look_again_at:
-            return False
-        idle = [(since, id(one), one) for one in self.connections if (since := one.idle_since) is not None]
-        since, _, oldest = min(idle, default=(now, 0, None))
-        if oldest is None or now - since < self._settings.idle_s:
-            self._look_again_at = now + _LOOK_AGAIN_S
-            return False
-        oldest.finish()
-        return True
+    def _turn_away(self, accepted: socket.socket, address: str, why: str) -> None:
+        accepted.close()
+        self._turned_away(Reason.OVERLOADED, why, address)
 
 
 class Shed:
@@ -174,10 +169,3 @@ class Shed:
     def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
         """What is no request is refused as ever."""
         refuse_unread(self._log, self._direction, exchange, error)
-
-
-def _descriptor_budget() -> int:
-    """A quarter of what may be open, but for the reserve: two listeners, and a proxied request has two ends."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reserve = min(_RESERVED_DESCRIPTORS, soft // 4)
-    return max(1, min(MAX_CONNECTIONS, (soft - reserve) // 4))

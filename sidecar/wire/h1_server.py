@@ -22,7 +22,7 @@ from sidecar.wire.framing import Body
 from sidecar.wire.head import RequestHead
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.request import RequestReader
-from sidecar.wire.waits import Linger, Stall
+from sidecar.wire.waits import Linger, Pace
 
 __all__ = ["BodySink", "RequestHandler", "ServerConnection", "ServerExchange", "ServerLimits"]
 
@@ -42,7 +42,7 @@ class ServerConnection(asyncio.Protocol):
     ) -> None:
         self.transport: asyncio.Transport
         self.writing_paused = False
-        self._handler = handler
+        self.handler = handler
         self._limits = limits
         self._connections = connections
         self._clock = connections.clock
@@ -58,7 +58,8 @@ class ServerConnection(asyncio.Protocol):
         self._opened_at = 0.0
         self._moved_at = 0.0
         self._head_began_at = 0.0
-        self._stall = Stall()
+        self._body_pace = Pace()
+        self._write_pace = Pace()
         self._linger: Linger | None = None
 
     @property
@@ -81,10 +82,26 @@ class ServerConnection(asyncio.Protocol):
         self.finish()
 
     @property
-    def idle_since(self) -> float | None:
-        """Since when (monotonic seconds) the connection waits for a request's first byte; None if it does not."""
-        busy = self._exchange is not None or bool(self._reader) or self._linger is not None or self._closed
-        return None if busy else self._moved_at
+    def waits_since(self) -> float | None:
+        """Since when (monotonic seconds) no request is served: it waits for a head, or for the peer to stop.
+
+        None if one is being served, or the connection is closed.
+        """
+        if self._exchange is not None or self._closed:
+            return None
+        if self._linger is not None:
+            return self._linger.began_at
+        return self._head_began_at if self._reader else self._moved_at
+
+    @property
+    def kept(self) -> bool:
+        """Whether it waits for the first byte of another request."""
+        return not self._reader and self._linger is None and self._moved_at != self._opened_at
+
+    def give_way(self, error: SidecarError) -> None:
+        """End at once for another connection; no request is being served. A head that has begun is refused."""
+        self.stop(error)
+        self._cut_off()
 
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
@@ -134,14 +151,14 @@ class ServerConnection(asyncio.Protocol):
         elif self._reader.first_line_read:
             exchange = self._new_exchange(None, None, bytes_in=self._reader.held, close=True)
             exchange.gone = True
-            self._handler.on_refused(exchange, Denied(Reason.PEER_GONE, "the peer vanished inside a head"))
+            self.handler.on_refused(exchange, Denied(Reason.PEER_GONE, "the peer vanished inside a head"))
         self._reader.clear()
         self._rest = b""
 
     def pause_writing(self) -> None:
         """The peer is slower than we write."""
         self.writing_paused = True
-        self._stall.begin(self._clock(), self.transport.get_write_buffer_size())
+        self._write_pace.begin(self._clock(), -self.transport.get_write_buffer_size())
         if self._exchange is not None and self._exchange.on_pause is not None:
             self._exchange.on_pause()
 
@@ -203,11 +220,13 @@ class ServerConnection(asyncio.Protocol):
         if incoming is None:
             return False
         self._rest = incoming.rest
+        if incoming.body is not None:
+            self._body_pace.begin(self._moved_at, incoming.size)
         # Without the switch it asks for, a handshake ends its connection: what follows may be no HTTP any more.
         handshake = incoming.head.upgrade is not None
         exchange = self._new_exchange(incoming.head, incoming.body, bytes_in=incoming.size, close=handshake)
         self._exchange = exchange
-        self._handler.on_request(exchange)
+        self.handler.on_request(exchange)
         return True
 
     def _refuse(self, error: SidecarError, *, bytes_in: int | None = None) -> None:
@@ -217,7 +236,7 @@ class ServerConnection(asyncio.Protocol):
         self._reader.clear()
         self._refused = True
         exchange = self._exchange = self._new_exchange(self._reader.refused_head, None, bytes_in=bytes_in, close=True)
-        self._handler.on_refused(exchange, error)
+        self.handler.on_refused(exchange, error)
 
     def _new_exchange(
         self, head: RequestHead | None, body: Body | None, *, bytes_in: int, close: bool
@@ -300,7 +319,7 @@ class ServerConnection(asyncio.Protocol):
     def _stop(self) -> None:
         """Nothing is read any more; what was written may still have to leave."""
         self._closed = True
-        self._stall.begin(self._clock(), self.transport.get_write_buffer_size())
+        self._write_pace.begin(self._clock(), -self.transport.get_write_buffer_size())
 
     def _lose_peer(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -312,21 +331,35 @@ class ServerConnection(asyncio.Protocol):
         """Act on the deadlines that have passed."""
         limits = self._limits
         if self._closed or self.writing_paused:
-            if self._stall.lasts(now, self.transport.get_write_buffer_size()) > limits.write_timeout_s:
-                self._closed = True
-                self.transport.abort()
-                self._connections.discard(self)  # uvloop may have closed it without ever telling us
+            self._sweep_writing(now)
         elif self._linger is not None:
             if self._linger.over(now):
                 self._close()
         elif self._exchange is not None:
-            if self._exchange.waits_for_body and now - self._moved_at > limits.body_timeout_s:
-                self._exchange.fail_body(Denied(Reason.TIMEOUT, "the body stopped coming"))
+            self._sweep_body(self._exchange, now)
         elif self._reader:
             if now - self._head_began_at > limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
         elif self._idle_too_long(now):
             self._close()
+
+    def _sweep_writing(self, now: float) -> None:
+        limits = self._limits
+        moved = -self.transport.get_write_buffer_size()
+        if self._write_pace.lasts(now, moved, limits.min_rate * limits.write_timeout_s) > limits.write_timeout_s:
+            self._cut_off()
+
+    def _sweep_body(self, exchange: ServerExchange, now: float) -> None:
+        limits, pace = self._limits, self._body_pace
+        if not exchange.waits_for_body:
+            pace.begin(now, exchange.bytes_in)
+        elif pace.lasts(now, exchange.bytes_in, limits.min_rate * limits.body_timeout_s) > limits.body_timeout_s:
+            exchange.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
+
+    def _cut_off(self) -> None:
+        self._closed = True
+        self.transport.abort()
+        self._connections.discard(self)  # uvloop may have closed it without ever telling us
 
     def _idle_too_long(self, now: float) -> bool:
         fresh = self._moved_at == self._opened_at

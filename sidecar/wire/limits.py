@@ -16,11 +16,11 @@ class ServerLimits:
     """Limits of one server connection.
 
     ``head_timeout_s`` runs from a head's first byte to its last, and from the connection to the first byte.
-    ``body_timeout_s`` is the longest silence inside a body that is wanted; ``write_timeout_s`` the longest time in
-    which the peer takes nothing of an answer. ``max_stream_s`` is the longest an answer may take that goes on after its
-    token has expired; what never ends by itself (event streams, WebSockets) ends with the token. ``linger_*`` bound
-    what is still read, and thrown away, after an early answer: silence ends it only where the connection cannot be half
-    closed (TLS).
+    Within each ``body_timeout_s`` a body that is wanted, and within each ``write_timeout_s`` an answer that the peer
+    is behind with, must move by ``min_rate`` bytes a second on average: silence is too slow, and so are single bytes.
+    ``max_stream_s`` is the longest an answer may take that goes on after its token has expired; what never ends by
+    itself (event streams, WebSockets) ends with the token. ``linger_*`` bound what is still read, and thrown away,
+    after an early answer: silence ends it only where the connection cannot be half closed (TLS).
     """
 
     max_head_bytes: int = 32768
@@ -31,6 +31,7 @@ class ServerLimits:
     body_timeout_s: float = 30.0
     keep_alive_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
+    min_rate: int = 256
     max_stream_s: float = 900.0
     max_age_s: float = 3600.0
     linger_timeout_s: float = 3.0

@@ -1,26 +1,31 @@
-"""Two waits of a connection that is nearly over: for a peer that takes nothing, for one that does not stop. Pure."""
+"""What a connection waits for: bytes that move too slowly, and a peer that does not stop. Pure."""
 
 from __future__ import annotations
 
 
-class Stall:
-    """A write buffer that must shrink. ``began_at`` moves on with every byte the peer takes."""
+class Pace:
+    """Bytes that must move: ``enough`` of them within each period, so that nobody holds a connection by single bytes.
 
-    __slots__ = ("began_at", "size")
+    ``began_at``: since when they have not.
+    """
+
+    __slots__ = ("began_at", "moved")
 
     def __init__(self) -> None:
         self.began_at = 0.0
-        self.size = 0
+        self.moved = 0
 
-    def begin(self, now: float, size: int) -> None:
-        """The buffer holds ``size`` bytes that should leave."""
+    def begin(self, now: float, moved: int) -> None:
+        """From now on; ``moved`` bytes have moved before. Any number will do that grows by each byte."""
         self.began_at = now
-        self.size = size
+        self.moved = moved
 
-    def lasts(self, now: float, size: int) -> float:
-        """Seconds since the peer last took anything, ``size`` bytes being left now."""
-        if size < self.size:
-            self.begin(now, size)
+    def lasts(self, now: float, moved: int, enough: float) -> float:
+        """Seconds since ``enough`` bytes moved, ``moved`` in all being there now. Fewer than before is no progress."""
+        if moved < self.moved:
+            self.moved = moved
+        elif moved - self.moved >= enough:
+            self.begin(now, moved)
         return now - self.began_at
 
 
@@ -30,10 +35,10 @@ class Linger:
     Closing while the peer still sends would reset the connection, and the peer could lose the answer.
     """
 
-    __slots__ = ("_began_at", "_max_bytes", "_moved_at", "_received", "_silence_s", "_timeout_s")
+    __slots__ = ("_max_bytes", "_moved_at", "_received", "_silence_s", "_timeout_s", "began_at")
 
     def __init__(self, now: float, *, timeout_s: float, silence_s: float | None, max_bytes: int) -> None:
-        self._began_at = self._moved_at = now
+        self.began_at = self._moved_at = now
         self._timeout_s = timeout_s
         self._silence_s = silence_s
         self._max_bytes = max_bytes
@@ -48,4 +53,4 @@ class Linger:
     def over(self, now: float) -> bool:
         """Whether to close now."""
         silent = self._silence_s is not None and now - self._moved_at > self._silence_s
-        return silent or now - self._began_at > self._timeout_s
+        return silent or now - self.began_at > self._timeout_s

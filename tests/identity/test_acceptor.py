@@ -46,8 +46,14 @@ class Accepting:
             on_refused=lambda reason, _detail, address: self.refused.append((reason, address)),
         )
         self.client = client_context(OwnIdentity(authority, SpiffeId(PLANNER)), expected=WRITER) if tls else None
-        self.handshakes = Handshakes(context if tls else None, most=most, timeout_s=timeout_s)
-        self.acceptor = Acceptor("127.0.0.1", 0, self.admit)
+        self.given_up: list[tuple[Reason, str]] = []
+        self.handshakes = Handshakes(
+            context if tls else None,
+            most=most,
+            timeout_s=timeout_s,
+            on_given_up=lambda reason, _detail, address: self.given_up.append((reason, address)),
+        )
+        self.acceptor = Acceptor("127.0.0.1", 0, self.admit, is_full=lambda: self.handshakes.full)
 
     def admit(self, accepted: socket.socket, address: str) -> None:
         self.admitted.append(address)
@@ -123,13 +129,46 @@ async def test_one_more_than_there_is_room_for_makes_the_oldest_give_up() -> Non
         assert await running.greeting() == b"hello\n"
         await wait_for_end(clients[1])
         assert len(running.handshakes) == 1
+        assert running.given_up == [
+            (Reason.OVERLOADED, "{}:{}".format(*client.getsockname())) for client in clients[:2]
+        ]
+
+
+async def test_while_all_are_young_who_comes_waits_in_the_queue_and_is_served() -> None:
+    async with accepting(most=1) as running:
+        await running.silent()
+        assert running.handshakes.full
+        assert await running.greeting() == b"hello\n"
+        assert not running.handshakes.full
+
+
+async def test_handshakes_are_counted_by_their_host() -> None:
+    async with accepting() as running:
+        await running.silent()
+        await running.silent()
+        assert (running.handshakes.of("127.0.0.1"), running.handshakes.of("127.0.0.2")) == (2, 0)
+        running.handshakes.over(running.admitted[0])
+        assert (running.handshakes.of("127.0.0.1"), len(running.handshakes)) == (1, 1)
+        await running.handshakes.close()
+        assert running.handshakes.of("127.0.0.1") == 0
 
 
 async def test_a_silent_handshake_ends_in_time() -> None:
     async with accepting(timeout_s=0.05) as running:
-        await wait_for_end(await running.silent())
+        client = await running.silent()
+        await wait_for_end(client)
         await running.handshakes.close()
         assert len(running.handshakes) == 0
+        assert running.given_up == [(Reason.TIMEOUT, "{}:{}".format(*client.getsockname()))]
+
+
+async def test_who_leaves_inside_a_handshake_was_not_given_up() -> None:
+    async with accepting() as running:
+        (await running.silent()).close()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(running.handshakes):  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+        assert running.given_up == []
 
 
 async def test_what_is_given_up_before_its_first_step_is_closed() -> None:

@@ -25,6 +25,7 @@ from sidecar.identity.tls import client_context, server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.listener import Listener, ListenerSettings, Shed
+from sidecar.proxy.turned_away import TurnedAway
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerLimits
 from tests.fakes.own_identity import OwnIdentity
@@ -35,6 +36,10 @@ pytestmark = pytest.mark.integration
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 PATIENCE_S = 5.0
+
+
+def nobody_told(reason: Reason, detail: str, address: str) -> None:
+    pytest.fail(f"{address} was turned away: {reason}, {detail}")
 
 
 class Held:
@@ -123,6 +128,7 @@ async def listening(
         ServerLimits(),
         handler=handler,
         shed=Shed(log, "outbound"),
+        turned_away=TurnedAway(log, "outbound"),
         context=context,
     )
     listener.open()
@@ -231,6 +237,73 @@ async def test_a_silent_handshake_ends(sink: FakeSink, authority: TrustDomainAut
         silent = await connect(listener)
         assert await silent.is_hung_up_on()
         assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+    (event,) = sink.wait_for_records(1)
+    assert (event["event"], event["reason"]) == ("connection.refused", "timeout")
+    assert event["source"] == "{}:{}".format(*silent.writer.get_extra_info("sockname"))
+
+
+async def test_one_peer_has_so_many_connections_and_is_told_above_that(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, caller = tls(authority)
+    handler = Held(at_once=False)
+    async with listening(handler, sink, context=server, max_per_peer=2) as listener:
+        held = [await connect(listener, caller) for _ in range(2)]
+        for number, one in enumerate(held, 1):
+            one.writer.write(GET)
+            async with asyncio.timeout(PATIENCE_S):
+                while len(handler.exchanges) < number:  # noqa: ASYNC110 - there is no event
+                    await asyncio.sleep(0.005)
+        third = await connect(listener, caller)
+        told = await third.ask()
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"delegation-reason: overloaded" in told
+        assert await third.is_hung_up_on()
+        other = client_context(OwnIdentity(authority, SpiffeId("spiffe://acme.example/agent/other")), expected=WRITER)
+        handler.at_once = True
+        assert (await (await connect(listener, other)).ask()).startswith(b"HTTP/1.1 200 ")
+        handler.exchanges[0].answer(200, [], b"ok")
+        held[0].leave()
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 "):
+                pass
+    (record,) = [one for one in sink.wait_for_records(1) if one["event"] == "request"][:1]
+    assert (record["reason"], record["status"]) == ("overloaded", 503)
+
+
+async def test_one_address_has_so_many_connections_and_the_next_is_closed_before_its_handshake(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, caller = tls(authority)
+    async with listening(Held(), sink, context=server, max_per_address=2, idle_s=60) as listener:
+        kept = [await connect(listener, caller) for _ in range(2)]
+        for one in kept:
+            assert (await one.ask()).startswith(b"HTTP/1.1 200 ")
+        third = await connect(listener)
+        assert await third.is_hung_up_on()
+        kept[0].leave()
+        async with asyncio.timeout(PATIENCE_S):
+            while listener.connections.of("127.0.0.1") > 1:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+        assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+    (event,) = sink.wait_for_records(1)
+    assert (event["event"], event["reason"]) == ("connection.refused", "overloaded")
+    assert event["detail"] == "too many connections from this address"
+
+
+async def test_at_its_limit_an_address_trades_its_own_slow_connection_for_the_new_one(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, caller = tls(authority)
+    async with listening(Held(), sink, context=server, max_per_address=2) as listener:
+        slow = await connect(listener, caller)
+        slow.writer.write(GET[:-2])
+        await connect(listener, caller)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await _asked(listener, caller):
+                pass
+        await slow.head()
+        assert await slow.is_hung_up_on()
 
 
 async def test_silent_handshakes_lock_nobody_out_the_oldest_make_room(
@@ -247,6 +320,14 @@ async def test_silent_handshakes_lock_nobody_out_the_oldest_make_room(
         assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
         assert await silent[1].is_hung_up_on()
         await _stays(silent[3])
+
+
+async def _asked(listener: Listener, caller: ssl.SSLContext) -> bool:
+    """Whether an ordinary request is served; hung up on counts as no."""
+    try:
+        return (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+    except (ConnectionError, ssl.SSLError):
+        return False
 
 
 async def _stays(client: Client) -> None:
@@ -376,6 +457,7 @@ async def test_an_address_that_is_taken_is_an_error_and_leaks_nothing(sink: Fake
             ServerLimits(),
             handler=Held(),
             shed=Held(),
+            turned_away=nobody_told,
             context=None,
         )
         with pytest.raises(OSError, match=r"[Aa]ddress"):
@@ -499,7 +581,12 @@ async def test_a_caller_who_takes_nothing_cannot_hold_up_the_end(sink: FakeSink)
 async def test_an_ipv6_address_is_served_too(sink: FakeSink) -> None:
     log = AccessLog(sink, run="r", metrics=Metrics())
     listener = Listener(
-        ListenerSettings(host="::1", port=0), ServerLimits(), handler=Held(), shed=Shed(log, "inbound"), context=None
+        ListenerSettings(host="::1", port=0),
+        ServerLimits(),
+        handler=Held(),
+        shed=Shed(log, "inbound"),
+        turned_away=nobody_told,
+        context=None,
     )
     listener.open()
     try:

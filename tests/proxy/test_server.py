@@ -53,6 +53,10 @@ class BrokenSource(OwnIdentity):
         raise ZeroDivisionError
 
 
+def nobody_told(reason: Reason, detail: str, address: str) -> None:
+    pytest.fail(f"{address} was turned away: {reason}, {detail}")
+
+
 class Ordered(Listener):
     """Writes down when it drains."""
 
@@ -110,7 +114,9 @@ class Bench:
 
     def _listener(self, name: str) -> Ordered:
         settings = ListenerSettings(host="127.0.0.1", port=self.ports.get(name, 0))
-        listener = Ordered(settings, ServerLimits(), handler=Nobody(), shed=Nobody(), context=None)
+        listener = Ordered(
+            settings, ServerLimits(), handler=Nobody(), shed=Nobody(), turned_away=nobody_told, context=None
+        )
         listener.order, listener.name = self.order, name
         return listener
 

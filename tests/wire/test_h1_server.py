@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Reason
+from sidecar.errors import Reason, Unavailable
 from sidecar.wire.exchange import ServerExchange
 from tests.wire.bench import Body, Served, answer_ok
 
@@ -367,9 +367,10 @@ async def test_a_head_that_comes_too_slowly_is_answered_408_however_it_drips() -
 async def test_a_body_that_stops_coming_is_an_error_and_no_end() -> None:
     body = Body()
     served = Served(lambda exchange: exchange.read_body(body), body_timeout_s=30)
-    served.receive(post(b"Content-Length: 10\r\n", b"abc"))
+    served.receive(post(b"Content-Length: 100000\r\n", b"abc"))
     served.after(29)
-    served.receive(b"d")
+    served.receive(b"d" * 256 * 30)
+    served.after(1)
     served.after(29)
     assert body.reasons == []
     served.after(2)
@@ -377,6 +378,34 @@ async def test_a_body_that_stops_coming_is_an_error_and_no_end() -> None:
     assert "end" not in body.events
     served.only.answer(408, [], b"")
     assert b"connection: close" in served.transport.written
+
+
+async def test_a_body_that_drips_is_held_no_longer_than_a_silent_one() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body), body_timeout_s=30, min_rate=1)
+    served.receive(post(b"Content-Length: 1000\r\n"))
+    for _ in range(30):
+        served.receive(b"d" * 1)
+        served.after(0.99)
+    assert body.reasons == []
+    served.after(1)
+    assert body.reasons == []  # 30 bytes in 30 s are enough
+    for _ in range(29):
+        served.receive(b"d")
+        served.after(1)
+    served.after(1.5)
+    assert body.reasons == [Reason.TIMEOUT]
+
+
+async def test_each_body_on_a_connection_has_its_own_time() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body), body_timeout_s=30)
+    for _ in range(3):
+        served.receive(post(b"Content-Length: 4\r\n", b"abc"))
+        served.after(20)
+        served.receive(b"d")
+        served.handler.requests[-1].answer(200, [], b"")
+    assert (body.data, body.reasons) == (b"abcd" * 3, [])
 
 
 async def test_a_body_that_is_not_wanted_now_has_no_deadline() -> None:
@@ -395,15 +424,44 @@ async def test_a_body_that_is_not_wanted_now_has_no_deadline() -> None:
 async def test_a_peer_that_takes_nothing_of_an_answer_is_cut() -> None:
     served = Served(write_timeout_s=30)
     served.receive(GET)
-    served.transport.unsent = 1000
+    served.transport.unsent = 100_000
     served.connection.pause_writing()
     served.after(29)
-    served.transport.unsent = 999
+    served.transport.unsent = 90_000
+    served.after(0.5)
     served.after(29)
-    served.after(2)
+    served.transport.unsent = 89_999
     assert served.transport.aborted is False
-    served.after(30)
+    served.after(2)
     assert served.transport.aborted
+
+
+async def test_who_waits_gives_way_at_once_and_a_head_that_has_begun_is_refused() -> None:
+    idle, slow, begun, busy = Served(answer_ok), Served(), Served(), Served()
+    slow.clock.now += 1
+    slow.receive(GET[:-2])
+    begun.receive(GET[:3])
+    busy.receive(GET)
+    assert [one.connection.waits_since for one in (idle, slow, begun, busy)] == [1000.0, 1001.0, 1000.0, None]
+    assert not idle.connection.kept
+    idle.receive(GET)
+    idle.clock.now += 1
+    idle.receive(GET)
+    assert (idle.connection.kept, idle.connection.waits_since) == (True, 1001.0)
+    for served in (idle, slow, begun):
+        served.connection.give_way(Unavailable(Reason.OVERLOADED))
+        assert (served.transport.aborted, len(served.connections)) == (True, 0)
+        served.connection.connection_lost(None)
+    assert slow.refusal.reason == Reason.OVERLOADED
+    assert (idle.handler.refused, begun.handler.refused) == ([], [])
+
+
+async def test_who_was_answered_and_sends_on_gives_way_too() -> None:
+    served = Served(answer_ok)
+    served.receive(post(b"Content-Length: 1000\r\n"))
+    served.clock.now += 1
+    served.receive(b"abc")
+    assert (served.connection.waits_since, served.connection.kept) == (1000.0, False)
 
 
 async def test_a_peer_that_does_not_take_the_end_of_an_answer_is_cut_too() -> None:

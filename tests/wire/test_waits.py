@@ -1,14 +1,23 @@
 from __future__ import annotations
 
-from sidecar.wire.waits import Linger, Stall
+from sidecar.wire.waits import Linger, Pace
 
 
-def test_a_stall_begins_anew_with_every_byte_taken() -> None:
-    stall = Stall()
-    stall.begin(10.0, 100)
-    assert stall.lasts(15.0, 100) == 5.0
-    assert stall.lasts(20.0, 99) == 0.0
-    assert stall.lasts(21.0, 99) == 1.0
+def test_a_pace_begins_anew_when_enough_has_moved_and_not_by_single_bytes() -> None:
+    pace = Pace()
+    pace.begin(10.0, 100)
+    assert pace.lasts(15.0, 100, 10) == 5.0
+    assert pace.lasts(20.0, 109, 10) == 10.0
+    assert pace.lasts(21.0, 110, 10) == 0.0
+    assert pace.lasts(22.0, 110, 10) == 1.0
+
+
+def test_a_buffer_that_grew_meanwhile_must_still_shrink_by_enough() -> None:
+    pace = Pace()
+    pace.begin(10.0, -100)
+    assert pace.lasts(11.0, -200, 10) == 1.0
+    assert pace.lasts(12.0, -191, 10) == 2.0
+    assert pace.lasts(13.0, -190, 10) == 0.0
 
 
 def test_lingering_ends_with_silence_with_time_or_with_too_many_bytes() -> None:
