@@ -4,113 +4,129 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import dataclass
+import threading
 from typing import Any, Final
 
-from benchmarks.histogram import Histogram, percentile
-from benchmarks.peers.peer import INBOUND, Peer
+from benchmarks.credentials import credentials
+from benchmarks.machine import forget_peak, memory_mib
+from benchmarks.peers.peer import INBOUND, Peer, Role
 from benchmarks.rig import Rig
-from benchmarks.scenarios import REUSED_TOKENS, Scenario
-from benchmarks.world import SERVER_NAME, STRANGER
+from benchmarks.sample import Sample
+from benchmarks.scenarios import Scenario
+from benchmarks.world import AGENT, SERVER_NAME, write_identity
 
 _WARMUP_S: Final = 0.3
-_PATIENCE_S: Final = 90.0
+_PATIENCE_S: Final = 120.0
+_ROTATE_EVERY_S: Final = 2.5  # files are looked at every 2 s
+_SLOW_READ_MS: Final = 20  # after each read of up to 64 KB: about 3 MB/s
 
 
 class MeasureError(Exception):
     """The load could not be made. The text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What one window showed. ``seen`` is all that the load generator said."""
-
-    scenario: str
-    peer: str
-    seen: dict[str, Any]
-
-    @property
-    def cpu_us(self) -> float | None:
-        """CPU time of the proxy per request, in microseconds; None if nothing was answered."""
-        requests = self.seen["requests"]
-        return self.seen["cpu_s"] / requests * 1e6 if requests else None
-
-    @property
-    def per_second(self) -> float:
-        """Answers a second."""
-        return float(self.seen["requests"] / self.seen["seconds"])
-
-    @property
-    def latency(self) -> Histogram:
-        """From when a request was due until its answer was there."""
-        return [(bucket, count) for bucket, count in self.seen["latency"]]
-
-    def errors(self, expected: int) -> dict[str, int]:
-        """What was not answered as expected, by status or by how the connection was lost."""
-        statuses = {status: count for status, count in self.seen["statuses"].items() if int(status) != expected}
-        return statuses | {f"lost: {how}": count for how, count in self.seen["lost"].items() if count}
-
-    def told(self, expected: int) -> str:
-        """One line for people."""
-        cpu = self.cpu_us
-        text = f"{cpu:8.1f} us" if cpu is not None else "       - us"
-        text += f" {self.per_second:9.0f}/s  p50 {percentile(self.latency, 0.5):6.0f} us"
-        text += f"  p99 {percentile(self.latency, 0.99):7.0f} us"
-        errors = self.errors(expected)
-        if errors:
-            text += f"  errors {errors}"
-        if self.seen["late"]:
-            text += f"  late {self.seen['late']}"
-        return text
-
-
 def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number: int) -> Sample:
-    """Load the peer for ``seconds``. ``number`` is that of the round: new tokens are new in each."""
-    command = [*_target(rig, peer, scenario), *_load(rig, scenario, seconds), *scenario.options]
-    command += ["--pids", ",".join(map(str, rig.pids(peer)))]
-    if scenario.token != "none":
-        command += ["--tokens", str(_tokens(rig, scenario, number))]
-    done = subprocess.run(
-        rig.cores.bound(command, proxy=False),
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE_S + seconds,
-        check=False,
-    )
+    """Load the peer for ``seconds`` in round ``number``.
+
+    Raises:
+        MeasureError: not even the connections could be opened.
+    """
+    role = peer.roles[scenario.role]
+    pids = rig.pids(peer, scenario.role)
+    forget_peak(pids)
+    seen: dict[str, Any] = {}
+    rss = memory_mib(pids)
+    if scenario.measure == "memory":
+        if scenario.connections:
+            rss = _held(rig, peer, scenario, role, pids)
+    elif scenario.measure == "rotation":
+        seen = _while_rotating(rig, peer, scenario, role, [*_window(scenario, max(seconds, 8.0)), *_clocks(pids)])
+    else:
+        seen = _loaded(rig, peer, scenario, role, [*_window(scenario, seconds), *_clocks(pids)], number)
+        rss = memory_mib(pids)
+    return Sample(
+        scenario.name, peer.name, number, scenario.expects(peer), seen, rss, memory_mib(pids, "VmHWM")
+    )  # fmt: skip
+
+
+def _loaded(rig: Rig, peer: Peer, scenario: Scenario, role: Role, options: list[str], number: int) -> dict[str, Any]:
+    command = [*_command(rig, scenario, role, number), *options]
+    try:
+        done = subprocess.run(
+            rig.cores.bound(command, proxy=False), capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise MeasureError(f"{scenario.name} on {peer.name}: no end after {_PATIENCE_S:.0f} s") from None
     if done.returncode != 0:
         raise MeasureError(f"{scenario.name} on {peer.name}: {done.stderr.strip()}")
-    return Sample(scenario.name, peer.name, json.loads(done.stdout))
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
 
 
-def _target(rig: Rig, peer: Peer, scenario: Scenario) -> list[str]:
+def _while_rotating(rig: Rig, peer: Peer, scenario: Scenario, role: Role, options: list[str]) -> dict[str, Any]:
+    """Load, while the files of the peer's identity are replaced time and again."""
+    done = threading.Event()
     world = rig.world
-    command = [str(rig.programs.load), "--connect", world.at(f"{peer.name}-{scenario.role}")]
+
+    def rotate() -> None:
+        while not done.wait(_ROTATE_EVERY_S):
+            write_identity(world.authority, AGENT, world.folder)
+
+    rotating = threading.Thread(target=rotate)
+    rotating.start()
+    try:
+        seen = _loaded(rig, peer, scenario, role, options, 0)
+    finally:
+        done.set()
+        rotating.join()
+    log = (world.folder / f"{peer.name}.log").read_text(errors="replace")
+    return {**seen, "rotations": log.count('"event":"identity.rotated"')}
+
+
+def _held(rig: Rig, peer: Peer, scenario: Scenario, role: Role, pids: list[int]) -> float:
+    """Memory while so many connections are open, each after one request."""
+    command = rig.cores.bound([*_command(rig, scenario, role, 0), "--hold"], proxy=False)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
+        assert load.stdout is not None  # noqa: S101 - for the type checker
+        if load.stdout.readline().strip() != "held":
+            load.kill()
+            raise MeasureError(f"{scenario.name} on {peer.name}: the connections could not be opened")
+        rss = memory_mib(pids)
+        load.communicate()
+    return rss
+
+
+def _command(rig: Rig, scenario: Scenario, role: Role, number: int) -> list[str]:
+    world = rig.world
+    request = world.folder / f"{scenario.name}{role.prefix.replace('/', '-')}.request"
+    host = SERVER_NAME if scenario.role == INBOUND else world.at(role.port)
+    request.write_text(scenario.head(host, role.prefix), newline="")
+    command = [str(rig.programs.load), "--connect", world.at(role.port), "--request", str(request)]
+    command += ["--connections", str(scenario.connections)]
+    command += ["--tokens", str(credentials(rig, scenario, role, number))]
     if scenario.role == INBOUND:
         identity = world.identities[scenario.identity]
         command += ["--certificate", str(identity.certificate), "--key", str(identity.key)]
         command += ["--authority", str(world.bundle), "--name", SERVER_NAME]
-    return command
-
-
-def _load(rig: Rig, scenario: Scenario, seconds: float) -> list[str]:
-    request = rig.world.folder / f"{scenario.name}.request"
-    request.write_text(scenario.head(), newline="")
-    command = ["--request", str(request), "--connections", str(scenario.connections)]
-    command += ["--seconds", str(seconds), "--warmup", str(_WARMUP_S)]
-    if scenario.rate:
-        command += ["--rate", str(scenario.rate)]
     if scenario.body:
         command += ["--body", str(scenario.body)]
-    if scenario.fresh_connections:
-        command += ["--fresh"]
     return command
 
 
-def _tokens(rig: Rig, scenario: Scenario, number: int) -> Any:
-    """The tokens of a scenario, made once, and anew each round where each may be used only once."""
-    path = rig.world.folder / f"{scenario.name}-{number if scenario.fresh_tokens else 0}.tokens"
-    if path.exists():
-        return path
-    count = 60_000 if scenario.fresh_tokens else REUSED_TOKENS
-    changes: dict[str, object] = {"act": {"sub": STRANGER}} if scenario.token == "stranger" else {}
-    return rig.world.token_file(path.name, rig.world.tokens(count, **changes))
+def _window(scenario: Scenario, seconds: float) -> list[str]:
+    if scenario.requests:
+        return ["--requests", str(scenario.requests)]
+    options = ["--seconds", str(seconds), "--warmup", str(_WARMUP_S)]
+    if scenario.rate:
+        options += ["--rate", str(scenario.rate)]
+    if scenario.fresh_connections:
+        options += ["--fresh"]
+    if scenario.measure == "events":
+        options += ["--events"]
+    if scenario.measure == "slow":
+        options += ["--pause-ms", str(_SLOW_READ_MS)]
+    return options
+
+
+def _clocks(pids: list[int]) -> list[str]:
+    return ["--pids", ",".join(map(str, pids))]

@@ -12,6 +12,7 @@ SOURCES: Final = Path(__file__).parent / "native"
 _PROGRAMS: Final = {
     "load": ("load.c", "options.c", "connection.c", "histogram.c"),
     "backend": ("backend.c",),
+    "relay": ("relay.c",),
 }
 _FLAGS: Final = ("-O2", "-std=c11", "-Wall", "-Wextra")
 
@@ -40,7 +41,7 @@ def build(folder: Path) -> Programs:
     folder.mkdir(parents=True, exist_ok=True)
     for name, sources in _PROGRAMS.items():
         files = [str(SOURCES / source) for source in sources]
-        command = [compiler, *_FLAGS, *files, "-o", str(folder / name), "-lssl", "-lcrypto"]
+        command = [compiler, *_FLAGS, *files, "-o", str(folder / name), "-lssl", "-lcrypto", "-lpthread"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             continue

@@ -1,21 +1,21 @@
-"""All peers up at once, each on its own port, the proxies on one core and everything else on another."""
+"""All peers up at once, each on its own ports, the proxies on one core and everything else on another."""
 
 from __future__ import annotations
 
 import contextlib
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.machine import Cores, cores, process_tree
 from benchmarks.native import Programs, build
-from benchmarks.peers.peer import Launch, Peer
+from benchmarks.peers.peer import Part, Peer
 from benchmarks.world import TOOL, World, make_world
-from sidecar.dev.processes import Processes, free_ports, listens
-
-_EXTRA_PORTS = ("agent", "tool", "issuer", "sidecar-probe")
+from sidecar.dev.processes import Processes, answers, listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,59 +27,57 @@ class Rig:
     cores: Cores
     processes: Processes
 
-    def pids(self, peer: Peer) -> list[int]:
-        """The peer's processes: itself and its workers."""
-        return process_tree(self.processes.pid(peer.name))
+    def pids(self, peer: Peer, role: str) -> list[int]:
+        """The processes that count: the peer's parts in that role, and their workers."""
+        return [pid for name in peer.roles[role].counted for pid in process_tree(self.processes.pid(name))]
+
+    def start(self, parts: Sequence[Part]) -> None:
+        """Start these programs, and wait until each listens where it shall."""
+        for part in parts:
+            command = self.cores.bound(part.command, proxy=part.proxy)
+            self.processes.start(part.name, command, part.environment)
+        for part in parts:
+            for name in part.listens:
+                port = self.world.port(name)
+                self.processes.wait_for(part.name, partial(listens, port))
+            if part.ready is not None:
+                self.processes.wait_for(part.name, partial(answers, part.ready))
 
 
 @contextlib.contextmanager
-def rig(peers: Sequence[Peer]) -> Iterator[Rig]:
-    """Start backends and peers; stop them at the end.
+def rig(peers: Sequence[Peer], roles: frozenset[str]) -> Iterator[Rig]:
+    """Start backends, and the peers for these roles; stop them at the end.
 
     Raises:
         BuildError: load generator or backend cannot be built.
         ProcessError: a peer does not start.
     """
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for all alike, as in a container
     processes = Processes(folder)
     try:
-        programs = build(folder / "bin")
-        names = [*_EXTRA_PORTS, *(f"{peer.name}-{role}" for peer in peers for role in sorted(peer.roles))]
-        world = make_world(folder, dict(zip(names, free_ports(len(names)), strict=True)))
-        made = Rig(world, programs, cores(), processes)
-        _start_backends(made)
+        running = Rig(make_world(folder), build(folder / "bin"), cores(), processes)
+        running.start(_backends(running))
         for peer in peers:
-            start(made, peer.name, peer.launch(world), proxy=True)
-        for peer in peers:
-            for role in peer.roles:
-                wait_for_port(made, peer.name, world.ports[f"{peer.name}-{role}"])
-        yield made
+            running.start(peer.parts(running.world, roles & peer.roles.keys()))
+        yield running
     finally:
         processes.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def start(on: Rig, name: str, launch: Launch, *, proxy: bool) -> None:
-    """Start a program on the core of the proxies, or on that of all others."""
-    on.processes.start(name, on.cores.bound(launch.command, proxy=proxy), launch.environment)
-
-
-def wait_for_port(on: Rig, name: str, port: int) -> None:
-    """Wait until the program listens there."""
-    on.processes.wait_for(name, lambda: listens(port))
-
-
-def _start_backends(on: Rig) -> None:
-    world, backend = on.world, str(on.programs.backend)
-    tool = world.identities[TOOL]
-    commands = {
-        "agent": [backend, "--port", str(world.ports["agent"])],
-        "issuer": [backend, "--port", str(world.ports["issuer"]), "--file", str(world.jwks)],
-        "tool": [
-            *(backend, "--port", str(world.ports["tool"])),
-            *("--certificate", str(tool.certificate), "--key", str(tool.key), "--authority", str(world.bundle)),
-        ],
-    }
-    for name, command in commands.items():
-        start(on, name, Launch(command), proxy=False)
-        wait_for_port(on, name, world.ports[name])
+def _backends(on: Rig) -> list[Part]:
+    """The agent (plain), the tool (mTLS), and the issuer, which serves its keys."""
+    tls = on.world.identities[TOOL]
+    with_tls = ["--certificate", str(tls.certificate), "--key", str(tls.key), "--authority", str(on.world.bundle)]
+    options = {"agent": [], "tool": with_tls, "issuer": ["--file", str(on.world.jwks)]}
+    return [
+        Part(
+            name=name,
+            command=[str(on.programs.backend), "--port", str(on.world.port(name)), *more],
+            listens=(name,),
+            proxy=False,
+        )
+        for name, more in options.items()
+    ]

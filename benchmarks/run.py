@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.machine import described
-from benchmarks.measure import MeasureError, Sample, measure
+from benchmarks.measure import MeasureError, measure
 from benchmarks.native import BuildError
-from benchmarks.peers import haproxy, sidecar
+from benchmarks.peers import binaries
+from benchmarks.peers.all import all_peers
 from benchmarks.peers.peer import Peer
 from benchmarks.ratios import ratios, refusal, spread
 from benchmarks.rig import Rig, rig
+from benchmarks.sample import Sample
 from benchmarks.scenarios import SCENARIOS, Scenario
 from sidecar.dev.processes import ProcessError
 
@@ -26,9 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not scenarios:
         print(f"no such scenario; there are {', '.join(one.name for one in SCENARIOS)}", file=sys.stderr)
         return 2
+    binaries.given.update(text.split("=", 1) for text in arguments.binary)
     peers = _peers(arguments.peers)
     try:
-        with rig(peers) as running:
+        with rig(peers, frozenset(one.role for one in scenarios)) as running:
             samples = _measure_all(running, peers, scenarios, rounds=arguments.rounds, seconds=arguments.seconds)
     except (BuildError, ProcessError, MeasureError) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -41,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", action="append", metavar="SCENARIO", help="this one; may be given again")
     parser.add_argument("--peers", metavar="NAME,…", help="only these, and the base")
+    parser.add_argument("--binary", action="append", default=[], metavar="NAME=PATH", help="where a peer's program is")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each window (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of each scenario (default %(default)s)")
     return parser
@@ -49,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 def _peers(wanted: str | None) -> list[Peer]:
     names = None if wanted is None else {BASE, *wanted.split(",")}
     found = []
-    for peer in (haproxy.plain(), haproxy.with_jwt(), sidecar.inbound()):
+    for peer in all_peers():
         why = peer.missing()
         if why is not None:
             print(f"bench: without {peer.title}: {why}", file=sys.stderr)
@@ -71,8 +75,7 @@ def _measure_all(
                 if scenario.suits(peer):
                     sample = measure(running, peer, scenario, seconds=seconds, number=number)
                     samples[-1].append(sample)
-                    told = sample.told(scenario.expected)
-                    print(f"round {number + 1}  {scenario.name:14} {peer.name:14} {told}", flush=True)
+                    print(f"round {number + 1}  {scenario.name:14} {peer.name:17} {sample.told}", flush=True)
     return samples
 
 

@@ -1,21 +1,24 @@
-"""What is measured: each scenario is a request, a way to load, and the peers that it is for."""
+"""What is measured: each scenario is a request, a way to load, and the role that it asks a peer in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
-from benchmarks.peers.peer import INBOUND, Peer
-from benchmarks.world import CALLER, SERVER_NAME
+from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, Peer
+from benchmarks.world import CALLER
 
-Measure = Literal["cpu"]
-
-REUSED_TOKENS: Final = 16
+# What is told of a scenario: CPU per request, MB/s, delay of events, or memory.
+Measure = Literal["cpu", "throughput", "events", "memory", "slow", "rotation"]
+BODY_BYTES: Final = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One way to use a proxy. ``connections`` at once; ``rate`` 0 is as fast as they are answered."""
+    """One way to use a proxy. ``connections`` at once; ``rate`` 0 is as fast as they are answered.
+
+    ``token`` of a stranger is lawful, but names an actor who is not the peer; one forged has another's signature.
+    """
 
     name: str
     title: str
@@ -25,36 +28,118 @@ class Scenario:
     body: int = 0
     connections: int = 32
     rate: float = 0
+    requests: int = 0
     fresh_connections: bool = False
     fresh_tokens: bool = False
     expected: int = 200
-    token: Literal["own", "stranger", "none"] = "own"
+    token: Literal["own", "stranger", "forged"] = "own"
     identity: str = CALLER
     measure: Measure = "cpu"
-    options: tuple[str, ...] = field(default=())
+    only_judges: bool = False
 
     def suits(self, peer: Peer) -> bool:
         """Whether the peer can be asked this."""
-        return self.role in peer.roles
+        if self.measure == "rotation":
+            return peer.name == "sidecar"  # the others follow no files: they are restarted, or told to read again
+        if not peer.speaks_http and self.measure in {"events", "slow"}:
+            return False
+        return self.role in peer.roles and (peer.judges or not self.only_judges or peer.name == "haproxy")
 
-    def head(self) -> str:
+    def expects(self, peer: Peer) -> int:
+        """The status of every answer: who judges nothing refuses nothing."""
+        return self.expected if peer.judges else 200
+
+    def head(self, host: str, prefix: str = "") -> str:
         """The request, with a place for the token."""
         lines = [
-            f"{self.method} {self.path} HTTP/1.1",
-            f"Host: {SERVER_NAME}",
+            f"{self.method} {prefix}{self.path} HTTP/1.1",
+            f"Host: {host}",
             "User-Agent: bench/1",
             "Accept: application/json",
             "Accept-Encoding: identity",
             "X-Request-Purpose: benchmark of one hop",
+            "Authorization: Bearer @TOKEN@",
         ]
-        if self.token != "none":
-            lines.append("Authorization: Bearer @TOKEN@")
         if self.body:
             lines += ["Content-Type: application/json", f"Content-Length: {self.body}"]
         return "\r\n".join([*lines, "", ""])
 
 
 SCENARIOS: Final = (
+    Scenario(name="memory-0", title="resident memory at rest", connections=0, measure="memory"),
+    Scenario(name="memory-100", title="resident memory with 100 idle connections", connections=100, measure="memory"),
+    Scenario(
+        name="memory-1000", title="resident memory with 1,000 idle connections", connections=1000, measure="memory"
+    ),
     Scenario(name="inbound", title="GET 1 KB, 32 connections, as fast as answered"),
     Scenario(name="inbound-500", title="GET 1 KB, 500 a second over 20 connections", connections=20, rate=500),
+    Scenario(name="inbound-2000", title="GET 1 KB, 2,000 a second over 1,000 connections", connections=1000, rate=2000),
+    Scenario(name="post", title="POST 512 B, as fast as answered", method="POST", body=512),
+    Scenario(name="fresh-token", title="GET 1 KB, each request a new token", fresh_tokens=True),
+    Scenario(
+        name="forged", title="each request with a forged token: refused", token="forged", expected=401, only_judges=True
+    ),
+    Scenario(
+        name="impersonation",
+        title="each request with the token of another actor: refused",
+        token="stranger",
+        expected=403,
+        only_judges=True,
+    ),
+    Scenario(
+        name="outbound",
+        title="outbound over mTLS, token at hand, 64 at once",
+        role=OUTBOUND,
+        connections=64,
+    ),
+    Scenario(name="outbound-500", title="outbound over mTLS, 500 a second", role=OUTBOUND, connections=20, rate=500),
+    Scenario(name="new-connection", title="a new mTLS connection for each request", fresh_connections=True),
+    Scenario(name="pair", title="two in a row: from agent to agent, 32 at once", role=PAIR),
+    Scenario(name="pair-500", title="two in a row, 500 a second", role=PAIR, connections=20, rate=500),
+    Scenario(
+        name="mesh",
+        title="three hops, each request a new login: three exchanges",
+        role=MESH,
+        connections=8,
+        fresh_tokens=True,
+    ),
+    Scenario(
+        name="down-100mb",
+        title="100 MB down",
+        path=f"/bytes/{BODY_BYTES}",
+        connections=1,
+        requests=1,
+        measure="throughput",
+    ),
+    Scenario(
+        name="up-100mb",
+        title="100 MB up",
+        method="POST",
+        body=BODY_BYTES,
+        connections=1,
+        requests=1,
+        measure="throughput",
+    ),
+    Scenario(
+        name="events",
+        title="server-sent events every 5 ms: the delay they get",
+        path="/events",
+        connections=4,
+        measure="events",
+    ),
+    Scenario(
+        name="slow-reader",
+        title="100 MB to a reader of 3 MB/s: the most memory",
+        path=f"/bytes/{BODY_BYTES}",
+        connections=4,
+        measure="slow",
+    ),
+    Scenario(
+        name="rotation",
+        title="a new SVID every 2.5 s, a new connection for each request: none may fail",
+        connections=4,
+        rate=0,
+        fresh_connections=True,
+        measure="rotation",
+    ),
 )

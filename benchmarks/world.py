@@ -16,17 +16,26 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from jwt.algorithms import ECAlgorithm
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.files import write_whole
 from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.dev.processes import free_ports
 
 TRUST_DOMAIN: Final = "bench.example"
 CALLER: Final = f"spiffe://{TRUST_DOMAIN}/agent/caller"  # who calls: the load generator
 AGENT: Final = f"spiffe://{TRUST_DOMAIN}/agent/agent"  # whom every inbound peer stands before
 TOOL: Final = f"spiffe://{TRUST_DOMAIN}/tool/tool"  # whom every outbound peer calls
 STRANGER: Final = f"spiffe://{TRUST_DOMAIN}/agent/stranger"
+FRONT: Final = f"spiffe://{TRUST_DOMAIN}/agent/front"  # where users log in
+FIRST: Final = f"spiffe://{TRUST_DOMAIN}/agent/first"  # two agents in the middle of a chain
+SECOND: Final = f"spiffe://{TRUST_DOMAIN}/agent/second"
+STS: Final = f"spiffe://{TRUST_DOMAIN}/sts"
+CLIENT_ID: Final = "front-app"
+LOGIN_SCOPE: Final = "assistant"
 SERVER_NAME: Final = "proxy.bench.example"  # some peers insist on a name in the handshake
 SCOPE: Final = "docs.read"
 KID: Final = "bench-1"
 
+_ALL: Final = (CALLER, AGENT, TOOL, STRANGER, FRONT, FIRST, SECOND, STS)
 _LIFE_S: Final = 24 * 3600
 _TOKEN_LIFE_S: Final = 12 * 3600
 
@@ -40,12 +49,30 @@ class Pem:
     both: Path
 
 
+class Ports:
+    """Ports on loopback by name, given out as they are asked for. All were free at once at the start."""
+
+    def __init__(self, count: int = 64) -> None:
+        self._free = free_ports(count)
+        self._given: dict[str, int] = {}
+
+    def of(self, name: str) -> int:
+        """The port of this name."""
+        if name not in self._given:
+            self._given[name] = self._free.pop()
+        return self._given[name]
+
+    def name_of(self, port: int) -> str:
+        """Whose port it is."""
+        return next(name for name, given in self._given.items() if given == port)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Made once per run, in ``folder``."""
 
     folder: Path
-    ports: dict[str, int]
+    ports: Ports
     authority: TrustDomainAuthority = field(repr=False)
     bundle: Path
     identities: dict[str, Pem]
@@ -56,7 +83,7 @@ class World:
     @property
     def issuer(self) -> str:
         """The issuer of all tokens: a small one on loopback, which serves its keys and nothing else."""
-        return f"http://127.0.0.1:{self.ports['issuer']}"
+        return f"http://{self.at('issuer')}"
 
     @property
     def jwks_url(self) -> str:
@@ -65,11 +92,29 @@ class World:
 
     def at(self, name: str) -> str:
         """Host and port of one listener."""
-        return f"127.0.0.1:{self.ports[name]}"
+        return f"127.0.0.1:{self.port(name)}"
+
+    def port(self, name: str) -> int:
+        """The port of one listener, always the same for a name."""
+        return self.ports.of(name)
 
     def tokens(self, count: int, **changes: object) -> list[str]:
         """Delegated tokens, each different: for the agent, from a subject, with the caller as the actor."""
         return [_signed(self.signing_key, {**_claims(self.issuer, number), **changes}) for number in range(count)]
+
+    def name_of(self, address: str) -> str:
+        """The name of the listener at ``HOST:PORT``."""
+        return self.ports.name_of(int(address.rpartition(":")[2]))
+
+    def logins(self, count: int) -> list[str]:
+        """Access tokens of users, each different, as the same issuer gives them to the front app."""
+        client = {"azp": CLIENT_ID, "client_id": CLIENT_ID, "aud": CLIENT_ID, "scope": LOGIN_SCOPE}
+        tokens = []
+        for number in range(count):
+            claims = {**_claims(self.issuer, number), **client}
+            del claims["act"]
+            tokens.append(_signed(self.signing_key, claims))
+        return tokens
 
     def token_file(self, name: str, tokens: list[str]) -> Path:
         """The tokens as the load generator reads them, one a line."""
@@ -79,7 +124,7 @@ class World:
         return path
 
 
-def make_world(folder: Path, ports: dict[str, int]) -> World:
+def make_world(folder: Path) -> World:
     """Keys and certificates for one run. They live a day, and the folder is removed at the end."""
     authority = TrustDomainAuthority(TrustDomain(TRUST_DOMAIN))
     bundle = folder / "bundle.pem"
@@ -94,10 +139,10 @@ def make_world(folder: Path, ports: dict[str, int]) -> World:
     jwks.write_text(json.dumps({"keys": [member]}))
     return World(
         folder=folder,
-        ports=ports,
+        ports=Ports(),
         authority=authority,
         bundle=bundle,
-        identities={name: write_identity(authority, name, folder) for name in (CALLER, AGENT, TOOL, STRANGER)},
+        identities={name: write_identity(authority, name, folder) for name in _ALL},
         signing_key=key,
         public_key=public_key,
         jwks=jwks,
@@ -109,10 +154,12 @@ def write_identity(authority: TrustDomainAuthority, spiffe_id: str, folder: Path
     svid = authority.issue_x509(SpiffeId(spiffe_id), ttl_s=_LIFE_S, dns_names=[SERVER_NAME])
     stem = folder / spiffe_id.rpartition("/")[2]
     files = Pem(stem.with_suffix(".crt"), stem.with_suffix(".key"), stem.with_suffix(".pem"))
-    files.certificate.write_bytes(svid.chain_pem)
-    for path, content in ((files.key, svid.key_pem), (files.both, svid.chain_pem + svid.key_pem)):
-        path.touch(mode=0o600)
-        path.write_bytes(content)
+    for path, content in (
+        (files.certificate, svid.chain_pem),
+        (files.key, svid.key_pem),
+        (files.both, svid.chain_pem + svid.key_pem),
+    ):
+        write_whole(path, content, private=path != files.certificate)
     return files
 
 

@@ -26,6 +26,8 @@
 #define SECOND 1000000000ull
 #define LATE 1000000ull              /* a request that leaves a millisecond after it was due is late */
 #define CONNECT_PATIENCE (60 * SECOND) /* for all connections to be there */
+#define PATIENCE (10 * SECOND)         /* for each of them to be answered once */
+#define MAX_OPENING 64               /* connections at once: who opens 1,000 in one moment measures nothing else */
 #define RETRY (10 * 1000000ull)      /* until a lost connection is opened again */
 
 static struct options options;
@@ -134,7 +136,10 @@ static void ready(struct connection *connection, bool after_answer)
 {
     if (options.hold && after_answer)
         return;
-    if (options.rate > 0 || (window_start == 0 && options.warmup_s == 0 && !options.hold))
+    bool first = options.rate > 0 && window_start == 0 && !after_answer; /* who says nothing is cut by careful servers */
+    if (first)
+        send_request(connection, now_ns());
+    else if (options.rate > 0 || (window_start == 0 && options.warmup_s == 0 && !options.hold))
         become_idle(connection); /* without warm-up all start together */
     else
         send_request(connection, now_ns());
@@ -190,15 +195,27 @@ static void send_what_is_due(uint64_t now)
     timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
+static size_t count_in(enum state lowest)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < options.connections; at++)
+        count += connections[at].state >= lowest;
+    return count;
+}
+
 static void reopen_lost(uint64_t now)
 {
     static uint64_t next;
     if (now < next)
         return;
     next = now + RETRY;
-    for (size_t at = 0; at < options.connections; at++)
-        if (connections[at].state == CLOSED)
+    size_t opening = count_in(CONNECTING) - count_in(READY);
+    for (size_t at = 0; at < options.connections && opening < MAX_OPENING; at++) {
+        if (connections[at].state == CLOSED) {
             open_connection(&connections[at]);
+            opening++;
+        }
+    }
 }
 
 static uint64_t total(bool in)
@@ -268,14 +285,6 @@ static void report(uint64_t end)
     printf("}\n");
 }
 
-static size_t count_in(enum state lowest)
-{
-    size_t count = 0;
-    for (size_t at = 0; at < options.connections; at++)
-        count += connections[at].state >= lowest;
-    return count;
-}
-
 static void connect_all(void)
 {
     uint64_t patience = now_ns() + CONNECT_PATIENCE;
@@ -286,8 +295,8 @@ static void connect_all(void)
             fprintf(stderr, "load: %zu of %zu connections could be opened\n", count_in(READY), options.connections);
             exit(1);
         }
-        if (options.fresh && answered_once > 0)
-            return;
+        if (answered_once > (options.fresh ? 0 : 4 * options.connections))
+            return; /* they come and go: who closes after each answer never has all of them */
     }
 }
 
@@ -318,8 +327,8 @@ static void run(void)
     }
     for (;;) {
         uint64_t now = now_ns();
-        if (!measuring && now >= warm)
-            begin_window();
+        if (!measuring && now >= warm && (answered_once >= options.connections || options.events || now > warm + PATIENCE))
+            begin_window(); /* every connection, and every pool behind the proxy, is warm */
         if (measuring && (window_end != 0 ? now >= window_end : answered >= options.requests))
             break;
         if (measuring && window_end == 0 && now > window_start + 300 * SECOND)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Final
 
-from benchmarks.peers.peer import INBOUND, OUTBOUND, Launch, Peer, first_line
-from benchmarks.world import AGENT, CALLER, TOOL, World
+from benchmarks.peers.agents import relay
+from benchmarks.peers.binaries import find, missing
+from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, Part, Peer, Role, first_line, single
+from benchmarks.world import AGENT, CALLER, FIRST, FRONT, SECOND, TOOL, World
 
 _LOG: Final = (
     '{\\"ts\\":\\"%tr\\",\\"peer\\":\\"%[ssl_c_serial,hex]\\",\\"client\\":\\"%ci:%cp\\",\\"method\\":\\"%HM\\",'
@@ -42,9 +43,9 @@ _OUTBOUND: Final = """
 frontend outbound
     bind {listen}
     http-request set-header Authorization "Bearer {token}"
-    default_backend tool
-backend tool
-    server tool {tool} ssl crt {identity} ca-file {bundle} verify required
+    default_backend next
+backend next
+    server next {next} ssl crt {identity} ca-file {bundle} verify required
 """
 # 2.6 has the check of a signature, but of no claim, and cannot read a URI SAN: the caller's name is written down here.
 _JWT: Final = """
@@ -61,69 +62,98 @@ _JWT: Final = """
 
 def plain() -> Peer:
     """The base: mTLS and a log, nothing is known of tokens."""
+    chain = ("haproxy-front", "haproxy-tool")
     return Peer(
         name="haproxy",
         title="HAProxy",
-        roles=frozenset({INBOUND, OUTBOUND}),
+        roles={
+            INBOUND: Role(port="haproxy-inbound", counted=("haproxy",)),
+            OUTBOUND: Role(port="haproxy-outbound", counted=("haproxy",)),
+            PAIR: Role(port="haproxy-pair", counted=chain),
+            MESH: Role(port="haproxy-mesh", counted=("haproxy-entry", "haproxy-first", "haproxy-second", chain[1])),
+        },
         does_not=("URI SAN", "any look at the token", "subject and actor in its log", "exchange of tokens"),
-        missing=_missing,
+        missing=lambda: missing("haproxy", "apt-get install haproxy"),
         version=_version,
-        launch=_plain,
+        parts=_plain,
     )
 
 
 def with_jwt() -> Peer:
     """The signature, exp, aud and act.sub on every request."""
-    return Peer(
-        name="haproxy-jwt",
-        title="HAProxy + jwt_verify",
-        roles=frozenset({INBOUND}),
+    return single(
+        "haproxy-jwt",
+        "HAProxy + jwt_verify",
         does_not=(
             "URI SAN: act is compared with one fixed name",
             "cache of verified tokens",
             "subject and actor in its log",
         ),
-        missing=_missing,
+        missing=lambda: missing("haproxy", "apt-get install haproxy"),
         version=_version,
         launch=_with_jwt,
         judges=True,
-        verifies=True,
     )
-
-
-def _missing() -> str | None:
-    return None if shutil.which("haproxy") else "haproxy is not installed (apt-get install haproxy)"
 
 
 def _version() -> str:
-    return first_line(["haproxy", "-v"])
+    return first_line([find("haproxy") or "haproxy", "-v"])
 
 
-def _plain(world: World) -> Launch:
-    outbound = _OUTBOUND.format(
-        listen=world.at("haproxy-outbound"),
-        token=world.tokens(1, aud=TOOL)[0],
-        tool=world.at("tool"),
-        identity=world.identities[AGENT].both,
-        bundle=world.bundle,
-    )
-    return _launch(world, "haproxy", "", outbound)
+def _plain(world: World, roles: frozenset[str]) -> list[Part]:
+    def hop(name: str, identity: str, *, inbound: str = "", agent: str = "", outbound: str = "", to: str = "") -> Part:
+        sections = _inbound(world, identity, inbound, agent) if inbound else ""
+        sections += _outbound(world, identity, outbound, to) if outbound else ""
+        return _part(world, name, sections, tuple(port for port in (inbound, outbound) if port))
+
+    parts = []
+    if roles & {INBOUND, OUTBOUND}:
+        ports = {"inbound": "haproxy-inbound", "outbound": "haproxy-outbound"}
+        parts.append(hop("haproxy", AGENT, agent="agent", to="tool", **ports))
+    if roles & {PAIR, MESH}:
+        parts.append(hop("haproxy-tool", TOOL, inbound="haproxy-tool-inbound", agent="agent"))
+    if PAIR in roles:
+        parts.append(hop("haproxy-front", FRONT, outbound="haproxy-pair", to="haproxy-tool-inbound"))
+    if MESH in roles:
+        for name, identity, after in (
+            ("first", FIRST, "haproxy-second-in"),
+            ("second", SECOND, "haproxy-tool-inbound"),
+        ):
+            ports = {"inbound": f"haproxy-{name}-in", "outbound": f"haproxy-{name}-out"}
+            parts.append(hop(f"haproxy-{name}", identity, agent=f"haproxy-{name}-agent", to=after, **ports))
+            parts.append(relay(world, f"haproxy-{name}-agent", to=f"haproxy-{name}-out"))
+        parts.append(hop("haproxy-entry", FRONT, outbound="haproxy-mesh", to="haproxy-first-in"))
+    return parts
 
 
-def _with_jwt(world: World) -> Launch:
+def _with_jwt(world: World) -> Part:
     rules = _JWT.format(public_key=world.public_key, audience=AGENT, caller=CALLER)
-    return _launch(world, "haproxy-jwt", rules, "")
+    sections = _inbound(world, AGENT, "haproxy-jwt-inbound", "agent", rules)
+    return _part(world, "haproxy-jwt", sections, ("haproxy-jwt-inbound",))
 
 
-def _launch(world: World, name: str, rules: str, outbound: str) -> Launch:
-    inbound = _INBOUND.format(
-        listen=world.at(f"{name}-inbound"),
-        identity=world.identities[AGENT].both,
+def _inbound(world: World, identity: str, listen: str, agent: str, rules: str = "") -> str:
+    return _INBOUND.format(
+        listen=world.at(listen),
+        identity=world.identities[identity].both,
         bundle=world.bundle,
         rules=rules,
-        agent=world.at("agent"),
+        agent=world.at(agent),
     )
+
+
+def _outbound(world: World, identity: str, listen: str, to: str) -> str:
+    return _OUTBOUND.format(
+        listen=world.at(listen),
+        token=world.tokens(1, aud=TOOL)[0],
+        next=world.at(to),
+        identity=world.identities[identity].both,
+        bundle=world.bundle,
+    )
+
+
+def _part(world: World, name: str, sections: str, listens: tuple[str, ...]) -> Part:
     path = world.folder / f"{name}.cfg"
-    path.write_text(_COMMON.format(log=_LOG) + inbound + outbound)
-    path.chmod(0o600)
-    return Launch(["haproxy", "-f", str(path)])
+    path.touch(mode=0o600)
+    path.write_text(_COMMON.format(log=_LOG) + sections)
+    return Part(name=name, command=[find("haproxy") or "haproxy", "-f", str(path)], listens=listens)

@@ -1,48 +1,92 @@
-"""What a peer is to the benchmark."""
+"""What a peer is to the benchmark: its processes, and in which roles it can be asked."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from benchmarks.world import World
 
-INBOUND = "inbound"  # mTLS in, plain HTTP to the agent
-OUTBOUND = "outbound"  # plain HTTP in, mTLS to the next hop
+INBOUND: Final = "inbound"  # mTLS in, plain HTTP to the agent
+OUTBOUND: Final = "outbound"  # plain HTTP in, mTLS to the next hop
+PAIR: Final = "pair"  # both, one after the other: from agent to agent
+MESH: Final = "mesh"  # an entry, two agents in the middle, a tool: three hops
+
+# What a request shows in Authorization: a delegated token over mTLS, a handle from the outbound side, a user's login.
+Credential = Literal["token", "handle", "login"]
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to start a peer: its command, and what it finds in its environment."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One process: how it is started, and the names of the ports on which it must listen before anything is measured.
 
+    ``ready`` is a URL that must answer with 200 first. ``proxy`` is whether it runs on the core of the proxies.
+    """
+
+    name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    listens: tuple[str, ...] = ()
+    ready: str | None = None
+    proxy: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """Where a peer is asked in one role, and the parts whose CPU time counts."""
+
+    port: str
+    counted: tuple[str, ...]
+    prefix: str = ""
+    credential: Credential = "token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One proxy. ``missing`` says why it cannot take part, None if it can; ``launch`` writes its settings.
-
-    ``port`` of a world are named ``{name}-inbound`` and ``{name}-outbound``, for each of the ``roles``.
-    """
+    """One proxy. ``missing`` says why it cannot take part, None if it can; ``parts`` writes its settings."""
 
     name: str
     title: str
-    roles: frozenset[str]
+    roles: Mapping[str, Role]
     does_not: tuple[str, ...]
     missing: Callable[[], str | None]
     version: Callable[[], str]
-    launch: Callable[[World], Launch]
+    parts: Callable[[World, frozenset[str]], list[Part]]  # for the roles that will be asked
     judges: bool = False  # it refuses a token that it should: it can take part where something is refused
-    verifies: bool = False  # it verifies signatures: it can take part where each token is new
+    speaks_http: bool = True
+
+
+def single(
+    name: str,
+    title: str,
+    *,
+    does_not: tuple[str, ...],
+    missing: Callable[[], str | None],
+    version: Callable[[], str],
+    launch: Callable[[World], Part],
+    judges: bool = False,
+    speaks_http: bool = True,
+) -> Peer:
+    """A peer of one process, with an inbound side alone. Its port is ``NAME-inbound``."""
+    return Peer(
+        name=name,
+        title=title,
+        roles={INBOUND: Role(port=f"{name}-inbound", counted=(name,))},
+        does_not=does_not,
+        missing=missing,
+        version=version,
+        parts=lambda world, _: [launch(world)],
+        judges=judges,
+        speaks_http=speaks_http,
+    )
 
 
 def first_line(command: Sequence[str]) -> str:
-    """What a program says of its version; empty if it cannot be run."""
+    """What a program says first of its version; empty if it cannot be run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    lines = (done.stdout or done.stderr).splitlines()
-    return lines[0].strip() if lines else ""
+    return next((line.strip() for line in (done.stdout or done.stderr).splitlines() if line.strip()), "")

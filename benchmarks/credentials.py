@@ -1,0 +1,55 @@
+"""What requests show in ``Authorization``: tokens, logins, or handles that were traded for logins."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+from benchmarks.peers.peer import Role
+from benchmarks.rig import Rig
+from benchmarks.scenarios import Scenario
+from benchmarks.world import STRANGER
+
+REUSED: Final = 16
+FRESH: Final = 40_000  # for one window: what is not enough is said in the sample
+
+
+def credentials(rig: Rig, scenario: Scenario, role: Role, number: int, count: int = 0) -> Path:
+    """A file of them, one a line, made once; and anew in each round (``number``) where each is to be used once."""
+    path = rig.world.folder / f"{scenario.name}-{role.credential}-{number if scenario.fresh_tokens else 0}.tokens"
+    if not path.exists():
+        wanted = count or (FRESH if scenario.fresh_tokens else REUSED)
+        path.touch(mode=0o600)
+        path.write_text("\n".join(_made(rig, scenario, role, wanted)) + "\n")
+    return path
+
+
+def _made(rig: Rig, scenario: Scenario, role: Role, count: int) -> list[str]:
+    if role.credential == "handle":
+        return [_handle(rig, role, login) for login in rig.world.logins(count)]
+    if role.credential == "login":
+        return rig.world.logins(count)
+    if scenario.token == "stranger":
+        return rig.world.tokens(count, act={"sub": STRANGER})
+    tokens = rig.world.tokens(count)
+    return [_forged(token) for token in tokens] if scenario.token == "forged" else tokens
+
+
+def _forged(token: str) -> str:
+    """The same with another signature, of the right length and alphabet."""
+    head, _, signature = token.rpartition(".")
+    return f"{head}.{signature[::-1][:-1]}A"
+
+
+def _handle(rig: Rig, role: Role, login: str) -> str:
+    """What a front app gets for its user's login at ``POST /.sidecar/subject``."""
+    request = urllib.request.Request(
+        f"http://{rig.world.at(role.port)}/.sidecar/subject",
+        method="POST",
+        headers={"Authorization": f"Bearer {login}"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=10) as answer:
+        return str(json.load(answer)["handle"])

@@ -1,0 +1,26 @@
+"""Every peer, the base first."""
+
+from __future__ import annotations
+
+from benchmarks.peers import caddy, envoy, ghostunnel, haproxy, hitch, nginx, python, sidecar
+from benchmarks.peers.peer import Peer
+
+
+def all_peers() -> list[Peer]:
+    """Whether they are there or not."""
+    return [
+        haproxy.plain(),
+        sidecar.sidecar(),
+        haproxy.with_jwt(),
+        nginx.plain(),
+        nginx.with_njs(),
+        envoy.plain(),
+        envoy.with_jwt(cache=True),
+        envoy.with_jwt(cache=False),
+        caddy.plain(),
+        python.with_aiohttp(cache=True),
+        python.with_aiohttp(cache=False),
+        ghostunnel.plain(),
+        hitch.plain(),
+        python.pipe(),
+    ]

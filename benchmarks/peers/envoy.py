@@ -1,0 +1,176 @@
+"""Envoy: the token verified with its JWT cache, and RBAC on ``act``; the same without the cache; and plain."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+from benchmarks.peers.binaries import find, missing
+from benchmarks.peers.peer import Part, Peer, first_line, single
+from benchmarks.world import AGENT, CALLER, World
+
+_CURE: Final = "pip install -r requirements/bench.txt, or --binary envoy=PATH"
+_EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
+_MANAGER: Final = f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ENDLESS: Final = {"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}
+
+
+def plain() -> Peer:
+    """mTLS and a log."""
+    return _peer(
+        "envoy",
+        "Envoy",
+        ("URI SAN", "any look at the token", "subject and actor in its log", "exchange of tokens"),
+        filters=False,
+        cache=False,
+    )
+
+
+def with_jwt(*, cache: bool) -> Peer:
+    """The token's signature and claims, RBAC on the URI SAN and on act."""
+    own = () if cache else ("cache of verified tokens",)
+    return _peer(
+        "envoy-jwt" if cache else "envoy-jwt-nocache",
+        "Envoy + JWT cache + RBAC" if cache else "Envoy + JWT + RBAC, no cache",
+        (*own, "act = peer: both are compared with one fixed name", "subject and actor in its log"),
+        filters=True,
+        cache=cache,
+    )
+
+
+def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, cache: bool) -> Peer:
+    return single(
+        name,
+        title,
+        does_not=does_not,
+        missing=lambda: missing("envoy", _CURE),
+        version=lambda: first_line([find("envoy") or "envoy", "--version"]).removeprefix("envoy  version: "),
+        launch=lambda world: _launch(world, name, _filters(world, cache=cache) if filters else []),
+        judges=filters,
+    )
+
+
+def _launch(world: World, name: str, filters: list[dict[str, Any]]) -> Part:
+    path = world.folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(_bootstrap(world, name, filters)))
+    # The wheel's Envoy ends when its parent does: the parent is this program, which stops it anyway.
+    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    command = [find("envoy") or "envoy", "-c", str(path), *options]
+    return Part(name=name, command=command, listens=(f"{name}-inbound",))
+
+
+def _filters(world: World, *, cache: bool) -> list[dict[str, Any]]:
+    provider: dict[str, Any] = {
+        "issuer": world.issuer,
+        "audiences": [AGENT],
+        "forward": True,
+        "local_jwks": {"inline_string": world.jwks.read_text()},
+        "payload_in_metadata": "jwt",  # without it RBAC sees no claim
+    }
+    if cache:
+        provider["jwt_cache_config"] = {"jwt_cache_size": 1000}
+    path = [{"key": "jwt"}, {"key": "act"}, {"key": "sub"}]
+    acts = {"filter": "envoy.filters.http.jwt_authn", "path": path, "value": {"string_match": {"exact": CALLER}}}
+    caller = {"authenticated": {"principal_name": {"exact": CALLER}}}
+    policy = {"permissions": [{"any": True}], "principals": [{"and_ids": {"ids": [caller, {"metadata": acts}]}}]}
+    return [
+        {
+            "name": "envoy.filters.http.jwt_authn",
+            "typed_config": {
+                "@type": f"{_EXTENSIONS}.filters.http.jwt_authn.v3.JwtAuthentication",
+                "providers": {"issuer": provider},
+                "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "issuer"}}],
+            },
+        },
+        {
+            "name": "envoy.filters.http.rbac",
+            "typed_config": {
+                "@type": f"{_EXTENSIONS}.filters.http.rbac.v3.RBAC",
+                "rules": {"action": "ALLOW", "policies": {"act": policy}},
+            },
+        },
+    ]
+
+
+def _bootstrap(world: World, name: str, filters: list[dict[str, Any]]) -> dict[str, Any]:
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
+    }
+    manager = {
+        "@type": _MANAGER,
+        "stat_prefix": "inbound",
+        "access_log": [_access_log()],
+        "http_filters": [*filters, router],
+        "stream_idle_timeout": "0s",
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "agent", "timeout": "0s"}}],
+                }
+            ]
+        },
+    }
+    listener = {
+        "name": "inbound",
+        "address": _address(world.port(f"{name}-inbound")),
+        "filter_chains": [
+            {
+                "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
+                "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": _tls(world)},
+            }
+        ],
+    }
+    endpoint = {"endpoint": {"address": _address(world.port("agent"))}}
+    cluster = {
+        "name": "agent",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "circuit_breakers": {"thresholds": [_ENDLESS]},
+        "load_assignment": {"cluster_name": "agent", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _access_log() -> dict[str, Any]:
+    fields = {
+        "ts": "%START_TIME%",
+        "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(:PATH)%",
+        "status": "%RESPONSE_CODE%",
+        "bytes_out": "%BYTES_SENT%",
+        "total_ms": "%DURATION%",
+    }
+    return {
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": f"{_EXTENSIONS}.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"json_format": fields},
+        },
+    }
+
+
+def _tls(world: World) -> dict[str, Any]:
+    identity = world.identities[AGENT]
+    certificate = {
+        "certificate_chain": {"filename": str(identity.certificate)},
+        "private_key": {"filename": str(identity.key)},
+    }
+    return {
+        "@type": f"{_EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext",
+        "require_client_certificate": True,
+        "disable_stateless_session_resumption": True,
+        "common_tls_context": {
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificates": [certificate],
+            "validation_context": {"trusted_ca": {"filename": str(world.bundle)}},
+        },
+    }
+
+
+def _address(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}

@@ -1,0 +1,83 @@
+"""What one window showed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.histogram import Histogram, percentile
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """``seen`` is all that the load generator said; ``rss_mib`` and ``peak_mib`` are of the processes that count."""
+
+    scenario: str
+    peer: str
+    round: int
+    expected: int
+    seen: dict[str, Any]
+    rss_mib: float
+    peak_mib: float
+
+    @property
+    def cpu_us(self) -> float | None:
+        """CPU time of the proxy per request, in microseconds; None if nothing was answered as it should be."""
+        requests = self.seen.get("requests", 0)
+        return self.seen["cpu_s"] / requests * 1e6 if requests and not self.is_wrong else None
+
+    @property
+    def per_second(self) -> float:
+        """Answers a second."""
+        return float(self.seen["requests"] / self.seen["seconds"]) if self.seen.get("seconds") else 0.0
+
+    @property
+    def megabytes_per_second(self) -> float | None:
+        """Bytes of both directions, over the window."""
+        seconds = self.seen.get("seconds")
+        if not seconds or not self.seen["requests"] or self.is_wrong:
+            return None
+        return float((self.seen["bytes_in"] + self.seen["bytes_out"]) / seconds / 1e6)
+
+    @property
+    def latency(self) -> Histogram:
+        """From when a request was due until its answer was there."""
+        return [(bucket, count) for bucket, count in self.seen.get("latency", ())]
+
+    @property
+    def event_delay(self) -> Histogram:
+        """From when an event was written until it was read."""
+        return [(bucket, count) for bucket, count in self.seen.get("event_delay", ())]
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """What was not answered as expected, by status or by how the connection was lost."""
+        seen = self.seen
+        statuses = {text: count for text, count in seen.get("statuses", {}).items() if int(text) != self.expected}
+        return statuses | {f"lost {how}": count for how, count in seen.get("lost", {}).items() if count}
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether more than one answer in a hundred was none, or another than expected: then no number counts."""
+        return bool(sum(self.errors.values()) * 100 > self.seen.get("requests", 0))
+
+    @property
+    def reused(self) -> bool:
+        """Whether tokens that were to be new were used twice: there were too few."""
+        return bool(self.seen.get("tokens_used", 0) > self.seen.get("tokens", 0))
+
+    @property
+    def told(self) -> str:
+        """One line for people."""
+        cpu = self.cpu_us
+        text = f"{cpu:9.1f} us" if cpu is not None else "        - us"
+        text += f" {self.per_second:8.0f}/s"
+        histogram = self.event_delay or self.latency
+        if histogram:
+            text += f"  p50 {percentile(histogram, 0.5):6.0f}  p99 {percentile(histogram, 0.99):7.0f} us"
+        text += f"  {self.rss_mib:5.0f} MiB"
+        if self.errors:
+            text += f"  errors {self.errors}"
+        if self.seen.get("late"):
+            text += f"  late {self.seen['late']}"
+        return text
