@@ -8,7 +8,6 @@ with: it lives until the login token expires. Stealing one from a log is stealin
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.proxy.unguessable import random_base64url
 
 MAX_KEPT: Final = 65_536
 MAX_LINGERING: Final = 65_536  # each holds its token: without a limit a long linger_s would hold all of a day's
@@ -88,7 +88,7 @@ class Handles:
 
     def open(self, served: ServedRequest) -> str:
         """Make the handle of a request that starts now."""
-        handle = self._mark + secrets.token_urlsafe(_HANDLE_BYTES)
+        handle = self._mark + random_base64url(_HANDLE_BYTES)
         self._alive[handle] = served
         return handle
 

@@ -8,7 +8,6 @@ through from outside.
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
+from sidecar.proxy.unguessable import random_hex
 from sidecar.wire.head import FRAMING, HOP_BY_HOP
 
 Field = tuple[bytes, bytes]
@@ -142,7 +142,7 @@ def call_id(fields: Sequence[Field]) -> str | None:
 
 def new_call_id() -> str:
     """A new ``Delegation-Call``: 128 random bits that join the records at both ends of a call."""
-    return secrets.token_hex(16)
+    return random_hex(16)
 
 
 def from_agent(fields: Iterable[Field]) -> list[Field]:
