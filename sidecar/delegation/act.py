@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.delegation.claims import MAX_TEXT_BYTES, is_name
@@ -29,11 +29,16 @@ class Actor:
 class ActChain:
     """A chain of at least one actor. Only ``current`` may be part of a decision; the rest is history for the record.
 
-    ``raw`` is the ``act`` object as it came, for exact comparison of what a later token must keep whole.
+    ``raw`` is the ``act`` object as it came, for exact comparison of what a later token must keep whole. ``subjects``
+    are the actors' ``sub``, current actor first.
     """
 
     actors: tuple[Actor, ...]
     raw: Mapping[str, object]
+    subjects: tuple[str, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "subjects", tuple(actor.subject for actor in self.actors))
 
     @property
     def current(self) -> Actor:
@@ -49,11 +54,6 @@ class ActChain:
     def depth(self) -> int:
         """How many actors there are."""
         return len(self.actors)
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Each actor's ``sub``, current actor first."""
-        return tuple(actor.subject for actor in self.actors)
 
 
 def parse_act(claims: Mapping[str, object], *, max_depth: int = MAX_ACT_DEPTH) -> ActChain | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Literal
 
 ScopeSet = frozenset[str]
@@ -38,9 +39,15 @@ def parse_scope_claim(value: object, *, shape: ScopeShape) -> ScopeSet:
     raise ScopeError("the scope has another type than its issuer uses")
 
 
+@lru_cache(maxsize=1024)
+def sorted_scope(scope: ScopeSet) -> tuple[str, ...]:
+    """The tokens in the order in which they are written; remembered, since the same few sets come again."""
+    return tuple(sorted(scope))
+
+
 def format_scope(scope: ScopeSet) -> str:
     """The canonical string: sorted, single spaces."""
-    return " ".join(sorted(scope))
+    return " ".join(sorted_scope(scope))
 
 
 def _scope_set(tokens: list[object] | list[str]) -> ScopeSet:

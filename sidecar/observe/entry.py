@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.delegation.act import parse_act
+from sidecar.delegation.scope import sorted_scope
 from sidecar.errors import Denied, SidecarError
 from sidecar.observe.metrics import OK
 from sidecar.observe.record import MAX_ITEMS, Decision, Direction, RecordFields
@@ -52,12 +53,12 @@ class Entry:
     subject: str | None = None
     subject_iss: str | None = None
     actor: str | None = None
-    chain: list[str] | None = None
+    chain: Sequence[str] | None = None
     chain_depth: int | None = None
     client_id: str | None = None
     audience: str | None = None
-    scope: list[str] | None = None
-    scope_needed: list[str] | None = None
+    scope: Sequence[str] | None = None
+    scope_needed: Sequence[str] | None = None
     route: str | None = None
     op: str | None = None
     method: str | None = None
@@ -107,7 +108,7 @@ class Entry:
         """An inbound request was permitted: whose it is, and under which route."""
         self.peer = permit.peer
         self.route = permit.route.name
-        self.scope_needed = sorted(permit.route.scopes)
+        self.scope_needed = sorted_scope(permit.route.scopes)
         self.attribute_token(permit.token)
         self._permit()
 
@@ -118,7 +119,7 @@ class Entry:
         jti_in = plan.delegation.token.jti
         self.peer = plan.route.peer
         self.route = plan.route.name
-        self.scope_needed = sorted(plan.scope)
+        self.scope_needed = sorted_scope(plan.scope)
         self.attribute_token(issued)
         self.jti_in = jti_in
         self.jti_out = issued.jti
@@ -136,12 +137,12 @@ class Entry:
         self.subject_iss = token.issuer
         chain = token.chain
         if chain is not None:
-            self.chain = list(chain.subjects)
+            self.chain = chain.subjects
             self.chain_depth = chain.depth
             self.actor = token.actor_id or chain.current.subject
         self.client_id = token.client_id
         self.audience = token.audience
-        self.scope = sorted(token.scope)
+        self.scope = sorted_scope(token.scope)
         self.jti_in = token.jti
         self.parent_jti = token.parent_jti
         self.txn = token.txn
@@ -172,7 +173,7 @@ class Entry:
         except Denied:
             return
         if chain is not None:
-            self.chain = list(chain.subjects)
+            self.chain = chain.subjects
             self.chain_depth = chain.depth
             self.actor = chain.current.subject
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypedDict
 
 import orjson
@@ -55,12 +55,12 @@ class RecordFields(TypedDict, total=False):
     subject: str | None
     subject_iss: str | None
     actor: str | None
-    chain: list[str] | None
+    chain: Sequence[str] | None
     chain_depth: int | None
     client_id: str | None
     audience: str | None
-    scope: list[str] | None
-    scope_needed: list[str] | None
+    scope: Sequence[str] | None
+    scope_needed: Sequence[str] | None
     route: str | None
     op: str | None
     method: str | None

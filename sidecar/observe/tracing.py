@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_NAMES: Final = frozenset({b"traceparent", b"tracestate"})
 _MAX_MEMBERS: Final = 32
 _MAX_STATE_BYTES: Final = 512
 _SAMPLED: Final = 0x01
@@ -41,20 +42,17 @@ def next_traceparent(fields: Iterable[tuple[bytes, bytes]], *, trusted: bool = T
 
     A new trace starts, and ``tracestate`` is dropped, if ``traceparent`` is absent, doubled or invalid.
     """
-    parents: list[bytes] = []
-    states: list[bytes] = []
-    for name, value in fields:
-        if name == b"traceparent":
-            parents.append(value)
-        elif name == b"tracestate":
-            states.append(value)
-    span_id = new_id(64)
+    told = [field for field in fields if field[0] in _NAMES]
+    parents = [value for name, value in told if name == b"traceparent"]
     parent = _parse(parents[0]) if trusted and len(parents) == 1 else None
     if parent is None:
-        trace_id = new_id()
+        both = new_id(192)
+        trace_id, span_id = both[:32], both[32:]
         return TraceContext(f"00-{trace_id}-{span_id}-03", trace_id, span_id, None)
     trace_id, flags = parent
-    return TraceContext(f"00-{trace_id}-{span_id}-{flags:02x}", trace_id, span_id, _state(states))
+    span_id = new_id(64)
+    state = _state([value for name, value in told if name == b"tracestate"]) if len(told) > 1 else None
+    return TraceContext(f"00-{trace_id}-{span_id}-{flags:02x}", trace_id, span_id, state)
 
 
 def _parse(value: bytes) -> tuple[str, int] | None:

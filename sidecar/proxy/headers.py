@@ -2,18 +2,19 @@
 
 A server behind us may fold ``_``, ``-`` and other punctuation into one (CGI, WSGI and many frameworks do), so a name
 is compared after every character that is no letter or digit has become a dash: no spelling of one of our headers gets
-through from outside.
+through from outside. What is asked about the same names, subjects and scopes again and again is remembered.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
 from sidecar.delegation.decide import IssuedPermit, Permit
-from sidecar.delegation.scope import format_scope
+from sidecar.delegation.scope import ScopeSet, format_scope
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.unguessable import random_hex
@@ -52,6 +53,7 @@ _OUR_PREFIX: Final = b"delegation-"
 _CALL: Final = re.compile(rb"[0-9a-f]{32}")
 
 
+@lru_cache(maxsize=1024)
 def is_ours(name: bytes) -> bool:
     """Whether a header of this (lower-case) name, or one a server may confuse with it, is set by a sidecar only."""
     folded = name.translate(_FOLDED)
@@ -70,6 +72,7 @@ def single(fields: Sequence[Field], name: bytes) -> bytes | None:
     return values[0] if values else None
 
 
+@lru_cache(maxsize=1024)
 def encode_value(text: str) -> bytes:
     """A header value that stands for exactly one text: UTF-8, percent-encoded outside plain printable ASCII.
 
@@ -102,18 +105,19 @@ def to_agent(
     """
     token = permit.token
     rewritten = [field for field in fields if not is_ours(field[0])]
-    rewritten.append((b"host", host))
     rewritten += (
+        (b"host", host),
         (b"authorization", b"Bearer " + handle.encode("ascii")),
         (b"delegation-subject", encode_value(token.subject)),
         (b"delegation-subject-issuer", encode_value(token.issuer)),
         (b"delegation-actor", permit.peer.encode("ascii")),
-        (b"delegation-scope", format_scope(token.scope).encode("ascii")),
+        (b"delegation-scope", _encode_scope(token.scope)),
         (b"delegation-request-id", request_id.encode("ascii")),
     )
     if permit.route.pass_token:
         rewritten.append((b"delegation-token", token.raw.encode("ascii")))
-    return rewritten + _traced(trace)
+    _add_trace(rewritten, trace)
+    return rewritten
 
 
 def to_next_hop(
@@ -131,7 +135,8 @@ def to_next_hop(
         (b"authorization", b"Bearer " + permit.token.raw.encode("ascii")),
         (b"delegation-call", call.encode("ascii")),
     )
-    return rewritten + _traced(trace)
+    _add_trace(rewritten, trace)
+    return rewritten
 
 
 def call_id(fields: Sequence[Field]) -> str | None:
@@ -147,11 +152,20 @@ def new_call_id() -> str:
 
 def from_agent(fields: Iterable[Field]) -> list[Field]:
     """The fields of the agent's answer for the peer: an agent cannot speak in the sidecar's name."""
-    return [field for field in fields if not field[0].translate(_FOLDED).startswith(_OUR_PREFIX)]
+    return [field for field in fields if not _speaks_for_us(field[0])]
 
 
-def _traced(trace: TraceContext) -> list[Field]:
-    fields = [(b"traceparent", trace.traceparent.encode("ascii"))]
+@lru_cache(maxsize=1024)
+def _speaks_for_us(name: bytes) -> bool:
+    return name.translate(_FOLDED).startswith(_OUR_PREFIX)
+
+
+@lru_cache(maxsize=1024)
+def _encode_scope(scope: ScopeSet) -> bytes:
+    return format_scope(scope).encode("ascii")
+
+
+def _add_trace(fields: list[Field], trace: TraceContext) -> None:
+    fields.append((b"traceparent", trace.traceparent.encode("ascii")))
     if trace.tracestate is not None:
         fields.append((b"tracestate", trace.tracestate.encode("ascii")))
-    return fields

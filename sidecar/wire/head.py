@@ -96,11 +96,10 @@ def end_to_end(fields: Sequence[Field]) -> list[Field]:
 
     Set own fields only after this: then no Connection of a peer's can remove them.
     """
-    dropped = _NOT_PASSED
-    options = connection_options(fields)
-    if options:
-        dropped = dropped | options
-    return [field for field in fields if field[0] not in dropped]
+    passed = [field for field in fields if field[0] not in _NOT_PASSED]
+    if len(passed) < len(fields) and (options := connection_options(fields)):  # only then is there a Connection field
+        passed = [field for field in passed if field[0] not in options]
+    return passed
 
 
 def encode_request(method: str, target: bytes, fields: Sequence[Field]) -> bytes:

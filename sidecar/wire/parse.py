@@ -1,8 +1,8 @@
 """Bytes of one whole head → ``RequestHead`` or ``ResponseHead``: strict and pure.
 
-llhttp (through httptools) reads the head and refuses bad syntax; what it lets pass and a proxy must not is refused by
-the checks around it: other versions, double spaces, more or fewer than one Host, codings beside ``chunked``. All errors
-are ``Denied`` with the reason that fits a request; their detail never quotes the input.
+What is read is the grammar of RFC 9112 without its allowances: no bare LF, no folding, no white space before a colon,
+no other version, and exactly one Host. What states the body's length is said once and plainly. All errors are
+``Denied`` with the reason that fits a request; their detail never quotes the input.
 """
 
 from __future__ import annotations
@@ -12,46 +12,43 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-import httptools
-
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import Field, RequestHead, ResponseHead
+from sidecar.wire.lines import FieldLines
 
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])\r\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 # Host = uri-host [":" port] (RFC 9110 section 7.2), without user information, escapes or empty parts.
 _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
 )
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
-_SINGLE: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect", b"upgrade"})
+_DECIDING: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect", b"upgrade", b"connection"})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
-_KNOWN_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
 
-class _Reader:
-    """What llhttp calls while it reads one head. ``special``: the fields that decide about the message itself."""
+_request_lines: Final = FieldLines()
+_answer_lines: Final = FieldLines()
 
-    __slots__ = ("connection", "doubled", "fields", "special")
 
-    def __init__(self) -> None:
-        self.fields: list[Field] = []
-        self.special: dict[bytes, bytes] = {}
+class _Deciding:
+    """Of the fields of one head those that decide about the message itself: the last of each, and what is doubled."""
+
+    __slots__ = ("connection", "doubled", "last")
+
+    def __init__(self, fields: list[Field]) -> None:
+        self.last: dict[bytes, bytes] = {}
         self.doubled: set[bytes] = set()
         self.connection: list[bytes] = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One field, whole."""
-        name = name.lower()
-        value = value.rstrip(b" \t")  # llhttp has skipped what precedes it
-        self.fields.append((name, value))
-        if name in _SINGLE:
-            if name in self.special:
-                self.doubled.add(name)
-            self.special[name] = value
-        elif name == b"connection":
-            self.connection.append(value.lower())
+        for name, value in fields:
+            if name in _DECIDING:
+                if name == b"connection":
+                    self.connection.append(value.lower())
+                    continue
+                if name in self.last:
+                    self.doubled.add(name)
+                self.last[name] = value
 
 
 def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, proxy_form: bool) -> RequestHead:
@@ -63,7 +60,8 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
             EXPECTATION_REFUSED.
     """
-    line = _REQUEST_LINE.match(head)
+    first, *lines = _lines(head, max_fields)
+    line = _REQUEST_LINE.fullmatch(first)
     if line is None:
         raise Denied(Reason.BAD_REQUEST, "the request line is malformed or of another version")
     method, target, minor = line[1], line[2], line[3] == b"1"
@@ -71,14 +69,14 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         raise Denied(Reason.URI_TOO_LONG, "the request target is too long")
     if method in _REFUSED_METHODS:
         raise Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
-    _require_few_fields(head, max_fields)
-    reader = _read_request(head, method)
-    if b"host" in reader.doubled or b"host" not in reader.special:
+    fields = _request_lines.read(lines)
+    deciding = _Deciding(fields)
+    if b"host" in deciding.doubled or b"host" not in deciding.last:
         raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
-    if b"expect" in reader.doubled:
+    if b"expect" in deciding.doubled:
         raise Denied(Reason.EXPECTATION_REFUSED, "two Expect fields")
-    content_length, chunked = _framing(reader, minor=minor)
-    authority = parse_authority(reader.special[b"host"])
+    content_length, chunked = _framing(deciding, minor=minor)
+    authority = parse_authority(deciding.last[b"host"])
     absolute = not target.startswith(b"/")
     if absolute:
         target = _origin_form(target, authority, proxy_form=proxy_form)
@@ -88,12 +86,12 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         authority=authority,
         proxy_form=absolute,
         minor=int(minor),
-        fields=reader.fields,
+        fields=fields,
         content_length=content_length,
         chunked=chunked,
-        keep_alive=_keeps_alive(reader, minor=minor),
-        expect=reader.special.get(b"expect"),
-        upgrade=reader.special.get(b"upgrade"),
+        keep_alive=_keeps_alive(deciding, minor=minor),
+        expect=deciding.last.get(b"expect"),
+        upgrade=deciding.last.get(b"upgrade"),
     )
 
 
@@ -103,26 +101,21 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
     Raises:
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, HEAD_TOO_LARGE; the caller knows that this was an answer.
     """
-    line = _STATUS_LINE.match(head)
+    first, *lines = _lines(head, max_fields)
+    line = _STATUS_LINE.fullmatch(first)
     if line is None:
         raise Denied(Reason.BAD_REQUEST, "the status line is malformed or of another version")
     minor = line[1] == b"1"
-    _require_few_fields(head, max_fields)
-    reader = _Reader()
-    try:
-        httptools.HttpResponseParser(reader).feed_data(head)
-    except httptools.HttpParserUpgrade:
-        pass  # some servers advertise an upgrade with any answer; a 101 itself is the caller's to refuse
-    except httptools.HttpParserError as error:
-        raise Denied(_syntax_reason(error), "the answer head is malformed") from error
-    content_length, chunked = _framing(reader, minor=minor)
+    fields = _answer_lines.read(lines)
+    deciding = _Deciding(fields)
+    content_length, chunked = _framing(deciding, minor=minor)
     return ResponseHead(
         status=int(line[2]),
         minor=int(minor),
-        fields=reader.fields,
+        fields=fields,
         content_length=content_length,
         chunked=chunked,
-        keep_alive=_keeps_alive(reader, minor=minor),
+        keep_alive=_keeps_alive(deciding, minor=minor),
     )
 
 
@@ -140,38 +133,23 @@ def parse_authority(value: bytes) -> str:
     return value.decode("ascii").lower()
 
 
-def _read_request(head: bytes, method: bytes) -> _Reader:
-    if method not in _KNOWN_METHODS:  # llhttp has a list of them, and some change how it reads; ours is any token
-        head = b"GET" + head[len(method) :]
-    reader = _Reader()
-    try:
-        httptools.HttpRequestParser(reader).feed_data(head)
-    except httptools.HttpParserUpgrade:
-        pass  # the head is whole; whether to refuse it is decided on its fields
-    except httptools.HttpParserError as error:
-        raise Denied(_syntax_reason(error), "the request head is malformed") from error
-    return reader
-
-
-def _require_few_fields(head: bytes, max_fields: int) -> None:
-    """Before they become objects, each of which takes ten times the bytes of the shortest field."""
+def _lines(head: bytes, max_fields: int) -> list[bytes]:
+    """The first line and those of the fields. They are counted before they become objects of ten times their size."""
     if head.count(b"\n") - 2 > max_fields:
         raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
+    return head[:-4].split(b"\r\n")
 
 
-def _syntax_reason(error: httptools.HttpParserError) -> Reason:
-    text = str(error)
-    return Reason.AMBIGUOUS_FRAMING if "Content-Length" in text or "Transfer-Encoding" in text else Reason.BAD_REQUEST
-
-
-def _framing(reader: _Reader, *, minor: bool) -> tuple[int | None, bool]:
+def _framing(deciding: _Deciding, *, minor: bool) -> tuple[int | None, bool]:
     """(content length, chunked): at most one of them, each said once and in its plain form (RFC 9112 section 6)."""
-    if not reader.doubled.isdisjoint((b"content-length", b"transfer-encoding")):
+    if not deciding.doubled.isdisjoint((b"content-length", b"transfer-encoding")):
         raise Denied(Reason.AMBIGUOUS_FRAMING, "the length of the body is stated twice")
-    coding = reader.special.get(b"transfer-encoding")
-    length = reader.special.get(b"content-length")
+    coding = deciding.last.get(b"transfer-encoding")
+    length = deciding.last.get(b"content-length")
     if coding is not None:
-        if not minor or coding.lower() != b"chunked":  # that a length stands beside it, llhttp has refused
+        if length is not None:
+            raise Denied(Reason.AMBIGUOUS_FRAMING, "a Content-Length beside a Transfer-Encoding")
+        if not minor or coding.lower() != b"chunked":
             raise Denied(Reason.AMBIGUOUS_FRAMING, "another transfer coding than chunked alone in HTTP/1.1")
         return None, True
     if length is None:
@@ -192,10 +170,10 @@ def _origin_form(target: bytes, authority: str, *, proxy_form: bool) -> bytes:
     return origin if origin.startswith(b"/") else b"/" + origin
 
 
-def _keeps_alive(reader: _Reader, *, minor: bool) -> bool:
+def _keeps_alive(deciding: _Deciding, *, minor: bool) -> bool:
     """Whether another message may follow. Every Connection field is looked at, since each may name fields to remove."""
     keeps = minor
-    for value in reader.connection:
+    for value in deciding.connection:
         if not _OPTIONS.fullmatch(value):
             raise Denied(Reason.BAD_REQUEST, "a Connection field is no list of tokens")
         if b"close" in [option.strip(b" \t") for option in value.split(b",")]:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire.lines import MAX_KNOWN, MAX_KNOWN_BYTES, FieldLines, read_line
+
+GOOD = {
+    "plain": (b"Host: a", (b"host", b"a")),
+    "no space": (b"Host:a", (b"host", b"a")),
+    "white space around the value": (b"X:\t a \t", (b"x", b"a")),
+    "white space inside the value": (b"X: a \t b", (b"x", b"a \t b")),
+    "a colon in the value": (b"X: a:b", (b"x", b"a:b")),
+    "empty value": (b"X:", (b"x", b"")),
+    "white space only": (b"X: \t ", (b"x", b"")),
+    "obs-text": (b"X: \x80\xff", (b"x", b"\x80\xff")),
+    "every token character": (b"!#$%&'*+-.^_`|~09AZaz: 1", (b"!#$%&'*+-.^_`|~09azaz", b"1")),
+}
+BAD = {
+    "empty": b"",
+    "no colon": b"Host",
+    "no name": b": a",
+    "space before the colon": b"Host : a",
+    "tab before the colon": b"Host\t: a",
+    "a folded line": b" folded",
+    "a space first": b" Host: a",
+    "a space in the name": b"Ho st: a",
+    "a separator in the name": b"Ho(st: a",
+    "obs-text in the name": b"H\xf6st: a",
+    "bare CR": b"Host: a\rb",
+    "bare LF": b"Host: a\nX: b",
+    "NUL": b"Host: a\0",
+    "a control": b"Host: a\x01",
+    "DEL": b"Host: a\x7f",
+}
+
+
+@pytest.mark.parametrize(("line", "field"), GOOD.values(), ids=GOOD.keys())
+def test_a_line_is_a_name_in_lower_case_and_a_value_without_white_space_around(
+    line: bytes, field: tuple[bytes, bytes]
+) -> None:
+    assert read_line(line) == field
+
+
+@pytest.mark.parametrize("line", BAD.values(), ids=BAD.keys())
+def test_what_is_no_field_is_refused_each_time_and_never_remembered(line: bytes) -> None:
+    lines = FieldLines()
+    for _ in range(2):
+        with pytest.raises(Denied) as caught:
+            lines.read([line])
+        assert caught.value.reason is Reason.BAD_REQUEST
+    assert len(lines) == 0
+
+
+def test_a_line_that_comes_again_says_the_same() -> None:
+    lines = FieldLines()
+    assert lines.read([b"A: 1", b"B: 2", b"A: 1"]) == [(b"a", b"1"), (b"b", b"2"), (b"a", b"1")]
+    assert lines.read([b"B: 2", b"b: 2", b"A: 1"]) == [(b"b", b"2"), (b"b", b"2"), (b"a", b"1")]
+    assert len(lines) == 3
+
+
+def test_no_more_than_so_many_are_known_and_what_is_asked_for_stays() -> None:
+    lines = FieldLines()
+    [kept] = lines.read([b"Kept: 1"])
+    for number in range(5 * MAX_KNOWN):
+        assert lines.read([b"X: %d" % number]) == [(b"x", b"%d" % number)]
+        assert lines.read([b"Kept: 1"])[0] is kept
+        assert len(lines) <= MAX_KNOWN
+
+
+def test_a_long_line_is_read_and_not_kept() -> None:
+    lines = FieldLines()
+    longest = b"X:".ljust(MAX_KNOWN_BYTES, b"y")
+    assert lines.read([longest + b"y"]) == [(b"x", longest[2:] + b"y")]
+    assert len(lines) == 0
+    lines.read([longest])
+    assert len(lines) == 1
