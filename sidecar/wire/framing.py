@@ -1,7 +1,7 @@
 """Where a head and a body end in the byte stream: exact, bounded, pure.
 
-The parser library (llhttp) has no pause and tells no offset, so it is only ever given one whole head. What it must not
-see, because it belongs to a body or to the next message, is cut off here first. All errors are ``Denied`` with the
+The reader of heads (``parse.py``) is only ever given one whole head. What it must not see, because it belongs to a body
+or to the next message, is cut off here first. All errors are ``Denied`` with the
 reason that fits a request; the client side translates them.
 """
 
