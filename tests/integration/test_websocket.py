@@ -18,6 +18,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from tests.integration.test_lifecycle import HELPER, distrust_partner, partners
 from tests.integration.world import (
     PATIENCE_S,
     PLANNER,
@@ -31,7 +32,7 @@ from tests.integration.world import (
     until,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.both_loops]
 
 
 class EchoServer:
@@ -85,11 +86,13 @@ async def start(world: World, agent_port: int, **changes: Any) -> tuple[Sidecar,
     return sidecar, calling(await world.source(PLANNER), WRITER)
 
 
-def opening(sidecar: Sidecar, tls: ssl.SSLContext, token: str | None = None, **options: Any) -> connect:
+def opening(
+    sidecar: Sidecar, tls: ssl.SSLContext, token: str | None = None, *, path: str = "/chat", **options: Any
+) -> connect:
     """A client of the ``websockets`` library."""
     headers = bearer(mint() if token is None else token) if token != "" else []
     return connect(
-        f"wss://127.0.0.1:{sidecar.inbound}/chat",
+        f"wss://127.0.0.1:{sidecar.inbound}{path}",
         ssl=tls,
         server_hostname="sidecar",
         additional_headers=headers,
@@ -335,6 +338,23 @@ async def test_it_ends_when_its_tokens_key_is_gone(world: World, echo: EchoServe
         world.keys["keys"] = [public_jwk(private_key("ES256", 1), kid="k1", use="sig", alg="ES256")]
         assert await close_of(client) == (1001, "unknown_key")
     assert (await ended(sidecar))["reason"] == "unknown_key"
+
+
+async def test_it_ends_at_once_when_the_trust_in_its_peer_does(world: World, echo: EchoServer) -> None:
+    world.agent.port = echo.port
+    sidecar = await partners(world)
+    planner, helper = [calling(await world.source(who), WRITER) for who in (PLANNER, HELPER)]
+    by_helper = mint({"act": {"sub": HELPER}})
+    async with (
+        opening(sidecar, helper, by_helper, path="/draft") as client,
+        opening(sidecar, planner, path="/draft") as other,
+    ):
+        distrust_partner(sidecar)
+        assert await close_of(client) == (1001, "unknown_trust_domain")
+        await other.send("still here")
+        assert await hear(other) == "still here"
+    reasons = {record["peer"]: record["reason"] for record in await sidecar.wait_for_records(2)}
+    assert reasons == {HELPER: "unknown_trust_domain", PLANNER: "ok"}
 
 
 async def test_reloads_and_renewals_do_not_touch_it(world: World, echo: EchoServer) -> None:
