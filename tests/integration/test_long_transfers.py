@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.wire.upgrade import Handshake
-from tests.integration.test_process import Running, process
+from tests.integration.process import Running, process
 from tests.integration.world import PATIENCE_S, PLANNER, WRITER, Kept, World, calling, mint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
