@@ -155,7 +155,7 @@ class Line:
         """As many attempts as calls wait, within the limit."""
         now = self._clock()
         stalled_s = self._limits.connect_timeout_s * _STALLED
-        promising = sum(now - at < stalled_s and not attempt.cancelling() for attempt, at in self.attempts.items())
+        promising = sum(now - began_at < stalled_s for began_at in self.attempts.values())
         while promising < len(self.waiting) and len(self.attempts) < self._limits.max_connecting:
             attempt = asyncio.get_running_loop().create_task(self._open(self))
             self.attempts[attempt] = now

@@ -207,6 +207,38 @@ async def test_a_thread_that_hangs_for_good_is_given_up_and_the_name_lives_on() 
     await bench.idle()
 
 
+async def test_a_thread_that_was_given_up_and_comes_back_ends_no_lookup_but_its_own() -> None:
+    bench = Bench(timeout_s=0.02)
+    first, second = bench.names.hold(), threading.Event()
+    assert await bench.reason() is Reason.UPSTREAM_TIMEOUT
+    bench.names.held[NAME] = second
+    bench.names.answers[NAME] = NO_ANSWER
+    bench.clock.now += 30
+    assert await bench.reason() is Reason.UPSTREAM_TIMEOUT
+    first.set()
+    async with asyncio.timeout(WAIT_S):
+        while bench.resolver.running == 2:  # noqa: ASYNC110 - a thread tells nobody
+            await asyncio.sleep(0.001)
+    bench.clock.now += 1
+    await bench.reason()  # by the lookup under way
+    assert bench.names.asked == [NAME, NAME]
+    second.set()
+    await bench.idle()
+
+
+async def test_a_name_that_waited_so_long_that_it_waits_twice_is_looked_up_once() -> None:
+    bench = Bench(max_lookups=1, timeout_s=0.02)
+    bench.names.answers["other.mesh"] = ["10.0.0.7"]
+    answer = bench.names.hold()
+    assert await bench.reason() is Reason.UPSTREAM_TIMEOUT
+    for _ in range(2):
+        assert await bench.reason("other.mesh") is Reason.UPSTREAM_TIMEOUT
+        bench.clock.now += 30
+    answer.set()
+    await bench.idle()
+    assert bench.names.asked == [NAME, "other.mesh"]
+
+
 async def test_threads_are_bounded_and_names_wait_their_turn() -> None:
     bench = Bench(max_lookups=2)
     hosts = [f"{number}.mesh" for number in range(6)]
