@@ -1,7 +1,7 @@
 """``python -m tests.fuzz``: every harness for its share of some minutes, several at a time. ``make fuzz`` calls it.
 
 An input that breaks a harness is added to ``regressions/``, where the ordinary tests find it, and the exit code is 1.
-With ``--grow`` what was found on the way is reduced to the inputs that add coverage and becomes the new corpus.
+With ``--grow`` what was found on the way is reduced to the inputs that lead somewhere new: that is the new corpus.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ from pathlib import Path
 from typing import Final
 
 from tests.fuzz.harnesses import HARNESSES, Harness
-from tests.fuzz.inputs import DICTIONARIES, HERE, add_regression, known_inputs, unpack, write_corpus
+from tests.fuzz.inputs import (
+    DICTIONARIES,
+    HERE,
+    SEEDS,
+    add_regression,
+    known_inputs,
+    read_inputs,
+    unpack,
+    write_corpus,
+)
+from tests.fuzz.reduce import reduced
 
 _ROOT: Final = HERE.parent.parent
 _START_S: Final = 1.5  # what one start costs: it is taken from the harness's share
-_MAX_KEPT: Final = 80  # inputs of a corpus in the tree
-_MAX_KEPT_BYTES: Final = 16384
+_MAX_KEPT: Final = 40  # inputs of a corpus in the tree
+_MAX_KEPT_BYTES: Final = 8192
 _RUNS: Final = re.compile(r"stat::number_of_executed_units: +(\d+)")
 _WHAT: Final = re.compile(r"^(\w[\w.]*(?:Error|Exception|Exit|Warning)\b.*)$", re.MULTILINE)
 
@@ -65,7 +75,7 @@ def fuzz(harness: Harness, seconds: int, seed: int, *, coverage: bool, grow: boo
             broken = b""
         runs = _RUNS.search(output)
         if grow and coverage and broken is None:
-            _keep_smallest(harness, corpus, Path(scratch) / "reduced")
+            _grow(harness, corpus)
         return Outcome(harness, int(runs[1]) if runs else 0, output, broken)
 
 
@@ -83,13 +93,12 @@ def _libfuzzer(harness: Harness, seconds: int, seed: int, found: Path) -> list[s
     ]
 
 
-def _keep_smallest(harness: Harness, corpus: Path, reduced: Path) -> None:
-    """Of all inputs those that add coverage, the smallest first, as many as a tree should hold."""
-    reduced.mkdir()
-    merge = [sys.executable, "-m", "tests.fuzz.one", harness.name, "-merge=1", f"-max_len={harness.max_len}"]
-    subprocess.run([*merge, str(reduced), str(corpus)], cwd=_ROOT, capture_output=True, check=True, timeout=1200)
+def _grow(harness: Harness, corpus: Path) -> None:
+    """Of all inputs those that lead somewhere new, the shortest first, as many as a tree should hold."""
+    seeds = read_inputs(SEEDS / f"{harness.name}.txt")
+    found = (path.read_bytes() for path in corpus.iterdir())
     kept: list[bytes] = []
-    for data in sorted((path.read_bytes() for path in reduced.iterdir()), key=len):
+    for data in reduced(harness.check, found, known=seeds):
         if len(kept) < _MAX_KEPT and sum(map(len, kept)) + len(data) <= _MAX_KEPT_BYTES:
             kept.append(data)
     write_corpus(harness.name, kept)

@@ -1,4 +1,4 @@
-"""Two other readers of HTTP/1.1, neither of llhttp's family: h11, and aiohttp's parser in Python.
+"""Two other readers of HTTP/1.1, each of its own family: h11, and aiohttp's parser in Python.
 
 Each is given exactly the bytes that we take for one message, and says what it sees in them. ``None``: it refuses. A
 message that ends elsewhere for it is ``Elsewhere``: then a proxy and the server behind it would disagree about what the

@@ -9,10 +9,11 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeIdError
 from sidecar.errors import Denied, Reason
-from tests.fuzz import inputs
+from tests.fuzz import inputs, of_heads
 from tests.fuzz.inputs import add_regression, read_inputs, unpack, write_corpus
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.properties import is_ours, pieces, printable, quiet
+from tests.fuzz.reduce import reduced
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,9 @@ def test_inputs_are_kept_as_text_and_come_back_as_they_were(tmp_path: Path, monk
     assert read_inputs(tmp_path / "REGRESSIONS" / "one.txt") == [b"\xff"]
     unpack(data, tmp_path / "files")
     assert sorted(path.read_bytes() for path in (tmp_path / "files").iterdir()) == sorted(data)
+
+
+def test_a_corpus_is_reduced_to_what_leads_somewhere_new() -> None:
+    inputs = [b"GET /%41 HTTP/1.1", b"/b", b"/bb", b"/a", b"/%41", b"/%41%42"]
+    assert reduced(of_heads.target, inputs) == [b"/a", b"/%41", b"GET /%41 HTTP/1.1"]
+    assert reduced(of_heads.target, inputs, known=[b"/x", b"/%42"]) == [b"GET /%41 HTTP/1.1"]
