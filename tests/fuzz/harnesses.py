@@ -82,7 +82,7 @@ _ALL: Final = (
     Harness(of_status.status_answer, "record", max_len=4096),
     Harness(of_others.requests_beside_others, "http", share=3),
     Harness(of_others.answers_beside_others, "http", share=2),
-    Harness(of_streams.request_stream, "http", max_len=4096, share=6),
+    Harness(of_streams.request_stream, "http", max_len=4096, share=10),
     Harness(of_upstreams.answer_stream, "http", share=4),
 )
 HARNESSES: Final = {harness.name: harness for harness in _ALL}
