@@ -10,17 +10,19 @@ from typing import Final
 from benchmarks.peers.peer import Role
 from benchmarks.rig import Rig
 from benchmarks.scenarios import Scenario
-from benchmarks.world import STRANGER
+from benchmarks.world import CALLER, STRANGER, TRUST_DOMAIN
 
 REUSED: Final = 16
 FRESH: Final = 40_000  # for one window: what is not enough is said in the sample
 
 
-def credentials(rig: Rig, scenario: Scenario, role: Role, number: int, count: int = 0) -> Path:
+def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
     """A file of them, one a line, made once; and anew in each round (``number``) where each is to be used once."""
     path = rig.world.folder / f"{scenario.name}-{role.credential}-{number if scenario.fresh_tokens else 0}.tokens"
     if not path.exists():
-        wanted = count or (FRESH if scenario.fresh_tokens else REUSED)
+        wanted = scenario.tokens or (FRESH if scenario.fresh_tokens else REUSED)
+        for login in rig.world.logins(max(0, scenario.handles - wanted)):
+            _handle(rig, role, login)  # alive, and not used
         path.touch(mode=0o600)
         path.write_text("\n".join(_made(rig, scenario, role, wanted)) + "\n")
     return path
@@ -33,8 +35,16 @@ def _made(rig: Rig, scenario: Scenario, role: Role, count: int) -> list[str]:
         return rig.world.logins(count)
     if scenario.token == "stranger":
         return rig.world.tokens(count, act={"sub": STRANGER})
-    tokens = rig.world.tokens(count)
+    tokens = rig.world.tokens(count, act=_chain(scenario.chain))
     return [_forged(token) for token in tokens] if scenario.token == "forged" else tokens
+
+
+def _chain(actors: int) -> dict[str, object]:
+    """The caller, and before it agents that the token went through."""
+    act: dict[str, object] = {}
+    for number in range(1, actors):
+        act = {"sub": f"spiffe://{TRUST_DOMAIN}/agent/before-{number}", **({"act": act} if act else {})}
+    return {"sub": CALLER, **({"act": act} if act else {})}
 
 
 def _forged(token: str) -> str:

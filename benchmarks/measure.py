@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from benchmarks.credentials import credentials
 from benchmarks.machine import forget_peak, memory_mib
-from benchmarks.peers.peer import INBOUND, Peer, Role
+from benchmarks.peers.peer import Peer, Role
 from benchmarks.rig import Rig
 from benchmarks.sample import Sample
 from benchmarks.scenarios import Scenario
@@ -99,12 +99,12 @@ def _held(rig: Rig, peer: Peer, scenario: Scenario, role: Role, pids: list[int])
 def _command(rig: Rig, scenario: Scenario, role: Role, number: int) -> list[str]:
     world = rig.world
     request = world.folder / f"{scenario.name}{role.prefix.replace('/', '-')}.request"
-    host = SERVER_NAME if scenario.role == INBOUND else world.at(role.port)
+    host = SERVER_NAME if role.mtls else world.at(role.port)
     request.write_text(scenario.head(host, role.prefix), newline="")
     command = [str(rig.programs.load), "--connect", world.at(role.port), "--request", str(request)]
     command += ["--connections", str(scenario.connections)]
     command += ["--tokens", str(credentials(rig, scenario, role, number))]
-    if scenario.role == INBOUND:
+    if role.mtls:
         identity = world.identities[scenario.identity]
         command += ["--certificate", str(identity.certificate), "--key", str(identity.key)]
         command += ["--authority", str(world.bundle), "--name", SERVER_NAME]

@@ -3,104 +3,171 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from benchmarks.machine import described
+from benchmarks.growth import GROWTH
+from benchmarks.machine import cores, described
 from benchmarks.measure import MeasureError, measure
 from benchmarks.native import BuildError
 from benchmarks.peers import binaries
 from benchmarks.peers.all import all_peers
 from benchmarks.peers.peer import Peer
-from benchmarks.ratios import ratios, refusal, spread
+from benchmarks.report import write_report
+from benchmarks.results import Results, Taking, read, write
 from benchmarks.rig import Rig, rig
 from benchmarks.sample import Sample
 from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.smoke import SMOKE, judged
+from benchmarks.tables import BASE, table_of
 from sidecar.dev.processes import ProcessError
 
-BASE = "haproxy"
+SMOKE_PEERS = "sidecar,aiohttp"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 measured, 1 nothing could be measured, 2 usage."""
+    """Exit codes: 0 measured, 1 nothing could be measured or a gate of ``--smoke`` is broken, 2 usage."""
     arguments = _parser().parse_args(argv)
-    scenarios = [one for one in SCENARIOS if not arguments.only or one.name in arguments.only]
+    if arguments.again is not None:
+        _say_written(write_report(read(arguments.again), arguments.again.parent))
+        return 0
+    scenarios = _scenarios(arguments)
     if not scenarios:
-        print(f"no such scenario; there are {', '.join(one.name for one in SCENARIOS)}", file=sys.stderr)
+        _say(f"no such scenario; there are {', '.join(one.name for one in (*SCENARIOS, *GROWTH))}")
         return 2
-    binaries.given.update(text.split("=", 1) for text in arguments.binary)
-    peers = _peers(arguments.peers)
-    try:
-        with rig(peers, frozenset(one.role for one in scenarios)) as running:
-            samples = _measure_all(running, peers, scenarios, rounds=arguments.rounds, seconds=arguments.seconds)
-    except (BuildError, ProcessError, MeasureError) as error:
-        print(f"bench: {error}", file=sys.stderr)
+    binaries.given.update(dict(text.split("=", 1) for text in arguments.binary))
+    peers, missing = _peers(SMOKE_PEERS if arguments.smoke and not arguments.peers else arguments.peers)
+    if all(peer.name != BASE for peer in peers):
+        _say(f"nothing can be compared: {missing.get('HAProxy', 'the base is not there')}")
         return 1
-    _tell(samples, scenarios, peers)
-    return 0
+    try:
+        results = _run(peers, missing, scenarios, arguments)
+    except (BuildError, ProcessError, MeasureError) as error:
+        _say(str(error))
+        return 1
+    _tell(results, scenarios)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write(results, arguments.out / "results.json")
+        _say_written([arguments.out / "results.json", *write_report(results, arguments.out)])
+    return _gates(results) if arguments.smoke else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", action="append", metavar="SCENARIO", help="this one; may be given again")
+    parser.add_argument("--growth", action="store_true", help="how cost grows with the work, instead of the scenarios")
+    parser.add_argument("--all", action="store_true", help="the scenarios, and how cost grows")
+    parser.add_argument("--smoke", action="store_true", help="a few short ones, with wide limits: for CI")
     parser.add_argument("--peers", metavar="NAME,…", help="only these, and the base")
     parser.add_argument("--binary", action="append", default=[], metavar="NAME=PATH", help="where a peer's program is")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each window (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of each scenario (default %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write raw data and report there")
+    parser.add_argument("--again", type=Path, metavar="RESULTS.JSON", help="write the report of an earlier run again")
     return parser
 
 
-def _peers(wanted: str | None) -> list[Peer]:
+def _scenarios(arguments: argparse.Namespace) -> list[Scenario]:
+    if arguments.only:
+        return [one for one in (*SCENARIOS, *GROWTH) if one.name in arguments.only or one.axis in arguments.only]
+    if arguments.smoke:
+        return [one for one in SCENARIOS if one.name in SMOKE]
+    if arguments.growth:
+        return [*GROWTH]
+    return [*SCENARIOS, *GROWTH] if arguments.all else [*SCENARIOS]
+
+
+def _peers(wanted: str | None) -> tuple[list[Peer], dict[str, str]]:
+    """Who takes part, and why others do not."""
     names = None if wanted is None else {BASE, *wanted.split(",")}
-    found = []
+    found, missing = [], {}
     for peer in all_peers():
+        if names is not None and peer.name not in names:
+            continue
         why = peer.missing()
-        if why is not None:
-            print(f"bench: without {peer.title}: {why}", file=sys.stderr)
-        elif names is None or peer.name in names:
+        if why is None:
             found.append(peer)
-    return found
+        else:
+            missing[peer.title] = why
+            _say(f"without {peer.title}: {why}")
+    return found, missing
+
+
+def _run(
+    peers: Sequence[Peer], missing: dict[str, str], scenarios: Sequence[Scenario], arguments: argparse.Namespace
+) -> Results:
+    bound = cores()
+    caveats = [caveat for caveat in (bound.caveat,) if caveat is not None]
+    versions = [Taking(name=one.name, title=one.title, version=one.version(), does_not=one.does_not) for one in peers]
+    with rig(peers, frozenset(one.role for one in scenarios)) as running:
+        samples = _measure_all(running, peers, scenarios, rounds=arguments.rounds, seconds=arguments.seconds)
+    return Results(
+        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=arguments.seconds,
+        rounds=arguments.rounds,
+        machine=described(),
+        caveats=tuple(caveats),
+        peers=tuple(versions),
+        missing=missing,
+        samples=tuple(samples),
+    )
 
 
 def _measure_all(
     running: Rig, peers: Sequence[Peer], scenarios: Sequence[Scenario], *, rounds: int, seconds: float
-) -> list[list[Sample]]:
-    """The samples of each round. The order is reversed each round, so that nobody always comes after the same."""
-    samples: list[list[Sample]] = []
+) -> list[Sample]:
+    """The samples of all rounds. The order is reversed each round, so that nobody always comes after the same."""
+    samples = []
     for number in range(rounds):
         order = list(peers) if number % 2 == 0 else list(reversed(peers))
-        samples.append([])
         for scenario in scenarios:
             for peer in order:
                 if scenario.suits(peer):
-                    sample = measure(running, peer, scenario, seconds=seconds, number=number)
-                    samples[-1].append(sample)
-                    print(f"round {number + 1}  {scenario.name:14} {peer.name:17} {sample.told}", flush=True)
+                    try:
+                        sample = measure(running, peer, scenario, seconds=seconds, number=number)
+                    except MeasureError as error:
+                        _say(str(error))  # the others are measured all the same; its cell stays empty
+                        running.processes.require_running(*peer.roles[scenario.role].counted)
+                        continue
+                    samples.append(sample)
+                    print(f"round {number + 1}  {scenario.name:15} {peer.name:17} {sample.told}", flush=True)
     return samples
 
 
-def _tell(samples: Sequence[Sequence[Sample]], scenarios: Sequence[Scenario], peers: Sequence[Peer]) -> None:
-    print("\n" + "\n".join(f"{name}: {value}" for name, value in described().items()))
+def _tell(results: Results, scenarios: Sequence[Scenario]) -> None:
+    print("\n" + "\n".join(f"{name}: {value}" for name, value in results.machine.items()))
     for scenario in scenarios:
-        base = _column(samples, scenario, BASE)
-        why = refusal(base)
-        print(f"\n{scenario.name}: {scenario.title}")
-        if why is not None:
-            print(f"  no ratios: {why}")
-        for peer in peers:
-            values = spread([value for value in _column(samples, scenario, peer.name) if value is not None])
-            ratio = spread(ratios(_column(samples, scenario, peer.name), base))
-            if values is None or ratio is None:
-                continue
-            text = f"  {peer.title:24} {values.middle:8.1f} us"
-            text += f"   x {ratio.middle:.2f} ({ratio.lowest:.2f} to {ratio.highest:.2f})" if why is None else ""
-            print(text)
+        table = table_of(results.samples, scenario, [peer.name for peer in results.peers])
+        print(f"\n{scenario.name}: {scenario.title} ({table.unit})")
+        if table.refusal is not None:
+            print(f"  no ratios: {table.refusal}")
+        for row in table.rows:
+            figure = "-" if row.figure is None else f"{row.figure.middle:.1f}"
+            ratio = (
+                ""
+                if row.ratio is None
+                else f"x {row.ratio.middle:.2f} ({row.ratio.lowest:.2f} to {row.ratio.highest:.2f})"
+            )
+            print(f"  {row.peer:18} {figure:>10}   {ratio:24} {'; '.join(row.remarks)}")
 
 
-def _column(samples: Sequence[Sequence[Sample]], scenario: Scenario, peer: str) -> list[float | None]:
-    return [
-        next((one.cpu_us for one in row if (one.scenario, one.peer) == (scenario.name, peer)), None) for row in samples
-    ]
+def _gates(results: Results) -> int:
+    verdicts = judged(results)
+    print()
+    for verdict in verdicts:
+        print(verdict)
+    return 0 if all(verdict.kept for verdict in verdicts) else 1
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr)
+
+
+def _say_written(paths: Sequence[Path]) -> None:
+    print("\nwritten: " + ", ".join(map(str, paths)))
 
 
 if __name__ == "__main__":

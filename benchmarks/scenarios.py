@@ -36,6 +36,11 @@ class Scenario:
     identity: str = CALLER
     measure: Measure = "cpu"
     only_judges: bool = False
+    tokens: int = 0  # so many different ones in turn; 0: the usual few
+    chain: int = 1  # actors in each token
+    handles: int = 0  # alive, beside those that are used
+    axis: str = ""  # what grows, for the scenarios of `growth`
+    amount: int = 0
 
     def suits(self, peer: Peer) -> bool:
         """Whether the peer can be asked this."""

@@ -327,7 +327,7 @@ static void run(void)
     }
     for (;;) {
         uint64_t now = now_ns();
-        if (!measuring && now >= warm && (answered_once >= options.connections || options.events || now > warm + PATIENCE))
+        if (!measuring && now >= warm && (answered_once >= 3 * options.connections || options.events || now > warm + PATIENCE))
             begin_window(); /* every connection, and every pool behind the proxy, is warm */
         if (measuring && (window_end != 0 ? now >= window_end : answered >= options.requests))
             break;

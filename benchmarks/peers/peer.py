@@ -12,6 +12,7 @@ from benchmarks.world import World
 INBOUND: Final = "inbound"  # mTLS in, plain HTTP to the agent
 OUTBOUND: Final = "outbound"  # plain HTTP in, mTLS to the next hop
 PAIR: Final = "pair"  # both, one after the other: from agent to agent
+ROUTES: Final = {"routes-10": 10, "routes-1000": 1000}  # an inbound side with so many routes
 MESH: Final = "mesh"  # an entry, two agents in the middle, a tool: three hops
 
 # What a request shows in Authorization: a delegated token over mTLS, a handle from the outbound side, a user's login.
@@ -41,6 +42,11 @@ class Role:
     counted: tuple[str, ...]
     prefix: str = ""
     credential: Credential = "token"
+
+    @property
+    def mtls(self) -> bool:
+        """Whether whoever asks comes over mTLS, or is the agent beside."""
+        return self.port.endswith("-inbound")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.peers.agents import relay
-from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, Part, Peer, Role
+from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, ROUTES, Part, Peer, Role
 from benchmarks.world import (
     AGENT,
     CALLER,
@@ -39,6 +39,7 @@ def sidecar() -> Peer:
         title="delegation sidecar",
         roles={
             INBOUND: Role(port="sidecar-inbound", counted=("sidecar",)),
+            **{role: Role(port=f"sidecar-{role}-inbound", counted=(f"sidecar-{role}",)) for role in ROUTES},
             OUTBOUND: Role(port="sidecar-outbound", counted=(front,), prefix="/next", credential="handle"),
             PAIR: Role(port="sidecar-outbound", counted=(front, "sidecar-tool"), prefix="/pair", credential="handle"),
             MESH: Role(
@@ -58,6 +59,10 @@ def sidecar() -> Peer:
 
 def _parts(world: World, roles: frozenset[str]) -> list[Part]:
     parts = [_run(world, "sidecar", inbound_settings(world, "sidecar"))] if INBOUND in roles else []
+    parts += [
+        _run(world, f"sidecar-{role}", inbound_settings(world, f"sidecar-{role}", _routes(ROUTES[role])))
+        for role in sorted(roles & ROUTES.keys())
+    ]
     if not roles & {OUTBOUND, PAIR, MESH}:
         return parts
     parts += [_sts(world), _run(world, "sidecar-tool", _tool(world)), _run(world, "sidecar-front", _front(world))]
@@ -92,6 +97,13 @@ def inbound_settings(world: World, name: str, routes: Sequence[Mapping[str, Any]
         "probe": {"listen": world.at(f"{name}-probe")},
         "records": {"sink": "stdout"},
     }
+
+
+def _routes(count: int) -> list[dict[str, Any]]:
+    """So many routes, each for a path of its own."""
+    match = {"methods": _METHODS}
+    rest = {"scopes": [SCOPE], "peers": [CALLER]}
+    return [{"name": f"r{n}", "match": {**match, "path_prefix": f"/r{n}"}, **rest} for n in range(count)]
 
 
 def _front(world: World) -> dict[str, Any]:

@@ -1,0 +1,165 @@
+"""Results → a report: Markdown with its charts beside it, and one HTML page that holds everything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from benchmarks.charts import bars, lines
+from benchmarks.growth import AXES, GROWTH
+from benchmarks.ratios import Spread
+from benchmarks.results import Results
+from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.tables import BASE, Table, table_of
+
+_HEADINGS: Final = ("peer", "figure", f"x {BASE}", "p50 / p99 us", "per second", "remarks")
+_STYLE: Final = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: .6rem 0 1.4rem }
+th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem; text-align: left; vertical-align: top }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+p.refusal { background: #fde8e4; padding: .5rem .8rem } svg { max-width: 100%; height: auto }
+"""
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """Write ``report.md``, its charts, and ``report.html`` into the folder."""
+    sections = [_section(results, scenario) for scenario in SCENARIOS if _was_measured(results, scenario)]
+    growth = [_growth(results, axis) for axis in AXES if any(_was_measured(results, one) for one in _along(axis))]
+    written = []
+    for name, _, _, chart in [*sections, *growth]:
+        if chart:
+            path = folder / f"{name}.svg"
+            path.write_text(chart)
+            written.append(path)
+    markdown, page = folder / "report.md", folder / "report.html"
+    markdown.write_text(_markdown(results, [*sections, *growth]))
+    page.write_text(_page(results, [*sections, *growth]))
+    return [markdown, page, *written]
+
+
+Section = tuple[str, str, list[Table], str]  # name, title, tables, chart
+
+
+def _section(results: Results, scenario: Scenario) -> Section:
+    table = table_of(results.samples, scenario, [peer.name for peer in results.peers])
+    shown = [(row.peer, row.ratio) for row in table.rows if row.ratio is not None]
+    chart = bars(f"{scenario.title}: x {BASE}", shown, unit="x", mark="sidecar") if shown else ""
+    return scenario.name, scenario.title, [table], chart
+
+
+def _growth(results: Results, axis: str) -> Section:
+    """Figures, and no ratios: what is asked is how one peer's own cost grows."""
+    tables = [table_of(results.samples, one, [peer.name for peer in results.peers]) for one in _along(axis)]
+    series: dict[str, list[tuple[float, float]]] = {}
+    for table in tables:
+        for row in table.rows:
+            if row.figure is not None:
+                series.setdefault(row.peer, []).append((table.scenario.amount, row.figure.middle))
+    return (
+        axis,
+        f"As there are more: {AXES[axis]}",
+        tables,
+        lines(AXES[axis], series, x=axis, y="us of CPU per request"),
+    )
+
+
+def _along(axis: str) -> list[Scenario]:
+    return [one for one in GROWTH if one.axis == axis]
+
+
+def _was_measured(results: Results, scenario: Scenario) -> bool:
+    return any(sample.scenario == scenario.name for sample in results.samples)
+
+
+def _cells(table: Table, peer_titles: dict[str, str]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for row in table.rows:
+        times = "" if math.isnan(row.p50_us) else f"{row.p50_us:,.0f} / {row.p99_us:,.0f}"
+        rate = f"{row.per_second:,.0f}" if row.per_second >= 1 else ""
+        rows.append(
+            (
+                peer_titles[row.peer],
+                _figure(row.figure),
+                "" if row.ratio is None else _ratio(row.ratio),
+                times,
+                rate,
+                "; ".join(row.remarks),
+            )
+        )
+    return rows
+
+
+def _figure(value: Spread | None) -> str:
+    return "-" if value is None else f"{value.middle:,.1f}"
+
+
+def _ratio(value: Spread) -> str:
+    return f"{value.middle:.2f} ({value.lowest:.2f} to {value.highest:.2f})"
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    return [
+        ("made at", results.made_at),
+        ("rounds", f"{results.rounds}, of {results.seconds:g} s each"),
+        ("TLS 1.3", results.tls),
+        *results.machine.items(),
+    ]
+
+
+def _say_refusal(table: Table) -> str:
+    return f"No ratio is told here: {table.refusal}."
+
+
+def _markdown(results: Results, sections: Sequence[Section]) -> str:
+    titles = {peer.name: peer.title for peer in results.peers}
+    lines_ = ["# Benchmark report", ""]
+    lines_ += [f"- {name}: {value}" for name, value in _facts(results)]
+    lines_ += ["", *(f"**{caveat}**" for caveat in results.caveats), "", "## Who took part", ""]
+    lines_ += ["| peer | version | does not |", "| --- | --- | --- |"]
+    lines_ += [f"| {one.title} | {one.version} | {'; '.join(one.does_not) or '-'} |" for one in results.peers]
+    lines_ += ["", *(f"- Without {name}: {why}" for name, why in results.missing.items())]
+    for name, title, tables, chart in sections:
+        lines_ += ["", f"## {title}", ""]
+        lines_ += [f"![{title}]({name}.svg)", ""] if chart else []
+        for table in tables:
+            lines_ += [f"### {table.scenario.title}", ""] if len(tables) > 1 else []
+            lines_ += [f"**{_say_refusal(table)}**", ""] if table.refusal else []
+            lines_ += [f"Figure: {table.unit}.", "", f"| {' | '.join(_HEADINGS)} |", "| --- " * len(_HEADINGS) + "|"]
+            lines_ += [f"| {' | '.join(row)} |" for row in _cells(table, titles)] + [""]
+    return "\n".join(lines_) + "\n"
+
+
+def _page(results: Results, sections: Sequence[Section]) -> str:
+    titles = {peer.name: peer.title for peer in results.peers}
+    parts = ["<h1>Benchmark report</h1>", _html_table(("what", "value"), _facts(results))]
+    parts += [f'<p class="refusal">{escape(caveat)}</p>' for caveat in results.caveats]
+    parts.append("<h2>Who took part</h2>")
+    taking = [(one.title, one.version, "; ".join(one.does_not) or "-") for one in results.peers]
+    parts.append(_html_table(("peer", "version", "does not"), taking))
+    parts += [f"<p>Without {escape(name)}: {escape(why)}</p>" for name, why in results.missing.items()]
+    for _, title, tables, chart in sections:
+        parts += [f"<h2>{escape(title)}</h2>", chart]
+        for table in tables:
+            if len(tables) > 1:
+                parts.append(f"<h3>{escape(table.scenario.title)}</h3>")
+            if table.refusal:
+                parts.append(f'<p class="refusal">{escape(_say_refusal(table))}</p>')
+            parts += [f"<p>Figure: {escape(table.unit)}.</p>", _html_table(_HEADINGS, _cells(table, titles))]
+    head = f'<meta charset="utf-8"><title>Benchmark report</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+
+
+def _html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(one)}</th>" for one in headings)
+    body = "".join(
+        "<tr>" + "".join(f'<td class="{_kind(cell)}">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _kind(cell: str) -> str:
+    return "n" if cell[:1].isdigit() and len(cell) < 30 else "t"

@@ -1,0 +1,118 @@
+"""Samples → tables: for each scenario, each peer's figure and its ratio to the base in the same rounds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.histogram import merged, percentile
+from benchmarks.ratios import Spread, ratios, refusal, spread
+from benchmarks.sample import Sample
+from benchmarks.scenarios import Measure, Scenario
+
+BASE: Final = "haproxy"
+UNITS: Final[dict[Measure, str]] = {
+    "cpu": "us of CPU per request",
+    "throughput": "MB/s",
+    "events": "us of delay, median",
+    "memory": "MiB resident",
+    "slow": "MiB resident at most",
+    "rotation": "us of CPU per request",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one peer showed over all rounds. ``ratio`` is None where none may be told."""
+
+    peer: str
+    figure: Spread | None
+    ratio: Spread | None
+    p50_us: float
+    p99_us: float
+    per_second: float
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One scenario."""
+
+    scenario: Scenario
+    unit: str
+    refusal: str | None
+    rows: tuple[Row, ...]
+
+
+def table_of(samples: Sequence[Sample], scenario: Scenario, peers: Sequence[str]) -> Table:
+    """The table of one scenario. The peers are in the order in which they are shown."""
+    rounds = sorted({sample.round for sample in samples if sample.scenario == scenario.name})
+    base = _column(samples, scenario, BASE, rounds)
+    why = None if scenario.measure in {"memory", "slow", "rotation"} else refusal(base)
+    rows = [_row(samples, scenario, peer, rounds, base if why is None else [None] * len(rounds)) for peer in peers]
+    shown = tuple(row for row in rows if row is not None)
+    return Table(scenario=scenario, unit=UNITS[scenario.measure], refusal=why, rows=shown)
+
+
+def figure_of(sample: Sample, measure: Measure) -> float | None:
+    """The one number of a sample; None if it counts for nothing."""
+    if measure in {"cpu", "rotation"}:
+        return sample.cpu_us
+    if measure == "throughput":
+        return sample.megabytes_per_second
+    if measure == "events":
+        return percentile(sample.event_delay, 0.5) if sample.event_delay else None
+    return sample.peak_mib if measure == "slow" else sample.rss_mib
+
+
+def _row(
+    samples: Sequence[Sample], scenario: Scenario, peer: str, rounds: Sequence[int], base: Sequence[float | None]
+) -> Row | None:
+    own = [sample for sample in samples if (sample.scenario, sample.peer) == (scenario.name, peer)]
+    if not own:
+        return None
+    column = _column(samples, scenario, peer, rounds)
+    histogram = merged(sample.event_delay if scenario.measure == "events" else sample.latency for sample in own)
+    return Row(
+        peer=peer,
+        figure=spread([value for value in column if value is not None]),
+        ratio=spread(ratios(column, base)),
+        p50_us=percentile(histogram, 0.5),
+        p99_us=percentile(histogram, 0.99),
+        per_second=sum(sample.per_second for sample in own) / len(own),
+        remarks=tuple(_remarks(own, scenario)),
+    )
+
+
+def _column(samples: Sequence[Sample], scenario: Scenario, peer: str, rounds: Sequence[int]) -> list[float | None]:
+    """The figure in each round. Memory at rest is that of the first round: later, everything was in use."""
+    found = {
+        sample.round: figure_of(sample, scenario.measure)
+        for sample in samples
+        if (sample.scenario, sample.peer) == (scenario.name, peer)
+    }
+    if scenario.measure == "memory":
+        return [found.get(min(rounds, default=0))]
+    return [found.get(number) for number in rounds]
+
+
+def _remarks(own: Sequence[Sample], scenario: Scenario) -> list[str]:
+    remarks = []
+    errors: dict[str, int] = {}
+    for sample in own:
+        for kind, count in sample.errors.items():
+            errors[kind] = errors.get(kind, 0) + count
+    if errors:
+        remarks.append("not as expected: " + ", ".join(f"{count} x {kind}" for kind, count in sorted(errors.items())))
+    if any(sample.is_wrong for sample in own):
+        remarks.append("a round with more than 1 % of wrong answers has no figure")
+    late = sum(sample.seen.get("late", 0) for sample in own)
+    if late:
+        remarks.append(f"{late} requests left late")
+    if scenario.fresh_tokens and any(sample.reused for sample in own):
+        remarks.append("there were too few new tokens: some were used twice")
+    rotations = sum(sample.seen.get("rotations", 0) for sample in own)
+    if scenario.measure == "rotation":
+        remarks.append(f"{rotations} rotations")
+    return remarks
