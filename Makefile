@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FUZZER := $(VENV)/.fuzzer
+PEERS  := $(VENV)/.peers
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test interop interop-spire fuzz demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test interop interop-spire fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +61,15 @@ MINUTES ?= 1
 fuzz: setup $(FUZZER) ## Fuzz every reader of foreign bytes (MINUTES=60, ARGS="request_stream --jobs 4")
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 
+$(PEERS): $(STAMP) requirements/bench.txt
+	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/bench.txt && touch $@ || echo "bench: Envoy cannot be had for this Python or machine"
+
+bench: setup $(PEERS) ## Beside HAProxy, nginx, Envoy and others, about an hour (ARGS="--peers sidecar --only inbound")
+	@$(BIN)/python -m benchmarks.run --out build/bench $(or $(ARGS),--all)
+
+bench-smoke: setup ## Under two minutes, with wide limits: has something become several times slower?
+	@$(BIN)/python -m benchmarks.run --smoke --seconds 0.5 --rounds 2 --out build/bench-smoke $(ARGS)
+
 demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--json)
 	@$(BIN)/sidecar demo $(ARGS)
 
@@ -73,6 +83,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements/run.txt pyproject.toml
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o dev.txt dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o fuzz.txt fuzz.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o bench.txt bench.in
 
 clean: ## Remove what make made
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,62 @@
+from html.parser import HTMLParser
+from pathlib import Path
+
+from benchmarks.report import write_report
+from benchmarks.results import read, write
+from tests.benchmarks.samples import results, sample
+
+ROWS = [
+    sample(cost * (1 + number / 100), peer=peer, number=number)
+    for peer, cost in (("haproxy", 10.0), ("sidecar", 25.0))
+    for number in (0, 1)
+]
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    run = results(*ROWS, missing={"Envoy": "it is not there"})
+    write(run, tmp_path / "results.json")
+    assert read(tmp_path / "results.json") == run
+
+
+def test_a_report_says_who_took_part_what_they_do_not_do_and_who_is_missing(tmp_path: Path) -> None:
+    write_report(results(*ROWS, missing={"Envoy <plain>": "it is not there"}), tmp_path)
+    markdown, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    for text in (markdown, page):
+        assert "any look at the token" in text
+        assert "it is not there" in text
+        assert "2.50 (2.50 to 2.50)" in text
+    assert "Envoy &lt;plain&gt;" in page
+
+
+def test_the_page_holds_everything_itself(tmp_path: Path) -> None:
+    write_report(results(*ROWS), tmp_path)
+    loaded: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            loaded.extend(value or "" for name, value in attrs if name in {"src", "href"})
+            loaded.extend(["script"] * (tag == "script"))
+
+    page = (tmp_path / "report.html").read_text()
+    Reader().feed(page)
+    assert loaded == []
+    assert "<svg" in page
+
+
+def test_a_restless_base_is_said_instead_of_ratios(tmp_path: Path) -> None:
+    restless = [sample(10.0, peer="haproxy"), sample(20.0, peer="haproxy", number=1), *ROWS[2:]]
+    write_report(results(*restless), tmp_path)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "No ratio is told here: the base itself spreads by 33%" in markdown
+    assert "2.50" not in markdown
+
+
+def test_growth_is_a_line_over_what_grows(tmp_path: Path) -> None:
+    rows = [
+        sample(cost, scenario=f"connections-{amount}", peer="sidecar", number=number)
+        for amount, cost in ((1, 50.0), (100, 40.0), (1000, 45.0))
+        for number in (0, 1)
+    ]
+    write_report(results(*rows), tmp_path)
+    assert "<polyline" in (tmp_path / "connections.svg").read_text()
+    assert "1,000 open connections" in (tmp_path / "report.md").read_text()

@@ -1,0 +1,74 @@
+import dataclasses
+
+import pytest
+
+from benchmarks.sample import Sample
+from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.tables import table_of
+from tests.benchmarks.samples import sample
+
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+INBOUND = BY_NAME["inbound"]
+PEERS = ("haproxy", "sidecar", "nginx")
+
+
+def two_rounds(base: tuple[float, float], own: tuple[float, float], scenario: Scenario = INBOUND) -> list[Sample]:
+    columns = (("haproxy", base), ("sidecar", own))
+    return [
+        sample(value, scenario=scenario.name, peer=peer, number=number)
+        for peer, values in columns
+        for number, value in enumerate(values)
+    ]
+
+
+def test_a_ratio_is_told_with_its_spread() -> None:
+    base, own = table_of(two_rounds((100.0, 104.0), (200.0, 312.0)), INBOUND, PEERS).rows
+    assert base.ratio is not None
+    assert base.ratio.middle == pytest.approx(1.0)
+    assert own.ratio is not None
+    assert own.ratio.lowest == pytest.approx(2.0)
+    assert own.ratio.highest == pytest.approx(3.0)
+
+
+def test_where_the_base_spreads_too_wide_no_ratio_is_told_but_figures_are() -> None:
+    table = table_of(two_rounds((100.0, 200.0), (200.0, 400.0)), INBOUND, PEERS)
+    assert table.refusal is not None
+    assert [row.ratio for row in table.rows] == [None, None]
+    assert [row.figure is None for row in table.rows] == [False, False]
+
+
+def test_one_round_tells_no_ratio() -> None:
+    table = table_of([sample(1.0, peer="haproxy"), sample(2.0)], INBOUND, PEERS)
+    assert table.refusal is not None
+    assert "once" in table.refusal
+
+
+def test_who_was_not_measured_has_no_row() -> None:
+    assert [row.peer for row in table_of([sample(2.0)], INBOUND, PEERS).rows] == ["sidecar"]
+
+
+def test_what_went_wrong_is_remarked() -> None:
+    (row,) = table_of([sample(2.0, statuses={"200": 900, "503": 100}, late=7)], INBOUND, PEERS).rows
+    assert row.figure is None
+    assert row.remarks == (
+        "not as expected: 100 x 503",
+        "a round with more than 1 % of wrong answers has no figure",
+        "7 requests left late",
+    )
+
+
+def test_tokens_used_twice_are_remarked_only_where_each_was_to_be_new() -> None:
+    fresh = BY_NAME["fresh-token"]
+    (row,) = table_of([sample(2.0, scenario="fresh-token", tokens_used=17)], fresh, PEERS).rows
+    assert row.remarks == ("there were too few new tokens: some were used twice",)
+    (row,) = table_of([sample(2.0, tokens_used=17)], INBOUND, PEERS).rows
+    assert row.remarks == ()
+
+
+def test_memory_at_rest_is_that_of_the_first_round() -> None:
+    memory = BY_NAME["memory-0"]
+    first = sample(1.0, scenario=memory.name)
+    later = dataclasses.replace(first, round=1, rss_mib=90.0)
+    (row,) = table_of([later, first], memory, PEERS).rows
+    assert row.figure is not None
+    assert row.figure.middle == 60.0
