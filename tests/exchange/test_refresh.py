@@ -71,6 +71,21 @@ async def test_however_many_calls_there_are_one_refresh_is_made() -> None:
         assert len(world.sts.forms) == 2
 
 
+async def test_while_one_refresh_is_still_in_the_air_no_other_begins() -> None:
+    async with running(World()) as world:
+        await kept(world)
+        world.sts.hold()
+        call(world, DUE)
+        await world.sts.wait_for_requests(2)
+        call(world, DUE + 4)  # when one that failed would be tried again
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        world.sts.release()
+        await landed(world)
+        assert len(world.sts.forms) == 2
+        assert world.metrics.token_refresh["ok"] == 1
+
+
 async def test_a_refresh_that_fails_costs_no_call_anything_and_is_tried_again_later() -> None:
     async with running(World(retries=0)) as world:
         first = await kept(world)

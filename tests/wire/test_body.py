@@ -5,7 +5,7 @@ import hashlib
 import socket
 import ssl
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -437,6 +437,21 @@ async def test_a_stale_connection_is_replaced_only_once() -> None:
         server.reset()
         assert (await caller.read_until(b"upstream_unreachable")).startswith(b"HTTP/1.1 503 ")
         assert upstream.count == 2
+
+
+async def test_what_is_repeated_goes_out_on_no_other_kept_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxied() as (proxy, upstream, caller):
+        wanted: list[bool] = []
+        connect = proxy.pool.connect
+
+        def spied(*arguments: Any, fresh: bool = False) -> Any:
+            wanted.append(fresh)
+            return connect(*arguments, fresh=fresh)
+
+        monkeypatch.setattr(proxy.pool, "connect", spied)
+        await make_stale(proxy, upstream, caller, GET)
+        await (await upstream.accept()).read_until(b"\r\n\r\n")
+        assert wanted == [False, True]
 
 
 UNSAFE = {
