@@ -102,7 +102,10 @@ _REQUEST: Final = {
         "the request expects something else than 100-continue", _CALLER, do="leave the Expect field out"
     ),
     Reason.TIMEOUT: _either(
-        "the request did not arrive in time", _CALLER, do="look for a slow or stalled sender between client and sidecar"
+        "the request did not arrive in time; or, where it was allowed, its answer went on for longer than max_stream_s, "
+        "or its WebSocket was silent for longer than stream_idle_timeout_s",
+        _CALLER,
+        do="look for a slow or stalled sender between client and sidecar",
     ),
     Reason.NO_ROUTE: _in(
         "no inbound route has this path",
@@ -164,7 +167,10 @@ _TOKEN: Final = {
         do="exchange a token for each target; a peer that does this again deserves a question",
     ),
     Reason.TOKEN_EXPIRED: _either(
-        "the token's time is over", _CALLER, _OPERATOR, do="log in or exchange again; compare clocks if it is fresh"
+        "the token's time is over; where the call was allowed, it was a WebSocket or an event stream, which ends then",
+        _CALLER,
+        _OPERATOR,
+        do="log in or exchange again; compare clocks if it is fresh",
     ),
     Reason.TOKEN_NOT_YET_VALID: _either(
         "the token is from the future", _OPERATOR, do="compare the clocks of issuer and sidecar"

@@ -97,21 +97,21 @@ class Pump:
             self._send(upstream)
 
     def cancel(self, error: SidecarError) -> None:
-        """End it now, for a reason from outside."""
-        self._finish(error)
+        """End it now, for a reason from outside.
 
-    def end(self, error: SidecarError) -> None:
-        """End it for a reason from outside, so that the other ends understand.
-
-        A WebSocket is closed by frames of our own (1001); a stream of events ends between two of them or in one that is
-        then ignored, and so may end as if it were whole. Any other answer must look as truncated as it is.
+        A stream of events ends between two of them or in one that is then ignored (WHATWG HTML section 9.2.6), and so
+        may end as if it were whole. Any other answer must look as truncated as it is.
         """
-        if self._tunnel is not None:
-            self._tunnel.end(error)
-            return
         if self.response is not None and is_event_stream(self.response):
             self._exchange.send_end()
         self._finish(error)
+
+    def end(self, error: SidecarError) -> None:
+        """End it likewise, but a WebSocket by Close frames of our own, which may take a moment."""
+        if self._tunnel is not None:
+            self._tunnel.end(error)
+        else:
+            self.cancel(error)
 
     @property
     def upstream(self) -> ClientConnection | None:

@@ -126,6 +126,7 @@ class ClientConnection(asyncio.Protocol):
 
     def leave(self) -> None:
         """Write what was collected and go; nothing more is told. What still comes is thrown away."""
+        self._raw_sink = None  # it knows this connection: a circle would keep both until the garbage collector comes
         if self._closed:
             return
         self.flush()

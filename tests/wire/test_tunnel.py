@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 from websockets.frames import Close, Frame, Opcode
 
-from sidecar.errors import Denied, Reason
+from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire import tunnel
+from sidecar.wire.body import Pump
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.upgrade import Handshake
 from tests.wire.bench import Body, Served
-from tests.wire.loopback import Proxy, Raw, Upstream, proxied
+from tests.wire.loopback import WAIT_S, Proxy, Raw, Upstream, proxied
 from tests.wire.test_body import GET, OK, exchange, held_back
 from tests.wire.test_h1_client import Calling, Sink
 from tests.wire.test_upgrade import ACCEPT, ASKS, GRANTS, KEY, NOT_GRANTING
@@ -120,7 +123,9 @@ async def test_a_101_that_is_not_the_right_one_is_a_bad_answer_and_opens_nothing
 async def test_a_101_that_nobody_asked_for_is_a_bad_answer() -> None:
     async with proxied() as (_, upstream, caller):
         await caller.send(GET)
-        await (await upstream.accept()).send(GRANTS)
+        server = await upstream.accept()
+        await server.read_until(b"\r\n\r\n")
+        await server.send(GRANTS)
         assert (await caller.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 502 ")
 
 
@@ -376,23 +381,48 @@ async def test_raw_bytes_that_do_not_come_are_no_body_that_is_late() -> None:
     assert (body.data, body.reasons, served.transport.closed) == (b"raw", [], False)
 
 
+async def test_an_ended_tunnel_is_let_go_without_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with joined() as both:
+            (connection,) = both.proxy.pool.connections
+            held = weakref.ref(connection)
+            del connection
+            end(both)
+            await both.server.read_to_end()
+            await both.server.close()
+            await both.caller.read_to_end()
+            assert await reason_of_end(both) is Reason.TOKEN_EXPIRED
+            both.proxy.pumps.clear()
+            both.proxy.exchanges.clear()
+            async with asyncio.timeout(WAIT_S):
+                while held() is not None:  # noqa: ASYNC110 - there is no event
+                    await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+
+
 # --- event streams
 
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndata: \r\n"
 
 
+@pytest.mark.parametrize("by", [Pump.end, Pump.cancel])
 @pytest.mark.parametrize(
     ("answer", "whole"), [(EVENTS, True), (EVENTS.replace(b"text/event-stream", b"text/plain"), False)]
 )
-async def test_an_event_stream_ends_well_formed_and_any_other_answer_truncated(answer: bytes, whole: bool) -> None:
+async def test_an_event_stream_ends_well_formed_and_any_other_answer_truncated(
+    answer: bytes, whole: bool, by: Callable[[Pump, SidecarError], None]
+) -> None:
     async with proxied() as (proxy, upstream, caller):
         await caller.send(GET)
         server = await upstream.accept()
         await server.read_until(b"\r\n\r\n")
         await server.send(answer)
         await caller.read_until(b"data: \r\n")
-        proxy.pumps[-1].end(Denied(Reason.TOKEN_EXPIRED))
+        by(proxy.pumps[-1], Denied(Reason.TOKEN_EXPIRED))
         if whole:
             assert await caller.read_until(b"0\r\n\r\n") == b"0\r\n\r\n"
             assert await proxy.end() is not None
