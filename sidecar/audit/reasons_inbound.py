@@ -102,8 +102,8 @@ _REQUEST: Final = {
         "the request expects something else than 100-continue", _CALLER, do="leave the Expect field out"
     ),
     Reason.TIMEOUT: _either(
-        "the request did not arrive in time; or, where it was allowed, its answer went on for longer than max_stream_s, "
-        "or its WebSocket was silent for longer than stream_idle_timeout_s",
+        "the request did not arrive in time; where it was allowed, its answer went on for longer than max_stream_s, or "
+        "its WebSocket was silent for longer than stream_idle_timeout_s",
         _CALLER,
         do="look for a slow or stalled sender between client and sidecar",
     ),

@@ -19,6 +19,7 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 
 _NEVER: Final = float("inf")
+_InForce = tuple[Snapshot, int]  # and the number of the issuers' keys
 
 
 class Stream(Protocol):
@@ -49,8 +50,7 @@ class Streams:
         self.wall = wall
         self.monotonic = monotonic
         self._snapshots = snapshots
-        self._members: dict[Stream, None] = {}
-        self._judged: tuple[Snapshot | None, int] = (None, 0)
+        self._members: dict[Stream, _InForce | None] = {}  # and what each was last judged by
         self._gives_way_at = _NEVER
 
     def __len__(self) -> int:
@@ -98,15 +98,18 @@ class Streams:
         return [stream for stream in self._members if stream.endless]
 
     def _judge_again(self, now: int) -> None:
-        """After a change of policy or keys. Without an identity nobody is judged: it may come back."""
+        """After a change of policy or keys, and once soon after the beginning: there may have been one since the request.
+
+        Without an identity nobody is judged: it may come back.
+        """
         snapshot = self._snapshots.current
         if snapshot is None:
             return
         in_force = (snapshot, snapshot.keys.generation)
-        if in_force == self._judged:
-            return
-        self._judged = in_force
         for stream in self._endless():
+            if self._members.get(stream, in_force) == in_force:  # or it has just ended with another
+                continue
+            self._members[stream] = in_force
             try:
                 stream.judge(snapshot, now)
             except SidecarError as error:

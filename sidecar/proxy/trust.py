@@ -26,7 +26,7 @@ Connection = ServerConnection | ClientConnection
 class TrustWatch:
     """Looks at the connections of one process. ``wall`` tells expiry, ``monotonic`` measures the grace; in seconds.
 
-    ``distrust`` is told of each connection once: what would go on for ever on it has no use for a grace.
+    ``distrust`` is told of each such connection at every look: what would go on for ever on it has no use for a grace.
     """
 
     def __init__(
@@ -59,10 +59,8 @@ class TrustWatch:
 
     def _end(self, connection: Connection, error: Denied) -> None:
         now = self._monotonic()
-        if connection not in self._distrusted_at:
-            self._distrusted_at[connection] = now
-            self._distrust(connection.transport, error)
-        since = self._distrusted_at[connection]
+        since = self._distrusted_at.setdefault(connection, now)
+        self._distrust(connection.transport, error)
         if not _in_use(connection):
             connection.transport.abort()
         elif now - since >= self.grace_s:

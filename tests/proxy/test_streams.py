@@ -104,6 +104,16 @@ def test_what_never_finishes_is_judged_again_when_the_policy_changes_and_only_th
     assert stream.reasons == [Reason.POLICY_DENIED]
 
 
+def test_what_begins_after_a_change_that_its_request_did_not_see_is_judged_by_it() -> None:
+    bench = Bench()
+    bench.snapshots.change(setup())
+    bench.sweep()
+    late = Fake(bench, endless=True)
+    late.standing = Denied(Reason.POLICY_DENIED)
+    bench.sweep()
+    assert late.reasons == [Reason.POLICY_DENIED]
+
+
 def test_while_there_is_no_identity_nobody_is_judged() -> None:
     bench = Bench()
     stream = Fake(bench, endless=True)

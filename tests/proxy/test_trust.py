@@ -74,7 +74,12 @@ class Bench:
         self.connections: Connections[ServerConnection] = Connections()
         self.now = time.time()
         self.passed = 0.0
-        self.watch = TrustWatch(wall=lambda: self.now, monotonic=lambda: self.passed)
+        self.distrusted: list[Reason] = []
+        self.watch = TrustWatch(wall=lambda: self.now, monotonic=lambda: self.passed, distrust=self._distrust)
+
+    def _distrust(self, transport: asyncio.BaseTransport, error: SidecarError) -> None:
+        assert transport in [connection.transport for connection in self.connections]
+        self.distrusted.append(error.reason)
 
     async def end_distrusted(self) -> None:
         await self.watch.look(self.connections)
@@ -135,6 +140,17 @@ async def test_when_the_trust_domain_is_gone_its_peers_are_cut_and_the_request_i
         assert bench.handler.stopped == [Reason.UNKNOWN_TRUST_DOMAIN]
         with suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_streams_are_told_of_it_at_every_look_and_not_only_after_the_grace() -> None:
+    bench = Bench()
+    async with bench.connected(HELPER):
+        await bench.end_distrusted()
+        assert bench.distrusted == []
+        bench.own.distrust()
+        for looks in (1, 2):
+            await bench.end_distrusted()
+            assert bench.distrusted == [Reason.UNKNOWN_TRUST_DOMAIN] * looks
 
 
 async def test_peers_of_other_trust_domains_stay() -> None:
