@@ -23,7 +23,7 @@ _log: Final = logging.getLogger("sidecar.listener")
 
 _ACCEPTS_PER_WAKE: Final = 64
 _LOOK_AGAIN_S: Final = 0.02
-PATIENCE_S: Final = 0.1  # with a handshake while others wait; an honest one takes milliseconds
+PATIENCE_S: Final = 0.25  # with a handshake while others wait; an honest one takes milliseconds
 PAUSE_S: Final = 0.1
 
 Admit = Callable[[socket.socket, str], None]

@@ -23,8 +23,8 @@ from sidecar.wire.h1_server import ServerConnection
 RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
 _ONE_PEERS_SHARE: Final = 0.75
-_LOOK_AGAIN_S: Final = 0.1
-_HURRY_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
+_LOOK_AGAIN_S: Final = 0.02
+_HURRY_S: Final = 0.05  # for a head to arrive whole, while others wait at the door
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,20 @@ class Admission(Connections[ServerConnection]):
                 if not counts[one]:
                     del counts[one]
         super().discard(connection)
+
+    def room_is_near(self) -> bool:
+        """Whether nobody can be ended yet, but somebody soon: who comes had better wait in the system's queue."""
+        young = False
+        now = self.clock()
+        for one in self:
+            since = one.waits_since
+            if since is None:
+                continue
+            kept = one.kept
+            if now - since >= (self._idle_s if kept else _HURRY_S):
+                return False
+            young = young or not kept
+        return young
 
     def make_room(self) -> bool:
         """End whoever waits longest for its next request. Not looked for again at once where there was nobody."""

@@ -129,7 +129,11 @@ class Listener:
         return True
 
     def _is_full(self) -> bool:
-        return self._handshakes.full
+        """Whether to leave who comes in the system's queue for a moment, instead of turning somebody away."""
+        if self._handshakes.full:
+            return True
+        taken = len(self.connections) + len(self._handshakes)
+        return taken >= self._of_one_address and self.connections.room_is_near()
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         host = host_of(address)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.integration
 
 DESCRIPTORS: Final = 64
 CROWD: Final = 150
+START_S: Final = 30.0  # on a busy machine the imports alone take long
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def command(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS)),
     )
     try:
-        await until(lambda: records.exists() and '"event":"started"' in records.read_text())
+        await until(lambda: records.exists() and '"event":"started"' in records.read_text(), START_S)
         yield process, ports, records
     finally:
         with contextlib.suppress(ProcessLookupError):

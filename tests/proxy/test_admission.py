@@ -71,7 +71,7 @@ async def test_who_came_just_now_stays_and_one_that_was_served_may_rest_a_while(
     door.clock.now += 1
     kept.data_received(GET)
     _, young = door.connect()
-    door.clock.now += 0.05
+    door.clock.now += 0.04
     assert not door.admission.make_room()
     door.clock.now += 0.2
     assert door.admission.make_room()
@@ -85,10 +85,24 @@ async def test_who_came_just_now_stays_and_one_that_was_served_may_rest_a_while(
 
 async def test_a_search_in_vain_is_not_repeated_at_once(door: Door) -> None:
     door.connect()
+    door.clock.now += 0.04
     assert not door.admission.make_room()
-    door.clock.now += 0.099
+    door.clock.now += 0.015
     assert not door.admission.make_room()
-    door.clock.now += 0.1
+    door.clock.now += 0.015
+    assert door.admission.make_room()
+
+
+async def test_room_is_near_while_all_who_wait_are_young_and_none_is_there_yet(door: Door) -> None:
+    assert not door.admission.room_is_near()
+    kept, _ = door.connect()
+    door.clock.now += 0.01
+    kept.data_received(GET)
+    assert not door.admission.room_is_near()  # it may rest: there is no room to wait for
+    door.connect()
+    assert door.admission.room_is_near()
+    door.clock.now += 0.11
+    assert not door.admission.room_is_near()
     assert door.admission.make_room()
 
 

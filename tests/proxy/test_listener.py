@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import resource
 import socket
@@ -26,7 +27,7 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.listener import Listener, ListenerSettings, Shed
 from sidecar.proxy.turned_away import TurnedAway
-from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.exchange import RequestHandler, ServerExchange
 from sidecar.wire.h1_server import ServerLimits
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sink import FakeSink
@@ -120,14 +121,19 @@ async def _nobody_stays() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def listening(
-    handler: Held, sink: FakeSink, *, context: ssl.SSLContext | None = None, **settings: Any
+    handler: Held,
+    sink: FakeSink,
+    *,
+    context: ssl.SSLContext | None = None,
+    shed: RequestHandler | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Listener]:
     log = AccessLog(sink, run="r", metrics=Metrics())
     listener = Listener(
         ListenerSettings(host="127.0.0.1", port=0, **settings),
         ServerLimits(),
         handler=handler,
-        shed=Shed(log, "outbound"),
+        shed=shed or Shed(log, "outbound"),
         turned_away=TurnedAway(log, "outbound"),
         context=context,
     )
@@ -208,14 +214,23 @@ async def test_what_is_no_request_above_the_cap_is_refused_as_ever(sink: FakeSin
 
 async def test_far_above_the_cap_connections_are_closed(sink: FakeSink) -> None:
     async with listening(Held(), sink, max_connections=1) as listener:
-        crowd = [await connect(listener) for _ in range(1 + 16)]
-        answers = [await client.ask() for client in crowd]
-        assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 ", *[b"HTTP/1.1 503 "] * 16]
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 200 ")
+        crowd = [await connect(listener) for _ in range(16)]
+        assert (await crowd[-1].ask()).startswith(b"HTTP/1.1 503 ")
 
-    async with listening(Held(), sink, max_connections=1) as listener:
-        silent = [await connect(listener) for _ in range(1 + 16 + 1)]
-        assert await silent[-1].is_hung_up_on()
-        assert (await silent[0].ask()).startswith(b"HTTP/1.1 200 ")
+    busy, shed = Held(at_once=False), Held(at_once=False)
+    async with listening(busy, sink, shed=shed, max_connections=1) as listener:
+        for number in range(1 + 16):
+            (await connect(listener)).writer.write(GET)
+            async with asyncio.timeout(PATIENCE_S):
+                while len(busy.exchanges) + len(shed.exchanges) <= number:  # noqa: ASYNC110 - there is no event
+                    await asyncio.sleep(0.005)
+        assert (len(busy.exchanges), len(shed.exchanges)) == (1, 16)
+        assert await (await connect(listener)).is_hung_up_on()
+        for exchange in busy.exchanges + shed.exchanges:
+            exchange.answer(200, [], b"ok")
+    (event,) = [one for one in map(json.loads, sink.data.splitlines()) if one["event"] == "connection.refused"]
+    assert (event["reason"], event["detail"]) == ("overloaded", "there are too many connections")
 
 
 # --- handshakes
@@ -434,10 +449,10 @@ async def test_the_cap_follows_what_the_process_may_open(sink: FakeSink) -> None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))  # 16 in reserve, a quarter of the rest
     try:
-        async with listening(Held(), sink) as listener:
-            *within, beyond = [await connect(listener) for _ in range(13)]
-            assert all([(await one.ask()).startswith(b"HTTP/1.1 200 ") for one in within])
-            assert (await beyond.ask()).startswith(b"HTTP/1.1 503 ")
+        async with listening(Held(), sink, idle_s=60) as listener:
+            for _ in range(12):
+                assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 200 ")
+            assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 503 ")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
