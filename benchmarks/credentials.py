@@ -21,8 +21,9 @@ def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
     path = rig.world.folder / f"{scenario.name}-{role.credential}-{number if scenario.fresh_tokens else 0}.tokens"
     if not path.exists():
         wanted = scenario.tokens or (FRESH if scenario.fresh_tokens else REUSED)
-        for login in rig.world.logins(max(0, scenario.handles - wanted)):
-            _handle(rig, role, login)  # alive, and not used
+        if role.credential == "handle":
+            for login in rig.world.logins(max(0, scenario.handles - wanted)):
+                _handle(rig, role, login)  # alive, and not used
         path.touch(mode=0o600)
         path.write_text("\n".join(_made(rig, scenario, role, wanted)) + "\n")
     return path

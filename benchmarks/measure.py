@@ -18,6 +18,7 @@ from benchmarks.world import AGENT, SERVER_NAME, write_identity
 _WARMUP_S: Final = 0.3
 _PATIENCE_S: Final = 120.0
 _ROTATE_EVERY_S: Final = 2.5  # files are looked at every 2 s
+_REMEMBERED: Final = 8192  # tokens, by the sidecar at most: so many are shown once before the window begins
 _SLOW_READ_MS: Final = 20  # after each read of up to 64 KB: about 3 MB/s
 
 
@@ -119,6 +120,8 @@ def _window(scenario: Scenario, seconds: float) -> list[str]:
     options = ["--seconds", str(seconds), "--warmup", str(_WARMUP_S)]
     if scenario.rate:
         options += ["--rate", str(scenario.rate)]
+    if scenario.tokens:
+        options += ["--warm-requests", str(min(scenario.tokens, _REMEMBERED))]
     if scenario.fresh_connections:
         options += ["--fresh"]
     if scenario.measure == "events":

@@ -26,7 +26,7 @@
 #define SECOND 1000000000ull
 #define LATE 1000000ull              /* a request that leaves a millisecond after it was due is late */
 #define CONNECT_PATIENCE (60 * SECOND) /* for all connections to be there */
-#define PATIENCE (10 * SECOND)         /* for each of them to be answered once */
+#define PATIENCE (60 * SECOND)         /* for each of them to be answered a few times */
 #define MAX_OPENING 64               /* connections at once: who opens 1,000 in one moment measures nothing else */
 #define RETRY (10 * 1000000ull)      /* until a lost connection is opened again */
 
@@ -327,7 +327,7 @@ static void run(void)
     }
     for (;;) {
         uint64_t now = now_ns();
-        if (!measuring && now >= warm && (answered_once >= 3 * options.connections || options.events || now > warm + PATIENCE))
+        if (!measuring && now >= warm && (answered_once >= options.warm_requests || options.events || now > warm + PATIENCE))
             begin_window(); /* every connection, and every pool behind the proxy, is warm */
         if (measuring && (window_end != 0 ? now >= window_end : answered >= options.requests))
             break;

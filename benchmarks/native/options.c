@@ -96,7 +96,8 @@ void read_options(struct options *options, int argc, char **argv)
         {"rate", required_argument, NULL, 'R'},      {"requests", required_argument, NULL, 'q'},
         {"fresh", no_argument, NULL, 'F'},           {"events", no_argument, NULL, 'e'},
         {"hold", no_argument, NULL, 'h'},            {"pause-ms", required_argument, NULL, 'p'},
-        {"pids", required_argument, NULL, 'P'},      {NULL, 0, NULL, 0},
+        {"pids", required_argument, NULL, 'P'},      {"warm-requests", required_argument, NULL, 'W'},
+        {NULL, 0, NULL, 0},
     };
     const char *certificate = NULL, *key = NULL, *authority = NULL;
     memset(options, 0, sizeof *options);
@@ -123,12 +124,15 @@ void read_options(struct options *options, int argc, char **argv)
         case 'e': options->events = true; break;
         case 'h': options->hold = true; break;
         case 'p': options->pause_ms = atoi(optarg); break;
+        case 'W': options->warm_requests = strtoull(optarg, NULL, 10); break;
         case 'P': read_pids(options, optarg); break;
         default: exit(2);
         }
     }
     if (options->target.address.sin_port == 0 || options->request == NULL || options->connections == 0)
         fail("needed", "--connect, --request, --connections");
+    if (options->warm_requests < 3 * options->connections)
+        options->warm_requests = 3 * options->connections;
     if (certificate != NULL)
         options->target.tls = tls_context(certificate, key, authority);
     if (strstr(options->request, "@TOKEN@") != NULL && options->tokens == NULL)

@@ -20,6 +20,7 @@ struct options {
     uint64_t body; /* bytes of zeros after each head */
     size_t connections;
     double seconds, warmup_s;
+    uint64_t warm_requests; /* the window begins after so many answers, at the earliest */
     double rate;       /* requests a second by a schedule; 0: each connection as fast as it is answered */
     uint64_t requests; /* end after so many instead of after `seconds` */
     bool fresh;        /* a new connection for each request */

@@ -233,7 +233,7 @@ def _part(
     proxy: bool = True,
 ) -> Part:
     path = world.folder / f"{name}.yaml"
-    path.write_text(json.dumps(settings, indent=2))  # JSON is YAML
+    path.write_text(json.dumps(settings, separators=(",", ":")))  # JSON is YAML
     program = [sys.executable, "-m", "sidecar.cli", *command, "--config", str(path)]
     ready = f"http://{settings['probe']['listen']}/readyz"
     return Part(name=name, command=program, listens=listens, ready=ready, proxy=proxy)
