@@ -191,24 +191,30 @@ class ChunkedBody:
         if self._held:
             data = self._held + data
             self._held = b""
-        content: list[bytes] = []
+        content = b""  # one piece is passed on as it is; more are no list, which would take thirty times their bytes
+        joined: bytearray | None = None
         at = 0
         while not self.complete:
             if self._remaining:
                 piece = data[at : at + self._remaining]
                 if not piece:
                     break
-                content.append(piece)
                 at += len(piece)
                 self._remaining -= len(piece)
+                if joined is not None:
+                    joined += piece
+                elif content:
+                    joined = bytearray(content + piece)
+                else:
+                    content = piece
                 continue
             end = data.find(b"\r\n", at, at + MAX_CHUNK_LINE)
             if end < 0:
                 self._held = self._unfinished_line(data, at)
-                return b"".join(content), b""
+                return content if joined is None else bytes(joined), b""
             self._next(data[at:end])
             at = end + 2
-        return b"".join(content), data[at:]
+        return content if joined is None else bytes(joined), data[at:]
 
     def _unfinished_line(self, data: bytes, at: int) -> bytes:
         line = data[at:]

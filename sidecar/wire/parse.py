@@ -23,6 +23,7 @@ _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
 )
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
+_MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _DECIDING: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect", b"upgrade", b"connection"})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
@@ -176,6 +177,8 @@ def _keeps_alive(deciding: _Deciding, *, minor: bool) -> bool:
     for value in deciding.connection:
         if not _OPTIONS.fullmatch(value):
             raise Denied(Reason.BAD_REQUEST, "a Connection field is no list of tokens")
+        if value.count(b",") > _MAX_OPTIONS:
+            raise Denied(Reason.HEAD_TOO_LARGE, "too many Connection options")
         if b"close" in [option.strip(b" \t") for option in value.split(b",")]:
             keeps = False
     return keeps

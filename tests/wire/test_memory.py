@@ -1,0 +1,57 @@
+"""A request never costs more than ten times the bytes it was received in, however those are arranged."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import pytest
+
+from sidecar.errors import Denied
+from sidecar.wire.framing import ChunkedBody
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.request import RequestReader
+
+HEAD: Final = b"POST /a HTTP/1.1\r\nHost: a\r\n"
+LARGE: Final = 32_000
+
+HEADS: Final = {
+    "one long value": HEAD + b"X: " + b"x" * LARGE + b"\r\n\r\n",
+    "many short fields": HEAD + b"a:\r\n" * 7000 + b"\r\n",
+    "as many fields as there may be": HEAD + (b"X" * 290 + b": y\r\n") * 98 + b"\r\n",
+    "a long target": b"GET /" + b"x" * 8000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a long Connection": HEAD + b"Connection: " + b"a," * (LARGE // 2) + b"\r\n\r\n",
+}
+BODIES: Final = {
+    "chunks of two bytes": b"2\r\nab\r\n" * 40_000,
+    "chunks of one byte": b"1\r\na\r\n" * 40_000,
+    "chunks with extensions": b"2;a=b\r\nab\r\n" * 4000,
+    "one large chunk": b"40000\r\n" + b"x" * 0x40000,
+    "trailers": b"0\r\n" + b"a:\r\n" * 2000,
+}
+
+
+def peak(work: Callable[[bytes], object], stream: bytes) -> int:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with suppress(Denied):
+            work(stream)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("stream", HEADS.values(), ids=HEADS.keys())
+def test_a_head_costs_no_more_than_ten_times_its_bytes(stream: bytes) -> None:
+    reader = RequestReader(ServerLimits(max_head_bytes=LARGE + 1000), proxy_form=False)
+    peak(reader.feed, stream)
+    assert peak(reader.feed, stream) <= 10 * len(stream)
+
+
+@pytest.mark.parametrize("stream", BODIES.values(), ids=BODIES.keys())
+def test_a_body_costs_no_more_than_ten_times_its_bytes(stream: bytes) -> None:
+    assert peak(ChunkedBody(max_bytes=1 << 20).feed, stream) <= 10 * len(stream)
