@@ -34,6 +34,7 @@ from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.streams import Streams
 from sidecar.proxy.turned_away import TurnedAway
+from sidecar.wire.head import end_to_end
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver
 
@@ -96,7 +97,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             snapshots=snapshots,
             log=log,
             handles=handles,
-            forwarder=Forwarder(pools[-1], list, streams, max_stream_s=settings.outbound.limits.max_stream_s),
+            forwarder=Forwarder(pools[-1], end_to_end, streams, max_stream_s=settings.outbound.limits.max_stream_s),
             tasks=tasks,
             origins=Origins(source, time.time, pools[-1].retire),
             own_authorities=_own_authorities(settings.outbound.listen),

@@ -55,21 +55,18 @@ def fingerprint_of(raw: str) -> str:
     return sha256(raw.encode()).hexdigest()[:32]
 
 
-def bearer_of(fields: Sequence[tuple[bytes, bytes]]) -> str:
-    """The one bearer token of a request (RFC 6750 section 2.1, the only carrier taken). Names are lower case.
+def bearer_of(authorization: Sequence[bytes]) -> str:
+    """The one bearer token of a request (RFC 6750 section 2.1, the only carrier taken). ``authorization``: its fields.
 
     Raises:
         Denied: NO_TOKEN without an Authorization field or under another scheme; HEADER_MALFORMED for two of them, a
             list, or a scheme without a token; TOKEN_TOO_LARGE; MALFORMED_TOKEN for characters no JWT has.
     """
-    value: bytes | None = None
-    for name, content in fields:
-        if name == b"authorization":
-            if value is not None:
-                raise Denied(Reason.HEADER_MALFORMED, "two Authorization fields")
-            value = content
-    if value is None:
+    if not authorization:
         raise Denied(Reason.NO_TOKEN, "no Authorization field")
+    if len(authorization) > 1:
+        raise Denied(Reason.HEADER_MALFORMED, "two Authorization fields")
+    value = authorization[0]
     token = value[7:]
     if value[:7] != b"Bearer " or b" " in token or b"," in token or not 0 < len(token) <= MAX_TOKEN_BYTES:
         token = _unusual(value)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
-_NAMES: Final = frozenset({b"traceparent", b"tracestate"})
 _MAX_MEMBERS: Final = 32
 _MAX_STATE_BYTES: Final = 512
 _SAMPLED: Final = 0x01
@@ -33,17 +32,15 @@ def new_id(bits: int = 128) -> str:
     return (_ids.getrandbits(bits) or 1).to_bytes(bits // 8, "big").hex()
 
 
-def next_traceparent(fields: Iterable[tuple[bytes, bytes]], *, trusted: bool = True) -> TraceContext:
+def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes], *, trusted: bool = True) -> TraceContext:
     """Continue the caller's trace under a new span id, or start one.
 
     Args:
-        fields: header fields, names lower-case.
+        parents, states: the values of the ``traceparent`` and ``tracestate`` fields.
         trusted: False restarts the trace: the caller is of a trust domain whose traces are not ours.
 
     A new trace starts, and ``tracestate`` is dropped, if ``traceparent`` is absent, doubled or invalid.
     """
-    told = [field for field in fields if field[0] in _NAMES]
-    parents = [value for name, value in told if name == b"traceparent"]
     parent = _parse(parents[0]) if trusted and len(parents) == 1 else None
     if parent is None:
         both = new_id(192)
@@ -51,8 +48,7 @@ def next_traceparent(fields: Iterable[tuple[bytes, bytes]], *, trusted: bool = T
         return TraceContext(f"00-{trace_id}-{span_id}-03", trace_id, span_id, None)
     trace_id, flags = parent
     span_id = new_id(64)
-    state = _state([value for name, value in told if name == b"tracestate"]) if len(told) > 1 else None
-    return TraceContext(f"00-{trace_id}-{span_id}-{flags:02x}", trace_id, span_id, state)
+    return TraceContext(f"00-{trace_id}-{span_id}-{flags:02x}", trace_id, span_id, _state(states) if states else None)
 
 
 def _parse(value: bytes) -> tuple[str, int] | None:
@@ -67,7 +63,7 @@ def _parse(value: bytes) -> tuple[str, int] | None:
     return trace_id.decode(), int(flags, 16) & (_SAMPLED | _RANDOM_ID)
 
 
-def _state(states: list[bytes]) -> str | None:
+def _state(states: Sequence[bytes]) -> str | None:
     """The members of all lines in order; whole members go where limits ask for it, long ones (over 128) first."""
     members = [member for line in states for part in line.split(b",") if (member := part.strip(b" \t"))]
     if not members or len(members) > _MAX_MEMBERS or any(not _printable(member) for member in members):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.headers import Field, single
+from sidecar.wire.head import Fields
 
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker, where there are several
@@ -22,16 +21,18 @@ class Credential:
     token: str | None = None
 
 
-def credential_of(fields: Sequence[Field]) -> Credential:
+def credential_of(fields: Fields) -> Credential:
     """Read ``Authorization`` and ``Delegation-Handle``; names are lower case.
 
     Raises:
         Denied: HEADER_MALFORMED (a doubled Authorization), NO_REQUEST_CONTEXT (neither is there or usable, or there
             are two different handles: nobody can say which request is meant).
     """
-    handles = {value.decode("latin-1") for name, value in fields if name == b"delegation-handle"}
-    authorization = single(fields, b"authorization")
-    bearer = _BEARER.fullmatch(authorization) if authorization is not None else None
+    handles = {value.decode("latin-1") for value in fields.values(b"delegation-handle")}
+    authorization = fields.values(b"authorization")
+    if len(authorization) > 1:
+        raise Denied(Reason.HEADER_MALFORMED, "two Authorization fields")
+    bearer = _BEARER.fullmatch(authorization[0]) if authorization else None
     token: str | None = None
     if bearer is not None:
         shown = bearer[1].decode("ascii")

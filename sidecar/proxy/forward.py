@@ -17,10 +17,10 @@ from sidecar.proxy.standing import stands
 from sidecar.proxy.streams import Streams
 from sidecar.wire.body import Pump
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import Field, ResponseHead, end_to_end, is_event_stream
+from sidecar.wire.head import Field, Fields, ResponseHead, is_event_stream
 from sidecar.wire.pool import Origin, UpstreamPool
 
-AnswerFields = Callable[[Sequence[Field]], list[Field]]
+AnswerFields = Callable[[Fields], list[Field]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Outgoing:
 
 
 class Forwarder:
-    """Sends requests to upstreams through one pool. ``answer_fields`` says which fields of an answer may pass.
+    """Sends requests to upstreams through one pool. ``answer_fields`` makes of an answer's fields those that may pass.
 
     ``max_stream_s`` is the longest an answer may take that outlives its token.
     """
@@ -108,7 +108,7 @@ class _Transfer:
 
     def _rewrite(self, head: ResponseHead) -> Sequence[Field]:
         self._entry.responded(head.status)
-        return self._forwarder.answer_fields(end_to_end(head.fields))
+        return self._forwarder.answer_fields(head.fields)
 
     def _unfinished(self, head: ResponseHead) -> None:
         if _streams(head):

@@ -8,19 +8,18 @@ through from outside. What is asked about the same names, subjects and scopes ag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
 from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.delegation.scope import ScopeSet, format_scope
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.unguessable import random_hex
-from sidecar.wire.head import FRAMING, HOP_BY_HOP
-
-Field = tuple[bytes, bytes]
+from sidecar.wire.head import NOT_PASSED, Field, Fields, not_named_by_connection
 
 MAX_VALUE_BYTES: Final = 6144
 
@@ -29,8 +28,7 @@ _PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not
 
 _FOLDED: Final = bytes(code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)).lower()
 
-_OURS: Final = HOP_BY_HOP.union(
-    FRAMING,
+_OURS: Final = NOT_PASSED.union(
     {
         b"authorization",
         b"client-cert",
@@ -45,7 +43,6 @@ _OURS: Final = HOP_BY_HOP.union(
         b"x-original-uri",
         b"x-original-url",
         b"x-rewrite-url",
-        b"expect",
         b"host",
     },
 )
@@ -60,19 +57,6 @@ def is_ours(name: bytes) -> bool:
     return folded in _OURS or folded.startswith(_OUR_PREFIX)
 
 
-def single(fields: Sequence[Field], name: bytes) -> bytes | None:
-    """The value of a field that may appear once.
-
-    Raises:
-        Denied: HEADER_MALFORMED, it appears more than once.
-    """
-    values = [value for field, value in fields if field == name]
-    if len(values) > 1:
-        raise Denied(Reason.HEADER_MALFORMED, f"{name.decode('ascii', 'replace')} appears more than once")
-    return values[0] if values else None
-
-
-@lru_cache(maxsize=1024)
 def encode_value(text: str) -> bytes:
     """A header value that stands for exactly one text: UTF-8, percent-encoded outside plain printable ASCII.
 
@@ -90,7 +74,7 @@ def encode_value(text: str) -> bytes:
 
 
 def to_agent(
-    fields: Iterable[Field],
+    fields: Fields,
     permit: Permit,
     *,
     handle: str,
@@ -104,14 +88,11 @@ def to_agent(
     in any case, so that an agent which forwards it can call out.
     """
     token = permit.token
-    rewritten = [field for field in fields if not is_ours(field[0])]
+    rewritten = [field for field in not_named_by_connection(fields) if not is_ours(field[0])]
     rewritten += (
         (b"host", host),
         (b"authorization", b"Bearer " + handle.encode("ascii")),
-        (b"delegation-subject", encode_value(token.subject)),
-        (b"delegation-subject-issuer", encode_value(token.issuer)),
-        (b"delegation-actor", permit.peer.encode("ascii")),
-        (b"delegation-scope", _encode_scope(token.scope)),
+        *_told(token.subject, token.issuer, permit.peer, token.scope),
         (b"delegation-request-id", request_id.encode("ascii")),
     )
     if permit.route.pass_token:
@@ -121,7 +102,7 @@ def to_agent(
 
 
 def to_next_hop(
-    fields: Iterable[Field],
+    fields: Fields,
     permit: IssuedPermit,
     *,
     call: str,
@@ -129,7 +110,7 @@ def to_next_hop(
     host: bytes,
 ) -> list[Field]:
     """The fields of an outbound call: the agent's own credentials are gone, the issued token is in their place."""
-    rewritten = [field for field in fields if not is_ours(field[0])]
+    rewritten = [field for field in not_named_by_connection(fields) if not is_ours(field[0])]
     rewritten += (
         (b"host", host),
         (b"authorization", b"Bearer " + permit.token.raw.encode("ascii")),
@@ -139,10 +120,11 @@ def to_next_hop(
     return rewritten
 
 
-def call_id(fields: Sequence[Field]) -> str | None:
+def call_id(values: Sequence[bytes]) -> str | None:
     """The ``Delegation-Call`` of the calling sidecar: 32 lower-case hex digits, or None. Evidence, never input."""
-    value = single(fields, b"delegation-call")
-    return value.decode("ascii") if value is not None and _CALL.fullmatch(value) else None
+    if len(values) > 1:
+        raise Denied(Reason.HEADER_MALFORMED, "two Delegation-Call fields")
+    return values[0].decode("ascii") if values and _CALL.fullmatch(values[0]) else None
 
 
 def new_call_id() -> str:
@@ -150,19 +132,25 @@ def new_call_id() -> str:
     return random_hex(16)
 
 
-def from_agent(fields: Iterable[Field]) -> list[Field]:
+def from_agent(fields: Fields) -> list[Field]:
     """The fields of the agent's answer for the peer: an agent cannot speak in the sidecar's name."""
-    return [field for field in fields if not _speaks_for_us(field[0])]
+    return [field for field in not_named_by_connection(fields) if _passes_back(field[0])]
 
 
 @lru_cache(maxsize=1024)
-def _speaks_for_us(name: bytes) -> bool:
-    return name.translate(_FOLDED).startswith(_OUR_PREFIX)
+def _passes_back(name: bytes) -> bool:
+    return name not in NOT_PASSED and not name.translate(_FOLDED).startswith(_OUR_PREFIX)
 
 
 @lru_cache(maxsize=1024)
-def _encode_scope(scope: ScopeSet) -> bytes:
-    return format_scope(scope).encode("ascii")
+def _told(subject: str, issuer: str, actor: SpiffeId, scope: ScopeSet) -> tuple[Field, ...]:
+    """Who calls and for whom."""
+    return (
+        (b"delegation-subject", encode_value(subject)),
+        (b"delegation-subject-issuer", encode_value(issuer)),
+        (b"delegation-actor", actor.encode("ascii")),
+        (b"delegation-scope", format_scope(scope).encode("ascii")),
+    )
 
 
 def _add_trace(fields: list[Field], trace: TraceContext) -> None:

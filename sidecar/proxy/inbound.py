@@ -32,7 +32,7 @@ from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Verdicts
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import RequestHead, end_to_end
+from sidecar.wire.head import RequestHead
 
 
 class Inbound:
@@ -77,14 +77,14 @@ class Inbound:
             snapshot = self._snapshots.now()
             policy, agent = snapshot.policy, snapshot.require_agent()
             peer = guard.check(now)
-            entry.call_in = call_id(head.fields)
+            entry.call_in = call_id(head.fields.values(b"delegation-call"))
 
             target = canonical_target(head.target)
             entry.path = target.path
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
 
-            raw = bearer_of(head.fields)
+            raw = bearer_of(head.fields.values(b"authorization"))
             token = self._remembered(raw, peer, snapshot) or (
                 yield from self._verify(raw, peer, route, snapshot, entry)
             )
@@ -107,10 +107,10 @@ class Inbound:
                 linger_s=route.linger_s,
             )
             handle = self._handles.open(served)
-            trace = next_traceparent(head.fields)
+            trace = next_traceparent(head.fields.values(b"traceparent"), head.fields.values(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
             fields = to_agent(
-                end_to_end(head.fields),
+                head.fields,
                 permit,
                 handle=handle,
                 request_id=entry.request_id,

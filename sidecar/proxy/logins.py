@@ -67,7 +67,7 @@ class Logins:
             Unavailable: OVERLOADED, too many logins have handles.
         """
         _require_form(head, target, snapshot.policy)
-        delegation = yield from self.verify(bearer_of(head.fields), snapshot, entry)
+        delegation = yield from self.verify(bearer_of(head.fields.values(b"authorization")), snapshot, entry)
         now = int(self._clock())
         expires_in = delegation.token.expires_at - now
         if expires_in <= 0:  # verified within the leeway; a handle could not be used any more

@@ -11,7 +11,7 @@ Read ``Outbound.journey`` top to bottom: it is the whole of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, plan_outbound
 from sidecar.delegation.target import canonical_target
@@ -29,7 +29,7 @@ from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.origins import Origins, authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import Field, RequestHead, end_to_end
+from sidecar.wire.head import Fields, RequestHead
 
 
 class Outbound:
@@ -97,10 +97,10 @@ class Outbound:
             entry.attribute_issued(permit)
 
             entry.call_out = new_call_id()
-            trace = next_traceparent(head.fields)
+            trace = next_traceparent(head.fields.values(b"traceparent"), head.fields.values(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
             fields = to_next_hop(
-                end_to_end(head.fields), permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream)
+                head.fields, permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream)
             )
             outgoing = Outgoing(
                 origin=self._origins.of(route, policy.workload),
@@ -117,7 +117,7 @@ class Outbound:
             close(exchange, entry)
 
     def _authority(
-        self, fields: Sequence[Field], snapshot: Snapshot, entry: Entry
+        self, fields: Fields, snapshot: Snapshot, entry: Entry
     ) -> Journey[tuple[ServedRequest | ServedElsewhere | None, Delegation]]:
         """On whose authority the agent calls: the request its handle stands for, or a user's login at an entry."""
         credential = credential_of(fields)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import Denied, SidecarError
 from sidecar.wire.framing import Body, UntilClose
-from sidecar.wire.head import FRAMING, Field, RequestHead, encode_response
+from sidecar.wire.head import Field, RequestHead, encode_response, without_framing
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import BodySink, RequestHandler
 from sidecar.wire.upgrade import SWITCH
@@ -155,7 +155,7 @@ class ServerExchange:
             self._discard_buffered_body()
         self.status = status
         self._bodyless = status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
-        sent = [field for field in fields if field[0] not in FRAMING]
+        sent = without_framing(fields)
         chunked = length is None and not self._bodyless and self.head is not None and self.head.minor == 1
         if chunked:
             sent.append((b"transfer-encoding", b"chunked"))

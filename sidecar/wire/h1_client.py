@@ -13,7 +13,7 @@ from typing import cast
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
-from sidecar.wire.head import FRAMING, Field, ResponseHead, encode_request, is_event_stream
+from sidecar.wire.head import Field, ResponseHead, encode_request, is_event_stream, without_framing
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import RawSink, ResponseSink
@@ -86,7 +86,7 @@ class ClientConnection(asyncio.Protocol):
         """
         if not self.usable:
             raise RuntimeError("the connection is in use or closed")
-        sent = [field for field in fields if field[0] not in FRAMING]
+        sent = without_framing(fields)
         if length is None:
             sent.append((b"transfer-encoding", b"chunked"))
         elif length or method in ("POST", "PUT", "PATCH"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Final
 
 Field = tuple[bytes, bytes]
@@ -35,8 +36,31 @@ HOP_BY_HOP: Final = frozenset(
 """Fields that speak of one connection only (RFC 9110 section 7.6.1, RFC 9113 section 3.2.1)."""
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
-_NOT_PASSED: Final = HOP_BY_HOP | FRAMING | {b"expect"}  # we answer an expectation ourselves
+_name_of: Final = itemgetter(0)
+NOT_PASSED: Final = HOP_BY_HOP | FRAMING | {b"expect"}
+"""What never travels on; an expectation we answer ourselves."""
 _REASONS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
+
+
+class Fields(list[Field]):
+    """The fields of one head in order; those of a name are found without looking at each. Not to be changed.
+
+    ``last`` is the last value of each name, ``repeated`` whether some name comes more than once.
+    """
+
+    __slots__ = ("last", "repeated")
+
+    def __init__(self, fields: Iterable[Field]) -> None:
+        super().__init__(fields)
+        self.last = dict(self)
+        self.repeated = len(self.last) < len(self)
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of all fields of a (lower-case) name, in order."""
+        if self.repeated:
+            return [value for field, value in self if field == name]
+        value = self.last.get(name)
+        return [] if value is None else [value]
 
 
 @dataclass(slots=True)
@@ -52,7 +76,7 @@ class RequestHead:
     authority: str
     proxy_form: bool
     minor: int
-    fields: list[Field]
+    fields: Fields
     content_length: int | None
     chunked: bool
     keep_alive: bool
@@ -71,7 +95,7 @@ class ResponseHead:
 
     status: int
     minor: int
-    fields: list[Field]
+    fields: Fields
     content_length: int | None
     chunked: bool
     keep_alive: bool
@@ -79,27 +103,37 @@ class ResponseHead:
 
 def is_event_stream(head: ResponseHead) -> bool:
     """Whether the content is a stream of server-sent events (WHATWG HTML section 9.2)."""
-    types = [value for name, value in head.fields if name == b"content-type"]
+    types = head.fields.values(b"content-type")
     return any(value.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream" for value in types)
 
 
-def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
+def connection_options(fields: Fields) -> frozenset[bytes]:
     """The lower-case members of all Connection fields (RFC 9110 section 7.6.1)."""
-    values = [value for name, value in fields if name == b"connection"]
-    if not values:
+    if b"connection" not in fields.last:
         return _NO_OPTIONS
+    values = fields.values(b"connection")
     return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
 
 
-def end_to_end(fields: Sequence[Field]) -> list[Field]:
+def end_to_end(fields: Fields) -> list[Field]:
     """The fields that may travel on: without hop-by-hop fields, those that Connection names, framing and Expect.
 
     Set own fields only after this: then no Connection of a peer's can remove them.
     """
-    passed = [field for field in fields if field[0] not in _NOT_PASSED]
-    if len(passed) < len(fields) and (options := connection_options(fields)):  # only then is there a Connection field
-        passed = [field for field in passed if field[0] not in options]
-    return passed
+    return [field for field in not_named_by_connection(fields) if field[0] not in NOT_PASSED]
+
+
+def not_named_by_connection(fields: Fields) -> Sequence[Field]:
+    """The fields but for those that Connection names; for who takes off ``NOT_PASSED`` together with more."""
+    options = connection_options(fields)
+    return [field for field in fields if field[0] not in options] if options else fields
+
+
+def without_framing(fields: Sequence[Field]) -> list[Field]:
+    """The fields but for those that state where a message ends: a new list, to which these are added."""
+    if FRAMING.isdisjoint(map(_name_of, fields)):
+        return [*fields]
+    return [field for field in fields if field[0] not in FRAMING]
 
 
 def encode_request(method: str, target: bytes, fields: Sequence[Field]) -> bytes:
@@ -113,7 +147,7 @@ def encode_response(status: int, fields: Sequence[Field]) -> bytes:
 
 
 def _encode(first_line: bytes, fields: Sequence[Field]) -> bytes:
-    head = b"\r\n".join([first_line, *[b": ".join(field) for field in fields], b"\r\n"])
+    head = b"\r\n".join([first_line, *map(b": ".join, fields), b"\r\n"])
     lines = len(fields) + 2
     if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
         raise ValueError("a header field holds a line break or NUL")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import Field
+from sidecar.wire.head import Field, Fields
 
 MAX_KNOWN: Final = 1024
 MAX_KNOWN_BYTES: Final = 1024  # of one line: with its name and value, three times that is kept
@@ -33,14 +33,14 @@ class FieldLines:
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def read(self, lines: Iterable[bytes]) -> list[Field]:
+    def read(self, lines: Iterable[bytes]) -> Fields:
         """The fields of one head, in order; ``lines`` are without their line breaks.
 
         Raises:
             Denied: BAD_REQUEST, a line that is no header field.
         """
         known = self._young.get
-        return [known(line) or self._find(line) for line in lines]
+        return Fields([known(line) or self._find(line) for line in lines])
 
     def _find(self, line: bytes) -> Field:
         field = self._old.get(line) or read_line(line)

@@ -13,7 +13,7 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import Field, RequestHead, ResponseHead
+from sidecar.wire.head import Fields, RequestHead, ResponseHead
 from sidecar.wire.lines import FieldLines
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
@@ -25,31 +25,11 @@ _AUTHORITY: Final = re.compile(
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
-_DECIDING: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect", b"upgrade", b"connection"})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
 
 
 _request_lines: Final = FieldLines()
 _answer_lines: Final = FieldLines()
-
-
-class _Deciding:
-    """Of the fields of one head those that decide about the message itself: the last of each, and what is doubled."""
-
-    __slots__ = ("connection", "doubled", "last")
-
-    def __init__(self, fields: list[Field]) -> None:
-        self.last: dict[bytes, bytes] = {}
-        self.doubled: set[bytes] = set()
-        self.connection: list[bytes] = []
-        for name, value in fields:
-            if name in _DECIDING:
-                if name == b"connection":
-                    self.connection.append(value.lower())
-                    continue
-                if name in self.last:
-                    self.doubled.add(name)
-                self.last[name] = value
 
 
 def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, proxy_form: bool) -> RequestHead:
@@ -71,13 +51,12 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
     if method in _REFUSED_METHODS:
         raise Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
     fields = _request_lines.read(lines)
-    deciding = _Deciding(fields)
-    if b"host" in deciding.doubled or b"host" not in deciding.last:
+    if len(fields.values(b"host")) != 1:
         raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
-    if b"expect" in deciding.doubled:
+    if fields.repeated and len(fields.values(b"expect")) > 1:
         raise Denied(Reason.EXPECTATION_REFUSED, "two Expect fields")
-    content_length, chunked = _framing(deciding, minor=minor)
-    authority = parse_authority(deciding.last[b"host"])
+    content_length, chunked = _framing(fields, minor=minor)
+    authority = parse_authority(fields.last[b"host"])
     absolute = not target.startswith(b"/")
     if absolute:
         target = _origin_form(target, authority, proxy_form=proxy_form)
@@ -90,9 +69,9 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         fields=fields,
         content_length=content_length,
         chunked=chunked,
-        keep_alive=_keeps_alive(deciding, minor=minor),
-        expect=deciding.last.get(b"expect"),
-        upgrade=deciding.last.get(b"upgrade"),
+        keep_alive=_keeps_alive(fields, minor=minor),
+        expect=fields.last.get(b"expect"),
+        upgrade=fields.last.get(b"upgrade"),
     )
 
 
@@ -108,15 +87,14 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
         raise Denied(Reason.BAD_REQUEST, "the status line is malformed or of another version")
     minor = line[1] == b"1"
     fields = _answer_lines.read(lines)
-    deciding = _Deciding(fields)
-    content_length, chunked = _framing(deciding, minor=minor)
+    content_length, chunked = _framing(fields, minor=minor)
     return ResponseHead(
         status=int(line[2]),
         minor=int(minor),
         fields=fields,
         content_length=content_length,
         chunked=chunked,
-        keep_alive=_keeps_alive(deciding, minor=minor),
+        keep_alive=_keeps_alive(fields, minor=minor),
     )
 
 
@@ -141,12 +119,12 @@ def _lines(head: bytes, max_fields: int) -> list[bytes]:
     return head[:-4].split(b"\r\n")
 
 
-def _framing(deciding: _Deciding, *, minor: bool) -> tuple[int | None, bool]:
+def _framing(fields: Fields, *, minor: bool) -> tuple[int | None, bool]:
     """(content length, chunked): at most one of them, each said once and in its plain form (RFC 9112 section 6)."""
-    if not deciding.doubled.isdisjoint((b"content-length", b"transfer-encoding")):
+    if fields.repeated and any(len(fields.values(name)) > 1 for name in (b"content-length", b"transfer-encoding")):
         raise Denied(Reason.AMBIGUOUS_FRAMING, "the length of the body is stated twice")
-    coding = deciding.last.get(b"transfer-encoding")
-    length = deciding.last.get(b"content-length")
+    coding = fields.last.get(b"transfer-encoding")
+    length = fields.last.get(b"content-length")
     if coding is not None:
         if length is not None:
             raise Denied(Reason.AMBIGUOUS_FRAMING, "a Content-Length beside a Transfer-Encoding")
@@ -171,14 +149,16 @@ def _origin_form(target: bytes, authority: str, *, proxy_form: bool) -> bytes:
     return origin if origin.startswith(b"/") else b"/" + origin
 
 
-def _keeps_alive(deciding: _Deciding, *, minor: bool) -> bool:
+def _keeps_alive(fields: Fields, *, minor: bool) -> bool:
     """Whether another message may follow. Every Connection field is looked at, since each may name fields to remove."""
+    if b"connection" not in fields.last:
+        return minor
     keeps = minor
-    for value in deciding.connection:
+    for value in fields.values(b"connection"):
         if not _OPTIONS.fullmatch(value):
             raise Denied(Reason.BAD_REQUEST, "a Connection field is no list of tokens")
         if value.count(b",") > _MAX_OPTIONS:
             raise Denied(Reason.HEAD_TOO_LARGE, "too many Connection options")
-        if b"close" in [option.strip(b" \t") for option in value.split(b",")]:
+        if b"close" in [option.strip(b" \t") for option in value.lower().split(b",")]:
             keeps = False
     return keeps

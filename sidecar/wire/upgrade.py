@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import Field, RequestHead, ResponseHead, connection_options
+from sidecar.wire.head import Field, Fields, RequestHead, ResponseHead, connection_options
 
 SWITCH: Final[tuple[Field, ...]] = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
 """The fields of this hop that ask for the change, and that grant it."""
@@ -44,9 +44,9 @@ class Handshake:
         options = connection_options(head.fields)
         if b"upgrade" not in options or not options <= _GRANTING or not _names_websocket(head.fields):
             raise Denied(Reason.BAD_REQUEST, "a 101 that does not switch to WebSocket")
-        if _values(head.fields, b"sec-websocket-accept") != [self.accept]:
+        if head.fields.values(b"sec-websocket-accept") != [self.accept]:
             raise Denied(Reason.BAD_REQUEST, "a 101 without the one right Sec-WebSocket-Accept")
-        chosen = _values(head.fields, b"sec-websocket-protocol")
+        chosen = head.fields.values(b"sec-websocket-protocol")
         if len(chosen) > 1 or not self.protocols.issuperset(chosen):
             raise Denied(Reason.BAD_REQUEST, "a 101 with a subprotocol that nobody offered")
 
@@ -66,18 +66,14 @@ def handshake_of(head: RequestHead) -> Handshake:
         raise Denied(Reason.UPGRADE_REFUSED, "the Connection field does not say that it upgrades")
     if any(option.startswith(b"sec-websocket-") for option in options):  # they would be taken off at this hop
         raise Denied(Reason.UPGRADE_REFUSED, "the Connection field names fields of the handshake")
-    if _values(head.fields, b"sec-websocket-version") != [_VERSION]:
+    if head.fields.values(b"sec-websocket-version") != [_VERSION]:
         raise Denied(Reason.UPGRADE_REFUSED, "not exactly one Sec-WebSocket-Version, 13")
-    keys = _values(head.fields, b"sec-websocket-key")
+    keys = head.fields.values(b"sec-websocket-key")
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise Denied(Reason.UPGRADE_REFUSED, "not exactly one Sec-WebSocket-Key of 16 bytes")
-    offered = b",".join(_values(head.fields, b"sec-websocket-protocol")).split(b",")
+    offered = b",".join(head.fields.values(b"sec-websocket-protocol")).split(b",")
     return Handshake(keys[0], frozenset(protocol.strip(b" \t") for protocol in offered))
 
 
-def _names_websocket(fields: list[Field]) -> bool:
-    return [value.lower() for value in _values(fields, b"upgrade")] == [_WEBSOCKET]
-
-
-def _values(fields: list[Field], name: bytes) -> list[bytes]:
-    return [value for field, value in fields if field == name]
+def _names_websocket(fields: Fields) -> bool:
+    return [value.lower() for value in fields.values(b"upgrade")] == [_WEBSOCKET]

@@ -15,7 +15,7 @@ from sidecar.wire.framing import HeadBuffer
 from sidecar.wire.head import (
     FRAMING,
     HOP_BY_HOP,
-    Field,
+    Fields,
     RequestHead,
     ResponseHead,
     connection_options,
@@ -128,13 +128,15 @@ def response_head(data: bytes) -> None:
     assert (again.head.status, again.head.fields, again.rest) == (head.status, head.fields, b"")
 
 
-def _sound_fields(fields: list[Field]) -> None:
+def _sound_fields(fields: Fields) -> None:
     assert len(fields) <= MAX_FIELDS
     for name, value in fields:
         assert _NAME.fullmatch(name), name
         assert _VALUE.fullmatch(value), value
     passed = end_to_end(fields)
-    assert end_to_end(passed) == passed
+    assert end_to_end(Fields(passed)) == passed
+    for name in {name for name, _ in fields}:
+        assert fields.values(name) == [value for field, value in fields if field == name]
     gone = HOP_BY_HOP | FRAMING | connection_options(fields) | {b"expect"}
     assert passed == [field for field in fields if field[0] not in gone]
 
@@ -180,8 +182,9 @@ def target(data: bytes) -> None:
 def trace(data: bytes) -> None:
     """Lines of ``traceparent`` and ``tracestate`` in, a valid context out; what we say ourselves is continued."""
     lines = [line.partition(b":") for line in data.split(b"\n")]
-    fields = [(b"tracestate" if name == b"s" else b"traceparent", value) for name, _, value in lines]
-    context = next_traceparent(fields)
+    states = [value for name, _, value in lines if name == b"s"]
+    parents = [value for name, _, value in lines if name != b"s"]
+    context = next_traceparent(parents, states)
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]", context.traceparent)
     assert context.traceparent[3:35] == context.trace_id != "0" * 32
     assert context.traceparent[36:52] == context.span_id != "0" * 16
@@ -189,12 +192,10 @@ def trace(data: bytes) -> None:
     if state is not None:
         assert re.fullmatch(r"[ -~]{1,512}", state)
         assert state.count(",") < 32
-    ours = [(b"traceparent", context.traceparent.encode())]
-    ours += [] if state is None else [(b"tracestate", state.encode())]
-    again = next_traceparent(ours)
+    again = next_traceparent([context.traceparent.encode()], [] if state is None else [state.encode()])
     assert (again.trace_id, again.tracestate) == (context.trace_id, state)
     assert again.span_id != context.span_id
-    assert next_traceparent(fields, trusted=False).trace_id != context.trace_id
+    assert next_traceparent(parents, states, trusted=False).trace_id != context.trace_id
 
 
 def own_headers(data: bytes) -> None:
@@ -213,7 +214,7 @@ def own_headers(data: bytes) -> None:
     folded = bytes(byte if byte < 128 and chr(byte).isalnum() else 0x2D for byte in name)
     assert is_ours(name) == is_ours(folded)
     assert is_ours(b"delegation" + bytes([data[0] if data and not chr(data[0]).isalnum() else 95]) + name)
-    found = call_id([(b"delegation-call", data)])
+    found = call_id([data])
     assert (found is not None) == bool(re.fullmatch(rb"[0-9a-f]{32}", data))
 
 

@@ -14,16 +14,15 @@ from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.headers import (
     MAX_VALUE_BYTES,
-    Field,
     call_id,
     encode_value,
     from_agent,
     is_ours,
     new_call_id,
-    single,
     to_agent,
     to_next_hop,
 )
+from sidecar.wire.head import NOT_PASSED, Field, Fields
 from tests.delegation.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
@@ -52,11 +51,12 @@ def issued() -> IssuedPermit:
 
 
 def for_agent(fields: list[Field], by: Permit | None = None, trace: TraceContext = TRACE) -> list[Field]:
-    return to_agent(fields, by or permit(), handle="h" * 43, request_id="r1", trace=trace, host=b"127.0.0.1:8080")
+    by = by or permit()
+    return to_agent(Fields(fields), by, handle="h" * 43, request_id="r1", trace=trace, host=b"127.0.0.1:8080")
 
 
 def for_next_hop(fields: list[Field], trace: TraceContext = TRACE) -> list[Field]:
-    return to_next_hop(fields, issued(), call="c" * 32, trace=trace, host=b"crm.internal:7443")
+    return to_next_hop(Fields(fields), issued(), call="c" * 32, trace=trace, host=b"crm.internal:7443")
 
 
 OURS = [
@@ -115,7 +115,7 @@ def test_every_other_name_passes_as_it_is(name: bytes) -> None:
     field = (name, b"value")
     assert field in for_agent([field])
     assert field in for_next_hop([field])
-    assert from_agent([field]) == [field]
+    assert from_agent(Fields([field])) == [field]
 
 
 def test_the_agent_is_told_who_calls_and_for_whom_and_gets_a_handle_instead_of_the_token() -> None:
@@ -158,7 +158,7 @@ def test_trace_state_travels_with_its_parent() -> None:
 
 @pytest.mark.parametrize("name", [b"delegation-reason", b"delegation_reason", b"delegation-subject"])
 def test_an_agents_answer_cannot_speak_in_the_sidecars_name(name: bytes) -> None:
-    assert from_agent([(name, b"x"), (b"www-authenticate", b"Bearer")]) == [(b"www-authenticate", b"Bearer")]
+    assert from_agent(Fields([(name, b"x"), (b"www-authenticate", b"Bearer")])) == [(b"www-authenticate", b"Bearer")]
 
 
 # --- values
@@ -203,33 +203,41 @@ def test_a_subject_that_no_header_can_carry_is_refused() -> None:
         for_agent([], permit(sub="x" * 7000))
 
 
-# --- single fields and call ids
+# --- what Connection names, and call ids
 
 
-def test_a_single_field_is_there_once_or_not_at_all() -> None:
-    fields = [(b"a", b"1"), (b"b", b"2"), (b"b", b"2")]
-    assert single(fields, b"a") == b"1"
-    assert single(fields, b"c") is None
-    with pytest.raises(Denied) as refused:
-        single(fields, b"b")
-    assert refused.value.reason is Reason.HEADER_MALFORMED
+def test_what_connection_names_is_taken_off_and_never_what_we_set() -> None:
+    fields = [(b"connection", b"x-one, authorization, delegation-subject, host"), (b"x-one", b"1"), (b"keep", b"k")]
+    for sent in (for_agent(fields), for_next_hop(fields)):
+        names = [name for name, _ in sent]
+        assert b"x-one" not in names
+        assert {b"keep", b"authorization", b"host"} <= set(names)
+    assert b"delegation-subject" in dict(for_agent(fields))
+    assert from_agent(Fields([(b"connection", b"x-one"), (b"x-one", b"1"), (b"keep", b"k")])) == [(b"keep", b"k")]
+
+
+@pytest.mark.parametrize("name", sorted(NOT_PASSED))
+def test_hop_by_hop_and_framing_fields_travel_in_no_direction(name: bytes) -> None:
+    assert name not in dict(for_agent([(name, b"v")]))
+    assert name not in dict(for_next_hop([(name, b"v")]))
+    assert from_agent(Fields([(name, b"v"), (b"keep", b"k")])) == [(b"keep", b"k")]
 
 
 @pytest.mark.parametrize(
     "value", [b"", b"0" * 31, b"0" * 33, b"A" * 32, b"g" * 32, b"0" * 31 + b" ", b"0" * 32 + b"\xff"], ids=repr
 )
 def test_a_call_id_that_is_none_is_no_evidence(value: bytes) -> None:
-    assert call_id([(b"delegation-call", value)]) is None
+    assert call_id([value]) is None
 
 
 def test_a_call_id_is_read_back_as_it_was_made() -> None:
     call = new_call_id()
-    assert call_id([(b"delegation-call", call.encode())]) == call
+    assert call_id([call.encode()]) == call
     assert call_id([]) is None
     assert len({new_call_id() for _ in range(100)}) == 100
 
 
 def test_two_call_ids_are_refused() -> None:
     with pytest.raises(Denied) as refused:
-        call_id([(b"delegation-call", b"0" * 32)] * 2)
+        call_id([b"0" * 32] * 2)
     assert refused.value.reason is Reason.HEADER_MALFORMED

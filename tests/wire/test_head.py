@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.wire.head import Field, connection_options, encode_request, encode_response, end_to_end
+from sidecar.wire.head import (
+    FRAMING,
+    Field,
+    Fields,
+    connection_options,
+    encode_request,
+    encode_response,
+    end_to_end,
+    without_framing,
+)
 
 
 def test_a_request_is_written_as_its_line_its_fields_and_an_empty_line() -> None:
@@ -53,7 +62,7 @@ def test_a_target_that_would_break_its_line_is_never_written() -> None:
     ],
 )
 def test_hop_by_hop_and_framing_fields_do_not_travel_on(name: bytes) -> None:
-    assert end_to_end([(b"a", b"1"), (name, b"v"), (b"b", b"2")]) == [(b"a", b"1"), (b"b", b"2")]
+    assert end_to_end(Fields([(b"a", b"1"), (name, b"v"), (b"b", b"2")])) == [(b"a", b"1"), (b"b", b"2")]
 
 
 def test_fields_named_by_any_connection_field_do_not_travel_on() -> None:
@@ -64,13 +73,30 @@ def test_fields_named_by_any_connection_field_do_not_travel_on() -> None:
         (b"connection", b" x-two "),
         (b"x-two", b"2"),
     ]
-    assert end_to_end(fields) == [(b"keep", b"k")]
+    assert end_to_end(Fields(fields)) == [(b"keep", b"k")]
 
 
 def test_repeated_end_to_end_fields_keep_their_order() -> None:
     fields = [(b"set-cookie", b"a"), (b"via", b"x"), (b"set-cookie", b"b")]
-    assert end_to_end(fields) == fields
+    assert end_to_end(Fields(fields)) == fields
+
+
+def test_the_values_of_a_name_come_in_order_however_often_it_is_there() -> None:
+    for fields in (
+        Fields([(b"a", b"1"), (b"b", b"2")]),
+        Fields([(b"a", b"1"), (b"b", b"2"), (b"c", b"3"), (b"c", b"4"), (b"c", b"3")]),
+    ):
+        for name in (b"a", b"b", b"c", b"d"):
+            assert fields.values(name) == [value for field, value in fields if field == name]
+
+
+def test_fields_that_state_where_a_message_ends_are_ours_to_set() -> None:
+    for name in FRAMING:
+        assert without_framing([(b"a", b"1"), (name, b"v")]) == [(b"a", b"1")]
+    fields = [(b"a", b"1")]
+    assert without_framing(fields) == fields
+    assert without_framing(fields) is not fields
 
 
 def test_connection_options_are_lower_case_and_never_empty() -> None:
-    assert connection_options([(b"connection", b"Close,, keep-alive\t,")]) == {b"close", b"keep-alive"}
+    assert connection_options(Fields([(b"connection", b"Close,, keep-alive\t,")])) == {b"close", b"keep-alive"}
