@@ -98,7 +98,7 @@ class Streams:
         return [stream for stream in self._members if stream.endless]
 
     def _judge_again(self, now: int) -> None:
-        """After a change of policy or keys, and once soon after the beginning: there may have been one since the request.
+        """After a change of policy or keys, and once soon after the beginning: there may have been one since then.
 
         Without an identity nobody is judged: it may come back.
         """
