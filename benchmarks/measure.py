@@ -8,7 +8,7 @@ import threading
 from typing import Any, Final
 
 from benchmarks.credentials import credentials
-from benchmarks.machine import forget_peak, memory_mib
+from benchmarks.machine import forget_peak, memory_mib, user_and_kernel
 from benchmarks.peers.peer import Peer, Role
 from benchmarks.rig import Rig
 from benchmarks.sample import Sample
@@ -43,7 +43,10 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
     elif scenario.measure == "rotation":
         seen = _while_rotating(rig, peer, scenario, role, [*_window(scenario, max(seconds, 8.0)), *_clocks(pids)])
     else:
+        before = user_and_kernel(pids)
         seen = _loaded(rig, peer, scenario, role, [*_window(scenario, seconds), *_clocks(pids)], number)
+        user, kernel = (now - then for now, then in zip(user_and_kernel(pids), before, strict=True))
+        seen["kernel_share"] = kernel / (user + kernel) if user + kernel else None
         rss = memory_mib(pids)
     return Sample(
         scenario.name, peer.name, number, scenario.expects(peer), seen, rss, memory_mib(pids, "VmHWM")

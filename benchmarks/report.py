@@ -15,7 +15,7 @@ from benchmarks.results import Results
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.tables import BASE, Table, table_of
 
-_HEADINGS: Final = ("peer", "figure", f"x {BASE}", "p50 / p99 us", "per second", "remarks")
+_HEADINGS: Final = ("peer", "figure", f"x {BASE}", "p50 / p99 us", "per second", "kernel", "remarks")
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: .6rem 0 1.4rem }
@@ -28,10 +28,11 @@ p.refusal { background: #fde8e4; padding: .5rem .8rem } svg { max-width: 100%; h
 def write_report(results: Results, folder: Path) -> list[Path]:
     """Write ``report.md``, its charts, and ``report.html`` into the folder."""
     sections = [_section(results, scenario) for scenario in SCENARIOS if _was_measured(results, scenario)]
+    sections += _memory(results)
     growth = [_growth(results, axis) for axis in AXES if any(_was_measured(results, one) for one in _along(axis))]
     written = []
-    for name, _, _, chart in [*sections, *growth]:
-        if chart:
+    for _, _, charts in [*sections, *growth]:
+        for name, chart in charts.items():
             path = folder / f"{name}.svg"
             path.write_text(chart)
             written.append(path)
@@ -41,14 +42,37 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     return [markdown, page, *written]
 
 
-Section = tuple[str, str, list[Table], str]  # name, title, tables, chart
+Section = tuple[str, list[Table], dict[str, str]]  # title, tables, charts by the name of their file
 
 
 def _section(results: Results, scenario: Scenario) -> Section:
     table = table_of(results.samples, scenario, [peer.name for peer in results.peers])
-    shown = [(row.peer, row.ratio) for row in table.rows if row.ratio is not None]
-    chart = bars(f"{scenario.title}: x {BASE}", shown, unit="x", mark="sidecar") if shown else ""
-    return scenario.name, scenario.title, [table], chart
+    ours = _title(results, "sidecar")
+    shown = [(_title(results, row.peer), row.ratio) for row in table.rows if row.ratio is not None]
+    charts = {}
+    if shown:
+        charts[scenario.name] = bars(f"{scenario.title}: x {BASE}", shown, unit="x", mark=ours)
+    times = [
+        (_title(results, row.peer), Spread(row.p50_us, row.p50_us, row.p99_us, 1))
+        for row in table.rows
+        if row.p50_us > 0
+    ]
+    if scenario.rate and times:  # latency means something only where the load does not depend on it
+        charts[f"{scenario.name}-latency"] = bars("Latency: p50, and a line to p99", times, unit="us", mark=ours)
+    return scenario.title, [table], charts
+
+
+def _memory(results: Results) -> list[Section]:
+    """Resident memory over connections, as a line for each peer."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for scenario in SCENARIOS:
+        if scenario.measure == "memory":
+            for row in table_of(results.samples, scenario, [peer.name for peer in results.peers]).rows:
+                if row.figure is not None:
+                    series.setdefault(_title(results, row.peer), []).append((scenario.connections, row.figure.middle))
+    title = "Resident memory as connections grow"
+    chart = lines(title, series, x="idle connections", y="MiB")
+    return [(title, [], {"memory": chart})] if any(len(points) > 1 for points in series.values()) else []
 
 
 def _growth(results: Results, axis: str) -> Section:
@@ -58,13 +82,13 @@ def _growth(results: Results, axis: str) -> Section:
     for table in tables:
         for row in table.rows:
             if row.figure is not None:
-                series.setdefault(row.peer, []).append((table.scenario.amount, row.figure.middle))
-    return (
-        axis,
-        f"As there are more: {AXES[axis]}",
-        tables,
-        lines(AXES[axis], series, x=axis, y="us of CPU per request"),
-    )
+                series.setdefault(_title(results, row.peer), []).append((table.scenario.amount, row.figure.middle))
+    chart = lines(AXES[axis], series, x=axis, y="us of CPU per request")
+    return f"As there are more: {AXES[axis]}", tables, {axis: chart} if chart else {}
+
+
+def _title(results: Results, peer: str) -> str:
+    return next((one.title for one in results.peers if one.name == peer), peer)
 
 
 def _along(axis: str) -> list[Scenario]:
@@ -87,6 +111,7 @@ def _cells(table: Table, peer_titles: dict[str, str]) -> list[tuple[str, ...]]:
                 "" if row.ratio is None else _ratio(row.ratio),
                 times,
                 rate,
+                "" if row.kernel_share is None else f"{row.kernel_share:.0%}",
                 "; ".join(row.remarks),
             )
         )
@@ -122,9 +147,9 @@ def _markdown(results: Results, sections: Sequence[Section]) -> str:
     lines_ += ["| peer | version | does not |", "| --- | --- | --- |"]
     lines_ += [f"| {one.title} | {one.version} | {'; '.join(one.does_not) or '-'} |" for one in results.peers]
     lines_ += ["", *(f"- Without {name}: {why}" for name, why in results.missing.items())]
-    for name, title, tables, chart in sections:
+    for title, tables, charts in sections:
         lines_ += ["", f"## {title}", ""]
-        lines_ += [f"![{title}]({name}.svg)", ""] if chart else []
+        lines_ += [f"![{title}]({name}.svg)" for name in charts] + [""]
         for table in tables:
             lines_ += [f"### {table.scenario.title}", ""] if len(tables) > 1 else []
             lines_ += [f"**{_say_refusal(table)}**", ""] if table.refusal else []
@@ -141,8 +166,8 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
     taking = [(one.title, one.version, "; ".join(one.does_not) or "-") for one in results.peers]
     parts.append(_html_table(("peer", "version", "does not"), taking))
     parts += [f"<p>Without {escape(name)}: {escape(why)}</p>" for name, why in results.missing.items()]
-    for _, title, tables, chart in sections:
-        parts += [f"<h2>{escape(title)}</h2>", chart]
+    for title, tables, charts in sections:
+        parts += [f"<h2>{escape(title)}</h2>", *charts.values()]
         for table in tables:
             if len(tables) > 1:
                 parts.append(f"<h3>{escape(table.scenario.title)}</h3>")

@@ -130,7 +130,6 @@ def _measure_all(
                         sample = measure(running, peer, scenario, seconds=seconds, number=number)
                     except MeasureError as error:
                         _say(str(error))  # the others are measured all the same; its cell stays empty
-                        running.processes.require_running(*peer.roles[scenario.role].counted)
                         continue
                     samples.append(sample)
                     print(f"round {number + 1}  {scenario.name:15} {peer.name:17} {sample.told}", flush=True)

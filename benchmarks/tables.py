@@ -32,6 +32,7 @@ class Row:
     p50_us: float
     p99_us: float
     per_second: float
+    kernel_share: float | None  # of the CPU time, with the warm-up
     remarks: tuple[str, ...]
 
 
@@ -81,8 +82,14 @@ def _row(
         p50_us=percentile(histogram, 0.5),
         p99_us=percentile(histogram, 0.99),
         per_second=sum(sample.per_second for sample in own) / len(own),
+        kernel_share=None if (share := _kernel_share(own)) is None else share.middle,
         remarks=tuple(_remarks(own, scenario)),
     )
+
+
+def _kernel_share(own: Sequence[Sample]) -> Spread | None:
+    shares = [sample.seen.get("kernel_share") for sample in own]
+    return spread([share for share in shares if share is not None])
 
 
 def _column(samples: Sequence[Sample], scenario: Scenario, peer: str, rounds: Sequence[int]) -> list[float | None]:
