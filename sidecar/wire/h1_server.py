@@ -26,6 +26,7 @@ from sidecar.wire.waits import Linger, Pace
 
 __all__ = ["BodySink", "RequestHandler", "ServerConnection", "ServerExchange", "ServerLimits"]
 
+_FAREWELL_S: Final = 1.0  # for TLS's last word from a peer that has been given everything, and may be frozen
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: closing sends RST
 
 
@@ -346,7 +347,8 @@ class ServerConnection(asyncio.Protocol):
     def _sweep_writing(self, now: float) -> None:
         limits = self._limits
         moved = -self.transport.get_write_buffer_size()
-        if self._write_pace.lasts(now, moved, limits.min_rate * limits.write_timeout_s) > limits.write_timeout_s:
+        waited = self._write_pace.lasts(now, moved, limits.min_rate * limits.write_timeout_s)
+        if waited > limits.write_timeout_s or (self._closed and not moved and waited > _FAREWELL_S):
             self._cut_off()
 
     def _sweep_body(self, exchange: ServerExchange, now: float) -> None:

@@ -197,6 +197,16 @@ async def test_streams_alone_do_not_keep_it_and_it_ends_well(world: World, agent
         assert (await events.wait_for_end()) == b"0\r\n\r\n"
 
 
+async def test_a_stream_whose_caller_is_frozen_does_not_keep_it_either(world: World, agent: Agent) -> None:
+    async with AsyncExitStack() as stack:
+        sidecar = await stack.enter_async_context(process(world, drain_s=4.0))
+        tunnel = await connected(world, stack, sidecar)
+        ask_to_switch(tunnel)
+        await head_of(tunnel)
+        tunnel.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        assert await sidecar.end(signal.SIGTERM) == 0
+
+
 # --- memory
 
 

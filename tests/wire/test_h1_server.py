@@ -474,6 +474,17 @@ async def test_a_peer_that_does_not_take_the_end_of_an_answer_is_cut_too() -> No
     assert (served.transport.aborted, len(served.connections)) == (True, 0)
 
 
+@pytest.mark.parametrize(("unsent", "cut"), [(0, True), (10, False)])
+async def test_a_peer_that_was_given_everything_is_not_waited_for(unsent: int, cut: bool) -> None:
+    served = Served(answer_ok, write_timeout_s=30)
+    served.transport.unsent = unsent
+    served.receive(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    served.after(0.9)
+    early = served.transport.aborted
+    served.after(0.2)
+    assert (early, served.transport.aborted) == (False, cut)
+
+
 # --- bodies and backpressure
 
 

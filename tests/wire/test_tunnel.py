@@ -345,7 +345,11 @@ async def test_a_tunnel_in_which_nobody_speaks_ends() -> None:
 async def test_a_caller_that_takes_nothing_is_cut() -> None:
     async with joined(server=ServerLimits(write_timeout_s=1.0)) as both:
         both.caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await held_back(both.server, 64 * 1024 * 1024)
+        (connection,) = both.proxy.connections
+        async with asyncio.timeout(WAIT_S):
+            while not connection.writing_paused:
+                both.server.writer.write(b"a" * 65536)
+                await asyncio.sleep(0)
         assert await reason_of_end(both) is Reason.PEER_GONE
 
 
