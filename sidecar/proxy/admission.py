@@ -24,7 +24,7 @@ RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what 
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
 _ONE_PEERS_SHARE: Final = 0.75
 _LOOK_AGAIN_S: Final = 0.02
-_HURRY_S: Final = 0.05  # for a head to arrive whole, while others wait at the door
+_HURRY_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

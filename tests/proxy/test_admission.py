@@ -85,7 +85,7 @@ async def test_who_came_just_now_stays_and_one_that_was_served_may_rest_a_while(
 
 async def test_a_search_in_vain_is_not_repeated_at_once(door: Door) -> None:
     door.connect()
-    door.clock.now += 0.04
+    door.clock.now += 0.09
     assert not door.admission.make_room()
     door.clock.now += 0.015
     assert not door.admission.make_room()
