@@ -35,6 +35,7 @@ ELSEWHERE: Final = {
     "dev/careless_sts.py": "integration/test_demo.py",
     "dev/curl.py": "integration/test_demo.py",
     "dev/demo.py": "integration/test_demo.py",
+    "dev/login_tls.py": "dev/test_user_issuer.py",
     "dev/mesh.py": "integration/test_demo.py",
     "dev/mesh_settings.py": "integration/test_demo.py",
     "dev/screen.py": "integration/test_demo.py",

@@ -15,9 +15,10 @@ import re
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
@@ -76,8 +77,29 @@ def call(base_url: str, method: str, path: str, incoming: Incoming, body: dict[s
 
 
 def front(incoming: Incoming) -> Outgoing:
-    """The app where alice is logged in: hands her question to the planner."""
+    """The app where alice logs in: hands her question to the planner.
+
+    She brings her login token. Where the app knows the login issuer (``LOGIN_URL``), a name and password will do.
+    """
+    scheme, _, credentials = incoming.headers.get("authorization", "").partition(" ")
+    if scheme == "Basic" and "LOGIN_URL" in os.environ:
+        token = _log_in(os.environ["LOGIN_URL"], *base64.b64decode(credentials).decode().split(":", 1))
+        if token is None:
+            return Outgoing(401)
+        incoming = replace(incoming, headers={**incoming.headers, "authorization": f"Bearer {token}"})
     return call(os.environ["PLANNER_URL"], "POST", "/plan", incoming, incoming.body)
+
+
+def _log_in(url: str, user: str, password: str) -> str | None:
+    """The user's login token. The issuer is known by SSL_CERT_FILE, as everybody's is."""
+    form = {"grant_type": "password", "username": user, "password": password, "client_id": "front-app"}
+    body = urllib.parse.urlencode({**form, "scope": "assistant"}).encode()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/token", body, timeout=_TIMEOUT_S) as response:
+            return str(json.load(response)["access_token"])
+    except urllib.error.HTTPError:
+        return None
 
 
 def planner(incoming: Incoming) -> Outgoing:

@@ -3,6 +3,9 @@
 The credentials are those of the process that called ``connect``. Its user id is the strong part. Its process id is
 only good while that process lives: ids are used again, and a child that inherited the socket goes on speaking under
 its dead parent's. So the process is held by a pidfd, and asked again whether it lives whenever its facts decide.
+
+A process in another container has no id here, and cannot be held. Of it we know the user id, and by which of our
+sockets it came: where each workload is given a socket of its own, that says who it is.
 """
 
 from __future__ import annotations
@@ -25,46 +28,60 @@ class AttestationError(Exception):
 class Peer:
     """The process that opened a connection: ``pid``, ``uid`` and the ``path`` of its executable, None if unreadable.
 
-    It holds a file descriptor until it is closed.
+    ``socket_path`` is the socket of ours that it came by. A process of another pid namespace has the ``pid`` 0 and a
+    ``pidfd`` of None. Any other is held by a file descriptor until it is closed.
     """
 
-    def __init__(self, *, pid: int, uid: int, path: Path | None, pidfd: int) -> None:
+    def __init__(
+        self, *, pid: int, uid: int, path: Path | None, pidfd: int | None, socket_path: Path | None = None
+    ) -> None:
         self.pid = pid
         self.uid = uid
         self.path = path
+        self.socket_path = socket_path
         self._pidfd = pidfd
+        self._closed = False
 
     def __repr__(self) -> str:
-        return f"Peer(pid={self.pid}, uid={self.uid}, path={str(self.path)!r})"
+        return f"Peer(pid={self.pid}, uid={self.uid}, path={str(self.path)!r}, socket={str(self.socket_path)!r})"
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it lives in another pid namespace: a process we cannot look at, nor tell from its successor."""
+        return self.pid == 0
 
     @property
     def alive(self) -> bool:
-        """Whether the process itself still runs. A pidfd polls readable once it has ended."""
-        if self._pidfd < 0:
+        """Whether the process itself still runs: a pidfd polls readable once it has ended. Of a foreign one, whether
+        its connection does.
+        """
+        if self._closed:
             return False
+        if self._pidfd is None:
+            return True
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
 
     def close(self) -> None:
         """Let go of the process: from now on it counts as ended."""
-        pidfd, self._pidfd = self._pidfd, -1
-        if pidfd >= 0:
-            os.close(pidfd)
+        if self._pidfd is not None and not self._closed:
+            os.close(self._pidfd)
+        self._closed = True
 
 
-def attest(connection: socket.socket) -> Peer:
-    """Ask the kernel who opened this connection.
+def attest(connection: socket.socket, *, socket_path: Path | None = None) -> Peer:
+    """Ask the kernel who opened this connection, which came in by ``socket_path``.
 
     Raises:
-        AttestationError: the process is of another pid namespace (its id is 0 here), or has ended.
+        AttestationError: the process has ended.
     """
     pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if pid <= 0:
-        raise AttestationError("the process has no id in this pid namespace")
+        return Peer(pid=0, uid=uid, path=None, pidfd=None, socket_path=socket_path)
     # First the descriptor, then the facts, then "does it still live": so the facts are of the process it stands for.
     pidfd = _pidfd_of(connection, pid)
-    peer = Peer(pid=pid, uid=uid, path=_executable(pid), pidfd=pidfd)
+    peer = Peer(pid=pid, uid=uid, path=_executable(pid), pidfd=pidfd, socket_path=socket_path)
     if not peer.alive:
         peer.close()
         raise AttestationError("the process has ended")

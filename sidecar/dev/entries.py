@@ -8,7 +8,12 @@ entries:
     ttl_s: 3600
     hint: internal
     federates_with: [partner.example]
+  - spiffe_id: spiffe://acme.example/agent/writer
+    selectors: {socket: /run/workload/writer/api.sock}   # whoever comes by this one of our sockets
 ```
+
+A process of another pid namespace, as in another container, is told by a ``socket`` alone (and its ``uid``): nothing
+else of it can be known. The socket then is the identity, and belongs where only that workload can open it.
 """
 
 from __future__ import annotations
@@ -29,10 +34,12 @@ from sidecar.errors import ConfigError, Problem
 MIN_TTL_S: Final = 2
 MAX_TTL_S: Final = 7 * 24 * 3600
 _ENTRY_KEYS: Final = ("spiffe_id", "selectors", "dns_names", "ttl_s", "hint", "federates_with")
-_SELECTOR_KEYS: Final = ("uid", "path", "pids")
+_SELECTOR_KEYS: Final = ("uid", "path", "pids", "socket")
 _DNS_NAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
 )
+_AN_EXECUTABLE: Final = "name the executable, with symbolic links resolved"
+_A_SOCKET: Final = "name a socket as --socket does"
 _HINT: Final = re.compile(r"[ -~]{0,64}")
 
 
@@ -43,9 +50,10 @@ class Selectors:
     uid: int | None = None
     path: Path | None = None
     pids: frozenset[int] | None = None
+    socket: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.uid is None and self.path is None and self.pids is None:
+        if self.uid is None and self.path is None and self.pids is None and self.socket is None:
             raise ValueError("an entry without a selector would match every process")
 
     def match(self, peer: Peer) -> bool:
@@ -54,6 +62,8 @@ class Selectors:
             (self.uid is None or self.uid == peer.uid)
             and (self.path is None or self.path == peer.path)
             and (self.pids is None or peer.pid in self.pids)
+            and (self.socket is None or self.socket == peer.socket_path)
+            and (self.socket is not None or not peer.foreign)
         )
 
 
@@ -130,12 +140,13 @@ class _Reader:
     def _selectors(self, field: str, value: object) -> Selectors | None:
         members = self._members(field, value, _SELECTOR_KEYS)
         if not members:
-            self._report(field, "there is none, so every process would match", "give uid, path or pids")
+            self._report(field, "there is none, so every process would match", "give uid, path, pids or socket")
             return None
         uid = self._number(f"{field}.uid", members["uid"], 0, 2**32 - 2) if "uid" in members else None
-        path = self._path(f"{field}.path", members["path"]) if "path" in members else None
+        path = self._path(f"{field}.path", members["path"], _AN_EXECUTABLE) if "path" in members else None
         pids = self._pids(f"{field}.pids", members["pids"]) if "pids" in members else None
-        return Selectors(uid=uid, path=path, pids=pids)
+        socket = self._path(f"{field}.socket", members["socket"], _A_SOCKET) if "socket" in members else None
+        return Selectors(uid=uid, path=path, pids=pids, socket=socket)
 
     def _spiffe_id(self, field: str, value: object) -> SpiffeId | None:
         try:
@@ -161,9 +172,9 @@ class _Reader:
         listed = value if isinstance(value, list) else [None]
         return frozenset(self._number(f"{field}[{at}]", pid, 1, 2**22) for at, pid in enumerate(listed))
 
-    def _path(self, field: str, value: object) -> Path:
+    def _path(self, field: str, value: object, cure: str) -> Path:
         if not isinstance(value, str) or not value.startswith("/"):
-            self._report(field, "it is no absolute path", "name the executable, with symbolic links resolved")
+            self._report(field, "it is no absolute path", cure)
         return Path(str(value))
 
     def _texts(self, field: str, value: object, pattern: re.Pattern[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import resource
 import signal
 import sys
@@ -31,7 +32,14 @@ _SETTLED_S: Final = 0.1  # a file changed this lately may change again without i
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("--socket", required=True, type=Path, metavar="PATH", help="the Unix socket to listen on")
+    parser.add_argument(
+        "--socket",
+        required=True,
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="the Unix socket to listen on; may be given again: entries can tell workloads by their socket",
+    )
     parser.add_argument(
         "--entries", required=True, type=Path, metavar="FILE", help="which process gets which SPIFFE ID"
     )
@@ -42,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--authorities", type=Path, metavar="DIR", help="write every authority's certificate and private key here"
+    )
+    parser.add_argument(
+        "--bundles", type=Path, metavar="DIR", help="write every trust domain's bundle here: certificates, no keys"
     )
 
 
@@ -54,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         _say(str(error))
         return 2
     except OSError as error:
-        _say(f"{error.strerror}: {error.filename or arguments.socket}")
+        _say(f"{error.strerror}: {error.filename or ' or '.join(map(str, arguments.socket))}")
         return 2
     return 0
 
@@ -112,11 +123,20 @@ async def _serve(arguments: argparse.Namespace) -> None:
     entries = file.read()
     authorities = [TrustDomainAuthority(domain, key_type=arguments.key_type) for domain in trust_domains]
     registry = Registry(authorities, entries)
-    _publish(authorities, arguments.authorities)
+
+    def publish() -> None:
+        _publish(authorities, arguments.authorities)
+        _publish_bundles(authorities, arguments.bundles)
 
     def rotate() -> None:
         registry.rotate()
-        _publish(authorities, arguments.authorities)
+        publish()
+
+    def drop_old() -> None:
+        registry.drop_old()
+        publish()
+
+    publish()
 
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -124,10 +144,13 @@ async def _serve(arguments: argparse.Namespace) -> None:
     loop.add_signal_handler(signal.SIGINT, ended.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: file.refresh(registry, force=True))
     loop.add_signal_handler(signal.SIGUSR1, rotate)
-    loop.add_signal_handler(signal.SIGUSR2, registry.drop_old)
-    async with DevWorkloadApi(arguments.socket, registry, mode=arguments.socket_mode) as api:
-        _say(f"WARNING: {DEVELOPMENT_ONLY}: whoever may open this socket can be given an identity of this mesh")
-        _say(f"serving {', '.join(trust_domains)} on {api.address}")
+    loop.add_signal_handler(signal.SIGUSR2, drop_old)
+    async with contextlib.AsyncExitStack() as serving:
+        _say(f"WARNING: {DEVELOPMENT_ONLY}: whoever may open such a socket can be given an identity of this mesh")
+        for path in arguments.socket:
+            api = DevWorkloadApi(path, registry, mode=arguments.socket_mode)
+            await serving.enter_async_context(api)
+            _say(f"serving {', '.join(trust_domains)} on {api.address}")
         while not ended.is_set():
             file.refresh(registry)
             await _wait(ended, WATCH_S)
@@ -159,6 +182,13 @@ def _publish(authorities: Sequence[TrustDomainAuthority], directory: Path | None
     for authority in authorities:
         write_whole(directory / f"{authority.trust_domain}.pem", certificate_pem(authority.current.certificate))
         write_whole(directory / f"{authority.trust_domain}.key", key_pem(authority.current.key), private=True)
+
+
+def _publish_bundles(authorities: Sequence[TrustDomainAuthority], directory: Path | None) -> None:
+    """For programs that know no Workload API, as a CA file."""
+    if directory is not None:
+        for authority in authorities:
+            write_whole(directory / f"{authority.trust_domain}.pem", authority.bundle_pem())
 
 
 def _say(line: str) -> None:

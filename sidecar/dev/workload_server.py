@@ -112,7 +112,7 @@ class _Connection(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         with contextlib.suppress(AttestationError):  # without a peer every call is denied
-            self._peer = attest(transport.get_extra_info("socket"))
+            self._peer = attest(transport.get_extra_info("socket"), socket_path=self._api.path)
         self.handler.mapping = self._api.service(self._peer).__mapping__()
         self._transport = cast("asyncio.Transport", transport)
         self._api.opened(self._transport)

@@ -108,9 +108,18 @@ def _new_context(protocol: ssl._SSLMethod, svid: X509Svid, bundles: Mapping[Trus
         for authority in bundle.authorities
     )
     context.load_verify_locations(cadata=b"".join(authorities))
+    present(context, svid)
+    return context
+
+
+def present(context: ssl.SSLContext, svid: X509Svid) -> None:
+    """Let a context present our SVID.
+
+    Raises:
+        ssl.SSLError: OpenSSL does not take it.
+    """
     with _file_in_memory(_pem(svid)) as path:
         context.load_cert_chain(path)
-    return context
 
 
 @contextlib.contextmanager

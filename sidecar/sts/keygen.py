@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every", type=int, metavar="SECONDS", help="do nothing while the newest key is younger than this"
     )
+    parser.add_argument(
+        "--group-readable", action="store_true", help="mode 0640: for a token service of this group, but another user"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             lead_s=arguments.lead,
             every_s=arguments.every,
             algorithm=arguments.algorithm,
+            mode=0o640 if arguments.group_readable else 0o600,
         )
     except ConfigError as error:
         for problem in error.problems:
@@ -55,7 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def add_key(
-    directory: Path, *, now: int, lead_s: int = DEFAULT_LEAD_S, every_s: int | None = None, algorithm: str = "ES256"
+    directory: Path,
+    *,
+    now: int,
+    lead_s: int = DEFAULT_LEAD_S,
+    every_s: int | None = None,
+    algorithm: str = "ES256",
+    mode: int = 0o600,
 ) -> Path | None:
     """Make a key and put it into its place whole; None if the newest is younger than ``every_s``, or made just now.
 
@@ -71,7 +81,7 @@ def add_key(
         if newest is not None and every_s is not None and now < newest + every_s:
             return None
         path = directory / file_name(now if newest is None else max(now, newest) + lead_s)
-        made = _write_new(path, _pem(SigningKey.generate(algorithm)))
+        made = _write_new(path, _pem(SigningKey.generate(algorithm)), mode)
     except OSError as error:
         wrong = f"cannot take a key ({error.strerror})"
         raise ConfigError([Problem(str(directory), wrong, "name a directory of this user's")]) from error
@@ -82,10 +92,10 @@ def _pem(key: SigningKey) -> bytes:
     return key.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _write_new(path: Path, content: bytes) -> bool:
+def _write_new(path: Path, content: bytes, mode: int = 0o600) -> bool:
     """Write a file that appears whole; False if it is there already. Its first name is one that readers pass over."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -16,8 +16,16 @@ def make_peer() -> Iterator[MakePeer]:
     """Peers that live as long as this process, with the facts a test wants."""
     made: list[Peer] = []
 
-    def make(*, pid: int = 4711, uid: int = 1000, path: str | None = "/usr/bin/agent") -> Peer:
-        peer = Peer(pid=pid, uid=uid, path=Path(path) if path else None, pidfd=os.pidfd_open(os.getpid()))
+    def make(
+        *, pid: int = 4711, uid: int = 1000, path: str | None = "/usr/bin/agent", socket: str | None = None
+    ) -> Peer:
+        peer = Peer(
+            pid=pid,
+            uid=uid,
+            path=Path(path) if path else None,
+            pidfd=os.pidfd_open(os.getpid()) if pid else None,
+            socket_path=Path(socket) if socket else None,
+        )
         made.append(peer)
         return peer
 

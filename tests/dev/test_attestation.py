@@ -99,9 +99,12 @@ def test_a_child_that_inherited_the_connection_does_not_keep_its_parents_identit
 
 
 @pytest.mark.parametrize("pid", [0, -1])
-def test_a_process_of_another_pid_namespace_is_nobody(pid: int) -> None:
-    with pytest.raises(AttestationError, match="namespace"):
-        attested(KernelWords(pid))
+def test_of_a_process_in_another_pid_namespace_only_user_and_socket_are_known(pid: int) -> None:
+    peer = attest(cast("socket.socket", KernelWords(pid)), socket_path=Path("/run/s"))
+    assert (peer.foreign, peer.pid, peer.uid, peer.path, peer.socket_path) == (True, 0, 1000, None, Path("/run/s"))
+    assert peer.alive
+    peer.close()
+    assert not peer.alive
 
 
 def test_an_older_kernel_is_asked_for_the_process_by_its_id() -> None:

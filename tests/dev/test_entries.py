@@ -89,6 +89,7 @@ REFUSED = {
     "a dns name with a wildcard": (one("selectors: {uid: 1}, dns_names: ['*.a']"), "entries[0].dns_names[0]"),
     "a dns name with a line": (one('selectors: {uid: 1}, dns_names: ["a\\n"]'), "entries[0].dns_names[0]"),
     "one dns name": (one("selectors: {uid: 1}, dns_names: a.b"), "entries[0].dns_names"),
+    "a socket that is no path": (one("selectors: {socket: api.sock}"), "entries[0].selectors.socket"),
     "ttl too short": (one("selectors: {uid: 1}, ttl_s: 1"), "entries[0].ttl_s"),
     "ttl too long": (one("selectors: {uid: 1}, ttl_s: 604801"), "entries[0].ttl_s"),
     "ttl as a fraction": (one("selectors: {uid: 1}, ttl_s: 60.0"), "entries[0].ttl_s"),
@@ -150,6 +151,30 @@ def test_every_problem_is_told_at_once() -> None:
 )
 def test_all_selectors_that_are_given_must_match(selectors: Selectors, *, matches: bool, make_peer: MakePeer) -> None:
     assert selectors.match(make_peer(pid=4711, uid=1000, path="/usr/bin/agent")) is matches
+
+
+def test_a_socket_of_its_own_tells_a_workload(make_peer: MakePeer) -> None:
+    selectors = Selectors(socket=Path("/run/writer/api.sock"))
+    assert selectors.match(make_peer(socket="/run/writer/api.sock"))
+    assert not selectors.match(make_peer(socket="/run/planner/api.sock"))
+    assert not selectors.match(make_peer())
+
+
+@pytest.mark.parametrize(
+    ("selectors", "matches"),
+    [
+        (Selectors(socket=Path("/run/s")), True),
+        (Selectors(socket=Path("/run/s"), uid=1000), True),
+        (Selectors(socket=Path("/run/s"), uid=1001), False),
+        (Selectors(socket=Path("/run/s"), path=Path("/usr/bin/agent")), False),
+        (Selectors(socket=Path("/run/s"), pids=frozenset({4711})), False),
+        (Selectors(uid=1000), False),
+    ],
+)
+def test_a_process_of_another_container_is_told_by_its_socket_or_not_at_all(
+    selectors: Selectors, *, matches: bool, make_peer: MakePeer
+) -> None:
+    assert selectors.match(make_peer(pid=0, path=None, socket="/run/s")) is matches
 
 
 def test_a_peer_whose_path_is_unknown_matches_no_path(make_peer: MakePeer) -> None:

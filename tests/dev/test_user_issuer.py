@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,10 +14,16 @@ import aiohttp
 import jwt
 import pytest
 
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.entries import Entry, Selectors
 from sidecar.dev.login import LoginSettings, UserIssuer
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.dev.registry import Registry
 from sidecar.dev.user_issuer import add_arguments, loopback_listener, run, serving
+from sidecar.dev.workload_server import DevWorkloadApi
 from sidecar.errors import ConfigError
 from tests.dev.commands import ended, line_with, running
+from tests.integration.world import free_port
 
 ALICE = {"grant_type": "password", "username": "alice", "client_id": "front"}
 SETTINGS = LoginSettings(users={"alice": None}, clients=frozenset({"front"}))
@@ -134,8 +142,15 @@ def test_loopback_is_either_of_the_two_families(address: str, family: int) -> No
         (["--user", "a", "--user", "a:x", "--client", "front"], ["--user"]),
         (["--user", "a\n", "--client", "é", "--life", "0"], ["--user", "--client", "--life"]),
         (["--user", "alice", "--client", "front", "--life", "86401"], ["--life"]),
+        (["--user", "a", "--client", "f", "--issuer", "https://login:7300"], ["--issuer"]),
+        (["--user", "a", "--client", "f", "--workload-api", "unix:///s"], ["--issuer"]),
+        (["--user", "a", "--client", "f", "--workload-api", "unix:///s", "--issuer", "http://login:1"], ["--issuer"]),
+        (["--user", "a", "--client", "f", "--workload-api", "s", "--issuer", "https://login:1"], ["--workload-api"]),
     ],
-    ids=["not loopback", "empty user", "doubled user", "all at once", "too long a life"],
+    ids=[
+        *("not loopback", "empty user", "doubled user", "all at once", "too long a life"),
+        *("a name without https", "https without a name", "a name in the clear", "no Workload API"),
+    ],
 )
 def test_unusable_arguments_are_told_with_exit_code_2(
     capsys: pytest.CaptureFixture[str], options: list[str], fields: list[str]
@@ -161,3 +176,33 @@ async def test_the_command_warns_serves_rotates_and_ends(session: aiohttp.Client
                 pass
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == (0, "")
+
+
+@pytest.mark.integration
+async def test_with_an_identity_it_serves_https_under_its_own_name_to_callers_without_one(tmp_path: Path) -> None:
+    """Who fetches its keys says whom to expect: by SPIFFE ID, or a CA file and the host's name."""
+    acme = TrustDomain("acme.example")
+    login = SpiffeId(f"spiffe://{acme}/login")
+    path = tmp_path / "api.sock"
+    entry = Entry(spiffe_id=login, selectors=Selectors(socket=path), dns_names=("localhost",))
+    authority = TrustDomainAuthority(acme)
+    registry = Registry([authority], [entry])
+    port = free_port()
+    url = f"https://localhost:{port}"
+    options = ["--listen", f"0.0.0.0:{port}", "--user", "alice", "--client", "front"]
+    async with DevWorkloadApi(path, registry) as api:
+        options += ["--workload-api", api.address, "--issuer", url]
+        async with running("sidecar.dev.user_issuer", *options) as process:
+            await line_with(process, f"issuer {url}")
+            for _ in ("as certified first", "after a rotation"):
+                trusting = ssl.create_default_context(cadata=authority.bundle_pem().decode())
+                async with aiohttp.ClientSession() as session:
+                    status, answer = await asked(session, "POST", f"{url}/token", data=ALICE, ssl=trusting)
+                    assert (status, "access_token" in answer) == (200, True)
+                    _, metadata = await asked(session, "GET", f"{url}/.well-known/openid-configuration", ssl=trusting)
+                    assert metadata["issuer"] == url
+                    with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                        await asked(session, "GET", f"{url}/jwks", ssl=ssl.create_default_context())
+                registry.rotate()
+            process.send_signal(signal.SIGTERM)
+            assert await ended(process) == (0, "")

@@ -151,6 +151,7 @@ async def served(file: Path) -> AsyncIterator[Process]:
     """The command, serving this process."""
     write_whole(file, entries_for(os.getpid()))
     options = ["--socket", str(file.parent / "s"), "--authorities", str(file.parent / "authorities")]
+    options += ["--bundles", str(file.parent)]
     async with running(MODULE, *options, "--entries", str(file), "--trust-domain", "acme.example") as process:
         await line_with(process, "WARNING: DEVELOPMENT ONLY")
         await line_with(process, "serving acme.example")
@@ -191,15 +192,18 @@ async def test_signals_rotate_and_drop_the_authorities_also_those_written_to_fil
     def authority() -> x509.Certificate:
         return x509.load_pem_x509_certificate((file.parent / "authorities" / "acme.example.pem").read_bytes())
 
+    def bundled() -> int:
+        return (file.parent / "acme.example.pem").read_text().count("BEGIN CERTIFICATE")
+
     old = authority()
     async with Channel(path=str(file.parent / "s")) as channel, stream_of(channel, "FetchX509SVID") as stream:
         await opened(stream, pb.X509SVIDRequest())
         served.send_signal(signal.SIGUSR1)
         rotated = await stream.recv_message()
-        assert len(x509_certificates(rotated)) == 2
+        assert len(x509_certificates(rotated)) == bundled() == 2
         served.send_signal(signal.SIGUSR2)
         dropped = await stream.recv_message()
-        assert len(x509_certificates(dropped)) == 1
+        assert len(x509_certificates(dropped)) == bundled() == 1
         served.send_signal(signal.SIGHUP)  # changes nothing, ends nothing
         served.send_signal(signal.SIGUSR1)
         assert len(x509_certificates(await stream.recv_message())) == 2

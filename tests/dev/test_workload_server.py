@@ -22,6 +22,7 @@ from sidecar.dev.attestation import Peer
 from sidecar.dev.entries import Entry, Selectors
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.dev.registry import Registry
+from sidecar.dev.svid import fetch
 from sidecar.dev.workload_server import DevWorkloadApi
 from sidecar.dev.workload_service import PeerService
 from sidecar.identity import workload_pb as pb
@@ -202,3 +203,17 @@ async def test_an_end_that_cannot_be_told_is_denied(registry: Registry, tmp_path
 
 async def test_the_address_is_what_clients_want_in_their_environment(api: DevWorkloadApi) -> None:
     assert api.address == f"unix://{api.path}"
+
+
+async def test_each_socket_gives_the_identity_that_is_entered_for_it(tmp_path: Path) -> None:
+    names = ("front", "writer")
+    paths = {name: tmp_path / f"{name}.sock" for name in names}
+    entries = [
+        Entry(spiffe_id=SpiffeId(f"spiffe://{ACME}/{name}"), selectors=Selectors(socket=path))
+        for name, path in paths.items()
+    ]
+    registry = Registry([TrustDomainAuthority(ACME)], entries)
+    async with DevWorkloadApi(paths["front"], registry), DevWorkloadApi(paths["writer"], registry):
+        for name, path in paths.items():
+            fetched = await fetch(path, audience=None, timeout_s=WAIT_S)
+            assert fetched.spiffe_id == f"spiffe://{ACME}/{name}"

@@ -28,6 +28,14 @@ def test_the_first_key_signs_at_once_and_is_ours_alone(tmp_path: Path) -> None:
     assert len(load_schedule(directory, T).keys) == 1
 
 
+def test_a_key_for_a_token_service_of_the_group_is_readable_by_it_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sts", "keygen", str(tmp_path), "--group-readable"]) == 0
+    made = Path(capsys.readouterr().out.strip())
+    assert made.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_later_key_is_announced_before_it_signs(tmp_path: Path) -> None:
     added(tmp_path)
     assert added(tmp_path, now=T + 5000) == file_name(T + 5000 + DEFAULT_LEAD_S)
