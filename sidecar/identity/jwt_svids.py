@@ -35,6 +35,7 @@ class JwtSvids:
         self._owner: SpiffeId | None = None
         self._held: dict[str, _Held] = {}
         self._flights: dict[str, asyncio.Future[str]] = {}
+        self._generation = 0
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -52,6 +53,15 @@ class JwtSvids:
             self._owner = owner
             self._held.clear()
             self._flights.clear()
+
+    def renew(self) -> None:
+        """There is a new generation of our identity: who signed these may have been withdrawn with the old one.
+
+        Each is asked for anew when it is next wanted, and used on only if no other can be had.
+        """
+        self._generation += 1
+        for held in self._held.values():
+            held.renew_at = 0.0
 
     async def get(self, audience: str) -> str:
         """A JWT-SVID for one audience, valid for some seconds at least.
@@ -85,9 +95,12 @@ class JwtSvids:
     async def _fly(self, audience: str, owner: SpiffeId, flight: asyncio.Future[str]) -> None:
         """Fetch, check, keep. The outcome goes to all who wait; nobody has to be waiting any more."""
         outcome: str | Unavailable = Unavailable(Reason.NOT_READY, "the call was given up")
+        generation = self._generation
         try:
             token = await self._fetch(audience, owner)
             held = self._checked(token, audience, owner)
+            if generation != self._generation:
+                held.renew_at = 0.0
             if self._flights.get(audience) is flight:
                 self._held[audience] = held
                 outcome = token

@@ -147,6 +147,7 @@ class KeptIdentity(ABC):
         self._jwt_svids.belong_to(current.spiffe_id if current is not None else None)
         if current is not self._told:
             self._told = current
+            self._jwt_svids.renew()
             for callback in self._subscribers:
                 callback(current)
 

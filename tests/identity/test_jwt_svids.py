@@ -76,6 +76,39 @@ async def test_a_token_is_kept_for_half_of_its_life() -> None:
     assert api.fetched == [(STS, SELF)] * 2
 
 
+async def test_with_a_new_generation_of_the_identity_a_token_is_asked_for_anew() -> None:
+    """Whoever signed the old one may have been withdrawn with it: the token service would refuse it until its end."""
+    api = Api()
+    async with held(api) as svids:
+        first = await svids.get(STS)
+        api.now += 1
+        svids.renew()
+        assert await svids.get(STS) != first
+    assert len(api.fetched) == 2
+
+
+async def test_an_old_token_is_better_than_none() -> None:
+    api = Api()
+    async with held(api) as svids:
+        first = await svids.get(STS)
+        svids.renew()
+        api.answers = [Unavailable(Reason.NOT_READY, "no answer")]
+        assert await svids.get(STS) == first
+
+
+async def test_a_token_that_was_under_way_when_the_generation_changed_is_used_once() -> None:
+    api = Api()
+    api.gate.clear()
+    async with held(api) as svids, asyncio.TaskGroup() as group:
+        waiting = group.create_task(svids.get(STS))
+        await api.asked.wait()
+        svids.renew()
+        api.gate.set()
+        first = await waiting
+        api.now += 1
+        assert await svids.get(STS) != first
+
+
 async def test_each_audience_has_a_token_of_its_own() -> None:
     api = Api()
     async with held(api) as svids:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Unavailable
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import parse_x509_svid
@@ -194,3 +195,32 @@ async def test_without_an_identity_there_is_no_jwt_svid(end: str) -> None:
         source.hand(WithdrawnError("taken back"))
     with pytest.raises(Unavailable, match="no identity"):
         await source.jwt_svid("https://sts.test")
+
+
+class Issuing(Handed):
+    """One that has JWT-SVIDs too, each signed anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.authority = TrustDomainAuthority(A)
+
+    async def _no_jwt_svid(self, audience: str, spiffe_id: SpiffeId) -> str:
+        return self.authority.issue_jwt(spiffe_id, audience, issued_at=int(self.now))
+
+
+async def test_a_new_generation_renews_jwt_svids_and_the_same_one_does_not() -> None:
+    """As when an authority is replaced whole: what the old one signed is refused by all who heard of it."""
+    source = Issuing()
+    source.hand(GOOD)
+    signing = asyncio.ensure_future(source._jwt_svids.run())
+    try:
+        await asyncio.sleep(0)
+        first = await source.jwt_svid("https://sts.test")
+        source.now += 1
+        source.hand(GOOD)
+        assert await source.jwt_svid("https://sts.test") == first
+        source.hand(update_of(own()))
+        assert await source.jwt_svid("https://sts.test") != first
+    finally:
+        signing.cancel()
+        await asyncio.gather(signing, return_exceptions=True)
