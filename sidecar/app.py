@@ -121,7 +121,7 @@ async def run_token_service(
 
     def follow(identity: Identity | None) -> None:
         log.workload = None if identity is None else identity.spiffe_id
-        metrics.svid_expires_at = 0 if identity is None else identity.svid.not_after
+        metrics.svid_changed(None if identity is None else identity.svid.lifetime)
 
     source.subscribe(follow)
     server = StsServer(settings.server, service=service, source=source, on_refused=refusals(log))

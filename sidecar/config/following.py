@@ -73,12 +73,12 @@ class Follower:
         try:
             await one.load()
         except ConfigError as error:
-            self._log.metrics.config_reloads["refused"] += 1
+            self._log.metrics.reloaded(ok=False)
             self._log.event("config.refused", detail=f"{one.what}: {error}")
             for problem in error.problems:
                 _LOG.warning("what changed is refused and nothing changes", extra=_fields(one, problem))
         else:
-            self._log.metrics.config_reloads["ok"] += 1
+            self._log.metrics.reloaded(ok=True)
             self._log.event("config.reloaded", detail=one.what)
             _LOG.info("reloaded", extra={"what": one.what})
 

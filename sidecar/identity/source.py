@@ -24,6 +24,11 @@ class X509Svid:
     not_after: int
     hint: str = ""
 
+    @property
+    def lifetime(self) -> tuple[int, int]:
+        """Its first and its last second."""
+        return self.not_before, self.not_after
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:

@@ -1,8 +1,8 @@
 """The metrics of several processes as those of one. Pure.
 
 Counts are added up, and so is what each process holds for itself (memory, descriptors, requests in flight). Of what
-all of them follow, the worst is told: the SVID that expires first, the oldest bundle and key set. A process that is
-gone leaves what it had counted: a sum that falls would look like a restart of all.
+all of them follow, the worst is told: the SVID that expires first, the oldest bundle and key set, the one that is not
+ready. A process that is gone leaves what it had counted: a sum that falls would look like a restart of all.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_jwks_age_seconds": max,
     "sidecar_process_start_time_seconds": min,
     "sidecar_process_max_fds": min,
+    "sidecar_ready": min,
+    "sidecar_config_last_reload_successful": min,
+    "sidecar_svid_lifetime_seconds": min,
+    "sidecar_identities_seen": max,  # whoever saw most: the same people come to all of them
 }
 
 Series = tuple[str, tuple[tuple[str, str], ...]]

@@ -27,6 +27,7 @@ LABELS: Final[Mapping[str, str]] = {
     "issuer": f"an issuer from the settings, or `{OTHER}`",
     "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a look-up `hit`, `miss` or `joined` (somebody"
     " else's exchange was waited for); of a reload `ok` or `refused`",
+    "kind": "`human` or `machine`",
     "trust_domain": "a trust domain that we have a bundle of",
     "version": "the version that runs",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final, Literal
 
@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from sidecar import __version__
 from sidecar.errors import Reason
+from sidecar.observe.population import Population
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 OK: Final = "ok"  # the reason of what was not refused
@@ -85,6 +86,10 @@ class Metrics(Collector):
         self.actor_mismatch = 0
         self.handshakes_refused = dict.fromkeys(_HANDSHAKE_REASONS, 0)
         self.svid_expires_at = 0
+        self.svid_lifetime_s = 0
+        self.lacking: Callable[[], Sequence[str]] = lambda: ("nobody said yet",)  # what keeps it from being ready
+        self.population = Population(monotonic=monotonic)
+        self._last_reload_ok = True
         self.events_dropped = 0
         self.in_flight = 0
         self._bundles: dict[str, float] = {}
@@ -124,6 +129,17 @@ class Metrics(Collector):
     def handshake_refused(self, reason: Reason) -> None:
         """Count one TLS handshake that failed."""
         self.handshakes_refused[reason if reason in self.handshakes_refused else Reason.BAD_SVID] += 1
+
+    def svid_changed(self, lifetime: tuple[int, int] | None) -> None:
+        """Our X.509-SVID's first and last second since the epoch; None: there is none."""
+        not_before, not_after = lifetime or (0, 0)
+        self.svid_expires_at = not_after
+        self.svid_lifetime_s = not_after - not_before
+
+    def reloaded(self, *, ok: bool) -> None:
+        """A file was read again: taken over, or refused."""
+        self.config_reloads["ok" if ok else "refused"] += 1
+        self._last_reload_ok = ok
 
     def bundle_updated(self, trust_domain: str) -> None:
         """A trust domain's bundle was received now."""
@@ -236,6 +252,18 @@ class Metrics(Collector):
 
     def _gauges(self) -> Iterator[Metric]:
         now = self._monotonic()
+        yield GaugeMetricFamily("sidecar_ready", "Whether /readyz says so.", value=not self.lacking())
+        yield GaugeMetricFamily(
+            "sidecar_config_last_reload_successful",
+            "Whether the file that was read last while running was taken over.",
+            value=self._last_reload_ok,
+        )
+        yield self.population.metric()
+        yield GaugeMetricFamily(
+            "sidecar_svid_lifetime_seconds",
+            "From first to last second of our X.509-SVID, 0 while there is none.",
+            value=self.svid_lifetime_s,
+        )
         yield GaugeMetricFamily(
             "sidecar_svid_expiry_timestamp_seconds",
             "When our X.509-SVID expires, 0 while there is none.",

@@ -157,4 +157,6 @@ class Inbound:
             peer_certificate_sha256=peer.fingerprint,
         )
         self._verdicts.keep(token, peer.spiffe_id, keys=keys.generation, policy=policy.number)
+        actors = () if token.chain is None else token.chain.subjects
+        self._log.metrics.population.saw(token.issuer, token.subject, actors)
         return token

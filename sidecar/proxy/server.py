@@ -69,6 +69,7 @@ class Server:
         self._broken: asyncio.Future[None]
         self.ready = asyncio.Event()
         parts.source.subscribe(self._on_identity)
+        parts.log.metrics.lacking = self.missing
 
     @property
     def draining(self) -> bool:
@@ -234,7 +235,7 @@ class Server:
         workload = None if identity is None else identity.spiffe_id
         parts.snapshots.follow(workload)
         parts.log.workload = workload
-        parts.log.metrics.svid_expires_at = 0 if identity is None else identity.svid.not_after
+        parts.log.metrics.svid_changed(None if identity is None else identity.svid.lifetime)
         if identity is None:
             _log.warning("identity lost", extra={"state": parts.source.state})
             parts.log.event("identity.lost", decision="deny", reason=Reason.NOT_READY)

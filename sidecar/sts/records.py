@@ -118,6 +118,8 @@ class ExchangeRecord:
             "txn": _text(claims, "txn"),
             "fp": fingerprint_of(token),
         }
+        actors = () if chain is None else chain.subjects
+        self._log.metrics.population.saw(self._issuer, str(claims.get("sub")), actors)
         self._write("token.exchanged", None)
 
     def refuse(self, error: SidecarError, status: int) -> None:

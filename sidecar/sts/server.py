@@ -73,6 +73,7 @@ class StsServer:
         self._runners: list[web.AppRunner] = []
         self.address: tuple[str, int] = (settings.host, settings.port)
         self.probe_address: tuple[str, int] = (settings.probe_host, settings.probe_port)
+        service.log.metrics.lacking = self.missing
 
     def missing(self) -> list[str]:
         """What keeps the service from being ready, in words for the operator; empty when it is."""

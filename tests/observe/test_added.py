@@ -82,3 +82,23 @@ def test_one_alone_reads_as_it_would_by_itself() -> None:
 
 def _without_process(text: str) -> set[str]:
     return {line for line in text.splitlines() if "sidecar_process" not in line}
+
+
+def test_one_process_that_is_not_ready_or_refused_its_settings_shows() -> None:
+    ready, not_ready = Metrics(), Metrics()
+    ready.lacking = list
+    not_ready.reloaded(ok=False)
+    found = values(added([families_of(ready.everything()), families_of(not_ready.everything())]))
+    assert (found["sidecar_ready"], found["sidecar_config_last_reload_successful"]) == (0, 0)
+    found = values(added([families_of(ready.everything()), families_of(ready.everything())]))
+    assert (found["sidecar_ready"], found["sidecar_config_last_reload_successful"]) == (1, 1)
+
+
+def test_the_people_whom_each_process_saw_are_not_added_up() -> None:
+    one, other = Metrics(), Metrics()
+    for metrics, users in ((one, ["alice", "bob"]), (other, ["alice"])):
+        for user in users:
+            metrics.population.saw("https://sts", user, ["spiffe://acme.example/agent"])
+    families = added([families_of(one.everything()), families_of(other.everything())])
+    seen = families["sidecar_identities_seen"].values
+    assert {dict(labels)["kind"]: count for (_, labels), count in seen.items()} == {"human": 2, "machine": 1}

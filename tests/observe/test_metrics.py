@@ -55,6 +55,10 @@ def test_the_promised_names_are_there_from_the_start(metrics: Metrics) -> None:
         "sidecar_svid_expiry_timestamp_seconds",
         "sidecar_audit_events_dropped_total",
         "sidecar_build_info",
+        "sidecar_ready",
+        "sidecar_config_last_reload_successful",
+        "sidecar_identities_seen",
+        "sidecar_svid_lifetime_seconds",
         "sidecar_process_resident_memory_bytes",
     }
 
@@ -150,6 +154,40 @@ def test_ages_grow_until_the_next_update() -> None:
     assert value(metrics, "sidecar_jwks_age_seconds", issuer="https://sts.acme.example") == 60
     metrics.bundle_withdrawn("acme.example")
     assert value(metrics, "sidecar_bundle_age_seconds", trust_domain="acme.example") is None
+
+
+def test_ready_is_what_the_probe_says(metrics: Metrics) -> None:
+    assert value(metrics, "sidecar_ready") == 0
+    lacking = ["identity: starting"]
+    metrics.lacking = lambda: lacking
+    assert value(metrics, "sidecar_ready") == 0
+    lacking.clear()
+    assert value(metrics, "sidecar_ready") == 1
+
+
+def test_a_refused_file_shows_until_the_next_good_one(metrics: Metrics) -> None:
+    assert value(metrics, "sidecar_config_last_reload_successful") == 1
+    metrics.reloaded(ok=False)
+    assert value(metrics, "sidecar_config_last_reload_successful") == 0
+    assert value(metrics, "sidecar_config_reloads_total", result="refused") == 1
+    metrics.reloaded(ok=True)
+    assert value(metrics, "sidecar_config_last_reload_successful") == 1
+    assert value(metrics, "sidecar_config_reloads_total", result="ok") == 1
+
+
+def test_an_svid_tells_its_end_and_how_long_it_lives_in_all(metrics: Metrics) -> None:
+    metrics.svid_changed((1_790_000_000, 1_790_003_600))
+    assert value(metrics, "sidecar_svid_expiry_timestamp_seconds") == 1_790_003_600
+    assert value(metrics, "sidecar_svid_lifetime_seconds") == 3600
+    metrics.svid_changed(None)
+    assert value(metrics, "sidecar_svid_expiry_timestamp_seconds") == 0
+    assert value(metrics, "sidecar_svid_lifetime_seconds") == 0
+
+
+def test_people_and_machines_are_told_apart(metrics: Metrics) -> None:
+    metrics.population.saw("https://sts", "alice", ["spiffe://acme.example/a", "spiffe://acme.example/b"])
+    assert value(metrics, "sidecar_identities_seen", kind="human") == 1
+    assert value(metrics, "sidecar_identities_seen", kind="machine") == 2
 
 
 def test_a_value_on_a_bound_belongs_to_it_and_buckets_add_up() -> None:
