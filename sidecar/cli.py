@@ -68,6 +68,15 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     status.add_argument("--chains", action="store_true", help="the requests being served now, too")
     status.add_argument("--json", action="store_true", help="for machines")
 
+    health = _command(
+        commands, "healthcheck", "sidecar.healthcheck:run", "say by exit code whether the sidecar is ready"
+    )
+    health.add_argument("--probe", metavar="HOST:PORT", help="the probe listener (default: as the settings say)")
+    health.add_argument(
+        "--config", default=DEFAULT_CONFIG, metavar="FILE", help="the settings that name it (default %(default)s)"
+    )
+    health.add_argument("--live", action="store_true", help="only whether it lives, ready or not")
+
     sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)
     sts_commands = sts.add_subparsers(metavar="COMMAND", required=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from sidecar import __version__
 from sidecar.cli import main
 
-COMMANDS = ["run", "check", "sts", "demo", "explain", "audit", "dev"]
+COMMANDS = ["run", "check", "sts", "demo", "explain", "healthcheck", "audit", "dev"]
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,7 +18,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert all(f"    {command} " in told for command in COMMANDS)
+    assert all(re.search(rf"^    {command}\s", told, re.MULTILINE) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("words", [[], ["nonsense"], ["run", "--nonsense"], ["dev"], ["audit"]])

@@ -1,0 +1,54 @@
+# The sidecar's image: slim or distroless from one file, by its base alone (docs/compose.md).
+#
+#   docker build -t sidecar:dev .
+#   docker build -t sidecar:dev --build-arg RUNTIME_IMAGE=gcr.io/distroless/python3-debian13:nonroot .
+#
+# Both bases need the same Python and C library. A release pins them by digest through these arguments.
+ARG PYTHON_IMAGE=python:3.13-slim
+ARG RUNTIME_IMAGE=${PYTHON_IMAGE}
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_COMPILE=1
+WORKDIR /src
+COPY requirements/build.txt requirements/run.txt requirements/
+# libgcc is what wheels made with Rust want of their base, and what a distroless one may lack.
+# A --target folder and not a virtual environment: that one would be tied to this base's interpreter.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m pip install -q --require-hashes -r requirements/build.txt --target /build \
+ && python3 -m pip install -q --require-hashes --only-binary :all: -r requirements/run.txt --target /opt/sidecar/lib \
+ && rm -rf /opt/sidecar/lib/bin \
+ && mkdir /opt/sidecar/native && cp -L /usr/lib/*/libgcc_s.so.1 /opt/sidecar/native/
+COPY pyproject.toml README.md LICENSE ./
+COPY sidecar sidecar
+COPY .ci/sbom.py .ci/
+# The root is read-only where this runs: what is not compiled here is compiled anew at every start.
+RUN PYTHONPATH=/build python3 -m pip install -q --no-deps --no-build-isolation --target /opt/sidecar/app . \
+ && rm -rf /opt/sidecar/app/bin \
+ && mkdir /opt/sidecar/share \
+ && python3 .ci/sbom.py /opt/sidecar/lib /opt/sidecar/app >/opt/sidecar/share/sbom.cdx.json \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/sidecar/lib /opt/sidecar/app \
+ && chmod -R a+rX,a-w /opt/sidecar
+
+FROM ${RUNTIME_IMAGE}
+ARG VERSION=dev REVISION=unknown
+LABEL org.opencontainers.image.title="delegation-sidecar" \
+      org.opencontainers.image.description="A reverse proxy beside every AI agent that makes every hop attributable" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV PYTHONPATH=/opt/sidecar/app:/opt/sidecar/lib \
+    LD_LIBRARY_PATH=/opt/sidecar/native \
+    PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY --from=build /opt/sidecar/native /opt/sidecar/native
+COPY --from=build /opt/sidecar/lib /opt/sidecar/lib
+COPY --from=build /opt/sidecar/share /opt/sidecar/share
+COPY --from=build /opt/sidecar/app /opt/sidecar/app
+# By number: Kubernetes cannot tell from a name that it is not root.
+USER 65532:65532
+WORKDIR /
+STOPSIGNAL SIGTERM
+EXPOSE 7443 7090
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
+    CMD ["python3", "-m", "sidecar.cli", "healthcheck"]
+ENTRYPOINT ["python3", "-m", "sidecar.cli"]
+CMD ["run"]

@@ -1,0 +1,104 @@
+"""The health check of a container: red whenever the probe is, and whenever nobody can tell."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli import main
+from sidecar.healthcheck import DEFAULT_PROBE, probe_of
+
+READY = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nready\n"
+LACKING = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 25\r\n\r\nno identity yet\nno keys\n\n"
+
+
+@contextmanager
+def probe(answer: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
+    """A probe listener that gives one answer to one caller."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                received = connection.recv(4096)
+                if asked is not None:
+                    asked.append(received)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_ready_sidecar_is_well() -> None:
+    with probe(READY) as address:
+        assert main(["healthcheck", "--probe", address]) == 0
+
+
+def test_one_that_is_not_ready_is_not_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    with probe(LACKING) as address:
+        assert main(["healthcheck", "--probe", address]) == 1
+    assert "no identity yet\nno keys" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 ", b"\x16\x03\x01"])
+def test_what_speaks_no_http_is_not_well(answer: bytes) -> None:
+    with probe(answer) as address:
+        assert main(["healthcheck", "--probe", address]) == 1
+
+
+@pytest.mark.parametrize("address", [None, "nonsense", "127.0.0.1:nonsense"])
+def test_where_nobody_listens_it_is_not_well(address: str | None) -> None:
+    assert main(["healthcheck", "--probe", address or free_address()]) == 1
+
+
+@pytest.mark.parametrize(("options", "path"), [((), b"GET /readyz "), (("--live",), b"GET /livez ")])
+def test_it_asks_whether_it_is_ready_or_only_whether_it_lives(options: tuple[str, ...], path: bytes) -> None:
+    asked: list[bytes] = []
+    with probe(READY, asked) as address:
+        main(["healthcheck", "--probe", address, *options])
+    assert asked[0].startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("environ", "text", "address"),
+    [
+        ({}, None, DEFAULT_PROBE),
+        ({}, "inbound: {}\n", DEFAULT_PROBE),
+        ({}, "probe: 7\n", DEFAULT_PROBE),
+        ({}, "[", DEFAULT_PROBE),
+        ({}, "probe: {listen: 127.0.0.1:9000}\n", "127.0.0.1:9000"),
+        ({}, "probe:\n  # where Prometheus looks\n  listen: 0.0.0.0:9000\n", "127.0.0.1:9000"),
+        ({}, "probe: {listen: '[::]:9000'}\n", "[::1]:9000"),
+        ({"SIDECAR__PROBE__LISTEN": "0.0.0.0:9001"}, "probe: {listen: 127.0.0.1:9000}\n", "127.0.0.1:9001"),
+    ],
+)
+def test_the_probe_is_where_environment_and_settings_say(
+    environ: dict[str, str], text: str | None, address: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "sidecar.yaml"
+    if text is not None:
+        config.write_text(text)
+    assert probe_of(environ, config) == address
+
+
+def test_it_loads_little() -> None:
+    """It runs every few seconds beside every agent."""
+    code = (
+        "import sys, sidecar.cli, sidecar.healthcheck; print(*{'asyncio', 'ssl', 'pydantic', 'yaml'} & {*sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert loaded.stdout.split() == []
