@@ -30,6 +30,7 @@ ELSEWHERE: Final = {
     "config/sts_reload.py": "integration/test_sts_reload.py",
     "config/words.py": "config/test_sidecar_file.py",
     "dev/acts.py": "integration/test_demo.py",
+    "dev/attack.py": "interop/test_compose.py",
     "dev/agents.py": "integration/test_demo.py",
     "dev/attacks.py": "integration/test_demo.py",
     "dev/careless_sts.py": "integration/test_demo.py",
