@@ -1,0 +1,163 @@
+"""Rules, alerts and dashboard agree with what is exported, with the reason codes, and with the runbook."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from sidecar.errors import ANSWERS
+from sidecar.observe.docs import LABELS, families, labels_of
+
+ROOT: Final = Path(__file__).parent.parent
+MONITORING: Final = ROOT / "monitoring"
+SEVERITIES: Final = {"critical", "warning", "info"}
+# 5xx that say something of the agent or the next hop, or of one user, and nothing of the platform.
+NOT_OURS: Final = {"subject_busy", "upstream_bad_response", "upstream_timeout", "upstream_unreachable"}
+FROM_PROMETHEUS: Final = {"job", "instance", "le"}
+
+
+def rules() -> list[dict[str, Any]]:
+    files = sorted((MONITORING / "rules").glob("*.yaml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def cases_of(alert: str) -> list[dict[str, Any]]:
+    files = (MONITORING / "tests").glob("*.yaml")
+    every = [test for file in files for test in yaml.safe_load(file.read_text())["tests"]]
+    return [test for test in every if test["name"].startswith(f"{alert}: ")]
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = dashboard()["panels"]
+    return found
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((MONITORING / "dashboards" / "sidecar.json").read_text())
+    return found
+
+
+def queries() -> Iterator[str]:
+    for panel in panels():
+        yield from (target["expr"] for target in panel.get("targets", ()))
+
+
+def exported() -> set[str]:
+    names: set[str] = set()
+    for family in families():
+        names |= {sample.name for sample in family.samples}
+        names |= {f"{family.name}_bucket", f"{family.name}_total", family.name}
+    return names
+
+
+def recorded() -> set[str]:
+    return {rule["record"] for rule in rules() if "record" in rule}
+
+
+EXPRESSIONS: Final = [rule["expr"] for rule in rules()] + list(queries())
+ALERTS: Final = {alert["alert"]: alert for alert in alerts()}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_metric_that_is_asked_for_is_exported_or_recorded(expression: str) -> None:
+    asked = set(re.findall(r"[a-z_:0-9]*sidecar_[a-z_0-9:]+", expression))
+    assert asked or "up{" in expression
+    assert asked <= exported() | recorded()
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_label_that_is_asked_for_exists(expression: str) -> None:
+    known = {*LABELS, *FROM_PROMETHEUS}
+    grouped = re.findall(r"\b(?:by|on|group_left)\s*\(([^)]*)\)", expression)
+    asked = {label.strip() for labels in grouped for label in labels.split(",") if label.strip()}
+    matched = {
+        name for inside in re.findall(r"\{([^}]*)\}", expression) for name in re.findall(r"(\w+)\s*[=!]", inside)
+    }
+    assert asked | matched <= known
+
+
+def test_no_label_is_made_of_what_a_caller_sends() -> None:
+    """Names of users, tokens and paths are in records; here they would be a series each."""
+    every = {label for family in families() for label in labels_of(family)}
+    assert every & {"subject", "sub", "user", "path", "peer", "actor", "jti", "source", "client_id"} == set()
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_how_bad_it_is_what_it_is_and_where_to_read_on(name: str) -> None:
+    alert = ALERTS[name]
+    assert alert["labels"]["severity"] in SEVERITIES
+    assert "for" in alert
+    notes = alert["annotations"]
+    assert notes["summary"]
+    assert notes["description"]
+    page, _, anchor = notes["runbook_url"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
+    assert anchor == name.lower()
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_is_tested_while_it_fires_and_while_it_is_quiet(name: str) -> None:
+    checks = [check for test in cases_of(name) for check in test["promql_expr_test"]]
+    assert any(check["exp_samples"] for check in checks)
+    assert any(not check["exp_samples"] for check in checks)
+
+
+def test_the_runbook_has_no_heading_of_an_alert_that_is_gone() -> None:
+    headings = re.findall(r"^## (Sidecar\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    assert headings == list(ALERTS)
+
+
+def test_the_error_ratios_count_every_reason_of_the_platform_and_no_other() -> None:
+    ours = {str(reason) for reason, answer in ANSWERS.items() if answer.status and answer.status >= 500} - NOT_OURS
+    ratios = [rule["expr"] for rule in rules() if rule.get("record", "").startswith("job:sidecar_errors:")]
+    assert len(ratios) == 4
+    for expression in ratios:
+        (pattern,) = re.findall(r'reason=~"([a-z_|]+)"', expression)
+        assert set(pattern.split("|")) == ours
+
+
+def test_every_reason_that_a_rule_names_is_a_reason() -> None:
+    known = {str(reason) for reason in ANSWERS}
+    for expression in EXPRESSIONS:
+        for pattern in re.findall(r'reason[=!]~?"([a-z_|]+)"', expression):
+            assert set(pattern.split("|")) <= known
+
+
+def test_the_dashboard_is_for_any_prometheus() -> None:
+    found = dashboard()
+    assert (found["uid"], found["title"]) == ("delegation-sidecar", "Delegation sidecar")
+    assert [one["name"] for one in found["templating"]["list"]] == ["datasource", "job", "instance"]
+    sources = re.findall(r'"uid": "([^"]+)"', json.dumps(found["panels"]))
+    assert set(sources) == {"${datasource}"}
+    assert len(json.dumps(found)) < 1_000_000
+
+
+def test_each_panel_has_a_place_a_title_and_a_number_of_its_own() -> None:
+    ids = [panel["id"] for panel in panels()]
+    assert len(set(ids)) == len(ids)
+    assert all(panel["title"] for panel in panels())
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+def test_a_rate_on_the_dashboard_goes_with_its_resolution() -> None:
+    for expression in queries():
+        windows = set(re.findall(r"\[([^\]]+)\]", expression))
+        assert windows <= {"$__rate_interval", "5m", "1h", "1d"}
