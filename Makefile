@@ -8,7 +8,7 @@ PEERS  := $(VENV)/.peers
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test interop interop-spire fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test interop interop-spire interop-engine image image-distroless need-image mesh monitoring fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,7 +52,35 @@ test: setup ## Every test that needs no foreign service
 interop-spire: setup ## A sidecar on a real SPIRE (spire-server and spire-agent on PATH)
 	@$(PYTEST) -q tests/interop/test_spire.py
 
-interop: interop-spire ## Everything against real counterparts
+interop: interop-spire interop-engine ## Everything against real counterparts
+
+# --- containers: `docker` on PATH and DOCKER_HOST say which engine
+IMAGE            ?= sidecar:dev
+PYTHON_IMAGE     ?= python:3.13-slim
+DISTROLESS_IMAGE ?= gcr.io/distroless/python3-debian13:nonroot
+BUILD_ARGS       ?=
+BUILD = docker build $(BUILD_ARGS) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) \
+  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' sidecar/__init__.py) \
+  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)
+
+image: ## Build the image (IMAGE=sidecar:dev PYTHON_IMAGE=python:3.13-slim)
+	@.ci/retry $(BUILD) -t $(IMAGE) .
+
+image-distroless: ## The same on a base without a shell (DISTROLESS_IMAGE=...)
+	@.ci/retry $(BUILD) --build-arg RUNTIME_IMAGE=$(DISTROLESS_IMAGE) -t $(IMAGE)-distroless .
+
+# Not marked as done by a file: the engine knows what images it has.
+need-image:
+	@! command -v docker >/dev/null || docker image inspect $(IMAGE) >/dev/null 2>&1 || $(MAKE) image
+
+mesh: setup need-image ## Bring the compose mesh up, attack it, restart it in every order, drain it, take it down
+	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose.py
+
+monitoring: setup need-image ## Rules, dashboard and metrics with promtool and Prometheus
+	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_monitoring.py
+
+interop-engine: mesh monitoring ## Image, mesh and monitoring on a real Docker engine
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py
 
 $(FUZZER): $(STAMP) requirements/fuzz.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt && touch $@ || echo "fuzz: atheris cannot be had for this Python or machine"
@@ -84,6 +112,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o dev.txt dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o fuzz.txt fuzz.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o bench.txt bench.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o build.txt build.in
 
 clean: ## Remove what make made
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

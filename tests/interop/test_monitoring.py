@@ -139,9 +139,7 @@ def prometheus_image() -> str:
         docker("pull", PROMETHEUS)
         return PROMETHEUS
     made = "sidecar-test-prometheus:path"
-    dockerfile = (
-        f'FROM {IMAGE}\nCOPY --chmod=755 prometheus /bin/prometheus\nHEALTHCHECK NONE\nENTRYPOINT ["/bin/prometheus"]\n'
-    )
+    dockerfile = f'FROM {IMAGE}\nCOPY --chmod=755 prometheus promtool /bin/\nENTRYPOINT ["/bin/prometheus"]\n'
     folder = Path(program).parent
     docker("build", "--quiet", "--tag", made, "--file", "-", str(folder), stdin=dockerfile)
     return made

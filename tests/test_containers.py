@@ -1,0 +1,86 @@
+"""What containers and services are made from, as far as it can be checked without an engine."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from sidecar.config import load_sidecar, load_sts
+from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.dev.entries import parse_entries
+
+ROOT: Final = Path(__file__).parent.parent
+COMPOSE: Final = ROOT / "compose"
+PODS: Final = ("front", "planner", "writer", "crm")
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_the_settings_of_the_mesh_have_no_problem(name: str) -> None:
+    settings = load_sidecar(COMPOSE / f"{name}.yaml", {})
+    assert str(settings.probe.host) == "0.0.0.0"
+
+
+def test_neither_have_those_of_its_token_service() -> None:
+    assert load_sts(COMPOSE / "sts.yaml", {}).policy.issuer == "https://sts:7444"
+
+
+def test_every_workload_of_the_mesh_has_a_socket_of_its_own() -> None:
+    entries = parse_entries((COMPOSE / "entries.yaml").read_text(), [TrustDomain("acme.example")])
+    sockets = [str(entry.selectors.socket) for entry in entries]
+    assert len(set(sockets)) == len(sockets)
+    listened = [word.partition("=")[2] for word in compose()["services"]["identity"]["command"] if "--socket=" in word]
+    assert sorted(listened) == sorted(sockets)
+
+
+def test_the_image_has_its_bases_by_argument_and_needs_no_foreign_frontend() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert "# syntax=" not in text
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${PYTHON_IMAGE}", "${RUNTIME_IMAGE}"]
+    installs = re.findall(r"pip install .*", text)
+    assert all("--require-hashes" in line or "--no-deps --no-build-isolation" in line for line in installs)
+
+
+def test_only_what_is_named_reaches_a_build() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert lines[1] == "*"
+    allowed = [line[1:] for line in lines if line.startswith("!")]
+    locks = ["requirements/build.txt", "requirements/run.txt"]
+    assert allowed == ["sidecar", "pyproject.toml", "README.md", "LICENSE", *locks, ".ci/sbom.py"]
+
+
+def test_the_build_backend_is_the_locked_one() -> None:
+    pinned = re.compile(r"^setuptools==.*(?:\\\n    --hash=.*)+", re.MULTILINE)
+    build, dev = ((ROOT / "requirements" / name).read_text() for name in ("build.txt", "dev.txt"))
+    assert pinned.findall(build) == pinned.findall(dev)
+
+
+UNIT: Final = ROOT / "systemd" / "sidecar@.service"
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not on PATH")
+    unit = tmp_path / "sidecar@planner.service"
+    unit.write_text(UNIT.read_text().replace("/opt/sidecar/bin/sidecar", shutil.which("true") or "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
+
+
+def test_a_refused_settings_file_is_not_tried_again_and_a_drain_has_time() -> None:
+    text = UNIT.read_text()
+    assert "RestartPreventExitStatus=2" in text
+    stop_s = int(re.findall(r"TimeoutStopSec=(\d+)", text)[0])
+    assert stop_s > 20  # drain_s unless set
