@@ -8,7 +8,7 @@ PEERS  := $(VENV)/.peers
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test interop interop-spire interop-engine image image-distroless need-image mesh monitoring fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ integration: setup ## Real sockets, real TLS, the embedded parts
 test: setup ## Every test that needs no foreign service
 	@$(PYTEST) -q -n 2 -m "not integration and not interop"
 	@$(PYTEST) -q -m integration
+
+soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
 
 interop-spire: setup ## A sidecar on a real SPIRE (spire-server and spire-agent on PATH)
 	@$(PYTEST) -q tests/interop/test_spire.py

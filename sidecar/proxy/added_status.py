@@ -27,6 +27,7 @@ def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
     return {
         "version": first["version"],
         "run": None,
+        "tasks": sum(row["tasks"] for row in there),
         "since": since,
         "now": now,
         "ready": not stopping and len(there) == len(rows) and all(row["ready"] for row in there),

@@ -6,6 +6,7 @@ takes tokens out and makes everything visible that would act on a terminal.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "version": __version__,
         "run": parts.log.run,
         "pid": os.getpid(),
+        "tasks": len(asyncio.all_tasks()),
         "since": since,
         "now": now,
         "ready": not missing,

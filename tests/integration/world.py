@@ -215,6 +215,7 @@ class World:
         self.broken_keys: bytes | None = None  # what is said instead, to the byte
         self.keys_asked = asyncio.Event()
         self.keys_wait: asyncio.Event | None = None  # keys are given only when it is set
+        self.registries: list[Registry] = []  # behind every Workload API here, in the order of ``api``
         self._stack = stack
         self._names = 0
 
@@ -234,6 +235,7 @@ class World:
                 )
             ],
         )
+        self.registries.append(registry)
         return await self._stack.enter_async_context(DevWorkloadApi(self.folder / f"w{self._names}.sock", registry))
 
     async def source(self, spiffe_id: SpiffeId, **entry: Any) -> WorkloadApiSource:
