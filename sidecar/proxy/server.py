@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import ConfigError, Problem, Reason
+from sidecar.errors import ConfigError, Reason
 from sidecar.exchange.client import TokenExchange
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
@@ -137,9 +137,9 @@ class Server:
         before, keys_before = self.parts.snapshots.setup, self._keys_running
         if setup.keys is not before.keys:
             fresh = self._follow_keys(setup)
-            if not await _has_keys(setup):
+            if not await setup.wait_for_keys(_NEW_KEYS_S):
                 fresh.cancel()
-                raise ConfigError([_no_keys(issuer, setup) for issuer in setup.without_keys()])
+                raise ConfigError(setup.problems())
             self._keys_running = fresh
         self.parts.snapshots.change(setup)
         self.parts.tasks.start(
@@ -271,21 +271,6 @@ class Server:
             _log.warning("not ready", extra={"missing": "; ".join(lacking)})
         elif self.ready.is_set():
             _log.info("ready again")
-
-
-async def _has_keys(setup: Setup) -> bool:
-    """Wait a while for the first keys of every issuer that the setup needs."""
-    deadline = time.monotonic() + _NEW_KEYS_S
-    while setup.without_keys():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(_POLL_S)
-    return True
-
-
-def _no_keys(issuer: str, setup: Setup) -> Problem:
-    why = setup.keys.last_errors().get(issuer) or "none came"
-    return Problem(f"keys of {issuer}", f"cannot be fetched ({why})", "check jwks and tls of this issuer")
 
 
 def _because(what: str, error: str | None) -> str:

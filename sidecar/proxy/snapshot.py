@@ -6,15 +6,20 @@ A ``Setup`` is what a settings file makes that may change while the process runs
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.errors import Reason, Unavailable
+from sidecar.errors import Problem, Reason, Unavailable
 from sidecar.exchange.client import TokenExchange
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.wire.pool import Origin
+
+_POLL_S: Final = 0.02
 
 MakePolicy = Callable[[SpiffeId, int], Policy]
 
@@ -37,6 +42,27 @@ class Setup:
     def without_keys(self) -> list[str]:
         """The needed issuers of which no key was ever seen."""
         return sorted(issuer for issuer in self.needed_issuers if not self.keys.ready(issuer))
+
+    async def wait_for_keys(self, timeout_s: float) -> bool:
+        """Whether there are keys of every needed issuer within that time."""
+        deadline = time.monotonic() + timeout_s
+        while self.without_keys():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    def problems(self) -> list[Problem]:
+        """Why these settings cannot be used: the needed issuers that gave no keys."""
+        errors = self.keys.last_errors()
+        return [
+            Problem(
+                f"keys of {issuer}",
+                f"cannot be fetched ({errors.get(issuer) or 'none came'})",
+                "check jwks and tls of this issuer",
+            )
+            for issuer in self.without_keys()
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

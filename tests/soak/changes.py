@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,15 +43,20 @@ class Changes:
         return self._token[2]
 
     async def run(self, wanted: dict[str, int], seconds: float) -> None:
-        """Make so many of each, spread evenly over the time."""
-        kinds: dict[str, Callable[[], Awaitable[None]]] = {
-            "svid": self.renew,
-            "authority": self.change_authority,
-            "keys": self.change_keys,
-            "reload": self.reload,
-        }
+        """Make so many of each, spread evenly over the time; who changes certificates waits for the one before."""
+        certificates = {"svid": self.renew, "authority": self.change_authority}
+        await asyncio.gather(
+            asyncio.sleep(seconds),
+            self._make(certificates, wanted, seconds),
+            self._make({"keys": self.change_keys}, wanted, seconds),
+            self._make({"reload": self.reload}, wanted, seconds),
+        )
+
+    async def _make(
+        self, kinds: Mapping[str, Callable[[], Awaitable[None]]], wanted: Mapping[str, int], seconds: float
+    ) -> None:
         due = sorted(
-            (seconds * (number + 0.5) / count, kind) for kind, count in wanted.items() for number in range(count)
+            (seconds * (number + 0.5) / wanted[kind], kind) for kind in kinds for number in range(wanted[kind])
         )
         began_at = time.monotonic()
         for at, kind in due:

@@ -186,7 +186,13 @@ async def soak(
     report = Report(seconds=seconds, rate=rate, workers=workers)
     async with open_hops(folder) as hops, SoakAgent() as agent:
         hops.world.agent.port = agent.port
-        settings = hops.settings(route={"match": {"path_prefix": "/", "methods": ["GET", "POST"]}, "max_calls": 8})
+        settings = hops.settings(
+            route={"match": {"path_prefix": "/", "methods": ["GET", "POST"]}, "max_calls": 8},
+            exchange={
+                "timeout_s": PATIENCE_S
+            },  # token service, next hop and callers share this one loop, and a machine
+            limits={"connect_timeout_s": PATIENCE_S},
+        )
         settings["issuers"][0] |= {"refresh_s": 2.0, "cooldown_s": 1.0}
         async with process(hops.world, settings, drain_s=10.0, starts=workers, workers=workers) as sidecar:
             agent.outbound = sidecar.outbound
