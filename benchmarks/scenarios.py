@@ -46,6 +46,8 @@ class Scenario:
         """Whether the peer can be asked this."""
         if self.measure == "rotation":
             return peer.name == "sidecar"  # the others follow no files: they are restarted, or told to read again
+        if peer.name == "direct" and not self.rate and self.measure != "events":
+            return False
         if not peer.speaks_http and self.measure in {"events", "slow"}:
             return False
         return self.role in peer.roles and (peer.judges or not self.only_judges or peer.name == "haproxy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.peers import caddy, envoy, ghostunnel, haproxy, hitch, nginx, python, sidecar
+from benchmarks.peers import caddy, direct, envoy, ghostunnel, haproxy, hitch, nginx, python, sidecar
 from benchmarks.peers.peer import Peer
 
 
@@ -23,4 +23,5 @@ def all_peers() -> list[Peer]:
         ghostunnel.plain(),
         hitch.plain(),
         python.pipe(),
+        direct.direct(),
     ]
