@@ -128,7 +128,9 @@ static void count_answer(struct connection *connection)
         return;
     answered++;
     statuses[connection->status > 0 && connection->status < 600 ? connection->status : 0]++;
-    histogram_add(&latency, now_ns() - (options.fresh ? connection->opened_at : connection->due));
+    uint64_t since = options.fresh ? connection->opened_at : connection->due;
+    if (options.rate == 0 || since >= window_start)
+        histogram_add(&latency, now_ns() - since);
 }
 
 /* A connection is ready: with a schedule it waits for its turn, without one it asks at once. */
@@ -235,6 +237,7 @@ static void begin_window(void)
     first_bytes_out = total(false);
     measuring = true;
     window_start = now_ns();
+    next_due = window_start + interval; /* what could not be sent while it was warming up is nobody's debt */
     window_end = options.requests > 0 ? 0 : window_start + (uint64_t)(options.seconds * 1e9);
 }
 
