@@ -13,9 +13,10 @@ from benchmarks.growth import AXES, GROWTH
 from benchmarks.ratios import Spread
 from benchmarks.results import Results
 from benchmarks.scenarios import SCENARIOS, Scenario
-from benchmarks.tables import BASE, Table, table_of
+from benchmarks.tables import BASE, Table, relative, table_of
 
 _HEADINGS: Final = ("peer", "figure", f"x {BASE}", "p50 / p99 us", "per second", "kernel", "remarks")
+_ASKED: Final = ("inbound", "inbound-500", "post", "fresh-token", "new-connection", "outbound")
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: .6rem 0 1.4rem }
@@ -73,6 +74,17 @@ def _memory(results: Results) -> list[Section]:
     title = "Resident memory as connections grow"
     chart = lines(title, series, x="idle connections", y="MiB")
     return [(title, [], {"memory": chart})] if any(len(points) > 1 for points in series.values()) else []
+
+
+def _beside_each(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The sidecar's CPU per request relative to each peer's: what is most often asked, in one table."""
+    asked = [one for one in SCENARIOS if one.name in _ASKED and _was_measured(results, one)]
+    rows: list[tuple[str, ...]] = []
+    for peer in results.peers:
+        found = [relative(results.samples, one, "sidecar", peer.name) for one in asked]
+        if peer.name not in {"sidecar", "direct"} and any(found):
+            rows.append((peer.title, *("" if one is None else _ratio(one) for one in found)))
+    return ["the sidecar's CPU per request, relative to", *(one.name for one in asked)], rows
 
 
 def _growth(results: Results, axis: str) -> Section:
@@ -147,6 +159,10 @@ def _markdown(results: Results, sections: Sequence[Section]) -> str:
     lines_ += ["| peer | version | does not |", "| --- | --- | --- |"]
     lines_ += [f"| {one.title} | {one.version} | {'; '.join(one.does_not) or '-'} |" for one in results.peers]
     lines_ += ["", *(f"- Without {name}: {why}" for name, why in results.missing.items())]
+    headings, rows = _beside_each(results)
+    if rows:
+        lines_ += ["", "## In short", "", f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
+        lines_ += [f"| {' | '.join(row)} |" for row in rows]
     for title, tables, charts in sections:
         lines_ += ["", f"## {title}", ""]
         lines_ += [f"![{title}]({name}.svg)" for name in charts] + [""]
@@ -166,6 +182,9 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
     taking = [(one.title, one.version, "; ".join(one.does_not) or "-") for one in results.peers]
     parts.append(_html_table(("peer", "version", "does not"), taking))
     parts += [f"<p>Without {escape(name)}: {escape(why)}</p>" for name, why in results.missing.items()]
+    headings, rows = _beside_each(results)
+    if rows:
+        parts += ["<h2>In short</h2>", _html_table(headings, rows)]
     for title, tables, charts in sections:
         parts += [f"<h2>{escape(title)}</h2>", *charts.values()]
         for table in tables:

@@ -7,7 +7,7 @@ import resource
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from benchmarks.machine import Cores, cores, process_tree
 from benchmarks.native import Programs, build
 from benchmarks.peers.peer import Part, Peer
 from benchmarks.world import TOOL, World, make_world
-from sidecar.dev.processes import Processes, answers, listens
+from sidecar.dev.processes import ProcessError, Processes, answers, listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Rig:
     programs: Programs
     cores: Cores
     processes: Processes
+    absent: dict[str, str] = field(default_factory=dict)  # peers that could not be started, by name, and why
 
     def pids(self, peer: Peer, role: str) -> list[int]:
         """The processes that count: the peer's parts in that role, and their workers."""
@@ -46,11 +47,11 @@ class Rig:
 
 @contextlib.contextmanager
 def rig(peers: Sequence[Peer], roles: frozenset[str]) -> Iterator[Rig]:
-    """Start backends, and the peers for these roles; stop them at the end.
+    """Start backends, and the peers for these roles; stop them at the end. A peer that does not start is absent.
 
     Raises:
         BuildError: load generator or backend cannot be built.
-        ProcessError: a peer does not start.
+        ProcessError: a backend does not start.
     """
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -60,7 +61,10 @@ def rig(peers: Sequence[Peer], roles: frozenset[str]) -> Iterator[Rig]:
         running = Rig(make_world(folder), build(folder / "bin"), cores(), processes)
         running.start(_backends(running))
         for peer in peers:
-            running.start(peer.parts(running.world, roles & peer.roles.keys()))
+            try:
+                running.start(peer.parts(running.world, roles & peer.roles.keys()))
+            except (ProcessError, OSError) as error:  # the others are compared all the same
+                running.absent[peer.name] = " ".join(str(error).split())[:300]
         yield running
     finally:
         processes.stop()

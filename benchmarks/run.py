@@ -103,6 +103,10 @@ def _run(
     caveats = [caveat for caveat in (bound.caveat,) if caveat is not None]
     versions = [Taking(name=one.name, title=one.title, version=one.version(), does_not=one.does_not) for one in peers]
     with rig(peers, frozenset(one.role for one in scenarios)) as running:
+        for name, why in running.absent.items():
+            _say(f"without {name}: it did not start: {why}")
+        peers = [peer for peer in peers if peer.name not in running.absent]
+        missing = {**missing, **{name: f"it did not start: {why}" for name, why in running.absent.items()}}
         samples = _measure_all(running, peers, scenarios, rounds=arguments.rounds, seconds=arguments.seconds)
     return Results(
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -110,7 +114,7 @@ def _run(
         rounds=arguments.rounds,
         machine=described(),
         caveats=tuple(caveats),
-        peers=tuple(versions),
+        peers=tuple(one for one in versions if one.name not in running.absent),
         missing=missing,
         samples=tuple(samples),
     )

@@ -56,6 +56,14 @@ def table_of(samples: Sequence[Sample], scenario: Scenario, peers: Sequence[str]
     return Table(scenario=scenario, unit=UNITS[scenario.measure], refusal=why, rows=shown)
 
 
+def relative(samples: Sequence[Sample], scenario: Scenario, peer: str, other: str) -> Spread | None:
+    """One peer's figure relative to another's in the same rounds; None where the base was too restless for any."""
+    rounds = sorted({sample.round for sample in samples if sample.scenario == scenario.name})
+    if refusal(_column(samples, scenario, BASE, rounds)) is not None:
+        return None
+    return spread(ratios(_column(samples, scenario, peer, rounds), _column(samples, scenario, other, rounds)))
+
+
 def figure_of(sample: Sample, measure: Measure) -> float | None:
     """The one number of a sample; None if it counts for nothing."""
     if measure in {"cpu", "rotation"}:

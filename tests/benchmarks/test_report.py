@@ -28,6 +28,11 @@ def test_a_report_says_who_took_part_what_they_do_not_do_and_who_is_missing(tmp_
     assert "Envoy &lt;plain&gt;" in page
 
 
+def test_the_sidecar_is_told_beside_each_peer(tmp_path: Path) -> None:
+    write_report(results(*ROWS), tmp_path)
+    assert "| HAProxy | 2.50 (2.50 to 2.50) |" in (tmp_path / "report.md").read_text()
+
+
 def test_the_page_holds_everything_itself(tmp_path: Path) -> None:
     write_report(results(*ROWS), tmp_path)
     loaded: list[str] = []

@@ -1,0 +1,57 @@
+import pytest
+
+from benchmarks.growth import AXES, GROWTH
+from benchmarks.peers.all import all_peers
+from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, ROUTES
+from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.tables import BASE
+
+PEERS = {peer.name: peer for peer in all_peers()}
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def test_names_are_given_once() -> None:
+    scenarios = [scenario.name for scenario in (*SCENARIOS, *GROWTH)]
+    assert len(set(scenarios)) == len(scenarios)
+    assert len(PEERS) == len(all_peers())
+
+
+def test_the_base_is_the_first_and_the_sidecar_can_do_everything() -> None:
+    first, *_ = PEERS
+    assert first == BASE
+    assert PEERS["sidecar"].roles.keys() == {INBOUND, OUTBOUND, PAIR, MESH, *ROUTES}
+    assert all(scenario.suits(PEERS["sidecar"]) for scenario in (*SCENARIOS, *GROWTH))
+
+
+def test_every_peer_but_the_sidecar_says_what_it_does_not_do() -> None:
+    assert [name for name, peer in PEERS.items() if not peer.does_not] == ["sidecar"]
+
+
+@pytest.mark.parametrize(("name", "status"), [("forged", 401), ("impersonation", 403)])
+def test_who_judges_refuses_and_the_base_is_beside_it(name: str, status: int) -> None:
+    scenario = BY_NAME[name]
+    assert scenario.expects(PEERS["sidecar"]) == status
+    assert scenario.suits(PEERS["envoy-jwt"])
+    assert not scenario.suits(PEERS["nginx"])
+    assert scenario.suits(PEERS[BASE])
+    assert scenario.expects(PEERS[BASE]) == 200
+
+
+def test_who_knows_no_http_is_not_asked_to_stream_events() -> None:
+    assert not BY_NAME["events"].suits(PEERS["hitch"])
+    assert BY_NAME["events"].suits(PEERS["nginx"])
+
+
+def test_a_request_has_one_place_for_its_token_and_a_length_if_it_has_a_body() -> None:
+    head = Scenario(name="x", title="x", method="POST", body=5).head("a.example", "/next")
+    assert head.startswith("POST /next/search HTTP/1.1\r\nHost: a.example\r\n")
+    assert head.count("@TOKEN@") == 1
+    assert "\r\nContent-Length: 5\r\n\r\n" in head
+    assert "Content-Length" not in Scenario(name="x", title="x").head("a.example")
+
+
+def test_growth_goes_along_known_axes_from_few_to_many() -> None:
+    for axis in AXES:
+        amounts = [scenario.amount for scenario in GROWTH if scenario.axis == axis]
+        assert amounts == sorted(amounts)
+        assert len(amounts) > 1
