@@ -22,7 +22,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY sidecar sidecar
 COPY .ci/sbom.py .ci/
 # The root is read-only where this runs: what is not compiled here is compiled anew at every start.
-RUN PYTHONPATH=/build python3 -m pip install -q --no-deps --no-build-isolation --target /opt/sidecar/app . \
+RUN PYTHONPATH=/build python3 -m pip install -q --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/app . \
  && rm -rf /opt/sidecar/app/bin \
  && mkdir /opt/sidecar/share \
  && python3 .ci/sbom.py /opt/sidecar/lib /opt/sidecar/app >/opt/sidecar/share/sbom.cdx.json \

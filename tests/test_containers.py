@@ -48,7 +48,9 @@ def test_the_image_has_its_bases_by_argument_and_needs_no_foreign_frontend() -> 
     assert "# syntax=" not in text
     assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${PYTHON_IMAGE}", "${RUNTIME_IMAGE}"]
     installs = re.findall(r"pip install .*", text)
-    assert all("--require-hashes" in line or "--no-deps --no-build-isolation" in line for line in installs)
+    assert all(
+        "--require-hashes" in line or "--no-cache-dir --no-deps --no-build-isolation" in line for line in installs
+    )
 
 
 def test_only_what_is_named_reaches_a_build() -> None:

@@ -193,6 +193,8 @@ def test_a_pod_comes_back_whatever_the_order_of_restarts(mesh: Mesh, order: tupl
 def test_everything_at_once_comes_back(mesh: Mesh) -> None:
     mesh.compose("restart")
     mesh.wait_for_the_chain()
+    verdict, said = mesh.attack("outsider")
+    assert verdict == 0, said
 
 
 def test_a_killed_sidecar_means_no_way_in_and_no_way_round(mesh: Mesh) -> None:
