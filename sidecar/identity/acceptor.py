@@ -150,6 +150,7 @@ class Handshakes:
     An honest one takes milliseconds, so the oldest is the most likely idler; ``full`` says that even that one is young,
     and that who comes should wait a little. Were the newest turned away instead, a handful of silent connections would
     lock everybody out. Without ``context`` there is nothing to wait for. ``on_given_up`` hears of each given up here.
+    ``closing_s``: after so long a TLS connection that was closed is cut, whatever is still to be sent (None: 30 s).
     """
 
     def __init__(
@@ -158,10 +159,12 @@ class Handshakes:
         *,
         most: int | None,
         timeout_s: float,
+        closing_s: float | None = None,
         on_given_up: OnGivenUp | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
+        self._closing_s = None if context is None else closing_s
         self._most = most
         self._timeout_s = timeout_s
         self._on_given_up = on_given_up
@@ -230,7 +233,11 @@ class Handshakes:
         began_at = self._clock()
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                protocol, accepted, ssl=self._context, ssl_handshake_timeout=timeout_s
+                protocol,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=timeout_s,
+                ssl_shutdown_timeout=self._closing_s,
             )
         except (OSError, TimeoutError):  # ssl.SSLError is an OSError
             accepted.close()

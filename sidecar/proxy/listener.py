@@ -19,6 +19,7 @@ from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimit
 
 _SHED_PER_RESERVE: Final = 4
 DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
+_CLOSING_S: Final = 86400.0  # the connection itself judges how fast its peer takes the rest; the loop would at 30 s
 _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
 
 
@@ -55,6 +56,7 @@ class Listener:
             context,
             most=None if context is None else min(settings.max_handshakes, max(1, self._max_connections // 2)),
             timeout_s=settings.handshake_timeout_s,
+            closing_s=_CLOSING_S,
             on_given_up=turned_away,
         )
         self.connections = Admission(settings, shed=shed, on_made=self._handshakes.over)

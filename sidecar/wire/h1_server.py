@@ -21,6 +21,7 @@ from sidecar.wire.exchange import BodySink, RequestHandler, ServerExchange
 from sidecar.wire.framing import Body
 from sidecar.wire.head import RequestHead
 from sidecar.wire.limits import ServerLimits
+from sidecar.wire.outflow import Outflow
 from sidecar.wire.request import RequestReader
 from sidecar.wire.waits import Linger, Pace
 
@@ -60,7 +61,7 @@ class ServerConnection(asyncio.Protocol):
         self._moved_at = 0.0
         self._head_began_at = 0.0
         self._body_pace = Pace()
-        self._write_pace = Pace()
+        self._outflow = Outflow()
         self._linger: Linger | None = None
 
     @property
@@ -159,7 +160,7 @@ class ServerConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer is slower than we write."""
         self.writing_paused = True
-        self._write_pace.begin(self._clock(), -self.transport.get_write_buffer_size())
+        self._outflow.begin(self._clock())
         if self._exchange is not None and self._exchange.on_pause is not None:
             self._exchange.on_pause()
 
@@ -320,7 +321,7 @@ class ServerConnection(asyncio.Protocol):
     def _stop(self) -> None:
         """Nothing is read any more; what was written may still have to leave."""
         self._closed = True
-        self._write_pace.begin(self._clock(), -self.transport.get_write_buffer_size())
+        self._outflow.begin(self._clock())
 
     def _lose_peer(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -345,10 +346,10 @@ class ServerConnection(asyncio.Protocol):
             self._close()
 
     def _sweep_writing(self, now: float) -> None:
-        limits = self._limits
-        moved = -self.transport.get_write_buffer_size()
-        waited = self._write_pace.lasts(now, moved, limits.min_rate * limits.write_timeout_s)
-        if waited > limits.write_timeout_s or (self._closed and not moved and waited > _FAREWELL_S):
+        limits, outflow = self._limits, self._outflow
+        behind_s = outflow.behind_s(self.transport, now, limits.min_rate * limits.write_timeout_s)
+        all_given = self._closed and outflow.empty_s(self.transport, now) >= _FAREWELL_S
+        if all_given or behind_s > limits.write_timeout_s:
             self._cut_off()
 
     def _sweep_body(self, exchange: ServerExchange, now: float) -> None:

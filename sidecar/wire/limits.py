@@ -18,6 +18,7 @@ class ServerLimits:
     ``head_timeout_s`` runs from a head's first byte to its last, and from the connection to the first byte.
     Within each ``body_timeout_s`` a body that is wanted, and within each ``write_timeout_s`` an answer that the peer
     is behind with, must move by ``min_rate`` bytes a second on average: silence is too slow, and so are single bytes.
+    An answer has moved as far as the peer's kernel acknowledged it; that one may ask for more only in large steps.
     ``max_stream_s`` is the longest an answer may take that goes on after its token has expired; what never ends by
     itself (event streams, WebSockets) ends with the token. ``linger_*`` bound what is still read, and thrown away,
     after an early answer: silence ends it only where the connection cannot be half closed (TLS).

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import AsyncIterator, Iterator
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -35,7 +36,10 @@ class Hello(asyncio.Protocol):
 class Accepting:
     """A listening socket and its handshakes; ``admitted`` and ``refused`` keep the addresses."""
 
-    def __init__(self, *, tls: bool, most: int | None = None, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, *, tls: bool, most: int | None = None, timeout_s: float = 60.0, closing_s: float | None = None
+    ) -> None:
+        self.protocol: Callable[[], asyncio.Protocol] = Hello
         self.admitted: list[str] = []
         self.refused: list[tuple[Reason, str | None]] = []
         self.arrived = asyncio.Event()
@@ -51,6 +55,7 @@ class Accepting:
             context if tls else None,
             most=most,
             timeout_s=timeout_s,
+            closing_s=closing_s,
             on_given_up=lambda reason, _detail, address: self.given_up.append((reason, address)),
         )
         self.acceptor = Acceptor("127.0.0.1", 0, self.admit, is_full=lambda: self.handshakes.full)
@@ -58,7 +63,7 @@ class Accepting:
     def admit(self, accepted: socket.socket, address: str) -> None:
         self.admitted.append(address)
         self.arrived.set()
-        self.handshakes.start(accepted, address, Hello)
+        self.handshakes.start(accepted, address, self.protocol)
 
     async def greeting(self) -> bytes:
         """What a lawful client hears."""
@@ -70,6 +75,21 @@ class Accepting:
             said = await reader.readline()
             writer.transport.abort()
             return said
+
+    async def shake_hands(self, client: socket.socket) -> None:
+        """The TLS handshake of a client that reads no more after it."""
+        assert self.client is not None
+        loop, incoming, outgoing = asyncio.get_running_loop(), ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self.client.wrap_bio(incoming, outgoing, server_hostname="sidecar")
+        begun = False
+        while not begun:
+            try:
+                tls.do_handshake()
+                begun = True
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(client, outgoing.read())
+                incoming.write(await loop.sock_recv(client, 65536))
+        await loop.sock_sendall(client, outgoing.read())
 
     async def silent(self) -> socket.socket:
         """A client that connects and says nothing, once it was admitted."""
@@ -83,9 +103,24 @@ class Accepting:
         return client
 
 
+class Goodbye(asyncio.Protocol):
+    """Closes each connection at once, and keeps when it was lost."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.lost.set()
+
+
 @asynccontextmanager
-async def accepting(*, tls: bool = True, most: int | None = None, timeout_s: float = 60.0) -> AsyncIterator[Accepting]:
-    running = Accepting(tls=tls, most=most, timeout_s=timeout_s)
+async def accepting(
+    *, tls: bool = True, most: int | None = None, timeout_s: float = 60.0, closing_s: float | None = None
+) -> AsyncIterator[Accepting]:
+    running = Accepting(tls=tls, most=most, timeout_s=timeout_s, closing_s=closing_s)
     running.acceptor.open()
     try:
         yield running
@@ -160,6 +195,16 @@ async def test_a_silent_handshake_ends_in_time() -> None:
         await running.handshakes.close()
         assert len(running.handshakes) == 0
         assert running.given_up == [(Reason.TIMEOUT, "{}:{}".format(*client.getsockname()))]
+
+
+async def test_a_peer_that_does_not_say_goodbye_is_waited_for_as_long_as_was_said() -> None:
+    async with accepting(closing_s=0.1) as running:
+        goodbye = Goodbye()
+        running.protocol = lambda: goodbye
+        async with asyncio.timeout(PATIENCE_S):
+            client = await running.silent()
+            await running.shake_hands(client)
+            await goodbye.lost.wait()
 
 
 async def test_who_leaves_inside_a_handshake_was_not_given_up() -> None:

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from sidecar.wire.outflow import Outflow, acknowledged, queued
+from tests.wire.bench import RecordingTransport
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
+
+MUCH = b"a" * 65536
+ENOUGH = 1000
+
+
+@contextmanager
+def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a TCP connection on loopback, with small windows."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        theirs.connect(listening.getsockname())
+        ours, _ = listening.accept()
+        with ours:
+            ours.setblocking(False)
+            yield ours, theirs
+
+
+def fill(sock: socket.socket) -> int:
+    """Write until the kernel takes no more."""
+    sent = 0
+    while True:
+        try:
+            sent += sock.send(MUCH)
+        except BlockingIOError:
+            return sent
+
+
+def test_what_the_peers_kernel_has_not_taken_is_queued_and_the_rest_acknowledged() -> None:
+    with connected() as (ours, theirs):
+        transport = RecordingTransport(socket=ours)
+        assert queued(transport) == 0
+        before = acknowledged(transport)
+        assert before is not None
+        sent = fill(ours)
+        waiting = queued(transport)
+        assert waiting
+        left = sent
+        while left:
+            left -= len(theirs.recv(65536))
+        after = acknowledged(transport)
+        assert after is not None
+        assert after - before > sent - waiting
+
+
+def test_of_no_socket_and_of_a_closed_one_nothing_can_be_told() -> None:
+    with connected() as (ours, _):
+        ours.close()
+        for transport in (RecordingTransport(), RecordingTransport(socket=ours)):
+            assert queued(transport) is None
+            assert acknowledged(transport) is None
+            assert Outflow().empty_s(transport, 1.0) == 0.0
+
+
+def test_a_connection_is_empty_since_it_was_first_seen_so_and_only_while_it_stays_so() -> None:
+    with connected() as (ours, _):
+        transport = RecordingTransport(socket=ours)
+        outflow = Outflow()
+        assert [outflow.empty_s(transport, now) for now in (5.0, 6.0, 7.0)] == [0.0, 1.0, 2.0]
+        transport.unsent = 1
+        assert outflow.empty_s(transport, 8.0) == 0.0
+        transport.unsent = 0
+        assert [outflow.empty_s(transport, now) for now in (9.0, 10.0)] == [0.0, 1.0]
+        fill(ours)
+        assert outflow.empty_s(transport, 11.0) == 0.0
+        outflow.begin(12.0)
+        assert outflow.empty_s(transport, 13.0) == 0.0
+
+
+def test_bytes_that_move_from_a_transport_into_the_kernel_are_not_taken_by_the_peer() -> None:
+    with connected() as (ours, theirs):
+        transport = RecordingTransport(socket=ours)
+        outflow = Outflow()
+        outflow.begin(0.0)
+        sent = fill(ours)
+        outflow.behind_s(transport, 1.0, ENOUGH)  # the first look is where it stands
+        transport.unsent = 1_000_000
+        assert outflow.behind_s(transport, 9.0, ENOUGH) == 8.0
+        transport.unsent = 10
+        assert outflow.behind_s(transport, 10.0, ENOUGH) == 9.0
+        left = sent
+        while left:
+            left -= len(theirs.recv(65536))
+        assert outflow.behind_s(transport, 11.0, ENOUGH) == 0.0
+
+
+def test_where_the_kernel_cannot_be_asked_what_leaves_the_buffer_has_moved() -> None:
+    transport = RecordingTransport()
+    outflow = Outflow()
+    outflow.begin(0.0)
+    transport.unsent = 5000
+    assert outflow.behind_s(transport, 1.0, ENOUGH) == 1.0
+    transport.unsent = 4001
+    assert outflow.behind_s(transport, 2.0, ENOUGH) == 2.0
+    transport.unsent = 4000
+    assert outflow.behind_s(transport, 3.0, ENOUGH) == 0.0
