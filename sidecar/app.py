@@ -23,6 +23,7 @@ from sidecar.identity.sources import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.probe import OneProcess, Probe, probe_app
+from sidecar.observe.turned_away import TurnedAway
 from sidecar.process import hold_signals, release_signals, run_server, run_until_signal
 from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.proxy.server import Server, first_of
@@ -124,7 +125,13 @@ async def run_token_service(
         metrics.svid_changed(None if identity is None else identity.svid.lifetime)
 
     source.subscribe(follow)
-    server = StsServer(settings.server, service=service, source=source, on_refused=refusals(log))
+    server = StsServer(
+        settings.server,
+        service=service,
+        source=source,
+        on_refused=refusals(log),
+        on_given_up=TurnedAway(log, "inbound"),
+    )
     follower = Follower(files.followed(service) if files is not None else [], log)
     running = [asyncio.ensure_future(work) for work in (source.run(), keys.run(), follower.run())]
     loop = asyncio.get_running_loop()

@@ -20,6 +20,7 @@ from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.shared_sink import SharedSink
+from sidecar.observe.turned_away import TurnedAway
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
@@ -33,7 +34,6 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.streams import Streams
-from sidecar.proxy.turned_away import TurnedAway
 from sidecar.wire.head import end_to_end
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver

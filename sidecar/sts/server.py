@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.errors import Reason
+from sidecar.identity.acceptor import OnGivenUp
 from sidecar.identity.handshake import OnRefused
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
@@ -19,7 +20,7 @@ from sidecar.observe.probe import OneProcess, probe_app
 from sidecar.sts.connections import HEAD_TIMEOUT_S, Connections
 from sidecar.sts.endpoints import TokenEndpoint
 from sidecar.sts.service import TokenService
-from sidecar.sts.site import MutualTlsSite
+from sidecar.sts.site import HANDSHAKE_TIMEOUT_S, MutualTlsSite
 
 # The library's own log quotes what it could not parse, which may hold a token. Every request that can be answered has
 # its record, and bugs are told by the endpoint itself.
@@ -44,11 +45,12 @@ class StsSettings:
     base_url: str | None = None
     body_timeout_s: float = 5.0
     drain_s: float = 10.0
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
     head_timeout_s: float = HEAD_TIMEOUT_S
     max_connections: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("body_timeout_s", "drain_s", "head_timeout_s", "max_connections"):
+        for name in ("body_timeout_s", "drain_s", "handshake_timeout_s", "head_timeout_s", "max_connections"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: it is a number above zero")
 
@@ -63,7 +65,9 @@ class StsServer:
         service: TokenService,
         source: IdentitySource,
         on_refused: OnRefused | None = None,
+        on_given_up: OnGivenUp | None = None,
     ) -> None:
+        self._on_given_up = on_given_up
         self._settings = settings
         self._service = service
         self._source = source
@@ -134,7 +138,15 @@ class StsServer:
         await runner.setup()
         self._runners.append(runner)
         if tls is not None:
-            site = MutualTlsSite(runner, host, port, context=tls, connections=self._connections(runner))
+            site = MutualTlsSite(
+                runner,
+                host,
+                port,
+                context=tls,
+                connections=self._connections(runner),
+                handshake_timeout_s=self._settings.handshake_timeout_s,
+                on_given_up=self._on_given_up,
+            )
             await site.start()
             return site.address
         await web.TCPSite(runner, host, port).start()

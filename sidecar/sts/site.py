@@ -8,10 +8,10 @@ from typing import Final
 
 from aiohttp import web
 
-from sidecar.identity.acceptor import Acceptor, Handshakes
+from sidecar.identity.acceptor import Acceptor, Handshakes, OnGivenUp
 from sidecar.sts.connections import Connections
 
-_HANDSHAKE_TIMEOUT_S: Final = 5.0
+HANDSHAKE_TIMEOUT_S: Final = 5.0
 _MAX_HANDSHAKES: Final = 256
 
 
@@ -21,13 +21,26 @@ class MutualTlsSite(web.BaseSite):
     __slots__ = ("_acceptor", "_connections", "_handshakes")
 
     def __init__(
-        self, runner: web.AppRunner, host: str, port: int, *, context: ssl.SSLContext, connections: Connections
+        self,
+        runner: web.AppRunner,
+        host: str,
+        port: int,
+        *,
+        context: ssl.SSLContext,
+        connections: Connections,
+        handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+        on_given_up: OnGivenUp | None = None,
     ) -> None:
-        """``connections`` makes the protocol of each, around one of the runner's."""
+        """``connections`` makes the protocol of each, around one of the runner's.
+
+        ``on_given_up`` hears of the handshakes that took too long, or made room for another.
+        """
         super().__init__(runner, ssl_context=context)
         self._connections = connections
-        self._acceptor = Acceptor(host, port, self._admit)
-        self._handshakes = Handshakes(context, most=_MAX_HANDSHAKES, timeout_s=_HANDSHAKE_TIMEOUT_S)
+        self._handshakes = Handshakes(
+            context, most=_MAX_HANDSHAKES, timeout_s=handshake_timeout_s, on_given_up=on_given_up
+        )
+        self._acceptor = Acceptor(host, port, self._admit, is_full=lambda: self._handshakes.full)
 
     @property
     def name(self) -> str:

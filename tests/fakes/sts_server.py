@@ -122,6 +122,7 @@ async def running_sts(mesh: Mesh | None = None, **settings: Any) -> AsyncIterato
         service=mesh.service,
         source=source,
         on_refused=lambda reason, _detail, address: running.refused.append((reason, address)),
+        on_given_up=lambda reason, _detail, address: running.refused.append((reason, address)),
     )
     await running.server.start()
     try:

@@ -25,8 +25,8 @@ from sidecar.identity.handshake import peer_address
 from sidecar.identity.tls import client_context, server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.turned_away import TurnedAway
 from sidecar.proxy.listener import Listener, ListenerSettings, Shed
-from sidecar.proxy.turned_away import TurnedAway
 from sidecar.wire.exchange import RequestHandler, ServerExchange
 from sidecar.wire.h1_server import ServerLimits
 from tests.fakes.own_identity import OwnIdentity

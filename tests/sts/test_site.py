@@ -33,6 +33,18 @@ async def test_silent_connections_keep_nobody_out_and_end_with_the_service() -> 
             writer.close()
 
 
+async def test_a_handshake_that_takes_too_long_is_told_with_the_clients_address() -> None:
+    async with running_sts(handshake_timeout_s=0.1) as sts:
+        reader, writer = await asyncio.open_connection(*sts.server.address)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        host, port = writer.get_extra_info("sockname")
+        assert sts.refused == [(Reason.TIMEOUT, f"{host}:{port}")]
+        writer.close()
+        assert (await sts.send(token_request(sts.mesh.exchange_form()))).status == 200
+        assert len(sts.refused) == 1
+
+
 async def test_a_record_at_the_service_has_the_clients_address() -> None:
     async with running_sts() as sts, sts.connection() as (reader, writer):
         writer.write(token_request(sts.mesh.exchange_form()))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from sidecar.errors import Reason
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.turned_away import EVENTS_PER_S, TurnedAway
+from sidecar.observe.turned_away import EVENTS_PER_S, TurnedAway
 from tests.fakes.sink import FakeSink
 from tests.wire.bench import Clock
 
