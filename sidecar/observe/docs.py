@@ -46,6 +46,7 @@ def families() -> list[Metric]:
     metrics.declare_routes("inbound", ["route"])
     metrics.declare_issuers(["issuer"])
     metrics.exchange("issuer", Reason.STS_TIMEOUT, 0.1)
+    metrics.streams = lambda: {"inbound": 0}
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
     return list(text_string_to_metric_families(metrics.render().decode()))

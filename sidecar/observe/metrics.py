@@ -88,6 +88,7 @@ class Metrics(Collector):
         self.svid_expires_at = 0
         self.svid_lifetime_s = 0
         self.lacking: Callable[[], Sequence[str]] = lambda: ("nobody said yet",)  # what keeps it from being ready
+        self.streams: Callable[[], Mapping[str, int]] = dict  # how many last, by direction
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
@@ -271,6 +272,10 @@ class Metrics(Collector):
         )
         yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
         yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight)
+        streams = GaugeMetricFamily("sidecar_streams", "Long answers and tunnels under way.", labels=("direction",))
+        for direction, count in self.streams().items():
+            streams.add_metric((direction,), count)
+        yield streams
         for name, help_text, label, received in (
             ("sidecar_bundle_age_seconds", "Since the trust domain's bundle came.", "trust_domain", self._bundles),
             ("sidecar_jwks_age_seconds", "Since the issuer's keys came.", "issuer", self._jwks),

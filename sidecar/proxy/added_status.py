@@ -14,7 +14,11 @@ from sidecar.proxy.status import MAX_CHAINS
 
 Json = dict[str, Any]
 
-_SUMMED: Final = {"records": ("waiting", "lost"), "requests": ("being_served", "handles")}
+_SUMMED: Final = {
+    "records": ("waiting", "lost"),
+    "requests": ("being_served", "handles"),
+    "streams": ("inbound", "outbound"),
+}
 
 
 def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, restarts: int, stopping: bool) -> Json:
@@ -39,6 +43,7 @@ def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
             (row["settings"] for row in there), key=lambda one: (one["refused_at"] is None, one["loaded_at"])
         ),
         "requests": _summed([row["requests"] for row in there], "requests"),
+        "streams": _summed([row["streams"] for row in there], "streams"),
         "listeners": _listeners([row["listeners"] for row in there]),
         "upstream_connections": sum(row["upstream_connections"] for row in there),
         "exchange": _exchange([row["exchange"] for row in there]),

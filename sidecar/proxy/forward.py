@@ -147,8 +147,10 @@ class _Lasting:
 
     __slots__ = (
         "_entry",
+        "_exchange",
         "_permit",
         "_pump",
+        "direction",
         "endless",
         "peer_expires_at",
         "stops_at",
@@ -169,6 +171,8 @@ class _Lasting:
         self._permit = permit
         self._entry = entry
         self._pump = pump
+        self._exchange = exchange
+        self.direction = entry.direction
         self.endless = endless
         self.stops_at = stops_at
         self.token_expires_at = float(permit.token.expires_at)
@@ -190,6 +194,13 @@ class _Lasting:
 
     def end(self, error: SidecarError) -> None:
         self._pump.end(error)
+
+    def cut(self, error: SidecarError) -> None:
+        try:
+            if self._exchange.on_stop is not None:
+                self._exchange.on_stop(error)
+        finally:
+            self._exchange.transport.abort()
 
 
 def _peer_on(transport: asyncio.BaseTransport) -> VerifiedPeer | None:

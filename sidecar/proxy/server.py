@@ -70,6 +70,7 @@ class Server:
         self.ready = asyncio.Event()
         parts.source.subscribe(self._on_identity)
         parts.log.metrics.lacking = self.missing
+        parts.log.metrics.streams = parts.streams.count
 
     @property
     def draining(self) -> bool:

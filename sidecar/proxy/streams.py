@@ -12,11 +12,16 @@ drain time at the latest, so that its callers can go elsewhere while there is ti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.observe.record import Direction
 from sidecar.proxy.snapshot import Snapshot, Snapshots
+
+_log: Final = logging.getLogger("sidecar.streams")
 
 _NEVER: Final = float("inf")
 _InForce = tuple[Snapshot, int]  # and the number of the issuers' keys
@@ -28,6 +33,7 @@ class Stream(Protocol):
     ``endless``: it does not finish by itself. ``transport``: that of the peer who must be trusted, in front or behind.
     """
 
+    direction: Direction
     endless: bool
     transport: asyncio.BaseTransport
     token_expires_at: float
@@ -42,9 +48,17 @@ class Stream(Protocol):
         """End it, so that the other ends understand; it then leaves by ``discard``, at once or in a moment."""
         ...
 
+    def cut(self, error: SidecarError) -> None:
+        """Close it, whatever the other ends make of that; the record says ``error``."""
+        ...
+
 
 class Streams:
-    """All answers that last. ``wall`` tells expiry, ``monotonic`` measures; in seconds."""
+    """All answers that last. ``wall`` tells expiry, ``monotonic`` measures; in seconds.
+
+    A bug in one of them costs that one: it is cut, and its record says ``internal``. The others, and the process that
+    asks them all in turn, go on.
+    """
 
     def __init__(self, snapshots: Snapshots, *, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self.wall = wall
@@ -55,6 +69,11 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def count(self) -> Mapping[str, int]:
+        """How many there are in each direction."""
+        found = Counter(stream.direction for stream in self._members)
+        return {"inbound": found["inbound"], "outbound": found["outbound"]}
 
     @property
     def endless(self) -> int:
@@ -77,7 +96,7 @@ class Streams:
         """The peer on this connection is no longer to be believed."""
         for stream in self._endless():
             if stream.transport is transport:
-                stream.end(error)
+                self._end(stream, error)
 
     def sweep(self, *, in_flight: int) -> None:
         """End what may not go on. ``in_flight``: all requests under way, those of the streams among them."""
@@ -86,12 +105,12 @@ class Streams:
         passed = self.monotonic()
         if self._gives_way_at < _NEVER and (passed >= self._gives_way_at or in_flight <= self.endless):
             for stream in self._endless():
-                stream.end(Unavailable(Reason.DRAINING, "the sidecar stops"))
+                self._end(stream, Unavailable(Reason.DRAINING, "the sidecar stops"))
         now = self.wall()
         for stream in tuple(self._members):
             over = _why_over(stream, now, passed)
             if over is not None:
-                stream.end(over)
+                self._end(stream, over)
         self._judge_again(int(now))
 
     def _endless(self) -> list[Stream]:
@@ -113,7 +132,24 @@ class Streams:
             try:
                 stream.judge(snapshot, now)
             except SidecarError as error:
-                stream.end(error)
+                self._end(stream, error)
+            except Exception:  # noqa: BLE001  who cannot be judged may not go on
+                self._cut(stream)
+
+    def _end(self, stream: Stream, error: SidecarError) -> None:
+        try:
+            stream.end(error)
+        except Exception:  # noqa: BLE001  it must end all the same
+            self._cut(stream)
+
+    def _cut(self, stream: Stream) -> None:
+        """After a bug, which is told here."""
+        _log.exception("a stream failed")
+        self.discard(stream)
+        try:
+            stream.cut(SidecarError(Reason.INTERNAL, "a stream failed"))
+        except Exception:  # noqa: BLE001  as above
+            _log.exception("a stream failed twice")
 
 
 def _why_over(stream: Stream, now: float, passed: float) -> SidecarError | None:

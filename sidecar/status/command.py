@@ -80,6 +80,7 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
         "requests",
         f"{status['requests']['being_served']} being served, {status['requests']['handles']} handles alive",
     )
+    yield "streams", f"{status['streams']['inbound']} inbound, {status['streams']['outbound']} outbound"
     if status["exchange"] is not None:
         yield "issued tokens", f"{status['exchange']['tokens']} kept, {status['exchange']['under_way']} asked for now"
     yield "records", f"{records['sink']}, {records['trouble'] or 'fine'}, {records['waiting']} waiting"

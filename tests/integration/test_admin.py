@@ -46,6 +46,7 @@ async def test_status_tells_identity_keys_connections_tokens_and_records(hops: H
     assert identity["updates"]["generations"] == 1
     assert [(one["issuer"], one["needed"], one["last_error"]) for one in told["issuers"]] == [(ISSUER, True, None)]
     assert told["requests"] == {"being_served": 1, "handles": 1}
+    assert told["streams"] == {"inbound": 0, "outbound": 0}
     assert told["refused"] == {}
     inbound, outbound = told["listeners"]
     assert (inbound["direction"], inbound["connections"], outbound["direction"]) == ("inbound", 1, "outbound")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import ssl
 import time
@@ -169,6 +170,30 @@ async def test_but_not_for_longer_than_max_stream_s_and_then_it_is_truncated(wor
         with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError)):
             await hear(answer)
     assert await reason(sidecar) == "timeout"
+
+
+async def test_a_bug_in_judging_a_stream_cuts_that_stream_and_the_sidecar_serves_on(
+    world: World, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    sidecar, tls = await start(world, feed.port)
+    async with listening(sidecar, tls) as answer:
+        feed.said.put_nowait(b"data: 1\n\n")
+        await hear(answer)
+        assert sidecar.server.parts.streams.count() == {"inbound": 1, "outbound": 0}
+        assert b'sidecar_streams{direction="inbound"} 1.0' in sidecar.server.metrics.render()
+        monkeypatch.setattr("sidecar.proxy.forward.stands", broken)
+        await reload(sidecar, lambda document: deny("mallory", document))
+        with contextlib.suppress(aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError):
+            assert await hear(answer) == b""
+    assert await reason(sidecar) == "internal"
+    monkeypatch.undo()
+    assert b'sidecar_streams{direction="inbound"} 0.0' in sidecar.server.metrics.render()
+    async with listening(sidecar, tls) as answer:
+        feed.said.put_nowait(b"data: 2\n\n")
+        assert await hear(answer) == b"data: 2\n\n"
 
 
 async def test_a_get_of_events_ends_when_it_would_no_longer_be_permitted(world: World, feed: Feed) -> None:

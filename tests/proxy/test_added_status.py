@@ -19,6 +19,7 @@ def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
     assert (found["ready"], found["missing"], found["stopping"]) == (True, [], False)
     assert troubles(found) == []
     assert found["requests"] == {"being_served": 3, "handles": 0}
+    assert together(status(("streams.inbound", 2)), status(("streams.inbound", 1)))["streams"]["inbound"] == 3
     assert found["listeners"] == [
         {"direction": "inbound", "address": "0.0.0.0:7443", "connections": 2, "max_connections": 200}
     ]

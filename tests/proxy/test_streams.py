@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.observe.record import Direction
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.streams import Streams
 from tests.delegation.world import WRITER
@@ -16,13 +17,16 @@ from tests.proxy.test_snapshot import setup
 class Fake:
     """A stream that keeps why it was ended. ``standing`` is what judging it says."""
 
-    def __init__(self, bench: Bench, *, endless: bool, **times: float) -> None:
+    def __init__(self, bench: Bench, *, endless: bool, direction: Direction = "inbound", **times: Any) -> None:
+        self.direction = direction
         self.endless = endless
         self.token_expires_at = times.get("token", 100.0)
         self.peer_expires_at = times.get("peer", 200.0)
         self.stops_at = times.get("stops", 50.0)
         self.transport = asyncio.BaseTransport()
-        self.standing: SidecarError | None = None
+        self.standing: Exception | None = None
+        self.bugs: set[str] = set()
+        self.cut_for: list[Reason] = []
         self.judged = 0
         self.reasons: list[Reason] = []
         self._bench = bench
@@ -33,7 +37,14 @@ class Fake:
         if self.standing is not None:
             raise self.standing
 
+    def cut(self, error: SidecarError) -> None:
+        self.cut_for.append(error.reason)
+        if "cut" in self.bugs:
+            raise RuntimeError("another bug")
+
     def end(self, error: SidecarError) -> None:
+        if "end" in self.bugs:
+            raise RuntimeError("a bug")
         self.reasons.append(error.reason)
         self._bench.streams.discard(self)
 
@@ -50,7 +61,7 @@ class Bench:
         self.streams.sweep(in_flight=in_flight)
 
 
-def at(*, wall: float, passed: float = 10.0, endless: bool, **times: float) -> list[Reason]:
+def at(*, wall: float, passed: float = 10.0, endless: bool, **times: Any) -> list[Reason]:
     bench = Bench()
     bench.wall, bench.passed = wall, passed
     stream = Fake(bench, endless=endless, **times)
@@ -164,3 +175,53 @@ def test_what_begins_during_a_drain_gives_way_too() -> None:
     stream = Fake(bench, endless=True)
     bench.sweep()
     assert stream.reasons == [Reason.DRAINING]
+
+
+BUGS = {
+    "in judging": ({"standing": ValueError("a bug")}, 10.0),
+    "in ending": ({"bugs": {"end"}}, 100.0),
+    "in ending and in cutting": ({"bugs": {"end", "cut"}}, 100.0),
+}
+
+
+@pytest.mark.parametrize(("bug", "wall"), BUGS.values(), ids=BUGS.keys())
+def test_a_bug_in_one_stream_costs_that_one_and_is_told(
+    bug: dict[str, Any], wall: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    bench.wall = wall
+    broken = Fake(bench, endless=True)
+    for name, value in bug.items():
+        setattr(broken, name, value)
+    sound = Fake(bench, endless=True)
+    bench.sweep()
+    bench.sweep()
+    assert (broken.cut_for, broken.reasons) == ([Reason.INTERNAL], [])
+    assert sound.reasons == ([Reason.TOKEN_EXPIRED] if wall == 100.0 else [])
+    assert len(bench.streams) == (0 if sound.reasons else 1)
+    assert caplog.records[0].message == "a stream failed"
+
+
+@pytest.mark.parametrize("how", ["distrust", "drain"])
+def test_a_bug_while_many_are_told_to_end_costs_one(how: str) -> None:
+    bench = Bench()
+    broken, sound = Fake(bench, endless=True), Fake(bench, endless=True)
+    broken.bugs = {"end"}
+    sound.transport = broken.transport
+    if how == "distrust":
+        bench.streams.distrust(broken.transport, Denied(Reason.WRONG_BUNDLE))
+    else:
+        bench.streams.drain(0.0)
+        bench.sweep()
+    assert (broken.cut_for, len(sound.reasons)) == ([Reason.INTERNAL], 1)
+
+
+def test_streams_are_counted_by_direction() -> None:
+    bench = Bench()
+    assert bench.streams.count() == {"inbound": 0, "outbound": 0}
+    Fake(bench, endless=True)
+    Fake(bench, endless=False)
+    gone = Fake(bench, endless=True, direction="outbound")
+    assert bench.streams.count() == {"inbound": 2, "outbound": 1}
+    bench.streams.discard(gone)
+    assert bench.streams.count() == {"inbound": 2, "outbound": 0}
