@@ -24,11 +24,12 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.probe import OneProcess, Probe, probe_app
 from sidecar.observe.turned_away import TurnedAway
-from sidecar.process import hold_signals, release_signals, run_server, run_until_signal
+from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.proxy.server import Server, first_of
 from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import SettingsFile, look_at_files
+from sidecar.signals import release_signals
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.config.sts_reload import StsFiles
@@ -38,7 +39,6 @@ if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
 
 def run(arguments: argparse.Namespace) -> int:
     """``sidecar run``: stand beside an agent until told to stop. SIGHUP reads the settings again."""
-    hold_signals()
     path = Path(arguments.config)
     platform = None if arguments.platform is None else Path(arguments.platform)
     seen = look_at_files(path, *(() if platform is None else (platform,)))
@@ -92,7 +92,6 @@ def run_sts(arguments: argparse.Namespace) -> int:
     """``sidecar sts``: run the token service until told to stop. SIGHUP reads its policy and keys again."""
     from sidecar.config.sts_reload import StsFiles
 
-    hold_signals()
     path = Path(arguments.config)
     seen = seen_by(partial(look_at, path))
     try:

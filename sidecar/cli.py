@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar import __version__
+from sidecar.signals import hold_signals
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -22,6 +23,7 @@ DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
 
 MAX_WORKERS: Final = 64  # the marks that handles may have
 
+_LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts")  # they end in order when told to, from the first moment on
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as the shell says of every other program whose reader went away
 
 
@@ -29,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser(words).parse_args(words)
+    if arguments.target in _LASTING:
+        hold_signals()
     module, function = arguments.target.split(":")
     run: Run = getattr(importlib.import_module(module), function)
     try:

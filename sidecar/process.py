@@ -14,10 +14,9 @@ from typing import Any, Final
 from sidecar.config.following import Follower
 from sidecar.observe.operations import log_operations
 from sidecar.proxy.server import Server, first_of
+from sidecar.signals import hold_signals, release_signals
 
 _log: Final = logging.getLogger("sidecar")
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
@@ -45,16 +44,6 @@ def run_until_signal(main: Main) -> int:
     except OSError as error:
         _log.error("cannot start: %s", error.strerror or error)
         return 1
-
-
-def hold_signals() -> None:
-    """Let signals wait until somebody is there to act on them: the default is to die by them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-
-def release_signals(*numbers: signal.Signals) -> None:
-    """Whoever acts on these is there now."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 async def run_server(server: Server, follower: Follower, stop: asyncio.Event) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -62,3 +63,17 @@ def test_a_reader_that_goes_away_is_no_traceback(what: str) -> None:
     finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
     os.close(writer)
     assert (finished.stderr, finished.returncode) == ("", 141)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("words", [["run"], ["sts"]])
+def test_who_is_told_to_end_while_still_loading_does_not_die_of_it(words: list[str], number: signal.Signals) -> None:
+    """As the first process of a container it would not even hear of it, and be killed in the end."""
+    program = (
+        "import importlib, os, types; from sidecar import cli\n"
+        f"load = lambda name: os.kill(os.getpid(), {int(number)}) or importlib.import_module(name)\n"
+        "cli.importlib = types.SimpleNamespace(import_module=load)\n"
+        f"raise SystemExit(cli.main({[*words, '--config', '/nowhere']}))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, "cannot be read" in ended.stderr) == (2, True)

@@ -47,6 +47,7 @@ ELSEWHERE: Final = {
     "proxy/inbound.py": "integration/test_inbound.py",
     "proxy/logins.py": "integration/test_entry.py",
     "proxy/outbound.py": "integration/test_outbound.py",
+    "signals.py": "test_cli.py",
     "reload.py": "integration/test_reload.py",
     "wire/sinks.py": "wire/test_body.py",
     "wire/line.py": "wire/test_pool.py",

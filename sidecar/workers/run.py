@@ -6,8 +6,8 @@ import asyncio
 import signal
 
 from sidecar.observe.probe import Probe, probe_app
-from sidecar.process import release_signals
 from sidecar.proxy.admin import AdminSocket, admin_app
+from sidecar.signals import release_signals
 from sidecar.workers.parent import Origin, Workers
 from sidecar.workers.together import Together
 

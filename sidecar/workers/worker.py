@@ -18,10 +18,11 @@ from functools import partial
 from sidecar.assembly import Place, assemble
 from sidecar.config.following import Follower
 from sidecar.observe.added import families_of
-from sidecar.process import hold_signals, release_signals, run_server, run_until_signal
+from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.elsewhere import Inbox
 from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import SettingsFile
+from sidecar.signals import hold_signals, release_signals
 from sidecar.workers.channel import READY, Start, ToParent
 
 

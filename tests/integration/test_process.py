@@ -129,7 +129,7 @@ async def test_once_told_to_end_no_second_signal_changes_anything(world: World, 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_told_to_end_before_anybody_can_act_on_it_it_still_ends_well(number: signal.Signals) -> None:
     program = (
-        "import os; from sidecar.process import hold_signals, run_until_signal\n"
+        "import os; from sidecar.process import run_until_signal; from sidecar.signals import hold_signals\n"
         "async def main(stop): await stop.wait(); os.kill(os.getpid(), 1); return True\n"
         f"hold_signals(); os.kill(os.getpid(), {int(number)}); code = run_until_signal(main)\n"
         f"os.kill(os.getpid(), {int(number)}); raise SystemExit(code)\n"
