@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -17,7 +17,7 @@ from sidecar.identity.tls import server_context
 from sidecar.observe.metrics import Metrics
 from sidecar.wire.resolver import Lookup
 from tests.integration.hops import Held, Hops
-from tests.integration.world import CRM, Agent, Kept, ok, until
+from tests.integration.world import CRM, PATIENCE_S, WRITER, Agent, Kept, Sidecar, ok, until
 
 pytestmark = pytest.mark.integration
 
@@ -134,6 +134,71 @@ async def test_with_a_renewed_svid_the_next_call_shows_it_and_the_old_connection
         await until(lambda: old.transport.is_closing())
         assert await all_call(calling, held) == {200}
         assert len(crm.shown) == len(set(crm.shown)) == 2
+
+
+class Gate:
+    """An agent behind a sidecar at the next hop: it answers nobody until ``open``."""
+
+    def __init__(self) -> None:
+        self.agent = Agent(script=self._answer)
+        self.waiting: list[asyncio.Future[bytes]] = []
+
+    def _answer(self, _head: bytes, _body: bytes) -> asyncio.Future[bytes]:
+        self.waiting.append(asyncio.get_running_loop().create_future())
+        return self.waiting[-1]
+
+    async def fill(self, count: int) -> None:
+        await until(lambda: len(self.waiting) >= count, 2 * PATIENCE_S)
+
+    def open(self) -> None:
+        for one in self.waiting:
+            one.set_result(ok(b"done"))
+
+
+async def next_sidecar(hops: Hops, gate: Gate, connections: Mapping[str, int]) -> Sidecar:
+    """The crm behind a sidecar of its own."""
+    settings = hops.world.settings()
+    (route,) = settings["inbound"]["routes"]
+    route |= {"match": {"path": "/x", "methods": ["GET"]}, "scopes": ["crm.read"], "peers": [str(WRITER)]}
+    settings["inbound"] |= {
+        "agent": f"http://127.0.0.1:{await hops.world.listen(gate.agent.serve)}", "connections": dict(connections)
+    }  # fmt: skip
+    sidecar = await hops.world.sidecar(CRM, settings)
+    hops.ports["crm"] = sidecar.inbound
+    return sidecar
+
+
+OF_1024_DESCRIPTORS: Final = {"max_connections": 240}  # so that the defaults do not depend on the machine
+
+
+@pytest.mark.parametrize(
+    ("connections", "statuses"),
+    [(OF_1024_DESCRIPTORS, {200}), ({**OF_1024_DESCRIPTORS, "max_per_peer": 2 * AT_ONCE - 1}, {200, 503})],
+    ids=["the defaults", "one connection fewer"],
+)
+async def test_a_rotation_under_sixty_four_calls_is_within_what_the_next_hop_takes_of_one_peer(
+    hops: Hops, connections: Mapping[str, int], statuses: set[int]
+) -> None:
+    gate = Gate()
+    crm = await next_sidecar(hops, gate, connections)
+    await hops.start(route={"max_calls": 100_000}, limits=SLOW_MACHINE)
+    fits = statuses == {200}
+    async with hops.serving() as held, callers(hops, 2 * AT_ONCE) as calling:
+        before = asyncio.ensure_future(all_call(calling[:AT_ONCE], held))
+        await gate.fill(AT_ONCE)
+        (entry,) = hops.writer.api.registry.entries
+        hops.writer.api.registry.replace_entries([replace(entry, ttl_s=entry.ttl_s - 1)])
+        source = hops.writer.server.parts.source
+        number = source.current.number if source.current else 0
+        await until(lambda: source.current is not None and source.current.number > number)
+        after = asyncio.ensure_future(all_call(calling[AT_ONCE:], held))
+        await gate.fill(2 * AT_ONCE - (not fits))
+        if fits:
+            assert len(crm.server.parts.listeners[0].connections) == 2 * AT_ONCE
+        else:
+            await hops.outbound_records(1)
+        gate.open()
+        assert await before | await after == statuses
 
 
 async def test_a_connection_lives_for_half_of_our_svids_life_at_most(hops: Hops) -> None:
