@@ -310,7 +310,7 @@ def _tokens() -> dict[str, str | None]:
         "junk": "junk",
         "another workload's": signer.issue_jwt(SpiffeId("spiffe://a.test/other"), AUDIENCE, ttl_s=300),
         "for another audience": signer.issue_jwt(SELF, "https://other.test", ttl_s=300),
-        "expired": signer.issue_jwt(SELF, AUDIENCE, ttl_s=-300),
+        "expired": signer.issue_jwt(SELF, AUDIENCE, ttl_s=-1, issued_at=NOW),
     }
 
 
