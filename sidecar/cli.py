@@ -80,6 +80,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "--config", default=DEFAULT_CONFIG, metavar="FILE", help="the settings that name it (default %(default)s)"
     )
     health.add_argument("--live", action="store_true", help="only whether it lives, ready or not")
+    health.add_argument(
+        "--wait", type=float, default=0.0, metavar="S", help="ask on for so many seconds until it is well"
+    )
 
     sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)
@@ -87,6 +90,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     keygen = _command(sts_commands, "keygen", "sidecar.sts.keygen:run", "add the next signing key to a directory")
     if words[:2] == ["sts", "keygen"]:
         importlib.import_module("sidecar.sts.keygen").add_arguments(keygen)
+
+    injector = _command(
+        commands, "injector", "sidecar.injector.command:run", "put sidecars into the pods of Kubernetes"
+    )
+    if words[:1] == ["injector"]:  # its module, and what that imports, only where it is wanted
+        importlib.import_module("sidecar.injector.command").add_arguments(injector)
 
     demo = _command(commands, "demo", "sidecar.dev.demo:run", "show three hops, three tokens, no impersonation")
     demo.add_argument("--keep", action="store_true", help="leave the mesh running and print commands to try")

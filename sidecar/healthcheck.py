@@ -11,12 +11,14 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 DEFAULT_PROBE: Final = "127.0.0.1:7090"
 TIMEOUT_S: Final = 3.0
+_BETWEEN_S: Final = 0.2
 _VARIABLE: Final = "SIDECAR__PROBE__LISTEN"
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what somebody else listens on
@@ -26,15 +28,22 @@ _MAX_BYTES: Final = 65_536
 def run(arguments: argparse.Namespace) -> int:
     """Exit codes: 0 it is well, 1 it is not, or nobody answers."""
     address = arguments.probe or probe_of(os.environ, Path(arguments.config))
+    path = "/livez" if arguments.live else "/readyz"
+    give_up_at = time.monotonic() + arguments.wait
+    while (wrong := _wrong_at(address, path)) and time.monotonic() < give_up_at:
+        time.sleep(_BETWEEN_S)
+    if wrong:
+        print(wrong, file=sys.stderr)  # noqa: T201 - the command's own output
+    return 1 if wrong else 0
+
+
+def _wrong_at(address: str, path: str) -> str:
+    """What is wrong, in words for the operator; empty if all is well."""
     try:
-        status, lines = ask(address, "/livez" if arguments.live else "/readyz")
+        status, lines = ask(address, path)
     except (OSError, ValueError) as error:
-        print(f"no answer from {address}: {error}", file=sys.stderr)  # noqa: T201 - the command's own output
-        return 1
-    if status != 200:
-        print("\n".join(lines), file=sys.stderr)  # noqa: T201 - as above
-        return 1
-    return 0
+        return f"no answer from {address}: {error}"
+    return "" if status == 200 else "\n".join(lines) or f"status {status}"
 
 
 def probe_of(environ: Mapping[str, str], config: Path) -> str:

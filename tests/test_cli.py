@@ -11,7 +11,7 @@ import pytest
 from sidecar import __version__
 from sidecar.cli import main
 
-COMMANDS = ["run", "check", "sts", "demo", "explain", "healthcheck", "audit", "dev"]
+COMMANDS = ["run", "check", "sts", "injector", "demo", "explain", "healthcheck", "audit", "dev"]
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,3 +102,13 @@ def test_it_loads_little() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert loaded.stdout.split() == []
+
+
+def test_a_wait_ends_when_all_is_well_and_says_what_is_wrong_when_it_never_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with probe(LACKING) as unwell, probe(READY) as well:
+        assert main(["healthcheck", "--probe", well, "--wait", "30"]) == 0
+        assert main(["healthcheck", "--probe", unwell, "--wait", "0.01"]) == 1
+    assert main(["healthcheck", "--probe", free_address(), "--wait", "0.3"]) == 1
+    assert "no answer from" in capsys.readouterr().err

@@ -10,6 +10,7 @@ REQUESTS: Final = ("request", "request.opened")
 EXCHANGES: Final = ("token.exchanged", "token.exchange_refused")
 _REFUSALS: Final = ("connection.refused",)
 _LOST: Final = ("identity.lost",)
+_PODS: Final = ("pod.injected", "pod.refused")
 _ALL: Final = ("every event",)
 
 
@@ -28,7 +29,7 @@ KEYS: Final[Mapping[str, Key]] = {
     "seq": Key("number of the record in its run, from 1 and without gaps: a gap is a lost or removed record", _ALL),
     "decision": Key(
         "`allow`, `deny`, or `observed_deny` (let through, and would have been refused)",
-        (*REQUESTS, *EXCHANGES, *_REFUSALS, *_LOST),
+        (*REQUESTS, *EXCHANGES, *_REFUSALS, *_LOST, *_PODS),
     ),
     "reason": Key(
         "`ok` or a [reason code](reasons.md); of an allowed request: how it ended",
@@ -58,10 +59,16 @@ KEYS: Final[Mapping[str, Key]] = {
         "inbound what the route needs, outbound and in an exchange what was asked for", (*REQUESTS, *EXCHANGES)
     ),
     "route": Key("the name of the route", (*REQUESTS, *EXCHANGES)),
-    "op": Key("the operation: `login` where a user's login token was traded for a handle", REQUESTS),
+    "op": Key(
+        "the operation: `login` where a user's login token was traded for a handle; of a pod: `injected`, `unchanged`"
+        " or the first rule that it breaks",
+        (*REQUESTS, *_PODS),
+    ),
     "method": Key("the HTTP method", REQUESTS),
     "path": Key(
-        "the path in its one canonical form, without the query; before it is canonical, as it was sent", REQUESTS
+        "the path in its one canonical form, without the query; before it is canonical, as it was sent; of a pod:"
+        " namespace and name",
+        (*REQUESTS, *_PODS),
     ),
     "status": Key("the status of the answer that was given; null where none was", (*REQUESTS, *EXCHANGES)),
     "upstream_status": Key("the status that agent or next hop answered with", REQUESTS),
@@ -81,7 +88,10 @@ KEYS: Final[Mapping[str, Key]] = {
         REQUESTS,
     ),
     "call_out": Key("the call that this request became at the next hop, whose `call_in` it is", REQUESTS),
-    "request_id": Key("names the request; the refused caller is told it", (*REQUESTS, *EXCHANGES)),
+    "request_id": Key(
+        "names the request; the refused caller is told it; of a pod: the uid of the API server's question",
+        (*REQUESTS, *EXCHANGES, *_PODS),
+    ),
     "trace_id": Key("W3C trace id: for tracing, no evidence; joins no records by itself", REQUESTS),
     "span_id": Key("W3C span id", REQUESTS),
     "bytes_in": Key("bytes that came from the caller", REQUESTS),
@@ -98,7 +108,7 @@ KEYS: Final[Mapping[str, Key]] = {
     "source": Key("the address of the other end", (*_REFUSALS, *EXCHANGES)),
     "detail": Key(
         "more about the reason, which no caller sees; of settings: which file",
-        (*REQUESTS, *EXCHANGES, *_REFUSALS, "config.reloaded", "config.refused"),
+        (*REQUESTS, *EXCHANGES, *_REFUSALS, *_PODS, "config.reloaded", "config.refused"),
     ),
 }
 
@@ -117,4 +127,6 @@ EVENT_MEANINGS: Final[Mapping[str, str]] = {
     "not_ready": "it does not serve any more",
     "started": "the process runs",
     "stopped": "the process ends in order; a run without it was killed, or goes on",
+    "pod.injected": "the injector was asked about a pod and let it be, with a sidecar",
+    "pod.refused": "the injector refused a pod, or a question that was none",
 }

@@ -30,6 +30,8 @@ EVENTS: Final = (
     "not_ready",
     "started",
     "stopped",
+    "pod.injected",
+    "pod.refused",
 )
 
 MAX_TEXT: Final = 2048  # characters: a SPIFFE ID may have 2048 bytes and is never cut

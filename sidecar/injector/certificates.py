@@ -1,0 +1,67 @@
+"""The webhook's serving certificate: ``tls.crt`` and ``tls.key`` of a mounted Secret, followed as they change."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from sidecar.errors import ConfigError, Problem
+
+CERTIFICATE: Final = "tls.crt"
+KEY: Final = "tls.key"
+
+
+class ServingCertificate:
+    """One TLS context for the life of the process; a new pair counts from the next handshake on."""
+
+    def __init__(self, directory: Path) -> None:
+        """Load the pair that is there.
+
+        Raises:
+            ConfigError: see ``reload``.
+        """
+        self._directory = directory
+        self.context = _server_context()
+        self.not_before = self.not_after = 0
+        self.reload()
+
+    def reload(self) -> None:
+        """Take over the pair that is there now. One that cannot be used changes nothing.
+
+        Raises:
+            ConfigError: it cannot be read, or key and certificate do not belong together.
+        """
+        certificate, key = files_in(self._directory)
+        try:
+            leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+            _server_context().load_cert_chain(certificate, key)  # into one that nobody uses yet
+            self.context.load_cert_chain(certificate, key)
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            cure = f"mount {CERTIFICATE} and {KEY}, PEM, of one pair"
+            raise ConfigError([Problem(str(self._directory), "has no pair that can be used", cure)]) from error
+        self.not_before, self.not_after = (
+            int(at.timestamp()) for at in (leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+        )
+
+    def valid(self, now: int) -> bool:
+        """Whether a client would take the certificate at ``now``, in seconds since the epoch."""
+        return self.not_before <= now <= self.not_after
+
+    def until(self) -> str:
+        """When it ends, for people."""
+        return datetime.fromtimestamp(self.not_after, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def files_in(directory: Path) -> tuple[Path, Path]:
+    """The certificate's file and the key's."""
+    return directory / CERTIFICATE, directory / KEY
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # every API server since 1.19 speaks it
+    return context

@@ -1,0 +1,165 @@
+"""``sidecar injector``: wiring of the webhook. Start order, stop order, no logic."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Hashable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from sidecar.config.following import Followed, Follower, look_at, seen_by
+from sidecar.errors import ConfigError, Problem
+from sidecar.injector.certificates import ServingCertificate, files_in
+from sidecar.injector.injection import Injection, parse_injection
+from sidecar.injector.metrics import InjectorMetrics
+from sidecar.injector.webhook import Webhook
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+from sidecar.observe.probe import Probe, probe_app
+from sidecar.observe.sink import StdoutSink
+from sidecar.process import hold_signals, release_signals, run_until_signal
+
+_SILENT: Final = logging.getLogger(f"{__name__}.silent")  # the library's own quotes what it could not parse
+_SILENT.disabled = True
+DRAIN_S: Final = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--injection", required=True, type=Path, metavar="FILE", help="what the chart rendered")
+    parser.add_argument("--tls", required=True, type=Path, metavar="DIR", help="the folder of tls.crt and tls.key")
+    parser.add_argument(
+        "--listen",
+        default=("0.0.0.0", 7445),  # noqa: S104 - the API server calls from anywhere
+        type=_address,
+        metavar="HOST:PORT",
+        help="default 0.0.0.0:7445",
+    )
+    parser.add_argument(
+        "--probe", default=("127.0.0.1", 7090), type=_address, metavar="HOST:PORT", help="default 127.0.0.1:7090"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop. Exit codes: 0 ended, 1 cannot listen, 2 certificate or definition are unusable."""
+    hold_signals()
+    try:
+        injector = Injector(arguments.injection, arguments.tls)
+    except ConfigError as error:
+        print(f"sidecar injector: {error}", file=sys.stderr)  # noqa: T201 - the command's own output
+        return 2
+    return run_until_signal(partial(injector.run, listen=arguments.listen, probe=arguments.probe))
+
+
+class Injector:
+    """One webhook with what it is made from. A file that changes is taken over, or changes nothing."""
+
+    def __init__(self, injection: Path, tls: Path) -> None:
+        """Read the files.
+
+        Raises:
+            ConfigError: they cannot be used.
+        """
+        self._path, self._tls_files = injection, files_in(tls)
+        self._seen, self._tls_seen = seen_by(self._look_at_injection), seen_by(self._look_at_tls)
+        self._injection = read_injection(injection)
+        self._certificate = ServingCertificate(tls)
+        self._draining = False
+
+    async def run(
+        self, stop: asyncio.Event, *, listen: tuple[str, int], probe: tuple[str, int], up: asyncio.Event | None = None
+    ) -> bool:
+        """Serve until ``stop``; ``up`` is set once both listeners are there. Whether every answer was given in time."""
+        counts = Metrics()  # the record stream's; what it lost is told with ours
+        self._metrics = InjectorMetrics(counts)
+        self._metrics.certificate(self._certificate.not_after)
+        log = AccessLog(StdoutSink(), run=secrets.token_hex(8), metrics=counts)
+        self._webhook = Webhook(self._injection, log=log, metrics=self._metrics)
+        follower = Follower(self._followed(), log)
+        serving = Probe(probe_app(self), *probe)
+        runner = web.AppRunner(
+            self._webhook.app(), access_log=None, logger=_SILENT, keepalive_timeout=75.0, auto_decompress=False,
+            shutdown_timeout=DRAIN_S,
+        )  # fmt: skip
+        await runner.setup()
+        following = asyncio.ensure_future(follower.run())
+        try:
+            await web.TCPSite(runner, *listen, ssl_context=self._certificate.context).start()
+            await serving.open()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+            release_signals(signal.SIGHUP)
+            log.event("started")
+            if up is not None:
+                up.set()
+            await stop.wait()
+        finally:
+            self._draining = True
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await runner.cleanup()
+            await serving.close()
+            log.event("stopped")
+            await log.close()
+        return True
+
+    async def stuck(self) -> list[str]:
+        """See ``Probed``."""
+        return []
+
+    async def missing(self) -> list[str]:
+        """See ``Probed``: an API server would not take an expired certificate."""
+        lacking = ["draining"] if self._draining else []
+        if not self._certificate.valid(int(time.time())):
+            lacking.append(f"certificate: outside its time, it ends {self._certificate.until()}")
+        return lacking
+
+    async def render(self) -> bytes:
+        """See ``Probed``."""
+        return self._metrics.render()
+
+    def _followed(self) -> list[Followed]:
+        return [
+            Followed(what="injection", look=self._look_at_injection, seen=self._seen, load=self._load_injection),
+            Followed(what="certificate", look=self._look_at_tls, seen=self._tls_seen, load=self._load_certificate),
+        ]
+
+    def _look_at_injection(self) -> Hashable:
+        return look_at(self._path)
+
+    def _look_at_tls(self) -> Hashable:
+        return tuple(look_at(file) for file in self._tls_files)
+
+    async def _load_injection(self) -> None:
+        self._webhook.injection = read_injection(self._path)
+
+    async def _load_certificate(self) -> None:
+        self._certificate.reload()
+        self._metrics.certificate(self._certificate.not_after)
+
+
+def read_injection(path: Path) -> Injection:
+    """The definition in a file.
+
+    Raises:
+        ConfigError: it cannot be read or used.
+    """
+    try:
+        return parse_injection(path.read_bytes())
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", "mount it")]) from error
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError("HOST:PORT")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,152 @@
+"""A pod and a definition of the sidecar → the JSON patch that puts it in (RFC 6902), or why the pod is refused. Pure.
+
+Theory of operation. The API server sends every pod at least once more after it was changed, and every author of a pod
+may write what he likes into it. So nothing is remembered and no marker is believed: the pod is compared with what it
+should be. A container or volume of ours that is there already must be exactly ours, whoever put it there; what is
+missing is added. A pod that is as it should be gets an empty patch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar.injector.fields import MalformedError, mapping, mappings, text
+from sidecar.injector.injection import SETTINGS_VOLUME, Injection
+from sidecar.injector.rules import SETTINGS_ANNOTATION, Pod, Refusal, others, refusals
+
+STATUS_ANNOTATION: Final = "delegation-sidecar.io/status"  # for people; nobody reads it back
+DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
+_TOKEN_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where Kubernetes mounts it by itself
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
+
+Patch = list[dict[str, Any]]
+
+
+class RefusedError(Exception):
+    """The pod may not be. ``refusals`` are all reasons, the first one first."""
+
+    def __init__(self, refusals: list[Refusal]) -> None:
+        super().__init__("; ".join(map(str, refusals)))
+        self.refusals = refusals
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """``patch`` is empty where nothing was missing; ``warnings`` are for whoever made the pod."""
+
+    patch: Patch
+    warnings: list[str]
+
+
+def inject(pod: Pod, injection: Injection) -> Injected:
+    """What has to be done to a pod.
+
+    Raises:
+        RefusedError: the pod breaks a rule, or is not of Kubernetes' shape.
+    """
+    try:
+        found = [*refusals(pod, injection), *_settings_refusals(pod), *_taken(pod, injection)]
+        if found:
+            raise RefusedError(found)
+        return Injected(_patch(pod, injection), list(_warnings(pod, injection)))
+    except MalformedError as error:
+        raise RefusedError([Refusal("malformed", "pod", str(error), "send a pod")]) from error
+
+
+def _settings_of(pod: Pod) -> tuple[str, str]:
+    """The ConfigMap that the annotation names, and the one that a volume of ours names already."""
+    annotation = text(mapping(mapping(pod, "metadata"), "annotations"), SETTINGS_ANNOTATION)
+    for volume in mappings(mapping(pod, "spec"), "volumes"):
+        if text(volume, "name") == SETTINGS_VOLUME:
+            return annotation, text(mapping(volume, "configMap"), "name")
+    return annotation, ""
+
+
+def _settings_refusals(pod: Pod) -> Iterator[Refusal]:
+    annotation, mounted = _settings_of(pod)
+    if not _NAME.fullmatch(annotation or mounted):
+        wrong = f"{SETTINGS_ANNOTATION} names no ConfigMap"
+        yield Refusal("no_settings", "annotation", wrong, "name the one with the workload's sidecar.yaml")
+    elif annotation and mounted and annotation != mounted:
+        wrong = f"{SETTINGS_ANNOTATION} and the volume {SETTINGS_VOLUME} name two ConfigMaps"
+        yield Refusal("no_settings", "annotation", wrong, "name the same")
+
+
+def _taken(pod: Pod, injection: Injection) -> Iterator[Refusal]:
+    """What has the name of something of ours and is something else."""
+    spec = mapping(pod, "spec")
+    annotation, mounted = _settings_of(pod)
+    ours = {str(volume["name"]): volume for volume in injection.volumes_for(mounted or annotation)}
+    for volume in mappings(spec, "volumes"):
+        name = text(volume, "name")
+        if name in ours and volume != ours[name]:
+            yield Refusal("sidecar_volume", f"volume {name}", "it is not the sidecar's", "leave it out")
+    for container in mappings(spec, injection.goes_into):
+        if text(container, "name") == injection.name and _compared(container) != _compared(injection.container):
+            wrong = "it is not the sidecar that is injected here"
+            yield Refusal("foreign_sidecar", f"container {injection.name}", wrong, "leave it out")
+
+
+def _compared(container: Mapping[str, Any]) -> dict[str, Any]:
+    """A container without what Kubernetes itself adds (a token, a LimitRange's limits) or writes otherwise (1024Mi)."""
+    compared = {key: value for key, value in container.items() if key != "resources"}
+    compared["volumeMounts"] = [
+        mount
+        for mount in mappings(container, "volumeMounts")
+        if not (text(mount, "mountPath") == _TOKEN_MOUNT and mount.get("readOnly") is True)
+    ]
+    return compared
+
+
+def _patch(pod: Pod, injection: Injection) -> Patch:
+    spec = mapping(pod, "spec")
+    annotation, mounted = _settings_of(pod)
+    patch: Patch = []
+    if not any(text(container, "name") == injection.name for container in mappings(spec, injection.goes_into)):
+        patch += _added(spec, injection.goes_into, [dict(injection.container)], at="0")
+    names = {text(volume, "name") for volume in mappings(spec, "volumes")}
+    lacking = [volume for volume in injection.volumes_for(annotation or mounted) if volume["name"] not in names]
+    patch += _added(spec, "volumes", lacking, at="-")
+    return patch + _annotated(pod, injection)
+
+
+def _added(spec: Pod, name: str, items: list[dict[str, Any]], *, at: str) -> Patch:
+    if not items:
+        return []
+    if spec.get(name) is None:  # a patch cannot add to a list that is not there
+        return [{"op": "add", "path": f"/spec/{name}", "value": items}]
+    return [{"op": "add", "path": f"/spec/{name}/{at}", "value": item} for item in items]
+
+
+def _annotated(pod: Pod, injection: Injection) -> Patch:
+    metadata = pod.get("metadata")
+    if not isinstance(metadata, dict):
+        raise MalformedError("metadata is no object")
+    annotations = mapping(metadata, "annotations")
+    wanted = {STATUS_ANNOTATION: f"injected {injection.digest}"}
+    agents = [text(container, "name") for container in mappings(mapping(pod, "spec"), "containers")]
+    agents = [name for name in agents if name != injection.name]
+    if DEFAULT_CONTAINER not in annotations and agents:
+        wanted[DEFAULT_CONTAINER] = agents[0]
+    changed = {key: value for key, value in wanted.items() if annotations.get(key) != value}
+    if metadata.get("annotations") is None:
+        return [{"op": "add", "path": "/metadata/annotations", "value": changed}]
+    return [
+        {"op": "add", "path": f"/metadata/annotations/{key.replace('~', '~0').replace('/', '~1')}", "value": value}
+        for key, value in changed.items()
+    ]
+
+
+def _warnings(pod: Pod, injection: Injection) -> Iterator[str]:
+    for layer, container in others(mapping(pod, "spec"), injection):
+        for probe in _PROBES:
+            asked = mapping(container, probe)
+            if any(asked.get(kind) is not None for kind in ("httpGet", "tcpSocket", "grpc")):
+                yield (
+                    f"{layer}: {probe} comes from outside the pod and finds no agent on loopback; an agent that listens"
+                    " for it can be called around its sidecar: use exec"
+                )

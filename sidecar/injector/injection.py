@@ -1,0 +1,100 @@
+"""What is injected: the container and volumes that the chart rendered from the library's one definition."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.errors import ConfigError, Problem
+from sidecar.injector.fields import MalformedError, flag, mapping, mappings, number, text
+
+SETTINGS_VOLUME: Final = "sidecar-settings"  # the one whose ConfigMap is another for each workload
+MAX_BYTES: Final = 65_536
+_KEYS: Final = {"mode", "ports", "optOut", "container", "volumes"}
+
+List = Literal["initContainers", "containers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Injection:
+    """One definition of the sidecar. ``goes_into`` is the list of a pod's spec that it belongs to, at its head.
+
+    ``ports`` are inbound, outbound and probe; ``opt_out`` says whether a pod may do without; ``digest`` names the
+    definition, 64 bits of its SHA-256 in hex.
+    """
+
+    goes_into: List
+    container: Mapping[str, Any]
+    volumes: Sequence[Mapping[str, Any]]
+    ports: frozenset[int]
+    opt_out: bool
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return str(self.container["name"])
+
+    @property
+    def uid(self) -> int:
+        """The user that no other container may run as."""
+        return int(self.container["securityContext"]["runAsUser"])
+
+    @property
+    def driver(self) -> str:
+        """The CSI driver that hands out the Workload API."""
+        return next(str(volume["csi"]["driver"]) for volume in self.volumes if "csi" in volume)
+
+    def volumes_for(self, settings: str) -> list[dict[str, Any]]:
+        """The pod's volumes, with the ConfigMap ``settings`` as the workload's."""
+        volumes = copy.deepcopy([dict(volume) for volume in self.volumes])
+        for volume in volumes:
+            if volume["name"] == SETTINGS_VOLUME:
+                volume["configMap"]["name"] = settings
+        return volumes
+
+
+def parse_injection(document: bytes) -> Injection:
+    """Read what the chart wrote into its ConfigMap.
+
+    Raises:
+        ConfigError: it is not what the chart writes.
+    """
+    try:
+        members = parse_object(document, max_bytes=MAX_BYTES)
+        injection = _injection(members, hashlib.sha256(document).hexdigest()[:16])
+    except (StrictJsonError, MalformedError) as error:
+        cure = "let the chart render it"
+        raise ConfigError([Problem("injection", str(error), cure)]) from error
+    return injection
+
+
+def _injection(members: dict[str, object], digest: str) -> Injection:
+    if members.keys() != _KEYS:
+        raise MalformedError("it has other members than the chart writes")
+    modes: dict[str, List] = {"native": "initContainers", "classic": "containers"}
+    goes_into = modes.get(text(members, "mode"))
+    ports = members["ports"]
+    container, volumes = mapping(members, "container"), mappings(members, "volumes")
+    if goes_into is None:
+        raise MalformedError("mode is neither native nor classic")
+    if not isinstance(ports, list) or not all(isinstance(port, int) for port in ports):
+        raise MalformedError("ports is no list of integers")
+    if not text(container, "name") or number(mapping(container, "securityContext"), "runAsUser") is None:
+        raise MalformedError("container has no name or no runAsUser")
+    if not any(text(mapping(volume, "csi"), "driver") for volume in volumes):
+        raise MalformedError("no volume has the Workload API")
+    if not any(text(volume, "name") == SETTINGS_VOLUME and mapping(volume, "configMap") for volume in volumes):
+        raise MalformedError("no volume has the settings")
+    return Injection(
+        goes_into=goes_into,
+        container=container,
+        volumes=volumes,
+        ports=frozenset(ports),
+        opt_out=flag(members, "optOut"),
+        digest=digest,
+    )

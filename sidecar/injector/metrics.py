@@ -1,0 +1,65 @@
+"""The injector's own metrics. Labels are from closed sets: nothing in a pod can create a series."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+
+from sidecar.injector.rules import RULES
+from sidecar.observe.metrics import Metrics
+
+INJECTED: Final = "injected"
+UNCHANGED: Final = "unchanged"  # it was as it should be: the API server asks about every pod again
+NO_REVIEW: Final = "no_review"
+
+
+class InjectorMetrics:
+    """All numbers of one injector."""
+
+    def __init__(self, counts: Metrics) -> None:
+        """``counts`` are those of the record stream and of files that are read again."""
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(namespace="sidecar_injector", registry=self._registry)
+        self._reviews = Counter(
+            "sidecar_injector_reviews",
+            "Pods that were asked about, by what was done or by the first rule that one breaks",
+            ("decision", "rule"),
+            registry=self._registry,
+        )
+        for rule in (INJECTED, UNCHANGED):
+            self._reviews.labels("allow", rule)
+        for rule in (*RULES, NO_REVIEW):
+            self._reviews.labels("deny", rule)
+        self._expires = Gauge(
+            "sidecar_injector_certificate_not_after_seconds",
+            "When the serving certificate ends, in seconds since the epoch",
+            registry=self._registry,
+        )
+        reloads = Gauge(
+            "sidecar_injector_reloads",
+            "How often a certificate or definition that changed was taken over, or refused",
+            ("result",),
+            registry=self._registry,
+        )
+        for result in ("ok", "refused"):
+            reloads.labels(result).set_function(partial(counts.config_reloads.__getitem__, result))
+        lost = Gauge("sidecar_injector_records_lost", "Records that were lost", registry=self._registry)
+        lost.set_function(lambda: counts.events_dropped)
+
+    def allowed(self, rule: str) -> None:
+        """Count a pod that may be: ``INJECTED`` or ``UNCHANGED``."""
+        self._reviews.labels("allow", rule).inc()
+
+    def refused(self, rule: str) -> None:
+        """Count a pod that may not be, or a question that is none (``NO_REVIEW``)."""
+        self._reviews.labels("deny", rule).inc()
+
+    def certificate(self, not_after: int) -> None:
+        """The serving certificate's last second since the epoch."""
+        self._expires.set(not_after)
+
+    def render(self) -> bytes:
+        """The text exposition."""
+        return generate_latest(self._registry)

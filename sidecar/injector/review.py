@@ -1,0 +1,95 @@
+"""AdmissionReview of admission.k8s.io/v1: read strictly, answered in kind."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.injector.fields import MalformedError, flag, mapping, text
+
+MAX_BYTES: Final = 3 * 1024 * 1024  # what the API server itself takes
+_MAX_DEPTH: Final = 48  # managedFields and affinities are the deepest of a pod
+_MAX_UID: Final = 128
+_VERSION: Final = "admission.k8s.io/v1"
+_POD: Final = {"group": "", "version": "v1", "kind": "Pod"}
+
+
+class ReviewError(ValueError):
+    """It is no question that we answer. The message quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """One question: may this ``pod`` be made in ``namespace``? ``name`` may end in a dash, for a name made up later."""
+
+    uid: str
+    namespace: str
+    name: str
+    user: str
+    dry_run: bool
+    pod: Mapping[str, object]
+
+
+def parse_review(body: bytes) -> Review:
+    """Read a question about the creation of a pod.
+
+    Raises:
+        ReviewError: it is anything else, ambiguous, too large or too deep.
+    """
+    try:
+        members = parse_object(body, max_bytes=MAX_BYTES, max_depth=_MAX_DEPTH)
+        if text(members, "apiVersion") != _VERSION or text(members, "kind") != "AdmissionReview":
+            raise ReviewError(f"it is no AdmissionReview of {_VERSION}")
+        request = mapping(members, "request")
+        if members.get("response") is not None or not request:
+            raise ReviewError("it is no question")
+        return _review(request)
+    except (StrictJsonError, MalformedError) as error:
+        raise ReviewError(str(error)) from error
+
+
+def _review(request: Mapping[str, object]) -> Review:
+    pod = mapping(request, "object")
+    metadata = mapping(pod, "metadata")
+    uid, namespace = text(request, "uid"), text(request, "namespace")
+    if not 0 < len(uid) <= _MAX_UID:
+        raise ReviewError("uid is missing or too long")
+    if mapping(request, "kind") != _POD or (text(pod, "apiVersion"), text(pod, "kind")) != ("v1", "Pod"):
+        raise ReviewError("it is about no pod of v1")
+    if text(request, "operation") != "CREATE" or text(request, "subResource"):
+        raise ReviewError("it is about no creation")
+    if not namespace or text(metadata, "namespace") not in ("", namespace):
+        raise ReviewError("it does not say in which namespace")
+    return Review(
+        uid=uid,
+        namespace=namespace,
+        name=text(request, "name") or text(metadata, "name") or text(metadata, "generateName"),
+        user=text(mapping(request, "userInfo"), "username"),
+        dry_run=flag(request, "dryRun"),
+        pod=pod,
+    )
+
+
+def allowed(review: Review, patch: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> bytes:
+    """The answer that lets the pod be, changed by ``patch``."""
+    response: dict[str, object] = {"uid": review.uid, "allowed": True}
+    if patch:
+        response |= {"patchType": "JSONPatch", "patch": base64.b64encode(orjson.dumps(patch)).decode()}
+    if warnings:
+        response["warnings"] = list(warnings)
+    return _answer(response)
+
+
+def refused(review: Review, message: str) -> bytes:
+    """The answer that refuses the pod."""
+    status = {"code": 403, "reason": "Forbidden", "message": message}
+    return _answer({"uid": review.uid, "allowed": False, "status": status})
+
+
+def _answer(response: Mapping[str, object]) -> bytes:
+    return orjson.dumps({"apiVersion": _VERSION, "kind": "AdmissionReview", "response": response})

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from sidecar.errors import ConfigError
+from sidecar.injector.certificates import ServingCertificate
+from tests.injector.serving import write_pair
+
+
+def test_a_pair_is_loaded_and_its_time_known(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    found = ServingCertificate(tmp_path)
+    now = int(time.time())
+    assert found.valid(now)
+    assert found.valid(found.not_after)
+    assert not found.valid(found.not_after + 1)
+    assert not found.valid(found.not_before - 1)
+
+
+def test_a_new_pair_counts_and_one_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+    write_pair(tmp_path, ttl_s=3600)
+    found = ServingCertificate(tmp_path)
+    before = found.not_after
+    write_pair(tmp_path, ttl_s=7200)
+    found.reload()
+    assert found.not_after > before
+    key = (tmp_path / "tls.key").read_bytes()
+    write_pair(tmp_path, ttl_s=60)
+    (tmp_path / "tls.key").write_bytes(key)  # of the pair before
+    with pytest.raises(ConfigError):
+        found.reload()
+    assert found.not_after > before
+
+
+@pytest.mark.parametrize("broken", ["tls.crt", "tls.key"])
+@pytest.mark.parametrize("content", [None, b"", b"hello"])
+def test_half_a_pair_is_none(tmp_path: Path, broken: str, content: bytes | None) -> None:
+    write_pair(tmp_path)
+    (tmp_path / broken).unlink()
+    if content is not None:
+        (tmp_path / broken).write_bytes(content)
+    with pytest.raises(ConfigError):
+        ServingCertificate(tmp_path)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sidecar.injector.rules import RULES, refusals
+from tests.injector.pods import bare, injection
+
+
+def agent(**members: Any) -> dict[str, Any]:
+    return {"containers": [{"name": "agent", "image": "agent:1", **members}]}
+
+
+def beside(kind: str, **members: Any) -> dict[str, Any]:
+    return {**agent(), kind: [{"name": "other", "image": "other:1", **members}]}
+
+
+CSI: dict[str, Any] = {"name": "own", "csi": {"driver": "csi.spiffe.io", "readOnly": True}}
+CLAIMED: dict[str, Any] = {"name": "sidecar-workload-api", "mountPath": "/x"}
+
+# id → the pod's spec, and the one rule and layer that refuse it
+FORBIDDEN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "the node's network": ({**agent(), "hostNetwork": True}, "host_namespace", "pod"),
+    "the node's processes": ({**agent(), "hostPID": True}, "host_namespace", "pod"),
+    "the node's memory": ({**agent(), "hostIPC": True}, "host_namespace", "pod"),
+    "one process namespace": ({**agent(), "shareProcessNamespace": True}, "shared_process_namespace", "pod"),
+    "our user, in the container": (agent(securityContext={"runAsUser": 2747}), "sidecar_uid", "container agent"),
+    "our user, of the pod": ({**agent(), "securityContext": {"runAsUser": 2747}}, "sidecar_uid", "container agent"),
+    "our user, at first": (
+        beside("initContainers", securityContext={"runAsUser": 2747}),
+        "sidecar_uid",
+        "init container other",
+    ),
+    "privileged": (agent(securityContext={"privileged": True}), "privileged", "container agent"),
+    "a capability": (agent(securityContext={"capabilities": {"add": ["NET_ADMIN"]}}), "privileged", "container agent"),
+    "a capability, otherwise": (
+        beside("initContainers", securityContext={"capabilities": {"add": ["cap_net_raw"]}}),
+        "privileged",
+        "init container other",
+    ),
+    "all capabilities": (agent(securityContext={"capabilities": {"add": ["ALL"]}}), "privileged", "container agent"),
+    "the Workload API, by another name": ({**agent(), "volumes": [CSI]}, "sidecar_volume", "volume own"),
+    "a path of the node": (
+        {**agent(), "volumes": [{"name": "run", "hostPath": {"path": "/run/spire"}}]},
+        "sidecar_volume",
+        "volume run",
+    ),
+    "our Workload API, mounted": (agent(volumeMounts=[CLAIMED]), "sidecar_volume", "container agent"),
+    "our Workload API, at first": (
+        beside("initContainers", volumeMounts=[CLAIMED]),
+        "sidecar_volume",
+        "init container other",
+    ),
+    "our admin socket": (
+        agent(volumeMounts=[{"name": "sidecar-run", "mountPath": "/x"}]),
+        "sidecar_volume",
+        "container agent",
+    ),
+    "our port for peers": (agent(ports=[{"containerPort": 7443}]), "port_clash", "container agent"),
+    "our port for the agent": (agent(ports=[{"containerPort": 7080}]), "port_clash", "container agent"),
+    "our port for probes": (
+        beside("initContainers", ports=[{"containerPort": 7090}]),
+        "port_clash",
+        "init container other",
+    ),
+    "our name": ({"containers": [{"name": "sidecar", "image": "evil:1"}]}, "foreign_sidecar", "container sidecar"),
+    "a debugger in our processes": (
+        {**agent(), "ephemeralContainers": [{"name": "debug", "targetContainerName": "sidecar"}]},
+        "shared_process_namespace",
+        "ephemeral container debug",
+    ),
+}
+
+# Beside each of them: the same with one fact changed
+ALLOWED: dict[str, dict[str, Any]] = {
+    "nothing special": agent(),
+    "what is false": {**agent(), "hostNetwork": False, "hostPID": None, "shareProcessNamespace": False},
+    "another user": agent(securityContext={"runAsUser": 2748}),
+    "our user of the pod, and another of the container": {
+        **agent(securityContext={"runAsUser": 1000}),
+        "securityContext": {"runAsUser": 2747},
+    },
+    "not privileged": agent(securityContext={"privileged": False, "capabilities": {"drop": ["ALL"]}}),
+    "the capability of restricted": agent(securityContext={"capabilities": {"add": ["NET_BIND_SERVICE"]}}),
+    "another driver": {**agent(), "volumes": [{"name": "own", "csi": {"driver": "secrets-store.csi.k8s.io"}}]},
+    "an empty folder": {**agent(), "volumes": [{"name": "run", "emptyDir": {}}]},
+    "its own volume": agent(volumeMounts=[{"name": "run", "mountPath": "/x"}]),
+    "its own port": agent(ports=[{"containerPort": 8080}]),
+    "a debugger of the agent": {**agent(), "ephemeralContainers": [{"name": "debug", "targetContainerName": "agent"}]},
+}
+
+
+@pytest.mark.parametrize(("spec", "rule", "layer"), FORBIDDEN.values(), ids=FORBIDDEN)
+def test_what_is_forbidden_is_refused_by_rule_and_layer(spec: dict[str, Any], rule: str, layer: str) -> None:
+    assert [(found.rule, found.layer) for found in refusals(bare(spec), injection())] == [(rule, layer)]
+
+
+@pytest.mark.parametrize("spec", ALLOWED.values(), ids=ALLOWED)
+def test_what_is_lawful_is_not(spec: dict[str, Any]) -> None:
+    assert list(refusals(bare(spec), injection())) == []
+
+
+@pytest.mark.parametrize("value", ["disabled", "false", ""])
+def test_a_pod_does_without_only_where_the_platform_lets_it(value: str) -> None:
+    pod = bare(labels={"delegation-sidecar.io/inject": value})
+    assert [found.rule for found in refusals(pod, injection())] == ["opt_out"]
+    assert list(refusals(pod, injection(optOut=True))) == []
+    assert list(refusals(bare(labels={"delegation-sidecar.io/inject": "enabled"}), injection())) == []
+
+
+def test_every_reason_is_told_not_the_first_one_alone() -> None:
+    spec = {**agent(securityContext={"runAsUser": 2747, "privileged": True}), "hostNetwork": True}
+    assert {found.rule for found in refusals(bare(spec), injection())} == {
+        "host_namespace",
+        "sidecar_uid",
+        "privileged",
+    }
+
+
+def test_every_rule_that_is_used_is_counted() -> None:
+    assert {rule for _, rule, _ in FORBIDDEN.values()} < set(RULES)
+
+
+def test_a_refusal_says_rule_layer_and_cure() -> None:
+    (found,) = refusals(bare({**agent(), "hostNetwork": True}), injection())
+    assert str(found) == "rule host_namespace (layer pod): hostNetwork shares the node's namespace; leave it out"

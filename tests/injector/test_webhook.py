@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sidecar.injector.metrics import InjectorMetrics
+from sidecar.injector.review import ReviewError
+from sidecar.injector.webhook import Webhook
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+from sidecar.observe.record import record_schema
+from tests.fakes.sink import FakeSink
+from tests.injector.pods import bare, injection, patched, review
+from tests.observe.schema import violations
+
+
+class World:
+    def __init__(self) -> None:
+        self.sink = FakeSink()
+        counts = Metrics()
+        self.metrics = InjectorMetrics(counts)
+        self.log = AccessLog(self.sink, run="0" * 16, metrics=counts)
+        self.webhook = Webhook(injection(), log=self.log, metrics=self.metrics)
+
+    def ask(self, pod: dict[str, Any], **request: Any) -> dict[str, Any]:
+        answer = json.loads(self.webhook.answer(json.dumps(review(pod, **request)).encode()))
+        found: dict[str, Any] = answer["response"]
+        return found
+
+    def counted(self, decision: str, rule: str) -> bool:
+        return f'decision="{decision}",rule="{rule}"}} 1.0' in self.metrics.render().decode()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    yield world
+    await world.log.close()
+
+
+async def test_a_pod_is_injected_recorded_and_counted_and_asked_about_again_left_alone(world: World) -> None:
+    response = world.ask(bare())
+    pod = patched(bare(), json.loads(base64.b64decode(response["patch"])))
+    again = world.ask(pod)
+    assert (again["allowed"], "patch" in again) == (True, False)
+    first, second = world.sink.wait_for_records(2)
+    assert (first["event"], first["decision"], first["op"]) == ("pod.injected", "allow", "injected")
+    assert (first["path"], first["request_id"]) == ("agents/planner-5d9f-", response["uid"])
+    assert second["op"] == "unchanged"
+    assert violations(first, record_schema()) == []
+    assert world.counted("allow", "injected")
+    assert world.counted("allow", "unchanged")
+
+
+async def test_a_pod_that_breaks_a_rule_is_refused_recorded_and_counted(world: World) -> None:
+    response = world.ask(bare({**bare()["spec"], "hostNetwork": True}))
+    assert response["allowed"] is False
+    assert response["status"]["message"].startswith("sidecar injector: rule host_namespace (layer pod): ")
+    (record,) = world.sink.wait_for_records(1)
+    assert (record["event"], record["decision"], record["op"]) == ("pod.refused", "deny", "host_namespace")
+    assert "replicaset-controller" in str(record["detail"])
+    assert violations(record, record_schema()) == []
+    assert world.counted("deny", "host_namespace")
+
+
+async def test_a_dry_run_is_answered_alike_and_called_one(world: World) -> None:
+    assert world.ask(bare(), dryRun=True)["patch"] == world.ask(bare())["patch"]
+    dry, real = world.sink.wait_for_records(2)
+    assert str(dry["detail"]).startswith("dry run; ")
+    assert not str(real["detail"]).startswith("dry run; ")
+
+
+async def test_what_is_no_question_gets_no_answer_and_a_record(world: World) -> None:
+    with pytest.raises(ReviewError):
+        world.webhook.answer(b"{}")
+    (record,) = world.sink.wait_for_records(1)
+    assert (record["event"], record["op"]) == ("pod.refused", "no_review")
+    assert world.counted("deny", "no_review")
+
+
+async def test_another_definition_counts_from_the_next_pod_on(world: World) -> None:
+    world.webhook.injection = injection(optOut=True)
+    assert world.ask(bare(labels={"delegation-sidecar.io/inject": "disabled"}))["allowed"] is True
+    world.webhook.injection = injection()
+    assert world.ask(bare(labels={"delegation-sidecar.io/inject": "disabled"}))["allowed"] is False
