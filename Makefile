@@ -8,7 +8,7 @@ PEERS  := $(VENV)/.peers
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring chart fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -85,6 +85,9 @@ monitoring: setup need-image ## Rules, dashboard and metrics with promtool and P
 interop-engine: mesh monitoring ## Image, mesh and monitoring on a real Docker engine
 	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py
 
+chart: setup ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
+	@$(PYTEST) -q -n 2 -p no:randomly tests/interop/test_chart.py
+
 $(FUZZER): $(STAMP) requirements/fuzz.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt && touch $@ || echo "fuzz: atheris cannot be had for this Python or machine"
 
@@ -108,6 +111,7 @@ docs: setup ## Write the pages of records, reasons, settings and metrics again
 	@$(BIN)/python -m sidecar.audit.docs docs
 	@$(BIN)/python -m sidecar.config.docs docs
 	@$(BIN)/python -m sidecar.observe.docs docs
+	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
 
 lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@$(BIN)/python -m pip install -q pip-tools

@@ -1,0 +1,117 @@
+{{- /*
+The sidecar's container. The context is the values of this chart. Every field that the API server would fill in is
+written out, so that the injector finds a container that it made itself exactly as it made it.
+*/ -}}
+
+{{- define "sidecar-lib.container" -}}
+{{- include "sidecar-lib.refuse" . -}}
+name: sidecar
+image: {{ include "sidecar-lib.image" .image | quote }}
+imagePullPolicy: {{ .image.pullPolicy }}
+args:
+  - run
+  - --config=/etc/sidecar/settings/sidecar.yaml
+  {{- if .platform }}
+  - --platform=/etc/sidecar/platform/platform.yaml
+  {{- end }}
+env:
+  - {name: SIDECAR__PROBE__LISTEN, value: {{ printf "0.0.0.0:%d" (int .ports.probe) | quote }}}
+  - {name: SIDECAR__ADMIN__SOCKET, value: /run/sidecar/admin.sock}
+  - {name: SPIFFE_ENDPOINT_SOCKET, value: {{ printf "unix:///spiffe-workload-api/%s" .workloadApi.socket | quote }}}
+  - {name: POD_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}}
+  - {name: POD_NAMESPACE, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}}
+  - {name: POD_SERVICE_ACCOUNT, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.serviceAccountName}}}
+  - {name: NODE_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.nodeName}}}
+ports:
+  - {name: sidecar-mesh, containerPort: {{ int .ports.inbound }}, protocol: TCP}
+  - {name: sidecar-probe, containerPort: {{ int .ports.probe }}, protocol: TCP}
+startupProbe:
+  httpGet: {path: /readyz, port: {{ int .ports.probe }}, scheme: HTTP}
+  periodSeconds: 1
+  timeoutSeconds: 2
+  successThreshold: 1
+  failureThreshold: {{ int .startup.seconds }}
+readinessProbe:
+  httpGet: {path: /readyz, port: {{ int .ports.probe }}, scheme: HTTP}
+  periodSeconds: 5
+  timeoutSeconds: 2
+  successThreshold: 1
+  failureThreshold: 2
+livenessProbe:
+  httpGet: {path: /livez, port: {{ int .ports.probe }}, scheme: HTTP}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  successThreshold: 1
+  failureThreshold: 6
+{{- if eq .mode "native" }}
+restartPolicy: Always
+{{- else }}
+lifecycle:
+  # The kubelet starts the next container when this has ended: an agent never meets a sidecar that is not ready.
+  postStart: {exec: {command: [python3, -m, sidecar.cli, healthcheck, {{ printf "--probe=127.0.0.1:%d" (int .ports.probe) | quote }}, {{ printf "--wait=%d" (int .startup.seconds) | quote }}]}}
+  preStop: {exec: {command: [python3, -Ic, {{ printf "import time; time.sleep(%d)" (int .classicStopDelaySeconds) | quote }}]}}
+{{- end }}
+resources: {{ toYaml .resources | nindent 2 }}
+securityContext:
+  {{- include "sidecar-lib.restricted" .uid | nindent 2 }}
+terminationMessagePath: /dev/termination-log
+terminationMessagePolicy: FallbackToLogsOnError
+volumeMounts:
+  - {name: sidecar-workload-api, mountPath: /spiffe-workload-api, readOnly: true}
+  - {name: sidecar-settings, mountPath: /etc/sidecar/settings, readOnly: true}
+  {{- if .platform }}
+  - {name: sidecar-platform, mountPath: /etc/sidecar/platform, readOnly: true}
+  {{- end }}
+  - {name: sidecar-run, mountPath: /run/sidecar}
+{{- end -}}
+
+{{- define "sidecar-lib.volumes" -}}
+- name: sidecar-workload-api
+  csi: {driver: {{ .workloadApi.driver }}, readOnly: true}
+- name: sidecar-settings
+  configMap: {name: {{ required "settings: name the ConfigMap with the workload's sidecar.yaml" .settings | quote }}, defaultMode: 420}
+{{- if .platform }}
+- name: sidecar-platform
+  configMap: {name: {{ .platform | quote }}, defaultMode: 420}
+{{- end }}
+- name: sidecar-run
+  emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- end -}}
+
+{{- /* For `initContainers`: the sidecar if it is native, else nothing; and the other way round for `containers`. */ -}}
+{{- define "sidecar-lib.native" -}}
+{{- if eq .mode "native" }}- {{ include "sidecar-lib.container" . | nindent 2 | trim }}{{ end -}}
+{{- end -}}
+
+{{- define "sidecar-lib.classic" -}}
+{{- if eq .mode "classic" }}- {{ include "sidecar-lib.container" . | nindent 2 | trim }}{{ end -}}
+{{- end -}}
+
+{{- /* All that Pod Security *restricted* asks of a container, and a read-only root. The context is the user's id. */ -}}
+{{- define "sidecar-lib.restricted" -}}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+runAsNonRoot: true
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+privileged: false
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "sidecar-lib.image" -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end -}}
+{{- end -}}
+
+{{- define "sidecar-lib.refuse" -}}
+{{- $ports := list (int .ports.inbound) (int .ports.outbound) (int .ports.probe) -}}
+{{- if ne (len ($ports | uniq)) 3 }}
+  {{- fail "ports: inbound, outbound and probe are one port twice; give each a number of its own" }}
+{{- end }}
+{{- if has (int .uid) (list 0 1337 2102) }}
+  {{- fail (printf "uid: %d is root's, or exempt from a service mesh (Istio 1337, Linkerd 2102); take another, such as 2747" (int .uid)) }}
+{{- end }}
+{{- if and (not .image.tag) (not .image.digest) }}
+  {{- fail "image: neither tag nor digest says which one; set image.tag or image.digest" }}
+{{- end }}
+{{- end -}}

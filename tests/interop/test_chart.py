@@ -1,0 +1,386 @@
+"""The charts as Helm renders them: the matrix, random values, contradictions, and one definition of the sidecar."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from sidecar.config import load_sidecar, load_sts
+from sidecar.injector.inject import inject
+from sidecar.injector.injection import Injection, parse_injection
+from tests.injector.pods import RENDERED, bare, patched
+from tests.interop.engine import require
+from tests.interop.helm import (
+    CHART,
+    LIBRARY,
+    MATRIX,
+    ROOT,
+    Rendered,
+    helms,
+    missing,
+    pods,
+    render,
+    restricted_problems,
+    run,
+)
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+
+VERSIONS: Final = ("1.29.0", "1.33.0", "1.37.2")
+FULL: Final = CHART / "ci" / "full-values.yaml"
+EVERY = pytest.mark.parametrize("values", MATRIX, ids=lambda path: path.stem)
+
+
+@pytest.fixture(autouse=True)
+def _helm() -> None:
+    require(missing())
+
+
+# --- rendering
+
+
+@EVERY
+def test_the_chart_passes_a_strict_lint(values: Path) -> None:
+    for helm in helms():
+        done = run(helm, "lint", "--strict", str(CHART), "--values", str(values))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@EVERY
+@pytest.mark.parametrize("kube", VERSIONS)
+def test_every_helm_renders_the_same_on_every_kubernetes(values: Path, kube: str) -> None:
+    first, *others = [render(values, helm=helm, kube=kube) for helm in helms()]
+    assert first.objects, first.said
+    assert all(other.objects == first.objects for other in others)
+    assert bool(first.of("ValidatingAdmissionPolicy")) == (kube != "1.29.0" and values.stem.startswith(("def", "full")))
+
+
+def test_an_older_kubernetes_is_refused() -> None:
+    assert "kubeVersion" in render(kube="1.28.15").said
+
+
+@EVERY
+def test_every_container_is_restricted_by_itself(values: Path) -> None:
+    found = dict(pods(render(values)))
+    assert found
+    for name, spec in found.items():
+        assert restricted_problems(spec) == [], name
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["enableServiceLinks"] is False, name
+
+
+@EVERY
+def test_every_object_has_a_name_and_namespaced_ones_a_namespace(values: Path) -> None:
+    cluster = {"MutatingWebhookConfiguration", "ClusterSPIFFEID"}
+    for one in render(values).objects:
+        if not one["kind"].startswith("ValidatingAdmissionPolicy") and one["kind"] not in cluster:
+            assert one["metadata"]["namespace"], one["kind"]
+
+
+def test_every_image_is_the_one_that_is_set() -> None:
+    image = {"repository": "mirror.example:5000/x", "tag": "9"}
+    found = render({**yaml.safe_load(FULL.read_text()), "sidecar": {"image": image}})
+    images = {c["image"] for _, spec in pods(found) for c in (*spec.get("initContainers", ()), *spec["containers"])}
+    assert images | {injection_of(found).container["image"]} == {"mirror.example:5000/x:9"}
+
+
+@EVERY
+def test_kubernetes_own_schemas_find_nothing(values: Path, tmp_path: Path) -> None:
+    schemas = os.environ.get("KUBE_SCHEMAS")
+    if shutil.which("kubeconform") is None or not schemas:
+        pytest.skip("kubeconform is not on PATH, or KUBE_SCHEMAS names no folder of schemas")
+    file = tmp_path / "rendered.yaml"
+    file.write_text(yaml.safe_dump_all(render(values).objects))
+    location = f"{schemas}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
+    skipped = "Certificate,Issuer,ClusterSPIFFEID,PodMonitor,PrometheusRule"
+    done = run("kubeconform", "-strict", "-summary", "-schema-location", location, "-skip", skipped, str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_package_has_rules_dashboards_and_library(tmp_path: Path) -> None:
+    for helm in helms():
+        assert run(helm, "package", str(CHART), "--destination", str(tmp_path)).returncode == 0
+        (package,) = tmp_path.glob("*.tgz")
+        found = render(FULL, helm=helm, chart=package)
+        assert found.objects == render(FULL, helm=helm).objects
+        package.unlink()
+
+
+# --- one definition of the sidecar
+
+
+def injection_of(found: Rendered) -> Injection:
+    return parse_injection(found.one("ConfigMap", "injector")["data"]["injection.json"].encode())
+
+
+def static_chart(folder: Path) -> Path:
+    """A team's own chart that includes the library."""
+    (folder / "templates").mkdir(parents=True)
+    (folder / "charts").mkdir()
+    (folder / "charts" / "sidecar-lib").symlink_to(LIBRARY)
+    dependency = {"name": "sidecar-lib", "alias": "sidecar", "version": "0.1.0", "repository": f"file://{LIBRARY}"}
+    chart = {"apiVersion": "v2", "name": "team", "version": "1.0.0", "dependencies": [dependency]}
+    (folder / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    (folder / "templates" / "pod.yaml").write_text(
+        """\
+apiVersion: v1
+kind: Pod
+metadata: {name: planner}
+spec:
+  initContainers:
+    {{- include "sidecar-lib.native" .Values.sidecar | nindent 4 }}
+  containers:
+    {{- include "sidecar-lib.classic" .Values.sidecar | nindent 4 }}
+    - {name: agent, image: "agent:1", securityContext: {runAsUser: 1000}}
+  volumes:
+    {{- include "sidecar-lib.volumes" .Values.sidecar | nindent 4 }}
+"""
+    )
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["native", "classic"])
+@pytest.mark.parametrize("platform", ["", "ceiling"])
+def test_an_injected_pod_is_the_pod_that_a_chart_includes_the_library_in(
+    mode: str, platform: str, tmp_path: Path
+) -> None:
+    values = {"sidecar": {"mode": mode, "platform": platform}}
+    definition = injection_of(render(values))
+    static = render({"sidecar": {**values["sidecar"], "settings": "planner"}}, chart=static_chart(tmp_path / "team"))
+    spec = static.one("Pod")["spec"]
+    spec = {key: value for key, value in spec.items() if value is not None}
+    assert patched(bare(), inject(bare(), definition).patch)["spec"] == spec
+    assert inject(bare(spec), definition).patch[0]["path"].startswith("/metadata/")  # and it is known again
+    assert restricted_problems({**spec, "containers": [c for c in spec["containers"] if c["name"] == "sidecar"]}) == []
+
+
+def test_the_unit_tests_are_about_what_helm_renders() -> None:
+    rendered = json.loads(render().one("ConfigMap", "injector")["data"]["injection.json"])
+    assert rendered == json.loads(RENDERED)
+
+
+def test_a_static_sidecar_without_settings_is_refused_with_the_cure(tmp_path: Path) -> None:
+    assert "settings: name the ConfigMap" in render(chart=static_chart(tmp_path / "team")).said
+
+
+# --- settings and monitoring are those of the project
+
+
+def test_the_settings_that_the_chart_writes_have_no_problem(tmp_path: Path) -> None:
+    found = render(FULL)
+    sts, crm = tmp_path / "sts.yaml", tmp_path / "sidecar.yaml"
+    sts.write_text(found.one("ConfigMap", "-sts")["data"]["sts.yaml"].replace("/etc/sidecar/sts-keys", str(tmp_path)))
+    assert load_sts(sts, {}).policy.issuer == "https://sts.acme.example"
+    crm.write_text(found.one("ConfigMap", "crm")["data"]["sidecar.yaml"])
+    environ = {
+        variable["name"]: variable["value"] for variable in injection_of(found).container["env"] if "value" in variable
+    }
+    assert load_sidecar(crm, environ).probe.port == 7090
+
+
+def test_the_settings_of_the_example_have_no_problem(tmp_path: Path) -> None:
+    found = render(ROOT / "helm" / "example" / "values.yaml")
+    environ = {"SPIFFE_ENDPOINT_SOCKET": "unix:///spiffe-workload-api/spire-agent.sock"}
+    for name in ("front", "planner", "writer", "crm"):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(found.one("ConfigMap", name)["data"]["sidecar.yaml"])
+        assert load_sidecar(file, environ).probe.port == 7090
+    sts = tmp_path / "sts.yaml"
+    sts.write_text(found.one("ConfigMap", "-sts")["data"]["sts.yaml"].replace("/etc/sidecar/sts-keys", str(tmp_path)))
+    assert load_sts(sts, {}).policy.issuer == "https://mesh-sts.sidecar.svc:7444"
+
+
+def test_the_agents_of_the_example_are_restricted_and_lawful() -> None:
+    definition = injection_of(render())
+    for one in yaml.safe_load_all((ROOT / "helm" / "example" / "agents.yaml").read_text()):
+        if one["kind"] == "Deployment":
+            template = one["spec"]["template"]
+            assert restricted_problems(template["spec"]) == []
+            if one["metadata"]["namespace"] == "agents":
+                pod = bare(template["spec"], **template["metadata"])
+                assert inject(pod, definition).warnings == []
+
+
+def test_a_change_of_settings_rolls_the_token_service_and_nothing_else_does() -> None:
+    values = yaml.safe_load(FULL.read_text())
+    before = render(values)
+    values["sts"]["settings"]["token_life_s"] = 200
+    after = render(values)
+    assert before.one("Deployment", "-sts") != after.one("Deployment", "-sts")
+    assert before.one("Deployment", "-injector") == after.one("Deployment", "-injector")
+
+
+def test_rules_and_dashboard_are_the_files_that_compose_uses() -> None:
+    found = render(FULL)
+    files = sorted((ROOT / "monitoring" / "rules").glob("*.yaml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    rendered = found.one("PrometheusRule")["spec"]["groups"]
+    for group in rendered:
+        for rule in group["rules"]:
+            if "annotations" in rule:
+                base, _, page = rule["annotations"]["runbook_url"].partition("/docs/")
+                assert base == "https://wiki.acme.example/sidecar"
+                rule["annotations"]["runbook_url"] = f"docs/{page}"
+    assert rendered == groups
+    dashboard = (ROOT / "monitoring" / "dashboards" / "sidecar.json").read_text()
+    assert found.one("ConfigMap", "-dashboard")["data"]["sidecar.json"] == dashboard
+
+
+def test_the_jobs_have_the_names_that_the_alerts_know() -> None:
+    assert {one["metadata"]["name"] for one in render(FULL).of("PodMonitor")} == {"sidecar", "sts", "injector"}
+
+
+# --- values that are refused
+
+
+def changed(path: str, value: Any, base: dict[str, Any] | None = None) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(json.dumps(base or {}))
+    at = document
+    *way, last = path.split(".")
+    for part in way:
+        at = at.setdefault(part, {})
+    at[last] = value
+    return document
+
+
+FULL_VALUES: Final[dict[str, Any]] = yaml.safe_load(FULL.read_text())
+CA: Final = "-----BEGIN CERTIFICATE-----"
+
+# what contradicts what → the cure that is told
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "two certificates": (changed("injector.tls.secretName", "tls"), "set certManager.enabled to false"),
+    "no certificate": (changed("injector.tls.certManager.enabled", False), "set certManager.enabled to true"),
+    "no CA": (
+        changed("injector.tls", {"certManager": {"enabled": False}, "secretName": "tls"}),
+        "--set-file injector.tls.caBundle",
+    ),
+    "a CA for nothing": (changed("injector.tls.caBundle", CA), "leave it empty"),
+    "an issuer without a name": (changed("injector.tls.certManager.issuerRef", {"kind": "Issuer"}), "write {name"),
+    "a budget that stops every drain": (changed("injector.podDisruptionBudget.minAvailable", 2), "make it smaller"),
+    "settings for all": (changed("sidecar.settings", "one"), "delegation-sidecar.io/settings"),
+    "a token service without settings": (changed("sts.enabled", True), "write at least issuer"),
+    "a listener of its own": (changed("sts.settings.listen", "0.0.0.0:1", FULL_VALUES), "leave it out"),
+    "keys of its own": (changed("sts.settings.keys", "ephemeral", FULL_VALUES), "leave it out"),
+    "no keys": (changed("sts.keys.secretName", "", FULL_VALUES), "sidecar sts keygen"),
+    "more at least than at most": (changed("sts.autoscaling.minReplicas", 9, FULL_VALUES), "swap them"),
+    "a drain without time": (changed("sts.settings.drain_s", 30, FULL_VALUES), "make it larger"),
+    "agents beside the injector": (changed("networkPolicy.agentNamespaces", ["system"]), "give agents another"),
+    "a policy without an injector": (
+        {"injector": {"enabled": False}, "admissionPolicy": {"mode": "enabled"}},
+        "enable the injector",
+    ),
+    "one port twice": (changed("sidecar.ports.probe", 7443), "give each a number"),
+    "the user of a service mesh": (changed("sidecar.uid", 1337), "take another"),
+    "no image": (changed("sidecar.image.tag", ""), "set image.tag"),
+    "one name twice": (
+        changed("platforms", [{"name": "crm", "namespace": "agents", "settings": {}}], FULL_VALUES),
+        "give each a name",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "cure"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_contradiction_is_refused_with_the_cure(values: dict[str, Any], cure: str) -> None:
+    for helm in helms():
+        assert cure in render(values, helm=helm).said
+
+
+def test_a_policy_that_kubernetes_does_not_have_is_refused() -> None:
+    assert "set it to auto" in render(changed("admissionPolicy.mode", "enabled"), kube="1.29.0").said
+    assert render(changed("admissionPolicy.mode", "enabled"), kube="1.30.0").objects
+
+
+UNKNOWN: Final = ("more", "sidecar.more", "sidecar.image.more", "injector.more", "injector.tls.certManager.more")
+MISTYPED: dict[str, Any] = {
+    "sidecar.mode": "both",
+    "sidecar.uid": "root",
+    "sidecar.uid ": 0,
+    "sidecar.ports.inbound": 80,
+    "sidecar.image.digest": "sha256:abc",
+    "sidecar.image.repository": "a b",
+    "injector.replicas": 0,
+    "injector.timeoutSeconds": 31,
+    "admissionPolicy.mode": "yes",
+    "networkPolicy.agentNamespaces": ["UPPER"],
+    "workloads": [{"name": "x"}],
+    "podMonitor.interval": "often",
+    "spiffeIDs.agentTemplate": "https://x",
+}
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+def test_an_unknown_value_is_refused(path: str) -> None:
+    assert "not allowed" in render(changed(path, 1)).said
+
+
+@pytest.mark.parametrize("path", MISTYPED)
+def test_a_value_out_of_its_range_is_refused(path: str) -> None:
+    found = render(changed(path.strip(), MISTYPED[path]))
+    assert not found.objects
+    assert "schema" in found.said
+
+
+# --- random values
+
+CHOICES: dict[str, list[Any]] = {
+    "sidecar.mode": ["native", "classic"],
+    "sidecar.platform": ["", "ceiling"],
+    "sidecar.uid": [2747, 999, 1_000_000_000, 1337],
+    "sidecar.ports.inbound": [7443, 8443, 7090],
+    "sidecar.image.digest": ["", f"sha256:{'0' * 64}"],
+    "sidecar.workloadApi.driver": ["csi.spiffe.io", "spiffe.csi.example"],
+    "sidecar.startup.seconds": [5, 600],
+    "sidecar.resources": [{}, {"requests": {"cpu": "1", "memory": "1Gi"}}],
+    "injector.enabled": [True, True, False],
+    "injector.replicas": [1, 2, 5],
+    "injector.allowOptOut": [True, False],
+    "injector.tls": [{}, {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": CA}],
+    "injector.podDisruptionBudget.minAvailable": [0, 1],
+    "injector.affinity": [{}, {"nodeAffinity": {}}],
+    "injector.tolerations": [[], [{"operator": "Exists"}]],
+    "admissionPolicy.mode": ["auto", "auto", "enabled", "disabled"],
+    "sts.enabled": [False, True],
+    "sts.settings": [FULL_VALUES["sts"]["settings"]],
+    "sts.keys.secretName": ["sts-keys"],
+    "sts.replicas": [1, 2, 3],
+    "sts.autoscaling.enabled": [False, True],
+    "workloads": [[], FULL_VALUES["workloads"]],
+    "platforms": [[], FULL_VALUES["platforms"]],
+    "networkPolicy.enabled": [True, False],
+    "networkPolicy.agentNamespaces": [[], ["agents"], ["a", "b", "system"]],
+    "spiffeIDs.enabled": [True, False],
+    "podMonitor.enabled": [True, False],
+    "prometheusRule.enabled": [True, False],
+    "dashboards.enabled": [True, False],
+    "dashboards.annotations": [{}, {"folder": "a: b # c"}],
+}
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CHART_SEEDS", "25"))))
+def test_random_values_are_rendered_alike_and_restricted_or_refused_with_a_cure(seed: int) -> None:
+    dice = random.Random(seed)
+    values: dict[str, Any] = {}
+    for path, choices in CHOICES.items():
+        if dice.random() < 0.6:
+            values = changed(path, dice.choice(choices), values)
+    kube = dice.choice(VERSIONS)
+    first, *others = [render(values, helm=helm, kube=kube) for helm in helms()]
+    if not first.objects:
+        assert "execution error" in first.said, first.said
+        assert "; " in first.said
+    for other in others:
+        assert other.objects == first.objects
+    for name, spec in pods(first):
+        problems = [one for one in restricted_problems(spec) if not one.endswith(": resources")]
+        assert problems == [], name
+    if first.of("MutatingWebhookConfiguration"):
+        definition = injection_of(first)
+        once = patched(bare(), inject(bare(), definition).patch)
+        assert inject(once, definition).patch == []
