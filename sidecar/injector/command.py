@@ -26,7 +26,8 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.probe import Probe, probe_app
 from sidecar.observe.sink import StdoutSink
-from sidecar.process import hold_signals, release_signals, run_until_signal
+from sidecar.process import run_until_signal
+from sidecar.signals import release_signals
 
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")  # the library's own quotes what it could not parse
 _SILENT.disabled = True
@@ -51,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop. Exit codes: 0 ended, 1 cannot listen, 2 certificate or definition are unusable."""
-    hold_signals()
     try:
         injector = Injector(arguments.injection, arguments.tls)
     except ConfigError as error:
