@@ -23,7 +23,8 @@ DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
 
 MAX_WORKERS: Final = 64  # the marks that handles may have
 
-_LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.command:run")  # they end in order when told to, from the first moment on
+# They end in order when told to, from the first moment on.
+_LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.command:run")
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as the shell says of every other program whose reader went away
 
 
