@@ -11,9 +11,10 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import Denied, SidecarError
+from sidecar.errors import SidecarError
 from sidecar.wire.framing import Body, UntilClose
 from sidecar.wire.head import Field, RequestHead, encode_response, without_framing
+from sidecar.wire.intake import Intake
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import BodySink, RequestHandler
 from sidecar.wire.upgrade import SWITCH
@@ -35,18 +36,16 @@ class ServerExchange:
     """
 
     __slots__ = (
-        "_body",
         "_bodyless",
         "_close",
         "_connection",
         "_out",
-        "_paused",
-        "_sink",
         "bytes_in",
         "bytes_out",
         "ended",
         "gone",
         "head",
+        "intake",
         "on_gone",
         "on_pause",
         "on_resume",
@@ -79,9 +78,7 @@ class ServerExchange:
         self.on_resume: Callable[[], None] | None = None
         self.on_stop: Callable[[SidecarError], None] | None = None
         self._connection = connection
-        self._body = body
-        self._sink: BodySink | None = None
-        self._paused = False
+        self.intake = None if body is None else Intake(body)
         self._out = Outgoing()
         self._close = close
         self._bodyless = False
@@ -105,7 +102,7 @@ class ServerExchange:
     @property
     def body_complete(self) -> bool:
         """Whether the request is whole: it has no body, or all of it was taken."""
-        return self._body is None
+        return self.intake is None
 
     @property
     def writing_paused(self) -> bool:
@@ -121,22 +118,24 @@ class ServerExchange:
         """
         if self.ended or self.gone:
             return
-        if self._body is None:
+        if self.intake is None:
             sink.on_body_end()
             return
-        self._sink = sink
+        self.intake.sink = sink
         if self.head is not None and self.head.expect is not None:
             self._invite_body(self.head)
         self._connection.advance()
 
     def pause_body(self) -> None:
         """Take no more of the body for now; the peer is slowed down by TCP."""
-        self._paused = True
+        if self.intake is not None:
+            self.intake.paused = True
         self._connection.advance()
 
     def resume_body(self) -> None:
         """Take more of the body again."""
-        self._paused = False
+        if self.intake is not None:
+            self.intake.paused = False
         self._connection.advance()
 
     # --- the answer
@@ -151,8 +150,8 @@ class ServerExchange:
             return
         if self.status:
             raise RuntimeError("an exchange has one answer")
-        if self._sink is None:
-            self._discard_buffered_body()
+        if self.intake is not None and self.intake.sink is None:
+            self._discard_buffered_body(self.intake)
         self.status = status
         self._bodyless = status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
         sent = without_framing(fields)
@@ -161,7 +160,7 @@ class ServerExchange:
             sent.append((b"transfer-encoding", b"chunked"))
         elif length is not None and status != 204:  # RFC 9110 section 8.6: no Content-Length with 204
             sent.append((b"content-length", b"%d" % length))
-        if self._close or self._body is not None or not self._connection.may_keep(self.head):
+        if self._close or self.intake is not None or not self._connection.may_keep(self.head):
             self._close = True
             sent.append((b"connection", b"close"))
         self._out.begin(encode_response(status, sent), length=0 if self._bodyless else length, chunked=chunked)
@@ -174,7 +173,7 @@ class ServerExchange:
             raise RuntimeError("an exchange has one answer")
         self.status = 101
         self.switched = True
-        self._body = UntilClose()
+        self.intake = Intake(UntilClose())
         self._out.begin(encode_response(101, [*fields, *SWITCH]), length=None, chunked=False)
 
     def send_data(self, data: bytes) -> None:
@@ -191,7 +190,8 @@ class ServerExchange:
             return
         self.flush()
         self.ended = True
-        self._sink = None
+        if self.intake is not None:
+            self.intake.sink = None
         self._connection.answered(self, close=self._close)
 
     def flush(self) -> None:
@@ -206,7 +206,7 @@ class ServerExchange:
         if self.ended or self.gone:
             return
         self._close = self._close or close
-        self._sink = None
+        self._forget_sink()
         self.send_head(status, fields, length=len(body))
         self.send_data(body)
         self.send_end()
@@ -217,48 +217,30 @@ class ServerExchange:
             return
         self.flush()
         self.ended = True
-        self._sink = None
+        self._forget_sink()
         self._connection.cut(reset=self._out.until_close)
 
     # --- for the connection only
 
-    def take_body(self, data: bytes) -> bytes | None:
-        """Feed received bytes to the sink and return what follows the body; None while it must wait."""
-        body, sink = self._body, self._sink
-        if body is None or sink is None or self._paused:
-            return None
-        try:
-            content, rest = body.feed(data)
-        except Denied as error:
-            self._fail_body(error)
-            return b""
-        self.bytes_in += len(data) - len(rest)
-        if content:
-            sink.on_body(content)
-        if body.complete:
-            self._body = None
-            if self._sink is sink:
-                self._sink = None
-                sink.on_body_end()
-                sink.on_body_flush()
-        return rest
-
     def fail_body(self, error: SidecarError) -> None:
         """End an unfinished body; whatever follows is not read as a request."""
-        self._fail_body(error)
+        sink = self._forget_sink()
+        self._close = True
+        if sink is not None:
+            sink.on_body_error(error)
 
     def batch_end(self) -> None:
         """All received bytes were offered."""
-        if self._sink is not None:
-            self._sink.on_body_flush()
+        if self.intake is not None and self.intake.sink is not None:
+            self.intake.sink.on_body_flush()
         self.flush()
 
     def end_of_input(self) -> bool:
         """The peer sends no more. Whether it may still be answered: only raw bytes may end one way."""
-        sink, self._sink = self._sink, None
+        sink = self._forget_sink()
         if not self.switched or sink is None:
             return False
-        self._body = None
+        self.intake = None
         sink.on_body_end()
         sink.on_body_flush()
         return not self.ended
@@ -268,7 +250,7 @@ class ServerExchange:
         if self.ended or self.gone:
             return
         self.gone = True
-        self._sink = None
+        self._forget_sink()
         self._out.clear()
         if self.on_gone is not None:
             self.on_gone()
@@ -276,18 +258,19 @@ class ServerExchange:
     @property
     def waits_for_body(self) -> bool:
         """Whether somebody waits for body bytes that the peer has not sent."""
-        return self._body is not None and self._sink is not None and not self._paused and not self.switched
+        return self.intake is not None and self.intake.wanted and not self.switched
 
     @property
     def body_paused(self) -> bool:
         """Whether the body is not wanted for now."""
-        return self._body is not None and (self._paused or self._sink is None)
+        return self.intake is not None and not self.intake.wanted
 
-    def _fail_body(self, error: SidecarError) -> None:
-        sink, self._sink = self._sink, None
-        self._close = True
-        if sink is not None:
-            sink.on_body_error(error)
+    def _forget_sink(self) -> BodySink | None:
+        """Give the body to nobody any more. Who took it until now."""
+        if self.intake is None:
+            return None
+        sink, self.intake.sink = self.intake.sink, None
+        return sink
 
     def _invite_body(self, head: RequestHead) -> None:
         """Say 100 Continue, once, unless the body comes uninvited or nobody can expect it (RFC 9110 section 10.1.1)."""
@@ -296,17 +279,8 @@ class ServerExchange:
             self.bytes_out += len(_CONTINUE)
             self._connection.transport.write(_CONTINUE)
 
-    def _discard_buffered_body(self) -> None:
+    def _discard_buffered_body(self, intake: Intake) -> None:
         """Nobody wants the body: if all of it is here already, the connection can go on after the answer."""
-        body = self._body
-        if body is None:
-            return
-        data = self._connection.take_rest()
-        try:
-            _, rest = body.feed(data)
-        except Denied:
-            return
-        self.bytes_in += len(data) - len(rest)
-        if body.complete:
-            self._body = None
+        rest = intake.discard(self, self._connection.take_rest())
+        if rest is not None:
             self._connection.put_back(rest)

@@ -189,8 +189,11 @@ class ServerConnection(asyncio.Protocol):
     def _step(self) -> bool:
         if self._exchange is None:
             return self._next_head()
+        intake = self._exchange.intake
+        if intake is None:  # another request: it waits until this one is answered
+            return False
         data, self._rest = self._rest, b""
-        rest = self._exchange.take_body(data)
+        rest = intake.take(self._exchange, data)
         if rest is None:
             self._rest = data
             return False
