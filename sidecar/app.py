@@ -58,7 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
 async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: SettingsFile) -> bool:
     """Run one sidecar until ``stop``. Whether every request ended within the drain time."""
     server = assemble(settings)
-    probe = Probe(probe_app(OneProcess(server.metrics, server.missing)), settings.probe.host, settings.probe.port)
+    probe = Probe(
+        probe_app(OneProcess(server.metrics, server.missing), settings.agent_probe()),
+        settings.probe.host,
+        settings.probe.port,
+    )
     follower = Follower([file.followed(server)], server.parts.log)
     admin = _admin(settings, server, file)
     await probe.open()

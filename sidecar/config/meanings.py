@@ -128,6 +128,9 @@ MEANINGS: Final[Mapping[str, str]] = {
     "on_failure": "what happens to a request that cannot be recorded",
     "file": "the file, created with mode 0600",
     "ProbeSection.listen": "where it listens, without TLS",
+    "SidecarProbeSection.listen": "where it listens, without TLS",
+    "SidecarProbeSection.agent": "paths that are asked of the agent, for a kubelet: GET, no query; the status alone"
+    " comes back",
     "socket": "its path; a stale one is replaced, a living one refused",
     # limits
     "connections": "how many connections come in at once",

@@ -24,7 +24,6 @@ _KEYS: Final = (
     "outbound.routes.*.inject",
     "outbound.routes.*.passthrough",
     "outbound.routes.*.exchange",
-    "probe.agent",
     "platform",
     "tracing",
     "workers",

@@ -16,6 +16,7 @@ from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.sources import IdentitySettings
+from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.wire.h1_client import ClientLimits
@@ -79,6 +80,7 @@ class SidecarSettings:
     deny: Deny
     records: RecordSettings
     probe: Address
+    agent_probes: tuple[str, ...]
     drain_s: float
     admin_socket: Path | None = None
 
@@ -102,12 +104,25 @@ class SidecarSettings:
             "inbound": (_listening(self.inbound), _listening(fresh.inbound)),
             "outbound": (self.outbound, fresh.outbound),
             "records": (self.records, fresh.records),
-            "probe": (self.probe, fresh.probe),
+            "probe": ((self.probe, self._probed), (fresh.probe, fresh._probed)),
             "admin": (self.admin_socket, fresh.admin_socket),
             "drain_s": (self.drain_s, fresh.drain_s),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]
         return [Problem(field, "cannot change while the sidecar runs", "restart it") for field in fields]
+
+    @property
+    def _probed(self) -> tuple[object, ...]:
+        """Where the agent's probes go: the probe listener does not follow the agent's address."""
+        return () if self.inbound is None or not self.agent_probes else (self.inbound.agent, *self.agent_probes)
+
+    def agent_probe(self) -> AgentProbes | None:
+        """Who asks the agent, if anybody does."""
+        if self.inbound is None or not self.agent_probes:
+            return None
+        agent = self.inbound.agent
+        host = f"[{agent.host}]" if ":" in agent.host else agent.host
+        return AgentProbes(f"http://{host}:{agent.port}", self.agent_probes)
 
     def policy(self, workload: SpiffeId, number: int) -> Policy:
         """The snapshot that decisions are made on, once it is known who we are."""

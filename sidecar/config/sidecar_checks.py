@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, combinations
@@ -13,7 +14,9 @@ from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
+from sidecar.observe.probe import OWN_PATHS
 
+_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9._~/-]+")
 _MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux
 
 
@@ -22,6 +25,7 @@ def sidecar_problems(file: SidecarFile) -> Iterator[Problem]:
     return chain(
         _sections(file),
         _listeners(file),
+        _agent_probes(file),
         _issuers(file),
         _audiences(file),
         _inbound_routes(file),
@@ -59,6 +63,18 @@ def _listeners(file: SidecarFile) -> Iterator[Problem]:
     for name, address in listeners.items():
         if file.inbound is not None and address.port and address.port == parse_origin(file.inbound.agent).port:
             yield Problem("inbound.agent", f"is our own {name}", "write the agent's own port")
+
+
+def _agent_probes(file: SidecarFile) -> Iterator[Problem]:
+    if file.probe.agent and file.inbound is None:
+        yield Problem("probe.agent", "asks an agent, and inbound names none", "leave it out")
+    for path in repeated(file.probe.agent):
+        yield Problem("probe.agent", f"{path} is listed twice", "keep one of them")
+    for path in file.probe.agent:
+        if path in OWN_PATHS:
+            yield Problem("probe.agent", f"{path} is the sidecar's own", "let the agent answer at another path")
+        if not _PLAIN_PATH.fullmatch(path):
+            yield Problem("probe.agent", f"{path} can be written in other ways", "keep to letters, digits and -._~/")
 
 
 def _any_host(*hosts: str) -> bool:

@@ -114,6 +114,7 @@ class _Build:
             deny=_deny(file.deny),
             records=records(file.records),
             probe=parse_address(file.probe.listen),
+            agent_probes=tuple(file.probe.agent),
             drain_s=file.drain_s,
             admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
         )

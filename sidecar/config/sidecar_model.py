@@ -149,6 +149,12 @@ class EntrySection(Section):
     delegation_life_s: int | None = Field(None, ge=1, le=86_400)
 
 
+class SidecarProbeSection(ProbeSection):
+    """The listener of ``/metrics``, ``/livez`` and ``/readyz``, and of probes that are passed on to the agent."""
+
+    agent: list[PathText] = Field([], max_length=8)
+
+
 class DenySection(Section):
     """One thing to refuse during an incident: exactly one of subject, actor, jti, txn."""
 
@@ -172,6 +178,6 @@ class SidecarFile(Section):
     entry: EntrySection | None = None
     records: RecordsSection = RecordsSection()
     deny: list[DenySection] = Field([])
-    probe: ProbeSection = ProbeSection(listen="127.0.0.1:7090")
+    probe: SidecarProbeSection = SidecarProbeSection(listen="127.0.0.1:7090", agent=[])
     admin: AdminSection = AdminSection()
     drain_s: Seconds = 20.0

@@ -145,8 +145,9 @@ def _warnings(pod: Pod, injection: Injection) -> Iterator[str]:
     for layer, container in others(mapping(pod, "spec"), injection):
         for probe in _PROBES:
             asked = mapping(container, probe)
-            if any(asked.get(kind) is not None for kind in ("httpGet", "tcpSocket", "grpc")):
+            through_us = mapping(asked, "httpGet").get("port") == injection.probe_port
+            if not through_us and any(asked.get(kind) is not None for kind in ("httpGet", "tcpSocket", "grpc")):
                 yield (
                     f"{layer}: {probe} comes from outside the pod and finds no agent on loopback; an agent that listens"
-                    " for it can be called around its sidecar: use exec"
+                    f" for it can be called around its sidecar: use exec, or probe.agent at {injection.probe_port}"
                 )

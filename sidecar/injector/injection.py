@@ -49,6 +49,11 @@ class Injection:
         """The CSI driver that hands out the Workload API."""
         return next(str(volume["csi"]["driver"]) for volume in self.volumes if "csi" in volume)
 
+    @property
+    def probe_port(self) -> object:
+        """Where a kubelet asks the sidecar, and through it the agent."""
+        return self.container["readinessProbe"]["httpGet"]["port"]
+
     def volumes_for(self, settings: str) -> list[dict[str, Any]]:
         """The pod's volumes, with the ConfigMap ``settings`` as the workload's."""
         volumes = copy.deepcopy([dict(volume) for volume in self.volumes])
@@ -86,6 +91,8 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
         raise MalformedError("ports is no list of integers")
     if not text(container, "name") or number(mapping(container, "securityContext"), "runAsUser") is None:
         raise MalformedError("container has no name or no runAsUser")
+    if number(mapping(mapping(container, "readinessProbe"), "httpGet"), "port") is None:
+        raise MalformedError("container has no readiness probe")
     if not any(text(mapping(volume, "csi"), "driver") for volume in volumes):
         raise MalformedError("no volume has the Workload API")
     if not any(text(volume, "name") == SETTINGS_VOLUME and mapping(volume, "configMap") for volume in volumes):

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 
+from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.metrics import CONTENT_TYPE, Metrics
 
 # The library's own log quotes what it could not parse.
@@ -48,8 +49,11 @@ class OneProcess:
         return self._metrics.render()
 
 
-def probe_app(probed: Probed) -> web.Application:
-    """``/livez`` and ``/readyz``: 200, or 503 with a line for each thing that is wrong. ``/metrics``."""
+OWN_PATHS: Final = ("/livez", "/readyz", "/metrics")
+
+
+def probe_app(probed: Probed, agent: AgentProbes | None = None) -> web.Application:
+    """``/livez`` and ``/readyz``: 200, or 503 with a line for each thing that is wrong. ``/metrics``. ``agent``'s."""
 
     async def live(_request: web.Request) -> web.Response:
         return _health(await probed.stuck(), "live")
@@ -64,6 +68,8 @@ def probe_app(probed: Probed) -> web.Application:
     app.router.add_get("/livez", live)
     app.router.add_get("/readyz", ready)
     app.router.add_get("/metrics", scrape)
+    if agent is not None:
+        agent.add_to(app)
     return app
 
 

@@ -16,7 +16,7 @@ async def run_workers(origin: Origin, count: int, stop: asyncio.Event) -> bool:
     """Run one sidecar in ``count`` processes until ``stop``. Whether every request ended within the drain time."""
     settings, workers = origin.settings, Workers(origin, count)
     together = Together(workers)
-    probe = Probe(probe_app(together), settings.probe.host, settings.probe.port)
+    probe = Probe(probe_app(together, settings.agent_probe()), settings.probe.host, settings.probe.port)
     await probe.open()
     admin = None
     if settings.admin_socket is not None:

@@ -20,6 +20,12 @@ OTHER_ISSUER = {
 }
 AT_B = {"match": {"host": "b.mesh"}, "peer": "spiffe://acme.example/tool/b"}
 ROW = {"sub": "crm", "spiffe_id": "spiffe://acme.example/tool/crm"}
+
+
+def probed(*paths: str) -> dict[str, object]:
+    return {"listen": "0.0.0.0:7090", "agent": list(paths)}
+
+
 PROBE_AT_INBOUND = {"listen": "127.0.0.1:7443"}
 
 
@@ -44,6 +50,15 @@ def crm(**changes: object) -> list[dict[str, object]]:
         pytest.param([("outbound.listen", "0.0.0.0:7080")], "outbound.listen", "others", id="outbound-open"),
         pytest.param([("outbound.listen", "10.1.2.3:7080")], "outbound.listen", "others", id="outbound-on-pod-ip"),
         pytest.param([("probe", PROBE_AT_INBOUND)], "probe.listen", "address of inbound", id="one-port-two-uses"),
+        pytest.param([("probe", probed("/readyz"))], "probe.agent", "the sidecar's own", id="probe-of-ours"),
+        pytest.param([("probe", probed("/%20up"))], "probe.agent", "other ways", id="probe-not-plain"),
+        pytest.param([("probe", probed("/up", "/up"))], "probe.agent", "listed twice", id="probe-twice"),
+        pytest.param(
+            [("probe", probed("/up")), ("inbound", ABSENT), ("outbound.routes.0.name", "x")],
+            "probe.agent",
+            "names none",
+            id="probe-of-nobody",
+        ),
         pytest.param([("admin", {"socket": "/" + "s" * 107})], "admin.socket", "longer than 107", id="socket-too-long"),
         pytest.param([("inbound.audiences", ["a", "a"])], "inbound.audiences", "twice", id="audience-twice"),
         pytest.param(

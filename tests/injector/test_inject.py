@@ -162,5 +162,7 @@ def test_a_probe_that_cannot_reach_an_agent_on_loopback_is_warned_of(kind: str) 
     agent: dict[str, Any] = {"name": "agent", "image": "agent:1", "readinessProbe": {kind: {"port": 8080}}}
     (warning,) = inject(bare({"containers": [agent]}), injection()).warnings
     assert warning.startswith("container agent: readinessProbe ")
+    agent["readinessProbe"] = {"httpGet": {"port": 7090, "path": "/healthz"}}  # the sidecar asks the agent
+    assert inject(bare({"containers": [agent]}), injection()).warnings == []
     agent["readinessProbe"] = {"exec": {"command": ["true"]}}
     assert inject(bare({"containers": [agent]}), injection()).warnings == []

@@ -47,6 +47,10 @@ BAD: dict[str, object] = {
     "ports of another type": {**json.loads(RENDERED), "ports": ["7443"]},
     "a nameless container": {**json.loads(RENDERED), "container": {"securityContext": {"runAsUser": 1}}},
     "a container without user": {**json.loads(RENDERED), "container": {"name": "sidecar"}},
+    "a container without probe": {
+        **json.loads(RENDERED),
+        "container": {"name": "sidecar", "securityContext": {"runAsUser": 1}},
+    },
     "no volumes": {**json.loads(RENDERED), "volumes": []},
     "no settings": {**json.loads(RENDERED), "volumes": json.loads(RENDERED)["volumes"][:1]},
 }
