@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from sidecar.sts import connections
 from tests.fakes.sts_server import RunningSts, read_answer, running_sts, token_request
 
 pytestmark = pytest.mark.integration
@@ -65,3 +66,44 @@ async def test_connections_above_the_limit_are_cut_and_one_that_ends_makes_room(
             assert (await read_answer(reader)).status == 200
         await lawful(sts)
     assert refused(sts) == ["overloaded"]
+
+
+@pytest.mark.parametrize("idle_s", [0.0, 60.0], ids=["idle for long enough", "answered just now"])
+async def test_at_the_limit_only_an_idle_connection_makes_room(idle_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "IDLE_S", idle_s)
+    async with (
+        running_sts(max_connections=2) as sts,
+        sts.connection() as (busy, to),
+        sts.connection() as (idle, writer),
+    ):
+        request = token_request(sts.mesh.exchange_form())
+        to.write(request)
+        assert (await read_answer(busy)).status == 200
+        to.write(request[:-10])  # it was idle for longer, and is not now
+        writer.write(request)
+        assert (await read_answer(idle)).status == 200
+        async with asyncio.timeout(5):
+            if idle_s:
+                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                    await lawful(sts)
+                assert refused(sts) == ["overloaded"]
+                return
+            await lawful(sts)
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await idle.readexactly(1)
+            to.write(request[-10:])
+            assert (await read_answer(busy)).status == 200
+    assert refused(sts) == []
+
+
+async def test_connections_that_made_room_or_ended_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "IDLE_S", 0.0)
+    async with running_sts(max_connections=1) as sts:
+        for _ in range(3):
+            async with sts.connection() as (reader, writer):
+                writer.write(token_request(sts.mesh.exchange_form()))
+                assert (await read_answer(reader)).status == 200
+                async with asyncio.timeout(5):
+                    await lawful(sts)
+                    await lawful(sts)
+    assert refused(sts) == []
