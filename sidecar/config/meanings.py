@@ -112,7 +112,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "client_auth": "how we prove who we are",
     "ExchangeSection.timeout_s": "how long an exchange may take, retries and all",
     "max_response_bytes": "the longest answer that is read",
-    "retries": "how often a failed connection is tried again",
+    "retries": "how often a failed connection is tried again; a kept one found closed is replaced once beside that",
     # entry, deny, sinks
     "EntrySection.issuers": "where users log in",
     "delegation_life_s": "how long a chain may live that starts here; else as long as the login, an hour at most",

@@ -23,7 +23,8 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.adapters import ADAPTERS
 from sidecar.exchange.ahead import refresh_at
 from sidecar.exchange.cache import SKEW_S, Issued
-from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError, Trouble
+from sidecar.exchange.channel import StsChannel
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import IdentitySource
 
@@ -77,7 +78,7 @@ class ExchangeSettings:
 
 
 class Caller(Protocol):
-    """Sends a form to the token endpoint (`EndpointClient` is the real one)."""
+    """Sends a form to the token endpoint (`StsChannel` is the real one)."""
 
     async def post_form(self, form: bytes) -> EndpointAnswer:
         """The answer, whatever its status. Raises EndpointError."""
@@ -104,7 +105,7 @@ class Sts:
         self._clock = clock
         self._spread = spread
         self._adapter = ADAPTERS[settings.adapter]
-        self._caller: Caller = caller or EndpointClient(
+        self._caller: Caller = caller or StsChannel(
             settings.endpoint, source, timeout_s=settings.timeout_s, max_bytes=settings.max_response_bytes
         )
 
@@ -136,7 +137,7 @@ class Sts:
         await self._caller.close()
 
     async def _post(self, form: bytes) -> EndpointAnswer:
-        """Send the form; once more if the connection failed before any answer, never after one."""
+        """Send the form; again, within bounds, if the connection failed before any answer, never after one."""
         attempt = 0
         while True:
             try:

@@ -1,9 +1,10 @@
 """A control endpoint: a URL, who its other end must be, and one bounded HTTP call to it.
 
-Key sets and token exchanges go this way, never a request of a peer. Nobody but the settings chooses a URL: no redirect
-is followed, no proxy is taken from the environment, no cookie is kept. Each call has its own connection. That costs a
-handshake, and buys three things: an answer that comes late or twice can never be taken for the next caller's, each call
-proves both ends anew (after a rotation too), and a failure before the answer is a failure of this call alone.
+Key sets go this way, never a request of a peer; token exchanges have a way of their own (``exchange/channel.py``).
+Nobody but the settings chooses a URL: no redirect is followed, no proxy is taken from the environment, no cookie is
+kept. Each call has its own connection. That costs a handshake every few minutes, and buys three things: an answer that
+comes late or twice can never be taken for the next caller's, each call proves both ends anew (after a rotation too),
+and a failure before the answer is a failure of this call alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -115,7 +115,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class EndpointClient:
-    """Calls one endpoint, each time on a connection of its own."""
+    """Fetches from one endpoint, each time on a connection of its own."""
 
     def __init__(self, endpoint: Endpoint, source: IdentitySource, *, timeout_s: float, max_bytes: int) -> None:
         self._endpoint = endpoint
@@ -124,7 +124,7 @@ class EndpointClient:
         self._max_bytes = max_bytes
         self._url = URL(endpoint.url, encoded=True)
         self._pinned = client_context(source, expected=endpoint.peer) if endpoint.peer else None
-        self._trust = _FileTrust(endpoint.ca_file) if endpoint.ca_file else None
+        self._trust = FileTrust(endpoint.ca_file) if endpoint.ca_file else None
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self) -> EndpointAnswer:
@@ -133,28 +133,13 @@ class EndpointClient:
         Raises:
             EndpointError: there is no whole answer within the size and the total deadline.
         """
-        return await self._call("GET", {}, None)
-
-    async def post_form(self, form: bytes) -> EndpointAnswer:
-        """Send an urlencoded form. Raises as `get` does."""
-        return await self._call("POST", {"Content-Type": "application/x-www-form-urlencoded"}, form)
-
-    async def close(self) -> None:
-        """End the calls in flight. The client may be used again."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    async def _call(self, method: str, headers: Mapping[str, str], body: bytes | None) -> EndpointAnswer:
         context = self._tls()
         session = self._open()
         answered = False
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                session.request(
-                    method, self._url, data=body, headers=headers, ssl=context or True, allow_redirects=False
-                ) as response,
+                session.get(self._url, ssl=context or True, allow_redirects=False) as response,
             ):
                 answered = True
                 return _answer(response, await self._read(response))
@@ -167,6 +152,12 @@ class EndpointClient:
         except (aiohttp.ClientError, OSError) as error:
             trouble = Trouble.BROKEN if answered else Trouble.UNREACHABLE
             raise EndpointError(trouble, may_retry=not answered) from error
+
+    async def close(self) -> None:
+        """End the calls in flight. The client may be used again."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._pinned is not None and self._source.current is None:
@@ -212,7 +203,7 @@ def _tls_trouble(error: aiohttp.ClientSSLError) -> Trouble:
     return Trouble.IDENTITY
 
 
-class _FileTrust:
+class FileTrust:
     """Trusts the hosts certified by the CAs of one file, which is read again when it changes."""
 
     def __init__(self, ca_file: str) -> None:
@@ -221,6 +212,11 @@ class _FileTrust:
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
+        """The context for a connection that is opened now: the same one until the file changes.
+
+        Raises:
+            EndpointError: IDENTITY, the file cannot be used.
+        """
         try:
             facts = Path(self._ca_file).stat()
             seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size)

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from sidecar.delegation.route import OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.identity.lasting import leaf_of, life_s, still_trusted
 from sidecar.identity.source import Identity, IdentitySource
-from sidecar.identity.tls import client_context, guard_of
+from sidecar.identity.tls import client_context
 from sidecar.wire.pool import Origin
 
 Retire = Callable[[Callable[[Hashable], bool]], None]
@@ -45,7 +46,7 @@ class Origins:
         self._source = source
         self._clock = clock
         self._retire = retire
-        self._own = _leaf_of(source.current)
+        self._own = leaf_of(source.current)
         self._contexts: dict[SpiffeId, ssl.SSLContext] = {}
         self._known: dict[str, _Known] = {}
         source.subscribe(self._follow)
@@ -87,32 +88,17 @@ class Origins:
 
     def _follow(self, identity: Identity | None) -> None:
         """Another SVID is another key. New bundles alone change nothing here."""
-        own = _leaf_of(identity)
+        own = leaf_of(identity)
         if own != self._own:
             self._own = own
             self._known.clear()
             self._retire(lambda key: isinstance(key, _Key) and key.own is not None and key.own != own)
 
     def _life_s(self, transport: asyncio.BaseTransport) -> float:
-        """Half of our own SVID's life, and never past its end or that of the peer's. Seconds."""
-        identity, now = self._source.current, self._clock()
-        if identity is None:
-            return 0.0
-        svid = identity.svid
-        half = (svid.not_after - svid.not_before) / 2
-        return max(0.0, min(half, svid.not_after - now, guard_of(transport).peer.not_after - now))
+        return life_s(self._source, transport, self._clock())
 
     def _still_trusted(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether a kept connection's other end would still be believed if it came now."""
-        try:
-            guard_of(transport).check(int(self._clock()))
-        except SidecarError:
-            return False
-        return True
-
-
-def _leaf_of(identity: Identity | None) -> bytes | None:
-    return None if identity is None else identity.svid.chain[0]
+        return still_trusted(transport, self._clock())
 
 
 def authority_of(upstream: Upstream | Origin) -> bytes:

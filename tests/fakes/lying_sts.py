@@ -119,23 +119,27 @@ async def tell_all(writer: asyncio.StreamWriter, answer: bytes) -> None:
 
 @dataclass
 class Server:
-    """A `LyingSts` on a real connection, whose bytes go out as ``wire`` says."""
+    """A `LyingSts` on a real connection, whose bytes go out as ``wire`` says. It closes then, unless it ``keeps``."""
 
     sts: LyingSts
     url: str = ""
     wire: Wire = tell_all
+    keeps: bool = False
     connections: int = 0
     heads: list[bytes] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.heads.append(head)
-            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-            answer = await self.sts.reply(await reader.readexactly(length))
-            await self.wire(writer, encode_reply(answer))
-            await writer.drain()
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
+                length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+                answer = await self.sts.reply(await reader.readexactly(length))
+                await self.wire(writer, encode_reply(answer))
+                await writer.drain()
+                if not self.keeps:
+                    break
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client had enough
         finally:

@@ -82,11 +82,30 @@ async def test_a_token_service_that_does_not_believe_us_is_unavailable() -> None
     assert server.heads == []
 
 
-async def test_every_exchange_has_a_connection_of_its_own() -> None:
-    async with serving(LyingSts()) as server, running(World(server=server)) as world:
+async def test_exchanges_share_a_kept_connection() -> None:
+    async with serving(LyingSts(), sts_context()) as server, running(World(server=server, peer=STS)) as world:
+        server.keeps = True
+        for number in range(3):
+            await world.exchange.exchange(plan(jti=f"token-{number}"), policy())
+        assert server.connections == 1
+
+
+async def test_a_service_that_closes_after_each_answer_is_asked_on_new_connections() -> None:
+    async with serving(LyingSts()) as server, running(World(server=server, retries=0)) as world:
         for number in range(3):
             await world.exchange.exchange(plan(jti=f"token-{number}"), policy())
         assert server.connections == 3
+
+
+async def test_a_withdrawn_identity_takes_its_connections_along() -> None:
+    async with serving(LyingSts(), sts_context()) as server, running(World(server=server, peer=STS)) as world:
+        server.keeps = True
+        await world.exchange.exchange(plan(), policy())
+        world.source.become(None)
+        assert await reason_of(world, plan(jti="token-2")) is Reason.NOT_READY
+        world.source.become(WRITER)
+        await world.exchange.exchange(plan(jti="token-2"), policy())
+        assert server.connections == 2
 
 
 async def test_the_environment_names_no_proxy_and_no_credentials(
@@ -108,7 +127,20 @@ async def test_two_answers_at_once_are_not_one_for_the_next_caller() -> None:
         writer.write(answer + answer)
 
     async with serving(LyingSts()) as server, running(World(server=server)) as world:
-        server.wire = twice
+        server.wire, server.keeps = twice, True
         for subject in ("user-1", "user-2"):
             permit = await world.exchange.exchange(plan(sub=subject), policy())
             assert permit.token.subject == subject
+        assert server.connections == 2
+
+
+async def test_an_answer_that_comes_after_its_deadline_is_nobodys() -> None:
+    async with serving(LyingSts()) as server, running(World(server=server, timeout_s=0.2)) as world:
+        server.keeps = True
+        await world.exchange.exchange(plan(sub="user-0"), policy())
+        server.sts.hold()
+        assert await reason_of(world, plan(sub="user-1")) is Reason.STS_TIMEOUT
+        server.sts.release()
+        permit = await world.exchange.exchange(plan(sub="user-2"), policy())
+        assert permit.token.subject == "user-2"
+        assert server.connections == 2

@@ -1,0 +1,101 @@
+"""One form on its way and its one answer, collected whole and within its size."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from sidecar.errors import SidecarError
+from sidecar.identity.endpoint import EndpointAnswer, EndpointError, Trouble
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.head import Field, ResponseHead
+from sidecar.wire.pool import Cancellable
+
+
+class Call:
+    """Give it a connection by ``begin``, or say by ``fail`` that there is none; then ``answer`` is there to await.
+
+    It fails with SidecarError for the reasons of `wire`, and with EndpointError TOO_LARGE. Whoever stops waiting says
+    so by ``end``: a connection whose answer nobody took is never used again.
+    """
+
+    __slots__ = ("_body", "_connection", "_fields", "_form", "_head", "_max_bytes", "_target", "answer", "waits")
+
+    def __init__(self, target: bytes, fields: Sequence[Field], form: bytes, *, max_bytes: int) -> None:
+        self.answer: asyncio.Future[EndpointAnswer] = asyncio.get_running_loop().create_future()
+        self.waits: Cancellable | None = None  # for a connection
+        self._target = target
+        self._fields = fields
+        self._form = form
+        self._max_bytes = max_bytes
+        self._connection: ClientConnection | None = None
+        self._head: ResponseHead | None = None
+        self._body = bytearray()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the form went out on a kept connection, and no head of an answer has come so far."""
+        return self._connection is not None and self._connection.kept and self._head is None
+
+    def begin(self, connection: ClientConnection) -> None:
+        """Send the form: one write."""
+        self.waits = None
+        self._connection = connection
+        connection.start("POST", self._target, self._fields, length=len(self._form), sink=self)
+        connection.send_body(self._form)
+        connection.end_body()
+        connection.flush()
+
+    def fail(self, error: SidecarError) -> None:
+        """There is no connection."""
+        self.waits = None
+        self._end_with(error)
+
+    def end(self) -> None:
+        """Nobody waits any more. Without effect after the answer."""
+        waits, self.waits = self.waits, None
+        if waits is not None:
+            waits.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def on_response(self, head: ResponseHead) -> None:
+        """The head; what it says is judged with the whole answer."""
+        self._head = head
+
+    def on_response_data(self, data: bytes) -> None:
+        """More of the body, up to the limit."""
+        self._body += data
+        if len(self._body) > self._max_bytes:
+            self.end()
+            self._end_with(EndpointError(Trouble.TOO_LARGE))
+
+    def on_response_end(self) -> None:
+        """The answer is whole."""
+        self._connection = None
+        if self._head is not None and not self.answer.done():
+            media_type, cache_control = self._single(b"content-type"), self._single(b"cache-control")
+            self.answer.set_result(EndpointAnswer(self._head.status, media_type, cache_control, bytes(self._body)))
+
+    def on_response_error(self, error: SidecarError) -> None:
+        """There will be no whole answer."""
+        self._connection = None
+        self._end_with(error)
+
+    def on_response_flush(self) -> None:
+        """Nothing is passed on before the end."""
+
+    def on_upstream_pause(self) -> None:
+        """The form is written already: it waits where it is."""
+
+    def on_upstream_resume(self) -> None:
+        """The rest of it goes on by itself."""
+
+    def _end_with(self, error: SidecarError | EndpointError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def _single(self, name: bytes) -> str | None:
+        values = [] if self._head is None else self._head.fields.values(name)
+        return values[0].decode("latin-1") if len(values) == 1 else None

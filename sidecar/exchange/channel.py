@@ -1,0 +1,122 @@
+"""Kept connections to the token endpoint: a handshake costs three times as much as the exchange after it.
+
+Theory of operation. The engine of the data plane does the HTTP: heads are read strictly, an answer has one length and
+one reading, and a connection on which anything odd was seen (bytes that nobody asked for, an answer after its caller
+went, one that is late or too large) is cut and never used again, so no answer can be taken for another caller's. No
+redirect is followed, no proxy is taken from the environment, no cookie is kept, nothing is unpacked.
+
+A kept connection may have been closed by the other end, unseen. If that shows before one byte of an answer came, the
+form is sent once more, on a new connection. It may have been served before; that does no harm. An exchange uses
+nothing up (RFC 8693 section 2.1: a subject token is no authorization code), what it issues reaches nobody but us, and
+what was issued into a broken connection reaches nobody at all. The token service's records show both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.errors import Reason, SidecarError
+from sidecar.exchange.call import Call
+from sidecar.exchange.destination import Destination
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
+from sidecar.identity.handshake import HandshakeRefused
+from sidecar.identity.source import IdentitySource
+from sidecar.wire.h1_client import StaleConnection
+from sidecar.wire.limits import ClientLimits
+from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.resolver import Resolver
+
+MAX_KEPT: Final = 8  # more are opened when more exchanges are under way, and closed after them
+_MAX_CONNECTING: Final = 8  # who waits meanwhile gets a connection that another exchange gives back
+_KEEP_S: Final = 30.0  # without use; below what servers and the boxes before them allow
+_MAX_AGE_S: Final = 300.0  # so that replicas of the token service share the work again after one was added
+
+_TROUBLES: Final[dict[Reason, Trouble]] = {
+    Reason.UPSTREAM_IDENTITY: Trouble.IDENTITY,
+    Reason.UPSTREAM_UNREACHABLE: Trouble.UNREACHABLE,
+    Reason.UPSTREAM_TIMEOUT: Trouble.TIMEOUT,
+    Reason.UPSTREAM_BAD_RESPONSE: Trouble.BROKEN,
+    Reason.UPSTREAM_ABORTED: Trouble.BROKEN,
+}
+
+
+class StsChannel:
+    """Sends forms to one token endpoint. The caller bounds the whole call in time; ``timeout_s`` bounds each step."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        source: IdentitySource,
+        *,
+        timeout_s: float,
+        max_bytes: int,
+        resolver: Resolver | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        limits = ClientLimits(
+            connect_timeout_s=timeout_s,
+            first_byte_timeout_s=timeout_s,
+            idle_timeout_s=timeout_s,
+            max_connecting=_MAX_CONNECTING,
+            max_idle=MAX_KEPT,
+            idle_keep_s=_KEEP_S,
+            max_age_s=_MAX_AGE_S,
+        )
+        self._pool = UpstreamPool(limits, resolver=resolver)
+        self._destination = Destination(endpoint, source, clock=clock, retire=self._pool.retire)
+        self._max_bytes = max_bytes
+        self._fields = (
+            (b"host", self._destination.authority),
+            (b"accept", b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"user-agent", b"delegation-sidecar"),
+            (b"content-type", b"application/x-www-form-urlencoded"),
+        )
+
+    async def post_form(self, form: bytes) -> EndpointAnswer:
+        """Send an urlencoded form: the answer, whatever its status.
+
+        Raises:
+            EndpointError: there is no whole answer within the size.
+        """
+        try:
+            try:
+                return await self._send(form)
+            except StaleConnection:
+                return await self._send(form, fresh=True)
+        except SidecarError as error:
+            raise _endpoint_error(error) from error
+
+    async def close(self) -> None:
+        """Cut every connection and end the calls in flight, for good."""
+        await self._pool.close()
+
+    async def _send(self, form: bytes, *, fresh: bool = False) -> EndpointAnswer:
+        origin = self._destination.origin()
+        call = Call(self._destination.target, self._fields, form, max_bytes=self._max_bytes)
+        kept = None if fresh else self._pool.take(origin)
+        if kept is not None:
+            call.begin(kept)
+        else:
+            call.waits = self._pool.connect(origin, call.begin, call.fail, fresh=fresh)
+        try:
+            return await call.answer
+        except asyncio.CancelledError:
+            if call.silent:  # whoever does not answer there may be gone without a word: the others are in doubt too
+                self._pool.retire()
+            raise
+        finally:
+            call.end()
+
+
+def _endpoint_error(error: SidecarError) -> EndpointError:
+    trouble = _TROUBLES.get(error.reason)
+    if trouble is None:
+        raise error  # none of the wire's: a bug, and it stays visible as one
+    refused = error.__cause__
+    if isinstance(refused, HandshakeRefused) and refused.refusal is Reason.NOT_READY:
+        trouble = Trouble.NOT_READY  # our identity can be lost between the first look and the handshake
+    return EndpointError(trouble, may_retry=trouble is Trouble.UNREACHABLE)
