@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 from benchmarks.credentials import credentials
@@ -13,7 +17,7 @@ from benchmarks.peers.peer import Peer, Role
 from benchmarks.rig import Rig
 from benchmarks.sample import Sample
 from benchmarks.scenarios import Scenario
-from benchmarks.world import AGENT, SERVER_NAME, write_identity
+from benchmarks.world import AGENT, SERVER_NAME, STRANGER, write_identity
 
 _WARMUP_S: Final = 0.3
 _PATIENCE_S: Final = 120.0
@@ -44,13 +48,31 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
         seen = _while_rotating(rig, peer, scenario, role, [*_window(scenario, max(seconds, 8.0)), *_clocks(pids)])
     else:
         before = user_and_kernel(pids)
-        seen = _loaded(rig, peer, scenario, role, [*_window(scenario, seconds), *_clocks(pids)], number)
+        with _hostile(rig, role) if scenario.hostile else nullcontext():
+            seen = _loaded(rig, peer, scenario, role, [*_window(scenario, seconds), *_clocks(pids)], number)
         user, kernel = (now - then for now, then in zip(user_and_kernel(pids), before, strict=True))
         seen["kernel_share"] = kernel / (user + kernel) if user + kernel else None
         rss = memory_mib(pids)
     return Sample(
         scenario.name, peer.name, number, scenario.expects(peer), seen, rss, memory_mib(pids, "VmHWM")
     )  # fmt: skip
+
+
+@contextmanager
+def _hostile(rig: Rig, role: Role) -> Iterator[None]:
+    """While this lasts, another peer does its worst. It has a second to begin."""
+    world, identity = rig.world, rig.world.identities[STRANGER]
+    command = [sys.executable, "-m", "benchmarks.hostile", "--connect", world.at(role.port), "--name", SERVER_NAME]
+    command += ["--certificate", str(identity.certificate), "--key", str(identity.key)]
+    command += ["--authority", str(world.bundle)]
+    with subprocess.Popen(rig.cores.bound(command, proxy=False), stdin=subprocess.PIPE) as attacking:
+        time.sleep(1.0)
+        try:
+            if attacking.poll() is not None:
+                raise MeasureError("the hostile peer did not start")
+            yield
+        finally:
+            attacking.terminate()
 
 
 def _loaded(rig: Rig, peer: Peer, scenario: Scenario, role: Role, options: list[str], number: int) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Scenario:
     tokens: int = 0  # so many different ones in turn; 0: the usual few
     chain: int = 1  # actors in each token
     handles: int = 0  # alive, beside those that are used
+    hostile: bool = False  # beside a peer that does its worst
     axis: str = ""  # what grows, for the scenarios of `growth`
     amount: int = 0
 
@@ -81,6 +82,14 @@ SCENARIOS: Final = (
     Scenario(name="inbound", title="GET 1 KB, 32 connections, as fast as answered"),
     Scenario(name="inbound-500", title="GET 1 KB, 500 a second over 20 connections", connections=20, rate=500),
     Scenario(name="inbound-2000", title="GET 1 KB, 2,000 a second over 1,000 connections", connections=1000, rate=2000),
+    Scenario(name="inbound-200", title="GET 1 KB, 200 a second over 20 connections", connections=20, rate=200),
+    Scenario(
+        name="hostile-200",
+        title="the same beside a peer that does its worst: whose p99 doubles?",
+        connections=20,
+        rate=200,
+        hostile=True,
+    ),
     Scenario(name="post", title="POST 512 B, as fast as answered", method="POST", body=512),
     Scenario(name="fresh-token", title="GET 1 KB, each request a new token", fresh_tokens=True),
     Scenario(
