@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,6 +106,11 @@ class Admission(Connections[ServerConnection]):
                 if not counts[one]:
                     del counts[one]
         super().discard(connection)
+
+    def group_of(self, connection: ServerConnection) -> Hashable:
+        """All connections of one peer share a turn: by its SPIFFE ID, or by its address where it has none."""
+        host, peer = self._owners.get(connection, ("", ""))
+        return peer or host
 
     def room_is_near(self) -> bool:
         """Whether nobody can be ended yet, but somebody soon: who comes had better wait in the system's queue."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
+
+from sidecar.wire.turns import Turns
 
 
 class Swept(Protocol):
@@ -31,6 +33,7 @@ class Connections(Generic[C]):
 
     def __init__(self, *, interval_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
+        self.turns = Turns()
         self.draining = False
         self._draining_since = 0.0
         self._grace_s = 0.0
@@ -72,6 +75,10 @@ class Connections(Generic[C]):
     def no_longer_wanted(self, now: float, idle_since: float) -> bool:
         """Whether a connection that is idle since then has been given its grace."""
         return self.draining and now - max(idle_since, self._draining_since) >= self._grace_s
+
+    def group_of(self, _connection: C) -> Hashable:
+        """With whom a connection shares one turn, where requests wait behind each other: all with all."""
+        return None
 
     def sweep(self) -> None:
         """Ask every connection now."""

@@ -52,6 +52,8 @@ class ServerConnection(asyncio.Protocol):
         self._rest = b""
         self._exchange: ServerExchange | None = None
         self._advancing = False
+        self._its_turn = False
+        self._waits_for_turn = False
         self._reading_paused = False
         self._half_closes = False
         self._finishing = False
@@ -108,7 +110,7 @@ class ServerConnection(asyncio.Protocol):
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
         self._finishing = True
-        if self._exchange is None and not self._reader and self._linger is None and not self._closed:
+        if self._exchange is None and not (self._reader or self._rest or self._linger or self._closed):
             self._close()
 
     # --- the event loop's calls
@@ -128,6 +130,7 @@ class ServerConnection(asyncio.Protocol):
                 self._close()
         elif not self._closed:
             self._rest = self._rest + data if self._rest else data
+            self._its_turn = not self._waits_for_turn
             self.advance()
 
     def eof_received(self) -> bool:
@@ -169,6 +172,8 @@ class ServerConnection(asyncio.Protocol):
         self.writing_paused = False
         if self._exchange is not None and self._exchange.on_resume is not None:
             self._exchange.on_resume()
+        if self._waits_for_turn:
+            self._wait_for_turn()
 
     # --- reading
 
@@ -188,7 +193,10 @@ class ServerConnection(asyncio.Protocol):
 
     def _step(self) -> bool:
         if self._exchange is None:
-            return self._next_head()
+            if self._its_turn:
+                return self._next_head()
+            self._wait_for_turn()
+            return False
         intake = self._exchange.intake
         if intake is None:  # another request: it waits until this one is answered
             return False
@@ -199,6 +207,18 @@ class ServerConnection(asyncio.Protocol):
             return False
         self._rest = rest
         return True
+
+    def _wait_for_turn(self) -> None:
+        """More requests are here than the one that the bytes brought. Others come first; who takes no answer waits."""
+        self._waits_for_turn = True
+        if not self.writing_paused:
+            self._connections.turns.wait(self._connections.group_of(self), self._take_turn)
+
+    def _take_turn(self) -> None:
+        if self._waits_for_turn and not self.writing_paused:
+            self._waits_for_turn = False
+            self._its_turn = True
+            self.advance()
 
     def _regulate(self) -> None:
         """Read on unless bytes wait already, or the body is not wanted: so no more than one read is ever held."""
@@ -225,6 +245,7 @@ class ServerConnection(asyncio.Protocol):
         if incoming is None:
             return False
         self._rest = incoming.rest
+        self._its_turn = False  # what follows in the same bytes waits
         if incoming.body is not None:
             self._body_pace.begin(self._moved_at, incoming.size)
         # Without the switch it asks for, a handshake ends its connection: what follows may be no HTTP any more.

@@ -52,6 +52,20 @@ def token() -> bytes:
 class InlineLoop:
     """As much of an event loop as is used here: timers never come, and a task runs to its end at once."""
 
+    def __init__(self) -> None:
+        self._soon: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[[], None]) -> Any:
+        self._soon.append(callback)
+        return asyncio.Handle(callback, (), self)  # type: ignore[arg-type]
+
+    def go_on(self) -> bool:
+        """What was to be called soon; whether there was anything."""
+        soon, self._soon = self._soon, []
+        for callback in soon:
+            callback()
+        return bool(soon)
+
     def call_later(self, _delay: float, _callback: Callable[[], None]) -> Any:
         return asyncio.TimerHandle(0, print, (), self)  # type: ignore[arg-type]
 
@@ -177,8 +191,11 @@ class InboundWorld:
     # --- what happens
 
     def turn(self) -> bool:
-        """Every agent does what it has to do next; whether any had."""
-        return self.agents.turn()
+        """Every agent does what it has to do next, and the loop goes on; whether there was anything to do."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, InlineLoop)
+        went_on = loop.go_on()
+        return self.agents.turn() or went_on
 
     def settle(self) -> None:
         """Until nobody has anything to say."""

@@ -91,9 +91,10 @@ def _live(stream: bytes, vanishes: bool) -> None:
             world.server.eof_received()
             world.settle()
     closes = world.transport.is_closing() or b"\r\nconnection: close\r\n" in world.transport.written
+    unread = len(world.connections.turns) > 0  # requests that wait behind others are not read before their turn
     world.server.connection_lost(None)
     world.settle()
-    _check(world, reading_of(sent), closes=closes)
+    _check(world, reading_of(sent), closes=closes or unread)
 
 
 def _check(world: InboundWorld, reading: Reading, *, closes: bool) -> None:

@@ -139,6 +139,11 @@ class Served:
     def receive(self, data: bytes) -> None:
         self.connection.data_received(data)
 
+    async def turns(self) -> None:
+        """Let the loop go on until nobody waits behind another request."""
+        while len(self.connections.turns):  # noqa: ASYNC110 - the loop itself is what goes on
+            await asyncio.sleep(0)
+
     def after(self, seconds: float) -> None:
         self.clock.now += seconds
         self.connections.sweep()

@@ -73,11 +73,13 @@ async def test_pipelined_requests_are_served_in_order_one_at_a_time() -> None:
     assert len(served.handler.requests) == 1
     assert not served.transport.reading
     served.handler.requests[0].answer(200, [], b"ok")
+    await served.turns()
     assert len(served.handler.requests) == 2
     body = Body()
     served.handler.requests[1].read_body(body)
     served.handler.requests[1].answer(200, [], b"ok")
     assert body.data == b"abc"
+    await served.turns()
     served.handler.requests[2].answer(200, [], b"ok")
     assert served.transport.written == OK * 3
     assert served.transport.reading
@@ -88,13 +90,57 @@ async def test_a_broken_pipelined_request_does_not_harm_the_one_before_it() -> N
     served.receive(GET + b"GET  /b HTTP/1.1\r\n\r\n")
     assert served.handler.refused == []
     served.only.answer(200, [], b"ok")
+    await served.turns()
     assert served.transport.written.startswith(OK + b"HTTP/1.1 400 Bad Request\r\n")
 
 
-async def test_a_thousand_pipelined_requests_do_not_nest() -> None:
+async def test_of_many_requests_at_once_the_first_is_served_and_the_others_one_by_one_as_the_loop_goes_on() -> None:
     served = Served(answer_ok)
     served.receive(GET * 1000)
+    for number in range(1, 10):
+        assert served.transport.written == OK * number
+        await asyncio.sleep(0)
+    await served.turns()
     assert served.transport.written == OK * 1000
+    assert served.transport.reading
+
+
+async def test_requests_that_wait_are_not_served_while_the_peer_takes_no_answer() -> None:
+    served = Served(answer_ok)
+    served.receive(GET * 3)
+    served.connection.pause_writing()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert served.transport.written == OK
+    served.connection.resume_writing()
+    await served.turns()
+    assert served.transport.written == OK * 3
+
+
+async def test_bytes_that_come_while_requests_wait_give_no_second_turn() -> None:
+    served = Served(answer_ok)
+    served.receive(GET * 3)
+    served.receive(GET)
+    assert served.transport.written == OK
+    await served.turns()
+    assert served.transport.written == OK * 4
+
+
+async def test_requests_that_wait_at_the_end_are_not_served_after_it() -> None:
+    served = Served(answer_ok)
+    served.receive(GET * 3)
+    served.lose()
+    await served.turns()
+    assert len(served.handler.requests) == 1
+
+
+async def test_a_request_that_waits_at_a_drain_is_served_and_told_to_come_again() -> None:
+    served = Served(answer_ok)
+    served.receive(GET * 3)
+    served.connection.finish()
+    assert not served.transport.closed
+    await served.turns()
+    assert served.transport.written == OK + OK_CLOSE
 
 
 REFUSED = {
@@ -231,6 +277,7 @@ async def test_an_unread_body_that_is_all_there_does_not_close_the_connection() 
     served = Served(answer_ok)
     served.receive(post(b"Content-Length: 3\r\n", b"abc"))
     served.receive(post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n") + GET)
+    await served.turns()
     assert served.transport.written == OK * 3
 
 
