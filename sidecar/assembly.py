@@ -70,7 +70,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     listeners: list[Listener] = []
     pools: list[UpstreamPool] = []
     upstream = log.metrics.upstream
-    resolver = Resolver(None if settings.outbound is None else settings.outbound.dns, counts=log.metrics.name_lookups)
+    resolver = _resolver(settings, log)
     if settings.inbound is not None:
         pools.append(UpstreamPool(settings.inbound.upstream_limits, resolver=resolver, counts=upstream["inbound"]))
         inbound = Inbound(
@@ -148,7 +148,7 @@ def make_setup(
     if before is not None and same_keys and before.settings.exchange == settings.exchange:
         exchange = before.setup.exchange
     else:
-        exchange = None if settings.exchange is None else TokenExchange(settings.exchange, source, keys, log, metrics)
+        exchange = _exchange(settings, source, keys, log)
     agent = None if settings.inbound is None else settings.inbound.agent
     return Setup(
         make_policy=settings.policy,
@@ -158,6 +158,19 @@ def make_setup(
         needed_issuers=settings.needed_issuers,
         peer_trust_domains=settings.peer_trust_domains,
     )
+
+
+def _exchange(
+    settings: SidecarSettings, source: IdentitySource, keys: IssuerKeys, log: AccessLog
+) -> TokenExchange | None:
+    if settings.exchange is None:
+        return None
+    return TokenExchange(settings.exchange, source, keys, log, log.metrics, resolver=_resolver(settings, log))
+
+
+def _resolver(settings: SidecarSettings, log: AccessLog) -> Resolver:
+    dns = None if settings.outbound is None else settings.outbound.dns
+    return Resolver(dns, counts=log.metrics.name_lookups)
 
 
 def refusals(log: AccessLog) -> OnRefused:

@@ -99,7 +99,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "audience": "whom the token is for",
     "OutboundRouteSection.scopes": "the scopes asked for at most",
     "token": "how a token is had",
-    "dns": "how the names of upstreams are looked up",
+    "dns": "how the names of upstreams and of the token service are looked up",
     "DnsSection.timeout_s": "how long a lookup is waited for",
     "cache_s": "how long addresses serve",
     "failure_cache_s": "how long a failure is remembered",

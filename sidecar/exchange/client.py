@@ -29,6 +29,7 @@ from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics, RefreshResult
+from sidecar.wire.resolver import Resolver
 
 __all__ = ["ExchangeSettings", "TokenExchange"]
 
@@ -61,6 +62,7 @@ class TokenExchange:
         monotonic: Callable[[], float] = time.monotonic,
         caller: Caller | None = None,
         spread: Callable[[], float] = random.random,
+        resolver: Resolver | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -70,7 +72,7 @@ class TokenExchange:
         self._clock = clock
         self._monotonic = monotonic
         self._spread = spread
-        self._sts = Sts(settings, source, keys, clock, caller, spread)
+        self._sts = Sts(settings, source, keys, clock, caller, spread, resolver)
         self._tokens = IssuedTokens()
         self._flights: dict[Hashable, _Flight] = {}
         self._withdrawals = 0

@@ -27,6 +27,7 @@ from sidecar.exchange.channel import StsChannel
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import IdentitySource
+from sidecar.wire.resolver import Resolver
 
 FIRST_RETRY_S: Final = 0.05
 
@@ -98,6 +99,7 @@ class Sts:
         clock: Callable[[], float],
         caller: Caller | None = None,
         spread: Callable[[], float] = random.random,
+        resolver: Resolver | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -106,7 +108,11 @@ class Sts:
         self._spread = spread
         self._adapter = ADAPTERS[settings.adapter]
         self._caller: Caller = caller or StsChannel(
-            settings.endpoint, source, timeout_s=settings.timeout_s, max_bytes=settings.max_response_bytes
+            settings.endpoint,
+            source,
+            timeout_s=settings.timeout_s,
+            max_bytes=settings.max_response_bytes,
+            resolver=resolver,
         )
 
     async def exchange(self, plan: Plan, policy: Policy) -> Issued:

@@ -231,7 +231,7 @@ class Metrics(Collector):
         )
         yield _counter(
             "sidecar_name_lookups",
-            "Names of upstreams looked up; stale: the last good addresses served on.",
+            "Names of upstreams and token services looked up; stale: the last good addresses served on.",
             ("result",),
             _single(self.name_lookups),
         )

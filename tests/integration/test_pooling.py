@@ -285,3 +285,16 @@ async def test_a_name_that_cannot_be_looked_up_is_told_and_hinders_no_other_rout
         assert sum(thread.name == "resolver" for thread in threading.enumerate()) <= 1
     finally:
         answered.set()
+
+
+@pytest.mark.parametrize(("cache_s", "lookups"), [(30, 1), (0.001, 2)])
+async def test_the_token_services_name_is_looked_up_as_those_of_upstreams_are(
+    cache_s: float, lookups: int, hops: Hops
+) -> None:
+    settings = hops.settings(exchange={"token_endpoint": hops.sts_server.url.replace("127.0.0.1", "localhost")})
+    settings["outbound"]["dns"] = {"cache_s": cache_s}
+    hops.writer = await hops.world.sidecar(WRITER, settings)
+    for number in range(2):
+        async with hops.serving({"jti": f"token-{number}"}) as held:
+            assert (await hops.call([("Delegation-Handle", held.handle)])).status == 200
+    assert metrics_of(hops).name_lookups["ok"] == lookups
