@@ -22,6 +22,7 @@ from sidecar.identity.source import Identity
 from sidecar.identity.sources import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.placement import placement
 from sidecar.observe.probe import OneProcess, Probe, probe_app
 from sidecar.observe.turned_away import TurnedAway
 from sidecar.process import run_server, run_until_signal
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: SettingsFile) -> bool:
     """Run one sidecar until ``stop``. Whether every request ended within the drain time."""
     server = assemble(settings)
+    server.parts.log.placement = placement(os.environ)
     probe = Probe(
         probe_app(OneProcess(server.metrics, server.missing), settings.agent_probe()),
         settings.probe.host,
@@ -143,7 +145,7 @@ async def run_token_service(
         release_signals(signal.SIGHUP)
     try:
         await server.start()
-        log.event("started")
+        log.event("started", detail=placement(os.environ))
         await first_of(stop, running)
     finally:
         in_time = await server.stop()  # it drains while identity and keys are still followed

@@ -107,8 +107,9 @@ KEYS: Final[Mapping[str, Key]] = {
     ),
     "source": Key("the address of the other end", (*_REFUSALS, *EXCHANGES)),
     "detail": Key(
-        "more about the reason, which no caller sees; of settings: which file",
-        (*REQUESTS, *EXCHANGES, *_REFUSALS, *_PODS, "config.reloaded", "config.refused"),
+        "more about the reason, which no caller sees; of settings: which file; of a start in Kubernetes: the run's pod,"
+        " namespace, service account and node",
+        (*REQUESTS, *EXCHANGES, *_REFUSALS, *_PODS, "config.reloaded", "config.refused", "started"),
     ),
 }
 

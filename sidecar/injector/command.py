@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import secrets
 import signal
 import sys
@@ -24,6 +25,7 @@ from sidecar.injector.metrics import InjectorMetrics
 from sidecar.injector.webhook import Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.placement import placement
 from sidecar.observe.probe import Probe, probe_app
 from sidecar.observe.sink import StdoutSink
 from sidecar.process import run_until_signal
@@ -97,7 +99,7 @@ class Injector:
             await serving.open()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
             release_signals(signal.SIGHUP)
-            log.event("started")
+            log.event("started", detail=placement(os.environ))
             if up is not None:
                 up.set()
             await stop.wait()

@@ -51,6 +51,7 @@ class AccessLog:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.workload: str | None = None
+        self.placement: str | None = None  # where this process runs, for the event that a run begins with
         self.run = run
         self.metrics = metrics
         self.wall = wall

@@ -186,7 +186,7 @@ class Server:
         self.ready.set()
         self._said = []
         identity = self.parts.source.current
-        self.parts.log.event("started")
+        self.parts.log.event("started", detail=self.parts.log.placement)
         _log.info("ready", extra={"spiffe_id": identity.spiffe_id if identity else None})
 
     async def _drain(self) -> bool:

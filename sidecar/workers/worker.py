@@ -18,6 +18,7 @@ from functools import partial
 from sidecar.assembly import Place, assemble
 from sidecar.config.following import Follower
 from sidecar.observe.added import families_of
+from sidecar.observe.placement import placement
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.elsewhere import Inbox
 from sidecar.proxy.status import chains_of, status_of
@@ -42,6 +43,7 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
     _sign_operations(start.number)
     inboxes = [Inbox(socket.socket(fileno=read), socket.socket(fileno=write)) for read, write in start.inboxes]
     server = assemble(start.settings, place=Place(number=start.number, inboxes=inboxes, sink_lock=start.sink_lock))
+    server.parts.log.placement = placement(os.environ)
     file = SettingsFile(start.path, os.environ, start.settings, seen=start.seen, platform=start.platform)
     follower = Follower([file.followed(server)], server.parts.log)
     since = int(time.time())

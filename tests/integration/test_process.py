@@ -175,3 +175,16 @@ async def test_records_go_on_into_a_new_file_when_the_old_one_is_moved_away(worl
     records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     assert [record["seq"] for record in records] == list(range(1, 1 + len(records)))
     assert [record["event"] for record in records].count("request") == 4
+
+
+async def test_a_run_says_at_its_start_which_pod_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_NAME", "writer-5d9f")
+    monkeypatch.setenv("POD_NAMESPACE", "agents")
+    async with process(world) as sidecar:
+        (started,) = [record for record in sidecar.records() if record["event"] == "started"]
+        assert started["detail"] == "pod=writer-5d9f namespace=agents"
+    monkeypatch.delenv("POD_NAME")
+    monkeypatch.delenv("POD_NAMESPACE")
+    async with process(world, starts=2) as sidecar:
+        last = [record for record in sidecar.records() if record["event"] == "started"][-1]
+        assert last["detail"] is None

@@ -18,10 +18,7 @@ env:
   - {name: SIDECAR__PROBE__LISTEN, value: {{ printf "0.0.0.0:%d" (int .ports.probe) | quote }}}
   - {name: SIDECAR__ADMIN__SOCKET, value: /run/sidecar/admin.sock}
   - {name: SPIFFE_ENDPOINT_SOCKET, value: {{ printf "unix:///spiffe-workload-api/%s" .workloadApi.socket | quote }}}
-  - {name: POD_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}}
-  - {name: POD_NAMESPACE, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}}
-  - {name: POD_SERVICE_ACCOUNT, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.serviceAccountName}}}
-  - {name: NODE_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.nodeName}}}
+  {{- include "sidecar-lib.facts" . | nindent 2 }}
 ports:
   - {name: sidecar-mesh, containerPort: {{ int .ports.inbound }}, protocol: TCP}
   - {name: sidecar-probe, containerPort: {{ int .ports.probe }}, protocol: TCP}
@@ -63,6 +60,14 @@ volumeMounts:
   - {name: sidecar-platform, mountPath: /etc/sidecar/platform, readOnly: true}
   {{- end }}
   - {name: sidecar-run, mountPath: /run/sidecar}
+{{- end -}}
+
+{{- /* Where it runs: told in the record that a run begins with. */ -}}
+{{- define "sidecar-lib.facts" -}}
+- {name: POD_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}}
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}}
+- {name: POD_SERVICE_ACCOUNT, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.serviceAccountName}}}
+- {name: NODE_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.nodeName}}}
 {{- end -}}
 
 {{- define "sidecar-lib.volumes" -}}
