@@ -46,6 +46,13 @@ class SigningKey:
     algorithm: str
     kid: str
     jwk: Mapping[str, str] = field(repr=False)
+    verification_key: VerificationKey = field(init=False, repr=False, compare=False)
+    """The public half."""
+
+    def __post_init__(self) -> None:
+        algorithms = frozenset((self.algorithm,))  # made once: to derive the public key anew takes its time
+        key = VerificationKey(kid=self.kid, algorithms=algorithms, public_key=self.private_key.public_key())
+        object.__setattr__(self, "verification_key", key)
 
     @classmethod
     def of(cls, private_key: object) -> SigningKey:
@@ -77,13 +84,6 @@ class SigningKey:
     def sign(self, claims: Mapping[str, object]) -> str:
         """Sign an access token: compact JWS, ``typ`` at+jwt (RFC 9068 section 2.1)."""
         return jwt.encode(dict(claims), self.private_key, self.algorithm, headers={"typ": TOKEN_TYP, "kid": self.kid})
-
-    @property
-    def verification_key(self) -> VerificationKey:
-        """The public half."""
-        return VerificationKey(
-            kid=self.kid, algorithms=frozenset((self.algorithm,)), public_key=self.private_key.public_key()
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,44 +138,58 @@ class StsPolicy:
     token_life_s: int = 300
     max_depth: int = MAX_ACT_DEPTH
 
+    own: TrustedIssuer = field(init=False, repr=False, compare=False)
+    """Ourselves, as the issuer of tokens that come back as subject tokens."""
+    longest_life_s: int = field(init=False, repr=False, compare=False)
+    """How long a token that is issued under this policy may live at most, in seconds."""
+    _targets: Mapping[str, Target] = field(init=False, repr=False, compare=False)
+    _audiences: Mapping[SpiffeId, frozenset[str]] = field(init=False, repr=False, compare=False)
+    _rules: Mapping[tuple[SpiffeId, str], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
+        # Looked up here once, so that an exchange costs the same under ten rules and under ten thousand.
+        targets: dict[str, Target] = {}
+        audiences: dict[SpiffeId, frozenset[str]] = {}
+        rules: dict[tuple[SpiffeId, str], list[Rule]] = {}
+        for target in self.targets:
+            audiences[target.workload] = audiences.get(target.workload, frozenset((target.workload,))) | target.names
+            for name in target.names:
+                targets.setdefault(name, target)
+        for rule in self.rules:
+            rules.setdefault((rule.actor, rule.audience), []).append(rule)
+        self._set(_targets=targets, _audiences=audiences, _rules={pair: tuple(found) for pair, found in rules.items()})
         if problems := list(contradictions(self)):
             raise ConfigError(problems)
-
-    @property
-    def own(self) -> TrustedIssuer:
-        """Ourselves, as the issuer of tokens that come back as subject tokens."""
-        return TrustedIssuer(
+        first = (entry.delegation_life_s or DEFAULT_DELEGATION_LIFE_S for entry in self.entries.values())
+        own = TrustedIssuer(
             issuer=self.issuer,
             profile=PRESETS["sts"],
             scopes=frozenset().union(*(target.scopes for target in self.targets)),
             actor_trust_domains=frozenset(rule.actor.trust_domain for rule in self.rules),
         )
-
-    @property
-    def longest_life_s(self) -> int:
-        """How long a token that is issued under this policy may live at most, in seconds."""
-        first = (entry.delegation_life_s or DEFAULT_DELEGATION_LIFE_S for entry in self.entries.values())
-        return max(self.token_life_s, *first, 0)
+        self._set(own=own, longest_life_s=max(self.token_life_s, *first, 0))
 
     def target_of(self, audience: str) -> Target | None:
         """The one workload that receives tokens under this name."""
-        return next((target for target in self.targets if audience in target.names), None)
+        return self._targets.get(audience)
 
     def recipient_of(self, audience: str) -> SpiffeId:
         """The workload that receives tokens under this name: there is one for the audience of every rule."""
-        return next(target.workload for target in self.targets if audience in target.names)
+        return self._targets[audience].workload
 
     def audiences_of(self, workload: SpiffeId) -> frozenset[str]:
         """The names whose tokens this workload may hand in as its own."""
-        own = (target.names for target in self.targets if target.workload == workload)
-        return frozenset((workload,)).union(*own)
+        return self._audiences.get(workload) or frozenset((workload,))
 
     def rules_for(self, actor: SpiffeId, audience: str) -> tuple[Rule, ...]:
         """What the policy says of this actor at this audience, whoever it acts for."""
-        return tuple(rule for rule in self.rules if rule.actor == actor and rule.audience == audience)
+        return self._rules.get((actor, audience), ())
 
     def self_scopes(self, workload: SpiffeId, audience: str) -> ScopeSet | None:
         """What this workload may do on its own authority at this audience; None if the pair is not listed."""
         matching = [rule.scopes for rule in self.self_rules if rule.workload == workload and rule.audience == audience]
         return frozenset().union(*matching) if matching else None
+
+    def _set(self, **derived: object) -> None:
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,3 +77,19 @@ def test_a_target_is_found_by_each_of_its_names() -> None:
 def test_the_service_believes_itself_by_the_strictest_profile() -> None:
     own = small_policy().own
     assert (own.issuer, own.profile.name) == (ISSUER, "sts")
+
+
+def test_a_policy_with_one_thing_changed_goes_by_what_it_says_now() -> None:
+    policy = small_policy()
+    fewer = replace(policy, rules=policy.rules[:2], self_rules=(), targets=policy.targets[:2], token_life_s=7)
+    assert fewer.rules_for(WRITER, CRM_URL) == ()
+    assert fewer.rules_for(FRONT, PLANNER) == policy.rules_for(FRONT, PLANNER) == policy.rules[:1]
+    assert fewer.target_of(CRM) is None
+    assert fewer.audiences_of(CRM) == {CRM}
+    assert fewer == replace(policy, rules=policy.rules[:2], self_rules=(), targets=policy.targets[:2], token_life_s=7)
+
+
+def test_several_rules_for_one_pair_add_up_in_their_order() -> None:
+    policy = small_policy()
+    more = replace(policy, rules=(*policy.rules, replace(policy.rules[0], scopes=frozenset({"docs.read"}))))
+    assert more.rules_for(FRONT, PLANNER) == (policy.rules[0], more.rules[-1])
