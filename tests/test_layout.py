@@ -49,6 +49,7 @@ ELSEWHERE: Final = {
     "proxy/outbound.py": "integration/test_outbound.py",
     "signals.py": "test_cli.py",
     "reload.py": "integration/test_reload.py",
+    "wire/ending.py": "wire/test_h1_server.py",
     "wire/intake.py": "wire/test_exchange.py",
     "wire/sinks.py": "wire/test_body.py",
     "wire/line.py": "wire/test_pool.py",

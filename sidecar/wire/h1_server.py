@@ -11,24 +11,19 @@ requests wait until the answer before them has ended. No task, future or timer i
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from typing import Final, cast
+from typing import cast
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
+from sidecar.wire.ending import Ending
 from sidecar.wire.exchange import BodySink, RequestHandler, ServerExchange
 from sidecar.wire.framing import Body
 from sidecar.wire.head import RequestHead
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.outflow import Outflow
 from sidecar.wire.request import RequestReader
-from sidecar.wire.waits import Linger, Pace
+from sidecar.wire.waits import Pace
 
 __all__ = ["BodySink", "RequestHandler", "ServerConnection", "ServerExchange", "ServerLimits"]
-
-_FAREWELL_S: Final = 1.0  # for TLS's last word from a peer that has been given everything, and may be frozen
-_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: closing sends RST
 
 
 class ServerConnection(asyncio.Protocol):
@@ -58,13 +53,11 @@ class ServerConnection(asyncio.Protocol):
         self._half_closes = False
         self._finishing = False
         self._refused = False
-        self._closed = False
         self._opened_at = 0.0
         self._moved_at = 0.0
         self._head_began_at = 0.0
         self._body_pace = Pace()
-        self._outflow = Outflow()
-        self._linger: Linger | None = None
+        self._ending = Ending(limits, connections.clock)
 
     @property
     def exchange(self) -> ServerExchange | None:
@@ -91,16 +84,16 @@ class ServerConnection(asyncio.Protocol):
 
         None if one is being served, or the connection is closed.
         """
-        if self._exchange is not None or self._closed:
+        if self._exchange is not None or self._ending.closed:
             return None
-        if self._linger is not None:
-            return self._linger.began_at
+        if self._ending.linger is not None:
+            return self._ending.linger.began_at
         return self._head_began_at if self._reader else self._moved_at
 
     @property
     def kept(self) -> bool:
         """Whether it waits for the first byte of another request."""
-        return not self._reader and self._linger is None and self._moved_at != self._opened_at
+        return not self._reader and self._ending.linger is None and self._moved_at != self._opened_at
 
     def give_way(self, error: SidecarError) -> None:
         """End at once for another connection; no request is being served. A head that has begun is refused."""
@@ -110,7 +103,7 @@ class ServerConnection(asyncio.Protocol):
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
         self._finishing = True
-        if self._exchange is None and not (self._reader or self._rest or self._linger or self._closed):
+        if self._exchange is None and not (self._reader or self._rest or self._ending.linger or self._ending.closed):
             self._close()
 
     # --- the event loop's calls
@@ -125,10 +118,10 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Serve what has come, and write once."""
         self._moved_at = self._clock()
-        if self._linger is not None:
-            if not self._linger.received(self._moved_at, len(data)):
-                self._close()
-        elif not self._closed:
+        ending = self._ending
+        if ending.linger is not None:
+            ending.received(self.transport, self._moved_at, len(data))
+        elif not ending.closed:
             self._rest = self._rest + data if self._rest else data
             self._its_turn = not self._waits_for_turn
             self.advance()
@@ -143,14 +136,14 @@ class ServerConnection(asyncio.Protocol):
             if self._half_closes and exchange.switched and exchange.end_of_input():
                 return True
             self._lose_peer()
-        elif self._reader and self._linger is None:
+        elif self._reader and self._ending.linger is None:
             self._refuse(Denied(Reason.BAD_REQUEST, "the request ends inside its head"))
         return False
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The end."""
         self._connections.discard(self)
-        self._closed = True
+        self._ending.gone()
         if self._exchange is not None:
             self._lose_peer()
         elif self._reader.first_line_read:
@@ -163,7 +156,7 @@ class ServerConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer is slower than we write."""
         self.writing_paused = True
-        self._outflow.begin(self._clock())
+        self._ending.wait_for_peer()
         if self._exchange is not None and self._exchange.on_pause is not None:
             self._exchange.on_pause()
 
@@ -183,7 +176,7 @@ class ServerConnection(asyncio.Protocol):
             return
         self._advancing = True
         try:
-            while self._rest and not self._closed and self._linger is None and self._step():
+            while self._rest and not self._ending.begun and self._step():
                 pass
         finally:
             self._advancing = False
@@ -224,7 +217,7 @@ class ServerConnection(asyncio.Protocol):
         """Read on unless bytes wait already, or the body is not wanted: so no more than one read is ever held."""
         exchange = self._exchange
         pause = bool(self._rest) or (exchange is not None and exchange.body_paused)
-        if pause != self._reading_paused and not self._closed:
+        if pause != self._reading_paused and not self._ending.closed:
             self._reading_paused = pause
             if pause:
                 self.transport.pause_reading()
@@ -312,69 +305,45 @@ class ServerConnection(asyncio.Protocol):
         """Close so that an unfinished answer shows; ``reset`` where only a reset can show it (no stated length)."""
         self._exchange = None
         if reset:
-            sock: socket.socket | None = self.transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._closed = True
-            self.transport.abort()
+            self._ending.reset(self.transport)
         else:
             self._close()
 
     # --- the end
 
     def _begin_lingering(self) -> None:
-        """Answered, but the peer may still be sending: closing now would reset the connection and lose the answer."""
-        limits = self._limits
+        """Answered, but the peer may still be sending."""
         self._rest = b""
-        self._linger = Linger(
-            self._clock(),
-            timeout_s=limits.linger_timeout_s,
-            silence_s=None if self._half_closes else limits.linger_silence_s,
-            max_bytes=limits.max_linger_bytes,
-        )
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resume_reading()
-        if self._half_closes and not self.transport.is_closing():
-            self.transport.write_eof()
+        self._ending.begin_lingering(self.transport, half_closes=self._half_closes)
 
     def _close(self) -> None:
-        self._stop()
-        self.transport.close()
-
-    def _stop(self) -> None:
-        """Nothing is read any more; what was written may still have to leave."""
-        self._closed = True
-        self._outflow.begin(self._clock())
+        self._ending.close(self.transport)
 
     def _lose_peer(self) -> None:
         exchange, self._exchange = self._exchange, None
-        self._stop()
+        self._ending.stop()
         if exchange is not None:
             exchange.lose_peer()
 
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
-        limits = self._limits
-        if self._closed or self.writing_paused:
-            self._sweep_writing(now)
-        elif self._linger is not None:
-            if self._linger.over(now):
+        ending = self._ending
+        if ending.closed or self.writing_paused:
+            if ending.waited_enough(self.transport, now):
+                self._cut_off()
+        elif ending.linger is not None:
+            if ending.linger.over(now):
                 self._close()
         elif self._exchange is not None:
             self._sweep_body(self._exchange, now)
         elif self._reader:
-            if now - self._head_began_at > limits.head_timeout_s:
+            if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
         elif self._idle_too_long(now):
             self._close()
-
-    def _sweep_writing(self, now: float) -> None:
-        limits, outflow = self._limits, self._outflow
-        behind_s = outflow.behind_s(self.transport, now, limits.min_rate * limits.write_timeout_s)
-        all_given = self._closed and outflow.empty_s(self.transport, now) >= _FAREWELL_S
-        if all_given or behind_s > limits.write_timeout_s:
-            self._cut_off()
 
     def _sweep_body(self, exchange: ServerExchange, now: float) -> None:
         limits, pace = self._limits, self._body_pace
@@ -384,7 +353,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
 
     def _cut_off(self) -> None:
-        self._closed = True
+        self._ending.gone()
         self.transport.abort()
         self._connections.discard(self)  # uvloop may have closed it without ever telling us
 
