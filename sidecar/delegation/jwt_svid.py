@@ -23,7 +23,10 @@ class JwtSvid:
     spiffe_id: SpiffeId
     raw: str = field(repr=False)
     expires_at: int
+    not_before: int
+    leeway_s: int
     fingerprint: str
+    kid: str | None  # of the key that verified it
 
 
 def svid_subject(bearer: Bearer) -> SpiffeId:
@@ -56,4 +59,12 @@ def verify_jwt_svid(bearer: Bearer, *, key: VerificationKey, audience: str, now:
     spiffe_id = svid_subject(bearer)
     if "act" in bearer.claims:
         raise Denied(Reason.TOKEN_TYPE, "a delegated token is no JWT-SVID")
-    return JwtSvid(spiffe_id=spiffe_id, raw=bearer.raw, expires_at=validity.expires_at, fingerprint=bearer.fingerprint)
+    return JwtSvid(
+        spiffe_id=spiffe_id,
+        raw=bearer.raw,
+        expires_at=validity.expires_at,
+        not_before=validity.not_before,
+        leeway_s=validity.leeway_s,
+        fingerprint=bearer.fingerprint,
+        kid=bearer.kid,
+    )

@@ -2,8 +2,9 @@
 
 Theory of operation. A request arrives from a client whose X.509-SVID has been verified. Its two tokens are read, their
 keys found (our own ring, the trust domain's bundle, a user issuer's set; only the last may have to be waited for), and
-the pure core in ``mint`` decides. Nothing is kept between requests, so replicas that share keys and policy are one
-service. Policy and key ring are snapshots: each request uses the ones it began with.
+the pure core in ``mint`` decides. Nothing that decides is kept between requests, only counts and which signatures were
+right, so replicas that share keys and policy are one service. Policy and key ring are snapshots: each request uses the
+ones it began with.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from sidecar.delegation.rfc8693 import (
 )
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.sts.actors import ActorTokens
 from sidecar.sts.keys import KeyRing
 from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, authorize_self, require_lawful_form
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import ExchangeRate
 from sidecar.sts.records import EventLog, ExchangeRecord
 from sidecar.sts.schedule import GRACE_S
-from sidecar.sts.tokens import check_subject, verify_actor, verify_subject
+from sidecar.sts.tokens import check_subject, verify_subject
 
 _NAME_BYTES: Final = 16  # 128 bits
 
@@ -90,6 +92,7 @@ class TokenService:
     rate: ExchangeRate
     clock: Callable[[], float] = time.time
     names: Callable[[], FreshNames] = field(default=fresh_names, repr=False)
+    actors: ActorTokens = field(default_factory=ActorTokens, repr=False)
 
     def current_ring(self) -> KeyRing:
         """The keys that are published now, each in its role."""
@@ -120,7 +123,7 @@ class TokenService:
         bearer = parse_bearer(request.subject_token)
         record.claim_unverified(bearer)
         actor_token = require_lawful_form(request, bearer.issuer, policy)
-        actor = verify_actor(
+        actor = self.actors.verify(
             actor_token,
             client=client,
             bundles=self.bundles.jwt_bundles,

@@ -33,10 +33,15 @@ def verify_actor(
     return actor
 
 
+def key_of_actor(actor: SpiffeId, kid: str | None, bundles: Mapping[TrustDomain, KeySet]) -> VerificationKey | None:
+    """The key of this name in the bundle of the actor's trust domain."""
+    bundle = bundles.get(actor.trust_domain)
+    return None if bundle is None else bundle.find(kid)
+
+
 def _verified(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
     bearer = parse_jwt_svid(raw)
-    bundle = bundles.get(svid_subject(bearer).trust_domain)
-    key = None if bundle is None else bundle.find(bearer.kid)
+    key = key_of_actor(svid_subject(bearer), bearer.kid, bundles)
     if key is None:
         raise Denied(Reason.UNKNOWN_KEY, "no such key in the bundle of the actor's trust domain")
     return verify_jwt_svid(bearer, key=key, audience=audience, now=now)

@@ -24,7 +24,7 @@ REQUEST: Final = ExchangeRequest(
     actor_token_type=TOKEN_TYPE_JWT,
     audience=(CRM,),
 )
-ACTOR: Final = JwtSvid(spiffe_id=WRITER, raw="", expires_at=NOW, fingerprint="")
+ACTOR: Final = JwtSvid(spiffe_id=WRITER, raw="", expires_at=NOW, not_before=0, leeway_s=0, fingerprint="", kid="k")
 FRESH: Final = FreshNames(jti="new", txn="new-txn")
 ALPHABET: Final = "abcdef"
 

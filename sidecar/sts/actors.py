@@ -1,0 +1,71 @@
+"""Actor tokens already verified: a client shows the same JWT-SVID with every exchange, for half of its life.
+
+What cannot change, the signature under a key of its trust domain's bundle, is remembered for as long as that bundle
+holds the very key; time and whose channel it came on are judged again with each use. Found by the whole token: a
+variant of it (JWS signatures are malleable) only misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from sidecar.delegation.keyset import KeySet, VerificationKey
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.delegation.verify import JwtSvid, check_times
+from sidecar.errors import Denied, Reason
+from sidecar.sts.tokens import key_of_actor, verify_actor
+
+MAX_KEPT: Final = 4096
+
+
+class _Kept(NamedTuple):
+    """``key`` is what verified it, ``audience`` for whom."""
+
+    actor: JwtSvid
+    key: VerificationKey
+    audience: str
+
+
+class ActorTokens:
+    """A bounded memory. The oldest goes first."""
+
+    def __init__(self, max_entries: int = MAX_KEPT) -> None:
+        self._max_entries = max_entries
+        self._kept: dict[str, _Kept] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def verify(
+        self, raw: str, *, client: SpiffeId, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int
+    ) -> JwtSvid:
+        """What ``tokens.verify_actor`` says of it, and raises, but for what it costs."""
+        kept = self._kept.get(raw)
+        if (
+            kept is None
+            or kept.audience != audience
+            or key_of_actor(kept.actor.spiffe_id, kept.actor.kid, bundles) is not kept.key
+        ):
+            return self._verify_anew(raw, client, bundles, audience, now)
+        try:
+            check_times(kept.actor, now)
+        except Denied as error:
+            del self._kept[raw]
+            raise Denied(Reason.ACTOR_TOKEN_INVALID, str(error)) from error
+        if kept.actor.spiffe_id != client:
+            raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token is another workload's")
+        return kept.actor
+
+    def _verify_anew(
+        self, raw: str, client: SpiffeId, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int
+    ) -> JwtSvid:
+        self._kept.pop(raw, None)
+        actor = verify_actor(raw, client=client, bundles=bundles, audience=audience, now=now)
+        key = key_of_actor(actor.spiffe_id, actor.kid, bundles)
+        if key is None:  # it has just verified by one
+            return actor
+        if len(self._kept) >= self._max_entries:
+            del self._kept[next(iter(self._kept))]
+        self._kept[raw] = _Kept(actor, key, audience)
+        return actor
