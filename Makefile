@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FUZZER := $(VENV)/.fuzzer
 PEERS  := $(VENV)/.peers
+SCHEMAS := $(VENV)/.schemas
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -85,7 +86,10 @@ monitoring: setup need-image ## Rules, dashboard and metrics with promtool and P
 interop-engine: mesh monitoring ## Image, mesh and monitoring on a real Docker engine
 	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py
 
-chart: setup ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
+$(SCHEMAS): $(STAMP) requirements/chart.txt
+	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/chart.txt && touch $@
+
+chart: setup $(SCHEMAS) ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
 	@$(PYTEST) -q -n 2 -p no:randomly tests/interop/test_chart.py
 
 $(FUZZER): $(STAMP) requirements/fuzz.txt
@@ -120,6 +124,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o fuzz.txt fuzz.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o bench.txt bench.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o build.txt build.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o chart.txt chart.in
 
 clean: ## Remove what make made
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
