@@ -9,7 +9,7 @@ SCHEMAS := $(VENV)/.schemas
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring chart fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring chart cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,9 @@ $(SCHEMAS): $(STAMP) requirements/chart.txt
 
 chart: setup $(SCHEMAS) ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
 	@$(PYTEST) -q -n 2 -p no:randomly tests/interop/test_chart.py
+
+cluster: setup ## Injector, policy and Pod Security in a real API server that shares our loopback (kubectl, helm, KUBECONFIG)
+	@$(PYTEST) -q -p no:randomly tests/interop/test_admission.py
 
 $(FUZZER): $(STAMP) requirements/fuzz.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt && touch $@ || echo "fuzz: atheris cannot be had for this Python or machine"

@@ -1,0 +1,100 @@
+"""A Kubernetes as `kubectl` and KUBECONFIG give it, and the injector beside its API server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.pki import TrustDomainAuthority
+from tests.integration.world import free_port
+
+PATIENCE_S: Final = 30.0
+Object = dict[str, Any]
+
+
+def missing() -> str | None:
+    """Why there is no cluster to test with, or none whose API server can call us."""
+    if shutil.which("kubectl") is None:
+        return "kubectl is not on PATH"
+    if not os.environ.get("KUBECONFIG"):
+        return "KUBECONFIG names no cluster"
+    if kubectl("version", "--output=json").returncode:
+        return "no Kubernetes answers"
+    return None
+
+
+def kubectl(*words: str, document: Mapping[str, Any] | list[Object] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run kubectl; ``document`` is its standard input."""
+    stdin = None
+    if document is not None:
+        stdin = yaml.safe_dump_all(document) if isinstance(document, list) else json.dumps(document)
+    return subprocess.run(["kubectl", *words], input=stdin, capture_output=True, text=True, timeout=55, check=False)
+
+
+def apply(*objects: Object) -> None:
+    """Create or change objects, strictly."""
+    for one in objects:
+        done = kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", document=one)
+        assert done.returncode == 0, done.stderr
+
+
+def try_pod(pod: Object, namespace: str) -> tuple[Object | None, str]:
+    """What the API server would make of a pod, or what it says instead."""
+    words = ("create", "--dry-run=server", "--validate=strict", "--output=json", "-n", namespace, "-f", "-")
+    done = kubectl(*words, document=pod)
+    return (None, done.stderr) if done.returncode else (json.loads(done.stdout), done.stderr)
+
+
+def wait_for(look: Callable[[], Any], is_it: Callable[[Any], bool]) -> Any:
+    """Look until it is there, or patience ends; what was seen last."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_it(found := look()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+class LocalInjector:
+    """``sidecar injector`` as a process beside the API server, where that shares our loopback."""
+
+    def __init__(self, folder: Path, injection: str) -> None:
+        self.folder, self.port, self.probe = folder, free_port(), free_port()
+        authority = TrustDomainAuthority(TrustDomain("acme.example"))
+        name = SpiffeId("spiffe://acme.example/injector")
+        issued = authority.issue_x509(name, dns_names=["localhost"])
+        (folder / "tls.crt").write_bytes(issued.chain_pem)
+        (folder / "tls.key").write_bytes(issued.key_pem)
+        (folder / "injection.json").write_text(injection)
+        self.ca = authority.bundle_pem().decode()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """As the API server calls it."""
+        return f"https://localhost:{self.port}/inject"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "sidecar.cli", "injector", f"--injection={self.folder / 'injection.json'}"]
+        command += [f"--tls={self.folder}", f"--listen=127.0.0.1:{self.port}", f"--probe=127.0.0.1:{self.probe}"]
+        with (self.folder / "records").open("ab") as records:
+            self._process = subprocess.Popen(command, stdout=records, stderr=subprocess.DEVNULL)
+        health = [sys.executable, "-m", "sidecar.cli", "healthcheck", f"--probe=127.0.0.1:{self.probe}", "--wait=30"]
+        assert subprocess.run(health, check=False).returncode == 0
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            assert self._process.wait(30) == 0
+            self._process = None
+
+    def records(self) -> list[Object]:
+        return [json.loads(line) for line in (self.folder / "records").read_text().splitlines()]
