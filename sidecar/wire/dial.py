@@ -71,8 +71,10 @@ class Dialer:
                     return await self._create(origin, make, host=addresses[0], port=origin.port)
                 return await self._dial_any(origin, make, addresses)
         except TimeoutError as error:
+            self._resolver.doubt(origin.host)
             raise Unavailable(Reason.UPSTREAM_TIMEOUT, "no connection in time") from error
         except OSError as error:
+            self._resolver.doubt(origin.host)  # also where another workload answers: addresses are given to others
             raise _meaning(error) from error
 
     async def _dial_any(self, origin: Origin, make: Callable[[], P], addresses: Sequence[str]) -> P:

@@ -109,6 +109,13 @@ class Resolver:
             return self._last_good(name, name.failure)
         return name.addresses
 
+    def doubt(self, host: str) -> None:
+        """Nobody of use answered at the addresses of ``host``: they are kept for no longer than a failure would be."""
+        name = self._names.get(host)
+        if name is not None:
+            settings = self._settings
+            name.found_at = min(name.found_at, name.looked_at + settings.failure_cache_s - settings.cache_s)
+
     def _last_good(self, name: _Name, failure: Unavailable) -> tuple[str, ...]:
         """What is served in the place of what cannot be had."""
         age = self._clock() - name.found_at

@@ -45,7 +45,7 @@ class Bench:
         self.port = port
         self.clock = Clock()
         self.names: dict[str, Sequence[str]] = {}
-        settings = ResolverSettings(cache_s=0.001)
+        settings = ResolverSettings(cache_s=options.pop("cache_s", 0.001))
         resolver = Resolver(settings, lookup=lambda host: self.names[host], clock=self.clock)
         self.dialer = Dialer(resolver, **{"timeout_s": WAIT_S, "clock": self.clock, **options})
         self.made: list[End] = []
@@ -90,6 +90,18 @@ async def test_the_first_address_is_connected_and_no_other_is_troubled() -> None
 async def test_a_name_with_one_address_is_connected() -> None:
     async with running(ONE) as bench:
         assert (await bench.dial(ONE)).address == ONE
+
+
+async def test_after_a_failure_the_name_is_looked_up_again_before_its_addresses_are_old() -> None:
+    async with running(ONE, cache_s=30) as bench:
+        assert await bench.reason(TWO) is Reason.UPSTREAM_UNREACHABLE
+        assert (await bench.dial(ONE)).address == ONE
+
+
+async def test_after_a_call_that_went_well_it_is_not() -> None:
+    async with running(ONE, cache_s=30) as bench:
+        assert (await bench.dial(ONE)).address == ONE
+        assert (await bench.dial(TWO)).address == ONE
 
 
 async def test_a_first_address_that_refuses_does_not_fail_the_call() -> None:

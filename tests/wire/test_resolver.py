@@ -71,6 +71,33 @@ async def test_a_name_is_looked_up_once_while_its_addresses_are_fresh() -> None:
     assert bench.names.asked == [NAME]
 
 
+async def test_addresses_in_doubt_are_looked_up_anew_and_not_more_often_than_a_failure() -> None:
+    bench = Bench(cache_s=30, failure_cache_s=1)
+    assert await bench.ask() == ("10.0.0.1", "10.0.0.2")
+    bench.resolver.doubt(NAME)
+    assert await bench.ask() == ("10.0.0.1", "10.0.0.2")
+    assert bench.names.asked == [NAME]
+    bench.names.answers[NAME] = ["10.0.0.9"]
+    bench.clock.now += 1
+    assert await bench.ask() == ("10.0.0.9",)
+    assert bench.names.asked == [NAME] * 2
+
+
+async def test_addresses_in_doubt_still_serve_where_no_others_can_be_had() -> None:
+    bench = Bench(cache_s=30, failure_cache_s=1, max_stale_s=300)
+    await bench.ask()
+    bench.names.answers[NAME] = NO_ANSWER
+    bench.resolver.doubt(NAME)
+    bench.clock.now += 1
+    assert await bench.ask() == ("10.0.0.1", "10.0.0.2")
+
+
+async def test_a_name_that_nobody_asked_for_is_not_in_doubt() -> None:
+    bench = Bench()
+    bench.resolver.doubt("unknown.mesh")
+    assert bench.names.asked == []
+
+
 async def test_after_that_it_is_looked_up_again() -> None:
     bench = Bench(cache_s=30)
     await bench.ask()
