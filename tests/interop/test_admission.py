@@ -14,7 +14,7 @@ import pytest
 
 from tests.interop import helm, kube
 from tests.interop.engine import require
-from tests.interop.helm import Rendered, render, restricted_problems
+from tests.interop.helm import MATRIX, Rendered, pods, render, restricted_problems
 from tests.interop.kube import LocalInjector, Object, apply, kubectl, try_pod, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
@@ -204,6 +204,77 @@ def test_a_webhook_that_is_down_means_no_pod_there_and_pods_elsewhere(cluster: C
     finally:
         cluster.injector.start()
     assert try_pod(pod(), AGENTS)[0] is not None
+
+
+# --- everything that the chart makes
+
+FOREIGN: Final = ("cert-manager.io", "spire.spiffe.io", "monitoring.coreos.com")
+EVERY = pytest.mark.parametrize("values", MATRIX, ids=lambda path: path.stem)
+
+
+@EVERY
+def test_the_api_server_takes_every_object_strictly(cluster: Cluster, values: Path) -> None:
+    for one in render(values).objects:
+        if one["apiVersion"].split("/")[0] in FOREIGN or one["kind"] == "Pod":
+            continue
+        if "namespace" in one["metadata"]:
+            one["metadata"]["namespace"] = PLAIN
+        done = kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", document=one)
+        assert (done.returncode, "arning" in done.stderr) == (0, False), (one["kind"], done.stderr)
+
+
+@EVERY
+def test_pod_security_restricted_takes_every_pod(cluster: Cluster, values: Path) -> None:
+    for name, spec in pods(render(values)):
+        metadata = {"generateName": "made-"}
+        alike = {**spec, "serviceAccountName": "default", "priorityClassName": None}
+        made, said = try_pod({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": alike}, PLAIN)
+        assert made is not None, (name, said)
+
+
+KINDS: Final = (
+    "mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,deployments,services,"
+    "configmaps,serviceaccounts,poddisruptionbudgets,networkpolicies,horizontalpodautoscalers"
+)
+
+
+def made_by(release: str) -> set[str]:
+    """The names of all objects of a release, whatever their namespace."""
+    label = f"app.kubernetes.io/instance={release}"
+    found = kubectl("get", KINDS, "--all-namespaces", "-l", label, "-o", "name", "--ignore-not-found")
+    assert found.returncode == 0, found.stderr
+    return set(found.stdout.split())
+
+
+@pytest.mark.parametrize("helm_n", range(2))
+def test_a_release_is_installed_upgraded_rolled_back_and_leaves_nothing(cluster: Cluster, helm_n: int) -> None:
+    program = (helm.helms() * 2)[helm_n]
+    release = f"try{secrets.token_hex(2)}"
+    home = f"sidecar-test-home-{release}"
+    apply(namespace(home))
+    tls = "injector.tls.certManager.enabled=false,injector.tls.secretName=tls,injector.tls.caBundle=x"
+    sets = ("--set", tls, "--set", "injector.replicas=2", "--namespace", home)
+
+    def run(*words: str) -> None:
+        done = helm.run(program, *words)
+        assert done.returncode == 0, done.stderr
+
+    def replicas() -> str:
+        words = ("get", "deployment", f"{release}-injector", "-n", home, "-o", "jsonpath={.spec.replicas}")
+        return kubectl(*words).stdout
+
+    try:
+        run("install", release, str(helm.CHART), *sets)
+        first = made_by(release)
+        assert len(first) >= 9
+        run("upgrade", release, str(helm.CHART), *sets, "--set", "injector.replicas=3")
+        assert (replicas(), made_by(release)) == ("3", first)
+        run("rollback", release, "1", "--namespace", home)
+        assert (replicas(), made_by(release)) == ("2", first)
+    finally:
+        helm.run(program, "uninstall", release, "--namespace", home)
+        kubectl("delete", "namespace", home, "--wait=false")
+    assert made_by(release) == set()
 
 
 # --- without it: the policy alone
