@@ -1,4 +1,4 @@
-"""A short soak, at a pace that any machine keeps; `make soak` is the long one."""
+"""A short soak, at a pace that any machine keeps; `make soak` is the long one, also of several workers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from tests.soak.soak import soak
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_under_load_nothing_is_lost_whatever_changes(workers: int) -> None:
+async def test_under_load_nothing_is_lost_whatever_changes() -> None:
     wanted = {"svid": 5, "authority": 1, "keys": 1, "reload": 2}
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:
-        report = await soak(Path(folder), seconds=25.0, rate=20, wanted=wanted, streams=2, workers=workers)
+        report = await soak(Path(folder), seconds=25.0, rate=20, wanted=wanted, streams=2, workers=1)
     assert report.failed == []
     assert report.cut == []
     assert report.changes == wanted
