@@ -1,6 +1,6 @@
 """Per-request handles: what an agent holds instead of a token.
 
-A handle is 256 random bits that stand for one request being served. It works only at the sidecar that made it, opens
+A handle is 258 random bits that stand for one request being served. It works only at the sidecar that made it, opens
 only the outbound routes that request may call, at most ``max_calls`` times, and dies with the request (or ``linger_s``
 later, never past the token's expiry). One that an entry's front app got for a user's login has no request to die
 with: it lives until the login token expires. Stealing one from a log is stealing nothing.
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.proxy.unguessable import random_base64url
+from sidecar.proxy.unguessable import random_258
 
 MAX_KEPT: Final = 65_536
 MAX_LINGERING: Final = 65_536  # each holds its token: without a limit a long linger_s would hold all of a day's
@@ -23,9 +23,6 @@ MAX_LINGERING: Final = 65_536  # each holds its token: without a limit a long li
 # Where there are several workers, a handle begins with the mark of the one that made it.
 MARKS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 MARKED_CHARS: Final = 44
-
-_HANDLE_BYTES: Final = 32  # 43 characters
-
 
 Counting = Callable[[], Coroutine[Any, Any, object]]
 
@@ -88,7 +85,7 @@ class Handles:
 
     def open(self, served: ServedRequest) -> str:
         """Make the handle of a request that starts now."""
-        handle = self._mark + random_base64url(_HANDLE_BYTES)
+        handle = self._mark + random_258()
         self._alive[handle] = served
         return handle
 
@@ -121,13 +118,11 @@ class Handles:
 
     def end(self, handle: str) -> None:
         """The request is answered, aborted or has lost its peer. Calls in flight finish; new ones need linger."""
-        served = self._alive.get(handle)
-        if served is None:
-            return
-        if served.linger_s <= 0:
-            del self._alive[handle]
+        served = self._alive.pop(handle, None)
+        if served is None or served.linger_s <= 0:
             return
         served.ended_at = self._monotonic()
+        self._alive[handle] = served
         self._lingering.append(handle)
         if len(self._lingering) > self._max_lingering:
             self._alive.pop(self._lingering.popleft(), None)

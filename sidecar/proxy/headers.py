@@ -18,7 +18,7 @@ from sidecar.delegation.scope import ScopeSet, format_scope
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
-from sidecar.proxy.unguessable import random_hex
+from sidecar.proxy.unguessable import random_128
 from sidecar.wire.head import NOT_PASSED, Field, Fields, not_named_by_connection
 
 MAX_VALUE_BYTES: Final = 6144
@@ -129,7 +129,7 @@ def call_id(values: Sequence[bytes]) -> str | None:
 
 def new_call_id() -> str:
     """A new ``Delegation-Call``: 128 random bits that join the records at both ends of a call."""
-    return random_hex(16)
+    return random_128()
 
 
 def from_agent(fields: Fields) -> list[Field]:

@@ -110,7 +110,7 @@ def test_handles_are_unguessable_and_never_the_same() -> None:
     made = handles(Clock())
     opened = {made.open(served()) for _ in range(1000)}
     assert len(opened) == 1000
-    assert {len(handle) for handle in opened} == {43}  # 256 bits
+    assert {len(handle) for handle in opened} == {43}  # 258 bits
 
 
 @pytest.mark.parametrize("handle", ["", "x" * 43])
