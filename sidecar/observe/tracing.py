@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Final, NamedTuple
 
-_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+# Version 00 is 55 characters long, a later one may say more behind a dash; ff is none. No id is all zeros.
+_TRACEPARENT: Final = re.compile(
+    r"(?:00(?=.{53}\Z)|(?!00|ff)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?",
+    re.DOTALL,
+)
 _MAX_MEMBERS: Final = 32
 _MAX_STATE_BYTES: Final = 512
 _SAMPLED: Final = 0x01
 _RANDOM_ID: Final = 0x02
+_SENT_FLAGS: Final = {f"{flags:02x}": f"{flags & (_SAMPLED | _RANDOM_ID):02x}" for flags in range(256)}
 
 # Seeded from the system's entropy. Trace and request ids are told to everybody and prove nothing, so they need to be
 # distinct, not unguessable; a system call for each would cost more than the record itself.
@@ -27,9 +33,16 @@ class TraceContext(NamedTuple):
     tracestate: str | None
 
 
-def new_id(bits: int = 128) -> str:
-    """A random non-zero id in lower-case hex, ``bits / 4`` digits."""
-    return (_ids.getrandbits(bits) or 1).to_bytes(bits // 8, "big").hex()
+def ids(digits: int, draw: Callable[[int], int] = _ids.getrandbits) -> Callable[[], str]:
+    """Makes random non-zero ids of so many lower-case hex digits. ``draw`` gives as many random bits as asked for.
+
+    An endless iterator, put together from parts of the interpreter: no code of ours runs for an id.
+    """
+    return map(f"%0{digits}x".__mod__, filter(None, map(draw, repeat(4 * digits)))).__next__
+
+
+new_id: Final = ids(32)  # of a request, and of a trace
+_new_span_id: Final = ids(16)
 
 
 def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes], *, trusted: bool = True) -> TraceContext:
@@ -41,26 +54,14 @@ def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes], *, trust
 
     A new trace starts, and ``tracestate`` is dropped, if ``traceparent`` is absent, doubled or invalid.
     """
-    parent = _parse(parents[0]) if trusted and len(parents) == 1 else None
+    span_id = _new_span_id()
+    parent = _TRACEPARENT.fullmatch(parents[0].decode("latin-1")) if trusted and len(parents) == 1 else None
     if parent is None:
-        both = new_id(192)
-        trace_id, span_id = both[:32], both[32:]
+        trace_id = new_id()
         return TraceContext(f"00-{trace_id}-{span_id}-03", trace_id, span_id, None)
-    trace_id, flags = parent
-    span_id = new_id(64)
-    return TraceContext(f"00-{trace_id}-{span_id}-{flags:02x}", trace_id, span_id, _state(states) if states else None)
-
-
-def _parse(value: bytes) -> tuple[str, int] | None:
-    match = _TRACEPARENT.fullmatch(value)
-    if match is None:
-        return None
-    version, trace_id, parent_id, flags, rest = match.groups()
-    if version == b"ff" or (version == b"00" and rest is not None):
-        return None
-    if not trace_id.strip(b"0") or not parent_id.strip(b"0"):
-        return None
-    return trace_id.decode(), int(flags, 16) & (_SAMPLED | _RANDOM_ID)
+    trace_id, flags = parent.groups()
+    traceparent = f"00-{trace_id}-{span_id}-{_SENT_FLAGS[flags]}"
+    return TraceContext(traceparent, trace_id, span_id, _state(states) if states else None)
 
 
 def _state(states: Sequence[bytes]) -> str | None:

@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from sidecar.observe.tracing import new_id, next_traceparent
+from sidecar.observe.tracing import ids, next_traceparent
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -27,6 +29,8 @@ def test_a_valid_trace_goes_on_under_a_new_span() -> None:
         pytest.param([GOOD[:36] + b"0" * 16 + b"-01"], id="zero-parent"),
         pytest.param([GOOD + b"-extra"], id="longer-than-version-00"),
         pytest.param([b"01" + GOOD[2:] + b"extra"], id="later-version-with-a-broken-rest"),
+        pytest.param([b"01-" + b"0" * 32 + GOOD[35:]], id="zero-trace-of-a-later-version"),
+        pytest.param([b"\xff" + GOOD[1:]], id="no-ascii"),
         pytest.param([GOOD[:-1]], id="short"),
         pytest.param([GOOD + b"\n"], id="line-break"),
         pytest.param([GOOD.replace(b"4", b"g", 1)], id="no-hex"),
@@ -40,8 +44,9 @@ def test_without_one_valid_trace_a_new_one_starts_and_the_state_is_dropped(value
     assert context.tracestate is None
 
 
-def test_a_later_version_is_read_by_its_first_four_parts() -> None:
-    context = next_traceparent([b"cc" + GOOD[2:] + b"-what-comes"], [])
+@pytest.mark.parametrize("rest", [b"", b"-", b"-what-comes", b"-\n\xff"])
+def test_a_later_version_is_read_by_its_first_four_parts(rest: bytes) -> None:
+    context = next_traceparent([b"cc" + GOOD[2:] + rest], [])
     assert context.trace_id == TRACE
     assert context.traceparent.startswith("00-")
 
@@ -78,6 +83,15 @@ def test_a_state_that_is_too_long_loses_whole_members_from_its_end() -> None:
     assert sent == ",".join(members[:5])
 
 
-def test_ids_are_lower_case_hex_of_their_length() -> None:
-    assert len({new_id() for _ in range(100)}) == 100
-    assert all(int(new_id(64), 16) and len(new_id(64)) == 16 for _ in range(100))
+@pytest.mark.parametrize("digits", [16, 32])
+def test_ids_are_lower_case_hex_of_their_length(digits: int) -> None:
+    new = ids(digits)
+    made = {new() for _ in range(100)}
+    assert len(made) == 100
+    assert all(re.fullmatch(rf"[0-9a-f]{{{digits}}}", one) for one in made)
+
+
+def test_no_id_is_zero_and_a_small_one_is_as_long() -> None:
+    drawn = iter([0, 0, 0xAB, 0, 1])
+    new = ids(16, lambda bits: next(drawn) % 2**bits)
+    assert [new(), new()] == ["00000000000000ab", "0000000000000001"]
