@@ -1,0 +1,189 @@
+"""The Workload API of a node, where there is no SPIRE: pods get what the cluster's ClusterSPIFFEIDs say.
+
+It stands in for SPIRE's agent with its Kubernetes attestor and for the spire-controller-manager. Who asks is told by
+the kernel: the process behind the connection, and of that its kubelet's mounts, which name pod and container. Only
+the tests' own machine may be the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.attestation import Peer
+from sidecar.dev.entries import Entry, Selectors
+from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.dev.registry import Entitlement, NoIdentityError, Registry
+from sidecar.dev.workload_server import DevWorkloadApi
+
+DOMAIN: Final = TrustDomain("acme.example")
+SOCKET: Final = "spire-agent.sock"
+_MOUNT: Final = re.compile(r"/pods/([0-9a-f-]{36})/containers/([a-z0-9-]+)/")
+_TEMPLATED: Final = re.compile(r"{{ \.(\w+(?:\.\w+)*) }}")
+
+CRD: Final[Mapping[str, Any]] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "clusterspiffeids.spire.spiffe.io"},
+    "spec": {
+        "group": "spire.spiffe.io",
+        "scope": "Cluster",
+        "names": {"kind": "ClusterSPIFFEID", "plural": "clusterspiffeids", "singular": "clusterspiffeid"},
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One container of one pod, with what selectors can ask about it."""
+
+    container: str
+    namespace: str
+    service_account: str
+    labels: Mapping[str, str]
+    namespace_labels: Mapping[str, str]
+
+
+def workload_of(pid: int) -> Workload | None:
+    """What a process of this machine is in the cluster; None if it is no pod's, or gone."""
+    try:
+        mounts = Path(f"/proc/{pid}/mountinfo").read_text()
+    except OSError:
+        return None
+    found = _MOUNT.search(mounts)
+    pods = [pod for pod in _all("pods", "--all-namespaces") if found and pod["metadata"]["uid"] == found[1]]
+    if found is None or not pods:
+        return None
+    metadata = pods[0]["metadata"]
+    (namespace,) = (one for one in _all("namespaces") if one["metadata"]["name"] == metadata["namespace"])
+    return Workload(
+        container=found[2],
+        namespace=metadata["namespace"],
+        service_account=pods[0]["spec"]["serviceAccountName"],
+        labels=metadata.get("labels", {}),
+        namespace_labels=namespace["metadata"].get("labels", {}),
+    )
+
+
+def spiffe_ids(workload: Workload, rules: list[dict[str, Any]]) -> list[SpiffeId]:
+    """What ClusterSPIFFEIDs give one container, by name of the rule."""
+    return [
+        SpiffeId(_filled(rule["spec"]["spiffeIDTemplate"], workload))
+        for rule in sorted(rules, key=lambda one: str(one["metadata"]["name"]))
+        if _selected(rule["spec"].get("namespaceSelector"), workload.namespace_labels)
+        and _selected(rule["spec"].get("podSelector"), workload.labels)
+        and all(
+            selector == f"k8s:container-name:{workload.container}"
+            for selector in rule["spec"].get("workloadSelectorTemplates", ())
+        )
+    ]
+
+
+def _filled(template: str, workload: Workload) -> str:
+    values = {
+        "TrustDomain": str(DOMAIN),
+        "PodMeta.Namespace": workload.namespace,
+        "PodSpec.ServiceAccountName": workload.service_account,
+    }
+    return _TEMPLATED.sub(lambda found: values[found[1]], template)
+
+
+def _selected(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """As `metav1.LabelSelector`, with the two operators that the chart uses."""
+    if not selector:
+        return True
+    asked = selector.get("matchLabels", {})
+    chosen = selector.get("matchExpressions", ())
+    return all(labels.get(key) == value for key, value in asked.items()) and all(
+        (labels.get(one["key"]) in one["values"]) is (one["operator"] == "In") for one in chosen
+    )
+
+
+def _all(*words: str) -> list[dict[str, Any]]:
+    done = subprocess.run(["kubectl", "get", *words, "-o", "json"], capture_output=True, check=False, timeout=20)
+    return list(json.loads(done.stdout)["items"]) if done.returncode == 0 else []
+
+
+class _PodRegistry(Registry):
+    """Entitles pods by the ClusterSPIFFEIDs that are there when they first ask."""
+
+    def __init__(self) -> None:
+        super().__init__([TrustDomainAuthority(DOMAIN)])
+        self.withdrawn: set[str] = set()
+        self._known: WeakKeyDictionary[Peer, tuple[SpiffeId, ...]] = WeakKeyDictionary()  # a pid may be used again
+
+    def entitlement(self, peer: Peer | None) -> Entitlement:
+        if peer is None or not peer.alive:
+            raise NoIdentityError
+        ids = self._known.get(peer) or self._look(peer)
+        entries = tuple(
+            Entry(spiffe_id=one, selectors=Selectors(uid=peer.uid)) for one in ids if str(one) not in self.withdrawn
+        )
+        if not entries:
+            raise NoIdentityError
+        return Entitlement(entries=entries, own={DOMAIN: self.authority(str(DOMAIN))}, federated={})
+
+    def _look(self, peer: Peer) -> tuple[SpiffeId, ...]:
+        workload = workload_of(peer.pid)
+        found = () if workload is None else tuple(spiffe_ids(workload, _all("clusterspiffeids")))
+        if found:  # what a process is stays; only a process that is nobody may yet become somebody
+            self._known[peer] = found
+        return found
+
+
+class ClusterIdentities:
+    """Serves it in ``folder`` from a thread of its own, until stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / SOCKET
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="identities")
+        self._registry: _PodRegistry
+        self._api: DevWorkloadApi
+
+    def start(self) -> None:
+        self._thread.start()
+
+        async def begin() -> None:
+            self._registry = _PodRegistry()
+            self._api = DevWorkloadApi(self._path, self._registry, mode=0o777)
+            await self._api.start()
+
+        asyncio.run_coroutine_threadsafe(begin(), self._loop).result(30)
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._api.stop(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
+
+    def withdraw(self, spiffe_id: str) -> None:
+        """Nobody has it any more."""
+        self._change(self._registry.withdrawn.add, spiffe_id)
+
+    def give_back(self, spiffe_id: str) -> None:
+        self._change(self._registry.withdrawn.discard, spiffe_id)
+
+    def _change(self, change: Any, spiffe_id: str) -> None:
+        async def changed() -> None:
+            change(spiffe_id)
+            self._registry.notify()
+
+        asyncio.run_coroutine_threadsafe(changed(), self._loop).result(30)

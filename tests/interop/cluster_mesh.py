@@ -1,0 +1,216 @@
+"""The example of docs/kubernetes.md on a real cluster: brought up by the five commands that stand there, and asked.
+
+``kubectl``, ``helm`` and KUBECONFIG say which cluster; the image has to be there as SIDECAR_IMAGE (sidecar:dev).
+CLUSTER_WORKLOAD_API names a folder of this machine, which has to be the node, that the driver csi.spiffe.io mounts: the
+Workload API is served there by the tests. Without it the cluster has a SPIRE for acme.example of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.dev.pki import TrustDomainAuthority
+from tests.interop import helm, kube
+from tests.interop.cluster_identities import CRD, ClusterIdentities
+from tests.interop.engine import IMAGE, ROOT
+from tests.interop.kube import Object, apply, kubectl
+
+DOCS: Final = ROOT / "docs" / "kubernetes.md"
+SYSTEM: Final = "sidecar"
+AGENTS: Final = "agents"
+USERS: Final = "sidecar-test-users"  # where callers are pods like any other
+PODS: Final = ("front", "planner", "writer", "crm")
+OWN: Final = "app.kubernetes.io/instance=mesh"
+_COMMAND_S: Final = 150.0
+_CALLER: Final = ROOT / "tests" / "interop" / "cluster_caller.py"
+
+
+def missing() -> str | None:
+    """Why there is no cluster on which pods can run."""
+    lacking = helm.missing() or kube.missing()
+    if lacking:
+        return lacking
+    nodes = json.loads(kubectl("get", "nodes", "-o", "json").stdout)["items"]
+    ready = [one for node in nodes for one in node["status"]["conditions"] if one["type"] == "Ready"]
+    if not any(one["status"] == "True" for one in ready):
+        return "no node of the cluster is ready"
+    taken = [name for name in (SYSTEM, AGENTS, "login") if kubectl("get", "namespace", name).returncode == 0]
+    return f"the cluster has namespaces {', '.join(taken)} already" if taken else None
+
+
+def five_commands() -> list[str]:
+    """As they stand in the docs, without their comments."""
+    block = DOCS.read_text().partition("## Five commands")[2].split("```")[1]
+    return [line.partition("  #")[0].strip() for line in block.strip().splitlines()]
+
+
+def run(command: str, folder: Path = ROOT) -> str:
+    """One line of a shell; its standard output."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=_COMMAND_S,
+        check=False,
+        env={**os.environ, "PATH": path},
+    )
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class ClusterMesh:
+    """The release ``mesh``, the example's agents, and a pod from where users call."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "helm").mkdir()
+        for part in ("sidecar", "sidecar-lib"):
+            (folder / "helm" / part).symlink_to(ROOT / "helm" / part)
+        (folder / "helm" / "example").mkdir()
+        for file in (ROOT / "helm" / "example").iterdir():  # with the image that is tested
+            text = re.sub(r"\bimage: sidecar:dev\b", f"image: {IMAGE}", file.read_text())
+            (folder / "helm" / "example" / file.name).write_text(text)
+        served = os.environ.get("CLUSTER_WORKLOAD_API")
+        self.identities = ClusterIdentities(Path(served)) if served else None
+        self.values = f"{_image_values()} {self._certificate()}"
+
+    def _certificate(self) -> str:
+        """The options for a certificate of our own, where there is no cert-manager."""
+        if kubectl("get", "crd", "certificates.cert-manager.io").returncode == 0:
+            return ""
+        authority = TrustDomainAuthority(TrustDomain("acme.example"))
+        name = SpiffeId("spiffe://acme.example/injector")
+        issued = authority.issue_x509(name, dns_names=["mesh-injector.sidecar.svc"])
+        (self.folder / "tls.crt").write_bytes(issued.chain_pem)
+        (self.folder / "tls.key").write_bytes(issued.key_pem)
+        (self.folder / "ca.pem").write_bytes(authority.bundle_pem())
+        tls = "injector.tls.certManager.enabled=false,injector.tls.secretName=injector-tls"
+        return f"--set {tls} --set-file injector.tls.caBundle=ca.pem"
+
+    def up(self) -> None:
+        """The commands after the first, which is about where images come from."""
+        if self.identities is not None:
+            apply(dict(CRD))
+            run("kubectl wait --for=condition=Established --timeout=30s crd/clusterspiffeids.spire.spiffe.io")
+            self.identities.start()
+        _, namespaces, keys, install, agents = five_commands()
+        self.run(namespaces)
+        self.run(keys)
+        if "secretName=injector-tls" in self.values:
+            self.run(f"kubectl -n {SYSTEM} create secret tls injector-tls --cert=tls.crt --key=tls.key")
+        self.run(f"{install} {self.values}")
+        self.run(agents)
+        apply(*_caller())
+        self.wait()
+        run(f"kubectl -n {USERS} wait --for=condition=Ready pod/caller --timeout=60s")
+
+    def wait(self) -> None:
+        """Until every pod of the example is ready, and no other."""
+        for namespace in (AGENTS, "login"):
+            for name in PODS if namespace == AGENTS else ("login",):
+                run(f"kubectl -n {namespace} rollout status deployment/{name} --timeout=90s")
+
+    def run(self, command: str) -> str:
+        return run(command, self.folder)
+
+    def upgrade(self, *options: str) -> None:
+        """The fourth command again, as an upgrade."""
+        install = five_commands()[3].replace("helm install", "helm upgrade")
+        self.run(f"{install} {self.values} {' '.join(options)} --timeout 120s")
+
+    def down(self) -> None:
+        for namespace in (AGENTS, "login", USERS):
+            kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
+        self.run("helm uninstall mesh -n sidecar --ignore-not-found --wait")
+        kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait=false")
+        kubectl("delete", "clusterspiffeid", "login", "--ignore-not-found")
+        if self.identities is not None:
+            self.identities.stop()
+
+    # --- what is asked
+
+    def ask(self, **question: str) -> Object:
+        """A user's question, from a pod outside the mesh: ``{status, body}``."""
+        return self._call("ask", json.dumps(question))
+
+    def get(self, url: str) -> Object:
+        """What a pod outside the mesh is told there."""
+        return self._call("get", url)
+
+    def _call(self, *words: str) -> Object:
+        done = kubectl("exec", "-n", USERS, "caller", "--", "python3", "-Ic", _CALLER.read_text(), *words)
+        assert done.returncode == 0, done.stderr
+        answer: Object = json.loads(done.stdout)
+        return answer
+
+    @contextmanager
+    def load(self, rate: int = 20) -> Iterator[list[Object]]:
+        """Users ask all the time while the body runs; then the list has what each was told."""
+        told: list[Object] = []
+        words = ["kubectl", "exec", "-i", "-n", USERS, "caller", "--", "python3", "-uIc", _CALLER.read_text(), "load"]
+        with subprocess.Popen([*words, str(rate)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as calling:
+            assert calling.stdin is not None
+            assert calling.stdout is not None
+            try:
+                assert calling.stdout.readline().startswith("{"), "the first call got no answer"
+                yield told
+            finally:
+                calling.stdin.close()
+                told += [json.loads(line) for line in calling.stdout]
+        assert calling.returncode == 0
+
+    def records(self, name: str) -> list[Object]:
+        """Of every sidecar that runs for a workload, or of the token service."""
+        where = (
+            (SYSTEM, "app.kubernetes.io/component=sts", "sts") if name == "sts" else (AGENTS, f"app={name}", "sidecar")
+        )
+        done = kubectl("logs", "-n", where[0], "-l", where[1], "-c", where[2], "--tail=-1")
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
+
+    def pods(self, name: str) -> list[Object]:
+        """Those of a workload that are not about to end."""
+        found = json.loads(kubectl("get", "pods", "-n", AGENTS, "-l", f"app={name}", "-o", "json").stdout)["items"]
+        return [one for one in found if "deletionTimestamp" not in one["metadata"]]
+
+
+def _image_values() -> str:
+    repository, _, tag = IMAGE.rpartition(":")
+    return f"--set sidecar.image.repository={repository},sidecar.image.tag={tag}"
+
+
+def restricted(uid: int = 1000) -> Mapping[str, Any]:
+    return {
+        "runAsUser": uid,
+        "runAsNonRoot": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _caller() -> list[Object]:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    sleep = ["python3", "-Ic", "import signal; signal.sigwait([signal.SIGTERM])"]
+    container = {"name": "caller", "image": IMAGE, "command": sleep, "securityContext": restricted()}
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": USERS, "labels": labels}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": USERS}},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "caller", "namespace": USERS},
+            "spec": {"automountServiceAccountToken": False, "containers": [container]},
+        },
+    ]

@@ -1,0 +1,104 @@
+"""The example of docs/kubernetes.md on a real kubelet, from its five commands to an uninstall that leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.cluster_mesh import AGENTS, PODS, ClusterMesh, missing
+from tests.interop.engine import require
+from tests.interop.helm import restricted_problems
+from tests.interop.kube import kubectl, wait_for
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMesh]:
+    require(missing())
+    mesh = ClusterMesh(tmp_path_factory.mktemp("cluster"))
+    try:
+        mesh.up()
+        yield mesh
+    finally:
+        mesh.down()
+
+
+# --- the five commands
+
+
+def test_every_agent_of_a_restricted_namespace_has_a_sidecar_that_nobody_wrote_into_it(mesh: ClusterMesh) -> None:
+    namespace = json.loads(kubectl("get", "namespace", AGENTS, "-o", "json").stdout)
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for name in PODS:
+        deployed = json.loads(kubectl("get", "deployment", name, "-n", AGENTS, "-o", "json").stdout)
+        assert [one["name"] for one in deployed["spec"]["template"]["spec"]["containers"]] == ["agent"]
+        (pod,) = mesh.pods(name)
+        assert [one["name"] for one in pod["spec"]["initContainers"]] == ["sidecar"], name
+        assert restricted_problems(pod["spec"]) == []
+        states = [*pod["status"]["initContainerStatuses"], *pod["status"]["containerStatuses"]]
+        assert {one["name"]: (one["ready"], one["restartCount"]) for one in states} == {
+            "sidecar": (True, 0),
+            "agent": (True, 0),
+        }
+
+
+def test_the_agent_starts_when_its_sidecar_serves_and_not_before(mesh: ClusterMesh) -> None:
+    for name in PODS:
+        (pod,) = mesh.pods(name)
+        (serves_at,) = (one["ts"] for one in mesh.records(name) if one["event"] == "started")
+        (agent,) = pod["status"]["containerStatuses"]
+        assert agent["state"]["running"]["startedAt"] >= f"{serves_at[:19]}Z", name
+
+
+def test_the_three_hops_from_pod_to_pod_give_alice_her_answer(mesh: ClusterMesh) -> None:
+    answer = mesh.ask()
+    assert (answer["status"], answer["body"]) == (200, {"draft": "Globex renews on 2027-01-31."})
+    refused = mesh.ask(customer="66")["body"]
+    assert (refused["got_status"], refused["got"]["reason"]) == (403, "call_not_allowed")
+
+
+def test_the_chain_is_rebuilt_from_the_records_of_every_pod(mesh: ClusterMesh, tmp_path: Path) -> None:
+    assert mesh.ask()["status"] == 200
+
+    def audited() -> list[Any]:
+        files = []
+        for name in (*PODS, "sts"):
+            files.append(tmp_path / f"{name}.records")
+            files[-1].write_text("".join(json.dumps(record) + "\n" for record in mesh.records(name)))
+        command = [sys.executable, "-m", "sidecar.cli", "audit", "chains", "--json", *map(str, files)]
+        found = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
+        return [
+            chain["hops"]
+            for chain in found["chains"]
+            if len(chain["hops"]) == 3 and not any(hop["missing_witnesses"] for hop in chain["hops"])
+        ]
+
+    whole = wait_for(audited, bool)
+    assert whole
+    assert [hop["audience"].rpartition("/")[2] for hop in whole[0]] == ["planner", "writer", "crm"]
+
+
+def test_every_record_of_a_start_says_where_it_runs(mesh: ClusterMesh) -> None:
+    for name in PODS:
+        (pod,) = mesh.pods(name)
+        (started,) = (one["detail"] for one in mesh.records(name) if one["event"] == "started")
+        assert started == (
+            f"pod={pod['metadata']['name']} namespace={AGENTS} service_account={name} node={pod['spec']['nodeName']}"
+        )
+
+
+def test_metrics_are_read_at_the_probe_port(mesh: ClusterMesh) -> None:
+    for name in PODS:
+        (pod,) = mesh.pods(name)
+        metrics = mesh.get(f"http://{pod['status']['podIP']}:7090/metrics")
+        assert metrics["status"] == 200
+        counted = [line for line in metrics["body"].splitlines() if line.startswith("sidecar_requests_total{")]
+        assert any('decision="permit"' in line or 'decision="allow"' in line for line in counted), counted
+        assert "alice" not in metrics["body"]
