@@ -35,9 +35,7 @@ def serve(
     except Unavailable as error:
         exchange.answer(*refusal(error, ""))
         return
-    drive = Drive(journey(exchange, head, entry))
-    exchange.on_gone = drive.gone
-    exchange.on_stop = drive.stop
+    drive = exchange.owner = Drive(journey(exchange, head, entry))
     drive.start()
 
 

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
-from sidecar.proxy.journey import Journey, Waiter
+from sidecar.proxy.journey import Wait, Waiter
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.standing import stands
 from sidecar.proxy.streams import Streams
 from sidecar.wire.body import Pump
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import Field, Fields, ResponseHead, is_event_stream
+from sidecar.wire.head import Field, Fields, RequestHead, ResponseHead, is_event_stream
 from sidecar.wire.pool import Origin, UpstreamPool
 
 AnswerFields = Callable[[Fields], list[Field]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
-    """A request as it goes upstream: ``fields`` are complete but for those that state the body's length."""
-
-    origin: Origin
-    method: str
-    target: bytes
-    fields: Sequence[Field] = field(repr=False)
 
 
 class Forwarder:
@@ -48,92 +37,84 @@ class Forwarder:
         self.max_stream_s = max_stream_s
 
     def send(
-        self, permit: Permit | IssuedPermit, outgoing: Outgoing, exchange: ServerExchange, entry: Entry
-    ) -> Journey[int]:
-        """Forward one request; ends with the upstream's status once the whole answer has passed.
+        self,
+        permit: Permit | IssuedPermit,
+        exchange: ServerExchange,
+        head: RequestHead,
+        entry: Entry,
+        origin: Origin,
+        target: bytes,
+        fields: Sequence[Field],
+    ) -> Wait:
+        """The forwarding of one request, to wait for: it ends with the upstream's status once the answer has passed.
 
-        Raises:
+        ``target`` and ``fields`` are what goes upstream, complete but for the fields that state the body's length.
+
+        The wait raises:
             SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
                 ``exchange.status`` is set by then, an answer had begun and was cut, else the caller must answer.
         """
         if not isinstance(permit, Permit | IssuedPermit):
             raise TypeError("nothing is forwarded without a permit")
         entry.forwarded()
-        status: int = yield _Transfer(self, permit, outgoing, exchange, entry)
-        return status
+        return _Transfer(self, permit, exchange, head, entry, origin, target, fields)
 
 
-class _Transfer:
+class _Transfer(Pump):
     """The wait for one whole answer."""
 
-    __slots__ = ("_entry", "_exchange", "_forwarder", "_lasting", "_outgoing", "_permit", "_pump", "_waiter")
+    __slots__ = ("_entry", "_forwarder", "_lasting", "_permit", "_waiter")
 
     def __init__(
         self,
         forwarder: Forwarder,
         permit: Permit | IssuedPermit,
-        outgoing: Outgoing,
         exchange: ServerExchange,
+        head: RequestHead,
         entry: Entry,
+        origin: Origin,
+        target: bytes,
+        fields: Sequence[Field],
     ) -> None:
+        Pump.__init__(self, exchange, head, forwarder.pool, origin, target, fields)
         self._forwarder = forwarder
         self._permit = permit
-        self._outgoing = outgoing
-        self._exchange = exchange
         self._entry = entry
         self._waiter: Waiter | None = None
-        self._pump: Pump | None = None
         self._lasting: _Lasting | None = None
 
     def begin(self, waiter: Waiter) -> None:
         self._waiter = waiter
-        outgoing = self._outgoing
-        self._pump = Pump(
-            self._exchange,
-            self._forwarder.pool,
-            outgoing.origin,
-            method=outgoing.method,
-            target=outgoing.target,
-            fields=outgoing.fields,
-            rewrite=self._rewrite,
-            unfinished=self._unfinished,
-            done=self._done,
-        )
-        self._pump.start()
+        self.start()
 
     def cancel(self) -> None:
         self._waiter = None
-        if self._pump is not None:
-            self._pump.cancel(Denied(Reason.PEER_GONE))
+        self.cut(Denied(Reason.PEER_GONE))
 
-    def _rewrite(self, head: ResponseHead) -> Sequence[Field]:
+    def rewrite(self, head: ResponseHead) -> Sequence[Field]:
         self._entry.responded(head.status)
         return self._forwarder.answer_fields(head.fields)
 
-    def _unfinished(self, head: ResponseHead) -> None:
+    def unfinished(self, head: ResponseHead) -> None:
         if _streams(head):
             self._entry.opened()
-        pump = self._pump
-        if pump is None or pump.upstream is None:
+        if self.upstream is None:
             return
         self._lasting = _Lasting(
             self._permit,
             self._exchange,
             self._entry,
-            pump,
-            endless=head.status == 101 or (self._outgoing.method == "GET" and is_event_stream(head)),
+            self,
+            endless=head.status == 101 or (self._head.method == "GET" and is_event_stream(head)),
             stops_at=self._forwarder.streams.monotonic() + self._forwarder.max_stream_s,
         )
         self._forwarder.streams.add(self._lasting)
 
-    def _done(self, error: SidecarError | None) -> None:
+    def done(self, error: SidecarError | None) -> None:
         if self._lasting is not None:
             self._forwarder.streams.discard(self._lasting)
-            self._lasting = None
-        # The pump knows this object by its callbacks: a circle would keep the request, its connection and the megabyte
-        # of buffers that a TLS connection has until the garbage collector comes by.
-        self._pump = None
-        waiter, self._waiter = self._waiter, None
+            self._lasting = None  # it knows this object: a circle would keep both until the garbage collector comes by
+        waiter = self._waiter
         if waiter is None:
             return
         if error is not None:
@@ -197,8 +178,7 @@ class _Lasting:
 
     def cut(self, error: SidecarError) -> None:
         try:
-            if self._exchange.on_stop is not None:
-                self._exchange.on_stop(error)
+            self._exchange.stop(error)
         finally:
             self._exchange.transport.abort()
 

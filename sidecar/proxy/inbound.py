@@ -24,7 +24,7 @@ from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, describe, refuse, refuse_unread, serve
-from sidecar.proxy.forward import Forwarder, Outgoing
+from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, to_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
@@ -117,8 +117,7 @@ class Inbound:
                 trace=trace,
                 host=authority_of(agent),
             )
-            outgoing = Outgoing(origin=agent, method=head.method, target=target.encode(), fields=fields)
-            yield from self._forwarder.send(permit, outgoing, exchange, entry)
+            yield self._forwarder.send(permit, exchange, head, entry, agent, target.encode(), fields)
         except SidecarError as error:
             refuse(
                 exchange,

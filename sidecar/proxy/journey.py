@@ -62,17 +62,17 @@ class Drive:
 
     def start(self) -> None:
         """Run until the first wait."""
-        self._step(self._journey.__next__)
+        self._go_on(self._journey.send, None)
 
     def resume(self, result: Any) -> None:
         """Go on with what was waited for."""
         self._wait = None
-        self._step(lambda: self._journey.send(result))
+        self._go_on(self._journey.send, result)
 
     def fail(self, error: SidecarError) -> None:
         """Go on with an error at the place of the wait."""
         self._wait = None
-        self._step(lambda: self._journey.throw(error))
+        self._go_on(self._journey.throw, error)
 
     def gone(self) -> None:
         """The peer vanished: stop what is under way and let the journey close its record."""
@@ -80,33 +80,28 @@ class Drive:
 
     def stop(self, error: SidecarError) -> None:
         """The request must end now: stop what is under way and let the journey answer and close its record."""
-        if self._finished:
-            return
         wait, self._wait = self._wait, None
         if wait is not None:
             wait.cancel()
-        self._step(lambda: self._journey.throw(error))
+        self._go_on(self._journey.throw, error)
 
-    def _step(self, advance: Callable[[], Wait]) -> None:
+    def _go_on(self, how: Callable[[Any], Wait], value: object) -> None:
         if self._finished:
             return
         try:
-            self._wait = advance()
+            wait = self._wait = how(value)
         except StopIteration:
             self._finished = True
+            return
         except Exception:  # noqa: BLE001  the driver is where a bug stops: it stays visible, and costs one request
             self._finished = True
             _log.exception("a journey failed")
-        else:
-            self._begin(self._wait)
-
-    def _begin(self, wait: Wait) -> None:
+            return
         try:
             wait.begin(self)
         except Exception as bug:  # noqa: BLE001  as above; the journey ends by it, so that it answers and records
-            raised = bug
             self._wait = None
-            self._step(lambda: self._journey.throw(raised))
+            self._go_on(self._journey.throw, bug)
 
 
 class Tasks:

@@ -21,7 +21,7 @@ from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, describe, refuse, refuse_unread, serve
 from sidecar.proxy.credentials import credential_of
 from sidecar.proxy.elsewhere import Elsewhere, ServedElsewhere
-from sidecar.proxy.forward import Forwarder, Outgoing
+from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, to_next_hop
 from sidecar.proxy.journey import Async, Journey, Tasks
@@ -102,13 +102,8 @@ class Outbound:
             fields = to_next_hop(
                 head.fields, permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream)
             )
-            outgoing = Outgoing(
-                origin=self._origins.of(route, policy.workload),
-                method=head.method,
-                target=target.encode(),
-                fields=fields,
-            )
-            status = yield from self._forwarder.send(permit, outgoing, exchange, entry)
+            origin = self._origins.of(route, policy.workload)
+            status = yield self._forwarder.send(permit, exchange, head, entry, origin, target.encode(), fields)
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:

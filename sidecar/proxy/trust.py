@@ -75,6 +75,6 @@ def _in_use(connection: Connection) -> bool:
 
 def _cut(connection: Connection, error: Denied) -> None:
     serving = connection.exchange if isinstance(connection, ServerConnection) else None
-    if serving is not None and serving.on_stop is not None:
-        serving.on_stop(error)  # so that the record says why
+    if serving is not None:
+        serving.stop(error)  # so that the record says why
     connection.transport.abort()

@@ -1,36 +1,32 @@
 """The pump: one request to one upstream and its answer back, both ways at once, each at the pace of the slower end.
 
-Usage: decide first, then ``Pump(exchange, pool, origin, method=…, target=…, fields=…, rewrite=…, done=…).start()``.
-``fields`` are the whole request fields but framing (``end_to_end`` plus our own, Host included); ``rewrite(head)``
-gives the answer's fields but framing, and ``unfinished(head)`` is called once where the answer did not end with the
-bytes that brought its head. ``done(error)`` is called exactly once, later or within ``start``: with None after a whole
-answer; else with the reason, and if then ``exchange.status`` is still 0, nothing was sent and the caller of the pump
-must answer. Otherwise the pump has cut the answer itself. ``cancel(error)`` ends it from outside likewise, and
+Usage: decide first, then make a subclass's ``(exchange, head, pool, origin, target, fields)`` and ``start`` it.
+``fields`` are the whole request fields but framing (``end_to_end`` plus our own, Host included). What the subclass
+says: ``rewrite(head)`` gives the answer's fields but framing; ``unfinished(head)`` is called once where the answer did
+not end with the bytes that brought its head; ``done(error)`` is called exactly once, later or within ``start``: with
+None after a whole answer; else with the reason, and if then ``exchange.status`` is still 0, nothing was sent and
+``done`` must answer. Otherwise the pump has cut the answer itself. ``cut(error)`` ends it from outside likewise, and
 ``end(error)`` in a way that the other ends understand, where there is one, which may take a moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
-from sidecar.wire.head import Field, ResponseHead, end_to_end, is_event_stream
+from sidecar.wire.head import Field, RequestHead, ResponseHead, is_event_stream
 from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
 from sidecar.wire.tunnel import Tunnel
-from sidecar.wire.upgrade import Handshake, handshake_of
+from sidecar.wire.upgrade import handshake_of
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
 
 
-def pass_fields(head: ResponseHead) -> Sequence[Field]:
-    """The answer's end-to-end fields as they are."""
-    return end_to_end(head.fields)
-
-
-class Pump:
+class Pump(ABC):
     """Streams one exchange through one upstream connection, with backpressure both ways.
 
     ``response`` is the upstream's head once there; ``retried`` says that a kept connection proved stale.
@@ -38,16 +34,15 @@ class Pump:
 
     __slots__ = (
         "_connecting",
-        "_done",
         "_exchange",
         "_fields",
-        "_method",
+        "_fresh",
+        "_head",
         "_origin",
+        "_over",
         "_pool",
-        "_rewrite",
         "_target",
         "_tunnel",
-        "_unfinished",
         "_upstream",
         "response",
         "retried",
@@ -56,47 +51,52 @@ class Pump:
     def __init__(
         self,
         exchange: ServerExchange,
+        head: RequestHead,
         pool: UpstreamPool,
         origin: Origin,
-        *,
-        method: str,
         target: bytes,
         fields: Sequence[Field],
-        done: Callable[[SidecarError | None], None],
-        rewrite: Callable[[ResponseHead], Sequence[Field]] = pass_fields,
-        unfinished: Callable[[ResponseHead], None] | None = None,
     ) -> None:
-        self.response: ResponseHead | None = None
-        self.retried = False
         self._exchange = exchange
+        self._head = head
         self._pool = pool
         self._origin = origin
-        self._method = method
         self._target = target
         self._fields = fields
-        self._rewrite = rewrite
-        self._unfinished = unfinished
-        self._done: Callable[[SidecarError | None], None] | None = done
+        self.response: ResponseHead | None = None
+        self.retried = False
+        self._over = False
+        self._fresh = True
         self._connecting: Cancellable | None = None
         self._upstream: ClientConnection | None = None
         self._tunnel: Tunnel | None = None
+
+    @abstractmethod
+    def rewrite(self, head: ResponseHead) -> Sequence[Field]:
+        """The fields of the answer."""
+
+    @abstractmethod
+    def unfinished(self, head: ResponseHead) -> None:
+        """More of the answer comes later."""
+
+    @abstractmethod
+    def done(self, error: SidecarError | None) -> None:
+        """How it ended."""
 
     def start(self) -> None:
         """Begin: on a kept connection at once, else on a new one."""
         exchange = self._exchange
         if exchange.gone:
-            self._caller_gone()
+            self.on_caller_gone()
             return
-        exchange.on_gone = self._caller_gone
-        exchange.on_pause = self._caller_pause
-        exchange.on_resume = self._caller_resume
+        exchange.sender = self
         upstream = self._pool.take(self._origin)
         if upstream is None:
             self._connect()
         else:
             self._send(upstream)
 
-    def cancel(self, error: SidecarError) -> None:
+    def cut(self, error: SidecarError) -> None:
         """End it now, for a reason from outside.
 
         A stream of events ends between two of them or in one that is then ignored (WHATWG HTML section 9.2.6), and so
@@ -111,7 +111,7 @@ class Pump:
         if self._tunnel is not None:
             self._tunnel.end(error)
         else:
-            self.cancel(error)
+            self.cut(error)
 
     @property
     def upstream(self) -> ClientConnection | None:
@@ -124,12 +124,10 @@ class Pump:
     def _send(self, upstream: ClientConnection) -> None:
         self._connecting = None
         self._upstream = upstream
-        head = self._exchange.head
-        length = None if head is not None and head.chunked else (head and head.content_length) or 0
-        handshake: Handshake | None = None
-        if head is not None and head.upgrade is not None:
-            handshake = handshake_of(head)
-        upstream.start(self._method, self._target, self._fields, length=length, sink=self, handshake=handshake)
+        head = self._head
+        length = None if head.chunked else head.content_length or 0
+        handshake = None if head.upgrade is None else handshake_of(head)
+        upstream.start(head.method, self._target, self._fields, length=length, sink=self, handshake=handshake)
         if self._exchange.writing_paused:
             upstream.pause_reading()
         if length == 0:
@@ -138,23 +136,26 @@ class Pump:
             self._exchange.read_body(self)
 
     def _finish(self, error: SidecarError | None) -> None:
-        done, self._done = self._done, None
-        if done is None:
+        if self._over:
             return
-        exchange = self._exchange
-        exchange.on_gone = exchange.on_pause = exchange.on_resume = None
+        self._over = True
+        self._exchange.sender = None
+        if error is not None:
+            self._let_go()
+        self.done(error)
+
+    def _let_go(self) -> None:
+        """Give up whatever is under way."""
         if self._connecting is not None:
             self._connecting.cancel()
-        upstream, self._upstream = self._upstream, None
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
             tunnel.cut()
-        if error is not None:
-            if upstream is not None:
-                upstream.abort()
-            if exchange.status:
-                exchange.abort()
-        done(error)
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+        if self._exchange.status:
+            self._exchange.abort()
 
     # --- the caller's side
 
@@ -177,14 +178,17 @@ class Pump:
         if self._upstream is not None:
             self._upstream.flush()
 
-    def _caller_gone(self) -> None:
+    def on_caller_gone(self) -> None:
+        """Nobody waits for the answer any more."""
         self._finish(Denied(Reason.PEER_GONE, "the caller went away"))
 
-    def _caller_pause(self) -> None:
+    def on_caller_pause(self) -> None:
+        """Slow the upstream down."""
         if self._upstream is not None:
             self._upstream.pause_reading()
 
-    def _caller_resume(self) -> None:
+    def on_caller_resume(self) -> None:
+        """Take more from the upstream."""
         if self._upstream is not None:
             self._upstream.resume_reading()
 
@@ -196,16 +200,16 @@ class Pump:
         if head.status == 101:
             self._switch(head)
             return
-        chunked_or_open = head.chunked or (head.content_length is None and self._method != "HEAD")
+        chunked_or_open = head.chunked or (head.content_length is None and self._head.method != "HEAD")
         self._exchange.send_head(
-            head.status, self._rewrite(head), length=None if chunked_or_open else head.content_length
+            head.status, self.rewrite(head), length=None if chunked_or_open else head.content_length
         )
 
     def _switch(self, head: ResponseHead) -> None:
         """Both ends agreed on another protocol: from now on the tunnel joins them."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            self._exchange.switch_protocols(self._rewrite(head))
+            self._exchange.switch_protocols(self.rewrite(head))
             self._tunnel = Tunnel(self._exchange, upstream, finished=self._finish)
             self._tunnel.open()
 
@@ -222,8 +226,7 @@ class Pump:
     def on_response_error(self, error: SidecarError) -> None:
         """No answer, or not all of it; a stale kept connection is replaced once, where repeating is safe."""
         upstream, self._upstream = self._upstream, None
-        head = self._exchange.head
-        safe = self._method in _IDEMPOTENT and head is not None and not head.has_body
+        safe = self._head.method in _IDEMPOTENT and not self._head.has_body
         if isinstance(error, StaleConnection) and safe and upstream is not None:
             self.retried = True
             self._pool.counts["retried"] += 1
@@ -233,9 +236,9 @@ class Pump:
 
     def on_response_flush(self) -> None:
         """Write once per batch."""
-        if self._unfinished is not None and self.response is not None and self._done is not None:
-            unfinished, self._unfinished = self._unfinished, None
-            unfinished(self.response)
+        if self._fresh and self.response is not None and not self._over:
+            self._fresh = False
+            self.unfinished(self.response)
         self._exchange.flush()
 
     def on_upstream_pause(self) -> None:

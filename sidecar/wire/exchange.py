@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import SidecarError
@@ -16,7 +16,7 @@ from sidecar.wire.framing import Body, UntilClose
 from sidecar.wire.head import Field, RequestHead, encode_response, without_framing
 from sidecar.wire.intake import Intake
 from sidecar.wire.outgoing import Outgoing
-from sidecar.wire.sinks import BodySink, RequestHandler
+from sidecar.wire.sinks import BodySink, Owner, RequestHandler, Sender
 from sidecar.wire.upgrade import SWITCH
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class ServerExchange:
     """One request (``head``, None if it was unusable) and the one answer to it.
 
-    Set ``on_gone``, ``on_pause`` and ``on_resume`` to be told that the peer vanished before the answer ended, or that
-    it takes no more data for now; ``on_stop`` to be told that the answer must end now, and why. Times are monotonic
+    Its ``owner`` is told that the answer must end, or that the peer vanished before it did; the latter goes to the
+    ``sender`` while there is one, who is also told when the peer takes no more data for now. Times are monotonic
     seconds; ``bytes_in`` and ``bytes_out`` count bytes on the wire. ``switched``: both directions are raw bytes now.
     """
 
@@ -46,11 +46,9 @@ class ServerExchange:
         "gone",
         "head",
         "intake",
-        "on_gone",
-        "on_pause",
-        "on_resume",
-        "on_stop",
+        "owner",
         "received_at",
+        "sender",
         "status",
         "switched",
     )
@@ -73,10 +71,8 @@ class ServerExchange:
         self.ended = False
         self.gone = False
         self.switched = False
-        self.on_gone: Callable[[], None] | None = None
-        self.on_pause: Callable[[], None] | None = None
-        self.on_resume: Callable[[], None] | None = None
-        self.on_stop: Callable[[SidecarError], None] | None = None
+        self.owner: Owner | None = None
+        self.sender: Sender | None = None
         self._connection = connection
         self.intake = None if body is None else Intake(body)
         self._out = Outgoing()
@@ -220,6 +216,11 @@ class ServerExchange:
         self._forget_sink()
         self._connection.cut(reset=self._out.until_close)
 
+    def stop(self, error: SidecarError) -> None:
+        """End it for ``error``, as its owner sees fit."""
+        if self.owner is not None:
+            self.owner.stop(error)
+
     # --- for the connection only
 
     def fail_body(self, error: SidecarError) -> None:
@@ -252,8 +253,10 @@ class ServerExchange:
         self.gone = True
         self._forget_sink()
         self._out.clear()
-        if self.on_gone is not None:
-            self.on_gone()
+        if self.sender is not None:
+            self.sender.on_caller_gone()
+        elif self.owner is not None:
+            self.owner.gone()
 
     @property
     def waits_for_body(self) -> bool:

@@ -72,8 +72,7 @@ class ServerConnection(asyncio.Protocol):
     def stop(self, error: SidecarError) -> None:
         """End the request being served, or refuse the one whose head is arriving, for ``error``; then close."""
         if self._exchange is not None:
-            if self._exchange.on_stop is not None:
-                self._exchange.on_stop(error)
+            self._exchange.stop(error)
         elif self._reader.first_line_read:
             self._refuse(error)
         self.finish()
@@ -157,14 +156,14 @@ class ServerConnection(asyncio.Protocol):
         """The peer is slower than we write."""
         self.writing_paused = True
         self._ending.wait_for_peer()
-        if self._exchange is not None and self._exchange.on_pause is not None:
-            self._exchange.on_pause()
+        if self._exchange is not None and self._exchange.sender is not None:
+            self._exchange.sender.on_caller_pause()
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
         self.writing_paused = False
-        if self._exchange is not None and self._exchange.on_resume is not None:
-            self._exchange.on_resume()
+        if self._exchange is not None and self._exchange.sender is not None:
+            self._exchange.sender.on_caller_resume()
         if self._waits_for_turn:
             self._wait_for_turn()
 

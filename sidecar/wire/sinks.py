@@ -37,6 +37,29 @@ class RequestHandler(Protocol):
         """No request: the head is unusable, unspoken here, or late. The connection closes after the answer."""
 
 
+class Owner(Protocol):
+    """Who serves a request, and is told when it must end."""
+
+    def gone(self) -> None:
+        """The peer vanished before the answer ended."""
+
+    def stop(self, error: SidecarError) -> None:
+        """The answer must end now, for this reason."""
+
+
+class Sender(Protocol):
+    """Who passes an answer on, at the pace of the peer that takes it."""
+
+    def on_caller_gone(self) -> None:
+        """The peer vanished before the answer ended; the owner learns it from here. The last event."""
+
+    def on_caller_pause(self) -> None:
+        """The peer takes no more of the answer for now."""
+
+    def on_caller_resume(self) -> None:
+        """The peer takes more of the answer again."""
+
+
 class ResponseSink(Protocol):
     """Takes one answer. ``on_response_flush`` follows each batch: what was collected may be written now."""
 

@@ -73,9 +73,7 @@ class Tunnel:
     def open(self) -> None:
         """Begin, with the bytes that came before their time."""
         exchange = self._exchange
-        exchange.on_gone = self._caller_gone
-        exchange.on_pause = self.upstream.pause_reading
-        exchange.on_resume = self.upstream.resume_reading
+        exchange.sender = self
         self.upstream.switch_protocols(self)
         exchange.read_body(self)
 
@@ -112,15 +110,23 @@ class Tunnel:
         """The caller sends no more and still reads: the upstream may finish, if it does so soon."""
         self.upstream.send_no_more()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GOODBYE_S, self._caller_gone)
+            self._timer = asyncio.get_running_loop().call_later(GOODBYE_S, self.on_caller_gone)
 
     def on_body_error(self, error: SidecarError) -> None:
         """Raw bytes cannot be broken."""
         raise AssertionError(error)
 
-    def _caller_gone(self) -> None:
+    def on_caller_gone(self) -> None:
         """What it has said still goes on."""
         self._finish(Denied(Reason.PEER_GONE, "the caller left without a Close frame"))
+
+    def on_caller_pause(self) -> None:
+        """Slow the upstream down."""
+        self.upstream.pause_reading()
+
+    def on_caller_resume(self) -> None:
+        """Take more from the upstream."""
+        self.upstream.resume_reading()
 
     # --- the upstream's side
 
@@ -187,7 +193,7 @@ class Tunnel:
         if self._timer is not None:
             self._timer.cancel()
         exchange = self._exchange
-        exchange.on_gone = exchange.on_pause = exchange.on_resume = None
+        exchange.sender = None
         self.upstream.leave()
         exchange.send_end()
         return finished

@@ -40,11 +40,17 @@ class Sender:
     def __init__(self, exchange: ServerExchange) -> None:
         self._exchange = exchange
         self._left = PIECES
-        exchange.on_resume = self.go_on
+        exchange.sender = self
         exchange.send_head(200, [], length=PIECES * len(PIECE))
-        self.go_on()
+        self.on_caller_resume()
 
-    def go_on(self) -> None:
+    def on_caller_gone(self) -> None:
+        pass
+
+    def on_caller_pause(self) -> None:
+        pass
+
+    def on_caller_resume(self) -> None:
         while self._left and not self._exchange.writing_paused:
             self._left -= 1
             self._exchange.send_data(PIECE)

@@ -54,7 +54,7 @@ class Held:
 
     def on_request(self, exchange: ServerExchange) -> None:
         self.exchanges.append(exchange)
-        exchange.on_stop = lambda error: self._stop(exchange, error)
+        exchange.owner = Stopped(self, exchange)
         self.arrived.set()
         if self.at_once:
             exchange.answer(200, [], b"ok")
@@ -62,12 +62,23 @@ class Held:
     def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
         exchange.answer(error.answer.status, [], b"", close=True)
 
-    def _stop(self, exchange: ServerExchange, error: SidecarError) -> None:
-        self.stopped.append(error.reason)
-        if exchange.status:
-            exchange.abort()
+
+class Stopped:
+    """Ends an exchange when it must, and keeps why."""
+
+    def __init__(self, held: Held, exchange: ServerExchange) -> None:
+        self._held = held
+        self._exchange = exchange
+
+    def gone(self) -> None:
+        pass
+
+    def stop(self, error: SidecarError) -> None:
+        self._held.stopped.append(error.reason)
+        if self._exchange.status:
+            self._exchange.abort()
         else:
-            exchange.answer(error.answer.status, [], b"")
+            self._exchange.answer(error.answer.status, [], b"")
 
 
 @pytest.fixture

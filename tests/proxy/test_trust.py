@@ -58,11 +58,17 @@ class Waiting:
         self.stopped: list[Reason] = []
 
     def on_request(self, exchange: ServerExchange) -> None:
-        exchange.on_stop = lambda error: self.stopped.append(error.reason)
+        exchange.owner = self
         self.arrived.set()
 
     def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
         exchange.abort()
+
+    def gone(self) -> None:
+        pass
+
+    def stop(self, error: SidecarError) -> None:
+        self.stopped.append(error.reason)
 
 
 class Bench:

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from sidecar.errors import SidecarError
-from sidecar.wire.body import Pump, pass_fields
+from sidecar.wire.body import Pump
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
-from sidecar.wire.head import Field, ResponseHead, end_to_end
+from sidecar.wire.head import Field, RequestHead, ResponseHead, end_to_end
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 
@@ -117,6 +117,25 @@ class CountedConnection(ServerConnection):
         super().data_received(data)
 
 
+class Passing(Pump):
+    """Forwards one request as it came."""
+
+    def __init__(self, proxy: Proxy, exchange: ServerExchange, head: RequestHead) -> None:
+        super().__init__(exchange, head, proxy.pool, proxy.origin, head.target, end_to_end(head.fields))
+        self.proxy = proxy
+
+    def rewrite(self, head: ResponseHead) -> Sequence[Field]:
+        return self.proxy.rewrite(head)
+
+    def unfinished(self, head: ResponseHead) -> None:
+        self.proxy.unfinished.append(head)
+
+    def done(self, error: SidecarError | None) -> None:
+        self.proxy.ends.put_nowait(error)
+        if error is not None:
+            self._exchange.answer(error.answer.status or 400, [], str(error.reason).encode())
+
+
 class Proxy:
     """A listener that forwards everything to one upstream through the pump, and remembers how each ended."""
 
@@ -129,7 +148,7 @@ class Proxy:
         self.exchanges: list[ServerExchange] = []
         self.pumps: list[Pump] = []
         self.ends: asyncio.Queue[SidecarError | None] = asyncio.Queue()
-        self.rewrite: Callable[[ResponseHead], Sequence[Field]] = pass_fields
+        self.rewrite: Callable[[ResponseHead], Sequence[Field]] = lambda head: end_to_end(head.fields)
         self.unfinished: list[ResponseHead] = []
         self.port = 0
 
@@ -137,22 +156,7 @@ class Proxy:
         head = exchange.head
         assert head is not None
 
-        def done(error: SidecarError | None) -> None:
-            self.ends.put_nowait(error)
-            if error is not None:
-                exchange.answer(error.answer.status or 400, [], str(error.reason).encode())
-
-        pump = Pump(
-            exchange,
-            self.pool,
-            self.origin,
-            method=head.method,
-            target=head.target,
-            fields=end_to_end(head.fields),
-            rewrite=self.rewrite,
-            unfinished=self.unfinished.append,
-            done=done,
-        )
+        pump = Passing(self, exchange, head)
         self.exchanges.append(exchange)
         self.pumps.append(pump)
         pump.start()

@@ -12,6 +12,7 @@ import pytest
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.body import Pump
 from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.head import Field, ResponseHead, end_to_end
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 from tests.wire.bench import Served
@@ -606,17 +607,28 @@ class OneConnection:
         return taken
 
 
+class Ending(Pump):
+    """Keeps how it ended."""
+
+    ends: list[SidecarError | None]
+
+    def rewrite(self, head: ResponseHead) -> list[Field]:
+        return end_to_end(head.fields)
+
+    def unfinished(self, head: ResponseHead) -> None:
+        pass
+
+    def done(self, error: SidecarError | None) -> None:
+        self.ends.append(error)
+
+
 def pump_over(served: Served, pool: OneConnection, ends: list[SidecarError | None]) -> Pump:
+    exchange = served.only
+    assert exchange.head is not None
     origin = Origin("b", 1, key="b")
-    return Pump(
-        served.only,
-        cast("UpstreamPool", pool),
-        origin,
-        method="GET",
-        target=b"/a",
-        fields=[(b"host", b"b")],
-        done=ends.append,
-    )
+    pump = Ending(exchange, exchange.head, cast("UpstreamPool", pool), origin, b"/a", [(b"host", b"b")])
+    pump.ends = ends
+    return pump
 
 
 async def test_nothing_is_sent_for_a_caller_who_is_already_gone() -> None:
@@ -644,7 +656,7 @@ async def test_cancel_ends_a_request_from_outside_with_its_reason() -> None:
         await caller.send(GET)
         server = await upstream.accept()
         await server.read_until(b"\r\n\r\n")
-        proxy.pumps[0].cancel(Unavailable(Reason.DRAINING))
+        proxy.pumps[0].cut(Unavailable(Reason.DRAINING))
         assert (await caller.read_until(b"draining")).startswith(b"HTTP/1.1 503 ")
         assert await server.read_to_end() == b""
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import Reason, Unavailable
-from sidecar.wire.exchange import ServerExchange
+from sidecar.errors import Reason, SidecarError, Unavailable
 from tests.wire.bench import Body, Served, answer_ok
 from tests.wire.test_outflow import connected
 
@@ -595,12 +594,43 @@ async def test_a_chunked_body_over_the_limit_is_an_error() -> None:
     assert body.reasons == [Reason.TOO_LARGE]
 
 
+class Told:
+    """Sender and owner of an exchange, who keeps what is told."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def gone(self) -> None:
+        self._told.append("gone")
+
+    def stop(self, error: SidecarError) -> None:
+        self._told.append(error.reason)
+
+    def on_caller_gone(self) -> None:
+        self._told.append("gone")
+
+    def on_caller_pause(self) -> None:
+        self._told.append("pause")
+
+    def on_caller_resume(self) -> None:
+        self._told.append("resume")
+
+
+async def test_the_owner_learns_of_a_vanished_peer_from_the_sender_while_there_is_one() -> None:
+    served = Served()
+    served.receive(GET)
+    to_sender: list[str] = []
+    to_owner: list[str] = []
+    served.only.sender, served.only.owner = Told(to_sender), Told(to_owner)
+    served.lose()
+    assert (to_sender, to_owner) == (["gone"], [])
+
+
 async def test_backpressure_of_the_peer_is_told() -> None:
     served = Served()
     served.receive(GET)
     told: list[str] = []
-    served.only.on_pause = lambda: told.append("pause")
-    served.only.on_resume = lambda: told.append("resume")
+    served.only.sender = Told(told)
     served.connection.pause_writing()
     assert served.only.writing_paused
     served.connection.resume_writing()
@@ -611,15 +641,16 @@ async def test_backpressure_of_the_peer_is_told() -> None:
 
 
 @pytest.mark.parametrize("how", ["end of file", "connection lost"])
-async def test_a_vanished_peer_is_told_once_and_nothing_more_is_written(how: str) -> None:
+@pytest.mark.parametrize("told", ["sender", "owner"])
+async def test_a_vanished_peer_is_told_once_and_nothing_more_is_written(how: str, told: str) -> None:
     served = Served()
     served.receive(GET)
-    gone: list[ServerExchange] = []
-    served.only.on_gone = lambda: gone.append(served.only)
+    gone: list[str] = []
+    served.only.sender, served.only.owner = (Told(gone) if kind == told else None for kind in ("sender", "owner"))
     if how == "end of file":
         served.connection.eof_received()
     served.lose()
-    assert (gone, served.only.gone) == ([served.only], True)
+    assert (gone, served.only.gone) == (["gone"], True)
     served.only.answer(200, [], b"ok")
     served.only.send_head(200, [], length=None)
     served.only.send_data(b"a")
@@ -631,9 +662,11 @@ async def test_a_vanished_peer_is_told_once_and_nothing_more_is_written(how: str
 async def test_a_peer_that_vanishes_after_its_answer_is_no_event() -> None:
     served = Served(answer_ok)
     served.receive(GET)
-    served.only.on_gone = lambda: pytest.fail("the answer had ended")
+    gone: list[str] = []
+    served.only.sender = served.only.owner = Told(gone)
     served.connection.eof_received()
     served.lose()
+    assert gone == []
 
 
 async def test_a_head_cut_short_by_end_of_file_is_answered() -> None:

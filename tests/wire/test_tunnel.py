@@ -329,7 +329,7 @@ async def test_a_cut_tells_whom_it_can() -> None:
     async with joined() as both:
         await both.server.send(text(b"d" * 100)[:30])
         await both.caller.read_exactly(30)
-        both.proxy.pumps[-1].cancel(Denied(Reason.DRAINING))
+        both.proxy.pumps[-1].cut(Denied(Reason.DRAINING))
         assert await read_close(both.server) == Close(1001, "")
         assert await both.caller.read_to_end() == b""
         assert await reason_of_end(both) is Reason.DRAINING
@@ -413,7 +413,7 @@ async def test_an_ended_tunnel_is_let_go_without_the_garbage_collector() -> None
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndata: \r\n"
 
 
-@pytest.mark.parametrize("by", [Pump.end, Pump.cancel])
+@pytest.mark.parametrize("by", [Pump.end, Pump.cut])
 @pytest.mark.parametrize(
     ("answer", "whole"), [(EVENTS, True), (EVENTS.replace(b"text/event-stream", b"text/plain"), False)]
 )
