@@ -3,7 +3,8 @@
 Theory of operation. The API server sends every pod at least once more after it was changed, and every author of a pod
 may write what he likes into it. So nothing is remembered and no marker is believed: the pod is compared with what it
 should be. A container or volume of ours that is there already must be exactly ours, whoever put it there; what is
-missing is added. A pod that is as it should be gets an empty patch.
+missing is added, and the sidecar is put before every container that would start without it. A pod that is as it should
+be gets an empty patch.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
+
+import orjson
 
 from sidecar.injector.fields import MalformedError, mapping, mappings, text
 from sidecar.injector.injection import SETTINGS_VOLUME, Injection
-from sidecar.injector.rules import SETTINGS_ANNOTATION, Pod, Refusal, others, refusals
+from sidecar.injector.rules import SETTINGS_ANNOTATION, Container, Pod, Refusal, opted_out, others, refusals
 
 STATUS_ANNOTATION: Final = "delegation-sidecar.io/status"  # for people; nobody reads it back
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 _TOKEN_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where Kubernetes mounts it by itself
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_TOKEN_VOLUME: Final = "kube-api-access-"  # noqa: S105 - how the ServiceAccount admission calls it
+_TOKEN_SOURCES: Final = frozenset({"serviceAccountToken", "configMap", "downwardAPI"})
+_MAX_TOLD: Final = 8  # reasons of one refusal, warnings of one pod
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 
 Patch = list[dict[str, Any]]
@@ -30,7 +37,8 @@ class RefusedError(Exception):
     """The pod may not be. ``refusals`` are all reasons, the first one first."""
 
     def __init__(self, refusals: list[Refusal]) -> None:
-        super().__init__("; ".join(map(str, refusals)))
+        more = len(refusals) - _MAX_TOLD
+        super().__init__("; ".join(map(str, refusals[:_MAX_TOLD])) + (f"; and {more} more" if more > 0 else ""))
         self.refusals = refusals
 
 
@@ -49,12 +57,23 @@ def inject(pod: Pod, injection: Injection) -> Injected:
         RefusedError: the pod breaks a rule, or is not of Kubernetes' shape.
     """
     try:
-        found = [*refusals(pod, injection), *_settings_refusals(pod), *_taken(pod, injection)]
-        if found:
-            raise RefusedError(found)
-        return Injected(_patch(pod, injection), list(_warnings(pod, injection)))
+        found = list(_refusals(pod, injection))
+        if not found and opted_out(pod, injection):
+            return Injected([], [])
+        if not found:
+            return Injected(_patch(pod, injection), list(islice(_warnings(pod, injection), _MAX_TOLD)))
     except MalformedError as error:
-        raise RefusedError([Refusal("malformed", "pod", str(error), "send a pod")]) from error
+        found = [Refusal("malformed", "pod", str(error), "send a pod")]
+    raise RefusedError(found)
+
+
+def _refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
+    if not mappings(mapping(pod, "spec"), "containers"):
+        yield Refusal("malformed", "pod", "spec has no containers", "send a pod")
+    yield from refusals(pod, injection)
+    if not opted_out(pod, injection):
+        yield from _settings_refusals(pod)
+        yield from _taken(pod, injection)
 
 
 def _settings_of(pod: Pod) -> tuple[str, str]:
@@ -81,33 +100,69 @@ def _taken(pod: Pod, injection: Injection) -> Iterator[Refusal]:
     spec = mapping(pod, "spec")
     annotation, mounted = _settings_of(pod)
     ours = {str(volume["name"]): volume for volume in injection.volumes_for(mounted or annotation)}
+    seen: set[str] = set()
     for volume in mappings(spec, "volumes"):
         name = text(volume, "name")
-        if name in ours and volume != ours[name]:
+        if name in ours and (name in seen or not _alike(volume, ours[name])):
             yield Refusal("sidecar_volume", f"volume {name}", "it is not the sidecar's", "leave it out")
-    for container in mappings(spec, injection.goes_into):
-        if text(container, "name") == injection.name and _compared(container) != _compared(injection.container):
+        seen.add(name)
+    found = _positions(spec, injection)
+    wanted = _compared(injection.container, spec)
+    for position in found:
+        if len(found) > 1 or not _alike(_compared(mappings(spec, injection.goes_into)[position], spec), wanted):
             wrong = "it is not the sidecar that is injected here"
             yield Refusal("foreign_sidecar", f"container {injection.name}", wrong, "leave it out")
 
 
-def _compared(container: Mapping[str, Any]) -> dict[str, Any]:
-    """A container without what Kubernetes itself adds (a token, a LimitRange's limits) or writes otherwise (1024Mi)."""
-    compared = {key: value for key, value in container.items() if key != "resources"}
+def _positions(spec: Pod, injection: Injection) -> list[int]:
+    """Where in its list a container has the sidecar's name."""
+    containers = mappings(spec, injection.goes_into)
+    return [at for at, container in enumerate(containers) if text(container, "name") == injection.name]
+
+
+def _alike(one: object, other: object) -> bool:
+    """As JSON: in Python true is 1, and 1 is 1.0."""
+    return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
+
+
+def _compared(container: Container, spec: Pod) -> dict[str, object]:
+    """A container without what Kubernetes itself adds, or others may choose: a token, resources, a default.
+
+    Too small a share harms the pod alone; LimitRange and autoscalers set it. A device (``claims``) is no share.
+    """
+    compared = dict(container)
+    resources = mapping(container, "resources")
+    compared["resources"] = {name: value for name, value in resources.items() if name not in ("limits", "requests")}
+    policies = mappings(container, "resizePolicy")
+    if all(text(policy, "restartPolicy") == "NotRequired" for policy in policies):
+        compared.pop("resizePolicy", None)
     compared["volumeMounts"] = [
-        mount
-        for mount in mappings(container, "volumeMounts")
-        if not (text(mount, "mountPath") == _TOKEN_MOUNT and mount.get("readOnly") is True)
+        mount for mount in mappings(container, "volumeMounts") if not _is_token_of_kubernetes(mount, spec)
     ]
     return compared
+
+
+def _is_token_of_kubernetes(mount: Mapping[str, object], spec: Pod) -> bool:
+    """Whether the ServiceAccount admission made it, which puts it into every container."""
+    name = text(mount, "name")
+    at_its_place = {"name": name, "mountPath": _TOKEN_MOUNT, "readOnly": True}
+    if not name.startswith(_TOKEN_VOLUME) or not _alike(mount, at_its_place):
+        return False
+    found = [volume for volume in mappings(spec, "volumes") if text(volume, "name") == name]
+    sources = [mappings(mapping(volume, "projected"), "sources") for volume in found]
+    return len(found) == 1 and bool(sources[0]) and all(source.keys() <= _TOKEN_SOURCES for source in sources[0])
 
 
 def _patch(pod: Pod, injection: Injection) -> Patch:
     spec = mapping(pod, "spec")
     annotation, mounted = _settings_of(pod)
     patch: Patch = []
-    if not any(text(container, "name") == injection.name for container in mappings(spec, injection.goes_into)):
+    found = _positions(spec, injection)
+    if not found:
         patch += _added(spec, injection.goes_into, [dict(injection.container)], at="0")
+    elif found != [0]:  # who stands before it would start without it
+        way = f"/spec/{injection.goes_into}"
+        patch.append({"op": "move", "from": f"{way}/{found[0]}", "path": f"{way}/0"})
     names = {text(volume, "name") for volume in mappings(spec, "volumes")}
     lacking = [volume for volume in injection.volumes_for(annotation or mounted) if volume["name"] not in names]
     patch += _added(spec, "volumes", lacking, at="-")

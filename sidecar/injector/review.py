@@ -12,15 +12,21 @@ import orjson
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.injector.fields import MalformedError, flag, mapping, text
 
-MAX_BYTES: Final = 3 * 1024 * 1024  # what the API server itself takes
+MAX_BYTES: Final = 1536 * 1024  # what etcd itself takes: no pod is larger
 _MAX_DEPTH: Final = 48  # managedFields and affinities are the deepest of a pod
 _MAX_UID: Final = 128
 _VERSION: Final = "admission.k8s.io/v1"
+_MAX_MESSAGE: Final = 2048
 _POD: Final = {"group": "", "version": "v1", "kind": "Pod"}
+_PODS: Final = {"group": "", "version": "v1", "resource": "pods"}
 
 
 class ReviewError(ValueError):
-    """It is no question that we answer. The message quotes nothing of it."""
+    """It is no question that we answer. The message quotes nothing of it. ``uid`` is empty if it has none to answer."""
+
+    def __init__(self, message: str, uid: str = "") -> None:
+        super().__init__(message)
+        self.uid = uid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,23 +54,29 @@ def parse_review(body: bytes) -> Review:
         request = mapping(members, "request")
         if members.get("response") is not None or not request:
             raise ReviewError("it is no question")
-        return _review(request)
+        uid = text(request, "uid")
     except (StrictJsonError, MalformedError) as error:
         raise ReviewError(str(error)) from error
-
-
-def _review(request: Mapping[str, object]) -> Review:
-    pod = mapping(request, "object")
-    metadata = mapping(pod, "metadata")
-    uid, namespace = text(request, "uid"), text(request, "namespace")
     if not 0 < len(uid) <= _MAX_UID:
         raise ReviewError("uid is missing or too long")
-    if mapping(request, "kind") != _POD or (text(pod, "apiVersion"), text(pod, "kind")) != ("v1", "Pod"):
-        raise ReviewError("it is about no pod of v1")
+    try:
+        return _review(uid, request)
+    except MalformedError as error:
+        raise ReviewError(str(error), uid) from error
+
+
+def _review(uid: str, request: Mapping[str, object]) -> Review:
+    pod = mapping(request, "object")
+    metadata = mapping(pod, "metadata")
+    namespace = text(request, "namespace")
     if text(request, "operation") != "CREATE" or text(request, "subResource"):
-        raise ReviewError("it is about no creation")
+        raise ReviewError("it is about no creation", uid)
+    if mapping(request, "kind") != _POD or mapping(request, "resource") != _PODS:
+        raise ReviewError("it is about no pod of v1", uid)
+    if (text(pod, "apiVersion"), text(pod, "kind")) != ("v1", "Pod"):
+        raise ReviewError("its object is no pod of v1", uid)
     if not namespace or text(metadata, "namespace") not in ("", namespace):
-        raise ReviewError("it does not say in which namespace")
+        raise ReviewError("it does not say in which namespace", uid)
     return Review(
         uid=uid,
         namespace=namespace,
@@ -85,10 +97,13 @@ def allowed(review: Review, patch: Sequence[Mapping[str, Any]], warnings: Sequen
     return _answer(response)
 
 
-def refused(review: Review, message: str) -> bytes:
-    """The answer that refuses the pod."""
-    status = {"code": 403, "reason": "Forbidden", "message": message}
-    return _answer({"uid": review.uid, "allowed": False, "status": status})
+def refused(uid: str, message: str, *, code: int = 403) -> bytes:
+    """The answer that refuses what was asked about: 403 by a rule, 400 because it is no question for us."""
+    reason = {403: "Forbidden", 400: "BadRequest"}[code]
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[:_MAX_MESSAGE]}…"
+    status = {"code": code, "reason": reason, "message": message}
+    return _answer({"uid": uid, "allowed": False, "status": status})
 
 
 def _answer(response: Mapping[str, object]) -> bytes:

@@ -12,15 +12,21 @@ from typing import Final
 
 from sidecar.injector.fields import flag, mapping, mappings, number, text, texts
 from sidecar.injector.injection import Injection
+from sidecar.observe.record import escape
 
 INJECT_LABEL: Final = "delegation-sidecar.io/inject"
 SETTINGS_ANNOTATION: Final = "delegation-sidecar.io/settings"
 HARMLESS_CAPABILITIES: Final = frozenset({"NET_BIND_SERVICE"})  # all that Pod Security *restricted* lets one add
+IDENTITY_DRIVERS: Final = frozenset({"csi.spiffe.io", "spiffe.csi.cert-manager.io"})  # and the one that is configured
+_MIRROR: Final = "kubernetes.io/config.mirror"
+_APPARMOR: Final = "container.apparmor.security.beta.kubernetes.io/"  # the API server makes a container's field of it
+_SHOWN: Final = 63  # of a name: what Kubernetes lets one have
 
 RULES: Final = (
     "malformed",
     "opt_out",
     "no_settings",
+    "static_pod",
     "host_namespace",
     "shared_process_namespace",
     "sidecar_uid",
@@ -47,35 +53,68 @@ class Refusal:
         return f"rule {self.rule} (layer {self.layer}): {self.wrong}; {self.cure}"
 
 
+def opted_out(pod: Pod, injection: Injection) -> bool:
+    """Whether the pod does without a sidecar, and the platform lets it."""
+    return injection.opt_out and mapping(mapping(pod, "metadata"), "labels").get(INJECT_LABEL) == "disabled"
+
+
 def refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
-    """Everything in a pod that is forbidden beside a sidecar.
+    """Everything in a pod that is forbidden beside a sidecar, or that would make it pass for one.
 
     Raises:
         MalformedError: the pod is not of Kubernetes' shape.
     """
     spec = mapping(pod, "spec")
-    yield from _of_labels(pod, injection)
+    out = opted_out(pod, injection)
+    yield from _of_metadata(pod, injection)
     yield from _of_pod(spec)
-    yield from _of_volumes(spec, injection)
-    user = number(mapping(spec, "securityContext"), "runAsUser")
-    for layer, container in others(spec, injection):
-        yield from _of_container(layer, container, injection, pod_user=user)
+    yield from _of_volumes(spec, injection, out=out)
+    pod_context = mapping(spec, "securityContext")
+    for layer, container in _containers(spec) if out else others(spec, injection):
+        yield from _of_any_container(layer, container, injection, pod_context)
+        if not out:
+            yield from _of_neighbour(layer, container, injection, pod_context)
 
 
 def others(spec: Pod, injection: Injection) -> Iterator[tuple[str, Container]]:
     """Every container but the sidecar, with its layer. The sidecar's name is nobody else's in its own list."""
-    for kind, layer in (("initContainers", "init container"), ("containers", "container")):
+    for kind, layer, container in _by_list(spec):
+        if kind != injection.goes_into or text(container, "name") != injection.name:
+            yield layer, container
+
+
+def _containers(spec: Pod) -> Iterator[tuple[str, Container]]:
+    return ((layer, container) for _, layer, container in _by_list(spec))
+
+
+def _by_list(spec: Pod) -> Iterator[tuple[str, str, Container]]:
+    for kind, layer in (
+        ("initContainers", "init container"),
+        ("containers", "container"),
+        ("ephemeralContainers", "ephemeral container"),
+    ):
         for container in mappings(spec, kind):
-            if kind != injection.goes_into or text(container, "name") != injection.name:
-                yield f"{layer} {text(container, 'name')}", container
-    for container in mappings(spec, "ephemeralContainers"):
-        yield f"ephemeral container {text(container, 'name')}", container
+            yield kind, f"{layer} {shown(text(container, 'name'))}", container
 
 
-def _of_labels(pod: Pod, injection: Injection) -> Iterator[Refusal]:
-    value = mapping(mapping(pod, "metadata"), "labels").get(INJECT_LABEL)
-    if value is not None and value != "enabled" and not injection.opt_out:
-        yield Refusal("opt_out", "label", f"{INJECT_LABEL} is not enabled", "no pod here does without: leave it out")
+def shown(name: str) -> str:
+    """A name of a pod's author, for messages: nothing in it acts, and it is no longer than a name may be."""
+    return escape(name[:_SHOWN]) + ("…" if len(name) > _SHOWN else "")
+
+
+def _of_metadata(pod: Pod, injection: Injection) -> Iterator[Refusal]:
+    metadata = mapping(pod, "metadata")
+    value = mapping(metadata, "labels").get(INJECT_LABEL)
+    if value is not None and value != "enabled" and not opted_out(pod, injection):
+        cure = "only disabled does without" if injection.opt_out else "no pod here does without: leave it out"
+        yield Refusal("opt_out", "label", f"{INJECT_LABEL} is not enabled", cure)
+    annotations = mapping(metadata, "annotations")
+    if annotations.get(_MIRROR) is not None:
+        wrong = "it mirrors a static pod, which its node runs as it was written, without a sidecar"
+        yield Refusal("static_pod", "annotation", wrong, "make it by the API server")
+    if annotations.get(f"{_APPARMOR}{injection.name}") is not None:
+        wrong = "an AppArmor annotation changes the sidecar"
+        yield Refusal("foreign_sidecar", "annotation", wrong, "leave it out")
 
 
 def _of_pod(spec: Pod) -> Iterator[Refusal]:
@@ -86,32 +125,42 @@ def _of_pod(spec: Pod) -> Iterator[Refusal]:
         yield Refusal("shared_process_namespace", "pod", "the agent could read the sidecar's memory", "leave it out")
 
 
-def _of_volumes(spec: Pod, injection: Injection) -> Iterator[Refusal]:
-    ours = {str(volume["name"]) for volume in injection.volumes}
+def _of_volumes(spec: Pod, injection: Injection, *, out: bool) -> Iterator[Refusal]:
+    ours = set() if out else {str(volume["name"]) for volume in injection.volumes}
     for volume in mappings(spec, "volumes"):
         name = text(volume, "name")
         if name in ours:
             continue  # whether it is really ours, `inject` looks
-        if text(mapping(volume, "csi"), "driver") == injection.driver:
-            yield Refusal("sidecar_volume", f"volume {name}", "it has the Workload API", "leave it to the sidecar")
+        if text(mapping(volume, "csi"), "driver") in IDENTITY_DRIVERS | {injection.driver}:
+            yield Refusal("sidecar_volume", f"volume {shown(name)}", "it has an identity", "leave it to the sidecar")
         if "hostPath" in volume and volume["hostPath"] is not None:
             wrong = "a path of the node may lead to the Workload API"
-            yield Refusal("sidecar_volume", f"volume {name}", wrong, "use another kind of volume")
+            yield Refusal("sidecar_volume", f"volume {shown(name)}", wrong, "use another kind of volume")
 
 
-def _of_container(layer: str, container: Container, injection: Injection, *, pod_user: int | None) -> Iterator[Refusal]:
+def _of_any_container(
+    layer: str, container: Container, injection: Injection, pod_context: Container
+) -> Iterator[Refusal]:
+    """What no container may be or have, with a sidecar beside it or without."""
     context = mapping(container, "securityContext")
-    own_user = number(context, "runAsUser")
     if text(container, "name") == injection.name:
         wrong = f"{injection.name} is the sidecar's name"
         yield Refusal("foreign_sidecar", layer, wrong, "leave it out, or call it otherwise")
-    if (pod_user if own_user is None else own_user) == injection.uid:
-        yield Refusal("sidecar_uid", layer, f"user {injection.uid} is the sidecar's", "give it another runAsUser")
     if flag(context, "privileged"):
         yield Refusal("privileged", layer, "it is privileged", "leave it out")
+    if any(flag(mapping(one, "windowsOptions"), "hostProcess") for one in (context, pod_context)):
+        yield Refusal("privileged", layer, "it is a process of the node", "leave hostProcess out")
     for added in texts(mapping(context, "capabilities"), "add"):
-        if added.upper().removeprefix("CAP_") not in HARMLESS_CAPABILITIES:
+        if added not in HARMLESS_CAPABILITIES:
             yield Refusal("privileged", layer, "it adds a capability", "add none but NET_BIND_SERVICE")
+
+
+def _of_neighbour(layer: str, container: Container, injection: Injection, pod_context: Container) -> Iterator[Refusal]:
+    """What a container beside the sidecar may not reach."""
+    own_user = number(mapping(container, "securityContext"), "runAsUser")
+    pod_user = number(pod_context, "runAsUser")
+    if (pod_user if own_user is None else own_user) == injection.uid:
+        yield Refusal("sidecar_uid", layer, f"user {injection.uid} is the sidecar's", "give it another runAsUser")
     if text(container, "targetContainerName") == injection.name:
         yield Refusal("shared_process_namespace", layer, "it joins the sidecar's processes", "target another container")
     ours = {str(volume["name"]) for volume in injection.volumes}

@@ -34,14 +34,19 @@ class Webhook:
         """The answer to one AdmissionReview.
 
         Raises:
-            ReviewError: it is none. Nobody is let through for that: the API server takes it as a failed call.
+            ReviewError: it is none that could be answered. Nobody is let through for that: the API server takes it as a
+                failed call.
         """
         try:
             review = parse_review(body)
         except ReviewError as error:
             self._metrics.refused(NO_REVIEW)
-            self._log.event("pod.refused", decision="deny", op=NO_REVIEW, detail=str(error))
-            raise
+            self._log.event(
+                "pod.refused", decision="deny", op=NO_REVIEW, request_id=error.uid or None, detail=str(error)
+            )
+            if not error.uid:
+                raise
+            return refused(error.uid, f"sidecar injector: {error}; register the webhook as the chart does", code=400)
         try:
             done = inject(review.pod, self.injection)
         except RefusedError as error:
@@ -55,7 +60,7 @@ class Webhook:
         rule = error.refusals[0].rule
         self._metrics.refused(rule)
         self._tell("pod.refused", review, rule, str(error))
-        return refused(review, f"sidecar injector: {error}")
+        return refused(review.uid, f"sidecar injector: {error}")
 
     def _tell(self, event: str, review: Review, rule: str, detail: str) -> None:
         dry = "dry run; " if review.dry_run else ""

@@ -60,16 +60,34 @@ def review(pod: Mapping[str, Any] | None = None, **request: Any) -> dict[str, An
 
 
 def patched(document: Mapping[str, Any], patch: list[dict[str, Any]]) -> dict[str, Any]:
-    """``add`` of RFC 6902 section 4.1, which is all that we use."""
+    """``add`` and ``move`` of RFC 6902 sections 4.1 and 4.4, which are all that we use."""
     result = copy.deepcopy(dict(document))
     for operation in patch:
-        assert operation["op"] == "add"
-        *way, last = (part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:])
-        at: Any = result
-        for part in way:
-            at = at[int(part)] if isinstance(at, list) else at[part]
-        if isinstance(at, list):
-            at.insert(len(at) if last == "-" else int(last), operation["value"])
+        if operation["op"] == "move":
+            at, last = _place(result, operation["from"])
+            value = at.pop(int(last))
         else:
-            at[last] = operation["value"]
+            assert operation["op"] == "add"
+            value = copy.deepcopy(operation["value"])
+        at, last = _place(result, operation["path"])
+        if isinstance(at, list):
+            at.insert(len(at) if last == "-" else int(last), value)
+        else:
+            at[last] = value
     return result
+
+
+def _place(document: Any, pointer: str) -> tuple[Any, str]:
+    *way, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+    for part in way:
+        document = document[int(part)] if isinstance(document, list) else document[part]
+    return document, last
+
+
+def statically(spec: Mapping[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
+    """A pod that has the sidecar already; ``changed`` are members of that container, None leaves one out."""
+    own = {key: value for key, value in {**injection().container, **changed}.items() if value is not None}
+    whole = bare(spec)
+    whole["spec"]["initContainers"] = [own, *(whole["spec"].get("initContainers") or [])]
+    whole["spec"]["volumes"] = [*injection().volumes_for("planner"), *(whole["spec"].get("volumes") or [])]
+    return copy.deepcopy(whole)

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.injector.inject import RefusedError, inject
 from sidecar.injector.injection import Injection
-from tests.injector.pods import bare, classic, injection, patched
+from tests.injector.pods import bare, classic, injection, patched, statically
 
 BOTH = pytest.mark.parametrize("definition", [injection(), classic()], ids=["native", "classic"])
 
@@ -59,10 +59,35 @@ def test_what_kubernetes_adds_between_the_two_times_is_no_change(definition: Inj
         "readOnly": True,
     }
     own["volumeMounts"].append(token)
+    sources: list[dict[str, Any]] = [{"serviceAccountToken": {}}, {"configMap": {}}, {"downwardAPI": {}}]
+    once["spec"]["volumes"].append({"name": "kube-api-access-x", "projected": {"sources": sources}})
     own["resources"]["limits"]["cpu"] = "1"
+    own["resizePolicy"] = [{"resourceName": name, "restartPolicy": "NotRequired"} for name in ("cpu", "memory")]
     assert inject(once, definition).patch == []
-    own["volumeMounts"][-1] = {**token, "mountPath": "/opt/sidecar/app"}
+    for other in ({"mountPath": "/opt/sidecar/app"}, {"readOnly": False}, {"subPath": "x"}, {"name": "own"}):
+        own["volumeMounts"][-1] = {**token, **other}
+        assert rules_of(once, definition) == ["foreign_sidecar"]
+    own["volumeMounts"][-1] = token
+    sources.append({"secret": {"name": "x"}})
     assert rules_of(once, definition) == ["foreign_sidecar"]
+    once["spec"]["volumes"][-1] = {"name": "kube-api-access-x", "emptyDir": {}}
+    assert rules_of(once, definition) == ["foreign_sidecar"]
+
+
+def test_the_sidecar_is_put_before_whoever_would_start_without_it() -> None:
+    pod = statically({"initContainers": [{"name": "migrate", "image": "agent:1"}]})
+    pod["spec"]["initContainers"].reverse()
+    after = patched(pod, inject(pod, injection()).patch)
+    assert [container["name"] for container in after["spec"]["initContainers"]] == ["sidecar", "migrate"]
+    assert inject(after, injection()).patch == []
+
+
+def test_a_pod_that_does_without_is_left_alone_where_it_may() -> None:
+    pod = bare(labels={"delegation-sidecar.io/inject": "disabled"}, annotations=None)
+    assert inject(pod, injection(optOut=True)).patch == []
+    faked = statically()
+    faked["metadata"]["labels"] = {"delegation-sidecar.io/inject": "disabled"}
+    assert set(rules_of(faked, injection(optOut=True))) == {"foreign_sidecar", "sidecar_volume"}
 
 
 def test_annotations_are_made_or_added_to() -> None:
@@ -140,6 +165,8 @@ def test_two_names_of_settings_are_one_too_many() -> None:
 
 # Members of another type than Kubernetes gives them
 MALFORMED: dict[str, dict[str, Any]] = {
+    "no spec": {**bare(), "spec": None},
+    "no containers": bare({"containers": []}),
     "no metadata": {**bare({"volumes": injection().volumes_for("x")}), "metadata": None},
     "metadata a list": {**bare(), "metadata": []},
     "spec a text": {**bare(), "spec": "x"},

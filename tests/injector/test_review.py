@@ -52,7 +52,12 @@ HOSTILE: dict[str, bytes] = {
     "another resource": body(kind={"group": "apps", "version": "v1", "kind": "Deployment"}),
     "an object of another kind": body(object={**bare(), "kind": "Deployment"}),
     "no object": body(object=None),
+    "a request that is a list": json.dumps({**review(), "request": []}).encode(),
+    "a plural of something else": body(resource={"group": "", "version": "v1", "resource": "services"}),
+    "an object that is a list": body(object=[]),
     "a change": body(operation="UPDATE"),
+    "a deletion": body(operation="DELETE", object=None, oldObject=bare()),
+    "a connection": body(operation="CONNECT", subResource="exec", object={"kind": "PodExecOptions"}),
     "a subresource": body(subResource="ephemeralcontainers"),
 }
 
@@ -62,6 +67,16 @@ def test_what_is_no_such_question_is_an_error_that_quotes_nothing(hostile: bytes
     with pytest.raises(ReviewError) as error:
         parse_review(hostile)
     assert len(str(error.value)) < 80
+
+
+def test_an_error_about_a_request_that_can_be_answered_has_its_uid() -> None:
+    for wrong in ("a change", "a subresource", "a connection", "an object that is a list", "two namespaces"):
+        with pytest.raises(ReviewError) as error:
+            parse_review(HOSTILE[wrong])
+        assert error.value.uid == review()["request"]["uid"]
+    with pytest.raises(ReviewError) as error:
+        parse_review(HOSTILE["no JSON"])
+    assert error.value.uid == ""
 
 
 def test_a_pod_of_real_depth_is_read() -> None:
@@ -80,6 +95,9 @@ def test_an_answer_carries_uid_patch_and_warnings() -> None:
 
 
 def test_a_refusal_says_why() -> None:
-    response = json.loads(refused(parse_review(body()), "rule x"))["response"]
-    assert response["allowed"] is False
+    response = json.loads(refused("7", "rule x"))["response"]
+    assert (response["uid"], response["allowed"]) == ("7", False)
     assert response["status"] == {"code": 403, "reason": "Forbidden", "message": "rule x"}
+    response = json.loads(refused("7", "x" * 100_000, code=400))["response"]
+    assert (response["status"]["code"], response["status"]["reason"]) == (400, "BadRequest")
+    assert len(response["status"]["message"]) < 3000

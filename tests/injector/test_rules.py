@@ -46,6 +46,36 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "sidecar_volume",
         "volume run",
     ),
+    "the Workload API of another driver": (
+        {**agent(), "volumes": [{"name": "own", "csi": {"driver": "spiffe.csi.cert-manager.io"}}]},
+        "sidecar_volume",
+        "volume own",
+    ),
+    "a process of the node": (
+        agent(securityContext={"windowsOptions": {"hostProcess": True}}),
+        "privileged",
+        "container agent",
+    ),
+    "a pod of the node's processes": (
+        {**agent(), "securityContext": {"windowsOptions": {"hostProcess": True}}},
+        "privileged",
+        "container agent",
+    ),
+    "a capability that only looks harmless": (
+        agent(securityContext={"capabilities": {"add": ["NET_BIND_\u017fERVICE"]}}),
+        "privileged",
+        "container agent",
+    ),
+    "our Workload API, as a device": (
+        agent(volumeDevices=[{"name": "sidecar-workload-api", "devicePath": "/x"}]),
+        "sidecar_volume",
+        "container agent",
+    ),
+    "our user, of a debugger": (
+        beside("ephemeralContainers", securityContext={"runAsUser": 2747}),
+        "sidecar_uid",
+        "ephemeral container other",
+    ),
     "our Workload API, mounted": (agent(volumeMounts=[CLAIMED]), "sidecar_volume", "container agent"),
     "our Workload API, at first": (
         beside("initContainers", volumeMounts=[CLAIMED]),
@@ -105,8 +135,55 @@ def test_what_is_lawful_is_not(spec: dict[str, Any]) -> None:
 def test_a_pod_does_without_only_where_the_platform_lets_it(value: str) -> None:
     pod = bare(labels={"delegation-sidecar.io/inject": value})
     assert [found.rule for found in refusals(pod, injection())] == ["opt_out"]
-    assert list(refusals(pod, injection(optOut=True))) == []
+    asked = [found.rule for found in refusals(pod, injection(optOut=True))]
+    assert asked == ([] if value == "disabled" else ["opt_out"])
     assert list(refusals(bare(labels={"delegation-sidecar.io/inject": "enabled"}), injection())) == []
+
+
+# What a pod may not have either that the platform lets do without: it would pass for a sidecar
+WITHOUT: dict[str, tuple[dict[str, Any], str]] = {
+    "our name": (beside("initContainers", name="sidecar"), "foreign_sidecar"),
+    "our name, later": (beside("ephemeralContainers", name="sidecar"), "foreign_sidecar"),
+    "the Workload API": ({**agent(), "volumes": [CSI]}, "sidecar_volume"),
+    "the Workload API, by our name": (
+        {**agent(), "volumes": [{**CSI, "name": "sidecar-workload-api"}]},
+        "sidecar_volume",
+    ),
+    "a path of the node": ({**agent(), "volumes": [{"name": "run", "hostPath": {"path": "/run"}}]}, "sidecar_volume"),
+    "the node's network": ({**agent(), "hostNetwork": True}, "host_namespace"),
+    "privileged": (agent(securityContext={"privileged": True}), "privileged"),
+}
+
+
+@pytest.mark.parametrize(("spec", "rule"), WITHOUT.values(), ids=WITHOUT)
+def test_a_pod_that_may_do_without_may_not_pass_for_one(spec: dict[str, Any], rule: str) -> None:
+    pod = bare(spec, labels={"delegation-sidecar.io/inject": "disabled"})
+    assert [found.rule for found in refusals(pod, injection(optOut=True))] == [rule]
+    lawful = agent(ports=[{"containerPort": 7443}], securityContext={"runAsUser": 2747})  # there is nobody beside it
+    pod = bare({**lawful, "shareProcessNamespace": False}, labels={"delegation-sidecar.io/inject": "disabled"})
+    assert list(refusals(pod, injection(optOut=True))) == []
+
+
+def test_the_mirror_of_a_static_pod_is_refused() -> None:
+    """Its node has started it already, as a file says; putting a sidecar into the mirror would be a lie."""
+    pod = bare(annotations={"kubernetes.io/config.mirror": "0", "delegation-sidecar.io/settings": "planner"})
+    assert [found.rule for found in refusals(pod, injection())] == ["static_pod"]
+
+
+def test_an_apparmor_annotation_for_the_sidecar_is_refused_and_one_for_the_agent_is_not() -> None:
+    def rules_for(name: str) -> list[str]:
+        annotation = f"container.apparmor.security.beta.kubernetes.io/{name}"
+        return [found.rule for found in refusals(bare(annotations={annotation: "unconfined"}), injection())]
+
+    assert rules_for("sidecar") == ["foreign_sidecar"]
+    assert rules_for("agent") == []
+
+
+def test_a_name_in_a_message_is_no_longer_than_a_name_may_be_and_nothing_in_it_acts() -> None:
+    evil = "\x1b[2J\u202e" + "x" * 5000
+    (found,) = refusals(bare({"containers": [{"name": evil, "securityContext": {"privileged": True}}]}), injection())
+    assert len(found.layer) < 120
+    assert found.layer.isprintable()
 
 
 def test_every_reason_is_told_not_the_first_one_alone() -> None:

@@ -82,6 +82,14 @@ async def test_what_is_no_question_gets_no_answer_and_a_record(world: World) -> 
     assert world.counted("deny", "no_review")
 
 
+async def test_a_question_that_is_not_ours_is_answered_with_a_refusal(world: World) -> None:
+    response = world.ask(bare(), operation="UPDATE")
+    assert (response["allowed"], response["status"]["code"]) == (False, 400)
+    assert response["uid"] == review()["request"]["uid"]
+    (record,) = world.sink.wait_for_records(1)
+    assert (record["event"], record["op"], record["request_id"]) == ("pod.refused", "no_review", response["uid"])
+
+
 async def test_another_definition_counts_from_the_next_pod_on(world: World) -> None:
     world.webhook.injection = injection(optOut=True)
     assert world.ask(bare(labels={"delegation-sidecar.io/inject": "disabled"}))["allowed"] is True
