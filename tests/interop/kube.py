@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +63,32 @@ def wait_for(look: Callable[[], Any], is_it: Callable[[Any], bool]) -> Any:
     while not is_it(found := look()) and time.monotonic() < deadline:
         time.sleep(0.2)
     return found
+
+
+class Api:
+    """The API server by plain HTTP, through `kubectl proxy`: a hundred questions in the time of ten `kubectl`."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()  # Starting to serve on 127.0.0.1:PORT
+        self._base = f"http://{said.split()[-1]}"
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+    def try_pod(self, pod: Object, namespace: str) -> tuple[Object | None, str]:
+        """What it would make of a pod and warn of, or why it would not."""
+        path = f"/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldValidation=Strict"
+        request = urllib.request.Request(
+            self._base + path, json.dumps(pod).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer), "\n".join(answer.headers.get_all("Warning") or [])
+        except urllib.error.HTTPError as error:
+            return None, str(json.load(error)["message"])
 
 
 class LocalInjector:

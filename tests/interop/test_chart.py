@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,6 +120,41 @@ def test_a_package_has_rules_dashboards_and_library(tmp_path: Path) -> None:
         found = render(FULL, helm=helm, chart=package)
         assert found.objects == render(FULL, helm=helm).objects
         package.unlink()
+
+
+# what is said after an installation → the values that make it so, and those that do not
+NOTES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no ValidatingAdmissionPolicy": ({"admissionPolicy": {"mode": "disabled"}}, {}),
+    "go without a sidecar: ": ({"injector": {"allowOptOut": True}}, {}),
+    "kubectl label namespace": ({}, {"injector": {"enabled": False}}),
+    "kube-prometheus-stack": ({"prometheusRule": {"enabled": True}}, {}),
+    "NetworkPolicies count only": ({}, {"networkPolicy": {"enabled": False}}),
+}
+
+
+@pytest.fixture(scope="module")
+def notes_as_an_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The chart with its notes as an object: `helm template` leaves them out, `helm install` wants a cluster."""
+    chart = tmp_path_factory.mktemp("chart") / "sidecar"
+    shutil.copytree(CHART, chart)
+    lines = (chart / "templates" / "NOTES.txt").read_text().splitlines()
+    text = "".join(f"  {line}\n" for line in lines)
+    (chart / "templates" / "notes.yaml").write_text(f"kind: Notes\nmetadata: {{name: notes}}\ntext: |\n{text}")
+    return chart
+
+
+@pytest.mark.parametrize("said", NOTES)
+def test_the_notes_are_true(said: str, notes_as_an_object: Path) -> None:
+    for values, there in zip(NOTES[said], (True, False), strict=True):
+        found = render(values, chart=notes_as_an_object)
+        assert (said in found.one("Notes")["text"]) == there, found.said
+
+
+def test_a_pod_that_may_do_without_is_asked_about_all_the_same() -> None:
+    """It may not pass for a sidecar either; and a label that is put on later opens nothing."""
+    found = render({"injector": {"allowOptOut": True}})
+    assert "objectSelector" not in found.one("MutatingWebhookConfiguration")["webhooks"][0]
+    assert "objectSelector" not in found.one("ValidatingAdmissionPolicy")["spec"]["matchConstraints"]
 
 
 # --- one definition of the sidecar
@@ -279,6 +315,19 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no keys": (changed("sts.keys.secretName", "", FULL_VALUES), "sidecar sts keygen"),
     "more at least than at most": (changed("sts.autoscaling.minReplicas", 9, FULL_VALUES), "swap them"),
     "a drain without time": (changed("sts.settings.drain_s", 30, FULL_VALUES), "make it larger"),
+    "a CA that is none": (
+        changed("injector.tls", {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": "ca.pem"}),
+        "it is no certificate in PEM; pass --set-file",
+    ),
+    "a budget for one": (changed("injector.replicas", 1), "0 makes no budget"),
+    "a budget for one token service": (
+        changed("sts.autoscaling", {"enabled": False}, changed("sts.replicas", 1, FULL_VALUES)),
+        "0 makes no budget",
+    ),
+    "settings in place of the definition": (
+        changed("workloads", [{"name": "mesh-injector", "namespace": "system", "settings": {"issuers": []}}]),
+        "give each a name",
+    ),
     "agents beside the injector": (changed("networkPolicy.agentNamespaces", ["system"]), "give agents another"),
     "a policy without an injector": (
         {"injector": {"enabled": False}, "admissionPolicy": {"mode": "enabled"}},
@@ -347,7 +396,7 @@ CHOICES: dict[str, list[Any]] = {
     "sidecar.startup.seconds": [5, 600],
     "sidecar.resources": [{}, {"requests": {"cpu": "1", "memory": "1Gi"}}],
     "injector.enabled": [True, True, False],
-    "injector.replicas": [1, 2, 5],
+    "injector.replicas": [1, 2, 2, 5],
     "injector.allowOptOut": [True, False],
     "injector.tls": [{}, {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": CA}],
     "injector.podDisruptionBudget.minAvailable": [0, 1],

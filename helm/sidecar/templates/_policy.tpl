@@ -1,0 +1,39 @@
+{{- /*
+What the container named sidecar must be, in CEL: said field by field out of the one definition of it, since the policy
+may compare a container with no other. Left open are its size, and which of the platform's images it is. `c` is the
+container, the context the values of sidecar-lib.
+*/ -}}
+{{- define "sidecar.isOurs" -}}
+{{- $own := include "sidecar-lib.container" . | fromYaml -}}
+c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$')
+&& !has(c.command) && c.?args.orValue([]) == {{ $own.args | toJson | replace "\"" "'" }}
+&& !has(c.workingDir) && !has(c.envFrom) && !has(c.volumeDevices) && !c.?stdin.orValue(false) && !c.?tty.orValue(false)
+&& c.?resources.?claims.orValue([]).size() == 0
+&& c.?env.orValue([]).all(e, {{ range $i, $e := $own.env }}{{ if $i }} || {{ end -}}
+{{- if $e.valueFrom }}(e.name == '{{ $e.name }}' && e.?valueFrom.?fieldRef.?fieldPath.orValue('') == '{{ $e.valueFrom.fieldRef.fieldPath }}')
+{{- else }}(e.name == '{{ $e.name }}' && !has(e.valueFrom) && e.?value.orValue('') == '{{ $e.value }}')
+{{- end }}{{ end }})
+&& c.?volumeMounts.orValue([]).all(m, m.?subPath.orValue('') == '' && m.?subPathExpr.orValue('') == '' && (
+(m.name.startsWith('kube-api-access-') && m.mountPath == '/var/run/secrets/kubernetes.io/serviceaccount' && m.?readOnly.orValue(false))
+{{- range $own.volumeMounts }} || (m.name == '{{ .name }}' && m.mountPath == '{{ .mountPath }}'){{ end }}))
+{{- range $own.volumeMounts }}
+&& c.?volumeMounts.orValue([]).exists(m, m.name == '{{ .name }}')
+{{- end }}
+{{- range $probe := list "startupProbe" "readinessProbe" "livenessProbe" }}
+{{- $get := (get $own $probe).httpGet }}
+&& c.?{{ $probe }}.?httpGet.?path.orValue('') == '{{ $get.path }}' && c.{{ $probe }}.httpGet.port == {{ int $get.port }} && c.{{ $probe }}.httpGet.?host.orValue('') == ''
+{{- end }}
+{{- if $own.lifecycle }}
+{{- range $hook := list "postStart" "preStop" }}
+&& c.?lifecycle.?{{ $hook }}.?exec.?command.orValue([]) == {{ (get $own.lifecycle $hook).exec.command | toJson | replace "\"" "'" }}
+{{- end }}
+{{- else }}
+&& !has(c.lifecycle)
+{{- end }}
+{{- $context := $own.securityContext }}
+&& has(c.securityContext) && c.securityContext.?runAsUser.orValue(-1) == {{ int $context.runAsUser }} && c.securityContext.?runAsGroup.orValue(-1) == {{ int $context.runAsGroup }}
+&& c.securityContext.?runAsNonRoot.orValue(false) && c.securityContext.?readOnlyRootFilesystem.orValue(false)
+&& !c.securityContext.?allowPrivilegeEscalation.orValue(true) && !c.securityContext.?privileged.orValue(false)
+&& c.securityContext.?capabilities.?drop.orValue([]) == ['ALL'] && c.securityContext.?capabilities.?add.orValue([]) == []
+&& c.securityContext.?seccompProfile.?type.orValue('') == 'RuntimeDefault' && c.securityContext.?procMount.orValue('Default') == 'Default'
+{{- end -}}

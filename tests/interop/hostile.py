@@ -1,0 +1,193 @@
+"""Pods for an API server: lawful ones, and ones that try to lose the sidecar, to fake it or to reach into it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final
+
+Object = dict[str, Any]
+
+RESTRICTED: Final[Object] = {
+    "runAsUser": 1000,
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER: Final[Object] = {"name": "agent", "image": "agent:1", "securityContext": RESTRICTED}
+
+
+def pod(
+    spec: Mapping[str, Any] | None = None,
+    agent: Mapping[str, Any] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Object:
+    """An agent that passes *restricted* and mentions no sidecar; ``spec`` and ``agent`` change members."""
+    metadata = {
+        "generateName": "planner-",
+        "annotations": {"delegation-sidecar.io/settings": "planner", **(annotations or {})},
+        "labels": labels or {},
+    }
+    whole = {"containers": [{**CONTAINER, **(agent or {})}], **(spec or {})}
+    return copy.deepcopy({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": whole})
+
+
+def beside(**members: Any) -> Object:
+    """A pod with an init container of which ``members`` are said."""
+    return pod({"initContainers": [{**CONTAINER, "name": "other", **members}]})
+
+
+def context(**members: Any) -> Object:
+    return {"securityContext": {**RESTRICTED, **members}}
+
+
+def with_volume(volume: Object, mount: str | None = None) -> Object:
+    mounts = {"volumeMounts": [{"name": mount, "mountPath": "/x"}]} if mount else {}
+    return pod({"volumes": [volume]} if volume else {}, mounts)
+
+
+_NO_USER: Final = {"securityContext": {key: value for key, value in RESTRICTED.items() if key != "runAsUser"}}
+_APPARMOR: Final = "container.apparmor.security.beta.kubernetes.io/sidecar"
+
+# Each hostile pod, and the rule that refuses it, by webhook and policy alike. Pod Security alone would refuse some.
+HOSTILE: dict[str, tuple[Object, str]] = {
+    "the node's network": (pod({"hostNetwork": True}), "host_namespace"),
+    "the node's processes": (pod({"hostPID": True}), "host_namespace"),
+    "the node's memory": (pod({"hostIPC": True}), "host_namespace"),
+    "one process namespace": (pod({"shareProcessNamespace": True}), "shared_process_namespace"),
+    "our user": (pod(agent=context(runAsUser=2747)), "sidecar_uid"),
+    "our user, of the pod": (pod({"securityContext": {"runAsUser": 2747}}, _NO_USER), "sidecar_uid"),
+    "our user, at first": (beside(**context(runAsUser=2747)), "sidecar_uid"),
+    "privileged": (pod(agent={"securityContext": {"privileged": True}}), "privileged"),
+    "privileged, at first": (beside(securityContext={"privileged": True}), "privileged"),
+    "a capability": (pod(agent={"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}), "privileged"),
+    "the Workload API": (
+        with_volume({"name": "own", "csi": {"driver": "csi.spiffe.io", "readOnly": True}}, "own"),
+        "sidecar_volume",
+    ),
+    "the Workload API, of another driver": (
+        with_volume({"name": "own", "csi": {"driver": "spiffe.csi.cert-manager.io", "readOnly": True}}, "own"),
+        "sidecar_volume",
+    ),
+    "our volume": (with_volume({}, "sidecar-workload-api"), "sidecar_volume"),
+    "our settings": (with_volume({}, "sidecar-settings"), "sidecar_volume"),
+    "our admin socket": (with_volume({}, "sidecar-run"), "sidecar_volume"),
+    "a path of the node": (with_volume({"name": "run", "hostPath": {"path": "/run"}}), "sidecar_volume"),
+    "the mirror of a static pod": (
+        pod({"nodeName": "x"}, annotations={"kubernetes.io/config.mirror": "x"}),
+        "static_pod",
+    ),
+    "an AppArmor profile for us": (pod(annotations={_APPARMOR: "runtime/default"}), "foreign_sidecar"),
+    "a sidecar of its own": (beside(name="sidecar", image="evil:1", restartPolicy="Always"), "foreign_sidecar"),
+    "a second sidecar": (
+        pod({"containers": [CONTAINER, {**CONTAINER, "name": "sidecar", "image": "sidecar:dev"}]}),
+        "foreign_sidecar",
+    ),
+}
+
+_TOKEN: Final = {"serviceAccountToken": {"path": "token", "audience": "spiffe://acme.example/sts"}}
+
+# Pods that are strange and lawful: what they change harms nobody else, or is stopped by what TLS proves
+LAWFUL: dict[str, Object] = {
+    "plain": pod(),
+    "a faked marker": pod(annotations={"delegation-sidecar.io/status": "injected"}),
+    "a name by hand": {**pod(), "metadata": {**pod()["metadata"], "name": "planner", "generateName": None}},
+    "names that lead elsewhere": pod({"hostAliases": [{"ip": "192.0.2.1", "hostnames": ["sts.example"]}]}),
+    "a resolver of its own": pod({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.1"]}}),
+    "a gate": pod({"schedulingGates": [{"name": "example.com/wait"}]}),
+    "a short life": pod({"activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": 0, "restartPolicy": "Never"}),
+    "our group": pod({"securityContext": {"fsGroup": 2747, "supplementalGroups": [2747]}}),
+    "our user, of the pod alone": pod({"securityContext": {"runAsUser": 2747}}),
+    "a token of Kubernetes": with_volume({"name": "t", "projected": {"sources": [_TOKEN]}}, "t"),
+    "a token in every container": pod({"automountServiceAccountToken": True}),
+    "a user namespace": pod({"hostUsers": False}),
+    "a native sidecar of its own": beside(restartPolicy="Always"),
+    "sixty containers": pod({"containers": [{**CONTAINER, "name": f"agent-{n}"} for n in range(60)]}),
+}
+
+
+# What some fakes mount
+FAKED_VOLUMES: Final[list[Object]] = [
+    {"name": "own", "emptyDir": {}},
+    {"name": "kube-api-access-x", "projected": {"sources": [_TOKEN]}},
+]
+
+
+def fakes(own: Object) -> dict[str, Object]:
+    """Containers that are nearly the sidecar ``own``, each with one thing changed that would matter."""
+    command = {"exec": {"command": ["sh"]}}
+    mounts, variables, rights = own["volumeMounts"], own["env"], own["securityContext"]
+
+    def rights_with(**changed: Any) -> Object:
+        return {"securityContext": {**rights, **changed}}
+
+    def probe_with(kind: str, **changed: Any) -> Object:
+        return {kind: {**own[kind], "httpGet": {**own[kind]["httpGet"], **changed}}}
+
+    def moved(name: str) -> list[Object]:
+        return [{**mount, "mountPath": "/elsewhere"} if mount["name"] == name else mount for mount in mounts]
+
+    changed: dict[str, Object] = {
+        "image": {"image": "evil:1"},
+        "image prefix": {"image": "sidecar-evil:1"},
+        "a registry of the repository's name": {"image": "sidecar:5000/evil:1"},
+        "a folder of the repository's name": {"image": "sidecar/evil:1"},
+        "a registry before it": {"image": "evil.example/sidecar:dev"},
+        "command": {"command": ["sleep", "9"]},
+        "arguments": {"args": ["healthcheck"]},
+        "other settings": {"args": ["run", "--config=/tmp/x"]},
+        "one argument more": {"args": [*own["args"], "--platform=/tmp/x"]},
+        "no arguments": {"args": []},
+        "a folder to start in": {"workingDir": "/tmp"},
+        "a library before all others": {"env": [*variables, {"name": "LD_PRELOAD", "value": "/x.so"}]},
+        "a path of Python's": {"env": [*variables, {"name": "PYTHONPATH", "value": "/x"}]},
+        "a setting by its variable": {"env": [*variables, {"name": "SIDECAR__INBOUND__AGENT", "value": "x"}]},
+        "another Workload API": {"env": [{"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///run/sidecar/x"}]},
+        "a name that is chosen": {"env": [{"name": "POD_NAMESPACE", "value": "other"}]},
+        "a name from elsewhere": {
+            "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]
+        },
+        "variables of a ConfigMap": {"envFrom": [{"configMapRef": {"name": "own"}}]},
+        "a hook": {"lifecycle": {"postStart": command}},
+        "a hook at the end": {"lifecycle": {"preStop": command}},
+        "a command as probe": {"livenessProbe": {**own["livenessProbe"], "httpGet": None, **command}},
+        "a probe of somebody else": probe_with("startupProbe", host="192.0.2.1"),
+        "a probe of another port": probe_with("readinessProbe", port=8080),
+        "a probe of another page": probe_with("startupProbe", path="/livez"),
+        "no probe at the start": {"startupProbe": None},
+        "no probes": {"startupProbe": None, "readinessProbe": None, "livenessProbe": None},
+        "it ends": {"restartPolicy": None, "startupProbe": None, "readinessProbe": None, "livenessProbe": None},
+        "user": rights_with(runAsUser=5),
+        "group": rights_with(runAsGroup=5),
+        "a writable root": rights_with(readOnlyRootFilesystem=False),
+        "capabilities": rights_with(capabilities={"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}),
+        "seccomp": rights_with(seccompProfile={"type": "Unconfined"}),
+        "privileged": rights_with(privileged=True, allowPrivilegeEscalation=True),
+        "escalation": rights_with(allowPrivilegeEscalation=True),
+        "perhaps root": rights_with(runAsNonRoot=False),
+        "no rights said": {"securityContext": None},
+        "no identity": {"volumeMounts": []},
+        "identity elsewhere": {"volumeMounts": moved("sidecar-workload-api")},
+        "settings elsewhere": {"volumeMounts": moved("sidecar-settings")},
+        "a part of its settings": {"volumeMounts": [{**one, "subPath": "x"} for one in mounts]},
+        "a folder over its code": {"volumeMounts": [*mounts, {"name": "own", "mountPath": "/opt/sidecar"}]},
+        "a folder of the agent's": {"volumeMounts": [*mounts, {"name": "own", "mountPath": "/x"}]},
+        "a token that can be written": {
+            "volumeMounts": [
+                *mounts,
+                {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
+            ]
+        },
+        "a terminal": {"stdin": True, "tty": True},
+    }
+    return {name: {**own, **members} for name, members in changed.items()}
+
+
+def changed_volumes(volumes: list[Object]) -> dict[str, list[Object]]:
+    """The sidecar's volumes, each in turn something else."""
+    return {
+        name: [{"name": name, "secret": {"secretName": "x"}} if one["name"] == name else one for one in volumes]
+        for name in (volume["name"] for volume in volumes)
+    }
