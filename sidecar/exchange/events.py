@@ -6,8 +6,7 @@ from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import SidecarError
-from sidecar.observe.metrics import OK
-from sidecar.observe.record import RecordFields
+from sidecar.observe.record import OK, RecordFields
 
 
 def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:

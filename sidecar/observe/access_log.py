@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from itertools import takewhile
-from typing import Final, Unpack
+from typing import Final, Unpack, get_args
 
 from sidecar.errors import Reason, Unavailable
-from sidecar.observe.entry import Entry
+from sidecar.observe.entry import Entry, request_record
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import FIELDS, Direction, RecordFields, encode
+from sidecar.observe.record import FIELDS, Direction, Record, RecordFields, encode
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
+from sidecar.observe.tracing import new_id
 from sidecar.observe.writer import Writer
 
 __all__ = ["AccessLog", "Entry", "FileSink", "Sink", "StdoutSink"]
@@ -26,7 +27,7 @@ MAX_BYTES: Final = 8 * 1024 * 1024  # unwritten
 TICK_S: Final = 0.25  # between two calls of ``tell_lasting``
 LASTS_S: Final = 1.0  # a request that lasts longer leaves request.opened
 
-_EMPTY: Final[dict[str, object]] = dict.fromkeys(FIELDS)
+_SECOND: Final = 1_000_000  # microseconds
 
 
 class AccessLog:
@@ -59,14 +60,17 @@ class AccessLog:
         self._writer = Writer(sink)
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._reserved = 0
+        self._promised = 0  # lines for which there was room: taken by the writer, or reserved for requests under way
         self._young: dict[Entry, None] = {}  # in the order in which they began; neither opened nor closed
         self._lasting: dict[Entry, None] = {}  # opened and not closed
+        self._blank: Record = {**dict.fromkeys(FIELDS), "run": run}
+        self._blank_requests = {direction: request_record(direction, run) for direction in get_args(Direction)}
         self.sink = sink.name
         self._seq = 0
-        self._second = -1
+        self._second_at = -_SECOND  # in microseconds; of the second that was told last
         self._second_text = ""
         self._closed = False
+        metrics.in_flight = self._in_flight
 
     @property
     def healthy(self) -> bool:
@@ -100,13 +104,21 @@ class AccessLog:
                 no record, there being no room for one; it is counted.
         """
         now = self.monotonic()
-        trouble = self._trouble(now)
-        if trouble is not None:
+        writer = self._writer
+        if (
+            self._closed
+            or now > writer.reliable_until
+            or self._promised - writer.lines_out >= self._max_records
+            or writer.bytes_in - writer.bytes_out >= self._max_bytes
+        ):
             self.metrics.request(direction, None, "deny", Reason.AUDIT_UNAVAILABLE, 0.0)
-            raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)
-        self._reserved += 1
-        self.metrics.in_flight += 1
-        entry = Entry(self, direction, self.wall(), now)
+            raise Unavailable(Reason.AUDIT_UNAVAILABLE, self._trouble(now) or "the record sink was in trouble")
+        self._promised += 1
+        at = self.wall()
+        record = self._blank_requests[direction].copy()
+        record["ts"] = self._timestamp(at)
+        record["request_id"] = new_id()
+        entry = Entry(self, record, at, now)
         self._young[entry] = None
         return entry
 
@@ -115,24 +127,26 @@ class AccessLog:
 
         Never raises. Without room the event is lost, which the gap in ``seq`` and a metric tell.
         """
-        self._put_or_lose(event, self.wall(), fields)
+        self._put_or_lose({**self._blank, "event": event, "ts": self._timestamp(self.wall()), **fields})
 
-    def finish(self, entry: Entry, fields: RecordFields, at: float) -> None:
-        """Write the record of an entry and give its room back. Called once by each ``Entry``."""
+    def finish(self, entry: Entry, record: Record) -> None:
+        """Write the record of an entry and count its request. Nothing happens to one that is finished."""
         if entry in self._young:
             del self._young[entry]
+        elif entry in self._lasting:
+            del self._lasting[entry]
         else:
-            self._lasting.pop(entry, None)
-        self._reserved -= 1
-        self.metrics.in_flight -= 1
-        self._put("request", at, fields)
+            return
+        record["total_ms"] = int((self.monotonic() - entry.started_at) * 1_000_000 + 0.5) / 1000
+        self._put(record)
+        self.metrics.finished.add(record)
 
-    def opened(self, entry: Entry, fields: RecordFields, at: float) -> None:
+    def opened(self, entry: Entry, record: Record) -> None:
         """Say once that a request lasts or streams, ahead of its record. Without room it is lost, like an event."""
         if entry in self._young:
             del self._young[entry]
             self._lasting[entry] = None
-            self._put_or_lose("request.opened", at, fields)
+            self._put_or_lose(record)
 
     def tell_lasting(self) -> None:
         """Leave ``request.opened`` for every request that began long ago. To be called each ``TICK_S``.
@@ -163,30 +177,33 @@ class AccessLog:
 
     def _has_room(self) -> bool:
         writer = self._writer
-        return self._reserved + writer.pending_lines < self._max_records and writer.pending_bytes < self._max_bytes
+        lines, octets = self._promised - writer.lines_out, writer.bytes_in - writer.bytes_out
+        return lines < self._max_records and octets < self._max_bytes
 
-    def _put_or_lose(self, event: str, at: float, fields: RecordFields) -> None:
+    def _put_or_lose(self, record: Record) -> None:
         if self._closed or not self._has_room():
             self._seq += 1
             self.metrics.event_lost()
             return
-        self._put(event, at, fields)
+        self._promised += 1
+        self._put(record)
 
-    def _put(self, event: str, at: float, fields: RecordFields) -> None:
-        self._seq += 1
-        record = _EMPTY.copy()
-        record["event"] = event
-        record["ts"] = self._timestamp(at)
-        record["run"] = self.run
-        record["seq"] = self._seq
+    def _put(self, record: Record) -> None:
+        """Write a record for which there is room."""
+        self._seq = record["seq"] = self._seq + 1
         record["workload"] = self.workload
-        record.update(fields)
+        path = record["path"]
+        if path is not None and "?" in path:
+            record["path"] = path.partition("?")[0]  # a query may hold secrets and is never recorded
         self._writer.put(encode(record))
 
     def _timestamp(self, at: float) -> str:
-        micros = int(at * 1_000_000)
-        second, fraction = divmod(micros, 1_000_000)
-        if second != self._second:
-            self._second = second
+        fraction = int(at * _SECOND) - self._second_at
+        if not 0 <= fraction < _SECOND:
+            second, fraction = divmod(fraction + self._second_at, _SECOND)
+            self._second_at = second * _SECOND
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._second_text}.{fraction:06d}Z"
+
+    def _in_flight(self) -> int:
+        return len(self._young) + len(self._lasting)

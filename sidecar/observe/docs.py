@@ -11,7 +11,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.errors import Reason
-from sidecar.observe.metrics import NO_ROUTE, OK, OTHER, Metrics
+from sidecar.observe.metrics import NO_ROUTE, Metrics
+from sidecar.observe.record import OK
+from sidecar.observe.tally import OTHER
 
 _WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/observe/metrics.py and docs.py instead. -->"
 _HEAD: Final = """\

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from sidecar.delegation.act import parse_act
 from sidecar.delegation.scope import sorted_scope
 from sidecar.errors import Denied, SidecarError
-from sidecar.observe.metrics import OK
-from sidecar.observe.record import MAX_ITEMS, Decision, Direction, RecordFields
-from sidecar.observe.tracing import new_id
+from sidecar.observe.record import FIELDS, MAX_ITEMS, OK, Decision, Direction, Record
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
@@ -21,27 +19,27 @@ if TYPE_CHECKING:
 LOGIN: Final = "login"  # the op of a request that traded a user's login token for a handle
 
 
-class Entry:
-    """The one record of one request. Its attributes are the record's keys.
+def request_record(direction: Direction, run: str) -> Record:
+    """The record of a request of which nothing is known yet but that it came.
 
     It starts as a refusal for an internal error: a request about which nobody decided is none that was allowed.
+    """
+    record: Record = dict.fromkeys(FIELDS)
+    record.update(event="request", run=run, direction=direction, decision="deny", reason="internal")
+    record.update(verified=False, after_request=False)
+    return record
+
+
+class Entry:
+    """The one record of one request. Its attributes are the record's keys: ``record`` becomes its ``__dict__``.
+
     ``decision`` becomes ``allow`` with a permit and stays so; ``reason`` then says how it ended, ``ok`` or what went
-    wrong on the way. ``ts`` is when the request's head had arrived.
+    wrong on the way. ``began_at`` (seconds since the epoch) and ``started_at`` (monotonic) are both when the request's
+    head had arrived, which ``ts`` tells.
     """
 
-    # What is set on an entry lands in __dict__, which therefore holds exactly the keys that differ from the defaults
-    # here; everything that is no record key lives in slots.
-    __slots__ = (
-        "__dict__",
-        "_at",
-        "_closed",
-        "_exchange_at",
-        "_forwarded_at",
-        "_log",
-        "_permitted",
-        "_token",
-        "started_at",
-    )
+    # Whatever is set on an entry and stands not here is a key of its record.
+    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "_token", "began_at", "started_at")
 
     decision: Decision
     reason: str
@@ -49,60 +47,44 @@ class Entry:
     request_id: str
     verified: bool
     after_request: bool
-    peer: str | None = None
-    subject: str | None = None
-    subject_iss: str | None = None
-    actor: str | None = None
-    chain: Sequence[str] | None = None
-    chain_depth: int | None = None
-    client_id: str | None = None
-    audience: str | None = None
-    scope: Sequence[str] | None = None
-    scope_needed: Sequence[str] | None = None
-    route: str | None = None
-    op: str | None = None
-    method: str | None = None
-    path: str | None = None
-    status: int | None = None
-    upstream_status: int | None = None
-    jti_in: str | None = None
-    jti_out: str | None = None
-    parent_jti: str | None = None
-    txn: str | None = None
-    fp: str | None = None
-    call_in: str | None = None
-    call_out: str | None = None
-    trace_id: str | None = None
-    span_id: str | None = None
-    bytes_in: int | None = None
-    bytes_out: int | None = None
-    tls_ms: float | None = None
-    decide_ms: float | None = None
-    exchange_ms: float | None = None
-    upstream_ms: float | None = None
-    total_ms: float | None = None
-    source: str | None = None
-    detail: str | None = None
+    peer: str | None
+    subject: str | None
+    subject_iss: str | None
+    actor: str | None
+    chain: Sequence[str] | None
+    chain_depth: int | None
+    client_id: str | None
+    audience: str | None
+    scope: Sequence[str] | None
+    scope_needed: Sequence[str] | None
+    route: str | None
+    op: str | None
+    method: str | None
+    path: str | None
+    status: int | None
+    upstream_status: int | None
+    jti_in: str | None
+    jti_out: str | None
+    parent_jti: str | None
+    txn: str | None
+    fp: str | None
+    call_in: str | None
+    call_out: str | None
+    trace_id: str | None
+    span_id: str | None
+    bytes_in: int | None
+    bytes_out: int | None
+    decide_ms: float | None
+    exchange_ms: float | None
+    upstream_ms: float | None
+    detail: str | None
 
-    def __init__(self, log: AccessLog, direction: Direction, at: float, started_at: float) -> None:
+    def __init__(self, log: AccessLog, record: Record, began_at: float, started_at: float) -> None:
+        self.__dict__ = record
         self._log = log
-        self._at = at
-        self.started_at = started_at
-        self._exchange_at = self._forwarded_at = 0.0
-        self._permitted = False
         self._token: VerifiedToken | None = None
-        self._closed = False
-        self.direction = direction
-        self.decision = "deny"
-        self.reason = "internal"
-        self.verified = False
-        self.after_request = False
-        self.request_id = new_id()
-
-    @property
-    def began_at(self) -> float:
-        """When the request's head had arrived, in seconds since the epoch."""
-        return self._at
+        self.began_at = began_at
+        self.started_at = started_at
 
     def attribute(self, permit: Permit) -> None:
         """An inbound request was permitted: whose it is, and under which route."""
@@ -190,7 +172,7 @@ class Entry:
 
     def exchanged(self) -> None:
         """The token service has answered, or failed to."""
-        self.exchange_ms = self._since(self._exchange_at)
+        self.exchange_ms = self._ms_since(self._exchange_at)
 
     def forwarded(self) -> None:
         """The request's head goes upstream now."""
@@ -199,47 +181,27 @@ class Entry:
     def responded(self, upstream_status: int) -> None:
         """The head of the upstream's answer is here."""
         self.upstream_status = upstream_status
-        self.upstream_ms = self._since(self._forwarded_at)
+        self.upstream_ms = self._ms_since(self._forwarded_at)
 
     def opened(self) -> None:
         """Leave ``request.opened`` ahead of the record, once: the request lasts, streams or was upgraded.
 
         Both keys of the decision are null while nobody has decided yet.
         """
-        fields = self._fields()
-        if not self._permitted:
-            fields = {**fields, "decision": None, "reason": None}
-        self._log.opened(self, fields, self._at)
+        undecided = {} if self.decision == "allow" else {"decision": None, "reason": None}
+        self._log.opened(self, self.__dict__ | undecided | {"event": "request.opened"})
 
     def close(self) -> None:
         """Write the record and count the request, once; every further call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        total_ms = self.total_ms = self._since(self.started_at)
-        log = self._log
-        log.finish(self, self._fields(), self._at)
-        metrics = log.metrics
-        metrics.request(self.direction, self.route, self.decision, self.reason, total_ms / 1000)
-        if self.decide_ms is not None:
-            metrics.decision_seconds[self.direction].observe(self.decide_ms / 1000)
-        if self._permitted and self.chain_depth is not None:
-            metrics.chain_depth.observe(self.chain_depth)
+        self._log.finish(self, self.__dict__)
 
     def _permit(self) -> None:
-        self._permitted = True
         self.decision = "allow"
         self.reason = OK
-        self.decide_ms = self._since(self.started_at)
+        self.decide_ms = self._ms_since(self.started_at)
 
-    def _since(self, start: float) -> float:
-        return round((self._log.monotonic() - start) * 1000, 3)
-
-    def _fields(self) -> RecordFields:
-        path = self.path
-        if path is not None and "?" in path:
-            self.path = path.partition("?")[0]  # a query may hold secrets and is never recorded
-        return cast("RecordFields", self.__dict__)
+    def _ms_since(self, start: float) -> float:
+        return int((self._log.monotonic() - start) * 1_000_000 + 0.5) / 1000  # whole microseconds
 
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:

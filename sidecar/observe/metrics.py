@@ -1,17 +1,15 @@
 """Every metric: names, labels, buckets.
 
-The hot path counts in plain dicts and lists (0.1 µs); prometheus-client turns them into text only at a scrape. Labels
-take their values from closed sets: reasons from ``Reason``, routes, issuers and trust domains from the settings. A
-value that was not declared is counted as ``other``, so that nothing a caller sends can create a series.
+The hot path counts in plain dicts and lists; prometheus-client turns them into text only at a scrape. Labels take
+their values from closed sets: reasons from ``Reason``, routes, issuers and trust domains from the settings. A value
+that was not declared is counted as ``other``, so that nothing a caller sends can create a series.
 """
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, Final, Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -23,16 +21,12 @@ from prometheus_client.registry import Collector
 from sidecar import __version__
 from sidecar.errors import Reason
 from sidecar.observe.population import Population
+from sidecar.observe.record import OK, Direction
+from sidecar.observe.tally import OTHER, Tally, request_seconds
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-OK: Final = "ok"  # the reason of what was not refused
 NO_ROUTE: Final = "none"
-OTHER: Final = "other"
 MAX_DECLARED: Final = 1024  # series of one kind, whatever the settings hold
-
-_REQUEST_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_DECISION_SECONDS: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0)
-_CHAIN_DEPTHS: Final = (1, 2, 3, 4, 6, 8)
 
 RefreshResult = Literal["ok", "failed", "dropped", "no_longer"]
 PoolEvent = Literal["opened", "failed", "retried"]  # as the wire names them
@@ -40,39 +34,15 @@ LookupResult = Literal["ok", "failed", "timeout", "stale"]
 CacheResult = Literal["hit", "miss", "joined"]
 
 
-class Histogram:
-    """One series: counts per bucket, the last one for what exceeds every bound, and the sum."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value; a value equal to a bound belongs to that bound."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """The ``le`` buckets as the exposition format wants them."""
-        bounds = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
-        return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
-
-
 class Metrics(Collector):
     """All numbers of one process. Not thread-safe but for ``event_lost``: the loop's thread counts."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._routes: dict[str, str] = {}
+        self._routes: dict[str | None, str] = {None: NO_ROUTE}
         self._issuers: dict[str, str] = {}
-        self.requests: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
-        self.request_seconds = {d: Histogram(_REQUEST_SECONDS) for d in ("inbound", "outbound")}
-        self.decision_seconds = {d: Histogram(_DECISION_SECONDS) for d in ("inbound", "outbound")}
-        self.exchange_seconds = Histogram(_REQUEST_SECONDS)
-        self.chain_depth = Histogram(_CHAIN_DEPTHS)
+        self.finished = Tally(self._routes)
+        self.exchange_seconds = request_seconds()
         self.exchanges: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.token_cache = dict.fromkeys(("hit", "miss", "joined"), 0)
         self.token_refresh = dict.fromkeys(("ok", "failed", "dropped", "no_longer"), 0)
@@ -82,8 +52,6 @@ class Metrics(Collector):
             direction: {"opened": 0, "failed": 0, "retried": 0} for direction in ("inbound", "outbound")
         }
         self.name_lookups: dict[LookupResult, int] = {"ok": 0, "failed": 0, "timeout": 0, "stale": 0}
-        self.impersonation_refused = 0
-        self.actor_mismatch = 0
         self.handshakes_refused = dict.fromkeys(_HANDSHAKE_REASONS, 0)
         self.svid_expires_at = 0
         self.svid_lifetime_s = 0
@@ -92,19 +60,19 @@ class Metrics(Collector):
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
-        self.in_flight = 0
+        self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
         self._bundles: dict[str, float] = {}
         self._jwks: dict[str, float] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(namespace="sidecar", registry=self._registry)
         self._registry.register(self)
 
-    def declare_routes(self, direction: Literal["inbound", "outbound"], names: Iterable[str]) -> None:
+    def declare_routes(self, direction: Direction, names: Iterable[str]) -> None:
         """Name the routes that may appear as a label; their ``allow`` series start at 0."""
         for name in names:
-            if len(self._routes) < MAX_DECLARED:
+            if len(self._routes) <= MAX_DECLARED:
                 self._routes[name] = name
-                self.requests[direction, name, "allow", OK] += 0
+                self.finished.requests[direction, name, "allow", OK] += 0
 
     def declare_issuers(self, issuers: Iterable[str]) -> None:
         """Name the issuers that may appear as a label."""
@@ -112,20 +80,24 @@ class Metrics(Collector):
             if len(self._issuers) < MAX_DECLARED:
                 self._issuers[issuer] = issuer
 
-    def request(self, direction: str, route: str | None, decision: str, reason: str, seconds: float) -> None:
-        """Count one finished request. ``reason`` is ``OK`` or the value of a ``Reason``."""
-        label = NO_ROUTE if route is None else self._routes.get(route, OTHER)
-        self.requests[direction, label, decision, reason] += 1
-        self.request_seconds[direction].observe(seconds)
-        if reason == Reason.ACT_MISSING:
-            self.impersonation_refused += 1
-        elif reason == Reason.ACTOR_MISMATCH:
-            self.actor_mismatch += 1
+    def request(self, direction: Direction, route: str | None, decision: str, reason: str, seconds: float) -> None:
+        """Count one finished request that leaves no record."""
+        counted = {"direction": direction, "route": route, "decision": decision, "reason": reason}
+        self.finished.add(counted | {"total_ms": seconds * 1000, "decide_ms": None, "chain_depth": None})
+
+    @property
+    def requests(self) -> Mapping[tuple[str, str, str, str], int]:
+        """The finished requests by direction, route, decision and reason: ``OK`` or the value of a ``Reason``."""
+        return self.finished.counted().requests
+
+    def refused_for(self, reason: Reason) -> int:
+        """How many requests were refused for one reason."""
+        return sum(count for (_, _, _, why), count in self.requests.items() if why == reason)
 
     def exchange(self, issuer: str, reason: Reason | None, seconds: float) -> None:
         """Count one call of the token endpoint; None is success."""
         self.exchanges[self._issuers.get(issuer, OTHER), reason or OK] += 1
-        self.exchange_seconds.observe(seconds)
+        self.exchange_seconds.observe(seconds * 1000)
 
     def handshake_refused(self, reason: Reason) -> None:
         """Count one TLS handshake that failed."""
@@ -207,10 +179,12 @@ class Metrics(Collector):
             _single(self.handshakes_refused),
         )
         yield CounterMetricFamily(
-            "sidecar_impersonation_refused", "Tokens that named no actor.", value=self.impersonation_refused
+            "sidecar_impersonation_refused", "Tokens that named no actor.", value=self.refused_for(Reason.ACT_MISSING)
         )
         yield CounterMetricFamily(
-            "sidecar_actor_mismatch", "Tokens presented by another than their actor.", value=self.actor_mismatch
+            "sidecar_actor_mismatch",
+            "Tokens presented by another than their actor.",
+            value=self.refused_for(Reason.ACTOR_MISMATCH),
         )
         yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
         yield worker_restarts(0)  # nobody replaces itself
@@ -237,19 +211,25 @@ class Metrics(Collector):
         )
 
     def _histograms(self) -> Iterator[Metric]:
+        finished = self.finished.counted()
         for name, help_text, series in (
-            ("sidecar_request_duration_seconds", "From request head to the end of the answer.", self.request_seconds),
-            ("sidecar_decision_duration_seconds", "From request head to the decision.", self.decision_seconds),
+            (
+                "sidecar_request_duration_seconds",
+                "From request head to the end of the answer.",
+                finished.request_seconds,
+            ),
+            ("sidecar_decision_duration_seconds", "From request head to the decision.", finished.decision_seconds),
         ):
             family = HistogramMetricFamily(name, help_text, labels=("direction",))
             for direction, histogram in series.items():
-                family.add_metric((direction,), histogram.cumulative(), histogram.total)
+                family.add_metric((direction,), *histogram.told())
             yield family
         for name, help_text, histogram in (
             ("sidecar_token_exchange_duration_seconds", "One call of the token endpoint.", self.exchange_seconds),
-            ("sidecar_chain_depth", "Actors in the chain of permitted requests.", self.chain_depth),
+            ("sidecar_chain_depth", "Actors in the chain of permitted requests.", finished.chain_depth),
         ):
-            yield HistogramMetricFamily(name, help_text, buckets=histogram.cumulative(), sum_value=histogram.total)
+            buckets, total = histogram.told()
+            yield HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=total)
 
     def _gauges(self) -> Iterator[Metric]:
         now = self._monotonic()
@@ -271,7 +251,7 @@ class Metrics(Collector):
             value=self.svid_expires_at,
         )
         yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
-        yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight)
+        yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight())
         streams = GaugeMetricFamily("sidecar_streams", "Long answers and tunnels under way.", labels=("direction",))
         for direction, count in self.streams().items():
             streams.add_metric((direction,), count)

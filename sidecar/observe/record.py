@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import orjson
 
 Direction = Literal["inbound", "outbound"]
 Decision = Literal["allow", "deny", "observed_deny"]
+
+OK: Final = "ok"  # the reason of what was not refused
 
 EVENTS: Final = (
     "request",
@@ -41,7 +43,7 @@ INSTEAD: Final = "…token:"  # of a token, then its fingerprint: callers put to
 
 
 class RecordFields(TypedDict, total=False):
-    """The keys that an event may set; ``event``, ``ts``, ``run`` and ``seq`` are the writer's own.
+    """The keys that an event may set; ``event``, ``ts``, ``run``, ``seq`` and ``workload`` are the writer's.
 
     ``chain`` is current actor first. ``scope`` is what the token holds, ``scope_needed`` what the route asks for
     (inbound) or what was planned (outbound). ``fp`` is the first 128 bits of the token's SHA-256, in hex. ``source`` is
@@ -91,6 +93,8 @@ class RecordFields(TypedDict, total=False):
     source: str | None
     detail: str | None
 
+
+Record = dict[str, Any]  # whole: every key of ``FIELDS``, in their order
 
 FIELDS: Final = ("event", "ts", "run", "seq", *RecordFields.__annotations__)
 

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
+from math import inf
 from typing import Final
 
 from sidecar.observe.sink import Sink
@@ -23,7 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 class Writer:
-    """Lines in (from the loop's thread), bytes out (in its own). Lines that were taken are never dropped."""
+    """Lines in (from the loop's thread), bytes out (in its own). Lines that were taken are never dropped.
+
+    ``bytes_in`` is what was taken, ``lines_out`` and ``bytes_out`` what is written. Past ``reliable_until`` (monotonic)
+    the sink is not to be relied upon: a write that is under way has till then to make progress, and one that failed
+    has no time left. All are plain numbers, each written by one thread only and read by the other without a lock.
+    """
 
     def __init__(self, sink: Sink, *, flush_s: float = FLUSH_S, stall_s: float = STALL_S) -> None:
         self._sink = sink
@@ -33,10 +39,10 @@ class Writer:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._awake = False
-        # Plain numbers, each written by one thread only and read by the other without a lock.
-        self._lines_in = self._lines_out = 0
-        self._bytes_in = self._bytes_out = 0
-        self._writing_since = 0.0
+        self.bytes_in = self.bytes_out = 0
+        self.lines_out = 0
+        self.reliable_until = inf
+        self._in_hand = 0  # lines that are being written
         self._error: OSError | None = None
         self._abandoned = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
@@ -44,18 +50,12 @@ class Writer:
 
     @property
     def pending_lines(self) -> int:
-        """Lines taken and not yet written."""
-        return self._lines_in - self._lines_out
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes taken and not yet written."""
-        return self._bytes_in - self._bytes_out
+        """Lines taken and not yet written; for a moment, while the thread takes some of them, more than there are."""
+        return len(self._lines) + self._in_hand
 
     def put(self, line: bytes) -> None:
         """Take one line. Who calls has made sure that there is room."""
-        self._lines_in += 1
-        self._bytes_in += len(line)
+        self.bytes_in += len(line)
         self._lines.append(line)
         if not self._awake:
             self._awake = True
@@ -63,12 +63,12 @@ class Writer:
 
     def trouble(self, now: float) -> str | None:
         """Why the sink cannot be relied upon at ``now`` (monotonic), or None."""
-        if self._error is not None:
-            return f"the record sink failed: {errno.errorcode.get(self._error.errno or 0, 'unknown')}"
-        since = self._writing_since
-        if since and now - since > self._stall_s:
+        if now <= self.reliable_until:
+            return None
+        error = self._error
+        if error is None:
             return "the record sink is blocked"
-        return None
+        return f"the record sink failed: {errno.errorcode.get(error.errno or 0, 'unknown')}"
 
     def close(self, timeout_s: float) -> int:
         """Write what is pending and end the thread; returns how many lines were left after ``timeout_s``."""
@@ -86,7 +86,8 @@ class Writer:
             self._wake.clear()
             self._awake = False  # after clear(): a line put from here on sets the event again
             stopping = self._stop.is_set()  # before taking: what was put before the stop is still written
-            batch = [self._lines.popleft() for _ in range(len(self._lines))]
+            self._in_hand = len(self._lines)  # before they are taken: what is pending is never missed
+            batch = [self._lines.popleft() for _ in range(self._in_hand)]
             if batch:
                 self._write(batch)
             if stopping:
@@ -111,7 +112,8 @@ class Writer:
         view = memoryview(data)
         offset = 0
         renewed = False
-        self._writing_since = time.monotonic()
+        if self._error is None:
+            self.reliable_until = time.monotonic() + self._stall_s
         while offset < len(data) and not self._abandoned:
             try:
                 if not renewed:
@@ -128,20 +130,24 @@ class Writer:
                 continue
             offset += written
             if written:
-                self._writing_since = time.monotonic()
                 self._recovered()
+                self.reliable_until = time.monotonic() + self._stall_s
         if offset == len(data):
-            self._lines_out += len(batch)
-            self._bytes_out += len(data)
+            self.lines_out += len(batch)
+            self.bytes_out += len(data)
+            self._in_hand = 0
         self._sink.settle()
-        self._writing_since = 0.0
+        if self._error is None:
+            self.reliable_until = inf
 
     def _failed(self, error: OSError) -> None:
         if self._error is None:
             _log.error("record sink failed", extra={"sink": self._sink.name, "errno": error.errno})
         self._error = error
+        self.reliable_until = -inf
 
     def _recovered(self) -> None:
         if self._error is not None:
             _log.warning("record sink recovered", extra={"sink": self._sink.name})
+            self.reliable_until = inf
             self._error = None

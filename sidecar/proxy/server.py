@@ -218,7 +218,7 @@ class Server:
         for tick in itertools.count(1):
             await asyncio.sleep(TICK_S)
             self.parts.log.tell_lasting()
-            self.parts.streams.sweep(in_flight=self.metrics.in_flight)
+            self.parts.streams.sweep(in_flight=self.metrics.in_flight())
             if tick % _TICKS_PER_SWEEP == 0:
                 await self._sweep_slowly()
 

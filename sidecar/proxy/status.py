@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from sidecar import __version__
 from sidecar.errors import Problem
-from sidecar.observe.metrics import OK
-from sidecar.observe.record import escape
+from sidecar.observe.record import OK, escape
 from sidecar.proxy.server import Parts, Server
 
 MAX_CHAINS: Final = 1000

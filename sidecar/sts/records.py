@@ -10,8 +10,8 @@ from sidecar.delegation.bearer import Bearer, fingerprint_of
 from sidecar.delegation.rfc8693 import ClientCredentialsRequest, ExchangeRequest
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError
-from sidecar.observe.metrics import OK, Metrics
-from sidecar.observe.record import RecordFields
+from sidecar.observe.metrics import Metrics
+from sidecar.observe.record import OK, RecordFields
 from sidecar.observe.tracing import new_id
 from sidecar.sts.mint import Grant
 

@@ -19,8 +19,10 @@ from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.svid import VerifiedPeer
-from sidecar.observe.entry import Entry
+from sidecar.observe.entry import Entry, request_record
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.record import Record
+from sidecar.observe.tracing import new_id
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.headers import from_agent
@@ -106,14 +108,15 @@ class Records:
         return 0.0
 
     def reserve(self, direction: Any = "inbound") -> Entry:
-        self.made.append(Entry(self, direction, float(NOW), 0.0))  # type: ignore[arg-type]
+        record = request_record(direction, "run")
+        record["request_id"] = new_id()
+        self.made.append(Entry(self, record, float(NOW), 0.0))  # type: ignore[arg-type]
         return self.made[-1]
 
-    def finish(self, entry: Entry, fields: Any, _at: float) -> None:
-        assert entry.request_id not in self.closed
-        self.closed[entry.request_id] = dict(fields)
+    def finish(self, entry: Entry, record: Record) -> None:
+        self.closed.setdefault(entry.request_id, dict(record))
 
-    def opened(self, entry: Entry, _fields: Any, _at: float) -> None:
+    def opened(self, entry: Entry, _record: Record) -> None:
         assert entry.request_id not in self.closed
 
 

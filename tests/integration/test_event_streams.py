@@ -230,7 +230,7 @@ async def test_a_stopping_sidecar_lets_ordinary_answers_finish_first(world: Worl
     async with listening(sidecar, tls) as events, listening(sidecar, tls, method="POST") as ordinary:
         sidecar.stop.set()
         await until(lambda: sidecar.server.draining)
-        sidecar.server.parts.streams.sweep(in_flight=sidecar.server.metrics.in_flight)
+        sidecar.server.parts.streams.sweep(in_flight=sidecar.server.metrics.in_flight())
         feed.said.put_nowait(b"data: 1\n\n")
         assert await hear(events) == b"data: 1\n\n"
         feed.posted.put_nowait(b"done")

@@ -24,7 +24,7 @@ def told(
     for _ in range(requests):
         metrics.request("inbound", "draft", "allow", "ok", seconds)
     metrics.handshake_refused(Reason.BAD_SVID)
-    metrics.in_flight = in_flight
+    metrics.in_flight = lambda: in_flight
     metrics.svid_expires_at = expires_at
     metrics.bundle_updated("acme.example")
     clock.now += age

@@ -141,7 +141,7 @@ def test_a_verified_token_alone_is_no_permit(sink: FakeSink, log: AccessLog) -> 
     entry.close()
     (record,) = sink.wait_for_records(1)
     assert (record["decision"], record["verified"], record["subject"]) == ("deny", True, "alice")
-    assert log.metrics.chain_depth.total == 0
+    assert log.metrics.finished.counted().chain_depth.total == 0
 
 
 def test_what_a_token_says_that_did_not_verify_is_marked(sink: FakeSink, log: AccessLog) -> None:
@@ -186,8 +186,9 @@ def test_a_permitted_request_is_counted_with_its_decision_time_and_depth(log: Ac
     entry.close()
     metrics = log.metrics
     assert metrics.requests["inbound", "search", "allow", "ok"] == 1
-    assert sum(metrics.decision_seconds["inbound"].counts) == 1
-    assert metrics.chain_depth.total == 2
+    finished = metrics.finished.counted()
+    assert sum(finished.decision_seconds["inbound"].counts) == 1
+    assert finished.chain_depth.total == 2
 
 
 def test_hostile_claims_of_a_refused_token_come_out_escaped(sink: FakeSink, log: AccessLog) -> None:

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.errors import Reason
-from sidecar.observe.metrics import CONTENT_TYPE, MAX_DECLARED, Histogram, Metrics
+from sidecar.observe.metrics import CONTENT_TYPE, MAX_DECLARED, Metrics
 
 
 def samples(metrics: Metrics) -> Mapping[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -188,11 +188,3 @@ def test_people_and_machines_are_told_apart(metrics: Metrics) -> None:
     metrics.population.saw("https://sts", "alice", ["spiffe://acme.example/a", "spiffe://acme.example/b"])
     assert value(metrics, "sidecar_identities_seen", kind="human") == 1
     assert value(metrics, "sidecar_identities_seen", kind="machine") == 2
-
-
-def test_a_value_on_a_bound_belongs_to_it_and_buckets_add_up() -> None:
-    histogram = Histogram((1, 2, 4))
-    for number in (0.5, 1, 2, 3, 9):
-        histogram.observe(number)
-    assert histogram.cumulative() == [("1", 2.0), ("2", 3.0), ("4", 4.0), ("+Inf", 5.0)]
-    assert histogram.total == 15.5

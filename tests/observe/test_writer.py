@@ -134,15 +134,17 @@ def test_closing_does_not_wait_for_a_dead_sink_longer_than_told_and_says_what_is
     assert writer.close(0.05) == 3
 
 
-def test_pending_lines_and_bytes_are_counted(sink: FakeSink, writer: Writer) -> None:
+def test_what_is_taken_and_what_is_written_is_counted(sink: FakeSink, writer: Writer) -> None:
     sink.block(blocked=True)
     for line in LINES[:3]:
         writer.put(line)
-    assert (writer.pending_lines, writer.pending_bytes) == (3, sum(map(len, LINES[:3])))
+    assert (writer.pending_lines, writer.lines_out) == (3, 0)
+    assert writer.bytes_in - writer.bytes_out == sum(map(len, LINES[:3]))
     sink.block(blocked=False)
     sink.wait_for_lines(3)
     writer.close(5)
-    assert (writer.pending_lines, writer.pending_bytes) == (0, 0)
+    assert (writer.pending_lines, writer.lines_out) == (0, 3)
+    assert writer.bytes_in == writer.bytes_out
 
 
 def test_a_pipe_that_a_neighbour_made_non_blocking_is_waited_for() -> None:

@@ -1,0 +1,98 @@
+"""Finished requests, counted by their records.
+
+A record holds all that is counted, and nothing in it changes any more. So a request costs the loop one place in a list;
+every ``AT_ONCE`` of them, and whenever somebody looks, the list is counted as a whole, column by column, by parts of
+the interpreter.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from itertools import accumulate, repeat
+from operator import itemgetter
+from typing import Final
+
+from sidecar.observe.record import Record
+
+AT_ONCE: Final = 32
+OTHER: Final = "other"
+
+_REQUEST_MS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0)
+_DECISION_MS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 100.0, 1000.0)
+_CHAIN_DEPTHS: Final = (1, 2, 3, 4, 6, 8)
+
+_COLUMNS: Final = itemgetter("route", "decision", "reason", "chain_depth", "total_ms", "decide_ms")
+
+
+class Histogram:
+    """One series: counts per bucket, the last one for what exceeds every bound, and the sum.
+
+    What is told is ``scale`` times smaller than what is counted: seconds where milliseconds are counted.
+    """
+
+    __slots__ = ("_scale", "bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...], *, scale: int = 1) -> None:
+        self._scale = scale
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, *values: float) -> None:
+        """Count values; one equal to a bound belongs to that bound."""
+        for bucket, times in Counter(map(bisect_left, repeat(self.bounds), values)).items():
+            self.counts[bucket] += times
+        self.total += sum(values)
+
+    def told(self) -> tuple[list[tuple[str, float]], float]:
+        """The ``le`` buckets as the exposition format wants them, and the sum."""
+        bounds = [*(f"{bound / self._scale:g}" for bound in self.bounds), "+Inf"]
+        return list(zip(bounds, map(float, accumulate(self.counts)), strict=True)), self.total / self._scale
+
+
+def request_seconds() -> Histogram:
+    """How long requests take; counts milliseconds and tells seconds."""
+    return Histogram(_REQUEST_MS, scale=1000)
+
+
+class Tally:
+    """What is counted of requests. Read it by ``counted``.
+
+    ``requests`` are by direction, route, decision and reason. ``labels`` says how a route is told; any other one is
+    ``OTHER``, so that nobody can make series.
+    """
+
+    def __init__(self, labels: Mapping[str | None, str]) -> None:
+        self.requests: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        self.request_seconds = {direction: request_seconds() for direction in ("inbound", "outbound")}
+        self.decision_seconds = {d: Histogram(_DECISION_MS, scale=1000) for d in ("inbound", "outbound")}
+        self.chain_depth = Histogram(_CHAIN_DEPTHS)
+        self._labels = labels
+        self._uncounted: dict[str, list[Record]] = {"inbound": [], "outbound": []}
+
+    def add(self, record: Record) -> None:
+        """A request has ended. Its record does not change from now on."""
+        uncounted = self._uncounted[record["direction"]]
+        uncounted.append(record)
+        if len(uncounted) >= AT_ONCE:
+            self.counted()
+
+    def counted(self) -> Tally:
+        """Itself, with every request that has ended."""
+        for direction, records in self._uncounted.items():
+            if records:
+                self._count(direction, records)
+                records.clear()
+        return self
+
+    def _count(self, direction: str, records: list[Record]) -> None:
+        routes, decisions, reasons, depths, total_ms, decide_ms = zip(*map(_COLUMNS, records), strict=True)
+        for (route, decision, reason), times in Counter(zip(routes, decisions, reasons, strict=True)).items():
+            self.requests[direction, self._labels.get(route, OTHER), decision, reason] += times
+        for (decision, depth), times in Counter(zip(decisions, depths, strict=True)).items():
+            if decision == "allow" and depth is not None:
+                self.chain_depth.observe(*repeat(depth, times))
+        self.request_seconds[direction].observe(*total_ms)
+        self.decision_seconds[direction].observe(*(ms for ms in decide_ms if ms is not None))
