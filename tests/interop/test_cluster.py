@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.interop.cluster_mesh import AGENTS, PODS, ClusterMesh, missing
+from tests.interop.cluster_mesh import AGENTS, PODS, USERS, ClusterMesh, missing
 from tests.interop.engine import require
 from tests.interop.helm import restricted_problems
 from tests.interop.kube import kubectl, wait_for
@@ -102,3 +103,37 @@ def test_metrics_are_read_at_the_probe_port(mesh: ClusterMesh) -> None:
         counted = [line for line in metrics["body"].splitlines() if line.startswith("sidecar_requests_total{")]
         assert any('decision="permit"' in line or 'decision="allow"' in line for line in counted), counted
         assert "alice" not in metrics["body"]
+
+
+# --- attackers in pods
+
+
+@pytest.fixture(scope="module")
+def exposed(mesh: ClusterMesh) -> ClusterMesh:
+    """No network policy stands in an attacker's way: what refuses is a sidecar."""
+    mesh.upgrade("--set", "networkPolicy.enabled=false")
+    mesh.intruder()
+    return mesh
+
+
+@pytest.mark.parametrize(
+    ("attacker", "where"),
+    [
+        ("outsider", (USERS, "caller", "caller")),
+        ("agent", (AGENTS, "deploy/writer", "agent")),
+        ("thief", (AGENTS, "deploy/intruder", "agent")),
+    ],
+    ids=["outsider", "agent", "thief"],
+)
+def test_an_attack_from_a_pod_fails_and_no_agent_hears_of_it(
+    exposed: ClusterMesh, attacker: str, where: tuple[str, str, str]
+) -> None:
+    given: dict[str, Any] = {}
+    if attacker == "thief":
+        given["svids"] = {name: exposed.stolen_svid(name) for name in ("front", "planner", "writer", "intruder")}
+    before = {name: exposed.served(name) for name in PODS}
+    tried = exposed.attack(attacker, *where, **given)
+    assert [(one["title"], one["said"]) for one in tried if not one["held"]] == []
+    assert sum(not one["title"].startswith("(lawful)") for one in tried) > 5
+    lawful = Counter(name for one in tried for name in one["reached"])
+    assert {name: exposed.served(name) - before[name] for name in PODS} == {name: lawful[name] for name in PODS}
