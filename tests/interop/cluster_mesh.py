@@ -52,8 +52,23 @@ def missing() -> str | None:
 
 def five_commands() -> list[str]:
     """As they stand in the docs, without their comments."""
-    block = DOCS.read_text().partition("## Five commands")[2].split("```")[1]
-    return [line.partition("  #")[0].strip() for line in block.strip().splitlines()]
+    return [line.partition("  #")[0].strip() for line in _blocks()[0]]
+
+
+def what_to_try() -> list[tuple[str, list[str]]]:
+    """The other commands of that section, each with the parts of what it is said to print."""
+    found: list[tuple[str, list[str]]] = []
+    for line in (line for block in _blocks()[1:] for line in block):
+        if line.startswith("  "):
+            found[-1][1].extend(part for part in line.strip().split("…") if part)
+        else:
+            found.append((line, []))
+    return found
+
+
+def _blocks() -> list[list[str]]:
+    section = DOCS.read_text().partition("## Five commands")[2].partition("\n## ")[0]
+    return [block.strip("\n").splitlines() for block in section.split("```")[1::2]]
 
 
 def run(command: str, folder: Path = ROOT) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.cluster_mesh import AGENTS, PODS, USERS, ClusterMesh, missing
+from tests.interop.cluster_mesh import AGENTS, PODS, USERS, ClusterMesh, missing, run, what_to_try
 from tests.interop.engine import require
 from tests.interop.helm import restricted_problems
 from tests.interop.kube import kubectl, wait_for
@@ -63,6 +63,20 @@ def test_the_three_hops_from_pod_to_pod_give_alice_her_answer(mesh: ClusterMesh)
     assert (answer["status"], answer["body"]) == (200, {"draft": "Globex renews on 2027-01-31."})
     refused = mesh.ask(customer="66")["body"]
     assert (refused["got_status"], refused["got"]["reason"]) == (403, "call_not_allowed")
+
+
+def test_the_page_prints_what_its_commands_print(mesh: ClusterMesh) -> None:
+    """In one shell, as a reader has it: commands use what those before them set."""
+    lines = ["set +e; exec 2>&1; trap 'kill %1 %2' EXIT"]
+    for command, _ in what_to_try():
+        lines.append(command)
+        if "port-forward" in command:
+            lines.append("until curl -sk https://127.0.0.1:7300 && curl -s http://127.0.0.1:8080; do sleep 0.2; done")
+        lines.append("echo; echo ===")
+    *answers, _ = run("\n".join(lines), mesh.folder).split("===\n")
+    for (command, parts), answer in zip(what_to_try(), answers, strict=True):
+        assert [part for part in parts if part.strip() not in answer] == [], (command, answer)
+    assert sum(bool(parts) for _, parts in what_to_try()) == 3
 
 
 def test_the_chain_is_rebuilt_from_the_records_of_every_pod(mesh: ClusterMesh, tmp_path: Path) -> None:
