@@ -160,7 +160,7 @@ class Thief:
 def thief(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> Iterator[Told]:
     me = Thief(pods, svids)
     login = log_in()
-    chain = []
+    chain: list[str] = []
     for who, subject, audience, scope in (
         ("front", login, "planner", "crm.read docs.write plan.make"),
         ("planner", None, "writer", "crm.read docs.write"),
