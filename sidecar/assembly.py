@@ -34,7 +34,7 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.streams import Streams
-from sidecar.wire.head import end_to_end
+from sidecar.wire.head import pass_fields
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver
 
@@ -97,7 +97,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             snapshots=snapshots,
             log=log,
             handles=handles,
-            forwarder=Forwarder(pools[-1], end_to_end, streams, max_stream_s=settings.outbound.limits.max_stream_s),
+            forwarder=Forwarder(pools[-1], pass_fields, streams, max_stream_s=settings.outbound.limits.max_stream_s),
             tasks=tasks,
             origins=Origins(source, time.time, pools[-1].retire),
             own_authorities=_own_authorities(settings.outbound.listen),

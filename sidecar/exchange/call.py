@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from sidecar.errors import SidecarError
 from sidecar.identity.endpoint import EndpointAnswer, EndpointError, Trouble
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.head import Field, ResponseHead
+from sidecar.wire.head import ResponseHead
 from sidecar.wire.pool import Cancellable
 
 
@@ -19,13 +18,13 @@ class Call:
     so by ``end``: a connection whose answer nobody took is never used again.
     """
 
-    __slots__ = ("_body", "_connection", "_fields", "_form", "_head", "_max_bytes", "_target", "answer", "waits")
+    __slots__ = ("_body", "_connection", "_form", "_head", "_lines", "_max_bytes", "_target", "answer", "waits")
 
-    def __init__(self, target: bytes, fields: Sequence[Field], form: bytes, *, max_bytes: int) -> None:
+    def __init__(self, target: bytes, lines: bytes, form: bytes, *, max_bytes: int) -> None:
         self.answer: asyncio.Future[EndpointAnswer] = asyncio.get_running_loop().create_future()
         self.waits: Cancellable | None = None  # for a connection
         self._target = target
-        self._fields = fields
+        self._lines = lines
         self._form = form
         self._max_bytes = max_bytes
         self._connection: ClientConnection | None = None
@@ -41,7 +40,7 @@ class Call:
         """Send the form: one write."""
         self.waits = None
         self._connection = connection
-        connection.start("POST", self._target, self._fields, length=len(self._form), sink=self)
+        connection.start("POST", self._target, self._lines, length=len(self._form), sink=self)
         connection.send_body(self._form)
         connection.end_body()
         connection.flush()
@@ -97,5 +96,5 @@ class Call:
             self.answer.set_exception(error)
 
     def _single(self, name: bytes) -> str | None:
-        values = [] if self._head is None else self._head.fields.values(name)
+        values = [] if self._head is None else self._head.values(name)
         return values[0].decode("latin-1") if len(values) == 1 else None

@@ -25,6 +25,7 @@ from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, T
 from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.h1_client import StaleConnection
+from sidecar.wire.head import encode_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
@@ -68,12 +69,14 @@ class StsChannel:
         self._pool = UpstreamPool(limits, resolver=resolver)
         self._destination = Destination(endpoint, source, clock=clock, retire=self._pool.retire)
         self._max_bytes = max_bytes
-        self._fields = (
-            (b"host", self._destination.authority),
-            (b"accept", b"application/json"),
-            (b"accept-encoding", b"identity"),
-            (b"user-agent", b"delegation-sidecar"),
-            (b"content-type", b"application/x-www-form-urlencoded"),
+        self._lines = encode_fields(
+            (
+                (b"host", self._destination.authority),
+                (b"accept", b"application/json"),
+                (b"accept-encoding", b"identity"),
+                (b"user-agent", b"delegation-sidecar"),
+                (b"content-type", b"application/x-www-form-urlencoded"),
+            )
         )
 
     async def post_form(self, form: bytes) -> EndpointAnswer:
@@ -96,7 +99,7 @@ class StsChannel:
 
     async def _send(self, form: bytes, *, fresh: bool = False) -> EndpointAnswer:
         origin = self._destination.origin()
-        call = Call(self._destination.target, self._fields, form, max_bytes=self._max_bytes)
+        call = Call(self._destination.target, self._lines, form, max_bytes=self._max_bytes)
         kept = None if fresh else self._pool.take(origin)
         if kept is not None:
             call.begin(kept)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import Fields
+from sidecar.wire.head import RequestHead
 
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker, where there are several
@@ -21,15 +21,15 @@ class Credential:
     token: str | None = None
 
 
-def credential_of(fields: Fields) -> Credential:
+def credential_of(head: RequestHead) -> Credential:
     """Read ``Authorization`` and ``Delegation-Handle``; names are lower case.
 
     Raises:
         Denied: HEADER_MALFORMED (a doubled Authorization), NO_REQUEST_CONTEXT (neither is there or usable, or there
             are two different handles: nobody can say which request is meant).
     """
-    handles = {value.decode("latin-1") for value in fields.values(b"delegation-handle")}
-    authorization = fields.values(b"authorization")
+    handles = {value.decode("latin-1") for value in head.values(b"delegation-handle")}
+    authorization = head.values(b"authorization")
     if len(authorization) > 1:
         raise Denied(Reason.HEADER_MALFORMED, "two Authorization fields")
     bearer = _BEARER.fullmatch(authorization[0]) if authorization else None

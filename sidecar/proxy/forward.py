@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
@@ -16,23 +16,21 @@ from sidecar.proxy.standing import stands
 from sidecar.proxy.streams import Streams
 from sidecar.wire.body import Pump
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import Field, Fields, RequestHead, ResponseHead, is_event_stream
+from sidecar.wire.head import RequestHead, ResponseHead, is_event_stream
 from sidecar.wire.pool import Origin, UpstreamPool
 
-AnswerFields = Callable[[Fields], list[Field]]
+AnswerLines = Callable[[ResponseHead], bytes]
 
 
 class Forwarder:
-    """Sends requests to upstreams through one pool. ``answer_fields`` makes of an answer's fields those that may pass.
+    """Sends requests to upstreams through one pool. ``answer_lines`` makes of an answer's head the lines that may pass.
 
     ``max_stream_s`` is the longest an answer may take that outlives its token.
     """
 
-    def __init__(
-        self, pool: UpstreamPool, answer_fields: AnswerFields, streams: Streams, *, max_stream_s: float
-    ) -> None:
+    def __init__(self, pool: UpstreamPool, answer_lines: AnswerLines, streams: Streams, *, max_stream_s: float) -> None:
         self.pool = pool
-        self.answer_fields = answer_fields
+        self.answer_lines = answer_lines
         self.streams = streams
         self.max_stream_s = max_stream_s
 
@@ -44,11 +42,11 @@ class Forwarder:
         entry: Entry,
         origin: Origin,
         target: bytes,
-        fields: Sequence[Field],
+        lines: bytes,
     ) -> Wait:
         """The forwarding of one request, to wait for: it ends with the upstream's status once the answer has passed.
 
-        ``target`` and ``fields`` are what goes upstream, complete but for the fields that state the body's length.
+        ``target`` and ``lines`` are what goes upstream, complete but for the fields that state the body's length.
 
         The wait raises:
             SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
@@ -57,7 +55,7 @@ class Forwarder:
         if not isinstance(permit, Permit | IssuedPermit):
             raise TypeError("nothing is forwarded without a permit")
         entry.forwarded()
-        return _Transfer(self, permit, exchange, head, entry, origin, target, fields)
+        return _Transfer(self, permit, exchange, head, entry, origin, target, lines)
 
 
 class _Transfer(Pump):
@@ -74,9 +72,9 @@ class _Transfer(Pump):
         entry: Entry,
         origin: Origin,
         target: bytes,
-        fields: Sequence[Field],
+        lines: bytes,
     ) -> None:
-        Pump.__init__(self, exchange, head, forwarder.pool, origin, target, fields)
+        Pump.__init__(self, exchange, head, forwarder.pool, origin, target, lines)
         self._forwarder = forwarder
         self._permit = permit
         self._entry = entry
@@ -91,9 +89,9 @@ class _Transfer(Pump):
         self._waiter = None
         self.cut(Denied(Reason.PEER_GONE))
 
-    def rewrite(self, head: ResponseHead) -> Sequence[Field]:
+    def rewrite(self, head: ResponseHead) -> bytes:
         self._entry.responded(head.status)
-        return self._forwarder.answer_fields(head.fields)
+        return self._forwarder.answer_lines(head)
 
     def unfinished(self, head: ResponseHead) -> None:
         if _streams(head):

@@ -1,4 +1,4 @@
-"""Which headers pass, which are ours alone. Pure: header fields in, header fields out.
+"""Which headers pass, which are ours alone. Pure: heads in, header lines out.
 
 A server behind us may fold ``_``, ``-`` and other punctuation into one (CGI, WSGI and many frameworks do), so a name
 is compared after every character that is no letter or digit has become a dash: no spelling of one of our headers gets
@@ -19,7 +19,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.unguessable import random_128
-from sidecar.wire.head import NOT_PASSED, Field, Fields, not_named_by_connection
+from sidecar.wire.head import NOT_PASSED, RequestHead, ResponseHead, checked, encode_fields
 
 MAX_VALUE_BYTES: Final = 6144
 
@@ -50,7 +50,6 @@ _OUR_PREFIX: Final = b"delegation-"
 _CALL: Final = re.compile(rb"[0-9a-f]{32}")
 
 
-@lru_cache(maxsize=1024)
 def is_ours(name: bytes) -> bool:
     """Whether a header of this (lower-case) name, or one a server may confuse with it, is set by a sidecar only."""
     folded = name.translate(_FOLDED)
@@ -74,50 +73,41 @@ def encode_value(text: str) -> bytes:
 
 
 def to_agent(
-    fields: Fields,
+    head: RequestHead,
     permit: Permit,
     *,
     handle: str,
     request_id: str,
     trace: TraceContext,
     host: bytes,
-) -> list[Field]:
-    """The fields of an authorised request for the agent: who calls, for whom, and the handle instead of the token.
+) -> bytes:
+    """The lines of an authorised request for the agent: who calls, for whom, and the handle instead of the token.
 
     Where the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's
     in any case, so that an agent which forwards it can call out.
     """
     token = permit.token
-    rewritten = [field for field in not_named_by_connection(fields) if not is_ours(field[0])]
-    rewritten += (
-        (b"host", host),
-        (b"authorization", b"Bearer " + handle.encode("ascii")),
-        *_told(token.subject, token.issuer, permit.peer, token.scope),
-        (b"delegation-request-id", request_id.encode("ascii")),
-    )
+    ours = f"authorization: Bearer {handle}\r\ndelegation-request-id: {request_id}\r\n{_trace_lines(trace)}"
+    count = 3 if trace.tracestate is None else 4
     if permit.route.pass_token:
-        rewritten.append((b"delegation-token", token.raw.encode("ascii")))
-    _add_trace(rewritten, trace)
-    return rewritten
+        ours += f"delegation-token: {token.raw}\r\n"
+        count += 1
+    told = _told(token.subject, token.issuer, permit.peer, token.scope, host)
+    return head.passing(_passes_on) + told + checked(ours.encode("ascii"), count)
 
 
 def to_next_hop(
-    fields: Fields,
+    head: RequestHead,
     permit: IssuedPermit,
     *,
     call: str,
     trace: TraceContext,
     host: bytes,
-) -> list[Field]:
-    """The fields of an outbound call: the agent's own credentials are gone, the issued token is in their place."""
-    rewritten = [field for field in not_named_by_connection(fields) if not is_ours(field[0])]
-    rewritten += (
-        (b"host", host),
-        (b"authorization", b"Bearer " + permit.token.raw.encode("ascii")),
-        (b"delegation-call", call.encode("ascii")),
-    )
-    _add_trace(rewritten, trace)
-    return rewritten
+) -> bytes:
+    """The lines of an outbound call: the agent's own credentials are gone, the issued token is in their place."""
+    ours = f"authorization: Bearer {permit.token.raw}\r\ndelegation-call: {call}\r\n{_trace_lines(trace)}"
+    lines = b"host: %b\r\n%b" % (host, ours.encode("ascii"))
+    return head.passing(_passes_on) + checked(lines, 4 if trace.tracestate is None else 5)
 
 
 def call_id(values: Sequence[bytes]) -> str | None:
@@ -132,28 +122,33 @@ def new_call_id() -> str:
     return random_128()
 
 
-def from_agent(fields: Fields) -> list[Field]:
-    """The fields of the agent's answer for the peer: an agent cannot speak in the sidecar's name."""
-    return [field for field in not_named_by_connection(fields) if _passes_back(field[0])]
+def from_agent(head: ResponseHead) -> bytes:
+    """The lines of the agent's answer for the peer: an agent cannot speak in the sidecar's name."""
+    return head.passing(_passes_back)
 
 
-@lru_cache(maxsize=1024)
+def _passes_on(name: bytes) -> bool:
+    return not is_ours(name)
+
+
 def _passes_back(name: bytes) -> bool:
     return name not in NOT_PASSED and not name.translate(_FOLDED).startswith(_OUR_PREFIX)
 
 
 @lru_cache(maxsize=1024)
-def _told(subject: str, issuer: str, actor: SpiffeId, scope: ScopeSet) -> tuple[Field, ...]:
-    """Who calls and for whom."""
-    return (
-        (b"delegation-subject", encode_value(subject)),
-        (b"delegation-subject-issuer", encode_value(issuer)),
-        (b"delegation-actor", actor.encode("ascii")),
-        (b"delegation-scope", format_scope(scope).encode("ascii")),
+def _told(subject: str, issuer: str, actor: SpiffeId, scope: ScopeSet, host: bytes) -> bytes:
+    """Who calls whom, and for whom."""
+    return encode_fields(
+        (
+            (b"host", host),
+            (b"delegation-subject", encode_value(subject)),
+            (b"delegation-subject-issuer", encode_value(issuer)),
+            (b"delegation-actor", actor.encode("ascii")),
+            (b"delegation-scope", format_scope(scope).encode("ascii")),
+        )
     )
 
 
-def _add_trace(fields: list[Field], trace: TraceContext) -> None:
-    fields.append((b"traceparent", trace.traceparent.encode("ascii")))
-    if trace.tracestate is not None:
-        fields.append((b"tracestate", trace.tracestate.encode("ascii")))
+def _trace_lines(trace: TraceContext) -> str:
+    lines = f"traceparent: {trace.traceparent}\r\n"
+    return lines if trace.tracestate is None else f"{lines}tracestate: {trace.tracestate}\r\n"

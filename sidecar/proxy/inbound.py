@@ -77,14 +77,14 @@ class Inbound:
             snapshot = self._snapshots.now()
             policy, agent = snapshot.policy, snapshot.require_agent()
             peer = guard.check(now)
-            entry.call_in = call_id(head.fields.values(b"delegation-call"))
+            entry.call_in = call_id(head.values(b"delegation-call"))
 
             target = canonical_target(head.target)
             entry.path = target.path
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
 
-            raw = bearer_of(head.fields.values(b"authorization"))
+            raw = bearer_of(head.values(b"authorization"))
             token = self._remembered(raw, peer, snapshot) or (
                 yield from self._verify(raw, peer, route, snapshot, entry)
             )
@@ -107,17 +107,17 @@ class Inbound:
                 linger_s=route.linger_s,
             )
             handle = self._handles.open(served)
-            trace = next_traceparent(head.fields.values(b"traceparent"), head.fields.values(b"tracestate"))
+            trace = next_traceparent(head.values(b"traceparent"), head.values(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
-            fields = to_agent(
-                head.fields,
+            lines = to_agent(
+                head,
                 permit,
                 handle=handle,
                 request_id=entry.request_id,
                 trace=trace,
                 host=authority_of(agent),
             )
-            yield self._forwarder.send(permit, exchange, head, entry, agent, target.encode(), fields)
+            yield self._forwarder.send(permit, exchange, head, entry, agent, target.encode(), lines)
         except SidecarError as error:
             refuse(
                 exchange,

@@ -67,7 +67,7 @@ class Logins:
             Unavailable: OVERLOADED, too many logins have handles.
         """
         _require_form(head, target, snapshot.policy)
-        delegation = yield from self.verify(bearer_of(head.fields.values(b"authorization")), snapshot, entry)
+        delegation = yield from self.verify(bearer_of(head.values(b"authorization")), snapshot, entry)
         now = int(self._clock())
         expires_in = delegation.token.expires_at - now
         if expires_in <= 0:  # verified within the leeway; a handle could not be used any more
@@ -90,5 +90,5 @@ def _require_form(head: RequestHead, target: CanonicalTarget, policy: Policy) ->
         raise Denied(Reason.METHOD_REFUSED)
     if target.query:  # tokens do not belong into URLs
         raise Denied(Reason.PATH_REFUSED, "a query where none belongs")
-    if any(name == b"delegation-handle" for name, _ in head.fields):
+    if head.values(b"delegation-handle"):
         raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle where a login token belongs")

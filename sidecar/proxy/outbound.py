@@ -29,7 +29,7 @@ from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.origins import Origins, authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import Fields, RequestHead
+from sidecar.wire.head import RequestHead
 
 
 class Outbound:
@@ -86,7 +86,7 @@ class Outbound:
             route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
             entry.route = route.name
 
-            served, delegation = yield from self._authority(head.fields, snapshot, entry)
+            served, delegation = yield from self._authority(head, snapshot, entry)
             plan = plan_outbound(delegation, route, policy=policy, now=now)
             if served is not None and (counting := served.count_call()) is not None:
                 yield Async(self._tasks, counting)
@@ -97,13 +97,11 @@ class Outbound:
             entry.attribute_issued(permit)
 
             entry.call_out = new_call_id()
-            trace = next_traceparent(head.fields.values(b"traceparent"), head.fields.values(b"tracestate"))
+            trace = next_traceparent(head.values(b"traceparent"), head.values(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
-            fields = to_next_hop(
-                head.fields, permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream)
-            )
+            lines = to_next_hop(head, permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream))
             origin = self._origins.of(route, policy.workload)
-            status = yield self._forwarder.send(permit, exchange, head, entry, origin, target.encode(), fields)
+            status = yield self._forwarder.send(permit, exchange, head, entry, origin, target.encode(), lines)
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:
@@ -112,10 +110,10 @@ class Outbound:
             close(exchange, entry)
 
     def _authority(
-        self, fields: Fields, snapshot: Snapshot, entry: Entry
+        self, head: RequestHead, snapshot: Snapshot, entry: Entry
     ) -> Journey[tuple[ServedRequest | ServedElsewhere | None, Delegation]]:
         """On whose authority the agent calls: the request its handle stands for, or a user's login at an entry."""
-        credential = credential_of(fields)
+        credential = credential_of(head)
         if credential.handle is not None:
             if credential.token is not None and snapshot.policy.entry is not None:
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")

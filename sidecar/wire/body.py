@@ -1,8 +1,8 @@
 """The pump: one request to one upstream and its answer back, both ways at once, each at the pace of the slower end.
 
-Usage: decide first, then make a subclass's ``(exchange, head, pool, origin, target, fields)`` and ``start`` it.
-``fields`` are the whole request fields but framing (``end_to_end`` plus our own, Host included). What the subclass
-says: ``rewrite(head)`` gives the answer's fields but framing; ``unfinished(head)`` is called once where the answer did
+Usage: decide first, then make a subclass's ``(exchange, head, pool, origin, target, lines)`` and ``start`` it.
+``lines`` are those of the whole request but framing, Host included. What the subclass
+says: ``rewrite(head)`` gives those of the answer; ``unfinished(head)`` is called once where the answer did
 not end with the bytes that brought its head; ``done(error)`` is called exactly once, later or within ``start``: with
 None after a whole answer; else with the reason, and if then ``exchange.status`` is still 0, nothing was sent and
 ``done`` must answer. Otherwise the pump has cut the answer itself. ``cut(error)`` ends it from outside likewise, and
@@ -12,13 +12,12 @@ None after a whole answer; else with the reason, and if then ``exchange.status``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
-from sidecar.wire.head import Field, RequestHead, ResponseHead, is_event_stream
+from sidecar.wire.head import RequestHead, ResponseHead, is_event_stream
 from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
 from sidecar.wire.tunnel import Tunnel
 from sidecar.wire.upgrade import handshake_of
@@ -35,9 +34,9 @@ class Pump(ABC):
     __slots__ = (
         "_connecting",
         "_exchange",
-        "_fields",
         "_fresh",
         "_head",
+        "_lines",
         "_origin",
         "_over",
         "_pool",
@@ -55,14 +54,14 @@ class Pump(ABC):
         pool: UpstreamPool,
         origin: Origin,
         target: bytes,
-        fields: Sequence[Field],
+        lines: bytes,
     ) -> None:
         self._exchange = exchange
         self._head = head
         self._pool = pool
         self._origin = origin
         self._target = target
-        self._fields = fields
+        self._lines = lines
         self.response: ResponseHead | None = None
         self.retried = False
         self._over = False
@@ -72,8 +71,8 @@ class Pump(ABC):
         self._tunnel: Tunnel | None = None
 
     @abstractmethod
-    def rewrite(self, head: ResponseHead) -> Sequence[Field]:
-        """The fields of the answer."""
+    def rewrite(self, head: ResponseHead) -> bytes:
+        """The lines of the answer's fields but framing."""
 
     @abstractmethod
     def unfinished(self, head: ResponseHead) -> None:
@@ -127,7 +126,7 @@ class Pump(ABC):
         head = self._head
         length = None if head.chunked else head.content_length or 0
         handshake = None if head.upgrade is None else handshake_of(head)
-        upstream.start(head.method, self._target, self._fields, length=length, sink=self, handshake=handshake)
+        upstream.start(head.method, self._target, self._lines, length=length, sink=self, handshake=handshake)
         if self._exchange.writing_paused:
             upstream.pause_reading()
         if length == 0:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import SidecarError
 from sidecar.wire.framing import Body, UntilClose
-from sidecar.wire.head import Field, RequestHead, encode_response, without_framing
+from sidecar.wire.head import Field, RequestHead, encode_fields, encode_response
 from sidecar.wire.intake import Intake
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import BodySink, Owner, RequestHandler, Sender
-from sidecar.wire.upgrade import SWITCH
+from sidecar.wire.upgrade import SWITCH_LINES
 
 if TYPE_CHECKING:
     from sidecar.wire.h1_server import ServerConnection
@@ -136,8 +136,8 @@ class ServerExchange:
 
     # --- the answer
 
-    def send_head(self, status: int, fields: Sequence[Field], *, length: int | None) -> None:
-        """Begin the answer; the fields that state its length are ours and must not be given.
+    def send_head(self, status: int, lines: bytes, *, length: int | None) -> None:
+        """Begin the answer. ``lines`` of its fields, as ``encode_fields`` makes them: those for its length are ours.
 
         ``length`` None: chunked, or ended by the connection for an HTTP/1.0 peer. After HEAD, and with 204 and 304, no
         body is sent whatever ``length`` says.
@@ -150,18 +150,17 @@ class ServerExchange:
             self._discard_buffered_body(self.intake)
         self.status = status
         self._bodyless = status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
-        sent = without_framing(fields)
         chunked = length is None and not self._bodyless and self.head is not None and self.head.minor == 1
         if chunked:
-            sent.append((b"transfer-encoding", b"chunked"))
+            lines += b"transfer-encoding: chunked\r\n"
         elif length is not None and status != 204:  # RFC 9110 section 8.6: no Content-Length with 204
-            sent.append((b"content-length", b"%d" % length))
+            lines += b"content-length: %d\r\n" % length
         if self._close or self.intake is not None or not self._connection.may_keep(self.head):
             self._close = True
-            sent.append((b"connection", b"close"))
-        self._out.begin(encode_response(status, sent), length=0 if self._bodyless else length, chunked=chunked)
+            lines += b"connection: close\r\n"
+        self._out.begin(encode_response(status, lines), length=0 if self._bodyless else length, chunked=chunked)
 
-    def switch_protocols(self, fields: Sequence[Field]) -> None:
+    def switch_protocols(self, lines: bytes) -> None:
         """Answer 101: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
         if self.ended or self.gone:
             return
@@ -170,7 +169,7 @@ class ServerExchange:
         self.status = 101
         self.switched = True
         self.intake = Intake(UntilClose())
-        self._out.begin(encode_response(101, [*fields, *SWITCH]), length=None, chunked=False)
+        self._out.begin(encode_response(101, lines + SWITCH_LINES), length=None, chunked=False)
 
     def send_data(self, data: bytes) -> None:
         """Add content to the answer."""
@@ -203,7 +202,7 @@ class ServerExchange:
             return
         self._close = self._close or close
         self._forget_sink()
-        self.send_head(status, fields, length=len(body))
+        self.send_head(status, encode_fields(fields), length=len(body))
         self.send_data(body)
         self.send_end()
 

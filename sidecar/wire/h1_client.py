@@ -7,17 +7,17 @@ close the connection, and an answer that ends early is told as an error, never a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
-from sidecar.wire.head import Field, ResponseHead, encode_request, is_event_stream, without_framing
+from sidecar.wire.head import ResponseHead, encode_request, is_event_stream
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import RawSink, ResponseSink
-from sidecar.wire.upgrade import SWITCH, Handshake
+from sidecar.wire.upgrade import SWITCH_LINES, Handshake
 
 __all__ = ["ClientConnection", "ClientLimits", "ResponseSink", "StaleConnection"]
 
@@ -72,13 +72,15 @@ class ClientConnection(asyncio.Protocol):
         self,
         method: str,
         target: bytes,
-        fields: Sequence[Field],
+        lines: bytes,
         *,
         length: int | None,
         sink: ResponseSink,
         handshake: Handshake | None = None,
     ) -> None:
-        """Begin a request; the fields that state its length are ours. ``length`` 0: no body, None: chunked.
+        """Begin a request. ``lines`` of its fields, as ``encode_fields`` makes them: those for its length are ours.
+
+        ``length`` 0: no body, None: chunked.
 
         ``handshake``: it asks to switch protocols.
 
@@ -86,14 +88,13 @@ class ClientConnection(asyncio.Protocol):
         """
         if not self.usable:
             raise RuntimeError("the connection is in use or closed")
-        sent = without_framing(fields)
         if length is None:
-            sent.append((b"transfer-encoding", b"chunked"))
+            lines += b"transfer-encoding: chunked\r\n"
         elif length or method in ("POST", "PUT", "PATCH"):
-            sent.append((b"content-length", b"%d" % length))
+            lines += b"content-length: %d\r\n" % length
         if handshake is not None:
-            sent += SWITCH
-        self._out.begin(encode_request(method, target, sent), length=length, chunked=length is None)
+            lines += SWITCH_LINES
+        self._out.begin(encode_request(method, target, lines), length=length, chunked=length is None)
         self._reader.expect(method, handshake)
         self._sink = sink
         self._request_ended = length == 0

@@ -1,19 +1,27 @@
 """Request and answer heads as values, and how they are written. Pure: no socket, no clock, no policy.
 
-Heads are never passed on as they came: they are read strictly (``parse.py``), filtered by ``end_to_end`` and written
-anew here. The length of a body is always stated by us, so the fields that state it are dropped on the way.
+Heads are never passed on as they came: they are read strictly (``parse.py``), filtered by name and written anew here.
+The length of a body is always stated by us, so the fields that state it are dropped on the way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeVar, cast
 
 Field = tuple[bytes, bytes]
 """A header field: name in lower case, value without surrounding white space."""
+
+Passes = Callable[[bytes], bool]
+"""Whether fields of a (lower-case) name may travel on. Looks at nothing else."""
+
+FRESH: Final = b"\0fresh"
+"""Stands for a value that is told apart from its place; no value that was read holds NUL."""
+
+_T = TypeVar("_T")
 
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 """What states where a message ends, and whether another may follow: always written by us."""
@@ -39,7 +47,7 @@ _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _name_of: Final = itemgetter(0)
 NOT_PASSED: Final = HOP_BY_HOP | FRAMING | {b"expect"}
 """What never travels on; an expectation we answer ourselves."""
-_REASONS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
 class Fields(list[Field]):
@@ -48,12 +56,13 @@ class Fields(list[Field]):
     ``last`` is the last value of each name, ``repeated`` whether some name comes more than once.
     """
 
-    __slots__ = ("last", "repeated")
+    __slots__ = ("_found", "last", "repeated")
 
     def __init__(self, fields: Iterable[Field]) -> None:
         super().__init__(fields)
         self.last = dict(self)
         self.repeated = len(self.last) < len(self)
+        self._found: dict[Callable[..., object], object] = {}
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields of a (lower-case) name, in order."""
@@ -62,13 +71,62 @@ class Fields(list[Field]):
         value = self.last.get(name)
         return [] if value is None else [value]
 
+    def once(self, find: Callable[[Fields], _T]) -> _T:
+        """What ``find``, which looks at nothing else, makes of these fields: asked once. An error is not kept."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        return cast("_T", self._found[find])
+
+    def passing(self, passes: Passes) -> tuple[bytes, list[bytes]]:
+        """The lines of the fields that may travel on, and the names of fresh ones that may: ``Head.passing``."""
+        found = self._found.get(passes)
+        if found is None:
+            fields = [field for field in not_named_by_connection(self) if passes(field[0])]
+            fresh = [name for name, value in fields if value is FRESH]
+            found = encode_fields([field for field in fields if field[1] is not FRESH]), fresh
+            self._found[passes] = found
+        return cast("tuple[bytes, list[bytes]]", found)
+
 
 @dataclass(slots=True)
-class RequestHead:
+class Head:
+    """The fields of one head, in two parts. ``common`` is shared by all heads that have it, and never changes.
+
+    ``fresh`` are the fields by which heads differ that are otherwise alike (``lines.FRESH_NAMES``), by name: each comes
+    once. In ``common`` they have their place, with the value ``FRESH``.
+    """
+
+    common: Fields
+    fresh: dict[bytes, bytes]
+
+    @property
+    def fields(self) -> Fields:
+        """All fields in order."""
+        fresh = self.fresh
+        return Fields([(name, fresh[name]) if value is FRESH else (name, value) for name, value in self.common])
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of all fields of a (lower-case) name, in order."""
+        value = self.fresh.get(name)
+        return self.common.values(name) if value is None else [value]
+
+    def passing(self, passes: Passes) -> bytes:
+        """The lines of the fields that may travel on: of a name that ``passes``, and not named by Connection.
+
+        Our own are added only after this: then no Connection of a peer's can remove them.
+        """
+        lines, fresh = self.common.passing(passes)
+        for name in fresh:
+            lines += b"%b: %b\r\n" % (name, self.fresh[name])
+        return lines
+
+
+@dataclass(slots=True)
+class RequestHead(Head):
     """One valid request head.
 
-    ``target`` is in origin-form and not yet canonical; ``authority`` is the Host in lower case. ``fields`` holds all
-    fields as they came, Host and hop-by-hop ones included. ``keep_alive``: the peer may send another request.
+    ``target`` is in origin-form and not yet canonical; ``authority`` is the Host in lower case. The fields are all as
+    they came, Host and hop-by-hop ones included. ``keep_alive``: the peer may send another request.
     """
 
     method: str
@@ -76,7 +134,6 @@ class RequestHead:
     authority: str
     proxy_form: bool
     minor: int
-    fields: Fields
     content_length: int | None
     chunked: bool
     keep_alive: bool
@@ -90,12 +147,11 @@ class RequestHead:
 
 
 @dataclass(slots=True)
-class ResponseHead:
+class ResponseHead(Head):
     """One valid answer head. ``content_length`` is what the field says, also where no body follows (HEAD, 304)."""
 
     status: int
     minor: int
-    fields: Fields
     content_length: int | None
     chunked: bool
     keep_alive: bool
@@ -103,7 +159,11 @@ class ResponseHead:
 
 def is_event_stream(head: ResponseHead) -> bool:
     """Whether the content is a stream of server-sent events (WHATWG HTML section 9.2)."""
-    types = head.fields.values(b"content-type")
+    return head.common.once(_says_event_stream)
+
+
+def _says_event_stream(fields: Fields) -> bool:
+    types = fields.values(b"content-type")
     return any(value.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream" for value in types)
 
 
@@ -115,40 +175,56 @@ def connection_options(fields: Fields) -> frozenset[bytes]:
     return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
 
 
-def end_to_end(fields: Fields) -> list[Field]:
-    """The fields that may travel on: without hop-by-hop fields, those that Connection names, framing and Expect.
+def end_to_end(name: bytes) -> bool:
+    """Whether fields of a (lower-case) name may travel on: neither hop-by-hop nor framing, nor Expect."""
+    return name not in NOT_PASSED
 
-    Set own fields only after this: then no Connection of a peer's can remove them.
-    """
-    return [field for field in not_named_by_connection(fields) if field[0] not in NOT_PASSED]
+
+def pass_fields(head: Head) -> bytes:
+    """The lines of all fields that may travel on, as they are."""
+    return head.passing(end_to_end)
 
 
 def not_named_by_connection(fields: Fields) -> Sequence[Field]:
-    """The fields but for those that Connection names; for who takes off ``NOT_PASSED`` together with more."""
+    """The fields but for those that Connection names."""
     options = connection_options(fields)
     return [field for field in fields if field[0] not in options] if options else fields
 
 
-def without_framing(fields: Sequence[Field]) -> list[Field]:
-    """The fields but for those that state where a message ends: a new list, to which these are added."""
-    if FRAMING.isdisjoint(map(_name_of, fields)):
-        return [*fields]
-    return [field for field in fields if field[0] not in FRAMING]
+def encode_fields(fields: Sequence[Field]) -> bytes:
+    """The lines of some fields, each with its line break.
+
+    Raises:
+        ValueError: one would break a line, or states where a message ends: that is said by who writes the head.
+    """
+    if not FRAMING.isdisjoint(map(_name_of, fields)):
+        raise ValueError("a field states where the message ends")
+    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+    return checked(lines, len(fields))
 
 
-def encode_request(method: str, target: bytes, fields: Sequence[Field]) -> bytes:
-    """A whole HTTP/1.1 request head; ValueError if anything in it would break a line."""
-    return _encode(b"%b %b HTTP/1.1" % (method.encode("ascii"), target), fields)
+def checked(lines: bytes, count: int) -> bytes:
+    """``lines`` if they are so many.
 
-
-def encode_response(status: int, fields: Sequence[Field]) -> bytes:
-    """A whole HTTP/1.1 answer head; ValueError if anything in it would break a line."""
-    return _encode(_REASONS.get(status) or b"HTTP/1.1 %d " % status, fields)
-
-
-def _encode(first_line: bytes, fields: Sequence[Field]) -> bytes:
-    head = b"\r\n".join([first_line, *map(b": ".join, fields), b"\r\n"])
-    lines = len(fields) + 2
-    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+    Raises:
+        ValueError: a value in them has a line break or NUL.
+    """
+    if lines.count(b"\n") != count or lines.count(b"\r") != count or b"\0" in lines:
         raise ValueError("a header field holds a line break or NUL")
-    return head
+    return lines
+
+
+def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
+    """A whole HTTP/1.1 request head. ``lines``: of all its fields, as ``encode_fields`` makes them.
+
+    Raises:
+        ValueError: the target would break a line.
+    """
+    if b"\n" in target or b"\r" in target or b"\0" in target:
+        raise ValueError("a target holds a line break or NUL")
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method.encode("ascii"), target, lines)
+
+
+def encode_response(status: int, lines: bytes) -> bytes:
+    """A whole HTTP/1.1 answer head. ``lines``: of all its fields, as ``encode_fields`` makes them."""
+    return b"%b\r\n%b\r\n" % (_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, lines)

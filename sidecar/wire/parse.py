@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import Fields, RequestHead, ResponseHead
-from sidecar.wire.lines import FieldLines
+from sidecar.wire.lines import MAX_KNOWN, FieldLines
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
@@ -22,6 +22,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-
 _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
 )
+_MAX_KNOWN_LINE: Final = 512  # bytes of a first line that is remembered
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
@@ -41,37 +42,31 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
             EXPECTATION_REFUSED.
     """
-    first, *lines = _lines(head, max_fields)
-    line = _REQUEST_LINE.fullmatch(first)
-    if line is None:
-        raise Denied(Reason.BAD_REQUEST, "the request line is malformed or of another version")
-    method, target, minor = line[1], line[2], line[3] == b"1"
+    lines = _lines(head, max_fields)
+    first = lines.pop(0)
+    method, target, minor = (_request_line if len(first) <= _MAX_KNOWN_LINE else _read_request_line)(first)
     if len(target) > max_target_bytes:
         raise Denied(Reason.URI_TOO_LONG, "the request target is too long")
-    if method in _REFUSED_METHODS:
-        raise Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
-    fields = _request_lines.read(lines)
-    if len(fields.values(b"host")) != 1:
-        raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
-    if fields.repeated and len(fields.values(b"expect")) > 1:
-        raise Denied(Reason.EXPECTATION_REFUSED, "two Expect fields")
-    content_length, chunked = _framing(fields, minor=minor)
-    authority = parse_authority(fields.last[b"host"])
+    common, fresh = _request_lines.read(lines)
+    said = common.once(_said_by_request)
+    content_length, chunked = _framing(common, fresh, minor=minor)
     absolute = not target.startswith(b"/")
     if absolute:
-        target = _origin_form(target, authority, proxy_form=proxy_form)
+        target = _origin_form(target, said.authority, proxy_form=proxy_form)
+    keep_alive = said.keeps_1_1 if minor else said.keeps_1_0
     return RequestHead(
-        method=method.decode("ascii"),
-        target=target,
-        authority=authority,
-        proxy_form=absolute,
-        minor=int(minor),
-        fields=fields,
-        content_length=content_length,
-        chunked=chunked,
-        keep_alive=_keeps_alive(fields, minor=minor),
-        expect=fields.last.get(b"expect"),
-        upgrade=fields.last.get(b"upgrade"),
+        common,
+        fresh,
+        method,
+        target,
+        said.authority,
+        absolute,
+        minor,
+        content_length,
+        chunked,
+        keep_alive,
+        said.expect,
+        said.upgrade,
     )
 
 
@@ -81,20 +76,62 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
     Raises:
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, HEAD_TOO_LARGE; the caller knows that this was an answer.
     """
-    first, *lines = _lines(head, max_fields)
-    line = _STATUS_LINE.fullmatch(first)
-    if line is None:
+    lines = _lines(head, max_fields)
+    first = lines.pop(0)
+    status, minor = (_status_line if len(first) <= _MAX_KNOWN_LINE else _read_status_line)(first)
+    common, fresh = _answer_lines.read(lines)
+    content_length, chunked = _framing(common, fresh, minor=minor)
+    keep_alive = common.once(_keeps_1_1 if minor else _keeps_1_0)
+    return ResponseHead(common, fresh, status, minor, content_length, chunked, keep_alive)
+
+
+def _read_request_line(line: bytes) -> tuple[str, bytes, int]:
+    """(method, target, minor version) of a first line that may be served."""
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise Denied(Reason.BAD_REQUEST, "the request line is malformed or of another version")
+    method, target, minor = match.groups()
+    if method in _REFUSED_METHODS:
+        raise Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
+    return method.decode("ascii"), target, int(minor)
+
+
+_request_line: Final = lru_cache(maxsize=MAX_KNOWN)(_read_request_line)
+
+
+def _read_status_line(line: bytes) -> tuple[int, int]:
+    """(status, minor version)."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
         raise Denied(Reason.BAD_REQUEST, "the status line is malformed or of another version")
-    minor = line[1] == b"1"
-    fields = _answer_lines.read(lines)
-    content_length, chunked = _framing(fields, minor=minor)
-    return ResponseHead(
-        status=int(line[2]),
-        minor=int(minor),
-        fields=fields,
-        content_length=content_length,
-        chunked=chunked,
-        keep_alive=_keeps_alive(fields, minor=minor),
+    return int(match[2]), int(match[1])
+
+
+_status_line: Final = lru_cache(maxsize=MAX_KNOWN)(_read_status_line)
+
+
+class _Said(NamedTuple):
+    """What the fields of a request say about it, however they are used."""
+
+    authority: str
+    expect: bytes | None
+    upgrade: bytes | None
+    keeps_1_1: bool
+    keeps_1_0: bool
+
+
+def _said_by_request(fields: Fields) -> _Said:
+    if len(fields.values(b"host")) != 1:
+        raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
+    if fields.repeated and len(fields.values(b"expect")) > 1:
+        raise Denied(Reason.EXPECTATION_REFUSED, "two Expect fields")
+    last = fields.last
+    return _Said(
+        parse_authority(last[b"host"]),
+        last.get(b"expect"),
+        last.get(b"upgrade"),
+        _keeps_1_1(fields),
+        _keeps_1_0(fields),
     )
 
 
@@ -119,16 +156,15 @@ def _lines(head: bytes, max_fields: int) -> list[bytes]:
     return head[:-4].split(b"\r\n")
 
 
-def _framing(fields: Fields, *, minor: bool) -> tuple[int | None, bool]:
+def _framing(common: Fields, fresh: dict[bytes, bytes], *, minor: int) -> tuple[int | None, bool]:
     """(content length, chunked): at most one of them, each said once and in its plain form (RFC 9112 section 6)."""
-    if fields.repeated and any(len(fields.values(name)) > 1 for name in (b"content-length", b"transfer-encoding")):
+    if common.repeated and any(len(common.values(name)) > 1 for name in (b"content-length", b"transfer-encoding")):
         raise Denied(Reason.AMBIGUOUS_FRAMING, "the length of the body is stated twice")
-    coding = fields.last.get(b"transfer-encoding")
-    length = fields.last.get(b"content-length")
-    if coding is not None:
+    length = fresh.get(b"content-length") or common.last.get(b"content-length")
+    if b"transfer-encoding" in common.last:
         if length is not None:
             raise Denied(Reason.AMBIGUOUS_FRAMING, "a Content-Length beside a Transfer-Encoding")
-        if not minor or coding.lower() != b"chunked":
+        if not minor or common.last[b"transfer-encoding"].lower() != b"chunked":
             raise Denied(Reason.AMBIGUOUS_FRAMING, "another transfer coding than chunked alone in HTTP/1.1")
         return None, True
     if length is None:
@@ -147,6 +183,14 @@ def _origin_form(target: bytes, authority: str, *, proxy_form: bool) -> bytes:
         raise Denied(Reason.BAD_REQUEST, "the request target and Host name different authorities")
     origin = rest[cut:]
     return origin if origin.startswith(b"/") else b"/" + origin
+
+
+def _keeps_1_1(fields: Fields) -> bool:
+    return _keeps_alive(fields, minor=True)
+
+
+def _keeps_1_0(fields: Fields) -> bool:
+    return _keeps_alive(fields, minor=False)
 
 
 def _keeps_alive(fields: Fields, *, minor: bool) -> bool:

@@ -12,9 +12,9 @@ import re
 from typing import Final
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import Field, Fields, RequestHead, ResponseHead, connection_options
+from sidecar.wire.head import Head, RequestHead, ResponseHead, connection_options
 
-SWITCH: Final[tuple[Field, ...]] = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
+SWITCH_LINES: Final = b"connection: Upgrade\r\nupgrade: websocket\r\n"
 """The fields of this hop that ask for the change, and that grant it."""
 
 _WEBSOCKET: Final = b"websocket"
@@ -41,12 +41,12 @@ class Handshake:
         """
         if head.minor != 1 or head.chunked or head.content_length is not None:
             raise Denied(Reason.BAD_REQUEST, "a 101 of another version, or with a length")
-        options = connection_options(head.fields)
-        if b"upgrade" not in options or not options <= _GRANTING or not _names_websocket(head.fields):
+        options = connection_options(head.common)
+        if b"upgrade" not in options or not options <= _GRANTING or not _names_websocket(head):
             raise Denied(Reason.BAD_REQUEST, "a 101 that does not switch to WebSocket")
-        if head.fields.values(b"sec-websocket-accept") != [self.accept]:
+        if head.values(b"sec-websocket-accept") != [self.accept]:
             raise Denied(Reason.BAD_REQUEST, "a 101 without the one right Sec-WebSocket-Accept")
-        chosen = head.fields.values(b"sec-websocket-protocol")
+        chosen = head.values(b"sec-websocket-protocol")
         if len(chosen) > 1 or not self.protocols.issuperset(chosen):
             raise Denied(Reason.BAD_REQUEST, "a 101 with a subprotocol that nobody offered")
 
@@ -59,21 +59,21 @@ def handshake_of(head: RequestHead) -> Handshake:
     """
     if head.method != "GET" or head.minor != 1 or head.has_body or head.expect is not None:
         raise Denied(Reason.UPGRADE_REFUSED, "an upgrade by another request than a GET of HTTP/1.1 without a body")
-    if not _names_websocket(head.fields):
+    if not _names_websocket(head):
         raise Denied(Reason.UPGRADE_REFUSED, "an upgrade to something else than WebSocket")
-    options = connection_options(head.fields)
+    options = connection_options(head.common)
     if b"upgrade" not in options or b"close" in options:
         raise Denied(Reason.UPGRADE_REFUSED, "the Connection field does not say that it upgrades")
     if any(option.startswith(b"sec-websocket-") for option in options):  # they would be taken off at this hop
         raise Denied(Reason.UPGRADE_REFUSED, "the Connection field names fields of the handshake")
-    if head.fields.values(b"sec-websocket-version") != [_VERSION]:
+    if head.values(b"sec-websocket-version") != [_VERSION]:
         raise Denied(Reason.UPGRADE_REFUSED, "not exactly one Sec-WebSocket-Version, 13")
-    keys = head.fields.values(b"sec-websocket-key")
+    keys = head.values(b"sec-websocket-key")
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise Denied(Reason.UPGRADE_REFUSED, "not exactly one Sec-WebSocket-Key of 16 bytes")
-    offered = b",".join(head.fields.values(b"sec-websocket-protocol")).split(b",")
+    offered = b",".join(head.values(b"sec-websocket-protocol")).split(b",")
     return Handshake(keys[0], frozenset(protocol.strip(b" \t") for protocol in offered))
 
 
-def _names_websocket(fields: Fields) -> bool:
-    return [value.lower() for value in fields.values(b"upgrade")] == [_WEBSOCKET]
+def _names_websocket(head: Head) -> bool:
+    return [value.lower() for value in head.values(b"upgrade")] == [_WEBSOCKET]

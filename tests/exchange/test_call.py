@@ -9,6 +9,7 @@ from sidecar.exchange.call import Call
 from sidecar.identity.endpoint import EndpointAnswer, EndpointError, Trouble
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.head import encode_fields
 from sidecar.wire.limits import ClientLimits
 
 FORM = b"grant_type=x&y=%0D%0A"
@@ -48,7 +49,7 @@ class Ends:
             max_age_s=60.0,
         )
         self.connection.connection_made(self.transport)
-        self.call = Call(b"/token", FIELDS, FORM, max_bytes=max_bytes)
+        self.call = Call(b"/token", encode_fields(FIELDS), FORM, max_bytes=max_bytes)
 
 
 async def test_a_form_goes_out_in_one_write_under_its_own_length() -> None:
@@ -140,7 +141,7 @@ async def test_only_a_kept_connection_without_a_head_of_an_answer_is_silent() ->
     ends.call.begin(ends.connection)
     assert not ends.call.silent  # it is new
     ends.connection.data_received(HEAD + b"Content-Length: 0\r\n\r\n")
-    second = Call(b"/token", FIELDS, FORM, max_bytes=10)
+    second = Call(b"/token", encode_fields(FIELDS), FORM, max_bytes=10)
     second.begin(ends.connection)
     assert second.silent
     ends.connection.data_received(HEAD)

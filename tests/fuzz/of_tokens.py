@@ -22,6 +22,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.proxy.credentials import credential_of
 from sidecar.wire.head import Fields
 from tests.fuzz.properties import quiet
+from tests.wire.written import request_with
 
 _UNREAD: Final = frozenset(
     {Reason.TOKEN_TOO_LARGE, Reason.MALFORMED_TOKEN, Reason.DUPLICATE_CLAIM, Reason.ALG_NOT_ALLOWED, Reason.TOKEN_TYPE}
@@ -49,7 +50,9 @@ def authorization(data: bytes) -> None:
     value, _, handle = data.partition(b"\n")
     fields = Fields([(b"authorization", value), *([(b"delegation-handle", handle)] if handle else [])])
     token = _denied(lambda: bearer_of(fields.values(b"authorization")), _NO_BEARER)
-    shown = _denied(lambda: credential_of(fields), frozenset({Reason.HEADER_MALFORMED, Reason.NO_REQUEST_CONTEXT}))
+    shown = _denied(
+        lambda: credential_of(request_with(fields)), frozenset({Reason.HEADER_MALFORMED, Reason.NO_REQUEST_CONTEXT})
+    )
     if token is not None:
         assert 0 < len(token) <= MAX_TOKEN_BYTES
         assert token.encode() in value

@@ -41,7 +41,7 @@ class Sender:
         self._exchange = exchange
         self._left = PIECES
         exchange.sender = self
-        exchange.send_head(200, [], length=PIECES * len(PIECE))
+        exchange.send_head(200, b"", length=PIECES * len(PIECE))
         self.on_caller_resume()
 
     def on_caller_gone(self) -> None:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.credentials import Credential, credential_of
-from sidecar.wire.head import Field, Fields
+from sidecar.wire.head import Field
+from tests.wire.written import request_with
 
 HANDLE = "a_-Z" * 10 + "123"
 OTHER = "b" * 43
@@ -47,7 +48,7 @@ def delegation_handle(value: str) -> Field:
     ],
 )
 def test_what_an_agent_shows_is_read(fields: list[Field], expected: Credential) -> None:
-    assert credential_of(Fields(fields)) == expected
+    assert credential_of(request_with(fields)) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_what_an_agent_shows_is_read(fields: list[Field], expected: Credential) 
 )
 def test_what_is_not_exactly_one_authority_is_refused(fields: list[Field], reason: Reason) -> None:
     with pytest.raises(Denied) as refused:
-        credential_of(Fields(fields))
+        credential_of(request_with(fields))
     assert refused.value.reason is reason
 
 
@@ -90,7 +91,7 @@ values = st.one_of(st.binary(max_size=60), st.sampled_from([b"Bearer " + HANDLE.
 @given(st.lists(st.tuples(names, values), max_size=4))
 def test_any_fields_give_an_authority_or_a_refusal(fields: list[Field]) -> None:
     try:
-        credential = credential_of(Fields(fields))
+        credential = credential_of(request_with(fields))
     except Denied:
         return
     assert credential.handle is not None or credential.token is not None

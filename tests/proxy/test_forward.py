@@ -8,6 +8,7 @@ import pytest
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.streams import Streams
+from sidecar.wire.head import pass_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 from tests.proxy.test_snapshot import setup
@@ -23,8 +24,8 @@ class LooksLikeAPermit:
 @pytest.mark.parametrize("permit", [None, True, "permit", LooksLikeAPermit()])
 def test_nothing_is_forwarded_without_a_permit(permit: Any) -> None:
     streams = Streams(Snapshots(setup()), wall=time.time, monotonic=time.monotonic)
-    forwarder = Forwarder(UpstreamPool(ClientLimits()), list, streams, max_stream_s=1.0)
+    forwarder = Forwarder(UpstreamPool(ClientLimits()), pass_fields, streams, max_stream_s=1.0)
     origin = Origin("127.0.0.1", 1, "key")
     nothing: Any = None
     with pytest.raises(TypeError):
-        forwarder.send(permit, nothing, nothing, nothing, origin, b"/", [])
+        forwarder.send(permit, nothing, nothing, nothing, origin, b"/", b"")

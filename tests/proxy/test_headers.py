@@ -22,7 +22,7 @@ from sidecar.proxy.headers import (
     to_agent,
     to_next_hop,
 )
-from sidecar.wire.head import NOT_PASSED, Field, Fields
+from sidecar.wire.head import NOT_PASSED, Field
 from tests.delegation.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
@@ -36,6 +36,7 @@ from tests.delegation.world import (
     verification_key,
     verified,
 )
+from tests.wire.written import answer_with, fields_in, request_with
 
 TRACE = TraceContext("00-" + "a" * 32 + "-" + "b" * 16 + "-01", "a" * 32, "b" * 16, None)
 
@@ -52,11 +53,16 @@ def issued() -> IssuedPermit:
 
 def for_agent(fields: list[Field], by: Permit | None = None, trace: TraceContext = TRACE) -> list[Field]:
     by = by or permit()
-    return to_agent(Fields(fields), by, handle="h" * 43, request_id="r1", trace=trace, host=b"127.0.0.1:8080")
+    lines = to_agent(request_with(fields), by, handle="h" * 43, request_id="r1", trace=trace, host=b"127.0.0.1:8080")
+    return fields_in(lines)
 
 
 def for_next_hop(fields: list[Field], trace: TraceContext = TRACE) -> list[Field]:
-    return to_next_hop(Fields(fields), issued(), call="c" * 32, trace=trace, host=b"crm.internal:7443")
+    return fields_in(to_next_hop(request_with(fields), issued(), call="c" * 32, trace=trace, host=b"crm.internal:7443"))
+
+
+def for_peer(fields: list[Field]) -> list[Field]:
+    return fields_in(from_agent(answer_with(fields)))
 
 
 OURS = [
@@ -115,7 +121,7 @@ def test_every_other_name_passes_as_it_is(name: bytes) -> None:
     field = (name, b"value")
     assert field in for_agent([field])
     assert field in for_next_hop([field])
-    assert from_agent(Fields([field])) == [field]
+    assert for_peer([field]) == [field]
 
 
 def test_the_agent_is_told_who_calls_and_for_whom_and_gets_a_handle_instead_of_the_token() -> None:
@@ -124,11 +130,11 @@ def test_the_agent_is_told_who_calls_and_for_whom_and_gets_a_handle_instead_of_t
         (b"x-own", b"1"),
         (b"x-own", b"2"),
         (b"host", b"127.0.0.1:8080"),
-        (b"authorization", b"Bearer " + b"h" * 43),
         (b"delegation-subject", b"alice"),
         (b"delegation-subject-issuer", STS.encode()),
         (b"delegation-actor", PLANNER.encode()),
         (b"delegation-scope", b"crm.read docs.read"),
+        (b"authorization", b"Bearer " + b"h" * 43),
         (b"delegation-request-id", b"r1"),
         (b"traceparent", TRACE.traceparent.encode()),
     ]
@@ -158,7 +164,7 @@ def test_trace_state_travels_with_its_parent() -> None:
 
 @pytest.mark.parametrize("name", [b"delegation-reason", b"delegation_reason", b"delegation-subject"])
 def test_an_agents_answer_cannot_speak_in_the_sidecars_name(name: bytes) -> None:
-    assert from_agent(Fields([(name, b"x"), (b"www-authenticate", b"Bearer")])) == [(b"www-authenticate", b"Bearer")]
+    assert for_peer([(name, b"x"), (b"www-authenticate", b"Bearer")]) == [(b"www-authenticate", b"Bearer")]
 
 
 # --- values
@@ -213,14 +219,14 @@ def test_what_connection_names_is_taken_off_and_never_what_we_set() -> None:
         assert b"x-one" not in names
         assert {b"keep", b"authorization", b"host"} <= set(names)
     assert b"delegation-subject" in dict(for_agent(fields))
-    assert from_agent(Fields([(b"connection", b"x-one"), (b"x-one", b"1"), (b"keep", b"k")])) == [(b"keep", b"k")]
+    assert for_peer([(b"connection", b"x-one"), (b"x-one", b"1"), (b"keep", b"k")]) == [(b"keep", b"k")]
 
 
 @pytest.mark.parametrize("name", sorted(NOT_PASSED))
 def test_hop_by_hop_and_framing_fields_travel_in_no_direction(name: bytes) -> None:
     assert name not in dict(for_agent([(name, b"v")]))
     assert name not in dict(for_next_hop([(name, b"v")]))
-    assert from_agent(Fields([(name, b"v"), (b"keep", b"k")])) == [(b"keep", b"k")]
+    assert for_peer([(name, b"v"), (b"keep", b"k")]) == [(b"keep", b"k")]
 
 
 @pytest.mark.parametrize(

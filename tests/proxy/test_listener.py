@@ -596,7 +596,7 @@ async def test_a_caller_who_takes_nothing_cannot_hold_up_the_end(sink: FakeSink)
         client.writer.write(GET)
         await handler.arrived.wait()
         exchange = handler.exchanges[0]
-        exchange.send_head(200, [], length=None)
+        exchange.send_head(200, b"", length=None)
         exchange.send_data(b"x" * 20_000_000)
         exchange.flush()
         async with asyncio.timeout(PATIENCE_S):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -12,7 +12,7 @@ from sidecar.wire.body import Pump
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
-from sidecar.wire.head import Field, RequestHead, ResponseHead, end_to_end
+from sidecar.wire.head import RequestHead, ResponseHead, pass_fields
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 
@@ -121,10 +121,10 @@ class Passing(Pump):
     """Forwards one request as it came."""
 
     def __init__(self, proxy: Proxy, exchange: ServerExchange, head: RequestHead) -> None:
-        super().__init__(exchange, head, proxy.pool, proxy.origin, head.target, end_to_end(head.fields))
+        super().__init__(exchange, head, proxy.pool, proxy.origin, head.target, pass_fields(head))
         self.proxy = proxy
 
-    def rewrite(self, head: ResponseHead) -> Sequence[Field]:
+    def rewrite(self, head: ResponseHead) -> bytes:
         return self.proxy.rewrite(head)
 
     def unfinished(self, head: ResponseHead) -> None:
@@ -148,7 +148,7 @@ class Proxy:
         self.exchanges: list[ServerExchange] = []
         self.pumps: list[Pump] = []
         self.ends: asyncio.Queue[SidecarError | None] = asyncio.Queue()
-        self.rewrite: Callable[[ResponseHead], Sequence[Field]] = lambda head: end_to_end(head.fields)
+        self.rewrite: Callable[[ResponseHead], bytes] = pass_fields
         self.unfinished: list[ResponseHead] = []
         self.port = 0
 

@@ -12,7 +12,7 @@ import pytest
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.body import Pump
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.head import Field, ResponseHead, end_to_end
+from sidecar.wire.head import ResponseHead, pass_fields
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 from tests.wire.bench import Served
@@ -612,8 +612,8 @@ class Ending(Pump):
 
     ends: list[SidecarError | None]
 
-    def rewrite(self, head: ResponseHead) -> list[Field]:
-        return end_to_end(head.fields)
+    def rewrite(self, head: ResponseHead) -> bytes:
+        return pass_fields(head)
 
     def unfinished(self, head: ResponseHead) -> None:
         pass
@@ -626,7 +626,7 @@ def pump_over(served: Served, pool: OneConnection, ends: list[SidecarError | Non
     exchange = served.only
     assert exchange.head is not None
     origin = Origin("b", 1, key="b")
-    pump = Ending(exchange, exchange.head, cast("UpstreamPool", pool), origin, b"/a", [(b"host", b"b")])
+    pump = Ending(exchange, exchange.head, cast("UpstreamPool", pool), origin, b"/a", b"host: b\r\n")
     pump.ends = ends
     return pump
 

@@ -79,7 +79,7 @@ class Calling:
 
     def ask(self, method: str = "GET", *, length: int | None = 0) -> Sink:
         sink = Sink()
-        self.connection.start(method, b"/a", [(b"host", b"b")], length=length, sink=sink)
+        self.connection.start(method, b"/a", b"host: b\r\n", length=length, sink=sink)
         self.connection.flush()
         return sink
 
@@ -113,20 +113,12 @@ async def test_a_request_is_written_anew_in_one_piece(
     method: str, length: int | None, body: bytes, written: bytes
 ) -> None:
     calling = Calling()
-    calling.connection.start(method, b"/a", [(b"host", b"b")], length=length, sink=Sink())
+    calling.connection.start(method, b"/a", b"host: b\r\n", length=length, sink=Sink())
     calling.connection.send_body(body)
     calling.connection.end_body()
     assert calling.transport.writes == []
     calling.connection.flush()
     assert calling.transport.writes == [written]
-
-
-async def test_framing_fields_given_by_mistake_are_not_sent() -> None:
-    calling = Calling()
-    fields = [(b"host", b"b"), (b"content-length", b"7"), (b"transfer-encoding", b"x"), (b"connection", b"x")]
-    calling.connection.start("GET", b"/a", fields, length=0, sink=Sink())
-    calling.connection.flush()
-    assert calling.transport.written == REQUESTS["GET"][3]
 
 
 async def test_a_request_that_does_not_keep_its_length_is_a_bug() -> None:

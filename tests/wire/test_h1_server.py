@@ -346,7 +346,7 @@ async def test_an_answer_that_had_begun_before_the_drain_did_not_say_that_it_is_
     served = Served()
     served.receive(GET)
     exchange = served.only
-    exchange.send_head(200, [], length=2)
+    exchange.send_head(200, b"", length=2)
     served.connections.drain(1.0)
     served.after(5.0)
     exchange.send_data(b"ok")
@@ -652,7 +652,7 @@ async def test_a_vanished_peer_is_told_once_and_nothing_more_is_written(how: str
     served.lose()
     assert (gone, served.only.gone) == (["gone"], True)
     served.only.answer(200, [], b"ok")
-    served.only.send_head(200, [], length=None)
+    served.only.send_head(200, b"", length=None)
     served.only.send_data(b"a")
     served.only.send_end()
     served.only.abort()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.lines import MAX_KNOWN, MAX_KNOWN_BYTES, FieldLines, read_line
+from sidecar.wire.head import FRESH, Field
+from sidecar.wire.lines import FRESH_NAMES, MAX_KNOWN, MAX_KNOWN_BYTES, FieldLines, read_line
 
 GOOD = {
     "plain": (b"Host: a", (b"host", b"a")),
@@ -52,26 +53,63 @@ def test_what_is_no_field_is_refused_each_time_and_never_remembered(line: bytes)
     assert len(lines) == 0
 
 
+def fields_of(lines: FieldLines, *read: bytes) -> list[Field]:
+    common, fresh = lines.read(read)
+    assert all((value is FRESH) == (name in fresh) for name, value in common)
+    return [(name, fresh.get(name, value)) for name, value in common]
+
+
 def test_a_line_that_comes_again_says_the_same() -> None:
     lines = FieldLines()
-    assert lines.read([b"A: 1", b"B: 2", b"A: 1"]) == [(b"a", b"1"), (b"b", b"2"), (b"a", b"1")]
-    assert lines.read([b"B: 2", b"b: 2", b"A: 1"]) == [(b"b", b"2"), (b"b", b"2"), (b"a", b"1")]
-    assert len(lines) == 3
+    assert fields_of(lines, b"A: 1", b"B: 2", b"A: 1") == [(b"a", b"1"), (b"b", b"2"), (b"a", b"1")]
+    assert fields_of(lines, b"B: 2", b"b: 2", b"A: 1") == [(b"b", b"2"), (b"b", b"2"), (b"a", b"1")]
+    assert len(lines) == 3 + 2  # lines, and heads
+
+
+@pytest.mark.parametrize("name", sorted(FRESH_NAMES))
+def test_heads_that_differ_in_a_fresh_value_alone_have_all_else_in_common(name: bytes) -> None:
+    lines = FieldLines()
+    first, fresh = lines.read([b"A: 1", name.title() + b": 1", b"B: 2"])
+    again, other = lines.read([b"A: 1", name + b":2", b"B: 2"])
+    assert first is again
+    assert (fresh, other) == ({name: b"1"}, {name: b"2"})
+    assert lines.read([b"A: 2", name + b":2", b"B: 2"])[0] is not first
+    assert lines.read([b"A: 1", b"B: 2", name + b":2"])[0] is not first
+    assert lines.read([b"A: 1", b"B: 2"])[0] is not first
+
+
+@pytest.mark.parametrize("name", sorted(FRESH_NAMES))
+def test_a_fresh_name_that_comes_twice_is_told_apart_from_nothing(name: bytes) -> None:
+    lines = FieldLines()
+    for _ in range(2):
+        common, fresh = lines.read([name + b":1", b"A: 1", name + b":2"])
+        assert common == [(name, b"1"), (b"a", b"1"), (name, b"2")]
+        assert (common.repeated, fresh) == (True, {})
 
 
 def test_no_more_than_so_many_are_known_and_what_is_asked_for_stays() -> None:
     lines = FieldLines()
-    [kept] = lines.read([b"Kept: 1"])
+    kept, _ = lines.read([b"Kept: 1"])
     for number in range(5 * MAX_KNOWN):
-        assert lines.read([b"X: %d" % number]) == [(b"x", b"%d" % number)]
+        for name in (b"x", b"authorization", b"traceparent"):
+            assert fields_of(lines, name + b": %d" % number) == [(name, b"%d" % number)]
         assert lines.read([b"Kept: 1"])[0] is kept
-        assert len(lines) <= MAX_KNOWN
+        assert len(lines) <= 3 * MAX_KNOWN
 
 
 def test_a_long_line_is_read_and_not_kept() -> None:
     lines = FieldLines()
     longest = b"X:".ljust(MAX_KNOWN_BYTES, b"y")
-    assert lines.read([longest + b"y"]) == [(b"x", longest[2:] + b"y")]
-    assert len(lines) == 0
+    assert fields_of(lines, longest + b"y") == [(b"x", longest[2:] + b"y")]
+    assert lines.lines_known == 0
     lines.read([longest])
-    assert len(lines) == 1
+    assert lines.lines_known == 1
+
+
+def test_a_long_head_is_read_and_not_kept() -> None:
+    lines = FieldLines()
+    long = [b"X%d:" % number + b"y" * (MAX_KNOWN_BYTES - 3) for number in range(3)]
+    first, _ = lines.read(long)
+    again, _ = lines.read(long)
+    assert first == again
+    assert first is not again

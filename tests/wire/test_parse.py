@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import Fields, RequestHead, ResponseHead
+from sidecar.wire.head import FRESH, Fields, RequestHead, ResponseHead
 from sidecar.wire.parse import parse_authority, parse_request_head, parse_response_head
 
 HOST = b"Host: agent.example\r\n"
@@ -37,9 +37,10 @@ def test_a_head_is_read_whole() -> None:
         authority="agent.example:7443",
         proxy_form=False,
         minor=1,
-        fields=Fields(
-            [(b"host", b"Agent.Example:7443"), (b"x-a", b"one two"), (b"x-a", b""), (b"content-length", b"5")]
+        common=Fields(
+            [(b"host", b"Agent.Example:7443"), (b"x-a", b"one two"), (b"x-a", b""), (b"content-length", FRESH)]
         ),
+        fresh={b"content-length": b"5"},
         content_length=5,
         chunked=False,
         keep_alive=True,

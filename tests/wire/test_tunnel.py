@@ -363,7 +363,7 @@ class Raws(Sink):
 @pytest.mark.parametrize(("seconds", "told"), [(9.9, False), (10.1, True)])
 async def test_a_tunnel_has_its_own_longest_silence(seconds: float, told: bool) -> None:
     calling, sink = Calling(idle_timeout_s=1, first_byte_timeout_s=1, stream_idle_timeout_s=10), Raws()
-    calling.connection.start("GET", b"/", [], length=0, sink=sink, handshake=Handshake(KEY, frozenset()))
+    calling.connection.start("GET", b"/", b"", length=0, sink=sink, handshake=Handshake(KEY, frozenset()))
     calling.receive(GRANTS)
     calling.connection.switch_protocols(sink)
     calling.after(5)
@@ -378,7 +378,7 @@ async def test_raw_bytes_that_do_not_come_are_no_body_that_is_late() -> None:
     served, body = Served(body_timeout_s=1), Body()
     served.receive(ASKS)
     (asking,) = served.handler.requests
-    asking.switch_protocols([])
+    asking.switch_protocols(b"")
     asking.read_body(body)
     served.after(100)
     served.receive(b"raw")

@@ -1,0 +1,34 @@
+"""Heads of given fields, and the fields of written lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sidecar.wire.head import Field, Fields, RequestHead, ResponseHead
+from sidecar.wire.lines import read_line
+
+
+def request_with(fields: Iterable[Field]) -> RequestHead:
+    return RequestHead(
+        common=Fields(fields),
+        fresh={},
+        method="GET",
+        target=b"/",
+        authority="h",
+        proxy_form=False,
+        minor=1,
+        content_length=None,
+        chunked=False,
+        keep_alive=True,
+    )
+
+
+def answer_with(fields: Iterable[Field]) -> ResponseHead:
+    return ResponseHead(
+        common=Fields(fields), fresh={}, status=200, minor=1, content_length=None, chunked=False, keep_alive=True
+    )
+
+
+def fields_in(lines: bytes) -> list[Field]:
+    assert not lines or lines.endswith(b"\r\n")
+    return [read_line(line) for line in lines.split(b"\r\n")[:-1]]
