@@ -106,8 +106,7 @@ class AccessLog:
         now = self.monotonic()
         writer = self._writer
         if (
-            self._closed
-            or now > writer.reliable_until
+            now > writer.reliable_until
             or self._promised - writer.lines_out >= self._max_records
             or writer.bytes_in - writer.bytes_out >= self._max_bytes
         ):
@@ -163,6 +162,7 @@ class AccessLog:
         if self._closed:
             return
         self._closed = True
+        self._max_records = 0  # there is room for nothing any more
         lost = await asyncio.to_thread(self._writer.close, timeout_s)
         if lost:
             self.metrics.event_lost(lost)
@@ -181,7 +181,7 @@ class AccessLog:
         return lines < self._max_records and octets < self._max_bytes
 
     def _put_or_lose(self, record: Record) -> None:
-        if self._closed or not self._has_room():
+        if not self._has_room():
             self._seq += 1
             self.metrics.event_lost()
             return
