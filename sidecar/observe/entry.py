@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from sidecar.delegation.act import parse_act
-from sidecar.delegation.scope import sorted_scope
-from sidecar.errors import Denied, SidecarError
-from sidecar.observe.record import FIELDS, MAX_ITEMS, OK, Decision, Direction, Record
+from sidecar.errors import SidecarError
+from sidecar.observe.attribution import claims_of, facts_of, facts_of_issued, facts_of_token
+from sidecar.observe.record import FIELDS, OK, Decision, Direction, Record, RecordFields
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
@@ -39,7 +38,7 @@ class Entry:
     """
 
     # Whatever is set on an entry and stands not here is a key of its record.
-    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "_token", "began_at", "started_at")
+    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "began_at", "started_at")
 
     decision: Decision
     reason: str
@@ -82,82 +81,34 @@ class Entry:
     def __init__(self, log: AccessLog, record: Record, began_at: float, started_at: float) -> None:
         self.__dict__ = record
         self._log = log
-        self._token: VerifiedToken | None = None
         self.began_at = began_at
         self.started_at = started_at
 
     def attribute(self, permit: Permit) -> None:
         """An inbound request was permitted: whose it is, and under which route."""
-        self.peer = permit.peer
-        self.route = permit.route.name
-        self.scope_needed = sorted_scope(permit.route.scopes)
-        self.attribute_token(permit.token)
-        self._permit()
+        self.permitted(facts_of(permit))
 
     def attribute_issued(self, permit: IssuedPermit) -> None:
         """An outbound call was permitted: the issued token takes the place of the one that came in."""
-        plan = permit.plan
-        issued = permit.token
-        jti_in = plan.delegation.token.jti
-        self.peer = plan.route.peer
-        self.route = plan.route.name
-        self.scope_needed = sorted_scope(plan.scope)
-        self.attribute_token(issued)
-        self.jti_in = jti_in
-        self.jti_out = issued.jti
-        if self.parent_jti is None:
-            self.parent_jti = jti_in
-        self._permit()
+        self.permitted(facts_of_issued(permit))
 
     def attribute_token(self, token: VerifiedToken) -> None:
         """A token verified: its claims are facts from here on, permitted or not."""
-        if token is self._token:
-            return
-        self._token = token
-        self.verified = True
-        self.subject = token.subject
-        self.subject_iss = token.issuer
-        chain = token.chain
-        if chain is not None:
-            self.chain = chain.subjects
-            self.chain_depth = chain.depth
-            self.actor = token.actor_id or chain.current.subject
-        self.client_id = token.client_id
-        self.audience = token.audience
-        self.scope = sorted_scope(token.scope)
-        self.jti_in = token.jti
-        self.parent_jti = token.parent_jti
-        self.txn = token.txn
-        self.fp = token.fingerprint
+        self.__dict__.update(facts_of_token(token))
 
     def attribute_login(self, token: VerifiedToken) -> None:
         """A user's login was traded for a handle: nothing is forwarded, and no hop comes of it."""
-        self.attribute_token(token)
-        self.op = LOGIN
-        self._permit()
+        self.permitted({**facts_of_token(token), "decision": "allow", "reason": OK, "op": LOGIN})
+
+    def permitted(self, facts: RecordFields) -> None:
+        """The request was permitted just now. ``facts`` are those of its permit, as ``attribution`` makes them."""
+        record = self.__dict__
+        record.update(facts)
+        record["decide_ms"] = self._ms_since(self.started_at)
 
     def claim_unverified(self, bearer: Bearer) -> None:
         """What a token says that did not verify, for whoever investigates; ``verified`` is false."""
-        claims = bearer.claims
-        self.verified = False
-        self._token = None
-        self.subject = _text(claims, "sub")
-        self.subject_iss = bearer.issuer
-        self.client_id = _text(claims, "client_id")
-        self.audience = _text(claims, "aud")
-        self.jti_in = _text(claims, "jti")
-        self.txn = _text(claims, "txn")
-        scope = _text(claims, "scope")
-        self.scope = None if scope is None else scope.split(" ", MAX_ITEMS)
-        self.fp = bearer.fingerprint
-        try:
-            chain = parse_act(claims)
-        except Denied:
-            return
-        if chain is not None:
-            self.chain = chain.subjects
-            self.chain_depth = chain.depth
-            self.actor = chain.current.subject
+        self.__dict__.update(claims_of(bearer))
 
     def refuse(self, error: SidecarError) -> None:
         """How the request ended if not well. After a permit the decision stands and ``reason`` tells the failure."""
@@ -195,15 +146,5 @@ class Entry:
         """Write the record and count the request, once; every further call does nothing."""
         self._log.finish(self, self.__dict__)
 
-    def _permit(self) -> None:
-        self.decision = "allow"
-        self.reason = OK
-        self.decide_ms = self._ms_since(self.started_at)
-
     def _ms_since(self, start: float) -> float:
         return int((self._log.monotonic() - start) * 1_000_000 + 0.5) / 1000  # whole microseconds
-
-
-def _text(claims: Mapping[str, object], name: str) -> str | None:
-    value = claims.get(name)
-    return value if isinstance(value, str) else None

@@ -1,0 +1,94 @@
+"""What a token and a permit say in a record. Pure, and made once for each of them, however many requests follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sidecar.delegation.act import parse_act
+from sidecar.delegation.scope import sorted_scope
+from sidecar.errors import Denied
+from sidecar.observe.record import MAX_ITEMS, OK, RecordFields
+
+if TYPE_CHECKING:
+    from sidecar.delegation.bearer import Bearer
+    from sidecar.delegation.decide import IssuedPermit, Permit
+    from sidecar.delegation.verify import VerifiedToken
+
+
+def facts_of(permit: Permit) -> RecordFields:
+    """An inbound request was permitted: whose it is, and under which route."""
+    return {
+        **facts_of_token(permit.token),
+        "decision": "allow",
+        "reason": OK,
+        "peer": permit.peer,
+        "route": permit.route.name,
+        "scope_needed": sorted_scope(permit.route.scopes),
+    }
+
+
+def facts_of_issued(permit: IssuedPermit) -> RecordFields:
+    """An outbound call was permitted: the issued token takes the place of the one that came in."""
+    issued, plan = permit.token, permit.plan
+    jti_in = plan.delegation.token.jti
+    return {
+        **facts_of_token(issued),
+        "decision": "allow",
+        "reason": OK,
+        "peer": plan.route.peer,
+        "route": plan.route.name,
+        "scope_needed": sorted_scope(plan.scope),
+        "jti_in": jti_in,
+        "jti_out": issued.jti,
+        "parent_jti": jti_in if issued.parent_jti is None else issued.parent_jti,
+    }
+
+
+def facts_of_token(token: VerifiedToken) -> RecordFields:
+    """A token verified: its claims are facts, permitted or not."""
+    chain = token.chain
+    return {
+        "verified": True,
+        "subject": token.subject,
+        "subject_iss": token.issuer,
+        "actor": None if chain is None else token.actor_id or chain.current.subject,
+        "chain": None if chain is None else chain.subjects,
+        "chain_depth": None if chain is None else chain.depth,
+        "client_id": token.client_id,
+        "audience": token.audience,
+        "scope": sorted_scope(token.scope),
+        "jti_in": token.jti,
+        "parent_jti": token.parent_jti,
+        "txn": token.txn,
+        "fp": token.fingerprint,
+    }
+
+
+def claims_of(bearer: Bearer) -> RecordFields:
+    """What a token says that did not verify, for whoever investigates; ``verified`` is false."""
+    claims = bearer.claims
+    scope = _text(claims, "scope")
+    try:
+        chain = parse_act(claims)
+    except Denied:
+        chain = None
+    return {
+        "verified": False,
+        "subject": _text(claims, "sub"),
+        "subject_iss": bearer.issuer,
+        "actor": None if chain is None else chain.current.subject,
+        "chain": None if chain is None else chain.subjects,
+        "chain_depth": None if chain is None else chain.depth,
+        "client_id": _text(claims, "client_id"),
+        "audience": _text(claims, "aud"),
+        "scope": None if scope is None else scope.split(" ", MAX_ITEMS),
+        "jti_in": _text(claims, "jti"),
+        "txn": _text(claims, "txn"),
+        "fp": bearer.fingerprint,
+    }
+
+
+def _text(claims: Mapping[str, object], name: str) -> str | None:
+    value = claims.get(name)
+    return value if isinstance(value, str) else None
