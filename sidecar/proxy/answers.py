@@ -1,4 +1,4 @@
-"""What both journeys do at their ends: start, describe the request, refuse it, close its record."""
+"""What both journeys do at their ends: start, refuse the request, close its record."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import RequestHead
 
 
-def describe(entry: Entry, head: RequestHead | None) -> None:
-    """Write down what was asked, as it was sent; the canonical path replaces it once there is one."""
-    if head is not None:
-        entry.method = head.method
-        entry.path = head.target.decode("latin-1")
-
-
 def serve(
     log: AccessLog,
     direction: Direction,
     exchange: ServerExchange,
     journey: Callable[[ServerExchange, RequestHead, Entry], Journey[None]],
 ) -> None:
-    """Reserve the record of a request, then start its journey; without room for a record nothing starts."""
+    """Reserve the record of a request, then start its journey; without room for a record nothing starts.
+
+    The path is written down as it was sent; the canonical one replaces it once there is one.
+    """
     head = exchange.head
     assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
     try:
@@ -35,6 +31,8 @@ def serve(
     except Unavailable as error:
         exchange.answer(*refusal(error, ""))
         return
+    entry.method = head.method
+    entry.path = head.target.decode("latin-1")
     drive = exchange.owner = Drive(journey(exchange, head, entry))
     drive.start()
 
@@ -51,7 +49,9 @@ def refuse_unread(
     try:
         if direction == "inbound":
             entry.peer = guard_of(exchange.transport).peer.spiffe_id
-        describe(entry, exchange.head)
+        if exchange.head is not None:
+            entry.method = exchange.head.method
+            entry.path = exchange.head.target.decode("latin-1")
         refuse(exchange, error, entry, hang_up=hang_up)
     finally:
         close(exchange, entry)

@@ -23,7 +23,7 @@ from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
-from sidecar.proxy.answers import close, describe, refuse, refuse_unread, serve
+from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, to_agent
@@ -71,7 +71,6 @@ class Inbound:
         handle = ""
         try:
             now = int(self._clock())
-            describe(entry, head)
             guard = guard_of(exchange.transport)
             entry.peer = guard.peer.spiffe_id
             snapshot = self._snapshots.now()

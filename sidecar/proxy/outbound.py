@@ -18,7 +18,7 @@ from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
-from sidecar.proxy.answers import close, describe, refuse, refuse_unread, serve
+from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.credentials import credential_of
 from sidecar.proxy.elsewhere import Elsewhere, ServedElsewhere
 from sidecar.proxy.forward import Forwarder
@@ -74,7 +74,6 @@ class Outbound:
         """One call of the agent to the next hop and back."""
         try:
             now = int(self._clock())
-            describe(entry, head)
             snapshot = self._snapshots.now()
             policy, tokens = snapshot.policy, snapshot.require_exchange()
 
