@@ -5,7 +5,8 @@ decided (here, policy). The order of checks is fixed and the first failure wins,
 issuer known and counted on the route -> signature, times, audience, claims -> deny list -> act -> act is the peer
 -> the issuer may speak for this actor -> scope within the issuer's ceiling -> peer allowed -> scopes sufficient.
 ``decide_verified`` is everything that must be judged again although the signature has been seen before: a verdict
-cached by token and peer never answers for another route, another time or another policy.
+cached by token and peer never answers for another route, another time or another policy. A permit that is had again
+(``check_again``) answers for exactly what it was given for, and for another time only after a look at the clock.
 
 A Permit is the only thing that opens the way to the agent, an IssuedPermit the only one that opens the way out, and
 only this module can make either: no permit, no bytes upstream.
@@ -180,6 +181,18 @@ def decide_verified(
     if not route.scopes <= token.scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE)
     return Permit(_SEAL, token, peer, route, mode)
+
+
+def check_again(permit: Permit, now: int) -> None:
+    """Return if what was permitted is permitted at ``now`` as well.
+
+    Only for a call of the same peer (by the same certificate) with the same token on the same route under the same
+    policy and keys: of all that ``decide_verified`` looks at, time alone has passed.
+
+    Raises:
+        Denied: TOKEN_EXPIRED, TOKEN_NOT_YET_VALID.
+    """
+    check_times(permit.token, now)
 
 
 def delegate(permit: Permit) -> Delegation:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from sidecar.errors import Denied, Reason
 
+_MAX_REMEMBERED: Final = 256  # bytes
 # pchar of RFC 3986 section 3.3 without ";": parameters of a segment are dropped by some servers before they match.
 _PLAIN_CHARACTER: Final = rb"[A-Za-z0-9\-._~!$&'()*+,=:@]"
 _NO_DOT_SEGMENT: Final = rb"(?!\.\.?(?:/|\Z))"
@@ -47,11 +49,15 @@ class CanonicalTarget:
 
 
 def canonical_target(target: bytes) -> CanonicalTarget:
-    """Read a request target in origin-form (RFC 9112 section 3.2.1).
+    """Read a request target in origin-form (RFC 9112 section 3.2.1). Short ones are remembered.
 
     Raises:
         Denied: PATH_REFUSED for any other form, and for whatever has no single safe meaning.
     """
+    return _remembered(target) if len(target) <= _MAX_REMEMBERED else _read(target)
+
+
+def _read(target: bytes) -> CanonicalTarget:
     path, _, query = target.partition(b"?")
     if not path.startswith(b"/"):
         raise Denied(Reason.PATH_REFUSED, "the target is not in origin-form")
@@ -60,6 +66,9 @@ def canonical_target(target: bytes) -> CanonicalTarget:
     if not _PLAIN.fullmatch(path):
         path = _without_needless_escapes(path)
     return CanonicalTarget(path.decode("ascii"), query)
+
+
+_remembered: Final = lru_cache(maxsize=1024)(_read)
 
 
 def _without_needless_escapes(path: bytes) -> bytes:

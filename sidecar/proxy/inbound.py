@@ -2,8 +2,9 @@
 
 Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake and is proven again whenever trust has
 changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> decision of the
-core -> identity headers rewritten, token swapped for a handle -> the agent. Everything that decides is one snapshot,
-taken at the start: a reload never splits a decision. On the warm path nothing here waits but for the agent.
+core (or the one it made on the same call before, after a look at the clock) -> identity headers rewritten, token
+swapped for a handle -> the agent. Everything that decides is one snapshot, taken at the start: a reload never splits a
+decision. On the warm path nothing here waits but for the agent.
 
 Read ``Inbound.journey`` top to bottom: it is the whole of it.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
-from sidecar.delegation.decide import decide_verified, delegate, trusted_issuer
+from sidecar.delegation.decide import check_again, decide_verified, trusted_issuer
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import canonical_target
@@ -30,7 +31,7 @@ from sidecar.proxy.headers import call_id, to_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
-from sidecar.proxy.verdicts import Verdicts
+from sidecar.proxy.verdicts import Call, Given, Permits, Verdicts
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import RequestHead
 
@@ -55,6 +56,7 @@ class Inbound:
         self._tasks = tasks
         self._clock = clock
         self._verdicts = Verdicts()
+        self._permits = Permits()
 
     def on_request(self, exchange: ServerExchange) -> None:
         """Serve one request: make its record, then its journey."""
@@ -74,7 +76,7 @@ class Inbound:
             guard = guard_of(exchange.transport)
             entry.peer = guard.peer.spiffe_id
             snapshot = self._snapshots.now()
-            policy, agent = snapshot.policy, snapshot.require_agent()
+            policy, keys, agent = snapshot.policy, snapshot.keys, snapshot.require_agent()
             peer = guard.check(now)
             entry.call_in = call_id(head.values(b"delegation-call"))
 
@@ -83,23 +85,28 @@ class Inbound:
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
 
-            raw = bearer_of(head.values(b"authorization"))
-            token = self._remembered(raw, peer, snapshot) or (
-                yield from self._verify(raw, peer, route, snapshot, entry)
-            )
-            entry.attribute_token(token)
-            permit = decide_verified(
-                token,
-                peer=peer.spiffe_id,
-                route=route,
-                policy=policy,
-                now=now,
-                peer_certificate_sha256=peer.fingerprint,
-            )
+            call = Call(head.fresh.get(b"authorization"), peer.fingerprint, route.name)
+            given = self._given_before(call, snapshot, entry, now)
+            if given is None:
+                raw = bearer_of(head.values(b"authorization"))
+                token = self._remembered(raw, peer, snapshot) or (
+                    yield from self._verify(raw, peer, route, snapshot, entry)
+                )
+                entry.attribute_token(token)
+                permit = decide_verified(
+                    token,
+                    peer=peer.spiffe_id,
+                    route=route,
+                    policy=policy,
+                    now=now,
+                    peer_certificate_sha256=peer.fingerprint,
+                )
+                given = self._permits.give(call, permit, keys=keys.generation, policy=policy.number)
+            permit, delegation = given
             entry.attribute(permit)
 
             served = ServedRequest(
-                delegate(permit),
+                delegation,
                 request_id=entry.request_id,
                 call_in=entry.call_in,
                 max_calls=route.max_calls,
@@ -128,6 +135,14 @@ class Inbound:
         finally:
             self._handles.end(handle)
             close(exchange, entry)
+
+    def _given_before(self, call: Call, snapshot: Snapshot, entry: Entry, now: int) -> Given | None:
+        given = self._permits.find(call, keys=snapshot.keys.generation, policy=snapshot.policy.number)
+        if given is not None:
+            self._log.metrics.verdict_cache["hit"] += 1
+            entry.attribute_token(given.permit.token)
+            check_again(given.permit, now)
+        return given
 
     def _remembered(self, raw: str, peer: VerifiedPeer, snapshot: Snapshot) -> VerifiedToken | None:
         keys, policy = snapshot.keys.generation, snapshot.policy.number

@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from sidecar.delegation.route import OutboundRoute, Upstream
@@ -103,5 +104,9 @@ class Origins:
 
 def authority_of(upstream: Upstream | Origin) -> bytes:
     """The Host of a request to an upstream (RFC 9112 section 3.2)."""
-    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
-    return f"{host}:{upstream.port}".encode("ascii")
+    return _authority(upstream.host, upstream.port)
+
+
+@lru_cache(maxsize=1024)
+def _authority(host: str, port: int) -> bytes:
+    return f"[{host}]:{port}".encode("ascii") if ":" in host else f"{host}:{port}".encode("ascii")

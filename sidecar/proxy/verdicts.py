@@ -1,18 +1,20 @@
-"""Tokens already verified, so that a kept token costs one dictionary look-up instead of a signature check.
+"""Tokens already verified and permits already given, so that what comes again costs a look-up, and no signature check.
 
-The key is the whole token *and* the peer: a variant of a token (JWS signatures are malleable) only misses. What may
-change between two requests, time, policy and route, is judged again each time by the core; what may not, the signature
-under a key we still trust, is dropped as soon as any issuer's key set or the policy changes.
+The key is the whole token *and* the peer: a variant of a token (JWS signatures are malleable) only misses. A permit is
+had again for the same route and the same certificate of the peer only. Both are dropped as soon as any issuer's key set
+or the policy changes; what is left to change, time, is judged by the core each time.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
+from sidecar.delegation.decide import Delegation, Permit, delegate
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 
 MAX_VERDICTS: Final = 8192
+MAX_PERMITS: Final = 4096
 
 
 class Verdicts:
@@ -41,3 +43,47 @@ class Verdicts:
         if len(self._tokens) >= self._max_entries:
             del self._tokens[next(iter(self._tokens))]
         self._tokens[token.raw, peer] = token
+
+
+class Call(NamedTuple):
+    """What a permit is had again for. ``authorization``: the field's value, None if there is not exactly one."""
+
+    authorization: bytes | None
+    certificate: str
+    route: str
+
+
+class Given(NamedTuple):
+    """A permit, and what the handle of its request stands for."""
+
+    permit: Permit
+    delegation: Delegation
+
+
+class Permits:
+    """A bounded memory of permits. The oldest goes first."""
+
+    def __init__(self, max_entries: int = MAX_PERMITS) -> None:
+        self._max_entries = max_entries
+        self._given: dict[Call, Given] = {}
+        self._valid_for: tuple[int, int] = (-1, -1)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def find(self, call: Call, *, keys: int, policy: int) -> Given | None:
+        """What was given for such a call under the same ``keys`` generation and ``policy`` number, or None."""
+        if self._valid_for != (keys, policy):
+            self._given.clear()
+            self._valid_for = (keys, policy)
+            return None
+        return self._given.get(call)
+
+    def give(self, call: Call, permit: Permit, *, keys: int, policy: int) -> Given:
+        """Remember a permit, unless keys or policy changed while it was being decided on."""
+        given = Given(permit, delegate(permit))
+        if self._valid_for == (keys, policy) and call.authorization is not None:
+            if len(self._given) >= self._max_entries:
+                del self._given[next(iter(self._given))]
+            self._given[call] = given
+        return given

@@ -13,6 +13,7 @@ from sidecar.delegation.decide import (
     IssuedPermit,
     Permit,
     accept_issued,
+    check_again,
     decide_entry,
     decide_inbound,
     decide_verified,
@@ -459,6 +460,20 @@ def test_a_permit_has_no_other_kinds() -> None:
     for kind in (Permit, IssuedPermit):
         with pytest.raises(TypeError):
             type("Forged", (kind,), {"__module__": __name__, "__init__": lambda self: None})
+
+
+def test_what_was_permitted_stands_while_the_token_is_valid() -> None:
+    token = verified(INBOUND_CLAIMS)
+    permit = decide_verified(token, peer=PLANNER, route=SEARCH, policy=POLICY, now=NOW)
+    last = token.expires_at + token.leeway_s - 1
+    check_again(permit, NOW)
+    check_again(permit, last)
+    with pytest.raises(Denied) as refused:
+        check_again(permit, last + 1)
+    assert refused.value.reason is Reason.TOKEN_EXPIRED
+    with pytest.raises(Denied) as refused:
+        check_again(permit, token.not_before - token.leeway_s - 1)
+    assert refused.value.reason is Reason.TOKEN_NOT_YET_VALID
 
 
 @pytest.mark.parametrize("name", ["token", "peer", "route", "mode", "other"])

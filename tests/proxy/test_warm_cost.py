@@ -61,7 +61,9 @@ class Warm:
     """One peer's kept connection: the real connection, journey, pump and record; no sockets."""
 
     def __init__(self, records: Path) -> None:
-        snapshots: Any = _Snapshots()
+        self.now = float(NOW)
+        self.snapshots: Any = _Snapshots()
+        snapshots: Any = self.snapshots
         world = InboundWorld(Random(1))
         self.pool = OneConnection()
         self.log = AccessLog(FileSink(records), run="run", metrics=Metrics(), wall=lambda: float(NOW))
@@ -76,7 +78,7 @@ class Warm:
                 max_stream_s=900,
             ),
             tasks=Tasks(),
-            clock=lambda: float(NOW),
+            clock=lambda: self.now,
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)
         self.transport = world.transport
@@ -85,7 +87,12 @@ class Warm:
         self._number = 0
 
     def request(self) -> None:
-        """One request and its answer. What differs from request to request in a mesh differs here."""
+        """One request and its answer."""
+        self.send()
+        self.pool.agent.data_received(ANSWER)
+
+    def send(self) -> None:
+        """One request. What differs from request to request in a mesh differs here."""
         self._number += 1
         call = b"%032x" % self._number
         self.connection.data_received(
@@ -93,7 +100,6 @@ class Warm:
             b"Authorization: Bearer %b\r\nDelegation-Call: %b\r\ntraceparent: 00-%b-%b-01\r\n\r\n"
             % (token(), call, call, call[16:])
         )
-        self.pool.agent.data_received(ANSWER)
 
 
 class Cost:

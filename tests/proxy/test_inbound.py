@@ -1,0 +1,76 @@
+"""The same call again on the warm path: what was decided before stands for exactly that, and for as long."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.delegation.policy import Deny, Policy
+from sidecar.proxy.snapshot import Snapshot
+from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, verified
+from tests.proxy.test_warm_cost import Warm
+
+TOKEN = verified(INBOUND_CLAIMS)
+
+
+class Asked:
+    """A warm connection: the one call was served already, and its token is remembered."""
+
+    def __init__(self, folder: Path) -> None:
+        self._records = folder / "records"
+        self.warm = Warm(self._records)
+        for _ in range(2):
+            self.warm.request()
+        assert self.warm.transport.written.count(b"HTTP/1.1 200 OK") == 2
+        self.arrived = len(self.warm.pool.transport.writes)
+
+    async def again(self) -> tuple[bytes, dict[str, object]]:
+        """The status line of the same call once more, and its record. It must not have reached the agent."""
+        before = len(self.warm.transport.written)
+        self.warm.send()
+        answer = self.warm.transport.written[before:]
+        assert len(self.warm.pool.transport.writes) == self.arrived
+        await self.warm.log.close()
+        record = json.loads(self._records.read_text().splitlines()[-1])
+        return answer.partition(b"\r\n")[0], record
+
+    def judge_by(self, policy: Policy) -> None:
+        snapshot: Snapshot = replace(self.warm.snapshots.now(), policy=policy)
+        self.warm.snapshots.now = lambda: snapshot
+
+
+async def test_the_same_call_is_refused_once_its_token_has_expired(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    asked.warm.now = float(TOKEN.expires_at + TOKEN.leeway_s)
+    status, record = await asked.again()
+    assert status == b"HTTP/1.1 401 Unauthorized"
+    assert (record["decision"], record["reason"], record["verified"]) == ("deny", "token_expired", True)
+    assert record["subject"] == TOKEN.subject
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        replace(POLICY, number=2, deny=Deny(subjects=frozenset({(None, TOKEN.subject)}))),
+        replace(POLICY, number=2, deny=Deny(txns=frozenset({str(TOKEN.txn)}))),
+    ],
+    ids=["subject", "txn"],
+)
+async def test_the_same_call_is_refused_by_a_policy_that_came_since(tmp_path: Path, policy: Policy) -> None:
+    asked = Asked(tmp_path)
+    asked.judge_by(policy)
+    status, record = await asked.again()
+    assert status == b"HTTP/1.1 403 Forbidden"
+    assert (record["decision"], record["reason"]) == ("deny", "policy_denied")
+
+
+async def test_the_same_call_is_served_a_moment_before_its_token_expires(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    asked.warm.now = float(TOKEN.expires_at + TOKEN.leeway_s - 1)
+    asked.warm.request()
+    assert asked.warm.transport.written.count(b"HTTP/1.1 200 OK") == 3
+    assert TOKEN.expires_at > NOW
+    await asked.warm.log.close()
