@@ -53,15 +53,17 @@ _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}"
 class Fields(list[Field]):
     """The fields of one head in order; those of a name are found without looking at each. Not to be changed.
 
-    ``last`` is the last value of each name, ``repeated`` whether some name comes more than once.
+    ``last`` is the last value of each name, ``repeated`` whether some name comes more than once. ``places`` are
+    those of fresh values (``Head``): position and name.
     """
 
-    __slots__ = ("_found", "last", "repeated")
+    __slots__ = ("_found", "last", "places", "repeated")
 
     def __init__(self, fields: Iterable[Field]) -> None:
         super().__init__(fields)
         self.last = dict(self)
         self.repeated = len(self.last) < len(self)
+        self.places = [(at, name) for at, (name, value) in enumerate(self) if value is FRESH]
         self._found: dict[Callable[..., object], object] = {}
 
     def values(self, name: bytes) -> list[bytes]:
@@ -70,6 +72,11 @@ class Fields(list[Field]):
             return [value for field, value in self if field == name]
         value = self.last.get(name)
         return [] if value is None else [value]
+
+    @property
+    def has_doubled_place(self) -> bool:
+        """Whether a name comes twice whose value is told apart: by name alone it cannot be."""
+        return len({name for _, name in self.places}) < len(self.places)
 
     def once(self, find: Callable[[Fields], _T]) -> _T:
         """What ``find``, which looks at nothing else, makes of these fields: asked once. An error is not kept."""

@@ -1,8 +1,7 @@
 """Header lines, read: each distinct line is judged once and remembered, and so is each set of lines.
 
 What a line says depends on nothing but the line, and what lines say together on nothing but those lines, so remembering
-it decides nothing about the request that holds them. What is not seen again is forgotten after as many others at the
-latest; a flood of new ones costs what reading costs.
+it decides nothing about the request that holds them. A flood of new ones costs what reading costs.
 """
 
 from __future__ import annotations
@@ -29,25 +28,17 @@ _LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[\t ]*+([\t\x20-\x7
 
 
 class FieldLines:
-    """Reads lines into fields. Two generations of what is known: who is asked for stays, the rest goes together."""
+    """Reads lines into fields, and remembers what was read until too much is known: then it begins anew."""
 
-    __slots__ = ("_common", "_fresh", "_old", "_old_common", "_old_fresh", "_young")
+    __slots__ = ("_common", "_known", "_values")
 
     def __init__(self) -> None:
-        self._young: dict[bytes, Field] = {}
-        self._old: dict[bytes, Field] = {}
-        self._fresh: dict[bytes, Field] = {}
-        self._old_fresh: dict[bytes, Field] = {}
-        self._common: dict[tuple[Field, ...], Fields] = {}
-        self._old_common: dict[tuple[Field, ...], Fields] = {}
+        self._known: dict[bytes, Field] = {}  # by line; of a fresh one its place, and its value in _values
+        self._values: dict[bytes, bytes] = {}
+        self._common: dict[tuple[Field | None, ...], Fields] = {}
 
     def __len__(self) -> int:
-        return self.lines_known + len(self._common) + len(self._old_common)
-
-    @property
-    def lines_known(self) -> int:
-        """How many lines are remembered."""
-        return len(self._young) + len(self._old) + len(self._fresh) + len(self._old_fresh)
+        return len(self._known) + len(self._common)
 
     def read(self, lines: Sequence[bytes]) -> tuple[Fields, dict[bytes, bytes]]:
         """The fields of one head, in order: (``Head.common``, ``Head.fresh``). ``lines`` are without line breaks.
@@ -55,52 +46,49 @@ class FieldLines:
         Raises:
             Denied: BAD_REQUEST, a line that is no header field.
         """
+        found = [*map(self._known.get, lines)]
+        values = self._values
         fresh: dict[bytes, bytes] = {}
-        found = [*map(self._young.get, lines)]
-        if not all(found) and not self._complete(found, lines, fresh):
-            return Fields([read_line(line) for line in lines]), {}
-        key: tuple[Field, ...] = tuple(found)  # type: ignore[arg-type]  # complete by now
+        if None in found:
+            self._read_new(found, lines, fresh)
+        key = tuple(found)
         common = self._common.get(key)
         if common is None:
-            common = self._remember_common(key)
+            common = self._have_in_common(key)
+        if common.repeated and common.has_doubled_place:
+            return Fields([read_line(line) for line in lines]), {}
+        for at, name in common.places:
+            if name not in fresh:
+                fresh[name] = values[lines[at]]
         return common, fresh
 
-    def _complete(self, found: list[Field | None], lines: Sequence[bytes], fresh: dict[bytes, bytes]) -> bool:
-        """Read what was not found; False if a field comes twice that should be told apart."""
+    def _read_new(self, found: list[Field | None], lines: Sequence[bytes], fresh: dict[bytes, bytes]) -> None:
+        """Read the lines that are not known."""
         at = -1
         for _ in range(found.count(None)):
             at = found.index(None, at + 1)
             line = lines[at]
-            name, value = field = self._fresh.get(line) or self._read(line)
-            if name not in FRESH_NAMES:
-                found[at] = field
-            elif name not in fresh:
-                found[at] = _PLACES[name]
+            field = read_line(line)
+            name, value = field
+            if name in FRESH_NAMES:
                 fresh[name] = value
-            else:
-                return False
-        return True
+                field = _PLACES[name]
+            found[at] = field
+            if name not in _NEVER_AGAIN and len(line) <= MAX_KNOWN_BYTES:
+                self._keep(line, field, value)
 
-    def _read(self, line: bytes) -> Field:
-        field = self._old.get(line) or self._old_fresh.get(line) or read_line(line)
-        name = field[0]
-        if name in _NEVER_AGAIN or len(line) > MAX_KNOWN_BYTES:
-            return field
-        if name in FRESH_NAMES:
-            if len(self._fresh) >= MAX_KNOWN // 2:
-                self._old_fresh, self._fresh = self._fresh, {}
-            self._fresh[line] = field
-        else:
-            if len(self._young) >= MAX_KNOWN // 2:
-                self._old, self._young = self._young, {}
-            self._young[line] = field
-        return field
+    def _keep(self, line: bytes, field: Field, value: bytes) -> None:
+        if len(self._known) >= MAX_KNOWN:  # new ones, since who is reading has hold of the old
+            self._known, self._values = {}, {}
+        self._known[line] = field
+        if field[1] is FRESH:
+            self._values[line] = value
 
-    def _remember_common(self, key: tuple[Field, ...]) -> Fields:
-        common = self._old_common.get(key) or Fields(key)
-        if sum(len(name) + len(value) for name, value in key) <= 2 * MAX_KNOWN_BYTES:
-            if len(self._common) >= MAX_KNOWN // 2:
-                self._old_common, self._common = self._common, {}
+    def _have_in_common(self, key: tuple[Field | None, ...]) -> Fields:
+        common = Fields(field for field in key if field is not None)
+        if sum(len(name) + len(value) for name, value in common) <= 2 * MAX_KNOWN_BYTES:
+            if len(self._common) >= MAX_KNOWN:
+                self._common = {}
             self._common[key] = common
         return common
 

@@ -49,7 +49,9 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         raise Denied(Reason.URI_TOO_LONG, "the request target is too long")
     common, fresh = _request_lines.read(lines)
     said = common.once(_said_by_request)
-    content_length, chunked = _framing(common, fresh, minor=minor)
+    content_length, chunked = None, False
+    if said.framed:
+        content_length, chunked = _framing(common, fresh, minor=minor)
     absolute = not target.startswith(b"/")
     if absolute:
         target = _origin_form(target, said.authority, proxy_form=proxy_form)
@@ -111,13 +113,14 @@ _status_line: Final = lru_cache(maxsize=MAX_KNOWN)(_read_status_line)
 
 
 class _Said(NamedTuple):
-    """What the fields of a request say about it, however they are used."""
+    """What the fields of a request say about it. ``framed``: they say something about its body."""
 
     authority: str
     expect: bytes | None
     upgrade: bytes | None
     keeps_1_1: bool
     keeps_1_0: bool
+    framed: bool
 
 
 def _said_by_request(fields: Fields) -> _Said:
@@ -132,6 +135,7 @@ def _said_by_request(fields: Fields) -> _Said:
         last.get(b"upgrade"),
         _keeps_1_1(fields),
         _keeps_1_0(fields),
+        b"content-length" in last or b"transfer-encoding" in last,
     )
 
 

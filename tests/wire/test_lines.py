@@ -87,23 +87,33 @@ def test_a_fresh_name_that_comes_twice_is_told_apart_from_nothing(name: bytes) -
         assert (common.repeated, fresh) == (True, {})
 
 
-def test_no_more_than_so_many_are_known_and_what_is_asked_for_stays() -> None:
+@pytest.mark.parametrize("name", sorted(FRESH_NAMES))
+def test_a_line_known_with_its_place_counts_where_it_comes_twice(name: bytes) -> None:
     lines = FieldLines()
-    kept, _ = lines.read([b"Kept: 1"])
-    for number in range(5 * MAX_KNOWN):
-        for name in (b"x", b"authorization", b"traceparent"):
-            assert fields_of(lines, name + b": %d" % number) == [(name, b"%d" % number)]
-        assert lines.read([b"Kept: 1"])[0] is kept
-        assert len(lines) <= 3 * MAX_KNOWN
+    assert fields_of(lines, name + b":1") == [(name, b"1")]
+    for twice in ([name + b":1", name + b":1"], [name + b":1", name + b":2"]):
+        common, fresh = lines.read(twice)
+        assert [value for _, value in common] == [line[-1:] for line in twice]
+        assert fresh == {}
+
+
+def test_no_more_than_so_many_are_known_and_a_flood_changes_no_meaning() -> None:
+    lines = FieldLines()
+    for number in range(3 * MAX_KNOWN):
+        kept = (b"Kept: 1", b"Authorization: a", b"Date: b")
+        new = b"%b: %d" % ((b"x", b"authorization", b"traceparent")[number % 3], number)
+        assert fields_of(lines, *kept) == [(b"kept", b"1"), (b"authorization", b"a"), (b"date", b"b")]
+        assert fields_of(lines, b"Kept: 1", new, b"Date: b") == [(b"kept", b"1"), read_line(new), (b"date", b"b")]
+        assert len(lines) <= 2 * MAX_KNOWN
 
 
 def test_a_long_line_is_read_and_not_kept() -> None:
     lines = FieldLines()
     longest = b"X:".ljust(MAX_KNOWN_BYTES, b"y")
     assert fields_of(lines, longest + b"y") == [(b"x", longest[2:] + b"y")]
-    assert lines.lines_known == 0
+    assert len(lines) == 1  # the head, which is not too long
     lines.read([longest])
-    assert lines.lines_known == 1
+    assert len(lines) == 3
 
 
 def test_a_long_head_is_read_and_not_kept() -> None:
