@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import random
+import os
 import re
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Final, NamedTuple
 
-# Version 00 is 55 characters long, a later one may say more behind a dash; ff is none. No id is all zeros.
-_TRACEPARENT: Final = re.compile(
-    r"(?:00(?=.{53}\Z)|(?!00|ff)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?",
-    re.DOTALL,
-)
+# No id is all zeros. A later version may say more behind a dash; ff is none.
+_IDS: Final = r"-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
+_version_00: Final = re.compile(f"00{_IDS}").fullmatch
+_later_version: Final = re.compile(f"(?!00|ff)[0-9a-f]{{2}}{_IDS}(?:-.*)?", re.DOTALL).fullmatch
 _MAX_MEMBERS: Final = 32
 _MAX_STATE_BYTES: Final = 512
 _SAMPLED: Final = 0x01
 _RANDOM_ID: Final = 0x02
 _SENT_FLAGS: Final = {f"{flags:02x}": f"{flags & (_SAMPLED | _RANDOM_ID):02x}" for flags in range(256)}
 
-# Seeded from the system's entropy. Trace and request ids are told to everybody and prove nothing, so they need to be
-# distinct, not unguessable; a system call for each would cost more than the record itself.
-_ids: Final = random.Random()  # noqa: S311
+# Ids come in blocks: a system call for each would cost more than the record itself. They are told to everybody and
+# prove nothing, so that they need to be distinct and not unguessable.
+_BLOCK_BYTES: Final = 4096
 
 
 class TraceContext(NamedTuple):
@@ -33,12 +32,14 @@ class TraceContext(NamedTuple):
     tracestate: str | None
 
 
-def ids(digits: int, draw: Callable[[int], int] = _ids.getrandbits) -> Callable[[], str]:
-    """Makes random non-zero ids of so many lower-case hex digits. ``draw`` gives as many random bits as asked for.
+def ids(digits: int, draw: Callable[[int], bytes] = os.urandom) -> Callable[[], str]:
+    """Gives random non-zero ids of so many lower-case hex digits. ``draw`` gives as many random octets as asked for.
 
     An endless iterator, put together from parts of the interpreter: no code of ours runs for an id.
     """
-    return map(f"%0{digits}x".__mod__, filter(None, map(draw, repeat(4 * digits)))).__next__
+    cut = re.compile(f".{{{digits}}}").findall
+    endless = chain.from_iterable(map(cut, map(bytes.hex, map(draw, repeat(_BLOCK_BYTES)))))
+    return filter(("0" * digits).__ne__, endless).__next__
 
 
 new_id: Final = ids(32)  # of a request, and of a trace
@@ -55,7 +56,10 @@ def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes], *, trust
     A new trace starts, and ``tracestate`` is dropped, if ``traceparent`` is absent, doubled or invalid.
     """
     span_id = _new_span_id()
-    parent = _TRACEPARENT.fullmatch(parents[0].decode("latin-1")) if trusted and len(parents) == 1 else None
+    parent = None
+    if trusted and len(parents) == 1:
+        traceparent = parents[0].decode("latin-1")
+        parent = _version_00(traceparent) or _later_version(traceparent)
     if parent is None:
         trace_id = new_id()
         return TraceContext(f"00-{trace_id}-{span_id}-03", trace_id, span_id, None)

@@ -9,33 +9,26 @@ from __future__ import annotations
 import os
 import re
 from binascii import b2a_base64
+from collections import deque
 from collections.abc import Callable
+from itertools import chain, islice, repeat
 from typing import Final
 
 _BLOCK_BYTES: Final = 4096
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
-class Unguessable:
-    """Texts of ``chars`` random characters each, in the spelling ``spell`` has for octets."""
+def texts(chars: int, spell: Callable[[bytes], str]) -> Callable[[], str]:
+    """Gives texts of ``chars`` random characters, each only once, in the spelling ``spell`` has for octets.
 
-    __slots__ = ("_cut", "_ready", "_spell")
-
-    def __init__(self, chars: int, spell: Callable[[bytes], str]) -> None:
-        self._cut = re.compile(f".{{{chars}}}").findall
-        self._spell = spell
-        self._ready: list[str] = []
-        os.register_at_fork(after_in_child=self.forget)
-
-    def take(self) -> str:
-        """A text never given before."""
-        if not self._ready:
-            self._ready = self._cut(self._spell(os.urandom(_BLOCK_BYTES)))
-        return self._ready.pop()
-
-    def forget(self) -> None:
-        """Fetch anew next time: a forked process must not give what its parent gives."""
-        self._ready = []
+    An endless iterator, put together from parts of the interpreter: no code of ours runs for a text.
+    """
+    cut = re.compile(f".{{{chars}}}").findall
+    endless = chain.from_iterable(map(cut, map(spell, map(os.urandom, repeat(_BLOCK_BYTES)))))
+    in_a_block = len(cut(spell(bytes(_BLOCK_BYTES))))
+    # A forked process must not give what its parent gives: it leaves the block behind that they share.
+    os.register_at_fork(after_in_child=lambda: deque(islice(endless, in_a_block), maxlen=0))
+    return endless.__next__
 
 
 def base64url(octets: bytes) -> str:
@@ -43,5 +36,5 @@ def base64url(octets: bytes) -> str:
     return b2a_base64(octets, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
-random_128: Final = Unguessable(32, bytes.hex).take  # 32 lower-case hex digits
-random_258: Final = Unguessable(43, base64url).take  # 43 characters of base64url
+random_128: Final = texts(32, bytes.hex)  # 32 lower-case hex digits
+random_258: Final = texts(43, base64url)  # 43 characters of base64url

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.proxy.unguessable import Unguessable, base64url, random_128, random_258
+from sidecar.proxy.unguessable import base64url, random_128, random_258, texts
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ from sidecar.proxy.unguessable import Unguessable, base64url, random_128, random
     ids=["hex", "base64url"],
 )
 def test_texts_have_their_form_and_differ(take: Callable[[], str], form: str) -> None:
-    texts = [take() for _ in range(2000)]
-    assert all(re.fullmatch(form, text) for text in texts)
-    assert len(set(texts)) == len(texts)
+    given = [take() for _ in range(2000)]
+    assert all(re.fullmatch(form, text) for text in given)
+    assert len(set(given)) == len(given)
 
 
 def test_the_url_safe_form_says_the_same_octets() -> None:
@@ -47,22 +47,27 @@ def test_texts_come_from_the_system_and_no_bit_of_a_block_is_in_two_of_them(
     monkeypatch: pytest.MonkeyPatch, chars: int, spell: Callable[[bytes], str]
 ) -> None:
     system = System(monkeypatch)
-    take = Unguessable(chars, spell).take
-    texts = [take() for _ in range(2 * (len(spell(bytes(4096))) // chars))]
+    take = texts(chars, spell)
+    given = [take() for _ in range(2 * (len(spell(bytes(4096))) // chars))]
     assert len(system.blocks) == 2
     spelled = [spell(block) for block in system.blocks]
     cut = [text[at : at + chars] for text in spelled for at in range(0, len(text) - chars + 1, chars)]
-    assert sorted(texts) == sorted(cut)
+    assert given == cut
 
 
-def test_a_forked_process_gives_nothing_that_its_parent_gives() -> None:
-    random_258()  # so that there is a block to share
+@pytest.mark.parametrize("taken", [1, 126, 127])
+def test_a_forked_process_gives_nothing_that_its_parent_gives(taken: int) -> None:
+    take = texts(43, base64url)  # 127 of a block
+    for _ in range(taken):
+        take()
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(theirs, random_258().encode())
+        os.write(theirs, "".join(take() for _ in range(200)).encode())
         os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(ours, 64).decode() != random_258()
+    given = os.read(ours, 200 * 43).decode()
+    assert len(given) == 200 * 43
+    assert not {given[at : at + 43] for at in range(0, len(given), 43)} & {take() for _ in range(400)}
     os.close(ours)
     os.close(theirs)
