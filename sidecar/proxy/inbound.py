@@ -102,8 +102,8 @@ class Inbound:
                     peer_certificate_sha256=peer.fingerprint,
                 )
                 given = self._permits.give(call, permit, keys=keys.generation, policy=policy.number)
-            permit, delegation = given
-            entry.attribute(permit)
+            permit, delegation, facts = given
+            entry.permitted(facts)
 
             served = ServedRequest(
                 delegation,
@@ -140,8 +140,11 @@ class Inbound:
         given = self._permits.find(call, keys=snapshot.keys.generation, policy=snapshot.policy.number)
         if given is not None:
             self._log.metrics.verdict_cache["hit"] += 1
-            entry.attribute_token(given.permit.token)
-            check_again(given.permit, now)
+            try:
+                check_again(given.permit, now)
+            except SidecarError:
+                entry.attribute_token(given.permit.token)
+                raise
         return given
 
     def _remembered(self, raw: str, peer: VerifiedPeer, snapshot: Snapshot) -> VerifiedToken | None:

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 from sidecar.delegation.decide import Delegation, Permit, delegate
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
+from sidecar.observe.attribution import facts_of
+from sidecar.observe.record import RecordFields
 
 MAX_VERDICTS: Final = 8192
 MAX_PERMITS: Final = 4096
@@ -54,10 +56,11 @@ class Call(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A permit, and what the handle of its request stands for."""
+    """A permit, what the handle of its request stands for, and what the record of its request says of it."""
 
     permit: Permit
     delegation: Delegation
+    facts: RecordFields
 
 
 class Permits:
@@ -81,7 +84,7 @@ class Permits:
 
     def give(self, call: Call, permit: Permit, *, keys: int, policy: int) -> Given:
         """Remember a permit, unless keys or policy changed while it was being decided on."""
-        given = Given(permit, delegate(permit))
+        given = Given(permit, delegate(permit), facts_of(permit))
         if self._valid_for == (keys, policy) and call.authorization is not None:
             if len(self._given) >= self._max_entries:
                 del self._given[next(iter(self._given))]

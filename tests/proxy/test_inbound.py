@@ -67,6 +67,20 @@ async def test_the_same_call_is_refused_by_a_policy_that_came_since(tmp_path: Pa
     assert (record["decision"], record["reason"]) == ("deny", "policy_denied")
 
 
+async def test_the_same_call_served_again_leaves_the_same_record(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    for _ in range(2):
+        asked.warm.request()
+    await asked.warm.log.close()
+    first, *later = map(json.loads, (tmp_path / "records").read_text().splitlines())
+    its_own = {"seq", "ts", "request_id", "call_in", "trace_id", "span_id", "decide_ms", "upstream_ms", "total_ms"}
+    assert len(later) == 3
+    assert (first["subject"], first["decision"], first["route"]) == (TOKEN.subject, "allow", "search")
+    for record in later:
+        assert {name for name in record if record[name] != first[name]} <= its_own
+        assert record["decide_ms"] >= 0
+
+
 async def test_the_same_call_is_served_a_moment_before_its_token_expires(tmp_path: Path) -> None:
     asked = Asked(tmp_path)
     asked.warm.now = float(TOKEN.expires_at + TOKEN.leeway_s - 1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.delegation.decide import Permit, decide_verified, delegate
+from sidecar.observe.attribution import facts_of
 from sidecar.proxy.verdicts import Call, Permits, Verdicts
 from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, SEARCH, WRITER, verified
 
@@ -80,13 +81,14 @@ def giving(max_entries: int = 8) -> Permits:
     return permits
 
 
-def test_a_permit_is_had_again_with_what_its_handle_stands_for() -> None:
+def test_a_permit_is_had_again_with_what_its_handle_stands_for_and_its_record_says() -> None:
     given = Permits().give(CALL, permit(), keys=1, policy=1)
     assert given.permit.token is TOKEN
     assert given.delegation == delegate(given.permit)
     found = giving().find(CALL, keys=1, policy=1)
     assert found is not None
     assert (found.permit.token, found.delegation) == (TOKEN, given.delegation)
+    assert found.facts == facts_of(found.permit)
 
 
 @pytest.mark.parametrize(
