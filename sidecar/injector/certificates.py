@@ -25,7 +25,9 @@ class ServingCertificate:
             ConfigError: see ``reload``.
         """
         self._directory = directory
+        self._in_force = _server_context()
         self.context = _server_context()
+        self.context.sni_callback = self._choose
         self.not_before = self.not_after = 0
         self.reload()
 
@@ -36,16 +38,20 @@ class ServingCertificate:
             ConfigError: it cannot be read, or key and certificate do not belong together.
         """
         certificate, key = files_in(self._directory)
+        fresh = _server_context()
         try:
             leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
-            _server_context().load_cert_chain(certificate, key)  # into one that nobody uses yet
-            self.context.load_cert_chain(certificate, key)
+            fresh.load_cert_chain(certificate, key)
         except (OSError, ValueError) as error:  # SSLError is an OSError
             cure = f"mount {CERTIFICATE} and {KEY}, PEM, of one pair"
             raise ConfigError([Problem(str(self._directory), "has no pair that can be used", cure)]) from error
+        self._in_force = fresh  # whole, and only now: a handshake never meets half a pair
         self.not_before, self.not_after = (
             int(at.timestamp()) for at in (leaf.not_valid_before_utc, leaf.not_valid_after_utc)
         )
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._in_force
 
     def valid(self, now: int) -> bool:
         """Whether a client would take the certificate at ``now``, in seconds since the epoch."""
@@ -64,4 +70,5 @@ def files_in(directory: Path) -> tuple[Path, Path]:
 def _server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3  # every API server since 1.19 speaks it
+    context.num_tickets = 0  # every handshake by the certificate that is in force
     return context

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.config.following import Followed, Follower, look_at, seen_by
-from sidecar.errors import ConfigError, Problem
+from sidecar.errors import ConfigError, Problem, Reason
 from sidecar.injector.certificates import ServingCertificate, files_in
 from sidecar.injector.injection import Injection, parse_injection
 from sidecar.injector.metrics import InjectorMetrics
@@ -28,12 +29,19 @@ from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
 from sidecar.observe.probe import Probe, probe_app
 from sidecar.observe.sink import StdoutSink
+from sidecar.observe.turned_away import TurnedAway
 from sidecar.process import run_until_signal
+from sidecar.serving.connections import Connections, Crowd
+from sidecar.serving.site import TlsSite
 from sidecar.signals import release_signals
 
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")  # the library's own quotes what it could not parse
 _SILENT.disabled = True
 DRAIN_S: Final = 10.0
+MAX_CONNECTIONS: Final = 512
+_CROWD: Final = Crowd(max_bytes=8 * 1024 * 1024)  # anybody may connect: an API server shows no certificate
+_OWN_DESCRIPTORS: Final = 32  # the loop's, listeners, files that are read again, probes
+_ARRIVES_IN_S: Final = 5.0  # handshake, and then head and body: as long as an API server waits by default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default 0.0.0.0:7445",
     )
     parser.add_argument(
+        "--max-connections",
+        default=MAX_CONNECTIONS,
+        type=_count,
+        metavar="N",
+        help="at once; above, the idle and the slow make room (default %(default)s)",
+    )
+    parser.add_argument(
         "--probe", default=("127.0.0.1", 7090), type=_address, metavar="HOST:PORT", help="default 127.0.0.1:7090"
     )
 
@@ -59,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"sidecar injector: {error}", file=sys.stderr)  # noqa: T201 - the command's own output
         return 2
+    injector.max_connections = arguments.max_connections
     return run_until_signal(partial(injector.run, listen=arguments.listen, probe=arguments.probe))
 
 
@@ -76,6 +92,7 @@ class Injector:
         self._injection = read_injection(injection)
         self._certificate = ServingCertificate(tls)
         self._draining = False
+        self.max_connections = MAX_CONNECTIONS
 
     async def run(
         self, stop: asyncio.Event, *, listen: tuple[str, int], probe: tuple[str, int], up: asyncio.Event | None = None
@@ -95,7 +112,7 @@ class Injector:
         await runner.setup()
         following = asyncio.ensure_future(follower.run())
         try:
-            await web.TCPSite(runner, *listen, ssl_context=self._certificate.context).start()
+            await self._site(runner, listen, TurnedAway(log, "inbound")).start()
             await serving.open()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
             release_signals(signal.SIGHUP)
@@ -112,6 +129,20 @@ class Injector:
             log.event("stopped")
             await log.close()
         return True
+
+    def _site(self, runner: web.AppRunner, listen: tuple[str, int], turned_away: TurnedAway) -> TlsSite:
+        assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
+
+        def cut(reason: Reason, address: str | None) -> None:
+            turned_away(reason, "the request did not arrive, or made room for another", address or "")
+
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = max(2, min(self.max_connections, descriptors - _OWN_DESCRIPTORS))
+        connections = Connections(runner.server, limit=limit, head_timeout_s=_ARRIVES_IN_S, on_cut=cut, crowd=_CROWD)
+        return TlsSite(
+            runner, *listen, context=self._certificate.context, connections=connections,
+            handshake_timeout_s=_ARRIVES_IN_S, max_handshakes=limit // 2, on_given_up=turned_away,
+        )  # fmt: skip
 
     async def stuck(self) -> list[str]:
         """See ``Probed``."""
@@ -158,6 +189,12 @@ def read_injection(path: Path) -> Injection:
         return parse_injection(path.read_bytes())
     except OSError as error:
         raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", "mount it")]) from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("a number above zero")
+    return int(text)
 
 
 def _address(text: str) -> tuple[str, int]:

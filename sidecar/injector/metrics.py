@@ -7,12 +7,15 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
+from sidecar.errors import Reason
 from sidecar.injector.rules import RULES
 from sidecar.observe.metrics import Metrics
 
 INJECTED: Final = "injected"
 UNCHANGED: Final = "unchanged"  # it was as it should be: the API server asks about every pod again
 NO_REVIEW: Final = "no_review"
+INTERNAL: Final = "internal"
+_CUT: Final = (Reason.TIMEOUT, Reason.OVERLOADED)
 
 
 class InjectorMetrics:
@@ -30,7 +33,7 @@ class InjectorMetrics:
         )
         for rule in (INJECTED, UNCHANGED):
             self._reviews.labels("allow", rule)
-        for rule in (*RULES, NO_REVIEW):
+        for rule in (*RULES, NO_REVIEW, INTERNAL):
             self._reviews.labels("deny", rule)
         self._expires = Gauge(
             "sidecar_injector_certificate_not_after_seconds",
@@ -45,6 +48,14 @@ class InjectorMetrics:
         )
         for result in ("ok", "refused"):
             reloads.labels(result).set_function(partial(counts.config_reloads.__getitem__, result))
+        cut = Gauge(
+            "sidecar_injector_connections_refused",
+            "Connections that took too long over handshake or request, or made room for another",
+            ("reason",),
+            registry=self._registry,
+        )
+        for reason in _CUT:
+            cut.labels(reason).set_function(partial(counts.handshakes_refused.__getitem__, reason))
         lost = Gauge("sidecar_injector_records_lost", "Records that were lost", registry=self._registry)
         lost.set_function(lambda: counts.events_dropped)
 

@@ -16,6 +16,7 @@ MAX_BYTES: Final = 1536 * 1024  # what etcd itself takes: no pod is larger
 _MAX_DEPTH: Final = 48  # managedFields and affinities are the deepest of a pod
 _MAX_UID: Final = 128
 _VERSION: Final = "admission.k8s.io/v1"
+_MAX_PARTS: Final = 65_536  # values of all objects and lists, at the most: many times those of a pod of many containers
 _MAX_MESSAGE: Final = 2048
 _POD: Final = {"group": "", "version": "v1", "kind": "Pod"}
 _PODS: Final = {"group": "", "version": "v1", "resource": "pods"}
@@ -47,6 +48,8 @@ def parse_review(body: bytes) -> Review:
     Raises:
         ReviewError: it is anything else, ambiguous, too large or too deep.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_PARTS:  # a reader needs a hundred bytes for each
+        raise ReviewError("it has too many parts")
     try:
         members = parse_object(body, max_bytes=MAX_BYTES, max_depth=_MAX_DEPTH)
         if text(members, "apiVersion") != _VERSION or text(members, "kind") != "AdmissionReview":
@@ -98,8 +101,8 @@ def allowed(review: Review, patch: Sequence[Mapping[str, Any]], warnings: Sequen
 
 
 def refused(uid: str, message: str, *, code: int = 403) -> bytes:
-    """The answer that refuses what was asked about: 403 by a rule, 400 because it is no question for us."""
-    reason = {403: "Forbidden", 400: "BadRequest"}[code]
+    """The answer that refuses what was asked about: 403 by a rule, 400 no question for us, 502 a bug."""
+    reason = {400: "BadRequest", 403: "Forbidden", 502: "InternalError"}[code]
     if len(message) > _MAX_MESSAGE:
         message = f"{message[:_MAX_MESSAGE]}…"
     status = {"code": code, "reason": reason, "message": message}

@@ -1,19 +1,31 @@
-"""The webhook without its sockets: one AdmissionReview in, one answer out, one record and one count of it."""
+"""The webhook without its sockets: one AdmissionReview in, one answer out, one record and one count of it.
+
+An API server shows no certificate, so anybody who reaches the port may ask. Nothing is given away but the definition
+of the sidecar; what such a caller can do is ask much. So bodies state their length, large ones are read one at a time
+while pods as they usually are pass by, and what is no question is told so many times a second.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from typing import Final
 
 from aiohttp import hdrs, web
 
 from sidecar.injector.inject import RefusedError, inject
 from sidecar.injector.injection import Injection
-from sidecar.injector.metrics import INJECTED, NO_REVIEW, UNCHANGED, InjectorMetrics
+from sidecar.injector.metrics import INJECTED, INTERNAL, NO_REVIEW, UNCHANGED, InjectorMetrics
 from sidecar.injector.review import MAX_BYTES, Review, ReviewError, allowed, parse_review, refused
 from sidecar.observe.access_log import AccessLog
+from sidecar.serving.connections import served
 
 PATH: Final = "/inject"
+TOLD_PER_S: Final = 20  # records of what was no question
+LARGE: Final = 128 * 1024  # a pod is a tenth of it
 _JSON: Final = "application/json"
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Webhook:
@@ -23,6 +35,8 @@ class Webhook:
         self.injection = injection
         self._log = log
         self._metrics = metrics
+        self._large = asyncio.Lock()
+        self._second = self._told = self._untold = 0
 
     def app(self) -> web.Application:
         """The one path, for a listener with TLS."""
@@ -41,9 +55,7 @@ class Webhook:
             review = parse_review(body)
         except ReviewError as error:
             self._metrics.refused(NO_REVIEW)
-            self._log.event(
-                "pod.refused", decision="deny", op=NO_REVIEW, request_id=error.uid or None, detail=str(error)
-            )
+            self._tell_no_review(error)
             if not error.uid:
                 raise
             return refused(error.uid, f"sidecar injector: {error}; register the webhook as the chart does", code=400)
@@ -51,6 +63,11 @@ class Webhook:
             done = inject(review.pod, self.injection)
         except RefusedError as error:
             return self._refuse(review, error)
+        except Exception as error:  # noqa: BLE001 - a bug refuses this pod, and ends nothing
+            _LOG.error("review failed", extra={"bug": type(error).__name__, "request_id": review.uid})
+            self._metrics.refused(INTERNAL)
+            self._tell("pod.refused", review, INTERNAL, f"a bug: {type(error).__name__}")
+            return refused(review.uid, "sidecar injector: internal; look for the request id in its log", code=502)
         rule = INJECTED if done.patch else UNCHANGED
         self._metrics.allowed(rule)
         self._tell("pod.injected", review, rule, f"definition {self.injection.digest}")
@@ -61,6 +78,20 @@ class Webhook:
         self._metrics.refused(rule)
         self._tell("pod.refused", review, rule, str(error))
         return refused(review.uid, f"sidecar injector: {error}")
+
+    def _tell_no_review(self, error: ReviewError) -> None:
+        """Anybody can cause it, so a flood must not fill the record stream: above the limit the metric counts alone."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._told = second, 0
+        if self._told >= TOLD_PER_S:
+            self._untold += 1
+            return
+        self._told += 1
+        untold = f"; {self._untold} before it went untold" if self._untold else ""
+        self._untold = 0
+        uid = error.uid or None
+        self._log.event("pod.refused", decision="deny", op=NO_REVIEW, request_id=uid, detail=f"{error}{untold}")
 
     def _tell(self, event: str, review: Review, rule: str, detail: str) -> None:
         dry = "dry run; " if review.dry_run else ""
@@ -76,7 +107,37 @@ class Webhook:
     async def _post(self, request: web.Request) -> web.Response:
         if request.content_type != _JSON or hdrs.CONTENT_ENCODING in request.headers:
             raise web.HTTPUnsupportedMediaType
+        length = request.content_length
+        if length is None:
+            raise web.HTTPLengthRequired
+        if length > MAX_BYTES:
+            raise web.HTTPRequestEntityTooLarge(max_size=MAX_BYTES, actual_size=length)
+        body = await _whole(request, length)
+        if body is None:
+            return web.Response(status=400, text="the body did not arrive\n")
+        with served(request):
+            if length <= LARGE:
+                return self._respond(body)
+            async with self._large:
+                await asyncio.sleep(0)  # who waits with less goes first
+                return self._respond(body)
+
+    def _respond(self, body: bytes) -> web.Response:
         try:
-            return web.Response(body=self.answer(await request.read()), content_type=_JSON)
+            return web.Response(body=self.answer(body), content_type=_JSON)
         except ReviewError as error:
-            raise web.HTTPBadRequest(text=f"{error}\n") from None
+            return web.Response(status=400, text=f"{error}\n")
+
+
+async def _whole(request: web.Request, length: int) -> bytes | None:
+    """The body, if all of it came. Of one that did not nothing is kept: the library holds on to the error that ended
+    it, which remembers who was reading, and both would wait for the collector with what they hold.
+    """
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+    except (web.RequestPayloadError, OSError) as error:
+        error.__traceback__ = None
+        return None
+    return bytes(body) if len(body) == length else None

@@ -19,7 +19,7 @@ from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUE
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
-from sidecar.sts.connections import head_has_arrived
+from sidecar.serving.connections import head_has_arrived
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.schedule import KEYS_MAX_AGE_S

@@ -17,10 +17,10 @@ from sidecar.identity.handshake import OnRefused
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.probe import OneProcess, probe_app
-from sidecar.sts.connections import HEAD_TIMEOUT_S, Connections
+from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections
+from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
 from sidecar.sts.service import TokenService
-from sidecar.sts.site import HANDSHAKE_TIMEOUT_S, MutualTlsSite
 
 # The library's own log quotes what it could not parse, which may hold a token. Every request that can be answered has
 # its record, and bugs are told by the endpoint itself.
@@ -138,7 +138,7 @@ class StsServer:
         await runner.setup()
         self._runners.append(runner)
         if tls is not None:
-            site = MutualTlsSite(
+            site = TlsSite(
                 runner,
                 host,
                 port,

@@ -3,92 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from sidecar.cli import main
-from sidecar.dev.pki import TrustDomainAuthority
 from tests.injector.pods import RENDERED, bare, review
-from tests.injector.serving import HOST, write_pair
-from tests.integration.world import free_port
+from tests.injector.serving import HOST, PATIENCE_S, Running, write_pair
 
 pytestmark = pytest.mark.integration
-PATIENCE_S = 15.0
-
-
-@dataclass
-class Running:
-    folder: Path
-    port: int
-    probe: int
-    process: asyncio.subprocess.Process
-    authority: TrustDomainAuthority
-
-    async def ask(
-        self, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        context = ssl.create_default_context(cadata=self.authority.bundle_pem().decode())
-        async with (
-            aiohttp.ClientSession(trust_env=False) as session,
-            session.post(
-                f"https://127.0.0.1:{self.port}/inject",
-                data=io.BytesIO(json.dumps(review()).encode() if body is None else body),
-                headers={"Content-Type": "application/json", **(headers or {})},
-                ssl=context,
-                server_hostname=HOST,
-            ) as answer,
-        ):
-            text = await answer.text()
-            return answer.status, json.loads(text) if answer.status == 200 else {}
-
-    async def probed(self, path: str) -> tuple[int, str]:
-        async with (
-            aiohttp.ClientSession(trust_env=False) as session,
-            session.get(f"http://127.0.0.1:{self.probe}{path}") as answer,
-        ):
-            return answer.status, await answer.text()
-
-    async def event(self, name: str) -> Mapping[str, Any]:
-        assert self.process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                line = await self.process.stdout.readline()
-                assert line, f"it ended without {name}"
-                record: dict[str, Any] = json.loads(line)
-                if record["event"] == name:
-                    return record
-
-
-@pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    authority = write_pair(tmp_path)
-    (tmp_path / "injection.json").write_bytes(RENDERED)
-    port, probe = free_port(), free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sidecar.cli", "injector"),
-        *(f"--injection={tmp_path / 'injection.json'}", f"--tls={tmp_path}"),
-        *(f"--listen=127.0.0.1:{port}", f"--probe=127.0.0.1:{probe}"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    found = Running(tmp_path, port, probe, process, authority)
-    try:
-        await found.event("started")
-        yield found
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 async def test_a_pod_is_injected_over_tls_and_the_probe_says_that_all_is_well(running: Running) -> None:

@@ -33,6 +33,6 @@ def test_reloads_and_lost_records_are_told() -> None:
 
 def test_the_page_names_each_metric_and_each_rule() -> None:
     page = PAGE.read_text()
-    for word in ("reviews_total", "reloads", "certificate_not_after_seconds", "records_lost"):
+    for word in ("reviews_total", "reloads", "certificate_not_after_seconds", "records_lost", "connections_refused"):
         assert f"sidecar_injector_{word}" in page
     assert all(f"`{rule}`" in page for rule in RULES)

@@ -34,6 +34,7 @@ HOSTILE: dict[str, bytes] = {
     "an array": b"[]",
     "not Unicode": b'{"a": "\xff"}',
     "a number that is none": b'{"a": NaN}',
+    "too many parts": b'{"a": [' + b"[]," * 70_000 + b"[]]}",
     "two requests": body().replace(b'"request":', b'"request": {}, "request":', 1),
     "two names, deep inside": body().replace(b'"image":', b'"image": "a:1", "image":', 1),
     "an integer too long": body().replace(b"1000", b"1" * 40),

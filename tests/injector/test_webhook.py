@@ -90,6 +90,19 @@ async def test_a_question_that_is_not_ours_is_answered_with_a_refusal(world: Wor
     assert (record["event"], record["op"], record["request_id"]) == ("pod.refused", "no_review", response["uid"])
 
 
+async def test_a_bug_refuses_the_pod_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr("sidecar.injector.webhook.inject", broken)
+    response = world.ask(bare())
+    assert (response["allowed"], response["status"]["code"]) == (False, 502)
+    assert "secret" not in json.dumps(response)
+    (record,) = world.sink.wait_for_records(1)
+    assert (record["event"], record["op"]) == ("pod.refused", "internal")
+    assert world.counted("deny", "internal")
+
+
 async def test_another_definition_counts_from_the_next_pod_on(world: World) -> None:
     world.webhook.injection = injection(optOut=True)
     assert world.ask(bare(labels={"delegation-sidecar.io/inject": "disabled"}))["allowed"] is True

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sidecar.sts import connections
+from sidecar.serving import connections
 from tests.fakes.sts_server import RunningSts, read_answer, running_sts, token_request
 
 pytestmark = pytest.mark.integration

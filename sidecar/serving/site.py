@@ -1,4 +1,4 @@
-"""Where aiohttp gets its mTLS connections from: accepted by us, so that a refused handshake has an address."""
+"""Where aiohttp gets its TLS connections from: accepted by us, so that a refused handshake has an address."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.identity.acceptor import Acceptor, Handshakes, OnGivenUp
-from sidecar.sts.connections import Connections
+from sidecar.serving.connections import Connections
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
-_MAX_HANDSHAKES: Final = 256
+MAX_HANDSHAKES: Final = 256
 
 
-class MutualTlsSite(web.BaseSite):
+class TlsSite(web.BaseSite):
     """A site of a runner's, in place of ``TCPSite``. ``address`` holds the real port where 0 was asked for."""
 
     __slots__ = ("_acceptor", "_connections", "_handshakes")
@@ -29,6 +29,7 @@ class MutualTlsSite(web.BaseSite):
         context: ssl.SSLContext,
         connections: Connections,
         handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+        max_handshakes: int = MAX_HANDSHAKES,
         on_given_up: OnGivenUp | None = None,
     ) -> None:
         """``connections`` makes the protocol of each, around one of the runner's.
@@ -38,9 +39,9 @@ class MutualTlsSite(web.BaseSite):
         super().__init__(runner, ssl_context=context)
         self._connections = connections
         self._handshakes = Handshakes(
-            context, most=_MAX_HANDSHAKES, timeout_s=handshake_timeout_s, on_given_up=on_given_up
+            context, most=max_handshakes, timeout_s=handshake_timeout_s, on_given_up=on_given_up
         )
-        self._acceptor = Acceptor(host, port, self._admit, is_full=lambda: self._handshakes.full)
+        self._acceptor = Acceptor(host, port, self._admit, is_full=self._is_full)
 
     @property
     def name(self) -> str:
@@ -67,6 +68,9 @@ class MutualTlsSite(web.BaseSite):
         self._acceptor.close()
         await self._handshakes.close()
         await super().stop()
+
+    def _is_full(self) -> bool:
+        return self._handshakes.full or self._connections.is_full(len(self._handshakes))
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         self._handshakes.start(accepted, address, self._connections)

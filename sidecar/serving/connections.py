@@ -1,0 +1,252 @@
+"""What the HTTP library leaves open: how many connections there are at once, and how long a request may take to come.
+
+Each connection's protocol is wrapped in one that counts it and watches the clock while no request of it is served.
+Clients keep theirs for the next request, so at the limit the one that has lain idle for longest makes room: its client
+opens another when it needs one. A request that has begun to arrive is never ended for somebody else's, unless anybody
+may connect: then who takes longer than an honest client makes room as well, or a few hundred who never end their
+request would lock everybody out (``Crowd``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, cast
+
+from aiohttp import web
+
+from sidecar.errors import Reason
+
+HEAD_TIMEOUT_S: Final = 10.0
+PATIENCE_S: Final = 0.5  # with a request while others wait; an honest client's comes in milliseconds
+IDLE_S: Final = 1.0  # since its last answer, before a connection makes room: the answer must have left us
+
+OnCut = Callable[[Reason, str | None], None]
+"""Told why a connection was cut, and the other end's address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """Clients that nobody has authenticated: ``patience_s`` with one while others wait, ``max_bytes`` of all together.
+
+    Above ``max_bytes`` of requests that are not answered yet, the largest that is still coming is cut, if it is more
+    than its share of them: a flood of large ones takes no small one with it.
+    """
+
+    max_bytes: int
+    patience_s: float = PATIENCE_S
+
+
+class Connections:
+    """Makes the protocols of one listener, around those of ``make``: at most ``limit`` at once.
+
+    Above it an idle connection makes room for a new one, or one of a ``crowd`` whose request takes too long to come;
+    where there is none, the new one waits (``is_full``) or is cut. ``head_timeout_s`` is how long a request may take
+    until ``arrived``.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], asyncio.Protocol],
+        *,
+        limit: int,
+        head_timeout_s: float,
+        on_cut: OnCut,
+        crowd: Crowd | None = None,
+    ) -> None:
+        self.idle_s = IDLE_S
+        self.open = 0
+        self.limit = limit
+        self.head_timeout_s = head_timeout_s
+        self.on_cut = on_cut
+        self._crowd = crowd
+        self._make = make
+        self._idle: dict[_Watched, float] = {}  # and since when; longest first
+        self._arriving: dict[_Watched, float] = {}  # the same
+        self._bytes = 0  # of requests that are not answered
+
+    def __call__(self) -> asyncio.Protocol:
+        """One more connection was accepted."""
+        return _Watched(self._make(), self)
+
+    def admit(self) -> bool:
+        """Count one more connection, if there is room or some can be made."""
+        if not self._make_room(self.open):
+            return False
+        self.open += 1
+        return True
+
+    def is_full(self, coming: int) -> bool:
+        """Whether one more should wait in the system's queue, ``coming`` being those that shake hands still.
+
+        Of a crowd alone: others make room as soon as patience with them is over, and nobody is cut for their sake.
+        """
+        return self._crowd is not None and not self._make_room(self.open + coming)
+
+    def _make_room(self, taken: int) -> bool:
+        if taken < self.limit:
+            return True
+        patience_s = None if self._crowd is None else self._crowd.patience_s
+        if idle := _longest(self._idle, self.idle_s):
+            idle.make_room()
+        elif slow := _longest(self._arriving, patience_s):
+            slow.cut(Reason.OVERLOADED)
+        else:
+            return False
+        return True
+
+    def leave(self, connection: _Watched) -> None:
+        """A connection is gone: count it no more."""
+        self.arrived(connection)
+        self._forget_bytes(connection)
+        self.open -= 1
+
+    def rest(self, connection: _Watched) -> None:
+        """A connection was answered and is kept."""
+        self._forget_bytes(connection)
+        self._idle[connection] = asyncio.get_running_loop().time()
+
+    def arriving(self, connection: _Watched) -> None:
+        """A request begins to arrive on a connection."""
+        self._idle.pop(connection, None)
+        self._arriving[connection] = asyncio.get_running_loop().time()
+
+    def arrived(self, connection: _Watched) -> None:
+        """There is a request to serve, or none will come."""
+        self._idle.pop(connection, None)
+        self._arriving.pop(connection, None)
+
+    def received(self, connection: _Watched, count: int) -> None:
+        """Some bytes of a request arrived."""
+        connection.received += count
+        self._bytes += count
+        while self._crowd is not None and self._bytes > self._crowd.max_bytes and self._arriving:
+            largest = max(self._arriving, key=lambda one: one.received)
+            if largest.received <= self._crowd.max_bytes // self.limit:
+                return
+            largest.cut(Reason.OVERLOADED)
+
+    def _forget_bytes(self, connection: _Watched) -> None:
+        self._bytes -= connection.received
+        connection.received = 0
+
+
+def _longest(waiting: dict[_Watched, float], least_s: float | None) -> _Watched | None:
+    """Who has waited for longest, if it was so long at least."""
+    longest, since = next(iter(waiting.items()), (None, 0.0))
+    if longest is None or least_s is None or asyncio.get_running_loop().time() - since < least_s:
+        return None
+    return longest
+
+
+class _Watched(asyncio.Protocol):
+    """One connection. The clock runs from its start, and from the first byte after each answer, to ``arrived``."""
+
+    def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
+        self._inner = inner
+        self._connections = connections
+        self._counted = False
+        self._serving = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self.received = 0  # bytes of a request that is not answered
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._connections.admit():
+            self.cut(Reason.OVERLOADED)
+            return
+        self._counted = True
+        self._inner.connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._counted:
+            return
+        if self._deadline is None and not self._serving:
+            self._watch()
+        if not self._serving:
+            self._connections.received(self, len(data))
+        if self._counted:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._counted else None
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.arrived()
+        if self._counted:
+            self._counted = False
+            self._connections.leave(self)
+            self._inner.connection_lost(error)
+
+    def arrived(self) -> None:
+        """A request is being served: it has deadlines of its own."""
+        self._serving = True
+        self._connections.arrived(self)
+        self._stop_the_clock()
+
+    def answered(self) -> None:
+        """The request is over; the next one may come, or none."""
+        self._serving = False
+        if self._counted:
+            self._connections.rest(self)
+
+    def make_room(self) -> None:
+        """End for a new connection's sake. Its place is free at once: the transport may take its time."""
+        self._stop_the_clock()
+        self._counted = False
+        self._connections.leave(self)
+        self._inner.connection_lost(None)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def cut(self, reason: Reason) -> None:
+        """End, and tell of it."""
+        if self._counted:
+            self.make_room()
+        if self._transport is not None:
+            address = self._transport.get_extra_info("peername")
+            self._connections.on_cut(reason, f"{address[0]}:{address[1]}" if address else None)
+            self._transport.abort()
+
+    def _watch(self) -> None:
+        self._connections.arriving(self)
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(self._connections.head_timeout_s, self.cut, Reason.TIMEOUT)
+
+    def _stop_the_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+@web.middleware
+async def head_has_arrived(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Stops the clock while a request is served: there is one to serve, so its head is complete."""
+    with served(request):
+        return await handler(request)
+
+
+@contextmanager
+def served(request: web.Request) -> Iterator[None]:
+    """Stops the clock of the connection that a request came on: as much of it as is waited for has arrived."""
+    protocol = None if request.transport is None else request.transport.get_protocol()
+    if not isinstance(protocol, _Watched):
+        yield
+        return
+    protocol.arrived()
+    try:
+        yield
+    finally:
+        protocol.answered()
