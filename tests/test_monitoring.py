@@ -11,8 +11,13 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
 from sidecar.errors import ANSWERS
+from sidecar.injector.metrics import InjectorMetrics
 from sidecar.observe.docs import LABELS, families, labels_of
+from sidecar.observe.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent
 MONITORING: Final = ROOT / "monitoring"
@@ -53,9 +58,14 @@ def queries() -> Iterator[str]:
         yield from (target["expr"] for target in panel.get("targets", ()))
 
 
+def of_the_injector() -> Iterator[Metric]:
+    """Its metrics are its own; the page of Kubernetes has them."""
+    return text_string_to_metric_families(InjectorMetrics(Metrics()).render().decode())
+
+
 def exported() -> set[str]:
     names: set[str] = set()
-    for family in families():
+    for family in (*families(), *of_the_injector()):
         names |= {sample.name for sample in family.samples}
         names |= {f"{family.name}_bucket", f"{family.name}_total", family.name}
     return names
