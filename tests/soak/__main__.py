@@ -6,12 +6,18 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.soak.soak import soak
 
 WANTED = {"svid": 50, "authority": 5, "keys": 10, "reload": 20}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def main() -> int:
@@ -20,8 +26,9 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=200, help="requests a second; each makes one call out")
     parser.add_argument("--streams", type=int, default=4, help="event streams, and as many WebSockets")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave logs and records there (a short path)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+    with nullcontext(_made(arguments.keep)) if arguments.keep else TemporaryDirectory(prefix="sc-") as folder:
         report = asyncio.run(
             soak(
                 Path(folder),
