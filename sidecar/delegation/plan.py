@@ -8,7 +8,8 @@ however trusted for calls *in*, would come back under a pair that nobody could c
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy
 from sidecar.delegation.route import OutboundRoute
@@ -17,18 +18,21 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 
+_NONE: Final = (None, None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
     """The authority of a request being served: its own ``token``, worth ``scope`` here, opening ``may_call``.
 
-    ``entry``: the token is a login token, with which a chain starts.
+    ``entry``: the token is a login token, with which a chain starts. ``plans`` are those made before, by route.
     """
 
     token: VerifiedToken
     may_call: frozenset[str]
     entry: bool
     scope: ScopeSet
+    plans: dict[str, tuple[Policy, Plan]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,9 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         Unavailable: STS_UNAVAILABLE, no token exchange is configured.
     """
     token = delegation.token
+    made, plan = delegation.plans.get(route.name, _NONE)
+    if plan is not None and made is policy and plan.route is route and now < token.expires_at:
+        return plan  # of all that a plan is made of, only time has passed
     if route.name not in _opened(delegation, policy):
         raise Denied(Reason.CALL_NOT_ALLOWED)
     if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
@@ -74,7 +81,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     scope = delegation.scope & route.scopes
     if not scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE, "nothing of what came in may be used at this target")
-    return Plan(
+    plan = Plan(
         route=route,
         delegation=delegation,
         audience=route.audience,
@@ -84,6 +91,9 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         expected_subject=expected_subject,
         max_expires_at=max_expires_at,
     )
+    if not delegation.entry:  # what a login is worth depends on the time
+        delegation.plans[route.name] = policy, plan
+    return plan
 
 
 def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:

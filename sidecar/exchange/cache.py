@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -15,8 +15,7 @@ SKEW_S: Final = 2  # a token is not used in its last seconds: it would expire on
 REJECTION_S: Final = 10.0  # one new token per key in this time, however often the next hop says 401
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
+class Epoch(NamedTuple):
     """What an issued token was accepted under. Another key set, policy or own SPIFFE ID, and it counts no more.
 
     ``keys`` and ``policy`` are the generation of the STS's keys and the number of the policy, ``withdrawals`` counts

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import RequestHead
 
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
+_HANDLE_ALONE: Final = re.compile(rb"Bearer ([A-Za-z0-9_-]{43,44})")
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker, where there are several
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """At least one is set; ``token`` is anything a bearer scheme carries that is no handle."""
 
     handle: str | None = None
@@ -28,6 +27,10 @@ def credential_of(head: RequestHead) -> Credential:
         Denied: HEADER_MALFORMED (a doubled Authorization), NO_REQUEST_CONTEXT (neither is there or usable, or there
             are two different handles: nobody can say which request is meant).
     """
+    if b"delegation-handle" not in head.common.last:
+        alone = _HANDLE_ALONE.fullmatch(head.fresh.get(b"authorization", b""))
+        if alone is not None:
+            return Credential(alone[1].decode("ascii"))
     handles = {value.decode("latin-1") for value in head.values(b"delegation-handle")}
     authorization = head.values(b"authorization")
     if len(authorization) > 1:

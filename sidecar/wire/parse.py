@@ -181,12 +181,20 @@ def _framing(common: Fields, fresh: dict[bytes, bytes], *, minor: int) -> tuple[
 def _origin_form(target: bytes, authority: str, *, proxy_form: bool) -> bytes:
     if not proxy_form or not target.startswith(b"http://"):
         raise Denied(Reason.PATH_REFUSED, "the request target is not in origin-form")
+    return (_within if len(target) <= _MAX_KNOWN_LINE else _find_within)(target, authority)
+
+
+def _find_within(target: bytes, authority: str) -> bytes:
+    """The origin-form of an absolute form that names this authority."""
     rest = target[7:]
     cut = min((at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0), default=len(rest))
     if parse_authority(rest[:cut]) != authority:
         raise Denied(Reason.BAD_REQUEST, "the request target and Host name different authorities")
     origin = rest[cut:]
     return origin if origin.startswith(b"/") else b"/" + origin
+
+
+_within: Final = lru_cache(maxsize=MAX_KNOWN)(_find_within)
 
 
 def _keeps_1_1(fields: Fields) -> bool:

@@ -49,10 +49,10 @@ def test_a_token_is_handed_out_until_its_end(now: int, found: bool) -> None:
 @pytest.mark.parametrize(
     "later",
     [
-        pytest.param(replace(EPOCH, keys=2), id="keys"),
-        pytest.param(replace(EPOCH, policy=2), id="policy"),
-        pytest.param(replace(EPOCH, withdrawals=1), id="withdrawal"),
-        pytest.param(replace(EPOCH, workload=PLANNER), id="own SPIFFE ID"),
+        pytest.param(EPOCH._replace(keys=2), id="keys"),
+        pytest.param(EPOCH._replace(policy=2), id="policy"),
+        pytest.param(EPOCH._replace(withdrawals=1), id="withdrawal"),
+        pytest.param(EPOCH._replace(workload=PLANNER), id="own SPIFFE ID"),
     ],
 )
 def test_any_change_ends_what_was_kept_for_good(later: Epoch) -> None:
@@ -64,7 +64,7 @@ def test_any_change_ends_what_was_kept_for_good(later: Epoch) -> None:
 
 def test_who_still_decides_by_an_old_policy_neither_finds_nor_keeps_nor_clears() -> None:
     tokens = IssuedTokens()
-    newer = replace(EPOCH, policy=2)
+    newer = EPOCH._replace(policy=2)
     tokens.keep("key", ISSUED, epoch=newer)
     assert tokens.find("key", epoch=EPOCH, now=NOW) is None
     tokens.keep("other", ISSUED, epoch=EPOCH)

@@ -11,7 +11,7 @@ import pytest
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.proxy.snapshot import Snapshot
 from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, verified
-from tests.proxy.test_warm_cost import Warm
+from tests.proxy.warm import Warm
 
 TOKEN = verified(INBOUND_CLAIMS)
 

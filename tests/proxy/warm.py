@@ -1,0 +1,168 @@
+"""The warm path in memory: the real connections, journeys and records of one sidecar, and no sockets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Final
+
+from sidecar.delegation.decide import IssuedPermit, accept_issued
+from sidecar.exchange.cache import Issued
+from sidecar.exchange.client import ExchangeSettings, TokenExchange, _key
+from sidecar.observe.access_log import AccessLog, FileSink
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.headers import from_agent
+from sidecar.proxy.inbound import Inbound
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.outbound import Outbound
+from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.streams import Streams
+from sidecar.wire.connections import Connections
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.head import pass_fields
+from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.pool import Origin, UpstreamPool
+from tests.delegation.world import ISSUED_CLAIMS, NOW, POLICY, STS, WRITER, delegation, plan, signed, verification_key
+from tests.fuzz.inbound_world import InboundWorld, _Snapshots, token
+from tests.wire.bench import RecordingTransport
+
+ANSWER: Final = (
+    b"HTTP/1.1 200 OK\r\nServer: agent\r\nDate: Thu, 26 Nov 2026 06:00:00 GMT\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 1024\r\nConnection: keep-alive\r\n\r\n" + b"x" * 1024
+)
+
+
+class OneConnection(UpstreamPool):
+    """A pool whose one connection to the agent is always free."""
+
+    def __init__(self) -> None:
+        super().__init__(ClientLimits())
+        self.transport = RecordingTransport()
+        self.agent = ClientConnection(
+            ClientLimits(), self.connections, on_idle=lambda _: None, on_closed=lambda _: None, max_age_s=3600
+        )
+        self.agent.connection_made(self.transport)
+
+    def take(self, _origin: Origin) -> ClientConnection:
+        return self.agent
+
+
+class Warm:
+    """A peer's kept connection: the real connection, journey, pump and record; no sockets."""
+
+    def __init__(self, records: Path) -> None:
+        self.now = float(NOW)
+        self.snapshots: Any = _Snapshots()
+        snapshots: Any = self.snapshots
+        world = InboundWorld(Random(1))
+        self.pool = OneConnection()
+        self.log = AccessLog(FileSink(records), run="run", metrics=Metrics(), wall=lambda: float(NOW))
+        inbound = Inbound(
+            snapshots=snapshots,
+            log=self.log,
+            handles=Handles(clock=lambda: float(NOW), monotonic=world.clock),
+            forwarder=Forwarder(
+                self.pool,
+                from_agent,
+                Streams(snapshots, wall=lambda: float(NOW), monotonic=world.clock),
+                max_stream_s=900,
+            ),
+            tasks=Tasks(),
+            clock=lambda: self.now,
+        )
+        connections: Connections[ServerConnection] = Connections(interval_s=3600)
+        self.transport = world.transport
+        self.connection = ServerConnection(inbound, ServerLimits(), connections)
+        self.connection.connection_made(self.transport)
+        self._number = 0
+
+    def request(self) -> None:
+        """One request and its answer."""
+        self.send()
+        self.pool.agent.data_received(ANSWER)
+
+    def send(self) -> None:
+        """One request. What differs from request to request in a mesh differs here."""
+        self._number += 1
+        call = b"%032x" % self._number
+        self.connection.data_received(
+            b"POST /search HTTP/1.1\r\nHost: writer:7443\r\nUser-Agent: agent/1\r\nAccept: */*\r\n"
+            b"Authorization: Bearer %b\r\nDelegation-Call: %b\r\ntraceparent: 00-%b-%b-01\r\n\r\n"
+            % (token(), call, call, call[16:])
+        )
+
+
+class WarmOutbound:
+    """An agent's kept connection, and a token at hand for the call it makes again and again."""
+
+    def __init__(self, records: Path) -> None:
+        self.pool = OneConnection()
+        self.log = AccessLog(FileSink(records), run="run", metrics=Metrics(), wall=lambda: float(NOW))
+        keys: Any = SimpleNamespace(generation_of=lambda _issuer: 1, generation=1)
+        source: Any = SimpleNamespace(current=_Own(), subscribe=lambda _: None)
+        settings = ExchangeSettings(issuer=STS, token_endpoint="https://sts.example/token", ca_file="ca.pem")
+        tokens = TokenExchange(settings, source, keys, self.log, self.log.metrics, lambda: float(NOW), caller=_Nobody())
+        handles = Handles(clock=lambda: float(NOW), monotonic=lambda: 0.0)
+        served = ServedRequest(delegation(), request_id="r", call_in=None, max_calls=None, linger_s=0.0)
+        self.handle = handles.open(served)
+        epoch = tokens._epoch(POLICY)
+        assert epoch is not None
+        issued = Issued(_issued(served), usable_until=NOW + 200, refresh_at=NOW + 100)
+        assert tokens._tokens.keep(_key(plan(served.delegation)), issued, epoch=epoch)
+        snapshots: Any = SimpleNamespace(now=lambda: Snapshot(policy=POLICY, keys=keys, exchange=tokens, agent=None))
+        streams = Streams(snapshots, wall=lambda: float(NOW), monotonic=lambda: 0.0)
+        origins: Any = SimpleNamespace(of=lambda _route, _workload: Origin("crm.internal", 7443, "crm"))
+        outbound = Outbound(
+            snapshots=snapshots,
+            log=self.log,
+            handles=handles,
+            forwarder=Forwarder(self.pool, pass_fields, streams, max_stream_s=900),
+            tasks=Tasks(),
+            origins=origins,
+            own_authorities=frozenset({"127.0.0.1:7080"}),
+            clock=lambda: float(NOW),
+        )
+        connections: Connections[ServerConnection] = Connections(interval_s=3600)
+        self.transport = RecordingTransport()
+        self.connection = ServerConnection(outbound, ServerLimits(), connections, proxy_form=True)
+        self.connection.connection_made(self.transport)
+        self._number = 0
+
+    def request(self) -> None:
+        """One call and its answer."""
+        self._number += 1
+        trace = b"%032x" % self._number
+        self.connection.data_received(
+            b"POST http://crm.mesh/tool HTTP/1.1\r\nHost: crm.mesh\r\nUser-Agent: agent/1\r\nAccept: */*\r\n"
+            b"Authorization: Bearer %b\r\ntraceparent: 00-%b-%b-01\r\n\r\n" % (self.handle.encode(), trace, trace[16:])
+        )
+        self.pool.agent.data_received(ANSWER)
+
+
+def _issued(served: ServedRequest) -> IssuedPermit:
+    planned = plan(served.delegation)
+    return accept_issued(signed(ISSUED_CLAIMS), plan=planned, key=verification_key(), policy=POLICY, now=NOW)
+
+
+class _Own:
+    """Who the sidecar is."""
+
+    spiffe_id = WRITER
+
+    @property
+    def svid(self) -> _Own:
+        return self
+
+
+class _Nobody:
+    """No token service: every token is at hand."""
+
+    async def post_form(self, _form: bytes) -> Any:
+        raise AssertionError
+
+    async def close(self) -> None:
+        pass
