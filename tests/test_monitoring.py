@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ def queries() -> Iterator[str]:
         yield from (target["expr"] for target in panel.get("targets", ()))
 
 
-def of_the_injector() -> Iterator[Metric]:
+def of_the_injector() -> Iterable[Metric]:
     """Its metrics are its own; the page of Kubernetes has them."""
     return text_string_to_metric_families(InjectorMetrics(Metrics()).render().decode())
 
