@@ -59,9 +59,15 @@ class Call:
         if connection is not None:
             connection.abort()
 
-    def on_response(self, head: ResponseHead) -> None:
-        """The head; what it says is judged with the whole answer."""
+    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+        """All of it at once."""
+        self.on_response(head, data)
+        self.on_response_end()
+
+    def on_response(self, head: ResponseHead, data: bytes) -> None:
+        """The head and what came with it; what it says is judged with the whole answer."""
         self._head = head
+        self.on_response_data(data)
 
     def on_response_data(self, data: bytes) -> None:
         """More of the body, up to the limit."""

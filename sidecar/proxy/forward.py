@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
-from sidecar.proxy.journey import Wait, Waiter
+from sidecar.proxy.journey import Waiter
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.standing import stands
 from sidecar.proxy.streams import Streams
@@ -19,14 +20,18 @@ from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import RequestHead, ResponseHead, is_event_stream
 from sidecar.wire.pool import Origin, UpstreamPool
 
+_PERMITS: Final = (Permit, IssuedPermit)
+
 AnswerLines = Callable[[ResponseHead], bytes]
 
 
 class Forwarder:
-    """Sends requests to upstreams through one pool. ``answer_lines`` makes of an answer's head the lines that may pass.
+    """What requests are sent to upstreams with. ``answer_lines`` makes of an answer's head the lines that may pass.
 
     ``max_stream_s`` is the longest an answer may take that outlives its token.
     """
+
+    __slots__ = ("answer_lines", "max_stream_s", "pool", "streams")
 
     def __init__(self, pool: UpstreamPool, answer_lines: AnswerLines, streams: Streams, *, max_stream_s: float) -> None:
         self.pool = pool
@@ -34,34 +39,20 @@ class Forwarder:
         self.streams = streams
         self.max_stream_s = max_stream_s
 
-    def send(
-        self,
-        permit: Permit | IssuedPermit,
-        exchange: ServerExchange,
-        head: RequestHead,
-        entry: Entry,
-        origin: Origin,
-        target: bytes,
-        lines: bytes,
-    ) -> Wait:
-        """The forwarding of one request, to wait for: it ends with the upstream's status once the answer has passed.
 
-        ``target`` and ``lines`` are what goes upstream, complete but for the fields that state the body's length.
+class Forwarding(Pump):
+    """The wait for one whole answer: it ends with the upstream's status once that has passed.
 
-        The wait raises:
-            SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
-                ``exchange.status`` is set by then, an answer had begun and was cut, else the caller must answer.
-        """
-        if not isinstance(permit, Permit | IssuedPermit):
-            raise TypeError("nothing is forwarded without a permit")
-        entry.forwarded()
-        return _Transfer(self, permit, exchange, head, entry, origin, target, lines)
+    ``target`` and ``lines`` are what goes upstream, complete but for the fields that state the body's length.
 
-
-class _Transfer(Pump):
-    """The wait for one whole answer."""
+    The wait raises:
+        SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
+            ``exchange.status`` is set by then, an answer had begun and was cut, else the caller must answer.
+    """
 
     __slots__ = ("_entry", "_forwarder", "_lasting", "_permit", "_waiter")
+
+    _waiter: Waiter | None  # from when it begins
 
     def __init__(
         self,
@@ -74,26 +65,32 @@ class _Transfer(Pump):
         target: bytes,
         lines: bytes,
     ) -> None:
+        if not isinstance(permit, _PERMITS):
+            raise TypeError("nothing is forwarded without a permit")
         Pump.__init__(self, exchange, head, forwarder.pool, origin, target, lines)
         self._forwarder = forwarder
         self._permit = permit
         self._entry = entry
-        self._waiter: Waiter | None = None
         self._lasting: _Lasting | None = None
 
     def begin(self, waiter: Waiter) -> None:
+        """Send the request."""
         self._waiter = waiter
+        self._entry.forwarded()
         self.start()
 
     def cancel(self) -> None:
+        """Give it up."""
         self._waiter = None
         self.cut(Denied(Reason.PEER_GONE))
 
     def rewrite(self, head: ResponseHead) -> bytes:
+        """What may pass of the answer's lines."""
         self._entry.responded(head.status)
         return self._forwarder.answer_lines(head)
 
     def unfinished(self, head: ResponseHead) -> None:
+        """From now on the answer is one that lasts."""
         if _streams(head):
             self._entry.opened()
         if self.upstream is None:
@@ -109,6 +106,7 @@ class _Transfer(Pump):
         self._forwarder.streams.add(self._lasting)
 
     def done(self, error: SidecarError | None) -> None:
+        """The journey goes on."""
         if self._lasting is not None:
             self._forwarder.streams.discard(self._lasting)
             self._lasting = None  # it knows this object: a circle would keep both until the garbage collector comes by

@@ -25,7 +25,7 @@ from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, to_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
@@ -123,7 +123,7 @@ class Inbound:
                 trace=trace,
                 host=authority_of(agent),
             )
-            yield self._forwarder.send(permit, exchange, head, entry, agent, target.encode(), lines)
+            yield Forwarding(self._forwarder, permit, exchange, head, entry, agent, target.encode(), lines)
         except SidecarError as error:
             refuse(
                 exchange,

@@ -62,17 +62,33 @@ class Drive:
 
     def start(self) -> None:
         """Run until the first wait."""
-        self._go_on(self._journey.send, None)
+        self.resume(None)
 
     def resume(self, result: Any) -> None:
         """Go on with what was waited for."""
-        self._wait = None
-        self._go_on(self._journey.send, result)
+        try:
+            wait = self._wait = self._journey.send(result)
+        except StopIteration:
+            self._finish()
+        except Exception:  # noqa: BLE001  the driver is where a bug stops: it stays visible, and costs one request
+            self._finish()
+            _log.exception("a journey failed")
+        else:
+            self._begin(wait)
 
-    def fail(self, error: SidecarError) -> None:
+    def fail(self, error: Exception) -> None:
         """Go on with an error at the place of the wait."""
-        self._wait = None
-        self._go_on(self._journey.throw, error)
+        if self._finished:
+            return
+        try:
+            wait = self._wait = self._journey.throw(error)
+        except StopIteration:
+            self._finish()
+        except Exception:  # noqa: BLE001  as above
+            self._finish()
+            _log.exception("a journey failed")
+        else:
+            self._begin(wait)
 
     def gone(self) -> None:
         """The peer vanished: stop what is under way and let the journey close its record."""
@@ -83,25 +99,18 @@ class Drive:
         wait, self._wait = self._wait, None
         if wait is not None:
             wait.cancel()
-        self._go_on(self._journey.throw, error)
+        self.fail(error)
 
-    def _go_on(self, how: Callable[[Any], Wait], value: object) -> None:
-        if self._finished:
-            return
-        try:
-            wait = self._wait = how(value)
-        except StopIteration:
-            self._finished = True
-            return
-        except Exception:  # noqa: BLE001  the driver is where a bug stops: it stays visible, and costs one request
-            self._finished = True
-            _log.exception("a journey failed")
-            return
+    def _begin(self, wait: Wait) -> None:
         try:
             wait.begin(self)
         except Exception as bug:  # noqa: BLE001  as above; the journey ends by it, so that it answers and records
             self._wait = None
-            self._go_on(self._journey.throw, bug)
+            self.fail(bug)
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._wait = None
 
 
 class Tasks:

@@ -21,7 +21,7 @@ from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.credentials import credential_of
 from sidecar.proxy.elsewhere import Elsewhere, ServedElsewhere
-from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, to_next_hop
 from sidecar.proxy.journey import Async, Journey, Tasks
@@ -100,7 +100,7 @@ class Outbound:
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
             lines = to_next_hop(head, permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream))
             origin = self._origins.of(route, policy.workload)
-            status = yield self._forwarder.send(permit, exchange, head, entry, origin, target.encode(), lines)
+            status = yield Forwarding(self._forwarder, permit, exchange, head, entry, origin, target.encode(), lines)
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:

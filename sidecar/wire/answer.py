@@ -12,14 +12,15 @@ from sidecar.wire.parse import parse_response_head
 from sidecar.wire.upgrade import Handshake
 
 _BODYLESS: Final = frozenset({204, 304})
+_NO_MORE: Final = LengthBody(0)  # of an answer that is whole: what follows is surplus
 _MAX_STATUS_LINE: Final = 8192
 
 
 class AnswerReader:
     """Reads one answer after another; ``expect`` begins each.
 
-    ``began``: at least one byte came. ``head``: the final head, once there. ``complete``: the answer is whole, and
-    ``surplus`` then tells whether bytes followed it, which nobody asked for.
+    ``head``: the final head, once there. ``complete``: the answer is whole, and ``surplus`` then tells whether bytes
+    followed it, which nobody asked for.
     """
 
     __slots__ = (
@@ -27,19 +28,21 @@ class AnswerReader:
         "_handshake",
         "_heads",
         "_interim",
-        "_limits",
+        "_max_fields",
+        "_max_interim",
         "_method",
-        "began",
         "complete",
         "head",
         "surplus",
     )
 
     def __init__(self, limits: ClientLimits) -> None:
-        self._limits = limits
+        self._max_fields = limits.max_fields
+        self._max_interim = limits.max_interim
         self._heads = HeadBuffer(
             max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
         )
+        self.surplus = False
         self.expect("")
 
     def expect(self, method: str, handshake: Handshake | None = None) -> None:
@@ -52,9 +55,12 @@ class AnswerReader:
         self._body: Body | None = None
         self._interim = 0
         self.head: ResponseHead | None = None
-        self.began = False
         self.complete = False
-        self.surplus = False
+
+    @property
+    def began(self) -> bool:
+        """Whether at least one byte came."""
+        return self.head is not None or self._interim > 0 or self._heads.held > 0
 
     @property
     def ends_with_connection(self) -> bool:
@@ -68,49 +74,51 @@ class AnswerReader:
             Denied: the answer is malformed, too large, switches protocols, or has too many interim answers (RFC 9110
                 section 15.2); the reason is one for requests, the detail tells.
         """
-        self.began = True
         head = None
         while self._body is None:
             found = self._heads.feed(data)
             if found is None:
                 return None, b""
             raw, data = found
-            head = self._take_head(parse_response_head(raw, max_fields=self._limits.max_fields))
-            if head is None and not data:
-                return None, b""
-        content = b""
-        if not self._body.complete:
-            content, data = self._body.feed(data)
+            head = parse_response_head(raw, max_fields=self._max_fields)
+            if head.status < 200:
+                if head.status == 101:
+                    self._switch(head)
+                else:
+                    self._skip_interim()
+                    head = None
+                    if not data:
+                        return None, b""
+                continue
+            self.head = head
+            bodyless = self._method == "HEAD" or head.status in _BODYLESS
+            length = 0 if bodyless else head.content_length
+            if length == len(data):  # the whole answer came at once, as most do
+                self._body = _NO_MORE
+                self.complete = True
+                self.surplus = False
+                return head, data
+            self._body = _body_of(head, length)
+        content, data = self._body.feed(data)
         self.complete = self._body.complete
         self.surplus = bool(data)
         return head, content
 
-    def _take_head(self, head: ResponseHead) -> ResponseHead | None:
-        if head.status < 200:
-            if head.status == 101:
-                return self._switch(head)
-            self._interim += 1
-            if self._interim > self._limits.max_interim:
-                raise Denied(Reason.BAD_REQUEST, "too many interim answers")
-            return None
-        self.head = head
-        self._body = self._body_of(head)
-        return head
+    def _skip_interim(self) -> None:
+        self._interim += 1
+        if self._interim > self._max_interim:
+            raise Denied(Reason.BAD_REQUEST, "too many interim answers")
 
-    def _switch(self, head: ResponseHead) -> ResponseHead:
+    def _switch(self, head: ResponseHead) -> None:
         if self._handshake is None:
             raise Denied(Reason.BAD_REQUEST, "a switch of protocols that nobody asked for")
         self._handshake.check(head)
         self.head = head
         self._body = UntilClose()
-        return head
 
-    def _body_of(self, head: ResponseHead) -> Body:
-        """How the body ends (RFC 9112 section 6.3)."""
-        if self._method == "HEAD" or head.status in _BODYLESS:
-            return LengthBody(0)
-        if head.chunked:
-            return ChunkedBody()
-        if head.content_length is not None:
-            return LengthBody(head.content_length)
-        return UntilClose()
+
+def _body_of(head: ResponseHead, length: int | None) -> Body:
+    """How the body ends (RFC 9112 section 6.3)."""
+    if length is not None:
+        return LengthBody(length)
+    return ChunkedBody() if head.chunked else UntilClose()

@@ -1,11 +1,11 @@
 """The pump: one request to one upstream and its answer back, both ways at once, each at the pace of the slower end.
 
 Usage: decide first, then make a subclass's ``(exchange, head, pool, origin, target, lines)`` and ``start`` it.
-``lines`` are those of the whole request but framing, Host included. What the subclass
-says: ``rewrite(head)`` gives those of the answer; ``unfinished(head)`` is called once where the answer did
-not end with the bytes that brought its head; ``done(error)`` is called exactly once, later or within ``start``: with
-None after a whole answer; else with the reason, and if then ``exchange.status`` is still 0, nothing was sent and
-``done`` must answer. Otherwise the pump has cut the answer itself. ``cut(error)`` ends it from outside likewise, and
+``lines`` are those of the whole request but framing, Host included. What the subclass says: ``rewrite(head)`` gives
+those of the answer; ``unfinished(head)`` is called once where the answer did not end with the bytes that brought its
+head; ``done(error)`` is called exactly once, later or within ``start``: with None after a whole answer; else with the
+reason, and if then ``exchange.status`` is still 0, nothing was sent and ``done`` must answer. Otherwise the pump has
+cut the answer itself. ``cut(error)`` ends it from outside likewise, and
 ``end(error)`` in a way that the other ends understand, where there is one, which may take a moment.
 """
 
@@ -34,7 +34,6 @@ class Pump(ABC):
     __slots__ = (
         "_connecting",
         "_exchange",
-        "_fresh",
         "_head",
         "_lines",
         "_origin",
@@ -65,7 +64,6 @@ class Pump(ABC):
         self.response: ResponseHead | None = None
         self.retried = False
         self._over = False
-        self._fresh = True
         self._connecting: Cancellable | None = None
         self._upstream: ClientConnection | None = None
         self._tunnel: Tunnel | None = None
@@ -118,21 +116,24 @@ class Pump(ABC):
         return self._upstream if self._tunnel is None else self._tunnel.upstream
 
     def _connect(self) -> None:
-        self._connecting = self._pool.connect(self._origin, self._send, self._finish, fresh=self.retried)
+        self._connecting = self._pool.connect(self._origin, self._connected, self._finish, fresh=self.retried)
+
+    def _connected(self, upstream: ClientConnection) -> None:
+        self._connecting = None
+        self._send(upstream)
 
     def _send(self, upstream: ClientConnection) -> None:
-        self._connecting = None
         self._upstream = upstream
         head = self._head
-        length = None if head.chunked else head.content_length or 0
-        handshake = None if head.upgrade is None else handshake_of(head)
-        upstream.start(head.method, self._target, self._lines, length=length, sink=self, handshake=handshake)
+        if head.chunked or head.content_length:
+            upstream.start(head.method, self._target, self._lines, length=head.content_length, sink=self)
+            self._exchange.read_body(self)
+        elif head.upgrade is not None:
+            upstream.ask(head.method, self._target, self._lines, self, handshake_of(head))
+        else:
+            upstream.ask(head.method, self._target, self._lines, self)
         if self._exchange.writing_paused:
             upstream.pause_reading()
-        if length == 0:
-            upstream.flush()
-        else:
-            self._exchange.read_body(self)
 
     def _finish(self, error: SidecarError | None) -> None:
         if self._over:
@@ -193,24 +194,42 @@ class Pump(ABC):
 
     # --- the upstream's side
 
-    def on_response(self, head: ResponseHead) -> None:
+    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+        """Give the answer, with one write."""
+        self.response = head
+        if head.chunked:
+            self._begin_answer(head, data)
+            self.on_response_end()
+        else:
+            self._upstream = None
+            self._exchange.send_whole(head.status, self.rewrite(head), data, head.content_length)
+            self._over = True
+            self._exchange.sender = None
+            self.done(None)
+
+    def on_response(self, head: ResponseHead, data: bytes) -> None:
         """Begin the answer."""
         self.response = head
         if head.status == 101:
-            self._switch(head)
-            return
-        chunked_or_open = head.chunked or (head.content_length is None and self._head.method != "HEAD")
-        self._exchange.send_head(
-            head.status, self.rewrite(head), length=None if chunked_or_open else head.content_length
-        )
+            self._switch(head, data)
+        else:
+            self._begin_answer(head, data)
+        if not self._over:
+            self.unfinished(head)
 
-    def _switch(self, head: ResponseHead) -> None:
+    def _begin_answer(self, head: ResponseHead, data: bytes) -> None:
+        self._exchange.send_head(head.status, self.rewrite(head), length=head.content_length)
+        self._exchange.send_data(data)
+
+    def _switch(self, head: ResponseHead, data: bytes) -> None:
         """Both ends agreed on another protocol: from now on the tunnel joins them."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             self._exchange.switch_protocols(self.rewrite(head))
-            self._tunnel = Tunnel(self._exchange, upstream, finished=self._finish)
-            self._tunnel.open()
+            tunnel = self._tunnel = Tunnel(self._exchange, upstream, finished=self._finish)
+            tunnel.open()
+            if data:
+                tunnel.on_response_data(data)
 
     def on_response_data(self, data: bytes) -> None:
         """Pass content back."""
@@ -235,9 +254,6 @@ class Pump(ABC):
 
     def on_response_flush(self) -> None:
         """Write once per batch."""
-        if self._fresh and self.response is not None and not self._over:
-            self._fresh = False
-            self.unfinished(self.response)
         self._exchange.flush()
 
     def on_upstream_pause(self) -> None:

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import SidecarError
-from sidecar.wire.framing import Body, UntilClose
+from sidecar.wire.framing import UntilClose
 from sidecar.wire.head import Field, RequestHead, encode_fields, encode_response
 from sidecar.wire.intake import Intake
-from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import BodySink, Owner, RequestHandler, Sender
 from sidecar.wire.upgrade import SWITCH_LINES
 
@@ -31,53 +30,37 @@ class ServerExchange:
     """One request (``head``, None if it was unusable) and the one answer to it.
 
     Its ``owner`` is told that the answer must end, or that the peer vanished before it did; the latter goes to the
-    ``sender`` while there is one, who is also told when the peer takes no more data for now. Times are monotonic
-    seconds; ``bytes_in`` and ``bytes_out`` count bytes on the wire. ``switched``: both directions are raw bytes now.
+    ``sender`` while there is one, who is also told when the peer takes no more data for now. ``bytes_in`` and
+    ``bytes_out`` count bytes on the wire. ``closes``: no other request follows it.
     """
 
     __slots__ = (
-        "_bodyless",
-        "_close",
         "_connection",
-        "_out",
         "bytes_in",
         "bytes_out",
+        "closes",
         "ended",
         "gone",
         "head",
         "intake",
         "owner",
-        "received_at",
         "sender",
         "status",
-        "switched",
     )
 
-    def __init__(
-        self,
-        connection: ServerConnection,
-        head: RequestHead | None,
-        body: Body | None,
-        *,
-        received_at: float,
-        bytes_in: int,
-        close: bool,
-    ) -> None:
+    def __init__(self, connection: ServerConnection, head: RequestHead | None, bytes_in: int) -> None:
         self.head = head
-        self.received_at = received_at
         self.bytes_in = bytes_in
         self.bytes_out = 0
         self.status = 0
         self.ended = False
         self.gone = False
-        self.switched = False
+        self.intake: Intake | None = None
         self.owner: Owner | None = None
         self.sender: Sender | None = None
         self._connection = connection
-        self.intake = None if body is None else Intake(body)
-        self._out = Outgoing()
-        self._close = close
-        self._bodyless = False
+        # Without the switch it asks for, a handshake ends its connection: what follows may be no HTTP any more.
+        self.closes = head is None or not head.keep_alive or head.upgrade is not None
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -94,6 +77,11 @@ class ServerExchange:
     def remote_address(self) -> object:
         """The peer's socket address, as the transport names it."""
         return self._connection.transport.get_extra_info("peername")
+
+    @property
+    def switched(self) -> bool:
+        """Whether both directions are raw bytes now."""
+        return self.status == 101
 
     @property
     def body_complete(self) -> bool:
@@ -144,21 +132,10 @@ class ServerExchange:
         """
         if self.ended or self.gone:
             return
-        if self.status:
-            raise RuntimeError("an exchange has one answer")
-        if self.intake is not None and self.intake.sink is None:
-            self._discard_buffered_body(self.intake)
-        self.status = status
-        self._bodyless = status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
-        chunked = length is None and not self._bodyless and self.head is not None and self.head.minor == 1
-        if chunked:
-            lines += b"transfer-encoding: chunked\r\n"
-        elif length is not None and status != 204:  # RFC 9110 section 8.6: no Content-Length with 204
-            lines += b"content-length: %d\r\n" % length
-        if self._close or self.intake is not None or not self._connection.may_keep(self.head):
-            self._close = True
-            lines += b"connection: close\r\n"
-        self._out.begin(encode_response(status, lines), length=0 if self._bodyless else length, chunked=chunked)
+        bodyless = self._bodyless(status)
+        chunked = length is None and not bodyless and self.head is not None and self.head.minor == 1
+        head = self._begin(status, lines, length, chunked=chunked)
+        self._connection.out.begin(head, length=0 if bodyless else length, chunked=chunked, bodyless=bodyless)
 
     def switch_protocols(self, lines: bytes) -> None:
         """Answer 101: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
@@ -167,44 +144,53 @@ class ServerExchange:
         if self.status:
             raise RuntimeError("an exchange has one answer")
         self.status = 101
-        self.switched = True
         self.intake = Intake(UntilClose())
-        self._out.begin(encode_response(101, lines + SWITCH_LINES), length=None, chunked=False)
+        self._connection.out.begin(encode_response(101, lines + SWITCH_LINES), length=None, chunked=False)
 
     def send_data(self, data: bytes) -> None:
         """Add content to the answer."""
-        if not (self.ended or self.gone or self._bodyless):
-            self._out.add(data)
+        if not (self.ended or self.gone):
+            self._connection.out.add(data)
 
     def send_end(self) -> None:
         """End the answer and write it. An answer shorter than its head says ends as an aborted one."""
         if self.ended or self.gone:
             return
-        if not self.status or not self._out.end():
+        if not self.status or not self._connection.out.end():
             self.abort()
             return
         self.flush()
         self.ended = True
-        if self.intake is not None:
-            self.intake.sink = None
-        self._connection.answered(self, close=self._close)
+        self._connection.answered(self)
 
     def flush(self) -> None:
         """Write what was sent since the last flush: one write."""
-        if self._out.pieces and not self.gone:
-            data = self._out.take()
+        out = self._connection.out
+        if out.pieces and not (self.ended or self.gone):
+            data = out.take()
             self.bytes_out += len(data)
             self._connection.transport.write(data)
+
+    def send_whole(self, status: int, lines: bytes, data: bytes, length: int | None) -> None:
+        """Give a whole answer with one write; ``length`` is what its head says, None: nothing.
+
+        After HEAD, and with 204 and 304, there must be no ``data``, whatever ``length`` says.
+        """
+        if self.ended or self.gone:
+            return
+        message = self._begin(status, lines, length) + data
+        self.bytes_out += len(message)
+        self._connection.transport.write(message)
+        self.ended = True
+        self._connection.answered(self)
 
     def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
         """Give a whole answer of our own. If the request's body is not all there, the connection closes after it."""
         if self.ended or self.gone:
             return
-        self._close = self._close or close
+        self.closes = self.closes or close
         self._forget_sink()
-        self.send_head(status, encode_fields(fields), length=len(body))
-        self.send_data(body)
-        self.send_end()
+        self.send_whole(status, encode_fields(fields), b"" if self._bodyless(status) else body, len(body))
 
     def abort(self) -> None:
         """Cut the answer, so that the peer sees a truncated one, never a complete one."""
@@ -213,7 +199,7 @@ class ServerExchange:
         self.flush()
         self.ended = True
         self._forget_sink()
-        self._connection.cut(reset=self._out.until_close)
+        self._connection.cut(reset=self._connection.out.until_close)
 
     def stop(self, error: SidecarError) -> None:
         """End it for ``error``, as its owner sees fit."""
@@ -225,7 +211,7 @@ class ServerExchange:
     def fail_body(self, error: SidecarError) -> None:
         """End an unfinished body; whatever follows is not read as a request."""
         sink = self._forget_sink()
-        self._close = True
+        self.closes = True
         if sink is not None:
             sink.on_body_error(error)
 
@@ -251,7 +237,7 @@ class ServerExchange:
             return
         self.gone = True
         self._forget_sink()
-        self._out.clear()
+        self._connection.out.clear()
         if self.sender is not None:
             self.sender.on_caller_gone()
         elif self.owner is not None:
@@ -266,6 +252,26 @@ class ServerExchange:
     def body_paused(self) -> bool:
         """Whether the body is not wanted for now."""
         return self.intake is not None and not self.intake.wanted
+
+    def _begin(self, status: int, lines: bytes, length: int | None, *, chunked: bool = False) -> bytes:
+        """The head of the answer, which begins with it."""
+        if self.status:
+            raise RuntimeError("an exchange has one answer")
+        if self.intake is not None and self.intake.sink is None:
+            self._discard_buffered_body(self.intake)
+        self.status = status
+        if chunked:
+            lines += b"transfer-encoding: chunked\r\n"
+        elif length is not None and status != 204:  # RFC 9110 section 8.6: no Content-Length with 204
+            lines += b"content-length: %d\r\n" % length
+        if self.closes or self.intake is not None or not self._connection.may_keep():
+            self.closes = True
+            lines += b"connection: close\r\n"
+        return encode_response(status, lines)
+
+    def _bodyless(self, status: int) -> bool:
+        """Whether an answer of this status has no content, whatever its head says."""
+        return status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
 
     def _forget_sink(self) -> BodySink | None:
         """Give the body to nobody any more. Who took it until now."""

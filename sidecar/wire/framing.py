@@ -16,6 +16,8 @@ MAX_CHUNK_LINE: Final = 512
 MAX_CHUNK_EXTENSIONS: Final = 16384
 MAX_TRAILERS: Final = 8192
 
+_CR: Final = 0x0D
+
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 # RFC 9112 section 7.1.1 without the white space that it calls bad; 15 digits are below 2**60.
@@ -32,35 +34,33 @@ class HeadBuffer:
 
     ``skip_empty_line``: one empty line before each request is no error (RFC 9112 section 2.2), however it is cut.
     Holds at most ``max_head_bytes`` and one read, and looks at every byte a bounded number of times, however it is cut.
+    ``held`` is how many bytes of an unfinished head are here.
     """
 
     __slots__ = (
+        "_begun",
         "_first_line_end",
-        "_held",
+        "_fresh",
         "_max_first_line",
         "_max_head_bytes",
+        "_ordinary",
         "_skip_empty_line",
         "_skips",
         "_sound",
+        "held",
     )
 
     def __init__(self, *, max_head_bytes: int, max_first_line: int, skip_empty_line: bool) -> None:
         self._max_head_bytes = max_head_bytes
         self._max_first_line = max_first_line
+        self._ordinary = min(max_head_bytes, max_first_line)  # a head of so many bytes is within both limits
         self._skip_empty_line = skip_empty_line
         self._skips = skip_empty_line  # whether one may still come before this head
-        self._held = bytearray()
+        self._fresh = True  # nothing came since the last head, not even an empty line
+        self.held = 0
+        self._begun = bytearray()
         self._sound = 0
         self._first_line_end = -1
-
-    def __bool__(self) -> bool:
-        """Whether a head has begun."""
-        return bool(self._held)
-
-    @property
-    def held(self) -> int:
-        """How many bytes of an unfinished head are here."""
-        return len(self._held)
 
     @property
     def first_line_read(self) -> bool:
@@ -73,56 +73,57 @@ class HeadBuffer:
         Raises:
             Denied: HEAD_TOO_LARGE, URI_TOO_LONG, BAD_REQUEST.
         """
-        held = self._held
-        if not held:
-            if self._skips and data.startswith(b"\r\n"):
-                self._skips = False
-                data = data[2:]
-            end = data.find(b"\r\n\r\n", 0, self._max_head_bytes)
-            if end >= 0:
-                self._skips = self._skip_empty_line
-                if end > self._max_first_line:
-                    self._check_first_line(data)
-                return (data, b"") if end + 4 == len(data) else (data[: end + 4], data[end + 4 :])
-        searched = max(0, len(held) - 3)
-        held += data
-        if self._skips and len(held) > 1:
-            self._skips = False
-            if held.startswith(b"\r\n"):  # the two came apart
-                del held[:2]
-        end = held.find(b"\r\n\r\n", searched, self._max_head_bytes)
-        if end < 0:
-            self._check_unfinished()
-            return None
-        whole = bytes(held)
-        self.clear()
-        self._check_first_line(whole)
-        return whole[: end + 4], whole[end + 4 :]
+        if self._fresh:  # as most heads do, it may come whole and alone
+            end = data.find(b"\r\n\r\n", 0, self._ordinary) + 4
+            if end > 3 and data[0] != _CR:
+                return (data, b"") if end == len(data) else (data[:end], data[end:])
+        return self._go_on(data)
 
     def clear(self) -> None:
         """Forget an unfinished head."""
-        self._held = bytearray()
+        self._fresh = True
+        self.held = 0
+        self._begun = bytearray()
         self._skips = self._skip_empty_line
         self._sound = 0
         self._first_line_end = -1
+
+    def _go_on(self, data: bytes) -> tuple[bytes, bytes] | None:
+        self._fresh = False
+        begun = self._begun
+        searched = max(0, len(begun) - 3)
+        begun += data
+        if self._skips and len(begun) > 1:
+            self._skips = False
+            if begun.startswith(b"\r\n"):  # the two came apart
+                del begun[:2]
+        self.held = len(begun)
+        end = begun.find(b"\r\n\r\n", searched, self._max_head_bytes)
+        if end < 0:
+            self._check_unfinished()
+            return None
+        whole = bytes(begun)
+        self.clear()
+        self._check_first_line(whole)
+        return whole[: end + 4], whole[end + 4 :]
 
     def _check_first_line(self, whole: bytes) -> None:
         if whole.find(b"\r\n") > self._max_first_line:
             raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
 
     def _check_unfinished(self) -> None:
-        held = self._held
-        sound = _SOUND.match(held, self._sound)
+        begun = self._begun
+        sound = _SOUND.match(begun, self._sound)
         self._sound = sound.end() if sound else 0
-        if bytes(held[self._sound : self._sound + 2]) not in (b"", b"\r"):
+        if bytes(begun[self._sound : self._sound + 2]) not in (b"", b"\r"):
             raise Denied(Reason.BAD_REQUEST, "a line break or control byte that no head may hold")
         if self._first_line_end < 0:
-            self._first_line_end = held.find(b"\r\n")
-            if len(held) > self._max_first_line and not 0 <= self._first_line_end <= self._max_first_line:
+            self._first_line_end = begun.find(b"\r\n")
+            if len(begun) > self._max_first_line and not 0 <= self._first_line_end <= self._max_first_line:
                 raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
-            if self._first_line_end >= 0 and not _FIRST_LINE.fullmatch(held, 0, self._first_line_end):
+            if self._first_line_end >= 0 and not _FIRST_LINE.fullmatch(begun, 0, self._first_line_end):
                 raise Denied(Reason.BAD_REQUEST, "the first line is not that of HTTP/1.0 or HTTP/1.1")
-        if len(held) >= self._max_head_bytes:
+        if len(begun) >= self._max_head_bytes:
             raise Denied(Reason.HEAD_TOO_LARGE, "the head is too large")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.answer import AnswerReader
@@ -22,12 +22,15 @@ from sidecar.wire.upgrade import SWITCH_LINES, Handshake
 __all__ = ["ClientConnection", "ClientLimits", "ResponseSink", "StaleConnection"]
 
 
+_SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
+
+
 class StaleConnection(Unavailable):
     """A kept connection was closed before one byte of an answer came: the upstream may never have seen the request."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """One upstream connection. ``start`` it, ``send_body`` and ``end_body``, ``flush`` after each batch."""
+    """One upstream connection. ``ask`` it; or ``start``, ``send_body`` and ``end_body``, ``flush`` after each batch."""
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self._writing_paused = False
         self._reading_paused = False
         self._opened_at = 0.0
+        self._ages_at = 0.0  # from then on it takes no other request
         self._moved_at = 0.0
 
     @property
@@ -64,40 +68,47 @@ class ClientConnection(asyncio.Protocol):
 
     def live_at_most(self, seconds: float) -> None:
         """Take no request that begins later than so long after the connection was opened."""
-        self._max_age_s = min(self._max_age_s, seconds)
+        self._ages_at = min(self._ages_at, self._opened_at + seconds)
 
     # --- the request
 
-    def start(
+    def ask(
         self,
         method: str,
         target: bytes,
         lines: bytes,
-        *,
-        length: int | None,
         sink: ResponseSink,
         handshake: Handshake | None = None,
     ) -> None:
-        """Begin a request. ``lines`` of its fields, as ``encode_fields`` makes them: those for its length are ours.
+        """Make a request without a body: one write. ``lines`` of its fields, as ``encode_fields`` makes them.
 
-        ``length`` 0: no body, None: chunked.
-
-        ``handshake``: it asks to switch protocols.
-
-        A request without body is complete with its head (with Content-Length 0 where the method suggests a body).
+        Those for its length are ours. ``handshake``: it asks to switch protocols.
         """
-        if not self.usable:
-            raise RuntimeError("the connection is in use or closed")
-        if length is None:
-            lines += b"transfer-encoding: chunked\r\n"
-        elif length or method in ("POST", "PUT", "PATCH"):
-            lines += b"content-length: %d\r\n" % length
+        if method in _SUGGESTS_BODY:
+            lines += b"content-length: 0\r\n"
         if handshake is not None:
             lines += SWITCH_LINES
-        self._out.begin(encode_request(method, target, lines), length=length, chunked=length is None)
+        head = encode_request(method, target, lines)
+        self._begin(method, sink, handshake)
+        self._request_ended = True
+        self.transport.write(head)
+
+    def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
+        """Begin a request with a body of ``length`` bytes, None: chunked. ``lines`` as for ``ask``."""
+        if length is None:
+            lines += b"transfer-encoding: chunked\r\n"
+        else:
+            lines += b"content-length: %d\r\n" % length
+        head = encode_request(method, target, lines)
+        self._begin(method, sink, None)
+        self._request_ended = False
+        self._out.begin(head, length=length, chunked=length is None)
+
+    def _begin(self, method: str, sink: ResponseSink, handshake: Handshake | None) -> None:
+        if self._sink is not None or self._closed:
+            raise RuntimeError("the connection is in use or closed")
         self._reader.expect(method, handshake)
         self._sink = sink
-        self._request_ended = length == 0
         self._moved_at = self._clock()
 
     def send_body(self, data: bytes) -> None:
@@ -177,20 +188,32 @@ class ClientConnection(asyncio.Protocol):
         """Begin."""
         self.transport = cast("asyncio.Transport", transport)
         self._opened_at = self._moved_at = self._clock()
+        self._ages_at = self._opened_at + self._max_age_s
 
     def data_received(self, data: bytes) -> None:
         """Read what has come of the answer."""
-        if self._closed:
-            return
         sink = self._sink
-        if sink is None:  # nobody asked: what comes now could be taken for the answer to the next request
-            self.abort()
+        if sink is None:
+            if not self._closed:  # nobody asked: what comes now could be taken for the answer to the next request
+                self.abort()
             return
+        reader = self._reader
         try:
-            self._read(data, sink)
+            head, content = reader.feed(data)
         except Denied as error:
             self._fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, error.detail))
-        sink.on_response_flush()
+            return
+        if head is None:
+            self._go_on(sink, content)
+            sink.on_response_flush()
+            return
+        self._moved_at = self._clock()
+        if reader.complete:
+            self._answered(reader, head)
+            sink.on_whole_response(head, content)
+        else:
+            sink.on_response(head, content)
+            sink.on_response_flush()
 
     def eof_received(self) -> None:
         """The upstream sends no more. The transport closes."""
@@ -227,30 +250,30 @@ class ClientConnection(asyncio.Protocol):
 
     # --- the answer
 
-    def _read(self, data: bytes, sink: ResponseSink) -> None:
+    def _go_on(self, sink: ResponseSink, content: bytes) -> None:
+        """More of an answer that has begun, or nothing of it yet."""
         reader = self._reader
-        head, content = reader.feed(data)
-        if reader.head is not None:
-            self._moved_at = self._clock()
-        if head is not None:
-            sink.on_response(head)
-            sink = self._raw_sink or sink
-        if content and self._sink is sink:
+        head = reader.head
+        if head is None:
+            return
+        self._moved_at = self._clock()
+        if content:
             sink.on_response_data(content)
-        if reader.complete and self._sink is sink:
-            self._end(sink)
+        if reader.complete and self._sink is sink:  # else it has had enough
+            self._answered(reader, head)
+            sink.on_response_end()
 
-    def _end(self, sink: ResponseSink) -> None:
-        reader = self._reader
-        keep = reader.head is not None and reader.head.keep_alive and not reader.surplus and self._request_ended
+    def _answered(self, reader: AnswerReader, head: ResponseHead) -> None:
+        """The answer is whole, and the connection free for another request, or of no more use."""
         self._sink = None
-        self.resume_reading()
-        if keep and self._moved_at - self._opened_at < self._max_age_s:
+        if self._reading_paused:
+            self.resume_reading()
+        young = self._moved_at < self._ages_at
+        if head.keep_alive and young and self._request_ended and not reader.surplus:
             self.kept = True
             self._on_idle(self)
         else:
             self.abort()
-        sink.on_response_end()
 
     def _cut_short(self) -> SidecarError:
         if self._reader.head is not None:
@@ -275,7 +298,7 @@ class ClientConnection(asyncio.Protocol):
             if silent > limits.idle_timeout_s:
                 self.transport.abort()
         elif self._sink is None:
-            if silent > limits.idle_keep_s or now - self._opened_at > self._max_age_s:
+            if silent > limits.idle_keep_s or now > self._ages_at:
                 self.close()
         elif self._writing_paused:
             if silent > limits.idle_timeout_s:

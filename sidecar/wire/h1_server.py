@@ -17,9 +17,9 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.ending import Ending
 from sidecar.wire.exchange import BodySink, RequestHandler, ServerExchange
-from sidecar.wire.framing import Body
-from sidecar.wire.head import RequestHead
+from sidecar.wire.intake import Intake
 from sidecar.wire.limits import ServerLimits
+from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.request import RequestReader
 from sidecar.wire.waits import Pace
 
@@ -40,6 +40,7 @@ class ServerConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.writing_paused = False
         self.handler = handler
+        self.out = Outgoing()  # of the exchange under way
         self._limits = limits
         self._connections = connections
         self._clock = connections.clock
@@ -54,6 +55,7 @@ class ServerConnection(asyncio.Protocol):
         self._finishing = False
         self._refused = False
         self._opened_at = 0.0
+        self._ages_at = 0.0
         self._moved_at = 0.0
         self._head_began_at = 0.0
         self._body_pace = Pace()
@@ -67,7 +69,7 @@ class ServerConnection(asyncio.Protocol):
     @property
     def receiving(self) -> bool:
         """Whether a head has begun to arrive."""
-        return bool(self._reader)
+        return self._reader.held > 0
 
     def stop(self, error: SidecarError) -> None:
         """End the request being served, or refuse the one whose head is arriving, for ``error``; then close."""
@@ -87,12 +89,12 @@ class ServerConnection(asyncio.Protocol):
             return None
         if self._ending.linger is not None:
             return self._ending.linger.began_at
-        return self._head_began_at if self._reader else self._moved_at
+        return self._head_began_at if self._reader.held else self._moved_at
 
     @property
     def kept(self) -> bool:
         """Whether it waits for the first byte of another request."""
-        return not self._reader and self._ending.linger is None and self._moved_at != self._opened_at
+        return not self._reader.held and self._ending.linger is None and self._moved_at != self._opened_at
 
     def give_way(self, error: SidecarError) -> None:
         """End at once for another connection; no request is being served. A head that has begun is refused."""
@@ -102,7 +104,9 @@ class ServerConnection(asyncio.Protocol):
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
         self._finishing = True
-        if self._exchange is None and not (self._reader or self._rest or self._ending.linger or self._ending.closed):
+        if self._exchange is None and not (
+            self._reader.held or self._rest or self._ending.linger or self._ending.closed
+        ):
             self._close()
 
     # --- the event loop's calls
@@ -112,18 +116,23 @@ class ServerConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._half_closes = transport.get_extra_info("ssl_object") is None
         self._opened_at = self._moved_at = self._clock()
+        self._ages_at = self._opened_at + self._limits.max_age_s
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Serve what has come, and write once."""
         self._moved_at = self._clock()
-        ending = self._ending
-        if ending.linger is not None:
-            ending.received(self.transport, self._moved_at, len(data))
-        elif not ending.closed:
-            self._rest = self._rest + data if self._rest else data
-            self._its_turn = not self._waits_for_turn
-            self.advance()
+        rest = self._rest
+        if rest or self._exchange is not None or self._ending.begun:
+            self._receive_more(data)
+            return
+        self._advancing = True
+        try:
+            if self._read_head(data) and self._rest:
+                self._use_rest()
+        finally:
+            self._advancing = False
+        self._settle()
 
     def eof_received(self) -> bool:
         """The peer sends no more: an unfinished head is answered, work for it is given up. Whether to keep writing.
@@ -135,7 +144,7 @@ class ServerConnection(asyncio.Protocol):
             if self._half_closes and exchange.switched and exchange.end_of_input():
                 return True
             self._lose_peer()
-        elif self._reader and self._ending.linger is None:
+        elif self._reader.held and self._ending.linger is None:
             self._refuse(Denied(Reason.BAD_REQUEST, "the request ends inside its head"))
         return False
 
@@ -146,7 +155,7 @@ class ServerConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._lose_peer()
         elif self._reader.first_line_read:
-            exchange = self._new_exchange(None, None, bytes_in=self._reader.held, close=True)
+            exchange = ServerExchange(self, None, self._reader.held)
             exchange.gone = True
             self.handler.on_refused(exchange, Denied(Reason.PEER_GONE, "the peer vanished inside a head"))
         self._reader.clear()
@@ -169,31 +178,54 @@ class ServerConnection(asyncio.Protocol):
 
     # --- reading
 
+    def _receive_more(self, data: bytes) -> None:
+        """What comes while a request is being served or waits, or is of no use any more."""
+        ending = self._ending
+        if not ending.begun:
+            self._rest = self._rest + data if self._rest else data
+            self._its_turn = not self._waits_for_turn
+            self.advance()
+        elif ending.linger is not None:
+            ending.received(self.transport, self._moved_at, len(data))
+
     def advance(self) -> None:
         """Go on with the bytes at hand as far as possible. Called again from inside itself it does nothing."""
         if self._advancing:
             return
         self._advancing = True
         try:
-            while self._rest and not self._ending.begun and self._step():
-                pass
+            self._use_rest()
         finally:
             self._advancing = False
-        if self._exchange is not None:
-            self._exchange.batch_end()
-        self._regulate()
+        self._settle()
+
+    def _use_rest(self) -> None:
+        while self._rest and not self._ending.begun and self._step():
+            pass
 
     def _step(self) -> bool:
-        if self._exchange is None:
-            if self._its_turn:
-                return self._next_head()
-            self._wait_for_turn()
-            return False
-        intake = self._exchange.intake
+        if self._exchange is not None:
+            return self._take_body(self._exchange)
+        if self._its_turn:
+            data, self._rest = self._rest, b""
+            return self._read_head(data)
+        self._wait_for_turn()
+        return False
+
+    def _settle(self) -> None:
+        """What could be used of the bytes was: write what came of it, and read on or not."""
+        exchange = self._exchange
+        if exchange is not None and (exchange.intake is not None or self.out.pieces):
+            exchange.batch_end()
+        if self._rest or self._reading_paused or (exchange is not None and exchange.intake is not None):
+            self._regulate()
+
+    def _take_body(self, exchange: ServerExchange) -> bool:
+        intake = exchange.intake
         if intake is None:  # another request: it waits until this one is answered
             return False
         data, self._rest = self._rest, b""
-        rest = intake.take(self._exchange, data)
+        rest = intake.take(exchange, data)
         if rest is None:
             self._rest = data
             return False
@@ -224,54 +256,42 @@ class ServerConnection(asyncio.Protocol):
                 self._moved_at = self._clock()
                 self.transport.resume_reading()
 
-    def _next_head(self) -> bool:
-        if not self._reader:
+    def _read_head(self, data: bytes) -> bool:
+        reader = self._reader
+        held = reader.held
+        if not held:
             self._head_began_at = self._moved_at
-        data, self._rest = self._rest, b""
-        received = self._reader.held + len(data)
         try:
-            incoming = self._reader.feed(data)
+            found = reader.read(data)
         except Denied as error:
-            self._refuse(error, bytes_in=received)
+            self._refuse(error, bytes_in=held + len(data))
             return False
-        if incoming is None:
+        if found is None:
             return False
-        self._rest = incoming.rest
+        head, size, self._rest = found
         self._its_turn = False  # what follows in the same bytes waits
-        if incoming.body is not None:
-            self._body_pace.begin(self._moved_at, incoming.size)
-        # Without the switch it asks for, a handshake ends its connection: what follows may be no HTTP any more.
-        handshake = incoming.head.upgrade is not None
-        exchange = self._new_exchange(incoming.head, incoming.body, bytes_in=incoming.size, close=handshake)
-        self._exchange = exchange
+        exchange = self._exchange = ServerExchange(self, head, size)
+        if head.chunked or head.content_length:
+            exchange.intake = Intake(reader.body_of(head))
+            self._body_pace.begin(self._moved_at, size)
         self.handler.on_request(exchange)
         return True
 
     def _refuse(self, error: SidecarError, *, bytes_in: int | None = None) -> None:
         """Nothing that follows on this connection is read as a request. ``bytes_in`` None: an unfinished head's."""
-        if bytes_in is None:
-            bytes_in = self._reader.held
-        self._reader.clear()
+        reader = self._reader
+        exchange = ServerExchange(self, reader.refused_head, reader.held if bytes_in is None else bytes_in)
+        exchange.closes = True
+        reader.clear()
         self._refused = True
-        exchange = self._exchange = self._new_exchange(self._reader.refused_head, None, bytes_in=bytes_in, close=True)
+        self._exchange = exchange
         self.handler.on_refused(exchange, error)
-
-    def _new_exchange(
-        self, head: RequestHead | None, body: Body | None, *, bytes_in: int, close: bool
-    ) -> ServerExchange:
-        return ServerExchange(self, head, body, received_at=self._head_began_at, bytes_in=bytes_in, close=close)
 
     # --- for the exchange
 
-    def may_keep(self, head: RequestHead | None) -> bool:
-        """Whether another request may follow the one with this head."""
-        return (
-            head is not None
-            and head.keep_alive
-            and not self._finishing
-            and not self._connections.draining
-            and self._moved_at - self._opened_at < self._limits.max_age_s
-        )
+    def may_keep(self) -> bool:
+        """Whether another request may follow the one being served."""
+        return self._moved_at < self._ages_at and not (self._finishing or self._connections.draining)
 
     @property
     def has_rest(self) -> bool:
@@ -287,14 +307,18 @@ class ServerConnection(asyncio.Protocol):
         """Bytes that belong to what follows."""
         self._rest = rest
 
-    def answered(self, exchange: ServerExchange, *, close: bool) -> None:
+    def answered(self, exchange: ServerExchange) -> None:
         """The answer of the current exchange has ended."""
         self._exchange = None
         self._moved_at = self._clock()
-        if self._refused or not exchange.body_complete:
+        if exchange.intake is not None:
+            exchange.intake.sink = None
             self._begin_lingering()
-        elif not close and not self._finishing:
-            self.advance()
+        elif self._refused:
+            self._begin_lingering()
+        elif not (exchange.closes or self._finishing):
+            if self._rest or self._reading_paused:
+                self.advance()
         elif self._rest:
             self._begin_lingering()
         else:
@@ -338,7 +362,7 @@ class ServerConnection(asyncio.Protocol):
                 self._close()
         elif self._exchange is not None:
             self._sweep_body(self._exchange, now)
-        elif self._reader:
+        elif self._reader.held:
             if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
         elif self._idle_too_long(now):
@@ -359,6 +383,6 @@ class ServerConnection(asyncio.Protocol):
     def _idle_too_long(self, now: float) -> bool:
         fresh = self._moved_at == self._opened_at
         allowed = self._limits.head_timeout_s if fresh else self._limits.keep_alive_timeout_s
-        aged = now - self._opened_at > self._limits.max_age_s
+        aged = now > self._ages_at
         unwanted = self._connections.no_longer_wanted(now, self._moved_at)
         return aged or unwanted or now - self._moved_at > allowed

@@ -9,16 +9,21 @@ class Outgoing:
     ``pieces`` is not empty while there is anything to write; only to be looked at.
     """
 
-    __slots__ = ("_chunked", "_remaining", "pieces")
+    __slots__ = ("_bodyless", "_chunked", "_remaining", "pieces")
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
+        self._bodyless = False
         self._chunked = False
         self._remaining: int | None = 0
 
-    def begin(self, head: bytes, *, length: int | None, chunked: bool) -> None:
-        """Begin a message of ``length`` content bytes; without a length it is chunked, or ends with its connection."""
+    def begin(self, head: bytes, *, length: int | None, chunked: bool, bodyless: bool = False) -> None:
+        """Begin a message of ``length`` content bytes; without a length it is chunked, or ends with its connection.
+
+        ``bodyless``: it has no content, and what is added is dropped.
+        """
         self.pieces.append(head)
+        self._bodyless = bodyless
         self._chunked = chunked
         self._remaining = length
 
@@ -34,7 +39,7 @@ class Outgoing:
 
     def add(self, data: bytes) -> None:
         """Add content. RuntimeError if there is more than the head says: that would be read as another message."""
-        if not data:
+        if not data or self._bodyless:
             return
         if self._chunked:
             self.pieces += (b"%x\r\n" % len(data), data, b"\r\n")

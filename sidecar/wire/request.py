@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, HeadBuffer, LengthBody
@@ -14,55 +14,28 @@ from sidecar.wire.upgrade import handshake_of
 CONTINUE: Final = b"100-continue"  # the one expectation there is (RFC 9110 section 10.1.1)
 
 
-class Incoming(NamedTuple):
-    """One valid head of ``size`` bytes, the body to be read after it if any, and the bytes that followed the head."""
-
-    head: RequestHead
-    body: Body | None
-    size: int
-    rest: bytes
-
-
-class RequestReader:
+class RequestReader(HeadBuffer):
     """Reads one head after another. ``refused_head``: the head of a refusal, if it was valid but is not served here."""
 
-    __slots__ = ("_heads", "_limits", "_proxy_form", "refused_head")
+    __slots__ = ("_limits", "_proxy_form", "refused_head")
 
     def __init__(self, limits: ServerLimits, *, proxy_form: bool) -> None:
-        self._limits = limits
-        self._proxy_form = proxy_form
-        self._heads = HeadBuffer(
+        super().__init__(
             max_head_bytes=limits.max_head_bytes, max_first_line=limits.max_target_bytes + 64, skip_empty_line=True
         )
+        self._limits = limits
+        self._proxy_form = proxy_form
         self.refused_head: RequestHead | None = None
 
-    def __bool__(self) -> bool:
-        """Whether a head has begun and is not whole yet."""
-        return bool(self._heads)
-
-    @property
-    def held(self) -> int:
-        """How many bytes of an unfinished head are here."""
-        return self._heads.held
-
-    @property
-    def first_line_read(self) -> bool:
-        """Whether the first line of an unfinished head is there: from then on it counts as a request."""
-        return self._heads.first_line_read
-
-    def clear(self) -> None:
-        """Forget an unfinished head."""
-        self._heads.clear()
-
-    def feed(self, data: bytes) -> Incoming | None:
-        """Take bytes of the stream; None until a head is whole.
+    def read(self, data: bytes) -> tuple[RequestHead, int, bytes] | None:
+        """Take bytes of the stream: (one valid head, its size in bytes, what followed it); None until it is whole.
 
         Raises:
             Denied: the head is malformed or too large, or asks for what is not served here (an unknown expectation, an
                 Upgrade but to WebSocket, CONNECT, TRACE, a body over the limit). What follows is then never to be read
                 as a request.
         """
-        found = self._heads.feed(data)
+        found = self.feed(data)
         if found is None:
             return None
         raw, rest = found
@@ -73,13 +46,15 @@ class RequestReader:
             max_fields=limits.max_fields,
             proxy_form=self._proxy_form,
         )
-        self._refuse_unspoken(head)
-        body: Body | None = None
+        if head.content_length or head.expect is not None or head.upgrade is not None:
+            self._refuse_unspoken(head)
+        return head, len(raw), rest
+
+    def body_of(self, head: RequestHead) -> Body:
+        """What is to be read after a head that has a body."""
         if head.chunked:
-            body = ChunkedBody(max_bytes=limits.max_body_bytes)
-        elif head.content_length:
-            body = LengthBody(head.content_length)
-        return Incoming(head, body, len(raw), rest)
+            return ChunkedBody(max_bytes=self._limits.max_body_bytes)
+        return LengthBody(head.content_length or 0)
 
     def _refuse_unspoken(self, head: RequestHead) -> None:
         """Refuse what is valid HTTP and not served here."""

@@ -63,8 +63,14 @@ class Sender(Protocol):
 class ResponseSink(Protocol):
     """Takes one answer. ``on_response_flush`` follows each batch: what was collected may be written now."""
 
-    def on_response(self, head: ResponseHead) -> None:
-        """The final head; interim ones were skipped. After a 101 ``switch_protocols`` must be called at once."""
+    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+        """A whole answer at once. The only event; the connection is already back in its pool, or closed."""
+
+    def on_response(self, head: ResponseHead, data: bytes) -> None:
+        """The final head (interim ones were skipped), and the content that came with it. There is more to come.
+
+        After a 101 ``switch_protocols`` must be called at once; ``data`` is the first of the raw bytes.
+        """
 
     def on_response_data(self, data: bytes) -> None:
         """More content, decoded, never empty."""

@@ -130,9 +130,13 @@ class Tunnel:
 
     # --- the upstream's side
 
-    def on_response(self, head: ResponseHead) -> None:
+    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
         """There is one answer."""
-        raise AssertionError(head)
+        raise AssertionError(head, data)
+
+    def on_response(self, head: ResponseHead, data: bytes) -> None:
+        """There is one answer."""
+        raise AssertionError(head, data)
 
     def on_response_data(self, data: bytes) -> None:
         """Pass bytes back."""

@@ -102,7 +102,7 @@ async def test_a_byte_too_many_cuts_the_connection(told: bytes) -> None:
     assert isinstance(error, EndpointError)
     assert error.trouble is Trouble.TOO_LARGE
     assert ends.transport.cut
-    assert ends.idle == []
+    assert not ends.connection.usable
 
 
 async def test_a_call_that_nobody_waits_for_cuts_its_connection_and_is_told_nothing_more() -> None:

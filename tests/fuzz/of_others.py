@@ -31,18 +31,19 @@ def requests_beside_others(data: bytes) -> None:
     while data:
         message, rest = data, b""
         try:
-            incoming = reader.feed(data)
-            if incoming is None:
+            found = reader.read(data)
+            if found is None:
                 return
-            rest, body = incoming.rest, b""
-            if incoming.body is not None:
-                body, rest = incoming.body.feed(rest)
-                if not incoming.body.complete:
+            head, _, rest = found
+            body = b""
+            if head.has_body:
+                to_come = reader.body_of(head)
+                body, rest = to_come.feed(rest)
+                if not to_come.complete:
                     return
         except Denied:
             return
         message = data[: len(data) - len(rest)].removeprefix(b"\r\n")
-        head = incoming.head
         line = message.partition(b"\r\n")[0].split(b" ")
         if head.proxy_form:
             assert line[1].lower().startswith(b"http://")

@@ -43,22 +43,23 @@ def reading_of(stream: bytes) -> Reading:
     while stream:
         reader = RequestReader(LIMITS, proxy_form=False)
         try:
-            incoming = reader.feed(stream)
+            incoming = reader.read(stream)
         except Denied:
             return Reading(found, refused=True, rest=stream)
         if incoming is None:
             break
+        head, _, stream = incoming
         body: bytes | None = b""
-        stream = incoming.rest
-        if incoming.body is not None:
+        if head.has_body:
+            to_come = reader.body_of(head)
             try:
-                body, stream = incoming.body.feed(stream)
+                body, stream = to_come.feed(stream)
             except Denied:
-                return Reading([*found, Meant(incoming.head, None)], refused=False, rest=b"")
-            if not incoming.body.complete:
-                return Reading([*found, Meant(incoming.head, None)], refused=False, rest=b"")
-        found.append(Meant(incoming.head, body))
-        if not incoming.head.keep_alive or incoming.head.upgrade is not None:
+                return Reading([*found, Meant(head, None)], refused=False, rest=b"")
+            if not to_come.complete:
+                return Reading([*found, Meant(head, None)], refused=False, rest=b"")
+        found.append(Meant(head, body))
+        if not head.keep_alive or head.upgrade is not None:
             return Reading(found, refused=False, rest=b"")
     return Reading(found, refused=False, rest=stream)
 

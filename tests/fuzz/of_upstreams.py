@@ -46,10 +46,15 @@ class Asked:
     def over(self) -> bool:
         return self.ended or self.error is not None
 
-    def on_response(self, head: ResponseHead) -> None:
+    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+        self.on_response(head, data)
+        self.ended = True
+
+    def on_response(self, head: ResponseHead, data: bytes) -> None:
         assert self.head is None
         assert not self.over
         self.head = head
+        self.content = data
 
     def on_response_data(self, data: bytes) -> None:
         assert self.head is not None
@@ -98,9 +103,11 @@ def _live(data: bytes, random: Random) -> None:
 
     def ask() -> None:
         asked.append(Asked(random.choice(("GET", "GET", "HEAD", "POST"))))
-        length = 3 if asked[-1].method == "POST" else 0
-        connection.start(asked[-1].method, b"/", b"host: a\r\n", length=length, sink=asked[-1])
-        if length and random.random() < 0.8:  # else the answer comes before the request is whole
+        if asked[-1].method != "POST":
+            connection.ask(asked[-1].method, b"/", b"host: a\r\n", asked[-1])
+            return
+        connection.start("POST", b"/", b"host: a\r\n", length=3, sink=asked[-1])
+        if random.random() < 0.8:  # else the answer comes before the request is whole
             connection.send_body(b"abc")
             connection.end_body()
         connection.flush()

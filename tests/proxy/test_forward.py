@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.streams import Streams
 from sidecar.wire.head import pass_fields
@@ -28,4 +28,4 @@ def test_nothing_is_forwarded_without_a_permit(permit: Any) -> None:
     origin = Origin("127.0.0.1", 1, "key")
     nothing: Any = None
     with pytest.raises(TypeError):
-        forwarder.send(permit, nothing, nothing, nothing, origin, b"/", b"")
+        Forwarding(forwarder, permit, nothing, nothing, nothing, origin, b"/", b"")

@@ -49,6 +49,23 @@ async def test_an_answer_is_framed_as_the_request_and_its_status_demand(
     assert served.transport.closed is closes
 
 
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "length", "rest", "closes"),
+    [row for name, row in STREAMED.items() if name not in ("chunked", "HTTP/1.0 without length")],
+)
+async def test_an_answer_given_whole_is_the_same_in_one_write(
+    request_bytes: bytes, status: int, length: int | None, rest: bytes, closes: bool
+) -> None:
+    served = Served()
+    served.receive(request_bytes)
+    exchange = served.only
+    exchange.send_whole(status, b"x: y\r\n", b"abc" if rest.endswith(b"abc") else b"", length)
+    (written,) = served.transport.writes
+    assert written == streamed(request_bytes, status, length, b"abc").transport.written
+    assert written.endswith(b"\r\nx: y\r\n" + rest)
+    assert (exchange.ended, exchange.bytes_out, served.transport.closed) == (True, len(written), closes)
+
+
 @pytest.mark.parametrize("name", [b"content-length", b"transfer-encoding", b"connection"])
 async def test_an_answer_with_framing_fields_of_its_own_is_a_bug_and_not_sent(name: bytes) -> None:
     served = Served()

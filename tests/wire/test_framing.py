@@ -119,11 +119,11 @@ def test_a_head_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() -> None
 def test_the_first_line_is_known_to_be_read_once_it_ends() -> None:
     buffer = heads()
     buffer.feed(b"GET / HTTP/1.1\r")
-    assert (bool(buffer), buffer.first_line_read) == (True, False)
+    assert (buffer.held > 0, buffer.first_line_read) == (True, False)
     buffer.feed(b"\nHost")
     assert buffer.first_line_read
     buffer.clear()
-    assert (bool(buffer), buffer.first_line_read) == (False, False)
+    assert (buffer.held > 0, buffer.first_line_read) == (False, False)
 
 
 def test_a_flood_of_fragments_needs_little_memory() -> None:

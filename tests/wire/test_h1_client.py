@@ -30,9 +30,15 @@ class Sink:
     def reasons(self) -> list[Reason]:
         return [error.reason for error in self.errors]
 
-    def on_response(self, head: ResponseHead) -> None:
+    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+        self.on_response(head, data)
+        self.on_response_end()
+
+    def on_response(self, head: ResponseHead, data: bytes) -> None:
         self.status = head.status
         self.events.append("head")
+        if data:
+            self.on_response_data(data)
 
     def on_response_data(self, data: bytes) -> None:
         assert data
@@ -79,8 +85,11 @@ class Calling:
 
     def ask(self, method: str = "GET", *, length: int | None = 0) -> Sink:
         sink = Sink()
-        self.connection.start(method, b"/a", b"host: b\r\n", length=length, sink=sink)
-        self.connection.flush()
+        if length == 0:
+            self.connection.ask(method, b"/a", b"host: b\r\n", sink)
+        else:
+            self.connection.start(method, b"/a", b"host: b\r\n", length=length, sink=sink)
+            self.connection.flush()
         return sink
 
     def receive(self, data: bytes) -> None:
@@ -113,11 +122,14 @@ async def test_a_request_is_written_anew_in_one_piece(
     method: str, length: int | None, body: bytes, written: bytes
 ) -> None:
     calling = Calling()
-    calling.connection.start(method, b"/a", b"host: b\r\n", length=length, sink=Sink())
-    calling.connection.send_body(body)
-    calling.connection.end_body()
-    assert calling.transport.writes == []
-    calling.connection.flush()
+    if length == 0:
+        calling.connection.ask(method, b"/a", b"host: b\r\n", Sink())
+    else:
+        calling.connection.start(method, b"/a", b"host: b\r\n", length=length, sink=Sink())
+        calling.connection.send_body(body)
+        calling.connection.end_body()
+        assert calling.transport.writes == []
+        calling.connection.flush()
     assert calling.transport.writes == [written]
 
 
@@ -142,18 +154,20 @@ async def test_an_answer_is_told_in_order_and_the_connection_given_back() -> Non
     calling = Calling()
     sink = calling.ask()
     calling.receive(OK)
-    assert sink.events == ["head", "data", "end", "flush"]
+    assert sink.events == ["head", "data", "end"]
     assert (sink.status, sink.data, calling.idle) == (200, b"ok", 1)
     assert calling.connection.kept
     assert calling.connection.usable
 
 
-async def test_the_connection_is_free_when_the_end_is_told() -> None:
+@pytest.mark.parametrize("pieces", [[OK], [OK[:-2], OK[-2:]]], ids=["whole", "in pieces"])
+async def test_the_connection_is_free_when_the_end_is_told(pieces: list[bytes]) -> None:
     calling = Calling()
     sink = calling.ask()
     usable: list[bool] = []
     sink.on_response_end = lambda: usable.append(calling.connection.usable)  # type: ignore[method-assign]
-    calling.receive(OK)
+    for piece in pieces:
+        calling.receive(piece)
     assert usable == [True]
 
 
@@ -180,7 +194,7 @@ async def test_after_an_answer_to_half_a_request_the_connection_is_never_used_ag
     calling = Calling()
     sink = calling.ask("POST", length=10)
     calling.receive(OK)
-    assert (sink.events, calling.idle, calling.transport.aborted) == (["head", "data", "end", "flush"], 0, True)
+    assert (sink.events, calling.idle, calling.transport.aborted) == (["head", "data", "end"], 0, True)
 
 
 async def test_bytes_nobody_asked_for_close_the_connection() -> None:
@@ -283,7 +297,7 @@ async def test_a_bad_answer_is_told_as_the_upstreams_and_closes_the_connection(s
     calling = Calling()
     sink = calling.ask()
     calling.receive(stream)
-    assert (sink.reasons, sink.events) == ([Reason.UPSTREAM_BAD_RESPONSE], ["error", "flush"])
+    assert (sink.reasons, sink.events) == ([Reason.UPSTREAM_BAD_RESPONSE], ["error"])
     assert calling.transport.aborted
     calling.lose()
     assert len(sink.errors) == 1
@@ -306,11 +320,21 @@ async def test_after_an_abort_nothing_more_is_told() -> None:
     assert sink.events == []
 
 
+async def test_an_answer_in_pieces_is_told_piece_by_piece() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    for piece in (OK[:-2], OK[-2:-1], OK[-1:]):
+        calling.receive(piece)
+    assert sink.events == ["head", "flush", "data", "flush", "data", "end", "flush"]
+    assert (sink.data, calling.idle) == (b"ok", 1)
+
+
 async def test_an_abort_inside_an_event_is_the_last_one() -> None:
     calling = Calling()
     sink = calling.ask()
-    sink.on_response = lambda head: calling.connection.abort()  # type: ignore[method-assign]
-    calling.receive(OK)
+    sink.on_response = lambda *_: calling.connection.abort()  # type: ignore[method-assign]
+    calling.receive(OK[:-1])
+    calling.receive(OK[-1:])
     assert (sink.events, calling.idle) == (["flush"], 0)
 
 

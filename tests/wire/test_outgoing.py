@@ -30,6 +30,16 @@ def test_content_without_length_or_chunks_ends_with_the_connection() -> None:
     assert out.until_close
 
 
+def test_what_is_added_to_a_message_without_content_is_dropped() -> None:
+    out = Outgoing()
+    out.begin(b"head", length=0, chunked=False, bodyless=True)
+    out.add(b"abc")
+    assert out.end()
+    out.begin(b"next", length=3, chunked=False)
+    out.add(b"abc")
+    assert out.take() == b"headnextabc"
+
+
 def test_more_content_than_said_is_a_bug() -> None:
     out = Outgoing()
     out.begin(b"", length=3, chunked=False)

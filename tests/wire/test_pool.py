@@ -59,7 +59,7 @@ async def kept(pool: UpstreamPool, upstream: Upstream, *, count: int, key: str =
     connections = [await connect(pool, to(upstream, key)) for _ in range(count)]
     for connection in connections:
         sink = Sink()
-        connection.start("GET", b"/", b"", length=0, sink=sink)
+        connection.ask("GET", b"/", b"", sink)
         connection.data_received(OK)
         assert "end" in sink.events
     return connections
@@ -138,7 +138,7 @@ async def test_a_retired_connection_serves_its_request_to_the_end_and_then_close
 ) -> None:
     connection = await connect(pool, to(upstream))
     sink = Sink()
-    connection.start("GET", b"/", b"", length=0, sink=sink)
+    connection.ask("GET", b"/", b"", sink)
     pool.retire()
     assert not connection.transport.is_closing()
     connection.data_received(OK)
@@ -161,7 +161,7 @@ async def test_closing_ends_what_is_kept_what_runs_and_what_is_being_opened(upst
     pool = UpstreamPool(ClientLimits())
     running = await connect(pool, to(upstream))
     sink = Sink()
-    running.start("GET", b"/", b"", length=0, sink=sink)
+    running.ask("GET", b"/", b"", sink)
     errors: list[SidecarError] = []
     pool.connect(to(upstream), lambda _: pytest.fail("closed"), errors.append)
     async with asyncio.timeout(WAIT_S):
@@ -200,7 +200,7 @@ async def test_a_connection_that_stands_when_its_wait_is_cancelled_is_closed(
 
 def use(connection: ClientConnection) -> None:
     """One request and its answer."""
-    connection.start("GET", b"/", b"", length=0, sink=Sink())
+    connection.ask("GET", b"/", b"", Sink())
     connection.data_received(OK)
 
 
@@ -549,7 +549,7 @@ async def test_a_trusted_upstream_is_connected_over_tls(
     await upstream.listen(ssl=server_side(authority, tmp_path))
     origin = Origin("127.0.0.1", upstream.port, key="b", tls=client_side(authority))
     connection = await connect(pool, origin)
-    connection.start("GET", b"/", b"host: b\r\n", length=0, sink=Sink())
+    connection.ask("GET", b"/", b"host: b\r\n", Sink())
     connection.flush()
     assert await (await upstream.accept()).read_until(b"\r\n\r\n") == b"GET / HTTP/1.1\r\nhost: b\r\n\r\n"
     await pool.close()

@@ -26,10 +26,12 @@ def post(fields: bytes) -> bytes:
     ],
 )
 def test_a_request_is_its_head_its_body_to_come_and_what_followed(fields: bytes, kind: type) -> None:
-    incoming = reader().feed(post(fields) + b"rest")
-    assert incoming is not None
-    assert isinstance(incoming.body, kind)
-    assert (incoming.head.target, incoming.size, incoming.rest) == (b"/a", len(post(fields)), b"rest")
+    requests = reader()
+    found = requests.read(post(fields) + b"rest")
+    assert found is not None
+    head, size, rest = found
+    assert isinstance(requests.body_of(head) if head.has_body else None, kind)
+    assert (head.target, size, rest) == (b"/a", len(post(fields)), b"rest")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def test_a_request_is_its_head_its_body_to_come_and_what_followed(fields: bytes,
 def test_what_is_valid_and_not_served_is_refused_with_its_head(fields: bytes, reason: Reason) -> None:
     requests = reader()
     with pytest.raises(Denied) as refused:
-        requests.feed(post(fields))
+        requests.read(post(fields))
     assert refused.value.reason == reason
     assert requests.refused_head is not None
     assert requests.refused_head.target == b"/a"
@@ -51,15 +53,15 @@ def test_what_is_valid_and_not_served_is_refused_with_its_head(fields: bytes, re
 
 def test_a_malformed_head_is_refused_without_one() -> None:
     requests = reader()
-    assert requests.feed(post(b"")) is not None
+    assert requests.read(post(b"")) is not None
     with pytest.raises(Denied):
-        requests.feed(b"GET  / HTTP/1.1\r\n\r\n")
+        requests.read(b"GET  / HTTP/1.1\r\n\r\n")
     assert requests.refused_head is None
 
 
 def test_a_head_that_has_begun_is_known_and_can_be_forgotten() -> None:
     requests = reader()
-    assert requests.feed(b"GET / HTTP/1.1\r\n") is None
-    assert (bool(requests), requests.first_line_read) == (True, True)
+    assert requests.read(b"GET / HTTP/1.1\r\n") is None
+    assert (requests.held > 0, requests.first_line_read) == (True, True)
     requests.clear()
-    assert (bool(requests), requests.first_line_read) == (False, False)
+    assert (requests.held > 0, requests.first_line_read) == (False, False)

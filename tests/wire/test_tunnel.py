@@ -363,7 +363,7 @@ class Raws(Sink):
 @pytest.mark.parametrize(("seconds", "told"), [(9.9, False), (10.1, True)])
 async def test_a_tunnel_has_its_own_longest_silence(seconds: float, told: bool) -> None:
     calling, sink = Calling(idle_timeout_s=1, first_byte_timeout_s=1, stream_idle_timeout_s=10), Raws()
-    calling.connection.start("GET", b"/", b"", length=0, sink=sink, handshake=Handshake(KEY, frozenset()))
+    calling.connection.ask("GET", b"/", b"", sink, Handshake(KEY, frozenset()))
     calling.receive(GRANTS)
     calling.connection.switch_protocols(sink)
     calling.after(5)
