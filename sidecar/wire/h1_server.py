@@ -314,15 +314,13 @@ class ServerConnection(asyncio.Protocol):
         if exchange.intake is not None:
             exchange.intake.sink = None
             self._begin_lingering()
-        elif self._refused:
-            self._begin_lingering()
-        elif not (exchange.closes or self._finishing):
-            if self._rest or self._reading_paused:
-                self.advance()
-        elif self._rest:
-            self._begin_lingering()
-        else:
-            self._close()
+        elif exchange.closes or self._finishing:
+            if self._refused or self._rest:
+                self._begin_lingering()
+            else:
+                self._close()
+        elif self._rest or self._reading_paused:
+            self.advance()
 
     def cut(self, *, reset: bool) -> None:
         """Close so that an unfinished answer shows; ``reset`` where only a reset can show it (no stated length)."""
