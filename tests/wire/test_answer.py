@@ -98,7 +98,7 @@ def test_the_next_answer_starts_anew() -> None:
     assert (reader.began, reader.complete) == (True, True)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=120), st.sampled_from(["GET", "HEAD"]))
 def test_any_bytes_are_an_answer_or_refused(noise: bytes, method: str) -> None:
     for stream in (noise, OK + noise, OK + b"Transfer-Encoding: chunked\r\n\r\n" + noise):

@@ -40,7 +40,7 @@ FRAMES = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(FRAMES, st.data())
 def test_every_boundary_is_found_and_no_other(sent: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(sent)
@@ -78,7 +78,7 @@ def test_a_length_beyond_all_frames_is_never_followed_to_a_boundary() -> None:
     assert frames.first_boundary(b"x" * 1000) == -1
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=8))
 def test_any_bytes_can_be_followed(pieces: list[bytes]) -> None:
     together, apart = Frames(), Frames()

@@ -140,7 +140,7 @@ def test_a_flood_of_fragments_needs_little_memory() -> None:
     assert peak < 10 * sent
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 300))
 def test_any_bytes_are_part_of_a_head_or_refused(noise: bytes, cut: int) -> None:
     buffer = heads()
@@ -274,7 +274,7 @@ def test_a_chunked_body_that_stops_early_is_not_complete(end: int) -> None:
     assert not read_chunked(CHUNKED[:end])[2]
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.lists(st.integers(0, 300), max_size=4))
 def test_what_was_chunked_is_read_as_it_was(pieces: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
@@ -282,7 +282,7 @@ def test_what_was_chunked_is_read_as_it_was(pieces: list[bytes], cuts: list[int]
     assert read_chunked(stream, cuts=inside) == (b"".join(pieces), b"", True)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=100))
 def test_any_bytes_are_chunks_or_refused(noise: bytes) -> None:
     for stream in (noise, b"3\r\nabc" + noise, b"0\r\n" + noise):

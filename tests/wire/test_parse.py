@@ -387,7 +387,7 @@ def test_errors_never_quote_the_input() -> None:
         assert "secret" not in str(refused.value).lower()
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_head_or_refused(noise: bytes) -> None:
     for head in (
@@ -402,7 +402,7 @@ token = st.from_regex(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,20}", fullmatch=True)
 value = st.from_regex(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]{0,20}[!-~\x80-\xff])?)?", fullmatch=True)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(token.map(lambda name: b"x-" + name.lower()), value), max_size=8))
 def test_fields_are_read_as_they_were_written(fields: list[tuple[bytes, bytes]]) -> None:
     lines = b"".join(b"%b: %b\r\n" % field for field in fields)
