@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import Final, NamedTuple
 
@@ -30,6 +31,10 @@ class TraceContext(NamedTuple):
     trace_id: str
     span_id: str
     tracestate: str | None
+
+
+# The constructor of a named tuple is interpreted, tuple's own is not.
+_context: Final[Callable[[tuple[str, str, str, str | None]], TraceContext]] = partial(tuple.__new__, TraceContext)
 
 
 def ids(digits: int, draw: Callable[[int], bytes] = os.urandom) -> Callable[[], str]:
@@ -62,10 +67,10 @@ def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes], *, trust
         parent = _version_00(traceparent) or _later_version(traceparent)
     if parent is None:
         trace_id = new_id()
-        return TraceContext(f"00-{trace_id}-{span_id}-03", trace_id, span_id, None)
+        return _context((f"00-{trace_id}-{span_id}-03", trace_id, span_id, None))
     trace_id, flags = parent.groups()
     traceparent = f"00-{trace_id}-{span_id}-{_SENT_FLAGS[flags]}"
-    return TraceContext(traceparent, trace_id, span_id, _state(states) if states else None)
+    return _context((traceparent, trace_id, span_id, _state(states) if states else None))
 
 
 def _state(states: Sequence[bytes]) -> str | None:

@@ -20,10 +20,7 @@ def serve(
     exchange: ServerExchange,
     journey: Callable[[ServerExchange, RequestHead, Entry], Journey[None]],
 ) -> None:
-    """Reserve the record of a request, then start its journey; without room for a record nothing starts.
-
-    The path is written down as it was sent; the canonical one replaces it once there is one.
-    """
+    """Reserve the record of a request, then start its journey; without room for a record nothing starts."""
     head = exchange.head
     assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
     try:
@@ -32,7 +29,6 @@ def serve(
         exchange.answer(*refusal(error, ""))
         return
     entry.method = head.method
-    entry.path = head.target.decode("latin-1")
     drive = exchange.owner = Drive(journey(exchange, head, entry))
     drive.start()
 
@@ -51,7 +47,6 @@ def refuse_unread(
             entry.peer = guard_of(exchange.transport).peer.spiffe_id
         if exchange.head is not None:
             entry.method = exchange.head.method
-            entry.path = exchange.head.target.decode("latin-1")
         refuse(exchange, error, entry, hang_up=hang_up)
     finally:
         close(exchange, entry)
@@ -71,6 +66,8 @@ def refuse(
     ``hang_up`` ends it after the answer too, whatever the reason.
     """
     entry.refuse(error)
+    if entry.path is None and exchange.head is not None:
+        entry.path = exchange.head.target.decode("latin-1")  # as it was sent: it never became canonical
     if exchange.status or error.answer.status == 0:
         exchange.abort()
         return
