@@ -113,11 +113,10 @@ class AccessLog:
             self.metrics.request(direction, None, "deny", Reason.AUDIT_UNAVAILABLE, 0.0)
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, self._trouble(now) or "the record sink was in trouble")
         self._promised += 1
-        at = self.wall()
         record = self._blank_requests[direction].copy()
-        record["ts"] = self._timestamp(at)
+        record["ts"] = self._timestamp(self.wall())
         record["request_id"] = new_id()
-        entry = Entry(self, record, at, now)
+        entry = Entry(self, record, now)
         self._young[entry] = None
         return entry
 

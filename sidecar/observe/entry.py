@@ -33,13 +33,14 @@ class Entry:
     """The one record of one request. Its attributes are the record's keys: ``record`` becomes its ``__dict__``.
 
     ``decision`` becomes ``allow`` with a permit and stays so; ``reason`` then says how it ended, ``ok`` or what went
-    wrong on the way. ``began_at`` (seconds since the epoch) and ``started_at`` (monotonic) are both when the request's
-    head had arrived, which ``ts`` tells.
+    wrong on the way. Times are milliseconds to the microsecond. ``ts`` and ``started_at`` (monotonic) are both when the
+    request's head had arrived.
     """
 
     # Whatever is set on an entry and stands not here is a key of its record.
-    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "began_at", "started_at")
+    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "started_at")
 
+    ts: str
     decision: Decision
     reason: str
     direction: Direction
@@ -78,10 +79,9 @@ class Entry:
     upstream_ms: float | None
     detail: str | None
 
-    def __init__(self, log: AccessLog, record: Record, began_at: float, started_at: float) -> None:
+    def __init__(self, log: AccessLog, record: Record, started_at: float) -> None:
         self.__dict__ = record
         self._log = log
-        self.began_at = began_at
         self.started_at = started_at
 
     def attribute(self, permit: Permit) -> None:
@@ -104,7 +104,7 @@ class Entry:
         """The request was permitted just now. ``facts`` are those of its permit, as ``attribution`` makes them."""
         record = self.__dict__
         record.update(facts)
-        record["decide_ms"] = self._ms_since(self.started_at)
+        record["decide_ms"] = int((self._log.monotonic() - self.started_at) * 1_000_000 + 0.5) / 1000
 
     def claim_unverified(self, bearer: Bearer) -> None:
         """What a token says that did not verify, for whoever investigates; ``verified`` is false."""
@@ -123,7 +123,7 @@ class Entry:
 
     def exchanged(self) -> None:
         """The token service has answered, or failed to."""
-        self.exchange_ms = self._ms_since(self._exchange_at)
+        self.exchange_ms = int((self._log.monotonic() - self._exchange_at) * 1_000_000 + 0.5) / 1000
 
     def forwarded(self) -> None:
         """The request's head goes upstream now."""
@@ -132,7 +132,7 @@ class Entry:
     def responded(self, upstream_status: int) -> None:
         """The head of the upstream's answer is here."""
         self.upstream_status = upstream_status
-        self.upstream_ms = self._ms_since(self._forwarded_at)
+        self.upstream_ms = int((self._log.monotonic() - self._forwarded_at) * 1_000_000 + 0.5) / 1000
 
     def opened(self) -> None:
         """Leave ``request.opened`` ahead of the record, once: the request lasts, streams or was upgraded.
@@ -145,6 +145,3 @@ class Entry:
     def close(self) -> None:
         """Write the record and count the request, once; every further call does nothing."""
         self._log.finish(self, self.__dict__)
-
-    def _ms_since(self, start: float) -> float:
-        return int((self._log.monotonic() - start) * 1_000_000 + 0.5) / 1000  # whole microseconds

@@ -10,8 +10,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from itertools import accumulate, repeat
-from operator import itemgetter
+from functools import partial
+from itertools import accumulate, compress, repeat
+from operator import is_not, itemgetter
 from typing import Final
 
 from sidecar.observe.record import Record
@@ -23,7 +24,9 @@ _REQUEST_MS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0,
 _DECISION_MS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 100.0, 1000.0)
 _CHAIN_DEPTHS: Final = (1, 2, 3, 4, 6, 8)
 
-_COLUMNS: Final = itemgetter("route", "decision", "reason", "chain_depth", "total_ms", "decide_ms")
+_KIND: Final = itemgetter("direction", "route", "decision", "reason", "chain_depth")
+_COLUMNS: Final = (itemgetter("direction"), itemgetter("total_ms"), itemgetter("decide_ms"))
+_is_given: Final = partial(is_not, None)
 
 
 class Histogram:
@@ -70,29 +73,25 @@ class Tally:
         self.decision_seconds = {d: Histogram(_DECISION_MS, scale=1000) for d in ("inbound", "outbound")}
         self.chain_depth = Histogram(_CHAIN_DEPTHS)
         self._labels = labels
-        self._uncounted: dict[str, list[Record]] = {"inbound": [], "outbound": []}
+        self._uncounted: list[Record] = []
 
     def add(self, record: Record) -> None:
         """A request has ended. Its record does not change from now on."""
-        uncounted = self._uncounted[record["direction"]]
-        uncounted.append(record)
-        if len(uncounted) >= AT_ONCE:
+        self._uncounted.append(record)
+        if len(self._uncounted) >= AT_ONCE:
             self.counted()
 
     def counted(self) -> Tally:
         """Itself, with every request that has ended."""
-        for direction, records in self._uncounted.items():
-            if records:
-                self._count(direction, records)
-                records.clear()
-        return self
-
-    def _count(self, direction: str, records: list[Record]) -> None:
-        routes, decisions, reasons, depths, total_ms, decide_ms = zip(*map(_COLUMNS, records), strict=True)
-        for (route, decision, reason), times in Counter(zip(routes, decisions, reasons, strict=True)).items():
+        records, self._uncounted = self._uncounted, []
+        for kind, times in Counter(map(_KIND, records)).items():
+            direction, route, decision, reason, depth = kind
             self.requests[direction, self._labels.get(route, OTHER), decision, reason] += times
-        for (decision, depth), times in Counter(zip(decisions, depths, strict=True)).items():
             if decision == "allow" and depth is not None:
                 self.chain_depth.observe(*repeat(depth, times))
-        self.request_seconds[direction].observe(*total_ms)
-        self.decision_seconds[direction].observe(*(ms for ms in decide_ms if ms is not None))
+        directions, total_ms, decide_ms = (list(map(column, records)) for column in _COLUMNS)
+        for direction, histogram in self.request_seconds.items():
+            its = list(map(direction.__eq__, directions))
+            histogram.observe(*compress(total_ms, its))
+            self.decision_seconds[direction].observe(*filter(_is_given, compress(decide_ms, its)))
+        return self

@@ -28,15 +28,15 @@ Counting = Callable[[], Coroutine[Any, Any, object]]
 
 
 class ServedRequest:
-    """One request being served: the authority its handle stands for, and what is left of its calls (None: no limit)."""
+    """One request being served: the authority its handle stands for, and what is left of its calls (None: no limit).
 
-    __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "linger_s", "request_id")
+    ``linger_s`` is how long the handle outlives the request, ``call_in`` the call id it came with.
+    """
 
-    def __init__(
-        self, delegation: Delegation, *, request_id: str, call_in: str | None, max_calls: int | None, linger_s: float
-    ) -> None:
+    __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "linger_s")
+
+    def __init__(self, delegation: Delegation, max_calls: int | None, linger_s: float, call_in: str | None) -> None:
         self.delegation = delegation
-        self.request_id = request_id
         self.call_in = call_in
         self.calls_left = max_calls
         self.linger_s = linger_s

@@ -105,13 +105,7 @@ class Inbound:
             permit, delegation, facts = given
             entry.permitted(facts)
 
-            served = ServedRequest(
-                delegation,
-                request_id=entry.request_id,
-                call_in=entry.call_in,
-                max_calls=route.max_calls,
-                linger_s=route.linger_s,
-            )
+            served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in)
             handle = self._handles.open(served)
             trace = next_traceparent(head.values(b"traceparent"), head.values(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id

@@ -74,9 +74,7 @@ class Logins:
             raise Denied(Reason.TOKEN_EXPIRED)
         if not delegation.scope:
             raise Denied(Reason.INSUFFICIENT_SCOPE, "scope_from makes nothing of this login")
-        handle = self._handles.keep(
-            ServedRequest(delegation, request_id=entry.request_id, call_in=None, max_calls=None, linger_s=0.0)
-        )
+        handle = self._handles.keep(ServedRequest(delegation, max_calls=None, linger_s=0.0, call_in=None))
         entry.attribute_login(delegation.token)
         exchange.answer(200, _ANSWER_FIELDS, orjson.dumps({"handle": handle, "expires_in": expires_in}))
 

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
@@ -89,7 +90,7 @@ def chains_of(server: Server) -> Json:
         {
             "request_id": entry.request_id,
             "direction": entry.direction,
-            "since": int(entry.began_at),
+            "since": int(datetime.fromisoformat(entry.ts).timestamp()),
             "verified": entry.verified,
             "peer": entry.peer,
             "subject": entry.subject,

@@ -23,7 +23,7 @@ class Clock:
 
 def served(*, rest_s: int = REST_S, max_calls: int | None = None, linger_s: float = 0.0) -> ServedRequest:
     delegation = login(LOGIN_CLAIMS | {"exp": NOW + rest_s})
-    return ServedRequest(delegation, request_id="r", call_in=None, max_calls=max_calls, linger_s=linger_s)
+    return ServedRequest(delegation, max_calls, linger_s, call_in=None)
 
 
 def handles(clock: Clock, **limits: Any) -> Handles:
