@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """``sidecar run``: stand beside an agent until told to stop. SIGHUP reads the settings again."""
+    """``sidecar run``: stand beside an agent until told to stop. On SIGHUP it reads the settings again."""
     path = Path(arguments.config)
     platform = None if arguments.platform is None else Path(arguments.platform)
     seen = look_at_files(path, *(() if platform is None else (platform,)))
@@ -70,8 +70,10 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: S
     await probe.open()
     if admin is not None:
         await admin.open()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
-    release_signals(signal.SIGHUP)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, follower.wake)
+    loop.add_signal_handler(signal.SIGUSR1, server.leave)
+    release_signals(signal.SIGHUP, signal.SIGUSR1)
     try:
         return await run_server(server, follower, stop)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def hold_signals() -> None:

@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
+
+HEALTH: Final = "/healthz"  # whether it listens; in no log
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,14 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(length) if length else b""
         headers = {name.lower(): value for name, value in self.headers.items()}
         incoming = Incoming(self.command, self.path, headers, json.loads(raw) if raw else {})
+        if (incoming.method, incoming.path) == ("GET", HEALTH):
+            self._answer(Outgoing(200))
+            return
         if self.server.seen is not None:
             _keep(self.server.seen, incoming)
-        outgoing = self.server.script(incoming)
+        self._answer(self.server.script(incoming), incoming)
+
+    def _answer(self, outgoing: Outgoing, incoming: Incoming | None = None) -> None:
         body = json.dumps(outgoing.body).encode()
         self.send_response(outgoing.status)
         self.send_header("Content-Type", "application/json")
@@ -110,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.stopping:
             self.send_header("Connection", "close")
         self.end_headers()
-        if self.server.access_log is not None:
+        if self.server.access_log is not None and incoming is not None:
             line = _line(self.client_address[0], incoming, self.requestline, outgoing.status, len(body))
             _log(self.server.access_log, line)
         self.wfile.write(body)

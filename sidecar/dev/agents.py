@@ -18,6 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 from sidecar.dev.agent_server import Incoming, Outgoing, Script, serve
@@ -46,13 +47,18 @@ def call(base_url: str, method: str, path: str, incoming: Incoming, body: dict[s
     if payload is not None:
         headers["content-type"] = "application/json"
     request = urllib.request.Request(base_url + path, data=payload, headers=headers, method=method)  # noqa: S310
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=_TIMEOUT_S) as response:
+        with _opener().open(request, timeout=_TIMEOUT_S) as response:
             return Outgoing(response.status, json.loads(response.read() or b"{}"))
     except urllib.error.HTTPError as error:
         with error:
             return Outgoing(error.code, json.loads(error.read() or b"{}"))
+
+
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    """Made once: each reads every CA of the system."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def front(incoming: Incoming) -> Outgoing:
@@ -73,9 +79,8 @@ def _log_in(url: str, user: str, password: str) -> str | None:
     """The user's login token. The issuer is known by SSL_CERT_FILE, as everybody's is."""
     form = {"grant_type": "password", "username": user, "password": password, "client_id": "front-app"}
     body = urllib.parse.urlencode({**form, "scope": "assistant"}).encode()
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url}/token", body, timeout=_TIMEOUT_S) as response:
+        with _opener().open(f"{url}/token", body, timeout=_TIMEOUT_S) as response:
             return str(json.load(response)["access_token"])
     except urllib.error.HTTPError:
         return None

@@ -98,6 +98,10 @@ class Listener:
         """Stop accepting. Connections stay."""
         self._acceptor.close()
 
+    def leave(self) -> None:
+        """Go on as before, but let nobody stay: each answer is the last on its connection."""
+        self.connections.drain(DRAIN_GRACE_S)
+
     async def drain(self, timeout_s: float) -> bool:
         """Stop accepting and let every request being served end. Whether all ended in time.
 

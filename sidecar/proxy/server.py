@@ -1,7 +1,8 @@
 """One running sidecar: its listeners, what keeps it from being ready, and how it stops.
 
 Start: probe first (it must say why we are not ready), then identity and keys, then, once everything is there, the two
-listeners. Stop: unready at once, no new connections, requests in flight finish, then everything closes.
+listeners. Stop: unready at once, no new connections, requests in flight finish, then everything closes. Before that it
+may be told to leave: it serves on, unready, and whoever calls learns with each answer to call others from now on.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Server:
         self.parts = parts
         self.trust = TrustWatch(wall=wall, monotonic=time.monotonic, distrust=parts.streams.distrust)
         self._draining = False
+        self._leaving = False
         self._drain_s = parts.drain_s
         self._said: list[str] = []
         self._trusted: frozenset[TrustDomain] = frozenset()
@@ -76,6 +78,15 @@ class Server:
     def draining(self) -> bool:
         """Whether it has been told to stop."""
         return self._draining
+
+    def leave(self) -> None:
+        """Serve on, until told to stop as the agent is already: but whoever calls us shall call others from now on."""
+        if not self._leaving:
+            self._leaving = True
+            _log.info("leaving: callers are told to call others")
+            for listener in self.parts.listeners:
+                if listener.direction == "inbound":
+                    listener.leave()
 
     async def cut(self) -> None:
         """There is no time to drain: what is being served ends now, or as soon as it is told to stop."""
@@ -95,6 +106,8 @@ class Server:
         lacking: list[str] = []
         if self._draining:
             lacking.append("stopping")
+        elif self._leaving:
+            lacking.append("leaving")
         if parts.source.current is None:
             lacking.append(_because(f"identity: {parts.source.state}", parts.source.last_error))
         if not parts.log.healthy:

@@ -108,9 +108,16 @@ class Workers:
 
     def reload(self) -> None:
         """Let each worker read its settings again."""
+        self._tell("reload")
+
+    def leave(self) -> None:
+        """Let each worker tell its callers to call others."""
+        self._tell("leave")
+
+    def _tell(self, order: str) -> None:
         for worker in self.living.values():
             if worker is not None and not self.stopping:
-                worker.line.tell("reload")
+                worker.line.tell(order)
 
     async def ask(self, name: str, timeout_s: float) -> dict[int, object]:
         """The answer of each worker by its number, at once; None where there is none in time."""

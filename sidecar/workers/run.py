@@ -22,8 +22,10 @@ async def run_workers(origin: Origin, count: int, stop: asyncio.Event) -> bool:
     if settings.admin_socket is not None:
         admin = AdminSocket(admin_app(together.status, together.chains), settings.admin_socket)
         await admin.open()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.reload)
-    release_signals(signal.SIGHUP)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, workers.reload)
+    loop.add_signal_handler(signal.SIGUSR1, workers.leave)
+    release_signals(signal.SIGHUP, signal.SIGUSR1)
     try:
         return await workers.run(stop)
     finally:

@@ -57,7 +57,7 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
                 "status": lambda: status_of(server, file.state, since=since, now=int(time.time())),
                 "chains": lambda: chains_of(server),
             },
-            {"stop": stop.set, "reload": follower.wake},
+            {"stop": stop.set, "reload": follower.wake, "leave": server.leave},
         )
         await server.cut()
         stop.set()

@@ -83,3 +83,11 @@ def test_the_process_ends_by_sigterm_of_its_own_accord_and_its_log_goes_to_stand
     said, _ = running.communicate(timeout=10)
     connection.close()
     assert (running.returncode, '"GET /customers/42 HTTP/1.1" 200' in said) == (0, True)
+
+
+def test_a_question_after_its_health_reaches_no_script(server: AgentServer, script: Slow) -> None:
+    connection = connected(server)
+    connection.request("GET", "/healthz")
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b"{}")
+    connection.close()

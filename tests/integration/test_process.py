@@ -188,3 +188,28 @@ async def test_a_run_says_at_its_start_which_pod_it_is(world: World, monkeypatch
     async with process(world, starts=2) as sidecar:
         last = [record for record in sidecar.records() if record["event"] == "started"][-1]
         assert last["detail"] is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_told_to_leave_it_serves_on_and_lets_nobody_stay(world: World, workers: int) -> None:
+    world.agent.script = lambda _head, _body: ok(b"done")
+    planner = calling(await world.source(PLANNER), WRITER)
+    async with process(world, workers=workers) as sidecar:
+
+        async def unready() -> bool:
+            answer = await world.call(sidecar.probe, None, "/readyz", method="GET")
+            return answer.status == 503 and b"leaving" in answer.body
+
+        async with world.kept(sidecar.port, planner) as kept:
+            stays = await kept.ask(headers=bearer(mint()))
+            assert (stays.status, stays.headers.get("connection")) == (200, None)
+            for _ in range(2):  # a second time changes nothing
+                sidecar.process.send_signal(signal.SIGUSR1)
+            async with asyncio.timeout(PATIENCE_S):
+                while not await unready():  # noqa: ASYNC110 - there is no event
+                    await asyncio.sleep(0.01)
+            assert await kept.wait_for_end() == b""
+        async with world.kept(sidecar.port, planner) as late:
+            only = await late.ask(headers=bearer(mint()))
+            assert (only.status, only.headers.get("connection")) == (200, "close")
+        assert await sidecar.end(signal.SIGTERM) == 0

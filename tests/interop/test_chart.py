@@ -232,6 +232,7 @@ def test_the_settings_that_the_chart_writes_have_no_problem(tmp_path: Path) -> N
 def test_the_settings_of_the_example_have_no_problem(tmp_path: Path) -> None:
     found = render(ROOT / "helm" / "example" / "values.yaml")
     environ = {"SPIFFE_ENDPOINT_SOCKET": "unix:///spiffe-workload-api/spire-agent.sock"}
+    environ["SIDECAR__PROBE__LISTEN"] = "0.0.0.0:7090"
     for name in ("front", "planner", "writer", "crm"):
         file = tmp_path / f"{name}.yaml"
         file.write_text(found.one("ConfigMap", name)["data"]["sidecar.yaml"])

@@ -42,11 +42,14 @@ livenessProbe:
   failureThreshold: 6
 {{- if eq .mode "native" }}
 restartPolicy: Always
+lifecycle:
+  # Before the agent is told to stop, or at the same moment: callers learn to call other pods.
+  preStop: {exec: {command: [python3, -Ic, "import os, signal; os.kill(1, signal.SIGUSR1)"]}}
 {{- else }}
 lifecycle:
   # The kubelet starts the next container when this has ended: an agent never meets a sidecar that is not ready.
   postStart: {exec: {command: [python3, -m, sidecar.cli, healthcheck, {{ printf "--probe=127.0.0.1:%d" (int .ports.probe) | quote }}, {{ printf "--wait=%d" (int .startup.seconds) | quote }}]}}
-  preStop: {exec: {command: [python3, -Ic, {{ printf "import time; time.sleep(%d)" (int .classicStopDelaySeconds) | quote }}]}}
+  preStop: {exec: {command: [python3, -Ic, {{ printf "import os, signal, time; os.kill(1, signal.SIGUSR1); time.sleep(%d)" (int .classicStopDelaySeconds) | quote }}]}}
 {{- end }}
 resources: {{ toYaml .resources | nindent 2 }}
 securityContext:

@@ -62,6 +62,11 @@ livenessProbe: {httpGet: {path: /livez, port: probe}, periodSeconds: 10, timeout
 {{- end -}}
 
 {{- /* Selects the namespaces that asked for sidecars, and never our own: the injector could not start without itself. */ -}}
+{{- /* Whoever calls a Service learns a little later than a pod that it stops: until then it serves on. */ -}}
+{{- define "sidecar.stopDelay" -}}
+lifecycle: {preStop: {exec: {command: [python3, -Ic, "import time; time.sleep(5)"]}}}
+{{- end -}}
+
 {{- define "sidecar.namespaceSelector" -}}
 matchLabels: {delegation-sidecar.io/inject: enabled}
 matchExpressions:

@@ -23,12 +23,12 @@ c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:
 {{- $get := (get $own $probe).httpGet }}
 && c.?{{ $probe }}.?httpGet.?path.orValue('') == '{{ $get.path }}' && c.{{ $probe }}.httpGet.port == {{ int $get.port }} && c.{{ $probe }}.httpGet.?host.orValue('') == ''
 {{- end }}
-{{- if $own.lifecycle }}
 {{- range $hook := list "postStart" "preStop" }}
-&& c.?lifecycle.?{{ $hook }}.?exec.?command.orValue([]) == {{ (get $own.lifecycle $hook).exec.command | toJson | replace "\"" "'" }}
-{{- end }}
+{{- with get $own.lifecycle $hook }}
+&& c.?lifecycle.?{{ $hook }}.?exec.?command.orValue([]) == {{ .exec.command | toJson | replace "\"" "'" }}
 {{- else }}
-&& !has(c.lifecycle)
+&& !has(c.lifecycle.{{ $hook }})
+{{- end }}
 {{- end }}
 {{- $context := $own.securityContext }}
 && has(c.securityContext) && c.securityContext.?runAsUser.orValue(-1) == {{ int $context.runAsUser }} && c.securityContext.?runAsGroup.orValue(-1) == {{ int $context.runAsGroup }}
