@@ -107,7 +107,7 @@ class WarmOutbound:
         settings = ExchangeSettings(issuer=STS, token_endpoint="https://sts.example/token", ca_file="ca.pem")
         tokens = TokenExchange(settings, source, keys, self.log, self.log.metrics, lambda: float(NOW), caller=_Nobody())
         handles = Handles(clock=lambda: float(NOW), monotonic=lambda: 0.0)
-        served = ServedRequest(delegation(), request_id="r", call_in=None, max_calls=None, linger_s=0.0)
+        served = ServedRequest(delegation(), max_calls=None, linger_s=0.0, call_in=None)
         self.handle = handles.open(served)
         epoch = tokens._epoch(POLICY)
         assert epoch is not None
