@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 import yaml
-
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
