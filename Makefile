@@ -9,7 +9,7 @@ SCHEMAS := $(VENV)/.schemas
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring chart cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,10 @@ $(SCHEMAS): $(STAMP) requirements/chart.txt
 
 chart: setup $(SCHEMAS) ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
 	@$(PYTEST) -q -n 2 -p no:randomly tests/interop/test_chart.py
+
+admission: setup ## The half of it that needs an API server alone, one of KUBECONFIG_OLDEST too (CHART_SEEDS=25)
+	@$(PYTEST) -q -p no:randomly tests/interop/test_admission.py
+	@[ -z "$$KUBECONFIG_OLDEST" ] || KUBECONFIG=$$KUBECONFIG_OLDEST $(PYTEST) -q -p no:randomly tests/interop/test_admission.py
 
 cluster: setup ## The example on a real Kubernetes, from its five commands to an uninstall (kubectl, helm, KUBECONFIG)
 	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_admission.py tests/interop/test_cluster.py

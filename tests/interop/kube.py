@@ -80,9 +80,22 @@ class Api:
 
     def try_pod(self, pod: Object, namespace: str) -> tuple[Object | None, str]:
         """What it would make of a pod and warn of, or why it would not."""
-        path = f"/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldValidation=Strict"
+        return self._ask("POST", f"/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldValidation=Strict", pod)
+
+    def try_object(self, one: Object) -> tuple[Object | None, str]:
+        """The same of any object of Kubernetes' own kinds, made or changed (server-side apply)."""
+        group, kind, metadata = one["apiVersion"], one["kind"].lower(), one["metadata"]
+        plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+        namespace = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+        path = f"/api{'' if group == 'v1' else 's'}/{group}{namespace}/{plural}/{metadata['name']}"
+        options = "?dryRun=All&fieldValidation=Strict&fieldManager=test&force=true"
+        return self._ask("PATCH", path + options, one, "application/apply-patch+yaml")
+
+    def _ask(
+        self, method: str, path: str, document: Object, content_type: str = "application/json"
+    ) -> tuple[Object | None, str]:
         request = urllib.request.Request(
-            self._base + path, json.dumps(pod).encode(), {"Content-Type": "application/json"}, method="POST"
+            self._base + path, json.dumps(document).encode(), {"Content-Type": content_type}, method=method
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import secrets
 from base64 import b64encode
 from collections.abc import Iterator
@@ -12,11 +13,15 @@ from typing import Any, Final
 
 import pytest
 
+from sidecar.injector.inject import inject
+from sidecar.injector.injection import parse_injection
+from tests.injector.pods import patched
 from tests.interop import helm, kube
 from tests.interop.engine import require
 from tests.interop.helm import MATRIX, Rendered, pods, render, restricted_problems
 from tests.interop.hostile import CONTAINER, FAKED_VOLUMES, HOSTILE, LAWFUL, RESTRICTED, changed_volumes, fakes, pod
 from tests.interop.kube import Api, LocalInjector, Object, apply, kubectl, wait_for
+from tests.interop.values import random_values
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
@@ -42,6 +47,8 @@ class Cluster:
             "sidecar": {"image": {"repository": "sidecar", "tag": "dev"}},
         }
         self.api = Api()
+        version = json.loads(kubectl("version", "--output=json").stdout)["serverVersion"]["gitVersion"]
+        self.version = version.removeprefix("v").partition("+")[0]
         self.rendered: Rendered = render(values)
         self.injection = self.rendered.one("ConfigMap", "injector")["data"]["injection.json"]
         self.injector = LocalInjector(folder, self.injection)
@@ -212,24 +219,46 @@ FOREIGN: Final = ("cert-manager.io", "spire.spiffe.io", "monitoring.coreos.com")
 EVERY = pytest.mark.parametrize("values", MATRIX, ids=lambda path: path.stem)
 
 
-@EVERY
-def test_the_api_server_takes_every_object_strictly(cluster: Cluster, values: Path) -> None:
-    objects = [one for one in render(values).objects if one["apiVersion"].split("/")[0] not in FOREIGN]
-    asked = [one for one in objects if one["kind"] != "Pod"]
-    for one in asked:
+def take_strictly(cluster: Cluster, found: Rendered) -> None:
+    """Every object as a strict dry run; every pod, also of a template, as Pod Security *restricted* sees it."""
+    for one in found.objects:
+        if one["apiVersion"].split("/")[0] in FOREIGN or one["kind"] == "Pod":
+            continue
         if "namespace" in one["metadata"]:
             one["metadata"]["namespace"] = PLAIN
-    done = kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", document=asked)
-    assert (done.returncode, "arning" in done.stderr) == (0, False), done.stderr
+        else:
+            one["metadata"]["name"] += ".try"  # not the one that is there
+        made, said = cluster.api.try_object(one)
+        assert (made is not None, said) == (True, ""), (one["kind"], said)
+    for name, spec in pods(found):
+        alike = {**spec, "serviceAccountName": "default", "priorityClassName": None}
+        asked = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "made-"}, "spec": alike}
+        made, said = cluster.try_pod(asked, PLAIN)
+        assert (made is not None, said) == (True, ""), (name, said)
 
 
 @EVERY
-def test_pod_security_restricted_takes_every_pod(cluster: Cluster, values: Path) -> None:
-    for name, spec in pods(render(values)):
-        metadata = {"generateName": "made-"}
-        alike = {**spec, "serviceAccountName": "default", "priorityClassName": None}
-        made, said = cluster.try_pod({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": alike}, PLAIN)
-        assert made is not None, (name, said)
+def test_the_api_server_takes_every_object_strictly_and_every_pod_as_restricted(cluster: Cluster, values: Path) -> None:
+    take_strictly(cluster, render(values, kube=cluster.version))
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CHART_SEEDS", "25"))))
+def test_the_api_server_takes_what_random_values_make(cluster: Cluster, seed: int) -> None:
+    found = render(random_values(seed), kube=cluster.version)
+    take_strictly(cluster, found)
+    definitions = [one for one in found.of("ConfigMap") if "injection.json" in one["data"]]
+    for definition in definitions:  # and the pod that is injected by it
+        document = definition["data"]["injection.json"].encode()
+        asked = pod()
+        made, said = cluster.try_pod(patched(asked, inject(asked, parse_injection(document)).patch), PLAIN)
+        assert (made is not None, said) == (True, ""), said
+
+
+def test_an_object_with_an_unknown_field_is_not_taken(cluster: Cluster) -> None:
+    deployment = render().one("Deployment")
+    deployment["metadata"]["namespace"] = PLAIN
+    deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Never"
+    assert "imagePullPolice" in cluster.api.try_object(deployment)[1]
 
 
 KINDS: Final = (

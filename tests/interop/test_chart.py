@@ -32,13 +32,13 @@ from tests.interop.helm import (
     restricted_problems,
     run,
 )
+from tests.interop.values import CA, FULL, FULL_VALUES, changed, random_values
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
 
 FOREIGN: Final = ("cert-manager.io", "spire.spiffe.io", "monitoring.coreos.com")  # their schemas are not Kubernetes'
 SCHEMAS: Final = tuple(f"1.{minor}" for minor in range(29, 38))
 VERSIONS: Final = ("1.29.0", "1.33.0", "1.37.2")
-FULL: Final = CHART / "ci" / "full-values.yaml"
 EVERY = pytest.mark.parametrize("values", MATRIX, ids=lambda path: path.stem)
 
 
@@ -285,19 +285,6 @@ def test_the_jobs_have_the_names_that_the_alerts_know() -> None:
 # --- values that are refused
 
 
-def changed(path: str, value: Any, base: dict[str, Any] | None = None) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(json.dumps(base or {}))
-    at = document
-    *way, last = path.split(".")
-    for part in way:
-        at = at.setdefault(part, {})
-    at[last] = value
-    return document
-
-
-FULL_VALUES: Final[dict[str, Any]] = yaml.safe_load(FULL.read_text())
-CA: Final = "-----BEGIN CERTIFICATE-----"
-
 # what contradicts what → the cure that is told
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "two certificates": (changed("injector.tls.secretName", "tls"), "set certManager.enabled to false"),
@@ -316,6 +303,14 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no keys": (changed("sts.keys.secretName", "", FULL_VALUES), "sidecar sts keygen"),
     "more at least than at most": (changed("sts.autoscaling.minReplicas", 9, FULL_VALUES), "swap them"),
     "a drain without time": (changed("sts.settings.drain_s", 30, FULL_VALUES), "make it larger"),
+    "a request above the limit": (
+        changed("sidecar.resources", {"requests": {"memory": "1Gi"}}),
+        "sidecar.resources: requests.memory 1Gi is above limits.memory 256Mi; raise the limit",
+    ),
+    "a request above the limit, of the token service": (
+        changed("sts.resources", {"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}}),
+        "sts.resources: requests.cpu 2 is above",
+    ),
     "a CA that is none": (
         changed("injector.tls", {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": "ca.pem"}),
         "it is no certificate in PEM; pass --set-file",
@@ -387,48 +382,11 @@ def test_a_value_out_of_its_range_is_refused(path: str) -> None:
 
 # --- random values
 
-CHOICES: dict[str, list[Any]] = {
-    "sidecar.mode": ["native", "classic"],
-    "sidecar.platform": ["", "ceiling"],
-    "sidecar.uid": [2747, 999, 1_000_000_000, 1337],
-    "sidecar.ports.inbound": [7443, 8443, 7090],
-    "sidecar.image.digest": ["", f"sha256:{'0' * 64}"],
-    "sidecar.workloadApi.driver": ["csi.spiffe.io", "spiffe.csi.example"],
-    "sidecar.startup.seconds": [5, 600],
-    "sidecar.resources": [{}, {"requests": {"cpu": "1", "memory": "1Gi"}}],
-    "injector.enabled": [True, True, False],
-    "injector.replicas": [1, 2, 2, 5],
-    "injector.allowOptOut": [True, False],
-    "injector.tls": [{}, {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": CA}],
-    "injector.podDisruptionBudget.minAvailable": [0, 1],
-    "injector.affinity": [{}, {"nodeAffinity": {}}],
-    "injector.tolerations": [[], [{"operator": "Exists"}]],
-    "admissionPolicy.mode": ["auto", "auto", "enabled", "disabled"],
-    "sts.enabled": [False, True],
-    "sts.settings": [FULL_VALUES["sts"]["settings"]],
-    "sts.keys.secretName": ["sts-keys"],
-    "sts.replicas": [1, 2, 3],
-    "sts.autoscaling.enabled": [False, True],
-    "workloads": [[], FULL_VALUES["workloads"]],
-    "platforms": [[], FULL_VALUES["platforms"]],
-    "networkPolicy.enabled": [True, False],
-    "networkPolicy.agentNamespaces": [[], ["agents"], ["a", "b", "system"]],
-    "spiffeIDs.enabled": [True, False],
-    "podMonitor.enabled": [True, False],
-    "prometheusRule.enabled": [True, False],
-    "dashboards.enabled": [True, False],
-    "dashboards.annotations": [{}, {"folder": "a: b # c"}],
-}
-
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CHART_SEEDS", "25"))))
 def test_random_values_are_rendered_alike_and_restricted_or_refused_with_a_cure(seed: int) -> None:
-    dice = random.Random(seed)
-    values: dict[str, Any] = {}
-    for path, choices in CHOICES.items():
-        if dice.random() < 0.6:
-            values = changed(path, dice.choice(choices), values)
-    kube = dice.choice(VERSIONS)
+    values = random_values(seed)
+    kube = random.Random(seed).choice(VERSIONS)
     first, *others = [render(values, helm=helm, kube=kube) for helm in helms()]
     if not first.objects:
         assert "execution error" in first.said, first.said

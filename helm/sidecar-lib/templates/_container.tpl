@@ -111,7 +111,27 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end -}}
 {{- end -}}
 
+{{- /* A quantity of Kubernetes' as a number; empty for a unit that is not among the usual ones. */ -}}
+{{- define "sidecar-lib.quantity" -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $unit := regexReplaceAll "^[0-9.]+" (toString .) "" -}}
+{{- if hasKey $units $unit }}{{ mulf (regexFind "^[0-9.]+" (toString .) | float64) (get $units $unit) }}{{ end -}}
+{{- end -}}
+
+{{- /* Every pod with more requests than limits is refused by the API server. The context is (dict "at" NAME "resources" RESOURCES). */ -}}
+{{- define "sidecar-lib.refuseResources" -}}
+{{- $limits := .resources.limits | default dict -}}
+{{- range $name, $request := .resources.requests | default dict -}}
+{{- $asked := include "sidecar-lib.quantity" $request -}}
+{{- $limit := include "sidecar-lib.quantity" (get $limits $name) -}}
+{{- if and (hasKey $limits $name) $asked $limit (gt (float64 $asked) (float64 $limit)) }}
+  {{- fail (printf "%s: requests.%s %v is above limits.%s %v; raise the limit, too" $.at $name $request $name (get $limits $name)) }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{- define "sidecar-lib.refuse" -}}
+{{- include "sidecar-lib.refuseResources" (dict "at" "resources" "resources" .resources) -}}
 {{- $ports := list (int .ports.inbound) (int .ports.outbound) (int .ports.probe) -}}
 {{- if ne (len ($ports | uniq)) 3 }}
   {{- fail "ports: inbound, outbound and probe are one port twice; give each a number of its own" }}

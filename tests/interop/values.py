@@ -1,0 +1,73 @@
+"""Values for the chart: the matrix' fullest, one changed, many drawn by lot."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any, Final
+
+import yaml
+
+from tests.interop.helm import CHART
+
+FULL: Final = CHART / "ci" / "full-values.yaml"
+FULL_VALUES: Final[dict[str, Any]] = yaml.safe_load(FULL.read_text())
+CA: Final = "-----BEGIN CERTIFICATE-----"
+
+
+def changed(path: str, value: Any, base: dict[str, Any] | None = None) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(json.dumps(base or {}))
+    at = document
+    *way, last = path.split(".")
+    for part in way:
+        at = at.setdefault(part, {})
+    at[last] = value
+    return document
+
+
+CHOICES: dict[str, list[Any]] = {
+    "sidecar.mode": ["native", "classic"],
+    "sidecar.platform": ["", "ceiling"],
+    "sidecar.uid": [2747, 999, 1_000_000_000, 1337],
+    "sidecar.ports.inbound": [7443, 8443, 7090],
+    "sidecar.image.digest": ["", f"sha256:{'0' * 64}"],
+    "sidecar.workloadApi.driver": ["csi.spiffe.io", "spiffe.csi.example"],
+    "sidecar.startup.seconds": [5, 600],
+    "sidecar.resources": [
+        {},
+        {"requests": {"cpu": "1", "memory": "1Gi"}},
+        {"requests": {"cpu": "0.5", "memory": "262144Ki"}, "limits": {"cpu": 2}},
+    ],
+    "injector.enabled": [True, True, False],
+    "injector.replicas": [1, 2, 2, 5],
+    "injector.allowOptOut": [True, False],
+    "injector.tls": [{}, {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": CA}],
+    "injector.podDisruptionBudget.minAvailable": [0, 1],
+    "injector.affinity": [{}, {"nodeAffinity": {}}],
+    "injector.tolerations": [[], [{"operator": "Exists"}]],
+    "admissionPolicy.mode": ["auto", "auto", "enabled", "disabled"],
+    "sts.enabled": [False, True],
+    "sts.settings": [FULL_VALUES["sts"]["settings"]],
+    "sts.keys.secretName": ["sts-keys"],
+    "sts.replicas": [1, 2, 3],
+    "sts.autoscaling.enabled": [False, True],
+    "workloads": [[], FULL_VALUES["workloads"]],
+    "platforms": [[], FULL_VALUES["platforms"]],
+    "networkPolicy.enabled": [True, False],
+    "networkPolicy.agentNamespaces": [[], ["agents"], ["a", "b", "system"]],
+    "spiffeIDs.enabled": [True, False],
+    "podMonitor.enabled": [True, False],
+    "prometheusRule.enabled": [True, False],
+    "dashboards.enabled": [True, False],
+    "dashboards.annotations": [{}, {"folder": "a: b # c"}],
+}
+
+
+def random_values(seed: int) -> dict[str, Any]:
+    """Values by lot, the same for the same seed; they may contradict each other."""
+    dice = random.Random(seed)
+    values: dict[str, Any] = {}
+    for path, choices in CHOICES.items():
+        if dice.random() < 0.6:
+            values = changed(path, dice.choice(choices), values)
+    return values
