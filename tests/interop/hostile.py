@@ -152,6 +152,8 @@ def fakes(own: Object) -> dict[str, Object]:
         "variables of a ConfigMap": {"envFrom": [{"configMapRef": {"name": "own"}}]},
         "a hook": {"lifecycle": {"postStart": command}},
         "a hook at the end": {"lifecycle": {"preStop": command}},
+        "a hook more": {"lifecycle": {**own["lifecycle"], "postStart": command}},
+        "no hook": {"lifecycle": None},
         "a command as probe": {"livenessProbe": {**own["livenessProbe"], "httpGet": None, **command}},
         "a probe of somebody else": probe_with("startupProbe", host="192.0.2.1"),
         "a probe of another port": probe_with("readinessProbe", port=8080),
