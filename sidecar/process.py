@@ -8,6 +8,7 @@ import logging
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from sidecar.signals import hold_signals, release_signals
 
 _log: Final = logging.getLogger("sidecar")
 
+_STACK_BYTES: Final = 1024 * 1024  # of a thread, instead of eight times that: the last one is needed to end in order
+
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
 
@@ -26,6 +29,7 @@ def run_until_signal(main: Main) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and tokens end in no core file
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each request has two ends
+    threading.stack_size(_STACK_BYTES)
     log_operations(sys.stderr)
 
     async def supervised() -> bool:

@@ -243,6 +243,9 @@ class Handshakes:
             accepted.close()
             if timeout_s is not None and self._clock() - began_at > 0.9 * timeout_s:
                 self._give_up(Reason.TIMEOUT, "the handshake took too long", address)
+        except MemoryError:
+            accepted.close()
+            self._give_up(Reason.OVERLOADED, "there is no memory for a connection", address)
 
     def _give_up(self, reason: Reason, detail: str, address: str) -> None:
         if self._on_given_up is not None:
