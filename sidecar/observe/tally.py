@@ -17,7 +17,7 @@ from typing import Final
 
 from sidecar.observe.record import Record
 
-AT_ONCE: Final = 32
+AT_ONCE: Final = 64
 OTHER: Final = "other"
 
 _REQUEST_MS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0)
