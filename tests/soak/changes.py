@@ -33,6 +33,8 @@ class Changes:
         self._hops = hops
         self._sidecar = sidecar
         self._key = 0
+        self._looked_at = 0  # bytes of the records: an hour makes hundreds of megabytes, and all share one loop
+        self._reloaded = 0
         self._token: tuple[int, float, str] | None = None
 
     def token(self) -> str:
@@ -106,7 +108,13 @@ class Changes:
             await asyncio.sleep(0.05)
 
     def _reloads(self) -> int:
-        return self._sidecar.file.read_text().count('"event":"config.reloaded"')
+        with self._sidecar.file.open("rb") as records:
+            records.seek(self._looked_at)
+            for line in records:
+                if line.endswith(b"\n"):
+                    self._looked_at += len(line)
+                    self._reloaded += b'"event":"config.reloaded"' in line
+        return self._reloaded
 
     def _of_writer(self) -> Registry:
         return next(one for one in self._hops.world.registries if one.entries[0].spiffe_id == WRITER)
