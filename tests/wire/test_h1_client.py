@@ -215,6 +215,18 @@ async def test_an_old_connection_is_not_given_back() -> None:
     assert (calling.idle, calling.transport.is_closing()) == (0, True)
 
 
+@pytest.mark.parametrize(("at_most_s", "later_s", "kept"), [(10, 9, True), (10, 10, False), (200, 100, False)])
+async def test_a_connections_life_can_be_made_shorter_and_never_longer(
+    at_most_s: float, later_s: float, kept: bool
+) -> None:
+    calling = Calling(max_age_s=100)
+    calling.connection.live_at_most(at_most_s)
+    calling.ask()
+    calling.clock.now += later_s
+    calling.receive(OK)
+    assert (calling.idle == 1, calling.transport.is_closing()) == (kept, not kept)
+
+
 CUT = {
     "before an answer": (b"", Reason.UPSTREAM_UNREACHABLE),
     "inside the head": (b"HTTP/1.1 200 OK\r\n", Reason.UPSTREAM_BAD_RESPONSE),
