@@ -20,9 +20,10 @@ from aiohttp import web
 
 from sidecar.config.following import Followed, Follower, look_at, seen_by
 from sidecar.errors import ConfigError, Problem, Reason
-from sidecar.injector.certificates import ServingCertificate, files_in
+from sidecar.injector.certificates import CERTIFICATE, KEY, ServingCertificate, files_in
 from sidecar.injector.injection import Injection, parse_injection
 from sidecar.injector.metrics import InjectorMetrics
+from sidecar.injector.trial import tried
 from sidecar.injector.webhook import Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
@@ -47,7 +48,15 @@ _ARRIVES_IN_S: Final = 5.0  # handshake, and then head and body: as long as an A
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("--injection", required=True, type=Path, metavar="FILE", help="what the chart rendered")
-    parser.add_argument("--tls", required=True, type=Path, metavar="DIR", help="the folder of tls.crt and tls.key")
+    parser.add_argument("--tls", type=Path, metavar="DIR", help="the folder of tls.crt and tls.key")
+    parser.add_argument(
+        "--try",
+        dest="trial",
+        type=Path,
+        metavar="FILE",
+        help="serve nobody: say what would become of the pod in a file",
+    )
+    parser.add_argument("--json", action="store_true", help="for machines, with --try")
     parser.add_argument(
         "--listen",
         default=("0.0.0.0", 7445),  # noqa: S104 - the API server calls from anywhere
@@ -68,9 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until told to stop. Exit codes: 0 ended, 1 cannot listen, 2 certificate or definition are unusable."""
+    """Serve until told to stop. Exit codes: 0 ended, 1 cannot listen, 2 certificate or definition are unusable.
+
+    With ``--try``: 0 the pod would be made, 1 refused, 2 there is no pod to judge, or nothing to judge it by.
+    """
     try:
-        injector = Injector(arguments.injection, arguments.tls)
+        if arguments.trial is not None:
+            return tried(arguments.trial, read_injection(arguments.injection), as_json=arguments.json)
+        injector = Injector(arguments.injection, _given(arguments.tls))
     except ConfigError as error:
         print(f"sidecar injector: {error}", file=sys.stderr)  # noqa: T201 - the command's own output
         return 2
@@ -188,7 +202,15 @@ def read_injection(path: Path) -> Injection:
     try:
         return parse_injection(path.read_bytes())
     except OSError as error:
-        raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", "mount it")]) from error
+        cure = "mount the chart's ConfigMap, or give its injection.json"
+        raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", cure)]) from error
+
+
+def _given(tls: Path | None) -> Path:
+    if tls is None:
+        cure = f"name the folder of {CERTIFICATE} and {KEY}, or try a pod by --try"
+        raise ConfigError([Problem("--tls", "is missing", cure)])
+    return tls
 
 
 def _count(text: str) -> int:
@@ -200,5 +222,5 @@ def _count(text: str) -> int:
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
-        raise argparse.ArgumentTypeError("HOST:PORT")
+        raise argparse.ArgumentTypeError("write HOST:PORT, as 0.0.0.0:7445")
     return host.strip("[]"), int(port)

@@ -73,14 +73,15 @@ def parse_injection(document: bytes) -> Injection:
         members = parse_object(document, max_bytes=MAX_BYTES)
         injection = _injection(members, hashlib.sha256(document).hexdigest()[:16])
     except (StrictJsonError, MalformedError) as error:
-        cure = "let the chart render it"
+        cure = "let the chart render it, of the version of this image"
         raise ConfigError([Problem("injection", str(error), cure)]) from error
     return injection
 
 
 def _injection(members: dict[str, object], digest: str) -> Injection:
     if members.keys() != _KEYS:
-        raise MalformedError("it has other members than the chart writes")
+        names = ", ".join(sorted(_KEYS))
+        raise MalformedError(f"it has other members than {names}")
     modes: dict[str, List] = {"native": "initContainers", "classic": "containers"}
     goes_into = modes.get(text(members, "mode"))
     ports = members["ports"]
@@ -90,13 +91,13 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
     if not isinstance(ports, list) or not all(isinstance(port, int) for port in ports):
         raise MalformedError("ports is no list of integers")
     if not text(container, "name") or number(mapping(container, "securityContext"), "runAsUser") is None:
-        raise MalformedError("container has no name or no runAsUser")
+        raise MalformedError("container.name or container.securityContext.runAsUser is missing")
     if number(mapping(mapping(container, "readinessProbe"), "httpGet"), "port") is None:
-        raise MalformedError("container has no readiness probe")
+        raise MalformedError("container.readinessProbe.httpGet.port is missing")
     if not any(text(mapping(volume, "csi"), "driver") for volume in volumes):
-        raise MalformedError("no volume has the Workload API")
+        raise MalformedError("volumes: none has csi.driver, the Workload API")
     if not any(text(volume, "name") == SETTINGS_VOLUME and mapping(volume, "configMap") for volume in volumes):
-        raise MalformedError("no volume has the settings")
+        raise MalformedError(f"volumes: none is the ConfigMap {SETTINGS_VOLUME}")
     return Injection(
         goes_into=goes_into,
         container=container,

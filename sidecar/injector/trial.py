@@ -1,0 +1,82 @@
+"""``sidecar injector --try FILE``: what would be done to a pod, said without a cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from sidecar.config.document import DocumentError, parse_document
+from sidecar.config.loading import read_text
+from sidecar.errors import ConfigError, Problem
+from sidecar.injector.fields import MalformedError, mapping, text
+from sidecar.injector.inject import RefusedError, inject
+from sidecar.injector.injection import Injection
+from sidecar.injector.metrics import INJECTED, UNCHANGED
+
+_TEMPLATE: Final[Mapping[str, tuple[str, ...]]] = {
+    "Pod": (),
+    **dict.fromkeys(("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"), ("spec", "template")),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+}
+
+
+def tried(path: Path, injection: Injection, *, as_json: bool) -> int:
+    """Print what would become of the pod in a file. Exit codes: 0 it would be made, 1 refused.
+
+    Raises:
+        ConfigError: the file holds no pod.
+    """
+    try:
+        pod = pod_of(_document(path))
+    except MalformedError as error:
+        raise ConfigError([Problem(str(path), str(error), "write it as Kubernetes does")]) from error
+    try:
+        done = inject(pod, injection)
+    except RefusedError as error:
+        reasons = [asdict(refusal) for refusal in error.refusals]
+        if as_json:
+            _print({"file": str(path), "allowed": False, "reasons": reasons})
+        else:
+            print(f"{path}: refused", file=sys.stderr)  # noqa: T201
+            for one in error.refusals:
+                print(f"  {one.rule} ({one.layer}): {one.wrong}\n      cure: {one.cure}", file=sys.stderr)  # noqa: T201
+        return 1
+    if as_json:
+        _print({"file": str(path), "allowed": True, "patch": done.patch, "warnings": done.warnings})
+    else:
+        print(f"{path}: {INJECTED if done.patch else UNCHANGED}")  # noqa: T201
+        for warning in done.warnings:
+            print(f"  warning: {warning}", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+def pod_of(document: Mapping[str, object]) -> Mapping[str, object]:
+    """The pod that an object is, or makes.
+
+    Raises:
+        MalformedError: it is none of those that make pods, or not of Kubernetes' shape.
+    """
+    kind = text(document, "kind")
+    if kind not in _TEMPLATE:
+        raise MalformedError(f"kind is none of {', '.join(_TEMPLATE)}")
+    for name in _TEMPLATE[kind]:
+        document = mapping(document, name)
+    return {**document, "apiVersion": "v1", "kind": "Pod"}
+
+
+def _document(path: Path) -> Mapping[str, object]:
+    try:
+        document = parse_document(read_text(path), name=str(path))
+    except DocumentError as error:
+        raise ConfigError([error.problem]) from error
+    if not isinstance(document, dict):
+        raise ConfigError([Problem(str(path), "is no object", "give one object, as YAML or JSON")])
+    return document
+
+
+def _print(document: Mapping[str, object]) -> None:
+    print(json.dumps(document, indent=2))  # noqa: T201
