@@ -8,7 +8,6 @@ through from outside. What is asked about the same names, subjects and scopes ag
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -110,11 +109,14 @@ def to_next_hop(
     return head.passing(_passes_on) + checked(lines, 4 if trace.tracestate is None else 5)
 
 
-def call_id(values: Sequence[bytes]) -> str | None:
+def call_id(head: RequestHead) -> str | None:
     """The ``Delegation-Call`` of the calling sidecar: 32 lower-case hex digits, or None. Evidence, never input."""
+    if b"delegation-call" not in head.common.last:
+        return None
+    values = head.values(b"delegation-call")
     if len(values) > 1:
         raise Denied(Reason.HEADER_MALFORMED, "two Delegation-Call fields")
-    return values[0].decode("ascii") if values and _CALL.fullmatch(values[0]) else None
+    return values[0].decode("ascii") if _CALL.fullmatch(values[0]) else None
 
 
 def new_call_id() -> str:

@@ -78,7 +78,7 @@ class Inbound:
             snapshot = self._snapshots.now()
             policy, keys, agent = snapshot.policy, snapshot.keys, snapshot.require_agent()
             peer = guard.check(now)
-            entry.call_in = call_id(head.values(b"delegation-call"))
+            entry.call_in = call_id(head)
 
             target = canonical_target(head.target)
             entry.path = target.path

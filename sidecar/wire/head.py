@@ -53,18 +53,19 @@ _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}"
 class Fields(list[Field]):
     """The fields of one head in order; those of a name are found without looking at each. Not to be changed.
 
-    ``last`` is the last value of each name, ``repeated`` whether some name comes more than once. ``places`` are
-    those of fresh values (``Head``): position and name.
+    ``last`` is the last value of each name, ``repeated`` whether some name comes more than once. ``fresh_names``
+    are told apart (``Head``): their values are at ``fresh_at``.
     """
 
-    __slots__ = ("_found", "last", "places", "repeated")
+    __slots__ = ("fresh_at", "fresh_names", "known", "last", "repeated")
 
     def __init__(self, fields: Iterable[Field]) -> None:
         super().__init__(fields)
         self.last = dict(self)
         self.repeated = len(self.last) < len(self)
-        self.places = [(at, name) for at, (name, value) in enumerate(self) if value is FRESH]
-        self._found: dict[Callable[..., object], object] = {}
+        self.fresh_at = [at for at, field in enumerate(self) if field[1] is FRESH]
+        self.fresh_names = [self[at][0] for at in self.fresh_at]
+        self.known: dict[Callable[..., object], object] = {}
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields of a (lower-case) name, in order."""
@@ -76,23 +77,20 @@ class Fields(list[Field]):
     @property
     def has_doubled_place(self) -> bool:
         """Whether a name comes twice whose value is told apart: by name alone it cannot be."""
-        return len({name for _, name in self.places}) < len(self.places)
+        return len({*self.fresh_names}) < len(self.fresh_names)
 
     def once(self, find: Callable[[Fields], _T]) -> _T:
         """What ``find``, which looks at nothing else, makes of these fields: asked once. An error is not kept."""
-        if find not in self._found:
-            self._found[find] = find(self)
-        return cast("_T", self._found[find])
+        found = self.known.get(find)
+        if found is None:
+            found = self.known[find] = find(self)
+        return cast("_T", found)
 
     def passing(self, passes: Passes) -> tuple[bytes, list[bytes]]:
         """The lines of the fields that may travel on, and the names of fresh ones that may: ``Head.passing``."""
-        found = self._found.get(passes)
-        if found is None:
-            fields = [field for field in not_named_by_connection(self) if passes(field[0])]
-            fresh = [name for name, value in fields if value is FRESH]
-            found = encode_fields([field for field in fields if field[1] is not FRESH]), fresh
-            self._found[passes] = found
-        return cast("tuple[bytes, list[bytes]]", found)
+        fields = [field for field in not_named_by_connection(self) if passes(field[0])]
+        fresh = [name for name, value in fields if value is FRESH]
+        return encode_fields([field for field in fields if field[1] is not FRESH]), fresh
 
 
 @dataclass(slots=True)
@@ -122,7 +120,10 @@ class Head:
 
         Our own are added only after this: then no Connection of a peer's can remove them.
         """
-        lines, fresh = self.common.passing(passes)
+        known = self.common.known
+        if passes not in known:
+            known[passes] = self.common.passing(passes)
+        lines, fresh = cast("tuple[bytes, list[bytes]]", known[passes])
         for name in fresh:
             lines += b"%b: %b\r\n" % (name, self.fresh[name])
         return lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import FRESH, Field, Fields
@@ -47,23 +47,22 @@ class FieldLines:
             Denied: BAD_REQUEST, a line that is no header field.
         """
         found = [*map(self._known.get, lines)]
-        values = self._values
-        fresh: dict[bytes, bytes] = {}
-        if None in found:
-            self._read_new(found, lines, fresh)
+        values = self._values.get
+        new = self._read_new(found, lines) if None in found else None
         key = tuple(found)
         common = self._common.get(key)
         if common is None:
             common = self._have_in_common(key)
         if common.repeated and common.has_doubled_place:
             return Fields([read_line(line) for line in lines]), {}
-        for at, name in common.places:
-            if name not in fresh:
-                fresh[name] = values[lines[at]]
-        return common, fresh
+        fresh = dict(zip(common.fresh_names, map(values, map(lines.__getitem__, common.fresh_at)), strict=True))
+        if new is not None:
+            fresh.update(new)
+        return common, cast("dict[bytes, bytes]", fresh)  # each value is either known or new
 
-    def _read_new(self, found: list[Field | None], lines: Sequence[bytes], fresh: dict[bytes, bytes]) -> None:
-        """Read the lines that are not known."""
+    def _read_new(self, found: list[Field | None], lines: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Read the lines that are not known; gives the fresh values among them."""
+        fresh: dict[bytes, bytes] = {}
         at = -1
         for _ in range(found.count(None)):
             at = found.index(None, at + 1)
@@ -76,6 +75,7 @@ class FieldLines:
             found[at] = field
             if name not in _NEVER_AGAIN and len(line) <= MAX_KNOWN_BYTES:
                 self._keep(line, field, value)
+        return fresh
 
     def _keep(self, line: bytes, field: Field, value: bytes) -> None:
         if len(self._known) >= MAX_KNOWN:  # new ones, since who is reading has hold of the old

@@ -42,7 +42,9 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
             EXPECTATION_REFUSED.
     """
-    lines = _lines(head, max_fields)
+    if head.count(b"\n") - 2 > max_fields:  # counted before they become objects of ten times their size
+        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
+    lines = head[:-4].split(b"\r\n")
     first = lines.pop(0)
     method, target, minor = (_request_line if len(first) <= _MAX_KNOWN_LINE else _read_request_line)(first)
     if len(target) > max_target_bytes:
@@ -78,7 +80,9 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
     Raises:
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, HEAD_TOO_LARGE; the caller knows that this was an answer.
     """
-    lines = _lines(head, max_fields)
+    if head.count(b"\n") - 2 > max_fields:  # counted before they become objects of ten times their size
+        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
+    lines = head[:-4].split(b"\r\n")
     first = lines.pop(0)
     status, minor = (_status_line if len(first) <= _MAX_KNOWN_LINE else _read_status_line)(first)
     common, fresh = _answer_lines.read(lines)
@@ -151,13 +155,6 @@ def parse_authority(value: bytes) -> str:
         except AddressValueError as error:
             raise Denied(Reason.BAD_REQUEST, "the Host is no IPv6 address") from error
     return value.decode("ascii").lower()
-
-
-def _lines(head: bytes, max_fields: int) -> list[bytes]:
-    """The first line and those of the fields. They are counted before they become objects of ten times their size."""
-    if head.count(b"\n") - 2 > max_fields:
-        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
-    return head[:-4].split(b"\r\n")
 
 
 def _framing(common: Fields, fresh: dict[bytes, bytes], *, minor: int) -> tuple[int | None, bool]:

@@ -26,6 +26,7 @@ from sidecar.wire.head import (
 )
 from sidecar.wire.parse import parse_authority, parse_request_head, parse_response_head
 from tests.fuzz.properties import pieces, quiet
+from tests.wire.written import request_with
 
 # Small enough for a fuzzer to run into each of them.
 MAX_HEAD_BYTES: Final = 800
@@ -220,7 +221,7 @@ def own_headers(data: bytes) -> None:
     folded = bytes(byte if byte < 128 and chr(byte).isalnum() else 0x2D for byte in name)
     assert is_ours(name) == is_ours(folded)
     assert is_ours(b"delegation" + bytes([data[0] if data and not chr(data[0]).isalnum() else 95]) + name)
-    found = call_id([data])
+    found = call_id(request_with([(b"delegation-call", data)]))
     assert (found is not None) == bool(re.fullmatch(rb"[0-9a-f]{32}", data))
 
 

@@ -61,6 +61,10 @@ def for_next_hop(fields: list[Field], trace: TraceContext = TRACE) -> list[Field
     return fields_in(to_next_hop(request_with(fields), issued(), call="c" * 32, trace=trace, host=b"crm.internal:7443"))
 
 
+def call_of(*values: bytes) -> str | None:
+    return call_id(request_with([(b"delegation-call", value) for value in values]))
+
+
 def for_peer(fields: list[Field]) -> list[Field]:
     return fields_in(from_agent(answer_with(fields)))
 
@@ -233,17 +237,17 @@ def test_hop_by_hop_and_framing_fields_travel_in_no_direction(name: bytes) -> No
     "value", [b"", b"0" * 31, b"0" * 33, b"A" * 32, b"g" * 32, b"0" * 31 + b" ", b"0" * 32 + b"\xff"], ids=repr
 )
 def test_a_call_id_that_is_none_is_no_evidence(value: bytes) -> None:
-    assert call_id([value]) is None
+    assert call_of(value) is None
 
 
 def test_a_call_id_is_read_back_as_it_was_made() -> None:
     call = new_call_id()
-    assert call_id([call.encode()]) == call
-    assert call_id([]) is None
+    assert call_of(call.encode()) == call
+    assert call_of() is None
     assert len({new_call_id() for _ in range(100)}) == 100
 
 
 def test_two_call_ids_are_refused() -> None:
     with pytest.raises(Denied) as refused:
-        call_id([b"0" * 32] * 2)
+        call_of(b"0" * 32, b"0" * 32)
     assert refused.value.reason is Reason.HEADER_MALFORMED
