@@ -21,7 +21,7 @@ from tests.interop.engine import require
 from tests.interop.helm import MATRIX, Rendered, pods, render, restricted_problems
 from tests.interop.hostile import CONTAINER, FAKED_VOLUMES, HOSTILE, LAWFUL, RESTRICTED, changed_volumes, fakes, pod
 from tests.interop.kube import Api, LocalInjector, Object, apply, kubectl, wait_for
-from tests.interop.values import random_values
+from tests.interop.values import changed, random_values
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
@@ -300,6 +300,37 @@ def test_a_release_is_installed_upgraded_rolled_back_and_leaves_nothing(cluster:
         assert (replicas(), made_by(release)) == ("3", first)
         run("rollback", release, "1", "--namespace", home)
         assert (replicas(), made_by(release)) == ("2", first)
+    finally:
+        helm.run(program, "uninstall", release, "--namespace", home)
+        kubectl("delete", "namespace", home, "--wait=false")
+    assert made_by(release) == set()
+
+
+def installable(seed: int) -> dict[str, Any]:
+    """Random values without objects that only an operator knows."""
+    values = random_values(seed)
+    tls = {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": PEM}
+    values = changed("injector.tls", tls, values)
+    for part in ("spiffeIDs", "podMonitor", "prometheusRule"):
+        values = changed(f"{part}.enabled", value=False, base=values)
+    for part in ("workloads", "platforms", "networkPolicy.agentNamespaces"):  # of namespaces that are not there
+        values = changed(part, [], values)
+    return values
+
+
+def test_a_release_goes_from_random_values_to_others_and_back(cluster: Cluster) -> None:
+    """What the API server does not let one change (selectors, names) may not depend on values."""
+    program, release = helm.helms()[-1], f"try{secrets.token_hex(2)}"
+    home = f"sidecar-test-home-{release}"
+    apply(namespace(home))
+    seeds = (seed for seed in range(100) if render(installable(seed), kube=cluster.version).objects)
+    try:
+        for command in ("install", "upgrade", "upgrade"):
+            words = (command, release, str(helm.CHART), "--namespace", home, "--values", "-")
+            done = helm.run(program, *words, stdin=json.dumps(installable(next(seeds))))
+            assert done.returncode == 0, done.stderr
+        done = helm.run(program, "rollback", release, "1", "--namespace", home)
+        assert done.returncode == 0, done.stderr
     finally:
         helm.run(program, "uninstall", release, "--namespace", home)
         kubectl("delete", "namespace", home, "--wait=false")
