@@ -95,6 +95,44 @@ def test_every_image_is_the_one_that_is_set() -> None:
     assert images | {injection_of(found).container["image"]} == {"mirror.example:5000/x:9"}
 
 
+# Names that YAML would read as something else than text
+ODD: Final = ("123", "1e3", "0x10", "true", "null", "no")
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_name_that_looks_like_something_else_stays_a_name(odd: str) -> None:
+    workload = {"name": odd, "namespace": odd, "settings": {}}
+    values = {
+        **FULL_VALUES,
+        "injector": {"tls": {"certManager": {"enabled": False}, "secretName": odd, "caBundle": CA}},
+        "sts": {**FULL_VALUES["sts"], "keys": {"secretName": odd}},
+        "sidecar": {"platform": odd, "workloadApi": {"driver": odd}, "image": {"tag": odd}},
+        "workloads": [workload],
+        "networkPolicy": {"agentNamespaces": [f"{odd}", "a"]},
+    }
+    for helm in helms():
+        words = ("template", "r", str(CHART), "--namespace", f"{odd}9", "--kube-version=1.33.0", "--values", "-")
+        done = run(helm, *words, stdin=json.dumps(values))
+        assert done.returncode == 0, done.stderr
+        objects = [one for one in yaml.safe_load_all(done.stdout) if one]
+        for one in objects:
+            named = (one["metadata"]["name"], one["metadata"].get("namespace", ""))
+            assert all(isinstance(name, str) for name in named), named
+        (sts,) = [one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"] == "r-sts"]
+        volumes = {volume["name"]: volume for volume in sts["spec"]["template"]["spec"]["volumes"]}
+        assert (volumes["keys"]["secret"]["secretName"], volumes["workload-api"]["csi"]["driver"]) == (odd, odd)
+        (definition,) = [one["data"] for one in objects if "injection.json" in one.get("data", {})]
+        assert parse_injection(definition["injection.json"].encode()).driver == odd
+
+
+@pytest.mark.parametrize("release", ["1x", "a.b"])
+def test_a_release_that_no_service_can_be_named_after_is_refused(release: str) -> None:
+    for helm in helms():
+        assert "name it otherwise" in run(helm, "template", release, str(CHART), "--kube-version=1.33.0").stderr
+        longest = "a" * 53
+        assert run(helm, "template", longest, str(CHART), "--kube-version=1.33.0").returncode == 0
+
+
 @EVERY
 @pytest.mark.parametrize("kube", SCHEMAS)
 def test_the_schemas_of_every_kubernetes_find_nothing(values: Path, kube: str) -> None:

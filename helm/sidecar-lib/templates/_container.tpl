@@ -75,7 +75,7 @@ volumeMounts:
 
 {{- define "sidecar-lib.volumes" -}}
 - name: sidecar-workload-api
-  csi: {driver: {{ .workloadApi.driver }}, readOnly: true}
+  csi: {driver: {{ .workloadApi.driver | quote }}, readOnly: true}
 - name: sidecar-settings
   configMap: {name: {{ required "settings: name the ConfigMap with the workload's sidecar.yaml" .settings | quote }}, defaultMode: 420}
 {{- if .platform }}
