@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Final
 
 from sidecar.delegation.jws import HEADER_MEMBERS, MAX_TOKEN_BYTES, CompactJws, parse_compact, parse_json_part
-from sidecar.delegation.strict_json import MAX_DEPTH, nesting_of
+from sidecar.delegation.strict_json import MAX_DEPTH, may_nest, nesting_of
 from sidecar.errors import Denied, Reason
 
 __all__ = ["MAX_TOKEN_BYTES", "Bearer", "bearer_of", "fingerprint_of", "parse_bearer", "parse_jwt_svid"]
@@ -125,8 +125,10 @@ def _unusual(value: bytes) -> bytes:
 
 def _claims(jws: CompactJws) -> dict[str, object]:
     claims = parse_json_part(jws.payload, max_depth=_MAX_NESTING_WITH_ACT)
-    if nesting_of([value for claim, value in claims.items() if claim != "act"]) > MAX_DEPTH:
-        raise Denied(Reason.MALFORMED_TOKEN, "a claim is nested too deeply")
+    if may_nest(jws.payload, MAX_DEPTH):
+        without_act = [value for claim, value in claims.items() if claim != "act"]
+        if nesting_of(without_act) > MAX_DEPTH:
+            raise Denied(Reason.MALFORMED_TOKEN, "a claim is nested too deeply")
     return claims
 
 

@@ -18,12 +18,11 @@ _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2
 
 def is_name(value: object) -> TypeGuard[str]:
     """Whether ``value`` may name somebody or something: a non-empty string of at most 2048 bytes, no hidden signs."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= MAX_TEXT_BYTES
-        and len(value.encode()) <= MAX_TEXT_BYTES
-        and not _UNPRINTABLE.search(value)
-    )
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_BYTES:
+        return False
+    if value.isascii():
+        return value.isprintable()
+    return len(value.encode()) <= MAX_TEXT_BYTES and not _UNPRINTABLE.search(value)
 
 
 def name_claim(claims: Mapping[str, object], claim: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
@@ -17,6 +18,7 @@ from sidecar.errors import Denied, Reason
 MAX_TOKEN_BYTES: Final = 16384
 MAX_HEADER_BYTES: Final = 4096
 MAX_KID_CHARACTERS: Final = 256
+_MAX_KNOWN: Final = 512  # characters of a header that is remembered
 
 # What may sign at all. HMAC is not here, nor is "none": which of these count is up to the issuer's profile and the key.
 ALGORITHMS: Final = frozenset(
@@ -57,7 +59,7 @@ def parse_compact(raw: str, *, members: frozenset[str] = HEADER_MEMBERS) -> Comp
     if len(parts[0]) > MAX_HEADER_BYTES:
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token's header is too large")
     header_part, payload_part, signature_part = parts
-    header = _header(_decode(header_part), members)
+    header = dict((_known_header if len(header_part) <= _MAX_KNOWN else _header)(header_part, members))
     payload = _decode(payload_part)
     if header["alg"] not in ALGORITHMS:  # before the signature is decoded: an unsecured JWS has none, and is told so
         raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is not asymmetric")
@@ -98,14 +100,17 @@ def _decode(part: str) -> bytes:
     return value
 
 
-def _header(document: bytes, members: frozenset[str]) -> dict[str, str]:
-    header = parse_json_part(document)
+def _header(part: str, members: frozenset[str]) -> dict[str, str]:
+    header = parse_json_part(_decode(part))
     if not members.issuperset(header):
         raise Denied(Reason.MALFORMED_TOKEN, "the header has a member that is not taken")
     strings = {member: value for member, value in header.items() if isinstance(value, str)}
     if len(strings) != len(header) or "alg" not in strings:
         raise Denied(Reason.MALFORMED_TOKEN, "the header has no alg, or a member that is no string")
     return strings
+
+
+_known_header: Final = lru_cache(maxsize=256)(_header)  # an issuer's tokens differ in all else
 
 
 def _media_type(typ: str) -> str:

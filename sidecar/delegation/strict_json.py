@@ -73,9 +73,14 @@ def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MA
         raise StrictJsonError("the document is nested too deeply") from None
     if not isinstance(value, dict):
         raise StrictJsonError("the document is no object")
-    if nesting_of(value) > max_depth:
+    if may_nest(document, max_depth) and nesting_of(value) > max_depth:
         raise StrictJsonError("the document is nested too deeply")
     return value
+
+
+def may_nest(document: bytes, deeper_than: int) -> bool:
+    """Whether objects and arrays may be nested deeper in a document: not if fewer begin in it. Strings may mislead."""
+    return document.count(b"{") + document.count(b"[") > deeper_than
 
 
 def nesting_of(value: object) -> int:

@@ -241,3 +241,11 @@ def test_any_text_is_a_jws_or_a_refusal(raw: str) -> None:
         return
 
     assert jws.signing_input.decode() == raw.rpartition(".")[0]
+
+
+def test_the_header_of_one_token_is_not_that_of_another() -> None:
+    """It is remembered by its text, and nobody can change it for the next."""
+    raw = with_header(kid="k1")
+    first = parse_compact(raw)
+    first.header["kid"] = "other"
+    assert parse_compact(raw).header["kid"] == "k1"

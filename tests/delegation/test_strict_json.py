@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.strict_json import StrictJsonError, nesting_of, parse_object
+from sidecar.delegation.strict_json import StrictJsonError, may_nest, nesting_of, parse_object
 
 DUPLICATES = {
     "two equal members": b'{"a":1,"a":1}',
@@ -154,3 +154,16 @@ JSON = st.recursive(
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), JSON, max_size=4))
 def test_what_a_writer_writes_is_read_back(value: dict[str, object]) -> None:
     assert parse_object(json.dumps(value).encode(), max_depth=64) == value
+
+
+@pytest.mark.parametrize("document", [b'{"a": [{"b": []}]}', b'{"a": {}, "b": {}, "c": {}}', b'{"a": "[[[{{{"}', b"{}"])
+def test_what_may_not_nest_deeper_does_not(document: bytes) -> None:
+    depth = nesting_of(json.loads(document))
+    assert may_nest(document, depth - 1)
+    for limit in range(depth, 10):
+        assert may_nest(document, limit) or nesting_of(json.loads(document)) <= limit
+    assert not may_nest(document, 10)
+
+
+def test_brackets_in_strings_are_no_nesting() -> None:
+    assert parse_object(b'{"a": "' + b"[" * 100 + b'"}') == {"a": "[" * 100}
