@@ -80,14 +80,21 @@ async def test_what_is_no_question_is_refused_and_the_next_is_answered(running: 
     client.close()
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    ["text/plain", "application/xml", "application/json-patch+json", "application/vnd.kubernetes.protobuf", "json", ""],
+CONTENT_TYPES: Final = (
+    "text/plain",
+    "application/xml",
+    "application/json-patch+json",
+    "application/vnd.kubernetes.protobuf",
+    "json",
+    "",
 )
-async def test_another_content_type_is_refused(running: Running, content_type: str) -> None:
+
+
+async def test_another_content_type_is_refused(running: Running) -> None:
     client = Client(running)
-    assert (await client.post(json.dumps(review()).encode(), content_type))[0] == 415
-    await is_well(client)
+    for content_type in CONTENT_TYPES:
+        assert (await client.post(json.dumps(review()).encode(), content_type))[0] == 415, content_type
+        await is_well(client)
     client.close()
 
 

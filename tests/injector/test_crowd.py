@@ -92,7 +92,7 @@ async def test_handshakes_that_never_begin_or_never_end(running: Running) -> Non
         writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # the begin of a ClientHello
         return reader, writer
 
-    async with crowd(300, half), crowd(100, lambda: connect(running)):
+    async with crowd(80, half), crowd(40, lambda: connect(running)):
         await lawful(running)
 
 
@@ -174,24 +174,23 @@ async def test_a_client_with_a_certificate_is_served_as_any_other(running: Runni
     writer.transport.abort()
 
 
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        (HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n", 411),
-        (HEAD + b"content-length: 99999999\r\n\r\n", 413),
-        (HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}", 400),
-        (HEAD.replace(b"/inject", b"/") + b"content-length: 0\r\n\r\n", 404),
-        (HEAD.replace(b"POST", b"GET") + b"\r\n", 405),
-        (HEAD.replace(b"POST", b"\x00\x01") + b"\r\n", 400),
-    ],
-    ids=["no length", "too long", "two lengths", "elsewhere", "another method", "no HTTP"],
-)
-async def test_what_is_no_request_is_refused_and_the_next_is_served(running: Running, head: bytes, status: int) -> None:
-    reader, writer = await connect(running, tls(running))
-    writer.write(head)
-    assert (await reader.readline()).split(b" ")[1] == b"%d" % status
-    writer.transport.abort()
-    await lawful(running, 1)
+NO_REQUESTS: dict[str, tuple[bytes, int]] = {
+    "no length": (HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+    "too long": (HEAD + b"content-length: 99999999\r\n\r\n", 413),
+    "two lengths": (HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}", 400),
+    "elsewhere": (HEAD.replace(b"/inject", b"/") + b"content-length: 0\r\n\r\n", 404),
+    "another method": (HEAD.replace(b"POST", b"GET") + b"\r\n", 405),
+    "no HTTP": (HEAD.replace(b"POST", b"\x00\x01") + b"\r\n", 400),
+}
+
+
+async def test_what_is_no_request_is_refused_and_the_next_is_served(running: Running) -> None:
+    for name, (head, status) in NO_REQUESTS.items():
+        reader, writer = await connect(running, tls(running))
+        writer.write(head)
+        assert (await reader.readline()).split(b" ")[1] == b"%d" % status, name
+        writer.transport.abort()
+        await lawful(running, 1)
 
 
 async def test_a_certificate_that_is_replaced_again_and_again_fails_nobody(running: Running) -> None:
@@ -217,8 +216,8 @@ async def test_a_certificate_that_is_replaced_again_and_again_fails_nobody(runni
 
 async def test_with_few_descriptors_there_is_room_for_fewer_connections(tmp_path: Path) -> None:
     async with running_injector(tmp_path, max_connections=512, descriptors=64) as running:
-        async with crowd(150, lambda: connect(running)):
+        async with crowd(80, lambda: connect(running)):
             await lawful(running)
         context = tls(running)
-        async with crowd(150, lambda: connect(running, context)):
+        async with crowd(80, lambda: connect(running, context)):
             await lawful(running)
