@@ -17,6 +17,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlencode
 
+CALLS_PER_TOKEN = 10
 QUESTION = {"question": "When does Globex renew?", "customer": "42"}
 
 
@@ -49,10 +50,12 @@ def load(rate: float) -> None:
     told = threading.Lock()
     ended = threading.Event()
     threading.Thread(target=_until_the_end_of_input, args=(ended,), daemon=True).start()
-    token, calls = log_in(), []
+    tokens, calls = [log_in()], list[threading.Thread]()
 
     def one() -> None:
-        answer = ask(token)
+        if len(calls) % CALLS_PER_TOKEN == 0:  # somebody else logs in: it takes exchanges
+            tokens.append(log_in())
+        answer = ask(tokens[-1])
         with told:
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()

@@ -61,6 +61,19 @@ class Workload:
     namespace_labels: Mapping[str, str]
 
 
+def processes_of(uid: str, container: str) -> list[int]:
+    """This machine's processes of one container of a pod."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            mounted = _MOUNT.search((folder / "mountinfo").read_text())
+        except OSError:  # it has ended
+            continue
+        if mounted is not None and mounted.groups() == (uid, container):
+            found.append(int(folder.name))
+    return found
+
+
 def workload_of(pid: int) -> Workload | None:
     """What a process of this machine is in the cluster; None if it is no pod's, or gone."""
     try:

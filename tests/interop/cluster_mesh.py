@@ -31,9 +31,7 @@ USERS: Final = "sidecar-test-users"  # where callers are pods like any other
 PODS: Final = ("front", "planner", "writer", "crm")
 OWN: Final = "app.kubernetes.io/instance=mesh"
 _COMMAND_S: Final = 150.0
-STS_URL: Final = "https://mesh-sts.sidecar.svc:7444"
-_IDLE: Final = ["python3", "-Ic", "import signal; signal.sigwait([signal.SIGTERM])"]
-_ATTACK: Final = ROOT / "tests" / "interop" / "cluster_attack.py"
+IDLE: Final = ["python3", "-Ic", "import signal; signal.sigwait([signal.SIGTERM])"]
 _CALLER: Final = ROOT / "tests" / "interop" / "cluster_caller.py"
 
 
@@ -147,6 +145,13 @@ class ClusterMesh:
         install = five_commands()[3].replace("helm install", "helm upgrade")
         self.run(f"{install} {self.values} {' '.join(options)} --timeout 120s")
 
+    def restart_agents(self) -> None:
+        """Every pod is replaced, and the old ones are gone."""
+        old = [pod["metadata"]["name"] for name in PODS for pod in self.pods(name)]
+        run(f"kubectl -n {AGENTS} rollout restart {' '.join(f'deployment/{name}' for name in PODS)}")
+        self.wait()
+        run(f"kubectl -n {AGENTS} wait --for=delete --timeout=90s {' '.join(f'pod/{name}' for name in old)}")
+
     def down(self) -> None:
         for namespace in (AGENTS, "login", USERS):
             kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
@@ -172,63 +177,8 @@ class ClusterMesh:
         answer: Object = json.loads(done.stdout)
         return answer
 
-    def attack(self, attacker: str, namespace: str, pod: str, container: str, **given: Any) -> list[Object]:
-        """What an attacker in that container tried; ``cluster_attack`` says what each attempt tells."""
-        pods = {name: self.pods(name)[0]["status"]["podIP"] for name in PODS}
-        words = ("exec", "-i", "-n", namespace, pod, "-c", container, "--", "python3", "-c", _ATTACK.read_text())
-        done = kubectl(*words, attacker, document={"pods": pods, **given})
-        assert done.returncode == 0, done.stdout + done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    def stolen_svid(self, name: str) -> dict[str, str]:
-        """What a workload's sidecar is given, as files; nobody but its own container can have it."""
-        script = (
-            "import asyncio, json, pathlib, sidecar.dev.svid as s;"
-            "f = s.fetch(pathlib.Path('/spiffe-workload-api/spire-agent.sock'), audience='%s', timeout_s=10);"
-            "f = asyncio.run(f);"
-            "print(json.dumps({'svid.pem': f.chain_pem.decode(), 'svid_key.pem': f.key_pem.decode(),"
-            " 'jwt_svid.token': f.jwt_svid}))"
-        )
-        done = kubectl("exec", "-n", AGENTS, f"deploy/{name}", "-c", "sidecar", "--", "python3", "-c", script % STS_URL)
-        assert done.returncode == 0, done.stderr
-        files: dict[str, str] = json.loads(done.stdout)
-        return files
-
-    def served(self, name: str) -> int:
-        """How many requests a workload's agents have been given."""
-        return sum(
-            ' HTTP/1.1" ' in line
-            for line in kubectl(
-                "logs", "-n", AGENTS, "-l", f"app={name}", "-c", "agent", "--tail=-1"
-            ).stdout.splitlines()
-        )
-
-    def intruder(self) -> None:
-        """A workload of the same namespace, with a sidecar and an identity, of which nobody expects a call."""
-        labels = {"app": "intruder"}
-        spec = {
-            "serviceAccountName": "intruder",
-            "automountServiceAccountToken": False,
-            "containers": [{"name": "agent", "image": IMAGE, "command": _IDLE, "securityContext": restricted()}],
-        }
-        template = {
-            "metadata": {"labels": labels, "annotations": {"delegation-sidecar.io/settings": "crm"}},
-            "spec": spec,
-        }
-        metadata = {"name": "intruder", "namespace": AGENTS}
-        apply(
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": metadata,
-                "spec": {"selector": {"matchLabels": labels}, "template": template},
-            },
-        )
-        run(f"kubectl -n {AGENTS} rollout status deployment/intruder --timeout=90s")
-
     @contextmanager
-    def load(self, rate: int = 20) -> Iterator[list[Object]]:
+    def load(self, rate: int = 5) -> Iterator[list[Object]]:
         """Users ask all the time while the body runs; then the list has what each was told."""
         told: list[Object] = []
         words = ["kubectl", "exec", "-i", "-n", USERS, "caller", "--", "python3", "-uIc", _CALLER.read_text(), "load"]
@@ -275,7 +225,7 @@ def restricted(uid: int = 1000) -> Mapping[str, Any]:
 
 def _caller() -> list[Object]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    container = {"name": "caller", "image": IMAGE, "command": _IDLE, "securityContext": restricted()}
+    container = {"name": "caller", "image": IMAGE, "command": IDLE, "securityContext": restricted()}
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": USERS, "labels": labels}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": USERS}},

@@ -1,1 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
 from tests.integration.conftest import world as world
+from tests.interop.cluster_mesh import ClusterMesh, missing
+from tests.interop.engine import require
+
+
+@pytest.fixture(scope="session")
+def mesh_on_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMesh]:
+    """One installed example for all that is asked of it."""
+    require(missing())
+    mesh = ClusterMesh(tmp_path_factory.mktemp("cluster"))
+    try:
+        mesh.up()
+        yield mesh
+    finally:
+        mesh.down()

@@ -6,29 +6,22 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.interop.cluster_mesh import AGENTS, PODS, USERS, ClusterMesh, missing, run, what_to_try
-from tests.interop.engine import require
+from tests.interop.cluster_attackers import attack, intruder, served, stolen_svid
+from tests.interop.cluster_mesh import AGENTS, PODS, USERS, ClusterMesh, run, what_to_try
 from tests.interop.helm import restricted_problems
 from tests.interop.kube import kubectl, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
 
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMesh]:
-    require(missing())
-    mesh = ClusterMesh(tmp_path_factory.mktemp("cluster"))
-    try:
-        mesh.up()
-        yield mesh
-    finally:
-        mesh.down()
+@pytest.fixture
+def mesh(mesh_on_cluster: ClusterMesh) -> ClusterMesh:
+    return mesh_on_cluster
 
 
 # --- the five commands
@@ -123,10 +116,11 @@ def test_metrics_are_read_at_the_probe_port(mesh: ClusterMesh) -> None:
 
 
 @pytest.fixture(scope="module")
-def exposed(mesh: ClusterMesh) -> ClusterMesh:
+def exposed(mesh_on_cluster: ClusterMesh) -> ClusterMesh:
     """No network policy stands in an attacker's way: what refuses is a sidecar."""
+    mesh = mesh_on_cluster
     mesh.upgrade("--set", "networkPolicy.enabled=false")
-    mesh.intruder()
+    intruder()
     return mesh
 
 
@@ -144,10 +138,10 @@ def test_an_attack_from_a_pod_fails_and_no_agent_hears_of_it(
 ) -> None:
     given: dict[str, Any] = {}
     if attacker == "thief":
-        given["svids"] = {name: exposed.stolen_svid(name) for name in ("front", "planner", "writer", "intruder")}
-    before = {name: exposed.served(name) for name in PODS}
-    tried = exposed.attack(attacker, *where, **given)
+        given["svids"] = {name: stolen_svid(name) for name in ("front", "planner", "writer", "intruder")}
+    before = {name: served(name) for name in PODS}
+    tried = attack(exposed, attacker, *where, **given)
     assert [(one["title"], one["said"]) for one in tried if not one["held"]] == []
     assert sum(not one["title"].startswith("(lawful)") for one in tried) > 5
     lawful = Counter(name for one in tried for name in one["reached"])
-    assert {name: exposed.served(name) - before[name] for name in PODS} == {name: lawful[name] for name in PODS}
+    assert {name: served(name) - before[name] for name in PODS} == {name: lawful[name] for name in PODS}

@@ -1,0 +1,237 @@
+"""The example on a real kubelet while it changes: users ask all the time, and no lawful call is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.interop.cluster_identities import processes_of
+from tests.interop.cluster_mesh import AGENTS, IDLE, PODS, SYSTEM, ClusterMesh, restricted, run
+from tests.interop.engine import IMAGE, ROOT
+from tests.interop.kube import Object, apply, kubectl, try_pod, wait_for
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(400)]
+
+NEXT: Final = os.environ.get("SIDECAR_IMAGE_NEXT", IMAGE)  # what is upgraded to
+
+
+@pytest.fixture
+def mesh(mesh_on_cluster: ClusterMesh) -> ClusterMesh:
+    return mesh_on_cluster
+
+
+def lost(told: list[Object]) -> list[str]:
+    """Calls without the answer, each in a line."""
+    return [
+        f"{one['at']:.1f} {one['status']} {one['body'].get('reason') or one['body']}"
+        for one in told
+        if one["status"] != 200 or one["body"] != {"draft": "Globex renews on 2027-01-31."}
+    ]
+
+
+def pod(*command: str) -> Object:
+    container = {"name": "agent", "image": IMAGE, "command": [*command] or IDLE, "securityContext": restricted()}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "generateName": "planner-",
+            "annotations": {"delegation-sidecar.io/settings": "planner"},
+            "labels": {"app": "another"},
+        },
+        "spec": {"serviceAccountName": "planner", "automountServiceAccountToken": False, "containers": [container]},
+    }
+
+
+# --- the injector
+
+
+def test_without_an_injector_no_pod_is_made_and_those_that_run_serve_on(mesh: ClusterMesh) -> None:
+    run(f"kubectl -n {SYSTEM} scale deployment/mesh-injector --replicas=0")
+    try:
+        refused = wait_for(lambda: try_pod(pod(), AGENTS), lambda found: found[0] is None)
+        assert "failed calling webhook" in refused[1]
+        assert mesh.ask()["status"] == 200
+    finally:
+        run(f"kubectl -n {SYSTEM} scale deployment/mesh-injector --replicas=2")
+    run(f"kubectl -n {SYSTEM} rollout status deployment/mesh-injector --timeout=90s")
+    made, said = wait_for(lambda: try_pod(pod(), AGENTS), lambda found: found[0] is not None)
+    assert made is not None, said
+    assert [one["name"] for one in made["spec"]["initContainers"]] == ["sidecar"]
+
+
+def test_without_the_webhook_s_configuration_the_policy_refuses(mesh: ClusterMesh) -> None:
+    run("kubectl delete mutatingwebhookconfiguration mesh-injector.sidecar")
+    try:
+        _, said = wait_for(lambda: try_pod(pod(), AGENTS), lambda found: "sidecar policy: " in found[1])
+        assert "rule no_sidecar (layer pod)" in said
+        assert mesh.ask()["status"] == 200
+    finally:
+        mesh.upgrade()
+    made, said = wait_for(lambda: try_pod(pod(), AGENTS), lambda found: found[0] is not None)
+    assert made is not None, said
+
+
+# --- under load
+
+
+def test_new_settings_are_taken_over_and_no_call_is_lost(mesh: ClusterMesh) -> None:
+    values = yaml.safe_load((ROOT / "helm" / "example" / "values.yaml").read_text())
+    (planner,) = (one for one in values["workloads"] if one["name"] == "planner")
+    planner["settings"]["inbound"]["routes"].append(
+        {"name": "more", "match": {"path": "/more", "methods": ["POST"]}, "scopes": ["plan.make"], "peers": []}
+    )
+    (mesh.folder / "changed.yaml").write_text(yaml.safe_dump({"workloads": values["workloads"]}))
+    with mesh.load() as told:
+        mesh.upgrade("-f", "changed.yaml")
+        run(f"kubectl -n {AGENTS} annotate pod -l app=planner looked-at=now --overwrite")  # a kubelet looks at once
+        wait_for(lambda: [one["event"] for one in mesh.records("planner")], lambda events: "config.reloaded" in events)
+    assert "config.reloaded" in [one["event"] for one in mesh.records("planner")]
+    assert lost(told) == []
+    assert len(told) > 10
+
+
+def test_an_upgrade_of_everything_loses_no_call_and_neither_does_its_rollback(mesh: ClusterMesh) -> None:
+    repository, _, tag = NEXT.rpartition(":")
+    before = [pod["metadata"]["name"] for name in PODS for pod in mesh.pods(name)]
+    with mesh.load() as told:
+        image = f"sidecar.image.repository={repository},sidecar.image.tag={tag}"
+        mesh.upgrade("--set", f"{image},sidecar.resources.requests.memory=97Mi")
+        mesh.restart_agents()
+    assert lost(told) == []
+    assert len(told) > 20
+    for name in PODS:
+        (found,) = mesh.pods(name)
+        assert found["metadata"]["name"] not in before
+        (sidecar,) = found["spec"]["initContainers"]
+        assert (sidecar["image"], sidecar["resources"]["requests"]["memory"]) == (NEXT, "97Mi")
+    with mesh.load() as told:
+        mesh.run(f"helm rollback mesh -n {SYSTEM} --wait --timeout 120s")
+    assert lost(told) == []
+    assert len(told) > 10
+
+
+# --- one pod
+
+
+def test_a_pod_that_is_deleted_answers_what_it_has_begun_and_its_sidecar_ends_last(mesh: ClusterMesh) -> None:
+    """The writer thinks for five seconds; in the middle of it its pod is deleted."""
+    (old,) = mesh.pods("writer")
+    name, address = old["metadata"]["name"], old["status"]["podIP"]
+    answers: list[Object] = []
+    words = ("kubectl", "get", "pod", name, "-n", AGENTS, "--watch", "-o", "json")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as watching:
+        asking = threading.Thread(target=lambda: answers.append(mesh.ask(think_s="5")))
+        asking.start()
+        metrics = f"http://{address}:7090/metrics"
+        wait_for(lambda: mesh.get(metrics)["body"], lambda page: "\nsidecar_requests_in_flight 1" in page)
+        run(f"kubectl -n {AGENTS} delete pod {name} --timeout=60s")
+        asking.join()
+        watching.terminate()
+        seen = _documents(watching.stdout.read() if watching.stdout else "")
+    assert lost(answers) == []
+    ended = {state["name"]: state["state"]["terminated"] for state in _states(seen[-1])}
+    assert {name: one["exitCode"] for name, one in ended.items()} == {"agent": 0, "sidecar": 0}
+    assert ended["agent"]["finishedAt"] <= ended["sidecar"]["finishedAt"]
+    mesh.wait()
+
+
+def test_of_two_pods_one_may_go_and_no_call_is_lost(mesh: ClusterMesh) -> None:
+    run(f"kubectl -n {AGENTS} scale deployment/writer --replicas=2")
+    mesh.wait()
+    first, _ = (one["metadata"]["name"] for one in mesh.pods("writer"))
+    with mesh.load() as told:
+        run(f"kubectl -n {AGENTS} delete pod {first} --timeout=60s")
+        mesh.wait()
+        run(f"kubectl -n {AGENTS} scale deployment/writer --replicas=1")
+        wait_for(
+            lambda: kubectl("get", "pods", "-n", AGENTS, "-l", "app=writer", "-o", "name").stdout.split(),
+            lambda left: len(left) == 1,
+        )
+    assert lost(told) == []
+    assert len(told) > 10
+
+
+def _documents(text: str) -> list[Any]:
+    found, decoder, at = [], json.JSONDecoder(), 0
+    while (at := text.find("{", at)) >= 0:
+        try:
+            document, at = decoder.raw_decode(text, at)
+        except ValueError:  # the last one was cut
+            break
+        found.append(document)
+    return found
+
+
+def _states(found: Object) -> list[Object]:
+    return [*found["status"]["initContainerStatuses"], *found["status"]["containerStatuses"]]
+
+
+def test_a_sidecar_that_crashes_comes_back_in_place_and_its_agent_runs_on(mesh: ClusterMesh) -> None:
+    if mesh.identities is None:
+        pytest.skip("the tests are not on the node")
+    (before,) = mesh.pods("planner")
+    for pid in processes_of(before["metadata"]["uid"], "sidecar"):
+        os.kill(pid, 9)
+
+    def restarts() -> dict[str, tuple[int, bool]]:
+        (found,) = mesh.pods("planner")
+        assert found["metadata"]["uid"] == before["metadata"]["uid"]
+        return {one["name"]: (one["restartCount"], one["ready"]) for one in _states(found)}
+
+    wanted = {"sidecar": (1, True), "agent": (0, True)}
+    assert wait_for(restarts, lambda found: found == wanted) == wanted
+    answer = wait_for(mesh.ask, lambda found: found["status"] == 200)
+    assert lost([answer]) == []
+
+
+def test_a_job_with_a_sidecar_completes(mesh: ClusterMesh) -> None:
+    made = pod("python3", "-Ic", "import socket; socket.create_connection(('127.0.0.1', 7080), 5)")
+    metadata = {"annotations": made["metadata"]["annotations"], "labels": {"app": "job"}}
+    template = {"metadata": metadata, "spec": {**made["spec"], "restartPolicy": "Never"}}
+    job = {"metadata": {"name": "once", "namespace": AGENTS}, "spec": {"template": template, "backoffLimit": 0}}
+    apply({"apiVersion": "batch/v1", "kind": "Job", **job})
+    run(f"kubectl -n {AGENTS} wait --for=condition=Complete --timeout=90s job/once")
+    (found,) = mesh.pods("job")
+    assert {one["name"]: one["state"]["terminated"]["exitCode"] for one in _states(found)} == {"agent": 0, "sidecar": 0}
+
+
+def test_an_identity_that_is_withdrawn_ends_its_calls_and_gives_them_back(mesh: ClusterMesh) -> None:
+    if mesh.identities is None:
+        pytest.skip("identities are the cluster's own")
+    planner = "spiffe://acme.example/agent/planner"
+    mesh.identities.withdraw(planner)
+    try:
+        refused = wait_for(mesh.ask, lambda found: found["status"] != 200)
+        assert refused["status"] in (502, 503)
+    finally:
+        mesh.identities.give_back(planner)
+    answer = wait_for(mesh.ask, lambda found: found["status"] == 200)
+    assert lost([answer]) == []
+
+
+# --- the end
+
+
+def test_the_chart_s_own_tests_pass(mesh: ClusterMesh) -> None:
+    assert "Succeeded" in mesh.run(f"helm test mesh -n {SYSTEM} --timeout 90s")
+
+
+def test_an_uninstall_leaves_nothing(mesh: ClusterMesh) -> None:
+    mesh.run(f"helm uninstall mesh -n {SYSTEM} --wait --timeout 120s")
+    kinds = run("kubectl api-resources --verbs=list --output=name").split()
+    every = ",".join(kind for kind in kinds if not kind.startswith("events"))
+
+    def left() -> str:
+        found = kubectl("get", every, "--all-namespaces", "--selector=app.kubernetes.io/instance=mesh", "--output=name")
+        return found.stdout
+
+    assert wait_for(left, lambda names: not names) == ""
+    secrets = json.loads(kubectl("get", "secrets", "-n", SYSTEM, "-o", "json").stdout)["items"]
+    assert sorted(one["metadata"]["name"] for one in secrets) in (["injector-tls", "sts-keys"], ["sts-keys"])
