@@ -74,22 +74,52 @@ def processes_of(uid: str, container: str) -> list[int]:
     return found
 
 
-def workload_of(pid: int) -> Workload | None:
-    """What a process of this machine is in the cluster; None if it is no pod's, or gone."""
+class Watched:
+    """All objects of one kind, kept current by a ``kubectl get --watch``."""
+
+    def __init__(self, kind: str) -> None:
+        words = ["kubectl", "get", kind, "--all-namespaces", "--watch", "--output-watch-events", "--output=json"]
+        self._objects: dict[str, dict[str, Any]] = {}
+        self._watching = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._reading = threading.Thread(target=self._read, name=f"watch {kind}")
+        self._reading.start()
+
+    def all(self) -> list[dict[str, Any]]:
+        return list(self._objects.values())
+
+    def stop(self) -> None:
+        self._watching.terminate()
+        self._reading.join(30)
+        self._watching.wait(30)
+
+    def _read(self) -> None:
+        assert self._watching.stdout is not None
+        with self._watching.stdout as events:
+            for line in events:
+                event = json.loads(line)
+                uid = event["object"]["metadata"]["uid"]
+                if event["type"] == "DELETED":
+                    self._objects.pop(uid, None)
+                else:
+                    self._objects[uid] = event["object"]
+
+
+def workload_of(pid: int, pods: list[dict[str, Any]], namespaces: list[dict[str, Any]]) -> Workload | None:
+    """What a process of this machine is in the cluster; None if it is no pod's, gone, or not heard of yet."""
     try:
         mounts = Path(f"/proc/{pid}/mountinfo").read_text()
     except OSError:
         return None
     found = _MOUNT.search(mounts)
-    pods = [pod for pod in _all("pods", "--all-namespaces") if found and pod["metadata"]["uid"] == found[1]]
-    if found is None or not pods:
+    its = [pod for pod in pods if found and pod["metadata"]["uid"] == found[1]]
+    if found is None or not its:
         return None
-    metadata = pods[0]["metadata"]
-    (namespace,) = (one for one in _all("namespaces") if one["metadata"]["name"] == metadata["namespace"])
+    metadata = its[0]["metadata"]
+    (namespace,) = (one for one in namespaces if one["metadata"]["name"] == metadata["namespace"])
     return Workload(
         container=found[2],
         namespace=metadata["namespace"],
-        service_account=pods[0]["spec"]["serviceAccountName"],
+        service_account=its[0]["spec"]["serviceAccountName"],
         labels=metadata.get("labels", {}),
         namespace_labels=namespace["metadata"].get("labels", {}),
     )
@@ -129,16 +159,12 @@ def _selected(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> 
     )
 
 
-def _all(*words: str) -> list[dict[str, Any]]:
-    done = subprocess.run(["kubectl", "get", *words, "-o", "json"], capture_output=True, check=False, timeout=20)
-    return list(json.loads(done.stdout)["items"]) if done.returncode == 0 else []
-
-
 class _PodRegistry(Registry):
     """Entitles pods by the ClusterSPIFFEIDs that are there when they first ask."""
 
     def __init__(self) -> None:
         super().__init__([TrustDomainAuthority(DOMAIN)])
+        self.kinds = tuple(Watched(kind) for kind in ("pods", "namespaces", "clusterspiffeids"))
         self.withdrawn: set[str] = set()
         self._known: WeakKeyDictionary[Peer, tuple[SpiffeId, ...]] = WeakKeyDictionary()  # a pid may be used again
 
@@ -154,8 +180,9 @@ class _PodRegistry(Registry):
         return Entitlement(entries=entries, own={DOMAIN: self.authority(str(DOMAIN))}, federated={})
 
     def _look(self, peer: Peer) -> tuple[SpiffeId, ...]:
-        workload = workload_of(peer.pid)
-        found = () if workload is None else tuple(spiffe_ids(workload, _all("clusterspiffeids")))
+        pods, namespaces, rules = self.kinds
+        workload = workload_of(peer.pid, pods.all(), namespaces.all())
+        found = () if workload is None else tuple(spiffe_ids(workload, rules.all()))
         if found:  # what a process is stays; only a process that is nobody may yet become somebody
             self._known[peer] = found
         return found
@@ -185,6 +212,8 @@ class ClusterIdentities:
         asyncio.run_coroutine_threadsafe(self._api.stop(), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)
+        for kind in self._registry.kinds:
+            kind.stop()
         self._loop.close()
 
     def withdraw(self, spiffe_id: str) -> None:
