@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import threading
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 import pytest
 import yaml
@@ -125,7 +126,7 @@ def test_a_pod_that_is_deleted_answers_what_it_has_begun_and_its_sidecar_ends_la
     (old,) = mesh.pods("writer")
     name, address = old["metadata"]["name"], old["status"]["podIP"]
     answers: list[Object] = []
-    words = ("kubectl", "get", "pod", name, "-n", AGENTS, "--watch", "-o", "json")
+    words = ("kubectl", "get", "pod", name, "-n", AGENTS, "--watch", "--output-watch-events", "-o", "json")
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as watching:
         asking = threading.Thread(target=lambda: answers.append(mesh.ask(think_s="5")))
         asking.start()
@@ -133,10 +134,11 @@ def test_a_pod_that_is_deleted_answers_what_it_has_begun_and_its_sidecar_ends_la
         wait_for(lambda: mesh.get(metrics)["body"], lambda page: "\nsidecar_requests_in_flight 1" in page)
         run(f"kubectl -n {AGENTS} delete pod {name} --timeout=60s")
         asking.join()
+        assert watching.stdout is not None
+        gone = _at_its_end(watching.stdout)
         watching.terminate()
-        seen = _documents(watching.stdout.read() if watching.stdout else "")
     assert lost(answers) == []
-    ended = {state["name"]: state["state"]["terminated"] for state in _states(seen[-1])}
+    ended = {state["name"]: state["state"]["terminated"] for state in _states(gone)}
     assert {name: one["exitCode"] for name, one in ended.items()} == {"agent": 0, "sidecar": 0}
     assert ended["agent"]["finishedAt"] <= ended["sidecar"]["finishedAt"]
     mesh.wait()
@@ -158,15 +160,13 @@ def test_of_two_pods_one_may_go_and_no_call_is_lost(mesh: ClusterMesh) -> None:
     assert len(told) > 10
 
 
-def _documents(text: str) -> list[Any]:
-    found, decoder, at = [], json.JSONDecoder(), 0
-    while (at := text.find("{", at)) >= 0:
-        try:
-            document, at = decoder.raw_decode(text, at)
-        except ValueError:  # the last one was cut
-            break
-        found.append(document)
-    return found
+def _at_its_end(events: Iterable[str]) -> Object:
+    """What a watched pod was when it went."""
+    for line in events:
+        event: Object = json.loads(line)
+        if event["type"] == "DELETED":
+            return dict(event["object"])
+    raise AssertionError("the watch ended before the pod")
 
 
 def _states(found: Object) -> list[Object]:
