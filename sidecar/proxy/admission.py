@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,7 @@ RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what 
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
 _ONE_PEERS_SHARE: Final = 0.75
 _LOOK_AGAIN_S: Final = 0.02
+_HELD_WHEN_SHORT: Final = 16 * 1024
 _HURRY_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
 
 
@@ -136,6 +137,31 @@ class Admission(Connections[ServerConnection]):
             self._look_again_at = now + _LOOK_AGAIN_S
         return found
 
+    def hold_less(self) -> None:
+        """Memory is short: wait for a peer that is slower than we are once this much of an answer is not taken."""
+        for transport in self._transports():
+            transport.set_write_buffer_limits(high=_HELD_WHEN_SHORT)
+
+    def hold_as_ever(self) -> None:
+        """There is memory again: as much as the event loop holds unless told, up to half a MiB with TLS."""
+        for transport in self._transports():
+            transport.set_write_buffer_limits()
+
+    def _transports(self) -> Iterator[asyncio.Transport]:
+        return (one.transport for one in self if not one.transport.is_closing())  # uvloop takes no word of a closed one
+
+    def end_waiting(self, *, slow_ones: bool = False) -> None:
+        """Memory is short: of those who could make room, and of those who take no answer, end who waits longer.
+
+        That is half of them, so that as few go as must: the next look comes soon. ``slow_ones``: who takes an answer
+        more slowly than it comes may go too.
+        """
+        latest = self.clock() - (_HURRY_S if slow_ones else self._idle_s)
+        behind = ((since, id(one), one) for one in self if (since := one.behind_since) is not None and since <= latest)
+        waiting = sorted({*self._waiting(lambda _: True), *behind}, key=lambda one: one[:2])
+        for _, _, one in waiting[: (len(waiting) + 1) // 2]:
+            one.give_way(Unavailable(Reason.OVERLOADED, "memory is short"))
+
     def make_room_at(self, host: str) -> bool:
         """The same among those of one source address."""
         return self._make_room(lambda one: self._owners[one][0] == host)
@@ -144,19 +170,23 @@ class Admission(Connections[ServerConnection]):
         return self._make_room(lambda one: self._owners[one][1] == peer)
 
     def _make_room(self, among: Callable[[ServerConnection], bool]) -> bool:
+        waiting = self._waiting(among)
+        if not waiting:
+            return False
+        _, _, longest = min(waiting)
+        longest.give_way(Unavailable(Reason.OVERLOADED, "it made room for another connection"))
+        return True
+
+    def _waiting(self, among: Callable[[ServerConnection], bool]) -> list[tuple[float, int, ServerConnection]]:
+        """Those that may be ended, each with since when it waits."""
         now = self.clock()
-        waiting = [
+        return [
             (since, id(one), one)
             for one in self
             if (since := one.waits_since) is not None
             and now - since >= (self._idle_s if one.kept else _HURRY_S)
             and among(one)
         ]
-        if not waiting:
-            return False
-        _, _, longest = min(waiting)
-        longest.give_way(Unavailable(Reason.OVERLOADED, "it made room for another connection"))
-        return True
 
 
 def _address_of(connection: ServerConnection) -> str:

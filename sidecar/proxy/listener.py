@@ -18,6 +18,7 @@ from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimits
 
 _SHED_PER_RESERVE: Final = 4
+_LEAST_CONNECTIONS: Final = 8  # that are served however short memory is: a sidecar that serves nobody is of no use
 DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
 _CLOSING_S: Final = 86400.0  # the connection itself judges how fast its peer takes the rest; the loop would at 30 s
 _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
@@ -50,7 +51,7 @@ class Listener:
         context: ssl.SSLContext | None,
         proxy_form: bool = False,
     ) -> None:
-        self._max_connections = settings.in_all
+        self._max_connections = self._cap = settings.in_all
         self._of_one_address = settings.of_one_address
         self._handshakes = Handshakes(
             context,
@@ -98,6 +99,25 @@ class Listener:
         """Stop accepting. Connections stay."""
         self._acceptor.close()
 
+    def tighten(self, *, at_once: bool) -> None:
+        """Memory is short: no more connections than there are now, and one less with each that goes.
+
+        First go those on which nothing moves; ``at_once``: also an answer that its peer merely takes slowly. Who comes
+        in spite of it is told that we are overloaded.
+        """
+        self.connections.hold_less()
+        self.connections.end_waiting(slow_ones=at_once)
+        self._cap = max(min(_LEAST_CONNECTIONS, self._max_connections), min(self._cap, self._taken))
+
+    def relax(self) -> None:
+        """There is memory again: as many as ever."""
+        self.connections.hold_as_ever()
+        self._cap = self._max_connections
+
+    @property
+    def _taken(self) -> int:
+        return len(self.connections) + len(self._handshakes)
+
     def leave(self) -> None:
         """Go on as before, but let nobody stay: each answer is the last on its connection."""
         self.connections.drain(DRAIN_GRACE_S)
@@ -138,13 +158,12 @@ class Listener:
         """Whether to leave who comes in the system's queue for a moment, instead of turning somebody away."""
         if self._handshakes.full:
             return True
-        taken = len(self.connections) + len(self._handshakes)
-        return taken >= self._of_one_address and self.connections.room_is_near()
+        return self._taken >= min(self._cap, self._of_one_address) and self.connections.room_is_near()
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         host = host_of(address)
-        taken = len(self.connections) + len(self._handshakes)
-        if taken >= self._max_connections + max(1, reserve() // _SHED_PER_RESERVE):
+        taken = self._taken
+        if taken >= self._cap + max(1, reserve() // _SHED_PER_RESERVE):
             self._turn_away(accepted, address, "there are too many connections")
             return
         if self._tls and self.connections.of(host) + self._handshakes.of(host) >= self._of_one_address:
@@ -152,7 +171,7 @@ class Listener:
                 self._turn_away(accepted, address, "too many connections from this address")
                 return
             taken -= 1
-        has_room = taken < self._max_connections or self.connections.make_room()
+        has_room = taken < self._cap or self.connections.make_room()
         handler = self.handler if has_room else self._shed
         self._handshakes.start(
             accepted,

@@ -77,6 +77,11 @@ class Ending:
         """From now on the peer has to take what was written."""
         self._outflow.begin(self._clock())
 
+    @property
+    def behind_since(self) -> float:
+        """Since when a peer that has to take what was written took next to nothing."""
+        return self._outflow.behind_since
+
     def waited_enough(self, transport: asyncio.Transport, now: float) -> bool:
         """Whether the peer takes nothing any more, or has been given everything and does not end."""
         limits, outflow = self._limits, self._outflow

@@ -92,12 +92,17 @@ class ServerConnection(asyncio.Protocol):
         return self._head_began_at if self._reader.held else self._moved_at
 
     @property
+    def behind_since(self) -> float | None:
+        """Since when (monotonic seconds) the peer takes next to nothing of what it is behind with; None: it is not."""
+        return self._ending.behind_since if self.writing_paused or self._ending.closed else None
+
+    @property
     def kept(self) -> bool:
         """Whether it waits for the first byte of another request."""
         return not self._reader.held and self._ending.linger is None and self._moved_at != self._opened_at
 
     def give_way(self, error: SidecarError) -> None:
-        """End at once for another connection; no request is being served. A head that has begun is refused."""
+        """End at once for another connection. A head that has begun is refused, and so is a request being served."""
         self.stop(error)
         self._cut_off()
 

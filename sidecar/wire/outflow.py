@@ -39,6 +39,11 @@ class Outflow:
         self._pace.begin(now, 0)
         self._empty_since = None
 
+    @property
+    def behind_since(self) -> float:
+        """Since when next to nothing moved, as of the last time that was asked."""
+        return self._pace.began_at
+
     def behind_s(self, transport: asyncio.Transport, now: float, enough: float) -> float:
         """Seconds since ``enough`` bytes moved."""
         moved = acknowledged(transport)

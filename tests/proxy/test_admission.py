@@ -5,12 +5,26 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.errors import Reason, Unavailable
+from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.proxy.admission import MAX_CONNECTIONS, Admission, ConnectionLimits
+from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection, ServerLimits
 from tests.wire.bench import Clock, Handler, RecordingTransport, answer_ok
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Owner:
+    """Of a request; writes down why it was stopped."""
+
+    def __init__(self) -> None:
+        self.stopped: list[Reason] = []
+
+    def gone(self) -> None:
+        pass
+
+    def stop(self, error: SidecarError) -> None:
+        self.stopped.append(error.reason)
 
 
 class Door:
@@ -104,6 +118,60 @@ async def test_room_is_near_while_all_who_wait_are_young_and_none_is_there_yet(d
     door.clock.now += 0.11
     assert not door.admission.room_is_near()
     assert door.admission.make_room()
+
+
+async def test_while_memory_is_short_half_of_those_who_wait_go_at_each_look_the_longest_first(door: Door) -> None:
+    door.handler.act = None
+    busy, busy_transport = door.connect()
+    busy.data_received(GET)
+    silent = []
+    for _ in range(3):
+        door.clock.now += 1
+        silent.append(door.connect()[1])
+    door.clock.now += 1
+    _, young = door.connect()
+    door.admission.end_waiting()
+    assert [one.aborted for one in silent] == [True, True, False]
+    door.admission.end_waiting()
+    assert [one.aborted for one in silent] == [True, True, True]
+    door.admission.end_waiting()
+    assert (busy_transport.aborted, young.aborted) == (False, False)
+
+
+async def test_while_memory_is_short_an_answer_that_is_not_taken_goes_too_and_a_slow_one_if_it_must(door: Door) -> None:
+    owners: list[Owner] = []
+
+    def begin(exchange: ServerExchange) -> None:
+        owners.append(Owner())
+        exchange.owner = owners[-1]
+        exchange.send_head(200, b"", length=9)
+
+    door.handler.act = begin
+    served = [door.connect() for _ in range(3)]
+    (stuck, stuck_transport), (slow, slow_transport), (quick, quick_transport) = served
+    for one in (stuck, slow, quick):
+        one.data_received(GET)
+    stuck.pause_writing()
+    door.clock.now += 0.9
+    slow.pause_writing()
+    door.admission.end_waiting()
+    assert not stuck_transport.aborted
+    door.clock.now += 0.2
+    for _ in range(2):
+        door.admission.end_waiting()
+    assert (stuck_transport.aborted, slow_transport.aborted) == (True, False)
+    for _ in range(2):
+        door.admission.end_waiting(slow_ones=True)
+    assert (slow_transport.aborted, quick_transport.aborted) == (True, False)
+    assert [one.stopped for one in owners] == [[Reason.OVERLOADED], [Reason.OVERLOADED], []]
+
+
+async def test_while_memory_is_short_less_of_an_answer_is_held_until_there_is_some_again(door: Door) -> None:
+    (_, transport), (_, closing) = door.connect(), door.connect()
+    closing.close()
+    for change in (door.admission.hold_less, door.admission.hold_as_ever):
+        change()
+    assert (transport.told_limits, closing.told_limits) == ([16 * 1024, None], [])
 
 
 async def test_an_address_competes_with_its_own_connections_only(door: Door) -> None:

@@ -215,6 +215,63 @@ async def test_at_the_cap_a_connection_that_was_busy_just_now_stays(sink: FakeSi
         assert (await first.ask()).startswith(b"HTTP/1.1 200 ")
 
 
+async def _serve(listener: Listener, handler: Held, count: int) -> list[Client]:
+    """So many connections, each with a request that has no answer yet."""
+    clients = []
+    for number in range(len(handler.exchanges) + 1, len(handler.exchanges) + count + 1):
+        clients.append(await connect(listener))
+        clients[-1].writer.write(GET)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(handler.exchanges) < number:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+    return clients
+
+
+async def test_while_memory_is_short_there_are_no_more_than_there_were_and_then_as_many_as_ever(sink: FakeSink) -> None:
+    handler = Held(at_once=False)
+    async with listening(handler, sink, max_connections=20) as listener:
+        served = await _serve(listener, handler, 10)
+        listener.tighten(at_once=False)
+        told = await (await connect(listener)).ask()
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"delegation-reason: overloaded" in told
+        served[0].leave()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(listener.connections) > 9:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+        listener.tighten(at_once=False)
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 503 ")  # nobody took the place
+        assert listener.max_connections == 20
+        listener.relax()
+        handler.at_once = True
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 200 ")
+        for exchange in handler.exchanges[:10]:
+            exchange.answer(200, [], b"late")
+        assert (await served[1].head()).startswith(b"HTTP/1.1 200 ")  # who was served was left in peace
+
+
+async def test_however_short_memory_is_some_are_served(sink: FakeSink) -> None:
+    handler = Held(at_once=False)
+    async with listening(handler, sink, max_connections=20) as listener:
+        listener.tighten(at_once=True)
+        await _serve(listener, handler, 8)
+        handler.at_once = True
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 503 ")
+        for exchange in handler.exchanges[:8]:
+            exchange.answer(200, [], b"ok", close=True)
+        await until_empty(listener)
+        listener.tighten(at_once=True)
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_while_memory_is_short_idle_connections_go_at_once_and_nobody_has_to_ask(sink: FakeSink) -> None:
+    async with listening(Held(), sink, max_connections=20, idle_s=0.0) as listener:
+        idle = await connect(listener)
+        assert (await idle.ask()).startswith(b"HTTP/1.1 200 ")
+        listener.tighten(at_once=False)
+        assert await idle.is_hung_up_on()
+
+
 async def test_what_is_no_request_above_the_cap_is_refused_as_ever(sink: FakeSink) -> None:
     async with listening(Held(), sink, max_connections=1) as listener:
         await (await connect(listener)).ask()

@@ -30,6 +30,7 @@ class RecordingTransport(asyncio.Transport):
         super().__init__(extra)
         self.writes: list[bytes] = []
         self.unsent = 0
+        self.told_limits: list[int | None] = []
         self.reading = True
         self.ended = False
         self.closed = False
@@ -45,6 +46,10 @@ class RecordingTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert low is None
+        self.told_limits.append(high)
 
     def can_write_eof(self) -> bool:
         return True
