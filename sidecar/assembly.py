@@ -29,6 +29,7 @@ from sidecar.proxy.headers import from_agent
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, Shed
+from sidecar.proxy.memory_use import memory_of
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.server import Parts, Server
@@ -126,6 +127,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             pools=tuple(pools),
             listeners=tuple(listeners),
             drain_s=settings.drain_s,
+            memory=memory_of(settings.max_memory_mib, processes=1 if place is None else len(place.inboxes)),
             elsewhere=elsewhere,
         )
     )

@@ -21,7 +21,8 @@ cure; `sidecar check --schema` prints the JSON Schema this page is written from.
   or a decimal number is text. Anchors, tags and equal keys are refused.
 - Times are seconds and end in `_s`, sizes are bytes. An empty list means nobody and nothing.
 - A file that changes, or SIGHUP, is read at once: what is good is swapped in whole, what is bad changes nothing, and
-  `sidecar status` says why. `identity`, listeners, limits, `records`, `probe`, `admin` and `drain_s` need a restart.
+  `sidecar status` says why. `identity`, listeners, limits, `records`, `probe`, `admin`, `drain_s` and
+  `max_memory_mib` need a restart.
 - How a key is retired: a minor release reads the old key and its successor, and the changelog names both; the next one
   refuses the old key, and the problem names the successor as its cure. `version` grows only when the same file would
   mean something else.

@@ -18,6 +18,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "deny": "what is refused during an incident; counts at once after a reload",
     "probe": "metrics and health",
     "admin": "the socket of `sidecar status`",
+    "max_memory_mib": "the memory that all its processes may use; else what their cgroup (a container's limit) may;"
+    " above 80 % of it no more connections are taken, until it is below 70 %",
     "drain_s": "how long requests may take to finish after SIGTERM",
     # identity
     "workload_api": "the Workload API's address; else `SPIFFE_ENDPOINT_SOCKET`",

@@ -82,6 +82,7 @@ class SidecarSettings:
     probe: Address
     agent_probes: tuple[str, ...]
     drain_s: float
+    max_memory_mib: int | None = None
     admin_socket: Path | None = None
 
     @property
@@ -107,6 +108,7 @@ class SidecarSettings:
             "probe": ((self.probe, self._probed), (fresh.probe, fresh._probed)),
             "admin": (self.admin_socket, fresh.admin_socket),
             "drain_s": (self.drain_s, fresh.drain_s),
+            "max_memory_mib": (self.max_memory_mib, fresh.max_memory_mib),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]
         return [Problem(field, "cannot change while the sidecar runs", "restart it") for field in fields]

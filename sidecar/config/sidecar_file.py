@@ -116,6 +116,7 @@ class _Build:
             probe=parse_address(file.probe.listen),
             agent_probes=tuple(file.probe.agent),
             drain_s=file.drain_s,
+            max_memory_mib=file.max_memory_mib,
             admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
         )
 

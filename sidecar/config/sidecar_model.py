@@ -181,3 +181,4 @@ class SidecarFile(Section):
     probe: SidecarProbeSection = SidecarProbeSection(listen="127.0.0.1:7090", agent=[])
     admin: AdminSection = AdminSection()
     drain_s: Seconds = 20.0
+    max_memory_mib: int | None = Field(None, ge=64, le=1_048_576)

@@ -57,6 +57,7 @@ class Metrics(Collector):
         self.svid_lifetime_s = 0
         self.lacking: Callable[[], Sequence[str]] = lambda: ("nobody said yet",)  # what keeps it from being ready
         self.streams: Callable[[], Mapping[str, int]] = dict  # how many last, by direction
+        self.memory_short: Callable[[], bool] = lambda: False
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
@@ -238,6 +239,11 @@ class Metrics(Collector):
             "sidecar_config_last_reload_successful",
             "Whether the file that was read last while running was taken over.",
             value=self._last_reload_ok,
+        )
+        yield GaugeMetricFamily(
+            "sidecar_memory_short",
+            "Whether memory is short, so that no more connections are taken.",
+            value=self.memory_short(),
         )
         yield self.population.metric()
         yield GaugeMetricFamily(

@@ -45,6 +45,7 @@ def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "requests": _summed([row["requests"] for row in there], "requests"),
         "streams": _summed([row["streams"] for row in there], "streams"),
         "listeners": _listeners([row["listeners"] for row in there]),
+        "memory": _memory([row["memory"] for row in there]),
         "upstream_connections": sum(row["upstream_connections"] for row in there),
         "exchange": _exchange([row["exchange"] for row in there]),
         "records": _records([row["records"] for row in there]),
@@ -125,6 +126,12 @@ def _listeners(several: Sequence[Sequence[Json]]) -> list[Json]:
             known["connections"] += row["connections"]
             known["max_connections"] += row["max_connections"]
     return list(sums.values())
+
+
+def _memory(several: Sequence[Json | None]) -> Json | None:
+    """Of the one that has least left."""
+    there = [one for one in several if one is not None]
+    return max(there, key=lambda one: (one["short"], one["used_bytes"] / one["limit_bytes"]), default=None)
 
 
 def _exchange(several: Sequence[Json | None]) -> Json | None:

@@ -25,6 +25,8 @@ from sidecar.proxy.elsewhere import Elsewhere
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
+from sidecar.proxy.memory import Memory
+from sidecar.proxy.shortage import Shortage
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.streams import Streams
 from sidecar.proxy.trust import TrustWatch
@@ -42,6 +44,7 @@ class Parts:
     """Everything a sidecar is made of; made by ``app.py``.
 
     ``listeners`` in the order in which they close: inbound before outbound. ``elsewhere``: there are other workers.
+    ``memory`` None: nothing limits it.
     """
 
     source: IdentitySource
@@ -54,6 +57,7 @@ class Parts:
     listeners: tuple[Listener, ...]
     drain_s: float
     elsewhere: Elsewhere | None = None
+    memory: Memory | None = None
 
 
 class Server:
@@ -62,6 +66,7 @@ class Server:
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
         self.parts = parts
         self.trust = TrustWatch(wall=wall, monotonic=time.monotonic, distrust=parts.streams.distrust)
+        self._shortage = None if parts.memory is None else Shortage(parts.memory, parts.listeners)
         self._draining = False
         self._leaving = False
         self._drain_s = parts.drain_s
@@ -73,6 +78,7 @@ class Server:
         parts.source.subscribe(self._on_identity)
         parts.log.metrics.lacking = self.missing
         parts.log.metrics.streams = parts.streams.count
+        parts.log.metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     @property
     def draining(self) -> bool:
@@ -131,6 +137,8 @@ class Server:
         self._broken = asyncio.get_running_loop().create_future()
         self._keys_running = self._follow_keys(parts.snapshots.setup)
         running = [asyncio.ensure_future(parts.source.run()), asyncio.ensure_future(self._sweep()), self._broken]
+        if self._shortage is not None:
+            running.append(asyncio.ensure_future(self._shortage.run()))
         try:
             if await self._wait_until_ready(stop, running):
                 self._open()

@@ -69,6 +69,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
             }
             for one in parts.listeners
         ],
+        "memory": _memory(parts),
         "upstream_connections": sum(len(pool.connections) for pool in parts.pools),
         "exchange": _exchange(parts),
         "records": {
@@ -132,6 +133,14 @@ def _issuers(parts: Parts) -> list[Json]:
         }
         for issuer, age in ages.items()
     ]
+
+
+def _memory(parts: Parts) -> Json | None:
+    """None where nothing limits it."""
+    memory = parts.memory
+    if memory is None:
+        return None
+    return {"used_bytes": memory.used_bytes, "limit_bytes": memory.limit_bytes, "short": memory.short}
 
 
 def _exchange(parts: Parts) -> Json | None:

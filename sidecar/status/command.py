@@ -16,6 +16,7 @@ from sidecar.status.troubles import Grade, Trouble, span, troubles
 
 Json = Mapping[str, Any]
 
+_MIB: Final = 1024 * 1024
 _STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
 
 
@@ -75,6 +76,8 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
     yield "deny rows", str(settings["deny_rows"])
     for one in status["listeners"]:
         yield f"{one['direction']} listener", f"{one['address']}, {one['connections']} of {one['max_connections']}"
+    if (memory := status["memory"]) is not None:
+        yield "memory", f"{memory['used_bytes'] // _MIB} of {memory['limit_bytes'] // _MIB} MiB"
     yield "upstream connections", str(status["upstream_connections"])
     yield (
         "requests",

@@ -13,6 +13,7 @@ from sidecar.identity.source import State
 
 Json = Mapping[str, Any]
 
+_MIB: Final = 1024 * 1024
 _SOON_S: Final = 600  # an SVID that nobody renews is worth a word this long before its end
 
 _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
@@ -75,6 +76,7 @@ def troubles(status: Json) -> list[Trouble]:
         *_settings(status),
         *_exchange(status),
         *_listeners(status),
+        *_memory(status),
     ]
     if not found and not status["ready"]:
         found = [Trouble(Grade.WRONG, "start", "; ".join(status["missing"]), "wait a moment and ask again")]
@@ -181,6 +183,15 @@ def _listeners(status: Json) -> Iterator[Trouble]:
             yield Trouble(
                 Grade.WRONG, f"{one['direction']} listener", wrong, "raise the limit of open files, or add replicas"
             )
+
+
+def _memory(status: Json) -> Iterator[Trouble]:
+    memory = status["memory"]
+    if memory is not None and memory["short"]:
+        used, limit = memory["used_bytes"] // _MIB, memory["limit_bytes"] // _MIB
+        wrong = f"{used} MiB of {limit} MiB are used; more connections are told overloaded until there is room again"
+        cure = "raise the container's memory limit (or max_memory_mib), or add replicas; it recovers by itself"
+        yield Trouble(Grade.WRONG, "memory", wrong, cure)
 
 
 def _grade(*, wrong: bool) -> Grade:

@@ -28,7 +28,7 @@ START_S: Final = 30.0  # on a busy machine the imports alone take long
 
 @asynccontextmanager
 async def command(
-    world: World, settings: Mapping[str, Any]
+    world: World, settings: Mapping[str, Any], *, descriptors: int = DESCRIPTORS
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Mapping[str, int], Path]]:
     """``sidecar run`` as a process of its own; ready when the block begins."""
     path, _, ports, records = await world.written(WRITER, settings, {})
@@ -36,7 +36,7 @@ async def command(
         sys.executable,
         *("-m", "sidecar.cli", "run", "--config", str(path)),
         stderr=asyncio.subprocess.DEVNULL,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)),
     )
     try:
         await until(lambda: records.exists() and '"event":"started"' in records.read_text(), START_S)

@@ -87,6 +87,7 @@ async def test_an_issuer_that_is_no_longer_trusted_is_refused_with_its_remembere
 BROKEN = [
     pytest.param({"nonsense": 1}, "nonsense", id="an unknown key"),
     pytest.param({"probe": {"listen": "127.0.0.1:1"}}, "probe", id="what needs a restart"),
+    pytest.param({"max_memory_mib": 64}, "max_memory_mib", id="other memory"),
     pytest.param({"probe": {"listen": "127.0.0.1:1", "agent": ["/up"]}}, "probe", id="probes of the agent"),
     pytest.param({"deny": [{"subject": 7}]}, "deny", id="a wrong type"),
 ]

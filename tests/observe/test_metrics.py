@@ -165,6 +165,12 @@ def test_ready_is_what_the_probe_says(metrics: Metrics) -> None:
     assert value(metrics, "sidecar_ready") == 1
 
 
+def test_memory_is_short_when_its_guard_says_so(metrics: Metrics) -> None:
+    assert value(metrics, "sidecar_memory_short") == 0
+    metrics.memory_short = lambda: True
+    assert value(metrics, "sidecar_memory_short") == 1
+
+
 def test_a_refused_file_shows_until_the_next_good_one(metrics: Metrics) -> None:
     assert value(metrics, "sidecar_config_last_reload_successful") == 1
     metrics.reloaded(ok=False)

@@ -38,6 +38,7 @@ def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
         (("issuers", [{"issuer": ISSUER, "needed": True, "key_age_s": 1, "last_error": "x"}]), f"keys of {ISSUER}"),
         (("records.trouble", "the record sink is blocked"), "records"),
         (("records.lost", 1), "records"),
+        (("memory", {"used_bytes": 9, "limit_bytes": 10, "short": True}), "memory"),
         (("settings.refused_at", NOW), "settings: x"),
         (("exchange.last_refusal", {"at": NOW, "reason": "sts_timeout"}), "token service"),
     ],

@@ -20,6 +20,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings
+from sidecar.proxy.memory import Memory
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.streams import Streams
@@ -64,6 +65,14 @@ class Ordered(Listener):
     name: str
     in_time = True
 
+    def tighten(self, *, at_once: bool) -> None:
+        self.order.append(f"tightened {self.name}")
+        super().tighten(at_once=at_once)
+
+    def relax(self) -> None:
+        self.order.append(f"relaxed {self.name}")
+        super().relax()
+
     async def drain(self, timeout_s: float) -> bool:
         self.order.append(self.name)
         return await super().drain(timeout_s) and self.in_time
@@ -81,7 +90,10 @@ def authority() -> TrustDomainAuthority:
 class Bench:
     """A server of real parts without a network but its listeners, and the fakes that they stand on."""
 
-    def __init__(self, authority: TrustDomainAuthority, *, identity: SpiffeId | None = WRITER) -> None:
+    def __init__(
+        self, authority: TrustDomainAuthority, *, identity: SpiffeId | None = WRITER, memory: Memory | None = None
+    ) -> None:
+        self.memory = memory
         self.source = OwnIdentity(authority, identity)
         self.ports = {"inbound": 0, "outbound": 0}
         self.make(self.source)
@@ -108,6 +120,7 @@ class Bench:
             pools=(UpstreamPool(ClientLimits()),),
             listeners=self.listeners,
             drain_s=1.0,
+            memory=self.memory,
         )
         self.server = Server(self.parts)
         self.stop = asyncio.Event()
@@ -141,6 +154,12 @@ class Bench:
             while self.server.missing() != list(reasons):  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.005)
 
+    async def wait_for_order(self, *order: str) -> None:
+        """Until these were the last things that listeners were told."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.order[-len(order) :] != list(order):  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+
     def events(self) -> list[str]:
         return [str(record["event"]) for record in self.records()]
 
@@ -163,6 +182,33 @@ async def test_with_everything_there_it_is_ready_and_stops_when_told(bench: Benc
         assert await asyncio.wait_for(running, PATIENCE_S) is True
     assert bench.events() == ["started", "identity.rotated", "stopped"]
     assert bench.order == ["inbound", "outbound"]
+
+
+async def test_it_looks_at_its_memory_while_it_runs_and_tells_both_listeners(authority: TrustDomainAuthority) -> None:
+    used = [900]
+    bench = Bench(authority, memory=Memory(1000, lambda: used[0]))
+    assert value_of(bench, "sidecar_memory_short") == 0
+    async with bench.running():
+        await bench.wait_until_ready()
+        await bench.wait_for_order("tightened inbound", "tightened outbound")
+        assert value_of(bench, "sidecar_memory_short") == 1
+        used[0] = 100
+        await bench.wait_for_order("relaxed inbound", "relaxed outbound")
+        assert value_of(bench, "sidecar_memory_short") == 0
+
+
+async def test_without_a_limit_nobody_looks(bench: Bench) -> None:
+    async with bench.running():
+        await bench.wait_until_ready()
+        assert value_of(bench, "sidecar_memory_short") == 0
+    assert bench.order == ["inbound", "outbound"]
+
+
+def value_of(bench: Bench, metric: str) -> float:
+    """The one value of a metric without labels."""
+    (family,) = [one for one in bench.server.metrics.everything() if one.name == metric]
+    (sample,) = family.samples
+    return float(sample.value)
 
 
 async def test_it_says_what_it_waits_for_and_goes_on_by_itself(authority: TrustDomainAuthority) -> None:

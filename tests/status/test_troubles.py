@@ -145,6 +145,14 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             [("listeners.0.connections", 100)], "wrong", "inbound listener", "are taken", "open files", id="descriptors"
         ),
         pytest.param(
+            [("memory", {"used_bytes": 220 << 20, "limit_bytes": 256 << 20, "short": True})],
+            "wrong",
+            "memory",
+            "220 MiB of 256 MiB are used",
+            "max_memory_mib",
+            id="memory",
+        ),
+        pytest.param(
             [("ready", False), ("missing", ["listeners: not open yet"])],
             "wrong",
             "start",

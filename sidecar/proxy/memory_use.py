@@ -1,0 +1,119 @@
+"""How much memory is used and may be: of this process by ``/proc``, of its cgroup by the kernel's own count.
+
+Counted is what the kernel cannot take back without ending us: pages of files are left out, they are read again when
+they are needed. A cgroup's count holds the buffers of sockets and all processes in it, as the kernel counts when it
+looks for somebody to end; so every worker looks at the whole of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from sidecar.proxy.memory import Memory
+
+_STATM: Final = Path("/proc/self/statm")
+_MEMBERSHIP: Final = Path("/proc/self/cgroup")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_ABSURD: Final = 1 << 50  # version 1 writes no limit as a number near 2**63
+_MIB: Final = 1024 * 1024
+
+
+def memory_of(max_mib: int | None, *, processes: int) -> Memory | None:
+    """The memory of one of so many ``processes`` of a sidecar; None where nothing limits it.
+
+    ``max_mib`` of all of them together, each has its share; None: what their cgroup may use.
+    """
+    if max_mib is not None:
+        return Memory(max_mib * _MIB // processes, own_bytes)
+    cgroup = find_cgroup()
+    return None if cgroup is None else Memory(cgroup.limit_bytes, cgroup.used_bytes)
+
+
+def own_bytes(statm: Path = _STATM) -> int | None:
+    """What this process has in memory and shares with no file; None if that cannot be read."""
+    try:
+        _, resident, shared, *_ = statm.read_text().split()
+        return (int(resident) - int(shared)) * resource.getpagesize()
+    except (OSError, ValueError):  # out of descriptors, or no such system
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cgroup:
+    """The cgroup in ``folder``, of version 1 or 2, and what it may use."""
+
+    folder: Path
+    version: int
+    limit_bytes: int
+
+    def used_bytes(self) -> int | None:
+        """What it uses and cannot be taken back; None if that cannot be read."""
+        try:
+            current = int((self.folder / _CURRENT[self.version]).read_text())
+            lines = (line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
+            stat = {name: int(value) for name, value in lines}
+        except (OSError, ValueError):
+            return None
+        if self.version == 1:
+            reclaimable = stat.get("total_cache", 0) - stat.get("total_shmem", 0)
+        else:
+            reclaimable = stat.get("file", 0) - stat.get("shmem", 0) + stat.get("slab_reclaimable", 0)
+        return max(0, current - max(0, reclaimable))
+
+
+_CURRENT: Final = {1: "memory.usage_in_bytes", 2: "memory.current"}
+_LIMITS: Final = {1: ("memory.limit_in_bytes",), 2: ("memory.max", "memory.high")}  # above "high" it hardly moves
+
+
+def find_cgroup(membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> Cgroup | None:
+    """Our cgroup or the one around it that may use least; None if none has a limit, or cannot be read.
+
+    In a container the path is often that of the host, and our own cgroup is what is mounted: the root of the tree.
+    """
+    try:
+        rows = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
+        return None
+    controlled = {controllers: path for _, controllers, path in (row for row in rows if len(row) == 3)}
+    first = next((path for names, path in controlled.items() if "memory" in names.split(",")), None)
+    if first is not None:
+        found = _limited(cgroups / "memory", first, version=1)
+    else:
+        found = _limited(cgroups, controlled.get("", "/"), version=2)
+    return min(found, key=lambda one: one.limit_bytes, default=None)
+
+
+def _limited(root: Path, path: str, *, version: int) -> Iterator[Cgroup]:
+    """Those with a limit, from the root to ``path``."""
+    parts = [part for part in PurePosixPath(path).parts if part != "/"]
+    if ".." in parts:  # of a namespace that we are outside of
+        parts = []
+    for depth in range(len(parts) + 1):
+        folder = root.joinpath(*parts[:depth])
+        for name in _LIMITS[version]:
+            try:
+                limit = int((folder / name).read_text())
+            except (OSError, ValueError):  # "max": none
+                continue
+            if 0 < limit < _ABSURD:
+                yield Cgroup(folder=folder, version=version, limit_bytes=limit)
+
+
+def _trim() -> Callable[[int], int] | None:
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):  # another libc than glibc
+        return None
+    return found
+
+
+def give_back() -> None:
+    """Let the C library give free memory back to the system; what was freed would stay with the process else."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)

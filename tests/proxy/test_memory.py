@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.proxy.memory import Memory
+
+
+class Used:
+    """What is used, set by hand."""
+
+    def __init__(self) -> None:
+        self.now: int | None = 0
+
+    def __call__(self) -> int | None:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("seen", "short"),
+    [
+        pytest.param([800], False, id="at the mark"),
+        pytest.param([801], True, id="above it"),
+        pytest.param([801, 701], True, id="hardly less"),
+        pytest.param([801, 700], False, id="enough again"),
+        pytest.param([801, 700, 800], False, id="more again"),
+        pytest.param([2000], True, id="more than there is"),
+        pytest.param([801, None], True, id="nobody can tell, when it was short"),
+        pytest.param([None], False, id="nobody can tell"),
+    ],
+)
+def test_it_is_short_above_one_mark_until_it_is_below_another(seen: list[int | None], short: bool) -> None:
+    used = Used()
+    memory = Memory(1000, used)
+    assert not memory.short
+    for used.now in seen:
+        told = memory.look()
+    assert (told, memory.short) == (short, short)
+
+
+def test_it_says_what_was_used_when_that_could_be_told() -> None:
+    used = Used()
+    memory = Memory(1000, used)
+    for used.now in (500, None):
+        memory.look()
+    assert memory.used_bytes == 500
+
+
+@pytest.mark.parametrize(
+    ("seen", "urgent", "hardly_any"),
+    [
+        pytest.param([600], False, False, id="plenty"),
+        pytest.param([601], True, False, id="soon perhaps"),
+        pytest.param([801], False, False, id="short, and acted on"),
+        pytest.param([851], True, True, id="hardly any"),
+        pytest.param([801, 750], False, False, id="less"),
+    ],
+)
+def test_it_is_urgent_before_it_is_short_and_while_there_is_hardly_any(
+    seen: list[int], urgent: bool, hardly_any: bool
+) -> None:
+    used = Used()
+    memory = Memory(1000, used)
+    for used.now in seen:
+        memory.look()
+    assert (memory.urgent, memory.hardly_any) == (urgent, hardly_any)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from sidecar.proxy.memory_use import Cgroup, find_cgroup, give_back, memory_of, own_bytes
+
+MIB = 1024 * 1024
+NO_LIMIT_1 = str(2**63 - 4096)
+V2_STAT = f"anon {40 * MIB}\nfile {30 * MIB}\nshmem {2 * MIB}\nsock {5 * MIB}\nslab_reclaimable {1 * MIB}\n"
+V1_STAT = f"cache 7\ntotal_cache {30 * MIB}\ntotal_rss {40 * MIB}\ntotal_shmem {2 * MIB}\n"
+
+
+class Kernel:
+    """What the kernel shows of cgroups."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.cgroups = folder / "cgroup"
+        self.membership = folder / "membership"
+
+    def show(self, membership: str, files: Mapping[str, str]) -> None:
+        self.membership.write_text(membership)
+        for path, content in files.items():
+            file = self.cgroups / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+
+    def find(self) -> Cgroup | None:
+        return find_cgroup(self.membership, self.cgroups)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Kernel:
+    return Kernel(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit_mib"),
+    [
+        pytest.param("0::/\n", {"memory.max": f"{256 * MIB}\n"}, 256, id="v2-container"),
+        pytest.param("0::/\n", {"memory.max": "max\n"}, None, id="v2-no-limit"),
+        pytest.param("0::/\n", {"memory.max": f"{256 * MIB}", "memory.high": f"{200 * MIB}"}, 200, id="v2-high"),
+        pytest.param("0::/a/b\n", {"a/memory.max": f"{256 * MIB}", "a/b/memory.max": "max"}, 256, id="v2-parent"),
+        pytest.param("0::/a/b\n", {"a/memory.max": f"{9 * MIB}", "a/b/memory.max": f"{8 * MIB}"}, 8, id="v2-least"),
+        pytest.param("0::/../x\n", {"memory.max": f"{256 * MIB}", "x/memory.max": "1"}, 256, id="v2-from-outside"),
+        pytest.param("0::/\n", {"memory.max": "0"}, None, id="v2-nothing"),
+        pytest.param(
+            "4:memory:/pod/1\n0::/\n", {"memory/memory.limit_in_bytes": f"{256 * MIB}"}, 256, id="v1-container"
+        ),
+        pytest.param("4:memory:/\n", {"memory/memory.limit_in_bytes": NO_LIMIT_1}, None, id="v1-no-limit"),
+        pytest.param(
+            "9:cpu,memory:/a\n0::/\n",
+            {"memory/memory.limit_in_bytes": NO_LIMIT_1, "memory/a/memory.limit_in_bytes": f"{64 * MIB}"},
+            64,
+            id="v1-joint",
+        ),
+        pytest.param("4:memory:/\n0::/\n", {"memory.max": f"{256 * MIB}"}, None, id="v1-is-not-v2"),
+        pytest.param("nonsense\n", {}, None, id="nonsense"),
+        pytest.param("0::/\n", {}, None, id="not-mounted"),
+    ],
+)
+def test_the_limit_is_the_least_of_our_cgroup_and_those_around_it(
+    kernel: Kernel, membership: str, files: Mapping[str, str], limit_mib: int | None
+) -> None:
+    kernel.show(membership, files)
+    found = kernel.find()
+    assert (found and found.limit_bytes) == (limit_mib and limit_mib * MIB)
+
+
+def test_without_cgroups_there_is_no_limit(kernel: Kernel) -> None:
+    assert kernel.find() is None
+
+
+def test_what_the_kernel_can_take_back_is_not_used(kernel: Kernel) -> None:
+    kernel.show("0::/\n", {"memory.max": f"{256 * MIB}", "memory.current": f"{80 * MIB}\n", "memory.stat": V2_STAT})
+    found = kernel.find()
+    assert found is not None
+    assert found.used_bytes() == (80 - (30 - 2) - 1) * MIB
+
+
+def test_version_1_counts_the_same(kernel: Kernel) -> None:
+    files = {
+        "memory/memory.limit_in_bytes": f"{256 * MIB}",
+        "memory/memory.usage_in_bytes": f"{80 * MIB}",
+        "memory/memory.stat": V1_STAT,
+    }
+    kernel.show("4:memory:/\n", files)
+    found = kernel.find()
+    assert found is not None
+    assert found.used_bytes() == (80 - (30 - 2)) * MIB
+
+
+@pytest.mark.parametrize("stat", ["anon", "anon x", None])
+def test_what_cannot_be_read_is_not_guessed(kernel: Kernel, stat: str | None) -> None:
+    files = {"memory.max": f"{256 * MIB}", "memory.current": "5"}
+    kernel.show("0::/\n", files if stat is None else {**files, "memory.stat": stat})
+    found = kernel.find()
+    assert found is not None
+    assert found.used_bytes() is None
+
+
+def test_pages_that_are_shared_with_files_are_not_counted(tmp_path: Path) -> None:
+    statm = tmp_path / "statm"
+    statm.write_text("70000 15000 6000 1 0 18000 0\n")
+    assert own_bytes(statm) == 9000 * resource.getpagesize()
+    statm.write_text("70000")
+    assert own_bytes(statm) is None
+    assert own_bytes(tmp_path / "none") is None
+
+
+def test_each_of_several_processes_has_its_share_of_what_the_setting_allows() -> None:
+    alone, one_of_two = memory_of(64, processes=1), memory_of(64, processes=2)
+    assert alone is not None
+    assert one_of_two is not None
+    assert (alone.limit_bytes, one_of_two.limit_bytes) == (64 * MIB, 32 * MIB)
+    alone.look()
+    assert alone.used_bytes > MIB
+
+
+def test_what_was_freed_is_given_back() -> None:
+    before = own_bytes()
+    pieces = [bytes(700) for _ in range(100_000)]  # too large for Python's own allocator, too small for a mapping
+    kept = pieces[::1000]
+    held = own_bytes()
+    del pieces
+    give_back()
+    after = own_bytes()
+    assert before is not None
+    assert held is not None
+    assert after is not None
+    assert held - before > 50 * MIB
+    assert after - before < 25 * MIB
+    assert len(kept) == 100

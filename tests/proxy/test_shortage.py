@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from sidecar.proxy.listener import Listener
+from sidecar.proxy.memory import Memory
+from sidecar.proxy.shortage import Shortage
+
+MIB = 1024 * 1024
+
+
+class Told(Listener):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def tighten(self, *, at_once: bool) -> None:
+        self.told.append("tighten at once" if at_once else "tighten")
+
+    def relax(self) -> None:
+        self.told.append("relax")
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.used = 0
+        self.given = 0
+        self.freed = 0
+        self.listeners = Told(), Told()
+        self.shortage = Shortage(Memory(100 * MIB, lambda: self.used), self.listeners, give=self._give)
+
+    def _give(self) -> None:
+        self.given += 1
+        self.used -= self.freed
+
+    def look(self, used_mib: int) -> None:
+        self.used = used_mib * MIB
+        self.shortage.look()
+
+    @property
+    def told(self) -> list[str]:
+        first, second = self.listeners
+        assert first.told == second.told
+        return first.told
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_while_there_is_memory_nothing_is_done(bench: Bench) -> None:
+    for _ in range(3):
+        bench.look(80)
+    assert (bench.told, bench.given) == ([], 0)
+
+
+def test_while_it_is_short_both_listeners_are_told_at_each_look_and_once_when_it_is_over(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    for used in (81, 75, 85, 86, 70, 70):
+        bench.look(used)
+    assert bench.told == ["tighten", "tighten", "tighten", "tighten at once", "relax"]
+    said = [(one.message, one.__dict__["used_mib"], one.__dict__["limit_mib"]) for one in caplog.records]
+    assert said == [("memory is short: no more connections are taken", 81, 100), ("there is memory again", 70, 100)]
+
+
+def test_what_was_freed_and_not_given_back_is_no_shortage(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    bench.freed = 30 * MIB
+    bench.look(90)
+    assert bench.given == 1
+    assert bench.told == []
+    assert not caplog.records
