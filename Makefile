@@ -44,11 +44,11 @@ unit: setup
 check: lint types imports unit ## Lint, types, import contracts, unit tests
 
 integration: setup ## Real sockets, real TLS, the embedded parts
-	@$(PYTEST) -q -m integration
+	@$(PYTEST) -q -n 2 --dist loadfile -m integration
 
 test: setup ## Every test that needs no foreign service
 	@$(PYTEST) -q -n 2 -m "not integration and not interop"
-	@$(PYTEST) -q -m integration
+	@$(PYTEST) -q -n 2 --dist loadfile -m integration
 
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
