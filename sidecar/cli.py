@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser(words).parse_args(words)
-    if arguments.target in _LASTING:
+    if arguments.target in _LASTING and getattr(arguments, "trial", None) is None:
         hold_signals()
     module, function = arguments.target.split(":")
     run: Run = getattr(importlib.import_module(module), function)

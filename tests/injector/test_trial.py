@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ def deployment(pod: dict[str, Any]) -> dict[str, Any]:
 def test_a_pod_that_would_be_injected(make: Any, injection_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert attempt(injection_file, make(bare())) == 0
     assert capsys.readouterr().out.endswith("pod.yaml: injected\n")
+
+
+def test_a_trial_can_be_interrupted(injection_file: Path) -> None:
+    attempt(injection_file, bare())
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_pod_that_would_be_refused_with_rule_field_and_cure(

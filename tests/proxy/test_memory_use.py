@@ -132,6 +132,6 @@ def test_what_was_freed_is_given_back() -> None:
     assert before is not None
     assert held is not None
     assert after is not None
-    assert held - before > 50 * MIB
-    assert after - before < 25 * MIB
+    assert held - before > 20 * MIB  # less than all of it, where some lay free before
+    assert after - before < (held - before) / 2
     assert len(kept) == 100
