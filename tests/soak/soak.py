@@ -109,7 +109,7 @@ class Soak:
 
     async def _events(self, report: Report) -> None:
         """An event stream: every event in order, none missing. Ends only by being cut."""
-        async with self._session() as session, session.get(self._url("/events"), server_hostname="sidecar") as answer:
+        async with self._session(report) as session, session.get(self._url("/events"), server_hostname="sidecar") as answer:
             expected = 0
             async for line in answer.content:
                 if line.startswith(b"data: "):
@@ -121,7 +121,7 @@ class Soak:
     async def _chat(self, report: Report) -> None:
         """A WebSocket: what is said comes back. Ends only by being cut."""
         async with (
-            self._session() as session,
+            self._session(report) as session,
             session.ws_connect(self._url("/chat"), server_hostname="sidecar") as socket,
         ):
             while True:
@@ -130,8 +130,8 @@ class Soak:
                 report.messages += 1
                 await asyncio.sleep(0.25)
 
-    def _session(self) -> aiohttp.ClientSession:
-        token = mint({"exp": int(time.time()) + 3600})
+    def _session(self, report: Report) -> aiohttp.ClientSession:
+        token = mint({"exp": int(time.time() + report.seconds) + 3600})  # a stream ends with its token
         timeout = aiohttp.ClientTimeout(total=None, sock_read=PATIENCE_S)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._tls), headers=bearer(token), timeout=timeout, trust_env=False
