@@ -109,7 +109,10 @@ class Soak:
 
     async def _events(self, report: Report) -> None:
         """An event stream: every event in order, none missing. Ends only by being cut."""
-        async with self._session(report) as session, session.get(self._url("/events"), server_hostname="sidecar") as answer:
+        async with (
+            self._session(report) as session,
+            session.get(self._url("/events"), server_hostname="sidecar") as answer,
+        ):
             expected = 0
             async for line in answer.content:
                 if line.startswith(b"data: "):
