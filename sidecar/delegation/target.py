@@ -54,10 +54,11 @@ def canonical_target(target: bytes) -> CanonicalTarget:
     Raises:
         Denied: PATH_REFUSED for any other form, and for whatever has no single safe meaning.
     """
-    return _remembered(target) if len(target) <= _MAX_REMEMBERED else _read(target)
+    return _remembered(target) if len(target) <= _MAX_REMEMBERED else read_target(target)
 
 
-def _read(target: bytes) -> CanonicalTarget:
+def read_target(target: bytes) -> CanonicalTarget:
+    """The same, and nothing is remembered."""
     path, _, query = target.partition(b"?")
     if not path.startswith(b"/"):
         raise Denied(Reason.PATH_REFUSED, "the target is not in origin-form")
@@ -68,7 +69,7 @@ def _read(target: bytes) -> CanonicalTarget:
     return CanonicalTarget(path.decode("ascii"), query)
 
 
-_remembered: Final = lru_cache(maxsize=1024)(_read)
+_remembered: Final = lru_cache(maxsize=1024)(read_target)
 
 
 def _without_needless_escapes(path: bytes) -> bytes:

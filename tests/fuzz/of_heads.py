@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from sidecar.delegation.target import CanonicalTarget, canonical_target
+from sidecar.delegation.target import CanonicalTarget, read_target
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.headers import MAX_VALUE_BYTES, call_id, encode_value, is_ours
@@ -164,13 +164,13 @@ def authority(data: bytes) -> None:
 def target(data: bytes) -> None:
     """The form that is judged is the form that is forwarded, and every reader comes to it again."""
     try:
-        read = canonical_target(data)
+        read = read_target(data)
     except Denied as error:
         assert error.reason is Reason.PATH_REFUSED
         quiet(error)
         return
     written = read.encode()
-    assert canonical_target(written) == CanonicalTarget(read.path, read.query)
+    assert read_target(written) == CanonicalTarget(read.path, read.query)
     assert read.query == data.partition(b"?")[2]
     assert re.fullmatch(rb"[!-~]+", written)
     assert b"#" not in written

@@ -30,7 +30,6 @@ def _chunk_data_ends_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _dots_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target, "_DELIMITERS", frozenset(b"/\\;?#"))
-    monkeypatch.setattr(target, "_remembered", target._read)  # nothing of it is remembered for the tests that follow
 
 
 def _bodies_are_a_byte_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
