@@ -23,7 +23,19 @@ from sidecar.config.following import look_at
 from sidecar.config.sts_reload import StsFiles
 from sidecar.sts.keygen import add_key
 from tests.fakes.tokens import TokenMint
-from tests.integration.world import FRONT, PLANNER, STS, Answer, Record, Sidecar, World, free_port, open_world, until
+from tests.integration.world import (
+    FRONT,
+    PLANNER,
+    STS,
+    Answer,
+    Record,
+    Sidecar,
+    World,
+    free_port,
+    open_world,
+    until,
+    whole_lines,
+)
 
 STAFF: Final = TokenMint("https://staff.example", key=5)
 CUSTOMERS: Final = TokenMint("https://customers.example", key=6, kid="c1")
@@ -73,7 +85,7 @@ class EntryWorld:
 
     def sts_records(self, event: str = "token.exchanged") -> list[Record]:
         path = self.world.folder / "sts.records"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = whole_lines(path) if path.exists() else []
         return [record for record in map(json.loads, lines) if record["event"] == event]
 
     def front_settings(self, **changes: Any) -> Settings:

@@ -36,6 +36,7 @@ from tests.integration.world import (
     ok,
     open_world,
     until,
+    whole_lines,
 )
 
 IDS: Final = {"front": FRONT, "planner": PLANNER, "writer": WRITER, "crm": CRM}
@@ -79,7 +80,7 @@ class Mesh:
         return self.sidecars[name].records(event)
 
     def sts_records(self, event: str = "token.exchanged") -> list[Record]:
-        lines = (self.world.folder / "sts.records").read_text().splitlines()
+        lines = whole_lines(self.world.folder / "sts.records")
         return [record for record in map(json.loads, lines) if record["event"] == event]
 
     async def add_agent(self, name: str) -> None:

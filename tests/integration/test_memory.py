@@ -18,11 +18,12 @@ import pytest
 from sidecar.proxy.memory_use import own_bytes
 from tests.integration.test_descriptors import call, command
 from tests.integration.test_hostile import connect
-from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, calling, mint, ok, until
+from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, calling, mint, ok, until, whole_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 LIMIT_MIB: Final = 120  # three times what it takes by itself
+MOST_MIB: Final = 138  # what comes within one look may go beyond it; without a limit it is more
 CROWD: Final = 100  # of which each takes a MiB, given the time
 MUCH: Final = ok(b"x" * 20_000_000)
 FILLED_S: Final = 60.0  # all of the crowd shares the agent's event loop
@@ -55,7 +56,7 @@ async def crowd_at(port: int, context: ssl.SSLContext) -> AsyncIterator[None]:
 
 
 def reasons(records: Path) -> Counter[str]:
-    return Counter(str(record["reason"]) for record in map(json.loads, records.read_text().splitlines()))
+    return Counter(str(record["reason"]) for record in map(json.loads, whole_lines(records)))
 
 
 @pytest.mark.parametrize("limited", [True, False])
@@ -80,7 +81,7 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
             if limited:
                 await until(lambda: used_mib() > 0 and reasons(records)["overloaded"] > 0, FILLED_S)
             else:
-                await until(lambda: used_mib() > LIMIT_MIB, FILLED_S)
+                await until(lambda: used_mib() > MOST_MIB, FILLED_S)
             for _ in range(10):
                 answer = await call(world, port, planner)
                 used_mib()
@@ -89,7 +90,7 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
             while (answer := await call(world, port, planner)) is None or answer.status != 200:
                 assert answer is None or answer.reason == "overloaded"
         assert process.returncode is None
-        assert (most_mib < LIMIT_MIB) == limited
+        assert (most_mib < MOST_MIB) == limited
         assert (reasons(records)["overloaded"] > 0) == limited
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0

@@ -86,6 +86,12 @@ def mint(
 
 
 @dataclass
+def whole_lines(file: Path) -> list[str]:
+    """The lines of a file that is being written: the last one counts once it is whole."""
+    text = file.read_text()
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
 class Answer:
     status: int
     headers: dict[str, str]
@@ -194,8 +200,8 @@ class Sidecar:
         self._records = records
 
     def records(self, event: str = "request") -> list[Record]:
-        text = self._records.read_text() if self._records.exists() else ""
-        return [record for record in map(json.loads, text.splitlines()) if record["event"] == event]
+        lines = whole_lines(self._records) if self._records.exists() else []
+        return [record for record in map(json.loads, lines) if record["event"] == event]
 
     async def wait_for_records(self, count: int, event: str = "request") -> list[Record]:
         await until(lambda: len(self.records(event)) >= count)
