@@ -85,13 +85,13 @@ def mint(
     return f"{signed}.{base64url(sign('ES256', private_key('ES256', key), signed.encode()))}"
 
 
-@dataclass
 def whole_lines(file: Path) -> list[str]:
     """The lines of a file that is being written: the last one counts once it is whole."""
     text = file.read_text()
     return text[: text.rfind("\n") + 1].splitlines()
 
 
+@dataclass
 class Answer:
     status: int
     headers: dict[str, str]
