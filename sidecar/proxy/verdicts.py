@@ -16,7 +16,7 @@ from sidecar.observe.attribution import facts_of
 from sidecar.observe.record import RecordFields
 
 MAX_VERDICTS: Final = 8192
-MAX_PERMITS: Final = 4096
+MAX_PERMITS: Final = 1024  # each holds 2 to 3 KiB; who misses one has the verdict still
 
 
 class Verdicts:
