@@ -31,7 +31,6 @@ ELSEWHERE: Final = {
     "config/words.py": "config/test_sidecar_file.py",
     "dev/acts.py": "integration/test_demo.py",
     "dev/attack.py": "interop/test_compose.py",
-    "dev/agents.py": "integration/test_demo.py",
     "dev/attacks.py": "integration/test_demo.py",
     "dev/careless_sts.py": "integration/test_demo.py",
     "dev/curl.py": "integration/test_demo.py",

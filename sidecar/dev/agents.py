@@ -18,7 +18,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 from sidecar.dev.agent_server import Incoming, Outgoing, Script, serve
@@ -55,10 +56,21 @@ def call(base_url: str, method: str, path: str, incoming: Incoming, body: dict[s
             return Outgoing(error.code, json.loads(error.read() or b"{}"))
 
 
-@cache
 def _opener() -> urllib.request.OpenerDirector:
-    """Made once: each reads every CA of the system."""
+    """Made anew only with other authorities: each reads all of them."""
+    return _made(_changed_at(os.environ.get("SSL_CERT_FILE")))
+
+
+@lru_cache(maxsize=1)
+def _made(_authorities: int) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _changed_at(file: str | None) -> int:
+    try:
+        return 0 if file is None else Path(file).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def front(incoming: Incoming) -> Outgoing:
