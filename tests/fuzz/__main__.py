@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("CI"):
             return 2
     chosen = [HARNESSES[name] for name in options.harness or HARNESSES]
-    total_s = options.minutes * 60 * options.jobs - _START_S * len(chosen)
+    total_s = options.minutes * 60 * min(options.jobs, len(chosen)) - _START_S * len(chosen)
     unit_s = total_s / sum(harness.share for harness in chosen)
 
     def run(harness: Harness) -> Outcome:

@@ -45,6 +45,7 @@ def add_regression(name: str, data: bytes, what: str) -> bool:
     path = REGRESSIONS / f"{name}.txt"
     if data in read_inputs(path):
         return False
+    path.parent.mkdir(exist_ok=True)  # in a tree without regressions it is not there
     with path.open("a", encoding="ascii") as file:
         file.write(f"# {ascii(what)[1:-1]}\n{data!r}\n")
     return True
