@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.interop.chains import Hops, whole_chains
 from tests.interop.cluster_attackers import attack, intruder, served, stolen_svid
 from tests.interop.cluster_mesh import AGENTS, PODS, USERS, ClusterMesh, run, what_to_try
 from tests.interop.helm import restricted_problems
@@ -75,18 +74,8 @@ def test_the_page_prints_what_its_commands_print(mesh: ClusterMesh) -> None:
 def test_the_chain_is_rebuilt_from_the_records_of_every_pod(mesh: ClusterMesh, tmp_path: Path) -> None:
     assert mesh.ask()["status"] == 200
 
-    def audited() -> list[Any]:
-        files = []
-        for name in (*PODS, "sts"):
-            files.append(tmp_path / f"{name}.records")
-            files[-1].write_text("".join(json.dumps(record) + "\n" for record in mesh.records(name)))
-        command = [sys.executable, "-m", "sidecar.cli", "audit", "chains", "--json", *map(str, files)]
-        found = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
-        return [
-            chain["hops"]
-            for chain in found["chains"]
-            if len(chain["hops"]) == 3 and not any(hop["missing_witnesses"] for hop in chain["hops"])
-        ]
+    def audited() -> list[Hops]:
+        return whole_chains({name: mesh.records(name) for name in (*PODS, "sts")}, tmp_path)
 
     whole = wait_for(audited, bool)
     assert whole

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +12,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from tests.interop.chains import Hops, whole_chains
 from tests.interop.engine import Answer, Mesh, docker, missing, require, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -50,18 +48,8 @@ def test_an_order_hidden_in_a_document_is_refused_where_it_is_given(mesh: Mesh) 
 def test_the_chain_is_rebuilt_from_the_records_of_all_witnesses(mesh: Mesh, tmp_path: Path) -> None:
     assert mesh.ask().status == 200
 
-    def audited() -> list[Any]:
-        files = []
-        for service in WITNESSES:
-            files.append(tmp_path / f"{service}.records")
-            files[-1].write_text("".join(json.dumps(record) + "\n" for record in mesh.records(service)))
-        command = [sys.executable, "-m", "sidecar.cli", "audit", "chains", "--json", *map(str, files)]
-        found = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
-        return [
-            chain["hops"]
-            for chain in found["chains"]
-            if len(chain["hops"]) == 3 and not any(hop["missing_witnesses"] for hop in chain["hops"])
-        ]
+    def audited() -> list[Hops]:
+        return whole_chains({service: mesh.records(service) for service in WITNESSES}, tmp_path)
 
     whole = wait_for(audited, bool)
     assert whole
@@ -208,6 +196,7 @@ def test_a_killed_sidecar_means_no_way_in_and_no_way_round(mesh: Mesh) -> None:
 
 
 def test_without_the_identity_service_what_is_known_serves_on(mesh: Mesh) -> None:
+    mesh.wait_for_the_chain()  # what it needs is known from here on: a JWT-SVID is fetched when it is first shown
     mesh.compose("stop", "identity")
     try:
         assert mesh.ask().status == 200
