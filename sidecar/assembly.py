@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from sidecar.config import SidecarSettings
+from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
 from sidecar.config.addresses import Address
 from sidecar.errors import Reason
 from sidecar.exchange.client import TokenExchange
@@ -56,6 +56,25 @@ class Place:
     sink_lock: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What both sides of one sidecar have in common."""
+
+    source: IdentitySource
+    snapshots: Snapshots
+    log: AccessLog
+    handles: Handles
+    tasks: Tasks
+    streams: Streams
+    resolver: Resolver
+    elsewhere: Elsewhere | None
+
+    @property
+    def address_is_shared(self) -> bool:
+        """Whether other workers listen at our addresses."""
+        return self.elsewhere is not None
+
+
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
     """One sidecar, made of its parts and not yet running. Needs a running event loop."""
     sink = settings.records.open_sink()
@@ -64,72 +83,84 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     )
     source = source_of(settings.identity)
     snapshots = Snapshots(make_setup(settings, source, log))
-    streams = Streams(snapshots, wall=time.time, monotonic=time.monotonic)
-    handles, tasks = _handles(place), Tasks()
-    elsewhere = None if place is None else Elsewhere(handles, place.inboxes, place.number)
-    shared = place is not None
-    listeners: list[Listener] = []
-    pools: list[UpstreamPool] = []
-    upstream = log.metrics.upstream
-    resolver = _resolver(settings, log)
+    handles = _handles(place)
+    shared = _Shared(
+        source=source,
+        snapshots=snapshots,
+        log=log,
+        handles=handles,
+        tasks=Tasks(),
+        streams=Streams(snapshots, wall=time.time, monotonic=time.monotonic),
+        resolver=_resolver(settings, log),
+        elsewhere=None if place is None else Elsewhere(handles, place.inboxes, place.number),
+    )
+    sides = []
     if settings.inbound is not None:
-        pools.append(UpstreamPool(settings.inbound.upstream_limits, resolver=resolver, counts=upstream["inbound"]))
-        inbound = Inbound(
-            snapshots=snapshots,
-            log=log,
-            handles=handles,
-            forwarder=Forwarder(pools[-1], from_agent, streams, max_stream_s=settings.inbound.limits.max_stream_s),
-            tasks=tasks,
-            clock=time.time,
-        )
-        listeners.append(
-            Listener(
-                _listener(settings.inbound.listen, settings.inbound.connections, shared=shared),
-                settings.inbound.limits,
-                handler=inbound,
-                shed=Shed(log, "inbound"),
-                turned_away=TurnedAway(log, "inbound"),
-                context=server_context(source, on_refused=refusals(log)),
-            )
-        )
+        sides.append(_inbound_side(settings.inbound, shared))
     if settings.outbound is not None:
-        pools.append(UpstreamPool(settings.outbound.upstream_limits, resolver=resolver, counts=upstream["outbound"]))
-        outbound = Outbound(
-            snapshots=snapshots,
-            log=log,
-            handles=handles,
-            forwarder=Forwarder(pools[-1], pass_fields, streams, max_stream_s=settings.outbound.limits.max_stream_s),
-            tasks=tasks,
-            origins=Origins(source, time.time, pools[-1].retire),
-            own_authorities=_own_authorities(settings.outbound.listen),
-            clock=time.time,
-            elsewhere=elsewhere,
-        )
-        listeners.append(
-            Listener(
-                _listener(settings.outbound.listen, settings.outbound.connections, shared=shared),
-                settings.outbound.limits,
-                handler=outbound,
-                shed=Shed(log, "outbound"),
-                turned_away=TurnedAway(log, "outbound"),
-                context=None,
-                proxy_form=True,
-            )
-        )
+        sides.append(_outbound_side(settings.outbound, shared))
     return Server(
         Parts(
             source=source,
             snapshots=snapshots,
             log=log,
             handles=handles,
-            tasks=tasks,
-            streams=streams,
-            pools=tuple(pools),
-            listeners=tuple(listeners),
+            tasks=shared.tasks,
+            streams=shared.streams,
+            pools=tuple(pool for pool, _ in sides),
+            listeners=tuple(listener for _, listener in sides),
             drain_s=settings.drain_s,
             memory=memory_of(settings.max_memory_mib, processes=1 if place is None else len(place.inboxes)),
-            elsewhere=elsewhere,
+            elsewhere=shared.elsewhere,
         )
+    )
+
+
+def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
+    """Peers in front, the agent behind."""
+    log = shared.log
+    pool = UpstreamPool(settings.upstream_limits, resolver=shared.resolver, counts=log.metrics.upstream["inbound"])
+    inbound = Inbound(
+        snapshots=shared.snapshots,
+        log=log,
+        handles=shared.handles,
+        forwarder=Forwarder(pool, from_agent, shared.streams, max_stream_s=settings.limits.max_stream_s),
+        tasks=shared.tasks,
+        clock=time.time,
+    )
+    return pool, Listener(
+        _listener(settings.listen, settings.connections, shared=shared.address_is_shared),
+        settings.limits,
+        handler=inbound,
+        shed=Shed(log, "inbound"),
+        turned_away=TurnedAway(log, "inbound"),
+        context=server_context(shared.source, on_refused=refusals(log)),
+    )
+
+
+def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
+    """The agent in front, the next hops behind."""
+    log = shared.log
+    pool = UpstreamPool(settings.upstream_limits, resolver=shared.resolver, counts=log.metrics.upstream["outbound"])
+    outbound = Outbound(
+        snapshots=shared.snapshots,
+        log=log,
+        handles=shared.handles,
+        forwarder=Forwarder(pool, pass_fields, shared.streams, max_stream_s=settings.limits.max_stream_s),
+        tasks=shared.tasks,
+        origins=Origins(shared.source, time.time, pool.retire),
+        own_authorities=_own_authorities(settings.listen),
+        clock=time.time,
+        elsewhere=shared.elsewhere,
+    )
+    return pool, Listener(
+        _listener(settings.listen, settings.connections, shared=shared.address_is_shared),
+        settings.limits,
+        handler=outbound,
+        shed=Shed(log, "outbound"),
+        turned_away=TurnedAway(log, "outbound"),
+        context=None,
+        proxy_form=True,
     )
 
 
