@@ -10,12 +10,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from sidecar import __version__
 from sidecar.signals import hold_signals
 
 Run = Callable[[argparse.Namespace], int]
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DEFAULT_CONFIG: Final = "/etc/sidecar/sidecar.yaml"
 DEFAULT_SOCKET: Final = "/run/sidecar/admin.sock"
@@ -52,6 +53,15 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
+    _sidecar(commands)
+    _other_services(commands, words)
+    _afterwards(commands)
+    _development(commands, words)
+    return parser
+
+
+def _sidecar(commands: _Commands) -> None:
+    """A sidecar, and what is asked of it."""
     run = _command(commands, "run", "sidecar.app:run", "stand beside an agent")
     _config(run, DEFAULT_CONFIG)
     _platform(run)
@@ -85,6 +95,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "--wait", type=float, default=0.0, metavar="S", help="ask on for so many seconds until it is well"
     )
 
+
+def _other_services(commands: _Commands, words: Sequence[str]) -> None:
+    """What runs beside sidecars: once, or for each cluster. Their modules are imported only where they are wanted."""
     sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)
     sts_commands = sts.add_subparsers(metavar="COMMAND", required=False)
@@ -95,13 +108,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     injector = _command(
         commands, "injector", "sidecar.injector.command:run", "put sidecars into the pods of Kubernetes"
     )
-    if words[:1] == ["injector"]:  # its module, and what that imports, only where it is wanted
+    if words[:1] == ["injector"]:
         importlib.import_module("sidecar.injector.command").add_arguments(injector)
 
-    demo = _command(commands, "demo", "sidecar.dev.demo:run", "show three hops, three tokens, no impersonation")
-    demo.add_argument("--keep", action="store_true", help="leave the mesh running and print commands to try")
-    demo.add_argument("--json", action="store_true", help="for machines")
 
+def _afterwards(commands: _Commands) -> None:
+    """What is found out from records and logs."""
     explain = _command(commands, "explain", "sidecar.explain:run", "judge a recorded request again")
     explain.set_defaults(default_config=DEFAULT_CONFIG)
     explain.add_argument("record", metavar="RECORD", help="a file of records, or - for standard input")
@@ -123,6 +135,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     chains = _audit(audit_commands, "chains", "rebuild every chain from the records of all witnesses")
     chains.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding that is none")
 
+
+def _development(commands: _Commands, words: Sequence[str]) -> None:
+    """What no production process runs."""
+    demo = _command(commands, "demo", "sidecar.dev.demo:run", "show three hops, three tokens, no impersonation")
+    demo.add_argument("--keep", action="store_true", help="leave the mesh running and print commands to try")
+    demo.add_argument("--json", action="store_true", help="for machines")
+
     dev = commands.add_parser("dev", help="for development only", description="For development only.")
     dev_commands = dev.add_subparsers(metavar="COMMAND", required=True)
     for name, module, text in (
@@ -134,7 +153,6 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         command = _command(dev_commands, name, f"{module}:run", text)
         if words[:2] == ["dev", name]:  # its module, and what that imports, only where it is wanted
             importlib.import_module(module).add_arguments(command)
-    return parser
 
 
 def _workers(text: str) -> int:
@@ -144,17 +162,13 @@ def _workers(text: str) -> int:
     return count
 
 
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, target: str, text: str
-) -> argparse.ArgumentParser:
+def _command(commands: _Commands, name: str, target: str, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(target=target)
     return command
 
 
-def _audit(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
-) -> argparse.ArgumentParser:
+def _audit(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
     command = _command(commands, name, f"sidecar.audit.{name}_command:run", text)
     command.add_argument("files", nargs="+", metavar="FILE", help="a log, .gz too, or - for standard input")
     command.add_argument("--json", action="store_true", help="for machines")
