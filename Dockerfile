@@ -8,12 +8,12 @@ ARG PYTHON_IMAGE=python:3.13-slim
 ARG RUNTIME_IMAGE=${PYTHON_IMAGE}
 
 FROM ${PYTHON_IMAGE} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_COMPILE=1
+ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_COMPILE=1
 WORKDIR /src
 COPY requirements/build.txt requirements/run.txt requirements/
 # libgcc is what wheels made with Rust want of their base, and what a distroless one may lack.
 # A --target folder and not a virtual environment: that one would be tied to this base's interpreter.
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip install -q --require-hashes -r requirements/build.txt --target /build \
  && python3 -m pip install -q --require-hashes --only-binary :all: -r requirements/run.txt --target /opt/sidecar/lib \
  && rm -rf /opt/sidecar/lib/bin \
