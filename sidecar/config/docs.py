@@ -121,7 +121,7 @@ def _takes(schema: Schema) -> str:
 
 def _range(schema: Schema) -> str:
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
-    found = [f"{word} {schema[name]:g}" for name, word in words.items() if name in schema]
+    found = [f"{word} {schema[name]:.15g}" for name, word in words.items() if name in schema]
     return f", {' '.join(found)}" if found else ""
 
 
