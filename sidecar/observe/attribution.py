@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sidecar.delegation.act import parse_act
@@ -28,8 +29,9 @@ def facts_of(permit: Permit) -> RecordFields:
     }
 
 
+@lru_cache(maxsize=256)  # by the permit itself, which is kept as long as its token is used
 def facts_of_issued(permit: IssuedPermit) -> RecordFields:
-    """An outbound call was permitted: the issued token takes the place of the one that came in."""
+    """An outbound call was permitted: the issued token takes the place of the one that came in. Not to be changed."""
     issued, plan = permit.token, permit.plan
     jti_in = plan.delegation.token.jti
     return {

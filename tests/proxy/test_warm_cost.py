@@ -18,7 +18,7 @@ import sidecar
 from tests.proxy.warm import Warm, WarmOutbound
 
 TIMES: Final = 50
-MOST_BYTECODES: Final = {Warm: 2_950, WarmOutbound: 3_220}
+MOST_BYTECODES: Final = {Warm: 2_950, WarmOutbound: 3_130}
 ROOT: Final = Path(sidecar.__file__).parent
 
 
