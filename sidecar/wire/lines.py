@@ -13,7 +13,8 @@ from typing import Final, cast
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import FRESH, Field, Fields
 
-MAX_KNOWN: Final = 1024  # lines, and as many sets of them
+MAX_KNOWN: Final = 1024  # lines
+MAX_HEADS: Final = 256  # sets of them; each holds a table of its fields, so that a flood of new ones weighs several MiB
 MAX_KNOWN_BYTES: Final = 2048  # of one line, or twice that of one head; several times that is kept
 
 # By these values heads differ that are otherwise alike; left in, hardly a head would come twice.
@@ -87,7 +88,7 @@ class FieldLines:
     def _have_in_common(self, key: tuple[Field | None, ...]) -> Fields:
         common = Fields(field for field in key if field is not None)
         if sum(len(name) + len(value) for name, value in common) <= 2 * MAX_KNOWN_BYTES:
-            if len(self._common) >= MAX_KNOWN:
+            if len(self._common) >= MAX_HEADS:
                 self._common = {}
             self._common[key] = common
         return common
