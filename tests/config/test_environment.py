@@ -42,6 +42,32 @@ def test_a_variable_that_cannot_be_used_is_a_problem_with_its_name(name: str, va
     assert problem.wrong == wrong
 
 
+SERVICE = {  # what Kubernetes sets for a Service called sidecar--b, whose port has a name
+    "SIDECAR__B_SERVICE_HOST": "10.213.0.9",
+    "SIDECAR__B_SERVICE_PORT": "80",
+    "SIDECAR__B_SERVICE_PORT_HTTP": "80",
+    "SIDECAR__B_PORT": "tcp://10.213.0.9:80",
+    "SIDECAR__B_PORT_80_TCP": "tcp://10.213.0.9:80",
+    "SIDECAR__B_PORT_80_TCP_PROTO": "tcp",
+    "SIDECAR__B_PORT_80_TCP_PORT": "80",
+    "SIDECAR__B_PORT_80_TCP_ADDR": "10.213.0.9",
+}
+
+
+def test_a_service_with_our_prefix_keeps_no_sidecar_from_starting(tmp_path: Path) -> None:
+    settings: dict[str, object] = {"b": {"c": "old"}}
+    assert override(settings, {**SERVICE, "SIDECAR__B__C": "new"}) == []
+    assert settings == {"b": {"c": "new"}}
+    assert problems(tmp_path, example("agent"), sts=False, **SERVICE) == []
+
+
+@pytest.mark.parametrize("left_out", ["SIDECAR__B_SERVICE_HOST", "SIDECAR__B_SERVICE_PORT", "SIDECAR__B_PORT"])
+def test_what_only_looks_like_a_service_s_variable_is_a_setting_that_does_not_exist(left_out: str) -> None:
+    settings: dict[str, object] = {}
+    override(settings, {name: value for name, value in SERVICE.items() if name != left_out})
+    assert len(settings) == len(SERVICE) - 1
+
+
 def test_a_listener_is_moved_by_a_variable() -> None:
     settings = load_sidecar(EXAMPLES / "agent.yaml", {"SIDECAR__INBOUND__LISTEN": "127.0.0.1:0"})
     assert settings.inbound is not None
