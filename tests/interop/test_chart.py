@@ -95,6 +95,15 @@ def test_every_image_is_the_one_that_is_set() -> None:
     assert images | {injection_of(found).container["image"]} == {"mirror.example:5000/x:9"}
 
 
+def test_agents_know_the_partners_that_are_named_and_the_token_service_knows_none() -> None:
+    found = render(changed("spiffeIDs.federatesWith", ["partner.example"], FULL_VALUES))
+    known = {one["spec"]["spiffeIDTemplate"]: one["spec"].get("federatesWith") for one in found.of("ClusterSPIFFEID")}
+    assert sorted(known.values(), key=bool) == [None, ["partner.example"]]
+    assert known["spiffe://{{ .TrustDomain }}/sts"] is None
+    for one in render(changed("spiffeIDs.enabled", value=True)).of("ClusterSPIFFEID"):
+        assert "federatesWith" not in one["spec"]
+
+
 # Names that YAML would read as something else than text
 ODD: Final = ("123", "1e3", "0x10", "true", "null", "no")
 
@@ -403,6 +412,7 @@ MISTYPED: dict[str, Any] = {
     "workloads": [{"name": "x"}],
     "podMonitor.interval": "often",
     "spiffeIDs.agentTemplate": "https://x",
+    "spiffeIDs.federatesWith": ["spiffe://partner.example"],
 }
 
 

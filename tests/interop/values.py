@@ -56,6 +56,7 @@ CHOICES: dict[str, list[Any]] = {
     "networkPolicy.enabled": [True, False],
     "networkPolicy.agentNamespaces": [[], ["agents"], ["a", "b", "system"]],
     "spiffeIDs.enabled": [True, False],
+    "spiffeIDs.federatesWith": [[], ["partner.example"], ["a.example", "b.example"]],
     "podMonitor.enabled": [True, False],
     "prometheusRule.enabled": [True, False],
     "dashboards.enabled": [True, False],
