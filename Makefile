@@ -8,6 +8,9 @@ PEERS  := $(VENV)/.peers
 SCHEMAS := $(VENV)/.schemas
 PYTEST := $(BIN)/python -m pytest
 
+# The tests start hundreds of interpreters; without bytecode kept in files each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
