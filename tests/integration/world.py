@@ -357,6 +357,7 @@ class World:
         running = asyncio.get_running_loop().create_task(server.run(stop))
 
         async def end() -> None:
+            await server.cut()  # nobody waits for it to drain, but tests that look how it does
             stop.set()
             await asyncio.gather(running, return_exceptions=True)
 
