@@ -47,6 +47,10 @@ _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _name_of: Final = itemgetter(0)
 NOT_PASSED: Final = HOP_BY_HOP | FRAMING | {b"expect"}
 """What never travels on; an expectation we answer ourselves."""
+# Looked for as numbers: to look for a bytes object, bytes.__contains__ raises and clears an exception first.
+_NUL: Final = 0x00
+_LF: Final = 0x0A
+_CR: Final = 0x0D
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
@@ -217,7 +221,7 @@ def checked(lines: bytes, count: int) -> bytes:
     Raises:
         ValueError: a value in them has a line break or NUL.
     """
-    if lines.count(b"\n") != count or lines.count(b"\r") != count or b"\0" in lines:
+    if lines.count(b"\n") != count or lines.count(b"\r") != count or _NUL in lines:
         raise ValueError("a header field holds a line break or NUL")
     return lines
 
@@ -228,7 +232,7 @@ def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
     Raises:
         ValueError: the target would break a line.
     """
-    if b"\n" in target or b"\r" in target or b"\0" in target:
+    if _LF in target or _CR in target or _NUL in target:
         raise ValueError("a target holds a line break or NUL")
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (method.encode("ascii"), target, lines)
 

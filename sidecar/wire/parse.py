@@ -29,6 +29,7 @@ _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
 
 
+_END: Final = [b"", b""]  # what a head that is cut at line breaks ends with
 _request_lines: Final = FieldLines()
 _answer_lines: Final = FieldLines()
 
@@ -42,10 +43,7 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
             EXPECTATION_REFUSED.
     """
-    if head.count(b"\n") - 2 > max_fields:  # counted before they become objects of ten times their size
-        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
-    lines = head[:-4].split(b"\r\n")
-    first = lines.pop(0)
+    first, lines = _lines_of(head, max_fields)
     method, target, minor = (_request_line if len(first) <= _MAX_KNOWN_LINE else _read_request_line)(first)
     if len(target) > max_target_bytes:
         raise Denied(Reason.URI_TOO_LONG, "the request target is too long")
@@ -80,15 +78,21 @@ def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
     Raises:
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, HEAD_TOO_LARGE; the caller knows that this was an answer.
     """
-    if head.count(b"\n") - 2 > max_fields:  # counted before they become objects of ten times their size
-        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
-    lines = head[:-4].split(b"\r\n")
-    first = lines.pop(0)
+    first, lines = _lines_of(head, max_fields)
     status, minor = (_status_line if len(first) <= _MAX_KNOWN_LINE else _read_status_line)(first)
     common, fresh = _answer_lines.read(lines)
     content_length, chunked = _framing(common, fresh, minor=minor)
     keep_alive = common.once(_keeps_1_1 if minor else _keeps_1_0)
     return ResponseHead(common, fresh, status, minor, content_length, chunked, keep_alive)
+
+
+def _lines_of(head: bytes, max_fields: int) -> tuple[bytes, list[bytes]]:
+    """The first line, and those of the fields."""
+    lines = head.split(b"\r\n", max_fields + 2)  # no more become objects: one takes ten times the bytes of its line
+    if len(lines) < 3 or lines[-2:] != _END:
+        raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
+    del lines[-2:]
+    return lines.pop(0), lines
 
 
 def _read_request_line(line: bytes) -> tuple[str, bytes, int]:
