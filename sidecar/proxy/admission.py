@@ -1,24 +1,28 @@
 """Who is let in: connections counted by source address and by SPIFFE ID, and who makes room for whom.
 
 What counts is that nobody locks others out. A connection on which no request is served is the first to go, the one that
-waits longest before the others; one peer competes with its own connections before it competes with those of others.
+waits longest before the others; one peer competes with its own connections before it competes with those of others: who
+has fewer than the average of all peers goes after those who have more, and is given more time for a head. Nobody goes
+whose bytes are here already, and were only not read yet: then it is we who are slow.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import resource
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.identity.acceptor import host_of
+from sidecar.identity.handshakes import host_of
 from sidecar.identity.tls import peer_of
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.kernel import unread
 
 RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
@@ -26,6 +30,9 @@ _ONE_PEERS_SHARE: Final = 0.75
 _LOOK_AGAIN_S: Final = 0.02
 _HELD_WHEN_SHORT: Final = 16 * 1024
 _HURRY_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
+_HANDSHAKES_FOR_A_HEAD: Final = 4  # or so many times as long as the handshake took: the peer, or the machine, is slow
+_STUCK_S: Final = 2.0  # without taking anything of an answer, likewise
+_HOLD_S: Final = 3.0  # after the last was let in: by then who is stuck could be told from who is merely served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +40,9 @@ class ConnectionLimits:
     """How many connections of peers at once, in all and of one source address or SPIFFE ID.
 
     ``max_connections`` None: what the process's descriptors allow, 8192 at most; the other two None: three quarters of
-    that. At a limit a connection that was idle for ``idle_s``, or that takes its time with a head, makes room for a new
-    one. Handshakes never take more than half of the connections, however many ``max_handshakes`` are.
+    that. At a limit a connection makes room for a new one that was idle for ``idle_s``, takes its time with a head, or
+    takes nothing of its answer for two seconds. Handshakes never take more than half of the connections, however many
+    ``max_handshakes`` are.
     """
 
     max_connections: int | None = None
@@ -67,42 +75,51 @@ class ConnectionLimits:
 class Admission(Connections[ServerConnection]):
     """The connections of one listener. One that a peer has too many of is given to ``shed``, which says so.
 
-    ``on_made`` hears the address of each.
+    ``on_made`` hears the address of each, and knows how long its handshake took.
     """
 
     def __init__(
-        self, limits: ConnectionLimits, *, shed: RequestHandler, on_made: Callable[[str], None] = lambda _: None
+        self, limits: ConnectionLimits, *, shed: RequestHandler, on_made: Callable[[str], float] = lambda _: 0.0
     ) -> None:
         super().__init__()
         self._on_made = on_made
         self._idle_s = limits.idle_s
         self._of_one_peer = limits.of_one_peer
         self._shed = shed
-        self._owners: dict[ServerConnection, tuple[str, str]] = {}  # host and SPIFFE ID, "" where unknown
+        self._owners: dict[ServerConnection, _Owner] = {}
         self._hosts: Counter[str] = Counter()
-        self._peers: Counter[str] = Counter()
+        self._peers: Counter[str] = Counter()  # by SPIFFE ID, or by address where there is none
         self._look_again_at = 0.0
+        self._let_in_at = 0.0
 
     def of(self, host: str) -> int:
         """How many come from one source address."""
         return self._hosts[host]
 
+    @property
+    def of_one_host(self) -> bool:
+        """Whether all come from one source address."""
+        return len(self._hosts) == 1
+
     def add(self, connection: ServerConnection) -> None:
         """Count a connection; its handshake is over, so its peer is known."""
         super().add(connection)
         address = _address_of(connection)
-        self._on_made(address)
-        host, peer = self._owners[connection] = host_of(address), _peer_of(connection)
-        self._hosts[host] += 1
-        self._peers[peer] += 1
-        if peer and self._peers[peer] > self._of_one_peer and not self._make_room_of(peer):
+        hurry_s = max(_HURRY_S, _HANDSHAKES_FOR_A_HEAD * self._on_made(address))
+        owner = _Owner(host_of(address), _peer_of(connection), min(hurry_s, self._idle_s))
+        self._owners[connection] = owner
+        self._hosts[owner.host] += 1
+        self._peers[owner.group] += 1
+        if owner.peer and self._peers[owner.peer] > self._of_one_peer and not self._make_room_of(owner.peer):
             connection.handler = self._shed
+        if connection.handler is not self._shed:
+            self._let_in_at = self.clock()
 
     def discard(self, connection: ServerConnection) -> None:
         """Forget a connection."""
         owner = self._owners.pop(connection, None)
         if owner is not None:
-            for counts, one in ((self._hosts, owner[0]), (self._peers, owner[1])):
+            for counts, one in ((self._hosts, owner.host), (self._peers, owner.group)):
                 counts[one] -= 1
                 if not counts[one]:
                     del counts[one]
@@ -110,32 +127,37 @@ class Admission(Connections[ServerConnection]):
 
     def group_of(self, connection: ServerConnection) -> Hashable:
         """All connections of one peer share a turn: by its SPIFFE ID, or by its address where it has none."""
-        host, peer = self._owners.get(connection, ("", ""))
-        return peer or host
+        owner = self._owners.get(connection)
+        return "" if owner is None else owner.group
 
-    def room_is_near(self) -> bool:
-        """Whether nobody can be ended yet, but somebody soon: who comes had better wait in the system's queue."""
-        young = False
-        now = self.clock()
-        for one in self:
-            since = one.waits_since
-            if since is None:
-                continue
-            kept = one.kept
-            if now - since >= (self._idle_s if kept else _HURRY_S):
-                return False
-            young = young or not kept
-        return young
-
-    def make_room(self) -> bool:
-        """End whoever waits longest for its next request. Not looked for again at once where there was nobody."""
+    def can_make_room(self) -> bool:
+        """Whether somebody may be ended. Not looked for again at once where there was nobody."""
         now = self.clock()
         if now < self._look_again_at:
             return False
-        found = self._make_room(lambda _: True)
+        found = self._first_to_go(lambda _: True) is not None
         if not found:
             self._look_again_at = now + _LOOK_AGAIN_S
         return found
+
+    def make_room(self) -> bool:
+        """End the first of those who may be ended."""
+        return self.can_make_room() and self._make_room(lambda _: True)
+
+    def room_is_near(self, *, patiently: bool = True) -> bool:
+        """Where nobody can be ended yet: whether somebody can be soon, and who comes had better wait in the queue.
+
+        A head is there soon, or its connection may be ended. ``patiently``: for a while after the last one was let in,
+        also for a connection that rests, or an answer that is not taken, if it may be ended by then.
+        """
+        now = self.clock()
+        until = self._let_in_at + _HOLD_S if patiently else 0.0
+        for one in self:
+            since, patience_s = self._patience_with(one, stuck_s=_STUCK_S)
+            begins = one.waits_since is not None and not one.kept
+            if since is not None and (begins or now < until >= since + patience_s):
+                return True
+        return False
 
     def hold_less(self) -> None:
         """Memory is short: wait for a peer that is slower than we are once this much of an answer is not taken."""
@@ -156,37 +178,77 @@ class Admission(Connections[ServerConnection]):
         That is half of them, so that as few go as must: the next look comes soon. ``slow_ones``: who takes an answer
         more slowly than it comes may go too.
         """
-        latest = self.clock() - (_HURRY_S if slow_ones else self._idle_s)
+        now = self.clock()
+        latest = now - (_HURRY_S if slow_ones else self._idle_s)
         behind = ((since, id(one), one) for one in self if (since := one.behind_since) is not None and since <= latest)
-        waiting = sorted({*self._waiting(lambda _: True), *behind}, key=lambda one: one[:2])
-        for _, _, one in waiting[: (len(waiting) + 1) // 2]:
-            one.give_way(Unavailable(Reason.OVERLOADED, "memory is short"))
+        resting = ((one.since, id(one.connection), one.connection) for one in self._who_may_go(now))
+        waiting = sorted({*resting, *behind}, key=lambda one: one[:2])
+        for _, _, connection in waiting[: (len(waiting) + 1) // 2]:
+            connection.give_way(Unavailable(Reason.OVERLOADED, "memory is short"))
 
     def make_room_at(self, host: str) -> bool:
         """The same among those of one source address."""
-        return self._make_room(lambda one: self._owners[one][0] == host)
+        return self._make_room(lambda one: self._owners[one].host == host)
 
     def _make_room_of(self, peer: str) -> bool:
-        return self._make_room(lambda one: self._owners[one][1] == peer)
+        return self._make_room(lambda one: self._owners[one].peer == peer)
 
     def _make_room(self, among: Callable[[ServerConnection], bool]) -> bool:
-        waiting = self._waiting(among)
-        if not waiting:
-            return False
-        _, _, longest = min(waiting)
-        longest.give_way(Unavailable(Reason.OVERLOADED, "it made room for another connection"))
-        return True
+        found = self._first_to_go(among)
+        if found is not None:
+            found.give_way(Unavailable(Reason.OVERLOADED, "it made room for another connection"))
+        return found is not None
 
-    def _waiting(self, among: Callable[[ServerConnection], bool]) -> list[tuple[float, int, ServerConnection]]:
-        """Those that may be ended, each with since when it waits."""
+    def _first_to_go(self, among: Callable[[ServerConnection], bool]) -> ServerConnection | None:
         now = self.clock()
-        return [
-            (since, id(one), one)
-            for one in self
-            if (since := one.waits_since) is not None
-            and now - since >= (self._idle_s if one.kept else _HURRY_S)
-            and among(one)
-        ]
+        candidates = [one for one in self._who_may_go(now, stuck_s=_STUCK_S) if among(one.connection)]
+        heapq.heapify(candidates)
+        while candidates:
+            first = heapq.heappop(candidates)
+            if now - first.may_since > self._idle_s or not unread(first.connection.transport):
+                return first.connection
+        return None
+
+    def _who_may_go(self, now: float, *, stuck_s: float | None = None) -> Iterator[_Candidate]:
+        """Those on which no request is served for longer than they may; and answers that are stuck for so long."""
+        for one in self:
+            since, patience_s = self._patience_with(one, stuck_s=stuck_s)
+            if since is not None and now - since >= patience_s:
+                yield _Candidate(not self._has_its_share(one), since, id(one), since + patience_s, one)
+
+    def _patience_with(self, one: ServerConnection, *, stuck_s: float | None) -> tuple[float | None, float]:
+        """Since when it holds a place for nothing, and how long it may; None: it does not."""
+        since = one.waits_since
+        if since is None:
+            return (None, 0.0) if stuck_s is None else (one.behind_since, stuck_s)
+        return since, self._idle_s if one.kept or not self._has_its_share(one) else self._owners[one].hurry_s
+
+    def _has_its_share(self, connection: ServerConnection) -> bool:
+        """Whether its peer has no fewer connections than the average of all."""
+        return self._peers[self._owners[connection].group] * len(self._peers) >= len(self)
+
+
+class _Owner(NamedTuple):
+    """Whose a connection is. ``peer``: its SPIFFE ID, "" where there is none. ``hurry_s``: how long a head may take."""
+
+    host: str
+    peer: str
+    hurry_s: float
+
+    @property
+    def group(self) -> str:
+        """All connections that compete as one's own."""
+        return self.peer or self.host
+
+
+class _Candidate(NamedTuple):
+    """A connection that may be ended; the least goes first."""
+
+    spared: bool
+    since: float
+    number: int
+    may_since: float
+    connection: ServerConnection
 
 
 def _address_of(connection: ServerConnection) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.identity.acceptor import Acceptor, Handshakes, OnGivenUp, host_of
+from sidecar.identity.acceptor import Acceptor
+from sidecar.identity.handshakes import Handshakes, OnGivenUp, host_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.record import Direction
 from sidecar.proxy.admission import Admission, ConnectionLimits, reserve
@@ -158,25 +159,33 @@ class Listener:
         """Whether to leave who comes in the system's queue for a moment, instead of turning somebody away."""
         if self._handshakes.full:
             return True
-        return self._taken >= min(self._cap, self._of_one_address) and self.connections.room_is_near()
+        taken, connections = self._taken, self.connections
+        if taken < min(self._cap, self._of_one_address) or connections.can_make_room():
+            return False
+        if self._handshakes.can_make_room():
+            return False
+        patiently = taken >= self._cap or connections.of_one_host  # one address keeps no other waiting for long
+        return self._handshakes.under_way or connections.room_is_near(patiently=patiently)
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         host = host_of(address)
-        taken = self._taken
-        if taken >= self._cap + max(1, reserve() // _SHED_PER_RESERVE):
+        connections, handshakes = self.connections, self._handshakes
+        if self._taken >= self._cap + max(1, reserve() // _SHED_PER_RESERVE):
             self._turn_away(accepted, address, "there are too many connections")
             return
-        if self._tls and self.connections.of(host) + self._handshakes.of(host) >= self._of_one_address:
-            if not self.connections.make_room_at(host):
-                self._turn_away(accepted, address, "too many connections from this address")
-                return
-            taken -= 1
-        has_room = taken < self._cap or self.connections.make_room()
+        if (
+            self._tls
+            and connections.of(host) + handshakes.of(host) >= self._of_one_address
+            and not (connections.make_room_at(host) or handshakes.make_room_at(host))
+        ):
+            self._turn_away(accepted, address, "too many connections from this address")
+            return
+        has_room = self._taken < self._cap or connections.make_room() or handshakes.make_room()
         handler = self.handler if has_room else self._shed
-        self._handshakes.start(
+        handshakes.start(
             accepted,
             address,
-            lambda: ServerConnection(handler, self._limits, self.connections, proxy_form=self._proxy_form),
+            lambda: ServerConnection(handler, self._limits, connections, proxy_form=self._proxy_form),
         )
 
     def _turn_away(self, accepted: socket.socket, address: str, why: str) -> None:

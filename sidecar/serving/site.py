@@ -8,7 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
-from sidecar.identity.acceptor import Acceptor, Handshakes, OnGivenUp
+from sidecar.identity.acceptor import Acceptor
+from sidecar.identity.handshakes import Handshakes, OnGivenUp
 from sidecar.serving.connections import Connections
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0

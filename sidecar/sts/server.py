@@ -12,8 +12,8 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.errors import Reason
-from sidecar.identity.acceptor import OnGivenUp
 from sidecar.identity.handshake import OnRefused
+from sidecar.identity.handshakes import OnGivenUp
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.probe import OneProcess, probe_app

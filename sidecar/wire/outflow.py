@@ -8,18 +8,9 @@ So what has moved is what the peer's kernel acknowledged, where ours says (Linux
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import socket
-import struct
-import sys
-import termios
-from typing import Final
 
+from sidecar.wire.kernel import acknowledged, queued
 from sidecar.wire.waits import Pace
-
-_BYTES_ACKED_AT: Final = 120  # of struct tcp_info in linux/tcp.h, since Linux 4.1; only ever added to at its end
-_BYTES_ACKED: Final = struct.Struct("=Q")
-_QUEUED: Final = struct.Struct("=i")
 
 
 class Outflow:
@@ -62,35 +53,3 @@ class Outflow:
         if self._empty_since is None:
             self._empty_since = now
         return now - self._empty_since
-
-
-def acknowledged(transport: asyncio.BaseTransport) -> int | None:
-    """How many bytes the peer's kernel has acknowledged since the connection began; None if that cannot be told."""
-    sock = _tcp_socket(transport)
-    if sock is None:
-        return None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED_AT + _BYTES_ACKED.size)
-        (acked,) = _BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)
-    except (OSError, struct.error):  # closed already; an older kernel
-        return None
-    return int(acked)
-
-
-def queued(transport: asyncio.BaseTransport) -> int | None:
-    """How many bytes our kernel holds that the peer's has not acknowledged; None if that cannot be told."""
-    sock = _tcp_socket(transport)
-    if sock is None:
-        return None
-    try:
-        (size,) = _QUEUED.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_QUEUED.size)))  # SIOCOUTQ
-    except (OSError, ValueError):  # closed already
-        return None
-    return int(size)
-
-
-def _tcp_socket(transport: asyncio.BaseTransport) -> socket.socket | None:
-    if sys.platform != "linux":
-        return None
-    found: socket.socket | None = transport.get_extra_info("socket")
-    return found

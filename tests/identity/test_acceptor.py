@@ -7,6 +7,7 @@ import contextlib
 import resource
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -15,7 +16,8 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason
-from sidecar.identity.acceptor import PAUSE_S, Acceptor, Handshakes
+from sidecar.identity.acceptor import PAUSE_S, Acceptor
+from sidecar.identity.handshakes import Handshakes
 from sidecar.identity.tls import client_context, server_context
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
@@ -23,6 +25,7 @@ from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 pytestmark = pytest.mark.integration
 
 PATIENCE_S = 5.0
+PATIENCE_OVER_S = 0.3  # with a handshake
 
 
 class Hello(asyncio.Protocol):
@@ -177,12 +180,42 @@ async def test_while_all_are_young_who_comes_waits_in_the_queue_and_is_served() 
         assert not running.handshakes.full
 
 
+async def test_who_was_silent_in_the_queue_already_is_as_old_as_its_connection() -> None:
+    """A crowd that says nothing is known as one when it is accepted; who has spoken there has all the time."""
+    async with accepting(most=2) as running:
+        silent, speaking = (socket.create_connection(running.acceptor.address) for _ in range(2))
+        running.clients += [silent, speaking]
+        speaking.send(b"\x16\x03\x01")
+        time.sleep(PATIENCE_OVER_S)  # noqa: ASYNC251 - the loop does not turn: nobody is accepted meanwhile
+        while len(running.handshakes) < 2:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0)
+        assert not running.handshakes.full
+        assert running.handshakes.make_room()
+        assert not running.handshakes.full
+        assert not running.handshakes.make_room()
+        assert running.given_up == [(Reason.OVERLOADED, "{}:{}".format(*silent.getsockname()))]
+
+
+async def test_the_oldest_of_one_host_makes_room_once_it_had_its_time() -> None:
+    async with accepting() as running:
+        clients = [await running.silent() for _ in range(2)]
+        assert not running.handshakes.can_make_room()
+        assert not running.handshakes.make_room_at("127.0.0.1")
+        async with asyncio.timeout(PATIENCE_S):
+            while not running.handshakes.can_make_room():  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+        assert not running.handshakes.make_room_at("127.0.0.2")
+        assert running.handshakes.make_room_at("127.0.0.1")
+        assert running.given_up == [(Reason.OVERLOADED, "{}:{}".format(*clients[0].getsockname()))]
+        await wait_for_end(clients[0])
+
+
 async def test_handshakes_are_counted_by_their_host() -> None:
     async with accepting() as running:
         await running.silent()
         await running.silent()
         assert (running.handshakes.of("127.0.0.1"), running.handshakes.of("127.0.0.2")) == (2, 0)
-        running.handshakes.over(running.admitted[0])
+        assert 0.0 < running.handshakes.over(running.admitted[0]) < PATIENCE_S
         assert (running.handshakes.of("127.0.0.1"), len(running.handshakes)) == (1, 1)
         await running.handshakes.close()
         assert running.handshakes.of("127.0.0.1") == 0

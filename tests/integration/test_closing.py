@@ -12,13 +12,14 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.identity.acceptor import Acceptor, Handshakes
+from sidecar.identity.acceptor import Acceptor
+from sidecar.identity.handshakes import Handshakes
 from sidecar.identity.tls import client_context, server_context
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.kernel import queued
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.outflow import queued
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 from tests.integration.world import until

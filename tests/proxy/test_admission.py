@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import resource
+import select
+import socket
 from collections.abc import AsyncIterator
+from typing import Final, cast
 
 import pytest
 
@@ -12,6 +15,7 @@ from sidecar.wire.h1_server import ServerConnection, ServerLimits
 from tests.wire.bench import Clock, Handler, RecordingTransport, answer_ok
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+PATIENCE_S: Final = 5.0
 
 
 class Owner:
@@ -27,13 +31,31 @@ class Owner:
         self.stopped.append(error.reason)
 
 
+def pair_of_tcp() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection; a transport has the second."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        return theirs, listening.accept()[0]
+
+
+def begin_answer(exchange: ServerExchange) -> None:
+    """An answer that is not at its end yet."""
+    exchange.owner = Owner()
+    exchange.send_head(200, b"", length=9)
+
+
 class Door:
     """An admission with a clock set by hand, and connections from any host."""
 
     def __init__(self, **limits: int | float) -> None:
         self.clock = Clock()
         self.shed = Handler()
-        self.admission = Admission(ConnectionLimits(**limits), shed=self.shed)  # type: ignore[arg-type]
+        self.handshake_s = 0.0
+        self.admission = Admission(
+            ConnectionLimits(**limits),  # type: ignore[arg-type]
+            shed=self.shed,
+            on_made=lambda _: self.handshake_s,
+        )
         self.admission.clock = self.clock
         self.handler = Handler(answer_ok)
 
@@ -107,17 +129,95 @@ async def test_a_search_in_vain_is_not_repeated_at_once(door: Door) -> None:
     assert door.admission.make_room()
 
 
-async def test_room_is_near_while_all_who_wait_are_young_and_none_is_there_yet(door: Door) -> None:
+async def test_room_is_near_while_a_head_may_still_come_and_for_a_while_after_the_last_was_let_in(door: Door) -> None:
     assert not door.admission.room_is_near()
     kept, _ = door.connect()
     door.clock.now += 0.01
     kept.data_received(GET)
-    assert not door.admission.room_is_near()  # it may rest: there is no room to wait for
+    assert [door.admission.room_is_near(patiently=patiently) for patiently in (True, False)] == [True, False]
     door.connect()
-    assert door.admission.room_is_near()
-    door.clock.now += 0.11
+    assert door.admission.room_is_near(patiently=False)
+
+
+async def test_nobody_waits_for_ever_for_connections_that_may_rest_or_take_an_answer_slowly(door: Door) -> None:
+    (kept, _), (slow, _) = door.connect(), door.connect()
+    door.handler.act = begin_answer
+    slow.data_received(GET)
+    slow.pause_writing()
+    for _ in range(4):
+        assert door.admission.room_is_near()
+        door.clock.now += 0.6
+        door.handler.act = answer_ok
+        kept.data_received(GET)
+        slow.pause_writing()
     assert not door.admission.room_is_near()
+    assert not door.admission.can_make_room()
+
+
+async def test_an_answer_that_is_stuck_makes_room_where_nobody_else_may(door: Door) -> None:
+    door.handler.act = begin_answer
+    (stuck, stuck_transport), (taking, taking_transport) = door.connect(), door.connect()
+    for one in (stuck, taking):
+        one.data_received(GET)
+    stuck.pause_writing()
+    door.clock.now += 1.9
+    assert not door.admission.make_room()
+    door.clock.now += 0.2
     assert door.admission.make_room()
+    assert not door.admission.make_room()
+    assert (stuck_transport.aborted, taking_transport.aborted) == (True, False)
+
+
+async def test_a_peer_with_few_connections_is_the_last_to_make_room_and_has_more_time_for_a_head(door: Door) -> None:
+    _, alone = door.connect("192.0.2.2")
+    door.clock.now += 0.15
+    crowd = [door.connect()[1] for _ in range(3)]
+    assert not door.admission.make_room()
+    assert door.admission.room_is_near()
+    door.clock.now += 0.15
+    for _ in range(2):
+        assert door.admission.make_room()
+    assert (sum(one.aborted for one in crowd), alone.aborted) == (2, False)
+    assert door.admission.make_room()  # now its peer has as many as anybody
+    assert alone.aborted
+
+
+async def test_who_was_slow_in_the_handshake_has_more_time_for_a_head_within_reason(door: Door) -> None:
+    for door.handshake_s, has_s in ((0.001, 0.1), (0.1, 0.4), (5.0, 1.0)):
+        _, transport = door.connect()
+        door.clock.now += has_s - 0.03
+        assert not door.admission.make_room()
+        door.clock.now += 0.04
+        assert door.admission.make_room()
+        assert transport.aborted
+
+
+async def test_whose_bytes_are_here_and_not_read_yet_is_not_ended_for_it(door: Door) -> None:
+    """A head that came while our loop did something else: then it is we who are slow."""
+    theirs, ours = pair_of_tcp()
+    with theirs, ours:
+        connection = ServerConnection(door.handler, ServerLimits(), door.admission)
+        transport = RecordingTransport(peername=("192.0.2.1", 1234), socket=ours)
+        connection.connection_made(transport)
+        theirs.sendall(GET)
+        select.select([ours], [], [], PATIENCE_S)
+        door.clock.now += 0.2
+        assert not door.admission.make_room()
+        ours.recv(len(GET))
+        door.clock.now += 0.03
+        assert door.admission.make_room()
+        assert transport.aborted
+
+
+async def test_bytes_that_are_not_read_are_no_excuse_for_ever(door: Door) -> None:
+    theirs, ours = pair_of_tcp()
+    with theirs, ours:
+        connection = ServerConnection(door.handler, ServerLimits(), door.admission)
+        connection.connection_made(RecordingTransport(peername=("192.0.2.1", 1234), socket=ours))
+        theirs.sendall(GET)
+        select.select([ours], [], [], PATIENCE_S)
+        door.clock.now += 1.2
+        assert door.admission.make_room()
 
 
 async def test_while_memory_is_short_half_of_those_who_wait_go_at_each_look_the_longest_first(door: Door) -> None:
@@ -139,14 +239,7 @@ async def test_while_memory_is_short_half_of_those_who_wait_go_at_each_look_the_
 
 
 async def test_while_memory_is_short_an_answer_that_is_not_taken_goes_too_and_a_slow_one_if_it_must(door: Door) -> None:
-    owners: list[Owner] = []
-
-    def begin(exchange: ServerExchange) -> None:
-        owners.append(Owner())
-        exchange.owner = owners[-1]
-        exchange.send_head(200, b"", length=9)
-
-    door.handler.act = begin
+    door.handler.act = begin_answer
     served = [door.connect() for _ in range(3)]
     (stuck, stuck_transport), (slow, slow_transport), (quick, quick_transport) = served
     for one in (stuck, slow, quick):
@@ -163,7 +256,11 @@ async def test_while_memory_is_short_an_answer_that_is_not_taken_goes_too_and_a_
     for _ in range(2):
         door.admission.end_waiting(slow_ones=True)
     assert (slow_transport.aborted, quick_transport.aborted) == (True, False)
-    assert [one.stopped for one in owners] == [[Reason.OVERLOADED], [Reason.OVERLOADED], []]
+    assert [cast(Owner, one.owner).stopped for one in door.handler.requests] == [
+        [Reason.OVERLOADED],
+        [Reason.OVERLOADED],
+        [],
+    ]
 
 
 async def test_while_memory_is_short_less_of_an_answer_is_held_until_there_is_some_again(door: Door) -> None:

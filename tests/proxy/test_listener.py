@@ -169,7 +169,7 @@ async def until_empty(listener: Listener) -> None:
 
 
 async def test_above_the_cap_callers_are_told_and_hung_up_on_until_somebody_leaves(sink: FakeSink) -> None:
-    async with listening(Held(), sink, max_connections=2) as listener:
+    async with listening(Held(), sink, max_connections=2, idle_s=60.0) as listener:
         first, second = await connect(listener), await connect(listener)
         assert (await first.ask()).startswith(b"HTTP/1.1 200 ")
         assert (await second.ask()).startswith(b"HTTP/1.1 200 ")
@@ -273,7 +273,7 @@ async def test_while_memory_is_short_idle_connections_go_at_once_and_nobody_has_
 
 
 async def test_what_is_no_request_above_the_cap_is_refused_as_ever(sink: FakeSink) -> None:
-    async with listening(Held(), sink, max_connections=1) as listener:
+    async with listening(Held(), sink, max_connections=1, idle_s=60.0) as listener:
         await (await connect(listener)).ask()
         assert (await (await connect(listener)).ask(b"GET  / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
     (record,) = sink.wait_for_records(1)
@@ -281,7 +281,7 @@ async def test_what_is_no_request_above_the_cap_is_refused_as_ever(sink: FakeSin
 
 
 async def test_far_above_the_cap_connections_are_closed(sink: FakeSink) -> None:
-    async with listening(Held(), sink, max_connections=1) as listener:
+    async with listening(Held(), sink, max_connections=1, idle_s=60.0) as listener:
         assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 200 ")
         crowd = [await connect(listener) for _ in range(16)]
         assert (await crowd[-1].ask()).startswith(b"HTTP/1.1 503 ")
@@ -387,6 +387,36 @@ async def test_at_its_limit_an_address_trades_its_own_slow_connection_for_the_ne
                 pass
         await slow.head()
         assert await slow.is_hung_up_on()
+
+
+@pytest.mark.parametrize("limits", [(2, 2), (4, 2)], ids=["in all", "of one address"])
+async def test_where_all_others_are_served_a_silent_handshake_makes_room(
+    sink: FakeSink, authority: TrustDomainAuthority, limits: tuple[int, int]
+) -> None:
+    server, caller = tls(authority)
+    handler = Held(at_once=False)
+    settings = {"max_connections": limits[0], "max_per_address": limits[1], "max_per_peer": 2}
+    async with listening(handler, sink, context=server, shed=None, **settings) as listener:
+        busy = await connect(listener, caller)
+        busy.writer.write(GET)
+        await handler.arrived.wait()
+        silent = await connect(listener)
+        handler.at_once = True
+        assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+        assert await silent.is_hung_up_on()
+        handler.exchanges[0].answer(200, [], b"ok")
+        assert (await busy.head()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_at_its_limit_an_address_waits_for_a_connection_of_its_own_that_may_be_needed_no_more(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, caller = tls(authority)
+    async with listening(Held(), sink, context=server, max_per_address=1, idle_s=0.3) as listener:
+        kept = await connect(listener, caller)
+        assert (await kept.ask()).startswith(b"HTTP/1.1 200 ")
+        assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+        assert await kept.is_hung_up_on()
 
 
 async def test_silent_handshakes_lock_nobody_out_the_oldest_make_room(

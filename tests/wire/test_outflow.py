@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from sidecar.wire.outflow import Outflow, acknowledged, queued
+from sidecar.wire.kernel import acknowledged, queued
+from sidecar.wire.outflow import Outflow
 from tests.wire.bench import RecordingTransport
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")

@@ -1,0 +1,55 @@
+"""What the kernel knows of a connection that no transport tells: what it holds, in both directions. Linux only."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+import sys
+import termios
+from typing import Final
+
+_BYTES_ACKED_AT: Final = 120  # of struct tcp_info in linux/tcp.h, since Linux 4.1; only ever added to at its end
+_BYTES_ACKED: Final = struct.Struct("=Q")
+_SIZE: Final = struct.Struct("=i")
+
+
+def acknowledged(transport: asyncio.BaseTransport) -> int | None:
+    """How many bytes the peer's kernel has acknowledged since the connection began; None if that cannot be told."""
+    sock = _tcp_socket(transport)
+    if sock is None:
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED_AT + _BYTES_ACKED.size)
+        (acked,) = _BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)
+    except (OSError, struct.error):  # closed already; an older kernel
+        return None
+    return int(acked)
+
+
+def queued(transport: asyncio.BaseTransport) -> int | None:
+    """How many bytes our kernel holds that the peer's has not acknowledged; None if that cannot be told."""
+    sock = _tcp_socket(transport)
+    return None if sock is None else _ask(sock, termios.TIOCOUTQ)  # SIOCOUTQ
+
+
+def unread(transport: asyncio.BaseTransport) -> int:
+    """How many bytes have arrived that nobody has read yet; 0 if that cannot be told."""
+    sock = _tcp_socket(transport)
+    return 0 if sock is None else _ask(sock, termios.FIONREAD) or 0
+
+
+def _ask(sock: socket.socket, request: int) -> int | None:
+    try:
+        (size,) = _SIZE.unpack(fcntl.ioctl(sock.fileno(), request, bytes(_SIZE.size)))
+    except (OSError, ValueError):  # closed already
+        return None
+    return int(size)
+
+
+def _tcp_socket(transport: asyncio.BaseTransport) -> socket.socket | None:
+    if sys.platform != "linux":
+        return None
+    found: socket.socket | None = transport.get_extra_info("socket")
+    return found
