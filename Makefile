@@ -95,9 +95,10 @@ $(SCHEMAS): $(STAMP) requirements/chart.txt
 chart: setup $(SCHEMAS) ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
 	@$(PYTEST) -q -n 2 -p no:randomly tests/interop/test_chart.py
 
+ADMISSION = $(PYTEST) -q -n 2 --dist loadfile -p no:randomly tests/interop/test_admission.py tests/interop/test_admission_chart.py $(ARGS)
 admission: setup ## Injector, policy, Pod Security, Helm in a real API server that shares our loopback, one of KUBECONFIG_OLDEST too (CHART_SEEDS=25)
-	@$(PYTEST) -q -p no:randomly tests/interop/test_admission.py
-	@[ -z "$$KUBECONFIG_OLDEST" ] || KUBECONFIG=$$KUBECONFIG_OLDEST $(PYTEST) -q -p no:randomly tests/interop/test_admission.py
+	@$(ADMISSION)
+	@[ -z "$$KUBECONFIG_OLDEST" ] || KUBECONFIG=$$KUBECONFIG_OLDEST $(ADMISSION)
 
 cluster: setup ## The example on a real Kubernetes, from its five commands to an uninstall (kubectl, helm, KUBECONFIG)
 	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_cluster.py tests/interop/test_cluster_life.py

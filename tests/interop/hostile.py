@@ -104,6 +104,9 @@ LAWFUL: dict[str, Object] = {
     "a token in every container": pod({"automountServiceAccountToken": True}),
     "a user namespace": pod({"hostUsers": False}),
     "a native sidecar of its own": beside(restartPolicy="Always"),
+    "resources of the whole pod": pod({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}),
+    "a host name of its own": pod({"hostnameOverride": "sts.example"}),
+    "an image as a volume": with_volume({"name": "i", "image": {"reference": "x:1"}}, "i"),
     "sixty containers": pod({"containers": [{**CONTAINER, "name": f"agent-{n}"} for n in range(60)]}),
 }
 
@@ -189,13 +192,30 @@ def fakes(own: Object) -> dict[str, Object]:
             ]
         },
         "a terminal": {"stdin": True, "tty": True},
+        "a file over its code": {"terminationMessagePath": "/opt/sidecar/app/sidecar/errors.py"},
+        "a profile of AppArmor": rights_with(appArmorProfile={"type": "Unconfined"}),
+        "a type of SELinux": rights_with(seLinuxOptions={"type": "spc_t"}),
+        "a user of Windows": rights_with(windowsOptions={"runAsUserName": "x"}),
     }
     return {name: {**own, **members} for name, members in changed.items()}
 
 
 def changed_volumes(volumes: list[Object]) -> dict[str, list[Object]]:
-    """The sidecar's volumes, each in turn something else."""
+    """The sidecar's volumes, each in turn something else, or with more said to its driver."""
+    said = [{**one, "csi": {**one["csi"], "volumeAttributes": {"x": "y"}}} if "csi" in one else one for one in volumes]
     return {
-        name: [{"name": name, "secret": {"secretName": "x"}} if one["name"] == name else one for one in volumes]
-        for name in (volume["name"] for volume in volumes)
+        "something said to the driver": said,
+        **{
+            name: [{"name": name, "secret": {"secretName": "x"}} if one["name"] == name else one for one in volumes]
+            for name in (volume["name"] for volume in volumes)
+        },
+    }
+
+
+def newer_fakes(own: Object) -> dict[str, Object]:
+    """Fakes by fields that not every Kubernetes has: one that has not drops them, and the sidecar is ours again."""
+    rule = {"action": "Restart", "exitCodes": {"operator": "In", "values": [0]}}
+    return {
+        "rules for its restarts": {**own, "restartPolicyRules": [rule]},
+        "another signal to end it": {**own, "lifecycle": {**own["lifecycle"], "stopSignal": "SIGKILL"}},
     }

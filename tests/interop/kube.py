@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +49,19 @@ def apply(*objects: Object) -> None:
     for one in objects:
         done = kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", document=one)
         assert done.returncode == 0, done.stderr
+
+
+def namespace(name: str, **labels: str) -> list[Object]:
+    """One with the account that pods there run as."""
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}, account]
+
+
+@cache
+def version() -> str:
+    """Of the API server, as 1.34.4."""
+    found = json.loads(kubectl("version", "--output=json").stdout)["serverVersion"]["gitVersion"]
+    return str(found).removeprefix("v").partition("+")[0]
 
 
 def try_pod(pod: Object, namespace: str) -> tuple[Object | None, str]:

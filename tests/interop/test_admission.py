@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import secrets
 from base64 import b64encode
 from collections.abc import Iterator
@@ -13,14 +12,21 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.injector.inject import inject
-from sidecar.injector.injection import parse_injection
-from tests.injector.pods import patched
 from tests.interop import helm, kube
 from tests.interop.engine import require
-from tests.interop.helm import MATRIX, Rendered, pods, render, restricted_problems
-from tests.interop.hostile import CONTAINER, FAKED_VOLUMES, HOSTILE, LAWFUL, RESTRICTED, changed_volumes, fakes, pod
-from tests.interop.kube import Api, LocalInjector, Object, apply, kubectl, wait_for
+from tests.interop.helm import Rendered, render, restricted_problems
+from tests.interop.hostile import (
+    CONTAINER,
+    FAKED_VOLUMES,
+    HOSTILE,
+    LAWFUL,
+    RESTRICTED,
+    changed_volumes,
+    fakes,
+    newer_fakes,
+    pod,
+)
+from tests.interop.kube import Api, LocalInjector, Object, apply, kubectl, namespace, version, wait_for
 from tests.interop.values import changed, random_values
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
@@ -34,10 +40,6 @@ PLAIN: Final = f"sidecar-test-plain-{_RUN}"
 PEM: Final = "-----BEGIN CERTIFICATE-----"  # what a CA's begins with
 
 
-def namespace(name: str, **labels: str) -> Object:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-
-
 class Cluster:
     """The chart's webhook, pointed at a process of ours, and its policy."""
 
@@ -47,8 +49,6 @@ class Cluster:
             "sidecar": {"image": {"repository": "sidecar", "tag": "dev"}},
         }
         self.api = Api()
-        version = json.loads(kubectl("version", "--output=json").stdout)["serverVersion"]["gitVersion"]
-        self.version = version.removeprefix("v").partition("+")[0]
         self.rendered: Rendered = render(values)
         self.injection = self.rendered.one("ConfigMap", "injector")["data"]["injection.json"]
         self.injector = LocalInjector(folder, self.injection)
@@ -65,9 +65,7 @@ class Cluster:
     def up(self) -> None:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         inject = {"delegation-sidecar.io/inject": "enabled"}
-        apply(namespace(AGENTS, **labels, **inject), namespace(PLAIN, **labels), namespace(LAX, **inject))
-        for name in (AGENTS, PLAIN, LAX):
-            apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}})
+        apply(*namespace(AGENTS, **labels, **inject), *namespace(PLAIN, **labels), *namespace(LAX, **inject))
         self.injector.start()
         apply(*self.policy)
         self.with_webhook()
@@ -174,7 +172,7 @@ def test_a_strange_pod_that_is_lawful_gets_exactly_the_sidecar(cluster: Cluster,
 
 def test_a_sidecar_that_is_nearly_ours_is_refused_by_the_webhook(cluster: Cluster) -> None:
     definition = json.loads(cluster.injection)
-    for name, fake in fakes(definition["container"]).items():
+    for name, fake in {**fakes(definition["container"]), **newer_fakes(definition["container"])}.items():
         made, said = cluster.try_pod(static(cluster, fake))
         assert (made, "rule foreign_sidecar" in said) == (None, True), (name, said)
     for name, volumes in changed_volumes(definition["volumes"]).items():
@@ -183,6 +181,15 @@ def test_a_sidecar_that_is_nearly_ours_is_refused_by_the_webhook(cluster: Cluste
         assert "rule sidecar_volume" in said or "rule no_settings" in said, (name, said)
     made, said = cluster.try_pod(static(cluster))
     assert made is not None, said
+
+
+def test_a_pod_by_server_side_apply_is_a_pod_like_any_other(cluster: Cluster) -> None:
+    metadata = {**pod()["metadata"], "generateName": None, "name": "applied", "namespace": AGENTS}
+    made, said = cluster.api.try_object({**pod(), "metadata": metadata})
+    assert made is not None, said
+    assert made["spec"]["initContainers"][0]["name"] == "sidecar"
+    made, said = cluster.api.try_object({**pod({"shareProcessNamespace": True}), "metadata": metadata})
+    assert (made, "rule shared_process_namespace" in said) == (None, True), said
 
 
 def test_a_sidecar_behind_another_container_is_put_before_it(cluster: Cluster) -> None:
@@ -213,53 +220,7 @@ def test_a_webhook_that_is_down_means_no_pod_there_and_pods_elsewhere(cluster: C
     assert cluster.try_pod(pod(), AGENTS)[0] is not None
 
 
-# --- everything that the chart makes
-
-FOREIGN: Final = ("cert-manager.io", "spire.spiffe.io", "monitoring.coreos.com")
-EVERY = pytest.mark.parametrize("values", MATRIX, ids=lambda path: path.stem)
-
-
-def take_strictly(cluster: Cluster, found: Rendered) -> None:
-    """Every object as a strict dry run; every pod, also of a template, as Pod Security *restricted* sees it."""
-    for one in found.objects:
-        if one["apiVersion"].split("/")[0] in FOREIGN or one["kind"] == "Pod":
-            continue
-        if "namespace" in one["metadata"]:
-            one["metadata"]["namespace"] = PLAIN
-        else:
-            one["metadata"]["name"] += ".try"  # not the one that is there
-        made, said = cluster.api.try_object(one)
-        assert (made is not None, said) == (True, ""), (one["kind"], said)
-    for name, spec in pods(found):
-        alike = {**spec, "serviceAccountName": "default", "priorityClassName": None}
-        asked = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "made-"}, "spec": alike}
-        made, said = cluster.try_pod(asked, PLAIN)
-        assert (made is not None, said) == (True, ""), (name, said)
-
-
-@EVERY
-def test_the_api_server_takes_every_object_strictly_and_every_pod_as_restricted(cluster: Cluster, values: Path) -> None:
-    take_strictly(cluster, render(values, kube=cluster.version))
-
-
-@pytest.mark.parametrize("seed", range(int(os.environ.get("CHART_SEEDS", "25"))))
-def test_the_api_server_takes_what_random_values_make(cluster: Cluster, seed: int) -> None:
-    found = render(random_values(seed), kube=cluster.version)
-    take_strictly(cluster, found)
-    definitions = [one for one in found.of("ConfigMap") if "injection.json" in one["data"]]
-    for definition in definitions:  # and the pod that is injected by it
-        document = definition["data"]["injection.json"].encode()
-        asked = pod()
-        made, said = cluster.try_pod(patched(asked, inject(asked, parse_injection(document)).patch), PLAIN)
-        assert (made is not None, said) == (True, ""), said
-
-
-def test_an_object_with_an_unknown_field_is_not_taken(cluster: Cluster) -> None:
-    deployment = render().one("Deployment")
-    deployment["metadata"]["namespace"] = PLAIN
-    deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Never"
-    assert "imagePullPolice" in cluster.api.try_object(deployment)[1]
-
+# --- releases: while one is there its webhook is asked too, so nobody else may be at work
 
 KINDS: Final = (
     "mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,deployments,services,"
@@ -280,7 +241,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_leaves_nothing(cluster:
     program = (helm.helms() * 2)[helm_n]
     release = f"try{secrets.token_hex(2)}"
     home = f"sidecar-test-home-{release}"
-    apply(namespace(home))
+    apply(*namespace(home))
     tls = f"injector.tls.certManager.enabled=false,injector.tls.secretName=tls,injector.tls.caBundle={PEM}"
     sets = ("--set", tls, "--set", "injector.replicas=2", "--namespace", home)
 
@@ -322,8 +283,8 @@ def test_a_release_goes_from_random_values_to_others_and_back(cluster: Cluster) 
     """What the API server does not let one change (selectors, names) may not depend on values."""
     program, release = helm.helms()[-1], f"try{secrets.token_hex(2)}"
     home = f"sidecar-test-home-{release}"
-    apply(namespace(home))
-    seeds = (seed for seed in range(100) if render(installable(seed), kube=cluster.version).objects)
+    apply(*namespace(home))
+    seeds = (seed for seed in range(100) if render(installable(seed), kube=version()).objects)
     try:
         for command in ("install", "upgrade", "upgrade"):
             words = (command, release, str(helm.CHART), "--namespace", home, "--values", "-")
@@ -375,6 +336,15 @@ def test_the_policy_refuses_pods_without_a_sidecar_and_fakes_and_everything_host
     assert (made, "rule no_sidecar" in said) == (None, True), said
 
 
+def test_the_policy_refuses_a_fake_by_a_newer_field_or_the_field_is_gone(alone: Cluster) -> None:
+    own = json.loads(alone.injection)["container"]
+    without_token = pod({"automountServiceAccountToken": False})
+    for name, fake in newer_fakes(own).items():
+        made, said = alone.try_pod(static(alone, fake, base=without_token), LAX)
+        dropped = made is not None and made["spec"]["initContainers"][0] == own
+        assert dropped or "rule foreign_sidecar" in said, (name, said)
+
+
 OTHERWISE: Final[dict[str, Any]] = {
     "injector": {
         "allowOptOut": True,
@@ -416,18 +386,19 @@ def test_the_policy_of_other_values_holds_a_classic_sidecar_and_who_does_without
             "a dot that is any letter": {"image": "registry.example:5000/aXb/sidecar:1"},
             "no hook": {"lifecycle": None},
             "half a hook": {"lifecycle": {"postStart": own["lifecycle"]["postStart"]}},
+            "an end for good": {"restartPolicy": "Never"},
             "another hook": {"lifecycle": {**own["lifecycle"], "preStop": {"exec": {"command": ["sh"]}}}},
         }.items()},
     }  # fmt: skip
     for name, fake in wrong.items():
         made, said = otherwise.try_pod(static(otherwise, fake), LAX)
         assert (made, "rule foreign_sidecar" in said) == (None, True), (name, said)
-    ceiling = [
-        {**one, "configMap": {"name": "mine"}} if one["name"] == "sidecar-platform" else one
-        for one in definition["volumes"]
-    ]
-    made, said = otherwise.try_pod(static(otherwise, volumes=ceiling), LAX)
-    assert (made, "rule sidecar_volume" in said) == (None, True), said
+    for source in ({"name": "mine"}, {"name": "ceiling", "items": [{"key": "higher.yaml", "path": "platform.yaml"}]}):
+        ceiling = [
+            {**one, "configMap": source} if one["name"] == "sidecar-platform" else one for one in definition["volumes"]
+        ]
+        made, said = otherwise.try_pod(static(otherwise, volumes=ceiling), LAX)
+        assert (made, "rule sidecar_volume" in said) == (None, True), (source, said)
     behind = static(otherwise)
     behind["spec"]["containers"].reverse()
     made, said = otherwise.try_pod(behind, LAX)
@@ -455,34 +426,60 @@ def test_the_policy_takes_what_is_lawful_and_every_image_of_the_platform_s(alone
         assert made is not None, (image, said)
 
 
-def test_the_policy_holds_running_pods_to_their_image_and_debuggers_out(alone: Cluster) -> None:
+@pytest.fixture
+def running(alone: Cluster) -> Iterator[str]:
+    """A pod with the sidecar, in a namespace where no Pod Security stands before the policy."""
     made = static(alone)
     made["metadata"]["name"] = "running"
-    done = kubectl("create", "-n", AGENTS, "-f", "-", document=made)
+    done = kubectl("create", "-n", LAX, "-f", "-", document=made)
     assert done.returncode == 0, done.stderr
+    yield "running"
+    kubectl("delete", "pod", "running", "-n", LAX, "--force", "--grace-period=0")
 
-    def patched(what: dict[str, Any], *words: str) -> tuple[int, str]:
-        done = kubectl("patch", "pod", "running", "-n", AGENTS, "--type=strategic", "-p", json.dumps(what), *words)
-        return done.returncode, done.stderr
 
+def changed_pod(name: str, what: dict[str, Any], *words: str) -> tuple[int, str]:
+    done = kubectl("patch", "pod", name, "-n", LAX, "--type=strategic", "-p", json.dumps(what), *words)
+    return done.returncode, done.stderr
+
+
+def test_the_policy_holds_running_pods_to_their_image(running: str) -> None:
     other = {"spec": {"initContainers": [{"name": "sidecar", "image": "sidecar:other"}]}}
-    code, said = patched(other)
+    code, said = changed_pod(running, other)
     assert (code, "rule foreign_sidecar" in said) == (1, True), said
-    code, said = patched({"metadata": {"labels": {"x": "y"}}})
+    code, said = changed_pod(running, {"metadata": {"labels": {"x": "y"}}})
     assert code == 0, said
+
+
+def test_the_policy_holds_debuggers_out_of_the_sidecar(running: str) -> None:
     debugger: dict[str, Any] = {"name": "debug", "image": "x:1", "securityContext": RESTRICTED}
     holes: list[dict[str, Any]] = [
         {"targetContainerName": "sidecar"},
         {"securityContext": {**RESTRICTED, "runAsUser": 2747}},
+        {"securityContext": {"privileged": True}},
+        {"securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}}},
         {"volumeMounts": [{"name": "sidecar-workload-api", "mountPath": "/x"}]},
     ]
     for hole in holes:
-        code, said = patched(
-            {"spec": {"ephemeralContainers": [{**debugger, **hole}]}}, "--subresource=ephemeralcontainers"
-        )
+        attached = {"spec": {"ephemeralContainers": [{**debugger, **hole}]}}
+        code, said = changed_pod(running, attached, "--subresource=ephemeralcontainers")
         assert (code, "rule debugger" in said) == (1, True), (hole, said)
-    code, said = patched(
-        {"spec": {"ephemeralContainers": [{**debugger, "targetContainerName": "agent"}]}},
-        "--subresource=ephemeralcontainers",
-    )
+    lawful = {"spec": {"ephemeralContainers": [{**debugger, "targetContainerName": "agent"}]}}
+    code, said = changed_pod(running, lawful, "--subresource=ephemeralcontainers")
     assert code == 0, said
+
+
+KUBECTL_DEBUG: Final = {
+    "--target=sidecar --profile=restricted": "debugger",
+    "--target=agent --profile=general": "debugger",  # it adds SYS_PTRACE
+    "--copy-to=copy": "shared_process_namespace",
+    "--copy-to=copy --share-processes=false --keep-init-containers=false": "no_sidecar",
+    "--copy-to=copy --share-processes=false": "privileged",
+    "--copy-to=copy --share-processes=false --profile=restricted": "",
+    "--target=agent --profile=restricted": "",
+}
+
+
+def test_what_people_do_with_kubectl_debug_does_not_reach_the_sidecar_either(running: str) -> None:
+    for options, rule in KUBECTL_DEBUG.items():
+        done = kubectl("debug", running, "-n", LAX, "--image=x:1", *options.split())
+        assert (done.returncode == 0, f"rule {rule} " in done.stderr) == (not rule, bool(rule)), (options, done.stderr)

@@ -8,7 +8,8 @@ container, the context the values of sidecar-lib.
 c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$')
 && !has(c.command) && c.?args.orValue([]) == {{ $own.args | toJson | replace "\"" "'" }}
 && !has(c.workingDir) && !has(c.envFrom) && !has(c.volumeDevices) && !c.?stdin.orValue(false) && !c.?tty.orValue(false)
-&& c.?resources.?claims.orValue([]).size() == 0
+&& c.?resources.?claims.orValue([]).size() == 0 && c.?restartPolicyRules.orValue([]).size() == 0
+&& c.?terminationMessagePath.orValue('') in ['', '{{ $own.terminationMessagePath }}']{{ if eq .mode "classic" }} && !has(c.restartPolicy){{ end }}
 && c.?env.orValue([]).all(e, {{ range $i, $e := $own.env }}{{ if $i }} || {{ end -}}
 {{- if $e.valueFrom }}(e.name == '{{ $e.name }}' && e.?valueFrom.?fieldRef.?fieldPath.orValue('') == '{{ $e.valueFrom.fieldRef.fieldPath }}')
 {{- else }}(e.name == '{{ $e.name }}' && !has(e.valueFrom) && e.?value.orValue('') == '{{ $e.value }}')
@@ -30,10 +31,12 @@ c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:
 && !has(c.lifecycle.{{ $hook }})
 {{- end }}
 {{- end }}
+&& !has(c.lifecycle.stopSignal)
 {{- $context := $own.securityContext }}
 && has(c.securityContext) && c.securityContext.?runAsUser.orValue(-1) == {{ int $context.runAsUser }} && c.securityContext.?runAsGroup.orValue(-1) == {{ int $context.runAsGroup }}
 && c.securityContext.?runAsNonRoot.orValue(false) && c.securityContext.?readOnlyRootFilesystem.orValue(false)
 && !c.securityContext.?allowPrivilegeEscalation.orValue(true) && !c.securityContext.?privileged.orValue(false)
 && c.securityContext.?capabilities.?drop.orValue([]) == ['ALL'] && c.securityContext.?capabilities.?add.orValue([]) == []
 && c.securityContext.?seccompProfile.?type.orValue('') == 'RuntimeDefault' && c.securityContext.?procMount.orValue('Default') == 'Default'
+&& !has(c.securityContext.appArmorProfile) && !has(c.securityContext.seLinuxOptions) && !has(c.securityContext.windowsOptions)
 {{- end -}}
