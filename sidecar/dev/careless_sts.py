@@ -69,15 +69,16 @@ def application(issuer: str) -> web.Application:
     return app
 
 
-async def _serve(socket: str, port: int) -> None:
+async def _serve(socket: str, listen: str, issuer: str) -> None:
     source = WorkloadApiSource(WorkloadApiSettings(address=f"unix://{socket}"))
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     following = asyncio.ensure_future(source.run())
-    runner = web.AppRunner(application(f"https://127.0.0.1:{port}"), access_log=None)
+    runner = web.AppRunner(application(issuer), access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=server_context(source)).start()
+    host, _, port = listen.rpartition(":")
+    await web.TCPSite(runner, host, int(port), ssl_context=server_context(source)).start()
     await ended.wait()
     await runner.cleanup()
     following.cancel()
@@ -85,12 +86,13 @@ async def _serve(socket: str, port: int) -> None:
 
 
 def main() -> int:
-    """Serve until stopped: ``python -m sidecar.dev.careless_sts --socket PATH --port N``."""
+    """Serve until stopped: ``python -m sidecar.dev.careless_sts --socket PATH --listen HOST:PORT``."""
     parser = argparse.ArgumentParser(prog="careless-sts")
     parser.add_argument("--socket", required=True, metavar="PATH", help="the Workload API")
-    parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--listen", required=True, metavar="HOST:PORT")
+    parser.add_argument("--issuer", metavar="URL", help="its issuer identifier (default: where it listens)")
     arguments = parser.parse_args()
-    asyncio.run(_serve(arguments.socket, arguments.port))
+    asyncio.run(_serve(arguments.socket, arguments.listen, arguments.issuer or f"https://{arguments.listen}"))
     return 0
 
 

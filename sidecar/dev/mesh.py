@@ -151,7 +151,7 @@ class Mesh:
 
     def _careless_sts(self) -> None:
         command = [sys.executable, "-m", "sidecar.dev.careless_sts", "--socket", str(self.places.socket)]
-        command += ["--port", str(self.places.ports["careless-sts"])]
+        command += ["--listen", self.places.at("careless-sts")]
         self._pids[CARELESS_STS] = [self._processes.start("careless-sts", command)]
 
     def _command(self, name: str, arguments: Sequence[str], spiffe_id: str | None = None) -> None:

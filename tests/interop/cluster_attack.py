@@ -1,17 +1,23 @@
 """Run inside a pod, by ``python3 -c``, with the image's own modules: what an attacker there tries.
 
 ``outsider`` is a pod beside the mesh with nothing; ``agent`` runs in the writer's own container; ``thief`` has the
-SVIDs of three sidecars and of a workload of which nobody expects a call. Standard input is a JSON object: the address
-of each workload's pod, and what was stolen. A line of JSON for every attempt; beside each stands its lawful twin.
+SVIDs of three sidecars and of a workload of which nobody expects a call; ``forger`` has them and what a partner's
+authority mints; ``captured`` is the writer with our program as its agent; ``careless`` is the front app with a token
+service that does not delegate. The first line of standard input is a JSON object: the address of each workload's pod,
+and what was stolen. A line of JSON for every attempt; beside each stands its lawful twin. What has to be tried in
+another container is asked for by a line, too (``elsewhere``), and we wait until it is done.
 """
 
 from __future__ import annotations
 
 import json
+import queue
 import ssl
 import sys
+import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -25,6 +31,7 @@ from sidecar.dev.reach import EVERY, open_ports
 
 STS: Final = "https://mesh-sts.sidecar.svc:7444"
 LOGIN: Final = "https://login.login.svc:7300"
+OUT: Final = "http://127.0.0.1:7080"
 WORTH_A_TRY: Final = range(7000, 8100)
 FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON: Final = {"Content-Type": "application/json"}
@@ -37,7 +44,7 @@ Told = dict[str, Any]
 def refused(title: str, answer: Answer, status: int, reason: str | None = None) -> Told:
     """It held if the answer has this status (0 is none) and reason."""
     held = answer.status == status and reason in (None, answer.reason)
-    return {"title": title, "said": answer.said, "held": held, "reached": []}
+    return {"title": title, "said": answer.said, "held": held, "reached": [], "refusal": [status, reason or ""]}
 
 
 def works(title: str, answer: Answer, *reached: str) -> Told:
@@ -47,6 +54,11 @@ def works(title: str, answer: Answer, *reached: str) -> Told:
 
 def seen(title: str, said: str, *, held: bool) -> Told:
     return {"title": title, "said": said, "held": held, "reached": []}
+
+
+def elsewhere(workload: str, attempt: str, title: str, **given: Any) -> Told:
+    """Has ``attempt`` made in the agent's container of another workload."""
+    return {"elsewhere": [attempt, workload], "given": {"title": title, **given}}
 
 
 def spiffe_id(name: str) -> str:
@@ -112,13 +124,12 @@ def agent(pods: Mapping[str, str]) -> Iterator[Told]:
     for name in ("planner", "crm"):
         for port in (8080, 7080):
             yield refused(f"{name}'s loopback port {port}", call(f"http://{pods[name]}:{port}/customers/42"), 0)
-    out = "http://127.0.0.1:7080"
     invented = bearer("A" * 43)
-    yield refused("our sidecar with no handle", call(f"{out}/crm/customers/42"), 403, "no_request_context")
-    yield refused("an invented handle", call(f"{out}/crm/customers/42", headers=invented), 403, "no_request_context")
+    yield refused("our sidecar with no handle", call(f"{OUT}/crm/customers/42"), 403, "no_request_context")
+    yield refused("an invented handle", call(f"{OUT}/crm/customers/42", headers=invented), 403, "no_request_context")
     alices = bearer(log_in(spiffe_id("crm")))
-    yield refused("alice's own token", call(f"{out}/crm/customers/42", headers=alices), 403, "not_an_entry")
-    yield refused("as a proxy", call(out, headers=alices, target="http://crm:7443/customers/42"), 403, "target_denied")
+    yield refused("alice's own token", call(f"{OUT}/crm/customers/42", headers=alices), 403, "not_an_entry")
+    yield refused("as a proxy", call(OUT, headers=alices, target="http://crm:7443/customers/42"), 403, "target_denied")
     yield refused("the CRM itself, past our sidecar", call("https://crm:7443/customers/42", headers=alices), 0)
 
 
@@ -140,6 +151,11 @@ class Thief:
         url = f"https://{self._pods['planner']}:7443/plan"
         return call(url, "POST", headers=headers, body=PLAN, context=self._contexts[who])
 
+    def draft(self, who: str, token: str) -> Answer:
+        """At the sidecar of this pod."""
+        headers = {**JSON, **bearer(token)}
+        return call("https://127.0.0.1:7443/draft", "POST", headers=headers, body=PLAN, context=self._contexts[who])
+
     def crm(self, who: str, token: str, path: str = "/customers/42") -> Answer:
         url = f"https://{self._pods['crm']}:7443{path}"
         return call(url, headers=bearer(token), context=self._contexts[who])
@@ -156,19 +172,28 @@ class Thief:
         }
         return call(f"{STS}/token", "POST", headers=FORM, body=urlencode(form), context=self._contexts[who])
 
+    def chain(self, login: str) -> Iterator[tuple[Told, str]]:
+        """The exchanges of alice's question, each with its token: for the planner, the writer, the CRM."""
+        token = login
+        for who, audience, scope in (
+            ("front", "planner", "crm.read docs.write plan.make"),
+            ("planner", "writer", "crm.read docs.write"),
+            ("writer", "crm", "crm.read"),
+        ):
+            answer = self.exchange(who, token, audience, scope)
+            token = issued(answer)
+            yield works(f"{who} exchanges for {audience}", answer), token
+
+
+def issued(answer: Answer) -> str:
+    return str(json.loads(answer.body)["access_token"])
+
 
 def thief(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> Iterator[Told]:
     me = Thief(pods, svids)
     login = log_in()
-    chain: list[str] = []
-    for who, subject, audience, scope in (
-        ("front", login, "planner", "crm.read docs.write plan.make"),
-        ("planner", None, "writer", "crm.read docs.write"),
-        ("writer", None, "crm", "crm.read"),
-    ):
-        answer = me.exchange(who, subject or chain[-1], audience, scope)
-        yield works(f"{who} exchanges for {audience}", answer)
-        chain.append(str(json.loads(answer.body)["access_token"]))
+    told, chain = zip(*me.chain(login), strict=True)
+    yield from told
     to_planner, to_writer, to_crm = chain
 
     yield works("front, for alice, at the planner", me.plan("front", to_planner), "planner", "writer", "crm")
@@ -176,27 +201,105 @@ def thief(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> It
     yield refused("front's token with another SVID", me.plan("intruder", to_planner), 403, "actor_mismatch")
     yield refused("another scope written into it", me.plan("front", widened(to_planner)), 401, "bad_signature")
     yield refused("the writer's token at the planner", me.plan("planner", to_writer), 401, "wrong_audience")
+    narrow = issued(me.exchange("front", login, "planner", "crm.read"))
+    yield refused("a plan with crm.read", me.plan("front", narrow), 403, "insufficient_scope")
 
     yield works("the writer, for alice, at the CRM", me.crm("writer", to_crm), "crm")
     alices = log_in(spiffe_id("crm"))
-    yield refused("impersonation: alice's own token for the CRM", me.crm("writer", alices), 401, "act_missing")
-    yield refused("the CRM's token with another SVID", me.crm("intruder", to_crm), 403, "actor_mismatch")
+    yield refused("alice's token, no act", me.crm("writer", alices), 401, "act_missing")
+    yield refused("stolen token, own SVID", me.crm("intruder", to_crm), 403, "actor_mismatch")
     yield refused("a path beyond its routes", me.crm("writer", to_crm, "/export"), 404, "no_route")
 
-    yield refused(
-        "another exchanges the login token", me.exchange("intruder", login, "planner", "plan.make"), 400, "not_an_entry"
-    )
-    yield refused(
-        "another exchanges front's token",
-        me.exchange("intruder", to_planner, "writer", "crm.read"),
-        400,
-        "not_your_token",
-    )
-    yield refused("the writer begins a chain", me.exchange("writer", login, "crm", "crm.read"), 400, "not_an_entry")
+    stolen_login = me.exchange("intruder", login, "planner", "plan.make")
+    yield refused("another exchanges the login token", stolen_login, 400, "not_an_entry")
+    to_intruder = me.exchange("intruder", to_planner, "writer", "crm.read")
+    yield refused("the same at the token service", to_intruder, 400, "not_your_token")
+    begun = me.exchange("writer", login, "crm", "crm.read")
+    yield refused("the writer at the token service", begun, 400, "not_an_entry")
     yield refused("front asks for the CRM", me.exchange("front", login, "crm", "crm.read"), 400, "target_unknown")
-    yield refused(
-        "the writer asks for more", me.exchange("writer", to_writer, "crm", "crm.export"), 400, "scope_refused"
-    )
+    wider = me.exchange("writer", to_writer, "crm", "crm.export")
+    yield refused("exchange for crm.export", wider, 400, "scope_refused")
+
+
+def forger(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> Iterator[Told]:
+    """Sidecars trust partner.example for its own names: its certificate for such a name is the second twin."""
+    me = Thief(pods, svids)
+    *_, (_, to_crm) = me.chain(log_in())
+    yield refused("minted by partner.example", me.crm("the writer, by partner.example", to_crm), 0)
+    yield works("minted by acme.example", me.crm("the writer, by acme.example", to_crm), "crm")
+    own = me.crm("a partner, by partner.example", to_crm)
+    yield refused("a partner's own name, with the writer's token", own, 403, "actor_mismatch")
+
+
+# --- the writer, with our program in its container
+
+
+class Captured:
+    """The agent that its sidecar gives requests to. It answers when we let it."""
+
+    def __init__(self) -> None:
+        given, free = queue.Queue[dict[str, str]](), threading.Event()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                given.put({name.lower(): value for name, value in self.headers.items()})
+                free.wait()
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.given, self.let_go = given, free.set
+        server = HTTPServer(("127.0.0.1", 8080), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def captured(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> Iterator[Told]:
+    me, agent = Thief(pods, svids), Captured()
+    _, (_, to_writer), _ = me.chain(log_in())
+    answers: list[Answer] = []
+    asking = threading.Thread(target=lambda: answers.append(me.draft("planner", to_writer)))
+    asking.start()
+    headers = agent.given.get(timeout=10)
+    tokens = [name for name, value in headers.items() if "eyJ" in value]
+    yield seen("tokens among what the writer holds", f"{tokens}", held=not tokens)
+
+    customer = f"{OUT}/crm/customers/42"
+    handle = {"Authorization": headers["authorization"]}
+    yield works("the handle, while its request is served", call(customer, headers=handle), "crm")
+    yield elsewhere("planner", "stranger", "the handle at another sidecar", headers=headers)
+    export = call(f"{OUT}/crm-export/export", "POST", headers=handle)
+    yield refused("the handle for a call its request may not make", export, 403, "call_not_allowed")
+    token = me.crm("writer", headers["authorization"].removeprefix("Bearer "))
+    yield refused("the handle as a token, with the writer's SVID", token, 401)
+    yield works("the handle, still", call(customer, headers=handle), "crm")
+    agent.let_go()
+    asking.join()
+    yield works("the request that it was", answers[0])
+    yield refused("the handle after its request", call(customer, headers=handle), 403, "no_request_context")
+
+
+def stranger(title: str, headers: Mapping[str, str]) -> Iterator[Told]:
+    """At another sidecar, with all the headers that came with a request of the writer's."""
+    sent = {name: value for name, value in headers.items() if name not in ("host", "content-length")}
+    answer = call(f"{OUT}/writer/draft", "POST", headers=sent, body="{}")
+    yield refused(title, answer, 403, "no_request_context")
+
+
+# --- the front app, with a token service that ignores the actor token
+
+
+def careless(pods: Mapping[str, str]) -> Iterator[Told]:
+    login = log_in()
+    answer = call(f"{OUT}/planner/plan", "POST", headers={**JSON, **bearer(login)}, body=PLAN)
+    yield refused("a token without an actor comes back", answer, 502, "sts_no_act")
+    yield elsewhere("front", "careful", "the same call, the delegating service", login=login)
+
+
+def careful(title: str, login: str) -> Iterator[Told]:
+    answer = call(f"{OUT}/planner/plan", "POST", headers={**JSON, **bearer(login)}, body=PLAN)
+    yield works(title, answer, "planner", "writer", "crm")
 
 
 def widened(token: str) -> str:
@@ -207,15 +310,18 @@ def widened(token: str) -> str:
     return f"{header}.{urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.{signature}"
 
 
+ATTACKERS: Final[Mapping[str, Callable[..., Iterator[Told]]]] = {
+    one.__name__: one for one in (outsider, agent, thief, forger, captured, stranger, careless, careful)
+}
+
+
 def main() -> None:
-    given = json.load(sys.stdin)
-    attempts = {
-        "outsider": lambda: outsider(given["pods"]),
-        "agent": lambda: agent(given["pods"]),
-        "thief": lambda: thief(given["pods"], given["svids"]),
-    }
-    for attempt in attempts[sys.argv[1]]():
-        sys.stdout.write(json.dumps(attempt) + "\n")
+    given = json.loads(sys.stdin.readline())
+    for told in ATTACKERS[sys.argv[1]](**given):
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+        if "elsewhere" in told:
+            sys.stdin.readline()
 
 
 if __name__ == "__main__":

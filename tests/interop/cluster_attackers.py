@@ -3,26 +3,86 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any, Final
 
-from tests.interop.cluster_mesh import AGENTS, IDLE, PODS, ClusterMesh, restricted, run
+import pytest
+import yaml
+
+from tests.interop.cluster_identities import DOMAIN, PARTNER, ClusterIdentities
+from tests.interop.cluster_mesh import AGENTS, CARELESS_ID, IDLE, PODS, USERS, ClusterMesh, restricted, run
 from tests.interop.engine import IMAGE, ROOT
 from tests.interop.kube import Object, apply, kubectl
 
 STS_URL: Final = "https://mesh-sts.sidecar.svc:7444"
+CARELESS_URL: Final = f"https://careless-sts.{USERS}.svc:7444"
+_IDLE: Final = {"intruder": ("intruder", "crm"), "captured": ("writer", "writer"), "careless": ("front", "careless")}
 _SCRIPT: Final = ROOT / "tests" / "interop" / "cluster_attack.py"
 
 
-def attack(mesh: ClusterMesh, attacker: str, namespace: str, pod: str, container: str, **given: Any) -> list[Object]:
-    """What an attacker in that container tried; ``cluster_attack`` says what each attempt tells."""
-    pods = {name: mesh.pods(name)[0]["status"]["podIP"] for name in PODS}
-    words = ("exec", "-i", "-n", namespace, pod, "-c", container, "--", "python3", "-c", _SCRIPT.read_text())
-    done = kubectl(*words, attacker, document={"pods": pods, **given})
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+WHERE: Final = {
+    "outsider": (USERS, "caller", "caller"),
+    "agent": (AGENTS, "deploy/writer", "agent"),
+    "thief": (AGENTS, "deploy/intruder", "agent"),
+    "forger": (AGENTS, "deploy/intruder", "agent"),
+    "captured": (AGENTS, "deploy/captured", "agent"),
+    "careless": (AGENTS, "deploy/careless", "agent"),
+}
 
 
-def stolen_svid(name: str) -> dict[str, str]:
+class Attackers:
+    """No network policy stands in their way: what refuses is a sidecar. ``tried`` is what each has tried so far."""
+
+    def __init__(self, mesh: ClusterMesh) -> None:
+        apply(*_pods())
+        mesh.upgrade("--set", "networkPolicy.enabled=false")
+        for name in _IDLE:
+            run(f"kubectl -n {AGENTS} rollout status deployment/{name} --timeout=90s")
+        self.tried: dict[str, list[Object]] = {}
+        self._identities = mesh.identities
+        self._addresses = {name: mesh.pods(name)[0]["status"]["podIP"] for name in PODS}
+        self._svids = {name: _stolen_svid(name) for name in ("front", "planner", "writer", "intruder")}
+
+    def try_all(self, attacker: str) -> list[Object]:
+        """What came of it; ``cluster_attack`` says what each attempt tells."""
+        given: dict[str, Any] = {}
+        if attacker in ("thief", "forger", "captured"):
+            given["svids"] = self._svids
+        if attacker == "forger":
+            if self._identities is None:
+                pytest.skip("identities are the cluster's own: nobody here has their keys")
+            given["svids"] = {**self._svids, **_minted_svids(self._identities)}
+        self.tried[attacker] = _attack(attacker, *WHERE[attacker], pods=self._addresses, **given)
+        return self.tried[attacker]
+
+    def leave(self) -> None:
+        """They are gone, but for what goes with its namespace."""
+        run(f"kubectl -n {AGENTS} delete deployment {' '.join(_IDLE)} --wait=false")
+        run(f"kubectl -n {USERS} delete pod careless-sts --wait=false")
+
+
+def _attack(attacker: str, namespace: str, pod: str, container: str, **given: Any) -> list[Object]:
+    words = ["kubectl", "exec", "-i", "-n", namespace, pod, "-c", container, "--", "python3", "-c", _SCRIPT.read_text()]
+    tried: list[Object] = []
+    with subprocess.Popen([*words, attacker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attacking:
+        assert attacking.stdin is not None
+        assert attacking.stdout is not None
+        attacking.stdin.write(json.dumps(given) + "\n")
+        attacking.stdin.flush()
+        for line in attacking.stdout:
+            told = json.loads(line)
+            if "elsewhere" not in told:
+                tried.append(told)
+                continue
+            other, workload = told["elsewhere"]
+            tried += _attack(other, AGENTS, f"deploy/{workload}", "agent", **told["given"])
+            attacking.stdin.write("\n")
+            attacking.stdin.flush()
+    assert attacking.returncode == 0, (attacker, tried)
+    return tried
+
+
+def _stolen_svid(name: str) -> dict[str, str]:
     """What a workload's sidecar is given, as files; nobody but its own container can have it."""
     script = (
         "import asyncio, json, pathlib, sidecar.dev.svid as s;"
@@ -45,26 +105,94 @@ def served(name: str) -> int:
     )
 
 
-def intruder() -> None:
-    """A workload of the same namespace, with a sidecar and an identity, of which nobody expects a call."""
-    labels = {"app": "intruder"}
+def _minted_svids(identities: ClusterIdentities) -> dict[str, dict[str, str]]:
+    """What the authorities of two trust domains can make, for our names and for their own."""
+    writer, partner = f"spiffe://{DOMAIN}/agent/writer", f"spiffe://{PARTNER}/agent/writer"
+    made = {
+        f"the writer, by {PARTNER}": identities.mint(writer, PARTNER),
+        f"the writer, by {DOMAIN}": identities.mint(writer, DOMAIN),
+        f"a partner, by {PARTNER}": identities.mint(partner, PARTNER),
+    }
+    return {
+        title: {"svid.pem": svid.chain_pem.decode(), "svid_key.pem": svid.key_pem.decode()}
+        for title, svid in made.items()
+    }
+
+
+def _pods() -> list[Object]:
+    """Where attackers are among the agents: pods with a sidecar, whose own agent does nothing.
+
+    ``intruder`` is a workload of which nobody expects a call, ``captured`` the writer once more, ``careless`` the front
+    app once more, whose settings name a token service that ignores the actor.
+    """
+    values = yaml.safe_load((ROOT / "helm" / "example" / "values.yaml").read_text())
+    (front,) = (one["settings"] for one in values["workloads"] if one["name"] == "front")
+    careless = json.dumps(front).replace(STS_URL, CARELESS_URL).replace(f"{DOMAIN}/sts", f"{DOMAIN}/careless-sts")
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "careless", "namespace": AGENTS}}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "intruder", "namespace": AGENTS}}
+    return [
+        {**settings, "data": {"sidecar.yaml": careless}},
+        account,
+        *_careless_sts(),
+        *(_idle(name, *of) for name, of in _IDLE.items()),
+    ]
+
+
+def _idle(name: str, account: str, settings: str) -> Object:
+    labels = {"app": name}
     spec = {
-        "serviceAccountName": "intruder",
+        "serviceAccountName": account,
         "automountServiceAccountToken": False,
         "containers": [{"name": "agent", "image": IMAGE, "command": IDLE, "securityContext": restricted()}],
     }
-    template = {
-        "metadata": {"labels": labels, "annotations": {"delegation-sidecar.io/settings": "crm"}},
-        "spec": spec,
+    metadata = {"labels": labels, "annotations": {"delegation-sidecar.io/settings": settings}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": AGENTS},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": metadata, "spec": spec}},
     }
-    metadata = {"name": "intruder", "namespace": AGENTS}
-    apply(
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+
+
+def _careless_sts() -> list[Object]:
+    """A token service with an identity of its own, outside the mesh: its pod asks the Workload API itself."""
+    labels, metadata = {"app": "careless-sts"}, {"name": "careless-sts", "namespace": USERS}
+    socket = "/spiffe-workload-api/spire-agent.sock"
+    command = ["python3", "-m", "sidecar.dev.careless_sts", "--socket", socket, "--listen", "0.0.0.0:7444"]
+    container = {
+        "name": "sts",
+        "image": IMAGE,
+        "command": [*command, "--issuer", CARELESS_URL],
+        "securityContext": restricted(),
+        "volumeMounts": [{"name": "api", "mountPath": "/spiffe-workload-api", "readOnly": True}],
+    }
+    identity = {
+        "spiffeIDTemplate": f"spiffe://{DOMAIN}/careless-sts",
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": USERS}},
+        "podSelector": {"matchLabels": labels},
+        "workloadSelectorTemplates": ["k8s:container-name:sts"],
+    }
+    return [
         {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": metadata,
-            "spec": {"selector": {"matchLabels": labels}, "template": template},
+            "apiVersion": "spire.spiffe.io/v1alpha1",
+            "kind": "ClusterSPIFFEID",
+            "metadata": {"name": CARELESS_ID},
+            "spec": identity,
         },
-    )
-    run(f"kubectl -n {AGENTS} rollout status deployment/intruder --timeout=90s")
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"selector": labels, "ports": [{"port": 7444}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {**metadata, "labels": labels},
+            "spec": {
+                "automountServiceAccountToken": False,
+                "containers": [container],
+                "volumes": [{"name": "api", "csi": {"driver": "csi.spiffe.io", "readOnly": True}}],
+            },
+        },
+    ]

@@ -12,6 +12,7 @@ import json
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ from weakref import WeakKeyDictionary
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.attestation import Peer
+from sidecar.dev.certificates import new_key, svid_certificate
 from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.dev.pki import X509_TTL_S, IssuedSvid, TrustDomainAuthority
 from sidecar.dev.registry import Entitlement, NoIdentityError, Registry
 from sidecar.dev.workload_server import DevWorkloadApi
 
 DOMAIN: Final = TrustDomain("acme.example")
+PARTNER: Final = TrustDomain("partner.example")  # what SPIRE is federated with
 SOCKET: Final = "spire-agent.sock"
 _MOUNT: Final = re.compile(r"/pods/([0-9a-f-]{36})/containers/([a-z0-9-]+)/")
 _TEMPLATED: Final = re.compile(r"{{ \.(\w+(?:\.\w+)*) }}")
@@ -125,10 +128,14 @@ def workload_of(pid: int, pods: list[dict[str, Any]], namespaces: list[dict[str,
     )
 
 
-def spiffe_ids(workload: Workload, rules: list[dict[str, Any]]) -> list[SpiffeId]:
+def entries(workload: Workload, uid: int, rules: list[dict[str, Any]]) -> list[Entry]:
     """What ClusterSPIFFEIDs give one container, by name of the rule."""
     return [
-        SpiffeId(_filled(rule["spec"]["spiffeIDTemplate"], workload))
+        Entry(
+            spiffe_id=SpiffeId(_filled(rule["spec"]["spiffeIDTemplate"], workload)),
+            selectors=Selectors(uid=uid),
+            federates_with=frozenset(map(TrustDomain, rule["spec"].get("federatesWith", ()))),
+        )
         for rule in sorted(rules, key=lambda one: str(one["metadata"]["name"]))
         if _selected(rule["spec"].get("namespaceSelector"), workload.namespace_labels)
         and _selected(rule["spec"].get("podSelector"), workload.labels)
@@ -163,26 +170,25 @@ class _PodRegistry(Registry):
     """Entitles pods by the ClusterSPIFFEIDs that are there when they first ask."""
 
     def __init__(self) -> None:
-        super().__init__([TrustDomainAuthority(DOMAIN)])
+        super().__init__([TrustDomainAuthority(DOMAIN), TrustDomainAuthority(PARTNER)])
         self.kinds = tuple(Watched(kind) for kind in ("pods", "namespaces", "clusterspiffeids"))
         self.withdrawn: set[str] = set()
-        self._known: WeakKeyDictionary[Peer, tuple[SpiffeId, ...]] = WeakKeyDictionary()  # a pid may be used again
+        self._known: WeakKeyDictionary[Peer, tuple[Entry, ...]] = WeakKeyDictionary()  # a pid may be used again
 
     def entitlement(self, peer: Peer | None) -> Entitlement:
         if peer is None or not peer.alive:
             raise NoIdentityError
-        ids = self._known.get(peer) or self._look(peer)
-        entries = tuple(
-            Entry(spiffe_id=one, selectors=Selectors(uid=peer.uid)) for one in ids if str(one) not in self.withdrawn
-        )
-        if not entries:
+        known = self._known.get(peer) or self._look(peer)
+        left = tuple(one for one in known if str(one.spiffe_id) not in self.withdrawn)
+        if not left:
             raise NoIdentityError
-        return Entitlement(entries=entries, own={DOMAIN: self.authority(str(DOMAIN))}, federated={})
+        federated = {domain: self.authority(str(domain)) for one in left for domain in one.federates_with}
+        return Entitlement(entries=left, own={DOMAIN: self.authority(str(DOMAIN))}, federated=federated)
 
-    def _look(self, peer: Peer) -> tuple[SpiffeId, ...]:
+    def _look(self, peer: Peer) -> tuple[Entry, ...]:
         pods, namespaces, rules = self.kinds
         workload = workload_of(peer.pid, pods.all(), namespaces.all())
-        found = () if workload is None else tuple(spiffe_ids(workload, rules.all()))
+        found = () if workload is None else tuple(entries(workload, peer.uid, rules.all()))
         if found:  # what a process is stays; only a process that is nobody may yet become somebody
             self._known[peer] = found
         return found
@@ -215,6 +221,20 @@ class ClusterIdentities:
         for kind in self._registry.kinds:
             kind.stop()
         self._loop.close()
+
+    def mint(self, spiffe_id: str, by: TrustDomain) -> IssuedSvid:
+        """What whoever holds the keys of that trust domain can make: a certificate with any name."""
+        authority, key = self._registry.authority(str(by)).current, new_key("ec-p256")
+        leaf = svid_certificate(
+            SpiffeId(spiffe_id),
+            key,
+            issuer=authority.certificate,
+            issuer_key=authority.key,
+            dns_names=(),
+            ttl_s=X509_TTL_S,
+            issued_at=int(time.time()),
+        )
+        return IssuedSvid(spiffe_id=SpiffeId(spiffe_id), chain=(leaf,), key=key)
 
     def withdraw(self, spiffe_id: str) -> None:
         """Nobody has it any more."""

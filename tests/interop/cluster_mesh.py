@@ -20,7 +20,7 @@ from typing import Any, Final
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.pki import TrustDomainAuthority
 from tests.interop import helm, kube
-from tests.interop.cluster_identities import CRD, ClusterIdentities
+from tests.interop.cluster_identities import CRD, PARTNER, ClusterIdentities
 from tests.interop.engine import IMAGE, ROOT
 from tests.interop.kube import Object, apply, kubectl
 
@@ -29,6 +29,7 @@ SYSTEM: Final = "sidecar"
 AGENTS: Final = "agents"
 USERS: Final = "sidecar-test-users"  # where callers are pods like any other
 PODS: Final = ("front", "planner", "writer", "crm")
+CARELESS_ID: Final = "sidecar-test-careless-sts"  # a ClusterSPIFFEID is in no namespace
 OWN: Final = "app.kubernetes.io/instance=mesh"
 _COMMAND_S: Final = 150.0
 IDLE: Final = ["python3", "-Ic", "import signal; signal.sigwait([signal.SIGTERM])"]
@@ -100,6 +101,8 @@ class ClusterMesh:
         served = os.environ.get("CLUSTER_WORKLOAD_API")
         self.identities = ClusterIdentities(Path(served)) if served else None
         self.values = f"{_image_values()} {self._certificate()}"
+        if self.identities is not None:
+            self.values += f" --set 'spiffeIDs.federatesWith={{{PARTNER}}}'"
 
     def _certificate(self) -> str:
         """The options for a certificate of our own, where there is no cert-manager."""
@@ -157,7 +160,7 @@ class ClusterMesh:
             kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
         self.run("helm uninstall mesh -n sidecar --ignore-not-found --wait")
         kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait=false")
-        kubectl("delete", "clusterspiffeid", "login", "--ignore-not-found")
+        kubectl("delete", "clusterspiffeid", "login", CARELESS_ID, "--ignore-not-found")
         if self.identities is not None:
             self.identities.stop()
 
