@@ -12,12 +12,13 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, cast
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.bundle import X509Bundle
+from sidecar.identity.proofs import Proofs
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.svid import VerifiedPeer, verify_chain
 
@@ -59,17 +60,18 @@ class HandshakeRefused(ssl.SSLCertVerificationError):
 class PeerGuard:
     """A verified peer and what proved it, so that each later request can be judged by the trust of its own moment."""
 
-    __slots__ = ("_bundle", "_chain", "_source", "peer")
+    __slots__ = ("_bundle", "_chain", "_proofs", "_source", "peer")
 
-    def __init__(self, source: IdentitySource, chain: Sequence[bytes], *, now: int) -> None:
+    def __init__(self, source: IdentitySource, chain: Sequence[bytes], proofs: Proofs, *, now: int) -> None:
         """Prove the peer.
 
         Raises:
-            Denied: as ``verify_chain``.
+            Denied: as ``prove``.
             Unavailable: NOT_READY, we have no identity, so we trust nobody.
         """
         self._source = source
         self._chain = tuple(chain)
+        self._proofs = proofs
         self._bundle: X509Bundle | None = None
         self.peer = self._verify(now)
 
@@ -91,9 +93,9 @@ class PeerGuard:
         identity = self._source.current
         if identity is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
-        peer = verify_chain(self._chain, identity.bundles, now=now)
-        self._bundle = identity.bundles[peer.trust_domain]
-        return peer
+        proof = self._proofs.prove(self._chain, identity.bundles, now=now)
+        self._bundle = proof.bundle
+        return proof.peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Binding:
     expected: SpiffeId | None = None
     on_refused: OnRefused | None = None
     clock: Clock = time.time
+    proofs: Proofs = field(default_factory=Proofs)
 
 
 class VerifyingSSLObject(ssl.SSLObject):
@@ -148,7 +151,7 @@ class VerifyingSSLObject(ssl.SSLObject):
     def _prove(self, binding: Binding) -> PeerGuard:
         if self.session_reused:  # a resumed session skips certificates, so it would outlive expiry and withdrawal
             raise Denied(Reason.UNTRUSTED_CHAIN, "the session was resumed")
-        guard = PeerGuard(binding.source, presented_chain(self), now=int(binding.clock()))
+        guard = PeerGuard(binding.source, presented_chain(self), binding.proofs, now=int(binding.clock()))
         if binding.expected is not None and guard.peer.spiffe_id != binding.expected:
             raise Denied(Reason.UPSTREAM_IDENTITY, f"it is {guard.peer.spiffe_id}, not {binding.expected}")
         return guard

@@ -64,7 +64,22 @@ class VerifiedPeer:
         return self.spiffe_id.trust_domain
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A verified chain: whom it proves, by which bundle, from ``not_before`` on and only before ``until`` (seconds)."""
+
+    peer: VerifiedPeer
+    bundle: X509Bundle
+    not_before: int
+    until: int
+
+
 def verify_chain(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, now: int) -> VerifiedPeer:
+    """Whom a chain proves. Errors as ``prove``."""
+    return prove(chain, bundles, now=now).peer
+
+
+def prove(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, now: int) -> Proof:
     """Prove a peer from its presented chain (DER, leaf first), in the order of X509-SVID section 5.
 
     Raises:
@@ -84,14 +99,17 @@ def verify_chain(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundl
     # The path is judged within the leaf's own time, so that "expired" is only said of an SVID that was genuine.
     at = min(max(now, leaf.not_before), leaf.not_after)
     try:
-        bundle.verified_chain(leaf.certificate, intermediates, at=at)
+        path = bundle.verified_chain(leaf.certificate, intermediates, at=at)
     except VerificationError as error:
         reason = _vouched_elsewhere(leaf, intermediates, bundles, at)
         raise Denied(reason, leaf.spiffe_id) from error
     # OpenSSL counts the last second as expired: the stricter reading, so that both checks agree.
     if not leaf.not_before <= now < leaf.not_after:
         raise Denied(Reason.SVID_EXPIRED, leaf.spiffe_id)
-    return VerifiedPeer(leaf.spiffe_id, leaf.not_after, hashlib.sha256(chain[0]).hexdigest())
+    peer = VerifiedPeer(leaf.spiffe_id, leaf.not_after, hashlib.sha256(chain[0]).hexdigest())
+    not_before = max(int(certificate.not_valid_before_utc.timestamp()) for certificate in path)
+    until = min(int(certificate.not_valid_after_utc.timestamp()) for certificate in path)
+    return Proof(peer, bundle, not_before, until)
 
 
 def parse_leaf(der: bytes) -> Leaf:

@@ -13,6 +13,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.handshake import PeerGuard
+from sidecar.identity.proofs import Proofs
 from sidecar.proxy.origins import Origins, authority_of
 from tests.delegation.world import TO_CRM, WRITER
 from tests.fakes.own_identity import OwnIdentity
@@ -114,7 +115,7 @@ class Transport(asyncio.BaseTransport):
 
     def __init__(self, own: OwnIdentity, authority: TrustDomainAuthority, not_after: int) -> None:
         issued = authority.issue_x509(OTHER)
-        guard = PeerGuard(own, issued.chain_der, now=int(time.time()))
+        guard = PeerGuard(own, issued.chain_der, Proofs(), now=int(time.time()))
         guard.peer = replace(guard.peer, not_after=not_after)
         context = own.current.client_context if own.current else pytest.fail("no identity")
         tls = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
