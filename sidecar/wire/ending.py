@@ -12,7 +12,8 @@ from sidecar.wire.limits import ServerLimits
 from sidecar.wire.outflow import Outflow
 from sidecar.wire.waits import Linger
 
-_FAREWELL_S: Final = 1.0  # for TLS's last word from a peer that has been given everything, and may be frozen
+_FAREWELL_S: Final = 1.0  # for TLS's last word from a peer that has been given everything, and may be frozen or gone
+_SETTLED_S: Final = 0.25  # what was written so long ago is with the kernel, or still fills its queue
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: closing sends RST
 
 
@@ -51,8 +52,10 @@ class Ending:
         if self.linger is not None and not self.linger.received(now, size):
             self.close(transport)
 
-    def close(self, transport: asyncio.Transport) -> None:
-        """Close once what was written has left."""
+    def close(self, transport: asyncio.Transport, *, idle_s: float = 0.0) -> None:
+        """Close once what was written has left. ``idle_s``: since nothing was written any more."""
+        if idle_s >= _SETTLED_S:
+            self._outflow.before_last_word(transport, self._clock())
         self.stop()
         transport.close()
 

@@ -112,7 +112,7 @@ class ServerConnection(asyncio.Protocol):
         if self._exchange is None and not (
             self._reader.held or self._rest or self._ending.linger or self._ending.closed
         ):
-            self._close()
+            self._close_idle()
 
     # --- the event loop's calls
 
@@ -348,6 +348,9 @@ class ServerConnection(asyncio.Protocol):
     def _close(self) -> None:
         self._ending.close(self.transport)
 
+    def _close_idle(self) -> None:
+        self._ending.close(self.transport, idle_s=self._clock() - self._moved_at)
+
     def _lose_peer(self) -> None:
         exchange, self._exchange = self._exchange, None
         self._ending.stop()
@@ -369,7 +372,7 @@ class ServerConnection(asyncio.Protocol):
             if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
         elif self._idle_too_long(now):
-            self._close()
+            self._close_idle()
 
     def _sweep_body(self, exchange: ServerExchange, now: float) -> None:
         limits, pace = self._limits, self._body_pace

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tracemalloc
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Reason, SidecarError, Unavailable
 from tests.wire.bench import Body, Served, answer_ok
-from tests.wire.test_outflow import connected
+from tests.wire.test_outflow import connected, fill
 
 GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -538,6 +539,48 @@ async def test_a_peer_that_was_given_everything_is_not_waited_for(unsent: int) -
         early = served.transport.aborted
         served.after(0.25)
         assert (early, served.transport.aborted) == (False, unsent == 0)
+
+
+class Gone:
+    """A real socket whose peer acknowledges nothing any more, as when its machine or its network is gone."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.fileno = sock.fileno
+        self._last = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+
+    def getsockopt(self, *_words: int) -> bytes:
+        return self._last
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_peer_that_had_everything_and_is_gone_is_not_waited_for_to_take_a_last_word(gone: bool) -> None:
+    with connected() as (ours, _theirs):
+        served = Served(answer_ok, write_timeout_s=30, extra={"socket": Gone(ours) if gone else ours})
+        served.receive(GET)
+        served.clock.now += 0.25
+        served.connection.finish()
+        fill(ours)  # TLS's last word; a living peer takes some of it, and may want the rest
+        served.after(0.75)
+        early = served.transport.aborted
+        served.after(0.25)
+        assert (early, served.transport.aborted) == (False, gone)
+
+
+@pytest.mark.parametrize(("idle_s", "queued"), [(0.2, False), (5.0, True)], ids=["not yet queued", "queued"])
+async def test_an_answer_that_a_vanished_peer_may_not_have_is_waited_for_as_ever(idle_s: float, queued: bool) -> None:
+    with connected() as (ours, _theirs):
+        served = Served(answer_ok, write_timeout_s=30, extra={"socket": Gone(ours)})
+        served.receive(GET)
+        if queued:
+            fill(ours)
+        served.clock.now += idle_s
+        served.connection.finish()
+        if not queued:
+            fill(ours)
+        served.after(29)
+        assert served.transport.aborted is False
+        served.after(2)
+        assert served.transport.aborted is True
 
 
 # --- bodies and backpressure
