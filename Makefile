@@ -87,7 +87,7 @@ monitoring: setup need-image ## Rules, dashboard and metrics with promtool and P
 	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_monitoring.py
 
 interop-engine: mesh monitoring ## Image, mesh and monitoring on a real Docker engine
-	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py tests/interop/test_image_memory.py
 
 $(SCHEMAS): $(STAMP) requirements/chart.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/chart.txt && touch $@

@@ -70,7 +70,7 @@ class Handshakes:
     ) -> None:
         self._context = context
         self._closing_s = None if context is None else closing_s
-        self._most = most
+        self._most = self._most_ever = most
         self._timeout_s = timeout_s
         self._on_given_up = on_given_up
         self._clock = clock
@@ -94,6 +94,11 @@ class Handshakes:
         """
         task = self._of.get(address)
         return 0.0 if task is None else self._clock() - self._forget(task).began_at
+
+    def hold_to(self, most: int | None) -> None:
+        """No more than so many from now on, and never more than ever; None: as many as ever."""
+        ever = self._most_ever
+        self._most = ever if most is None or ever is None else min(most, ever)
 
     @property
     def full(self) -> bool:

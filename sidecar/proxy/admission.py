@@ -91,6 +91,7 @@ class Admission(Connections[ServerConnection]):
         self._peers: Counter[str] = Counter()  # by SPIFFE ID, or by address where there is none
         self._look_again_at = 0.0
         self._let_in_at = 0.0
+        self._holds_less = False
 
     def of(self, host: str) -> int:
         """How many come from one source address."""
@@ -104,6 +105,8 @@ class Admission(Connections[ServerConnection]):
     def add(self, connection: ServerConnection) -> None:
         """Count a connection; its handshake is over, so its peer is known."""
         super().add(connection)
+        if self._holds_less:
+            connection.transport.set_write_buffer_limits(high=_HELD_WHEN_SHORT)
         address = _address_of(connection)
         hurry_s = max(_HURRY_S, _HANDSHAKES_FOR_A_HEAD * self._on_made(address))
         owner = _Owner(host_of(address), _peer_of(connection), min(hurry_s, self._idle_s))
@@ -161,11 +164,14 @@ class Admission(Connections[ServerConnection]):
 
     def hold_less(self) -> None:
         """Memory is short: wait for a peer that is slower than we are once this much of an answer is not taken."""
-        for transport in self._transports():
-            transport.set_write_buffer_limits(high=_HELD_WHEN_SHORT)
+        if not self._holds_less:
+            self._holds_less = True
+            for transport in self._transports():
+                transport.set_write_buffer_limits(high=_HELD_WHEN_SHORT)
 
     def hold_as_ever(self) -> None:
         """There is memory again: as much as the event loop holds unless told, up to half a MiB with TLS."""
+        self._holds_less = False
         for transport in self._transports():
             transport.set_write_buffer_limits()
 

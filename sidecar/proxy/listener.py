@@ -19,6 +19,7 @@ from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimits
 
 _SHED_PER_RESERVE: Final = 4
+_HANDSHAKES_WHEN_SHORT: Final = 8  # a turn of the loop is short then, and the next look at the memory in time
 _LEAST_CONNECTIONS: Final = 8  # that are served however short memory is: a sidecar that serves nobody is of no use
 DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
 _CLOSING_S: Final = 86400.0  # the connection itself judges how fast its peer takes the rest; the loop would at 30 s
@@ -106,12 +107,20 @@ class Listener:
         First go those on which nothing moves; ``at_once``: also an answer that its peer merely takes slowly. Who comes
         in spite of it is told that we are overloaded.
         """
-        self.connections.hold_less()
+        cap = self._cap
+        self.brace()
         self.connections.end_waiting(slow_ones=at_once)
-        self._cap = max(min(_LEAST_CONNECTIONS, self._max_connections), min(self._cap, self._taken))
+        self._cap = max(min(_LEAST_CONNECTIONS, self._max_connections), min(cap, self._taken))
+
+    def brace(self) -> None:
+        """Memory may be short soon: as many connections as ever, but they come one after another, and hold less."""
+        self._cap = self._max_connections
+        self._handshakes.hold_to(_HANDSHAKES_WHEN_SHORT)
+        self.connections.hold_less()
 
     def relax(self) -> None:
-        """There is memory again: as many as ever."""
+        """There is memory again: all is as ever."""
+        self._handshakes.hold_to(None)
         self.connections.hold_as_ever()
         self._cap = self._max_connections
 

@@ -1,7 +1,8 @@
 """Whether the process is short of memory: judged before there is none left. Pure.
 
 A process without memory cannot say so any more: some C library below us ends it, or the kernel does. So it is short
-while there still is some, and until there is so much again that the next caller does not make it short at once.
+while there still is some, and until there is so much again that the next caller does not make it short at once. Where
+that much does not come back it is over once it was not short for a while.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 NEARLY_SHORT_ABOVE: Final = 0.6  # of the limit
 ENOUGH_BELOW: Final = 0.7
 SHORT_ABOVE: Final = 0.8
+CALM_LOOKS: Final = 20  # without being short by the first mark: what a flood left in pieces is not given back
 HARDLY_ANY_ABOVE: Final = 0.85  # the rest goes fast: one turn of the loop may read 256 KiB for each answer under way
 
 
@@ -23,6 +25,7 @@ class Memory:
         self.used_bytes = 0
         self.short = False
         self._read = read
+        self._calm_looks = 0
 
     @property
     def hardly_any(self) -> bool:
@@ -30,14 +33,21 @@ class Memory:
         return self.used_bytes > self.limit_bytes * HARDLY_ANY_ABOVE
 
     @property
+    def nearly_short(self) -> bool:
+        """Whether it is short, or may become so at once."""
+        return self.short or self.used_bytes > self.limit_bytes * NEARLY_SHORT_ABOVE
+
+    @property
     def urgent(self) -> bool:
         """Whether to look again very soon: it may be short by then, or more must go."""
-        return self.hardly_any or (not self.short and self.used_bytes > self.limit_bytes * NEARLY_SHORT_ABOVE)
+        return self.hardly_any or (self.nearly_short and not self.short)
 
     def look(self) -> bool:
         """Whether it is short now. While nobody can tell, what was known last holds."""
         used = self._read()
         if used is not None:
             self.used_bytes = used
-            self.short = used > self.limit_bytes * (ENOUGH_BELOW if self.short else SHORT_ABOVE)
+            self._calm_looks = 0 if used > self.limit_bytes * SHORT_ABOVE else self._calm_looks + 1
+            stays = self.short and self._calm_looks < CALM_LOOKS
+            self.short = used > self.limit_bytes * (ENOUGH_BELOW if stays else SHORT_ABOVE)
         return self.short

@@ -21,6 +21,8 @@ _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _ABSURD: Final = 1 << 50  # version 1 writes no limit as a number near 2**63
 _MIB: Final = 1024 * 1024
+_MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD in malloc.h
+_LARGE: Final = 32 * 1024
 
 
 def memory_of(max_mib: int | None, *, processes: int) -> Memory | None:
@@ -104,16 +106,26 @@ def _limited(root: Path, path: str, *, version: int) -> Iterator[Cgroup]:
                 yield Cgroup(folder=folder, version=version, limit_bytes=limit)
 
 
-def _trim() -> Callable[[int], int] | None:
+def give_back() -> None:
+    """Let the C library give free memory back to the system; what was freed would stay with the process else."""
+    trim = _found_in_libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def keep_large_ones_apart() -> None:
+    """Let the C library take large pieces from the system one by one: they go back whole when they are freed.
+
+    Among small ones they leave a heap full of holes: after a flood most of it stays with the process.
+    """
+    mallopt = _found_in_libc("mallopt")
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+def _found_in_libc(name: str) -> Callable[..., int] | None:
     try:
-        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):  # another libc than glibc
         return None
     return found
-
-
-def give_back() -> None:
-    """Let the C library give free memory back to the system; what was freed would stay with the process else."""
-    trim = _trim()
-    if trim is not None:
-        trim(0)

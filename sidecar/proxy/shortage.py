@@ -3,12 +3,16 @@
 That is a connection on which no request is served, then an answer that its peer does not take: up to a MiB each. While
 there is hardly any the peer is given no time to take it: better some are cut than that the kernel ends us all.
 
+While it is merely nearly short, nobody goes: of each answer less is held, and fewer shake hands at once. A crowd fills
+what is left within one turn of the loop else, and the next look comes too late.
+
 Looked at four times a second, and more often while it may become short at once; never by a request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -16,21 +20,36 @@ from typing import Final
 from sidecar.observe.access_log import TICK_S
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory import Memory
-from sidecar.proxy.memory_use import give_back
+from sidecar.proxy.memory_use import give_back, keep_large_ones_apart
 
 _log: Final = logging.getLogger("sidecar")
 
 _URGENT_S: Final = 0.05
+_LOOKS_PER_GIFT: Final = 20
 _MIB: Final = 1024 * 1024
 
 
 class Shortage:
-    """Looks at ``memory`` and tells the listeners. Memory that was freed is given back to the system by ``give``."""
+    """Looks at ``memory`` and tells the listeners. Memory that was freed is given back to the system by ``give``.
 
-    def __init__(self, memory: Memory, listeners: Sequence[Listener], *, give: Callable[[], None] = give_back) -> None:
+    ``prepare`` is called when it is nearly short for the first time: from then on large pieces should be easy to give.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        listeners: Sequence[Listener],
+        *,
+        give: Callable[[], None] = give_back,
+        prepare: Callable[[], None] = keep_large_ones_apart,
+    ) -> None:
         self._memory = memory
         self._listeners = listeners
         self._give = give
+        self._prepare = prepare
+        self._prepared = False
+        self._braced = False
+        self._looks = itertools.count()
 
     async def run(self) -> None:
         """Look and act until cancelled."""
@@ -42,18 +61,27 @@ class Shortage:
         """Look once, and act on it."""
         memory = self._memory
         was_short = memory.short
-        if memory.look():
+        if memory.look() or (memory.nearly_short and next(self._looks) % _LOOKS_PER_GIFT == 0):
             self._give()  # some milliseconds: what was freed counts as used until then
             memory.look()
-        if memory.short:
-            if not was_short:
-                self._say(logging.WARNING, "memory is short: no more connections are taken")
-            for listener in self._listeners:
-                listener.tighten(at_once=memory.hardly_any)
-        elif was_short:
-            for listener in self._listeners:
-                listener.relax()
+        self._tell(memory, was_short=was_short)
+
+    def _tell(self, memory: Memory, *, was_short: bool) -> None:
+        if memory.short and not was_short:
+            self._say(logging.WARNING, "memory is short: no more connections are taken")
+        elif was_short and not memory.short:
             self._say(logging.INFO, "there is memory again")
+        if memory.nearly_short and not self._prepared:
+            self._prepared = True
+            self._prepare()
+        for listener in self._listeners:
+            if memory.short:
+                listener.tighten(at_once=memory.hardly_any)
+            elif memory.nearly_short and (was_short or not self._braced):
+                listener.brace()
+            elif self._braced and not memory.nearly_short:
+                listener.relax()
+        self._braced = memory.nearly_short
 
     def _say(self, level: int, what: str) -> None:
         memory = self._memory

@@ -22,6 +22,7 @@ from sidecar.identity.source import Identity
 
 _DRIP_EVERY_S: Final = 0.2
 _AGAIN_S: Final = 0.05
+_LITTLE: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,8 @@ class Crowd:
         with socket.socket() as sock:
             sock.setblocking(False)
             sock.bind((self._host, 0))
+            if not kind.reads:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LITTLE)  # nor does its kernel
             await asyncio.get_running_loop().sock_connect(sock, self._to)
             if not connected.is_set():
                 connected.set()

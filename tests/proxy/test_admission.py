@@ -266,9 +266,13 @@ async def test_while_memory_is_short_an_answer_that_is_not_taken_goes_too_and_a_
 async def test_while_memory_is_short_less_of_an_answer_is_held_until_there_is_some_again(door: Door) -> None:
     (_, transport), (_, closing) = door.connect(), door.connect()
     closing.close()
-    for change in (door.admission.hold_less, door.admission.hold_as_ever):
-        change()
-    assert (transport.told_limits, closing.told_limits) == ([16 * 1024, None], [])
+    for _ in range(2):
+        door.admission.hold_less()
+    _, later = door.connect()
+    door.admission.hold_as_ever()
+    _, last = door.connect()
+    told = [one.told_limits for one in (transport, later, closing, last)]
+    assert told == [[16 * 1024, None], [16 * 1024, None], [], []]
 
 
 async def test_an_address_competes_with_its_own_connections_only(door: Door) -> None:

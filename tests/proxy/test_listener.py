@@ -272,6 +272,30 @@ async def test_while_memory_is_short_idle_connections_go_at_once_and_nobody_has_
         assert await idle.is_hung_up_on()
 
 
+async def test_while_memory_is_nearly_short_nobody_goes_and_hands_are_shaken_with_a_few_at_a_time(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, caller = tls(authority)
+    async with listening(Held(), sink, context=server, max_connections=100, idle_s=0.0) as listener:
+        kept = await connect(listener, caller)
+        assert (await kept.ask()).startswith(b"HTTP/1.1 200 ")
+        listener.brace()
+        for _ in range(12):
+            await connect(listener)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(listener._handshakes) < 8:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+        assert len(listener._handshakes) == 8
+        assert (await kept.ask()).startswith(b"HTTP/1.1 200 ")
+        assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
+        listener.relax()
+        for _ in range(12):
+            await connect(listener)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(listener._handshakes) < 12:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.005)
+
+
 async def test_what_is_no_request_above_the_cap_is_refused_as_ever(sink: FakeSink) -> None:
     async with listening(Held(), sink, max_connections=1, idle_s=60.0) as listener:
         await (await connect(listener)).ask()

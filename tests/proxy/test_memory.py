@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.proxy.memory import Memory
+from sidecar.proxy.memory import CALM_LOOKS, Memory
 
 
 class Used:
@@ -35,6 +35,19 @@ def test_it_is_short_above_one_mark_until_it_is_below_another(seen: list[int | N
     for used.now in seen:
         told = memory.look()
     assert (told, memory.short) == (short, short)
+
+
+def test_what_does_not_come_back_is_no_shortage_for_ever() -> None:
+    """A flood leaves a heap with holes: used, as the kernel counts, and free for the next caller."""
+    used = Used()
+    memory = Memory(1000, used)
+    for used.now in (801, *[750] * (CALM_LOOKS - 1)):
+        assert memory.look()
+    for used.now in (801, *[750] * (CALM_LOOKS - 1)):
+        assert memory.look()
+    used.now = 750
+    assert not memory.look()
+    assert memory.nearly_short
 
 
 def test_it_says_what_was_used_when_that_could_be_told() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -135,3 +137,21 @@ def test_what_was_freed_is_given_back() -> None:
     assert held - before > 20 * MIB  # less than all of it, where some lay free before
     assert after - before < (held - before) / 2
     assert len(kept) == 100
+
+
+def test_large_pieces_can_be_kept_apart_so_that_they_go_back_whole() -> None:
+    """In a process of its own: it changes the C library for good."""
+    code = """
+from sidecar.proxy.memory_use import keep_large_ones_apart, own_bytes
+bytes(30_000_000)  # from now on glibc takes pieces of this size from its heap
+keep_large_ones_apart()
+before = own_bytes()
+large, small = [], []
+for _ in range(100):
+    large.append(b"x" * 300_000)
+    small.append(b"x" * 700)  # between them: a heap would keep all of it
+del large
+print(own_bytes() - before)
+"""
+    held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(held) < MIB

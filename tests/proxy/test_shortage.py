@@ -20,6 +20,9 @@ class Told(Listener):
     def tighten(self, *, at_once: bool) -> None:
         self.told.append("tighten at once" if at_once else "tighten")
 
+    def brace(self) -> None:
+        self.told.append("brace")
+
     def relax(self) -> None:
         self.told.append("relax")
 
@@ -30,11 +33,17 @@ class Bench:
         self.given = 0
         self.freed = 0
         self.listeners = Told(), Told()
-        self.shortage = Shortage(Memory(100 * MIB, lambda: self.used), self.listeners, give=self._give)
+        self.prepared = 0
+        self.shortage = Shortage(
+            Memory(100 * MIB, lambda: self.used), self.listeners, give=self._give, prepare=self._prepare
+        )
 
     def _give(self) -> None:
         self.given += 1
         self.used -= self.freed
+
+    def _prepare(self) -> None:
+        self.prepared += 1
 
     def look(self, used_mib: int) -> None:
         self.used = used_mib * MIB
@@ -54,17 +63,29 @@ def bench() -> Bench:
 
 def test_while_there_is_memory_nothing_is_done(bench: Bench) -> None:
     for _ in range(3):
-        bench.look(80)
-    assert (bench.told, bench.given) == ([], 0)
+        bench.look(60)
+    assert (bench.told, bench.given, bench.prepared) == ([], 0, 0)
+
+
+def test_while_it_is_nearly_short_nobody_goes_and_listeners_are_told_once_until_it_is_over(bench: Bench) -> None:
+    for used in (61, 80, 65, 60, 60, 61):
+        bench.look(used)
+    assert (bench.told, bench.prepared) == (["brace", "relax", "brace"], 1)
+
+
+def test_while_it_is_nearly_short_what_is_free_is_given_back_now_and_then(bench: Bench) -> None:
+    for _ in range(41):
+        bench.look(61)
+    assert bench.given == 3
 
 
 def test_while_it_is_short_both_listeners_are_told_at_each_look_and_once_when_it_is_over(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "sidecar")
-    for used in (81, 75, 85, 86, 70, 70):
+    for used in (81, 75, 85, 86, 70, 70, 60):
         bench.look(used)
-    assert bench.told == ["tighten", "tighten", "tighten", "tighten at once", "relax"]
+    assert bench.told == ["tighten", "tighten", "tighten", "tighten at once", "brace", "relax"]
     said = [(one.message, one.__dict__["used_mib"], one.__dict__["limit_mib"]) for one in caplog.records]
     assert said == [("memory is short: no more connections are taken", 81, 100), ("there is memory again", 70, 100)]
 
@@ -74,5 +95,5 @@ def test_what_was_freed_and_not_given_back_is_no_shortage(bench: Bench, caplog: 
     bench.freed = 30 * MIB
     bench.look(90)
     assert bench.given == 1
-    assert bench.told == []
+    assert bench.told == []  # the look after it found enough
     assert not caplog.records
