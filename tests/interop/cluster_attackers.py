@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 from typing import Any, Final
 
 import pytest
@@ -97,12 +98,21 @@ def _stolen_svid(name: str) -> dict[str, str]:
     return files
 
 
-def served(name: str) -> int:
-    """How many requests a workload's agents have been given."""
-    return sum(
-        ' HTTP/1.1" ' in line
-        for line in kubectl("logs", "-n", AGENTS, "-l", f"app={name}", "-c", "agent", "--tail=-1").stdout.splitlines()
+def served() -> Counter[str]:
+    """How many requests each workload's agents have been given."""
+    every = (
+        "-l",
+        f"app in ({','.join(PODS)})",
+        "-c",
+        "agent",
+        "--prefix",
+        "--tail=-1",
+        f"--max-log-requests={2 * len(PODS)}",
     )
+    done = kubectl("logs", "-n", AGENTS, *every)
+    assert done.returncode == 0, done.stderr
+    lines = (line for line in done.stdout.splitlines() if ' HTTP/1.1" ' in line)
+    return Counter(line.removeprefix("[pod/").partition("-")[0] for line in lines)
 
 
 def _minted_svids(identities: ClusterIdentities) -> dict[str, dict[str, str]]:

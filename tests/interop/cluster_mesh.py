@@ -126,11 +126,11 @@ class ClusterMesh:
         _, namespaces, keys, install, agents = five_commands()
         self.run(namespaces)
         self.run(keys)
+        apply(*_caller())
         if "secretName=injector-tls" in self.values:
             self.run(f"kubectl -n {SYSTEM} create secret tls injector-tls --cert=tls.crt --key=tls.key")
         self.run(f"{install} {self.values}")
         self.run(agents)
-        apply(*_caller())
         self.wait()
         run(f"kubectl -n {USERS} wait --for=condition=Ready pod/caller --timeout=60s")
 
