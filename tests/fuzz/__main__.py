@@ -1,6 +1,7 @@
 """``python -m tests.fuzz``: every harness for its share of some minutes, several at a time. ``make fuzz`` calls it.
 
 An input that breaks a harness is added to ``regressions/``, where the ordinary tests find it, and the exit code is 1.
+Interrupted (SIGINT, SIGTERM) it says what was done until then; the exit code is 130, unless something broke before.
 With ``--grow`` what was found on the way is reduced to the inputs that lead somewhere new: that is the new corpus.
 """
 
@@ -10,9 +11,11 @@ import argparse
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +58,54 @@ class Outcome:
         return found[-1][:200] if found else "the process died"
 
 
-def fuzz(harness: Harness, seconds: int, seed: int, *, coverage: bool, grow: bool) -> Outcome:
+class Processes:
+    """Those under way. Once they are ``stopped`` no other begins; each says what it did, and that it ended is no find.
+
+    They themselves ignore SIGINT, which a terminal sends to all: Python would raise it inside the harness.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.RLock()  # a signal may come while the main thread has it
+
+    @property
+    def running(self) -> tuple[subprocess.Popen[bytes], ...]:
+        """Those that have begun and not ended."""
+        with self._lock:
+            return tuple(self._running)
+
+    def stop(self) -> None:
+        """End all of them."""
+        self.stopped = True
+        with self._lock:
+            for process in tuple(self._running):
+                process.terminate()
+
+    def run(self, command: list[str], *, timeout_s: float) -> tuple[int, str]:
+        """The exit code and all output of one. One that hangs beyond all deadlines raises TimeoutExpired."""
+        pipes = subprocess.PIPE, subprocess.STDOUT
+        with subprocess.Popen(command, cwd=_ROOT, stdout=pipes[0], stderr=pipes[1]) as process:
+            with self._lock:
+                self._running.add(process)
+                if self.stopped:
+                    process.terminate()
+            try:
+                output, _ = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+        return process.returncode, output.decode("utf-8", "replace")
+
+
+def fuzz(
+    harness: Harness, seconds: int, seed: int, *, coverage: bool, grow: bool, processes: Processes | None = None
+) -> Outcome:
     """Run one harness in a process of its own."""
+    processes = processes or Processes()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         corpus, found = Path(scratch) / "corpus", Path(scratch) / "found"
         unpack(known_inputs(harness.name), corpus)
@@ -66,12 +115,9 @@ def fuzz(harness: Harness, seconds: int, seed: int, *, coverage: bool, grow: boo
         else:
             arguments = ["tests.fuzz.plain", harness.name, str(seconds), str(seed), str(found)]
         # A harness that hangs is killed by libFuzzer (-timeout); this is for a fuzzer that hangs itself.
-        ended = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=_ROOT, capture_output=True, check=False, timeout=seconds + 300
-        )
-        output = (ended.stdout + ended.stderr).decode("utf-8", "replace")
+        exit_code, output = processes.run([sys.executable, "-m", *arguments], timeout_s=seconds + 300)
         broken = next((path.read_bytes() for path in sorted(found.iterdir())), None)
-        if ended.returncode and broken is None:
+        if exit_code and broken is None and not processes.stopped:
             broken = b""
         runs = _RUNS.search(output)
         if grow and coverage and broken is None:
@@ -87,6 +133,7 @@ def _libfuzzer(harness: Harness, seconds: int, seed: int, found: Path) -> list[s
         f"-dict={DICTIONARIES / harness.dictionary}.dict",
         f"-artifact_prefix={found}/",
         "-timeout=10",
+        "-handle_int=0",
         "-rss_limit_mb=1024",  # memory has a bound, whatever the input
         "-print_final_stats=1",
         "-verbosity=1",
@@ -105,7 +152,7 @@ def _grow(harness: Harness, corpus: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 nothing broke, 1 something did, 2 it cannot run."""
+    """Exit codes: 0 nothing broke, 1 something did, 2 it cannot run, 130 it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="for all harnesses together (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default %(default)s)")
@@ -124,9 +171,15 @@ def main(argv: list[str] | None = None) -> int:
     total_s = options.minutes * 60 * min(options.jobs, len(chosen)) - _START_S * len(chosen)
     unit_s = total_s / sum(harness.share for harness in chosen)
 
+    processes = Processes()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: processes.stop())
+
     def run(harness: Harness) -> Outcome:
+        if processes.stopped:
+            return Outcome(harness, 0, "", None)
         seconds = max(1, round(unit_s * harness.share))
-        return fuzz(harness, seconds, options.seed, coverage=coverage, grow=options.grow)
+        return fuzz(harness, seconds, options.seed, coverage=coverage, grow=options.grow, processes=processes)
 
     broken = 0
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -138,7 +191,9 @@ def main(argv: list[str] | None = None) -> int:
             broken += 1
             _say(f"  BROKEN: {outcome.what}\n{outcome.output[-2500:]}")
             add_regression(outcome.harness.name, outcome.broken_by, outcome.what)
-    return 1 if broken else 0
+    if processes.stopped:
+        _say("fuzz: interrupted")
+    return 1 if broken else 130 if processes.stopped else 0
 
 
 def _say(text: str, end: str = "\n") -> None:

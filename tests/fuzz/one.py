@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it, by SIGTERM
 
 atheris = importlib.import_module("atheris")  # requirements/fuzz.txt: not to be had everywhere, and without types
 

@@ -5,6 +5,7 @@ What breaks the harness is written to DIRECTORY as ``crash-…``, as libFuzzer d
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from hashlib import sha1
@@ -22,7 +23,10 @@ def mutator_of(harness: Harness, *, seed: int) -> Mutator:
 
 
 def main(name: str, seconds: float, seed: int, directory: Path) -> int:
-    """Run until the time is over or something breaks; the last lines are like libFuzzer's."""
+    """Run until the time is over, something breaks, or SIGTERM comes; the last lines are like libFuzzer's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     harness = HARNESSES[name]
     end, runs = time.monotonic() + seconds, 0
     for data in mutator_of(harness, seed=seed):
@@ -32,7 +36,7 @@ def main(name: str, seconds: float, seed: int, directory: Path) -> int:
             (directory / f"crash-{sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
             raise
         runs += 1
-        if time.monotonic() >= end:
+        if told or time.monotonic() >= end:
             break
     print(f"stat::number_of_executed_units: {runs}", file=sys.stderr)  # noqa: T201
     return 0
