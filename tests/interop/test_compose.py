@@ -178,6 +178,18 @@ def test_a_pod_comes_back_whatever_the_order_of_restarts(mesh: Mesh, order: tupl
     assert verdict == 0, said
 
 
+def test_a_sidecar_whose_network_went_first_waits_for_nobody(mesh: Mesh) -> None:
+    """Its callers keep connections that nothing comes through any more; the drain is not for them."""
+    mesh.wait_for_the_chain()
+    try:
+        mesh.compose("stop", "planner")
+        mesh.compose("stop", "planner-sidecar", "planner-agent")
+        assert mesh.inspect("planner-sidecar")[0]["State"]["ExitCode"] == 0
+    finally:
+        mesh.up()
+    mesh.wait_for_the_chain()
+
+
 def test_everything_at_once_comes_back(mesh: Mesh) -> None:
     mesh.compose("restart")
     mesh.wait_for_the_chain()
