@@ -45,7 +45,7 @@ def missing() -> str | None:
     ready = [one for node in nodes for one in node["status"]["conditions"] if one["type"] == "Ready"]
     if not any(one["status"] == "True" for one in ready):
         return "no node of the cluster is ready"
-    taken = [name for name in (SYSTEM, AGENTS, "login") if kubectl("get", "namespace", name).returncode == 0]
+    taken = [name for name in (SYSTEM, AGENTS, "login", USERS) if kubectl("get", "namespace", name).returncode == 0]
     return f"the cluster has namespaces {', '.join(taken)} already" if taken else None
 
 
