@@ -131,7 +131,7 @@ def _of_volumes(spec: Pod, injection: Injection, *, out: bool) -> Iterator[Refus
         name = text(volume, "name")
         if name in ours:
             continue  # whether it is really ours, `inject` looks
-        if text(mapping(volume, "csi"), "driver") in IDENTITY_DRIVERS | {injection.driver}:
+        if text(mapping(volume, "csi"), "driver").lower() in IDENTITY_DRIVERS | {injection.driver.lower()}:
             yield Refusal("sidecar_volume", f"volume {shown(name)}", "it has an identity", "leave it to the sidecar")
         if "hostPath" in volume and volume["hostPath"] is not None:
             wrong = "a path of the node may lead to the Workload API"

@@ -71,6 +71,10 @@ HOSTILE: dict[str, tuple[Object, str]] = {
         with_volume({"name": "own", "csi": {"driver": "spiffe.csi.cert-manager.io", "readOnly": True}}, "own"),
         "sidecar_volume",
     ),
+    "the Workload API, in capitals": (
+        with_volume({"name": "own", "csi": {"driver": "CSI.spiffe.io", "readOnly": True}}, "own"),
+        "sidecar_volume",
+    ),
     "our volume": (with_volume({}, "sidecar-workload-api"), "sidecar_volume"),
     "our settings": (with_volume({}, "sidecar-settings"), "sidecar_volume"),
     "our admin socket": (with_volume({}, "sidecar-run"), "sidecar_volume"),
