@@ -33,9 +33,10 @@ def named(line: str | dict[str, Any], fields: Fields | None = None) -> Named | N
         pytest.param(COMMON.format(user="alice", request="GET /a?k=secret HTTP/1.1"), "alice", "GET /a", id="no-query"),
         pytest.param(COMMON.format(user="alice", request=r"GET /\"a HTTP/1.1"), "alice", r"GET /\"a", id="a-quote"),
         pytest.param(COMMON.format(user="alice", request="-"), "alice", "-", id="no-request-line"),
+        pytest.param(COMMON.format(user="alice", request="GET?k=secret"), "alice", None, id="no-method"),
     ],
 )
-def test_common_and_combined_log_format_name_the_user_alone(line: str, user: str | None, asked: str) -> None:
+def test_common_and_combined_log_format_name_the_user_alone(line: str, user: str | None, asked: str | None) -> None:
     assert named(line) == Named(user=user, request=asked)
 
 
@@ -73,6 +74,12 @@ def test_json_names_by_the_fields_that_are_known(line: dict[str, Any], expected:
     found = named(line)
     assert found is not None
     assert (found.user, found.actor, found.client) == expected
+
+
+@pytest.mark.parametrize("method", ["GET /a?k=secret", "", "eyJ" + "a" * 40])
+def test_what_is_no_method_is_not_repeated(method: str) -> None:
+    found = named({"user": "alice", "method": method, "path": "/b?k=secret"})
+    assert found == Named(user="alice", request="/b")
 
 
 def test_the_operator_says_which_other_fields_count() -> None:

@@ -40,7 +40,7 @@ def log_line(data: bytes) -> None:
         return
     if named is not None:
         Tally().add(named)
-        assert named.request is None or "?" not in named.request.partition(" ")[2]
+        assert named.request is None or "?" not in named.request
 
 
 def record_text(data: bytes) -> None:
