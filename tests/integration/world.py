@@ -10,6 +10,7 @@ import random
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -51,12 +52,22 @@ async def until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -
             await asyncio.sleep(0.005)
 
 
+_any: Final = random.SystemRandom()
+_given: Final[deque[int]] = deque(maxlen=256)
+
+
 def free_port() -> int:
-    """A port that nobody listens on, and that the system gives to no outgoing connection meanwhile."""
+    """A port that nobody listens on, that the system gives to no outgoing connection, and that was not given lately.
+
+    Not of the random numbers that tests are given: with their seed each worker would choose the same ones.
+    """
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = _any.randrange(10_000, 32_000)
+        if port in _given:
+            continue
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
+            _given.append(port)
             return port
 
 
