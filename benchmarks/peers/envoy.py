@@ -45,7 +45,7 @@ def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, ca
         title,
         does_not=does_not,
         missing=lambda: missing("envoy", _CURE),
-        version=lambda: first_line([find("envoy") or "envoy", "--version"]).removeprefix("envoy  version: "),
+        version=lambda: first_line([find("envoy") or "envoy", "--version"]).rpartition("version: ")[2],
         launch=lambda world: _launch(world, name, _filters(world, cache=cache) if filters else []),
         judges=filters,
     )
