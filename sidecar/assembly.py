@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +20,9 @@ from sidecar.identity.sources import source_of
 from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.record import Direction
 from sidecar.observe.shared_sink import SharedSink
 from sidecar.observe.turned_away import TurnedAway
-from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import MARKS, Handles
@@ -35,6 +36,7 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.streams import Streams
+from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.head import pass_fields
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver
@@ -67,12 +69,7 @@ class _Shared:
     tasks: Tasks
     streams: Streams
     resolver: Resolver
-    elsewhere: Elsewhere | None
-
-    @property
-    def address_is_shared(self) -> bool:
-        """Whether other workers listen at our addresses."""
-        return self.elsewhere is not None
+    elsewhere: Elsewhere | None  # None: no other worker listens at our addresses
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
@@ -118,49 +115,64 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
 
 def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
     """Peers in front, the agent behind."""
-    log = shared.log
-    pool = UpstreamPool(settings.upstream_limits, resolver=shared.resolver, counts=log.metrics.upstream["inbound"])
-    inbound = Inbound(
+    pool = _pool("inbound", settings, shared)
+    journeys = Inbound(
         snapshots=shared.snapshots,
-        log=log,
+        log=shared.log,
         handles=shared.handles,
         forwarder=Forwarder(pool, from_agent, shared.streams, max_stream_s=settings.limits.max_stream_s),
         tasks=shared.tasks,
         clock=time.time,
     )
-    return pool, Listener(
-        _listener(settings.listen, settings.connections, shared=shared.address_is_shared),
-        settings.limits,
-        handler=inbound,
-        shed=Shed(log, "inbound"),
-        turned_away=TurnedAway(log, "inbound"),
-        context=server_context(shared.source, on_refused=refusals(log)),
-    )
+    tls = server_context(shared.source, on_refused=refusals(shared.log))
+    return pool, _listener("inbound", settings, shared, handler=journeys, context=tls)
 
 
 def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
     """The agent in front, the next hops behind."""
-    log = shared.log
-    pool = UpstreamPool(settings.upstream_limits, resolver=shared.resolver, counts=log.metrics.upstream["outbound"])
-    outbound = Outbound(
+    pool = _pool("outbound", settings, shared)
+    journeys = Outbound(
+        origins=Origins(shared.source, time.time, pool.retire),
+        own_authorities=_own_authorities(settings.listen),
+        elsewhere=shared.elsewhere,
         snapshots=shared.snapshots,
-        log=log,
+        log=shared.log,
         handles=shared.handles,
         forwarder=Forwarder(pool, pass_fields, shared.streams, max_stream_s=settings.limits.max_stream_s),
         tasks=shared.tasks,
-        origins=Origins(shared.source, time.time, pool.retire),
-        own_authorities=_own_authorities(settings.listen),
         clock=time.time,
-        elsewhere=shared.elsewhere,
     )
-    return pool, Listener(
-        _listener(settings.listen, settings.connections, shared=shared.address_is_shared),
+    return pool, _listener("outbound", settings, shared, handler=journeys, context=None, proxy_form=True)
+
+
+def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, shared: _Shared) -> UpstreamPool:
+    counts = shared.log.metrics.upstream[direction]
+    return UpstreamPool(settings.upstream_limits, resolver=shared.resolver, counts=counts)
+
+
+def _listener(
+    direction: Direction,
+    settings: InboundSettings | OutboundSettings,
+    shared: _Shared,
+    *,
+    handler: RequestHandler,
+    context: ssl.SSLContext | None,
+    proxy_form: bool = False,
+) -> Listener:
+    place = ListenerSettings(
+        host=settings.listen.host,
+        port=settings.listen.port,
+        shared=shared.elsewhere is not None,
+        **asdict(settings.connections),
+    )
+    return Listener(
+        place,
         settings.limits,
-        handler=outbound,
-        shed=Shed(log, "outbound"),
-        turned_away=TurnedAway(log, "outbound"),
-        context=None,
-        proxy_form=True,
+        handler=handler,
+        shed=Shed(shared.log, direction),
+        turned_away=TurnedAway(shared.log, direction),
+        context=context,
+        proxy_form=proxy_form,
     )
 
 
@@ -221,10 +233,6 @@ def refusals(log: AccessLog) -> OnRefused:
 def _handles(place: Place | None) -> Handles:
     mark = "" if place is None else MARKS[place.number]
     return Handles(clock=time.time, monotonic=time.monotonic, mark=mark)
-
-
-def _listener(address: Address, limits: ConnectionLimits, *, shared: bool) -> ListenerSettings:
-    return ListenerSettings(host=address.host, port=address.port, shared=shared, **asdict(limits))
 
 
 def _own_authorities(address: Address) -> frozenset[str]:

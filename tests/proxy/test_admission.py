@@ -3,7 +3,8 @@ from __future__ import annotations
 import resource
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Final, cast
 
 import pytest
@@ -31,13 +32,6 @@ class Owner:
         self.stopped.append(error.reason)
 
 
-def pair_of_tcp() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a connection; a transport has the second."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        theirs = socket.create_connection(listening.getsockname())
-        return theirs, listening.accept()[0]
-
-
 def begin_answer(exchange: ServerExchange) -> None:
     """An answer that is not at its end yet."""
     exchange.owner = Owner()
@@ -59,11 +53,25 @@ class Door:
         self.admission.clock = self.clock
         self.handler = Handler(answer_ok)
 
-    def connect(self, host: str = "192.0.2.1") -> tuple[ServerConnection, RecordingTransport]:
+    def connect(
+        self, host: str = "192.0.2.1", *, ours: socket.socket | None = None
+    ) -> tuple[ServerConnection, RecordingTransport]:
+        """``ours``: the socket that the kernel is asked about."""
         connection = ServerConnection(self.handler, ServerLimits(), self.admission)
-        transport = RecordingTransport(peername=(host, 1234))
+        transport = RecordingTransport(peername=(host, 1234), socket=ours)
         connection.connection_made(transport)
         return connection, transport
+
+    @contextmanager
+    def connected_unread(self) -> Iterator[tuple[socket.socket, RecordingTransport]]:
+        """A connection on which a request has arrived that nobody has read yet: our socket, and its transport."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            theirs, (ours, _) = socket.create_connection(listening.getsockname()), listening.accept()
+        with theirs, ours:
+            _, transport = self.connect(ours=ours)
+            theirs.sendall(GET)
+            select.select([ours], [], [], PATIENCE_S)
+            yield ours, transport
 
 
 @pytest.fixture
@@ -194,13 +202,7 @@ async def test_who_was_slow_in_the_handshake_has_more_time_for_a_head_within_rea
 
 async def test_whose_bytes_are_here_and_not_read_yet_is_not_ended_for_it(door: Door) -> None:
     """A head that came while our loop did something else: then it is we who are slow."""
-    theirs, ours = pair_of_tcp()
-    with theirs, ours:
-        connection = ServerConnection(door.handler, ServerLimits(), door.admission)
-        transport = RecordingTransport(peername=("192.0.2.1", 1234), socket=ours)
-        connection.connection_made(transport)
-        theirs.sendall(GET)
-        select.select([ours], [], [], PATIENCE_S)
+    with door.connected_unread() as (ours, transport):
         door.clock.now += 0.2
         assert not door.admission.make_room()
         ours.recv(len(GET))
@@ -210,14 +212,10 @@ async def test_whose_bytes_are_here_and_not_read_yet_is_not_ended_for_it(door: D
 
 
 async def test_bytes_that_are_not_read_are_no_excuse_for_ever(door: Door) -> None:
-    theirs, ours = pair_of_tcp()
-    with theirs, ours:
-        connection = ServerConnection(door.handler, ServerLimits(), door.admission)
-        connection.connection_made(RecordingTransport(peername=("192.0.2.1", 1234), socket=ours))
-        theirs.sendall(GET)
-        select.select([ours], [], [], PATIENCE_S)
+    with door.connected_unread() as (_, transport):
         door.clock.now += 1.2
         assert door.admission.make_room()
+        assert transport.aborted
 
 
 async def test_while_memory_is_short_half_of_those_who_wait_go_at_each_look_the_longest_first(door: Door) -> None:
