@@ -109,7 +109,8 @@ class TrustDomainAuthority:
     """The development authority of one trust domain.
 
     ``rotate`` makes new keys for both kinds of SVID; the old ones stay in the bundle, so that what they signed is
-    still believed, until ``drop_old`` takes them out.
+    still believed, until ``drop_old`` takes them out. ``prepare`` publishes the next keys before they sign, so that
+    nobody meets what they signed without knowing them.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class TrustDomainAuthority:
         self.key_type: KeyType = key_type
         self.sequence = 1
         self._authorities = [authority or new_authority(trust_domain, key_type=key_type)]  # the current one is last
+        self._next: Authority | None = None
 
     @property
     def current(self) -> Authority:
@@ -128,16 +130,24 @@ class TrustDomainAuthority:
     @property
     def authorities(self) -> tuple[Authority, ...]:
         """All generations in the bundle, oldest first."""
-        return tuple(self._authorities)
+        return (*self._authorities, *([self._next] if self._next else ()))
+
+    def prepare(self) -> Authority:
+        """Publish the keys that are signed with from the next ``rotate`` on."""
+        if self._next is None:
+            self._next = new_authority(self.trust_domain, key_type=self.key_type)
+            self.sequence += 1
+        return self._next
 
     def rotate(self) -> Authority:
-        """Sign with new keys from now on."""
-        self._authorities.append(new_authority(self.trust_domain, key_type=self.key_type))
+        """Sign with new keys from now on: with those that were prepared, if any were."""
+        self._authorities.append(self._next or new_authority(self.trust_domain, key_type=self.key_type))
+        self._next = None
         self.sequence += 1
         return self.current
 
     def drop_old(self) -> None:
-        """Take every generation but the current one out of the bundle."""
+        """Take every generation before the current one out of the bundle."""
         del self._authorities[:-1]
         self.sequence += 1
 
@@ -191,23 +201,23 @@ class TrustDomainAuthority:
 
     def bundle_der(self) -> bytes:
         """The X.509 bundle, certificates concatenated as DER, as the Workload API carries it."""
-        return b"".join(certificate_der(authority.certificate) for authority in self._authorities)
+        return b"".join(certificate_der(authority.certificate) for authority in self.authorities)
 
     def bundle_pem(self) -> bytes:
         """The X.509 bundle as PEM."""
-        return b"".join(certificate_pem(authority.certificate) for authority in self._authorities)
+        return b"".join(certificate_pem(authority.certificate) for authority in self.authorities)
 
     def jwt_bundle(self) -> bytes:
         """The JWT bundle as a standard JWK set, as the Workload API carries it (Workload API section 6.2.2).
 
         Like SPIRE's, its keys have a ``kid`` and no ``use``: that member belongs to the SPIFFE bundle document.
         """
-        return orjson.dumps({"keys": [_jwt_jwk(authority) for authority in self._authorities]})
+        return orjson.dumps({"keys": [_jwt_jwk(authority) for authority in self.authorities]})
 
     def bundle_document(self) -> bytes:
         """Both bundles in the form of a bundle endpoint (Trust Domain and Bundle section 4)."""
-        x509_keys = [_x509_jwk(authority) | {"use": "x509-svid"} for authority in self._authorities]
-        jwt_keys = [_jwt_jwk(authority) | {"use": "jwt-svid"} for authority in self._authorities]
+        x509_keys = [_x509_jwk(authority) | {"use": "x509-svid"} for authority in self.authorities]
+        jwt_keys = [_jwt_jwk(authority) | {"use": "jwt-svid"} for authority in self.authorities]
         return orjson.dumps(
             {
                 "spiffe_sequence": self.sequence,

@@ -88,6 +88,12 @@ class Registry:
         """Withdraw an identity from everybody who has it."""
         self.replace_entries([entry for entry in self._entries if entry.spiffe_id != spiffe_id])
 
+    def prepare(self) -> None:
+        """Let everybody know the keys that every trust domain signs with after the next `rotate`."""
+        for authority in self._authorities.values():
+            authority.prepare()
+        self.notify()
+
     def rotate(self) -> None:
         """Give every trust domain new keys and every workload new SVIDs; the old authorities are still trusted."""
         for authority in self._authorities.values():

@@ -86,6 +86,17 @@ def test_after_a_rotation_new_keys_sign_and_the_old_ones_are_still_published(aut
     assert authority.bundle_pem().count(b"BEGIN CERTIFICATE") == 2
 
 
+def test_prepared_keys_are_published_and_sign_nothing_until_the_next_rotation(authority: TrustDomainAuthority) -> None:
+    old = authority.current
+    new = authority.prepare()
+    assert authority.prepare() is new
+    authority.drop_old()
+    assert (authority.current, authority.authorities) == (old, (old, new))
+    assert kids(authority.jwt_bundle()) == [old.jwt_kid, new.jwt_kid]
+    assert authority.rotate() is new
+    assert (authority.current, authority.authorities) == (new, (old, new))
+
+
 def test_a_dropped_authority_is_in_no_bundle(authority: TrustDomainAuthority) -> None:
     new = authority.rotate()
     authority.drop_old()

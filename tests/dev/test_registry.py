@@ -98,6 +98,17 @@ def test_a_rotation_gives_every_workload_a_new_svid_of_the_new_authority(registr
     assert len(registry.authority(ACME).authorities) == 2
 
 
+def test_an_authority_is_published_before_it_signs(registry: Registry) -> None:
+    first = registry.svid(entry("a"))
+    registry.prepare()
+    before, prepared = registry.authority(ACME).authorities
+    assert registry.svid(entry("a")) is first
+    assert registry.authority(ACME).current is before
+    registry.rotate()
+    assert registry.authority(ACME).authorities == (before, prepared)
+    registry.svid(entry("a")).leaf.verify_directly_issued_by(prepared.certificate)
+
+
 def test_dropping_the_old_authorities_leaves_only_those_that_sign(registry: Registry) -> None:
     registry.rotate()
     registry.drop_old()
@@ -121,11 +132,12 @@ def test_an_identity_that_was_withdrawn_and_granted_again_gets_a_new_svid(regist
         lambda registry: registry.add_entry(entry("b")),
         lambda registry: registry.remove_entry("spiffe://acme.example/a"),
         lambda registry: registry.replace_entries([]),
+        lambda registry: registry.prepare(),
         lambda registry: registry.rotate(),
         lambda registry: registry.drop_old(),
         lambda registry: registry.notify(),
     ],
-    ids=["add", "remove", "replace", "rotate", "drop", "notify"],
+    ids=["add", "remove", "replace", "prepare", "rotate", "drop", "notify"],
 )
 def test_every_change_wakes_those_who_wait_and_the_next_change_is_another_event(registry: Registry, change) -> None:  # type: ignore[no-untyped-def]
     waited_for = registry.changed

@@ -20,6 +20,8 @@ from tests.integration.world import WRITER, mint
 
 NEW_KEY_S = 4.0  # twice the refresh interval of the soak's settings: a key is published before it signs
 
+PUBLISHED_S = 1.0  # before an authority signs: else some meet what it signed before they know it
+
 TOKEN_S = 20.0
 
 
@@ -75,8 +77,11 @@ class Changes:
         await self._wait_for_another(before, "svid")
 
     async def change_authority(self) -> None:
-        """A new authority signs, and everybody gets a new SVID; the one before is still trusted."""
+        """A new authority is published, then signs, and everybody gets a new SVID; the one before is still trusted."""
         before = await self._certificate()
+        for registry in self._hops.world.registries:
+            registry.prepare()
+        await asyncio.sleep(PUBLISHED_S)
         self._hops.world.registries[0].rotate()
         for registry in self._hops.world.registries:
             registry.replace_entries([replace(entry, ttl_s=entry.ttl_s - 1) for entry in registry.entries])
