@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
 from sidecar.config.addresses import Address
@@ -40,6 +40,8 @@ from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.head import pass_fields
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver
+
+_UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine: no window has to span a distance
 
 
 class Made(NamedTuple):
@@ -146,8 +148,12 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
 
 
 def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, shared: _Shared) -> UpstreamPool:
-    counts = shared.log.metrics.upstream[direction]
-    return UpstreamPool(settings.upstream_limits, resolver=shared.resolver, counts=counts)
+    return UpstreamPool(
+        settings.upstream_limits,
+        resolver=shared.resolver,
+        counts=shared.log.metrics.upstream[direction],
+        unread=_UNREAD_OF_AGENT if direction == "inbound" else None,
+    )
 
 
 def _listener(

@@ -22,13 +22,14 @@ from sidecar.identity.tls import peer_of
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.holding import Holding
 from sidecar.wire.kernel import unread
 
 RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
 _ONE_PEERS_SHARE: Final = 0.75
 _LOOK_AGAIN_S: Final = 0.02
-_HELD_WHEN_SHORT: Final = 16 * 1024
+_ANSWER_HELD: Final = 64 * 1024  # before its source has to wait
 _HURRY_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
 _HANDSHAKES_FOR_A_HEAD: Final = 4  # or so many times as long as the handshake took: the peer, or the machine, is slow
 _STUCK_S: Final = 2.0  # without taking anything of an answer, likewise
@@ -91,7 +92,7 @@ class Admission(Connections[ServerConnection]):
         self._peers: Counter[str] = Counter()  # by SPIFFE ID, or by address where there is none
         self._look_again_at = 0.0
         self._let_in_at = 0.0
-        self._holds_less = False
+        self._holding = Holding(sent=_ANSWER_HELD)
 
     def of(self, host: str) -> int:
         """How many come from one source address."""
@@ -105,8 +106,7 @@ class Admission(Connections[ServerConnection]):
     def add(self, connection: ServerConnection) -> None:
         """Count a connection; its handshake is over, so its peer is known."""
         super().add(connection)
-        if self._holds_less:
-            connection.transport.set_write_buffer_limits(high=_HELD_WHEN_SHORT)
+        self._holding.apply(connection.transport)
         address = _address_of(connection)
         hurry_s = max(_HURRY_S, _HANDSHAKES_FOR_A_HEAD * self._on_made(address))
         owner = _Owner(host_of(address), _peer_of(connection), min(hurry_s, self._idle_s))
@@ -162,21 +162,9 @@ class Admission(Connections[ServerConnection]):
                 return True
         return False
 
-    def hold_less(self) -> None:
-        """Memory is short: wait for a peer that is slower than we are once this much of an answer is not taken."""
-        if not self._holds_less:
-            self._holds_less = True
-            for transport in self._transports():
-                transport.set_write_buffer_limits(high=_HELD_WHEN_SHORT)
-
-    def hold_as_ever(self) -> None:
-        """There is memory again: as much as the event loop holds unless told, up to half a MiB with TLS."""
-        self._holds_less = False
-        for transport in self._transports():
-            transport.set_write_buffer_limits()
-
-    def _transports(self) -> Iterator[asyncio.Transport]:
-        return (one.transport for one in self if not one.transport.is_closing())  # uvloop takes no word of a closed one
+    def hold(self, *, little: bool) -> None:
+        """Let little of each answer wait, or as much as usual again."""
+        self._holding.change((one.transport for one in self), little=little)
 
     def end_waiting(self, *, slow_ones: bool = False) -> None:
         """Memory is short: of those who could make room, and of those who take no answer, end who waits longer.

@@ -116,12 +116,12 @@ class Listener:
         """Memory may be short soon: as many connections as ever, but they come one after another, and hold less."""
         self._cap = self._max_connections
         self._handshakes.hold_to(_HANDSHAKES_WHEN_SHORT)
-        self.connections.hold_less()
+        self.connections.hold(little=True)
 
     def relax(self) -> None:
         """There is memory again: all is as ever."""
         self._handshakes.hold_to(None)
-        self.connections.hold_as_ever()
+        self.connections.hold(little=False)
         self._cap = self._max_connections
 
     @property

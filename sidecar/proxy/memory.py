@@ -13,7 +13,7 @@ from typing import Final
 NEARLY_SHORT_ABOVE: Final = 0.6  # of the limit
 ENOUGH_BELOW: Final = 0.7
 SHORT_ABOVE: Final = 0.8
-CALM_LOOKS: Final = 20  # without being short by the first mark: what a flood left in pieces is not given back
+CALM_LOOKS: Final = 100  # without being short by the first mark: what a flood left in pieces is not given back
 HARDLY_ANY_ABOVE: Final = 0.85  # the rest goes fast: one turn of the loop may read 256 KiB for each answer under way
 
 
@@ -36,11 +36,6 @@ class Memory:
     def nearly_short(self) -> bool:
         """Whether it is short, or may become so at once."""
         return self.short or self.used_bytes > self.limit_bytes * NEARLY_SHORT_ABOVE
-
-    @property
-    def urgent(self) -> bool:
-        """Whether to look again very soon: it may be short by then, or more must go."""
-        return self.hardly_any or (self.nearly_short and not self.short)
 
     def look(self) -> bool:
         """Whether it is short now. While nobody can tell, what was known last holds."""

@@ -66,7 +66,7 @@ class Server:
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
         self.parts = parts
         self.trust = TrustWatch(wall=wall, monotonic=time.monotonic, distrust=parts.streams.distrust)
-        self._shortage = None if parts.memory is None else Shortage(parts.memory, parts.listeners)
+        self._shortage = None if parts.memory is None else Shortage(parts.memory, parts.listeners, parts.pools)
         self._draining = False
         self._leaving = False
         self._drain_s = parts.drain_s

@@ -6,7 +6,7 @@ there is hardly any the peer is given no time to take it: better some are cut th
 While it is merely nearly short, nobody goes: of each answer less is held, and fewer shake hands at once. A crowd fills
 what is left within one turn of the loop else, and the next look comes too late.
 
-Looked at four times a second, and more often while it may become short at once; never by a request.
+Looked at four times a second, and more often from nearly short on; never by a request.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sidecar.observe.access_log import TICK_S
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory import Memory
 from sidecar.proxy.memory_use import give_back, keep_large_ones_apart
+from sidecar.wire.pool import UpstreamPool
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -30,7 +31,7 @@ _MIB: Final = 1024 * 1024
 
 
 class Shortage:
-    """Looks at ``memory`` and tells the listeners. Memory that was freed is given back to the system by ``give``.
+    """Looks at ``memory`` and tells listeners and pools. Memory that was freed is given back to the system by ``give``.
 
     ``prepare`` is called when it is nearly short for the first time: from then on large pieces should be easy to give.
     """
@@ -39,12 +40,14 @@ class Shortage:
         self,
         memory: Memory,
         listeners: Sequence[Listener],
+        pools: Sequence[UpstreamPool],
         *,
         give: Callable[[], None] = give_back,
         prepare: Callable[[], None] = keep_large_ones_apart,
     ) -> None:
         self._memory = memory
         self._listeners = listeners
+        self._pools = pools
         self._give = give
         self._prepare = prepare
         self._prepared = False
@@ -55,7 +58,7 @@ class Shortage:
         """Look and act until cancelled."""
         while True:
             self.look()
-            await asyncio.sleep(_URGENT_S if self._memory.urgent else TICK_S)
+            await asyncio.sleep(_URGENT_S if self._memory.nearly_short else TICK_S)
 
     def look(self) -> None:
         """Look once, and act on it."""
@@ -81,6 +84,8 @@ class Shortage:
                 listener.brace()
             elif self._braced and not memory.nearly_short:
                 listener.relax()
+        for pool in self._pools:
+            pool.hold(little=memory.nearly_short)
         self._braced = memory.nearly_short
 
     def _say(self, level: int, what: str) -> None:

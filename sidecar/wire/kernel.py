@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import socket
 import struct
@@ -38,6 +39,14 @@ def unread(transport: asyncio.BaseTransport) -> int:
     """How many bytes have arrived that nobody has read yet; 0 if that cannot be told."""
     sock = _tcp_socket(transport)
     return 0 if sock is None else _ask(sock, termios.FIONREAD) or 0
+
+
+def hold_received(transport: asyncio.BaseTransport, size: int) -> None:
+    """Let our kernel hold so many bytes that were not read yet, and no more: one read is never much larger."""
+    sock = _tcp_socket(transport)
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 def _ask(sock: socket.socket, request: int) -> int | None:

@@ -16,6 +16,7 @@ from sidecar.errors import Reason, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.dial import Dialer, Origin
 from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.holding import Holding
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.line import Line, OnError, OnReady, PoolEvent
 from sidecar.wire.resolver import Resolver
@@ -31,7 +32,11 @@ class Cancellable(Protocol):
 
 
 class UpstreamPool:
-    """The connections to all upstreams of one listener. ``counts`` is added to, by ``PoolEvent``."""
+    """The connections to all upstreams of one listener.
+
+    ``counts`` is added to, by ``PoolEvent``. ``unread`` bytes of each connection may wait in the kernel; None: as it
+    likes, so that an upstream far away is as fast as it can be.
+    """
 
     def __init__(
         self,
@@ -39,11 +44,13 @@ class UpstreamPool:
         *,
         resolver: Resolver | None = None,
         counts: dict[PoolEvent, int] | None = None,
+        unread: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connections: Connections[ClientConnection] = Connections(clock=clock)
         self.counts = new_counts() if counts is None else counts
         self._limits = limits
+        self._holding = Holding(received=unread)
         self._closed = False
         self._dialer = Dialer(resolver or Resolver(), timeout_s=limits.connect_timeout_s)
         self._lines: dict[Hashable, Line] = {}
@@ -77,6 +84,10 @@ class UpstreamPool:
         for key in [key for key in self._lines if of(key)]:
             self._lines.pop(key).retire()
 
+    def hold(self, *, little: bool) -> None:
+        """Let little of each request and answer wait, or as much as usual again."""
+        self._holding.change((one.transport for one in self.connections), little=little)
+
     async def close(self) -> None:
         """Cut everything, requests under way included, and wait until it is gone."""
         self._closed = True
@@ -109,6 +120,7 @@ class UpstreamPool:
         if connection.usable:
             line.alive.add(connection)
             self.connections.add(connection)
+            self._holding.apply(connection.transport)
             if origin.life_s is not None:
                 connection.live_at_most(origin.life_s(connection.transport) * random.uniform(0.8, 1.0))  # noqa: S311
         return connection

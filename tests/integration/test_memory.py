@@ -3,56 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
-import ssl
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from sidecar.proxy.memory_use import own_bytes
+from tests.integration.crowd import Kind, crowd_at, written
 from tests.integration.test_descriptors import call, command
-from tests.integration.test_hostile import connect
 from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, calling, mint, ok, until, whole_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-LIMIT_MIB: Final = 120  # three times what it takes by itself
-MOST_MIB: Final = 138  # what comes within one look may go beyond it; without a limit it is more
-CROWD: Final = 100  # of which each takes a MiB, given the time
+LIMIT_MIB: Final = 120  # three times what it takes by itself; without it this crowd makes it take 150 and more
+CROWD: Final = 400  # of which each takes a third of a MiB, given the time
 MUCH: Final = ok(b"x" * 20_000_000)
 FILLED_S: Final = 60.0  # all of the crowd shares the agent's event loop
 
 
-@asynccontextmanager
-async def crowd_at(port: int, context: ssl.SSLContext) -> AsyncIterator[None]:
+def crowd() -> Kind:
     """Callers who ask for much and take nothing of it; each comes again, whether it was cut or not."""
-
-    async def member() -> None:
-        request = f"GET /draft HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {mint()}\r\nx-much: yes\r\n\r\n".encode()
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await connect(port, context)
-                writer.transport.pause_reading()  # type: ignore[attr-defined]
-                try:
-                    writer.write(request)
-                    await asyncio.sleep(10.0)
-                finally:
-                    writer.transport.abort()
-            await asyncio.sleep(0.1)
-
-    members = [asyncio.ensure_future(member()) for _ in range(CROWD)]
-    try:
-        yield
-    finally:
-        for one in members:
-            one.cancel()
-        await asyncio.gather(*members, return_exceptions=True)
+    head = f"GET /draft HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {mint()}\r\nx-much: yes\r\n\r\n"
+    return Kind(count=CROWD, first=head, reads=False)
 
 
 def reasons(records: Path) -> Counter[str]:
@@ -64,7 +39,10 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
     world: World, limited: bool
 ) -> None:
     world.agent.script = lambda head, _: MUCH if b"x-much: yes" in head else ok(b"done")
-    planner = calling(await world.source(PLANNER), WRITER)
+    source = await world.source(PLANNER)
+    planner = calling(source, WRITER)
+    assert source.current is not None
+    pem = written(source.current, world.folder / "crowd.pem")
     settings = world.settings(**({"max_memory_mib": LIMIT_MIB} if limited else {}))
     async with command(world, settings, descriptors=4096) as (process, ports, records):
         port, most_mib = ports["in"], 0.0
@@ -77,11 +55,11 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
 
         assert (await world.call(port, planner, headers=bearer(mint()))).status == 200
         assert used_mib() < LIMIT_MIB * 0.7
-        async with crowd_at(port, planner):
+        async with crowd_at(port, pem, [crowd()]):
             if limited:
                 await until(lambda: used_mib() > 0 and reasons(records)["overloaded"] > 0, FILLED_S)
             else:
-                await until(lambda: used_mib() > MOST_MIB, FILLED_S)
+                await until(lambda: used_mib() > LIMIT_MIB, FILLED_S)
             for _ in range(10):
                 answer = await call(world, port, planner)
                 used_mib()
@@ -90,7 +68,7 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
             while (answer := await call(world, port, planner)) is None or answer.status != 200:
                 assert answer is None or answer.reason == "overloaded"
         assert process.returncode is None
-        assert (most_mib < MOST_MIB) == limited
+        assert (most_mib < LIMIT_MIB) == limited
         assert (reasons(records)["overloaded"] > 0) == limited
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0

@@ -282,10 +282,21 @@ class World:
         return task
 
     async def listen(self, serve: Callable[..., Any], **options: Any) -> int:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, **options)
+        serving: dict[asyncio.Future[None], asyncio.StreamWriter] = {}
+
+        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            one = asyncio.ensure_future(serve(reader, writer))
+            serving[one] = writer
+            one.add_done_callback(serving.pop)
+
+        server = await asyncio.start_server(begin, "127.0.0.1", 0, **options)
 
         async def end() -> None:
             server.close()
+            for one, writer in tuple(serving.items()):
+                writer.transport.abort()
+                one.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
             await server.wait_closed()
 
         self._stack.push_async_callback(end)

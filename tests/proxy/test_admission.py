@@ -265,12 +265,13 @@ async def test_while_memory_is_short_less_of_an_answer_is_held_until_there_is_so
     (_, transport), (_, closing) = door.connect(), door.connect()
     closing.close()
     for _ in range(2):
-        door.admission.hold_less()
+        door.admission.hold(little=True)
     _, later = door.connect()
-    door.admission.hold_as_ever()
+    door.admission.hold(little=False)
     _, last = door.connect()
+    usual, little = 64 * 1024, 16 * 1024
     told = [one.told_limits for one in (transport, later, closing, last)]
-    assert told == [[16 * 1024, None], [16 * 1024, None], [], []]
+    assert told == [[usual, little, usual], [little, usual], [usual], [usual]]
 
 
 async def test_an_address_competes_with_its_own_connections_only(door: Door) -> None:

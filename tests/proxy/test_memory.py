@@ -59,20 +59,21 @@ def test_it_says_what_was_used_when_that_could_be_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "urgent", "hardly_any"),
+    ("seen", "nearly_short", "hardly_any"),
     [
         pytest.param([600], False, False, id="plenty"),
         pytest.param([601], True, False, id="soon perhaps"),
-        pytest.param([801], False, False, id="short, and acted on"),
+        pytest.param([850], True, False, id="short"),
         pytest.param([851], True, True, id="hardly any"),
-        pytest.param([801, 750], False, False, id="less"),
+        pytest.param([801, 750], True, False, id="less"),
+        pytest.param([801, 600], False, False, id="there is some again"),
     ],
 )
-def test_it_is_urgent_before_it_is_short_and_while_there_is_hardly_any(
-    seen: list[int], urgent: bool, hardly_any: bool
+def test_it_is_nearly_short_before_it_is_short_and_there_is_hardly_any_later(
+    seen: list[int], nearly_short: bool, hardly_any: bool
 ) -> None:
     used = Used()
     memory = Memory(1000, used)
     for used.now in seen:
         memory.look()
-    assert (memory.urgent, memory.hardly_any) == (urgent, hardly_any)
+    assert (memory.nearly_short, memory.hardly_any) == (nearly_short, hardly_any)

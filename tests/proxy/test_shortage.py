@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory import Memory
 from sidecar.proxy.shortage import Shortage
+from sidecar.wire.pool import UpstreamPool
 
 MIB = 1024 * 1024
 
@@ -27,15 +29,26 @@ class Told(Listener):
         self.told.append("relax")
 
 
+class ToldPool(UpstreamPool):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    def hold(self, *, little: bool) -> None:
+        self.told.append(little)
+
+
 class Bench:
     def __init__(self) -> None:
         self.used = 0
         self.given = 0
         self.freed = 0
         self.listeners = Told(), Told()
+        self.pool = ToldPool()
         self.prepared = 0
         self.shortage = Shortage(
-            Memory(100 * MIB, lambda: self.used), self.listeners, give=self._give, prepare=self._prepare
+            Memory(100 * MIB, lambda: self.used), self.listeners, [self.pool], give=self._give, prepare=self._prepare
         )
 
     def _give(self) -> None:
@@ -71,12 +84,31 @@ def test_while_it_is_nearly_short_nobody_goes_and_listeners_are_told_once_until_
     for used in (61, 80, 65, 60, 60, 61):
         bench.look(used)
     assert (bench.told, bench.prepared) == (["brace", "relax", "brace"], 1)
+    assert bench.pool.told == [True, True, True, False, False, True]
 
 
 def test_while_it_is_nearly_short_what_is_free_is_given_back_now_and_then(bench: Bench) -> None:
     for _ in range(41):
         bench.look(61)
     assert bench.given == 3
+
+
+@pytest.mark.parametrize(("used_mib", "often"), [(60, False), (61, True), (81, True)])
+async def test_from_nearly_short_on_it_looks_more_often(
+    bench: Bench, used_mib: int, often: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acted on too late a crowd has filled the rest."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        raise asyncio.CancelledError
+
+    bench.used = used_mib * MIB
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await bench.shortage.run()
+    assert slept == [0.05 if often else 0.25]
 
 
 def test_while_it_is_short_both_listeners_are_told_at_each_look_and_once_when_it_is_over(

@@ -70,6 +70,25 @@ async def test_the_connection_given_back_last_is_taken_first(pool: UpstreamPool,
     assert [pool.take(to(upstream)) for _ in range(3)] == [second, first, None]
 
 
+async def test_connections_hold_so_much_unread_and_little_of_each_way_while_memory_is_short(upstream: Upstream) -> None:
+    def held(connection: ClientConnection) -> tuple[int, int]:
+        sock = connection.transport.get_extra_info("socket")
+        sent = connection.transport.get_write_buffer_limits()[1]
+        return sent, sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it is told
+
+    pool = UpstreamPool(ClientLimits(), unread=96 * 1024)
+    first = await connect(pool, to(upstream))
+    usual = held(first)
+    pool.hold(little=True)
+    second = await connect(pool, to(upstream))
+    little = held(first), held(second)
+    pool.hold(little=False)
+    third = await connect(pool, to(upstream))
+    assert usual == held(first) == held(second) == held(third) == (64 * 1024, 96 * 1024)
+    assert little == ((16 * 1024, 16 * 1024),) * 2
+    await pool.close()
+
+
 async def test_connections_are_never_shared_between_keys(pool: UpstreamPool, upstream: Upstream) -> None:
     await kept(pool, upstream, count=1, key="generation 1")
     assert pool.take(to(upstream, "generation 2")) is None
