@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine shortage image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -87,10 +87,7 @@ monitoring: setup need-image ## Rules, dashboard and metrics with promtool and P
 	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_monitoring.py
 
 interop-engine: mesh monitoring ## Image, mesh and monitoring on a real Docker engine
-	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py
-
-shortage: setup need-image ## A flood in a cgroup of 128 MiB; on a fast machine the kernel still wins (docs/adr/0025)
-	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_image_memory.py
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py tests/interop/test_image_memory.py
 
 $(SCHEMAS): $(STAMP) requirements/chart.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/chart.txt && touch $@

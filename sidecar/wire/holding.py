@@ -10,10 +10,13 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from sidecar.wire.kernel import hold_received
+from sidecar.wire.kernel import hold_received, receives
 
-_LITTLE: Final = 16 * 1024
-_AGAIN: Final = 256 * 1024  # of a connection that was told to hold little; a kernel never again finds out by itself
+_LITTLE_SENT: Final = 16 * 1024
+# A sender waits for half of the largest window it has seen, or a whole segment (RFC 9293 section 3.8.6.2.1). Loopback's
+# segment is 64 KiB: less than half of what a connection began with, and it moves by its timer only.
+_LITTLE_RECEIVED: Final = 32 * 1024
+_AGAIN: Final = 256 * 1024  # where the kernel found the size by itself before; once it was told it never does again
 
 
 class Holding:
@@ -29,18 +32,24 @@ class Holding:
 
     def apply(self, transport: asyncio.Transport) -> None:
         """Limit a new connection."""
-        sent, received = (_LITTLE, _LITTLE) if self._little else (self._sent, self._received)
+        sent, received = (_LITTLE_SENT, _LITTLE_RECEIVED) if self._little else (self._sent, self._received)
         if sent is not None:
             transport.set_write_buffer_limits(high=sent)
         if received is not None:
             hold_received(transport, received)
 
     def change(self, transports: Iterable[asyncio.Transport], *, little: bool) -> None:
-        """From now on little, or as usual; also for these, which are the ones there are."""
+        """From now on little, or as usual; also for these, which are the ones there are.
+
+        One whose window the kernel has found by itself keeps that: nobody knows how large its sender saw it.
+        """
         if little == self._little:
             return
         self._little = little
         for transport in transports:
             if not transport.is_closing():  # uvloop takes no word of a closed one
-                transport.set_write_buffer_limits(high=_LITTLE if little else self._sent)
-                hold_received(transport, _LITTLE if little else self._received or _AGAIN)
+                transport.set_write_buffer_limits(high=_LITTLE_SENT if little else self._sent)
+                if self._received is not None:
+                    hold_received(transport, _LITTLE_RECEIVED if little else self._received)
+                elif receives(transport) == _LITTLE_RECEIVED:
+                    hold_received(transport, _AGAIN)

@@ -41,6 +41,17 @@ def unread(transport: asyncio.BaseTransport) -> int:
     return 0 if sock is None else _ask(sock, termios.FIONREAD) or 0
 
 
+def receives(transport: asyncio.BaseTransport) -> int | None:
+    """How many bytes our kernel may hold that were not read yet; None if that cannot be told."""
+    sock = _tcp_socket(transport)
+    if sock is None:
+        return None
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # doubled, for what it needs itself
+    except OSError:  # closed already
+        return None
+
+
 def hold_received(transport: asyncio.BaseTransport, size: int) -> None:
     """Let our kernel hold so many bytes that were not read yet, and no more: one read is never much larger."""
     sock = _tcp_socket(transport)

@@ -40,6 +40,9 @@ class Agent:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
+            while b"x-flood" not in head and b"x-events" not in head and b"upgrade" not in head:
+                await (self._give(writer) if head.startswith(b"GET") else self._take(reader, writer))
+                head = await reader.readuntil(b"\r\n\r\n")
             if b"upgrade: websocket" in head:
                 accept = Handshake(KEY, frozenset()).accept
                 writer.write(b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n")
@@ -48,16 +51,12 @@ class Agent:
                 await self._flood(writer, head)
             elif b"x-flood: request" in head:
                 await asyncio.Event().wait()
-            elif b"upgrade: websocket" in head or b"x-events" in head:
+            else:
                 if b"x-events" in head:
                     writer.write(
                         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
                     )
                 await reader.read()
-            elif head.startswith(b"GET"):
-                await self._give(writer)
-            else:
-                await self._take(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -71,7 +70,6 @@ class Agent:
                 await self.go.wait()
             writer.write(PIECE)
             await writer.drain()
-        await asyncio.Event().wait()  # the connection is not ours to close
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         digest, heard = hashlib.sha256(), 0
@@ -208,6 +206,40 @@ async def test_a_stream_whose_caller_is_frozen_does_not_keep_it_either(world: Wo
 
 
 # --- memory
+
+
+async def test_transfers_go_on_whole_while_little_of_them_is_held_and_when_it_is_over(
+    world: World, agent: Agent
+) -> None:
+    """Each way, begun before memory is nearly short, meanwhile and later."""
+    sidecar = await world.sidecar(WRITER, world.settings())
+    parts = sidecar.server.parts
+    planner = calling(await world.source(PLANNER), WRITER)
+
+    def hold(*, little: bool) -> None:
+        for listener in parts.listeners:
+            listener.brace() if little else listener.relax()
+        for pool in parts.pools:
+            pool.hold(little=little)
+
+    async with AsyncExitStack() as stack:
+
+        async def begin() -> list[asyncio.Future[str]]:
+            down, up = [await stack.enter_async_context(world.kept(sidecar.inbound, planner)) for _ in range(2)]
+            ask(down, "GET")
+            ask(up, "POST", b"Content-Length: %d" % SIZE)
+            return [asyncio.ensure_future(download(down)), asyncio.ensure_future(upload(up, agent.go))]
+
+        transfers = await begin()
+        for _ in transfers:
+            async with asyncio.timeout(PATIENCE_S):
+                await agent.halfway.acquire()
+        hold(little=True)
+        agent.go.set()
+        transfers += await begin()
+        assert await asyncio.gather(*transfers) == [HASH] * 4
+        hold(little=False)
+        assert await asyncio.gather(*await begin()) == [HASH] * 2
 
 
 def peak_kib(sidecar: Running) -> int:
