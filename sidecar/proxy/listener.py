@@ -136,14 +136,20 @@ class Listener:
         """Stop accepting and let every request being served end. Whether all ended in time.
 
         Connections on which nothing happens stay a little: a request that was sent before its caller could know is
-        served too, and told that it is the last.
+        served too, and told that it is the last. A peer that was given everything and does not take the end of it is
+        waited for, and is no failure.
         """
         grace_s = min(DRAIN_GRACE_S, timeout_s / 2)
         self._acceptor.finish()
         self.connections.drain(grace_s)
         began_at = self.connections.clock()
         await self._handshakes.finish(grace_s)
-        return await self._emptied(timeout_s - (self.connections.clock() - began_at))
+        left_s = timeout_s - (self.connections.clock() - began_at)
+        if await self._emptied(left_s - min(_LAST_WORDS_S, left_s / 2)):
+            return True
+        for connection in self.connections:
+            connection.give_up()
+        return await self._emptied(min(_LAST_WORDS_S, left_s / 2))
 
     async def abort(self) -> None:
         """End everything now, and wait until it has ended: by then each request has closed its record."""

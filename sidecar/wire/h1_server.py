@@ -106,6 +106,11 @@ class ServerConnection(asyncio.Protocol):
         self.stop(error)
         self._cut_off()
 
+    def give_up(self) -> None:
+        """Cut it off if only its peer keeps it: everything was given, and it does not take the end."""
+        if self._exchange is None and (self._ending.closed or self.writing_paused):
+            self._cut_off()
+
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
         self._finishing = True

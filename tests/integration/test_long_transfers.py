@@ -205,6 +205,21 @@ async def test_a_stream_whose_caller_is_frozen_does_not_keep_it_either(world: Wo
         assert await sidecar.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("fields", [[b"X-Flood: answer"], []], ids=["an event stream", "an answer"])
+async def test_a_caller_who_takes_nothing_fails_the_drain_only_if_there_is_more_to_give(
+    world: World, agent: Agent, fields: list[bytes]
+) -> None:
+    """The stream was ended in time, and its record is written; of the answer something is still to be sent."""
+    agent.go.set()
+    async with AsyncExitStack() as stack:
+        sidecar = await stack.enter_async_context(process(world, drain_s=4.0))
+        caller = await connected(world, stack, sidecar)
+        caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        ask(caller, "GET", *fields)
+        await asyncio.sleep(1.0)
+        assert await sidecar.end(signal.SIGTERM) == (0 if fields else 1)
+
+
 # --- memory
 
 

@@ -124,6 +124,7 @@ def test_each_of_several_processes_has_its_share_of_what_the_setting_allows() ->
 
 
 def test_what_was_freed_is_given_back() -> None:
+    give_back()  # or what other tests left free is filled, and nothing is taken from the system
     before = own_bytes()
     pieces = [bytes(700) for _ in range(100_000)]  # too large for Python's own allocator, too small for a mapping
     kept = pieces[::1000]
@@ -134,7 +135,7 @@ def test_what_was_freed_is_given_back() -> None:
     assert before is not None
     assert held is not None
     assert after is not None
-    assert held - before > 20 * MIB  # less than all of it, where some lay free before
+    assert held - before > 60 * MIB
     assert after - before < (held - before) / 2
     assert len(kept) == 100
 
