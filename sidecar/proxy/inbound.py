@@ -92,15 +92,18 @@ class Inbound:
                 token = self._remembered(raw, peer, snapshot) or (
                     yield from self._verify(raw, peer, route, snapshot, entry)
                 )
-                entry.attribute_token(token)
-                permit = decide_verified(
-                    token,
-                    peer=peer.spiffe_id,
-                    route=route,
-                    policy=policy,
-                    now=now,
-                    peer_certificate_sha256=peer.fingerprint,
-                )
+                try:
+                    permit = decide_verified(
+                        token,
+                        peer=peer.spiffe_id,
+                        route=route,
+                        policy=policy,
+                        now=now,
+                        peer_certificate_sha256=peer.fingerprint,
+                    )
+                except Exception:
+                    entry.attribute_token(token)
+                    raise
                 given = self._permits.give(call, permit, keys=keys.generation, policy=policy.number)
             permit, delegation, facts = given
             entry.permitted(facts)
@@ -153,19 +156,23 @@ class Inbound:
         """Verify a token not seen before; waits for its issuer's key where that is not known yet."""
         policy, keys = snapshot.policy, snapshot.keys
         bearer = parse_bearer(raw)
-        entry.claim_unverified(bearer)
-        issuer = trusted_issuer(bearer, route=route, policy=policy)
-        key = keys.find(bearer.issuer, bearer.kid)
-        if key is None:
-            key = yield Async(self._tasks, lambda: keys.wait_for_key(bearer.issuer, bearer.kid))
-        token = verify_token(
-            bearer,
-            issuer=issuer,
-            key=key,
-            audiences=policy.audiences,
-            now=int(self._clock()),
-            peer_certificate_sha256=peer.fingerprint,
-        )
+        try:
+            issuer = trusted_issuer(bearer, route=route, policy=policy)
+            key = keys.find(bearer.issuer, bearer.kid)
+            if key is None:
+                entry.claim_unverified(bearer)  # who waits may be seen waiting
+                key = yield Async(self._tasks, lambda: keys.wait_for_key(bearer.issuer, bearer.kid))
+            token = verify_token(
+                bearer,
+                issuer=issuer,
+                key=key,
+                audiences=policy.audiences,
+                now=int(self._clock()),
+                peer_certificate_sha256=peer.fingerprint,
+            )
+        except Exception:
+            entry.claim_unverified(bearer)
+            raise
         self._verdicts.keep(token, peer.spiffe_id, keys=keys.generation, policy=policy.number)
         actors = () if token.chain is None else token.chain.subjects
         self._log.metrics.population.saw(token.issuer, token.subject, actors)
