@@ -122,6 +122,29 @@ async def test_with_one_fact_changed_the_call_is_refused_and_the_next_one_served
     assert records[0]["peer"] == (peer or PLANNER)
 
 
+@pytest.mark.parametrize(
+    ("changes", "verified"),
+    [
+        ({"key": 1}, False),
+        ({"claims": {"exp": 1}}, False),
+        ({"claims": {"iss": "https://other.example"}}, False),
+        ({"claims": {"scope": "crm.read"}}, True),
+        ({"peer": FRONT}, True),
+    ],
+    ids=["bad signature", "expired", "of another issuer", "without the scope", "in other hands"],
+)
+async def test_the_record_of_a_refusal_says_whose_token_it_was_and_whether_that_is_proven(
+    world: World, changes: Changes, verified: bool
+) -> None:
+    sidecar = await world.sidecar(WRITER, world.settings())
+    caller = calling(await world.source(changes.get("peer", PLANNER)), WRITER)
+    token = mint({"jti": "j1", **changes.get("claims", {})}, key=changes.get("key", 0))
+    await world.call(sidecar.inbound, caller, headers=bearer(token))
+    (record,) = await sidecar.wait_for_records(1)
+    assert (record["decision"], record["verified"]) == ("deny", verified)
+    assert (record["subject"], record["actor"], record["jti_in"]) == ("alice", PLANNER, "j1")
+
+
 async def test_a_refused_method_is_told_which_ones_are_taken(world: World) -> None:
     sidecar = await world.sidecar(WRITER, world.settings())
     planner = calling(await world.source(PLANNER), WRITER)
@@ -290,6 +313,7 @@ async def test_a_peer_that_leaves_while_a_key_is_fetched_leaves_one_record(world
         await world.keys_asked.wait()
     (record,) = await sidecar.wait_for_records(1)
     assert (record["decision"], record["reason"], record["status"]) == ("deny", "peer_gone", None)
+    assert (record["verified"], record["subject"]) == (False, "alice")
     await until(lambda: len(sidecar.server.parts.tasks) == 0)
     world.keys_wait.set()
 
