@@ -311,6 +311,8 @@ async def test_a_peer_that_leaves_while_a_key_is_fetched_leaves_one_record(world
     async with world.kept(sidecar.inbound, planner) as kept:
         kept.send(headers=bearer(mint(header={"kid": "k9"})))
         await world.keys_asked.wait()
+        (opened,) = await sidecar.wait_for_records(1, "request.opened")
+    assert (opened["verified"], opened["subject"]) == (False, "alice")
     (record,) = await sidecar.wait_for_records(1)
     assert (record["decision"], record["reason"], record["status"]) == ("deny", "peer_gone", None)
     assert (record["verified"], record["subject"]) == (False, "alice")
