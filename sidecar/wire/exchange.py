@@ -250,8 +250,8 @@ class ServerExchange:
 
     @property
     def body_paused(self) -> bool:
-        """Whether the body is not wanted for now."""
-        return self.intake is not None and not self.intake.wanted
+        """Whether the body is held back for now: who takes it is behind."""
+        return self.intake is not None and self.intake.paused
 
     def _begin(self, status: int, lines: bytes, length: int | None, *, chunked: bool = False) -> bytes:
         """The head of the answer, which begins with it."""

@@ -11,19 +11,22 @@ requests wait until the answer before them has ended. No task, future or timer i
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.ending import Ending
 from sidecar.wire.exchange import BodySink, RequestHandler, ServerExchange
 from sidecar.wire.intake import Intake
+from sidecar.wire.kernel import has_left
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.request import RequestReader
 from sidecar.wire.waits import Pace
 
 __all__ = ["BodySink", "RequestHandler", "ServerConnection", "ServerExchange", "ServerLimits"]
+
+_MAY_WAIT: Final = 16 * 1024  # received and not yet of use, while a request is served: only who reads sees a peer leave
 
 
 class ServerConnection(asyncio.Protocol):
@@ -255,9 +258,9 @@ class ServerConnection(asyncio.Protocol):
             self.advance()
 
     def _regulate(self) -> None:
-        """Read on unless bytes wait already, or the body is not wanted: so no more than one read is ever held."""
+        """Read on unless enough waits already, or a body is held back: so little more than one read is ever held."""
         exchange = self._exchange
-        pause = bool(self._rest) or (exchange is not None and exchange.body_paused)
+        pause = bool(self._rest) if exchange is None else exchange.body_paused or len(self._rest) > _MAY_WAIT
         if pause != self._reading_paused and not self._ending.closed:
             self._reading_paused = pause
             if pause:
@@ -372,7 +375,11 @@ class ServerConnection(asyncio.Protocol):
             if ending.linger.over(now):
                 self._close()
         elif self._exchange is not None:
-            self._sweep_body(self._exchange, now)
+            if self._has_left_unseen(self._exchange):
+                self._lose_peer()
+                self._cut_off()
+            else:
+                self._sweep_body(self._exchange, now)
         elif self._reader.held:
             if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
@@ -385,6 +392,10 @@ class ServerConnection(asyncio.Protocol):
             pace.begin(now, exchange.bytes_in)
         elif pace.lasts(now, exchange.bytes_in, limits.min_rate * limits.body_timeout_s) > limits.body_timeout_s:
             exchange.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
+
+    def _has_left_unseen(self, exchange: ServerExchange) -> bool:
+        """Whether the peer has left while nobody reads: then no transport tells."""
+        return self._reading_paused and not (self._half_closes and exchange.switched) and has_left(self.transport)
 
     def _cut_off(self) -> None:
         self._ending.gone()

@@ -14,6 +14,7 @@ from typing import Final
 _BYTES_ACKED_AT: Final = 120  # of struct tcp_info in linux/tcp.h, since Linux 4.1; only ever added to at its end
 _BYTES_ACKED: Final = struct.Struct("=Q")
 _SIZE: Final = struct.Struct("=i")
+_OVER: Final = frozenset({7, 8})  # TCP_CLOSE and TCP_CLOSE_WAIT, the first byte of struct tcp_info
 
 
 def acknowledged(transport: asyncio.BaseTransport) -> int | None:
@@ -39,6 +40,20 @@ def unread(transport: asyncio.BaseTransport) -> int:
     """How many bytes have arrived that nobody has read yet; 0 if that cannot be told."""
     sock = _tcp_socket(transport)
     return 0 if sock is None else _ask(sock, termios.FIONREAD) or 0
+
+
+def has_left(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer has said that it sends no more, or has reset the connection, also while nobody reads.
+
+    False if that cannot be told: a peer whose last bytes find no room here says so after them.
+    """
+    sock = _tcp_socket(transport)
+    if sock is None:
+        return False
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _OVER
+    except OSError:  # closed already; no TCP
+        return False
 
 
 def receives(transport: asyncio.BaseTransport) -> int | None:

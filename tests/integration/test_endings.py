@@ -194,6 +194,21 @@ async def leaves_while_waiting(act: Act) -> None:
     act.leave(reset=False)
 
 
+async def leaves_with_another_waiting(act: Act) -> None:
+    act.ask(body=act.head + b"\r\n")
+    await act.answer()
+    act.leave(reset=False)
+
+
+async def leaves_in_body_that_nobody_takes(act: Act) -> None:
+    act.ask(b"content-length: 9000000\r\n", b"x" * 8_000_000)
+    await act.answer()
+    assert act.heard is not None  # the agent reads no more than the buffer of its reader
+    connections = act.sidecar.server.parts.listeners[0].connections
+    await until(lambda: all(one.exchange is not None and one.exchange.body_paused for one in connections))
+    act.leave(reset=True)
+
+
 async def leaves_in_answer(act: Act) -> None:
     act.ask()
     await act.answer(LENGTH + b"half")
@@ -355,6 +370,8 @@ ENDINGS: list[tuple[Ending, Then]] = [
     (hangs_up_in_head, Then(reason="bad_request", status=400, decision="deny")),
     (leaves_in_body, Then(reason="peer_gone", status=None)),
     (leaves_while_waiting, Then(reason="peer_gone", status=None)),
+    (leaves_with_another_waiting, Then(reason="peer_gone", status=None)),
+    (leaves_in_body_that_nobody_takes, Then(reason="peer_gone", status=None)),
     (leaves_in_answer, Then(reason="peer_gone", status=200, upstream=200)),
     (leaves_in_stream, Then(reason="peer_gone", status=200, upstream=200, opened=True)),
     (crashes_before_answer, Then(reason="upstream_unreachable", status=503)),

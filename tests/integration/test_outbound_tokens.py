@@ -91,13 +91,14 @@ async def test_a_hundred_calls_at_once_are_one_exchange(hops: Hops) -> None:
     assert len({hops.crm.headers(number)["delegation-call"] for number in range(100)}) == 100
 
 
-async def test_a_caller_who_leaves_does_not_take_the_exchange_with_it(hops: Hops) -> None:
+@pytest.mark.parametrize("body", ["", "content-length: 4\r\n\r\nbody", "content-length: 4\r\n\r\nbo"])
+async def test_a_caller_who_leaves_does_not_take_the_exchange_with_it(hops: Hops, body: str) -> None:
     await hops.start()
     async with hops.serving() as held:
         hops.sts.hold()
-        head = f"GET /x HTTP/1.1\r\nhost: crm.mesh\r\nauthorization: Bearer {held.handle}\r\n\r\n".encode()
+        head = f"POST /x HTTP/1.1\r\nhost: crm.mesh\r\nauthorization: Bearer {held.handle}\r\n"
         _, writer = await asyncio.open_connection("127.0.0.1", hops.writer.outbound)
-        writer.write(head)
+        writer.write((head + (body or "\r\n")).encode())
         await hops.sts.wait_for_requests(1)
         patient = asyncio.ensure_future(hops.call(held.shown, "/x", host="crm.mesh"))
         writer.transport.abort()

@@ -68,7 +68,6 @@ async def test_pipelined_requests_are_served_in_order_one_at_a_time() -> None:
     served = Served()
     served.receive(GET + post(b"Content-Length: 3\r\n", b"abc") + GET)
     assert len(served.handler.requests) == 1
-    assert not served.transport.reading
     served.handler.requests[0].answer(200, [], b"ok")
     await served.turns()
     assert len(served.handler.requests) == 2
@@ -586,15 +585,45 @@ async def test_an_answer_that_a_vanished_peer_may_not_have_is_waited_for_as_ever
 # --- bodies and backpressure
 
 
-async def test_body_bytes_wait_until_somebody_reads_them_and_no_more_are_taken() -> None:
+async def test_body_bytes_wait_until_somebody_reads_them() -> None:
     served = Served()
     served.receive(post(b"Content-Length: 6\r\n", b"abc"))
-    assert not served.transport.reading
     body = Body()
     served.only.read_body(body)
-    assert (body.data, served.transport.reading) == (b"abc", True)
+    assert body.data == b"abc"
     served.receive(b"def")
     assert body.events == ["data", "flush", "data", "end", "flush"]
+
+
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [(post(b"Content-Length: 99999\r\n"), b"a"), (GET, GET)],
+    ids=["of a body", "of other requests"],
+)
+async def test_a_little_may_wait_so_that_a_peer_is_seen_leaving_and_then_no_more_is_read(
+    first: bytes, more: bytes
+) -> None:
+    served = Served()
+    served.receive(first + more)
+    little = served.transport.reading
+    served.receive(more * (16 * 1024 // len(more)))
+    assert (little, served.transport.reading) == (True, False)
+    served.receive(more)
+    served.connection.eof_received()
+    assert served.only.gone
+
+
+async def test_a_peer_that_leaves_while_nobody_reads_is_seen_too() -> None:
+    with connected() as (ours, theirs):
+        served = Served(lambda exchange: exchange.read_body(Body()), extra={"socket": ours})
+        served.receive(post(b"Content-Length: 99999\r\n", b"a"))
+        served.only.pause_body()
+        served.after(1)
+        before = served.only.gone
+        theirs.close()
+        served.after(1)
+        assert (before, served.only.gone, served.transport.aborted) == (False, True, True)
+        assert len(served.connections) == 0
 
 
 async def test_reading_a_request_without_body_ends_at_once() -> None:

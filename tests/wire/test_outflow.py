@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from sidecar.wire.kernel import acknowledged, queued
+from sidecar.wire.kernel import acknowledged, has_left, queued
 from sidecar.wire.outflow import Outflow
 from tests.wire.bench import RecordingTransport
 
@@ -56,12 +57,25 @@ def test_what_the_peers_kernel_has_not_taken_is_queued_and_the_rest_acknowledged
         assert after - before > sent - waiting
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_peer_has_left_when_it_says_that_it_sends_no_more_and_when_it_resets(*, reset: bool) -> None:
+    with connected() as (ours, theirs):
+        transport = RecordingTransport(socket=ours)
+        theirs.sendall(b"never read")
+        before = has_left(transport)
+        if reset:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        assert (before, has_left(transport)) == (False, True)
+
+
 def test_of_no_socket_and_of_a_closed_one_nothing_can_be_told() -> None:
     with connected() as (ours, _):
         ours.close()
         for transport in (RecordingTransport(), RecordingTransport(socket=ours)):
             assert queued(transport) is None
             assert acknowledged(transport) is None
+            assert not has_left(transport)
             assert Outflow().empty_s(transport, 1.0) == 0.0
 
 
