@@ -137,7 +137,7 @@ class Listener:
 
         Connections on which nothing happens stay a little: a request that was sent before its caller could know is
         served too, and told that it is the last. A peer that was given everything and does not take the end of it is
-        waited for, and is no failure.
+        waited for, and is no failure; nor is one that asks for nothing, when there is no time left to wait.
         """
         grace_s = min(DRAIN_GRACE_S, timeout_s / 2)
         self._acceptor.finish()

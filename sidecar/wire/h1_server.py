@@ -110,8 +110,9 @@ class ServerConnection(asyncio.Protocol):
         self._cut_off()
 
     def give_up(self) -> None:
-        """Cut it off if only its peer keeps it: everything was given, and it does not take the end."""
-        if self._exchange is None and (self._ending.closed or self.writing_paused):
+        """Cut it off if only its peer keeps it: it asks for nothing, or does not take the end of what it was given."""
+        asks = (self._reader.held or self._rest) and not (self._ending.begun or self.writing_paused)
+        if self._exchange is None and not asks:
             self._cut_off()
 
     def finish(self) -> None:

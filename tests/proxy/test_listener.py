@@ -631,6 +631,21 @@ async def test_draining_ends_idle_connections_and_waits_for_the_others(sink: Fak
         assert await draining is True
 
 
+async def test_with_no_time_left_only_a_request_fails_the_drain(sink: FakeSink) -> None:
+    async with listening(Held(), sink) as listener:
+        idle, asking = await connect(listener), await connect(listener)
+        await idle.ask()
+        asking.writer.write(GET[:-2])
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(connection.receiving for connection in listener.connections):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert await listener.drain(0.0) is False
+        assert await idle.is_hung_up_on()
+        asking.writer.write(GET[-2:])
+        assert b"connection: close" in await asking.head()
+        assert await listener.drain(0.0) is True
+
+
 async def test_a_request_on_an_idle_connection_is_still_served_and_told_that_it_is_the_last(sink: FakeSink) -> None:
     async with listening(Held(), sink) as listener:
         kept = await connect(listener)
