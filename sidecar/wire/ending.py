@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class Ending:
             max_bytes=limits.max_linger_bytes,
         )
         if half_closes and not transport.is_closing():
-            transport.write_eof()
+            end_writing(transport)
 
     def received(self, transport: asyncio.Transport, now: float, size: int) -> None:
         """The peer still sends, and was answered: that has a limit."""
@@ -91,3 +92,9 @@ class Ending:
         behind_s = outflow.behind_s(transport, now, limits.min_rate * limits.write_timeout_s)
         all_given = self.closed and outflow.empty_s(transport, now) >= _FAREWELL_S
         return all_given or behind_s > limits.write_timeout_s
+
+
+def end_writing(transport: asyncio.Transport) -> None:
+    """Close our half, once what was written has left. Without effect where the peer has reset the connection unseen."""
+    with contextlib.suppress(OSError):  # that is how asyncio says so, and the transport learns it by itself
+        transport.write_eof()

@@ -13,6 +13,7 @@ from typing import Final, cast
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
+from sidecar.wire.ending import end_writing
 from sidecar.wire.head import ResponseHead, encode_request, is_event_stream
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.outgoing import Outgoing
@@ -134,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
         """Write what was collected, and end this direction where a connection can be closed by halves (no TLS)."""
         self.flush()
         if not self._closed and self.transport.can_write_eof():
-            self.transport.write_eof()
+            end_writing(self.transport)
 
     def leave(self) -> None:
         """Write what was collected and go; nothing more is told. What still comes is thrown away."""
@@ -147,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
         self._closed = True
         self._moved_at = self._clock()
         if self.transport.can_write_eof():
-            self.transport.write_eof()  # and not close: what still comes would be answered with a reset
+            end_writing(self.transport)  # and not close: what still comes would be answered with a reset
         else:
             self.transport.close()
 

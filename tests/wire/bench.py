@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,7 @@ class RecordingTransport(asyncio.Transport):
         self.ended = False
         self.closed = False
         self.aborted = False
+        self.reset_unseen = False  # by the peer, while nobody reads
 
     @property
     def written(self) -> bytes:
@@ -55,6 +57,8 @@ class RecordingTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
+        if self.reset_unseen:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")  # as asyncio does
         self.ended = True
 
     def is_closing(self) -> bool:

@@ -440,3 +440,11 @@ def test_any_bytes_are_an_answer_or_an_error_and_never_an_exception(pieces: list
         assert sink.events.count("end") + sink.events.count("error") == 1
 
     asyncio.run(run())
+
+
+async def test_an_upstream_that_reset_unseen_is_left_without_an_error() -> None:
+    calling = Calling()
+    calling.ask()
+    calling.transport.reset_unseen = True
+    calling.connection.leave()
+    assert not calling.connection.usable

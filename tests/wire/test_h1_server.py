@@ -248,6 +248,15 @@ async def test_an_answer_before_the_body_closes_the_connection_after_lingering()
     assert served.transport.closed
 
 
+async def test_a_peer_that_reset_unseen_before_an_early_answer_is_no_error() -> None:
+    served = Served()
+    served.receive(post(b"Content-Length: 10\r\n", b"abc"))
+    served.transport.reset_unseen = True
+    served.only.answer(200, [], b"ok")
+    assert served.only.ended
+    served.lose()
+
+
 async def test_lingering_has_a_limit_of_bytes() -> None:
     served = Served(answer_ok, max_linger_bytes=10)
     served.receive(post(b"Content-Length: 1000\r\n"))
