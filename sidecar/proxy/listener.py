@@ -136,12 +136,13 @@ class Listener:
         """Stop accepting and let every request being served end. Whether all ended in time.
 
         Connections on which nothing happens stay a little: a request that was sent before its caller could know is
-        served too, and told that it is the last. A peer that was given everything and does not take the end of it is
-        waited for, and is no failure; nor is one that asks for nothing, when there is no time left to wait.
+        served too, and told that it is the last; those that wait behind another are served for half of the time. A peer
+        that was given everything and does not take the end of it is waited for, and is no failure; nor is one that asks
+        for nothing, when there is no time left to wait.
         """
         grace_s = min(DRAIN_GRACE_S, timeout_s / 2)
         self._acceptor.finish()
-        self.connections.drain(grace_s)
+        self.connections.drain(grace_s, timeout_s / 2)
         began_at = self.connections.clock()
         await self._handshakes.finish(grace_s)
         left_s = timeout_s - (self.connections.clock() - began_at)

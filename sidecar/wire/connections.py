@@ -27,8 +27,9 @@ C = TypeVar("C", bound=Swept)
 class Connections(Generic[C]):
     """A set of live connections, swept while it is not empty.
 
-    ``draining``: the next answer on each connection is its last, and says so. One on which no request comes is idle
-    for ``grace_s`` more: a request that is under way to us must not meet a closed door.
+    ``draining``: the next answer on each connection is its last, and says so; but requests that waited behind it when
+    the drain began are served for ``patience_s``, since nobody told their caller before. One on which no request comes
+    is idle for ``grace_s`` more: a request that is under way to us must not meet a closed door.
     """
 
     def __init__(self, *, interval_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,6 +38,7 @@ class Connections(Generic[C]):
         self.draining = False
         self._draining_since = 0.0
         self._grace_s = 0.0
+        self._patient_until = 0.0
         self._interval_s = interval_s
         self._members: set[C] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -65,12 +67,20 @@ class Connections(Generic[C]):
                 self._timer.cancel()
                 self._timer = None
 
-    def drain(self, grace_s: float) -> None:
+    def drain(self, grace_s: float, patience_s: float = float("inf")) -> None:
         """From now on nobody is kept."""
         if not self.draining:
             self.draining = True
             self._draining_since = self.clock()
             self._grace_s = grace_s
+            self._patient_until = self._draining_since + patience_s
+
+    def may_stay(self, *, waiting_since: float | None) -> bool:
+        """Whether a connection may be kept after its answer. ``waiting_since``: another request is here since then."""
+        if not self.draining:
+            return True
+        waits = waiting_since is not None and waiting_since <= self._draining_since
+        return waits and self.clock() < self._patient_until
 
     def no_longer_wanted(self, now: float, idle_since: float) -> bool:
         """Whether a connection that is idle since then has been given its grace."""

@@ -60,6 +60,7 @@ class ServerConnection(asyncio.Protocol):
         self._opened_at = 0.0
         self._ages_at = 0.0
         self._moved_at = 0.0
+        self._read_at = 0.0
         self._head_began_at = 0.0
         self._body_pace = Pace()
         self._ending = Ending(limits, connections.clock)
@@ -135,7 +136,7 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Serve what has come, and write once."""
-        self._moved_at = self._clock()
+        self._moved_at = self._read_at = self._clock()
         rest = self._rest
         if rest or self._exchange is not None or self._ending.begun:
             self._receive_more(data)
@@ -305,7 +306,10 @@ class ServerConnection(asyncio.Protocol):
 
     def may_keep(self) -> bool:
         """Whether another request may follow the one being served."""
-        return self._moved_at < self._ages_at and not (self._finishing or self._connections.draining)
+        if self._moved_at >= self._ages_at or self._finishing:
+            return False
+        waits = self._connections.draining and b"\r\n\r\n" in self._rest
+        return self._connections.may_stay(waiting_since=self._read_at if waits else None)
 
     @property
     def has_rest(self) -> bool:

@@ -260,6 +260,25 @@ async def test_a_stopping_sidecar_takes_no_connections_and_finishes_what_it_has(
     assert len(writer.records("stopped")) == 1
 
 
+async def test_requests_that_wait_behind_another_are_served_too(world: World) -> None:
+    sidecar = await world.sidecar(WRITER, world.settings(drain_s=8.0))
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    world.agent.script = lambda _head, _body: answer
+    async with world.kept(sidecar.inbound, calling(await world.source(PLANNER), WRITER)) as kept:
+        for _ in range(3):
+            kept.send(headers=bearer(mint()))
+        await world.agent.arrived.wait()
+        (connection,) = sidecar.server.parts.listeners[0].connections
+        await until(lambda: connection.has_rest)
+        sidecar.stop.set()
+        await until(lambda: sidecar.server.draining)
+        answer.set_result(ok(b"done"))
+        answers = [await kept.receive() for _ in range(3)]
+    assert [one.headers.get("connection") for one in answers] == [None, None, "close"]
+    assert await asyncio.wait_for(sidecar.running, 5) is True
+    assert [record["reason"] for record in sidecar.records()] == ["ok"] * 3
+
+
 async def test_what_takes_longer_than_the_drain_is_told_and_recorded(hops: Hops) -> None:
     await hops.start(drain_s=0.2)
     answers = []

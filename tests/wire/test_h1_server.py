@@ -338,6 +338,34 @@ async def test_draining_closes_idle_connections_after_a_grace_and_lets_running_r
     busy.connection.finish()
 
 
+async def test_requests_that_waited_when_the_drain_began_are_served_and_the_last_of_them_says_so() -> None:
+    served = Served()
+    served.receive(GET * 3)
+    served.connections.drain(1.0)
+    for _ in range(3):
+        served.handler.requests[-1].answer(200, [], b"ok")
+        await served.turns()
+    assert served.transport.writes == [OK, OK, OK_CLOSE]
+    assert served.transport.closed
+
+
+@pytest.mark.parametrize(
+    ("waiting", "later", "seconds"),
+    [(GET, b"", 5.0), (b"", GET, 0.1), (GET[:-2], b"", 0.1)],
+    ids=["after some time", "come later", "not whole"],
+)
+async def test_other_requests_that_wait_in_a_drain_are_not(waiting: bytes, later: bytes, seconds: float) -> None:
+    served = Served()
+    served.receive(GET + waiting)
+    served.connections.drain(1.0, 5.0)
+    served.after(seconds)
+    if later:
+        served.receive(later)
+    served.only.answer(200, [], b"ok")
+    await served.turns()
+    assert (served.transport.writes, len(served.handler.requests)) == ([OK_CLOSE], 1)
+
+
 async def test_a_request_that_was_under_way_when_the_drain_began_is_served_and_is_the_last() -> None:
     served = Served(answer_ok)
     served.receive(GET)
