@@ -15,6 +15,7 @@ from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
 from sidecar.wire.ending import end_writing
 from sidecar.wire.head import ResponseHead, encode_request, is_event_stream
+from sidecar.wire.kernel import has_left
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import RawSink, ResponseSink
@@ -55,6 +56,7 @@ class ClientConnection(asyncio.Protocol):
         self._raw_sink: RawSink | None = None
         self._out = Outgoing()
         self._request_ended = True
+        self._in_body = False  # the beginning of a request is written, and its end is not
         self._closed = False
         self._writing_paused = False
         self._reading_paused = False
@@ -110,6 +112,7 @@ class ClientConnection(asyncio.Protocol):
             raise RuntimeError("the connection is in use or closed")
         self._reader.expect(method, handshake)
         self._sink = sink
+        self._in_body = False
         self._moved_at = self._clock()
 
     def send_body(self, data: bytes) -> None:
@@ -154,9 +157,21 @@ class ClientConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what was collected: one write."""
-        if self._out.pieces and not self._closed:
-            self._moved_at = self._clock()
-            self.transport.write(self._out.take())
+        if not self._out.pieces or self._closed:
+            return
+        self._moved_at = self._clock()
+        data = self._out.take()
+        if self._in_body and has_left(self.transport):
+            self._hear_out()
+        else:
+            self.transport.write(data)
+            self._in_body = not self._request_ended and self._raw_sink is None
+
+    def _hear_out(self) -> None:
+        """The upstream takes no more of the request. It may have answered before, and to write on would lose that."""
+        self._ages_at = self._opened_at  # no other request goes out here
+        if self._sink is not None:
+            self._sink.on_upstream_pause()
 
     def abort(self) -> None:
         """Give up the request; nothing more is told of it. The upstream sees a cut connection."""

@@ -163,6 +163,15 @@ async def until_close(act: Act) -> None:
     await act.last_words()
 
 
+async def refuses_body_and_leaves(act: Act) -> None:
+    act.ask(b"content-length: 9000000\r\n", b"x" * 9_000_000)
+    async with asyncio.timeout(PATIENCE_S):
+        _, writer = await act.agent.connections.get()
+    writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
+    hang_up(writer, reset=False)  # a reset all the same: it has not read everything
+    await act.last_words()
+
+
 async def events(act: Act) -> None:
     act.ask(b"connection: close\r\n")
     await act.answer(EVENTS + b"data: one\n", b"data: two\n")
@@ -365,6 +374,7 @@ ENDINGS: list[tuple[Ending, Then]] = [
     (whole_in_pieces, Then(reason="ok", status=200, upstream=200)),
     (chunks, Then(reason="ok", status=200, upstream=200, opened=True)),
     (until_close, Then(reason="ok", status=200, upstream=200, opened=True)),
+    (refuses_body_and_leaves, Then(reason="ok", status=413, upstream=413)),
     (events, Then(reason="ok", status=200, upstream=200, opened=True)),
     (leaves_in_head, Then(reason="peer_gone", status=None, decision="deny")),
     (hangs_up_in_head, Then(reason="bad_request", status=400, decision="deny")),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sidecar.wire.h1_client import ClientConnection, StaleConnection
 from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits
 from tests.wire.bench import Clock, RecordingTransport
+from tests.wire.test_outflow import connected
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -65,12 +67,12 @@ class Sink:
 class Calling:
     """One upstream connection on a recording transport; ``idle`` counts how often it was given back."""
 
-    def __init__(self, *, max_age_s: float = 3600, **limits: Any) -> None:
+    def __init__(self, sock: object = None, *, max_age_s: float = 3600, **limits: Any) -> None:
         self.clock = Clock()
         self.connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=self.clock)
         self.idle = 0
         self.gone = 0
-        self.transport = RecordingTransport()
+        self.transport = RecordingTransport(socket=sock)
         self.connection = ClientConnection(
             ClientLimits(**limits), self.connections, on_idle=self._idle, on_closed=self._gone, max_age_s=max_age_s
         )
@@ -440,6 +442,24 @@ def test_any_bytes_are_an_answer_or_an_error_and_never_an_exception(pieces: list
         assert sink.events.count("end") + sink.events.count("error") == 1
 
     asyncio.run(run())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
+async def test_an_upstream_that_answers_early_and_leaves_is_heard_and_told_no_more() -> None:
+    with connected() as (ours, theirs):
+        calling = Calling(ours)
+        sink = calling.ask("POST", length=9)
+        calling.connection.send_body(b"abc")
+        calling.connection.flush()
+        theirs.close()
+        written = calling.transport.written
+        calling.connection.send_body(b"def")
+        calling.connection.flush()
+        calling.receive(OK)
+        assert written.endswith(b"\r\n\r\nabc")
+        assert calling.transport.written == written
+        assert (sink.events, sink.data) == (["pause", "head", "data", "end"], b"ok")
+        assert (calling.idle, calling.transport.aborted) == (0, True)
 
 
 async def test_an_upstream_that_reset_unseen_is_left_without_an_error() -> None:
