@@ -7,6 +7,7 @@ close the connection, and an answer that ends early is told as an error, never a
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -234,7 +235,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """The upstream sends no more. The transport closes."""
         sink = self._sink
-        if sink is not None and self._reader.ends_with_connection:
+        if sink is not None and self._reader.ends_with_connection and _ended_in_order(self.transport):
             self._sink = None
             self._closed = True
             sink.on_response_end()
@@ -331,3 +332,19 @@ class ClientConnection(asyncio.Protocol):
     def _allowed_silence(self, head: ResponseHead) -> float:
         streams = self._raw_sink is not None or is_event_stream(head)
         return self._limits.stream_idle_timeout_s if streams else self._limits.idle_timeout_s
+
+
+def _ended_in_order(transport: asyncio.Transport) -> bool:
+    """Whether an answer that ends with its connection is whole: over TLS only the peer itself can say so.
+
+    Anybody on the way can end a TCP connection (RFC 9112 section 9.8). uvloop tells no end then; asyncio does.
+    """
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -375,3 +376,32 @@ async def test_a_truncated_answer_looks_truncated_and_is_recorded_so(hops: Hops,
     assert len(answer.body) < 10 or "transfer-encoding" in answer.headers
     (record,) = await hops.outbound_records(1)
     assert (record["decision"], record["reason"], record["upstream_status"]) == ("allow", "upstream_aborted", 200)
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize(("in_order", "reason"), [(True, "ok"), (False, "upstream_aborted")])
+async def test_an_answer_without_a_length_is_whole_only_if_tls_ended_in_order(
+    hops: Hops, *, in_order: bool, reason: str
+) -> None:
+    end = asyncio.Event()
+
+    async def answer_half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await end.wait()
+        if not in_order:
+            writer.transport.abort()  # as if the process had died, or somebody on the way had ended the connection
+        writer.close()
+
+    port = await hops.world.listen(answer_half, ssl=server_context(await hops.world.source(CRM)))
+    settings = hops.settings()
+    settings["outbound"]["routes"][1] = hops.route("crm-by-host", CRM, {"host": "crm.mesh"}, port)
+    hops.writer = await hops.world.sidecar(WRITER, settings)
+    async with hops.serving() as held, hops.world.kept(hops.writer.outbound) as kept:
+        kept.send("/x", host="crm.mesh", headers=[*held.shown, ("connection", "close")])
+        await kept.reader.readuntil(b"half\r\n")
+        end.set()
+        rest = await kept.wait_for_end()
+    assert (rest == b"0\r\n\r\n") is in_order
+    (record,) = await hops.outbound_records(1)
+    assert record["reason"] == reason
