@@ -18,7 +18,7 @@ from sidecar.wire.connections import Connections
 from sidecar.wire.ending import Ending
 from sidecar.wire.exchange import BodySink, RequestHandler, ServerExchange
 from sidecar.wire.intake import Intake
-from sidecar.wire.kernel import has_left
+from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.request import RequestReader
@@ -388,7 +388,7 @@ class ServerConnection(asyncio.Protocol):
         elif self._reader.held:
             if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
-        elif self._idle_too_long(now):
+        elif self._idle_too_long(now) and not unread(self.transport):  # else it is we who are slow
             self._close_idle()
 
     def _sweep_body(self, exchange: ServerExchange, now: float) -> None:

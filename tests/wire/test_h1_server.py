@@ -312,6 +312,21 @@ async def test_an_idle_connection_of_its_full_age_is_closed() -> None:
     assert served.transport.closed
 
 
+@pytest.mark.parametrize("draining", [False, True])
+async def test_an_idle_connection_is_not_closed_over_a_request_that_was_only_not_read_yet(*, draining: bool) -> None:
+    with connected() as (ours, theirs):
+        served = Served(answer_ok, keep_alive_timeout_s=75, extra={"socket": ours})
+        served.receive(GET)
+        theirs.sendall(GET)
+        if draining:
+            served.connections.drain(1.0)
+        served.after(80)
+        before = served.transport.closed
+        served.receive(ours.recv(1000))
+        served.after(80)
+        assert (before, served.transport.closed, len(served.handler.requests)) == (False, True, 2)
+
+
 async def test_after_a_refusal_the_peer_can_finish_sending_and_read_it() -> None:
     served = Served(answer_ok)
     served.receive(post(b"Expect: 200-ok\r\nContent-Length: 1000\r\n"))
