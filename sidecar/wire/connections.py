@@ -75,12 +75,9 @@ class Connections(Generic[C]):
             self._grace_s = grace_s
             self._patient_until = self._draining_since + patience_s
 
-    def may_stay(self, *, waiting_since: float | None) -> bool:
-        """Whether a connection may be kept after its answer. ``waiting_since``: another request is here since then."""
-        if not self.draining:
-            return True
-        waits = waiting_since is not None and waiting_since <= self._draining_since
-        return waits and self.clock() < self._patient_until
+    def may_stay(self, *, waiting_since: float) -> bool:
+        """Whether a connection is kept, though it drains, for a request that is here since then."""
+        return waiting_since <= self._draining_since and self.clock() < self._patient_until
 
     def no_longer_wanted(self, now: float, idle_since: float) -> bool:
         """Whether a connection that is idle since then has been given its grace."""

@@ -308,8 +308,9 @@ class ServerConnection(asyncio.Protocol):
         """Whether another request may follow the one being served."""
         if self._moved_at >= self._ages_at or self._finishing:
             return False
-        waits = self._connections.draining and b"\r\n\r\n" in self._rest
-        return self._connections.may_stay(waiting_since=self._read_at if waits else None)
+        if not self._connections.draining:
+            return True
+        return b"\r\n\r\n" in self._rest and self._connections.may_stay(waiting_since=self._read_at)
 
     @property
     def has_rest(self) -> bool:
