@@ -19,7 +19,7 @@ CALLS = 64
 
 
 async def test_two_users_through_one_agent_are_never_mixed_up(hops: Hops) -> None:
-    await hops.start()
+    await hops.start(exchange={"timeout_s": 20.0})  # all exchanges are made at once, also on a machine that is busy
     everybody_waits = asyncio.Event()
     waiting: list[asyncio.Future[None]] = []
 
@@ -41,7 +41,8 @@ async def test_two_users_through_one_agent_are_never_mixed_up(hops: Hops) -> Non
         lines = head.decode().split("\r\n")[1:]
         headers = dict(line.split(": ", 1) for line in lines if line)
         found = await hops.call([("authorization", headers["authorization"])])
-        assert found.status == 200
+        if found.status != 200:  # told, not raised: that would look like an agent which hung up
+            return ok(f"{found.status} {found.reason}".encode())
         return ok(found.body + b" for " + headers["delegation-subject"].encode())
 
     hops.crm.script = crm
