@@ -25,13 +25,16 @@ def credential_of(head: RequestHead) -> Credential:
 
     Raises:
         Denied: HEADER_MALFORMED (a doubled Authorization), NO_REQUEST_CONTEXT (neither is there or usable, or there
-            are two different handles: nobody can say which request is meant).
+            are two handles: nobody can say which request is meant). One handle may be in both fields.
     """
     if b"delegation-handle" not in head.common.last:
         alone = _HANDLE_ALONE.fullmatch(head.fresh.get(b"authorization", b""))
         if alone is not None:
             return Credential(alone[1].decode("ascii"))
-    handles = {value.decode("latin-1") for value in head.values(b"delegation-handle")}
+    own = head.values(b"delegation-handle")
+    if len(own) > 1:  # also twice the same: two hands have written this head
+        raise Denied(Reason.NO_REQUEST_CONTEXT, "two Delegation-Handle fields")
+    handles = {value.decode("latin-1") for value in own}
     authorization = head.values(b"authorization")
     if len(authorization) > 1:
         raise Denied(Reason.HEADER_MALFORMED, "two Authorization fields")
