@@ -30,6 +30,11 @@ class _Lane:
         self.over = False
         self._goodbye: bytes | None = None
 
+    @property
+    def closed(self) -> bool:
+        """Whether this end has said all it wants to say: a whole Close frame."""
+        return self.frames.closed and self.frames.at_boundary
+
     def take(self, data: bytes) -> bytes:
         """What of these bytes goes on: all of them, or up to our goodbye."""
         if self.over:
@@ -186,7 +191,7 @@ class Tunnel:
         """Hang up and tell how it ended: as we wanted it, in order, or for ``error``."""
         finished = self._hang_up()
         if finished is not None:
-            orderly = self._to_caller.frames.closed or self._to_upstream.frames.closed
+            orderly = self._to_caller.closed or self._to_upstream.closed
             finished(self._reason or (None if orderly else error))
 
     def _hang_up(self) -> Callable[[SidecarError | None], None] | None:

@@ -198,6 +198,16 @@ async def test_an_end_after_close_frames_is_an_orderly_one() -> None:
         assert await both.proxy.end() is None
 
 
+async def test_an_end_inside_a_close_frame_is_a_broken_one() -> None:
+    async with joined() as both:
+        await both.server.send(closing()[:-1])
+        await both.server.close()
+        assert await both.caller.read_to_end() == closing()[:-1]
+        error = await both.proxy.end()
+        assert error is not None
+        assert error.reason is Reason.UPSTREAM_ABORTED
+
+
 async def test_a_caller_that_just_leaves_is_gone_and_what_it_said_arrives() -> None:
     async with joined() as both:
         await both.caller.send(text(b"last", masked=True))
