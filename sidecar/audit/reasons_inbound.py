@@ -58,7 +58,7 @@ _PEER: Final = {
     Reason.TLS_VERSION: _handshake("the peer speaks no TLS 1.3", _CALLER, do="update it, or call through a sidecar"),
     Reason.PEER_GONE: Guidance(
         Stage.CUT,
-        "the caller hung up before the answer was complete",
+        "the caller hung up, or closed its half of the connection, before the answer was complete",
         (_CALLER,),
         "compare its time-out with how long the agent takes",
     ),
