@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError
@@ -19,6 +19,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from sidecar.identity.workload_pb import SECURITY_HEADER, SERVICE
+
+T = TypeVar("T")
 
 _METADATA: Final = {SECURITY_HEADER: "true"}
 _FAILURES: Final = (OSError, GRPCError, StreamTerminatedError, ProtocolError, DecodeError)  # TimeoutError is an OSError
@@ -76,6 +78,11 @@ class WorkloadApiClient:
         A server that accepts and then says nothing counts as a failure: the first message comes at once
         (Workload API section 4.3).
         """
+        return await _cancellable(self._stream(method, request, reply_type, on_message))
+
+    async def _stream(
+        self, method: str, request: Any, reply_type: Any, on_message: Callable[[Any], None]
+    ) -> WorkloadApiError:
         try:
             async with self._channel() as channel:
                 call = UnaryStreamMethod(channel, SERVICE + method, type(request), reply_type)
@@ -98,6 +105,9 @@ class WorkloadApiClient:
             IdentityDeniedError: PERMISSION_DENIED.
             WorkloadApiError: any other failure, or no answer in time.
         """
+        return await _cancellable(self._call(method, request, reply_type))
+
+    async def _call(self, method: str, request: Any, reply_type: Any) -> Any:
         try:
             async with self._channel() as channel, asyncio.timeout(self._call_timeout_s):
                 return await UnaryUnaryMethod(channel, SERVICE + method, type(request), reply_type)(
@@ -110,6 +120,21 @@ class WorkloadApiClient:
         if self._address.path is not None:
             return Channel(path=self._address.path)
         return Channel(self._address.host, self._address.port)
+
+
+async def _cancellable(call: Coroutine[Any, Any, T]) -> T:
+    """Make a call in a task of its own, so that who waits for it can be cancelled at any moment.
+
+    grpclib ends a call whose connection is lost by cancelling its task, and takes every cancellation for its own: one
+    by somebody else at the same time is lost, and a sidecar that stops as its Workload API does would live on.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait([task])
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return task.result()
 
 
 def _told_apart(error: Exception) -> WorkloadApiError:

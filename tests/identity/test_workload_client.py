@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpclib.client import Channel
 from grpclib.const import Status
 
 from sidecar.identity import workload_pb
@@ -153,3 +154,32 @@ async def test_every_call_bears_the_security_header(tmp_path: Path) -> None:
         api.x509 = Status.UNAVAILABLE
         await stream(client(api.address))
         assert api.calls == [("FetchX509SVID", "true")]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("lost_first", [True, False])
+async def test_who_is_cancelled_as_the_connection_is_lost_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost_first: bool
+) -> None:
+    """Its own end of a call is a cancellation to grpclib: a sidecar whose Workload API ended with it lived on."""
+    channels: list[Channel] = []
+
+    def channel_of(self: WorkloadApiClient) -> Channel:
+        channels.append(Channel(path=self._address.path))
+        return channels[-1]
+
+    monkeypatch.setattr(WorkloadApiClient, "_channel", channel_of)
+    async with ScriptedApi(tmp_path / "api.sock").serving() as api:
+        api.x509 = workload_pb.X509SVIDResponse()
+        came = asyncio.Event()
+        request, reply = workload_pb.X509SVIDRequest(), workload_pb.X509SVIDResponse
+        task = asyncio.ensure_future(client(api.address).stream("FetchX509SVID", request, reply, lambda _: came.set()))
+        await came.wait()
+        await asyncio.sleep(0)
+        (channel,) = channels
+        protocol: Any = channel._protocol
+        ends = [lambda: protocol.connection_lost(None), task.cancel]
+        for end in ends if lost_first else reversed(ends):
+            end()
+        await asyncio.wait([task])
+        assert task.cancelled()
