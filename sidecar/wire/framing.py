@@ -119,7 +119,8 @@ class HeadBuffer:
             raise Denied(Reason.BAD_REQUEST, "a line break or control byte that no head may hold")
         if self._first_line_end < 0:
             self._first_line_end = begun.find(b"\r\n")
-            if len(begun) > self._max_first_line and not 0 <= self._first_line_end <= self._max_first_line:
+            length = self._first_line_end if self._first_line_end >= 0 else len(begun) - begun.endswith(b"\r")
+            if length > self._max_first_line:
                 raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
             if self._first_line_end >= 0 and not _FIRST_LINE.fullmatch(begun, 0, self._first_line_end):
                 raise Denied(Reason.BAD_REQUEST, "the first line is not that of HTTP/1.0 or HTTP/1.1")

@@ -40,6 +40,19 @@ def test_a_head_in_single_bytes_is_the_same_head() -> None:
     assert feed_all(heads(), [bytes([byte]) for byte in HEAD + b"xy"]) == (HEAD, b"xy")
 
 
+@pytest.mark.parametrize("longer", [0, 1])
+def test_the_first_line_may_be_as_long_as_the_limit_however_it_is_cut(longer: int) -> None:
+    line = b"GET /".ljust(60 - len(" HTTP/1.1") + longer, b"a") + b" HTTP/1.1"
+    head = line + b"\r\nHost: a\r\n\r\n"
+    for cut in range(1, len(head)):
+        if longer:
+            with pytest.raises(Denied) as refused:
+                feed_all(heads(), [head[:cut], head[cut:]])
+            assert refused.value.reason is Reason.URI_TOO_LONG
+        else:
+            assert feed_all(heads(), [head[:cut], head[cut:]]) == (head, b"")
+
+
 ONE_EMPTY_LINE = [
     [b"\r\n" + HEAD],
     [b"\r\n", HEAD],
