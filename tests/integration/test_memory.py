@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,8 @@ from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, 
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-LIMIT_MIB: Final = 120  # three times what it takes by itself; without it this crowd makes it take 150 and more
+LIMIT_MIB: Final = 120  # three times what it takes by itself
+MOST_MIB: Final = 138  # what comes within one look may go beyond it; without a limit it is more
 CROWD: Final = 400  # of which each takes a third of a MiB, given the time
 MUCH: Final = ok(b"x" * 20_000_000)
 FILLED_S: Final = 60.0  # all of the crowd shares the agent's event loop
@@ -30,8 +30,12 @@ def crowd() -> Kind:
     return Kind(count=CROWD, first=head, reads=False)
 
 
-def reasons(records: Path) -> Counter[str]:
-    return Counter(str(record["reason"]) for record in map(json.loads, whole_lines(records)))
+def ended_for_memory(records: Path) -> int:
+    """Requests that were; a handshake that made room for another on a busy machine is overloaded as well."""
+    return sum(
+        (record["event"], record["reason"], record["detail"]) == ("request", "overloaded", "memory is short")
+        for record in map(json.loads, whole_lines(records))
+    )
 
 
 @pytest.mark.parametrize("limited", [True, False])
@@ -57,17 +61,18 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
         assert used_mib() < LIMIT_MIB * 0.7
         async with crowd_at(port, pem, [crowd()]):
             if limited:
-                await until(lambda: used_mib() > 0 and reasons(records)["overloaded"] > 0, FILLED_S)
+                await until(lambda: used_mib() > 0 and ended_for_memory(records) > 0, FILLED_S)
             else:
-                await until(lambda: used_mib() > LIMIT_MIB, FILLED_S)
+                await until(lambda: used_mib() > MOST_MIB, FILLED_S)
             for _ in range(10):
                 answer = await call(world, port, planner)
                 used_mib()
-                assert answer is None or answer.status == 200 or answer.reason == "overloaded"
+                assert answer is None or answer.status == 200 or (limited and answer.reason == "overloaded")
         async with asyncio.timeout(PATIENCE_S):
             while (answer := await call(world, port, planner)) is None or answer.status != 200:
                 assert answer is None or answer.reason == "overloaded"
         assert process.returncode is None
-        assert (most_mib < LIMIT_MIB) == limited
+        assert (most_mib < MOST_MIB) == limited
+        assert (ended_for_memory(records) > 0) == limited
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
