@@ -13,8 +13,8 @@ from typing import Final
 from sidecar.wire.kernel import hold_received, receives
 
 _LITTLE_SENT: Final = 16 * 1024
-# A sender waits for half of the largest window it has seen, or a whole segment (RFC 9293 section 3.8.6.2.1). Loopback's
-# segment is 64 KiB: less than half of what a connection began with, and it moves by its timer only.
+# Half of what a connection begins with, and no less: a sender waits for a whole segment, of 64 KiB on loopback, or for
+# half of the largest window it has seen (RFC 9293 section 3.8.6.2.1). With less a transfer moves by its timer only.
 _LITTLE_RECEIVED: Final = 32 * 1024
 _AGAIN: Final = 256 * 1024  # where the kernel found the size by itself before; once it was told it never does again
 

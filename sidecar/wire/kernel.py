@@ -19,14 +19,10 @@ _OVER: Final = frozenset({7, 8})  # TCP_CLOSE and TCP_CLOSE_WAIT, the first byte
 
 def acknowledged(transport: asyncio.BaseTransport) -> int | None:
     """How many bytes the peer's kernel has acknowledged since the connection began; None if that cannot be told."""
-    sock = _tcp_socket(transport)
-    if sock is None:
+    info = _tcp_info(transport, _BYTES_ACKED_AT + _BYTES_ACKED.size)
+    if len(info) < _BYTES_ACKED_AT + _BYTES_ACKED.size:  # an older kernel knows less
         return None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED_AT + _BYTES_ACKED.size)
-        (acked,) = _BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)
-    except (OSError, struct.error):  # closed already; an older kernel
-        return None
+    (acked,) = _BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)
     return int(acked)
 
 
@@ -47,13 +43,8 @@ def has_left(transport: asyncio.BaseTransport) -> bool:
 
     False if that cannot be told: a peer whose last bytes find no room here says so after them.
     """
-    sock = _tcp_socket(transport)
-    if sock is None:
-        return False
-    try:
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _OVER
-    except OSError:  # closed already; no TCP
-        return False
+    info = _tcp_info(transport, 1)
+    return bool(info) and info[0] in _OVER
 
 
 def receives(transport: asyncio.BaseTransport) -> int | None:
@@ -73,6 +64,17 @@ def hold_received(transport: asyncio.BaseTransport, size: int) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def _tcp_info(transport: asyncio.BaseTransport, size: int) -> bytes:
+    """So many bytes of struct tcp_info at most; none if it cannot be had."""
+    sock = _tcp_socket(transport)
+    if sock is None:
+        return b""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
+    except OSError:  # closed already; no TCP
+        return b""
 
 
 def _ask(sock: socket.socket, request: int) -> int | None:

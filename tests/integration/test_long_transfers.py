@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.wire.kernel import receives
 from sidecar.wire.upgrade import Handshake
 from tests.integration.process import Running, process
 from tests.integration.world import PATIENCE_S, PLANNER, WRITER, Kept, World, calling, mint
@@ -237,6 +238,9 @@ async def test_transfers_go_on_whole_while_little_of_them_is_held_and_when_it_is
         for pool in parts.pools:
             pool.hold(little=little)
 
+    def held_of_agent() -> set[int | None]:
+        return {receives(one.transport) for pool in parts.pools for one in pool.connections}
+
     async with AsyncExitStack() as stack:
 
         async def begin() -> list[asyncio.Future[str]]:
@@ -249,11 +253,14 @@ async def test_transfers_go_on_whole_while_little_of_them_is_held_and_when_it_is
         for _ in transfers:
             async with asyncio.timeout(PATIENCE_S):
                 await agent.halfway.acquire()
+        assert held_of_agent() == {64 * 1024}
         hold(little=True)
+        assert held_of_agent() == {32 * 1024}
         agent.go.set()
         transfers += await begin()
         assert await asyncio.gather(*transfers) == [HASH] * 4
         hold(little=False)
+        assert held_of_agent() == {64 * 1024}
         assert await asyncio.gather(*await begin()) == [HASH] * 2
 
 
