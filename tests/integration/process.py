@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -78,15 +78,20 @@ async def process(
             document[side]["listen"] = f"127.0.0.1:{free_port()}"
     path.write_text(yaml.safe_dump(document))
     command = [sys.executable, "-m", "sidecar.cli", "run", "--config", str(path), "--workers", str(workers)]
-    child = await asyncio.create_subprocess_exec(*command, stderr=DEVNULL)
+    child = await asyncio.create_subprocess_exec(*command, stderr=PIPE)
     running = Running(child, document, path)
     try:
         await running.wait_for("started", starts)
         yield running
     finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+        await _gone(child)
+
+
+async def _gone(child: Process) -> None:
+    """Until its workers are, too: they outlive a killed parent for a moment, and write in the test's folder."""
+    if child.returncode is None:
+        child.kill()
+    await child.communicate()  # stderr is theirs as well, and at its end when the last of them is
 
 
 def _port(document: Mapping[str, Any], section: str) -> int:
