@@ -106,7 +106,8 @@ class ServerExchange:
             sink.on_body_end()
             return
         self.intake.sink = sink
-        if self.head is not None and self.head.expect is not None:
+        if self.head is not None and self.head.expect is not None and not self.intake.invited:
+            self.intake.invited = True
             self._invite_body(self.head)
         self._connection.advance()
 
@@ -281,8 +282,7 @@ class ServerExchange:
         return sink
 
     def _invite_body(self, head: RequestHead) -> None:
-        """Say 100 Continue, once, unless the body comes uninvited or nobody can expect it (RFC 9110 section 10.1.1)."""
-        head.expect = None
+        """Say 100 Continue, unless the body comes uninvited or nobody can expect it (RFC 9110 section 10.1.1)."""
         if head.minor == 1 and not self._connection.has_rest:
             self.bytes_out += len(_CONTINUE)
             self._connection.transport.write(_CONTINUE)

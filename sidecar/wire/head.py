@@ -99,10 +99,11 @@ class Fields(list[Field]):
 
 @dataclass(slots=True)
 class Head:
-    """The fields of one head, in two parts. ``common`` is shared by all heads that have it, and never changes.
+    """The fields of one head, in two parts. Never changed: whoever sends the same bytes again is read as the same head.
 
-    ``fresh`` are the fields by which heads differ that are otherwise alike (``lines.FRESH_NAMES``), by name: each comes
-    once. In ``common`` they have their place, with the value ``FRESH``.
+    ``common`` is shared by all heads that have it. ``fresh`` are the fields by which heads differ that are otherwise
+    alike (``lines.FRESH_NAMES``), by name: each comes once. In ``common`` they have their place, with the value
+    ``FRESH``.
     """
 
     common: Fields

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 class Intake:
     """What is still to come of one request's body, and the ``sink`` that takes it; without one nothing is taken.
 
-    An exchange has one as long as its body is not whole.
+    An exchange has one as long as its body is not whole. ``invited``: the peer was told to go on if it waited for that.
     """
 
-    __slots__ = ("_body", "paused", "sink")
+    __slots__ = ("_body", "invited", "paused", "sink")
 
     def __init__(self, body: Body) -> None:
         self._body = body
         self.sink: BodySink | None = None
         self.paused = False
+        self.invited = False
 
     @property
     def wanted(self) -> bool:

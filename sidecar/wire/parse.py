@@ -1,4 +1,4 @@
-"""Bytes of one whole head → ``RequestHead`` or ``ResponseHead``: strict and pure.
+"""Bytes of one whole head → ``RequestHead`` or ``ResponseHead``: strict and pure, and the same for the same bytes.
 
 What is read is the grammar of RFC 9112 without its allowances: no bare LF, no folding, no white space before a colon,
 no other version, and exactly one Host. What states the body's length is said once and plainly. All errors are
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import Fields, RequestHead, ResponseHead
-from sidecar.wire.lines import MAX_KNOWN, FieldLines
+from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN, MAX_KNOWN_BYTES, FieldLines
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
@@ -23,6 +23,8 @@ _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
 )
 _MAX_KNOWN_LINE: Final = 512  # bytes of a first line that is remembered
+_MAX_KNOWN_HEAD: Final = 2 * MAX_KNOWN_BYTES  # of a head that is remembered whole
+_TRACE: Final = b"\r\ntraceparent:"  # a head with one hardly comes again
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
@@ -43,6 +45,25 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
             EXPECTATION_REFUSED.
     """
+    comes_again = len(head) <= _MAX_KNOWN_HEAD and _TRACE not in head
+    return (_request_head if comes_again else _read_request_head)(head, max_target_bytes, max_fields, proxy_form)
+
+
+def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
+    """Read one answer head, ``head`` ending with its empty line (RFC 9112 section 4).
+
+    Raises:
+        Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, HEAD_TOO_LARGE; the caller knows that this was an answer.
+    """
+    return (_response_head if len(head) <= _MAX_KNOWN_HEAD else _read_response_head)(head, max_fields)
+
+
+def _read_request_head(
+    head: bytes,
+    max_target_bytes: int,
+    max_fields: int,
+    proxy_form: bool,  # noqa: FBT001 - a memory that looks at names takes longer
+) -> RequestHead:
     first, lines = _lines_of(head, max_fields)
     method, target, minor = (_request_line if len(first) <= _MAX_KNOWN_LINE else _read_request_line)(first)
     if len(target) > max_target_bytes:
@@ -72,18 +93,20 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
     )
 
 
-def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
-    """Read one answer head, ``head`` ending with its empty line (RFC 9112 section 4).
+# What a head says depends on its bytes and our limits alone.
+_request_head: Final = lru_cache(maxsize=MAX_HEADS)(_read_request_head)
 
-    Raises:
-        Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, HEAD_TOO_LARGE; the caller knows that this was an answer.
-    """
+
+def _read_response_head(head: bytes, max_fields: int) -> ResponseHead:
     first, lines = _lines_of(head, max_fields)
     status, minor = (_status_line if len(first) <= _MAX_KNOWN_LINE else _read_status_line)(first)
     common, fresh = _answer_lines.read(lines)
     content_length, chunked = _framing(common, fresh, minor=minor)
     keep_alive = common.once(_keeps_1_1 if minor else _keeps_1_0)
     return ResponseHead(common, fresh, status, minor, content_length, chunked, keep_alive)
+
+
+_response_head: Final = lru_cache(maxsize=MAX_HEADS)(_read_response_head)
 
 
 def _lines_of(head: bytes, max_fields: int) -> tuple[bytes, list[bytes]]:

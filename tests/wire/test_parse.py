@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import FRESH, Fields, RequestHead, ResponseHead
+from sidecar.wire.lines import MAX_KNOWN_BYTES
 from sidecar.wire.parse import parse_authority, parse_request_head, parse_response_head
 
 HOST = b"Host: agent.example\r\n"
@@ -45,6 +48,50 @@ def test_a_head_is_read_whole() -> None:
         chunked=False,
         keep_alive=True,
     )
+
+
+LAWFUL = b"GET http://agent.example/abc HTTP/1.1\r\nHost: agent.example\r\nAuthorization: Bearer one\r\n\r\n"
+
+
+def test_a_head_that_comes_again_is_the_same_and_one_with_a_changed_byte_is_read_anew() -> None:
+    head = request(LAWFUL, proxy_form=True)
+    assert request(bytes(bytearray(LAWFUL)), proxy_form=True) is head
+    assert request(LAWFUL.replace(b"one", b"two"), proxy_form=True).values(b"authorization") == [b"Bearer two"]
+    assert head.values(b"authorization") == [b"Bearer one"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"max_target_bytes": 23}, Reason.URI_TOO_LONG),
+        ({"max_fields": 1}, Reason.HEAD_TOO_LARGE),
+        ({"proxy_form": False}, Reason.PATH_REFUSED),
+    ],
+)
+def test_what_one_listener_lets_pass_is_not_remembered_for_one_that_does_not(
+    limits: dict[str, Any], reason: Reason
+) -> None:
+    lets_pass: dict[str, Any] = {"max_target_bytes": 24, "max_fields": 2, "proxy_form": True}
+    parse_request_head(LAWFUL, **lets_pass)
+    with pytest.raises(Denied) as refused:
+        parse_request_head(LAWFUL, **{**lets_pass, **limits})
+    assert refused.value.reason is reason
+
+
+def test_an_answer_with_too_many_fields_for_one_connection_may_have_few_enough_for_another() -> None:
+    head = b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\n\r\n"
+    assert parse_response_head(head, max_fields=2) is parse_response_head(head, max_fields=2)
+    with pytest.raises(Denied):
+        parse_response_head(head, max_fields=1)
+
+
+@pytest.mark.parametrize(
+    "field", [b"traceparent: 00-%b-%b-01" % (b"1" * 32, b"2" * 16), b"X: " + b"x" * 2 * MAX_KNOWN_BYTES]
+)
+def test_a_head_that_hardly_comes_again_or_weighs_much_is_not_kept(field: bytes) -> None:
+    head = b"GET / HTTP/1.1\r\n" + HOST + field + b"\r\n\r\n"
+    assert request(head) == request(head)
+    assert request(head) is not request(head)
 
 
 REQUEST_LINES = {
