@@ -69,7 +69,7 @@ class Fields(list[Field]):
         self.repeated = len(self.last) < len(self)
         self.fresh_at = [at for at, field in enumerate(self) if field[1] is FRESH]
         self.fresh_names = [self[at][0] for at in self.fresh_at]
-        self.known: dict[Callable[..., object], object] = {}
+        self.known: dict[object, object] = {}
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields of a (lower-case) name, in order."""
@@ -89,6 +89,13 @@ class Fields(list[Field]):
         if found is None:
             found = self.known[find] = find(self)
         return cast("_T", found)
+
+    def with_places(self, names: tuple[bytes, ...]) -> Fields:
+        """These fields, and after them the places of fresh ones of other names."""
+        found = self.known.get(names)
+        if found is None:
+            found = self.known[names] = Fields([*self, *((name, FRESH) for name in names)])
+        return cast("Fields", found)
 
     def passing(self, passes: Passes) -> tuple[bytes, list[bytes]]:
         """The lines of the fields that may travel on, and the names of fresh ones that may: ``Head.passing``."""
@@ -152,6 +159,23 @@ class RequestHead(Head):
     keep_alive: bool
     expect: bytes | None = None
     upgrade: bytes | None = None
+
+    def followed_by(self, names: tuple[bytes, ...], values: Sequence[bytes]) -> RequestHead:
+        """The same head with more fresh fields, of other names, at its end."""
+        return RequestHead(
+            self.common.with_places(names),
+            {**self.fresh, **dict(zip(names, values, strict=True))},
+            self.method,
+            self.target,
+            self.authority,
+            self.proxy_form,
+            self.minor,
+            self.content_length,
+            self.chunked,
+            self.keep_alive,
+            self.expect,
+            self.upgrade,
+        )
 
     @property
     def has_body(self) -> bool:

@@ -18,11 +18,9 @@ MAX_HEADS: Final = 256  # sets of them; each holds a table of its fields, so tha
 MAX_KNOWN_BYTES: Final = 2048  # of one line, or twice that of one head; several times that is kept
 
 # By these values heads differ that are otherwise alike; left in, hardly a head would come twice.
-FRESH_NAMES: Final = frozenset(
-    {b"authorization", b"content-length", b"date", b"delegation-call", b"traceparent", b"tracestate"}
-)
-_NEVER_AGAIN: Final = frozenset({b"delegation-call", b"traceparent", b"tracestate"})
-_PLACES: Final[dict[bytes, Field]] = {name: (name, FRESH) for name in FRESH_NAMES}
+NEVER_AGAIN: Final = frozenset({b"delegation-call", b"traceparent", b"tracestate", b"x-request-id"})
+FRESH_NAMES: Final = NEVER_AGAIN | {b"authorization", b"content-length", b"date"}
+PLACES: Final[dict[bytes, Field]] = {name: (name, FRESH) for name in FRESH_NAMES}
 
 # field-line of RFC 9112 section 5 without line folding: nothing before the colon but the name, no control in the value.
 _LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[\t ]*+([\t\x20-\x7e\x80-\xff]*+)")
@@ -72,9 +70,9 @@ class FieldLines:
             name, value = field
             if name in FRESH_NAMES:
                 fresh[name] = value
-                field = _PLACES[name]
+                field = PLACES[name]
             found[at] = field
-            if name not in _NEVER_AGAIN and len(line) <= MAX_KNOWN_BYTES:
+            if name not in NEVER_AGAIN and len(line) <= MAX_KNOWN_BYTES:
                 self._keep(line, field, value)
         return fresh
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import Fields, RequestHead, ResponseHead
-from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN, MAX_KNOWN_BYTES, FieldLines
+from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN, MAX_KNOWN_BYTES, NEVER_AGAIN, FieldLines
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
@@ -24,7 +24,11 @@ _AUTHORITY: Final = re.compile(
 )
 _MAX_KNOWN_LINE: Final = 512  # bytes of a first line that is remembered
 _MAX_KNOWN_HEAD: Final = 2 * MAX_KNOWN_BYTES  # of a head that is remembered whole
-_TRACE: Final = b"\r\ntraceparent:"  # a head with one hardly comes again
+# By these lines, as almost everybody spells them, a head is told apart that is otherwise one that came before.
+_UNIQUE: Final = re.compile(
+    rb"\r\n(%b): ([!-~]++(?: [!-~]++)*+)(?=\r\n)"
+    % b"|".join(spelled for name in sorted(NEVER_AGAIN) for spelled in (name, name.title()))
+)
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
@@ -45,8 +49,17 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
             EXPECTATION_REFUSED.
     """
-    comes_again = len(head) <= _MAX_KNOWN_HEAD and _TRACE not in head
-    return (_request_head if comes_again else _read_request_head)(head, max_target_bytes, max_fields, proxy_form)
+    limits = max_target_bytes, max_fields, proxy_form
+    if len(head) > _MAX_KNOWN_HEAD:
+        return _read_request_head(head, *limits)
+    parts = _UNIQUE.split(head)
+    if len(parts) == 1:
+        return _request_head(head, *limits)
+    names = tuple(map(bytes.lower, parts[1::3]))
+    rest = _request_head(b"".join(parts[::3]), max_target_bytes, max_fields - len(names), proxy_form)
+    if len({*names}) < len(names) or not rest.common.last.keys().isdisjoint(names):  # one is said twice
+        return _read_request_head(head, *limits)
+    return rest.followed_by(names, parts[2::3])
 
 
 def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
@@ -111,7 +124,8 @@ _response_head: Final = lru_cache(maxsize=MAX_HEADS)(_read_response_head)
 
 def _lines_of(head: bytes, max_fields: int) -> tuple[bytes, list[bytes]]:
     """The first line, and those of the fields."""
-    lines = head.split(b"\r\n", max_fields + 2)  # no more become objects: one takes ten times the bytes of its line
+    # No more become objects: one takes ten times the bytes of its line.
+    lines = head.split(b"\r\n", max_fields + 2) if max_fields >= 0 else []
     if len(lines) < 3 or lines[-2:] != _END:
         raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
     del lines[-2:]
