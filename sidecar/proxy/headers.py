@@ -111,12 +111,14 @@ def to_next_hop(
 
 def call_id(head: RequestHead) -> str | None:
     """The ``Delegation-Call`` of the calling sidecar: 32 lower-case hex digits, or None. Evidence, never input."""
-    if b"delegation-call" not in head.common.last:
-        return None
-    values = head.values(b"delegation-call")
-    if len(values) > 1:
-        raise Denied(Reason.HEADER_MALFORMED, "two Delegation-Call fields")
-    return values[0].decode("ascii") if _CALL.fullmatch(values[0]) else None
+    value = head.fresh.get(b"delegation-call")
+    if value is None:
+        if b"delegation-call" not in head.common.last:
+            return None
+        value, *more = head.values(b"delegation-call")
+        if more:
+            raise Denied(Reason.HEADER_MALFORMED, "two Delegation-Call fields")
+    return value.decode("ascii") if _CALL.fullmatch(value) else None
 
 
 def new_call_id() -> str:

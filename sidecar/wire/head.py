@@ -90,12 +90,14 @@ class Fields(list[Field]):
             found = self.known[find] = find(self)
         return cast("_T", found)
 
-    def with_places(self, names: tuple[bytes, ...]) -> Fields:
-        """These fields, and after them the places of fresh ones of other names."""
-        found = self.known.get(names)
-        if found is None:
-            found = self.known[names] = Fields([*self, *((name, FRESH) for name in names)])
-        return cast("Fields", found)
+    def followed_by(self, names: tuple[bytes, ...]) -> Fields | None:
+        """These fields, and after them the places of fresh ones; None if a name would come twice."""
+        try:
+            return cast("Fields | None", self.known[names])
+        except KeyError:
+            fields = Fields([*self, *((name, FRESH) for name in names)])
+            found = self.known[names] = fields if len(fields.last) == len(self.last) + len(names) else None
+            return found
 
     def passing(self, passes: Passes) -> tuple[bytes, list[bytes]]:
         """The lines of the fields that may travel on, and the names of fresh ones that may: ``Head.passing``."""
@@ -160,10 +162,13 @@ class RequestHead(Head):
     expect: bytes | None = None
     upgrade: bytes | None = None
 
-    def followed_by(self, names: tuple[bytes, ...], values: Sequence[bytes]) -> RequestHead:
-        """The same head with more fresh fields, of other names, at its end."""
+    def followed_by(self, names: tuple[bytes, ...], values: Sequence[bytes]) -> RequestHead | None:
+        """The same head with more fresh fields at its end; None if a name would come twice."""
+        common = self.common.followed_by(names)
+        if common is None:
+            return None
         return RequestHead(
-            self.common.with_places(names),
+            common,
             {**self.fresh, **dict(zip(names, values, strict=True))},
             self.method,
             self.target,

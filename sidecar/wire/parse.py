@@ -49,17 +49,15 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
             EXPECTATION_REFUSED.
     """
-    limits = max_target_bytes, max_fields, proxy_form
     if len(head) > _MAX_KNOWN_HEAD:
-        return _read_request_head(head, *limits)
+        return _read_request_head(head, max_target_bytes, max_fields, proxy_form)
     parts = _UNIQUE.split(head)
     if len(parts) == 1:
-        return _request_head(head, *limits)
+        return _request_head(head, max_target_bytes, max_fields, proxy_form)
     names = tuple(map(bytes.lower, parts[1::3]))
     rest = _request_head(b"".join(parts[::3]), max_target_bytes, max_fields - len(names), proxy_form)
-    if len({*names}) < len(names) or not rest.common.last.keys().isdisjoint(names):  # one is said twice
-        return _read_request_head(head, *limits)
-    return rest.followed_by(names, parts[2::3])
+    whole = rest.followed_by(names, parts[2::3])
+    return _read_request_head(head, max_target_bytes, max_fields, proxy_form) if whole is None else whole
 
 
 def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
