@@ -22,6 +22,7 @@ from sidecar.identity.endpoint import Endpoint, EndpointError, Trouble
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import server_context
 from tests.exchange.world import STS, authority
+from tests.fakes.conversations import listening
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 
@@ -86,13 +87,8 @@ class Server:
 @asynccontextmanager
 async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     server = Server()
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
-    server.port = listener.sockets[0].getsockname()[1]
-    try:
+    async with listening(server.serve, ssl=tls) as server.port:
         yield server
-    finally:
-        listener.close()
-        await listener.wait_closed()
 
 
 class Clock:

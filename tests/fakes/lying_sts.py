@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from sidecar.identity.endpoint import EndpointAnswer, EndpointError
+from tests.fakes.conversations import listening
 from tests.fakes.tokens import ABSENT, NOW, WRITER, TokenMint, changed, encode, from_base64url
 
 Form = dict[str, str]
@@ -156,11 +157,6 @@ def encode_reply(answer: Reply) -> bytes:
 async def serving(sts: LyingSts, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """On a free port of loopback, until the block ends."""
     server = Server(sts)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
-    port = listener.sockets[0].getsockname()[1]
-    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/token"
-    try:
+    async with listening(server.serve, ssl=tls) as port:
+        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/token"
         yield server
-    finally:
-        listener.close()
-        await listener.wait_closed()

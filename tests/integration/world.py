@@ -30,6 +30,7 @@ from sidecar.identity.source import Identity
 from sidecar.identity.tls import client_context
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
 from sidecar.proxy.server import Server
+from tests.fakes.conversations import listening
 from tests.fakes.tokens import base64url, encode, private_key, public_jwk, sign
 
 ACME: Final = TrustDomain("acme.example")
@@ -282,26 +283,7 @@ class World:
         return task
 
     async def listen(self, serve: Callable[..., Any], **options: Any) -> int:
-        serving: dict[asyncio.Future[None], asyncio.StreamWriter] = {}
-
-        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            one = asyncio.ensure_future(serve(reader, writer))
-            serving[one] = writer
-            one.add_done_callback(serving.pop)
-
-        server = await asyncio.start_server(begin, "127.0.0.1", 0, **options)
-
-        async def end() -> None:
-            server.close()
-            for one, writer in tuple(serving.items()):
-                writer.transport.abort()
-                one.cancel()
-            await asyncio.gather(*serving, return_exceptions=True)
-            await server.wait_closed()
-
-        self._stack.push_async_callback(end)
-        port: int = server.sockets[0].getsockname()[1]
-        return port
+        return await self._stack.enter_async_context(listening(serve, **options))
 
     async def serve_keys(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
