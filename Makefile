@@ -7,6 +7,8 @@ FUZZER := $(VENV)/.fuzzer
 PEERS  := $(VENV)/.peers
 SCHEMAS := $(VENV)/.schemas
 PYTEST := $(BIN)/python -m pytest
+# A process that hangs inside C hears no signal: it is ended, and its test told. What runs alone still has to clean up.
+SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 
 # The tests start hundreds of interpreters; without bytecode kept in files each would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,16 +44,16 @@ imports: setup
 	@$(BIN)/lint-imports
 
 unit: setup
-	@$(PYTEST) -q -n 2 -m "not integration and not interop"
+	@$(SHARED) -m "not integration and not interop"
 
 check: lint types imports unit ## Lint, types, import contracts, unit tests
 
 integration: setup ## Real sockets, real TLS, the embedded parts
-	@$(PYTEST) -q -n 2 --dist loadfile -m integration
+	@$(SHARED) --dist loadfile -m integration
 
 test: setup ## Every test that needs no foreign service
-	@$(PYTEST) -q -n 2 -m "not integration and not interop"
-	@$(PYTEST) -q -n 2 --dist loadfile -m integration
+	@$(SHARED) -m "not integration and not interop"
+	@$(SHARED) --dist loadfile -m integration
 
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
@@ -93,7 +95,7 @@ $(SCHEMAS): $(STAMP) requirements/chart.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/chart.txt && touch $@
 
 chart: setup $(SCHEMAS) ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
-	@$(PYTEST) -q -n 2 -p no:randomly tests/interop/test_chart.py
+	@$(SHARED) -p no:randomly tests/interop/test_chart.py
 
 ADMISSION = $(PYTEST) -q -n 2 --dist loadfile -p no:randomly tests/interop/test_admission.py tests/interop/test_admission_chart.py $(ARGS)
 admission: setup ## Injector, policy, Pod Security, Helm in a real API server that shares our loopback, one of KUBECONFIG_OLDEST too (CHART_SEEDS=25)
