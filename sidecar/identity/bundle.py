@@ -6,6 +6,7 @@ Bundles of different trust domains are never merged (SPIFFE Federation section 4
 from __future__ import annotations
 
 import datetime
+import ssl
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
     are those with a key of a kind that is not known here.
 
     Raises:
-        BundleError: something in it is no certificate, or it is too large.
+        BundleError: something in it is no certificate, or none to OpenSSL, or it is too large.
     """
     try:
         certificates = [x509.load_der_x509_certificate(piece) for piece in split_der(der)]
@@ -96,6 +97,7 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
         subjects = frozenset(authority.subject for authority in authorities)
     except CERTIFICATE_ERRORS as error:
         raise BundleError("the bundle holds something that is no certificate") from error
+    _require_readable(authorities)
     policy = _policy_of(trust_domain, authorities) if authorities else None
     return X509Bundle(trust_domain, authorities, subjects, der, policy)
 
@@ -116,6 +118,19 @@ def with_ambiguous_names(bundles: Iterable[X509Bundle]) -> frozenset[TrustDomain
 def _key_of(certificate: x509.Certificate) -> bytes:
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     return certificate.public_key().public_bytes(encoding, form)
+
+
+def _require_readable(authorities: Iterable[x509.Certificate]) -> None:
+    """Refuse what OpenSSL does not read, such as a name that is no UTF-8.
+
+    A TLS context holds the authorities of all trust domains: found out there, one partner's would cost every other's.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        for authority in authorities:
+            context.load_verify_locations(cadata=authority.public_bytes(serialization.Encoding.DER))
+    except ssl.SSLError as error:
+        raise BundleError("the bundle holds an authority that OpenSSL cannot read") from error
 
 
 def _usable(certificate: x509.Certificate) -> bool:

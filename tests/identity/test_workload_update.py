@@ -16,6 +16,8 @@ from tests.identity.shapes import authority, leaf
 A, B, C = TrustDomain("a.test"), TrustDomain("b.test"), TrustDomain("c.test")
 ROOT_A = authority("root a")
 ROOT_B = authority("root b")
+# An issuer whose name is no UTF-8: cryptography reads it when asked for it, OpenSSL reads no such certificate.
+UNREADABLE = ROOT_B.der.replace(b"root b", b"root \xff", 1)
 ONE, TWO = "spiffe://a.test/one", "spiffe://a.test/two"
 SVID_ONE, SVID_TWO = (ONE, [leaf(ROOT_A, ONE)]), (TWO, [leaf(ROOT_A, TWO)])
 
@@ -89,6 +91,7 @@ FEDERATED: dict[str, tuple[dict[str, bytes], set[TrustDomain], int]] = {
     "bare name": ({"b.test": ROOT_B.der}, {B}, 0),
     "empty": ({"spiffe://b.test": b""}, {B}, 0),
     "junk": ({"spiffe://b.test": b"junk", "spiffe://c.test": ROOT_B.der}, {C}, 1),
+    "none to OpenSSL": ({"spiffe://b.test": UNREADABLE, "spiffe://c.test": ROOT_B.der}, {C}, 1),
     "a name that is none": ({"spiffe://B.test": ROOT_B.der, "spiffe://c.test": ROOT_B.der}, {C}, 1),
     "a workload's name": ({"spiffe://b.test/x": ROOT_B.der}, set(), 1),
     "one name in both forms": ({"b.test": ROOT_B.der, "spiffe://b.test": ROOT_B.der}, set(), 2),
