@@ -60,7 +60,7 @@ class HandshakeRefused(ssl.SSLCertVerificationError):
 class PeerGuard:
     """A verified peer and what proved it, so that each later request can be judged by the trust of its own moment."""
 
-    __slots__ = ("_bundle", "_chain", "_proofs", "_source", "peer")
+    __slots__ = ("_bundle", "_chain", "_proofs", "_source", "_until", "peer")
 
     def __init__(self, source: IdentitySource, chain: Sequence[bytes], proofs: Proofs, *, now: int) -> None:
         """Prove the peer.
@@ -73,10 +73,11 @@ class PeerGuard:
         self._chain = tuple(chain)
         self._proofs = proofs
         self._bundle: X509Bundle | None = None
+        self._until = 0  # the first end of a certificate on the peer's path: an authority's may come before the leaf's
         self.peer = self._verify(now)
 
     def check(self, now: int) -> VerifiedPeer:
-        """The peer, if it is still to be believed. Cheap while its bundle has not changed.
+        """The peer, if it is still to be believed. Cheap while its bundle has not changed and vouches for it.
 
         Raises:
             Denied: SVID_EXPIRED, or its trust domain's bundle is gone or vouches no more.
@@ -85,7 +86,7 @@ class PeerGuard:
         if now >= self.peer.not_after:
             raise Denied(Reason.SVID_EXPIRED, self.peer.spiffe_id)
         identity = self._source.current
-        if identity is None or identity.bundles.get(self.peer.trust_domain) is not self._bundle:
+        if identity is None or now >= self._until or identity.bundles.get(self.peer.trust_domain) is not self._bundle:
             self.peer = self._verify(now)
         return self.peer
 
@@ -95,6 +96,7 @@ class PeerGuard:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         proof = self._proofs.prove(self._chain, identity.bundles, now=now)
         self._bundle = proof.bundle
+        self._until = proof.until
         return proof.peer
 
 

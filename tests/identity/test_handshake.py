@@ -377,6 +377,18 @@ def test_a_guard_lets_a_peer_in_until_its_last_second() -> None:
     assert denied.value.reason is Reason.SVID_EXPIRED
 
 
+@pytest.mark.parametrize("ends", ["root", "middle"])
+def test_a_guard_lets_nobody_in_on_an_authority_that_has_ended(ends: str) -> None:
+    root = authority(f"root that {ends}", not_after=NOW + (60 if ends == "root" else 2 * HOUR))
+    middle = authority(f"middle that {ends}", root, not_after=NOW + (60 if ends == "middle" else 2 * HOUR))
+    guard = admit(source_of([ROOT_A, root]), [leaf(middle), middle]).guard
+    assert guard is not None
+    assert guard.check(NOW + 59) is guard.peer
+    with pytest.raises(Denied) as denied:
+        guard.check(NOW + 61)
+    assert denied.value.reason is Reason.UNTRUSTED_CHAIN
+
+
 def test_a_guard_lets_nobody_in_when_our_own_identity_is_gone() -> None:
     source = source_of()
     guard = admit(source, [PEER]).guard
