@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -78,7 +77,7 @@ def read_jwt_bundle_file(document: bytes) -> tuple[Mapping[TrustDomain, KeySet],
     for name, encoded in members.items():
         try:
             key_sets[TrustDomain(name)] = parse_jwt_bundle(_decoded(encoded))
-        except (SpiffeIdError, KeySetError, binascii.Error):
+        except (SpiffeIdError, KeySetError):
             continue
     return MappingProxyType(key_sets), len(members) - len(key_sets)
 
@@ -105,4 +104,7 @@ def _speaks_for_another(authority: x509.Certificate, trust_domain: TrustDomain) 
 def _decoded(encoded: object) -> bytes:
     if not isinstance(encoded, str):
         raise KeySetError("the bundle is no text")
-    return base64.b64decode(encoded, validate=True)
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError as error:  # of which binascii.Error is but one kind: text beyond ASCII is another
+        raise KeySetError("the bundle is no base64") from error

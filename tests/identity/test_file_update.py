@@ -112,6 +112,7 @@ DOCUMENTS: dict[str, tuple[dict[str, object], set[str], int]] = {
     "one": ({"b.test": BUNDLE}, {"b.test"}, 0),
     "no base64": ({"b.test": "{}", "c.test": BUNDLE}, {"c.test"}, 1),
     "base64 with foreign characters": ({"b.test": f"{BUNDLE[:8]} {BUNDLE[8:]}"}, set(), 1),
+    "base64 in another script": ({"b.test": "ä===", "c.test": BUNDLE}, {"c.test"}, 1),
     "no JWK set": ({"b.test": encoded(b"junk"), "c.test": BUNDLE}, {"c.test"}, 1),
     "no text": ({"b.test": {"keys": []}, "c.test": BUNDLE}, {"c.test"}, 1),
     "a name that is none": ({"B.test": BUNDLE}, set(), 1),
