@@ -56,6 +56,9 @@ FIRST_HOP = plan(delegation(without(INBOUND_CLAIMS, "act", "txn", "jti", "parent
         pytest.param(DELEGATED, ISSUED_CLAIMS, id="as planned"),
         pytest.param(DELEGATED, issued(scope=""), id="narrower than planned"),
         pytest.param(DELEGATED, issued(exp=NOW + 1), id="shorter than planned"),
+        pytest.param(
+            plan(delegation(INBOUND_CLAIMS | {"exp": NOW + 290.5})), issued(exp=NOW + 290.5), id="to the same fraction"
+        ),
         pytest.param(DELEGATED, without(ISSUED_CLAIMS, "parent_jti"), id="no parent_jti"),
         pytest.param(DELEGATED, without(ISSUED_CLAIMS, "jti"), id="no jti, where the issuer's profile allows it"),
         pytest.param(DELEGATED, act(iss=STS, client_id="writer"), id="more about us in act"),
@@ -155,8 +158,10 @@ OTHER_ISS = INBOUND_CLAIMS["sub_id"] | {"iss": STS}
         pytest.param(DELEGATED, issued(scope="crm.read docs.read"), Reason.STS_SCOPE_WIDENED, id="all that came in"),
         pytest.param(DELEGATED, issued(scope="crm.write"), Reason.STS_SCOPE_WIDENED, id="another scope"),
         pytest.param(DELEGATED, issued(exp=NOW + 291), Reason.STS_LIFETIME, id="a second longer than what came in"),
+        pytest.param(DELEGATED, issued(exp=NOW + 290.5), Reason.STS_LIFETIME, id="half a second longer"),
         pytest.param(DELEGATED, issued(exp=NOW), Reason.STS_LIFETIME, id="dead on arrival"),
         pytest.param(AT_ENTRY, entry(exp=NOW + 541), Reason.STS_LIFETIME, id="entry: longer than the login"),
+        pytest.param(AT_ENTRY, entry(exp=NOW + 540.5), Reason.STS_LIFETIME, id="entry: half a second longer"),
     ],
 )
 def test_what_the_sts_changed_is_refused(planned: Plan, claims: Claims, reason: Reason) -> None:

@@ -152,7 +152,7 @@ def verified(claims: Claims, **changes: Any) -> VerifiedToken:
         subject=claims["sub"],
         audience=claims["aud"],
         scope=frozenset(claims.get("scope", "").split()),
-        expires_at=claims["exp"],
+        expires_at=int(claims["exp"]),
         issued_at=claims["iat"],
         not_before=claims["iat"],
         leeway_s=30,
