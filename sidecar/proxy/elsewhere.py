@@ -17,6 +17,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -167,7 +168,8 @@ class Elsewhere:
                 served.count_call()
         except SidecarError as error:
             return error
-        return _Found(served.delegation, served.call_in, served.ended_at, served.calls_left is not None)
+        delegation = replace(served.delegation)  # without the plans made here: each brings a whole policy along
+        return _Found(delegation, served.call_in, served.ended_at, served.calls_left is not None)
 
     def _answered(self, message: _Answer) -> None:
         asked = self._asked.get(message.ask)
