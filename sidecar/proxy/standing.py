@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import IssuedPermit, Permit, decide_inbound, plan_outbound
+from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound, plan_outbound
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.snapshot import Snapshot
@@ -21,7 +21,8 @@ def stands(
     """Return if the call would be permitted now as well; its token is verified anew, by the keys of now.
 
     Raises:
-        SidecarError: as the journeys'. TARGET_DENIED too where an outbound route now leads elsewhere.
+        SidecarError: as the journeys'. TARGET_DENIED too where an outbound route now leads elsewhere, POLICY_DENIED
+            where it allows less than the call's token does.
     """
     policy = snapshot.policy
     bearer = parse_bearer(permit.token.raw)
@@ -42,8 +43,11 @@ def stands(
         if (route.name, route.upstream, route.peer, route.audience) == (
             before.name, before.upstream, before.peer, before.audience
         ):  # fmt: skip
-            plan_outbound(permit.plan.delegation, route, policy=policy, now=now)
+            plan = plan_outbound(permit.plan.delegation, route, policy=policy, now=now)
             policy.deny.check(permit.token, policy.workload)
+            if not permit.token.scope <= plan.scope:  # no fault of the token service, which was asked for more before
+                raise Denied(Reason.POLICY_DENIED, "the route allows less now than its token")
+            accept_issued(bearer, plan=plan, key=key, policy=policy, now=now)
             return
     raise Denied(Reason.TARGET_DENIED, "the route leads elsewhere now, or is gone")
 

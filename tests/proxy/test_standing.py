@@ -23,6 +23,7 @@ from tests.delegation.world import (
     SEARCH,
     STS,
     TO_CRM,
+    delegation,
     plan,
     signed,
     verification_key,
@@ -49,8 +50,9 @@ def inbound() -> Permit:
     return decide_inbound(signed(INBOUND_CLAIMS), peer=PLANNER, route=SEARCH, key=KEY, policy=POLICY, now=NOW)
 
 
-def outbound() -> IssuedPermit:
-    return accept_issued(signed(ISSUED_CLAIMS), plan=plan(), key=KEY, policy=POLICY, now=NOW)
+def outbound(scope: str = "crm.read") -> IssuedPermit:
+    planned = plan(delegation(INBOUND_CLAIMS | {"scope": "docs.read crm.read crm.write"}))
+    return accept_issued(signed(ISSUED_CLAIMS | {"scope": scope}), plan=planned, key=KEY, policy=POLICY, now=NOW)
 
 
 def judge(permit: Permit | IssuedPermit, now_in_force: Snapshot, *, now: int = NOW) -> None:
@@ -96,6 +98,11 @@ CHANGES = {
         snapshot(with_outbound(scopes=frozenset({"crm.admin"}))),
         Reason.INSUFFICIENT_SCOPE,
     ),
+    "out: less to ask for than there was": (
+        lambda: outbound(scope="crm.read crm.write"),
+        snapshot(with_outbound(scopes=frozenset({"crm.read"}))),
+        Reason.POLICY_DENIED,
+    ),
     "out: the request's token denied": (
         outbound,
         snapshot(replace(POLICY, deny=Deny(jtis=frozenset({"token-2"})))),
@@ -107,6 +114,7 @@ CHANGES = {
         Reason.POLICY_DENIED,
     ),
     "out: key gone": (outbound, snapshot(key=None), Reason.UNKNOWN_KEY),
+    "out: another key of that name": (outbound, snapshot(key=verification_key("other")), Reason.STS_SIGNATURE),
 }
 
 
