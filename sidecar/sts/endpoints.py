@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -99,6 +100,16 @@ class TokenEndpoint:
             return _refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
         return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=_NO_STORE)
 
+    def unreadable(self, request: web.BaseRequest, status: int) -> web.Response:
+        """Answer what is no HTTP, or met a bug outside the token endpoint; one record. Nothing of it is quoted."""
+        record = ExchangeRecord(self._service.log, self._service.policy.issuer, source=request.remote)
+        with suppress(SidecarError):
+            record.identify(self._client_of(request))
+        reason = Reason.BAD_REQUEST if status < 500 else Reason.INTERNAL
+        response = _refusal(Denied(reason), record)
+        response.force_close()
+        return response
+
     async def jwks(self, _request: web.Request) -> web.Response:
         """The public keys."""
         return web.Response(body=self._service.current_ring().jwks(), content_type=_JSON, headers=_PUBLIC)
@@ -108,7 +119,7 @@ class TokenEndpoint:
         document = server_metadata(self._service.policy, self._base_url)
         return web.Response(body=orjson.dumps(document), content_type=_JSON, headers=_PUBLIC)
 
-    def _client_of(self, request: web.Request) -> SpiffeId:
+    def _client_of(self, request: web.BaseRequest) -> SpiffeId:
         if request.transport is None:
             raise Denied(Reason.PEER_GONE)
         guard = guard_of(request.transport)

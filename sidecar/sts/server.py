@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -53,6 +54,35 @@ class StsSettings:
         for name in ("body_timeout_s", "drain_s", "handshake_timeout_s", "head_timeout_s", "max_connections"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: it is a number above zero")
+
+
+class _Protocol(web.RequestHandler):
+    """aiohttp's own, but for the answer to what is no HTTP: the library's quotes it, and it may hold a token."""
+
+    __slots__ = ("_unreadable",)
+
+    def __init__(self, server: web.Server, unreadable: Callable[[web.BaseRequest, int], web.Response]) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=_SILENT,
+            logger=_SILENT,
+            keepalive_timeout=_KEEP_ALIVE_S,
+            auto_decompress=False,
+        )
+        self._unreadable = unreadable
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer in our own words. Raises ConnectionError where another answer has begun, as the library's does."""
+        super().handle_error(request, status, exc, message)
+        return self._unreadable(request, status)
 
 
 class StsServer:
@@ -156,7 +186,7 @@ class StsServer:
     def _connections(self, runner: web.AppRunner) -> Connections:
         assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
         return Connections(
-            runner.server,
+            partial(_Protocol, runner.server, self._endpoint.unreadable),
             limit=self._settings.max_connections,
             head_timeout_s=self._settings.head_timeout_s,
             on_cut=self._on_cut,

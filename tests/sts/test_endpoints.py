@@ -126,6 +126,35 @@ async def test_a_body_whose_framing_breaks_is_refused_without_quoting_it() -> No
     assert "secret" not in repr(sts.mesh.log.events)
 
 
+HEAD = f"POST /token HTTP/1.1\r\nHost: sts\r\nContent-Type: {FORM}\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(b"subject_token=secret HTTP/1.1\r\n\r\n", id="a first line"),
+        pytest.param(f"{HEAD}Authorization : Bearer secret\r\n\r\n".encode(), id="a field"),
+        pytest.param(f"{HEAD}{TYPE}\r\nContent-Length: 6\r\n\r\nsecret".encode(), id="two types"),
+        pytest.param(f"{HEAD}Transfer-Encoding: chunked\r\n\r\nsecret\r\n".encode(), id="a chunk"),
+        pytest.param(f"{HEAD}Content-Length: 3\r\n\r\na=bsecret\r\n\r\n".encode(), id="more than the body"),
+        pytest.param(b"GET /jwks HTTP/1.1\r\n\r\n", id="no Host"),
+    ],
+)
+async def test_what_is_no_http_is_refused_and_recorded_without_quoting_it(request_bytes: bytes) -> None:
+    async with running_sts() as sts:
+        async with sts.connection() as (reader, writer):
+            writer.write(request_bytes)
+            answer = await read_answer(reader)
+            assert await reader.read() == b""
+        assert (answer.status, answer.members["error"]) == (400, "invalid_request")
+        assert answer.headers["delegation-reason"] == "bad_request"
+        assert b"secret" not in answer.body
+        ((event, fields),) = sts.mesh.log.events
+        assert (event, fields["reason"], fields["status"]) == ("token.exchange_refused", "bad_request", 400)
+        assert (fields["peer"], fields["source"]) == (WRITER, "127.0.0.1")
+        await lawful(sts)
+
+
 async def test_a_client_that_leaves_before_its_body_is_complete_leaves_a_record() -> None:
     async with running_sts() as sts:
         async with sts.connection() as (_, writer):
