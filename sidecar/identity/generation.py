@@ -102,9 +102,11 @@ def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLC
 
 def _new_context(protocol: ssl._SSLMethod, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> ssl.SSLContext:
     context = bare_context(protocol)
+    own = svid.spiffe_id.trust_domain
     authorities = dict.fromkeys(
         authority.public_bytes(serialization.Encoding.DER)
-        for bundle in bundles.values()
+        # Ours first: of several authorities of one name OpenSSL takes the first, and a partner names its own freely.
+        for bundle in sorted(bundles.values(), key=lambda bundle: bundle.trust_domain != own)
         for authority in bundle.authorities
     )
     context.load_verify_locations(cadata=b"".join(authorities))

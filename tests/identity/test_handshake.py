@@ -17,7 +17,7 @@ from sidecar.identity import handshake, tls
 from sidecar.identity.generation import _file_in_memory, bare_context
 from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject, peer_address
 from tests.identity.fixed_source import FixedSource, identity_of
-from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
+from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf, new_key
 from tests.identity.test_svid import (
     BAD_LEAVES,
     FOREIGN,
@@ -396,6 +396,15 @@ def test_a_guard_lets_nobody_in_when_our_own_identity_is_gone() -> None:
     source.current = None
     with pytest.raises(Unavailable):
         guard.check(NOW)
+
+
+def test_a_partner_with_an_authority_named_like_ours_does_not_shut_our_own_peers_out() -> None:
+    key = new_key("p256", "of another who calls itself root a")
+    namesake = authority("root a", key=key, extensions={"ski": None})  # OpenSSL tells issuers apart by name and key ID
+    source = FixedSource(identity_of([OWN], SELF, {"b.test": [namesake, ROOT_B], "a.test": [ROOT_A]}))
+    guard = admit(source, [PEER]).guard
+    assert guard is not None
+    assert guard.peer.spiffe_id == "spiffe://a.test/x"
 
 
 def test_a_guard_follows_the_bundle_of_its_peer() -> None:
