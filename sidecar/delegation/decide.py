@@ -225,6 +225,7 @@ def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: i
     if token.client_id not in (None, user.client_id):
         raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client")
     policy.deny.check(token, policy.workload)
+    policy.deny.check_subject(policy.sts_issuer, user.mesh_subject(token.subject))
     if token.chain is not None:
         raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
     scope = user.scope_from.worth(token.claims)

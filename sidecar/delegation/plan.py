@@ -78,6 +78,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         raise Denied(Reason.TOKEN_EXPIRED)
     policy.deny.check(token, policy.workload)
     expected_subject, max_expires_at = _bounds(delegation, policy, now)
+    policy.deny.check_subject(policy.sts.issuer, expected_subject)
     scope = delegation.scope & route.scopes
     if not scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE, "nothing of what came in may be used at this target")

@@ -20,7 +20,8 @@ MAX_FIRST_LIFE_S = 3600
 class Deny:
     """The list for an incident: what is refused although it would be allowed. Empty by default.
 
-    ``subjects`` are pairs (issuer, sub), with None for "whatever the issuer"; the login pair in ``sub_id`` counts too.
+    ``subjects`` are pairs (issuer, sub), with None for "whatever the issuer"; the login pair in ``sub_id`` counts too,
+    and at an entry the pair that the STS makes of it.
     ``actors`` are SPIFFE IDs of the current actor: earlier actors are history and never decide (RFC 8693 section 4.1).
     ``jtis`` also meets the tokens that were exchanged from such a token, by ``parent_jti``; ``txns`` a whole chain.
     """
@@ -42,12 +43,19 @@ class Deny:
             raise Denied(Reason.POLICY_DENIED, "the transaction is on the deny list")
         if self.jtis and (token.jti in self.jtis or token.parent_jti in self.jtis):
             raise Denied(Reason.POLICY_DENIED, "the token is on the deny list")
-        if self.subjects and self._has_subject(token):
-            raise Denied(Reason.POLICY_DENIED, "the subject is on the deny list")
+        if self.subjects:
+            self.check_subject(token.issuer, token.subject)
+            if token.sub_id is not None:
+                self.check_subject(*token.sub_id)
 
-    def _has_subject(self, token: VerifiedToken) -> bool:
-        pairs = [(token.issuer, token.subject), *([token.sub_id] if token.sub_id else [])]
-        return any((issuer, sub) in self.subjects or (None, sub) in self.subjects for issuer, sub in pairs)
+    def check_subject(self, issuer: str | None, subject: str) -> None:
+        """Refuse a subject by one of its names: at an entry, the one that the mesh will know a login's by.
+
+        Raises:
+            Denied: POLICY_DENIED.
+        """
+        if (issuer, subject) in self.subjects or (None, subject) in self.subjects:
+            raise Denied(Reason.POLICY_DENIED, "the subject is on the deny list")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -352,6 +352,11 @@ def test_an_access_token_issued_to_the_entrys_client_starts_one_too() -> None:
             Reason.POLICY_DENIED,
             id="denied subject",
         ),
+        pytest.param(
+            lambda: enter(policy=replace(POLICY, deny=Deny(subjects=frozenset({(None, "idp|alice")})))),
+            Reason.POLICY_DENIED,
+            id="denied by its name in the mesh",
+        ),
     ],
 )
 def test_a_login_token_with_one_fact_changed_is_refused(refused: Callable[[], object], reason: Reason) -> None:

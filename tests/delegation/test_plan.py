@@ -95,6 +95,11 @@ def with_claims(**claims: Any) -> Case:
             with_claims(iss="https://sts.partner.example"), Reason.ISSUER_NOT_FOR_ROUTE, id="another STS's subject"
         ),
         pytest.param(with_claims(iss=IDP), Reason.ISSUER_NOT_FOR_ROUTE, id="a user issuer's subject, not at entry"),
+        pytest.param(
+            case(LOGIN, policy={"deny": Deny(subjects=frozenset({(STS, "idp|alice")}))}),
+            Reason.POLICY_DENIED,
+            id="denied by the name a login's subject has in the mesh",
+        ),
         pytest.param(case(LOGIN, policy={"entry": None}), Reason.NOT_AN_ENTRY, id="no entry any more"),
         pytest.param(
             case(LOGIN, policy={"entry": replace(ENTRY, issuers={})}), Reason.NOT_AN_ENTRY, id="user issuer removed"
