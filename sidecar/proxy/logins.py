@@ -2,12 +2,14 @@
 
 ``POST /.sidecar/subject`` on the outbound port, with the login token as bearer, gives ``{"handle", "expires_in"}``. The
 handle opens what ``entry.may_call`` says and lives until the login token expires, so that the app need not keep the
-token itself. Everything below ``/.sidecar/`` is ours: no route can have it.
+token itself. It is worth what the token would be: when keys or policy have changed, that is verified again. Everything
+below ``/.sidecar/`` is ours: no route can have it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -27,6 +29,7 @@ from sidecar.wire.head import Field, RequestHead
 OWN_PATHS: Final = "/.sidecar/"
 SUBJECT_PATH: Final = "/.sidecar/subject"
 SUBJECT_METHODS: Final = ("POST",)
+MAX_JUDGED: Final = 1024  # logins; one that is not remembered is verified again
 _ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 
 
@@ -37,6 +40,7 @@ class Logins:
         self._handles = handles
         self._tasks = tasks
         self._clock = clock
+        self._judged: dict[str, tuple[tuple[int, int], Delegation]] = {}  # by token: under which keys and policy
 
     def verify(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
         """What a login token is worth here; waits for its issuer's key where that is not known yet.
@@ -53,7 +57,29 @@ class Logins:
             key = yield Async(self._tasks, lambda: keys.wait_for_key(user.trusted.issuer, bearer.kid))
         delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()))
         entry.attribute_token(delegation.token)
+        self._remember(delegation, keys=keys.generation, policy=policy.number)
         return delegation
+
+    def again(self, delegation: Delegation, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
+        """What a login that was traded for a handle is worth now, and never more than it was then.
+
+        The handle may live for hours: when keys or policy have changed, the login is verified anew.
+
+        Raises:
+            Denied: as ``decide_entry`` says.
+        """
+        under, fresh = self._judged.get(delegation.token.raw, ((-1, -1), delegation))
+        if under != (snapshot.keys.generation, snapshot.policy.number):
+            fresh = yield from self.verify(delegation.token.raw, snapshot, entry)
+        if fresh is delegation:
+            return delegation
+        return replace(delegation, may_call=delegation.may_call & fresh.may_call, scope=delegation.scope & fresh.scope)
+
+    def _remember(self, delegation: Delegation, *, keys: int, policy: int) -> None:
+        raw = delegation.token.raw
+        if raw not in self._judged and len(self._judged) >= MAX_JUDGED:
+            del self._judged[next(iter(self._judged))]
+        self._judged[raw] = (keys, policy), delegation
 
     def hand_over(
         self, exchange: ServerExchange, head: RequestHead, target: CanonicalTarget, snapshot: Snapshot, entry: Entry

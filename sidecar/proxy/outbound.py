@@ -120,6 +120,8 @@ class Outbound:
             entry.call_in = served.call_in
             entry.after_request = served.ended_at is not None
             entry.attribute_token(served.delegation.token)
+            if served.delegation.entry:
+                return served, (yield from self._logins.again(served.delegation, snapshot, entry))
             return served, served.delegation
         return None, (yield from self._logins.verify(credential.token or "", snapshot, entry))
 

@@ -70,6 +70,33 @@ async def test_the_handle_makes_calls_for_its_user(entry: EntryWorld, header: st
     assert (record["after_request"], record["call_in"], record["jti_in"]) == (False, None, "login-1")
 
 
+NEXT = TokenMint(STAFF.issuer, kid="next", key=5)
+
+
+def next_login(entry: EntryWorld) -> str:
+    """Of another user, under a key that is not known yet: it makes the sidecar look at the issuer's keys again."""
+    return entry.log_in(NEXT, sub="bob", jti="login-2", scope="openid assistant", nonce=None)
+
+
+async def test_a_handle_ends_with_the_key_that_signed_its_login(entry: EntryWorld) -> None:
+    handle = handle_of(await entry.trade(entry.log_in()))
+    assert (await entry.ask(entry.front, bearer(handle))).status == 200
+    entry.world.keys["keys"].remove(STAFF.jwk)
+    refused = [await entry.trade(next_login(entry)), await entry.ask(entry.front, bearer(handle))]
+    assert [answer.headers["delegation-reason"] for answer in refused] == ["unknown_key"] * 2
+    assert len(entry.world.agent.requests) == 1
+
+
+async def test_a_handle_outlives_a_change_of_other_keys_with_the_token_it_has(entry: EntryWorld) -> None:
+    handle = handle_of(await entry.trade(entry.log_in()))
+    assert (await entry.ask(entry.front, bearer(handle))).status == 200
+    entry.world.keys["keys"].append(NEXT.jwk)
+    assert (await entry.trade(next_login(entry))).status == 200
+    assert (await entry.ask(entry.front, bearer(handle))).status == 200
+    await entry.front.wait_for_records(4)
+    await until(lambda: len(entry.sts_records()) == 1)
+
+
 async def test_two_users_of_one_name_at_two_issuers_are_two_subjects(entry: EntryWorld) -> None:
     handles = [handle_of(await entry.trade(entry.log_in(mint))) for mint in (STAFF, CUSTOMERS)]
     shown = [bearer(handle) for handle in handles * 2]
