@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound, plan_outbound
+from sidecar.delegation.decide import (
+    Delegation,
+    IssuedPermit,
+    Permit,
+    accept_issued,
+    decide_entry,
+    decide_inbound,
+    plan_outbound,
+)
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.snapshot import Snapshot
@@ -43,13 +53,23 @@ def stands(
         if (route.name, route.upstream, route.peer, route.audience) == (
             before.name, before.upstream, before.peer, before.audience
         ):  # fmt: skip
-            plan = plan_outbound(permit.plan.delegation, route, policy=policy, now=now)
+            plan = plan_outbound(_delegation(permit.plan.delegation, snapshot, now), route, policy=policy, now=now)
             policy.deny.check(permit.token, policy.workload)
             if not permit.token.scope <= plan.scope:  # no fault of the token service, which was asked for more before
                 raise Denied(Reason.POLICY_DENIED, "the route allows less now than its token")
             accept_issued(bearer, plan=plan, key=key, policy=policy, now=now)
             return
     raise Denied(Reason.TARGET_DENIED, "the route leads elsewhere now, or is gone")
+
+
+def _delegation(before: Delegation, snapshot: Snapshot, now: int) -> Delegation:
+    """The authority a call is made on: a request's own is what it was, a user's login is judged anew."""
+    if not before.entry:
+        return before
+    login = parse_bearer(before.token.raw)
+    key = _key(snapshot, login.issuer, login.kid)
+    fresh = decide_entry(login, key=key, policy=snapshot.policy, now=now)
+    return replace(before, may_call=before.may_call & fresh.may_call, scope=before.scope & fresh.scope)
 
 
 def _key(snapshot: Snapshot, issuer: str, kid: str | None) -> VerificationKey:

@@ -5,24 +5,29 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound
+from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_entry, decide_inbound
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.standing import stands
 from tests.delegation.world import (
     CRM,
+    ENTRY,
+    ENTRY_CLAIMS,
     FRONT,
+    IDP,
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
+    LOGIN_CLAIMS,
     NOW,
     PLANNER,
     POLICY,
     SEARCH,
     STS,
     TO_CRM,
+    USERS,
     delegation,
     plan,
     signed,
@@ -35,15 +40,17 @@ KEY = verification_key()
 class Keys:
     """Issuers' keys that the test says."""
 
-    def __init__(self, key: VerificationKey | None) -> None:
-        self._key = key
+    def __init__(self, key: VerificationKey | None, login_key: VerificationKey | None) -> None:
+        self._keys = {(STS, "k1"): key, (IDP, "k1"): login_key}
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        return self._key if (issuer, kid) == (STS, "k1") else None
+        return self._keys.get((issuer, kid or ""))
 
 
-def snapshot(policy: Policy = POLICY, key: VerificationKey | None = KEY) -> Snapshot:
-    return Snapshot(policy=policy, keys=cast("Any", Keys(key)), exchange=None, agent=None)
+def snapshot(
+    policy: Policy = POLICY, key: VerificationKey | None = KEY, login_key: VerificationKey | None = KEY
+) -> Snapshot:
+    return Snapshot(policy=policy, keys=cast("Any", Keys(key, login_key)), exchange=None, agent=None)
 
 
 def inbound() -> Permit:
@@ -53,6 +60,15 @@ def inbound() -> Permit:
 def outbound(scope: str = "crm.read") -> IssuedPermit:
     planned = plan(delegation(INBOUND_CLAIMS | {"scope": "docs.read crm.read crm.write"}))
     return accept_issued(signed(ISSUED_CLAIMS | {"scope": scope}), plan=planned, key=KEY, policy=POLICY, now=NOW)
+
+
+def at_entry() -> IssuedPermit:
+    login = decide_entry(signed(LOGIN_CLAIMS, typ="jwt"), key=KEY, policy=POLICY, now=NOW)
+    return accept_issued(signed(ENTRY_CLAIMS), plan=plan(login), key=KEY, policy=POLICY, now=NOW)
+
+
+def users(**changes: Any) -> Policy:
+    return replace(POLICY, entry=replace(ENTRY, issuers={IDP: replace(USERS, **changes)}))
 
 
 def judge(permit: Permit | IssuedPermit, now_in_force: Snapshot, *, now: int = NOW) -> None:
@@ -67,8 +83,9 @@ def with_outbound(**changes: Any) -> Policy:
     return replace(POLICY, outbound=OutboundRoutes([replace(TO_CRM, **changes)]))
 
 
-@pytest.mark.parametrize("permit", [inbound(), outbound()])
-def test_what_was_permitted_stands_while_nothing_has_changed(permit: Permit | IssuedPermit) -> None:
+@pytest.mark.parametrize("permitted", [inbound, outbound, at_entry])
+def test_what_was_permitted_stands_while_nothing_has_changed(permitted: Any) -> None:
+    permit = permitted()
     judge(permit, snapshot())
     judge(permit, snapshot(replace(POLICY, number=2, deny=Deny(subjects=frozenset({(None, "mallory")})))))
 
@@ -114,6 +131,12 @@ CHANGES = {
         Reason.POLICY_DENIED,
     ),
     "out: key gone": (outbound, snapshot(key=None), Reason.UNKNOWN_KEY),
+    "out, at an entry: the login's key gone": (at_entry, snapshot(login_key=None), Reason.UNKNOWN_KEY),
+    "out, at an entry: the login is worth less": (
+        at_entry,
+        snapshot(users(scope_from=ScopeFrom(claim="groups", map={"staff": frozenset({"docs.read"})}))),
+        Reason.INSUFFICIENT_SCOPE,
+    ),
     "out: another key of that name": (outbound, snapshot(key=verification_key("other")), Reason.STS_SIGNATURE),
 }
 
@@ -125,8 +148,9 @@ def test_what_would_not_be_permitted_now_does_not_stand(permitted: Any, in_force
     assert refused.value.reason is reason
 
 
-@pytest.mark.parametrize("permit", [inbound(), outbound()])
-def test_a_permit_does_not_stand_longer_than_its_token(permit: Permit | IssuedPermit) -> None:
+@pytest.mark.parametrize("permitted", [inbound, outbound, at_entry])
+def test_a_permit_does_not_stand_longer_than_its_token(permitted: Any) -> None:
+    permit = permitted()
     with pytest.raises(Denied) as refused:
         judge(permit, snapshot(), now=NOW + 10_000)
     assert refused.value.reason is Reason.TOKEN_EXPIRED
