@@ -21,6 +21,8 @@ Passes = Callable[[bytes], bool]
 FRESH: Final = b"\0fresh"
 """Stands for a value that is told apart from its place; no value that was read holds NUL."""
 
+_MAX_FOLLOWED: Final = 4  # callers send them in one order, with some left out; each weighs as much as the fields
+
 _T = TypeVar("_T")
 
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
@@ -61,7 +63,7 @@ class Fields(list[Field]):
     are told apart (``Head``): their values are at ``fresh_at``.
     """
 
-    __slots__ = ("fresh_at", "fresh_names", "known", "last", "repeated")
+    __slots__ = ("followed", "fresh_at", "fresh_names", "known", "last", "repeated")
 
     def __init__(self, fields: Iterable[Field]) -> None:
         super().__init__(fields)
@@ -70,6 +72,7 @@ class Fields(list[Field]):
         self.fresh_at = [at for at, field in enumerate(self) if field[1] is FRESH]
         self.fresh_names = [self[at][0] for at in self.fresh_at]
         self.known: dict[object, object] = {}
+        self.followed: dict[tuple[bytes, ...], Fields] = {}
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields of a (lower-case) name, in order."""
@@ -93,11 +96,15 @@ class Fields(list[Field]):
     def followed_by(self, names: tuple[bytes, ...]) -> Fields | None:
         """These fields, and after them the places of fresh ones; None if a name would come twice."""
         try:
-            return cast("Fields | None", self.known[names])
+            return self.followed[names]
         except KeyError:
             fields = Fields([*self, *((name, FRESH) for name in names)])
-            found = self.known[names] = fields if len(fields.last) == len(self.last) + len(names) else None
-            return found
+            if len(fields.last) < len(self.last) + len(names):
+                return None  # and not kept: who doubles names has no end of them
+            if len(self.followed) >= _MAX_FOLLOWED:
+                self.followed.clear()
+            self.followed[names] = fields
+            return fields
 
     def passing(self, passes: Passes) -> tuple[bytes, list[bytes]]:
         """The lines of the fields that may travel on, and the names of fresh ones that may: ``Head.passing``."""

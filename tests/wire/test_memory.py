@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import random
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import permutations
 from typing import Final
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from sidecar.errors import Denied
 from sidecar.wire.framing import ChunkedBody
 from sidecar.wire.limits import ServerLimits
+from sidecar.wire.lines import NEVER_AGAIN
+from sidecar.wire.parse import parse_request_head
 from sidecar.wire.request import RequestReader
 
 HEAD: Final = b"POST /a HTTP/1.1\r\nHost: a\r\n"
@@ -55,3 +59,36 @@ def test_a_head_costs_no_more_than_ten_times_its_bytes(stream: bytes) -> None:
 @pytest.mark.parametrize("stream", BODIES.values(), ids=BODIES.keys())
 def test_a_body_costs_no_more_than_ten_times_its_bytes(stream: bytes) -> None:
     assert peak(ChunkedBody(max_bytes=1 << 20).feed, stream) <= 10 * len(stream)
+
+
+def never_again_doubled() -> Iterator[bytes]:
+    """Heads that differ only in the order of lines of which some come twice."""
+    lines = [name + b": 1\r\n" for name in sorted(NEVER_AGAIN)]
+    draw = random.Random(1)
+    for _ in range(2000):
+        yield HEAD + b"".join(draw.choices(lines, k=90)) + b"\r\n"
+
+
+def never_again_in_any_order() -> Iterator[bytes]:
+    """As many heads as are remembered, each with those lines in every order that there is."""
+    lines = [name + b": 1\r\n" for name in sorted(NEVER_AGAIN)]
+    orders = [b"".join(order) for count in range(5) for order in permutations(lines, count)]
+    for number in range(40):
+        rest = HEAD + b"".join(b"X-%d-%d:\r\n" % (number, at) for at in range(90))
+        for order in orders:
+            yield rest + order + b"\r\n"
+
+
+@pytest.mark.parametrize("flood", [never_again_doubled, never_again_in_any_order])
+def test_a_flood_of_lines_that_never_come_again_leaves_next_to_nothing_behind(
+    flood: Callable[[], Iterator[bytes]],
+) -> None:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for head in flood():
+            parse_request_head(head, max_target_bytes=64, max_fields=100, proxy_form=False)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5_000_000
