@@ -161,6 +161,7 @@ class ServerConnection(asyncio.Protocol):
             self._lose_peer()
         elif self._reader.held and self._ending.linger is None:
             self._refuse(Denied(Reason.BAD_REQUEST, "the request ends inside its head"))
+        self._ending.stop()
         return False
 
     def connection_lost(self, _exc: Exception | None) -> None:

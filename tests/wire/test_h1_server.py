@@ -790,6 +790,27 @@ async def test_a_peer_that_vanishes_after_its_answer_is_no_event() -> None:
     assert gone == []
 
 
+async def test_requests_that_wait_behind_others_are_not_served_to_a_peer_that_has_left() -> None:
+    served = Served(answer_ok)
+    served.receive(GET * 3)
+    served.connection.eof_received()
+    await served.turns()
+    assert len(served.handler.requests) == 1
+
+
+@pytest.mark.parametrize("sent", [b"", GET, GET * 2, GET[:-2]], ids=["nothing", "one", "two", "half"])
+async def test_a_connection_that_its_peer_has_ended_is_not_closed_again(sent: bytes) -> None:
+    served = Served(answer_ok, keep_alive_timeout_s=1.0)
+    if sent:
+        served.receive(sent)
+    assert not served.connection.eof_received()
+    served.transport.close()  # as an event loop does that is told so
+    served.connection.finish()
+    await served.turns()
+    served.after(2.0)
+    served.after(4.0)
+
+
 async def test_a_head_cut_short_by_end_of_file_is_answered() -> None:
     served = Served()
     served.receive(GET[:-2])
