@@ -135,11 +135,16 @@ class ClientConnection(asyncio.Protocol):
         self._request_ended = False
         self._out.begin_raw()
 
-    def send_no_more(self) -> None:
-        """Write what was collected, and end this direction where a connection can be closed by halves (no TLS)."""
+    def send_no_more(self) -> bool:
+        """Write what was collected, and end this direction where a connection can be closed by halves (no TLS).
+
+        Whether it is ended: then no event loop takes another write.
+        """
         self.flush()
-        if not self._closed and self.transport.can_write_eof():
-            end_writing(self.transport)
+        if self._closed or not self.transport.can_write_eof():
+            return False
+        end_writing(self.transport)
+        return True
 
     def leave(self) -> None:
         """Write what was collected and go; nothing more is told. What still comes is thrown away."""

@@ -21,7 +21,7 @@ GOODBYE_S: Final = 2.0
 
 
 class _Lane:
-    """One direction. ``over``: nothing more goes this way, a Close frame was the last."""
+    """One direction. ``over``: nothing more goes this way: a Close frame was the last, or the caller has ended it."""
 
     __slots__ = ("_goodbye", "frames", "over")
 
@@ -113,7 +113,8 @@ class Tunnel:
 
     def on_body_end(self) -> None:
         """The caller sends no more and still reads: the upstream may finish, if it does so soon."""
-        self.upstream.send_no_more()
+        if self.upstream.send_no_more():
+            self._to_upstream.over = True
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GOODBYE_S, self.on_caller_gone)
 

@@ -43,6 +43,8 @@ class RecordingTransport(asyncio.Transport):
         return b"".join(self.writes)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.ended:
+            raise RuntimeError("Cannot call write() after write_eof()")  # as both event loops do
         if not (self.closed or self.aborted):
             self.writes.append(bytes(data))
 

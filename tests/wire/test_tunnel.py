@@ -345,6 +345,17 @@ async def test_a_cut_tells_whom_it_can() -> None:
         assert await reason_of_end(both) is Reason.DRAINING
 
 
+@pytest.mark.parametrize("how", ["end", "cut"])
+async def test_nobody_is_told_whose_direction_the_caller_has_ended(how: str) -> None:
+    async with joined() as both:
+        both.caller.writer.write_eof()
+        assert await both.server.read_to_end() == b""
+        getattr(both.proxy.pumps[-1], how)(Denied(Reason.DRAINING))
+        assert (await read_close(both.caller)).code == 1001
+        assert await both.caller.read_to_end() == b""
+        assert await reason_of_end(both) is Reason.DRAINING
+
+
 async def test_a_tunnel_in_which_nobody_speaks_ends() -> None:
     async with joined(client=ClientLimits(stream_idle_timeout_s=0.1, idle_timeout_s=0.01)) as both:
         assert await read_close(both.caller) == Close(1001, "timeout")
