@@ -90,7 +90,9 @@ class Agent(RecordingTransport):
             self.switched = self._random.random() < 0.9
             accept = Handshake(fields[b"sec-websocket-key"], frozenset()).accept if self.switched else b"wrong"
             granted = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: " + accept
-            self._to_say = b"HTTP/1.1 101 Switching Protocols\r\n" + granted + b"\r\n\r\n\x81\x02hiEOF"
+            self._to_say = b"HTTP/1.1 101 Switching Protocols\r\n" + granted + b"\r\n\r\n\x81\x02hi"
+            if self._random.random() < 0.5:
+                self._to_say += b"EOF"
 
     def _answer(self) -> None:
         if not self._to_say:
@@ -139,7 +141,7 @@ class Agents(UpstreamPool):
         self._arrived = arrived
         self._free: list[ClientConnection] = []
         self._opening: list[_Attempt] = []
-        self._agents: list[Agent] = []
+        self.all: list[Agent] = []
 
     def take(self, origin: Origin) -> ClientConnection | None:
         while self._free:
@@ -158,7 +160,7 @@ class Agents(UpstreamPool):
         for attempt in opening:
             if not attempt.given_up:
                 self._finish(attempt)
-        return any(said for said in [agent.turn() for agent in self._agents]) or bool(opening)
+        return any(said for said in [agent.turn() for agent in self.all]) or bool(opening)
 
     def _finish(self, attempt: _Attempt) -> None:
         if self._random.random() < 0.05:
@@ -169,5 +171,5 @@ class Agents(UpstreamPool):
             self._limits, self.connections, on_idle=self._free.append, on_closed=lambda _: None, max_age_s=3600
         )
         agent.connection.connection_made(agent)
-        self._agents.append(agent)
+        self.all.append(agent)
         attempt.on_ready(agent.connection)

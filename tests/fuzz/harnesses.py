@@ -14,6 +14,7 @@ from tests.fuzz import (
     of_heads,
     of_identity,
     of_keys,
+    of_orders,
     of_others,
     of_records,
     of_settings,
@@ -83,6 +84,7 @@ _ALL: Final = (
     Harness(of_others.requests_beside_others, "http", share=3),
     Harness(of_others.answers_beside_others, "http", share=2),
     Harness(of_streams.request_stream, "http", max_len=4096, share=10),
+    Harness(of_orders.event_orders, "http", max_len=64, share=5),
     Harness(of_upstreams.answer_stream, "http", share=4),
 )
 HARNESSES: Final = {harness.name: harness for harness in _ALL}

@@ -52,10 +52,11 @@ def token() -> bytes:
 
 
 class InlineLoop:
-    """As much of an event loop as is used here: timers never come, and a task runs to its end at once."""
+    """As much of an event loop as is used here: timers come when they are let, a task runs to its end at once."""
 
     def __init__(self) -> None:
         self._soon: list[Callable[[], None]] = []
+        self.timers: list[tuple[asyncio.TimerHandle, Callable[[], None]]] = []
 
     def call_soon(self, callback: Callable[[], None]) -> Any:
         self._soon.append(callback)
@@ -68,8 +69,10 @@ class InlineLoop:
             callback()
         return bool(soon)
 
-    def call_later(self, _delay: float, _callback: Callable[[], None]) -> Any:
-        return asyncio.TimerHandle(0, print, (), self)  # type: ignore[arg-type]
+    def call_later(self, _delay: float, callback: Callable[[], None]) -> Any:
+        handle = asyncio.TimerHandle(0, callback, (), self)  # type: ignore[arg-type]
+        self.timers.append((handle, callback))
+        return handle
 
     def get_debug(self) -> bool:
         return False
@@ -164,12 +167,12 @@ class InboundWorld:
         self.agents = Agents(self.random, self.arrived, self.clock)
         log: Any = self.records
         snapshots: Any = _Snapshots()
-        streams = Streams(snapshots, wall=lambda: float(NOW), monotonic=self.clock)
+        self.streams = Streams(snapshots, wall=lambda: float(NOW), monotonic=self.clock)
         self._inbound = Inbound(
             snapshots=snapshots,
             log=log,
             handles=self.handles,
-            forwarder=Forwarder(self.agents, from_agent, streams, max_stream_s=900),
+            forwarder=Forwarder(self.agents, from_agent, self.streams, max_stream_s=900),
             tasks=Tasks(),
             clock=lambda: float(NOW),
         )
