@@ -187,9 +187,10 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def close(self) -> None:
-        """Close an idle connection."""
-        self._closed = True
-        self.transport.close()
+        """Close an idle connection. Without effect on a closed one: asyncio's TLS breaks when it is closed again."""
+        if not self._closed:
+            self._closed = True
+            self.transport.close()
 
     def pause_reading(self) -> None:
         """Take no more of the answer for now."""

@@ -270,6 +270,20 @@ async def test_an_answer_without_length_ends_with_the_end_of_file() -> None:
     assert (sink.data, sink.events[-1], calling.idle) == (b"ab", "end", 0)
 
 
+@pytest.mark.parametrize("who", ["the upstream", "its deadline"])
+async def test_a_kept_connection_that_was_closed_already_is_not_closed_again(who: str) -> None:
+    calling = Calling(idle_keep_s=1.0)
+    calling.ask()
+    calling.receive(OK)
+    if who == "the upstream":
+        calling.connection.eof_received()
+        calling.transport.close()  # as an event loop does then
+    else:
+        calling.after(2.0)
+    assert calling.transport.closed
+    calling.connection.close()  # as when the identity it was opened with is renewed
+
+
 async def test_an_answer_without_length_that_is_reset_is_an_error() -> None:
     calling = Calling()
     sink = calling.ask()
