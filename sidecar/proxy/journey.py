@@ -98,7 +98,10 @@ class Drive:
         """The request must end now: stop what is under way and let the journey answer and close its record."""
         wait, self._wait = self._wait, None
         if wait is not None:
-            wait.cancel()
+            try:
+                wait.cancel()
+            except Exception:  # noqa: BLE001  as above; the journey ends, and whoever ends many goes on to the next
+                _log.exception("a wait failed to end")
         self.fail(error)
 
     def _begin(self, wait: Wait) -> None:

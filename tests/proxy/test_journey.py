@@ -111,6 +111,23 @@ def test_a_bug_at_the_start_of_a_wait_ends_the_journey_like_any_other(caplog: py
     assert not wait.cancelled
 
 
+class EndlessWait(Later):
+    """A wait that cannot be given up."""
+
+    def cancel(self) -> None:
+        raise RuntimeError("a bug")
+
+
+def test_a_bug_at_the_end_of_a_wait_keeps_no_request_open(caplog: pytest.LogCaptureFixture) -> None:
+    traveller = Traveller(EndlessWait())
+    drive = Drive(traveller.journey())
+    drive.start()
+    with caplog.at_level(logging.ERROR, logger="sidecar.journey"):
+        drive.stop(Unavailable(Reason.DRAINING))
+    assert traveller.seen == [Reason.DRAINING, "closed"]
+    assert caplog.records[0].exc_info is not None
+
+
 def test_a_bug_ends_one_request_and_stays_visible(caplog: pytest.LogCaptureFixture) -> None:
     closed: list[str] = []
 
