@@ -10,7 +10,8 @@ be gets an empty patch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -107,9 +108,10 @@ def _taken(pod: Pod, injection: Injection) -> Iterator[Refusal]:
             yield Refusal("sidecar_volume", f"volume {name}", "it is not the sidecar's", "leave it out")
         seen.add(name)
     found = _positions(spec, injection)
-    wanted = _compared(injection.container, spec)
+    tokens = _tokens_of_kubernetes(spec) if found else set()
+    wanted = _compared(injection.container, tokens)
     for position in found:
-        if len(found) > 1 or not _alike(_compared(mappings(spec, injection.goes_into)[position], spec), wanted):
+        if len(found) > 1 or not _alike(_compared(mappings(spec, injection.goes_into)[position], tokens), wanted):
             wrong = "it is not the sidecar that is injected here"
             yield Refusal("foreign_sidecar", f"container {injection.name}", wrong, "leave it out")
 
@@ -125,7 +127,7 @@ def _alike(one: object, other: object) -> bool:
     return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
 
 
-def _compared(container: Container, spec: Pod) -> dict[str, object]:
+def _compared(container: Container, tokens: Collection[str]) -> dict[str, object]:
     """A container without what Kubernetes itself adds, or others may choose: a token, resources, a default.
 
     Too small a share harms the pod alone; LimitRange and autoscalers set it. A device (``claims``) is no share.
@@ -137,20 +139,29 @@ def _compared(container: Container, spec: Pod) -> dict[str, object]:
     if all(text(policy, "restartPolicy") == "NotRequired" for policy in policies):
         compared.pop("resizePolicy", None)
     compared["volumeMounts"] = [
-        mount for mount in mappings(container, "volumeMounts") if not _is_token_of_kubernetes(mount, spec)
+        mount for mount in mappings(container, "volumeMounts") if not _is_token_of_kubernetes(mount, tokens)
     ]
     return compared
 
 
-def _is_token_of_kubernetes(mount: Mapping[str, object], spec: Pod) -> bool:
+def _is_token_of_kubernetes(mount: Mapping[str, object], tokens: Collection[str]) -> bool:
     """Whether the ServiceAccount admission made it, which puts it into every container."""
     name = text(mount, "name")
-    at_its_place = {"name": name, "mountPath": _TOKEN_MOUNT, "readOnly": True}
-    if not name.startswith(_TOKEN_VOLUME) or not _alike(mount, at_its_place):
-        return False
-    found = [volume for volume in mappings(spec, "volumes") if text(volume, "name") == name]
-    sources = [mappings(mapping(volume, "projected"), "sources") for volume in found]
-    return len(found) == 1 and bool(sources[0]) and all(source.keys() <= _TOKEN_SOURCES for source in sources[0])
+    return name in tokens and _alike(mount, {"name": name, "mountPath": _TOKEN_MOUNT, "readOnly": True})
+
+
+def _tokens_of_kubernetes(spec: Pod) -> set[str]:
+    """The names of the volumes that the ServiceAccount admission made: read once, a pod may mount many."""
+    volumes = mappings(spec, "volumes")
+    times = Counter(text(volume, "name") for volume in volumes)
+    tokens = set()
+    for volume in volumes:
+        name = text(volume, "name")
+        if name.startswith(_TOKEN_VOLUME) and times[name] == 1:
+            sources = mappings(mapping(volume, "projected"), "sources")
+            if sources and all(source.keys() <= _TOKEN_SOURCES for source in sources):
+                tokens.add(name)
+    return tokens
 
 
 def _patch(pod: Pod, injection: Injection) -> Patch:

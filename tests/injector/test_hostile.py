@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import time
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -276,3 +277,24 @@ async def test_a_pod_of_thousands_of_wrongs_has_a_short_answer() -> None:
     ):
         assert len(asked.answer(json.dumps(review(pod)).encode())) < 12_000
     await asked._log.close()
+
+
+_TOKEN: Final = {"mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
+_PLAIN: Final = {"name": "agent", "image": "agent:1"}
+MANY: dict[str, dict[str, Any]] = {
+    "tokens and volumes": statically(
+        {"volumes": [{}] * 15_000},
+        volumeMounts=[*OWN["volumeMounts"], *[{"name": "kube-api-access-x", **_TOKEN}] * 5000],
+    ),
+    "sidecars": bare({"initContainers": [{"name": "sidecar"}] * 20_000}),
+    "volumes of ours": bare({"volumes": [{"name": "sidecar-run"}] * 20_000}),
+    "mounts of ours": bare({"containers": [{**_PLAIN, "volumeMounts": [{"name": "sidecar-run"}] * 20_000}]}),
+    "privileges": bare({"containers": [{**_PLAIN, "securityContext": {"privileged": True}}] * 10_000}),
+}
+
+
+@pytest.mark.parametrize("pod", MANY.values(), ids=MANY)
+def test_a_pod_of_many_wrongs_takes_no_longer_than_an_honest_one(pod: dict[str, Any]) -> None:
+    started = time.process_time()
+    assert refused(pod, injection())
+    assert time.process_time() - started < 2
