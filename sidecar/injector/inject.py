@@ -109,9 +109,10 @@ def _taken(pod: Pod, injection: Injection) -> Iterator[Refusal]:
         seen.add(name)
     found = _positions(spec, injection)
     tokens = _tokens_of_kubernetes(spec) if found else set()
-    wanted = _compared(injection.container, tokens)
+    wanted = _compared(injection.container, tokens, injection)
+    containers = mappings(spec, injection.goes_into)
     for position in found:
-        if len(found) > 1 or not _alike(_compared(mappings(spec, injection.goes_into)[position], tokens), wanted):
+        if len(found) > 1 or not _alike(_compared(containers[position], tokens, injection), wanted):
             wrong = "it is not the sidecar that is injected here"
             yield Refusal("foreign_sidecar", f"container {injection.name}", wrong, "leave it out")
 
@@ -127,12 +128,15 @@ def _alike(one: object, other: object) -> bool:
     return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
 
 
-def _compared(container: Container, tokens: Collection[str]) -> dict[str, object]:
+def _compared(container: Container, tokens: Collection[str], injection: Injection) -> dict[str, object]:
     """A container without what Kubernetes itself adds, or others may choose: a token, resources, a default.
 
-    Too small a share harms the pod alone; LimitRange and autoscalers set it. A device (``claims``) is no share.
+    Too small a share harms the pod alone; LimitRange and autoscalers set it. A device (``claims``) is no share. The
+    AlwaysPullImages admission has every image asked for anew, which shows the node nothing that is less ours.
     """
     compared = dict(container)
+    if container.get("imagePullPolicy") == "Always":
+        compared["imagePullPolicy"] = injection.container.get("imagePullPolicy")
     resources = mapping(container, "resources")
     compared["resources"] = {name: value for name, value in resources.items() if name not in ("limits", "requests")}
     policies = mappings(container, "resizePolicy")

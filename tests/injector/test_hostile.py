@@ -126,6 +126,14 @@ def test_a_sidecar_of_another_size_is_lawful_and_one_with_a_device_is_not() -> N
     assert refused(statically(resources=device), injection()) == {"foreign_sidecar"}
 
 
+def test_a_sidecar_whose_image_is_always_pulled_is_lawful_and_one_whose_never_is_not() -> None:
+    """The AlwaysPullImages admission writes it into every container between the two calls."""
+    assert inject(statically(imagePullPolicy="Always"), injection()).patch[0]["path"].startswith("/metadata/")
+    assert refused(statically(imagePullPolicy="Never"), injection()) == {"foreign_sidecar"}
+    always = injection(container={**OWN, "imagePullPolicy": "Always"})
+    assert refused(statically(imagePullPolicy="IfNotPresent"), always) == {"foreign_sidecar"}
+
+
 LISTS: Final = ("initContainers", "containers", "ephemeralContainers")
 
 
