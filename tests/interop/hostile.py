@@ -49,7 +49,7 @@ def with_volume(volume: Object, mount: str | None = None) -> Object:
 
 
 _NO_USER: Final = {"securityContext": {key: value for key, value in RESTRICTED.items() if key != "runAsUser"}}
-_APPARMOR: Final = "container.apparmor.security.beta.kubernetes.io/sidecar"
+APPARMOR: Final = "container.apparmor.security.beta.kubernetes.io/sidecar"
 
 # Each hostile pod, and the rule that refuses it, by webhook and policy alike. Pod Security alone would refuse some.
 HOSTILE: dict[str, tuple[Object, str]] = {
@@ -83,7 +83,7 @@ HOSTILE: dict[str, tuple[Object, str]] = {
         pod({"nodeName": "x"}, annotations={"kubernetes.io/config.mirror": "x"}),
         "static_pod",
     ),
-    "an AppArmor profile for us": (pod(annotations={_APPARMOR: "runtime/default"}), "foreign_sidecar"),
+    "an AppArmor profile for us": (pod(annotations={APPARMOR: "runtime/default"}), "foreign_sidecar"),
     "a sidecar of its own": (beside(name="sidecar", image="evil:1", restartPolicy="Always"), "foreign_sidecar"),
     "a second sidecar": (
         pod({"containers": [CONTAINER, {**CONTAINER, "name": "sidecar", "image": "sidecar:dev"}]}),
@@ -91,6 +91,7 @@ HOSTILE: dict[str, tuple[Object, str]] = {
     ),
 }
 
+PROFILED: Final[Object] = {"appArmorProfile": {"type": "RuntimeDefault"}}
 _TOKEN: Final = {"serviceAccountToken": {"path": "token", "audience": "spiffe://acme.example/sts"}}
 
 # Pods that are strange and lawful: what they change harms nobody else, or is stopped by what TLS proves
@@ -108,6 +109,7 @@ LAWFUL: dict[str, Object] = {
     "a token in every container": pod({"automountServiceAccountToken": True}),
     "a user namespace": pod({"hostUsers": False}),
     "a native sidecar of its own": beside(restartPolicy="Always"),
+    "a profile of AppArmor for the whole pod": pod({"securityContext": PROFILED}),
     "resources of the whole pod": pod({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}),
     "a host name of its own": pod({"hostnameOverride": "sts.example"}),
     "an image as a volume": with_volume({"name": "i", "image": {"reference": "x:1"}}, "i"),

@@ -16,10 +16,12 @@ from tests.interop import helm, kube
 from tests.interop.engine import require
 from tests.interop.helm import Rendered, render, restricted_problems
 from tests.interop.hostile import (
+    APPARMOR,
     CONTAINER,
     FAKED_VOLUMES,
     HOSTILE,
     LAWFUL,
+    PROFILED,
     RESTRICTED,
     changed_volumes,
     fakes,
@@ -37,6 +39,7 @@ LAX: Final = f"sidecar-test-lax-{_RUN}"  # asks for sidecars, and for nothing of
 PLAIN: Final = f"sidecar-test-plain-{_RUN}"
 
 
+_DEFAULT: Final = "runtime/default"  # as the annotation says it
 PEM: Final = "-----BEGIN CERTIFICATE-----"  # what a CA's begins with
 
 
@@ -426,6 +429,15 @@ def test_the_policy_takes_what_is_lawful_and_every_image_of_the_platform_s(alone
     for image in ("sidecar:dev", "sidecar:1.2.3-rc.1_x", f"sidecar@{digest}", f"sidecar:1@{digest}"):
         made, said = alone.try_pod(static(alone, {**own, "image": image}))
         assert made is not None, (image, said)
+
+
+def test_the_policy_takes_the_annotation_that_kubernetes_makes_of_a_pod_s_profile_and_no_other(alone: Cluster) -> None:
+    """Kubernetes 1.30 to 1.33 write it for every container, the sidecar too, before the policy is asked."""
+    made, said = alone.try_pod(static(alone, base=pod({"securityContext": PROFILED}, annotations={APPARMOR: _DEFAULT})))
+    assert made is not None, said
+    for spec, profile in (({}, _DEFAULT), ({"securityContext": PROFILED}, "unconfined")):
+        made, said = alone.try_pod(static(alone, base=pod(spec, annotations={APPARMOR: profile})), LAX)
+        assert (made, "rule foreign_sidecar" in said) == (None, True), (spec, said)
 
 
 @pytest.fixture
