@@ -153,6 +153,8 @@ def fakes(own: Object) -> dict[str, Object]:
         "a library before all others": {"env": [*variables, {"name": "LD_PRELOAD", "value": "/x.so"}]},
         "a path of Python's": {"env": [*variables, {"name": "PYTHONPATH", "value": "/x"}]},
         "a setting by its variable": {"env": [*variables, {"name": "SIDECAR__INBOUND__AGENT", "value": "x"}]},
+        "no variables": {"env": []},
+        "no name of its own": {"env": [one for one in variables if one["name"] != "POD_NAME"]},
         "another Workload API": {"env": [{"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///run/sidecar/x"}]},
         "a name that is chosen": {"env": [{"name": "POD_NAMESPACE", "value": "other"}]},
         "a name from elsewhere": {

@@ -14,6 +14,9 @@ c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:
 {{- if $e.valueFrom }}(e.name == '{{ $e.name }}' && e.?valueFrom.?fieldRef.?fieldPath.orValue('') == '{{ $e.valueFrom.fieldRef.fieldPath }}')
 {{- else }}(e.name == '{{ $e.name }}' && !has(e.valueFrom) && e.?value.orValue('') == '{{ $e.value }}')
 {{- end }}{{ end }})
+{{- range $own.env }}
+&& c.?env.orValue([]).exists(e, e.name == '{{ .name }}')
+{{- end }}
 && c.?volumeMounts.orValue([]).all(m, m.?subPath.orValue('') == '' && m.?subPathExpr.orValue('') == '' && (
 (m.name.startsWith('kube-api-access-') && m.mountPath == '/var/run/secrets/kubernetes.io/serviceaccount' && m.?readOnly.orValue(false))
 {{- range $own.volumeMounts }} || (m.name == '{{ .name }}' && m.mountPath == '{{ .mountPath }}'){{ end }}))
