@@ -53,6 +53,26 @@ def test_no_section_of_the_values_takes_an_unknown_key(chart: str) -> None:
     assert set(yaml.safe_load(read(chart, "values.yaml"))) <= set(schema["properties"])
 
 
+def lacking(schema: dict[str, Any], values: dict[str, Any], whole: dict[str, Any], where: str = "") -> Iterator[str]:
+    """Values that null takes away and templates go on without: every one with a default, but for maps of free keys."""
+    for name, value in values.items():
+        inner = schema["properties"][name]
+        if "$ref" in inner:
+            inner = whole["definitions"][inner["$ref"].rpartition("/")[2]]
+        if value in ("", [], {}) or (isinstance(value, dict) and "properties" not in inner):
+            continue
+        if name not in schema.get("required", ()):
+            yield f"{where}{name}"
+        if isinstance(value, dict):
+            yield from lacking(inner, value, whole, f"{where}{name}.")
+
+
+@pytest.mark.parametrize(("chart", "free"), [("sidecar", []), ("sidecar-lib", ["image.tag"])])  # a digest does as well
+def test_every_value_that_has_a_default_is_required(chart: str, free: list[str]) -> None:
+    schema = json.loads(read(chart, "values.schema.json"))
+    assert list(lacking(schema, yaml.safe_load(read(chart, "values.yaml")), schema)) == free
+
+
 def test_rules_dashboards_and_library_are_the_only_ones_there_are() -> None:
     chart = HELM / "sidecar"
     assert (chart / "rules").resolve() == ROOT / "monitoring" / "rules"

@@ -416,6 +416,27 @@ MISTYPED: dict[str, Any] = {
 }
 
 
+# null takes a default away: what is left would be no port, no backstop, everybody's monitoring
+NONE: Final = (
+    "sidecar.mode",
+    "sidecar.ports.inbound",
+    "sidecar.workloadApi.socket",
+    "sidecar.image.pullPolicy",
+    "sidecar.startup",
+    "injector.enabled",
+    "injector.tls",
+    "admissionPolicy.mode",
+    "networkPolicy.monitoringNamespace",
+)
+
+
+@pytest.mark.parametrize("path", NONE)
+def test_a_value_that_is_taken_away_is_refused(path: str) -> None:
+    for helm in helms():
+        found = render(changed(path, None), helm=helm)
+        assert (found.objects, path.rpartition(".")[2] in found.said) == ([], True), found.said
+
+
 @pytest.mark.parametrize("path", UNKNOWN)
 def test_an_unknown_value_is_refused(path: str) -> None:
     assert "not allowed" in render(changed(path, 1)).said
