@@ -397,12 +397,21 @@ def test_a_policy_that_kubernetes_does_not_have_is_refused() -> None:
     assert render(changed("admissionPolicy.mode", "enabled"), kube="1.30.0").objects
 
 
-UNKNOWN: Final = ("more", "sidecar.more", "sidecar.image.more", "injector.more", "injector.tls.certManager.more")
+UNKNOWN: Final = (
+    "more",
+    "sidecar.more",
+    "sidecar.image.more",
+    "injector.more",
+    "injector.tls.certManager.more",
+    "sidecar.resources.limit",
+)
 MISTYPED: dict[str, Any] = {
     "sidecar.mode": "both",
     "sidecar.uid": "root",
     "sidecar.uid ": 0,
     "sidecar.ports.inbound": 80,
+    "sidecar.resources": {"limits": {"memory": "256MB"}},
+    "sts.resources": {"requests": {"cpu": "1 core"}},
     "sidecar.image.digest": "sha256:abc",
     "sidecar.image.repository": "a b",
     "injector.replicas": 0,
