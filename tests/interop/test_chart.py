@@ -350,6 +350,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no keys": (changed("sts.keys.secretName", "", FULL_VALUES), "sidecar sts keygen"),
     "more at least than at most": (changed("sts.autoscaling.minReplicas", 9, FULL_VALUES), "swap them"),
     "a drain without time": (changed("sts.settings.drain_s", 30, FULL_VALUES), "make it larger"),
+    "a drain without time for what is before it": (changed("sts.settings.drain_s", 26, FULL_VALUES), "5 s before it"),
     "a request above the limit": (
         changed("sidecar.resources", {"requests": {"memory": "1Gi"}}),
         "sidecar.resources: requests.memory 1Gi is above limits.memory 256Mi; raise the limit",
