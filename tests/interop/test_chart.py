@@ -373,6 +373,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         "give each a name",
     ),
     "agents beside the injector": (changed("networkPolicy.agentNamespaces", ["system"]), "give agents another"),
+    "agents beside the cluster's resolver": (
+        changed("networkPolicy.agentNamespaces", ["kube-system"]),
+        "kube-system is never injected into",
+    ),
     "a policy without an injector": (
         {"injector": {"enabled": False}, "admissionPolicy": {"mode": "enabled"}},
         "enable the injector",
