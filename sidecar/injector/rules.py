@@ -67,7 +67,7 @@ def refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
     spec = mapping(pod, "spec")
     out = opted_out(pod, injection)
     yield from _of_metadata(pod, injection)
-    yield from _of_pod(spec)
+    yield from _of_pod(spec, out=out)
     yield from _of_volumes(spec, injection, out=out)
     pod_context = mapping(spec, "securityContext")
     for layer, container in _containers(spec) if out else others(spec, injection):
@@ -117,11 +117,11 @@ def _of_metadata(pod: Pod, injection: Injection) -> Iterator[Refusal]:
         yield Refusal("foreign_sidecar", "annotation", wrong, "leave it out")
 
 
-def _of_pod(spec: Pod) -> Iterator[Refusal]:
+def _of_pod(spec: Pod, *, out: bool) -> Iterator[Refusal]:
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if flag(spec, name):
             yield Refusal("host_namespace", "pod", f"{name} shares the node's namespace", "leave it out")
-    if flag(spec, "shareProcessNamespace"):
+    if flag(spec, "shareProcessNamespace") and not out:
         yield Refusal("shared_process_namespace", "pod", "the agent could read the sidecar's memory", "leave it out")
 
 

@@ -160,7 +160,7 @@ def test_a_pod_that_may_do_without_may_not_pass_for_one(spec: dict[str, Any], ru
     pod = bare(spec, labels={"delegation-sidecar.io/inject": "disabled"})
     assert [found.rule for found in refusals(pod, injection(optOut=True))] == [rule]
     lawful = agent(ports=[{"containerPort": 7443}], securityContext={"runAsUser": 2747})  # there is nobody beside it
-    pod = bare({**lawful, "shareProcessNamespace": False}, labels={"delegation-sidecar.io/inject": "disabled"})
+    pod = bare({**lawful, "shareProcessNamespace": True}, labels={"delegation-sidecar.io/inject": "disabled"})
     assert list(refusals(pod, injection(optOut=True))) == []
 
 

@@ -408,7 +408,9 @@ def test_the_policy_of_other_values_holds_a_classic_sidecar_and_who_does_without
     behind["spec"]["containers"].reverse()
     made, said = otherwise.try_pod(behind, LAX)
     assert (made, "rule no_sidecar" in said) == (None, True), said
-    # who does without may not pass for one either
+    # who does without shares its processes with whom it likes, and may not pass for one either
+    made, said = otherwise.try_pod(pod({"shareProcessNamespace": True}, labels=WITHOUT), LAX)
+    assert made is not None, said
     for asked, rule in (
         (pod({"containers": [{**CONTAINER, "name": "sidecar"}]}, labels=WITHOUT), "foreign_sidecar"),
         (pod({"volumes": definition["volumes"][:1]}, labels=WITHOUT), "sidecar_volume"),
