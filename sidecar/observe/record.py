@@ -100,10 +100,15 @@ Record = dict[str, Any]  # whole: every key of ``FIELDS``, in their order
 FIELDS: Final = ("event", "ts", "run", "seq", *RecordFields.__annotations__)
 
 # A compact JWS or JWE. Its header is a JSON object, so it begins with a brace and then a quotation mark or white space,
-# which in base64url look like one of these five.
-_TOKEN: Final = re.compile(r"e(?:y[AJ]|w[0ko])[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*){2,4}")
-_find_token: Final = _TOKEN.search
-_find_token_in_line: Final = re.compile(_TOKEN.pattern.encode("ascii")).search
+# which in base64url look like one of these five. Looked at from where its characters begin, and only if two points
+# follow: else a text of many such beginnings would be read to its end from each of them.
+_BEGINNING: Final = r"e(?:y[AJ]|w[0ko])"
+_TOKEN: Final = re.compile(
+    r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*+\.)"
+    rf"([A-Za-z0-9_-]*?)({_BEGINNING}[A-Za-z0-9_-]{{10,}}+(?:\.[A-Za-z0-9_-]*+){{2,4}})"
+)
+_may_hold_token: Final = re.compile(_BEGINNING).search
+_line_may_hold_token: Final = re.compile(_BEGINNING.encode("ascii")).search
 
 _dumps: Final = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -154,7 +159,7 @@ def encode(record: Record) -> bytes:
     if len(line) > MAX_TEXT or not line.isascii() or _BACKSLASH in line or _DEL in line:
         return _cleaned(record)
     # What was allowed has claims of a trusted issuer: only its path may hold a token.
-    token = _find_token(record["path"] or "") if record["decision"] == "allow" else _find_token_in_line(line)
+    token = _may_hold_token(record["path"] or "") if record["decision"] == "allow" else _line_may_hold_token(line)
     return line if token is None else _cleaned(record)
 
 
@@ -165,8 +170,8 @@ def escape(text: str) -> str:
     come out equal. Longer than ``MAX_TEXT`` it is cut and ends in ``CUT`` and a digest. A token becomes
     ``INSTEAD`` and its fingerprint.
     """
-    if _find_token(text):
-        text = _TOKEN.sub(lambda token: INSTEAD + hashlib.sha256(token[0].encode()).hexdigest()[:32], text)
+    if _may_hold_token(text):
+        text = _TOKEN.sub(lambda token: token[1] + INSTEAD + hashlib.sha256(token[2].encode()).hexdigest()[:32], text)
     if text.isprintable() and "\\u{" not in text:
         visible = text
     else:

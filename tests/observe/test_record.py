@@ -1,5 +1,6 @@
 import json
 import re
+import time
 
 import orjson
 import pytest
@@ -166,6 +167,13 @@ def test_a_token_that_somebody_put_where_none_belongs_is_written_as_its_fingerpr
     line = encode({**LEAST, **filled}).decode()
     assert not any(part in line for part in token.split(".") if len(part) > 9)
     assert f"{INSTEAD}{fingerprint_of(token)}" in line
+
+
+@pytest.mark.parametrize("text", ["eyA" * 400_000, "eyA." * 300_000, "eyA" * 200_000 + "." + "eyA" * 200_000])
+def test_text_of_many_beginnings_of_tokens_takes_no_longer_than_another(text: str) -> None:
+    started = time.process_time()
+    assert len(escape(text)) == MAX_TEXT
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
