@@ -131,14 +131,16 @@ def _alike(one: object, other: object) -> bool:
 def _compared(container: Container, tokens: Collection[str], injection: Injection) -> dict[str, object]:
     """A container without what Kubernetes itself adds, or others may choose: a token, resources, a default.
 
-    Too small a share harms the pod alone; LimitRange and autoscalers set it. A device (``claims``) is no share. The
+    Too small a share harms the pod alone; LimitRange and autoscalers set it. A device is no share: ``claims``, or a
+    limit by a domain's name, for which a node's plugin may put files and variables into the container. The
     AlwaysPullImages admission has every image asked for anew, which shows the node nothing that is less ours.
     """
     compared = dict(container)
     if container.get("imagePullPolicy") == "Always":
         compared["imagePullPolicy"] = injection.container.get("imagePullPolicy")
     resources = mapping(container, "resources")
-    compared["resources"] = {name: value for name, value in resources.items() if name not in ("limits", "requests")}
+    devices = sorted(name for name in mapping(resources, "limits") if "/" in name)
+    compared["resources"] = {**resources, "limits": devices, "requests": None}
     policies = mappings(container, "resizePolicy")
     if all(text(policy, "restartPolicy") == "NotRequired" for policy in policies):
         compared.pop("resizePolicy", None)

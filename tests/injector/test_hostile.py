@@ -124,6 +124,10 @@ def test_a_sidecar_of_another_size_is_lawful_and_one_with_a_device_is_not() -> N
     assert inject(statically(resources=small), injection()).patch[0]["path"].startswith("/metadata/")
     device = {**OWN["resources"], "claims": [{"name": "gpu"}]}
     assert refused(statically(resources=device), injection()) == {"foreign_sidecar"}
+    device = {"limits": {"memory": "256Mi", "gpu.example/large": "1"}, "requests": {"gpu.example/large": "1"}}
+    assert refused(statically(resources=device), injection()) == {"foreign_sidecar"}
+    wanted = injection(container={**OWN, "resources": {"limits": {"gpu.example/large": 1}}})
+    assert inject(statically(resources=device), wanted).patch[0]["path"].startswith("/metadata/")
 
 
 def test_a_sidecar_whose_image_is_always_pulled_is_lawful_and_one_whose_never_is_not() -> None:

@@ -199,6 +199,7 @@ def fakes(own: Object) -> dict[str, Object]:
                 {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
             ]
         },
+        "a device": {"resources": {"limits": {"gpu.example/large": "1"}}},
         "a terminal": {"stdin": True, "tty": True},
         "a file over its code": {"terminationMessagePath": "/opt/sidecar/app/sidecar/errors.py"},
         "a profile of AppArmor": rights_with(appArmorProfile={"type": "Unconfined"}),

@@ -8,6 +8,7 @@ container, the context the values of sidecar-lib.
 c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$')
 && !has(c.command) && c.?args.orValue([]) == {{ $own.args | toJson | replace "\"" "'" }}
 && !has(c.workingDir) && !has(c.envFrom) && !has(c.volumeDevices) && !c.?stdin.orValue(false) && !c.?tty.orValue(false)
+&& c.?resources.?limits.orValue({}).all(r, !r.contains('/') || r in {{ keys ($own.resources.limits | default dict) | sortAlpha | toJson | replace "\"" "'" }})
 && c.?resources.?claims.orValue([]).size() == 0 && c.?restartPolicyRules.orValue([]).size() == 0
 && c.?terminationMessagePath.orValue('') in ['', '{{ $own.terminationMessagePath }}']{{ if eq .mode "classic" }} && !has(c.restartPolicy){{ end }}
 && c.?env.orValue([]).all(e, {{ range $i, $e := $own.env }}{{ if $i }} || {{ end -}}
