@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from importlib import import_module
 from importlib.util import find_spec
@@ -167,6 +168,16 @@ def test_a_package_has_rules_dashboards_and_library(tmp_path: Path) -> None:
         found = render(FULL, helm=helm, chart=package)
         assert found.objects == render(FULL, helm=helm).objects
         package.unlink()
+
+
+def test_a_package_of_a_build_has_labels_that_kubernetes_takes(tmp_path: Path) -> None:
+    """A version may name its build after a plus, which no label may have."""
+    words = ("--version", f"0.1.0+{'build.' * 12}7", "--destination", str(tmp_path))
+    assert run(helms()[0], "package", str(CHART), *words).returncode == 0
+    (package,) = tmp_path.glob("*.tgz")
+    for one in render(FULL, chart=package).objects:
+        for value in one["metadata"]["labels"].values():
+            assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value), value
 
 
 # what is said after an installation → the values that make it so, and those that do not
