@@ -113,6 +113,9 @@ LAWFUL: dict[str, Object] = {
     "resources of the whole pod": pod({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}),
     "a host name of its own": pod({"hostnameOverride": "sts.example"}),
     "an image as a volume": with_volume({"name": "i", "image": {"reference": "x:1"}}, "i"),
+    "a volume called as the ceiling that there is not": with_volume(
+        {"name": "sidecar-platform", "emptyDir": {}}, "sidecar-platform"
+    ),
     "sixty containers": pod({"containers": [{**CONTAINER, "name": f"agent-{n}"} for n in range(60)]}),
 }
 
