@@ -44,7 +44,7 @@ def test_every_reason_has_an_answer_and_every_answer_a_reason() -> None:
     assert ANSWERS.keys() == set(Reason)
 
 
-@pytest.mark.parametrize(("code", "status"), STATUSES.items())
+@pytest.mark.parametrize(("code", "status"), sorted(STATUSES.items()))
 def test_a_code_is_answered_with_its_status(code: str, status: int) -> None:
     assert ANSWERS[Reason(code)].status == status
 
