@@ -17,6 +17,7 @@ from sidecar.errors import Problem
 from sidecar.observe.record import escape
 
 MAX_BYTES: Final = 262_144
+TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", "split what does not belong into settings")
 MAX_DEPTH: Final = 24
 MAX_SHOWN: Final = 64  # characters of a key in a message
 
@@ -41,7 +42,7 @@ def parse_document(text: str, *, name: str) -> object:
         DocumentError: it is too large, no YAML, or uses what this file's head refuses. ``name`` is the field it names.
     """
     if len(text) > MAX_BYTES:
-        raise DocumentError(name, f"is larger than {MAX_BYTES} bytes", "split what does not belong into settings")
+        raise DocumentError(name, *TOO_LARGE)
     builder = _Builder(name)
     try:
         for event in yaml.parse(text, Loader=_LOADER):

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from sidecar.config.document import MAX_BYTES, DocumentError, parse_document
+from sidecar.config.document import MAX_BYTES, TOO_LARGE, DocumentError, parse_document
 from sidecar.config.environment import override, variables
 from sidecar.config.not_yet import take_out_not_yet
 from sidecar.config.problems import from_value_error, problems_of
@@ -50,6 +50,8 @@ def read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:  # cut here, and of fewer characters than bytes, it would pass for a whole file
+            raise ConfigError([Problem(str(path), *TOO_LARGE)])
         return raw.decode("utf-8")
     except OSError as error:
         raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", "name a readable file")]) from error

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config import check, load_sidecar
+from sidecar.config.document import MAX_BYTES
 from sidecar.errors import ConfigError
 from tests.config.documents import ABSENT, changed, example, problems, written
 
@@ -221,6 +222,15 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     assert problem.wrong == "cannot be read (No such file or directory)"
     (tmp_path / "latin").write_bytes(b"a: \xff")
     assert [problem.wrong for problem in check(tmp_path / "latin", {})] == ["is no UTF-8 text"]
+
+
+@pytest.mark.parametrize("filler", ["x", "ü", "界"])
+@pytest.mark.parametrize("shift", range(3))
+def test_a_file_beyond_the_limit_is_never_read_in_part(filler: str, shift: int, tmp_path: Path) -> None:
+    file = written(tmp_path, AGENT)
+    comment = f"#{' ' * shift}{filler * (MAX_BYTES // len(filler.encode()))}\n"
+    file.write_text(f"{file.read_text()}\n{comment}deny: [{{subject: mallory}}]\n", encoding="utf-8")
+    assert [problem.wrong for problem in check(file, {})] == [f"is larger than {MAX_BYTES} bytes"]
 
 
 def test_an_empty_file_lacks_what_is_needed_and_is_no_crash(tmp_path: Path) -> None:
