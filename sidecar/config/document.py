@@ -18,6 +18,7 @@ from sidecar.observe.record import escape
 
 MAX_BYTES: Final = 262_144
 TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", "split what does not belong into settings")
+NO_UTF_8: Final = ("is no UTF-8 text", "save it as UTF-8")
 MAX_DEPTH: Final = 24
 MAX_SHOWN: Final = 64  # characters of a key in a message
 
@@ -47,6 +48,8 @@ def parse_document(text: str, *, name: str) -> object:
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
+    except UnicodeEncodeError:  # a variable's octets that are no UTF-8 come as lone surrogates
+        raise DocumentError(name, *NO_UTF_8) from None
     except yaml.YAMLError as error:  # its text quotes the input
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f"{name} line {mark.line + 1}" if mark is not None else name

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from sidecar.config.document import MAX_BYTES, TOO_LARGE, DocumentError, parse_document
+from sidecar.config.document import MAX_BYTES, NO_UTF_8, TOO_LARGE, DocumentError, parse_document
 from sidecar.config.environment import override, variables
 from sidecar.config.not_yet import take_out_not_yet
 from sidecar.config.problems import from_value_error, problems_of
@@ -56,7 +56,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", "name a readable file")]) from error
     except UnicodeDecodeError:
-        raise ConfigError([Problem(str(path), "is no UTF-8 text", "save it as UTF-8")]) from None
+        raise ConfigError([Problem(str(path), *NO_UTF_8)]) from None
 
 
 def load_model(

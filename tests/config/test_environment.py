@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def test_variables_override_the_file(environ: dict[str, str], document: dict[str
         pytest.param("SIDECAR__b", "1", "names no setting", id="lower-case"),
         pytest.param("SIDECAR__B", "[1", "is no valid YAML", id="broken-value"),
         pytest.param("SIDECAR__B", "*x", "anchors and aliases are not read", id="alias"),
+        pytest.param("SIDECAR__B", os.fsdecode(b"caf\xe9"), "is no UTF-8 text", id="latin-1"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_a_problem_with_its_name(name: str, value: str, wrong: str) -> None:
