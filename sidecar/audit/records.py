@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Final
 
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.observe.record import CUT, EVENTS
+from sidecar.observe.record import CUT, EVENTS, MAX_ITEMS
 
 MAX_LINE_BYTES: Final = 1 << 20  # two scope lists of 64 items at their limit, with room to spare
 
@@ -106,7 +106,7 @@ def record_of(members: Mapping[str, object]) -> Record:
     """
     event, ts, run = (_text(members, name) for name in ("event", "ts", "run"))
     seq = _count(members, "seq")
-    if event not in EVENTS or ts is None or not run or not seq:
+    if event not in EVENTS or not ts or not run or not seq:
         raise RecordError("no record: event, ts, run or seq is missing or not one that there is")
     chain, scope = _texts(members, "chain"), _texts(members, "scope")
     needed = _texts(members, "scope_needed")
@@ -141,6 +141,8 @@ def _texts(members: Mapping[str, object], name: str) -> list[str] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise RecordError(f"{name} is no list of texts")
+    if len(value) > MAX_ITEMS + 1:  # and the mark that it was cut: an actor chain costs the square of its length
+        raise RecordError(f"{name} is longer than any that is written")
     return value
 
 

@@ -62,6 +62,8 @@ def test_a_scope_list_that_was_cut_is_known_to_be() -> None:
         pytest.param({"run": ""}, id="no-run"),
         pytest.param({"run": 1}, id="run-as-number"),
         pytest.param({"ts": None}, id="no-time"),
+        pytest.param({"ts": ""}, id="empty-time"),
+        pytest.param({"chain": ["a"] * (MAX_ITEMS + 2)}, id="chain-longer-than-any"),
         pytest.param({"seq": 0}, id="seq-zero"),
         pytest.param({"seq": "1"}, id="seq-as-text"),
         pytest.param({"seq": True}, id="seq-as-bool"),
