@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         record = _record(arguments.record, arguments.request)
         policy = _policy(arguments.config, arguments.default_config, record)
-    except (OSError, EOFError, RecordError) as error:
+    except (OSError, RecordError) as error:
         return complain(_COMMAND, str(error))
     except ConfigError as error:
         return complain(_COMMAND, f"the settings cannot be used; run sidecar check: {error.problems[0]}")

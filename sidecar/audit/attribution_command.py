@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             _show(judged, tally)
     except BrokenPipeError:
         return hang_up()
-    except (OSError, EOFError) as error:
+    except OSError as error:
         return complain(_COMMAND, str(error))
     if not tally.requests:
         return complain(_COMMAND, f"no request in any line; lines not understood: {tally.not_understood}")

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, f"{', '.join(unknown)} is no kind of finding; there are {', '.join(Kind)}")
     try:
         audit = rebuild(_records(arguments.files, unreadable))
-    except (OSError, EOFError) as error:
+    except OSError as error:
         return complain(_COMMAND, str(error))
     findings = [one for one in (*audit.findings, *unreadable.findings()) if one.kind not in arguments.ignore]
     try:

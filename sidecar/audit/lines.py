@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_lines(files: Sequence[str]) -> Iterator[Line]:
     Progress goes to standard error, only if that is a terminal and the input is long.
 
     Raises:
-        OSError: a file cannot be read (EOFError: a compressed one ends early).
+        OSError: a file cannot be read, or a compressed one is broken or ends early; the text names it.
     """
     sizes = [0 if file == "-" else Path(file).stat().st_size for file in files]
     with _progress(sum(sizes)) as advance:
@@ -76,7 +77,16 @@ def _open(file: str) -> Iterator[tuple[_Stream, Callable[[], int]]]:
     with Path(file).open("rb") as raw:
         if file.endswith(".gz"):
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield unpacked, raw.tell
+                try:
+                    yield unpacked, raw.tell
+                except EOFError:
+                    raise OSError(
+                        f"{file}: the compressed file ends early; copy it anew, or unpack what is whole"
+                    ) from None
+                except (gzip.BadGzipFile, zlib.error):
+                    raise OSError(
+                        f"{file}: no compressed file, or a broken one; rename it if it is plain text"
+                    ) from None
         else:
             yield raw, raw.tell
 

@@ -37,10 +37,24 @@ def test_a_line_beyond_the_limit_is_told_without_being_held_and_the_next_one_is_
     assert lengths == [None, None, 1, MAX_LINE_BYTES]
 
 
-@pytest.mark.parametrize("name", ["absent", "cut.gz"])
-def test_a_file_that_cannot_be_read_is_an_error(name: str, tmp_path: Path) -> None:
-    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"a\n" * 100)[:-12])
-    with pytest.raises((OSError, EOFError)):
+WHOLE = gzip.compress(b"".join(b"line %d\n" % number for number in range(1000)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("absent", None, id="absent"),
+        pytest.param("cut.gz", WHOLE[:-12], id="compressed-and-cut"),
+        pytest.param("cut.gz", WHOLE[:5], id="compressed-and-cut-in-its-head"),
+        pytest.param("broken.gz", WHOLE[:12] + bytes(20) + WHOLE[32:], id="compressed-and-broken"),
+        pytest.param("sum.gz", WHOLE[:-8] + bytes(8), id="compressed-with-another-sum"),
+        pytest.param("plain.gz", b"a\nb\n", id="not-compressed"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(name: str, content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(OSError, match=name):
         list(read_lines([str(tmp_path / name)]))
 
 
