@@ -48,17 +48,28 @@ def _record(file: str, request_id: str | None) -> Record:
     """
     found: Record | None = None
     for line in read_lines([file]):
-        record = parse_record(line.content or b"")
+        try:
+            record = parse_record(line.content or b"")
+        except RecordError as error:
+            if request_id is not None:  # half a line, as a kill leaves it, is not what was asked for
+                continue
+            raise RecordError(f"{line.place}: {error}") from error
         if request_id is not None and record.request_id != request_id:
             continue
-        if record.event == "request.opened" and request_id is not None and found is not None:
-            continue
-        if found is not None and found.event != "request.opened":
-            raise RecordError("there is more than one record; name one by --request")
-        found = record
+        if found is None or _supersedes(record, found):
+            found = record
+        elif record.digest != found.digest and not _supersedes(found, record):
+            cure = "name one by --request" if request_id is None else "look for forged ones with sidecar audit chains"
+            raise RecordError(f"there is more than one record; {cure}")
     if found is None:
         raise RecordError("there is no such record")
     return found
+
+
+def _supersedes(record: Record, other: Record) -> bool:
+    """Whether one closes the request that the other opened."""
+    opened = other.event == "request.opened" and record.event != "request.opened"
+    return opened and record.request_id == other.request_id
 
 
 def _policy(config: str | None, default: str, record: Record) -> Policy | None:

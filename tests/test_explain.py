@@ -50,7 +50,7 @@ def test_without_settings_the_reason_is_explained(capsys: pytest.CaptureFixture[
         pytest.param(["writer.records"], "more than one record", id="which-one"),
         pytest.param(["writer.records", "--request", "nope"], "no such record", id="no-such-request"),
         pytest.param(["absent"], "No such file", id="no-file"),
-        pytest.param(["writer.yaml"], "no JSON", id="no-record"),
+        pytest.param(["writer.yaml"], "writer.yaml:1: the document is no JSON", id="no-record"),
         pytest.param(["writer.records", "--request", STOLEN, "--config", "absent"], "cannot be used", id="no-settings"),
     ],
 )
@@ -71,3 +71,26 @@ def test_the_closing_record_is_explained_where_the_request_was_opened_first(
         (tmp_path / "two").write_text("\n".join(map(json.dumps, order)))
         assert main(["explain", str(tmp_path / "two"), "--request", STOLEN, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["event"] == "request"
+
+
+def test_a_request_is_found_among_lines_that_are_no_records_and_beside_its_own_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (RECORDED / "writer.records").read_text()
+    (tmp_path / "torn").write_text(f'{{"event":"requ\n{whole}{whole}{{"event":')
+    assert main(["explain", str(tmp_path / "torn"), "--request", STOLEN, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recorded"]["reason"] == "actor_mismatch"
+
+
+def test_two_records_of_one_request_or_of_two_requests_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closing = json.loads((RECORDED / "writer.records").read_text().splitlines()[5])
+    forged = {**closing, "decision": "allow", "reason": "ok"}
+    (tmp_path / "two").write_text("\n".join(map(json.dumps, [closing, forged])))
+    assert main(["explain", str(tmp_path / "two"), "--request", STOLEN]) == 2
+    assert "more than one record; look for forged ones" in capsys.readouterr().err
+    another = {**closing, "event": "request.opened", "request_id": "another", "seq": 1}
+    (tmp_path / "two").write_text("\n".join(map(json.dumps, [another, closing])))
+    assert main(["explain", str(tmp_path / "two")]) == 2
+    assert "more than one record; name one by --request" in capsys.readouterr().err
