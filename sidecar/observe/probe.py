@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -49,6 +50,8 @@ class OneProcess:
         return self._metrics.render()
 
 
+MAX_CONNECTIONS: Final = 64
+_CUT_OFF_S: Final = 0.1  # for what is still there at the end: whoever reads no answer must not keep us from ending
 OWN_PATHS: Final = ("/livez", "/readyz", "/metrics")
 
 
@@ -78,11 +81,18 @@ def _health(wrong: list[str], fine: str) -> web.Response:
 
 
 class Probe:
-    """Serves a probe application until closed. ``address`` holds the real port where 0 was asked for."""
+    """Serves a probe application until closed. ``address`` holds the real port where 0 was asked for.
+
+    Anybody in the pod's network may connect, so that connections have a limit, far below what the process may open:
+    above it the oldest is cut. Who is honest asks and has the answer in milliseconds, or connects again.
+    """
 
     def __init__(self, app: web.Application, host: str, port: int) -> None:
         self.address = (host, port)
-        self._runner = web.AppRunner(app, access_log=None, logger=_SILENT, keepalive_timeout=15.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=_SILENT, keepalive_timeout=15.0, shutdown_timeout=_CUT_OFF_S
+        )
+        self._listening: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
         """Start to listen.
@@ -91,10 +101,21 @@ class Probe:
             OSError: the address is taken or not ours.
         """
         await self._runner.setup()
-        await web.TCPSite(self._runner, *self.address).start()
-        host, port = self._runner.addresses[0][:2]
-        self.address = (str(host), int(port))
+        self._listening = await asyncio.get_running_loop().create_server(self._accepted, *self.address)
+        self.address = self._listening.sockets[0].getsockname()[:2]
 
     async def close(self) -> None:
         """Stop."""
+        if self._listening is not None:
+            self._listening.close()
         await self._runner.cleanup()
+
+    def _accepted(self) -> asyncio.Protocol:
+        """The protocol of one more connection."""
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - setup() has made it
+        connections = server.connections
+        for oldest in connections[: len(connections) - MAX_CONNECTIONS + 1]:
+            if oldest.transport is not None:
+                oldest.transport.abort()  # closed in order it would wait for a reader who reads nothing
+        return server()

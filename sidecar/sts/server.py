@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,7 +16,7 @@ from sidecar.identity.handshake import OnRefused
 from sidecar.identity.handshakes import OnGivenUp
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
-from sidecar.observe.probe import OneProcess, probe_app
+from sidecar.observe.probe import OneProcess, Probe, probe_app
 from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
@@ -104,9 +103,11 @@ class StsServer:
         self._tls = server_context(source, on_refused=on_refused, clock=service.clock)
         self._endpoint = TokenEndpoint(service, base_url=settings.base_url, body_timeout_s=settings.body_timeout_s)
         self._draining = False
-        self._runners: list[web.AppRunner] = []
+        self._runner: web.AppRunner | None = None
+        self._probe = Probe(
+            probe_app(OneProcess(service.log.metrics, self.missing)), settings.probe_host, settings.probe_port
+        )
         self.address: tuple[str, int] = (settings.host, settings.port)
-        self.probe_address: tuple[str, int] = (settings.probe_host, settings.probe_port)
         service.log.metrics.lacking = self.missing
 
     def missing(self) -> list[str]:
@@ -135,10 +136,13 @@ class StsServer:
         Raises:
             OSError: an address cannot be bound.
         """
-        settings = self._settings
-        probe = probe_app(OneProcess(self._service.log.metrics, self.missing))
-        self.probe_address = await self._listen(probe, settings.probe_host, settings.probe_port, tls=None)
-        self.address = await self._listen(self._endpoint.app(), settings.host, settings.port, tls=self._tls)
+        await self._probe.open()
+        self.address = await self._listen(self._endpoint.app())
+
+    @property
+    def probe_address(self) -> tuple[str, int]:
+        """Where probes are answered; the port is the real one where 0 was asked for."""
+        return self._probe.address
 
     async def stop(self) -> bool:
         """Unready and closed to new clients first; requests in flight get ``drain_s`` to finish; last the probe.
@@ -146,18 +150,16 @@ class StsServer:
         Whether all of them finished in time.
         """
         self._draining = True
-        for runner in self._runners[1:]:  # the first is the probe's
-            for site in runner.sites:
-                await site.stop()
+        for site in self._runner.sites if self._runner is not None else ():
+            await site.stop()
         in_time = await self._endpoint.drain(self._settings.drain_s)
-        while self._runners:
-            await self._runners.pop().cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._probe.close()
         return in_time
 
-    async def _listen(
-        self, app: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None
-    ) -> tuple[str, int]:
-        runner = web.AppRunner(
+    async def _listen(self, app: web.Application) -> tuple[str, int]:
+        runner = self._runner = web.AppRunner(
             app,
             access_log=None,
             logger=_SILENT,
@@ -166,22 +168,17 @@ class StsServer:
             shutdown_timeout=_CUT_OFF_S,
         )
         await runner.setup()
-        self._runners.append(runner)
-        if tls is not None:
-            site = TlsSite(
-                runner,
-                host,
-                port,
-                context=tls,
-                connections=self._connections(runner),
-                handshake_timeout_s=self._settings.handshake_timeout_s,
-                on_given_up=self._on_given_up,
-            )
-            await site.start()
-            return site.address
-        await web.TCPSite(runner, host, port).start()
-        bound: Sequence[str | int] = runner.addresses[0]
-        return str(bound[0]), int(bound[1])
+        site = TlsSite(
+            runner,
+            self._settings.host,
+            self._settings.port,
+            context=self._tls,
+            connections=self._connections(runner),
+            handshake_timeout_s=self._settings.handshake_timeout_s,
+            on_given_up=self._on_given_up,
+        )
+        await site.start()
+        return site.address
 
     def _connections(self, runner: web.AppRunner) -> Connections:
         assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
