@@ -15,7 +15,7 @@ from typing import Final
 from sidecar.audit.attribution import UNKNOWABLE, Attribution, Tally
 from sidecar.audit.identities import Fields, Named, NoRequestError, named_by
 from sidecar.audit.lines import Line, read_lines
-from sidecar.audit.printing import complain, hang_up, print_line, print_table
+from sidecar.audit.printing import complain, hang_up, print_line, print_table, visible
 
 _COMMAND: Final = "sidecar audit attribution"
 _SHOWN_ONE_BY_ONE: Final = 40
@@ -63,10 +63,10 @@ def _print_document(judged: Iterator[Judged], tally: Tally) -> None:
         row = {
             "place": line.place,
             "attribution": attribution,
-            "user": named.user,
-            "actor": named.actor,
-            "client": named.client,
-            "request": named.request,
+            "user": _shown(named.user),
+            "actor": _shown(named.actor),
+            "client": _shown(named.client),
+            "request": _shown(named.request),
             "refused": named.refused,
         }
         write(("," if number else "") + "\n" + json.dumps(row))
@@ -78,6 +78,11 @@ def _print_document(judged: Iterator[Judged], tally: Tally) -> None:
         "unknowable": UNKNOWABLE,
     }
     write(f'\n],\n"summary": {json.dumps(summary, indent=2)}}}\n')
+
+
+def _shown(text: str | None) -> str | None:
+    """As the table shows it: without the tokens that a path may hold."""
+    return None if text is None else visible(text)
 
 
 def _show(judged: Iterator[Judged], tally: Tally) -> None:

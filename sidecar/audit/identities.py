@@ -23,6 +23,7 @@ _COMMON: Final = re.compile(
 )
 _CREDENTIAL: Final = re.compile(r"(?:bearer|basic|digest|negotiate|dpop) |eyJ", re.IGNORECASE)
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")  # RFC 9110 section 9.1; longer ones may be tokens
+_USERINFO: Final = re.compile(r"\A(https?://)[^/]*@", re.IGNORECASE)
 _USER_AGENT: Final = re.compile(r"[^/\s]+/\d|.*\s")
 
 USER_FIELDS: Final = (
@@ -145,10 +146,11 @@ def _is_address(value: str | None) -> bool:
 
 
 def _request(method: str | None, target: str | None) -> str | None:
-    """Method and path. A query may hold secrets and is not repeated, and what is no method may be anything."""
+    """Method and path. Query and user info may hold secrets and are not repeated; what is no method may be anything."""
     if method is not None and not _METHOD.fullmatch(method):
         method = None
-    words = [word for word in (method, (target or "").partition("?")[0]) if word]
+    path = _USERINFO.sub(r"\1", (target or "").partition("?")[0])
+    words = [word for word in (method, path) if word]
     return " ".join(words) or None
 
 

@@ -87,3 +87,15 @@ def test_what_cannot_be_judged_is_a_usage_error(
     file = str(tmp_path / "absent") if text is None else log(tmp_path, text)
     assert main(["audit", "attribution", file]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", [[], ["--json"]], ids=["table", "json"])
+def test_a_token_in_a_log_goes_no_further(
+    output: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = f"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.{'x' * 86}"
+    lines = [{"user": "alice", "method": "GET", "path": f"/reset/{token}"}, {"user": f"token {token}", "path": "/"}]
+    main(["audit", "attribution", log(tmp_path, "\n".join(map(json.dumps, lines))), *output])
+    out = capsys.readouterr().out
+    assert "/reset/" in out
+    assert token[:40] not in out

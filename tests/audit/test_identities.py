@@ -31,6 +31,12 @@ def named(line: str | dict[str, Any], fields: Fields | None = None) -> Named | N
         pytest.param(COMMON.format(user="-", request="GET /a HTTP/1.1"), None, "GET /a", id="nobody"),
         pytest.param(COMMON.format(user="A. User", request="GET / HTTP/1.1"), "A. User", "GET /", id="a-space"),
         pytest.param(COMMON.format(user="alice", request="GET /a?k=secret HTTP/1.1"), "alice", "GET /a", id="no-query"),
+        pytest.param(
+            COMMON.format(user="alice", request="GET http://bob:secret@h/a@b HTTP/1.1"),
+            "alice",
+            "GET http://h/a@b",
+            id="no-user-info",
+        ),
         pytest.param(COMMON.format(user="alice", request=r"GET /\"a HTTP/1.1"), "alice", r"GET /\"a", id="a-quote"),
         pytest.param(COMMON.format(user="alice", request="-"), "alice", "-", id="no-request-line"),
         pytest.param(COMMON.format(user="alice", request="GET?k=secret"), "alice", None, id="no-method"),
