@@ -41,7 +41,7 @@ class Writer:
         self._awake = False
         self.bytes_in = self.bytes_out = 0
         self.lines_out = 0
-        self.reliable_until = inf
+        self.reliable_until = time.monotonic() + stall_s  # for opening it, which may block: a pipe waits for its reader
         self._in_hand = 0  # lines that are being written
         self._error: OSError | None = None
         self._abandoned = False
@@ -105,6 +105,7 @@ class Writer:
             else:
                 self._recovered()
                 self._sink.settle()
+                self.reliable_until = inf
                 return
 
     def _write(self, batch: list[bytes]) -> None:

@@ -61,6 +61,24 @@ def test_a_sink_that_cannot_be_opened_is_trouble_before_the_first_line(tmp_path:
         writer.close(5)
 
 
+def test_a_pipe_that_nobody_reads_is_trouble_before_the_first_line(tmp_path: Path) -> None:
+    pipe = tmp_path / "records"
+    os.mkfifo(pipe)
+    writer = Writer(FileSink(pipe), stall_s=0.05)
+    deadline = time.monotonic() + 5
+    while writer.trouble(time.monotonic()) is None and time.monotonic() < deadline:
+        os.sched_yield()
+    assert writer.trouble(time.monotonic()) == "the record sink is blocked"
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while writer.trouble(time.monotonic()) is not None and time.monotonic() < deadline:
+            os.sched_yield()
+        assert writer.trouble(time.monotonic()) is None
+    finally:
+        writer.close(5)
+        os.close(reader)
+
+
 def test_short_writes_are_continued_where_they_ended(sink: FakeSink, writer: Writer) -> None:
     sink.most_bytes = 3
     for line in LINES[:20]:
