@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, get_args
 
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.observe.record import CUT, EVENTS, MAX_ITEMS
+from sidecar.observe.record import CUT, EVENTS, MAX_ITEMS, Decision, Direction
 
 MAX_LINE_BYTES: Final = 1 << 20  # two scope lists of 64 items at their limit, with room to spare
+
+_CHOICES: Final = {"decision": get_args(Decision), "direction": get_args(Direction)}
 
 
 class RecordError(ValueError):
@@ -111,6 +113,9 @@ def record_of(members: Mapping[str, object]) -> Record:
     chain, scope = _texts(members, "chain"), _texts(members, "scope")
     needed = _texts(members, "scope_needed")
     texts = {name: _text(members, name) for name in _TEXTS}
+    for name, choices in _CHOICES.items():  # of any other word no rule would speak
+        if texts[name] not in {None, *choices}:
+            raise RecordError(f"{name} is not one that there is")
     return Record(
         **texts,
         event=event,

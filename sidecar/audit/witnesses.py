@@ -87,6 +87,9 @@ def _ends(hop: Hop) -> Iterator[Finding]:
     if caller.peer is not None and caller.peer != callee.workload:
         text = f"call {hop.call} was sent to {caller.peer} and arrived at {callee.workload}"
         yield Finding(Kind.WITNESSES_DISAGREE, text, hop.chain, records)
+    if None not in {caller.method, callee.method} and caller.method != callee.method:
+        text = f"call {hop.call} left as {caller.method} and came in as {callee.method}"
+        yield Finding(Kind.WITNESSES_DISAGREE, text, hop.chain, records)
 
 
 def _served(hop: Hop, tokens: Tokens) -> Iterator[Finding]:

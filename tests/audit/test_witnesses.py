@@ -75,6 +75,11 @@ REFUSED = {"decision": "deny", "reason": "insufficient_scope", "status": 403}
             id="a-token-of-another-chain",
         ),
         pytest.param(
+            changed(callee3={"method": "DELETE"}),
+            ["call c3 left as GET and came in as DELETE"],
+            id="another-method",
+        ),
+        pytest.param(
             changed(caller3={"call_in": "c1"}),
             [
                 f"{LAST} belongs to a request that {PLANNER} served",
