@@ -26,14 +26,17 @@ async def load_afresh(
     A sidecar's may have a ``platform`` file above them.
 
     Raises:
-        ConfigError: as those do; or the interpreter died or took longer than ``timeout_s``.
+        ConfigError: as those do; or the interpreter could not be started, died or took longer than ``timeout_s``.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", __name__, kind, str(path), *map(str, platform)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env=dict(environ),
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", __name__, kind, str(path), *map(str, platform)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env=dict(environ),
+        )
+    except OSError as error:  # out of descriptors, processes or memory: whoever follows the file must outlive that
+        raise _failed(path, f"could not be loaded ({error.strerror})") from error
     try:
         async with asyncio.timeout(timeout_s):
             answer, _ = await process.communicate()

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -37,6 +38,18 @@ async def test_an_interpreter_that_dies_gives_no_settings(capfd: pytest.CaptureF
     with pytest.raises(ConfigError, match="could not be loaded"):
         await load_afresh("unheard-of", EXAMPLES / "sts.yaml", os.environ)
     assert "KeyError" in capfd.readouterr().err
+
+
+async def test_an_interpreter_that_cannot_be_started_gives_no_settings() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="could not be loaded"):
+            await load_afresh("sts", EXAMPLES / "sts.yaml", os.environ)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_an_interpreter_that_takes_too_long_is_ended(tmp_path: Path) -> None:
