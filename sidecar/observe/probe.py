@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from aiohttp import hdrs, web
@@ -50,9 +50,42 @@ class OneProcess:
         return self._metrics.render()
 
 
+REST: Final = 9.0  # times as long as a rendering took passes before the next
+MAX_REST_S: Final = 0.5
 MAX_CONNECTIONS: Final = 64
 _CUT_OFF_S: Final = 0.1  # for what is still there at the end: whoever reads no answer must not keep us from ending
 OWN_PATHS: Final = ("/livez", "/readyz", "/metrics")
+
+
+class Scrapes:
+    """Metrics for whoever asks, rendered for at most a tenth of the time, which is the requests' time too.
+
+    Who asks too soon after a rendering waits, and all who wait share the next one: what is told is never old.
+    """
+
+    def __init__(self, render: Callable[[], Awaitable[bytes]]) -> None:
+        self._render = render
+        self._coming: asyncio.Task[bytes] | None = None
+        self._rendering = asyncio.Lock()
+        self._rests_until = 0.0
+
+    async def text(self) -> bytes:
+        """All metrics, as they are after the question came."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._next())
+        return await asyncio.shield(self._coming)
+
+    async def _next(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        async with self._rendering:
+            await asyncio.sleep(self._rests_until - loop.time())
+            self._coming = None  # who asks from here on wants to know what happens from here on
+            began_at = loop.time()
+            try:
+                return await self._render()
+            finally:
+                ended_at = loop.time()
+                self._rests_until = ended_at + min(REST * (ended_at - began_at), MAX_REST_S)
 
 
 def probe_app(probed: Probed, agent: AgentProbes | None = None) -> web.Application:
@@ -64,8 +97,10 @@ def probe_app(probed: Probed, agent: AgentProbes | None = None) -> web.Applicati
     async def ready(_request: web.Request) -> web.Response:
         return _health(await probed.missing(), "ready")
 
+    scrapes = Scrapes(probed.render)
+
     async def scrape(_request: web.Request) -> web.Response:
-        return web.Response(body=await probed.render(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+        return web.Response(body=await scrapes.text(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
 
     app = web.Application()
     app.router.add_get("/livez", live)

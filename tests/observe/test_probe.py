@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.probe import MAX_CONNECTIONS, OneProcess, Probe, probe_app
+from sidecar.observe.probe import MAX_CONNECTIONS, OneProcess, Probe, Scrapes, probe_app
 
 pytestmark = pytest.mark.integration
 
@@ -93,3 +94,38 @@ async def test_whoever_reads_no_answer_keeps_nobody_from_ending(watched: Watched
         await watched.get("/readyz")
         async with asyncio.timeout(5):
             await watched.probe.close()
+
+
+async def test_however_often_metrics_are_asked_for_they_are_rendered_a_tenth_of_the_time() -> None:
+    busy_s = 0.0
+
+    async def render() -> bytes:
+        nonlocal busy_s
+        until = time.perf_counter() + 0.005
+        while time.perf_counter() < until:
+            pass
+        busy_s += 0.005
+        return b"%f" % busy_s
+
+    scrapes = Scrapes(render)
+    began_at = time.perf_counter()
+    for _ in range(5):
+        first, *others = await asyncio.gather(*(scrapes.text() for _ in range(50)))
+        assert {first} == set(others)
+        assert float(first) == pytest.approx(busy_s)  # nobody is told what was so before
+    assert busy_s <= 0.15 * (time.perf_counter() - began_at) + 0.005
+
+
+async def test_metrics_that_cannot_be_rendered_once_are_rendered_again() -> None:
+    outcomes: list[bytes | Exception] = [ValueError("a bug"), b"fine"]
+
+    async def render() -> bytes:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    scrapes = Scrapes(render)
+    with pytest.raises(ValueError, match="a bug"):
+        await scrapes.text()
+    assert await scrapes.text() == b"fine"
