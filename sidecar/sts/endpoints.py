@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES, build_error
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -30,6 +30,7 @@ _LOG: Final = logging.getLogger(__name__)
 _NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
 _PUBLIC: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: f"max-age={KEYS_MAX_AGE_S}"}
 _JSON: Final = "application/json"
+_CONTINUE: Final = "100-continue"
 
 
 class TokenEndpoint:
@@ -49,7 +50,7 @@ class TokenEndpoint:
         """The routes, under the path of the issuer identifier (metadata: RFC 8414 section 3.1)."""
         prefix = urlsplit(self._service.policy.issuer).path.rstrip("/")
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[head_has_arrived])
-        app.router.add_post(f"{prefix}/token", self.token)
+        app.router.add_route(hdrs.METH_ANY, f"{prefix}/token", self.token, expect_handler=_go_on)
         app.router.add_get(f"{prefix}/jwks", self.jwks)
         app.router.add_get(f"/.well-known/oauth-authorization-server{prefix}", self.metadata)
         return app
@@ -129,6 +130,10 @@ class TokenEndpoint:
             raise Denied(Reason.CLIENT_NOT_AUTHENTICATED, str(error)) from error
 
     async def _body_of(self, request: web.Request) -> bytes:
+        if request.method != hdrs.METH_POST:
+            raise Denied(Reason.METHOD_REFUSED)
+        if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:
+            raise Denied(Reason.EXPECTATION_REFUSED)
         for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_ENCODING):  # a second authentication; a body that is another
             if name in request.headers:
                 raise Denied(Reason.EXCHANGE_MALFORMED, f"the request has {name}")
@@ -147,10 +152,19 @@ class TokenEndpoint:
             raise Denied(Reason.PEER_GONE, "the client went away") from error
 
 
+async def _go_on(request: web.Request) -> None:
+    """Ask for the body that a client holds back. The library's own refuses other expectations, without a record."""
+    if request.headers[hdrs.EXPECT].lower() == _CONTINUE and request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+
 def _refusal(error: SidecarError, record: ExchangeRecord) -> web.Response:
     status, members = build_error(error)
     record.refuse(error, status)
     headers: dict[str, str] = {**_NO_STORE, "Delegation-Reason": str(error.reason)}
+    if error.reason is Reason.METHOD_REFUSED:
+        headers[hdrs.ALLOW] = hdrs.METH_POST
     if error.answer.retry_after_s is not None:
         headers[hdrs.RETRY_AFTER] = str(error.answer.retry_after_s)
     response = web.Response(status=status, body=orjson.dumps(members), content_type=_JSON, headers=headers)

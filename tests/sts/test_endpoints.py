@@ -61,6 +61,41 @@ async def test_what_is_no_plain_form_is_refused(fields: tuple[str, ...], target:
     assert [event for event, _ in sts.mesh.log.events] == ["token.exchange_refused", "token.exchanged"]
 
 
+@pytest.mark.parametrize(
+    ("request_", "status", "reason"),
+    [
+        pytest.param(b"GET /token HTTP/1.1\r\nHost: sts\r\n\r\n", 405, "method_refused", id="another-method"),
+        pytest.param(
+            token_request(b"a=b", TYPE, "Expect: secret-of-mine"), 417, "expectation_refused", id="an-expectation"
+        ),
+    ],
+)
+async def test_what_the_library_would_refuse_has_its_record_and_its_form(
+    request_: bytes, status: int, reason: str
+) -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(request_)
+        assert (answer.status, answer.members["error"]) == (status, "invalid_request")
+        assert answer.headers["delegation-reason"] == reason
+        assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+        assert b"secret" not in answer.body
+        await lawful(sts)
+    assert [(event, fields["reason"]) for event, fields in sts.mesh.log.events] == [
+        ("token.exchange_refused", reason),
+        ("token.exchanged", "ok"),
+    ]
+
+
+async def test_a_body_that_is_held_back_is_asked_for() -> None:
+    async with running_sts() as sts:
+        head, _, body = token_request(sts.mesh.exchange_form(), TYPE, "Expect: 100-Continue").partition(b"\r\n\r\n")
+        async with sts.connection() as (reader, writer):
+            writer.write(head + b"\r\n\r\n")
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(body)
+            assert (await read_answer(reader)).status == 200
+
+
 async def test_two_media_types_are_none() -> None:
     async with running_sts() as sts:
         assert (await sts.send(token_request(sts.mesh.exchange_form(), TYPE, TYPE))).status == 400
