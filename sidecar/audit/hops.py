@@ -8,7 +8,7 @@ apart what these keys have joined already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.audit.records import Record
@@ -43,6 +43,11 @@ class Hop:
     def names(self) -> tuple[str, ...]:
         """The names of these records."""
         return tuple(record.name for record in self.records)
+
+    @property
+    def traces(self) -> set[str]:
+        """The trace ids in these records."""
+        return {record.trace_id for record in self.records if record.trace_id is not None}
 
     @property
     def ts(self) -> str:
@@ -144,10 +149,13 @@ class _Served:
         self._tokens = tokens
         self._by_call = {hop.call: hop for hop in reversed(hops) if hop.call is not None}
         self._by_jti: dict[str, list[Hop]] = {}
+        self._by_trace: dict[tuple[str, str], list[Hop]] = {}
         self._made: dict[str, Hop] = {}
         for hop in hops:
             if hop.token is not None and (hop.callee is None or hop.callee.allowed):
                 self._by_jti.setdefault(hop.token[1], []).append(hop)
+                for trace in hop.traces:
+                    self._by_trace.setdefault((hop.token[1], trace), []).append(hop)
 
     def parent_of(self, hop: Hop) -> Hop | None:
         call = None if hop.caller is None else hop.caller.call_in
@@ -157,11 +165,10 @@ class _Served:
         if jti is None or (token is not None and token.depth < 2):  # the first hop of its chain
             return None
         actor = token.chain[0] if token is not None and token.chain else hop.actor
-        candidates = [one for one in self._by_jti.get(jti, ()) if one is not hop and _is_at(one, actor)]
-        if hop.caller is not None:  # its request came without a call id, or it would be named here
-            candidates = [one for one in candidates if one.call is None]
-        if len(candidates) > 1:
-            candidates = _narrowed(candidates, hop)
+        candidates = _up_to_two(self._by_jti.get(jti, ()), hop, actor)
+        if len(candidates) > 1:  # of requests with one token, those whose trace is the hop's own, if there are any
+            traced = (one for trace in hop.traces for one in self._by_trace.get((jti, trace), ()))
+            candidates = _up_to_two(traced, hop, actor) or candidates
         if len(candidates) == 1:
             return candidates[0]
         refused = hop.caller is None and hop.refusal is not None
@@ -205,8 +212,14 @@ def _is_at(hop: Hop, workload: str | None) -> bool:
     return hop.callee is None or workload is None or hop.callee.workload == workload
 
 
-def _narrowed(candidates: list[Hop], hop: Hop) -> list[Hop]:
-    """Of requests with one token, those whose trace is the hop's own, if there are any."""
-    traces = {record.trace_id for record in hop.records if record.trace_id is not None}
-    traced = [one for one in candidates if any(record.trace_id in traces for record in one.records)]
-    return traced or candidates
+def _up_to_two(hops: Iterable[Hop], hop: Hop, actor: str | None) -> list[Hop]:
+    """Those that may be the parent of ``hop``; a second one is doubt enough: a token may have made thousands."""
+    found: list[Hop] = []
+    for one in hops:
+        # A caller's request came without a call id, or it would be named in the caller's record.
+        if one is hop or one in found or not _is_at(one, actor) or not (hop.caller is None or one.call is None):
+            continue
+        found.append(one)
+        if len(found) == 2:
+            break
+    return found
