@@ -75,6 +75,7 @@ class Tokens:
         self._tokens: dict[TokenId, Token] = {}
         self._by_jti: dict[str, list[Token]] = {}
         self._disagreeing: dict[TokenId, tuple[set[str], list[str]]] = {}
+        self._chains: dict[TokenId, str] = {}  # as far as they were asked for since the last token came
 
     def __iter__(self) -> Iterator[Token]:
         return iter(self._tokens.values())
@@ -83,6 +84,7 @@ class Tokens:
         """Note what one record says of a token. All records must say the same."""
         known = self._tokens.get(token.id)
         if known is None:
+            self._chains.clear()
             self._tokens[token.id] = token
             self._by_jti.setdefault(token.jti, []).append(token)
         elif differing := _differing(known, token):
@@ -103,14 +105,17 @@ class Tokens:
 
     def chain_of(self, token: Token) -> str:
         """The name of its chain: ``txn``, or without one the ``jti`` of the earliest token that leads to it."""
-        seen = {token.id}
-        while token.txn is None:
+        if token.txn is not None:
+            return token.txn
+        way = {token.id: token}
+        while (name := self._chains.get(token.id, token.txn)) is None:
             parent = self.parent_of(token)
-            if parent is None or parent.id in seen:
-                return f"jti:{token.jti if token.depth < 2 else token.parent_jti or token.jti}"
-            seen.add(parent.id)
-            token = parent
-        return token.txn
+            if parent is None or parent.id in way:
+                name = f"jti:{token.jti if token.depth < 2 else token.parent_jti or token.jti}"
+                break
+            way[parent.id] = token = parent
+        self._chains.update(dict.fromkeys(way, name))  # or a line of forged tokens would cost the square of its length
+        return name
 
     def findings(self) -> Iterator[Finding]:
         """Where tokens contradict each other, or the rules by which one comes from another."""
