@@ -149,11 +149,14 @@ class _Served:
         self._tokens = tokens
         self._by_call = {hop.call: hop for hop in reversed(hops) if hop.call is not None}
         self._by_jti: dict[str, list[Hop]] = {}
+        self._nameless_by_jti: dict[str, list[Hop]] = {}
         self._by_trace: dict[tuple[str, str], list[Hop]] = {}
         self._made: dict[str, Hop] = {}
         for hop in hops:
             if hop.token is not None and (hop.callee is None or hop.callee.allowed):
                 self._by_jti.setdefault(hop.token[1], []).append(hop)
+                if hop.call is None:
+                    self._nameless_by_jti.setdefault(hop.token[1], []).append(hop)
                 for trace in hop.traces:
                     self._by_trace.setdefault((hop.token[1], trace), []).append(hop)
 
@@ -165,7 +168,9 @@ class _Served:
         if jti is None or (token is not None and token.depth < 2):  # the first hop of its chain
             return None
         actor = token.chain[0] if token is not None and token.chain else hop.actor
-        candidates = _up_to_two(self._by_jti.get(jti, ()), hop, actor)
+        # A caller's request came without a call id, or it would be named in the caller's record.
+        by_jti = self._by_jti if hop.caller is None else self._nameless_by_jti
+        candidates = _up_to_two(by_jti.get(jti, ()), hop, actor)
         if len(candidates) > 1:  # of requests with one token, those whose trace is the hop's own, if there are any
             traced = (one for trace in hop.traces for one in self._by_trace.get((jti, trace), ()))
             candidates = _up_to_two(traced, hop, actor) or candidates
@@ -216,7 +221,6 @@ def _up_to_two(hops: Iterable[Hop], hop: Hop, actor: str | None) -> list[Hop]:
     """Those that may be the parent of ``hop``; a second one is doubt enough: a token may have made thousands."""
     found: list[Hop] = []
     for one in hops:
-        # A caller's request came without a call id, or it would be named in the caller's record.
         if one is hop or one in found or not _is_at(one, actor) or not (hop.caller is None or one.call is None):
             continue
         found.append(one)
