@@ -34,6 +34,7 @@ class Agent:
     """
 
     def __init__(self) -> None:
+        self.asked = asyncio.Event()
         self.go = asyncio.Event()
         self.halfway = asyncio.Semaphore(0)
         self.flooded = 0
@@ -41,6 +42,7 @@ class Agent:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
+            self.asked.set()
             while b"x-flood" not in head and b"x-events" not in head and b"upgrade" not in head:
                 await (self._give(writer) if head.startswith(b"GET") else self._take(reader, writer))
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -217,7 +219,8 @@ async def test_a_caller_who_takes_nothing_fails_the_drain_only_if_there_is_more_
         caller = await connected(world, stack, sidecar)
         caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
         ask(caller, "GET", *fields)
-        await asyncio.sleep(1.0)
+        await asyncio.wait_for(agent.asked.wait(), PATIENCE_S)
+        await asyncio.sleep(1.0)  # until no more fits in between
         assert await sidecar.end(signal.SIGTERM) == (0 if fields else 1)
 
 
