@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from sidecar.audit.records import is_login
+from sidecar.delegation.jws import TOKEN_PATTERN
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 
 # Apache's vhost_combined has "name:port" in front. Every part is bounded, so that no line takes long.
@@ -21,7 +22,7 @@ _COMMON: Final = re.compile(
     r"(?:\S{1,255}:\d{1,5} )?\S{1,255} \S{1,255} (?P<user>.{1,255}?) \[[^\]]{1,64}\] "
     r'"(?P<request>(?:[^"\\]|\\.)*)" \d{3} \S+'
 )
-_CREDENTIAL: Final = re.compile(r"(?:bearer|basic|digest|negotiate|dpop) |eyJ", re.IGNORECASE)
+_CREDENTIAL: Final = re.compile(rf"(?i:(?:bearer|basic|digest|negotiate|dpop) |eyJ)|{TOKEN_PATTERN}")
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")  # RFC 9110 section 9.1; longer ones may be tokens
 _USERINFO: Final = re.compile(r"\A(https?://)[^/]*@", re.IGNORECASE)
 _USER_AGENT: Final = re.compile(r"[^/\s]+/\d|.*\s")

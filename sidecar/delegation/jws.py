@@ -28,6 +28,18 @@ ALGORITHMS: Final = frozenset(
 # (crit, b64, zip, cty), or is unknown. The certificate thumbprints are a hint that is never used.
 HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 
+# How a compact JWS or JWE looks inside other text. Its header is a JSON object, so it begins with a brace and then a
+# quotation mark or white space, which in base64url look like one of these five; no other beginning is taken. Some pad
+# the parts (in a URL perhaps escaped): that is no token to us, and may be one to somebody else.
+TOKEN_BEGINNING: Final = r"e(?:y[AJ]|w[0ko])"  # noqa: S105 - finds tokens
+_PADDING: Final = r"(?:=|%3[Dd]){0,2}"
+# Group 2 is the token, group 1 what stands before it without a gap. Looked at from where its characters begin, and only
+# if two points follow: else a text of many such beginnings would be read to its end from each of them.
+TOKEN_PATTERN: Final = (
+    rf"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++{_PADDING}\.[A-Za-z0-9_-]*+{_PADDING}\.)"
+    rf"([A-Za-z0-9_-]*?)({TOKEN_BEGINNING}[A-Za-z0-9_-]{{10,}}+(?:{_PADDING}\.[A-Za-z0-9_-]*+){{2,4}})"
+)
+
 _PART: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -101,7 +113,10 @@ def _decode(part: str) -> bytes:
 
 
 def _header(part: str, members: frozenset[str]) -> dict[str, str]:
-    header = parse_json_part(_decode(part))
+    document = _decode(part)
+    if not document.startswith(b"{"):  # JSON allows white space there; then nobody would know a token by its beginning
+        raise Denied(Reason.MALFORMED_TOKEN, "the header does not begin with a brace")
+    header = parse_json_part(document)
     if not members.issuperset(header):
         raise Denied(Reason.MALFORMED_TOKEN, "the header has a member that is not taken")
     strings = {member: value for member, value in header.items() if isinstance(value, str)}

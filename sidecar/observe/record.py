@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, TypedDict
 
 import orjson
 
+from sidecar.delegation.jws import TOKEN_BEGINNING, TOKEN_PATTERN
+
 Direction = Literal["inbound", "outbound"]
 Decision = Literal["allow", "deny", "observed_deny"]
 
@@ -99,16 +101,9 @@ Record = dict[str, Any]  # whole: every key of ``FIELDS``, in their order
 
 FIELDS: Final = ("event", "ts", "run", "seq", *RecordFields.__annotations__)
 
-# A compact JWS or JWE. Its header is a JSON object, so it begins with a brace and then a quotation mark or white space,
-# which in base64url look like one of these five. Looked at from where its characters begin, and only if two points
-# follow: else a text of many such beginnings would be read to its end from each of them.
-_BEGINNING: Final = r"e(?:y[AJ]|w[0ko])"
-_TOKEN: Final = re.compile(
-    r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*+\.)"
-    rf"([A-Za-z0-9_-]*?)({_BEGINNING}[A-Za-z0-9_-]{{10,}}+(?:\.[A-Za-z0-9_-]*+){{2,4}})"
-)
-_may_hold_token: Final = re.compile(_BEGINNING).search
-_line_may_hold_token: Final = re.compile(_BEGINNING.encode("ascii")).search
+_TOKEN: Final = re.compile(TOKEN_PATTERN)
+_may_hold_token: Final = re.compile(TOKEN_BEGINNING).search
+_line_may_hold_token: Final = re.compile(TOKEN_BEGINNING.encode("ascii")).search
 
 _dumps: Final = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -74,6 +74,8 @@ def test_common_and_combined_log_format_name_the_user_alone(line: str, user: str
         ),
         pytest.param({"auth": "Bearer eyJhbGciOi"}, (None, None, None), id="a-credential-is-no-name"),
         pytest.param({"user": "eyJhbGciOi"}, (None, None, None), id="nor-is-a-token"),
+        pytest.param({"user": "ewogImFsZyI6IkVTMjU2In0.e30.c2ln"}, (None, None, None), id="in-any-layout"),
+        pytest.param({"user": "ewolf-of-the.north"}, ("ewolf-of-the.north", None, None), id="a-name-is-a-name"),
     ],
 )
 def test_json_names_by_the_fields_that_are_known(line: dict[str, Any], expected: tuple[str | None, ...]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.jws import CompactJws, parse_compact
+from sidecar.delegation.jws import TOKEN_PATTERN, CompactJws, parse_compact
 from sidecar.errors import Denied, Reason
 from tests.fakes.tokens import ABSENT, TokenMint, base64url, encode, from_base64url
 
@@ -91,6 +93,7 @@ MALFORMED = {
     "an unknown member": with_header(foo="bar"),
     "alg in capitals as a second name": with_header(ALG="none"),
 }
+SPACES = {"a space": b" ", "a tab": b"\t", "a line feed": b"\n", "a carriage return": b"\r", "several": b" \r\n"}
 NOT_ALLOWED = {
     "none": "none",
     "None": "None",
@@ -105,6 +108,22 @@ NOT_ALLOWED = {
     "the curve of coins": "ES256K",
     "Ed448": "Ed448",
 }
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+def test_a_header_begins_with_its_brace(space: bytes) -> None:
+    with pytest.raises(Denied) as caught:
+        parse_compact(with_header_document(space + b'{"alg":"ES256"}'))
+
+    assert caught.value.reason is Reason.MALFORMED_TOKEN
+
+
+@pytest.mark.parametrize("space", [b"", *SPACES.values()], ids=["none", *SPACES.keys()])
+def test_every_token_that_is_taken_is_known_inside_other_text(space: bytes) -> None:
+    token = with_header_document(b"{" + space + b'"alg"' + space + b':"ES256"' + space + b"}" + space)
+
+    parse_compact(token)
+    assert [found[0] for found in re.finditer(TOKEN_PATTERN, f"/login;t={token}/x")] == [token]
 
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())

@@ -142,6 +142,8 @@ HEADERS = [b'{"alg":"ES256"}', b'{ "alg":"ES256"}', b'{\n"alg":"ES256"}', b'{\r\
         pytest.param(SIGNED, id="signed"),
         pytest.param(SIGNED.rpartition(".")[0] + ".", id="without-a-signature"),
         pytest.param(f"{base64url(HEADERS[0])}.a.b.c.d", id="encrypted"),
+        pytest.param(f"{base64url(HEADERS[0])}=.e30=.c2ln", id="padded"),
+        pytest.param(f"{base64url(HEADERS[0])}%3D%3D.e30%3D.c2ln", id="padded-and-escaped"),
         *(
             pytest.param(TokenMint().mint_documents(header, b'{"sub":"alice"}'), id=f"header-{number}")
             for number, header in enumerate(HEADERS)
