@@ -35,7 +35,7 @@ _ENDPOINT_ERRORS: Final = frozenset(
         "actor_unauthorized",
     }
 )
-_STATUSES_KEPT: Final = frozenset({405, 408, 413, 414, 417, 431})
+_STATUSES_KEPT: Final = frozenset({404, 405, 408, 413, 414, 417, 431})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,12 @@ _NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAG
 _PUBLIC: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: f"max-age={KEYS_MAX_AGE_S}"}
 _JSON: Final = "application/json"
 _CONTINUE: Final = "100-continue"
+_UNSERVED: Final[Mapping[int, Reason]] = {
+    404: Reason.NO_ROUTE,
+    405: Reason.METHOD_REFUSED,
+    417: Reason.EXPECTATION_REFUSED,
+}
+_READABLE: Final = frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})  # it is clear where the next request begins
 
 
 class TokenEndpoint:
@@ -101,14 +107,17 @@ class TokenEndpoint:
             return _refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
         return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=_NO_STORE)
 
-    def unreadable(self, request: web.BaseRequest, status: int) -> web.Response:
-        """Answer what is no HTTP, or met a bug outside the token endpoint; one record. Nothing of it is quoted."""
+    def unserved(self, request: web.BaseRequest, status: int, allow: str | None = None) -> web.Response:
+        """Answer what is no HTTP or not for us, or met a bug outside the token endpoint; one record, nothing quoted."""
         record = ExchangeRecord(self._service.log, self._service.policy.issuer, source=request.remote)
         with suppress(SidecarError):
             record.identify(self._client_of(request))
-        reason = Reason.BAD_REQUEST if status < 500 else Reason.INTERNAL
+        reason = _UNSERVED.get(status, Reason.BAD_REQUEST if status < 500 else Reason.INTERNAL)
         response = _refusal(Denied(reason), record)
-        response.force_close()
+        if allow is not None:
+            response.headers[hdrs.ALLOW] = allow
+        if reason not in _READABLE:
+            response.force_close()
         return response
 
     async def jwks(self, _request: web.Request) -> web.Response:

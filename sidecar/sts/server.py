@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from sidecar.errors import Reason
 from sidecar.identity.handshake import OnRefused
@@ -28,6 +28,9 @@ _SILENT: Final = logging.getLogger(f"{__name__}.silent")
 _SILENT.disabled = True
 _KEEP_ALIVE_S: Final = 75.0
 _CUT_OFF_S: Final = 0.1  # for what is still there after the drain
+
+Unserved = Callable[[web.BaseRequest, int, "str | None"], web.Response]
+"""Answers a request that no handler was asked about, by the library's status and the methods that it allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +59,11 @@ class StsSettings:
 
 
 class _Protocol(web.RequestHandler):
-    """aiohttp's own, but for the answer to what is no HTTP: the library's quotes it, and it may hold a token."""
+    """aiohttp's own, but for the answers that are the library's: they quote the request, which may hold a token."""
 
-    __slots__ = ("_unreadable",)
+    __slots__ = ("_unserved",)
 
-    def __init__(self, server: web.Server, unreadable: Callable[[web.BaseRequest, int], web.Response]) -> None:
+    def __init__(self, server: web.Server, unserved: Unserved) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             server,
@@ -70,7 +73,7 @@ class _Protocol(web.RequestHandler):
             keepalive_timeout=_KEEP_ALIVE_S,
             auto_decompress=False,
         )
-        self._unreadable = unreadable
+        self._unserved = unserved
 
     def handle_error(
         self,
@@ -81,7 +84,15 @@ class _Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer in our own words. Raises ConnectionError where another answer has begun, as the library's does."""
         super().handle_error(request, status, exc, message)
-        return self._unreadable(request, status)
+        return self._unserved(request, status, None)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; where the library has found no handler to ask, in our own words."""
+        if isinstance(resp, web.HTTPException):
+            resp = self._unserved(request, resp.status, resp.headers.get(hdrs.ALLOW))
+        return await super().finish_response(request, resp, start_time)
 
 
 class StsServer:
@@ -183,7 +194,7 @@ class StsServer:
     def _connections(self, runner: web.AppRunner) -> Connections:
         assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
         return Connections(
-            partial(_Protocol, runner.server, self._endpoint.unreadable),
+            partial(_Protocol, runner.server, self._endpoint.unserved),
             limit=self._settings.max_connections,
             head_timeout_s=self._settings.head_timeout_s,
             on_cut=self._on_cut,

@@ -273,7 +273,43 @@ async def test_nothing_else_is_served_to_clients(target: str) -> None:
 
 async def test_tokens_are_only_asked_for_by_post() -> None:
     async with running_sts() as sts:
-        assert (await sts.get("/token")).status == 405
+        answer = await sts.get("/token")
+    assert (answer.status, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "reason"),
+    [
+        pytest.param(b"GET /secret HTTP/1.1\r\nHost: sts\r\n\r\n", 404, "no_route", id="a path"),
+        pytest.param(b"OPTIONS * HTTP/1.1\r\nHost: sts\r\n\r\n", 404, "no_route", id="the server as a whole"),
+        pytest.param(b"DELETE /jwks HTTP/1.1\r\nHost: sts\r\n\r\n", 405, "method_refused", id="a method"),
+        pytest.param(
+            b"GET /jwks HTTP/1.1\r\nHost: sts\r\nExpect: secret\r\n\r\n",
+            417,
+            "expectation_refused",
+            id="an expectation",
+        ),
+        pytest.param(
+            b"GET /no HTTP/1.1\r\nHost: sts\r\nExpect: secret\r\n\r\n",
+            417,
+            "expectation_refused",
+            id="an expectation of a path that is not there",
+        ),
+    ],
+)
+async def test_what_is_not_served_is_refused_and_recorded_without_quoting_it(
+    request_bytes: bytes, status: int, reason: str
+) -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(request_bytes)
+        assert (answer.status, answer.members["error"]) == (status, "invalid_request")
+        assert answer.headers["delegation-reason"] == reason
+        assert answer.headers.get("allow") == ("GET,HEAD" if status == 405 else None)
+        assert b"secret" not in (answer.body + repr(answer.headers).encode()).lower()
+        ((event, fields),) = sts.mesh.log.events
+        assert (event, fields["reason"], fields["status"]) == ("token.exchange_refused", reason, status)
+        assert (fields["peer"], fields["source"]) == (WRITER, "127.0.0.1")
+        await lawful(sts)
 
 
 async def test_metadata_names_every_endpoint_and_how_clients_authenticate() -> None:
