@@ -95,6 +95,7 @@ class StsChannel:
 
     async def close(self) -> None:
         """Cut every connection and end the calls in flight, for good."""
+        self._destination.close()
         await self._pool.close()
 
     async def _send(self, form: bytes, *, fresh: bool = False) -> EndpointAnswer:

@@ -141,6 +141,7 @@ class TokenExchange:
     async def close(self) -> None:
         """End what is under way; who waits is told NOT_READY."""
         self._closed = True
+        self._source.unsubscribe(self._on_identity)
         flights = tuple(self._flights.values())
         for flight in flights:
             flight.cancel()

@@ -72,6 +72,10 @@ class Destination:
             self._origin = self._origin_of(key, context)
         return self._origin
 
+    def close(self) -> None:
+        """Follow our identity no more."""
+        self._source.unsubscribe(self._follow)
+
     def _origin_of(self, key: Hashable, context: ssl.SSLContext | None) -> Origin:
         if self._pinned is not None:
             still_good, life = self._still_trusted, self._life_s

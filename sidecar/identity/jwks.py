@@ -46,9 +46,12 @@ class IssuerKeys:
     async def run(self) -> None:
         """Keep every set fresh. Supervised: ends by cancellation."""
         self._source.subscribe(self._on_identity)
-        async with asyncio.TaskGroup() as tasks:
-            for state in self._issuers.values():
-                tasks.create_task(state.keep_fresh(self._jitter))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for state in self._issuers.values():
+                    tasks.create_task(state.keep_fresh(self._jitter))
+        finally:
+            self._source.unsubscribe(self._on_identity)
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
         """The key, if it is known now. Never waits."""

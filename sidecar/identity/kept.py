@@ -75,6 +75,11 @@ class KeptIdentity(ABC):
         """Call back on every new generation, and with None on withdrawal and expiry."""
         self._subscribers.append(callback)
 
+    def unsubscribe(self, callback: Subscriber) -> None:
+        """Call back no more."""
+        if callback in self._subscribers:
+            self._subscribers.remove(callback)
+
     async def jwt_svid(self, audience: str) -> str:
         """A JWT-SVID of our own for one audience. Unavailable(NOT_READY) if none can be had."""
         if self.current is None:
@@ -148,7 +153,7 @@ class KeptIdentity(ABC):
         if current is not self._told:
             self._told = current
             self._jwt_svids.renew()
-            for callback in self._subscribers:
+            for callback in tuple(self._subscribers):  # one that is told may be the end of another
                 callback(current)
 
 

@@ -115,3 +115,7 @@ class IdentitySource(Protocol):
     def subscribe(self, callback: Subscriber) -> None:
         """Call back on every new generation, and with None when the identity is withdrawn or expires."""
         ...
+
+    def unsubscribe(self, callback: Subscriber) -> None:
+        """Call back no more: for whoever ends before the source does. Twice is no harm."""
+        ...

@@ -161,6 +161,8 @@ class Server:
             fresh = self._follow_keys(setup)
             if not await setup.wait_for_keys(_NEW_KEYS_S):
                 fresh.cancel()
+                if setup.exchange is not None and setup.exchange is not before.exchange:
+                    await setup.exchange.close()
                 raise ConfigError(setup.problems())
             self._keys_running = fresh
         self.parts.snapshots.change(setup)

@@ -58,10 +58,18 @@ class OwnIdentity:
     def subscribe(self, callback: Subscriber) -> None:
         self._subscribers.append(callback)
 
+    def unsubscribe(self, callback: Subscriber) -> None:
+        if callback in self._subscribers:
+            self._subscribers.remove(callback)
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscribers)
+
     def become(self, spiffe_id: SpiffeId | None) -> None:
         """A new generation: renewed, of another SPIFFE ID, or (None) withdrawn."""
         self._current = None if spiffe_id is None else self._issue(spiffe_id)
-        for callback in self._subscribers:
+        for callback in tuple(self._subscribers):
             callback(self._current)
 
     def renew_bundles(self) -> None:
@@ -70,7 +78,7 @@ class OwnIdentity:
         self._number += 1
         svid, bundles = self._current.svid, dict(self._current.bundles)
         self._current = new_identity(self._number, svid, bundles, now=int(time.time()))
-        for callback in self._subscribers:
+        for callback in tuple(self._subscribers):
             callback(self._current)
 
     def _issue(self, spiffe_id: SpiffeId) -> Identity:

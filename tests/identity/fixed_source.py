@@ -43,6 +43,9 @@ class FixedSource:
     def subscribe(self, callback: Subscriber) -> None:
         pass
 
+    def unsubscribe(self, callback: Subscriber) -> None:
+        pass
+
 
 def identity_of(
     own: Iterable[Issued], spiffe_id: str, bundles: Mapping[str, Iterable[Issued]], *, number: int = 1

@@ -126,6 +126,31 @@ def test_the_same_again_is_no_new_generation() -> None:
     assert source.told == [first]
 
 
+def test_who_subscribed_no_more_is_not_told() -> None:
+    source = Handed()
+    told: list[Identity | None] = []
+    source.subscribe(told.append)
+    source.unsubscribe(told.append)
+    source.unsubscribe(told.append)
+    source.hand(GOOD)
+    assert told == []
+    assert source.told == [source.current]
+
+
+def test_one_that_is_told_may_be_the_end_of_another() -> None:
+    source = Handed()
+    last: list[Identity | None] = []
+    source.unsubscribe(source.told.append)
+
+    def end(_identity: Identity | None) -> None:
+        source.unsubscribe(end)
+
+    source.subscribe(end)
+    source.subscribe(last.append)
+    source.hand(GOOD)
+    assert last == [source.current]
+
+
 def test_bundles_that_were_lost_are_counted_and_told() -> None:
     source = Handed()
     source.hand(update_of(own(), broken=2))

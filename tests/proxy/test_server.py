@@ -13,6 +13,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import ConfigError, Reason, Unavailable
+from sidecar.exchange.client import ExchangeSettings, TokenExchange
 from sidecar.identity.endpoint import EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
@@ -346,6 +347,48 @@ async def test_a_setup_whose_issuer_gives_no_keys_changes_nothing(
         assert refused.value.problems[0].field == f"keys of {ISSUER}"
         assert bench.parts.snapshots.now() is before
         assert bench.server.missing() == []
+
+
+def with_all_new(bench: Bench, jwks: JwksPublisher) -> Setup:
+    """A setup whose keys and exchange are none of those in force."""
+    issuer = JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")
+    keys = IssuerKeys([issuer], bench.source, fetcher_for=lambda _: jwks)
+    sts = ExchangeSettings(
+        issuer=ISSUER, token_endpoint="https://127.0.0.1/token", peer=SpiffeId("spiffe://acme.example/sts")
+    )
+    exchange = TokenExchange(sts, bench.source, keys, bench.parts.log, bench.parts.log.metrics)
+    return changed(bench, keys=keys, exchange=exchange)
+
+
+async def wait_for_subscribers(bench: Bench, count: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while bench.source.subscribers != count:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.005)
+
+
+async def test_many_reloads_leave_nobody_behind_who_follows_our_identity(bench: Bench) -> None:
+    bench.server.parts = bench.parts = replace(bench.parts, drain_s=0.0)
+    async with bench.running():
+        await bench.wait_until_ready()
+        await bench.server.change(with_all_new(bench, bench.jwks))
+        await wait_for_subscribers(bench, 4)  # server, keys, exchange, and its connections
+        for _ in range(50):
+            await bench.server.change(with_all_new(bench, bench.jwks))
+        await wait_for_subscribers(bench, 4)
+    await wait_for_subscribers(bench, 1)
+
+
+async def test_a_refused_reload_leaves_nobody_behind_who_follows_our_identity(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.proxy.server._NEW_KEYS_S", 0.05)
+    async with bench.running():
+        await bench.wait_until_ready()
+        before = bench.source.subscribers
+        for _ in range(3):
+            with pytest.raises(ConfigError):
+                await bench.server.change(with_all_new(bench, JwksPublisher(b'{"keys":[]}')))
+        await wait_for_subscribers(bench, before)
 
 
 async def test_identity_is_followed_in_policy_records_and_metrics(bench: Bench) -> None:
