@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import ssl
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -105,14 +105,29 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
 def with_ambiguous_names(bundles: Iterable[X509Bundle]) -> frozenset[TrustDomain]:
     """Trust domains with an authority that OpenSSL cannot tell from another one, so that chains may be refused wrongly.
 
-    It looks issuers up by name and does not come back to try the next one, unless key identifiers tell them apart.
+    It looks issuers up by name and does not come back to try the next one. Key identifiers tell them apart, if each has
+    one of its own: one that has none fits every certificate that names it.
     """
-    homes: defaultdict[x509.Name, dict[bytes, set[TrustDomain]]] = defaultdict(dict)
+    named: defaultdict[x509.Name, dict[bytes, bytes | None]] = defaultdict(dict)  # identifiers by key
+    homes: defaultdict[x509.Name, set[TrustDomain]] = defaultdict(set)
     for bundle in bundles:
         for authority in bundle.authorities:
-            if not any(isinstance(extension.value, x509.SubjectKeyIdentifier) for extension in authority.extensions):
-                homes[authority.subject].setdefault(_key_of(authority), set()).add(bundle.trust_domain)
-    return frozenset(domain for keys in homes.values() if len(keys) > 1 for at in keys.values() for domain in at)
+            named[authority.subject][_key_of(authority)] = key_identifier_of(authority)
+            homes[authority.subject].add(bundle.trust_domain)
+    ambiguous = (name for name, keys in named.items() if len(keys) > 1 and not _told_apart(keys.values()))
+    return frozenset(domain for name in ambiguous for domain in homes[name])
+
+
+def key_identifier_of(authority: x509.Certificate) -> bytes | None:
+    """How certificates name the key that signed them (RFC 5280 section 4.2.1.2); None if it does not say."""
+    for extension in authority.extensions:
+        if isinstance(extension.value, x509.SubjectKeyIdentifier):
+            return extension.value.digest
+    return None
+
+
+def _told_apart(identifiers: Collection[bytes | None]) -> bool:
+    return None not in identifiers and len(set(identifiers)) == len(identifiers)
 
 
 def _key_of(certificate: x509.Certificate) -> bytes:

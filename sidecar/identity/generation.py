@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied
-from sidecar.identity.bundle import X509Bundle
+from sidecar.identity.bundle import X509Bundle, key_identifier_of
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.source import Identity, X509Svid
 from sidecar.identity.svid import parse_leaf, verify_chain
@@ -102,16 +102,20 @@ def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLC
 
 def _new_context(protocol: ssl._SSLMethod, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> ssl.SSLContext:
     context = bare_context(protocol)
-    own = svid.spiffe_id.trust_domain
-    authorities = dict.fromkeys(
-        authority.public_bytes(serialization.Encoding.DER)
-        # Ours first: of several authorities of one name OpenSSL takes the first, and a partner names its own freely.
-        for bundle in sorted(bundles.values(), key=lambda bundle: bundle.trust_domain != own)
-        for authority in bundle.authorities
-    )
-    context.load_verify_locations(cadata=b"".join(authorities))
+    context.load_verify_locations(cadata=b"".join(_in_order(svid.spiffe_id.trust_domain, bundles.values())))
     present(context, svid)
     return context
+
+
+def _in_order(own: TrustDomain, bundles: Iterable[X509Bundle]) -> Iterable[bytes]:
+    """Each authority once (DER), so that one shuts out as few others as can be.
+
+    Of several that have the name of an issuer OpenSSL takes the first whose key identifier does not contradict, and
+    partners name theirs freely. So ours come first, and those without a key identifier, which contradict nobody, last.
+    """
+    held = [(bundle.trust_domain != own, authority) for bundle in bundles for authority in bundle.authorities]
+    held.sort(key=lambda one: (one[0], key_identifier_of(one[1]) is None))
+    return dict.fromkeys(authority.public_bytes(serialization.Encoding.DER) for _, authority in held)
 
 
 def present(context: ssl.SSLContext, svid: X509Svid) -> None:

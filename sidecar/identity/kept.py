@@ -165,6 +165,6 @@ def _warn_of_ambiguity(bundles: Iterable[X509Bundle]) -> None:
     domains = with_ambiguous_names(bundles)
     if domains:
         _log.warning(
-            "authorities share a name and have no key identifiers, their SVIDs may be refused",
+            "authorities share a name and key identifiers do not tell them apart, their SVIDs may be refused",
             extra={"trust_domains": sorted(domains)},
         )

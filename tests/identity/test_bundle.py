@@ -81,11 +81,18 @@ def test_a_path_runs_from_the_leaf_to_an_authority() -> None:
 NAMELESS = authority("same name", extensions={"ski": None})
 NAMESAKE = authority("same name", key=new_key("p256", "another"), extensions={"ski": None})
 WITH_ID = authority("same name", key=new_key("p256", "a third"))
+WITH_OTHER_ID = authority("same name", key=new_key("p256", "a fourth"))
+COPIED_ID = x509.SubjectKeyIdentifier.from_public_key(WITH_ID.certificate.public_key())
+WITH_COPIED_ID = authority("same name", key=new_key("p256", "a fourth"), extensions={"ski": (COPIED_ID, False)})
+RENEWED = authority("same name", key=new_key("p256", "a third"), not_after=NOW + 1)
 AMBIGUITIES = {
     "two domains": ([NAMELESS], [NAMESAKE], {"a.test", "b.test"}),
     "one domain": ([NAMELESS, NAMESAKE], [ROOT], {"a.test"}),
     "the same authority twice": ([NAMELESS], [NAMELESS], set()),
-    "told apart by a key identifier": ([NAMELESS], [WITH_ID], set()),
+    "only one has a key identifier": ([NAMELESS], [WITH_ID], {"a.test", "b.test"}),
+    "told apart by key identifiers": ([WITH_OTHER_ID], [WITH_ID], set()),
+    "one key identifier for two keys": ([WITH_ID], [WITH_COPIED_ID], {"a.test", "b.test"}),
+    "one key in two certificates": ([WITH_ID], [RENEWED], set()),
     "another name": ([NAMELESS], [ROOT, OTHER], set()),
 }
 

@@ -408,6 +408,17 @@ def test_a_partner_with_an_authority_named_like_ours_does_not_shut_our_own_peers
     assert guard.peer.spiffe_id == "spiffe://a.test/x"
 
 
+@pytest.mark.parametrize("names", [["a.test", "b.test", "c.test"], ["a.test", "c.test", "b.test"]], ids=str)
+def test_a_partner_whose_authority_has_no_key_identifier_shuts_no_other_partners_peers_out(names: list[str]) -> None:
+    key = new_key("p256", "of another who calls itself root b")
+    namesake = authority("root b", key=key, extensions={"ski": None})
+    bundles = {"a.test": [ROOT_A], "b.test": [ROOT_B], "c.test": [namesake]}
+    source = FixedSource(identity_of([OWN], SELF, {name: bundles[name] for name in names}))
+    guard = admit(source, [leaf(ROOT_B, "spiffe://b.test/x")]).guard
+    assert guard is not None
+    assert guard.peer.spiffe_id == "spiffe://b.test/x"
+
+
 def test_a_guard_follows_the_bundle_of_its_peer() -> None:
     source = source_of()
     guard = admit(source, [leaf(ROOT_B, "spiffe://b.test/x")]).guard
