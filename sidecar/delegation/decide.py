@@ -197,7 +197,8 @@ def check_again(permit: Permit, now: int) -> None:
 
 def delegate(permit: Permit) -> Delegation:
     """What the handle of a permitted request stands for."""
-    return Delegation(token=permit.token, may_call=permit.route.may_call, entry=False, scope=permit.token.scope)
+    token, route = permit.token, permit.route
+    return Delegation(token=token, may_call=route.may_call, entry=False, scope=token.scope, came_by=route.mark)
 
 
 def user_issuer(bearer: Bearer, *, policy: Policy) -> UserIssuer:

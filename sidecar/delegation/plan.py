@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy
-from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
@@ -25,13 +25,15 @@ _NONE: Final = (None, None)
 class Delegation:
     """The authority of a request being served: its own ``token``, worth ``scope`` here, opening ``may_call``.
 
-    ``entry``: the token is a login token, with which a chain starts. ``plans`` are those made before, by route.
+    ``entry``: the token is a login token, with which a chain starts. ``came_by`` is the inbound route of the request,
+    where there was one. ``plans`` are those made before, by route.
     """
 
     token: VerifiedToken
     may_call: frozenset[str]
     entry: bool
     scope: ScopeSet
+    came_by: RouteMark | None = None
     plans: dict[str, tuple[Policy, Plan]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
@@ -98,9 +100,15 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
 
 
 def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:
-    """The outbound routes that may be called. A login's handle lives long: what an entry opens is looked up anew."""
+    """The outbound routes that may be called: what was opened, as far as the policy of now opens it as well.
+
+    A handle may live long, by its request, its linger or its login; what an operator closes is closed to it, too.
+    """
     if not delegation.entry:
-        return delegation.may_call
+        if delegation.came_by is None:
+            return delegation.may_call
+        route = policy.inbound.same(delegation.came_by)
+        return frozenset() if route is None else delegation.may_call & route.may_call
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY, "this workload is no entry any more")
     return delegation.may_call & policy.entry.may_call

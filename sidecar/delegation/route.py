@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.scope import ScopeSet
@@ -60,6 +60,18 @@ class InboundRoute:
             require_method(method)
         if not 0 <= self.linger_s < float("inf") or self.max_calls < 0:
             raise ValueError("linger_s and max_calls are not negative")
+
+    @property
+    def mark(self) -> RouteMark:
+        """What it is known by after a reload."""
+        return RouteMark(self.name, (self.path, self.prefix, self.methods))
+
+
+class RouteMark(NamedTuple):
+    """What tells that a route of another policy is the same one: its name, or if it was renamed what it matches."""
+
+    name: str
+    match: tuple[str, bool, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,13 +163,14 @@ class InboundRoutes:
         ValueError: two routes overlap (see ``overlaps``).
     """
 
-    __slots__ = ("_exact", "_exact_folded", "_prefixes", "_prefixes_folded", "routes", "scopes")
+    __slots__ = ("_exact", "_exact_folded", "_named", "_prefixes", "_prefixes_folded", "routes", "scopes")
 
     def __init__(self, routes: Sequence[InboundRoute]) -> None:
         if overlaps(routes):
             raise ValueError("inbound routes overlap")
         self.routes = tuple(routes)
         self.scopes: ScopeSet = frozenset().union(*(route.scopes for route in routes))
+        self._named = {route.name: route for route in routes}
         self._exact: dict[str, dict[str, InboundRoute]] = {}
         by_prefix: dict[str, dict[str, InboundRoute]] = {}
         for route in routes:
@@ -180,6 +193,11 @@ class InboundRoutes:
         if route is None:
             raise Denied(Reason.METHOD_REFUSED)
         return route
+
+    def same(self, mark: RouteMark) -> InboundRoute | None:
+        """What a route, perhaps of another policy, is in this one; None if it is gone."""
+        named = self._named.get(mark.name)
+        return named or next((route for route in self.routes if route.mark.match == mark.match), None)
 
     def allowed_methods(self, path: str) -> frozenset[str]:
         """The methods of ``Allow`` in a 405 answer (RFC 9110 section 10.2.1); empty where there is no route."""

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute
 from sidecar.errors import Denied, Reason, Unavailable
 from tests.delegation.world import (
     CRM,
@@ -18,6 +18,7 @@ from tests.delegation.world import (
     LOGIN_CLAIMS,
     NOW,
     POLICY,
+    SEARCH,
     STS,
     TO_CRM,
     WRITER,
@@ -119,6 +120,37 @@ def test_a_call_that_may_not_be_made_is_refused(refused: Case, reason: Reason) -
     with pytest.raises(Denied) as refusal:
         plan_outbound(of, route, policy=policy, now=NOW)
     assert refusal.value.reason is reason
+
+
+CAME_BY_SEARCH = delegation(came_by=SEARCH.mark, may_call=frozenset({"crm", "mail"}))
+ROUTES_OF_NOW = {
+    "as it was": (SEARCH, True),
+    "opens this one still, and one more": (replace(SEARCH, may_call=frozenset({"crm", "files"})), True),
+    "renamed": (replace(SEARCH, name="find"), True),
+    "elsewhere": (replace(SEARCH, path="/find", methods=frozenset({"GET"})), True),
+    "opens another": (replace(SEARCH, may_call=frozenset({"mail"})), False),
+    "renamed, and opens another": (replace(SEARCH, name="find", may_call=frozenset({"mail"})), False),
+    "opens nothing": (replace(SEARCH, may_call=frozenset()), False),
+    "gone": (replace(SEARCH, name="find", path="/find"), False),
+}
+
+
+@pytest.mark.parametrize(("route", "open_still"), ROUTES_OF_NOW.values(), ids=ROUTES_OF_NOW.keys())
+def test_a_request_may_call_what_its_route_opened_and_opens_now(route: InboundRoute, open_still: bool) -> None:
+    plan(CAME_BY_SEARCH)
+    by = replace(POLICY, inbound=InboundRoutes([route]))
+    if open_still:
+        assert plan(CAME_BY_SEARCH, by).route is TO_CRM
+        return
+    with pytest.raises(Denied) as refusal:
+        plan(CAME_BY_SEARCH, by)
+    assert refusal.value.reason is Reason.CALL_NOT_ALLOWED
+
+
+def test_what_a_route_opens_only_now_is_not_open_to_a_request_of_before() -> None:
+    with pytest.raises(Denied) as refusal:
+        plan(delegation(came_by=SEARCH.mark, may_call=frozenset({"mail"})))
+    assert refusal.value.reason is Reason.CALL_NOT_ALLOWED
 
 
 @pytest.mark.parametrize("of", [delegation(), login()], ids=["delegated", "entry"])

@@ -12,6 +12,7 @@ from sidecar.config import load_sidecar
 from sidecar.config.following import look_at
 from sidecar.errors import ConfigError
 from sidecar.reload import SettingsFile
+from tests.integration.hops import Hops
 from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, mint
 
 pytestmark = pytest.mark.integration
@@ -82,6 +83,24 @@ async def test_an_issuer_that_is_no_longer_trusted_is_refused_with_its_remembere
     issuers[0]["issuer"] = "https://other.example"
     await running.reload(issuers=issuers)
     assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).reason == "wrong_issuer"
+
+
+async def test_what_a_route_opens_no_more_is_closed_to_live_and_lingering_handles(
+    hops: Hops,
+) -> None:
+    await hops.start(route={"linger_s": 60})
+    running = Reloadable(hops.world, hops.writer, {})
+    async with hops.serving() as ended:
+        assert (await hops.call(ended.shown)).status == 200
+    async with hops.serving() as held:
+        assert (await hops.call(held.shown)).status == 200
+        inbound = running.document["inbound"]
+        inbound["routes"][0] |= {"name": "renamed", "may_call": ["crm-by-host"]}
+        await running.reload(inbound=inbound)
+        for handle in (held.shown, ended.shown):
+            refused = await hops.call(handle)
+            assert (refused.status, refused.reason) == (403, "call_not_allowed")
+            assert (await hops.call(handle, "/x", host="crm.mesh")).status == 200
 
 
 BROKEN = [

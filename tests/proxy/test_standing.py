@@ -57,8 +57,8 @@ def inbound() -> Permit:
     return decide_inbound(signed(INBOUND_CLAIMS), peer=PLANNER, route=SEARCH, key=KEY, policy=POLICY, now=NOW)
 
 
-def outbound(scope: str = "crm.read") -> IssuedPermit:
-    planned = plan(delegation(INBOUND_CLAIMS | {"scope": "docs.read crm.read crm.write"}))
+def outbound(scope: str = "crm.read", **changes: Any) -> IssuedPermit:
+    planned = plan(delegation(INBOUND_CLAIMS | {"scope": "docs.read crm.read crm.write"}, **changes))
     return accept_issued(signed(ISSUED_CLAIMS | {"scope": scope}), plan=planned, key=KEY, policy=POLICY, now=NOW)
 
 
@@ -102,6 +102,11 @@ CHANGES = {
     ),
     "in: key gone": (inbound, snapshot(key=None), Reason.UNKNOWN_KEY),
     "in: another key of that name": (inbound, snapshot(key=verification_key("other")), Reason.BAD_SIGNATURE),
+    "out: its request may call this no more": (
+        lambda: outbound(came_by=SEARCH.mark),
+        snapshot(with_inbound(may_call=frozenset())),
+        Reason.CALL_NOT_ALLOWED,
+    ),
     "out: route gone": (outbound, snapshot(with_outbound(name="other")), Reason.TARGET_DENIED),
     "out: route leads elsewhere": (
         outbound,
