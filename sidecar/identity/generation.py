@@ -70,6 +70,15 @@ def new_identity(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
         verify_chain(svid.chain, bundles, now=now)
     except Denied as error:
         raise IdentityError(f"our own SVID does not verify: {error}") from error
+    return with_bundles(number, svid, bundles)
+
+
+def with_bundles(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> Identity:
+    """Build the contexts of a generation without asking whether its bundles vouch for its own SVID.
+
+    Raises:
+        IdentityError: OpenSSL does not take the material.
+    """
     try:
         server_context = _new_context(ssl.PROTOCOL_TLS_SERVER, svid, bundles)
         client_context = _new_context(ssl.PROTOCOL_TLS_CLIENT, svid, bundles)

@@ -1,7 +1,8 @@
 """What every identity source has in common: the last good generation, kept as long as it is valid.
 
 A source hands over updates, each the full state. A good one becomes a new generation, built and checked aside and then
-put in place by one assignment. One that cannot be used is counted and changes nothing. A source that falls silent takes
+put in place by one assignment. One that cannot be used is counted and changes nothing; if that is for its SVID alone,
+which is ended or vouched for no more, whom we trust follows its bundles. A source that falls silent takes
 nothing away: the last generation serves until its SVID expires. Nobody tells us of that moment, so ``current`` looks at
 the wall clock each time, and a slow tick tells the subscribers. A clock that is set moves the moment with it, in both
 directions: an SVID that was refused only because of the time is tried again when its time has come.
@@ -21,7 +22,7 @@ from sidecar.delegation.keyset import KeySet
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.bundle import X509Bundle, with_ambiguous_names
-from sidecar.identity.generation import IdentityError, new_identity
+from sidecar.identity.generation import IdentityError, new_identity, with_bundles
 from sidecar.identity.handshake import Clock
 from sidecar.identity.jwt_svids import Fetch, JwtSvids
 from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts, X509Svid
@@ -38,6 +39,7 @@ class KeptIdentity(ABC):
         self._clock = clock
         self._identity: Identity | None = None
         self._waiting: X509Update | None = None  # good, save that it is not its time
+        self._mixed = False  # in use are an SVID of before and the bundles of an update whose own is of no use
         self._withdrawn = False
         self._connected = False
         self._last_error: str | None = None
@@ -107,22 +109,62 @@ class KeptIdentity(ABC):
         return True
 
     def _put(self, update: X509Update) -> None:
+        try:
+            self._use(update)
+        except IdentityError as error:
+            if not self._trust_as(update):
+                raise
+            raise IdentityError(f"{error}; we go on with the one we had, and trust by the bundles of now") from error
+        self._mixed = False
+
+    def _use(self, update: X509Update) -> None:
         now = int(self._clock())
         self._waiting = None
         if not _in_time(update.svid, now):
             self._waiting = update
             raise IdentityError("our own SVID is expired or not valid yet, by this machine's clock")
-        before = self._identity
-        if before is None or before.svid != update.svid or dict(before.bundles) != dict(update.bundles):
-            number = self.counts.generations + 1
-            self._identity = new_identity(number, update.svid, update.bundles, now=now)
-            self.counts.generations = number
-            _warn_of_ambiguity(update.bundles.values())
+        if self._mixed or not self._is_held(update.svid, update.bundles):
+            self._replace(new_identity(self._next, update.svid, update.bundles, now=now))
+
+    def _trust_as(self, update: X509Update) -> bool:
+        """Let the bundles of an update count, the SVID of which is of no use. Whether they do.
+
+        An authority that they lack was withdrawn, and whether somebody vouches for *us* is for our peers to judge.
+        """
+        held = self.current
+        own = update.svid.spiffe_id.trust_domain
+        if held is None or held.spiffe_id.trust_domain != own:
+            return False
+        bundle = update.bundles.get(own)
+        if bundle is None or not bundle.authorities:  # malformed: the bundle beside an SVID is mandatory
+            return False
+        if self._is_held(held.svid, update.bundles):
+            return self._mixed
+        try:
+            self._replace(with_bundles(self._next, held.svid, update.bundles))
+        except IdentityError:  # OpenSSL does not take a bundle: what we had stays, all of it
+            return False
+        self._mixed = True
+        self.counts.broken_bundles += update.broken
+        return True
+
+    @property
+    def _next(self) -> int:
+        return self.counts.generations + 1
+
+    def _is_held(self, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> bool:
+        held = self._identity
+        return held is not None and held.svid == svid and dict(held.bundles) == dict(bundles)
+
+    def _replace(self, identity: Identity) -> None:
+        self._identity = identity
+        self.counts.generations = identity.number
+        _warn_of_ambiguity(identity.bundles.values())
 
     def _discard(self, error: Exception) -> None:
         self.counts.discarded += 1
         if str(error) != self._last_error:  # some sources bring the same again and again
-            _log.warning("an identity update cannot be used and is discarded", extra={"error": str(error)})
+            _log.warning("an identity update cannot be used", extra={"error": str(error)})
         self._last_error = str(error)
         self._announce()
 

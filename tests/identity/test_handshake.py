@@ -11,10 +11,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity import handshake, tls
-from sidecar.identity.generation import _file_in_memory, bare_context
+from sidecar.identity.bundle import parse_bundle
+from sidecar.identity.generation import _file_in_memory, bare_context, with_bundles
 from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject, peer_address
 from tests.identity.fixed_source import FixedSource, identity_of
 from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf, new_key
@@ -417,6 +418,25 @@ def test_a_partner_whose_authority_has_no_key_identifier_shuts_no_other_partners
     guard = admit(source, [leaf(ROOT_B, "spiffe://b.test/x")]).guard
     assert guard is not None
     assert guard.peer.spiffe_id == "spiffe://b.test/x"
+
+
+def test_when_the_authority_of_our_own_svid_is_withdrawn_peers_of_it_are_refused_and_others_come_in() -> None:
+    source = source_of()
+    guard = admit(source, [PEER]).guard
+    assert guard is not None
+    assert source.current is not None
+    successor = authority("successor of root a")
+    bundles = {TrustDomain("a.test"): parse_bundle(TrustDomain("a.test"), successor.der)}
+    source.current = with_bundles(2, source.current.svid, bundles)
+
+    with pytest.raises(Denied) as denied:
+        guard.check(NOW)
+    assert denied.value.reason is Reason.UNTRUSTED_CHAIN
+    assert refuse(source, plain(server=False, chain=[PEER])).refusal is Reason.UNTRUSTED_CHAIN
+    ours, theirs = shake(tls.server_context(source), plain(server=False, chain=[leaf(successor, "spiffe://a.test/x")]))
+    assert isinstance(ours, VerifyingSSLObject)
+    assert ours.guard is not None
+    assert theirs.getpeercert(binary_form=True) == OWN.der  # presented still: whether to believe it is theirs to judge
 
 
 def test_a_guard_follows_the_bundle_of_its_peer() -> None:

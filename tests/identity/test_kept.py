@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Unavailable
-from sidecar.identity.bundle import parse_bundle
+from sidecar.identity.bundle import X509Bundle, parse_bundle
 from sidecar.identity.generation import parse_x509_svid
 from sidecar.identity.kept import KeptIdentity
 from sidecar.identity.source import Identity, State
@@ -220,6 +221,86 @@ async def test_without_an_identity_there_is_no_jwt_svid(end: str) -> None:
         source.hand(WithdrawnError("taken back"))
     with pytest.raises(Unavailable, match="no identity"):
         await source.jwt_svid("https://sts.test")
+
+
+NEW_ROOT_A = authority("new root a")
+STRANGER = authority("root of a stranger")
+WITH_BOTH = parse_bundle(A, ROOT_A.der + NEW_ROOT_A.der)
+NEW_BUNDLE = parse_bundle(A, NEW_ROOT_A.der)
+EMPTY = parse_bundle(A, b"")
+B = TrustDomain("b.test")
+BUNDLE_B = parse_bundle(B, authority("root b").der)
+
+
+def trusting(update: X509Update, *bundles: X509Bundle) -> X509Update:
+    return replace(update, bundles=MappingProxyType({bundle.trust_domain: bundle for bundle in bundles}))
+
+
+def by(root: Issued) -> X509Update:
+    return update_of(leaf(root, SELF, not_after=NOW + HOUR + 1))
+
+
+WITHDRAWING = {
+    "the authority of our SVID": trusting(GOOD, NEW_BUNDLE),
+    "the same, and a new SVID is a stranger's": trusting(by(STRANGER), NEW_BUNDLE),
+    "the same, and a new SVID has ended": trusting(PAST, NEW_BUNDLE),
+    "the same, and a new SVID has not begun": trusting(FUTURE, NEW_BUNDLE),
+    "the same, and another trust domain's is added": trusting(GOOD, NEW_BUNDLE, BUNDLE_B),
+}
+
+
+@pytest.mark.parametrize("update", WITHDRAWING.values(), ids=WITHDRAWING.keys())
+def test_an_authority_that_is_withdrawn_is_trusted_no_more_though_our_svid_is_of_it(update: X509Update) -> None:
+    source = Handed()
+    source.hand(trusting(GOOD, WITH_BOTH))
+    before = source.current
+    assert before is not None
+    for _ in range(2):
+        assert not source.hand(update)
+        identity = source.current
+        assert identity is not None
+        assert identity.svid is before.svid
+        assert dict(identity.bundles) == dict(update.bundles)
+        assert source.last_error is not None
+        assert source.last_error.endswith("we go on with the one we had, and trust by the bundles of now")
+    assert source.told == [before, identity]
+    assert source.counts.discarded == 2
+
+
+def test_with_a_new_svid_everything_is_well_again() -> None:
+    source = Handed()
+    source.hand(trusting(GOOD, WITH_BOTH))
+    source.hand(trusting(GOOD, NEW_BUNDLE))
+    assert source.hand(trusting(by(NEW_ROOT_A), NEW_BUNDLE))
+    assert source.last_error is None
+    assert source.current is not None
+    assert source.current.svid.not_after == NOW + HOUR + 1
+
+
+def test_and_if_the_authority_comes_back() -> None:
+    source = Handed()
+    source.hand(trusting(GOOD, WITH_BOTH))
+    source.hand(trusting(GOOD, NEW_BUNDLE))
+    assert source.hand(trusting(GOOD, WITH_BOTH))
+    assert source.last_error is None
+
+
+@pytest.mark.parametrize("bundles", [[EMPTY], [BUNDLE_B], [EMPTY, BUNDLE_B]], ids=["empty", "missing", "empty beside"])
+def test_an_update_without_any_authority_of_our_own_trust_domain_is_malformed_and_withdraws_nothing(
+    bundles: list[X509Bundle],
+) -> None:
+    source = Handed()
+    source.hand(GOOD)
+    before = source.current
+    assert not source.hand(trusting(GOOD, *bundles))
+    assert source.current is before
+
+
+def test_who_has_no_identity_yet_begins_with_none_that_its_bundle_does_not_vouch_for() -> None:
+    source = Handed()
+    assert not source.hand(trusting(GOOD, NEW_BUNDLE))
+    assert source.current is None
+    assert source.state is State.STARTING
 
 
 class Issuing(Handed):

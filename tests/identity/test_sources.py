@@ -141,7 +141,10 @@ UNUSABLE: dict[str, Callable[[Supply], None]] = {
 }
 
 
-@pytest.mark.parametrize("case", UNUSABLE)
+OF_NO_USE_BUT_FOR_ITS_BUNDLE = "a bundle that does not vouch for us"
+
+
+@pytest.mark.parametrize("case", sorted(UNUSABLE.keys() - {OF_NO_USE_BUT_FOR_ITS_BUNDLE}))
 async def test_what_cannot_be_used_is_counted_and_the_last_good_identity_stays(supply: Supply, case: str) -> None:
     supply.give(given(1))
     async with following(supply) as follower:
@@ -152,6 +155,23 @@ async def test_what_cannot_be_used_is_counted_and_the_last_good_identity_stays(s
         assert follower.state() in {State.READY, State.STALE}
         assert follower.source.last_error
         supply.give(given(3))
+        await follower.until(holds(3))
+        await follower.until(lambda source: source.last_error is None and source.state is State.READY)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["the same SVID", "another SVID"])
+async def test_an_authority_that_is_withdrawn_is_trusted_no_more_though_our_svid_is_of_it(
+    supply: Supply, number: int
+) -> None:
+    supply.give(given(1))
+    async with following(supply) as follower:
+        await follower.identity()
+        supply.give(given(number, bundle=[NEW_ROOT]))
+        identity = await follower.identity()
+        assert identity.bundles[A].authorities == (NEW_ROOT.certificate,)
+        assert holds(1)(follower.source)
+        assert follower.source.last_error
+        supply.give(given(chain=[own(3, NEW_ROOT)], bundle=[NEW_ROOT]))
         await follower.until(holds(3))
         await follower.until(lambda source: source.last_error is None and source.state is State.READY)
 

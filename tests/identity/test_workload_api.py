@@ -178,7 +178,6 @@ UNUSABLE = {
     "another key": message(x509_svid_key=ROOT_A.key_der),
     "junk bundle": message(bundle=b"junk"),
     "empty own bundle": message(bundle=b""),
-    "own bundle that does not vouch": message(bundle=ROOT_B.der),
     "another ID": message(spiffe_id=OTHER),
     "expired": x509_message((SELF, [leaf(ROOT_A, SELF, not_after=NOW - 1)]), bundle=[ROOT_A]),
 }
