@@ -17,7 +17,7 @@ from sidecar.identity.generation import IdentityError, parse_x509_svid
 from sidecar.identity.looking import MAX_FILE_BYTES
 from sidecar.identity.pem import PemError, certificates_of, private_key_of
 from sidecar.identity.svid import parse_leaf
-from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, known_or_parsed
+from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, known_or_parsed, last_good
 
 
 def read_file_update(
@@ -32,7 +32,7 @@ def read_file_update(
     """Read PEM files: our chain, leaf first, its key, our own trust domain's authorities, and those of others.
 
     A federated bundle of None is a file that is not there. Bundles whose certificates did not change are taken from
-    ``known``, as the same objects.
+    ``known``, as the same objects, and so are federated ones in the place of which something malformed has come.
 
     Raises:
         UpdateError: something of ours is malformed, or its parts do not belong together.
@@ -56,13 +56,16 @@ def read_file_update(
             bundles[trust_domain] = _bundle(trust_domain, text, known)
         except (PemError, BundleError):
             broken += 1
+            bundles |= last_good(trust_domain, known)
     return X509Update(svid=svid, bundles=MappingProxyType(bundles), broken=broken)
 
 
-def read_jwt_bundle_file(document: bytes) -> tuple[Mapping[TrustDomain, KeySet], int]:
+def read_jwt_bundle_file(
+    document: bytes, *, known: Mapping[TrustDomain, KeySet] = MappingProxyType({})
+) -> tuple[Mapping[TrustDomain, KeySet], int]:
     """Read what spiffe-helper writes: a JSON object of trust domains, each with its JWK set in base64.
 
-    Returns the keys by trust domain, and how many bundles were lost as they do not parse.
+    Returns the keys by trust domain, and how many bundles are malformed. In their place are the ``known`` keys.
 
     Raises:
         UpdateError: the document is no such object.
@@ -74,12 +77,19 @@ def read_jwt_bundle_file(document: bytes) -> tuple[Mapping[TrustDomain, KeySet],
     if len(members) > MAX_TRUST_DOMAINS:
         raise UpdateError("too many trust domains")
     key_sets: dict[TrustDomain, KeySet] = {}
+    broken = 0
     for name, encoded in members.items():
         try:
-            key_sets[TrustDomain(name)] = parse_jwt_bundle(_decoded(encoded))
-        except (SpiffeIdError, KeySetError):
+            trust_domain = TrustDomain(name)
+        except SpiffeIdError:
+            broken += 1
             continue
-    return MappingProxyType(key_sets), len(members) - len(key_sets)
+        try:
+            key_sets[trust_domain] = parse_jwt_bundle(_decoded(encoded))
+        except KeySetError:
+            broken += 1
+            key_sets |= last_good(trust_domain, known)
+    return MappingProxyType(key_sets), broken
 
 
 def _bundle(trust_domain: TrustDomain, text: bytes, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:

@@ -146,7 +146,7 @@ class FileSource(KeptIdentity):
             self._jwt_bundles = MappingProxyType({})
             return
         try:
-            self._jwt_bundles, broken = read_jwt_bundle_file(document)
+            self._jwt_bundles, broken = read_jwt_bundle_file(document, known=self._jwt_bundles)
         except UpdateError as error:
             self._discard(error)
             return

@@ -17,7 +17,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.identity.bundle import BundleError, X509Bundle
 from sidecar.identity.generation import IdentityError, parse_x509_svid
 from sidecar.identity.source import Identity, X509Svid
-from sidecar.identity.update import UpdateError, X509Update, choose, known_or_parsed
+from sidecar.identity.update import UpdateError, X509Update, choose, known_or_parsed, last_good
 
 
 def read_context(
@@ -47,9 +47,15 @@ def read_context(
         der = sorted(authority.public_bytes(Encoding.DER) for authority in theirs.x509_authorities)
         try:
             trust_domain = TrustDomain(theirs.trust_domain.name)
-            bundles[trust_domain] = known_or_parsed(trust_domain, b"".join(der), known)
-        except (SpiffeIdError, BundleError):
+        except SpiffeIdError:
             broken += 1
+            continue
+        try:
+            bundles[trust_domain] = known_or_parsed(trust_domain, b"".join(der), known)
+        except BundleError:
+            broken += 1
+            if trust_domain != own:  # ours is no federated one: without it the update is of no use
+                bundles |= last_good(trust_domain, known)
     return X509Update(svid=svid, bundles=MappingProxyType(bundles), broken=broken)
 
 

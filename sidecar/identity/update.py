@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
+from sidecar.delegation.keyset import KeySet
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.bundle import X509Bundle, parse_bundle
 from sidecar.identity.source import X509Svid
 
 MAX_TRUST_DOMAINS: Final = 1000
+
+Kept = TypeVar("Kept", X509Bundle, KeySet)
 
 
 class UpdateError(ValueError):
@@ -23,7 +26,7 @@ class WithdrawnError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Update:
-    """The full state as a source tells it. ``broken`` counts federated bundles that were lost as they do not parse."""
+    """The full state as a source tells it. ``broken`` counts federated bundles that are malformed, or missing files."""
 
     svid: X509Svid
     bundles: Mapping[TrustDomain, X509Bundle]
@@ -64,3 +67,8 @@ def known_or_parsed(trust_domain: TrustDomain, der: bytes, known: Mapping[TrustD
     """A bundle from its bytes; the same object as before if the bytes are. Raises BundleError as ``parse_bundle``."""
     before = known.get(trust_domain)
     return before if before is not None and before.der == der else parse_bundle(trust_domain, der)
+
+
+def last_good(trust_domain: TrustDomain, known: Mapping[TrustDomain, Kept]) -> dict[TrustDomain, Kept]:
+    """What is kept of a trust domain whose bundle is malformed: what was known of it. Absence alone is withdrawal."""
+    return {trust_domain: known[trust_domain]} if trust_domain in known else {}

@@ -123,7 +123,7 @@ class WorkloadApiSource(KeptIdentity):
 
     def _take_jwt_bundles(self, message: Any) -> bool:
         try:
-            self._jwt_bundles, broken = read_jwt_bundles(message)
+            self._jwt_bundles, broken = read_jwt_bundles(message, known=self._jwt_bundles)
         except UpdateError as error:
             self._discard(error)
             return False

@@ -12,7 +12,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.identity.bundle import BundleError, X509Bundle
 from sidecar.identity.der import DerError, split_der
 from sidecar.identity.generation import IdentityError, parse_x509_svid
-from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, known_or_parsed
+from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, known_or_parsed, last_good
 
 _SCHEME: Final = "spiffe://"
 
@@ -27,7 +27,8 @@ def read_x509_update(
 ) -> X509Update:
     """Read a FetchX509SVID message. Which SVID is ours is for ``choose`` to say.
 
-    Bundles whose bytes did not change are taken from ``known``, as the same objects.
+    Bundles whose bytes did not change are taken from ``known``, as the same objects, and so are federated ones in the
+    place of which something malformed has come.
 
     Raises:
         UpdateError: no SVID at all, several that could be ours, or something of ours is malformed.
@@ -47,35 +48,56 @@ def read_x509_update(
             broken += 1
             continue
         try:
-            bundles[trust_domain] = known_or_parsed(trust_domain, der, known)
+            bundles[trust_domain] = _bundle(trust_domain, der, known)
         except BundleError:
             broken += 1
+            bundles |= last_good(trust_domain, known)
     return X509Update(svid=svid, bundles=MappingProxyType(bundles), broken=broken)
 
 
-def read_jwt_bundles(response: Any) -> tuple[Mapping[TrustDomain, KeySet], int]:
-    """Read a FetchJWTBundles message: the keys by trust domain, and how many bundles were lost as they do not parse."""
+def read_jwt_bundles(
+    response: Any, *, known: Mapping[TrustDomain, KeySet] = MappingProxyType({})
+) -> tuple[Mapping[TrustDomain, KeySet], int]:
+    """Read a FetchJWTBundles message: the keys by trust domain, and how many bundles are malformed.
+
+    In the place of a malformed one are the ``known`` keys of its trust domain.
+    """
     documents, broken = _by_domain(response.bundles)
     key_sets: dict[TrustDomain, KeySet] = {}
     for trust_domain, document in documents.items():
         try:
-            key_sets[trust_domain] = parse_jwt_bundle(document)
+            key_sets[trust_domain] = _key_set(document)
         except KeySetError:
             broken += 1
+            key_sets |= last_good(trust_domain, known)
     return MappingProxyType(key_sets), broken
 
 
-def _by_domain(bundles: Mapping[str, bytes]) -> tuple[dict[TrustDomain, bytes], int]:
-    """Keys are trust domains as ``spiffe://name``; SPIRE's tools write the bare name too. Both of one name: neither."""
+def _bundle(trust_domain: TrustDomain, der: bytes | None, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
+    if der is None:
+        raise BundleError("there are two bundles of one trust domain")
+    return known_or_parsed(trust_domain, der, known)
+
+
+def _key_set(document: bytes | None) -> KeySet:
+    if document is None:
+        raise KeySetError("there are two bundles of one trust domain")
+    return parse_jwt_bundle(document)
+
+
+def _by_domain(bundles: Mapping[str, bytes]) -> tuple[dict[TrustDomain, bytes | None], int]:
+    """The bundles by trust domain, and how many entries are left over: not a trust domain's, or the second of one.
+
+    Keys are trust domains as ``spiffe://name``; SPIRE's tools write the bare name too. Both of one name: None, neither.
+    """
     if len(bundles) > MAX_TRUST_DOMAINS:
         raise UpdateError("too many trust domains")
     names = Counter(key.removeprefix(_SCHEME) for key in bundles)
-    read: dict[TrustDomain, bytes] = {}
+    read: dict[TrustDomain, bytes | None] = {}
     for key, content in bundles.items():
         name = key.removeprefix(_SCHEME)
         try:
-            if names[name] == 1:
-                read[TrustDomain(name)] = content
+            read[TrustDomain(name)] = content if names[name] == 1 else None
         except SpiffeIdError:
             continue
     return read, len(bundles) - len(read)

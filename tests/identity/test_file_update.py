@@ -89,6 +89,21 @@ def test_a_federated_file_is_worth_its_own_trust_domain_only(case: str) -> None:
     assert update.broken == broken
 
 
+@pytest.mark.parametrize("text", [b"junk", pem_of(ROOT_B)[:-30]], ids=["junk", "cut short"])
+def test_in_the_place_of_a_malformed_federated_file_its_last_good_bundle_stays(text: bytes) -> None:
+    before = read(federated={B: pem_of(ROOT_B)}).bundles
+    update = read(federated={B: text}, known=before)
+    assert update.bundles[B] is before[B]
+    assert update.broken == 1
+    assert B not in read(federated={B: None}, known=before).bundles
+
+
+def test_in_the_place_of_a_malformed_jwt_bundle_its_last_good_one_stays() -> None:
+    known, _ = read_jwt_bundle_file(json.dumps({"b.test": BUNDLE}).encode())
+    assert read_jwt_bundle_file(b'{"b.test": "junk"}', known=known) == (known, 1)
+    assert read_jwt_bundle_file(b"{}", known=known) == ({}, 0)
+
+
 def test_an_unchanged_bundle_is_the_same_object() -> None:
     before = read(federated={B: pem_of(ROOT_B)}).bundles
     after = read(federated={B: b"# a comment\n" + pem_of(ROOT_B)}, known=before).bundles

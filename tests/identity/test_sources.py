@@ -208,6 +208,17 @@ async def test_a_federated_bundle_that_is_garbage_is_not_trusted_and_costs_no_ot
         assert follower.source.last_error
 
 
+async def test_garbage_in_the_place_of_a_federated_bundle_withdraws_nothing(supply: Supply) -> None:
+    supply.give(given(1, federated={"b.test": [ROOT_B]}))
+    async with following(supply, federated=["b.test"]) as follower:
+        await follower.identity()
+        supply.give(given(2, federated={"b.test": b"junk"}))
+        await follower.until(holds(2))
+        assert follower.source.current is not None
+        assert follower.source.current.bundles[B].authorities == (ROOT_B.certificate,)
+        assert follower.source.last_error
+
+
 async def test_an_empty_federated_bundle_trusts_nobody_there(supply: Supply) -> None:
     supply.give(given(1))
     async with following(supply, federated=["b.test"]) as follower:

@@ -108,6 +108,39 @@ def test_a_federated_bundle_that_cannot_be_used_loses_its_own_trust_domain_only(
     assert update.bundles[A].authorities == (ROOT_A.certificate,)
 
 
+@pytest.mark.parametrize(
+    "federated",
+    [
+        pytest.param({"spiffe://b.test": b"junk"}, id="junk"),
+        pytest.param({"spiffe://b.test": ROOT_B.der[:-1]}, id="cut short"),
+        pytest.param({"spiffe://b.test": UNREADABLE}, id="none to OpenSSL"),
+        pytest.param({"spiffe://b.test": ROOT_B.der, "b.test": ROOT_B.der}, id="in both forms"),
+    ],
+)
+def test_in_the_place_of_a_malformed_federated_bundle_its_last_good_one_stays(federated: dict[str, bytes]) -> None:
+    good = x509_message(SVID_ONE, bundle=[ROOT_A], federated={"spiffe://b.test": ROOT_B.der})
+    before = read_x509_update(good).bundles
+    update = read_x509_update(x509_message(SVID_TWO, bundle=[ROOT_A], federated=federated), known=before)
+    assert update.bundles[B] is before[B]
+    assert update.broken == len(federated)
+
+
+@pytest.mark.parametrize("federated", [{}, {"spiffe://b.test": b""}], ids=["absent", "empty"])
+def test_an_absent_or_empty_federated_bundle_is_withdrawn(federated: dict[str, bytes]) -> None:
+    good = x509_message(SVID_ONE, bundle=[ROOT_A], federated={"spiffe://b.test": ROOT_B.der})
+    message = x509_message(SVID_ONE, bundle=[ROOT_A], federated=federated)
+    bundles = read_x509_update(message, known=read_x509_update(good).bundles).bundles
+    assert B not in bundles or bundles[B].authorities == ()
+
+
+def test_in_the_place_of_a_malformed_jwt_bundle_its_last_good_one_stays() -> None:
+    good = workload_pb.JWTBundlesResponse(bundles={"b.test": TrustDomainAuthority(B).jwt_bundle()})
+    known, _ = read_jwt_bundles(good)
+    message = workload_pb.JWTBundlesResponse(bundles={"spiffe://b.test": b"junk"})
+    assert read_jwt_bundles(message, known=known) == (known, 1)
+    assert read_jwt_bundles(workload_pb.JWTBundlesResponse(), known=known) == ({}, 0)
+
+
 def test_an_unchanged_bundle_is_the_same_object() -> None:
     message = x509_message(SVID_ONE, bundle=[ROOT_A], federated={"spiffe://b.test": ROOT_B.der})
     before = read_x509_update(message).bundles
