@@ -20,7 +20,8 @@ class AnswerReader:
     """Reads one answer after another; ``expect`` begins each.
 
     ``head``: the final head, once there. ``complete``: the answer is whole, and ``surplus`` then tells whether bytes
-    followed it, which nobody asked for.
+    followed it, which nobody asked for. ``rest``: came too, and is more of it than is read at a time;
+    ``feed`` goes on with it.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class AnswerReader:
         "_method",
         "complete",
         "head",
+        "rest",
         "surplus",
     )
 
@@ -43,6 +45,7 @@ class AnswerReader:
             max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
         )
         self.surplus = False
+        self.rest = b""
         self.expect("")
 
     def expect(self, method: str, handshake: Handshake | None = None) -> None:
@@ -99,9 +102,10 @@ class AnswerReader:
                 self.surplus = False
                 return head, data
             self._body = _body_of(head, length)
-        content, data = self._body.feed(data)
+        content, data = self._body.feed(self.rest + data if self.rest else data)
         self.complete = self._body.complete
-        self.surplus = bool(data)
+        self.surplus = self.complete and bool(data)
+        self.rest = b"" if self.complete else data
         return head, content
 
     def _skip_interim(self) -> None:

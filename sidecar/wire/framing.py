@@ -15,6 +15,7 @@ from sidecar.errors import Denied, Reason
 MAX_CHUNK_LINE: Final = 512
 MAX_CHUNK_EXTENSIONS: Final = 16384
 MAX_TRAILERS: Final = 8192
+MAX_LINES: Final = 512  # of a chunked body at a time: one read holds up to 43,690 chunks of a byte, or 80 ms
 
 _CR: Final = 0x0D
 
@@ -134,7 +135,10 @@ class Body(Protocol):
     complete: bool
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes of the stream: (content, what follows the body). Raises ``Denied``."""
+        """Take bytes of the stream: (content, what follows the body). Raises ``Denied``.
+
+        While the body is not ``complete``, what is given back is more of it: so much is not read at a time.
+        """
         ...
 
 
@@ -189,13 +193,17 @@ class ChunkedBody:
         self._next = self._on_size
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes of the stream. Raises ``Denied`` (BAD_REQUEST, or TOO_LARGE past ``max_bytes``)."""
+        """Take bytes of the stream, ``MAX_LINES`` of chunks at most.
+
+        Raises:
+            Denied: BAD_REQUEST, or TOO_LARGE past ``max_bytes``.
+        """
         if self._held:
             data = self._held + data
             self._held = b""
         content = b""  # one piece is passed on as it is; more are no list, which would take thirty times their bytes
         joined: bytearray | None = None
-        at = 0
+        at = lines = 0
         while not self.complete:
             if self._remaining:
                 piece = data[at : at + self._remaining]
@@ -210,6 +218,9 @@ class ChunkedBody:
                 else:
                     content = piece
                 continue
+            if lines == MAX_LINES:
+                break
+            lines += 1
             end = data.find(b"\r\n", at, at + MAX_CHUNK_LINE)
             if end < 0:
                 self._held = self._unfinished_line(data, at)

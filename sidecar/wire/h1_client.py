@@ -61,6 +61,8 @@ class ClientConnection(asyncio.Protocol):
         self._closed = False
         self._writing_paused = False
         self._reading_paused = False
+        self._held_back = False  # by who takes the answer
+        self._waits_for_turn = False
         self._opened_at = 0.0
         self._ages_at = 0.0  # from then on it takes no other request
         self._moved_at = 0.0
@@ -194,16 +196,15 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Take no more of the answer for now."""
-        if not self._reading_paused and not self._closed:
-            self._reading_paused = True
-            self.transport.pause_reading()
+        self._held_back = True
+        self._regulate()
 
     def resume_reading(self) -> None:
         """Take more of the answer again."""
-        if self._reading_paused and not self._closed:
-            self._reading_paused = False
-            self._moved_at = self._clock()
-            self.transport.resume_reading()
+        self._held_back = False
+        if self._reader.rest and self._sink is not None:
+            self._wait_for_turn()
+        self._regulate()
 
     # --- the event loop's calls
 
@@ -229,6 +230,8 @@ class ClientConnection(asyncio.Protocol):
         if head is None:
             self._go_on(sink, content)
             sink.on_response_flush()
+            if reader.rest:
+                self._wait_for_turn()
             return
         self._moved_at = self._clock()
         if reader.complete:
@@ -237,6 +240,8 @@ class ClientConnection(asyncio.Protocol):
         else:
             sink.on_response(head, content)
             sink.on_response_flush()
+            if reader.rest:
+                self._wait_for_turn()
 
     def eof_received(self) -> None:
         """The upstream sends no more. The transport closes."""
@@ -245,16 +250,15 @@ class ClientConnection(asyncio.Protocol):
             self._sink = None
             self._closed = True
             sink.on_response_end()
-        elif sink is not None:
-            self._fail(self._cut_short())
+        else:
+            self._end_of_input()
         self._closed = True
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The end."""
         self._connections.discard(self)
         self._closed = True
-        if self._sink is not None:
-            self._fail(self._cut_short())
+        self._end_of_input()
         self._on_closed(self)
 
     def pause_writing(self) -> None:
@@ -297,6 +301,41 @@ class ClientConnection(asyncio.Protocol):
             self._on_idle(self)
         else:
             self.abort()
+
+    def _end_of_input(self) -> None:
+        """Nothing more comes: the answer is cut short, unless the rest of it is here already."""
+        if self._sink is None:
+            return
+        if self._reader.rest:
+            self._hear_out()
+        else:
+            self._fail(self._cut_short())
+
+    def _wait_for_turn(self) -> None:
+        """More of the answer is here than is read at a time. Others come first; all of one line have one turn."""
+        if not self._waits_for_turn:
+            self._waits_for_turn = True
+            self._connections.turns.wait(self._on_closed, self._take_turn)
+            self._regulate()
+
+    def _take_turn(self) -> None:
+        self._waits_for_turn = False
+        if self._reader.rest and self._sink is not None and not self._held_back:
+            self.data_received(b"")
+            if self._closed and not self._reader.rest:
+                self._end_of_input()
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read on unless the answer is held back, or more of it is here than was read."""
+        pause = self._held_back or self._waits_for_turn
+        if pause != self._reading_paused and not self._closed:
+            self._reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self._moved_at = self._clock()
+                self.transport.resume_reading()
 
     def _cut_short(self) -> SidecarError:
         if self._reader.head is not None:

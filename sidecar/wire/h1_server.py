@@ -189,7 +189,7 @@ class ServerConnection(asyncio.Protocol):
         self.writing_paused = False
         if self._exchange is not None and self._exchange.sender is not None:
             self._exchange.sender.on_caller_resume()
-        if self._waits_for_turn:
+        if self._waits_for_turn and self._exchange is None:
             self._wait_for_turn()
 
     # --- reading
@@ -238,32 +238,44 @@ class ServerConnection(asyncio.Protocol):
 
     def _take_body(self, exchange: ServerExchange) -> bool:
         intake = exchange.intake
-        if intake is None:  # another request: it waits until this one is answered
+        if intake is None or self._waits_for_turn:  # another request waits until this one is answered
             return False
         data, self._rest = self._rest, b""
         rest = intake.take(exchange, data)
         if rest is None:
             self._rest = data
             return False
+        if self._ending.begun:  # by who takes it
+            return False
         self._rest = rest
+        if rest and exchange.intake is intake:  # more of the body than is read at a time
+            self._wait_for_turn()
+            return False
         return True
 
     def _wait_for_turn(self) -> None:
-        """More requests are here than the one that the bytes brought. Others come first; who takes no answer waits."""
+        """More is here than is served at a time: of requests, or of one's body. Others come first.
+
+        Who takes no answer waits with further requests.
+        """
         self._waits_for_turn = True
-        if not self.writing_paused:
+        if self._exchange is not None or not self.writing_paused:
             self._connections.turns.wait(self._connections.group_of(self), self._take_turn)
 
     def _take_turn(self) -> None:
-        if self._waits_for_turn and not self.writing_paused:
+        exchange = self._exchange
+        if self._waits_for_turn and (exchange is not None or not self.writing_paused):
             self._waits_for_turn = False
-            self._its_turn = True
+            self._its_turn = exchange is None
             self.advance()
 
     def _regulate(self) -> None:
         """Read on unless enough waits already, or a body is held back: so little more than one read is ever held."""
         exchange = self._exchange
-        pause = bool(self._rest) if exchange is None else exchange.body_paused or len(self._rest) > _MAY_WAIT
+        if exchange is None or self._waits_for_turn:
+            pause = bool(self._rest)
+        else:
+            pause = exchange.body_paused or len(self._rest) > _MAY_WAIT
         if pause != self._reading_paused and not self._ending.closed:
             self._reading_paused = pause
             if pause:
@@ -319,7 +331,8 @@ class ServerConnection(asyncio.Protocol):
         return bool(self._rest)
 
     def take_rest(self) -> bytes:
-        """The bytes received and not yet used."""
+        """The bytes received and not yet used: none of them waits for its turn any more."""
+        self._waits_for_turn = False
         data, self._rest = self._rest, b""
         return data
 
@@ -395,7 +408,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _sweep_body(self, exchange: ServerExchange, now: float) -> None:
         limits, pace = self._limits, self._body_pace
-        if not exchange.waits_for_body:
+        if not exchange.waits_for_body or self._rest:  # else it is we who are slow
             pace.begin(now, exchange.bytes_in)
         elif pace.lasts(now, exchange.bytes_in, limits.min_rate * limits.body_timeout_s) > limits.body_timeout_s:
             exchange.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))

@@ -32,7 +32,10 @@ class Intake:
         return self.sink is not None and not self.paused
 
     def take(self, exchange: ServerExchange, data: bytes) -> bytes | None:
-        """Feed received bytes to the sink and return what follows the body; None while it must wait."""
+        """Feed received bytes to the sink and return what was not used; None while all of it must wait.
+
+        That follows the body, or is more of it than is read at a time.
+        """
         body, sink = self._body, self.sink
         if sink is None or self.paused:
             return None
@@ -60,7 +63,7 @@ class Intake:
         except Denied:
             return None
         exchange.bytes_in += len(data) - len(rest)
-        if not body.complete:
+        if not body.complete:  # or more than is read at a time, which nobody waits for
             return None
         exchange.intake = None
         return rest

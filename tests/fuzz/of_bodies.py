@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.answer import AnswerReader
-from sidecar.wire.framing import MAX_CHUNK_LINE, ChunkedBody
+from sidecar.wire.framing import MAX_CHUNK_LINE, Body, ChunkedBody
 from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.outgoing import Outgoing
-from tests.fuzz.properties import chance, pieces, quiet
+from tests.fuzz.properties import chance, little_at_a_time, pieces, quiet
 
 MAX_BYTES = 600
 LIMITS = ClientLimits(max_head_bytes=800, max_fields=12, max_interim=3)
@@ -30,7 +30,7 @@ def decode(parts: list[bytes]) -> Decoded:
     content = b""
     for number, part in enumerate(parts):
         try:
-            more, rest = body.feed(part)
+            more, rest = read_all(body, part)
         except Denied as error:
             assert error.reason in {Reason.BAD_REQUEST, Reason.TOO_LARGE}
             quiet(error)
@@ -44,9 +44,31 @@ def decode(parts: list[bytes]) -> Decoded:
     return Decoded(content, None, None)
 
 
+def read_all(body: Body, data: bytes) -> tuple[bytes, bytes]:
+    """Feed bytes until the body is complete or has taken all of them; each time it takes some."""
+    content, rest = body.feed(data)
+    while rest and not body.complete:
+        before = len(rest)
+        more, rest = body.feed(rest)
+        content += more
+        assert len(rest) < before, "a body that takes nothing"
+    return content, rest
+
+
+def read_answered(reader: AnswerReader, data: bytes) -> tuple[ResponseHead | None, bytes]:
+    """Feed bytes until the answer is complete or has taken all of them."""
+    head, content = reader.feed(data)
+    while reader.rest:
+        _, more = reader.feed(b"")
+        content += more
+    return head, content
+
+
 def chunked_body(data: bytes) -> None:
     """One content and one end however it is cut; what we send is read as what we meant."""
-    whole, cut = decode([data]), decode(pieces(data))
+    whole = decode([data])
+    with little_at_a_time(data):
+        cut = decode(pieces(data))
     assert whole.refusal is None or cut.refusal is not None or cut.rest is None
     assert (whole.rest, whole.refusal is None) == (cut.rest, cut.refusal is None)
     if whole.refusal is None:
@@ -77,7 +99,7 @@ def read_answer(parts: list[bytes], method: str) -> Answered:
     content = b""
     for part in parts:
         try:
-            head, more = reader.feed(part)
+            head, more = read_answered(reader, part)
         except Denied as error:
             assert error.reason in {
                 Reason.BAD_REQUEST,
@@ -99,7 +121,9 @@ def read_answer(parts: list[bytes], method: str) -> Answered:
 def answer(data: bytes) -> None:
     """One answer however it is cut, for each method that changes how it ends."""
     for method in ("GET", "HEAD"):
-        whole, cut = read_answer([data], method), read_answer(pieces(data), method)
+        whole = read_answer([data], method)
+        with little_at_a_time(data):
+            cut = read_answer(pieces(data), method)
         assert whole.complete == cut.complete
         if whole.refusal is None or whole.complete:
             assert whole == cut

@@ -18,7 +18,7 @@ from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
 from tests.fuzz.agent import Agent
 from tests.fuzz.inbound_world import InboundWorld, InlineLoop, token
-from tests.fuzz.properties import chance, pieces
+from tests.fuzz.properties import chance, little_at_a_time, pieces
 
 _FIELDS: Final = b"Host: agent\r\nAuthorization: Bearer $TOKEN\r\n"
 _WEBSOCKET: Final = (
@@ -32,6 +32,7 @@ REQUESTS: Final = (
     b"GET /nowhere HTTP/1.1\r\nHost: agent\r\n\r\n",
     b"POST /search HTTP/1.1\r\n%bContent-Length: 5\r\n\r\nhello" % _FIELDS,
     b"POST /search HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" % _FIELDS,
+    b"POST /search HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % (_FIELDS, b"1\r\nx\r\n" * 20),
     b"POST /search HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n3\r\nabc broken" % _FIELDS,
     b"POST /search HTTP/1.1\r\nHost: agent\r\nContent-Length: 5\r\n\r\nhello",
     b"PUT /docs/a HTTP/1.1\r\n%bExpect: 100-continue\r\nContent-Length: 500\r\n\r\n" % _FIELDS + b"x" * 500,
@@ -42,7 +43,16 @@ REQUESTS: Final = (
     _WEBSOCKET + b"\x88\x80abcd",
 )
 # What agents say beside their answers: more of one, frames, what nobody asked for.
-SAYINGS: Final = (b"5\r\nhello\r\n", b"0\r\n\r\n", b"x", b"\x81\x01a", b"\x81\x05", b"\x88\x00")
+SAYINGS: Final = (
+    b"5\r\nhello\r\n",
+    b"1\r\nx\r\n" * 20,
+    b"1\r\nx\r\n" * 20 + b"0\r\n\r\n",
+    b"0\r\n\r\n",
+    b"x",
+    b"\x81\x01a",
+    b"\x81\x05",
+    b"\x88\x00",
+)
 DRAINING: Final = Unavailable(Reason.DRAINING)
 
 
@@ -52,7 +62,8 @@ def event_orders(data: bytes) -> None:
     before = asyncio._get_running_loop()
     asyncio._set_running_loop(loop)  # type: ignore[arg-type]
     try:
-        _Life(chance(data), loop).live()
+        with little_at_a_time(data):
+            _Life(chance(data), loop).live()
     finally:
         asyncio._set_running_loop(before)
 

@@ -14,7 +14,7 @@ from sidecar.wire.framing import UntilClose
 from sidecar.wire.head import Field
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.request import RequestReader
-from tests.fuzz.of_bodies import LIMITS
+from tests.fuzz.of_bodies import LIMITS, read_all, read_answered
 from tests.fuzz.other_parsers import Opinion, Seen, aiohttp_answer, aiohttp_request, h11_answer, h11_request
 
 # The one list of what the others see otherwise, and why it opens nothing. A difference that is not here is a finding.
@@ -38,7 +38,7 @@ def requests_beside_others(data: bytes) -> None:
             body = b""
             if head.has_body:
                 to_come = reader.body_of(head)
-                body, rest = to_come.feed(rest)
+                body, rest = read_all(to_come, rest)
                 if not to_come.complete:
                     return
         except Denied:
@@ -64,7 +64,7 @@ def answers_beside_others(data: bytes) -> None:
         reader = AnswerReader(LIMITS)
         reader.expect(method)
         try:
-            head, content = reader.feed(data)
+            head, content = read_answered(reader, data)
         except Denied:
             continue
         if head is None or not reader.complete or isinstance(reader._body, UntilClose):
@@ -89,7 +89,7 @@ def end_of(data: bytes, method: str) -> int:
         middle = (low + high) // 2
         reader = AnswerReader(LIMITS)
         reader.expect(method)
-        reader.feed(data[:middle])
+        read_answered(reader, data[:middle])
         low, high = (low, middle) if reader.complete else (middle + 1, high)
     return low
 

@@ -19,7 +19,8 @@ from sidecar.wire.head import RequestHead
 from sidecar.wire.request import RequestReader
 from tests.fuzz.agent import Arrived
 from tests.fuzz.inbound_world import LIMITS, InboundWorld, InlineLoop, token
-from tests.fuzz.properties import chance, pieces, quiet
+from tests.fuzz.of_bodies import read_all
+from tests.fuzz.properties import chance, little_at_a_time, pieces, quiet
 
 
 class Meant(NamedTuple):
@@ -53,7 +54,7 @@ def reading_of(stream: bytes) -> Reading:
         if head.has_body:
             to_come = reader.body_of(head)
             try:
-                body, stream = to_come.feed(stream)
+                body, stream = read_all(to_come, stream)
             except Denied:
                 return Reading([*found, Meant(head, None)], refused=False, rest=b"")
             if not to_come.complete:
@@ -70,7 +71,8 @@ def request_stream(data: bytes) -> None:
     before = asyncio._get_running_loop()
     asyncio._set_running_loop(loop)  # type: ignore[arg-type]
     try:
-        _live(data.replace(b"$TOKEN", token()), chance(data).random() < 0.2)
+        with little_at_a_time(data):
+            _live(data.replace(b"$TOKEN", token()), chance(data).random() < 0.2)
     finally:
         asyncio._set_running_loop(before)
 
@@ -92,7 +94,7 @@ def _live(stream: bytes, vanishes: bool) -> None:
             world.server.eof_received()
             world.settle()
     closes = world.transport.is_closing() or b"\r\nconnection: close\r\n" in world.transport.written
-    unread = len(world.connections.turns) > 0  # requests that wait behind others are not read before their turn
+    unread = len(world.connections.turns) > 0  # what waits behind others, or behind its own body, is not read yet
     world.server.connection_lost(None)
     world.settle()
     _check(world, reading_of(sent), closes=closes or unread)

@@ -16,9 +16,9 @@ from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.head import ResponseHead
 from tests.fuzz.inbound_world import InlineLoop
-from tests.fuzz.of_bodies import LIMITS, read_answer
+from tests.fuzz.of_bodies import LIMITS, read_answer, read_answered
 from tests.fuzz.of_others import end_of
-from tests.fuzz.properties import chance, pieces, quiet
+from tests.fuzz.properties import chance, little_at_a_time, pieces, quiet
 from tests.wire.bench import Clock, RecordingTransport
 
 _ENDINGS = frozenset(
@@ -82,16 +82,17 @@ class Asked:
 
 def answer_stream(data: bytes) -> None:
     """One upstream connection's life."""
-    loop: object = InlineLoop()
+    loop = InlineLoop()
     before = asyncio._get_running_loop()
     asyncio._set_running_loop(loop)  # type: ignore[arg-type]
     try:
-        _live(data, chance(data))
+        with little_at_a_time(data):
+            _live(data, chance(data), loop)
     finally:
         asyncio._set_running_loop(before)
 
 
-def _live(data: bytes, random: Random) -> None:
+def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
     connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=Clock())
     given_back: list[ClientConnection] = []
     transport = RecordingTransport()
@@ -114,14 +115,20 @@ def _live(data: bytes, random: Random) -> None:
 
     ask()
     for piece in pieces(data, random):
+        if connection._waits_for_turn:
+            _settle(loop)
         if transport.is_closing():
             break
+        assert transport.reading, "nothing waits, and nobody reads"
         waiting = asked[-1] if not asked[-1].over else None
         connection.data_received(piece)
         if waiting is None:
             assert transport.is_closing(), "bytes that nobody asked for, and the connection lives on"
         else:
             waiting.came += piece
+            if random.random() < 0.3 and connection._waits_for_turn:
+                continue  # the end of all may come before its turn
+            _settle(loop)
             _as_read_alone(waiting)
             if connection.usable:
                 assert end_of(waiting.came, waiting.method) == len(waiting.came), (
@@ -134,6 +141,7 @@ def _live(data: bytes, random: Random) -> None:
     if not transport.is_closing() and random.random() < 0.8:
         connection.eof_received()
     connection.connection_lost(None)
+    _settle(loop)
     assert last.over, "a request that waits for ever"
     if last.error is not None:
         assert last.error.reason in _ENDINGS
@@ -141,9 +149,15 @@ def _live(data: bytes, random: Random) -> None:
     else:
         reader = AnswerReader(LIMITS)
         reader.expect(last.method)
-        reader.feed(last.came)
+        read_answered(reader, last.came)
         assert reader.complete or reader.ends_with_connection, "an answer that was cut is told as whole"
     assert not connection.usable
+
+
+def _settle(loop: InlineLoop) -> None:
+    """Until nothing waits for its turn."""
+    while loop.go_on():
+        pass
 
 
 def _as_read_alone(asked: Asked) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from zlib import crc32
 
 import sidecar
 from sidecar.errors import Reason, SidecarError
+from sidecar.wire import framing
 
 MAX_DETAIL: Final = 400
 
@@ -31,6 +33,18 @@ def pieces(data: bytes, random: Random | None = None) -> list[bytes]:
     cuts = sorted(random.randint(0, len(data)) for _ in range(random.randint(1, 4)))
     bounds = [0, *cuts, len(data)]
     return [data[start:end] for start, end in pairwise(bounds) if start < end]
+
+
+@contextmanager
+def little_at_a_time(data: bytes) -> Iterator[None]:
+    """Now and then so little of a body is read at a time that a short one takes many turns."""
+    limits = vars(framing)
+    before = limits["MAX_LINES"]
+    limits["MAX_LINES"] = chance(data + b"at a time").choice((1, 2, 5, before, before))
+    try:
+        yield
+    finally:
+        limits["MAX_LINES"] = before
 
 
 def quiet(error: Exception) -> None:

@@ -290,6 +290,36 @@ async def held_back(raw: Raw, limit: int) -> int:
     raise AssertionError("nothing holds the sender back")
 
 
+@pytest.mark.parametrize("end", ["kept", "closed at once"])
+async def test_bodies_of_tiny_chunks_pass_both_ways_unchanged(end: str) -> None:
+    content = bytes(number % 251 for number in range(40_000))
+    chunked = b"".join(b"1\r\n%c\r\n" % one for one in content) + b"0\r\n\r\n"
+    async with proxied() as (proxy, upstream, caller):
+        sending = asyncio.ensure_future(caller.send(post(b"Transfer-Encoding: chunked\r\n", chunked)))
+        server = await upstream.accept()
+        await server.read_until(b"\r\n\r\n")
+        assert await read_chunks(server) == content
+        await sending
+        await server.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunked)
+        if end == "closed at once":
+            await server.close()
+        await caller.read_until(b"\r\n\r\n")
+        assert await read_chunks(caller) == content
+        assert await proxy.end() is None
+        await caller.send(GET)  # both connections are as good as ever, or a new one is opened
+        server = server if end == "kept" else await upstream.accept()
+        assert await server.read_exactly(len(GET_SENT)) == GET_SENT
+
+
+async def read_chunks(raw: Raw) -> bytes:
+    """A chunked body to its end."""
+    content = b""
+    while size := int(await raw.read_until(b"\r\n"), 16):
+        content += (await raw.read_exactly(size + 2))[:-2]
+    assert await raw.read_exactly(2) == b"\r\n"
+    return content
+
+
 async def test_a_caller_that_does_not_read_holds_the_upstream_back() -> None:
     async with proxied() as (_, upstream, caller):
         await caller.send(GET)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.framing import ChunkedBody, HeadBuffer, LengthBody, UntilClose
+from sidecar.wire import framing
+from sidecar.wire.framing import MAX_LINES, ChunkedBody, HeadBuffer, LengthBody, UntilClose
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -185,11 +186,9 @@ def read_chunked(
     content = rest = b""
     bounds = [0, *sorted(cuts), len(stream)]
     for start, end in pairwise(bounds):
-        piece = stream[start:end]
-        if body.complete:
-            rest += piece
-        else:
-            more, rest = body.feed(piece)
+        rest += stream[start:end]
+        while rest and not body.complete:
+            more, rest = body.feed(rest)
             content += more
     return content, rest, body.complete
 
@@ -293,6 +292,59 @@ def test_what_was_chunked_is_read_as_it_was(pieces: list[bytes], cuts: list[int]
     stream = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     inside = tuple(cut for cut in cuts if cut <= len(stream))
     assert read_chunked(stream, cuts=inside) == (b"".join(pieces), b"", True)
+
+
+def test_of_many_chunks_so_many_are_read_at_a_time_and_the_others_given_back() -> None:
+    body = ChunkedBody()
+    stream = b"1\r\nx\r\n" * 40000 + b"0\r\n\r\n" + b"GET"
+    content = b""
+    while not body.complete:
+        more, rest = body.feed(stream)
+        assert 0 < len(stream) - len(rest) <= (MAX_LINES // 2 + 1) * len(b"1\r\nx\r\n")
+        content, stream = content + more, rest
+    assert (content, stream) == (b"x" * 40000, b"GET")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [b"1\r\nx\r\n" * 40, b"1;a=b\r\nx\r\n" * 40, b"0\r\n" + b"a: b\r\n" * 40],
+    ids=["data", "extensions", "trailers"],
+)
+def test_whatever_the_lines_are_they_are_counted(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(framing, "MAX_LINES", 10)
+    body = ChunkedBody()
+    for _ in range(3):
+        before = stream
+        _, stream = body.feed(stream)
+        assert 5 <= before[: len(before) - len(stream)].count(b"\r\n") <= 10
+
+
+CHUNKS = st.lists(
+    st.binary(min_size=1, max_size=40).map(lambda piece: b"%x\r\n%b\r\n" % (len(piece), piece)), max_size=8
+)
+STREAMS = st.builds(
+    lambda chunks, noise, end: b"".join(chunks) + noise + end,
+    CHUNKS,
+    st.one_of(st.just(b""), st.binary(max_size=4)),
+    st.sampled_from([b"", b"0\r\n\r\nGET", b"0;a\r\nX: y\r\n\r\n", b"0\r\nHost: a\r\n\r\n"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STREAMS, st.lists(st.integers(0, 300), max_size=4), st.integers(1, 7))
+def test_what_is_read_a_few_lines_at_a_time_is_what_is_read_in_one_go(
+    stream: bytes, cuts: list[int], lines: int
+) -> None:
+    inside = tuple(cut for cut in cuts if cut <= len(stream))
+    found: list[tuple[bytes, bytes, bool] | Reason] = []
+    for limit in (MAX_LINES, lines):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(framing, "MAX_LINES", limit)
+            try:
+                found.append(read_chunked(stream, max_bytes=200, cuts=inside))
+            except Denied as error:
+                found.append(error.reason)
+    assert found[0] == found[1]
 
 
 @settings(max_examples=150, deadline=None)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
+from sidecar.wire.framing import MAX_LINES
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
 from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits
@@ -103,6 +104,11 @@ class Calling:
     def after(self, seconds: float) -> None:
         self.clock.now += seconds
         self.connections.sweep()
+
+    async def turns(self) -> None:
+        """Let the loop go on until nothing of an answer waits for its turn."""
+        while len(self.connections.turns):  # noqa: ASYNC110 - the loop itself is what goes on
+            await asyncio.sleep(0)
 
 
 REQUESTS = {
@@ -482,3 +488,181 @@ async def test_an_upstream_that_reset_unseen_is_left_without_an_error() -> None:
     calling.transport.reset_unseen = True
     calling.connection.leave()
     assert not calling.connection.usable
+
+
+# --- answers of many tiny chunks
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+A_TURN = MAX_LINES // 2  # chunks of one byte
+
+
+def tiny(count: int) -> bytes:
+    """So many chunks of one byte, each another than the one before."""
+    return b"".join(b"1\r\n%c\r\n" % (97 + number % 26) for number in range(count))
+
+
+def letters(count: int) -> bytes:
+    return bytes(97 + number % 26 for number in range(count))
+
+
+@pytest.mark.parametrize("head_apart", [False, True])
+async def test_an_answer_of_tiny_chunks_is_read_some_at_a_time_as_the_loop_goes_on(head_apart: bool) -> None:
+    calling = Calling()
+    sink = calling.ask()
+    if head_apart:
+        calling.receive(CHUNKED)
+        calling.receive(tiny(40000) + END)
+    else:
+        calling.receive(CHUNKED + tiny(40000) + END)
+    turns = 1
+    while "end" not in sink.events:
+        assert len(sink.data) == A_TURN * turns
+        assert sink.events[-2:] == ["data", "flush"]
+        assert not calling.transport.reading
+        await asyncio.sleep(0)
+        turns += 1
+    assert sink.data == letters(40000)
+    assert calling.transport.reading
+    assert calling.idle == 1
+    assert calling.connection.usable
+
+
+async def test_answers_on_connections_of_one_line_share_a_turn() -> None:
+    calling = Calling()
+    first, second = calling.ask(), Sink()
+    other = ClientConnection(
+        ClientLimits(), calling.connections, on_idle=calling._idle, on_closed=calling._gone, max_age_s=3600
+    )
+    other.connection_made(RecordingTransport())
+    other.ask("GET", b"/", b"host: b\r\n", second)
+    calling.receive(CHUNKED + tiny(20000))
+    other.data_received(CHUNKED + tiny(20000))
+    for turn in range(3, 20):
+        await asyncio.sleep(0)
+        assert len(first.data) + len(second.data) == A_TURN * turn
+    await calling.turns()
+    assert first.data == second.data == letters(20000)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 5, 1000, 10_000])
+async def test_bytes_that_come_while_an_answer_waits_for_its_turn_stay_behind_it(cut: int) -> None:
+    calling = Calling()
+    sink = calling.ask()
+    stream = tiny(3000) + END
+    calling.receive(CHUNKED + stream[: len(stream) - cut])
+    calling.receive(stream[len(stream) - cut :])
+    await calling.turns()
+    assert (sink.data, sink.events.count("end"), calling.idle) == (letters(3000), 1, 1)
+
+
+async def test_an_answer_that_is_whole_before_its_turn_leaves_the_connection_as_good_as_ever() -> None:
+    calling = Calling()
+    first = calling.ask()
+    calling.receive(CHUNKED + tiny(300))
+    calling.receive(END)
+    assert (first.data, first.events.count("end")) == (letters(300), 1)
+    await calling.turns()
+    assert calling.transport.reading
+    second = calling.ask()
+    calling.receive(OK)
+    assert second.data == b"ok"
+
+
+async def test_what_follows_an_answer_of_many_turns_is_surplus_all_the_same() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(CHUNKED + tiny(3000) + END + b"x")
+    await calling.turns()
+    assert (sink.data, sink.events.count("end"), calling.idle) == (letters(3000), 1, 0)
+    assert calling.transport.aborted
+
+
+async def test_an_answer_that_is_held_back_between_two_turns_goes_on_when_it_is_wanted() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(CHUNKED + tiny(2000) + END)
+    calling.connection.pause_reading()
+    await calling.turns()
+    assert len(sink.data) == A_TURN
+    assert not calling.transport.reading
+    calling.connection.resume_reading()
+    assert len(sink.data) == A_TURN  # nothing from inside the call
+    await calling.turns()
+    assert (sink.data, sink.events.count("end")) == (letters(2000), 1)
+    assert calling.transport.reading
+
+
+ENDS = {
+    "end of input": lambda calling: calling.connection.eof_received(),
+    "lost": lambda calling: calling.lose(),
+    "reset": lambda calling: calling.lose(ConnectionResetError()),
+    "end of input, then lost": lambda calling: (calling.connection.eof_received(), calling.lose()),
+}
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+async def test_a_whole_answer_stays_whole_though_its_connection_ends_while_it_waits(end: Any, held_back: bool) -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(CHUNKED + tiny(2000) + END)
+    if held_back:
+        calling.connection.pause_reading()
+    end(calling)
+    assert not calling.connection.usable
+    if held_back:
+        await calling.turns()
+        assert len(sink.data) == A_TURN
+        calling.connection.resume_reading()
+    await calling.turns()
+    assert (sink.data, sink.events.count("end"), sink.errors) == (letters(2000), 1, [])
+    assert calling.idle == 0
+    calling.after(1000)
+    assert not calling.connection.usable
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+async def test_an_answer_that_is_cut_is_told_as_cut_after_all_that_came_of_it(end: Any) -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(CHUNKED + tiny(2000))
+    end(calling)
+    await calling.turns()
+    assert sink.data == letters(2000)
+    assert sink.reasons == [Reason.UPSTREAM_ABORTED]
+    assert sink.events.count("error") == 1
+    assert "end" not in sink.events
+
+
+async def test_a_request_goes_no_further_on_a_connection_that_has_ended() -> None:
+    calling = Calling()
+    sink = calling.ask("POST", length=None)
+    calling.receive(CHUNKED + tiny(2000) + END)
+    before = calling.transport.written
+    calling.lose()
+    assert sink.events[-1] == "pause"  # whoever gives it stops, as nobody takes it
+    calling.connection.send_body(b"abc")
+    calling.connection.flush()
+    await calling.turns()
+    assert calling.transport.written == before
+    assert sink.data == letters(2000)
+
+
+async def test_an_answer_that_is_given_up_while_it_waits_is_told_no_more() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(CHUNKED + tiny(2000) + END)
+    calling.connection.abort()
+    await calling.turns()
+    assert len(sink.data) == A_TURN
+    assert calling.idle == 0
+
+
+async def test_a_broken_chunk_of_an_answer_is_found_in_its_turn() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(CHUNKED + tiny(2000) + b"x\r\n")
+    await calling.turns()
+    assert sink.reasons == [Reason.UPSTREAM_BAD_RESPONSE]
+    assert calling.transport.aborted

@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Reason, SidecarError, Unavailable
-from tests.wire.bench import Body, Served, answer_ok
+from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.framing import MAX_LINES
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.limits import ServerLimits
+from tests.wire.bench import Body, Handler, RecordingTransport, Served, answer_ok
 from tests.wire.test_outflow import connected, fill
 
 GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"
@@ -99,6 +103,190 @@ async def test_of_many_requests_at_once_the_first_is_served_and_the_others_one_b
     await served.turns()
     assert served.transport.written == OK * 1000
     assert served.transport.reading
+
+
+CHUNKED = post(b"Transfer-Encoding: chunked\r\n")
+A_TURN = MAX_LINES // 2  # chunks of one byte
+
+
+def tiny(count: int) -> bytes:
+    """So many chunks of one byte, each another than the one before."""
+    return b"".join(b"1\r\n%c\r\n" % (97 + number % 26) for number in range(count))
+
+
+def letters(count: int) -> bytes:
+    return bytes(97 + number % 26 for number in range(count))
+
+
+async def test_a_body_of_tiny_chunks_is_read_some_at_a_time_as_the_loop_goes_on() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(CHUNKED + tiny(40000) + b"0\r\n\r\n")
+    turns = 1
+    while "end" not in body.events:
+        assert len(body.data) == A_TURN * turns
+        assert body.events == ["data", "flush"] * turns
+        assert not served.transport.reading
+        await asyncio.sleep(0)
+        turns += 1
+    assert body.data == letters(40000)
+    assert served.transport.reading
+    served.only.answer(200, [], b"ok")
+    served.receive(GET)
+    assert len(served.handler.requests) == 2
+
+
+async def test_bodies_of_one_group_share_a_turn() -> None:
+    first, second = Body(), Body()
+    served = Served(lambda exchange: exchange.read_body(first))
+    other = ServerConnection(Handler(lambda exchange: exchange.read_body(second)), ServerLimits(), served.connections)
+    other.connection_made(RecordingTransport())
+    served.receive(CHUNKED + tiny(20000))
+    other.data_received(CHUNKED + tiny(20000))
+    for turn in range(3, 20):
+        await asyncio.sleep(0)
+        assert len(first.data) + len(second.data) == A_TURN * turn
+    await served.turns()
+    assert first.data == second.data == letters(20000)
+
+
+async def test_another_request_is_served_between_two_turns_of_a_body() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    other = ServerConnection(Handler(answer_ok), ServerLimits(), served.connections)
+    transport = RecordingTransport()
+    other.connection_made(transport)
+    served.receive(CHUNKED + tiny(40000))
+    asyncio.get_running_loop().call_soon(other.data_received, GET)
+    await asyncio.sleep(0)
+    assert transport.written == OK
+    assert len(body.data) <= 2 * A_TURN
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 1000, 100_000])
+async def test_bytes_that_come_while_a_body_waits_for_its_turn_stay_behind_it(cut: int) -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    stream = tiny(3000) + b"0\r\n\r\n" + GET
+    served.receive(CHUNKED + stream[: len(stream) - cut])
+    served.receive(stream[len(stream) - cut :])  # no event loop reads on when it was told to pause
+    assert len(body.data) <= A_TURN
+    await served.turns()
+    assert (body.data, body.events.count("end")) == (letters(3000), 1)
+    served.only.answer(200, [], b"ok")
+    await served.turns()
+    assert len(served.handler.requests) == 2
+
+
+async def test_a_body_that_is_held_back_between_two_turns_goes_on_when_it_is_wanted() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(CHUNKED + tiny(2000) + b"0\r\n\r\n")
+    served.only.pause_body()
+    await served.turns()
+    assert len(body.data) == A_TURN
+    assert not served.transport.reading
+    served.only.resume_body()
+    await served.turns()
+    assert (body.data, body.events[-2:]) == (letters(2000), ["end", "flush"])
+    assert served.transport.reading
+
+
+async def test_a_body_goes_on_while_its_peer_takes_no_answer() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(CHUNKED + tiny(2000) + b"0\r\n\r\n")
+    served.connection.pause_writing()
+    await served.turns()
+    assert body.data == letters(2000)
+
+
+async def test_the_rest_of_a_body_is_thrown_away_after_an_early_answer() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(CHUNKED + tiny(2000))
+    served.only.answer(413, [], b"no")
+    assert b"connection: close" in served.transport.written
+    assert served.transport.reading  # and thrown away
+    await served.turns()
+    served.receive(tiny(2000) + b"0\r\n\r\n" + GET)
+    assert len(body.data) == A_TURN
+    assert len(served.handler.requests) == 1
+    assert served.transport.reading
+
+
+async def test_who_takes_a_body_may_answer_in_the_middle_of_a_turn() -> None:
+    class Enough(Body):
+        def on_body(self, data: bytes) -> None:
+            super().on_body(data)
+            served.only.answer(413, [], b"no")
+
+    body = Enough()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(CHUNKED)
+    served.receive(tiny(2000))
+    await served.turns()
+    assert len(body.data) == A_TURN
+    assert served.transport.reading
+    assert not served.transport.is_closing()
+
+
+async def test_an_unwanted_body_that_is_here_in_part_ends_the_connection_and_looking_for_its_end_has_a_bound() -> None:
+    for count, kept in ((A_TURN - 2, True), (2000, False)):
+        served = Served(answer_ok)
+        served.receive(CHUNKED + tiny(count) + b"0\r\n\r\n")
+        assert served.transport.written == (OK if kept else OK_CLOSE)
+
+
+async def test_who_answers_before_a_body_that_waits_and_is_all_here_serves_on() -> None:
+    bodies: list[Body] = []
+
+    def act(exchange: ServerExchange) -> None:
+        bodies.append(Body())
+        exchange.read_body(bodies[-1])
+
+    served = Served(act)
+    served.receive(CHUNKED + tiny(A_TURN + 50) + b"0\r\n\r\n")
+    served.connection.pause_writing()
+    served.only.answer(200, [], b"ok")
+    await served.turns()
+    served.receive(CHUNKED + tiny(A_TURN + 50) + b"0\r\n\r\n")
+    await served.turns()
+    assert [body.data for body in bodies] == [letters(A_TURN), letters(A_TURN + 50)]
+    assert bodies[1].events[-2:] == ["end", "flush"]
+
+
+async def test_a_peer_that_leaves_while_its_body_waits_is_gone() -> None:
+    for lose in (Served.lose, lambda served: served.connection.eof_received()):
+        body = Body()
+        served = Served(lambda exchange, body=body: exchange.read_body(body))  # type: ignore[misc]
+        served.receive(CHUNKED + tiny(2000) + b"0\r\n\r\n")
+        lose(served)
+        await served.turns()
+        assert served.only.gone
+        assert len(body.data) == A_TURN
+
+
+async def test_a_broken_chunk_is_found_in_its_turn() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body))
+    served.receive(CHUNKED + tiny(2000) + b"x\r\n" + GET)
+    await served.turns()
+    assert body.events[-1] == "error"
+    assert body.reasons == [Reason.BAD_REQUEST]
+    assert len(body.data) < 2000
+    served.only.answer(400, [], b"")
+    assert len(served.handler.requests) == 1
+
+
+async def test_a_body_that_waits_for_its_turn_is_not_late() -> None:
+    body = Body()
+    served = Served(lambda exchange: exchange.read_body(body), body_timeout_s=10)
+    served.receive(CHUNKED + tiny(2000) + b"0\r\n\r\n")
+    for _ in range(5):
+        served.after(9)
+    await served.turns()
+    assert body.events[-2:] == ["end", "flush"]
 
 
 async def test_requests_that_wait_are_not_served_while_the_peer_takes_no_answer() -> None:
