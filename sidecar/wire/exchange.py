@@ -16,6 +16,7 @@ from sidecar.wire.framing import UntilClose
 from sidecar.wire.head import Field, RequestHead, encode_fields, encode_response
 from sidecar.wire.intake import Intake
 from sidecar.wire.sinks import BodySink, Owner, RequestHandler, Sender
+from sidecar.wire.turns import Turn
 from sidecar.wire.upgrade import SWITCH_LINES
 
 if TYPE_CHECKING:
@@ -122,6 +123,10 @@ class ServerExchange:
         if self.intake is not None:
             self.intake.paused = False
         self._connection.advance()
+
+    def let_others_first(self, take: Turn) -> None:
+        """Go on with ``take`` in a turn of the peer's: there is more to do than is done at a time."""
+        self._connection.let_others_first(take)
 
     # --- the answer
 

@@ -11,6 +11,8 @@ from typing import Final
 
 GOING_AWAY: Final = 1001  # RFC 6455 section 7.4.1
 
+MAX_STEPS: Final = 512  # over heads and contents at a time: one read holds up to 131,072 empty frames, or 115 ms
+
 _CLOSE: Final = 0x8
 _MAX_CONTROL: Final = 125
 
@@ -31,15 +33,17 @@ class Frames:
         """Whether the next byte begins a frame."""
         return not (self._remaining or self._head or self._lost)
 
-    def follow(self, data: bytes) -> None:
-        """These bytes have passed."""
+    def follow(self, data: bytes) -> bytes:
+        """These bytes have passed. Those of them that are to be followed later, as so much is not done at a time."""
         size = len(data)
         if self._remaining >= size:
             self._remaining -= size
-            return
-        at = 0
-        while at < size:
+            return b""
+        at = steps = 0
+        while at < size and steps < MAX_STEPS:
+            steps += 1
             at = self._step(data, at)
+        return data[at:]
 
     def first_boundary(self, data: bytes) -> int:
         """Follow these bytes up to the first place between two frames, and return it; -1, and all passed, if none."""

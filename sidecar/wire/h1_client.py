@@ -20,6 +20,7 @@ from sidecar.wire.kernel import has_left
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import RawSink, ResponseSink
+from sidecar.wire.turns import Turn
 from sidecar.wire.upgrade import SWITCH_LINES, Handshake
 
 __all__ = ["ClientConnection", "ClientLimits", "ResponseSink", "StaleConnection"]
@@ -71,6 +72,11 @@ class ClientConnection(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether another request may be sent now."""
         return not self._closed and self._sink is None and not self.transport.is_closing()
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether the upstream takes no more for now."""
+        return self._writing_paused
 
     def live_at_most(self, seconds: float) -> None:
         """Take no request that begins later than so long after the connection was opened."""
@@ -206,6 +212,10 @@ class ClientConnection(asyncio.Protocol):
             self._wait_for_turn()
         self._regulate()
 
+    def let_others_first(self, take: Turn) -> None:
+        """Go on with ``take`` in a turn of this line's: there is more to do than is done at a time."""
+        self._connections.turns.wait(self._on_closed, take)
+
     # --- the event loop's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -312,10 +322,10 @@ class ClientConnection(asyncio.Protocol):
             self._fail(self._cut_short())
 
     def _wait_for_turn(self) -> None:
-        """More of the answer is here than is read at a time. Others come first; all of one line have one turn."""
+        """More of the answer is here than is read at a time."""
         if not self._waits_for_turn:
             self._waits_for_turn = True
-            self._connections.turns.wait(self._on_closed, self._take_turn)
+            self.let_others_first(self._take_turn)
             self._regulate()
 
     def _take_turn(self) -> None:

@@ -11,6 +11,7 @@ requests wait until the answer before them has ended. No task, future or timer i
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError
@@ -22,6 +23,7 @@ from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.request import RequestReader
+from sidecar.wire.turns import Turn
 from sidecar.wire.waits import Pace
 
 __all__ = ["BodySink", "RequestHandler", "ServerConnection", "ServerExchange", "ServerLimits"]
@@ -53,6 +55,7 @@ class ServerConnection(asyncio.Protocol):
         self._advancing = False
         self._its_turn = False
         self._waits_for_turn = False
+        self._others_first = False
         self._reading_paused = False
         self._half_closes = False
         self._finishing = False
@@ -336,6 +339,15 @@ class ServerConnection(asyncio.Protocol):
         data, self._rest = self._rest, b""
         return data
 
+    def let_others_first(self, take: Turn) -> None:
+        """Go on with ``take``, for who takes raw bytes, in a turn of this peer's."""
+        self._others_first = True
+        self._connections.turns.wait(self._connections.group_of(self), partial(self._go_on, take))
+
+    def _go_on(self, take: Turn) -> None:
+        self._others_first = False
+        take()
+
     def put_back(self, rest: bytes) -> None:
         """Bytes that belong to what follows."""
         self._rest = rest
@@ -414,8 +426,9 @@ class ServerConnection(asyncio.Protocol):
             exchange.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
 
     def _has_left_unseen(self, exchange: ServerExchange) -> bool:
-        """Whether the peer has left while nobody reads: then no transport tells."""
-        return self._reading_paused and not (self._half_closes and exchange.switched) and has_left(self.transport)
+        """Whether the peer has left while nobody reads: then no transport tells. Where we read on soon, it will."""
+        waits = self._reading_paused and not self._others_first
+        return waits and not (self._half_closes and exchange.switched) and has_left(self.transport)
 
     def _cut_off(self) -> None:
         self._ending.gone()

@@ -3,6 +3,9 @@
 Nothing is judged and nothing unpacked. Backpressure is that of the two connections, and so are the deadlines: an end
 that takes nothing, or two that say nothing. When we must end it, both ends are told by a Close frame of ours with code
 1001 (going away), put where a frame ends; who is inside a long one has ``GOODBYE_S`` to come to its end.
+
+Bytes pass as they come. Where their frames end is found out some hundred frames at a time: of more than that, the rest
+is followed later, others come first, and nothing more is read from who sent them. An end waits for that, too.
 """
 
 from __future__ import annotations
@@ -23,12 +26,18 @@ GOODBYE_S: Final = 2.0
 class _Lane:
     """One direction. ``over``: nothing more goes this way: a Close frame was the last, or the caller has ended it."""
 
-    __slots__ = ("_goodbye", "frames", "over")
+    __slots__ = ("_goodbye", "_unfollowed", "frames", "over")
 
     def __init__(self) -> None:
         self.frames = Frames()
         self.over = False
         self._goodbye: bytes | None = None
+        self._unfollowed = b""
+
+    @property
+    def behind(self) -> bool:
+        """Whether bytes have passed that are not followed yet: nobody knows where the next frame begins."""
+        return bool(self._unfollowed)
 
     @property
     def closed(self) -> bool:
@@ -39,8 +48,11 @@ class _Lane:
         """What of these bytes goes on: all of them, or up to our goodbye."""
         if self.over:
             return b""
+        if self._unfollowed:
+            self._unfollowed += data
+            return data
         if self._goodbye is None:
-            self.frames.follow(data)
+            self._unfollowed = self.frames.follow(data)
             return data
         boundary = self.frames.first_boundary(data)
         return data if boundary < 0 else data[:boundary] + self._say(self._goodbye)
@@ -49,10 +61,15 @@ class _Lane:
         """Say ``goodbye`` as soon as it can be said; what can be said now."""
         if self.over:
             return b""
-        if self.frames.at_boundary:
+        if self.frames.at_boundary and not self._unfollowed:
             return self._say(goodbye)
         self._goodbye = goodbye
         return b""
+
+    def catch_up(self) -> bytes:
+        """Follow more of what has passed; what can be said then."""
+        self._unfollowed = self.frames.follow(self._unfollowed)
+        return b"" if self._goodbye is None else self.end(self._goodbye)
 
     def _say(self, goodbye: bytes) -> bytes:
         self.over = True
@@ -62,7 +79,7 @@ class _Lane:
 class Tunnel:
     """Both directions. ``finished(error)`` is called once: None after an orderly end, one with a Close frame."""
 
-    __slots__ = ("_exchange", "_finished", "_reason", "_timer", "_to_caller", "_to_upstream", "upstream")
+    __slots__ = ("_exchange", "_finished", "_left", "_reason", "_timer", "_to_caller", "_to_upstream", "upstream")
 
     def __init__(
         self, exchange: ServerExchange, upstream: ClientConnection, *, finished: Callable[[SidecarError | None], None]
@@ -73,6 +90,7 @@ class Tunnel:
         self._to_caller = _Lane()
         self._to_upstream = _Lane()
         self._reason: SidecarError | None = None
+        self._left: SidecarError | None = None  # one end has left, and how is not known before all is followed
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -84,7 +102,7 @@ class Tunnel:
 
     def end(self, error: SidecarError) -> None:
         """End it for ``error``: both ends are told, and then hung up."""
-        if self._reason is not None or self._finished is None:
+        if self._reason is not None or self._left is not None or self._finished is None:
             return
         self._reason = error
         self._say_goodbye(error.reason)
@@ -104,7 +122,12 @@ class Tunnel:
 
     def on_body(self, data: bytes) -> None:
         """Pass bytes on."""
-        self.upstream.send_body(self._to_upstream.take(data))
+        lane = self._to_upstream
+        caught_up = not lane.behind
+        self.upstream.send_body(lane.take(data))
+        if lane.behind and caught_up:
+            self._exchange.pause_body()
+            self._exchange.let_others_first(self._follow_caller)
 
     def on_body_flush(self) -> None:
         """Write once per batch."""
@@ -132,7 +155,8 @@ class Tunnel:
 
     def on_caller_resume(self) -> None:
         """Take more from the upstream."""
-        self.upstream.resume_reading()
+        if not (self._to_caller.behind or self._left):
+            self.upstream.resume_reading()
 
     # --- the upstream's side
 
@@ -146,7 +170,12 @@ class Tunnel:
 
     def on_response_data(self, data: bytes) -> None:
         """Pass bytes back."""
-        self._exchange.send_data(self._to_caller.take(data))
+        lane = self._to_caller
+        caught_up = not lane.behind
+        self._exchange.send_data(lane.take(data))
+        if lane.behind and caught_up:
+            self.upstream.pause_reading()
+            self.upstream.let_others_first(self._follow_upstream)
 
     def on_response_flush(self) -> None:
         """Write once per batch."""
@@ -167,11 +196,44 @@ class Tunnel:
 
     def on_upstream_resume(self) -> None:
         """Take more from the caller."""
-        self._exchange.resume_body()
+        if not (self._to_upstream.behind or self._left):
+            self._exchange.resume_body()
 
     def on_silence(self) -> None:
         """Nobody says anything any more."""
         self.end(Denied(Reason.TIMEOUT, "nothing has passed in either direction for too long"))
+
+    # --- what has passed and is followed later
+
+    def _follow_caller(self) -> None:
+        if self._finished is None:
+            return
+        self.upstream.send_body(self._to_upstream.catch_up())
+        if self._to_upstream.behind:
+            self._exchange.let_others_first(self._follow_caller)
+            return
+        self.upstream.flush()
+        if not self.upstream.writing_paused:
+            self.on_upstream_resume()
+        self._caught_up()
+
+    def _follow_upstream(self) -> None:
+        if self._finished is None:
+            return
+        self._exchange.send_data(self._to_caller.catch_up())
+        if self._to_caller.behind:
+            self.upstream.let_others_first(self._follow_upstream)
+            return
+        self._exchange.flush()
+        if not self._exchange.writing_paused:
+            self.on_caller_resume()
+        self._caught_up()
+
+    def _caught_up(self) -> None:
+        if self._left is not None:
+            self._finish(self._left)
+        else:
+            self._finish_if_over()
 
     # --- the end
 
@@ -190,6 +252,11 @@ class Tunnel:
 
     def _finish(self, error: SidecarError | None) -> None:
         """Hang up and tell how it ended: as we wanted it, in order, or for ``error``."""
+        if error is not None and self._reason is None and (self._to_caller.behind or self._to_upstream.behind):
+            self._left = self._left or error
+            self._exchange.pause_body()
+            self.upstream.pause_reading()
+            return
         finished = self._hang_up()
         if finished is not None:
             orderly = self._to_caller.closed or self._to_upstream.closed

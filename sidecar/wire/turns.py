@@ -3,7 +3,7 @@
 A peer may send thousands of requests at once (RFC 9112 section 9.3.2), and one read holds all of them. Served in one
 go, they would keep everybody else waiting for as long as that takes. So only the first is served with the bytes that
 brought it. Those behind it wait for a turn; and who opens many connections has many requests waiting, but one turn.
-So it is with a body of tens of thousands of tiny chunks: a few hundred are read, and the others wait.
+So it is with tens of thousands of tiny chunks or frames in one read: a few hundred are read, and the others wait.
 """
 
 from __future__ import annotations

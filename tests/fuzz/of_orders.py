@@ -40,6 +40,8 @@ REQUESTS: Final = (
     _WEBSOCKET,
     _WEBSOCKET,
     _WEBSOCKET + b"\x81\x82abcd12",
+    _WEBSOCKET + b"\x82\x80abcd" * 20,
+    _WEBSOCKET + b"\x82\x80abcd" * 20 + b"\x88\x80abcd",
     _WEBSOCKET + b"\x88\x80abcd",
 )
 # What agents say beside their answers: more of one, frames, what nobody asked for.
@@ -51,6 +53,7 @@ SAYINGS: Final = (
     b"x",
     b"\x81\x01a",
     b"\x81\x05",
+    b"\x82\x00" * 20,
     b"\x88\x00",
 )
 DRAINING: Final = Unavailable(Reason.DRAINING)
@@ -189,5 +192,6 @@ class _Life:
         for record in records.closed.values():
             assert record["reason"] != "internal", record
         assert len(world.handles) == len(world.streams) == 0, "something outlives its request"
+        assert len(world.connections.turns) == len(world.agents.connections.turns) == 0, "somebody still waits"
         for one in self._upstreams():
             assert one.usable or one.transport.is_closing() or one._closed, "an upstream connection is still in use"

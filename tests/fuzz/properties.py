@@ -15,7 +15,7 @@ from zlib import crc32
 
 import sidecar
 from sidecar.errors import Reason, SidecarError
-from sidecar.wire import framing
+from sidecar.wire import frames, framing
 
 MAX_DETAIL: Final = 400
 
@@ -37,14 +37,17 @@ def pieces(data: bytes, random: Random | None = None) -> list[bytes]:
 
 @contextmanager
 def little_at_a_time(data: bytes) -> Iterator[None]:
-    """Now and then so little of a body is read at a time that a short one takes many turns."""
-    limits = vars(framing)
-    before = limits["MAX_LINES"]
-    limits["MAX_LINES"] = chance(data + b"at a time").choice((1, 2, 5, before, before))
+    """Now and then so little of a body, or so few frames, are read at a time that short ones take many turns."""
+    limits = ((vars(framing), "MAX_LINES"), (vars(frames), "MAX_STEPS"))
+    usual = [module[name] for module, name in limits]
+    random = chance(data + b"at a time")
+    for (module, name), most in zip(limits, usual, strict=True):
+        module[name] = random.choice((1, 2, 5, most, most))
     try:
         yield
     finally:
-        limits["MAX_LINES"] = before
+        for (module, name), most in zip(limits, usual, strict=True):
+            module[name] = most
 
 
 def quiet(error: Exception) -> None:

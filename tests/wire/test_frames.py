@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
 
-from sidecar.wire.frames import GOING_AWAY, Frames, close_frame
+from sidecar.wire import frames as frames_module
+from sidecar.wire.frames import GOING_AWAY, MAX_STEPS, Frames, close_frame
 
 
 def frame(size: int, *, masked: bool = False, opcode: int = 2, fin: bool = True) -> bytes:
@@ -52,6 +53,38 @@ def test_every_boundary_is_found_and_no_other(sent: list[bytes], data: st.DataOb
     assert one.at_boundary == (cut in ends)
     found = one.first_boundary(stream[cut:])
     assert found == min(end for end in ends if end >= cut) - cut
+
+
+def test_of_many_frames_so_many_are_followed_at_a_time_and_the_others_given_back() -> None:
+    for whole in (frame(0), frame(1, masked=True)):
+        frames, rest, times = Frames(), whole * 10_000, 0
+        while rest:
+            before = len(rest)
+            rest = frames.follow(rest)
+            assert 0 < before - len(rest) <= MAX_STEPS * len(whole)
+            times += 1
+        assert frames.at_boundary
+        assert times >= 10_000 // MAX_STEPS
+
+
+@settings(max_examples=200, deadline=None)
+@given(FRAMES, st.binary(max_size=12), st.integers(1, 3))
+def test_what_is_followed_a_few_steps_at_a_time_is_followed_as_in_one_go(
+    sent: list[bytes], noise: bytes, steps: int
+) -> None:
+    stream = b"".join(sent) + noise
+    whole, few, rest = Frames(), Frames(), stream
+    assert whole.follow(stream) == b""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames_module, "MAX_STEPS", steps)
+        while rest:
+            rest = few.follow(rest)
+    assert (few.at_boundary, few.closed, few._remaining, few._head) == (
+        whole.at_boundary,
+        whole.closed,
+        whole._remaining,
+        whole._head,
+    )
 
 
 def test_a_boundary_that_does_not_come_is_none() -> None:

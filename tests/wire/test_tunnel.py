@@ -12,8 +12,10 @@ import pytest
 from websockets.frames import Close, Frame, Opcode
 
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.wire import tunnel
+from sidecar.wire import h1_server, tunnel
 from sidecar.wire.body import Pump
+from sidecar.wire.frames import MAX_STEPS, Frames
+from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.upgrade import Handshake
 from tests.wire.bench import Body, Served
@@ -427,6 +429,238 @@ async def test_an_ended_tunnel_is_let_go_without_the_garbage_collector() -> None
                     await asyncio.sleep(0.01)
     finally:
         gc.enable()
+
+
+# --- many tiny frames
+
+MANY = 20_000
+EMPTY, EMPTY_MASKED = b"\x82\x00", b"\x82\x80abcd"
+
+
+class InMemory:
+    """A tunnel between two recording transports. ``ends``: how it ended."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps = 0
+        self.ends: list[SidecarError | None] = []
+        self.served = Served()
+        self.served.receive(ASKS)
+        self.calling = Calling()
+        self.calling.connection.ask("GET", b"/", b"", self._Switching(self), Handshake(KEY, frozenset()))
+        self.calling.receive(GRANTS)
+        self.caller, self.upstream = self.served.transport, self.calling.transport
+        self.caller.writes.clear()
+        self.upstream.writes.clear()
+        whole = Frames._step
+
+        def counted(frames: Frames, data: bytes, at: int) -> int:
+            self.steps += 1
+            return whole(frames, data, at)
+
+        monkeypatch.setattr(Frames, "_step", counted)
+
+    class _Switching(Sink):
+        def __init__(self, both: InMemory) -> None:
+            super().__init__()
+            self.both = both
+
+        def on_response(self, head: ResponseHead, data: bytes) -> None:
+            exchange = self.both.served.only
+            exchange.switch_protocols(b"")
+            self.both.tunnel = tunnel.Tunnel(exchange, self.both.calling.connection, finished=self.both.ends.append)
+            self.both.tunnel.open()
+            exchange.flush()
+
+    tunnel: tunnel.Tunnel
+
+    def say(self, end: str, data: bytes) -> None:
+        """One read of what this end says."""
+        (self.served if end == "caller" else self.calling).receive(data)
+
+    def heard(self, end: str) -> bytes:
+        """What the other end was given."""
+        return (self.upstream if end == "caller" else self.caller).written
+
+    def reads(self, end: str) -> bool:
+        return (self.caller if end == "caller" else self.upstream).reading
+
+    async def turns(self) -> None:
+        await self.served.turns()
+        await self.calling.turns()
+
+
+ENDS_OF_IT = pytest.mark.parametrize(("end", "empty"), [("caller", EMPTY_MASKED), ("upstream", EMPTY)])
+
+
+@ENDS_OF_IT
+async def test_many_frames_pass_at_once_and_are_followed_some_at_a_time_as_the_loop_goes_on(
+    end: str, empty: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = InMemory(monkeypatch)
+    both.say(end, empty * MANY)
+    assert both.heard(end) == empty * MANY
+    turns = 1
+    while not both.reads(end):
+        assert both.steps == turns * MAX_STEPS
+        await asyncio.sleep(0)
+        turns += 1
+    assert both.steps == MANY * (2 if end == "caller" else 1)  # a masked head is looked at twice
+    both.say(end, empty)
+    assert both.heard(end) == empty * (MANY + 1)
+    assert both.reads(end)
+
+
+@ENDS_OF_IT
+async def test_few_frames_at_a_time_hold_nobody_back(end: str, empty: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = InMemory(monkeypatch)
+    for _ in range(10):
+        both.say(end, empty * (MAX_STEPS // 2))
+        assert both.reads(end)
+
+
+@ENDS_OF_IT
+async def test_bytes_that_come_while_frames_are_followed_pass_and_stay_in_order(
+    end: str, empty: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = InMemory(monkeypatch)
+    both.say(end, empty * MANY)
+    last = closing(masked=end == "caller")
+    both.say(end, empty[:1])
+    both.say(end, empty[1:] + last)
+    await both.turns()
+    assert both.heard(end) == empty * (MANY + 1) + last
+    assert both.reads(end)
+
+
+@ENDS_OF_IT
+async def test_who_is_followed_is_read_on_only_if_the_other_end_takes_it(
+    end: str, empty: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = InMemory(monkeypatch)
+    other = both.calling.connection if end == "caller" else both.served.connection
+    both.say(end, empty * MANY)
+    other.pause_writing()
+    await both.turns()
+    assert not both.reads(end)
+    other.resume_writing()
+    assert both.reads(end)
+    both.say(end, empty * MANY)
+    other.pause_writing()
+    other.resume_writing()
+    assert not both.reads(end)
+    await both.turns()
+    assert both.reads(end)
+
+
+LEAVING = {
+    "caller": lambda both: both.served.lose(),
+    "upstream": lambda both: both.calling.lose(),
+    "upstream ends": lambda both: both.calling.connection.eof_received(),
+}
+
+
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize("speaks", ["caller", "upstream"])
+@pytest.mark.parametrize("leaves", LEAVING)
+async def test_how_a_tunnel_ended_is_told_when_all_frames_are_followed(
+    leaves: str, speaks: str, closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = InMemory(monkeypatch)
+    said = (EMPTY_MASKED if speaks == "caller" else EMPTY) * MANY
+    said += closing(masked=speaks == "caller") if closes else b""
+    both.say(speaks, said)
+    LEAVING[leaves](both)
+    assert both.heard(speaks) == said
+    assert both.ends == []
+    await both.turns()
+    (told,) = both.ends
+    assert (told is None) == closes
+    assert len(both.served.connections.turns) == len(both.calling.connections.turns) == 0
+
+
+@ENDS_OF_IT
+async def test_who_leaves_is_not_kept_by_an_end_that_goes_on_speaking(
+    end: str, empty: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = InMemory(monkeypatch)
+    other = "upstream" if end == "caller" else "caller"
+    both.say(end, empty * MANY)
+    LEAVING[end](both)
+    both.tunnel.on_upstream_resume()
+    both.tunnel.on_caller_resume()
+    assert not both.reads(other)
+    await both.turns()
+    assert len(both.ends) == 1
+
+
+@ENDS_OF_IT
+async def test_a_tunnel_that_has_ended_is_not_ended_again_while_it_is_followed(
+    end: str, empty: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = InMemory(monkeypatch)
+    both.say(end, empty * MANY + closing(masked=end == "caller"))
+    LEAVING[end](both)
+    both.tunnel.end(Denied(Reason.TOKEN_EXPIRED))
+    await both.turns()
+    assert both.ends == [None]
+
+
+@ENDS_OF_IT
+async def test_our_goodbye_waits_until_it_is_known_where_a_frame_ends(
+    end: str, empty: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = InMemory(monkeypatch)
+    part = text(b"unfinished")[:5] if end == "upstream" else b""
+    both.say(end, empty * MANY + part)
+    both.tunnel.end(Denied(Reason.TOKEN_EXPIRED))
+    assert both.heard(end) == empty * MANY + part
+    await both.turns()
+    if part:
+        assert both.heard(end) == empty * MANY + part
+        both.say(end, text(b"unfinished")[5:] + text(b"next"))
+    heard = both.heard(end)[len(empty * MANY) :]
+    assert heard.startswith(text(b"unfinished") + b"\x88" if part else b"\x88")
+    assert [error and error.reason for error in both.ends] == [Reason.TOKEN_EXPIRED]
+
+
+@ENDS_OF_IT
+async def test_a_cut_does_not_wait(end: str, empty: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = InMemory(monkeypatch)
+    both.say(end, empty * MANY)
+    steps = both.steps
+    both.tunnel.cut()
+    assert both.heard(end) == empty * MANY  # nobody knows whether a Close frame could be read here
+    assert both.heard("upstream" if end == "caller" else "caller").startswith(b"\x88")
+    await both.turns()
+    assert both.steps == steps
+    assert both.ends == []
+
+
+@pytest.mark.parametrize(("over", "gone"), [(False, False), (True, True)])
+async def test_a_peer_that_leaves_while_it_is_followed_is_heard_to_its_end(
+    over: bool, gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(h1_server, "has_left", lambda _transport: True)
+    both = InMemory(monkeypatch)
+    both.served.connection._half_closes = False  # as over TLS
+    both.say("caller", EMPTY_MASKED * MANY)
+    if over:
+        both.calling.connection.pause_writing()
+        await both.turns()
+    both.served.after(1)
+    assert both.served.only.gone == gone
+
+
+async def test_tiny_frames_pass_both_ways_unchanged() -> None:
+    up = b"".join(text(b"%d" % number, masked=True) for number in range(MANY))
+    down = b"".join(text(b"%d" % number) for number in range(MANY))
+    async with joined() as both:
+        await asyncio.gather(both.caller.send(up), both.server.send(down))
+        assert await both.server.read_exactly(len(up)) == up
+        assert await both.caller.read_exactly(len(down)) == down
+        end(both)
+        assert await read_close(both.server) == Close(1001, "token_expired")
+        assert await read_close(both.caller) == Close(1001, "token_expired")
 
 
 # --- event streams
