@@ -127,7 +127,7 @@ class Head:
 
     @property
     def fields(self) -> Fields:
-        """All fields in order."""
+        """All fields: in order, but for those that never come again (``lines.NEVER_AGAIN``), which may come last."""
         fresh = self.fresh
         return Fields([(name, fresh[name]) if value is FRESH else (name, value) for name, value in self.common])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -109,7 +110,9 @@ def _sound_request(head: RequestHead) -> None:
     again = read_request([encode_request(head.method, head.target, _lines(head.fields))], proxy_form=False)
     if len(head.target) < MAX_TARGET_BYTES:  # "/" was put before a query: one byte more
         assert isinstance(again.head, RequestHead)
-        assert (again.head.method, again.head.target, again.head.fields) == (head.method, head.target, head.fields)
+        assert (again.head.method, again.head.target) == (head.method, head.target)
+        by_name = itemgetter(0)  # what never comes again may change its place, but not among its own
+        assert sorted(again.head.fields, key=by_name) == sorted(head.fields, key=by_name)
         assert (again.head.content_length, again.head.chunked) == (head.content_length, head.chunked)
         assert again.rest == b""
 

@@ -6,6 +6,7 @@ every field in its order, about the body, and about where the next message start
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Final
 
 from sidecar.errors import Denied
@@ -106,4 +107,5 @@ def _agree(ours: Seen, theirs: Opinion, who: str) -> None:
 
 def _comparable(fields: list[Field]) -> list[Field]:
     """Fields as they are, but for what stands in ``KNOWN_DIFFERENCES``."""
-    return [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in fields]
+    by_name = sorted(fields, key=itemgetter(0))  # what never comes again may have changed its place, but among its own
+    return [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in by_name]
