@@ -11,7 +11,7 @@ from typing import Final
 
 GOING_AWAY: Final = 1001  # RFC 6455 section 7.4.1
 
-MAX_STEPS: Final = 512  # over heads and contents at a time: one read holds up to 131,072 empty frames, or 115 ms
+MAX_STEPS: Final = 512  # over heads and contents at a time: one read holds up to 131,072 empty frames (ADR 0019)
 
 _CLOSE: Final = 0x8
 _MAX_CONTROL: Final = 125

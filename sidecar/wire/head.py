@@ -71,7 +71,7 @@ class Fields(list[Field]):
         self.repeated = len(self.last) < len(self)
         self.fresh_at = [at for at, field in enumerate(self) if field[1] is FRESH]
         self.fresh_names = [self[at][0] for at in self.fresh_at]
-        self.known: dict[object, object] = {}
+        self.known: dict[Callable[..., object], object] = {}
         self.followed: dict[tuple[bytes, ...], Fields] = {}
 
     def values(self, name: bytes) -> list[bytes]:
