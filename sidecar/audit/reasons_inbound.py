@@ -108,13 +108,16 @@ _REQUEST: Final = {
         do="look for a slow or stalled sender between client and sidecar",
     ),
     Reason.NO_ROUTE: _in(
-        "no inbound route has this path",
+        "no inbound route has this path; at the token service, it serves nothing there",
         _CALLER,
         _OPERATOR,
         do="correct the path, or add a route if it is to be served",
     ),
     Reason.METHOD_REFUSED: _in(
-        "the route of this path does not take the method", _CALLER, _OPERATOR, do="use one of Allow, or add the method"
+        "the route of this path, or the token service, does not take the method",
+        _CALLER,
+        _OPERATOR,
+        do="use one of Allow, or add the method",
     ),
 }
 
@@ -213,7 +216,7 @@ _PERMISSION: Final = {
         do="treat the token as stolen: the peer in the record has it; put its txn on the deny list",
     ),
     Reason.POLICY_DENIED: _either(
-        "the deny list, the trust domains of the issuer or the peers of the route say no",
+        "the deny list, the trust domains of the issuer or the peers of the route say no, or do since a reload",
         _OPERATOR,
         do="see the detail for which; add the peer to the route if it is to call",
     ),
