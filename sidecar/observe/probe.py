@@ -150,7 +150,7 @@ class Probe:
         server = self._runner.server
         assert server is not None  # noqa: S101 - setup() has made it
         connections = server.connections
-        for oldest in connections[: len(connections) - MAX_CONNECTIONS + 1]:
+        for oldest in connections[: max(0, len(connections) - MAX_CONNECTIONS + 1)]:
             if oldest.transport is not None:
                 oldest.transport.abort()  # closed in order it would wait for a reader who reads nothing
         return server()

@@ -72,6 +72,15 @@ async def test_however_many_connect_a_few_are_kept_and_an_honest_one_is_answered
         writer.close()
 
 
+async def test_below_the_limit_nobody_is_cut(watched: Watched) -> None:
+    connections = [await asyncio.open_connection(*watched.probe.address) for _ in range(MAX_CONNECTIONS)]
+    for reader, writer in connections:
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.readuntil(b"\r\n") == b"HTTP/1.1 200 OK\r\n"
+    for _, writer in connections:
+        writer.close()
+
+
 async def _is_cut(reader: asyncio.StreamReader) -> bool:
     try:
         async with asyncio.timeout(5):
