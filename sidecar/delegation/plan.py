@@ -8,7 +8,7 @@ however trusted for calls *in*, would come back under a pair that nobody could c
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy
@@ -35,6 +35,10 @@ class Delegation:
     scope: ScopeSet
     came_by: RouteMark | None = None
     plans: dict[str, tuple[Policy, Plan]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def narrowed_to(self, fresh: Delegation) -> Delegation:
+        """What is left of it where the same token was judged anew: never more than it was."""
+        return replace(self, may_call=self.may_call & fresh.may_call, scope=self.scope & fresh.scope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

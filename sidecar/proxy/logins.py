@@ -9,7 +9,6 @@ below ``/.sidecar/`` is ours: no route can have it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -73,7 +72,7 @@ class Logins:
             fresh = yield from self.verify(delegation.token.raw, snapshot, entry)
         if fresh is delegation:
             return delegation
-        return replace(delegation, may_call=delegation.may_call & fresh.may_call, scope=delegation.scope & fresh.scope)
+        return delegation.narrowed_to(fresh)
 
     def _remember(self, delegation: Delegation, *, keys: int, policy: int) -> None:
         raw = delegation.token.raw

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import (
     Delegation,
@@ -68,8 +66,7 @@ def _delegation(before: Delegation, snapshot: Snapshot, now: int) -> Delegation:
         return before
     login = parse_bearer(before.token.raw)
     key = _key(snapshot, login.issuer, login.kid)
-    fresh = decide_entry(login, key=key, policy=snapshot.policy, now=now)
-    return replace(before, may_call=before.may_call & fresh.may_call, scope=before.scope & fresh.scope)
+    return before.narrowed_to(decide_entry(login, key=key, policy=snapshot.policy, now=now))
 
 
 def _key(snapshot: Snapshot, issuer: str, kid: str | None) -> VerificationKey:
