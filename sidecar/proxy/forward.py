@@ -176,7 +176,7 @@ class _Lasting:
         try:
             self._exchange.stop(error)
         finally:
-            self._exchange.transport.abort()
+            self._exchange.cut_off()
 
 
 def _peer_on(transport: asyncio.BaseTransport) -> VerifiedPeer | None:

@@ -160,7 +160,7 @@ class Listener:
             connection.stop(Unavailable(Reason.DRAINING, "it took longer than the drain"))
         if not await self._emptied(_LAST_WORDS_S):
             for connection in self.connections:
-                connection.transport.abort()
+                connection.cut_off()
             await self.connections.wait_for_empty()
 
     async def _emptied(self, timeout_s: float) -> bool:

@@ -62,7 +62,7 @@ class TrustWatch:
         since = self._distrusted_at.setdefault(connection, now)
         self._distrust(connection.transport, error)
         if not _in_use(connection):
-            connection.transport.abort()
+            connection.cut_off()
         elif now - since >= self.grace_s:
             _cut(connection, error)
         elif isinstance(connection, ServerConnection):
@@ -77,4 +77,4 @@ def _cut(connection: Connection, error: Denied) -> None:
     serving = connection.exchange if isinstance(connection, ServerConnection) else None
     if serving is not None:
         serving.stop(error)  # so that the record says why
-    connection.transport.abort()
+    connection.cut_off()

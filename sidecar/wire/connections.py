@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from sidecar.wire.turns import Turns
+from sidecar.wire.writes import MOST_TOGETHER, Writes
 
 
 class Swept(Protocol):
@@ -30,11 +31,19 @@ class Connections(Generic[C]):
     ``draining``: the next answer on each connection is its last, and says so; but requests that waited behind it when
     the drain began are served for ``patience_s``, since nobody told their caller before. One on which no request comes
     is idle for ``grace_s`` more: a request that is under way to us must not meet a closed door.
+    ``most_together``: so many writes of theirs are put off at most; 1: none is.
     """
 
-    def __init__(self, *, interval_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        interval_s: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+        most_together: int = MOST_TOGETHER,
+    ) -> None:
         self.clock = clock
         self.turns = Turns()
+        self.writes = Writes(most_together)
         self.draining = False
         self._draining_since = 0.0
         self._grace_s = 0.0

@@ -175,7 +175,7 @@ class ServerExchange:
         if out.pieces and not (self.ended or self.gone):
             data = out.take()
             self.bytes_out += len(data)
-            self._connection.transport.write(data)
+            self._connection.write(data)
 
     def send_whole(self, status: int, lines: bytes, data: bytes, length: int | None) -> None:
         """Give a whole answer with one write; ``length`` is what its head says, None: nothing.
@@ -186,9 +186,10 @@ class ServerExchange:
             return
         message = self._begin(status, lines, length) + data
         self.bytes_out += len(message)
-        self._connection.transport.write(message)
+        connection = self._connection
+        connection.writes.put_off(connection.transport, message)
         self.ended = True
-        self._connection.answered(self)
+        connection.answered(self)
 
     def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
         """Give a whole answer of our own. If the request's body is not all there, the connection closes after it."""
@@ -206,6 +207,10 @@ class ServerExchange:
         self.ended = True
         self._forget_sink()
         self._connection.cut(reset=self._connection.out.until_close)
+
+    def cut_off(self) -> None:
+        """End the whole connection at once. What the kernel takes of the answer still leaves."""
+        self._connection.cut_off()
 
     def stop(self, error: SidecarError) -> None:
         """End it for ``error``, as its owner sees fit."""
@@ -290,7 +295,7 @@ class ServerExchange:
         """Say 100 Continue, unless the body comes uninvited or nobody can expect it (RFC 9110 section 10.1.1)."""
         if head.minor == 1 and not self._connection.has_rest:
             self.bytes_out += len(_CONTINUE)
-            self._connection.transport.write(_CONTINUE)
+            self._connection.write(_CONTINUE)
 
     def _discard_buffered_body(self, intake: Intake) -> None:
         """Nobody wants the body: if all of it is here already, the connection can go on after the answer."""

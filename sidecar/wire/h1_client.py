@@ -49,6 +49,7 @@ class ClientConnection(asyncio.Protocol):
         self.kept = False  # it has lain in the pool: the upstream may close it at any time, unseen by the next request
         self._limits = limits
         self._connections = connections
+        self._writes = connections.writes
         self._clock = connections.clock
         self._on_idle = on_idle
         self._on_closed = on_closed
@@ -103,7 +104,7 @@ class ClientConnection(asyncio.Protocol):
         head = encode_request(method, target, lines)
         self._begin(method, sink, handshake)
         self._request_ended = True
-        self.transport.write(head)
+        self._writes.put_off(self.transport, head)
 
     def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
         """Begin a request with a body of ``length`` bytes, None: chunked. ``lines`` as for ``ask``."""
@@ -149,6 +150,7 @@ class ClientConnection(asyncio.Protocol):
         Whether it is ended: then no event loop takes another write.
         """
         self.flush()
+        self._writes.write_out()
         if self._closed or not self.transport.can_write_eof():
             return False
         end_writing(self.transport)
@@ -160,6 +162,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closed:
             return
         self.flush()
+        self._writes.write_out()
         self.resume_reading()
         self._sink = None
         self._closed = True
@@ -178,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
         if self._in_body and has_left(self.transport):
             self._hear_out()
         else:
-            self.transport.write(data)
+            self._writes.put_off(self.transport, data)
             self._in_body = not self._request_ended and self._raw_sink is None
 
     def _hear_out(self) -> None:
@@ -192,6 +195,10 @@ class ClientConnection(asyncio.Protocol):
         self._sink = None
         self._closed = True
         self._out.clear()
+        self.transport.abort()
+
+    def cut_off(self) -> None:
+        """End the connection at once; who waits for an answer is told."""
         self.transport.abort()
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ class ServerConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.writing_paused = False
         self.handler = handler
+        self.writes = connections.writes
         self.out = Outgoing()  # of the exchange under way
         self._limits = limits
         self._connections = connections
@@ -157,6 +158,7 @@ class ServerConnection(asyncio.Protocol):
 
         The transport closes, but after a switch of protocols where a connection can be closed by halves.
         """
+        self.writes.write_out()
         exchange = self._exchange
         if exchange is not None:
             if self._half_closes and exchange.switched and exchange.end_of_input():
@@ -318,7 +320,16 @@ class ServerConnection(asyncio.Protocol):
         self._exchange = exchange
         self.handler.on_refused(exchange, error)
 
+    def cut_off(self) -> None:
+        """End the connection at once. What the kernel takes of what was written still leaves."""
+        self.writes.write_out()
+        self.transport.abort()
+
     # --- for the exchange
+
+    def write(self, data: bytes) -> None:
+        """Write, at the end of this round of the loop at the latest."""
+        self.writes.put_off(self.transport, data)
 
     def may_keep(self) -> bool:
         """Whether another request may follow the one being served."""
@@ -371,6 +382,7 @@ class ServerConnection(asyncio.Protocol):
         """Close so that an unfinished answer shows; ``reset`` where only a reset can show it (no stated length)."""
         self._exchange = None
         if reset:
+            self.writes.write_out()
             self._ending.reset(self.transport)
         else:
             self._close()
@@ -379,6 +391,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _begin_lingering(self) -> None:
         """Answered, but the peer may still be sending."""
+        self.writes.write_out()
         self._rest = b""
         if self._reading_paused:
             self._reading_paused = False
@@ -386,9 +399,11 @@ class ServerConnection(asyncio.Protocol):
         self._ending.begin_lingering(self.transport, half_closes=self._half_closes)
 
     def _close(self) -> None:
+        self.writes.write_out()
         self._ending.close(self.transport)
 
     def _close_idle(self) -> None:
+        self.writes.write_out()
         self._ending.close(self.transport, idle_s=self._clock() - self._moved_at)
 
     def _lose_peer(self) -> None:
@@ -432,7 +447,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _cut_off(self) -> None:
         self._ending.gone()
-        self.transport.abort()
+        self.cut_off()
         self._connections.discard(self)  # uvloop may have closed it without ever telling us
 
     def _idle_too_long(self, now: float) -> bool:

@@ -43,7 +43,7 @@ class Ends:
         self.idle: list[ClientConnection] = []
         self.connection = ClientConnection(
             ClientLimits(),
-            Connections(),
+            Connections(most_together=1),
             on_idle=self.idle.append,
             on_closed=lambda _connection: None,
             max_age_s=60.0,

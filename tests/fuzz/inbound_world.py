@@ -182,6 +182,7 @@ class InboundWorld:
         guard: Any = _Guard()
         ssl_object.guard = guard
         self.transport = RecordingTransport(ssl_object=ssl_object)
+        self.transport.settle = self.connections.writes.write_out
         self.server.connection_made(self.transport)
 
     # --- the handler of the connection

@@ -96,6 +96,7 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
     connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=Clock())
     given_back: list[ClientConnection] = []
     transport = RecordingTransport()
+    transport.settle = connections.writes.write_out
     connection = ClientConnection(
         LIMITS, connections, on_idle=given_back.append, on_closed=lambda _: None, max_age_s=3600
     )

@@ -78,12 +78,16 @@ class Warm:
         self.transport = world.transport
         self.connection = ServerConnection(inbound, ServerLimits(), connections)
         self.connection.connection_made(self.transport)
+        self.writes = connections.writes
+        self.transport.settle = self.writes.write_out
         self._number = 0
 
     def request(self) -> None:
-        """One request and its answer."""
+        """One request and its answer, each in a round of its own."""
         self.send()
+        self.pool.connections.writes.write_out()
         self.pool.agent.data_received(ANSWER)
+        self.writes.write_out()
 
     def send(self) -> None:
         """One request. What differs from request to request in a mesh differs here."""
@@ -130,17 +134,21 @@ class WarmOutbound:
         self.transport = RecordingTransport()
         self.connection = ServerConnection(outbound, ServerLimits(), connections, proxy_form=True)
         self.connection.connection_made(self.transport)
+        self.writes = connections.writes
+        self.transport.settle = self.writes.write_out
         self._number = 0
 
     def request(self) -> None:
-        """One call and its answer."""
+        """One call and its answer, each in a round of its own."""
         self._number += 1
         trace = b"%032x" % self._number
         self.connection.data_received(
             b"POST http://crm.mesh/tool HTTP/1.1\r\nHost: crm.mesh\r\nUser-Agent: agent/1\r\nAccept: */*\r\n"
             b"Authorization: Bearer %b\r\ntraceparent: 00-%b-%b-01\r\n\r\n" % (self.handle.encode(), trace, trace[16:])
         )
+        self.pool.connections.writes.write_out()
         self.pool.agent.data_received(ANSWER)
+        self.writes.write_out()
 
 
 def _issued(served: ServedRequest) -> IssuedPermit:

@@ -25,11 +25,15 @@ class Clock:
 
 
 class RecordingTransport(asyncio.Transport):
-    """Keeps what is written, one entry per write; ``unsent`` stands for what the peer has not taken yet."""
+    """Keeps what is written, one entry per write; ``unsent`` stands for what the peer has not taken yet.
+
+    ``settle`` is called by whoever looks at it: as if a round of the loop had ended, so that what was put off is there.
+    """
 
     def __init__(self, **extra: Any) -> None:
         super().__init__(extra)
-        self.writes: list[bytes] = []
+        self.settle: Callable[[], None] = lambda: None
+        self._writes: list[bytes] = []
         self.unsent = 0
         self.told_limits: list[int | None] = []
         self.reading = True
@@ -39,6 +43,11 @@ class RecordingTransport(asyncio.Transport):
         self.reset_unseen = False  # by the peer, while nobody reads
 
     @property
+    def writes(self) -> list[bytes]:
+        self.settle()
+        return self._writes
+
+    @property
     def written(self) -> bytes:
         return b"".join(self.writes)
 
@@ -46,7 +55,7 @@ class RecordingTransport(asyncio.Transport):
         if self.ended:
             raise RuntimeError("Cannot call write() after write_eof()")  # as both event loops do
         if not (self.closed or self.aborted):
-            self.writes.append(bytes(data))
+            self._writes.append(bytes(data))
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
@@ -142,6 +151,7 @@ class Served:
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
         self.handler = Handler(act)
         self.transport = RecordingTransport(**(extra or {}))
+        self.transport.settle = self.connections.writes.write_out
         self.connection = ServerConnection(
             self.handler, ServerLimits(**limits), self.connections, proxy_form=proxy_form
         )

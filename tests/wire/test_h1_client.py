@@ -74,6 +74,7 @@ class Calling:
         self.idle = 0
         self.gone = 0
         self.transport = RecordingTransport(socket=sock)
+        self.transport.settle = self.connections.writes.write_out
         self.connection = ClientConnection(
             ClientLimits(**limits), self.connections, on_idle=self._idle, on_closed=self._gone, max_age_s=max_age_s
         )

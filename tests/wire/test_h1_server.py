@@ -155,6 +155,7 @@ async def test_another_request_is_served_between_two_turns_of_a_body() -> None:
     served = Served(lambda exchange: exchange.read_body(body))
     other = ServerConnection(Handler(answer_ok), ServerLimits(), served.connections)
     transport = RecordingTransport()
+    transport.settle = served.connections.writes.write_out
     other.connection_made(transport)
     served.receive(CHUNKED + tiny(40000))
     asyncio.get_running_loop().call_soon(other.data_received, GET)

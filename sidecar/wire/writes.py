@@ -1,0 +1,52 @@
+"""What is written in one round of the event loop leaves together, at its end.
+
+A write wakes whoever reads it, on an idle core by an interrupt: with 32 requests at once that was a fifth of a warm
+request's cost. Twenty microseconds lie between two requests, in which the woken one has done its work and sleeps again.
+Put off until all that came in this round was looked at, writes follow each other closely, and each reader is woken
+once. So few are put off, and so little, that nobody waits long for another's request to be served (ADR 0027).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+MOST_TOGETHER: Final = 16  # the first has waited by then for fifteen other requests to be served
+_MAX_PUT_OFF: Final = 16 * 1024  # bytes; what is longer is worth the trouble of its own
+
+_log: Final = logging.getLogger("sidecar.wire")
+
+
+class Writes:
+    """The writes of one side's connections, in their order. At most so many are put off; with 1 none is.
+
+    Whoever ends a connection, or one direction of it, calls ``write_out`` before.
+    """
+
+    __slots__ = ("_most", "_waiting")
+
+    def __init__(self, most: int = MOST_TOGETHER) -> None:
+        self._most = most
+        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+
+    def put_off(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write, at the end of the running loop's round at the latest."""
+        waiting = self._waiting
+        waiting.append((transport, data))
+        count = len(waiting)
+        if count >= self._most or len(data) > _MAX_PUT_OFF:
+            self.write_out()
+        elif count == 1:
+            asyncio.get_running_loop().call_soon(self.write_out)
+
+    def write_out(self) -> None:
+        """Write everything that was put off. What is for somebody who is gone is dropped."""
+        waiting, self._waiting = self._waiting, []
+        for transport, data in waiting:
+            try:
+                if not transport.is_closing():
+                    transport.write(data)
+            except Exception:  # noqa: BLE001  a bug costs the connection it is in, and not the others
+                _log.exception("a write failed")
+                transport.abort()
