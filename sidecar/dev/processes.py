@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ _PATIENCE_S: Final = 60.0
 STOP_S: Final = 5.0
 _LOOK_S: Final = 0.02
 _LAST_LINES: Final = 12
+_PORTS: Final = range(20_000, 32_768)  # those of outgoing connections follow, on Linux, or lie higher
 
 
 class ProcessError(Exception):
@@ -135,11 +137,21 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody uses now. All are held at once, so that none is given twice."""
-    held = [socket.socket() for _ in range(count)]
+    """Ports on loopback that nobody uses now. All are held at once, so that none is given twice.
+
+    None is of those that the kernel gives to outgoing connections: one of these might have it before we do.
+    """
+    held: list[socket.socket] = []
     try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
+        for port in random.sample(_PORTS, len(_PORTS)):  # by chance: two meshes that start at once
+            if len(held) == count:
+                break
+            one = socket.socket()
+            held.append(one)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                held.pop().close()
         return [one.getsockname()[1] for one in held]
     finally:
         for one in held:

@@ -138,7 +138,8 @@ async def test_the_agent_reaches_a_tool_with_its_handle_and_the_tool_sees_the_ag
 @pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (7, 7)])
 async def test_it_ends_as_the_command_ends(code: int, exit_code: int) -> None:
     async with running([sys.executable, "-c", f"raise SystemExit({code})"]) as session:
-        assert (await session.ends())[0] == exit_code
+        ended, said = await session.ends()
+        assert ended == exit_code, said
 
 
 async def test_a_command_that_dies_of_a_signal_is_told_as_a_shell_would() -> None:
