@@ -30,7 +30,7 @@ def serve(
         return
     entry.method = head.method
     drive = exchange.owner = Drive(journey(exchange, head, entry))
-    drive.start()
+    drive.resume(None)
 
 
 def refuse_unread(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Final, Protocol, TypeVar
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -50,43 +51,36 @@ Journey = Generator[Wait, Any, _T]
 class Drive:
     """Drives one journey to its end. The one place that catches a bug: this request ends, the process lives on.
 
-    The journey itself answers and closes its record in its ``finally``, whatever ended it.
+    ``resume(None)`` starts it. The journey itself answers and closes its record in its ``finally``, whatever ended it.
     """
 
-    __slots__ = ("_finished", "_journey", "_wait")
+    __slots__ = ("_journey", "_wait")
 
     def __init__(self, journey: Journey[None]) -> None:
         self._journey = journey
         self._wait: Wait | None = None
-        self._finished = False
-
-    def start(self) -> None:
-        """Run until the first wait."""
-        self.resume(None)
 
     def resume(self, result: Any) -> None:
-        """Go on with what was waited for."""
+        """Go on with what was waited for, until the next wait."""
         try:
             wait = self._wait = self._journey.send(result)
         except StopIteration:
-            self._finish()
+            self._wait = None
         except Exception:  # noqa: BLE001  the driver is where a bug stops: it stays visible, and costs one request
-            self._finish()
-            _log.exception("a journey failed")
+            self._fail_visibly()
         else:
             self._begin(wait)
 
     def fail(self, error: Exception) -> None:
         """Go on with an error at the place of the wait."""
-        if self._finished:
+        if getgeneratorstate(self._journey) == GEN_CLOSED:
             return
         try:
             wait = self._wait = self._journey.throw(error)
         except StopIteration:
-            self._finish()
+            self._wait = None
         except Exception:  # noqa: BLE001  as above
-            self._finish()
-            _log.exception("a journey failed")
+            self._fail_visibly()
         else:
             self._begin(wait)
 
@@ -111,9 +105,9 @@ class Drive:
             self._wait = None
             self.fail(bug)
 
-    def _finish(self) -> None:
-        self._finished = True
+    def _fail_visibly(self) -> None:
         self._wait = None
+        _log.exception("a journey failed")
 
 
 class Tasks:

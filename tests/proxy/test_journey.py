@@ -43,7 +43,7 @@ class Traveller:
 def test_a_journey_goes_on_with_what_it_waited_for() -> None:
     wait = Later()
     traveller = Traveller(wait)
-    Drive(traveller.journey()).start()
+    Drive(traveller.journey()).resume(None)
     assert traveller.seen == []
     assert wait.waiter is not None
     wait.waiter.resume("key")
@@ -53,7 +53,7 @@ def test_a_journey_goes_on_with_what_it_waited_for() -> None:
 def test_an_error_arrives_at_the_place_of_the_wait() -> None:
     wait = Later()
     traveller = Traveller(wait)
-    Drive(traveller.journey()).start()
+    Drive(traveller.journey()).resume(None)
     assert wait.waiter is not None
     wait.waiter.fail(Denied(Reason.UNKNOWN_KEY))
     assert traveller.seen == [Reason.UNKNOWN_KEY, "closed"]
@@ -63,7 +63,7 @@ def test_a_vanished_peer_cancels_the_wait_and_closes_the_record() -> None:
     wait = Later()
     traveller = Traveller(wait)
     drive = Drive(traveller.journey())
-    drive.start()
+    drive.resume(None)
     drive.gone()
     assert wait.cancelled
     assert traveller.seen == [Reason.PEER_GONE, "closed"]
@@ -73,7 +73,7 @@ def test_what_arrives_after_the_end_changes_nothing(caplog: pytest.LogCaptureFix
     wait = Later()
     traveller = Traveller(wait)
     drive = Drive(traveller.journey())
-    drive.start()
+    drive.resume(None)
     drive.gone()
     drive.resume("late")
     drive.fail(Denied(Reason.TIMEOUT))
@@ -86,7 +86,7 @@ def test_a_request_that_must_end_is_told_why() -> None:
     wait = Later()
     traveller = Traveller(wait)
     drive = Drive(traveller.journey())
-    drive.start()
+    drive.resume(None)
     drive.stop(Unavailable(Reason.DRAINING))
     assert wait.cancelled
     assert traveller.seen == [Reason.DRAINING, "closed"]
@@ -104,7 +104,7 @@ def test_a_bug_at_the_start_of_a_wait_ends_the_journey_like_any_other(caplog: py
     traveller = Traveller(wait)
     drive = Drive(traveller.journey())
     with caplog.at_level(logging.ERROR):
-        drive.start()
+        drive.resume(None)
     assert traveller.seen == ["closed"]
     assert "ZeroDivisionError" in caplog.text
     drive.gone()
@@ -121,7 +121,7 @@ class EndlessWait(Later):
 def test_a_bug_at_the_end_of_a_wait_keeps_no_request_open(caplog: pytest.LogCaptureFixture) -> None:
     traveller = Traveller(EndlessWait())
     drive = Drive(traveller.journey())
-    drive.start()
+    drive.resume(None)
     with caplog.at_level(logging.ERROR, logger="sidecar.journey"):
         drive.stop(Unavailable(Reason.DRAINING))
     assert traveller.seen == [Reason.DRAINING, "closed"]
@@ -139,7 +139,7 @@ def test_a_bug_ends_one_request_and_stays_visible(caplog: pytest.LogCaptureFixtu
             closed.append("record")
 
     drive = Drive(journey())
-    drive.start()
+    drive.resume(None)
     with caplog.at_level(logging.ERROR):
         drive.resume(None)
     assert closed == ["record"]
@@ -159,7 +159,7 @@ async def test_a_coroutine_resumes_its_journey() -> None:
         yield from traveller.journey()
         ended.set()
 
-    Drive(journey()).start()
+    Drive(journey()).resume(None)
     await asyncio.wait_for(ended.wait(), 5)
     assert traveller.seen == ["key", "closed"]
     await tasks.close()
@@ -185,7 +185,7 @@ async def test_a_failing_coroutine_fails_its_journey(raised: Exception, reason: 
         yield from traveller.journey()
         ended.set()
 
-    Drive(journey()).start()
+    Drive(journey()).resume(None)
     await asyncio.wait_for(ended.wait(), 5)
     assert traveller.seen == [reason, "closed"]
     await tasks.close()
@@ -203,7 +203,7 @@ async def test_cancelling_a_wait_cancels_its_task() -> None:
 
     traveller = Traveller(Async(tasks, hang))
     drive = Drive(traveller.journey())
-    drive.start()
+    drive.resume(None)
     await asyncio.sleep(0)
     drive.gone()
     await asyncio.wait_for(cancelled.wait(), 5)
