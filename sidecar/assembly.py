@@ -205,7 +205,7 @@ def make_setup(
         make_policy=settings.policy,
         keys=keys,
         exchange=exchange,
-        agent=None if agent is None else Origin(agent.host, agent.port, key=agent),
+        agent=None if agent is None else Origin(agent.host, agent.port, key=(agent.host, agent.port)),
         needed_issuers=settings.needed_issuers,
         peer_trust_domains=settings.peer_trust_domains,
     )

@@ -26,9 +26,14 @@ Retire = Callable[[Callable[[Hashable], bool]], None]
 
 
 class _Key(NamedTuple):
-    """Who shares connections. ``own`` is the leaf of our SVID, None where no identity is shown."""
+    """Who shares connections. ``own`` is the leaf of our SVID, None where no identity is shown.
 
-    upstream: Upstream
+    Looked up with each call: plain members, since a dataclass would work out its hash in Python.
+    """
+
+    scheme: str
+    host: str
+    port: int
     peer: SpiffeId | None
     own: bytes | None
 
@@ -71,7 +76,7 @@ class Origins:
         if route.peer is None:
             if upstream.scheme != "http":  # settings refuse this; a token in clear text would be the way to notice
                 raise Denied(Reason.UPSTREAM_IDENTITY, "the route names nobody who must answer")
-            return Origin(upstream.host, upstream.port, _Key(upstream, None, None))
+            return Origin(upstream.host, upstream.port, _Key(upstream.scheme, upstream.host, upstream.port, None, None))
         identity = self._source.current
         if identity is None or identity.spiffe_id != workload:  # its token would be presented by somebody else
             raise Unavailable(Reason.NOT_READY, "the identity that this call was decided for is gone")
@@ -81,7 +86,7 @@ class Origins:
         return Origin(
             upstream.host,
             upstream.port,
-            _Key(upstream, route.peer, self._own),
+            _Key(upstream.scheme, upstream.host, upstream.port, route.peer, self._own),
             context,
             still_good=self._still_trusted,
             life_s=self._life_s,
