@@ -126,8 +126,12 @@ class Pump(ABC):
         self._upstream = upstream
         head = self._head
         if head.chunked or head.content_length:
-            upstream.start(head.method, self._target, self._lines, length=head.content_length, sink=self)
-            self._exchange.read_body(self)
+            body = self._exchange.take_whole_body()
+            if body is not None:
+                upstream.ask(head.method, self._target, self._lines, self, body=body)
+            else:
+                upstream.start(head.method, self._target, self._lines, length=head.content_length, sink=self)
+                self._exchange.read_body(self)
         elif head.upgrade is not None:
             upstream.ask(head.method, self._target, self._lines, self, handshake_of(head))
         else:

@@ -112,6 +112,17 @@ class ServerExchange:
             self._invite_body(self.head)
         self._connection.advance()
 
+    def take_whole_body(self) -> bytes | None:
+        """The body, if it is here as a whole, is the last that is here, and nobody has begun to take it; else None."""
+        intake, head = self.intake, self.head
+        if intake is None or intake.sink is not None or head is None or self.ended or self.gone:
+            return None
+        data = self._connection.take_all(head.content_length)
+        if data is not None:
+            self.intake = None
+            self.bytes_in += len(data)
+        return data
+
     def pause_body(self) -> None:
         """Take no more of the body for now; the peer is slowed down by TCP."""
         if self.intake is not None:

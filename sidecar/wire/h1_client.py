@@ -92,19 +92,23 @@ class ClientConnection(asyncio.Protocol):
         lines: bytes,
         sink: ResponseSink,
         handshake: Handshake | None = None,
+        *,
+        body: bytes = b"",
     ) -> None:
-        """Make a request without a body: one write. ``lines`` of its fields, as ``encode_fields`` makes them.
+        """Make a whole request: one write. ``lines`` of its fields, as ``encode_fields`` makes them.
 
         Those for its length are ours. ``handshake``: it asks to switch protocols.
         """
-        if method in _SUGGESTS_BODY:
+        if body:
+            lines += b"content-length: %d\r\n" % len(body)
+        elif method in _SUGGESTS_BODY:
             lines += b"content-length: 0\r\n"
         if handshake is not None:
             lines += SWITCH_LINES
         head = encode_request(method, target, lines)
         self._begin(method, sink, handshake)
         self._request_ended = True
-        self._writes.put_off(self.transport, head)
+        self._writes.put_off(self.transport, head + body)
 
     def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
         """Begin a request with a body of ``length`` bytes, None: chunked. ``lines`` as for ``ask``."""

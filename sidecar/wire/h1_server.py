@@ -350,6 +350,16 @@ class ServerConnection(asyncio.Protocol):
         data, self._rest = self._rest, b""
         return data
 
+    def take_all(self, length: int | None) -> bytes | None:
+        """The bytes received and not yet used, if they are so many; else None. Reading goes on after them."""
+        data = self._rest
+        if len(data) != length or self._waits_for_turn:
+            return None
+        self._rest = b""
+        if self._reading_paused:
+            self._regulate()
+        return data
+
     def let_others_first(self, take: Turn) -> None:
         """Go on with ``take``, for who takes raw bytes, in a turn of this peer's."""
         self._others_first = True

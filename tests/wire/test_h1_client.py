@@ -142,6 +142,14 @@ async def test_a_request_is_written_anew_in_one_piece(
     assert calling.transport.writes == [written]
 
 
+async def test_a_whole_request_with_a_body_leaves_in_one_write_and_its_connection_is_kept() -> None:
+    calling, sink = Calling(), Sink()
+    calling.connection.ask("POST", b"/a", b"host: b\r\n", sink, body=b"abc")
+    calling.receive(OK)
+    assert calling.transport.writes == [b"POST /a HTTP/1.1\r\nhost: b\r\ncontent-length: 3\r\n\r\nabc"]
+    assert calling.idle == 1
+
+
 async def test_a_request_that_does_not_keep_its_length_is_a_bug() -> None:
     calling = Calling()
     calling.ask("POST", length=3)

@@ -874,6 +874,71 @@ async def test_reading_a_request_without_body_ends_at_once() -> None:
     assert (body.events, served.only.body_complete) == (["end"], True)
 
 
+async def test_a_body_that_came_with_its_head_is_taken_at_once() -> None:
+    taken: list[bytes | None] = []
+    served = Served(lambda exchange: taken.append(exchange.take_whole_body()))
+    whole = post(b"Content-Length: 3\r\n", b"abc")
+    served.receive(whole)
+    assert (taken, served.only.bytes_in, served.only.body_complete) == ([b"abc"], len(whole), True)
+    answer_ok(served.only)
+    served.receive(GET)  # read as a request of its own
+    assert (served.transport.writes, taken) == ([OK], [b"abc", None])
+
+
+NOT_WHOLE = {
+    "more to come": (post(b"Content-Length: 3\r\n", b"ab"), b"c"),
+    "another request behind it": (post(b"Content-Length: 3\r\n", b"abc") + GET, b""),
+    "chunked": (post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"), b""),
+}
+
+
+@pytest.mark.parametrize(("first", "then"), NOT_WHOLE.values(), ids=NOT_WHOLE.keys())
+async def test_a_body_that_is_not_here_as_a_whole_and_alone_is_read_as_it_comes(first: bytes, then: bytes) -> None:
+    body, taken = Body(), []
+
+    def act(exchange: ServerExchange) -> None:
+        taken.append(exchange.take_whole_body())
+        exchange.read_body(body)
+
+    served = Served(act)
+    served.receive(first)
+    if then:
+        served.receive(then)
+    assert (taken, body.data, body.events[-2:]) == ([None], b"abc", ["end", "flush"])
+    assert served.handler.requests[0].bytes_in == len((first + then).removesuffix(GET))
+
+
+async def test_a_body_that_somebody_takes_is_not_taken_by_another() -> None:
+    body = Body()
+    served = Served()
+    served.receive(post(b"Content-Length: 3\r\n"))
+    served.only.pause_body()
+    served.only.read_body(body)
+    served.receive(b"abc")
+    assert served.only.take_whole_body() is None
+    served.only.resume_body()
+    assert body.data == b"abc"
+
+
+async def test_a_whole_body_may_be_taken_later_and_reading_goes_on_then() -> None:
+    served = Served()
+    served.receive(post(b"Content-Length: 20000\r\n", b"a" * 20_000))
+    before = served.transport.reading
+    assert served.only.take_whole_body() == b"a" * 20_000
+    assert (before, served.transport.reading) == (False, True)
+
+
+@pytest.mark.parametrize("how", ["answered", "gone"])
+async def test_the_body_of_an_exchange_that_is_over_is_taken_by_nobody(how: str) -> None:
+    served = Served()
+    served.receive(post(b"Content-Length: 3\r\n", b"abc"))
+    if how == "answered":
+        answer_ok(served.only)
+    else:
+        served.lose()
+    assert served.only.take_whole_body() is None
+
+
 async def test_a_paused_body_is_given_after_the_pause() -> None:
     body = Body()
     served = Served(lambda exchange: exchange.read_body(body))
