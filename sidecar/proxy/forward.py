@@ -11,6 +11,7 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
+from sidecar.observe.record import Direction
 from sidecar.proxy.journey import Waiter
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.standing import stands
@@ -50,9 +51,29 @@ class Forwarding(Pump):
             ``exchange.status`` is set by then, an answer had begun and was cut, else the caller must answer.
     """
 
-    __slots__ = ("_entry", "_forwarder", "_lasting", "_permit", "_waiter")
+    __slots__ = (
+        "_entry",
+        "_forwarder",
+        "_lasts",
+        "_permit",
+        "_waiter",
+        "direction",
+        "endless",
+        "peer_expires_at",
+        "stops_at",
+        "token_expires_at",
+        "transport",
+    )
 
     _waiter: Waiter | None  # from when it begins
+
+    # From when its answer lasts, as ``Streams`` watches it.
+    direction: Direction
+    endless: bool
+    peer_expires_at: float
+    stops_at: float
+    token_expires_at: float
+    transport: asyncio.BaseTransport
 
     def __init__(
         self,
@@ -71,7 +92,7 @@ class Forwarding(Pump):
         self._forwarder = forwarder
         self._permit = permit
         self._entry = entry
-        self._lasting: _Lasting | None = None
+        self._lasts = False
 
     def begin(self, waiter: Waiter) -> None:
         """Send the request."""
@@ -90,26 +111,27 @@ class Forwarding(Pump):
         return self._forwarder.answer_lines(head)
 
     def unfinished(self, head: ResponseHead) -> None:
-        """From now on the answer is one that lasts."""
+        """From now on the answer is one that lasts, and watched."""
         if _streams(head):
             self._entry.opened()
-        if self.upstream is None:
+        upstream = self.upstream
+        if upstream is None:
             return
-        self._lasting = _Lasting(
-            self._permit,
-            self._exchange,
-            self._entry,
-            self,
-            endless=head.status == 101 or (self._head.method == "GET" and is_event_stream(head)),
-            stops_at=self._forwarder.streams.monotonic() + self._forwarder.max_stream_s,
-        )
-        self._forwarder.streams.add(self._lasting)
+        permit, streams = self._permit, self._forwarder.streams
+        self.direction = self._entry.direction
+        self.endless = head.status == 101 or (self._head.method == "GET" and is_event_stream(head))
+        self.stops_at = streams.monotonic() + self._forwarder.max_stream_s
+        self.token_expires_at = float(permit.token.expires_at)
+        self.transport = upstream.transport if isinstance(permit, IssuedPermit) else self._exchange.transport
+        peer = _peer_on(self.transport)
+        self.peer_expires_at = float("inf") if peer is None else float(peer.not_after)
+        self._lasts = True
+        streams.add(self)
 
     def done(self, error: SidecarError | None) -> None:
         """The journey goes on."""
-        if self._lasting is not None:
-            self._forwarder.streams.discard(self._lasting)
-            self._lasting = None  # it knows this object: a circle would keep both until the garbage collector comes by
+        if self._lasts:
+            self._forwarder.streams.discard(self)
         waiter = self._waiter
         if waiter is None:
             return
@@ -118,47 +140,10 @@ class Forwarding(Pump):
         else:
             waiter.resume(self._exchange.status)
 
-
-class _Lasting:
-    """An answer under way that did not end with its beginning, as ``Streams`` watches it."""
-
-    __slots__ = (
-        "_entry",
-        "_exchange",
-        "_permit",
-        "_pump",
-        "direction",
-        "endless",
-        "peer_expires_at",
-        "stops_at",
-        "token_expires_at",
-        "transport",
-    )
-
-    def __init__(
-        self,
-        permit: Permit | IssuedPermit,
-        exchange: ServerExchange,
-        entry: Entry,
-        pump: Pump,
-        *,
-        endless: bool,
-        stops_at: float,
-    ) -> None:
-        self._permit = permit
-        self._entry = entry
-        self._pump = pump
-        self._exchange = exchange
-        self.direction = entry.direction
-        self.endless = endless
-        self.stops_at = stops_at
-        self.token_expires_at = float(permit.token.expires_at)
-        upstream = pump.upstream if isinstance(permit, IssuedPermit) else None
-        self.transport: asyncio.BaseTransport = exchange.transport if upstream is None else upstream.transport
-        peer = _peer_on(self.transport)
-        self.peer_expires_at = float("inf") if peer is None else float(peer.not_after)
+    # --- for ``Streams``, of an answer that lasts
 
     def judge(self, snapshot: Snapshot, now: int) -> None:
+        """Return if the request would be permitted now as well. Raises ``SidecarError``."""
         peer = _peer_on(self.transport)
         stands(
             self._permit,
@@ -169,10 +154,8 @@ class _Lasting:
             peer_certificate_sha256=None if peer is None else peer.fingerprint,
         )
 
-    def end(self, error: SidecarError) -> None:
-        self._pump.end(error)
-
-    def cut(self, error: SidecarError) -> None:
+    def cut_off(self, error: SidecarError) -> None:
+        """End it with the caller's connection, whatever else fails."""
         try:
             self._exchange.stop(error)
         finally:

@@ -48,7 +48,7 @@ class Stream(Protocol):
         """End it, so that the other ends understand; it then leaves by ``discard``, at once or in a moment."""
         ...
 
-    def cut(self, error: SidecarError) -> None:
+    def cut_off(self, error: SidecarError) -> None:
         """Close it, whatever the other ends make of that; the record says ``error``."""
         ...
 
@@ -147,7 +147,7 @@ class Streams:
         _log.exception("a stream failed")
         self.discard(stream)
         try:
-            stream.cut(SidecarError(Reason.INTERNAL, "a stream failed"))
+            stream.cut_off(SidecarError(Reason.INTERNAL, "a stream failed"))
         except Exception:  # noqa: BLE001  as above
             _log.exception("a stream failed twice")
 

@@ -37,7 +37,7 @@ class Fake:
         if self.standing is not None:
             raise self.standing
 
-    def cut(self, error: SidecarError) -> None:
+    def cut_off(self, error: SidecarError) -> None:
         self.cut_for.append(error.reason)
         if "cut" in self.bugs:
             raise RuntimeError("another bug")
