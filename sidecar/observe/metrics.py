@@ -98,7 +98,7 @@ class Metrics(Collector):
     def exchange(self, issuer: str, reason: Reason | None, seconds: float) -> None:
         """Count one call of the token endpoint; None is success."""
         self.exchanges[self._issuers.get(issuer, OTHER), reason or OK] += 1
-        self.exchange_seconds.observe(seconds * 1000)
+        self.exchange_seconds.observe((seconds * 1000,))
 
     def handshake_refused(self, reason: Reason) -> None:
         """Count one TLS handshake that failed."""

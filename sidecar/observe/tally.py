@@ -1,21 +1,21 @@
 """Finished requests, counted by their records.
 
-A record holds all that is counted, and nothing in it changes any more. So a request costs the loop one place in a list;
-every ``AT_ONCE`` of them, and whenever somebody looks, the list is counted as a whole, column by column, by parts of
-the interpreter.
+A record holds all that is counted, and nothing in it changes any more. So a request costs the loop one place in the
+list of its direction; every ``AT_ONCE`` of them, and whenever somebody looks, the list is counted as a whole, column by
+column, by parts of the interpreter.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import accumulate, compress, repeat
-from operator import is_not, itemgetter
-from typing import Final
+from itertools import repeat
+from operator import add, is_not, itemgetter
+from typing import Final, get_args
 
-from sidecar.observe.record import Record
+from sidecar.observe.record import Direction, Record
 
 AT_ONCE: Final = 64
 OTHER: Final = "other"
@@ -24,35 +24,37 @@ _REQUEST_MS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0,
 _DECISION_MS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 100.0, 1000.0)
 _CHAIN_DEPTHS: Final = (1, 2, 3, 4, 6, 8)
 
-_KIND: Final = itemgetter("direction", "route", "decision", "reason", "chain_depth")
-_COLUMNS: Final = (itemgetter("direction"), itemgetter("total_ms"), itemgetter("decide_ms"))
+_KIND: Final = itemgetter("route", "decision", "reason", "chain_depth")
+_TOTAL_MS: Final = itemgetter("total_ms")
+_DECIDE_MS: Final = itemgetter("decide_ms")
 _is_given: Final = partial(is_not, None)
 
 
 class Histogram:
-    """One series: counts per bucket, the last one for what exceeds every bound, and the sum.
+    """One series: how many values there were up to each bound, and in all, and their sum.
 
     What is told is ``scale`` times smaller than what is counted: seconds where milliseconds are counted.
     """
 
-    __slots__ = ("_scale", "bounds", "counts", "total")
+    __slots__ = ("_scale", "bounds", "total", "up_to")
 
     def __init__(self, bounds: tuple[float, ...], *, scale: int = 1) -> None:
         self._scale = scale
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self.up_to = [0] * (len(bounds) + 1)  # the last one: all of them
         self.total = 0.0
 
-    def observe(self, *values: float) -> None:
+    def observe(self, values: Iterable[float]) -> None:
         """Count values; one equal to a bound belongs to that bound."""
-        for bucket, times in Counter(map(bisect_left, repeat(self.bounds), values)).items():
-            self.counts[bucket] += times
-        self.total += sum(values)
+        ordered = sorted(values)
+        up_to = [*map(bisect_right, repeat(ordered), self.bounds), len(ordered)]
+        self.up_to = list(map(add, self.up_to, up_to))
+        self.total += sum(ordered)
 
     def told(self) -> tuple[list[tuple[str, float]], float]:
         """The ``le`` buckets as the exposition format wants them, and the sum."""
         bounds = [*(f"{bound / self._scale:g}" for bound in self.bounds), "+Inf"]
-        return list(zip(bounds, map(float, accumulate(self.counts)), strict=True)), self.total / self._scale
+        return list(zip(bounds, map(float, self.up_to), strict=True)), self.total / self._scale
 
 
 def request_seconds() -> Histogram:
@@ -69,29 +71,30 @@ class Tally:
 
     def __init__(self, labels: Mapping[str | None, str]) -> None:
         self.requests: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
-        self.request_seconds = {direction: request_seconds() for direction in ("inbound", "outbound")}
-        self.decision_seconds = {d: Histogram(_DECISION_MS, scale=1000) for d in ("inbound", "outbound")}
+        self.request_seconds = {direction: request_seconds() for direction in get_args(Direction)}
+        self.decision_seconds = {d: Histogram(_DECISION_MS, scale=1000) for d in get_args(Direction)}
         self.chain_depth = Histogram(_CHAIN_DEPTHS)
         self._labels = labels
-        self._uncounted: list[Record] = []
+        self._uncounted: dict[str, list[Record]] = {direction: [] for direction in get_args(Direction)}
 
     def add(self, record: Record) -> None:
         """A request has ended. Its record does not change from now on."""
-        self._uncounted.append(record)
-        if len(self._uncounted) >= AT_ONCE:
+        uncounted = self._uncounted[record["direction"]]
+        uncounted.append(record)
+        if len(uncounted) >= AT_ONCE:
             self.counted()
 
     def counted(self) -> Tally:
         """Itself, with every request that has ended."""
-        records, self._uncounted = self._uncounted, []
-        for kind, times in Counter(map(_KIND, records)).items():
-            direction, route, decision, reason, depth = kind
-            self.requests[direction, self._labels.get(route, OTHER), decision, reason] += times
-            if decision == "allow" and depth is not None:
-                self.chain_depth.observe(*repeat(depth, times))
-        directions, total_ms, decide_ms = (list(map(column, records)) for column in _COLUMNS)
-        for direction, histogram in self.request_seconds.items():
-            its = list(map(direction.__eq__, directions))
-            histogram.observe(*compress(total_ms, its))
-            self.decision_seconds[direction].observe(*filter(_is_given, compress(decide_ms, its)))
+        for direction, uncounted in self._uncounted.items():
+            if not uncounted:
+                continue
+            records = uncounted.copy()
+            uncounted.clear()  # whatever a record is like, it is looked at once
+            for (route, decision, reason, depth), times in Counter(map(_KIND, records)).items():
+                self.requests[direction, self._labels.get(route, OTHER), decision, reason] += times
+                if decision == "allow" and depth is not None:
+                    self.chain_depth.observe(repeat(depth, times))
+            self.request_seconds[direction].observe(map(_TOTAL_MS, records))
+            self.decision_seconds[direction].observe(filter(_is_given, map(_DECIDE_MS, records)))
         return self

@@ -187,7 +187,7 @@ def test_a_permitted_request_is_counted_with_its_decision_time_and_depth(log: Ac
     metrics = log.metrics
     assert metrics.requests["inbound", "search", "allow", "ok"] == 1
     finished = metrics.finished.counted()
-    assert sum(finished.decision_seconds["inbound"].counts) == 1
+    assert finished.decision_seconds["inbound"].up_to[-1] == 1
     assert finished.chain_depth.total == 2
 
 

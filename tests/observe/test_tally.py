@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from sidecar.errors import Reason
@@ -31,10 +33,34 @@ def test_every_request_is_counted_once_however_many_there_are(times: int) -> Non
     for _ in range(2):  # looking changes nothing
         counted = tally.counted()
         assert counted.requests.get(("inbound", "search", "allow", OK), 0) == times
-        assert sum(counted.request_seconds["inbound"].counts) == times
+        assert counted.request_seconds["inbound"].up_to[-1] == times
         assert counted.request_seconds["inbound"].total == times
-        assert sum(counted.decision_seconds["inbound"].counts) == times
+        assert counted.decision_seconds["inbound"].up_to[-1] == times
         assert counted.chain_depth.total == 2 * times
+
+
+@pytest.mark.parametrize("times", [(AT_ONCE, 0), (0, AT_ONCE), (5, 7), (AT_ONCE - 1, 2 * AT_ONCE + 1)])
+def test_each_direction_is_counted_by_itself(times: tuple[int, int]) -> None:
+    tally = Tally(LABELS)
+    for number in range(max(times)):
+        for direction, its in zip(get_args(Direction), times, strict=True):
+            if number < its:
+                tally.add(permitted(1, direction=direction, decide_ms=None, total_ms=float(its)))
+    counted = tally.counted()
+    for direction, its in zip(get_args(Direction), times, strict=True):
+        assert counted.requests.get((direction, "search", "allow", OK), 0) == its
+        assert (counted.request_seconds[direction].up_to[-1], counted.request_seconds[direction].total) == (its, its**2)
+        assert counted.decision_seconds[direction].up_to[-1] == 0
+    assert counted.chain_depth.up_to[-1] == sum(times)
+
+
+def test_a_record_that_cannot_be_counted_stops_no_later_one() -> None:
+    tally = Tally(LABELS)
+    tally.add(permitted(1, total_ms=None))
+    with pytest.raises(TypeError):
+        tally.counted()
+    tally.add(permitted(1))
+    assert tally.counted().request_seconds["inbound"].up_to[-1] == 1
 
 
 def test_requests_that_nobody_looked_at_are_few() -> None:
@@ -67,9 +93,9 @@ def test_only_permitted_requests_have_a_depth_and_only_those_decided_on_a_decisi
     tally.add(record(decision="allow", reason=OK))  # a login has no chain
     tally.add(record(decision="allow", reason=OK, decide_ms=0.0))
     counted = tally.counted()
-    assert counted.chain_depth.counts == [0, 0, 1, 0, 0, 0, 0]
-    assert sum(counted.decision_seconds["inbound"].counts) == 2
-    assert sum(counted.request_seconds["inbound"].counts) == 4
+    assert counted.chain_depth.up_to == [0, 0, 1, 1, 1, 1, 1]
+    assert counted.decision_seconds["inbound"].up_to[-1] == 2
+    assert counted.request_seconds["inbound"].up_to[-1] == 4
 
 
 def test_times_are_told_in_seconds() -> None:
@@ -84,8 +110,8 @@ def test_times_are_told_in_seconds() -> None:
 def test_a_value_on_a_bound_belongs_to_it_and_buckets_add_up() -> None:
     histogram = Histogram((1, 2, 4))
     for number in (0.5, 1, 2, 3, 9):
-        histogram.observe(number)
+        histogram.observe([number])
     assert histogram.told() == ([("1", 2.0), ("2", 3.0), ("4", 4.0), ("+Inf", 5.0)], 15.5)
     together = Histogram((1, 2, 4))
-    together.observe(0.5, 1, 2, 3, 9)
+    together.observe([3, 0.5, 9, 1, 2])
     assert together.told() == histogram.told()
