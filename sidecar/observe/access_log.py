@@ -57,7 +57,7 @@ class AccessLog:
         self.metrics = metrics
         self.wall = wall
         self.monotonic = monotonic
-        self._writer = Writer(sink)
+        self._writer = Writer(sink, encode)
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._promised = 0  # lines for which there was room: taken by the writer, or reserved for requests under way
@@ -194,7 +194,7 @@ class AccessLog:
         path = record["path"]
         if path is not None and "?" in path:
             record["path"] = path.partition("?")[0]  # a query may hold secrets and is never recorded
-        self._writer.put(encode(record))
+        self._writer.put(record)
 
     def _timestamp(self, at: float) -> str:
         fraction = int(at * _SECOND) - self._second_at

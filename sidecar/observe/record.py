@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from itertools import compress, repeat
+from operator import itemgetter, ne
 from typing import Any, Final, Literal, TypedDict
 
 import orjson
@@ -105,7 +106,8 @@ _TOKEN: Final = re.compile(TOKEN_PATTERN)
 _may_hold_token: Final = re.compile(TOKEN_BEGINNING).search
 _line_may_hold_token: Final = re.compile(TOKEN_BEGINNING.encode("ascii")).search
 
-_dumps: Final = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
+_PATH: Final = itemgetter("path")
+_DECISION: Final = itemgetter("decision")
 
 _BACKSLASH: Final = 0x5C  # looked for as numbers: four times as fast as a bytes object of one
 _DEL: Final = 0x7F
@@ -141,21 +143,28 @@ def record_schema() -> dict[str, object]:
     }
 
 
-def encode(record: Record) -> bytes:
-    """One line, newline included. Cheap for plain text: the finished line shows whether anything needs care.
+def encode(records: Sequence[Record]) -> bytes:
+    """One line for each, newlines included. Cheap for plain text: the finished lines show whether any needs care.
 
     A line that is short, ASCII, without DEL and without a backslash (JSON's only escape) holds nothing but printable
     text below the limit. Every other record, and one with a token in it, is cleaned value by value and built again.
     """
     try:
-        line = _dumps(record)
+        lines = list(map(orjson.dumps, records, repeat(None), repeat(orjson.OPT_APPEND_NEWLINE)))
     except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON has not
-        return _cleaned(record)
-    if len(line) > MAX_TEXT or not line.isascii() or _BACKSLASH in line or _DEL in line:
-        return _cleaned(record)
+        return _cleaned(records[0]) if len(records) == 1 else b"".join(encode([record]) for record in records)
+    together = b"".join(lines)
     # What was allowed has claims of a trusted issuer: only its path may hold a token.
-    token = _may_hold_token(record["path"] or "") if record["decision"] == "allow" else _line_may_hold_token(line)
-    return line if token is None else _cleaned(record)
+    paths = "\n".join(filter(None, map(_PATH, records)))
+    refused = b"".join(compress(lines, map(ne, map(_DECISION, records), repeat("allow"))))
+    if (
+        max(map(len, lines), default=0) <= MAX_TEXT
+        and _is_plain(together)
+        and not _may_hold_token(paths)
+        and not _line_may_hold_token(refused)
+    ):
+        return together
+    return b"".join(map(_with_care, records, lines))
 
 
 def escape(text: str) -> str:
@@ -177,8 +186,21 @@ def escape(text: str) -> str:
     return f"{visible[: MAX_TEXT - len(CUT) - 16]}{CUT}{digest[:16]}"
 
 
+def _with_care(record: Record, line: bytes) -> bytes:
+    """The line of a record that needs care or was encoded together with one that does."""
+    if len(line) > MAX_TEXT or not _is_plain(line):
+        return _cleaned(record)
+    token = _may_hold_token(record["path"] or "") if record["decision"] == "allow" else _line_may_hold_token(line)
+    return line if token is None else _cleaned(record)
+
+
+def _is_plain(text: bytes) -> bool:
+    return text.isascii() and _BACKSLASH not in text and _DEL not in text
+
+
 def _cleaned(record: Record) -> bytes:
-    return _dumps({name: _clean(value) for name, value in record.items()})
+    cleaned = {name: _clean(value) for name, value in record.items()}
+    return orjson.dumps(cleaned, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _clean(value: object) -> object:

@@ -52,7 +52,7 @@ def record_text(data: bytes) -> None:
     if shown == text:
         assert "\\u{" not in text
     for decision in ("deny", "allow"):
-        line = encode({**_EMPTY, "decision": decision, "path": text, "subject": text, "scope": [text], "seq": 1})
+        line = encode([{**_EMPTY, "decision": decision, "path": text, "subject": text, "scope": [text], "seq": 1}])
         assert line.count(b"\n") == 1
         assert line.endswith(b"\n")
         printable(line.decode()[:-1])

@@ -2,15 +2,34 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.record import Record
 from tests.integration.hops import Hops, open_hops
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.world import World, open_world
+
+
+@pytest.fixture(autouse=True)
+def _finished_records_do_not_change() -> Iterator[None]:
+    """Lines are made of them a moment later, and by another thread."""
+    finished: deque[tuple[Record, Record]] = deque(maxlen=1000)
+    finish = AccessLog.finish
+
+    def watched(log: AccessLog, entry: Entry, record: Record) -> None:
+        finish(log, entry, record)
+        finished.append((record, record.copy()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AccessLog, "finish", watched)
+        yield
+    assert [(record, before) for record, before in finished if record != before] == []
 
 
 @pytest.fixture

@@ -143,6 +143,7 @@ async def test_unwritten_bytes_have_a_limit_too(sink: FakeSink, metrics: Metrics
     entry = log.reserve()
     entry.path = "/" + "a" * 2000
     entry.close()
+    sink.wait_for(lambda: sink.tries == 1)
     assert not log.healthy
     sink.block(blocked=False)
     await log.close()

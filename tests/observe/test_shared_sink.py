@@ -21,7 +21,7 @@ from sidecar.observe.shared_sink import SharedSink
 from sidecar.observe.sink import FileSink
 from sidecar.observe.writer import Writer
 lock, name, path, count = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-writer = Writer(SharedSink(FileSink(path), lock), flush_s=0.0)
+writer = Writer(SharedSink(FileSink(path), lock), b"".join, flush_s=0.0)
 for number in range(count):
     writer.put((name * 20_000 + f"{number}\\n").encode())
     if number == count // 2 and name == "a":

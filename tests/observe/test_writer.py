@@ -3,15 +3,16 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sidecar.observe.sink import FileSink, StdoutSink
-from sidecar.observe.writer import FLUSH_S, STALL_S, Writer
+from sidecar.observe.writer import AT_ONCE, FLUSH_S, STALL_S, Writer
 from tests.fakes.sink import FakeSink
 
+JOIN: Callable[[list[bytes]], bytes] = b"".join  # most tests put finished lines
 LINES = [b'{"n":%d}\n' % number for number in range(500)]
 
 
@@ -24,21 +25,21 @@ def sink() -> Iterator[FakeSink]:
 
 
 @pytest.fixture
-def writer(sink: FakeSink) -> Iterator[Writer]:
-    writer = Writer(sink)
+def writer(sink: FakeSink) -> Iterator[Writer[bytes]]:
+    writer = Writer(sink, JOIN)
     yield writer
     sink.fail(None)
     sink.block(blocked=False)
     writer.close(5)
 
 
-def test_lines_come_out_whole_and_in_order(sink: FakeSink, writer: Writer) -> None:
+def test_lines_come_out_whole_and_in_order(sink: FakeSink, writer: Writer[bytes]) -> None:
     for line in LINES:
         writer.put(line)
     assert sink.wait_for_lines(len(LINES)) == LINES
 
 
-def test_a_line_is_written_within_fifty_milliseconds(sink: FakeSink, writer: Writer) -> None:
+def test_a_line_is_written_within_fifty_milliseconds(sink: FakeSink, writer: Writer[bytes]) -> None:
     assert FLUSH_S <= 0.025  # the other half is for a thread that is woken late
     writer.put(LINES[0])
     assert sink.wait_for_lines(1) == LINES[:1]
@@ -47,7 +48,7 @@ def test_a_line_is_written_within_fifty_milliseconds(sink: FakeSink, writer: Wri
 def test_a_sink_that_cannot_be_opened_is_trouble_before_the_first_line(tmp_path: Path) -> None:
     folder = tmp_path / "records"
     folder.mkdir()
-    writer = Writer(FileSink(folder))
+    writer = Writer(FileSink(folder), JOIN)
     try:
         deadline = time.monotonic() + 5
         while writer.trouble(time.monotonic()) is None and time.monotonic() < deadline:
@@ -64,7 +65,7 @@ def test_a_sink_that_cannot_be_opened_is_trouble_before_the_first_line(tmp_path:
 def test_a_pipe_that_nobody_reads_is_trouble_before_the_first_line(tmp_path: Path) -> None:
     pipe = tmp_path / "records"
     os.mkfifo(pipe)
-    writer = Writer(FileSink(pipe), stall_s=0.05)
+    writer = Writer(FileSink(pipe), JOIN, stall_s=0.05)
     deadline = time.monotonic() + 5
     while writer.trouble(time.monotonic()) is None and time.monotonic() < deadline:
         os.sched_yield()
@@ -79,7 +80,7 @@ def test_a_pipe_that_nobody_reads_is_trouble_before_the_first_line(tmp_path: Pat
         os.close(reader)
 
 
-def test_short_writes_are_continued_where_they_ended(sink: FakeSink, writer: Writer) -> None:
+def test_short_writes_are_continued_where_they_ended(sink: FakeSink, writer: Writer[bytes]) -> None:
     sink.most_bytes = 3
     for line in LINES[:20]:
         writer.put(line)
@@ -88,7 +89,7 @@ def test_short_writes_are_continued_where_they_ended(sink: FakeSink, writer: Wri
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF])
 def test_a_failing_sink_is_trouble_until_it_works_again_and_nothing_is_lost(
-    code: int, sink: FakeSink, writer: Writer
+    code: int, sink: FakeSink, writer: Writer[bytes]
 ) -> None:
     sink.fail(OSError(code, "no"))
     writer.put(LINES[0])
@@ -102,27 +103,27 @@ def test_a_failing_sink_is_trouble_until_it_works_again_and_nothing_is_lost(
     assert writer.trouble(time.monotonic()) is None
 
 
-def test_a_line_cut_off_by_a_lost_reader_is_written_again_from_its_start(sink: FakeSink, writer: Writer) -> None:
+def test_a_line_cut_off_by_a_lost_reader_is_written_again_from_its_start(sink: FakeSink, writer: Writer[bytes]) -> None:
     sink.script = [len(LINES[0]) + 4, OSError(errno.EPIPE, "gone")]
     writer.put(LINES[0] + LINES[1])
     sink.wait_for(lambda: sink.data.endswith(LINES[1]))
     assert sink.data == LINES[0] + LINES[1][:4] + LINES[1]
 
 
-def test_a_full_disk_does_not_repeat_what_was_written(sink: FakeSink, writer: Writer) -> None:
+def test_a_full_disk_does_not_repeat_what_was_written(sink: FakeSink, writer: Writer[bytes]) -> None:
     sink.script = [len(LINES[0]) + 4, OSError(errno.ENOSPC, "full")]
     writer.put(LINES[0] + LINES[1])
     assert sink.wait_for_lines(2) == LINES[:2]
 
 
-def test_a_sink_is_opened_anew_between_lines_only(sink: FakeSink, writer: Writer) -> None:
+def test_a_sink_is_opened_anew_between_lines_only(sink: FakeSink, writer: Writer[bytes]) -> None:
     sink.script = [len(LINES[0]), OSError(errno.EIO, "no"), 4, OSError(errno.EIO, "no")]
     writer.put(LINES[0] + LINES[1])
     assert sink.wait_for_lines(2) == LINES[:2]
     assert sink.renewed == 3  # at the start, at first, after the first failure; not in the middle of the second line
 
 
-def test_a_blocked_sink_is_trouble_once_it_made_no_progress_for_a_while(sink: FakeSink, writer: Writer) -> None:
+def test_a_blocked_sink_is_trouble_once_it_made_no_progress_for_a_while(sink: FakeSink, writer: Writer[bytes]) -> None:
     sink.block(blocked=True)
     writer.put(LINES[0])
     sink.wait_for(lambda: sink.tries == 1)
@@ -135,7 +136,7 @@ def test_a_blocked_sink_is_trouble_once_it_made_no_progress_for_a_while(sink: Fa
     assert writer.trouble(time.monotonic() + 100) is None
 
 
-def test_closing_writes_what_is_pending(sink: FakeSink, writer: Writer) -> None:
+def test_closing_writes_what_is_pending(sink: FakeSink, writer: Writer[bytes]) -> None:
     for line in LINES:
         writer.put(line)
     assert writer.close(5) == 0
@@ -144,7 +145,7 @@ def test_closing_writes_what_is_pending(sink: FakeSink, writer: Writer) -> None:
 
 
 def test_closing_does_not_wait_for_a_dead_sink_longer_than_told_and_says_what_is_lost(
-    sink: FakeSink, writer: Writer
+    sink: FakeSink, writer: Writer[bytes]
 ) -> None:
     sink.fail(OSError(errno.EPIPE, "gone"))
     for line in LINES[:3]:
@@ -152,10 +153,11 @@ def test_closing_does_not_wait_for_a_dead_sink_longer_than_told_and_says_what_is
     assert writer.close(0.05) == 3
 
 
-def test_what_is_taken_and_what_is_written_is_counted(sink: FakeSink, writer: Writer) -> None:
+def test_what_is_taken_and_what_is_written_is_counted(sink: FakeSink, writer: Writer[bytes]) -> None:
     sink.block(blocked=True)
     for line in LINES[:3]:
         writer.put(line)
+    sink.wait_for(lambda: sink.tries == 1)
     assert (writer.pending_lines, writer.lines_out) == (3, 0)
     assert writer.bytes_in - writer.bytes_out == sum(map(len, LINES[:3]))
     sink.block(blocked=False)
@@ -165,10 +167,76 @@ def test_what_is_taken_and_what_is_written_is_counted(sink: FakeSink, writer: Wr
     assert writer.bytes_in == writer.bytes_out
 
 
+def test_what_waits_is_encoded_by_who_puts_it_as_soon_as_it_is_many_whatever_the_sink_does(sink: FakeSink) -> None:
+    encoded: list[tuple[str, int]] = []
+
+    def encode(lines: list[bytes]) -> bytes:
+        encoded.append((threading.current_thread().name, len(lines)))
+        return JOIN(lines)
+
+    writer = Writer(sink, encode)
+    sink.block(blocked=True)
+    writer.put(LINES[0])
+    sink.wait_for(lambda: sink.tries == 1)
+    for line in LINES[1 : 3 * AT_ONCE]:
+        writer.put(line)
+    assert writer.bytes_in == sum(map(len, LINES[: 2 * AT_ONCE + 1]))
+    assert writer.pending_lines == 3 * AT_ONCE
+    sink.block(blocked=False)
+    assert sink.wait_for_lines(3 * AT_ONCE) == LINES[: 3 * AT_ONCE]
+    assert writer.close(5) == 0
+    own, putting = "records", threading.current_thread().name
+    assert [one for one in encoded if one[1]] == [(own, 1), *2 * [(putting, AT_ONCE)], (own, AT_ONCE - 1)]
+
+
+def test_who_puts_does_not_wait_while_the_thread_encodes_and_the_order_stays(sink: FakeSink) -> None:
+    encoding, go_on = threading.Event(), threading.Event()
+
+    def encode(lines: list[bytes]) -> bytes:
+        encoding.set()
+        assert go_on.wait(5)
+        return JOIN(lines)
+
+    writer = Writer(sink, encode)
+    writer.put(LINES[0])
+    assert encoding.wait(5)
+    for line in LINES[1 : 2 * AT_ONCE]:
+        writer.put(line)
+    assert writer.pending_lines >= 2 * AT_ONCE  # never missed, though lines are being made of one
+    go_on.set()
+    assert sink.wait_for_lines(2 * AT_ONCE) == LINES[: 2 * AT_ONCE]
+    assert writer.close(5) == 0
+
+
+def test_what_is_put_by_the_garbage_collector_within_the_encoding_is_written_too(sink: FakeSink) -> None:
+    late = iter(LINES[AT_ONCE : 2 * AT_ONCE])
+
+    def encode(lines: list[bytes]) -> bytes:
+        for line in late:  # as the end of a journey that nobody held any more would
+            filled.put(line)
+        return JOIN(lines)
+
+    filled = Writer(sink, encode)
+    for line in LINES[:AT_ONCE]:
+        filled.put(line)
+    assert sorted(sink.wait_for_lines(2 * AT_ONCE)) == sorted(LINES[: 2 * AT_ONCE])
+    assert filled.close(5) == 0
+
+
+def test_lines_keep_their_order_though_two_threads_encode(sink: FakeSink) -> None:
+    writer = Writer(sink, JOIN, flush_s=0.0)
+    lines = [b"%d\n" % number for number in range(20_000)]
+    for line in lines:
+        writer.put(line)
+    assert writer.close(5) == 0
+    assert sink.data == b"".join(lines)
+    assert (writer.lines_out, writer.bytes_out) == (len(lines), len(sink.data))
+
+
 def test_a_pipe_that_a_neighbour_made_non_blocking_is_waited_for() -> None:
     reader, fd = os.pipe()
     os.set_blocking(fd, False)
-    writer = Writer(StdoutSink(fd))
+    writer = Writer(StdoutSink(fd), JOIN)
     lines = [b"x" * 999 + b"\n"] * 300  # several times what a pipe holds
     for line in lines:
         writer.put(line)
@@ -195,7 +263,7 @@ def test_a_pipe_without_a_reader_is_trouble() -> None:
                 failed.set()
                 raise
 
-    writer = Writer(Watched(fd))
+    writer = Writer(Watched(fd), JOIN)
     writer.put(LINES[0])
     assert failed.wait(5)
     assert writer.close(0.05) == 1
@@ -207,7 +275,7 @@ def test_a_file_is_private_and_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     for line in LINES[:2]:
         sink = FileSink(path)
-        writer = Writer(sink)
+        writer = Writer(sink, JOIN)
         writer.put(line)
         assert writer.close(5) == 0
         assert path.stat().st_mode & 0o777 == 0o600
@@ -255,7 +323,7 @@ def test_a_file_that_cannot_be_opened_is_trouble_and_works_once_it_can(tmp_path:
                 tried.set()
                 raise
 
-    writer = Writer(Watched(path))
+    writer = Writer(Watched(path), JOIN)
     writer.put(LINES[0])
     assert tried.wait(5)
     path.parent.mkdir()
@@ -271,7 +339,7 @@ def test_a_file_that_cannot_be_opened_is_trouble_and_works_once_it_can(tmp_path:
 def test_a_record_is_never_glued_to_half_a_line(before: bytes, after: bytes, tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(before)
-    writer = Writer(FileSink(path))
+    writer = Writer(FileSink(path), JOIN)
     writer.put(LINES[0])
     assert writer.close(5) == 0
     assert path.read_bytes() == after + LINES[0]
@@ -281,7 +349,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def wait_for_trouble(writer: Writer) -> str | None:
+def wait_for_trouble(writer: Writer[bytes]) -> str | None:
     """What the trouble is, as soon as there is any."""
     deadline = time.monotonic() + 5
     while writer.trouble(time.monotonic()) is None and time.monotonic() < deadline:
@@ -289,7 +357,7 @@ def wait_for_trouble(writer: Writer) -> str | None:
     return writer.trouble(time.monotonic())
 
 
-def wait_for_settled(writer: Writer) -> None:
+def wait_for_settled(writer: Writer[bytes]) -> None:
     deadline = time.monotonic() + 5
     while writer.pending_lines and time.monotonic() < deadline:
         os.sched_yield()
@@ -298,7 +366,7 @@ def wait_for_settled(writer: Writer) -> None:
 
 def test_rotation_under_load_loses_and_tears_nothing(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    writer = Writer(FileSink(path), flush_s=0.0001)
+    writer = Writer(FileSink(path), JOIN, flush_s=0.0001)
     for number, line in enumerate(LINES):
         writer.put(line)
         if number % 50 == 25:
@@ -315,7 +383,7 @@ def test_rotation_under_load_loses_and_tears_nothing(tmp_path: Path) -> None:
 def test_a_removed_folder_is_trouble_until_it_is_back_and_nothing_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "records.jsonl"
     path.parent.mkdir()
-    writer = Writer(FileSink(path))
+    writer = Writer(FileSink(path), JOIN)
     writer.put(LINES[0])
     wait_for_settled(writer)
     path.unlink()
@@ -329,7 +397,7 @@ def test_a_removed_folder_is_trouble_until_it_is_back_and_nothing_is_lost(tmp_pa
 
 
 def test_a_device_without_room_is_trouble() -> None:
-    writer = Writer(FileSink(Path("/dev/full")))
+    writer = Writer(FileSink(Path("/dev/full")), JOIN)
     writer.put(LINES[0])
     assert wait_for_trouble(writer) == "the record sink failed: ENOSPC"
     assert writer.close(0.05) == 1
@@ -352,7 +420,7 @@ def test_a_full_disk_is_trouble_and_its_half_line_is_completed_once_there_is_roo
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * 40_000)
     lines = [b'{"n":%d,"x":"%s"}\n' % (number, b"y" * 2000) for number in range(20)]
-    writer = Writer(FileSink(path))
+    writer = Writer(FileSink(path), JOIN)
     for line in lines:
         writer.put(line)
     assert wait_for_trouble(writer) == "the record sink failed: ENOSPC"
@@ -367,7 +435,7 @@ def test_after_a_full_disk_and_a_restart_the_half_line_stands_alone(small_disk: 
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * 40_000)
     lines = [b'{"n":%d,"x":"%s"}\n' % (number, b"y" * 2000) for number in range(20)]
-    killed = Writer(FileSink(path))
+    killed = Writer(FileSink(path), JOIN)
     for line in lines:
         killed.put(line)
     wait_for_trouble(killed)
@@ -378,7 +446,7 @@ def test_after_a_full_disk_and_a_restart_the_half_line_stands_alone(small_disk: 
         sink.renew()  # there is no room for the line break either
     assert open_files() == before
     ballast.unlink()
-    writer = Writer(sink)
+    writer = Writer(sink, JOIN)
     writer.put(LINES[7])
     assert writer.close(5) == 0
     *whole, half, last = path.read_bytes().splitlines(keepends=True)
@@ -394,7 +462,7 @@ def test_a_disk_that_becomes_read_only_is_trouble_until_it_is_writable(small_dis
     path = small_disk / "records.jsonl"
     path.touch()
     remount("ro")
-    writer = Writer(FileSink(path))
+    writer = Writer(FileSink(path), JOIN)
     assert wait_for_trouble(writer) == "the record sink failed: EROFS"
     writer.put(LINES[0])
     remount("rw")
@@ -410,7 +478,7 @@ def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_failure_and_its_end_are_told_once_each_in_the_operations_log(
-    sink: FakeSink, writer: Writer, caplog: pytest.LogCaptureFixture
+    sink: FakeSink, writer: Writer[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     sink.script = [OSError(errno.ENOSPC, "full"), OSError(errno.ENOSPC, "full")]
     writer.put(LINES[0])
