@@ -68,7 +68,7 @@ class AccessLog:
         self.sink = sink.name
         self._seq = 0
         self._second_at = -_SECOND  # in microseconds; of the second that was told last
-        self._second_text = ""
+        self._second_text = ""  # with a place for the fraction
         self._closed = False
         metrics.in_flight = self._in_flight
 
@@ -129,12 +129,12 @@ class AccessLog:
 
     def finish(self, entry: Entry, record: Record) -> None:
         """Write the record of an entry and count its request. Nothing happens to one that is finished."""
-        if entry in self._young:
+        try:
             del self._young[entry]
-        elif entry in self._lasting:
+        except KeyError:
+            if entry not in self._lasting:
+                return
             del self._lasting[entry]
-        else:
-            return
         record["total_ms"] = int((self.monotonic() - entry.started_at) * 1_000_000 + 0.5) / 1000
         self._put(record)
         self.metrics.finished.add(record)
@@ -201,8 +201,8 @@ class AccessLog:
         if not 0 <= fraction < _SECOND:
             second, fraction = divmod(fraction + self._second_at, _SECOND)
             self._second_at = second * _SECOND
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._second_text}.{fraction:06d}Z"
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S.%%06dZ", time.gmtime(second))
+        return self._second_text % fraction
 
     def _in_flight(self) -> int:
         return len(self._young) + len(self._lasting)

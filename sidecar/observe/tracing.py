@@ -42,8 +42,8 @@ def ids(digits: int, draw: Callable[[int], bytes] = os.urandom) -> Callable[[], 
 
     An endless iterator, put together from parts of the interpreter: no code of ours runs for an id.
     """
-    cut = re.compile(f".{{{digits}}}").findall
-    endless = chain.from_iterable(map(cut, map(bytes.hex, map(draw, repeat(_BLOCK_BYTES)))))
+    blocks = map(bytes.hex, map(draw, repeat(_BLOCK_BYTES)), repeat(" "), repeat(digits // 2))
+    endless = chain.from_iterable(map(str.split, blocks))
     return filter(("0" * digits).__ne__, endless).__next__
 
 
@@ -61,16 +61,14 @@ def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes], *, trust
     A new trace starts, and ``tracestate`` is dropped, if ``traceparent`` is absent, doubled or invalid.
     """
     span_id = _new_span_id()
-    parent = None
     if trusted and len(parents) == 1:
-        traceparent = parents[0].decode("latin-1")
-        parent = _version_00(traceparent) or _later_version(traceparent)
-    if parent is None:
-        trace_id = new_id()
-        return _context((f"00-{trace_id}-{span_id}-03", trace_id, span_id, None))
-    trace_id, flags = parent.groups()
-    traceparent = f"00-{trace_id}-{span_id}-{_SENT_FLAGS[flags]}"
-    return _context((traceparent, trace_id, span_id, _state(states) if states else None))
+        parent = parents[0].decode("latin-1")
+        if given := _version_00(parent) or _later_version(parent):
+            trace_id, flags = given.groups()
+            state = _state(states) if states else None
+            return _context((f"00-{trace_id}-{span_id}-{_SENT_FLAGS[flags]}", trace_id, span_id, state))
+    trace_id = new_id()
+    return _context((f"00-{trace_id}-{span_id}-03", trace_id, span_id, None))
 
 
 def _state(states: Sequence[bytes]) -> str | None:

@@ -84,6 +84,25 @@ async def test_a_record_says_who_when_and_in_which_order(sink: FakeSink, log: Ac
         assert violations(record, record_schema()) == []
 
 
+async def test_the_time_of_a_record_is_told_to_the_microsecond_wherever_the_clock_goes(
+    sink: FakeSink, metrics: Metrics
+) -> None:
+    times = [NOW, NOW + 0.876543, NOW + 0.876544, NOW + 60, NOW - 1, 0.0, 0.000001]
+    log = AccessLog(sink, run="r1", metrics=metrics, wall=iter(times).__next__)
+    for _ in times:
+        log.event("ready")
+    assert [record["ts"] for record in sink.wait_for_records(len(times))] == [
+        "2026-11-24T21:04:05.123456Z",
+        "2026-11-24T21:04:05.999999Z",
+        "2026-11-24T21:04:06.000000Z",
+        "2026-11-24T21:05:05.123456Z",
+        "2026-11-24T21:04:04.123456Z",
+        "1970-01-01T00:00:00.000000Z",
+        "1970-01-01T00:00:00.000001Z",
+    ]
+    await log.close()
+
+
 async def test_a_request_that_nobody_decided_is_recorded_as_refused(sink: FakeSink, log: AccessLog) -> None:
     log.reserve("outbound").close()
     (record,) = sink.wait_for_records(1)
