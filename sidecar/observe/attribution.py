@@ -47,8 +47,9 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
     }
 
 
+@lru_cache(maxsize=256)  # all calls of one request show the same one
 def facts_of_token(token: VerifiedToken) -> RecordFields:
-    """A token verified: its claims are facts, permitted or not."""
+    """A token verified: its claims are facts, permitted or not. Not to be changed."""
     chain = token.chain
     return {
         "verified": True,

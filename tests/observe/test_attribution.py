@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,8 +44,9 @@ FACTS = {
 
 
 def without_fingerprint(said: RecordFields) -> dict[str, object]:
-    assert len(said.pop("fp") or "") == 32
-    return dict(said)
+    told = dict(said)
+    assert len(str(told.pop("fp"))) == 32
+    return told
 
 
 def issued(**changed: Any) -> dict[str, object]:
@@ -95,6 +97,14 @@ def test_what_an_issued_permit_says_is_found_once_for_each() -> None:
     )
     assert facts_of_issued(first) is facts_of_issued(first)
     assert facts_of_issued(first) is not facts_of_issued(second)
+
+
+def test_what_a_token_says_is_found_once_for_it_and_for_no_other() -> None:
+    token = verified(INBOUND_CLAIMS)
+    assert facts_of_token(token) is facts_of_token(token)
+    other = replace(token, subject="mallory", claims={**token.claims, "sub": "mallory"})
+    assert other.fingerprint == token.fingerprint
+    assert (facts_of_token(token)["subject"], facts_of_token(other)["subject"]) == ("alice", "mallory")
 
 
 def test_an_issued_token_without_parent_leads_back_to_the_one_it_came_from() -> None:
