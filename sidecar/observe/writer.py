@@ -123,9 +123,20 @@ class Writer(Generic[T]):
         """By whoever holds ``_encoding``."""
         count = len(self._records)
         self._lines_in += count  # before they are taken: what is pending is never missed
-        lines = self._encode([self._records.popleft() for _ in range(count)])
+        records = [self._records.popleft() for _ in range(count)]
+        try:
+            lines = self._encode(records)
+        except Exception:  # noqa: BLE001  a bug costs the record it is in, not those beside it, and not the thread
+            lines = b"".join(map(self._encode_alone, records))
         self._lines.append(lines)
         self.bytes_in += len(lines)
+
+    def _encode_alone(self, record: T) -> bytes:
+        try:
+            return self._encode([record])
+        except Exception:  # noqa: BLE001  as above
+            _log.exception("a record cannot be written")
+            return b""
 
     def _open(self) -> None:
         """Open the sink before the first record: one that cannot be opened must not look like one that can."""

@@ -233,6 +233,26 @@ def test_lines_keep_their_order_though_two_threads_encode(sink: FakeSink) -> Non
     assert (writer.lines_out, writer.bytes_out) == (len(lines), len(sink.data))
 
 
+@pytest.mark.parametrize("count", [3, AT_ONCE], ids=["by the thread", "by who puts"])
+def test_a_record_that_cannot_be_encoded_costs_no_other_and_not_the_thread(
+    sink: FakeSink, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def encode(lines: list[bytes]) -> bytes:
+        if b"bad" in lines:
+            raise TypeError("a bug")
+        return b"".join(lines)
+
+    writer = Writer(sink, encode)
+    lines = [*LINES[: count - 1], b"bad"]
+    for line in lines:
+        writer.put(line)
+    assert sink.wait_for_lines(count - 1) == LINES[: count - 1]
+    writer.put(LINES[count])
+    assert sink.wait_for_lines(count)[-1] == LINES[count]
+    assert writer.close(5) == 0
+    assert caplog.text.count("a record cannot be written") == 1
+
+
 def test_a_pipe_that_a_neighbour_made_non_blocking_is_waited_for() -> None:
     reader, fd = os.pipe()
     os.set_blocking(fd, False)
