@@ -104,10 +104,7 @@ class Writer(Generic[T]):
     def _run(self) -> None:
         self._open()
         while True:
-            self._wake.wait()
             self._stop.wait(self._flush_s)
-            self._wake.clear()
-            self._awake = False  # after clear(): a line put from here on sets the event again
             stopping = self._stop.is_set()  # before taking: what was put before the stop is still written
             with self._encoding:
                 self._encode_waiting()
@@ -117,7 +114,16 @@ class Writer(Generic[T]):
                 self._write(data, lines_in)
             if stopping:
                 break
+            if not data:
+                self._rest()
         self._sink.close()
+
+    def _rest(self) -> None:
+        """Sleep until there is another record. While they keep coming nobody has to wake this thread."""
+        self._wake.clear()
+        self._awake = False  # after clear(): a record put from here on sets the event again
+        if not self._records:  # none was put between the last look and here
+            self._wake.wait()
 
     def _encode_waiting(self) -> None:
         """By whoever holds ``_encoding``."""
