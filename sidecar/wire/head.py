@@ -21,8 +21,6 @@ Passes = Callable[[bytes], bool]
 FRESH: Final = b"\0fresh"
 """Stands for a value that is told apart from its place; no value that was read holds NUL."""
 
-_MAX_FOLLOWED: Final = 4  # callers send them in one order, with some left out; each weighs as much as the fields
-
 _T = TypeVar("_T")
 
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
@@ -63,7 +61,7 @@ class Fields(list[Field]):
     are told apart (``Head``): their values are at ``fresh_at``.
     """
 
-    __slots__ = ("followed", "fresh_at", "fresh_names", "known", "last", "repeated")
+    __slots__ = ("fresh_at", "fresh_names", "known", "last", "repeated")
 
     def __init__(self, fields: Iterable[Field]) -> None:
         super().__init__(fields)
@@ -72,7 +70,6 @@ class Fields(list[Field]):
         self.fresh_at = [at for at, field in enumerate(self) if field[1] is FRESH]
         self.fresh_names = [self[at][0] for at in self.fresh_at]
         self.known: dict[Callable[..., object], object] = {}
-        self.followed: dict[tuple[bytes, ...], Fields] = {}
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields of a (lower-case) name, in order."""
@@ -92,19 +89,6 @@ class Fields(list[Field]):
         if found is None:
             found = self.known[find] = find(self)
         return cast("_T", found)
-
-    def followed_by(self, names: tuple[bytes, ...]) -> Fields | None:
-        """These fields, and after them the places of fresh ones; None if a name would come twice."""
-        try:
-            return self.followed[names]
-        except KeyError:
-            fields = Fields([*self, *((name, FRESH) for name in names)])
-            if len(fields.last) < len(self.last) + len(names):
-                return None  # and not kept: who doubles names has no end of them
-            if len(self.followed) >= _MAX_FOLLOWED:
-                self.followed.clear()
-            self.followed[names] = fields
-            return fields
 
     def passing(self, passes: Passes) -> tuple[bytes, list[bytes]]:
         """The lines of the fields that may travel on, and the names of fresh ones that may: ``Head.passing``."""
@@ -127,7 +111,7 @@ class Head:
 
     @property
     def fields(self) -> Fields:
-        """All fields: in order, but for those that never come again (``lines.NEVER_AGAIN``), which may come last."""
+        """All fields, in order."""
         fresh = self.fresh
         return Fields([(name, fresh[name]) if value is FRESH else (name, value) for name, value in self.common])
 
@@ -169,14 +153,14 @@ class RequestHead(Head):
     expect: bytes | None = None
     upgrade: bytes | None = None
 
-    def followed_by(self, names: tuple[bytes, ...], values: Sequence[bytes]) -> RequestHead | None:
-        """The same head with more fresh fields at its end; None if a name would come twice."""
-        common = self.common.followed_by(names)
-        if common is None:
-            return None
+    def renewed(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> RequestHead:
+        """The same head with other values of these fresh fields."""
+        fresh = self.fresh.copy()
+        for name, value in zip(names, values, strict=True):
+            fresh[name] = value
         return RequestHead(
-            common,
-            {**self.fresh, **dict(zip(names, values, strict=True))},
+            self.common,
+            fresh,
             self.method,
             self.target,
             self.authority,

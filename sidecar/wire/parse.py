@@ -8,13 +8,14 @@ no other version, and exactly one Host. What states the body's length is said on
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import Fields, RequestHead, ResponseHead
-from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN, MAX_KNOWN_BYTES, NEVER_AGAIN, FieldLines
+from sidecar.wire.known import KnownHeads
+from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN, MAX_KNOWN_BYTES, FieldLines
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
@@ -24,11 +25,7 @@ _AUTHORITY: Final = re.compile(
 )
 _MAX_KNOWN_LINE: Final = 512  # bytes of a first line that is remembered
 _MAX_KNOWN_HEAD: Final = 2 * MAX_KNOWN_BYTES  # of a head that is remembered whole
-# By these lines, as almost everybody spells them, a head is told apart that is otherwise one that came before.
-_UNIQUE: Final = re.compile(
-    rb"\r\n(%b): ([!-~]++(?: [!-~]++)*+)(?=\r\n)"
-    % b"|".join(spelled for name in sorted(NEVER_AGAIN) for spelled in (name, name.title()))
-)
+_MAX_KINDS: Final = 16  # of listeners, by their limits
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
@@ -49,15 +46,7 @@ def parse_request_head(head: bytes, *, max_target_bytes: int, max_fields: int, p
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
             EXPECTATION_REFUSED.
     """
-    if len(head) > _MAX_KNOWN_HEAD:
-        return _read_request_head(head, max_target_bytes, max_fields, proxy_form)
-    parts = _UNIQUE.split(head)
-    if len(parts) == 1:
-        return _request_head(head, max_target_bytes, max_fields, proxy_form)
-    names = tuple(map(bytes.lower, parts[1::3]))
-    rest = _request_head(b"".join(parts[::3]), max_target_bytes, max_fields - len(names), proxy_form)
-    whole = rest.followed_by(names, parts[2::3])
-    return _read_request_head(head, max_target_bytes, max_fields, proxy_form) if whole is None else whole
+    return request_heads(max_target_bytes, max_fields, proxy_form).read(head)
 
 
 def parse_response_head(head: bytes, *, max_fields: int) -> ResponseHead:
@@ -104,8 +93,16 @@ def _read_request_head(
     )
 
 
-# What a head says depends on its bytes and our limits alone.
-_request_head: Final = lru_cache(maxsize=MAX_HEADS)(_read_request_head)
+@lru_cache(maxsize=_MAX_KINDS)
+def request_heads(
+    max_target_bytes: int,
+    max_fields: int,
+    proxy_form: bool,  # noqa: FBT001 - as above
+) -> KnownHeads:
+    """What reads the heads of all listeners with these limits: what a head says depends on its bytes and them alone."""
+    return KnownHeads(
+        partial(_read_request_head, max_target_bytes=max_target_bytes, max_fields=max_fields, proxy_form=proxy_form)
+    )
 
 
 def _read_response_head(head: bytes, max_fields: int) -> ResponseHead:

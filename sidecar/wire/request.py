@@ -8,7 +8,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, HeadBuffer, LengthBody
 from sidecar.wire.head import RequestHead
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.parse import parse_request_head
+from sidecar.wire.parse import request_heads
 from sidecar.wire.upgrade import handshake_of
 
 CONTINUE: Final = b"100-continue"  # the one expectation there is (RFC 9110 section 10.1.1)
@@ -17,14 +17,14 @@ CONTINUE: Final = b"100-continue"  # the one expectation there is (RFC 9110 sect
 class RequestReader(HeadBuffer):
     """Reads one head after another. ``refused_head``: the head of a refusal, if it was valid but is not served here."""
 
-    __slots__ = ("_limits", "_proxy_form", "refused_head")
+    __slots__ = ("_known", "_limits", "refused_head")
 
     def __init__(self, limits: ServerLimits, *, proxy_form: bool) -> None:
         super().__init__(
             max_head_bytes=limits.max_head_bytes, max_first_line=limits.max_target_bytes + 64, skip_empty_line=True
         )
         self._limits = limits
-        self._proxy_form = proxy_form
+        self._known = request_heads(limits.max_target_bytes, limits.max_fields, proxy_form)
         self.refused_head: RequestHead | None = None
 
     def read(self, data: bytes) -> tuple[RequestHead, int, bytes] | None:
@@ -35,20 +35,18 @@ class RequestReader(HeadBuffer):
                 Upgrade but to WebSocket, CONNECT, TRACE, a body over the limit). What follows is then never to be read
                 as a request.
         """
-        found = self.feed(data)
-        if found is None:
-            return None
-        raw, rest = found
-        limits = self._limits
-        head = parse_request_head(
-            raw,
-            max_target_bytes=limits.max_target_bytes,
-            max_fields=limits.max_fields,
-            proxy_form=self._proxy_form,
-        )
+        head = self._known.find(data) if self._fresh and len(data) <= self._ordinary else None
+        if head is None:
+            found = self.feed(data)
+            if found is None:
+                return None
+            raw, rest = found
+            head, size = self._known.read(raw), len(raw)
+        else:
+            size, rest = len(data), b""
         if head.content_length or head.expect is not None or head.upgrade is not None:
             self._refuse_unspoken(head)
-        return head, len(raw), rest
+        return head, size, rest
 
     def body_of(self, head: RequestHead) -> Body:
         """What is to be read after a head that has a body."""

@@ -65,3 +65,53 @@ def test_a_head_that_has_begun_is_known_and_can_be_forgotten() -> None:
     assert (requests.held > 0, requests.first_line_read) == (True, True)
     requests.clear()
     assert (requests.held > 0, requests.first_line_read) == (False, False)
+
+
+CALL = b"Delegation-Call: 0123\r\n"
+
+
+def test_a_head_that_is_known_is_read_at_once_by_every_reader_with_these_limits() -> None:
+    first = reader().read(post(CALL))
+    again = reader().read(post(CALL.replace(b"0123", b"4567")))
+    assert first is not None
+    assert again is not None
+    assert again[0].values(b"delegation-call") == [b"4567"]
+    assert again[0].common is first[0].common
+    assert again[1:] == first[1:] == (len(post(CALL)), b"")
+
+
+def test_a_head_that_is_known_may_be_followed_by_more() -> None:
+    requests = reader()
+    for rest in (b"", b"rest", post(CALL), b"\r\n\r\n"):
+        assert requests.read(post(CALL) + rest) == (*(reader().read(post(CALL)) or ())[:2], rest)
+
+
+def test_a_head_that_is_known_to_one_listener_may_be_too_large_for_another() -> None:
+    size = len(post(CALL))
+    for fits, limit in ((True, size), (False, size - 1)):
+        assert reader().read(post(CALL)) is not None
+        small = RequestReader(ServerLimits(max_head_bytes=limit), proxy_form=False)
+        if fits:
+            assert small.read(post(CALL)) is not None
+        else:
+            with pytest.raises(Denied) as refused:
+                small.read(post(CALL))
+            assert refused.value.reason is Reason.HEAD_TOO_LARGE
+
+
+def test_what_is_known_as_a_head_is_none_inside_another() -> None:
+    requests, inside, begun = reader(), post(CALL), b"GET /b HTTP/1.1\r\nX: "
+    assert reader().read(inside) is not None
+    assert requests.read(begun) is None
+    found = requests.read(inside)
+    assert found is not None
+    head, size, rest = found
+    assert (head.target, head.values(b"x"), size, rest) == (b"/b", [b"POST /a HTTP/1.1"], len(begun + inside), b"")
+
+
+def test_an_empty_line_may_come_before_a_head_that_is_known() -> None:
+    requests = reader()
+    for empty in (b"", b"\r\n"):
+        assert requests.read(empty + post(CALL)) == reader().read(post(CALL))
+    assert requests.read(b"\r\n") is None
+    assert requests.read(post(CALL)) == reader().read(post(CALL))

@@ -1,0 +1,86 @@
+"""Request heads that came before, found by their bytes but for the values that no two requests share. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from struct import Struct
+from typing import Final
+
+from sidecar.wire.head import RequestHead
+from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN_BYTES, NEVER_AGAIN
+
+_MAX_KNOWN_HEAD: Final = 2 * MAX_KNOWN_BYTES  # of a head that is remembered
+_VALUE: Final = rb"[!-~]++(?: [!-~]++)*+"
+_VALUES: Final = re.compile(_VALUE)  # with a space between them, too
+# By these lines, as almost everybody spells them, a head is told apart that is otherwise one that came before.
+_UNIQUE: Final = re.compile(
+    rb"\r\n(%b): (%b)(?=\r\n)"
+    % (b"|".join(spelled for name in sorted(NEVER_AGAIN) for spelled in (name, name.title())), _VALUE)
+)
+
+
+class KnownHeads:
+    """Reads heads with ``read``, which looks at nothing but the bytes, and remembers those that it could read.
+
+    A head is looked for where the values stood in the last one of its length. That is a guess and no more: it is found
+    only if all around these values is, byte for byte, what was around those of a head that was read, and they are plain
+    values too. Then ``read`` would read it, and as the same but for them.
+    """
+
+    __slots__ = ("_cuts", "_heads", "_read")
+
+    def __init__(self, read: Callable[[bytes], RequestHead]) -> None:
+        self._read = read
+        self._cuts: dict[int, Struct] = {}  # by the length of a head: text, value, text, value ... text
+        self._heads: dict[tuple[bytes, ...], tuple[RequestHead, tuple[bytes, ...]]] = {}  # by the texts
+
+    def find(self, data: bytes) -> RequestHead | None:
+        """The head that these bytes are, whole and with nothing after it, if it is known."""
+        cut = self._cuts.get(len(data))
+        if cut is None:
+            return None
+        parts = cut.unpack(data)
+        known = self._heads.get(parts[::2])
+        if known is None:
+            return None
+        head, names = known
+        if not names:
+            return head
+        values = parts[1::2]
+        # Ids are letters, digits and hyphens: that is seen in a third of the time.
+        if not b"".join(values).replace(b"-", b"").isalnum() and not _VALUES.fullmatch(b" ".join(values)):
+            return None
+        return head.renewed(names, values)
+
+    def read(self, data: bytes) -> RequestHead:
+        """The head that these bytes are, known or not. Raises what ``read`` raises."""
+        if len(data) > _MAX_KNOWN_HEAD:
+            return self._read(data)
+        head = self.find(data)
+        return self._read_new(data) if head is None else head
+
+    def _read_new(self, data: bytes) -> RequestHead:
+        unique = [*_UNIQUE.finditer(data)]
+        if len(unique) > len(NEVER_AGAIN):  # one comes twice
+            return self._read(data)
+        cut = _cut_around([match.span(2) for match in unique], len(data))
+        if len(self._cuts) >= MAX_HEADS:
+            self._cuts.clear()
+        self._cuts[len(data)] = cut
+        head = self.find(data)  # it may be known, and was looked for elsewhere
+        if head is None:
+            head = self._read(data)
+            names = tuple([match[1].lower() for match in unique])
+            if [*map(head.fresh.get, names)] == [match[2] for match in unique]:  # each is said once, however spelled
+                if len(self._heads) >= MAX_HEADS:
+                    del self._heads[next(iter(self._heads))]
+                self._heads[cut.unpack(data)[::2]] = head, names
+        return head
+
+
+def _cut_around(spans: list[tuple[int, int]], size: int) -> Struct:
+    """What cuts ``size`` bytes into text, value, text, value ... text, the values being at ``spans``."""
+    at = [0, *(edge for span in spans for edge in span), size]
+    return Struct("".join([f"{end - begin}s" for begin, end in pairwise(at)]))

@@ -1,0 +1,154 @@
+"""What is known is read as it would be read anew, whatever came before."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire.head import RequestHead
+from sidecar.wire.known import KnownHeads
+from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN_BYTES, NEVER_AGAIN
+from sidecar.wire.parse import _read_request_head
+
+read: Final = partial(_read_request_head, max_target_bytes=64, max_fields=8, proxy_form=True)
+
+
+def outcome(head: bytes, known: KnownHeads | None = None) -> RequestHead | Reason:
+    try:
+        return known.read(head) if known is not None else read(head)
+    except Denied as error:
+        return error.reason
+
+
+def with_lines(*lines: bytes) -> bytes:
+    return b"\r\n".join([b"GET /a HTTP/1.1", b"Host: a", *lines, b"", b""])
+
+
+def known_from(*heads: bytes) -> KnownHeads:
+    known = KnownHeads(read)
+    for head in heads:
+        known.read(head)
+    return known
+
+
+ONE: Final = with_lines(b"Authorization: Bearer t", b"Delegation-Call: 0123", b"traceparent: 00-45-67")
+
+
+def test_a_head_that_differs_in_ids_alone_is_found_with_its_own() -> None:
+    known = known_from(ONE)
+    other = ONE.replace(b"0123", b"4567").replace(b"45-67", b"89-ab")
+    found = known.find(other)
+    assert found == read(other) != read(ONE)
+    assert found is not None
+    assert found.common is known.read(ONE).common
+    assert known.find(ONE) == read(ONE)
+
+
+def test_a_head_without_ids_is_found_as_it_is() -> None:
+    plain = with_lines(b"Authorization: Bearer t")
+    known = known_from(plain)
+    assert known.find(plain) is known.read(plain)
+    assert known.find(plain.replace(b"Bearer t", b"Bearer u")) is None
+
+
+def test_ids_of_another_length_are_found_where_they_stand() -> None:
+    known = known_from(ONE)
+    longer = ONE.replace(b"0123", b"0123456")
+    found = known.read(longer)
+    assert found == read(longer)
+    assert found.common is known.read(ONE).common
+
+
+def test_a_head_is_known_by_its_length_only_until_another_is_read_that_is_as_long() -> None:
+    swapped = with_lines(b"Authorization: Bearer t", b"traceparent: 00-45-67", b"Delegation-Call: 0123")
+    assert len(swapped) == len(ONE)
+    known = known_from(ONE, swapped)
+    for head in (ONE, swapped, ONE):
+        assert known.read(head) == read(head)
+        assert known.find(head) == read(head)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *[b"", b" ", b"\t", b" 1", b"1 ", b"1  2", b"1\t2", b"a=1, b=2", b"\xe9", b"-", b"--", b"_"],
+        *[b"\0", b"\x7f", b"\r", b"\n", b"\r\n", b"1\r\nx: y", b"1\r\n\r\n", b"\r\nHost: b", b"\r\n 1"],
+        b"1\r\n\r\nGET / HTTP/1.1",
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_value_is_taken_as_it_is_read_anew(value: bytes, at: int) -> None:
+    """Each in the place of one as long, so that all else is as it was."""
+    lines = [b"Delegation-Call: ", b"traceparent: "]
+    usual = with_lines(*[line + (b"x" * len(value) if number == at else b"id") for number, line in enumerate(lines)])
+    odd = with_lines(*[line + (value if number == at else b"id") for number, line in enumerate(lines)])
+    known = known_from(usual)
+    assert known.find(odd) in (None, outcome(odd))
+    assert outcome(odd, known) == outcome(odd)
+
+
+@pytest.mark.parametrize("value", [b"\r\n\r\nGET / HTTP/1.1\r\nx", b"1 \r\nHost: b", b"1\r\nx: y"])
+def test_a_line_that_stands_in_a_value_is_never_part_of_it(value: bytes) -> None:
+    known = known_from(with_lines(b"traceparent: " + b"1" * len(value)))
+    assert known.find(with_lines(b"traceparent: " + value)) is None
+
+
+@pytest.mark.parametrize("odd", [b"%b: 1", b"%b:1", b"%b: \t1"])
+@pytest.mark.parametrize("name", sorted(NEVER_AGAIN))
+def test_a_name_that_comes_twice_is_never_told_apart(name: bytes, odd: bytes) -> None:
+    for head in (
+        with_lines(name + b": 1", odd % name.upper()),
+        with_lines(odd % name.upper(), name + b": 1"),
+        with_lines(name + b": 1", name.title() + b": 2"),
+    ):
+        known = known_from(head)
+        assert known.find(head) is None
+        assert known.read(head) == read(head)
+
+
+def test_an_error_is_not_remembered_and_is_one_each_time() -> None:
+    known = KnownHeads(read)
+    for _ in range(2):
+        with pytest.raises(Denied):
+            known.read(with_lines(b"traceparent: 1", b"Host: b"))
+
+
+def test_no_more_heads_are_known_than_may_be_and_the_last_are() -> None:
+    known = KnownHeads(read)
+    heads = [with_lines(b"X: %d" % number, b"traceparent: 1") for number in range(1000, 1000 + MAX_HEADS + 1)]
+    for head in heads:
+        known.read(head)
+    assert [head for head in heads if known.find(head) is None] == heads[:1]
+    for size in range(2 * MAX_HEADS):
+        known.read(with_lines(b"X: " + b"x" * size))
+    assert len(known._heads) <= MAX_HEADS
+    assert len(known._cuts) <= MAX_HEADS
+
+
+def test_a_head_that_weighs_much_is_not_kept() -> None:
+    large = with_lines(b"X: " + b"x" * 2 * MAX_KNOWN_BYTES)
+    known = known_from(large)
+    assert known.find(large) is None
+    assert known.read(large) == read(large)
+
+
+_NAMES = [*sorted(NEVER_AGAIN), b"Traceparent", b"TRACEPARENT", b"Delegation-Call", b"X-Request-ID", b"X"]
+_LINES = st.tuples(
+    st.sampled_from([*_NAMES, b"Host", b"Connection", b"Content-Length", b"Authorization"]),
+    st.sampled_from([b": ", b": ", b": ", b":", b" : ", b":\t"]),
+    st.sampled_from([b"1", b"2", b"12", b"1 2", b"", b" ", b"\r\n", b"\0", b"a", b"traceparent", b"1\r\nX: 1"]),
+).map(b"".join)
+_HEADS = st.lists(_LINES, max_size=5).map(lambda lines: with_lines(*lines))
+
+
+@given(st.lists(_HEADS, max_size=12), st.data())
+def test_whatever_came_before_a_head_is_read_as_it_is_read_anew(heads: list[bytes], data: st.DataObject) -> None:
+    known = KnownHeads(read)
+    for head in [*heads, *(data.draw(st.permutations(heads)) if heads else [])]:
+        assert known.find(head) in (None, outcome(head))
+        assert outcome(head, known) == outcome(head)
