@@ -6,6 +6,7 @@ The length of a body is always stated by us, so the fields that state it are dro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +18,9 @@ Field = tuple[bytes, bytes]
 
 Passes = Callable[[bytes], bool]
 """Whether fields of a (lower-case) name may travel on. Looks at nothing else."""
+
+Places = tuple[tuple[bytes, int], ...]
+"""Fresh fields by name, and where their values are in a sequence of parts."""
 
 FRESH: Final = b"\0fresh"
 """Stands for a value that is told apart from its place; no value that was read holds NUL."""
@@ -51,6 +55,7 @@ NOT_PASSED: Final = HOP_BY_HOP | FRAMING | {b"expect"}
 _NUL: Final = 0x00
 _LF: Final = 0x0A
 _CR: Final = 0x0D
+_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
@@ -153,11 +158,16 @@ class RequestHead(Head):
     expect: bytes | None = None
     upgrade: bytes | None = None
 
-    def renewed(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> RequestHead:
-        """The same head with other values of these fresh fields."""
+    def renewed(self, places: Places, parts: Sequence[bytes]) -> RequestHead | None:
+        """The same head with other values of these fresh fields; None if one is no length of a body."""
         fresh = self.fresh.copy()
-        for name, value in zip(names, values, strict=True):
-            fresh[name] = value
+        for name, at in places:
+            fresh[name] = parts[at]
+        content_length = self.content_length
+        if content_length is not None:
+            content_length = plain_length(fresh[b"content-length"])
+            if content_length is None:
+                return None
         return RequestHead(
             self.common,
             fresh,
@@ -166,7 +176,7 @@ class RequestHead(Head):
             self.authority,
             self.proxy_form,
             self.minor,
-            self.content_length,
+            content_length,
             self.chunked,
             self.keep_alive,
             self.expect,
@@ -188,6 +198,11 @@ class ResponseHead(Head):
     content_length: int | None
     chunked: bool
     keep_alive: bool
+
+
+def plain_length(value: bytes) -> int | None:
+    """The number that a Content-Length is; None if it is none, or not in its plain form."""
+    return int(value) if _LENGTH.fullmatch(value) else None
 
 
 def is_event_stream(head: ResponseHead) -> bool:

@@ -1,4 +1,4 @@
-"""Request heads that came before, found by their bytes but for the values that no two requests share. Pure."""
+"""Request heads that came before, found by their bytes but for the values by which requests differ. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from itertools import pairwise
 from struct import Struct
 from typing import Final
 
-from sidecar.wire.head import RequestHead
+from sidecar.wire.head import Places, RequestHead
 from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN_BYTES, NEVER_AGAIN
 
 _MAX_KNOWN_HEAD: Final = 2 * MAX_KNOWN_BYTES  # of a head that is remembered
 _VALUE: Final = rb"[!-~]++(?: [!-~]++)*+"
 _VALUES: Final = re.compile(_VALUE)  # with a space between them, too
-# By these lines, as almost everybody spells them, a head is told apart that is otherwise one that came before.
-_UNIQUE: Final = re.compile(
-    rb"\r\n(%b): (%b)(?=\r\n)"
-    % (b"|".join(spelled for name in sorted(NEVER_AGAIN) for spelled in (name, name.title())), _VALUE)
+# In these, as almost everybody spells them, heads differ that are otherwise alike.
+_NAMES: Final = sorted(NEVER_AGAIN | {b"content-length"})
+_DIFFERING: Final = re.compile(
+    rb"\r\n(%b): (%b)(?=\r\n)" % (b"|".join(spelled for name in _NAMES for spelled in (name, name.title())), _VALUE)
 )
 
 
@@ -26,7 +26,7 @@ class KnownHeads:
 
     A head is looked for where the values stood in the last one of its length. That is a guess and no more: it is found
     only if all around these values is, byte for byte, what was around those of a head that was read, and they are plain
-    values too. Then ``read`` would read it, and as the same but for them.
+    values too. Then ``read`` would read it, and as the same but for them: the length of its body is the one they state.
     """
 
     __slots__ = ("_cuts", "_heads", "_read")
@@ -34,7 +34,7 @@ class KnownHeads:
     def __init__(self, read: Callable[[bytes], RequestHead]) -> None:
         self._read = read
         self._cuts: dict[int, Struct] = {}  # by the length of a head: text, value, text, value ... text
-        self._heads: dict[tuple[bytes, ...], tuple[RequestHead, tuple[bytes, ...]]] = {}  # by the texts
+        self._heads: dict[tuple[bytes, ...], tuple[RequestHead, Places]] = {}  # by the texts
 
     def find(self, data: bytes) -> RequestHead | None:
         """The head that these bytes are, whole and with nothing after it, if it is known."""
@@ -45,14 +45,14 @@ class KnownHeads:
         known = self._heads.get(parts[::2])
         if known is None:
             return None
-        head, names = known
-        if not names:
+        head, places = known
+        if not places:
             return head
         values = parts[1::2]
         # Ids are letters, digits and hyphens: that is seen in a third of the time.
         if not b"".join(values).replace(b"-", b"").isalnum() and not _VALUES.fullmatch(b" ".join(values)):
             return None
-        return head.renewed(names, values)
+        return head.renewed(places, parts)
 
     def read(self, data: bytes) -> RequestHead:
         """The head that these bytes are, known or not. Raises what ``read`` raises."""
@@ -62,21 +62,22 @@ class KnownHeads:
         return self._read_new(data) if head is None else head
 
     def _read_new(self, data: bytes) -> RequestHead:
-        unique = [*_UNIQUE.finditer(data)]
-        if len(unique) > len(NEVER_AGAIN):  # one comes twice
+        differing = [*_DIFFERING.finditer(data)]
+        if len(differing) > len(_NAMES):  # one comes twice
             return self._read(data)
-        cut = _cut_around([match.span(2) for match in unique], len(data))
+        cut = _cut_around([match.span(2) for match in differing], len(data))
         if len(self._cuts) >= MAX_HEADS:
             self._cuts.clear()
         self._cuts[len(data)] = cut
         head = self.find(data)  # it may be known, and was looked for elsewhere
         if head is None:
             head = self._read(data)
-            names = tuple([match[1].lower() for match in unique])
-            if [*map(head.fresh.get, names)] == [match[2] for match in unique]:  # each is said once, however spelled
+            parts = cut.unpack(data)
+            places = tuple([(match[1].lower(), 2 * at + 1) for at, match in enumerate(differing)])
+            if all(head.fresh.get(name) == parts[at] for name, at in places):  # each is said once, however spelled
                 if len(self._heads) >= MAX_HEADS:
                     del self._heads[next(iter(self._heads))]
-                self._heads[cut.unpack(data)[::2]] = head, names
+                self._heads[parts[::2]] = head, places
         return head
 
 

@@ -13,7 +13,7 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import Fields, RequestHead, ResponseHead
+from sidecar.wire.head import Fields, RequestHead, ResponseHead, plain_length
 from sidecar.wire.known import KnownHeads
 from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN, MAX_KNOWN_BYTES, FieldLines
 
@@ -26,7 +26,6 @@ _AUTHORITY: Final = re.compile(
 _MAX_KNOWN_LINE: Final = 512  # bytes of a first line that is remembered
 _MAX_KNOWN_HEAD: Final = 2 * MAX_KNOWN_BYTES  # of a head that is remembered whole
 _MAX_KINDS: Final = 16  # of listeners, by their limits
-_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
@@ -206,9 +205,10 @@ def _framing(common: Fields, fresh: dict[bytes, bytes], *, minor: int) -> tuple[
         return None, True
     if length is None:
         return None, False
-    if not _LENGTH.fullmatch(length):
+    content_length = plain_length(length)
+    if content_length is None:
         raise Denied(Reason.AMBIGUOUS_FRAMING, "the Content-Length is no plain number")
-    return int(length), False
+    return content_length, False
 
 
 def _origin_form(target: bytes, authority: str, *, proxy_form: bool) -> bytes:

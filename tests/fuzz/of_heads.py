@@ -39,8 +39,21 @@ MAX_FIELDS: Final = 12
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
-_UNIQUE_VALUE: Final = re.compile(rb"(?i:%b):[\t ]*([^\r\n]*)" % b"|".join(sorted(NEVER_AGAIN)))
-_IN_VALUES: Final = (b"7", b"a-", b"x y", b" ", b"\t", b"\r\n", b"\r\nx:", b"\0", b"\xe9", b"1\r\n\r\n", b"\r\nHost: b")
+_DIFFERING: Final = re.compile(rb"(?i:%b):[\t ]*([^\r\n]*)" % b"|".join(sorted(NEVER_AGAIN | {b"content-length"})))
+_IN_VALUES: Final = (
+    b"7",
+    b"0",
+    b"a-",
+    b"x y",
+    b" ",
+    b"\t",
+    b"\r\n",
+    b"\r\nx:",
+    b"\0",
+    b"\xe9",
+    b"1\r\n\r\n",
+    b"\r\nHost: b",
+)
 _REFUSALS: Final = frozenset(
     {
         Reason.BAD_REQUEST,
@@ -117,8 +130,8 @@ def _as_read_anew(data: bytes) -> None:
 
 
 def _like(data: bytes, random: Random) -> bytes:
-    """Another value in a line that never comes again, or anything anywhere, and most often as many bytes as before."""
-    values = [match.span(1) for match in _UNIQUE_VALUE.finditer(data)]
+    """Another value in a line that heads differ by, or anything anywhere, and most often as many bytes as before."""
+    values = [match.span(1) for match in _DIFFERING.finditer(data)]
     begin, end = random.choice(values) if values and random.random() < 0.7 else _anywhere(data, random)
     other = random.choice(_IN_VALUES)
     if random.random() < 0.8:
