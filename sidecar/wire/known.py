@@ -21,6 +21,10 @@ _DIFFERING: Final = re.compile(
 )
 
 
+_Texts = tuple[bytes, ...]  # what is around the values
+_Known = tuple[RequestHead, Places]
+
+
 class KnownHeads:
     """Reads heads with ``read``, which looks at nothing but the bytes, and remembers those that it could read.
 
@@ -29,22 +33,28 @@ class KnownHeads:
     values too. Then ``read`` would read it, and as the same but for them: the length of its body is the one they state.
     """
 
-    __slots__ = ("_cuts", "_heads", "_read")
+    __slots__ = ("_heads", "_last", "_read")
 
     def __init__(self, read: Callable[[bytes], RequestHead]) -> None:
         self._read = read
-        self._cuts: dict[int, Struct] = {}  # by the length of a head: text, value, text, value ... text
-        self._heads: dict[tuple[bytes, ...], tuple[RequestHead, Places]] = {}  # by the texts
+        self._heads: dict[_Texts, _Known] = {}
+        # By their length: what cuts heads into text, value, text, value ... text, and the last one that was found so.
+        self._last: dict[int, tuple[Struct, _Texts, _Known]] = {}
 
     def find(self, data: bytes) -> RequestHead | None:
         """The head that these bytes are, whole and with nothing after it, if it is known."""
-        cut = self._cuts.get(len(data))
-        if cut is None:
+        last = self._last.get(len(data))
+        if last is None:
             return None
+        cut, last_texts, known = last
         parts = cut.unpack(data)
-        known = self._heads.get(parts[::2])
-        if known is None:
-            return None
+        texts = parts[::2]
+        if texts != last_texts:
+            found = self._heads.get(texts)
+            if found is None:
+                return None
+            known = found
+            self._last[len(data)] = cut, texts, known
         head, places = known
         if not places:
             return head
@@ -66,18 +76,22 @@ class KnownHeads:
         if len(differing) > len(_NAMES):  # one comes twice
             return self._read(data)
         cut = _cut_around([match.span(2) for match in differing], len(data))
-        if len(self._cuts) >= MAX_HEADS:
-            self._cuts.clear()
-        self._cuts[len(data)] = cut
-        head = self.find(data)  # it may be known, and was looked for elsewhere
-        if head is None:
+        parts = cut.unpack(data)
+        texts = parts[::2]
+        known = self._heads.get(texts)
+        head = known[0].renewed(known[1], parts) if known is not None else None  # it was looked for elsewhere
+        if known is None or head is None:
             head = self._read(data)
-            parts = cut.unpack(data)
             places = tuple([(match[1].lower(), 2 * at + 1) for at, match in enumerate(differing)])
-            if all(head.fresh.get(name) == parts[at] for name, at in places):  # each is said once, however spelled
-                if len(self._heads) >= MAX_HEADS:
-                    del self._heads[next(iter(self._heads))]
-                self._heads[parts[::2]] = head, places
+            if any(head.fresh.get(name) != parts[at] for name, at in places):  # one comes twice, spelled otherwise
+                return head
+            known = head, places
+            if len(self._heads) >= MAX_HEADS:
+                del self._heads[next(iter(self._heads))]
+            self._heads[texts] = known
+        if len(self._last) >= MAX_HEADS:
+            self._last.clear()
+        self._last[len(data)] = cut, texts, known
         return head
 
 
