@@ -19,9 +19,6 @@ Field = tuple[bytes, bytes]
 Passes = Callable[[bytes], bool]
 """Whether fields of a (lower-case) name may travel on. Looks at nothing else."""
 
-Places = tuple[tuple[bytes, int], ...]
-"""Fresh fields by name, and where their values are in a sequence of parts."""
-
 FRESH: Final = b"\0fresh"
 """Stands for a value that is told apart from its place; no value that was read holds NUL."""
 
@@ -158,16 +155,8 @@ class RequestHead(Head):
     expect: bytes | None = None
     upgrade: bytes | None = None
 
-    def renewed(self, places: Places, parts: Sequence[bytes]) -> RequestHead | None:
-        """The same head with other values of these fresh fields; None if one is no length of a body."""
-        fresh = self.fresh.copy()
-        for name, at in places:
-            fresh[name] = parts[at]
-        content_length = self.content_length
-        if content_length is not None:
-            content_length = plain_length(fresh[b"content-length"])
-            if content_length is None:
-                return None
+    def differing(self, fresh: dict[bytes, bytes], content_length: int | None) -> RequestHead:
+        """The same head with other fresh fields, and the length that they state."""
         return RequestHead(
             self.common,
             fresh,
@@ -198,6 +187,10 @@ class ResponseHead(Head):
     content_length: int | None
     chunked: bool
     keep_alive: bool
+
+    def differing(self, fresh: dict[bytes, bytes], content_length: int | None) -> ResponseHead:
+        """The same head with other fresh fields, and the length that they state."""
+        return ResponseHead(self.common, fresh, self.status, self.minor, content_length, self.chunked, self.keep_alive)
 
 
 def plain_length(value: bytes) -> int | None:

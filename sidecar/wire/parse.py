@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import Fields, RequestHead, ResponseHead, plain_length
-from sidecar.wire.known import KnownHeads
-from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN, MAX_KNOWN_BYTES, FieldLines
+from sidecar.wire.known import KnownHeads, differing_in
+from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN, MAX_KNOWN_BYTES, NEVER_AGAIN, FieldLines
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
@@ -25,6 +25,8 @@ _AUTHORITY: Final = re.compile(
 )
 _MAX_KNOWN_LINE: Final = 512  # bytes of a first line that is remembered
 _MAX_KNOWN_HEAD: Final = 2 * MAX_KNOWN_BYTES  # of a head that is remembered whole
+REQUESTS_DIFFER: Final = differing_in(NEVER_AGAIN | {b"content-length"})
+ANSWERS_DIFFER: Final = differing_in(NEVER_AGAIN | {b"content-length", b"date"})
 _MAX_KINDS: Final = 16  # of listeners, by their limits
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
@@ -97,10 +99,11 @@ def request_heads(
     max_target_bytes: int,
     max_fields: int,
     proxy_form: bool,  # noqa: FBT001 - as above
-) -> KnownHeads:
+) -> KnownHeads[RequestHead]:
     """What reads the heads of all listeners with these limits: what a head says depends on its bytes and them alone."""
     return KnownHeads(
-        partial(_read_request_head, max_target_bytes=max_target_bytes, max_fields=max_fields, proxy_form=proxy_form)
+        partial(_read_request_head, max_target_bytes=max_target_bytes, max_fields=max_fields, proxy_form=proxy_form),
+        REQUESTS_DIFFER,
     )
 
 
@@ -113,7 +116,15 @@ def _read_response_head(head: bytes, max_fields: int) -> ResponseHead:
     return ResponseHead(common, fresh, status, minor, content_length, chunked, keep_alive)
 
 
-_response_head: Final = lru_cache(maxsize=MAX_HEADS)(_read_response_head)
+@lru_cache(maxsize=_MAX_KINDS)
+def _response_heads(max_fields: int) -> KnownHeads[ResponseHead]:
+    return KnownHeads(partial(_read_response_head, max_fields=max_fields), ANSWERS_DIFFER)
+
+
+@lru_cache(maxsize=MAX_HEADS)
+def _response_head(head: bytes, max_fields: int) -> ResponseHead:
+    """Within a second an answer may have the very same head."""
+    return _response_heads(max_fields).read(head)
 
 
 def _lines_of(head: bytes, max_fields: int) -> tuple[bytes, list[bytes]]:

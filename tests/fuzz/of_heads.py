@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from sidecar.delegation.target import CanonicalTarget, read_target
@@ -27,9 +27,19 @@ from sidecar.wire.head import (
 )
 from sidecar.wire.known import KnownHeads
 from sidecar.wire.lines import NEVER_AGAIN
-from sidecar.wire.parse import _read_request_head, parse_authority, parse_request_head, parse_response_head
+from sidecar.wire.parse import (
+    ANSWERS_DIFFER,
+    REQUESTS_DIFFER,
+    _read_request_head,
+    _read_response_head,
+    parse_authority,
+    parse_request_head,
+    parse_response_head,
+)
 from tests.fuzz.properties import chance, pieces, quiet
 from tests.wire.written import request_with
+
+_H = TypeVar("_H", RequestHead, ResponseHead)
 
 # Small enough for a fuzzer to run into each of them.
 MAX_HEAD_BYTES: Final = 800
@@ -39,7 +49,9 @@ MAX_FIELDS: Final = 12
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
-_DIFFERING: Final = re.compile(rb"(?i:%b):[\t ]*([^\r\n]*)" % b"|".join(sorted(NEVER_AGAIN | {b"content-length"})))
+_DIFFERING: Final = re.compile(
+    rb"(?i:%b):[\t ]*([^\r\n]*)" % b"|".join(sorted(NEVER_AGAIN | {b"content-length", b"date"}))
+)
 _IN_VALUES: Final = (
     b"7",
     b"0",
@@ -112,21 +124,30 @@ def request_head(data: bytes) -> None:
         assert (whole.head, whole.rest, whole.refusal is None) == (cut.head, cut.rest, cut.refusal is None)
         if isinstance(whole.head, RequestHead):
             _sound_request(whole.head)
-    _as_read_anew(data)
+    _as_read_anew(data, _request_anew, KnownHeads(_request_anew, REQUESTS_DIFFER))
 
 
-def _as_read_anew(data: bytes) -> None:
+def _request_anew(raw: bytes) -> RequestHead:
+    return _read_request_head(raw, MAX_TARGET_BYTES, MAX_FIELDS, proxy_form=True)
+
+
+def _response_anew(raw: bytes) -> ResponseHead:
+    return _read_response_head(raw, MAX_FIELDS)
+
+
+def _as_read_anew(data: bytes, anew: Callable[[bytes], _H], known: KnownHeads[_H]) -> None:
     """What others like it left in a memory changes no reading, and no bytes are a head that are none by themselves."""
-
-    def anew(raw: bytes) -> RequestHead:
-        return _read_request_head(raw, MAX_TARGET_BYTES, MAX_FIELDS, proxy_form=True)
-
-    random, known = chance(data), KnownHeads(anew)
-    head = b"".join(data.partition(b"\r\n\r\n")[:2])
-    for raw in (head, data, *(_like(head, random) for _ in range(6)), head):
+    for raw in _beside_others(data):
         read = _outcome(anew, raw)
         assert known.find(raw) in (None, read)
         assert _outcome(known.read, raw) == read
+
+
+def _beside_others(data: bytes) -> list[bytes]:
+    """The first head of some bytes, all of them, heads like it, and it again."""
+    random = chance(data)
+    head = b"".join(data.partition(b"\r\n\r\n")[:2])
+    return [head, data, *(_like(head, random) for _ in range(6)), head]
 
 
 def _like(data: bytes, random: Random) -> bytes:
@@ -144,7 +165,7 @@ def _anywhere(data: bytes, random: Random) -> tuple[int, int]:
     return begin, min(len(data), begin + random.randint(0, 8))
 
 
-def _outcome(read: Callable[[bytes], RequestHead], raw: bytes) -> RequestHead | Reason:
+def _outcome(read: Callable[[bytes], _H], raw: bytes) -> _H | Reason:
     try:
         return read(raw)
     except Denied as error:
@@ -176,6 +197,7 @@ def response_head(data: bytes) -> None:
     """The same for the heads of answers."""
     whole, cut = read_response([data]), read_response(pieces(data))
     assert (whole.head, whole.rest, whole.refusal is None) == (cut.head, cut.rest, cut.refusal is None)
+    _as_read_anew(data, _response_anew, KnownHeads(_response_anew, ANSWERS_DIFFER))
     head = whole.head
     if not isinstance(head, ResponseHead):
         return

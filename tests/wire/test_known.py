@@ -13,12 +13,18 @@ from sidecar.errors import Denied, Reason
 from sidecar.wire.head import RequestHead
 from sidecar.wire.known import KnownHeads
 from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN_BYTES, NEVER_AGAIN
-from sidecar.wire.parse import _read_request_head
+from sidecar.wire.parse import (
+    ANSWERS_DIFFER,
+    REQUESTS_DIFFER,
+    _read_request_head,
+    _read_response_head,
+    parse_response_head,
+)
 
 read: Final = partial(_read_request_head, max_target_bytes=64, max_fields=8, proxy_form=True)
 
 
-def outcome(head: bytes, known: KnownHeads | None = None) -> RequestHead | Reason:
+def outcome(head: bytes, known: KnownHeads[RequestHead] | None = None) -> RequestHead | Reason:
     try:
         return known.read(head) if known is not None else read(head)
     except Denied as error:
@@ -29,8 +35,8 @@ def with_lines(*lines: bytes) -> bytes:
     return b"\r\n".join([b"GET /a HTTP/1.1", b"Host: a", *lines, b"", b""])
 
 
-def known_from(*heads: bytes) -> KnownHeads:
-    known = KnownHeads(read)
+def known_from(*heads: bytes) -> KnownHeads[RequestHead]:
+    known = KnownHeads(read, REQUESTS_DIFFER)
     for head in heads:
         known.read(head)
     return known
@@ -117,7 +123,7 @@ def test_a_length_is_read_for_each_head_and_as_strictly(length: bytes) -> None:
     usual, other = (
         with_lines(b"Content-Length: " + value, b"traceparent: 1") for value in (b"1" * len(length), length)
     )
-    known = KnownHeads(read)
+    known = KnownHeads(read, REQUESTS_DIFFER)
     outcome(usual, known)
     assert known.find(other) in (None, outcome(other))
     assert outcome(other, known) == outcome(other)
@@ -130,6 +136,17 @@ def test_heads_that_differ_in_the_length_of_their_body_are_one_but_for_that() ->
     assert found is not None
     assert (found.content_length, found.common) == (99, known.read(short).common)
     assert known.read(short).content_length == 10
+
+
+@pytest.mark.parametrize(("name", "one", "two"), [(b"Date", b"Thu, 1", b"Fri, 2"), (b"content-length", b"10", b"42")])
+def test_answers_that_differ_in_their_date_or_length_are_one_but_for_that(name: bytes, one: bytes, two: bytes) -> None:
+    first, second = (b"HTTP/1.1 200 OK\r\n%b: %b\r\nServer: a\r\n\r\n" % (name, value) for value in (one, two))
+    anew = partial(_read_response_head, max_fields=8)
+    known = KnownHeads(anew, ANSWERS_DIFFER)
+    known.read(first)
+    found = known.find(second)
+    assert found == anew(second) != known.read(first) == anew(first)
+    assert parse_response_head(first, max_fields=7).common is parse_response_head(second, max_fields=7).common
 
 
 @pytest.mark.parametrize("value", [b"\r\n\r\nGET / HTTP/1.1\r\nx", b"1 \r\nHost: b", b"1\r\nx: y"])
@@ -152,14 +169,14 @@ def test_a_name_that_comes_twice_is_never_told_apart(name: bytes, odd: bytes) ->
 
 
 def test_an_error_is_not_remembered_and_is_one_each_time() -> None:
-    known = KnownHeads(read)
+    known = KnownHeads(read, REQUESTS_DIFFER)
     for _ in range(2):
         with pytest.raises(Denied):
             known.read(with_lines(b"traceparent: 1", b"Host: b"))
 
 
 def test_no_more_heads_are_known_than_may_be_and_the_last_are() -> None:
-    known = KnownHeads(read)
+    known = KnownHeads(read, REQUESTS_DIFFER)
     heads = [with_lines(b"X: %d" % number, b"traceparent: 1") for number in range(1000, 1000 + MAX_HEADS + 1)]
     for head in heads:
         known.read(head)
@@ -196,7 +213,7 @@ _HEADS = st.lists(_LINES, max_size=5).map(lambda lines: with_lines(*lines))
 
 @given(st.lists(_HEADS, max_size=12), st.data())
 def test_whatever_came_before_a_head_is_read_as_it_is_read_anew(heads: list[bytes], data: st.DataObject) -> None:
-    known = KnownHeads(read)
+    known = KnownHeads(read, REQUESTS_DIFFER)
     for head in [*heads, *(data.draw(st.permutations(heads)) if heads else [])]:
         assert known.find(head) in (None, outcome(head))
         assert outcome(head, known) == outcome(head)
