@@ -37,29 +37,24 @@ class KnownHeads(Generic[_H]):
     ``differing`` finds the lines whose values may differ: ``differing_in``.
     """
 
-    __slots__ = ("_differing", "_heads", "_last", "_read")
+    __slots__ = ("_cuts", "_differing", "_heads", "_read")
 
     def __init__(self, read: Callable[[bytes], _H], differing: re.Pattern[bytes]) -> None:
         self._read: Callable[[bytes], _H] = read
         self._differing = differing
         self._heads: dict[_Texts, tuple[_H, _Places]] = {}
-        # By their length: what cuts heads into text, value, text, value ... text, and the last one that was found so.
-        self._last: dict[int, tuple[Struct, _Texts, tuple[_H, _Places]]] = {}
+        self._cuts: dict[int, Struct] = {}  # by their length: what cuts heads into text, value, text, value ... text
 
     def find(self, data: bytes) -> _H | None:
         """The head that these bytes are, whole and with nothing after it, if it is known."""
-        last = self._last.get(len(data))
-        if last is None:
+        cut = self._cuts.get(len(data))
+        if cut is None:
             return None
-        cut, last_texts, known = last
         parts = cut.unpack(data)
-        texts = parts[::2]
-        if texts != last_texts:
-            found = self._heads.get(texts)
-            if found is None:
-                return None
-            known = found
-            self._last[len(data)] = cut, texts, known
+        # By their hash: compared with those of another head, token would stand beside token.
+        known = self._heads.get(parts[::2])
+        if known is None:
+            return None
         head, places = known
         if not places:
             return head
@@ -91,19 +86,17 @@ class KnownHeads(Generic[_H]):
         cut = _cut_around([line.span(2) for line in lines], len(data))
         parts = cut.unpack(data)
         texts = parts[::2]
-        known = self._heads.get(texts)  # it may have been looked for elsewhere
-        if known is None:
+        if texts not in self._heads:  # else it was looked for elsewhere
             head = self._read(data)
             places = tuple([(line[1].lower(), 2 * at + 1) for at, line in enumerate(lines)])
             if any(head.fresh.get(name) != parts[at] for name, at in places):  # one comes twice
                 return head
-            known = head, places
             if len(self._heads) >= MAX_HEADS:
                 del self._heads[next(iter(self._heads))]
-            self._heads[texts] = known
-        if len(self._last) >= MAX_HEADS:
-            self._last.clear()
-        self._last[len(data)] = cut, texts, known
+            self._heads[texts] = head, places
+        if len(self._cuts) >= MAX_HEADS:
+            self._cuts.clear()
+        self._cuts[len(data)] = cut
         return self.find(data) or self._read(data)
 
 

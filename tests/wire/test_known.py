@@ -184,7 +184,7 @@ def test_no_more_heads_are_known_than_may_be_and_the_last_are() -> None:
     for size in range(2 * MAX_HEADS):
         known.read(with_lines(b"X: " + b"x" * size))
     assert len(known._heads) <= MAX_HEADS
-    assert len(known._last) <= MAX_HEADS
+    assert len(known._cuts) <= MAX_HEADS
 
 
 def test_a_head_that_weighs_much_is_not_kept() -> None:
