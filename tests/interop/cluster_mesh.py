@@ -181,8 +181,8 @@ class ClusterMesh:
         return answer
 
     @contextmanager
-    def load(self, rate: int = 5) -> Iterator[list[Object]]:
-        """Users ask all the time while the body runs; then the list has what each was told."""
+    def load(self, rate: int = 5, *, at_least: int = 20) -> Iterator[list[Object]]:
+        """Users ask all the time while the body runs, and so often at least; then the list has what each was told."""
         told: list[Object] = []
         words = ["kubectl", "exec", "-i", "-n", USERS, "caller", "--", "python3", "-uIc", _CALLER.read_text(), "load"]
         with subprocess.Popen([*words, str(rate)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as calling:
@@ -191,6 +191,7 @@ class ClusterMesh:
             try:
                 assert calling.stdout.readline().startswith("{"), "the first call got no answer"
                 yield told
+                told += [json.loads(calling.stdout.readline()) for _ in range(at_least)]
             finally:
                 calling.stdin.close()
                 told += [json.loads(line) for line in calling.stdout]
