@@ -64,9 +64,6 @@ class VerifiedToken:
     actor_id: SpiffeId | None = None  # the current actor as the issuer's profile maps it; None: cannot be mapped
     claims: Mapping[str, object] = field(repr=False)
 
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
 
 def verify_token(
     bearer: Bearer,

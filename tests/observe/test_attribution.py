@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,9 +43,8 @@ FACTS = {
 
 
 def without_fingerprint(said: RecordFields) -> dict[str, object]:
-    told = dict(said)
-    assert len(str(told.pop("fp"))) == 32
-    return told
+    assert len(said.pop("fp") or "") == 32
+    return dict(said)
 
 
 def issued(**changed: Any) -> dict[str, object]:
@@ -97,14 +95,6 @@ def test_what_an_issued_permit_says_is_found_once_for_each() -> None:
     )
     assert facts_of_issued(first) is facts_of_issued(first)
     assert facts_of_issued(first) is not facts_of_issued(second)
-
-
-def test_what_a_token_says_is_found_once_for_it_and_for_no_other() -> None:
-    token = verified(INBOUND_CLAIMS)
-    assert facts_of_token(token) is facts_of_token(token)
-    other = replace(token, subject="mallory", claims={**token.claims, "sub": "mallory"})
-    assert other.fingerprint == token.fingerprint
-    assert (facts_of_token(token)["subject"], facts_of_token(other)["subject"]) == ("alice", "mallory")
 
 
 def test_an_issued_token_without_parent_leads_back_to_the_one_it_came_from() -> None:
