@@ -223,6 +223,23 @@ def test_what_is_put_by_the_garbage_collector_within_the_encoding_is_written_too
     assert filled.close(5) == 0
 
 
+def test_what_was_put_and_encoded_just_before_the_thread_rests_is_written_without_another(
+    sink: FakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(sink, JOIN)
+    clear, late = writer._wake.clear, iter(LINES[1 : AT_ONCE + 1])
+
+    def put_before() -> None:  # as the loop's thread does, where it gets its turn just there
+        for line in late:
+            writer.put(line)
+        clear()
+
+    monkeypatch.setattr(writer._wake, "clear", put_before)
+    writer.put(LINES[0])
+    assert sink.wait_for_lines(AT_ONCE + 1) == LINES[: AT_ONCE + 1]
+    assert writer.close(5) == 0
+
+
 def test_lines_keep_their_order_though_two_threads_encode(sink: FakeSink) -> None:
     writer = Writer(sink, JOIN, flush_s=0.0)
     lines = [b"%d\n" % number for number in range(20_000)]
