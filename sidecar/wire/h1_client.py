@@ -266,6 +266,8 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The upstream sends no more. The transport closes."""
+        if self._raw_sink is not None:
+            self._writes.write_out()  # it may still listen; a request was not answered, and may go elsewhere
         sink = self._sink
         if sink is not None and self._reader.ends_with_connection and _ended_in_order(self.transport):
             self._sink = None

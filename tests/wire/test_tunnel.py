@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -50,6 +51,11 @@ async def read_frame(raw: Raw) -> Frame:
     mask = await raw.read_exactly(4) if second & 0x80 else b"\0\0\0\0"
     data = bytes(byte ^ mask[at % 4] for at, byte in enumerate(await raw.read_exactly(size)))
     return Frame(Opcode(first & 0x0F), data)
+
+
+def same_socket(raw: Raw) -> socket.socket:
+    """To use it without the event loop."""
+    return socket.socket(fileno=os.dup(raw.writer.get_extra_info("socket").fileno()))
 
 
 async def read_close(raw: Raw) -> Close:
@@ -229,6 +235,16 @@ async def test_an_upstream_that_just_leaves_has_broken_off_and_what_it_said_arri
         error = await both.proxy.end()
         assert error is not None
         assert error.reason is Reason.UPSTREAM_ABORTED
+
+
+async def test_what_the_caller_said_in_the_round_in_which_the_upstream_ends_arrives() -> None:
+    async with joined() as both:
+        last = text(b"last", masked=True) + closing(masked=True)
+        with same_socket(both.caller) as caller, same_socket(both.server) as server:
+            caller.send(last)  # at once: the loop sees both in its next round
+            server.shutdown(socket.SHUT_WR)
+        assert await both.server.read_to_end() == last
+        assert await both.proxy.end() is None
 
 
 async def test_an_upstream_that_resets_ends_the_tunnel() -> None:
