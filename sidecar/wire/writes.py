@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import Final
 
 MOST_TOGETHER: Final = 16  # the first has waited by then for fifteen other requests to be served
@@ -28,7 +29,7 @@ class Writes:
 
     def __init__(self, most: int = MOST_TOGETHER) -> None:
         self._most = most
-        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+        self._waiting: deque[tuple[asyncio.Transport, bytes]] = deque()
 
     def put_off(self, transport: asyncio.Transport, data: bytes) -> None:
         """Write, at the end of the running loop's round at the latest."""
@@ -41,9 +42,14 @@ class Writes:
             asyncio.get_running_loop().call_soon(self.write_out)
 
     def write_out(self) -> None:
-        """Write everything that was put off. What is for somebody who is gone is dropped."""
-        waiting, self._waiting = self._waiting, []
-        for transport, data in waiting:
+        """Write everything that was put off. What is for somebody who is gone is dropped.
+
+        A write may pause its connection, and who is told of that may end one: called from inside itself it goes on
+        where it is, so that nothing is left for after that end.
+        """
+        waiting = self._waiting
+        while waiting:
+            transport, data = waiting.popleft()
             try:
                 if not transport.is_closing():
                     transport.write(data)

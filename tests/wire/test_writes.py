@@ -96,6 +96,22 @@ async def test_a_write_that_fails_costs_its_own_connection_only(caplog: pytest.L
     assert "a write failed" in caplog.text
 
 
+async def test_who_writes_out_while_it_is_written_out_leaves_nothing_for_after_it() -> None:
+    class Pausing(Ordered):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            super().write(data)
+            if data == b"a":  # who is told that it takes no more may end it
+                writes.put_off(self, b"c")
+                writes.write_out()
+                self.write_eof()
+
+    writes, transport = Writes(), Pausing()
+    writes.put_off(transport, b"a")
+    writes.put_off(transport, b"b")
+    await round_ends()
+    assert (transport.writes, transport.aborted) == ([b"a", b"b", b"c"], False)
+
+
 # --- on a server connection: each of these would lose or swap an answer
 
 
