@@ -122,8 +122,8 @@ class Writer(Generic[T]):
         """Sleep until there is another record. While they keep coming nobody has to wake this thread."""
         self._wake.clear()
         self._awake = False  # after clear(): a record put from here on sets the event again
-        # None was put between the last look and here; so many may have been that they are lines already.
-        if not (self._records or self._lines):
+        # Since the last look none was put (so many may have been that they are lines already), and no end was told.
+        if not (self._records or self._lines or self._stop.is_set()):
             self._wake.wait()
 
     def _encode_waiting(self) -> None:

@@ -240,6 +240,23 @@ def test_what_was_put_and_encoded_just_before_the_thread_rests_is_written_withou
     assert writer.close(5) == 0
 
 
+def test_a_thread_that_is_told_to_end_just_before_it_rests_does_not_rest(
+    sink: FakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(sink, JOIN)
+    clear = writer._wake.clear
+
+    def told_before() -> None:
+        writer.close(0)
+        clear()
+
+    monkeypatch.setattr(writer._wake, "clear", told_before)
+    monkeypatch.setattr(writer._thread, "join", lambda _timeout_s: None)  # it is this one that calls close
+    writer.put(LINES[0])
+    sink.wait_for(lambda: sink.closed)
+    assert sink.data == LINES[0]
+
+
 def test_lines_keep_their_order_though_two_threads_encode(sink: FakeSink) -> None:
     writer = Writer(sink, JOIN, flush_s=0.0)
     lines = [b"%d\n" % number for number in range(20_000)]
