@@ -112,6 +112,8 @@ class Writer(Generic[T]):
                 self._lines.clear()
             if data:
                 self._write(data, lines_in)
+            else:
+                self.lines_out = lines_in  # what could not be encoded waits no more
             if stopping:
                 break
             if not data:

@@ -287,6 +287,15 @@ def test_a_record_that_cannot_be_encoded_costs_no_other_and_not_the_thread(
     assert caplog.text.count("a record cannot be written") == 1
 
 
+def test_a_record_that_cannot_be_encoded_and_is_alone_waits_no_more(sink: FakeSink) -> None:
+    def encode(_lines: list[bytes]) -> bytes:
+        raise TypeError("a bug")
+
+    writer = Writer(sink, encode)
+    writer.put(b"bad")
+    assert writer.close(5) == 0
+
+
 def test_a_pipe_that_a_neighbour_made_non_blocking_is_waited_for() -> None:
     reader, fd = os.pipe()
     os.set_blocking(fd, False)
