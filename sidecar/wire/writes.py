@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from typing import Final
 
-MOST_TOGETHER: Final = 16  # the first has waited by then for fifteen other requests to be served
+MOST_TOGETHER: Final = 32  # the first has waited by then for so many other requests to be served: about a millisecond
 _MAX_PUT_OFF: Final = 16 * 1024  # bytes; what is longer is worth the trouble of its own
 
 _log: Final = logging.getLogger("sidecar.wire")

@@ -63,7 +63,7 @@ async def test_so_many_wait_at_most() -> None:
     assert [transport.written for transport in transports] == [b"a", b"a", b"a", b""]
     await round_ends()
     assert transports[3].written == b"a"
-    assert MOST_TOGETHER == 16
+    assert MOST_TOGETHER == 32
 
 
 async def test_a_long_write_waits_not_and_leaves_after_those_before_it() -> None:
