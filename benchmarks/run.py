@@ -111,7 +111,7 @@ def _run(
     return Results(
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=arguments.seconds,
-        rounds=arguments.rounds,
+        rounds=max((sample.round + 1 for sample in samples), default=0),
         machine=described(),
         caveats=tuple(caveats),
         peers=tuple(one for one in versions if one.name not in running.absent),
@@ -123,13 +123,16 @@ def _run(
 def _measure_all(
     running: Rig, peers: Sequence[Peer], scenarios: Sequence[Scenario], *, rounds: int, seconds: float
 ) -> list[Sample]:
-    """The samples of all rounds. The order is reversed each round, so that nobody always comes after the same."""
-    samples = []
-    for number in range(rounds):
-        order = list(peers) if number % 2 == 0 else list(reversed(peers))
-        for scenario in scenarios:
-            for peer in order:
-                if scenario.suits(peer):
+    """The samples of all rounds, or of those until Ctrl-C: a long run that must end early was not for nothing.
+
+    The order is reversed each round, so that nobody always comes after the same.
+    """
+    samples: list[Sample] = []
+    try:
+        for number in range(rounds):
+            order = list(peers) if number % 2 == 0 else list(reversed(peers))
+            for scenario in scenarios:
+                for peer in filter(scenario.suits, order):
                     try:
                         sample = measure(running, peer, scenario, seconds=seconds, number=number)
                     except MeasureError as error:
@@ -137,6 +140,8 @@ def _measure_all(
                         continue
                     samples.append(sample)
                     print(f"round {number + 1}  {scenario.name:15} {peer.name:17} {sample.told}", flush=True)
+    except KeyboardInterrupt:
+        _say("interrupted: the report is of what was measured until now")
     return samples
 
 

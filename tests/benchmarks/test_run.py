@@ -1,9 +1,12 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks.native import BuildError, build
-from benchmarks.run import main
+from benchmarks.run import _measure_all, main
+from benchmarks.sample import Sample
 
 
 def test_an_unknown_scenario_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,3 +29,25 @@ def test_without_the_headers_of_openssl_the_cure_is_told(monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildError, match="apt-get install libssl-dev"):
         build(tmp_path / "bin")
+
+
+def test_a_run_that_is_interrupted_keeps_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by Ctrl-C in the second round, at the second of two peers."""
+    left = [None, None, None]
+
+    def measured(_rig: Any, peer: Any, scenario: Any, *, seconds: float, number: int) -> Sample:
+        del seconds
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return Sample(scenario.name, peer.name, number, 200, {"requests": 1, "cpu_s": 1.0, "statuses": {}}, 1.0, 1.0)
+
+    monkeypatch.setattr("benchmarks.run.measure", measured)
+    monkeypatch.setattr(Sample, "told", "")
+    peers: Any = [SimpleNamespace(name="first"), SimpleNamespace(name="second")]
+    scenario: Any = SimpleNamespace(name="inbound", suits=lambda _peer: True)
+    samples = _measure_all(SimpleNamespace(), peers, [scenario], rounds=2, seconds=1.0)  # type: ignore[arg-type]
+    assert [(one.peer, one.round) for one in samples] == [("first", 0), ("second", 0), ("second", 1)]
+    assert "interrupted" in capsys.readouterr().err
