@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sidecar.delegation.act import parse_act
 from sidecar.delegation.scope import sorted_scope
 from sidecar.errors import Denied
-from sidecar.observe.record import MAX_ITEMS, OK, RecordFields
+from sidecar.observe.record import MAX_ITEMS, OK, RecordFields, masked
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
@@ -34,7 +34,7 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
     """An outbound call was permitted: the issued token takes the place of the one that came in. Not to be changed."""
     issued, plan = permit.token, permit.plan
     jti_in = plan.delegation.token.jti
-    return {
+    facts: RecordFields = {
         **facts_of_token(issued),
         "decision": "allow",
         "reason": OK,
@@ -45,12 +45,13 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
         "jti_out": issued.jti,
         "parent_jti": jti_in if issued.parent_jti is None else issued.parent_jti,
     }
+    return masked(facts)
 
 
 def facts_of_token(token: VerifiedToken) -> RecordFields:
-    """A token verified: its claims are facts, permitted or not."""
+    """Name the claims of a verified token; a token within a claim is masked."""
     chain = token.chain
-    return {
+    facts: RecordFields = {
         "verified": True,
         "subject": token.subject,
         "subject_iss": token.issuer,
@@ -65,6 +66,7 @@ def facts_of_token(token: VerifiedToken) -> RecordFields:
         "txn": token.txn,
         "fp": token.fingerprint,
     }
+    return masked(facts)
 
 
 def claims_of(bearer: Bearer) -> RecordFields:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import compress, repeat
 from operator import itemgetter, ne
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict, cast
 
 import orjson
 
@@ -43,6 +43,7 @@ EVENTS: Final = (
 MAX_TEXT: Final = 2048  # characters: a SPIFFE ID may have 2048 bytes and is never cut
 MAX_ITEMS: Final = 64  # of a list: a scope claim could hold thousands of tokens
 CUT: Final = "…truncated:"  # then 16 hex digits of the whole text's SHA-256, so that two long texts stay two
+CUT_PATH: Final = "…cut"  # ends the path of a refused target whose rest may hold a secret
 INSTEAD: Final = "…token:"  # of a token, then its fingerprint: callers put tokens where none belongs, as into a path
 
 
@@ -106,6 +107,9 @@ _TOKEN: Final = re.compile(TOKEN_PATTERN)
 _may_hold_token: Final = re.compile(TOKEN_BEGINNING).search
 _line_may_hold_token: Final = re.compile(TOKEN_BEGINNING.encode("ascii")).search
 
+# Where a query, a fragment or a path parameter begins for some server: plain, escaped, or escaped any number of times.
+_END_OF_PATH: Final = re.compile(r"[?#;]|%(?:25)*(?:3[BbFf]|23)")
+
 _PATH: Final = itemgetter("path")
 _DECISION: Final = itemgetter("decision")
 
@@ -154,7 +158,7 @@ def encode(records: Sequence[Record]) -> bytes:
     except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON has not
         return _cleaned(records[0]) if len(records) == 1 else b"".join(encode([record]) for record in records)
     together = b"".join(lines)
-    # What was allowed has claims of a trusted issuer: only its path may hold a token.
+    # The claims of an allowed record were masked when they became facts: only its path may hold a token.
     paths = "\n".join(filter(None, map(_PATH, records)))
     refused = b"".join(compress(lines, map(ne, map(_DECISION, records), repeat("allow"))))
     if (
@@ -167,6 +171,42 @@ def encode(records: Sequence[Record]) -> bytes:
     return b"".join(map(_with_care, records, lines))
 
 
+def refused_path(target: bytes) -> str:
+    """Return what a record may hold of a target that never became canonical.
+
+    The text ends before the first character that starts a query, a fragment or a path parameter, however it is escaped:
+    callers put secrets there. A cut text ends in ``CUT_PATH``.
+    """
+    text = target.decode("latin-1")
+    end = _END_OF_PATH.search(text)
+    return text if end is None else text[: end.start()] + CUT_PATH
+
+
+def mask_tokens(text: str) -> str:
+    """Replace each token in a text by ``INSTEAD`` and its fingerprint; any other text stays as it is."""
+    if not _may_hold_token(text):
+        return text
+    return _TOKEN.sub(lambda token: token[1] + INSTEAD + hashlib.sha256(token[2].encode()).hexdigest()[:32], text)
+
+
+def masked(fields: RecordFields) -> RecordFields:
+    """Mask the tokens in every text of ``fields``: a trusted issuer may sign a ``sub`` that is itself a token."""
+    found = {name: value for name, value in fields.items() if _holds_token(value)}
+    if not found:
+        return fields
+    changed = {
+        name: mask_tokens(value) if isinstance(value, str) else tuple(map(mask_tokens, cast("Sequence[str]", value)))
+        for name, value in found.items()
+    }
+    return cast("RecordFields", {**fields, **changed})
+
+
+def _holds_token(value: object) -> bool:
+    if isinstance(value, str):
+        return _may_hold_token(value) is not None
+    return isinstance(value, tuple | list) and any(map(_holds_token, value))
+
+
 def escape(text: str) -> str:
     r"""Text without any character that acts: controls, bidi marks, line separators, unassigned ones, lone surrogates.
 
@@ -174,8 +214,7 @@ def escape(text: str) -> str:
     come out equal. Longer than ``MAX_TEXT`` it is cut and ends in ``CUT`` and a digest. A token becomes
     ``INSTEAD`` and its fingerprint.
     """
-    if _may_hold_token(text):
-        text = _TOKEN.sub(lambda token: token[1] + INSTEAD + hashlib.sha256(token[2].encode()).hexdigest()[:32], text)
+    text = mask_tokens(text)
     if text.isprintable() and "\\u{" not in text:
         visible = text
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
-from sidecar.observe.record import Direction
+from sidecar.observe.record import Direction, refused_path
 from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.refusal import refusal
 from sidecar.wire.exchange import ServerExchange
@@ -67,7 +67,7 @@ def refuse(
     """
     entry.refuse(error)
     if entry.path is None and exchange.head is not None:
-        entry.path = exchange.head.target.decode("latin-1")  # as it was sent: it never became canonical
+        entry.path = refused_path(exchange.head.target)
     if exchange.status or error.answer.status == 0:
         exchange.abort()
         return

@@ -11,7 +11,7 @@ from sidecar.delegation.rfc8693 import ClientCredentialsRequest, ExchangeRequest
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import OK, RecordFields
+from sidecar.observe.record import OK, RecordFields, masked
 from sidecar.observe.tracing import new_id
 from sidecar.sts.mint import Grant
 
@@ -133,7 +133,7 @@ class ExchangeRecord:
         self._written = True
         seconds = self._log.monotonic() - self._started_at
         self._fields["total_ms"] = round(seconds * 1000, 3)
-        self._log.event(event, **self._fields)
+        self._log.event(event, **masked(self._fields))
         self._log.metrics.exchange(self._issuer, reason, seconds)
 
 

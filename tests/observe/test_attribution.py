@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.bearer import fingerprint_of
 from sidecar.delegation.decide import accept_issued, decide_inbound
 from sidecar.observe.attribution import claims_of, facts_of, facts_of_issued, facts_of_token
-from sidecar.observe.record import MAX_ITEMS, RecordFields
+from sidecar.observe.record import INSTEAD, MAX_ITEMS, RecordFields
 from tests.delegation.world import (
     CRM,
     FRONT,
@@ -20,6 +21,7 @@ from tests.delegation.world import (
     SEARCH,
     STS,
     WRITER,
+    delegation,
     plan,
     signed,
     verification_key,
@@ -133,3 +135,22 @@ def test_a_claim_of_an_odd_type_is_left_out_while_it_is_not_verified(name: str, 
 def test_a_long_scope_is_not_taken_apart_further_than_it_is_told() -> None:
     said = claims_of(signed({**INBOUND_CLAIMS, "scope": " ".join("s" * 2000)}))
     assert len(said["scope"] or ()) == MAX_ITEMS + 1
+
+
+@pytest.mark.parametrize("claim", ["sub", "jti", "txn"])
+def test_a_claim_that_is_itself_a_token_is_masked_in_what_was_allowed(claim: str) -> None:
+    inner = signed({"iss": "x", "sub": "inner"}).raw
+    permit = decide_inbound(
+        signed(INBOUND_CLAIMS | {claim: inner}),
+        peer=PLANNER,
+        route=SEARCH,
+        key=verification_key(),
+        policy=POLICY,
+        now=NOW,
+    )
+    planned = plan(delegation(INBOUND_CLAIMS | {claim: inner}))
+    issued_claims = ISSUED_CLAIMS | ({"parent_jti": inner} if claim == "jti" else {claim: inner})
+    onwards = accept_issued(signed(issued_claims), plan=planned, key=verification_key(), policy=POLICY, now=NOW)
+    for facts in (facts_of(permit), facts_of_issued(onwards)):
+        assert inner not in str(facts)
+        assert f"{INSTEAD}{fingerprint_of(inner)}" in str(facts)

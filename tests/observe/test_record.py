@@ -8,7 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.delegation.bearer import fingerprint_of
-from sidecar.observe.record import CUT, FIELDS, INSTEAD, MAX_ITEMS, MAX_TEXT, encode, escape, record_schema
+from sidecar.observe.record import (
+    CUT,
+    CUT_PATH,
+    FIELDS,
+    INSTEAD,
+    MAX_ITEMS,
+    MAX_TEXT,
+    RecordFields,
+    encode,
+    escape,
+    masked,
+    record_schema,
+    refused_path,
+)
 from tests.fakes.tokens import TokenMint, base64url
 from tests.observe.schema import violations
 
@@ -169,6 +182,35 @@ def test_a_token_that_somebody_put_where_none_belongs_is_written_as_its_fingerpr
     line = encode([{**LEAST, **filled}]).decode()
     assert not any(part in line for part in token.split(".") if len(part) > 9)
     assert f"{INSTEAD}{fingerprint_of(token)}" in line
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        pytest.param(b"/a//b", "/a//b", id="nothing-to-cut"),
+        pytest.param(b"/a/../b?token=s3cret", "/a/../b" + CUT_PATH, id="query"),
+        pytest.param(b"/a#s3cret", "/a" + CUT_PATH, id="fragment"),
+        pytest.param(b"/a;s3cret=1/b", "/a" + CUT_PATH, id="parameter"),
+        pytest.param(b"/a%3Fs3cret", "/a" + CUT_PATH, id="escaped-query"),
+        pytest.param(b"/a%3fs3cret", "/a" + CUT_PATH, id="escaped-query-in-lower-case"),
+        pytest.param(b"/a%23s3cret", "/a" + CUT_PATH, id="escaped-fragment"),
+        pytest.param(b"/a%3bs3cret", "/a" + CUT_PATH, id="escaped-parameter"),
+        pytest.param(b"/a%253Fs3cret", "/a" + CUT_PATH, id="escaped-twice"),
+        pytest.param(b"/a%25252523s3cret", "/a" + CUT_PATH, id="escaped-four-times"),
+        pytest.param(b"?s3cret", CUT_PATH, id="nothing-before"),
+        pytest.param(b"/\xff%2e?s3cret", "/\xff%2e" + CUT_PATH, id="not-ascii"),
+    ],
+)
+def test_the_path_of_a_refused_target_ends_where_a_secret_may_begin(target: bytes, path: str) -> None:
+    assert refused_path(target) == path
+
+
+def test_tokens_are_masked_in_every_text_of_the_facts() -> None:
+    facts: RecordFields = {"subject": f"x {SIGNED}", "chain": ("a", SIGNED), "status": 200, "actor": None}
+    mark = f"{INSTEAD}{fingerprint_of(SIGNED)}"
+    assert masked(facts) == {"subject": f"x {mark}", "chain": ("a", mark), "status": 200, "actor": None}
+    plain: RecordFields = {"subject": "alice", "chain": ("a", "b")}
+    assert masked(plain) is plain
 
 
 @pytest.mark.parametrize("text", ["eyA" * 400_000, "eyA." * 300_000, "eyA" * 200_000 + "." + "eyA" * 200_000])
