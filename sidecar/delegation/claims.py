@@ -9,6 +9,8 @@ from typing import Final, TypeGuard
 from sidecar.errors import Denied, Reason
 
 MAX_TEXT_BYTES: Final = 2048  # the longest SPIFFE ID there may be
+# The claims by which products name the OAuth client of a login token: OpenID Connect, RFC 9068, Okta, Entra v1.
+CLIENT_CLAIMS: Final = ("azp", "client_id", "cid", "appid")
 _MAX_TIME: Final = 2**53  # beyond it a JSON number is no exact integer any more
 
 # What could break a line or a field, or show a reader another text than the one compared: controls, line separators,
@@ -67,3 +69,8 @@ def audience_claim(claims: Mapping[str, object], claim: str = "aud") -> str:
     if len(values) != 1:
         raise Denied(Reason.WRONG_AUDIENCE, f"{claim} has not exactly one value")
     return str(values[0])
+
+
+def names_no_other_client(claims: Mapping[str, object], client_id: str) -> bool:
+    """Tell whether each client claim that is present (``CLIENT_CLAIMS``) names ``client_id``."""
+    return all(claims[claim] == client_id for claim in CLIENT_CLAIMS if claim in claims)

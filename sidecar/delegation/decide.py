@@ -20,6 +20,7 @@ from typing import Final, Literal, NoReturn, final
 
 from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import Bearer
+from sidecar.delegation.claims import names_no_other_client
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.plan import Delegation as Delegation
@@ -223,8 +224,8 @@ def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: i
     """
     user = user_issuer(bearer, policy=policy)
     token = verify_token(bearer, issuer=user.trusted, key=key, audiences=frozenset({user.client_id}), now=now)
-    if token.client_id not in (None, user.client_id):
-        raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client")
+    if token.client_id not in (None, user.client_id) or not names_no_other_client(token.claims, user.client_id):
+        raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client, or names several")
     policy.deny.check(token, policy.workload)
     policy.deny.check_subject(policy.sts_issuer, user.mesh_subject(token.subject))
     if token.chain is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidecar.delegation.claims import names_no_other_client
 from sidecar.delegation.policy import UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -93,8 +94,10 @@ def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: in
 
 
 def _require_registered_client(token: VerifiedToken, user_issuer: UserIssuer) -> None:
-    """The OAuth client the token was given to is the one this entry is registered as, wherever the token shows it."""
-    if token.audience != user_issuer.client_id or token.client_id not in {None, user_issuer.client_id}:
+    """Refuse a login token that any of its claims shows to be given to another OAuth client than this entry's."""
+    client_id = user_issuer.client_id
+    named = token.audience == client_id and token.client_id in {None, client_id}
+    if not named or not names_no_other_client(token.claims, client_id):
         raise Denied(Reason.NOT_YOUR_TOKEN, "the login token was given to another OAuth client")
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.delegation.claims import audience_claim, is_name, name_claim, time_claim
+from sidecar.delegation.claims import (
+    CLIENT_CLAIMS,
+    audience_claim,
+    is_name,
+    name_claim,
+    names_no_other_client,
+    time_claim,
+)
 from sidecar.errors import Denied, Reason
 
 NO_NAMES: dict[str, object] = {
@@ -106,3 +113,12 @@ def test_no_audience_several_or_another_type_is_refused(claims: dict[str, object
         audience_claim(claims)
 
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("claim", CLIENT_CLAIMS)
+@pytest.mark.parametrize("other", ["other-app", "FRONT-APP", "front-app ", "", None, ["front-app"], {}])
+def test_a_claim_that_names_another_client_is_found_beside_one_that_agrees(claim: str, other: object) -> None:
+    agreeing: dict[str, object] = dict.fromkeys(CLIENT_CLAIMS, "front-app")
+    assert names_no_other_client(agreeing, "front-app")
+    assert not names_no_other_client(agreeing | {claim: other}, "front-app")
+    assert names_no_other_client({}, "front-app")

@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.delegation import decide
 from sidecar.delegation.act import ActChain, Actor
+from sidecar.delegation.claims import CLIENT_CLAIMS
 from sidecar.delegation.decide import (
     IssuedPermit,
     Permit,
@@ -334,6 +335,16 @@ def test_an_access_token_issued_to_the_entrys_client_starts_one_too() -> None:
         with pytest.raises(Denied) as refusal:
             enter(token | other, policy)
         assert refusal.value.reason is Reason.WRONG_AUDIENCE
+
+
+@pytest.mark.parametrize("claim", CLIENT_CLAIMS)
+def test_every_claim_that_names_a_client_names_the_entrys(claim: str) -> None:
+    policy = users(trusted=replace(USERS.trusted, profile=PRESETS["oidc-access-token"]))
+    token = LOGIN_CLAIMS | {"aud": "account", "azp": "front-app"}
+    assert enter(token | {claim: "front-app"}, policy).entry
+    for other in ("other-app", None, ["front-app"]):
+        with pytest.raises(Denied):
+            enter(token | {claim: other}, policy)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,13 @@ LOGGED_IN: Final = replace(
             LOGGED_IN, FRONT, {"audience": FRONT}, Reason.NOT_YOUR_TOKEN, id="a login at the workload's own name"
         ),
         pytest.param(LOGGED_IN, FRONT, {"client_id": "other"}, Reason.NOT_YOUR_TOKEN, id="a login at another client"),
+        pytest.param(
+            LOGGED_IN,
+            FRONT,
+            {"claims": {**LOGGED_IN.claims, "cid": "other"}},
+            Reason.NOT_YOUR_TOKEN,
+            id="a login that names two clients",
+        ),
         pytest.param(LOGGED_IN, FRONT, {"issuer": OTHER_LOGIN}, Reason.NOT_AN_ENTRY, id="a login elsewhere"),
         pytest.param(LOGGED_IN, FRONT, {"chain": DELEGATED.chain}, Reason.TOKEN_TYPE, id="a login with an actor"),
         pytest.param(LOGGED_IN, FRONT, {"expires_at": NOW}, Reason.TOKEN_EXPIRED, id="a login that ended now"),
