@@ -45,3 +45,16 @@ def test_a_file_that_is_not_there_is_a_problem_too(tmp_path: Path, capsys: pytes
 def test_a_token_services_settings_are_checked_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--sts", str(GOOD)]) == 2
     assert "is no setting" in capsys.readouterr().err
+
+
+def test_a_route_that_needs_no_scope_is_noted_and_the_file_is_fine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wide.yaml"
+    path.write_text(GOOD.read_text().replace("scopes: [docs.read]\n", "scopes: []\n"))
+    assert main(["check", str(path)]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{path}: fine, 1 note\n"
+    assert "inbound.routes[0].scopes: is empty" in told.err
+    assert main(["check", "--json", str(path)]) == 0
+    assert [note["field"] for note in json.loads(capsys.readouterr().out)["notes"]] == ["inbound.routes[0].scopes"]

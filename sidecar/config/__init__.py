@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.config.apart import load_apart
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sidecar.config.sts_settings import TokenServiceSettings
 
 __all__ = [
+    "Checked",
     "InboundSettings",
     "OutboundSettings",
     "RecordSettings",
@@ -52,18 +53,26 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
     return load(path, environ)
 
 
-def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform: Path | None = None) -> list[Problem]:
-    """Every problem of a settings file; empty if it can be used."""
+class Checked(NamedTuple):
+    """The result of a check: ``problems`` make a settings file unusable, ``notes`` only tell what may surprise."""
+
+    problems: list[Problem]
+    notes: list[Problem]
+
+
+def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform: Path | None = None) -> Checked:
+    """Find every problem of a settings file; it can be used if there is none. Notes need a usable file."""
     try:
         if sts and platform is not None:
-            return [Problem("--platform", "is no ceiling of a token service", "leave it out, or --sts")]
+            return Checked([Problem("--platform", "is no ceiling of a token service", "leave it out, or --sts")], [])
         if sts:
             _check_keys(load_sts(path, environ).key_directory)
-        else:
-            load_sidecar(path, environ, platform)
+            return Checked([], [])
+        from sidecar.config.notes import sidecar_notes
+
+        return Checked([], list(sidecar_notes(load_sidecar(path, environ, platform))))
     except ConfigError as error:
-        return list(error.problems)
-    return []
+        return Checked(list(error.problems), [])
 
 
 def _check_keys(directory: Path | None) -> None:

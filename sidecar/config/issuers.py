@@ -72,7 +72,7 @@ def profile_of(section: str | ProfileSection) -> IssuerProfile:
     if section.algorithms is not None:
         changes["algorithms"] = frozenset(section.algorithms)
     if section.required_claims is not None:
-        changes["required_claims"] = frozenset(section.required_claims)
+        changes["required_claims"] = PRESETS[section.preset].required_claims.union(section.required_claims)
     if section.actor_table is not None:
         changes["actor_table"] = _table(section.actor_table)
     return dataclasses.replace(PRESETS[section.preset], **changes)  # type: ignore[arg-type]  # checked by the model

@@ -58,7 +58,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "act_iss": "the issuer that `act` must name",
     "scope_claim": "the claim that holds the scopes",
     "scope_shape": "a text with spaces, or a list",
-    "required_claims": "claims without which a token is refused",
+    "required_claims": "claims without which a token is refused, besides those that the preset requires",
     "max_act_depth": "the most actors in a chain",
     "leeway_s": "the clock difference that is tolerated",
     "max_lifetime_s": "the longest life of a token",

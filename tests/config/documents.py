@@ -48,4 +48,4 @@ def written(folder: Path, document: object) -> Path:
 
 def problems(folder: Path, document: object, *, sts: bool = False, **environ: str) -> list[Problem]:
     """What ``sidecar check`` finds."""
-    return check(written(folder, document), environ, sts=sts)
+    return check(written(folder, document), environ, sts=sts).problems

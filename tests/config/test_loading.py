@@ -217,11 +217,11 @@ def test_a_file_that_is_no_settings_file_is_told_so(text: str, wrong: str, tmp_p
 
 
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
-    (problem,) = check(tmp_path / "absent.yaml", {})
+    (problem,) = check(tmp_path / "absent.yaml", {}).problems
     assert problem.field.endswith("absent.yaml")
     assert problem.wrong == "cannot be read (No such file or directory)"
     (tmp_path / "latin").write_bytes(b"a: \xff")
-    assert [problem.wrong for problem in check(tmp_path / "latin", {})] == ["is no UTF-8 text"]
+    assert [problem.wrong for problem in check(tmp_path / "latin", {}).problems] == ["is no UTF-8 text"]
 
 
 @pytest.mark.parametrize("filler", ["x", "ü", "界"])
@@ -230,7 +230,7 @@ def test_a_file_beyond_the_limit_is_never_read_in_part(filler: str, shift: int, 
     file = written(tmp_path, AGENT)
     comment = f"#{' ' * shift}{filler * (MAX_BYTES // len(filler.encode()))}\n"
     file.write_text(f"{file.read_text()}\n{comment}deny: [{{subject: mallory}}]\n", encoding="utf-8")
-    assert [problem.wrong for problem in check(file, {})] == [f"is larger than {MAX_BYTES} bytes"]
+    assert [problem.wrong for problem in check(file, {}).problems] == [f"is larger than {MAX_BYTES} bytes"]
 
 
 def test_an_empty_file_lacks_what_is_needed_and_is_no_crash(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_fault_is_told_and_nothing_can_be_loaded(change: tuple[str, object], f
 
 
 def test_a_platform_file_that_is_not_there_is_no_ceiling_at_all_and_refused(tmp_path: Path) -> None:
-    (problem,) = check(EXAMPLES / "agent.yaml", {}, platform=tmp_path / "gone.yaml")
+    (problem,) = check(EXAMPLES / "agent.yaml", {}, platform=tmp_path / "gone.yaml").problems
     assert problem.field == f"platform {tmp_path / 'gone.yaml'}"
     assert problem.wrong.startswith("cannot be read")
 
@@ -60,9 +60,9 @@ def test_faults_of_both_files_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "platform").mkdir()
     path = written(tmp_path, changed(example("agent"), ("typo", 1)))
     ceiling = written(tmp_path / "platform", changed(PLATFORM, ("other", 1)))
-    assert {problem.field for problem in check(path, {}, platform=ceiling)} == {"typo", "platform other"}
+    assert {problem.field for problem in check(path, {}, platform=ceiling).problems} == {"typo", "platform other"}
 
 
 def test_a_token_service_has_no_platform_file() -> None:
-    (problem,) = check(EXAMPLES / "sts.yaml", {}, sts=True, platform=EXAMPLES / "platform.yaml")
+    (problem,) = check(EXAMPLES / "sts.yaml", {}, sts=True, platform=EXAMPLES / "platform.yaml").problems
     assert problem.field == "--platform"

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.config import check, load_sidecar
+from sidecar.config.notes import sidecar_notes
+from tests.config.documents import changed, example, written
+
+AGENT = example("agent")
+
+
+@pytest.mark.parametrize(
+    ("key", "effect"),
+    [
+        pytest.param("scopes", "every delegated token for this workload is enough", id="scopes"),
+        pytest.param("peers", "refuses every peer", id="peers"),
+    ],
+)
+def test_an_empty_list_at_an_inbound_route_is_noted_with_its_effect(tmp_path: Path, key: str, effect: str) -> None:
+    path = written(tmp_path, changed(AGENT, (f"inbound.routes.0.{key}", [])))
+    (note,) = sidecar_notes(load_sidecar(path, {}))
+    assert note.field == f"inbound.routes[0].{key}"
+    assert effect in note.wrong
+    assert note.cure
+
+
+def test_a_route_that_lists_scopes_and_peers_has_no_note(tmp_path: Path) -> None:
+    assert list(sidecar_notes(load_sidecar(written(tmp_path, AGENT), {}))) == []
+
+
+def test_notes_come_with_a_usable_file_only(tmp_path: Path) -> None:
+    narrow = changed(AGENT, ("inbound.routes.0.scopes", []))
+    problems, notes = check(written(tmp_path, narrow), {})
+    assert (problems, len(notes)) == ([], 1)
+    problems, notes = check(written(tmp_path, changed(narrow, ("nonsense", 1))), {})
+    assert (len(problems), notes) == (1, [])
