@@ -23,7 +23,7 @@ def test_every_file_is_one_that_its_process_takes(tmp_path: Path, tools: dict[st
     for name, settings in files.items():
         path = tmp_path / f"{name}.yaml"
         write(path, settings)
-        assert check(path, {}, sts=name == "sts") == []
+        assert check(path, {}, sts=name == "sts").problems == []
 
 
 def test_the_agent_may_call_its_tools_and_the_front_only_the_agent(tmp_path: Path) -> None:
