@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from sidecar.config.following import Follower
-from sidecar.observe.operations import log_operations
+from sidecar.observe.operations import log_operations, report_loop_error
 from sidecar.proxy.server import Server, first_of
 from sidecar.signals import hold_signals, release_signals
 
@@ -35,6 +35,7 @@ def run_until_signal(main: Main) -> int:
     async def supervised() -> bool:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(report_loop_error)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         release_signals(signal.SIGTERM, signal.SIGINT)

@@ -6,10 +6,11 @@ goes through ``escape``, as in records: no token is ever in it, and no text from
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from sidecar.observe.record import escape
 
@@ -21,6 +22,11 @@ _SECRET: Final = re.compile(
     r"|(?<![A-Za-z0-9_-])(?=[A-Z0-9_-]*[a-z])(?=[a-z0-9_-]*[A-Z])(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{40,}"
 )
 INSTEAD: Final = "[secret]"
+# uvloop raises it where TLS writes to a TCP transport whose earlier write failed: the peer reset the connection, and
+# uvloop tells its protocol only in the next iteration. The request's record says ``peer_gone``; nothing else is lost.
+_WRITE_AFTER_RESET: Final = "the handler is closed"
+
+_log: Final = logging.getLogger("sidecar.loop")
 
 
 class OneLine(logging.Formatter):
@@ -49,6 +55,18 @@ def log_operations(stream: IO[str]) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def report_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the event loop could raise to nobody (``asyncio.loop.set_exception_handler``).
+
+    A write after the peer's reset is one line without a traceback. All else is a bug and keeps its traceback.
+    """
+    error = context.get("exception")
+    if isinstance(error, RuntimeError) and _WRITE_AFTER_RESET in str(error):
+        _log.info("a peer reset its connection while it was written to")
+        return
+    _log.error("unexpected error in the event loop", exc_info=error, extra={"where": context.get("message")})
 
 
 def _shown(value: object) -> str:

@@ -1,10 +1,11 @@
+import asyncio
 import io
 import logging
 import secrets
 
 import pytest
 
-from sidecar.observe.operations import INSTEAD, OneLine, harmless
+from sidecar.observe.operations import INSTEAD, OneLine, harmless, report_loop_error
 from tests.fakes.tokens import TokenMint
 
 HANDLE = secrets.token_urlsafe(32)
@@ -58,3 +59,28 @@ def test_no_secret_is_in_it_wherever_it_is_written(secret: str) -> None:
 def test_names_stay_as_they_are(text: str) -> None:
     assert harmless(text) == text
     assert INSTEAD not in logged("x", name_=text)
+
+
+async def reported(error: Exception, caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report_loop_error)
+    with caplog.at_level(logging.INFO):
+        loop.call_exception_handler({"message": "Fatal error on SSL protocol", "exception": error})
+    (record,) = caplog.records
+    return record
+
+
+async def test_a_write_after_the_peers_reset_is_one_line_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    error = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    record = await reported(error, caplog)
+    assert (record.levelname, record.exc_info) == ("INFO", None)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("the handler is closed")], ids=str)
+async def test_any_other_error_of_the_loop_keeps_its_traceback(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = await reported(error, caplog)
+    assert record.levelname == "ERROR"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
