@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.assembly import assemble, refusals
+from sidecar.background import Parts
 from sidecar.config import SidecarSettings, load_apart, load_sidecar, load_sts
 from sidecar.config.following import Follower, look_at, seen_by
 from sidecar.errors import ConfigError
@@ -27,7 +28,7 @@ from sidecar.observe.probe import OneProcess, Probe, probe_app
 from sidecar.observe.turned_away import TurnedAway
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.admin import AdminSocket, admin_app
-from sidecar.proxy.server import Server, first_of
+from sidecar.proxy.server import Server
 from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import SettingsFile, look_at_files
 from sidecar.signals import release_signals
@@ -114,7 +115,14 @@ def run_sts(arguments: argparse.Namespace) -> int:
 async def run_token_service(
     settings: TokenServiceSettings, own: Keys, stop: asyncio.Event, *, files: StsFiles | None = None
 ) -> bool:
-    """Run one token service until ``stop``, then drain. Whether every request ended in time. ``files`` are followed."""
+    """Run one token service until ``stop``, then drain. Return whether every request ended in time.
+
+    ``files`` are followed.
+
+    Raises:
+        OSError: a listener's address is taken or not ours.
+        PartEndedError: a part has ended by itself.
+    """
     from sidecar.sts.rate import ExchangeRate
     from sidecar.sts.server import StsServer
     from sidecar.sts.service import TokenService
@@ -140,7 +148,9 @@ async def run_token_service(
         on_given_up=TurnedAway(log, "inbound"),
     )
     follower = Follower(files.followed(service) if files is not None else [], log)
-    running = [asyncio.ensure_future(work) for work in (source.run(), keys.run(), follower.run())]
+    background = Parts()
+    for name, work in (("identity", source.run()), ("login issuer keys", keys.run()), ("policy", follower.run())):
+        background.start(name, work)
     loop = asyncio.get_running_loop()
     if files is not None:
         loop.add_signal_handler(signal.SIGHUP, follower.wake)
@@ -148,17 +158,15 @@ async def run_token_service(
     try:
         await server.start()
         log.event("started", detail=placement(os.environ))
-        await first_of(stop, running)
+        await background.run_until(stop)
     finally:
         in_time = await server.stop()  # it drains while identity and keys are still followed
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await background.close()
         if files is not None:
             loop.remove_signal_handler(signal.SIGHUP)
-        log.event("stopped")
+        log.event("stopped", detail=None if background.error is None else str(background.error))
         await log.close()
-    return in_time
+    return in_time and background.error is None
 
 
 def refuse_settings(path: str, error: ConfigError) -> int:

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from sidecar.background import PartEndedError, until_stopped
 from sidecar.config.following import Follower
 from sidecar.observe.operations import log_operations, report_loop_error
-from sidecar.proxy.server import Server, first_of
+from sidecar.proxy.server import Server
 from sidecar.signals import hold_signals, release_signals
 
 _log: Final = logging.getLogger("sidecar")
@@ -25,7 +26,10 @@ Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
 
 def run_until_signal(main: Main) -> int:
-    """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop, 1 when requests were cut."""
+    """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop.
+
+    Exit code 1: requests were cut, a part ended by itself, or an address cannot be bound; the log tells which.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and tokens end in no core file
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each request has two ends
@@ -49,28 +53,20 @@ def run_until_signal(main: Main) -> int:
     except OSError as error:
         _log.error("cannot start: %s", error.strerror or error)
         return 1
+    except PartEndedError:  # it has been logged
+        return 1
 
 
 async def run_server(server: Server, follower: Follower, stop: asyncio.Event) -> bool:
-    """Run a sidecar and follow its settings until ``stop``. Whether every request ended within the drain time."""
-    following = asyncio.ensure_future(_unless_stopping(follower.run(), stop))
-    try:
-        gc.collect()
-        gc.freeze()  # what is there now stays: full collections need not look at it again
-        return await server.run(stop)
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+    """Run a sidecar and follow its settings until ``stop``. Return whether every request ended within the drain time.
 
-
-async def _unless_stopping(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """Do the work until told to stop: during a drain nothing changes any more."""
-    working = asyncio.ensure_future(work)
-    try:
-        await first_of(stop, [working])
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+    Raises:
+        PartEndedError: a part of it has ended by itself.
+    """
+    server.background.start("settings", until_stopped(follower.run(), stop))  # during a drain nothing changes
+    gc.collect()
+    gc.freeze()  # what is there now stays: full collections need not look at it again
+    return await server.run(stop)
 
 
 def _run(main: Coroutine[Any, Any, bool]) -> bool:

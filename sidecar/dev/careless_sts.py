@@ -21,6 +21,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+from sidecar.background import Parts
 from sidecar.identity.tls import server_context
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
 
@@ -74,15 +75,17 @@ async def _serve(socket: str, listen: str, issuer: str) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    following = asyncio.ensure_future(source.run())
+    background = Parts()
+    background.start("identity", source.run())
     runner = web.AppRunner(application(issuer), access_log=None)
     await runner.setup()
     host, _, port = listen.rpartition(":")
     await web.TCPSite(runner, host, int(port), ssl_context=server_context(source)).start()
-    await ended.wait()
-    await runner.cleanup()
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
+    try:
+        await background.run_until(ended)
+    finally:
+        await runner.cleanup()
+        await background.close()
 
 
 def main() -> int:

@@ -11,14 +11,19 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
+from sidecar.background import Parts
 from sidecar.identity.generation import present
 from sidecar.identity.source import Identity
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
 
 
 @contextlib.asynccontextmanager
-async def certified(settings: WorkloadApiSettings) -> AsyncIterator[ssl.SSLContext]:
-    """A server's context that presents the newest SVID. It is there once the first one is."""
+async def certified(settings: WorkloadApiSettings, background: Parts) -> AsyncIterator[ssl.SSLContext]:
+    """Make a server's context that presents the newest SVID, once there is one; a part of ``background`` follows it.
+
+    Raises:
+        PartEndedError: a part has ended before.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     source = WorkloadApiSource(settings)
@@ -30,10 +35,9 @@ async def certified(settings: WorkloadApiSettings) -> AsyncIterator[ssl.SSLConte
             there.set()
 
     source.subscribe(take)
-    following = asyncio.ensure_future(source.run())
+    background.start("identity", source.run())
     try:
-        await there.wait()
+        await background.run_until(there)
         yield context
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await background.close()

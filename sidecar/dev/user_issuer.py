@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from sidecar.background import PartEndedError, Parts
 from sidecar.dev.login import MAX_FORM_BYTES, LoginError, LoginSettings, UserIssuer
 from sidecar.dev.login_tls import certified
 from sidecar.errors import ConfigError, Problem
@@ -53,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT. SIGUSR1 rotates the key. Exit codes: 0 ended, 2 unusable arguments or address."""
+    """Serve until SIGTERM or SIGINT. SIGUSR1 rotates the key.
+
+    Exit codes: 0 ended, 1 its identity is followed no more, 2 unusable arguments or address.
+    """
     try:
         settings, secured = _settings(arguments), _secured(arguments)
         listener = loopback_listener(arguments.listen) if secured is None else network_listener(arguments.listen)
@@ -61,6 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         _say(str(error))
         return 2
+    except PartEndedError as error:
+        _say(str(error))
+        return 1
     return 0
 
 
@@ -178,16 +185,17 @@ async def _serve(settings: LoginSettings, listener: socket.socket, secured: Secu
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGINT, ended.set)
+    background = Parts()
     async with contextlib.AsyncExitStack() as stack:
         options: dict[str, Any] = {}
         if secured is not None:
-            context = await stack.enter_async_context(certified(secured.workload_api))
+            context = await stack.enter_async_context(certified(secured.workload_api, background))
             options = {"url": secured.issuer, "context": context}
         issuer = await stack.enter_async_context(serving(settings, listener, **options))
         loop.add_signal_handler(signal.SIGUSR1, issuer.rotate)
         _say("WARNING: DEVELOPMENT ONLY: whoever knows a user's name is that user")
         _say(f"issuer {issuer.issuer}")
-        await ended.wait()
+        await background.run_until(ended)
 
 
 def _settings(arguments: argparse.Namespace) -> LoginSettings:

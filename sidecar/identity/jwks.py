@@ -44,12 +44,13 @@ class IssuerKeys:
         }
 
     async def run(self) -> None:
-        """Keep every set fresh. Supervised: ends by cancellation."""
+        """Keep every set fresh until cancelled, also where there is no issuer."""
         self._source.subscribe(self._on_identity)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for state in self._issuers.values():
                     tasks.create_task(state.keep_fresh(self._jitter))
+                await asyncio.get_running_loop().create_future()
         finally:
             self._source.unsubscribe(self._on_identity)
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from aiohttp import web
 
+from sidecar.background import Parts
 from sidecar.config.following import Followed, Follower, look_at, seen_by
 from sidecar.errors import ConfigError, Problem, Reason
 from sidecar.injector.certificates import CERTIFICATE, KEY, ServingCertificate, files_in
@@ -111,7 +112,12 @@ class Injector:
     async def run(
         self, stop: asyncio.Event, *, listen: tuple[str, int], probe: tuple[str, int], up: asyncio.Event | None = None
     ) -> bool:
-        """Serve until ``stop``; ``up`` is set once both listeners are there. Whether every answer was given in time."""
+        """Serve until ``stop``; ``up`` is set once both listeners are there. Return whether all went well.
+
+        Raises:
+            OSError: an address is taken or not ours.
+            PartEndedError: the files are followed no more.
+        """
         counts = Metrics()  # the record stream's; what it lost is told with ours
         self._metrics = InjectorMetrics(counts)
         self._metrics.certificate(self._certificate.not_after)
@@ -124,7 +130,8 @@ class Injector:
             shutdown_timeout=DRAIN_S,
         )  # fmt: skip
         await runner.setup()
-        following = asyncio.ensure_future(follower.run())
+        background = Parts()
+        background.start("files", follower.run())
         try:
             await self._site(runner, listen, TurnedAway(log, "inbound")).start()
             await serving.open()
@@ -133,14 +140,13 @@ class Injector:
             log.event("started", detail=placement(os.environ))
             if up is not None:
                 up.set()
-            await stop.wait()
+            await background.run_until(stop)
         finally:
             self._draining = True
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await background.close()
             await runner.cleanup()
             await serving.close()
-            log.event("stopped")
+            log.event("stopped", detail=None if background.error is None else str(background.error))
             await log.close()
         return True
 

@@ -11,10 +11,11 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from sidecar.background import Parts as Background
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import ConfigError, Reason
 from sidecar.exchange.client import TokenExchange
@@ -73,7 +74,7 @@ class Server:
         self._said: list[str] = []
         self._trusted: frozenset[TrustDomain] = frozenset()
         self._keys_running: asyncio.Future[None] | None = None
-        self._broken: asyncio.Future[None]
+        self.background = Background()
         self.ready = asyncio.Event()
         parts.source.subscribe(self._on_identity)
         parts.log.metrics.lacking = self.missing
@@ -126,28 +127,27 @@ class Server:
         return lacking
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Serve until ``stop`` is set, then drain. Whether every request ended in time.
+        """Serve until ``stop`` is set, then drain. Return whether every request, and no part, ended before its time.
 
         Raises:
             OSError: a listener's address is taken or not ours.
+            PartEndedError: a part has ended by itself; what is being served is cut.
         """
         parts = self.parts
         if parts.elsewhere is not None:
             parts.elsewhere.open()
-        self._broken = asyncio.get_running_loop().create_future()
         self._keys_running = self._follow_keys(parts.snapshots.setup)
-        running = [asyncio.ensure_future(parts.source.run()), asyncio.ensure_future(self._sweep()), self._broken]
+        self.background.start("identity", parts.source.run())
+        self.background.start("sweep", self._sweep())
         if self._shortage is not None:
-            running.append(asyncio.ensure_future(self._shortage.run()))
+            self.background.start("memory", self._shortage.run())
         try:
-            if await self._wait_until_ready(stop, running):
+            if await self._wait_until_ready(stop):
                 self._open()
-            await first_of(stop, running)
-            return await self._drain()
+            await self.background.run_until(stop)
+            return await self._drain() and self.background.error is None
         finally:
-            for task in (*running, self._keys_running):
-                task.cancel()
-            await asyncio.gather(*running, self._keys_running, return_exceptions=True)
+            await self.background.close()
             await self._close()
 
     async def change(self, setup: Setup) -> None:
@@ -160,7 +160,7 @@ class Server:
         if setup.keys is not before.keys:
             fresh = self._follow_keys(setup)
             if not await setup.wait_for_keys(_NEW_KEYS_S):
-                fresh.cancel()
+                self.background.stop(fresh)
                 if setup.exchange is not None and setup.exchange is not before.exchange:
                     await setup.exchange.close()
                 raise ConfigError(setup.problems())
@@ -174,14 +174,8 @@ class Server:
         )
 
     def _follow_keys(self, setup: Setup) -> asyncio.Future[None]:
-        """Keep a setup's keys fresh. Like any background work it ends by cancellation; otherwise it is a bug."""
-        running = asyncio.ensure_future(setup.keys.run())
-        running.add_done_callback(self._notice_end)
-        return running
-
-    def _notice_end(self, ended: asyncio.Future[None]) -> None:
-        if not ended.cancelled() and not self._broken.done():
-            self._broken.set_exception(ended.exception() or RuntimeError("the keys are followed no more"))
+        """Keep a setup's keys fresh."""
+        return self.background.start("issuer keys", setup.keys.run())
 
     async def _retire(self, keys: asyncio.Future[None] | None, exchange: TokenExchange | None) -> None:
         """End what a reload replaced, once no request can wait for it any more."""
@@ -189,13 +183,13 @@ class Server:
             await asyncio.sleep(self.parts.drain_s)
         finally:
             if keys is not None:
-                keys.cancel()
+                self.background.stop(keys)
             if exchange is not None:
                 await exchange.close()
 
-    async def _wait_until_ready(self, stop: asyncio.Event, running: Iterable[asyncio.Future[None]]) -> bool:
-        """Whether everything is there. False when told to stop before, or when the background has failed."""
-        while not stop.is_set() and not any(task.done() for task in running):
+    async def _wait_until_ready(self, stop: asyncio.Event) -> bool:
+        """Return whether everything is there: not when told to stop before, or when a part has ended."""
+        while not stop.is_set() and self.background.error is None:
             lacking = [reason for reason in self.missing() if not reason.startswith("listeners")]
             if not lacking and self.parts.log.settled:  # the first record has arrived, so the sink takes them
                 return True
@@ -234,7 +228,8 @@ class Server:
         exchange = parts.snapshots.setup.exchange
         if exchange is not None:
             await exchange.close()
-        parts.log.event("stopped")
+        error = self.background.error
+        parts.log.event("stopped", detail=None if error is None else str(error))
         await parts.log.close()
 
     async def _sweep(self) -> None:
@@ -299,16 +294,3 @@ class Server:
 
 def _because(what: str, error: str | None) -> str:
     return f"{what} ({error})" if error else what
-
-
-async def first_of(stop: asyncio.Event, running: Iterable[asyncio.Future[Any]]) -> None:
-    """Return when told to stop. A background task that ends before that is a bug, and is raised."""
-    stopping = asyncio.ensure_future(stop.wait())
-    waited: set[asyncio.Future[Any]] = {stopping, *running}
-    try:
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-    for task in running:
-        if task.done():
-            task.result()

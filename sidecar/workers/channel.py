@@ -50,7 +50,7 @@ class ToWorker:
         self._asked: dict[int, asyncio.Future[Any]] = {}
 
     async def listen(self, reader: asyncio.StreamReader) -> None:
-        """Take what the worker says until it is gone."""
+        """Take what the worker says, until cancelled: a worker that is gone says nothing."""
         try:
             while True:
                 number, message = await _receive(reader)
@@ -59,10 +59,15 @@ class ToWorker:
                 elif (asked := self._asked.get(number)) is not None and not asked.done():
                     asked.set_result(message)
         except (asyncio.IncompleteReadError, OSError):
-            for asked in self._asked.values():
-                asked.cancel()
+            self._forget()
+            await asyncio.get_running_loop().create_future()
         finally:
-            self._writer.close()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._writer.close()
+        for asked in self._asked.values():
+            asked.cancel()
 
     def tell(self, message: object) -> None:
         """Send an order, or the start."""

@@ -21,6 +21,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sidecar.background import Parts
 from sidecar.config import SidecarSettings
 from sidecar.config.afresh import load_afresh
 from sidecar.errors import ConfigError
@@ -28,7 +29,6 @@ from sidecar.identity.acceptor import Acceptor
 from sidecar.observe.added import Families, added, counts_only
 from sidecar.observe.shared_sink import new_lock
 from sidecar.proxy.elsewhere import Inbox, new_inbox
-from sidecar.proxy.server import first_of
 from sidecar.reload import look_at_files
 from sidecar.workers.channel import READY, UP, SilentError, Start, ToWorker
 
@@ -57,7 +57,7 @@ class Worker:
         self.process = process
         self.line = line
         self.families: Families = {}
-        self.listening: asyncio.Future[None] | None = None
+        self.listening: asyncio.Future[None]
 
     @property
     def up(self) -> bool:
@@ -82,17 +82,22 @@ class Workers:
         self.retired: Families = {}
         self.restarts = 0
         self.stopping = False
+        self._background = Parts()
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Run all of them until ``stop``. Whether each request of each ended in time, and none died beyond repair.
+        """Run all of them until ``stop``. Return whether each request ended in time, and no worker died beyond repair.
 
         Raises:
             OSError: a listener's address is taken or not ours.
+            PartEndedError: the parent no longer hears one of them.
         """
         await self._require_addresses()
+        one_is_gone = asyncio.Event()
         keeping = [asyncio.ensure_future(self._keep(number)) for number in self.living]
+        for keeper in keeping:
+            keeper.add_done_callback(lambda _: one_is_gone.set())
         try:
-            await first_of(stop, keeping)
+            await self._background.run_until(stop, one_is_gone)
         finally:
             self.stopping = True
             _log.info("stopping the workers")
@@ -104,7 +109,8 @@ class Workers:
                 if worker is not None:
                     _log.error("a worker does not end and is killed", extra={"worker": worker.number})
                     worker.process.kill()
-        return all(await asyncio.gather(*keeping))
+            await self._background.close()
+        return all(await asyncio.gather(*keeping)) and self._background.error is None
 
     def reload(self) -> None:
         """Let each worker read its settings again."""
@@ -161,6 +167,7 @@ class Workers:
             worker = await self._start(number, origin)
             code = await worker.process.wait()
             self.living[number] = None
+            self._background.stop(worker.listening)
             self.retired = added([self.retired, counts_only(worker.families)])
             if self.stopping:
                 return code == 0
@@ -213,5 +220,5 @@ class Workers:
         line.tell(Start(number, origin.settings, origin.path, origin.platform, origin.seen, inboxes, self._lock))
         if self.stopping:
             line.tell("stop")
-        worker.listening = asyncio.ensure_future(line.listen(reader))
+        worker.listening = self._background.start(f"line to worker {number}", line.listen(reader))
         return worker

@@ -39,7 +39,7 @@ def main(control: int) -> int:
 
 
 async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> bool:
-    """One worker until ``stop``. Whether every request ended within the drain time."""
+    """Run one worker until ``stop``. Return whether every request ended within the drain time."""
     _sign_operations(start.number)
     inboxes = [Inbox(socket.socket(fileno=read), socket.socket(fileno=write)) for read, write in start.inboxes]
     server = assemble(start.settings, place=Place(number=start.number, inboxes=inboxes, sink_lock=start.sink_lock))
@@ -61,20 +61,18 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
         )
         await server.cut()
         stop.set()
+        await asyncio.get_running_loop().create_future()
 
     async def tell() -> None:
         await server.ready.wait()
         parent.say(READY)
+        await asyncio.get_running_loop().create_future()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
     release_signals(signal.SIGHUP)
-    beside = [asyncio.ensure_future(obey()), asyncio.ensure_future(tell())]
-    try:
-        return await run_server(server, follower, stop)
-    finally:
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+    server.background.start("orders of the parent", obey())
+    server.background.start("word to the parent", tell())
+    return await run_server(server, follower, stop)
 
 
 def _sign_operations(number: int) -> None:
