@@ -13,8 +13,9 @@ from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
 from sidecar.config.addresses import Address
 from sidecar.errors import Reason
 from sidecar.exchange.client import TokenExchange
-from sidecar.identity.handshake import OnRefused
+from sidecar.identity.handshake import OnRefused, PeerGuard
 from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.proofs import Proofs
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.sources import source_of
 from sidecar.identity.tls import server_context
@@ -35,6 +36,7 @@ from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
+from sidecar.proxy.standing import judge_served
 from sidecar.proxy.streams import Streams
 from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.head import pass_fields
@@ -82,7 +84,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     )
     source = source_of(settings.identity)
     snapshots = Snapshots(make_setup(settings, source, log))
-    handles = _handles(place)
+    handles = _handles(place, snapshots)
     shared = _Shared(
         source=source,
         snapshots=snapshots,
@@ -91,7 +93,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         tasks=Tasks(),
         streams=Streams(snapshots, wall=time.time, monotonic=time.monotonic),
         resolver=_resolver(settings, log),
-        elsewhere=None if place is None else Elsewhere(handles, place.inboxes, place.number),
+        elsewhere=None if place is None else _elsewhere(place, handles, source),
     )
     sides = []
     if settings.inbound is not None:
@@ -236,9 +238,22 @@ def refusals(log: AccessLog) -> OnRefused:
     return refused
 
 
-def _handles(place: Place | None) -> Handles:
-    mark = "" if place is None else MARKS[place.number]
-    return Handles(clock=time.time, monotonic=time.monotonic, mark=mark)
+def _handles(place: Place | None, snapshots: Snapshots) -> Handles:
+    return Handles(
+        clock=time.time,
+        monotonic=time.monotonic,
+        mark="" if place is None else MARKS[place.number],
+        judge=lambda served: judge_served(served, snapshots.now(), int(time.time())),
+    )
+
+
+def _elsewhere(place: Place, handles: Handles, source: IdentitySource) -> Elsewhere:
+    proofs = Proofs()
+
+    def prove(chain: tuple[bytes, ...], now: int) -> PeerGuard:
+        return PeerGuard(source, chain, proofs, now=now)
+
+    return Elsewhere(handles, place.inboxes, place.number, prove=prove)
 
 
 def _own_authorities(address: Address) -> frozenset[str]:

@@ -223,7 +223,8 @@ def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: i
             login has none), POLICY_DENIED (deny list) or any other 401 code.
     """
     user = user_issuer(bearer, policy=policy)
-    token = verify_token(bearer, issuer=user.trusted, key=key, audiences=frozenset({user.client_id}), now=now)
+    audiences = frozenset({user.client_id})
+    token = verify_token(bearer, issuer=user.trusted, key=key, audiences=audiences, now=now, trusted=user)
     if token.client_id not in (None, user.client_id) or not names_no_other_client(token.claims, user.client_id):
         raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client, or names several")
     policy.deny.check(token, policy.workload)

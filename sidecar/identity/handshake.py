@@ -76,6 +76,16 @@ class PeerGuard:
         self._until = 0  # the first end of a certificate on the peer's path: an authority's may come before the leaf's
         self.peer = self._verify(now)
 
+    @property
+    def until(self) -> int:
+        """The first end of a certificate on the peer's path (seconds since the epoch): the leaf's or an authority's."""
+        return self._until
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """What the peer presented, DER, leaf first."""
+        return self._chain
+
     def check(self, now: int) -> VerifiedPeer:
         """The peer, if it is still to be believed. Cheap while its bundle has not changed and vouches for it.
 

@@ -87,6 +87,11 @@ class IssuerKeys:
         state = self._issuers.get(issuer)
         return state is not None and state.ever_had_keys
 
+    def known(self, issuer: str) -> bool:
+        """Whether a key set of this issuer is in force, an empty one too."""
+        state = self._issuers.get(issuer)
+        return state is not None and state.keys is not None
+
     def ages(self) -> Mapping[str, float | None]:
         """Seconds since each issuer's set was fetched; None where there is no set in force."""
         return {issuer: state.age_s for issuer, state in self._issuers.items()}

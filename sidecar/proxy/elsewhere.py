@@ -2,7 +2,8 @@
 
 Theory of operation. A handle begins with its worker's mark. Who is shown another worker's asks that worker, which
 looks it up among its own exactly as if it had been shown there, and counts the call there: so ``max_calls`` holds
-however calls are spread, and a handle dies with its request everywhere at once. Nothing is remembered of an answer.
+however calls are spread, and a handle dies with its request everywhere at once. Nothing is remembered of an answer. The
+peer's certificates come along, so that a call under way ends with the trust in it wherever it is made.
 
 Each worker has an inbox, a pair of connected sockets made by their common parent before any worker was there. They
 have no name, so nobody else can open them; who holds a writing end is a worker. A message is one packet. Who gets no
@@ -16,20 +17,21 @@ import pickle
 import secrets
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.delegation.decide import Delegation
-from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.handles import MARKED_CHARS, MARKS, Counting, Handles
+from sidecar.proxy.standing import Guard
 
 TIMEOUT_S: Final = 2.0
 MAX_WAITING: Final = 4096  # packets for one inbox that is full
 
 _BUFFER_BYTES: Final = 1 << 20  # of one inbox; the kernel may give less
-_MAX_PACKET: Final = 1 << 17
+_MAX_PACKET: Final = 1 << 18  # a token and its claims, and a peer's chain, which TLS bounds at 100 KB
 _PACKETS_PER_WAKE: Final = 64
 _ID_BYTES: Final = 16
 
@@ -53,9 +55,10 @@ def new_inbox() -> Inbox:
 class ServedElsewhere:
     """A request that another worker serves: what ``ServedRequest`` is for one of ours. ``counting`` None: no limit."""
 
-    __slots__ = ("_counting", "call_in", "delegation", "ended_at")
+    __slots__ = ("_counting", "call_in", "delegation", "ended_at", "guard")
 
-    def __init__(self, found: _Found, counting: Counting | None) -> None:
+    def __init__(self, found: _Found, counting: Counting | None, guard: Guard | None) -> None:
+        self.guard = guard
         self.delegation = found.delegation
         self.call_in = found.call_in
         self.ended_at = found.ended_at
@@ -76,6 +79,7 @@ class _Found(NamedTuple):
     call_in: str | None
     ended_at: float | None
     limited: bool
+    peer: tuple[tuple[bytes, ...], int] | None  # the chain it presented, and until when that was proven
 
 
 class _Ask(NamedTuple):
@@ -91,12 +95,22 @@ class _Answer(NamedTuple):
 
 
 class Elsewhere:
-    """Asks the other workers, and answers them. ``number`` is our place among the ``inboxes``."""
+    """Asks the other workers, and answers them. ``number`` is our place among the ``inboxes``.
+
+    ``prove`` proves a peer that another worker serves, by its chain and at a time; errors as ``PeerGuard``.
+    """
 
     def __init__(
-        self, handles: Handles, inboxes: Sequence[Inbox], number: int, *, timeout_s: float = TIMEOUT_S
+        self,
+        handles: Handles,
+        inboxes: Sequence[Inbox],
+        number: int,
+        *,
+        prove: Callable[[tuple[bytes, ...], int], Guard],
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._handles = handles
+        self._prove = prove
         self._inboxes = inboxes
         self._number = number
         self.timeout_s = timeout_s
@@ -129,7 +143,15 @@ class Elsewhere:
             Unavailable: NOT_READY, its worker does not answer.
         """
         found = await self._ask(owner, handle, count=False)
-        return ServedElsewhere(found, partial(self._ask, owner, handle, count=True) if found.limited else None)
+        counting = partial(self._ask, owner, handle, count=True) if found.limited else None
+        return ServedElsewhere(found, counting, None if found.peer is None else self._guard(*found.peer))
+
+    def _guard(self, chain: tuple[bytes, ...], until: int) -> Guard:
+        """What proves the peer here, so that a call made here ends with the trust in it."""
+        try:
+            return self._prove(chain, until - 1)
+        except Denied as error:
+            raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is not trusted here: {error}") from error
 
     async def _ask(self, owner: int, handle: str, *, count: bool) -> _Found:
         ask = secrets.token_bytes(_ID_BYTES)  # not a number: an answer to one who died must not fit its successor
@@ -169,7 +191,9 @@ class Elsewhere:
         except SidecarError as error:
             return error
         delegation = replace(served.delegation)  # without the plans made here: each brings a whole policy along
-        return _Found(delegation, served.call_in, served.ended_at, served.calls_left is not None)
+        guard = served.guard
+        peer = None if guard is None else (guard.chain, guard.until)
+        return _Found(delegation, served.call_in, served.ended_at, served.calls_left is not None, peer)
 
     def _answered(self, message: _Answer) -> None:
         asked = self._asked.get(message.ask)

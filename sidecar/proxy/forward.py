@@ -8,13 +8,13 @@ from typing import Final
 
 from sidecar.delegation.decide import IssuedPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.identity.svid import VerifiedPeer
+from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
 from sidecar.proxy.journey import Waiter
 from sidecar.proxy.snapshot import Snapshot
-from sidecar.proxy.standing import stands
+from sidecar.proxy.standing import judge_call, judge_request
 from sidecar.proxy.streams import Streams
 from sidecar.wire.body import Pump
 from sidecar.wire.exchange import ServerExchange
@@ -123,8 +123,8 @@ class Forwarding(Pump):
         self.stops_at = streams.monotonic() + self._forwarder.max_stream_s
         self.token_expires_at = float(permit.token.expires_at)
         self.transport = upstream.transport if isinstance(permit, IssuedPermit) else self._exchange.transport
-        peer = _peer_on(self.transport)
-        self.peer_expires_at = float("inf") if peer is None else float(peer.not_after)
+        guard = _guard_on(self.transport)
+        self.peer_expires_at = float("inf") if guard is None else float(guard.until)
         self._lasts = True
         streams.add(self)
 
@@ -144,15 +144,14 @@ class Forwarding(Pump):
 
     def judge(self, snapshot: Snapshot, now: int) -> None:
         """Return if the request would be permitted now as well. Raises ``SidecarError``."""
-        peer = _peer_on(self.transport)
-        stands(
-            self._permit,
-            snapshot,
-            method=self._entry.method or "",
-            path=self._entry.path or "",
-            now=now,
-            peer_certificate_sha256=None if peer is None else peer.fingerprint,
-        )
+        permit = self._permit
+        if isinstance(permit, IssuedPermit):
+            next_hop = _guard_on(self.transport)
+            judge_call(permit, None, next_hop, snapshot, now)
+        else:
+            guard = guard_of(self._exchange.transport)
+            method, path = self._entry.method or "", self._entry.path or ""
+            judge_request(permit, guard, snapshot, method=method, path=path, now=now)
 
     def cut_off(self, error: SidecarError) -> None:
         """End it with the caller's connection, whatever else fails."""
@@ -162,9 +161,9 @@ class Forwarding(Pump):
             self._exchange.cut_off()
 
 
-def _peer_on(transport: asyncio.BaseTransport) -> VerifiedPeer | None:
-    """The peer of a connection; None without TLS."""
-    return None if transport.get_extra_info("ssl_object") is None else guard_of(transport).peer
+def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:
+    """What proved the peer of a connection; None without TLS."""
+    return None if transport.get_extra_info("ssl_object") is None else guard_of(transport)
 
 
 def _streams(head: ResponseHead) -> bool:

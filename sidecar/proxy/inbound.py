@@ -108,7 +108,7 @@ class Inbound:
             permit, delegation, facts = given
             entry.permitted(facts)
 
-            served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in)
+            served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in, guard)
             handle = self._handles.open(served)
             trace = next_traceparent(head.values(b"traceparent"), head.values(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id

@@ -1,76 +1,111 @@
-"""Whether a permit would be given again: the decision of before, by what is in force now."""
+"""Re-evaluates requests and calls under way against the snapshot in force: token, policy, keys, and trust in the peer.
+
+Expiry alone is no withdrawal: see ``sidecar.delegation.reevaluate``. The same holds for certificates: a peer whose SVID
+has run out is judged at the last second of its time.
+"""
 
 from __future__ import annotations
 
-from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import (
-    Delegation,
-    IssuedPermit,
-    Permit,
-    accept_issued,
-    decide_entry,
-    decide_inbound,
-    plan_outbound,
-)
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.errors import Denied, Reason
+from typing import Protocol
+
+from sidecar.delegation.decide import Delegation, IssuedPermit, Permit
+from sidecar.delegation.reevaluate import inbound_again, outbound_again
+from sidecar.errors import Denied
+from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.snapshot import Snapshot
 
 
-def stands(
-    permit: Permit | IssuedPermit,
-    snapshot: Snapshot,
-    *,
-    method: str,
-    path: str,
-    now: int,
-    peer_certificate_sha256: str | None,
-) -> None:
-    """Return if the call would be permitted now as well; its token is verified anew, by the keys of now.
+class Guard(Protocol):
+    """What proved a peer (``PeerGuard``): its ``chain``; ``until`` is the first end of a certificate on its path."""
+
+    @property
+    def peer(self) -> VerifiedPeer: ...  # noqa: D102
+    @property
+    def chain(self) -> tuple[bytes, ...]: ...  # noqa: D102
+    @property
+    def until(self) -> int: ...  # noqa: D102
+    def check(self, now: int) -> VerifiedPeer: ...  # noqa: D102
+
+
+class Served(Protocol):
+    """The request that outbound calls belong to. ``guard`` None: a user's login, with no peer behind it."""
+
+    @property
+    def delegation(self) -> Delegation: ...  # noqa: D102
+    @property
+    def guard(self) -> Guard | None: ...  # noqa: D102
+
+
+def judge_request(permit: Permit, guard: Guard, snapshot: Snapshot, *, method: str, path: str, now: int) -> None:
+    """Return if a peer's request would be permitted now as well.
 
     Raises:
-        SidecarError: as the journeys'. TARGET_DENIED too where an outbound route now leads elsewhere, POLICY_DENIED
-            where it allows less than the call's token does.
+        SidecarError: as the inbound journey's.
     """
+    judge_peer(guard, now)
     policy = snapshot.policy
-    bearer = parse_bearer(permit.token.raw)
-    key = _key(snapshot, bearer.issuer, bearer.kid)
-    if isinstance(permit, Permit):
-        decide_inbound(
-            bearer,
-            peer=permit.peer,
-            route=policy.inbound.find(method, path),
-            key=key,
-            policy=policy,
-            now=now,
-            peer_certificate_sha256=peer_certificate_sha256,
-        )
+    inbound_again(
+        permit.token,
+        peer=permit.peer,
+        route=policy.inbound.find(method, path),
+        keys=snapshot.keys,
+        policy=policy,
+        now=now,
+        peer_certificate_sha256=guard.peer.fingerprint,
+    )
+
+
+def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:
+    """Return if the request that a handle stands for would be permitted now as well: trust in its peer included.
+
+    A route that is gone, and a user's login, are for the call itself to judge.
+
+    Raises:
+        SidecarError: as the inbound journey's.
+    """
+    guard, delegation = served.guard, served.delegation
+    if guard is None or delegation.came_by is None:
         return
-    before = permit.plan.route
-    for route in policy.outbound.routes:
-        if (route.name, route.upstream, route.peer, route.audience) == (
-            before.name, before.upstream, before.peer, before.audience
-        ):  # fmt: skip
-            plan = plan_outbound(_delegation(permit.plan.delegation, snapshot, now), route, policy=policy, now=now)
-            policy.deny.check(permit.token, policy.workload)
-            if not permit.token.scope <= plan.scope:  # no fault of the token service, which was asked for more before
-                raise Denied(Reason.POLICY_DENIED, "the route allows less now than its token")
-            accept_issued(bearer, plan=plan, key=key, policy=policy, now=now)
-            return
-    raise Denied(Reason.TARGET_DENIED, "the route leads elsewhere now, or is gone")
+    judge_peer(guard, now)
+    route = snapshot.policy.inbound.same(delegation.came_by)
+    if route is not None:
+        inbound_again(
+            delegation.token,
+            peer=guard.peer.spiffe_id,
+            route=route,
+            keys=snapshot.keys,
+            policy=snapshot.policy,
+            now=now,
+            peer_certificate_sha256=guard.peer.fingerprint,
+        )
 
 
-def _delegation(before: Delegation, snapshot: Snapshot, now: int) -> Delegation:
-    """The authority a call is made on: a request's own is what it was, a user's login is judged anew."""
-    if not before.entry:
-        return before
-    login = parse_bearer(before.token.raw)
-    key = _key(snapshot, login.issuer, login.kid)
-    return before.narrowed_to(decide_entry(login, key=key, policy=snapshot.policy, now=now))
+def judge_call(
+    permit: IssuedPermit, served: Served | None, next_hop: Guard | None, snapshot: Snapshot, now: int
+) -> None:
+    """Return if a call to a next hop would be permitted now as well. ``next_hop`` None: not connected, or without TLS.
+
+    Raises:
+        SidecarError: as the outbound journey's, or as ``judge_served``.
+    """
+    if next_hop is not None:
+        judge_peer(next_hop, now)
+    if served is not None:
+        judge_served(served, snapshot, now)
+    outbound_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
 
 
-def _key(snapshot: Snapshot, issuer: str, kid: str | None) -> VerificationKey:
-    key = snapshot.keys.find(issuer, kid)
-    if key is None:
-        raise Denied(Reason.UNKNOWN_KEY, "the token's key is gone")
-    return key
+def judge_peer(guard: Guard, now: int) -> None:
+    """Return if trust in a peer was not withdrawn. That its certificate, or an authority's, has run out is no matter.
+
+    Raises:
+        Denied: as ``PeerGuard.check``.
+        Unavailable: NOT_READY, our own identity is gone.
+    """
+    until = guard.until
+    try:
+        guard.check(now)
+    except Denied:
+        if now < until:
+            raise
+        guard.check(until - 1)

@@ -146,6 +146,8 @@ class _Snapshots:
 
 class _Guard:
     peer = VerifiedPeer(PLANNER, NOW + 3600, "0" * 64)
+    until = NOW + 3600
+    chain = ()
 
     def check(self, _now: int) -> VerifiedPeer:
         return self.peer

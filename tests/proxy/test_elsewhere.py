@@ -12,6 +12,7 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.elsewhere import Elsewhere, Inbox, new_inbox
 from sidecar.proxy.handles import MARKS, Handles, ServedRequest
 from tests.delegation.world import NOW, POLICY, SEARCH, TO_CRM, delegation
+from tests.fakes.guard import FakeGuard
 from tests.proxy.test_handles import REST_S, Clock, served
 
 pytestmark = pytest.mark.integration
@@ -20,7 +21,14 @@ pytestmark = pytest.mark.integration
 class Worker:
     def __init__(self, number: int, inboxes: list[Inbox], clock: Clock) -> None:
         self.handles = Handles(clock=clock, monotonic=clock, mark=MARKS[number])
-        self.elsewhere = Elsewhere(self.handles, inboxes, number, timeout_s=0.2)
+        self.elsewhere = Elsewhere(self.handles, inboxes, number, prove=self._prove, timeout_s=0.2)
+        self.trusts = True
+
+    def _prove(self, chain: tuple[bytes, ...], now: int) -> FakeGuard:
+        guard = FakeGuard(fingerprint=chain[0].decode())
+        guard.withdrawn = not self.trusts
+        guard.check(now)
+        return guard
 
 
 class Workers:
@@ -152,3 +160,32 @@ async def test_what_finds_a_full_inbox_of_one_who_never_reads_is_refused_and_nob
     refused = await asyncio.gather(*(workers.ask(handle, owner=2) for _ in range(6000)))
     assert set(refused) == {Reason.NOT_READY}
     assert await workers.ask(workers.open(served())) is None
+
+
+async def test_the_peer_of_a_request_is_proven_again_where_the_call_is_made(workers: Workers) -> None:
+    request = served()
+    request.guard = FakeGuard(fingerprint="ab" * 32)
+    found = await workers.second.elsewhere.resolve(0, workers.open(request))
+    assert found.guard is not None
+    assert found.guard.peer == request.guard.peer
+
+
+async def test_a_peer_that_is_not_trusted_there_opens_nothing(workers: Workers) -> None:
+    request = served()
+    request.guard = FakeGuard()
+    workers.second.trusts = False
+    assert await workers.ask(workers.open(request)) is Reason.NO_REQUEST_CONTEXT
+    assert await workers.ask(workers.open(served())) is None
+
+
+async def test_a_request_goes_on_though_its_peers_certificate_has_run_out(workers: Workers) -> None:
+    request = served()
+    request.guard = FakeGuard(until=NOW - 1)
+    assert await workers.ask(workers.open(request)) is None
+
+
+async def test_the_largest_request_fits_into_a_packet(workers: Workers) -> None:
+    request = served()
+    request.guard = FakeGuard()
+    request.guard.chain = (b"00" * 32, *(b"x" * 10_000 for _ in range(10)))
+    assert await workers.ask(workers.open(request)) is None

@@ -7,6 +7,7 @@ import pytest
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.handles import Handles, ServedRequest
 from tests.delegation.world import LOGIN_CLAIMS, NOW, login
+from tests.fakes.guard import FakeGuard
 
 REST_S: Final = 540
 
@@ -204,3 +205,93 @@ def test_a_request_makes_so_many_calls_and_no_more(max_calls: int) -> None:
     with pytest.raises(Denied) as refused:
         request.count_call()
     assert refused.value.reason is Reason.CALLS_EXHAUSTED
+
+
+# --- a handle dies with the authority of its request
+
+
+class Judge:
+    """Says what the test says of every request, and counts."""
+
+    def __init__(self) -> None:
+        self.refusal: SidecarError | None = None
+        self.asked = 0
+
+    def __call__(self, _served: ServedRequest) -> None:
+        self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
+
+
+def test_a_request_is_judged_once_after_each_change_and_never_without_one() -> None:
+    judge = Judge()
+    made = handles(Clock(), judge=judge)
+    handle = made.open(served())
+    for changes in range(3):
+        assert [reason(made, handle), reason(made, handle)] == [None, None]
+        assert judge.asked == changes
+        made.suspect()
+    late = made.open(served())
+    assert (reason(made, late), judge.asked) == (None, 2)  # it was decided by what is in force
+
+
+DIES = {
+    "denied": (Denied(Reason.POLICY_DENIED), Reason.POLICY_DENIED),
+    "its token's key is gone": (Denied(Reason.UNKNOWN_KEY), Reason.UNKNOWN_KEY),
+    "trust in its peer is gone": (Denied(Reason.UNTRUSTED_CHAIN), Reason.NO_REQUEST_CONTEXT),  # no HTTP answer says so
+}
+
+
+@pytest.mark.parametrize("linger_s", [0.0, 60.0])
+@pytest.mark.parametrize(("refusal", "told"), DIES.values(), ids=DIES.keys())
+def test_a_handle_dies_with_the_authority_of_its_request(refusal: Denied, told: Reason, linger_s: float) -> None:
+    judge = Judge()
+    made = handles(Clock(), judge=judge)
+    handle, other = made.open(served(linger_s=linger_s)), made.open(served())
+    if linger_s:
+        made.end(handle)
+    made.suspect()
+    judge.refusal = refusal
+    assert reason(made, handle) is told
+    judge.refusal = None
+    assert reason(made, handle) is Reason.NO_REQUEST_CONTEXT  # for good
+    assert reason(made, other) is None
+
+
+def test_a_handle_survives_what_is_only_unknown() -> None:
+    judge = Judge()
+    made = handles(Clock(), judge=judge)
+    handle = made.open(served())
+    made.suspect()
+    judge.refusal = Unavailable(Reason.KEYS_UNAVAILABLE)
+    assert reason(made, handle) is Reason.KEYS_UNAVAILABLE
+    judge.refusal = None
+    assert reason(made, handle) is None
+
+
+def test_lingering_handles_hold_one_proof_for_each_certificate() -> None:
+    made = handles(Clock())
+    kept = []
+    for fingerprint in ("aa", "bb", "aa"):
+        request = served(linger_s=60.0)
+        request.guard = FakeGuard(fingerprint=fingerprint)
+        made.end(made.open(request))
+        kept.append(request.guard)
+    assert kept[0] is kept[2] is not kept[1]
+    made.sweep()
+    again = served(linger_s=60.0)
+    again.guard = FakeGuard(fingerprint="aa")
+    made.end(made.open(again))
+    assert again.guard is kept[0]
+
+
+def test_the_proof_of_a_peer_goes_with_its_last_lingering_handle() -> None:
+    clock = Clock()
+    made = handles(clock)
+    first, second = served(linger_s=60.0), served(linger_s=60.0)
+    first.guard, second.guard = FakeGuard(), FakeGuard()
+    made.end(made.open(first))
+    clock.now += 60
+    made.sweep()
+    made.end(made.open(second))
+    assert second.guard is not first.guard

@@ -1,0 +1,143 @@
+"""Re-evaluates what was permitted by the policy and keys of now. Pure: keys and time come in.
+
+The question is always "would this call be permitted now?", asked of tokens verified before. Under unchanged issuer
+settings and an unchanged key it costs some microseconds and no signature, so that thousands of calls under way can be
+asked after every change. Expiry is not asked about here: each token is judged within its own time, and who lets a call
+go on past that has limits for it. A key that its issuer withdraws after the token has expired means nothing either:
+that is how a planned rotation looks.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sidecar.delegation.bearer import parse_bearer
+from sidecar.delegation.decide import IssuedPermit, decide_entry, decide_verified
+from sidecar.delegation.issued import prove_issued, sts_error
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.plan import Delegation, plan_outbound
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import VerifiedToken, check_times, verify_again
+from sidecar.errors import Denied, Reason, Unavailable
+
+
+class Keys(Protocol):
+    """The keys in force."""
+
+    def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
+        """The key, if it is known now."""
+        ...
+
+    def known(self, issuer: str) -> bool:
+        """Whether a key set of this issuer is in force. False: it could not be fetched for too long."""
+        ...
+
+
+def inbound_again(
+    token: VerifiedToken,
+    *,
+    peer: SpiffeId,
+    route: InboundRoute,
+    keys: Keys,
+    policy: Policy,
+    now: int,
+    peer_certificate_sha256: str,
+) -> None:
+    """Return if a peer's request would be permitted on ``route`` now as well.
+
+    Raises:
+        Denied: as ``decide_inbound``; UNKNOWN_KEY, the issuer has withdrawn the token's key.
+        Unavailable: KEYS_UNAVAILABLE, the issuer's keys are too old.
+    """
+    issuer = policy.issuers.get(token.issuer)
+    if issuer is None:
+        raise Denied(Reason.WRONG_ISSUER, "the issuer is no longer trusted")
+    at = _within(token, now)
+    token = verify_again(
+        token,
+        issuer=issuer,
+        key=_key(token, keys, now),
+        audiences=policy.audiences,
+        now=at,
+        peer_certificate_sha256=peer_certificate_sha256,
+    )
+    decide_verified(
+        token, peer=peer, route=route, policy=policy, now=at, peer_certificate_sha256=peer_certificate_sha256
+    )
+
+
+def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int) -> None:
+    """Return if an outbound call would be permitted now as well, as far as its request's authority still stands.
+
+    Raises:
+        SidecarError: as ``plan_outbound`` and ``accept_issued``; UNKNOWN_KEY; TARGET_DENIED, the route leads elsewhere
+            now, or is gone; POLICY_DENIED too where the route allows less than the call's token does.
+    """
+    before = permit.plan
+    token = permit.token
+    route = _same_route(before.route, policy)
+    delegation = before.delegation
+    if delegation.entry:
+        delegation = _login_again(delegation, keys, policy, now)
+    plan = plan_outbound(delegation, route, policy=policy, now=_within(delegation.token, now))
+    policy.deny.check(token, policy.workload)
+    if not token.scope <= plan.scope:  # no fault of the token service, which was asked for more before
+        raise Denied(Reason.POLICY_DENIED, "the route allows less now than its token")
+    at = _within(token, now)
+    try:
+        token = verify_again(
+            token, issuer=policy.sts, key=_key(token, keys, now), audiences=frozenset({plan.audience}), now=at
+        )
+    except Denied as error:
+        raise error if error.reason is Reason.UNKNOWN_KEY else sts_error(error) from error
+    prove_issued(token, plan, now=at)
+
+
+def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:
+    meant = (before.name, before.upstream, before.peer, before.audience)
+    for route in policy.outbound.routes:
+        if (route.name, route.upstream, route.peer, route.audience) == meant:
+            return route
+    raise Denied(Reason.TARGET_DENIED, "the route leads elsewhere now, or is gone")
+
+
+def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> Delegation:
+    """What a user's login is worth now, and never more than it was."""
+    token = before.token
+    if policy.entry is None:
+        raise Denied(Reason.NOT_AN_ENTRY)
+    user = policy.entry.issuers.get(token.issuer)
+    if user is None:
+        raise Denied(Reason.WRONG_ISSUER, "not a user issuer of this entry any more")
+    key, at, grounds = _key(token, keys, now), _within(token, now), token.grounds
+    if grounds is None or grounds.key != key or grounds.trusted != user:
+        return before.narrowed_to(decide_entry(parse_bearer(token.raw), key=key, policy=policy, now=at))
+    check_times(token, at)
+    policy.deny.check(token, policy.workload)
+    policy.deny.check_subject(policy.sts_issuer, user.mesh_subject(token.subject))
+    return before
+
+
+def _within(token: VerifiedToken, now: int) -> int:
+    """The time to judge a token at: now, or its last second."""
+    return min(now, token.expires_at - 1)
+
+
+def _key(token: VerifiedToken, keys: Keys, now: int) -> VerificationKey:
+    """The token's key as its issuer publishes it now.
+
+    Raises:
+        Denied: UNKNOWN_KEY, it is withdrawn, and the token would still be valid.
+        Unavailable: KEYS_UNAVAILABLE, nobody knows whether it is.
+    """
+    grounds = token.grounds
+    key = keys.find(token.issuer, parse_bearer(token.raw).kid if grounds is None else grounds.kid)
+    if grounds is not None and key != grounds.key and now >= token.expires_at + token.leeway_s:
+        return grounds.key
+    if key is None and not keys.known(token.issuer):
+        raise Unavailable(Reason.KEYS_UNAVAILABLE, "the issuer's keys are too old")
+    if key is None:
+        raise Denied(Reason.UNKNOWN_KEY, "the token's key is gone")
+    return key

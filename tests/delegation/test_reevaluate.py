@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.delegation import verify
+from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_entry, decide_inbound
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.policy import Deny, Policy, ScopeFrom
+from sidecar.delegation.reevaluate import inbound_again, outbound_again
+from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
+from sidecar.errors import Denied, Reason, SidecarError
+from tests.delegation.world import (
+    CRM,
+    ENTRY,
+    ENTRY_CLAIMS,
+    FRONT,
+    IDP,
+    INBOUND_CLAIMS,
+    ISSUED_CLAIMS,
+    LOGIN_CLAIMS,
+    NOW,
+    PLANNER,
+    POLICY,
+    SEARCH,
+    STS,
+    TO_CRM,
+    USERS,
+    delegation,
+    plan,
+    signed,
+    verification_key,
+)
+
+KEY = verification_key()
+
+
+class Keys:
+    """Issuers' keys that the test says."""
+
+    def __init__(
+        self,
+        key: VerificationKey | None = KEY,
+        login_key: VerificationKey | None = KEY,
+        *,
+        stale: frozenset[str] = frozenset(),
+    ) -> None:
+        self._keys = {(STS, "k1"): key, (IDP, "k1"): login_key}
+        self._stale = stale
+
+    def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
+        return None if issuer in self._stale else self._keys.get((issuer, kid or ""))
+
+    def known(self, issuer: str) -> bool:
+        return issuer not in self._stale
+
+
+InForce = tuple[Policy, Keys]
+
+
+def in_force(policy: Policy = POLICY, **keys: Any) -> InForce:
+    return policy, Keys(**keys)
+
+
+def inbound() -> Permit:
+    return decide_inbound(signed(INBOUND_CLAIMS), peer=PLANNER, route=SEARCH, key=KEY, policy=POLICY, now=NOW)
+
+
+def outbound(scope: str = "crm.read", **changes: Any) -> IssuedPermit:
+    planned = plan(delegation(INBOUND_CLAIMS | {"scope": "docs.read crm.read crm.write"}, **changes))
+    return accept_issued(signed(ISSUED_CLAIMS | {"scope": scope}), plan=planned, key=KEY, policy=POLICY, now=NOW)
+
+
+def at_entry() -> IssuedPermit:
+    login = decide_entry(signed(LOGIN_CLAIMS, typ="jwt"), key=KEY, policy=POLICY, now=NOW)
+    return accept_issued(signed(ENTRY_CLAIMS), plan=plan(login), key=KEY, policy=POLICY, now=NOW)
+
+
+def users(**changes: Any) -> Policy:
+    return replace(POLICY, entry=replace(ENTRY, issuers={IDP: replace(USERS, **changes)}))
+
+
+def judge(permit: Permit | IssuedPermit, by: InForce, *, now: int = NOW) -> None:
+    policy, keys = by
+    if isinstance(permit, IssuedPermit):
+        outbound_again(permit, keys=keys, policy=policy, now=now)
+        return
+    inbound_again(
+        permit.token,
+        peer=PLANNER,
+        route=policy.inbound.find("POST", "/search"),
+        keys=keys,
+        policy=policy,
+        now=now,
+        peer_certificate_sha256="00" * 32,
+    )
+
+
+def with_inbound(**changes: Any) -> Policy:
+    return replace(POLICY, inbound=InboundRoutes([replace(SEARCH, **changes)]))
+
+
+def with_issuers() -> Policy:
+    other = replace(POLICY.issuers[STS], issuer="https://other.example")
+    return replace(POLICY, issuers={other.issuer: other}, sts_issuer=other.issuer)
+
+
+def with_outbound(**changes: Any) -> Policy:
+    return replace(POLICY, outbound=OutboundRoutes([replace(TO_CRM, **changes)]))
+
+
+@pytest.mark.parametrize("permitted", [inbound, outbound, at_entry])
+def test_what_was_permitted_stands_while_nothing_has_changed(permitted: Any) -> None:
+    permit = permitted()
+    judge(permit, in_force())
+    judge(permit, in_force(replace(POLICY, number=2, deny=Deny(subjects=frozenset({(None, "mallory")})))))
+
+
+CHANGES = {
+    "in: route gone": (inbound, in_force(with_inbound(path="/other")), Reason.NO_ROUTE),
+    "in: method gone": (inbound, in_force(with_inbound(methods=frozenset({"GET"}))), Reason.METHOD_REFUSED),
+    "in: another peer": (inbound, in_force(with_inbound(peers=frozenset({FRONT}))), Reason.POLICY_DENIED),
+    "in: more scopes": (inbound, in_force(with_inbound(scopes=frozenset({"docs.write"}))), Reason.INSUFFICIENT_SCOPE),
+    "in: subject denied": (
+        inbound,
+        in_force(replace(POLICY, deny=Deny(subjects=frozenset({(None, "alice")})))),
+        Reason.POLICY_DENIED,
+    ),
+    "in: key gone": (inbound, in_force(key=None), Reason.UNKNOWN_KEY),
+    "in: keys too old": (inbound, in_force(stale=frozenset({STS})), Reason.KEYS_UNAVAILABLE),
+    "in: issuer gone": (inbound, in_force(with_issuers()), Reason.WRONG_ISSUER),
+    "in: another key of that name": (inbound, in_force(key=verification_key("other")), Reason.BAD_SIGNATURE),
+    "out: its request may call this no more": (
+        lambda: outbound(came_by=SEARCH.mark),
+        in_force(with_inbound(may_call=frozenset())),
+        Reason.CALL_NOT_ALLOWED,
+    ),
+    "out: route gone": (outbound, in_force(with_outbound(name="other")), Reason.TARGET_DENIED),
+    "out: route leads elsewhere": (
+        outbound,
+        in_force(with_outbound(upstream=Upstream(scheme="https", host="evil.internal", port=7443))),
+        Reason.TARGET_DENIED,
+    ),
+    "out: another peer pinned": (outbound, in_force(with_outbound(peer=FRONT)), Reason.TARGET_DENIED),
+    "out: another audience": (outbound, in_force(with_outbound(audience=str(CRM) + "/x")), Reason.TARGET_DENIED),
+    "out: nothing left to ask for": (
+        outbound,
+        in_force(with_outbound(scopes=frozenset({"crm.admin"}))),
+        Reason.INSUFFICIENT_SCOPE,
+    ),
+    "out: less to ask for than there was": (
+        lambda: outbound(scope="crm.read crm.write"),
+        in_force(with_outbound(scopes=frozenset({"crm.read"}))),
+        Reason.POLICY_DENIED,
+    ),
+    "out: the request's token denied": (
+        outbound,
+        in_force(replace(POLICY, deny=Deny(jtis=frozenset({"token-2"})))),
+        Reason.POLICY_DENIED,
+    ),
+    "out: the issued token denied": (
+        outbound,
+        in_force(replace(POLICY, deny=Deny(jtis=frozenset({"token-3"})))),
+        Reason.POLICY_DENIED,
+    ),
+    "out: key gone": (outbound, in_force(key=None), Reason.UNKNOWN_KEY),
+    "out, at an entry: the login's key gone": (at_entry, in_force(login_key=None), Reason.UNKNOWN_KEY),
+    "out, at an entry: the login is worth less": (
+        at_entry,
+        in_force(users(scope_from=ScopeFrom(claim="groups", map={"staff": frozenset({"docs.read"})}))),
+        Reason.INSUFFICIENT_SCOPE,
+    ),
+    "out: another key of that name": (outbound, in_force(key=verification_key("other")), Reason.STS_SIGNATURE),
+}
+
+
+@pytest.mark.parametrize(("permitted", "by", "reason"), CHANGES.values(), ids=CHANGES.keys())
+def test_what_would_not_be_permitted_now_does_not_stand(permitted: Any, by: InForce, reason: Reason) -> None:
+    with pytest.raises(SidecarError) as refused:
+        judge(permitted(), by)
+    assert refused.value.reason is reason
+
+
+LATE = NOW + 10_000  # past every token's end
+
+
+@pytest.mark.parametrize("permitted", [inbound, outbound, at_entry])
+def test_expiry_alone_ends_nothing(permitted: Any) -> None:
+    judge(permitted(), in_force(), now=LATE)
+
+
+WITHDRAWN = {
+    "in: key gone": (inbound, in_force(key=None)),
+    "in: another key of that name": (inbound, in_force(key=verification_key("other"))),
+    "out: key gone": (outbound, in_force(key=None)),
+    "out, at an entry: the login's key gone": (at_entry, in_force(login_key=None)),
+    "in: keys too old": (inbound, in_force(stale=frozenset({STS}))),
+}
+
+
+@pytest.mark.parametrize(("permitted", "by"), WITHDRAWN.values(), ids=WITHDRAWN.keys())
+def test_a_key_that_goes_after_its_tokens_have_expired_ends_nothing(permitted: Any, by: InForce) -> None:
+    permit = permitted()
+    judge(permit, by, now=LATE)
+    with pytest.raises(SidecarError):
+        judge(permit, by)
+
+
+def test_what_is_expired_is_still_judged_by_the_policy() -> None:
+    denied = in_force(replace(POLICY, deny=Deny(subjects=frozenset({(None, "alice")}))), key=None)
+    for permit in (inbound(), outbound()):
+        with pytest.raises(Denied) as refused:
+            judge(permit, denied, now=LATE)
+        assert refused.value.reason is Reason.POLICY_DENIED
+
+
+SAME = {
+    "nothing": POLICY,
+    "the deny list": replace(POLICY, number=2, deny=Deny(subjects=frozenset({(None, "mallory")}))),
+    "issuers of equal settings": replace(POLICY, number=2, issuers={STS: replace(POLICY.issuers[STS])}),
+}
+
+
+@pytest.mark.parametrize("policy", SAME.values(), ids=SAME.keys())
+@pytest.mark.parametrize("permitted", [inbound, outbound, at_entry])
+def test_no_signature_is_checked_again_while_issuer_and_key_are_equal(
+    permitted: Any, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    permit = permitted()
+    checked: list[str] = []
+    monkeypatch.setattr(verify, "verify_signature", lambda bearer, *_: checked.append(bearer.issuer))
+    judge(permit, (policy, Keys(key=verification_key(), login_key=verification_key())))
+    assert checked == []
+    narrower = replace(POLICY.issuers[STS], profile=replace(POLICY.issuers[STS].profile, leeway_s=1))
+    if permitted is not at_entry:
+        judge(permit, in_force(replace(POLICY, issuers={STS: narrower})))
+        assert checked == [STS]
+
+
+def test_grounds_do_not_leave_the_process() -> None:
+    token = inbound().token
+    assert token.grounds is not None
+    there = pickle.loads(pickle.dumps(token))
+    assert (there.grounds, there) == (None, token)
