@@ -27,7 +27,7 @@ from sidecar.observe.turned_away import TurnedAway
 from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import MARKS, Handles
-from sidecar.proxy.headers import from_agent
+from sidecar.proxy.headers import from_agent, from_next_hop
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, Shed
@@ -39,7 +39,6 @@ from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.standing import judge_served
 from sidecar.proxy.streams import Streams
 from sidecar.wire.exchange import RequestHandler
-from sidecar.wire.head import pass_fields
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver
 
@@ -142,7 +141,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
-        forwarder=Forwarder(pool, pass_fields, shared.streams, max_stream_s=settings.limits.max_stream_s),
+        forwarder=Forwarder(pool, from_next_hop, shared.streams, max_stream_s=settings.limits.max_stream_s),
         tasks=shared.tasks,
         clock=time.time,
     )

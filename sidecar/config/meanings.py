@@ -86,6 +86,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "protocol": "what is spoken",
     "allow_self": "take tokens of workloads that act for themselves",
     "pass_token": "give the agent the token itself",
+    "forwarded": "tell the agent how the call came: `X-Forwarded-Proto` (https), `-Host` (as the peer addressed us) and"
+    " `-For` (the peer's address); without it the agent gets none of these",
     "InboundRouteSection.linger_s": "how long the handle outlives the answer",
     "max_calls": "the most outbound calls of one request",
     "path": "the whole path",

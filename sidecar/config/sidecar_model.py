@@ -67,6 +67,7 @@ class InboundRouteSection(Section):
     protocol: Literal["http"] = "http"
     allow_self: bool = False
     pass_token: bool = False
+    forwarded: bool = False
     linger_s: float = Field(0.0, ge=0, le=86_400)
     max_calls: int = Field(64, ge=0, le=1_000_000)
 

@@ -78,6 +78,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
         issuers=frozenset(issuers if section.issuers is None else section.issuers),
         may_call=frozenset(section.may_call),
         pass_token=section.pass_token,
+        forwarded=section.forwarded,
         allow_self=section.allow_self,
         linger_s=section.linger_s,
         max_calls=section.max_calls,

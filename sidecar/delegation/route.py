@@ -32,7 +32,8 @@ class InboundRoute:
     ``path`` is exact, or with ``prefix`` the start of the path by whole segments (``/`` is every path). All ``scopes``
     are needed. ``peers`` are who may call (empty: nobody), ``issuers`` whose tokens count (empty: nobody's),
     ``may_call`` the outbound routes that a request may use (empty: none), at most ``max_calls`` times in all, and for
-    ``linger_s`` seconds after its end. ``allow_self`` admits an autonomous agent acting for itself.
+    ``linger_s`` seconds after its end. ``allow_self`` admits an autonomous agent acting for itself. ``forwarded`` tells
+    the agent how the call reached us, in ``X-Forwarded-Proto``, ``-Host`` and ``-For``.
 
     Raises:
         ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number cannot be.
@@ -47,6 +48,7 @@ class InboundRoute:
     issuers: frozenset[str]
     may_call: frozenset[str] = frozenset()
     pass_token: bool = False
+    forwarded: bool = False
     allow_self: bool = False
     linger_s: float = 0.0
     max_calls: int = 64

@@ -27,7 +27,7 @@ from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import call_id, to_agent
+from sidecar.proxy.headers import call_id, source_of, to_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
@@ -119,6 +119,7 @@ class Inbound:
                 request_id=entry.request_id,
                 trace=trace,
                 host=authority_of(agent),
+                source=source_of(exchange.remote_address) if route.forwarded else None,
             )
             yield Forwarding(self._forwarder, permit, exchange, head, entry, agent, target.encode(), lines)
         except SidecarError as error:

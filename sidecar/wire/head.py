@@ -216,16 +216,6 @@ def connection_options(fields: Fields) -> frozenset[bytes]:
     return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
 
 
-def end_to_end(name: bytes) -> bool:
-    """Whether fields of a (lower-case) name may travel on: neither hop-by-hop nor framing, nor Expect."""
-    return name not in NOT_PASSED
-
-
-def pass_fields(head: Head) -> bytes:
-    """The lines of all fields that may travel on, as they are."""
-    return head.passing(end_to_end)
-
-
 def not_named_by_connection(fields: Fields) -> Sequence[Field]:
     """The fields but for those that Connection names."""
     options = connection_options(fields)

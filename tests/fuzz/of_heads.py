@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from sidecar.delegation.target import CanonicalTarget, read_target
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import next_traceparent
-from sidecar.proxy.headers import MAX_VALUE_BYTES, call_id, encode_value, is_ours
+from sidecar.proxy.headers import MAX_VALUE_BYTES, call_id, encode_value, passes_outside, passes_to_mesh
 from sidecar.wire.framing import HeadBuffer
 from sidecar.wire.head import (
     FRAMING,
@@ -23,7 +23,6 @@ from sidecar.wire.head import (
     connection_options,
     encode_request,
     encode_response,
-    end_to_end,
 )
 from sidecar.wire.known import KnownHeads
 from sidecar.wire.lines import NEVER_AGAIN
@@ -37,7 +36,7 @@ from sidecar.wire.parse import (
     parse_response_head,
 )
 from tests.fuzz.properties import chance, pieces, quiet
-from tests.wire.written import request_with
+from tests.wire.written import end_to_end, request_with
 
 _H = TypeVar("_H", RequestHead, ResponseHead)
 
@@ -299,8 +298,11 @@ def own_headers(data: bytes) -> None:
         assert unquote(value.decode(), errors="strict") == text
     name = data[:200].lower()
     folded = bytes(byte if byte < 128 and chr(byte).isalnum() else 0x2D for byte in name)
-    assert is_ours(name) == is_ours(folded)
-    assert is_ours(b"delegation" + bytes([data[0] if data and not chr(data[0]).isalnum() else 95]) + name)
+    assert passes_outside(name) == passes_outside(folded)
+    ours = b"delegation" + bytes([data[0] if data and not chr(data[0]).isalnum() else 95]) + name
+    assert not passes_outside(ours)
+    assert not passes_to_mesh(ours)
+    assert not passes_to_mesh(name) or (passes_outside(name) and re.fullmatch(rb"[a-z0-9-]+", name))
     found = call_id(request_with([(b"delegation-call", data)]))
     assert (found is not None) == bool(re.fullmatch(rb"[0-9a-f]{32}", data))
 

@@ -56,6 +56,24 @@ async def test_a_delegated_call_reaches_the_agent_with_a_handle_instead_of_its_t
     assert record["request_id"] == headers["delegation-request-id"]
 
 
+@pytest.mark.parametrize("forwarded", [True, False])
+async def test_an_agent_is_told_how_a_call_came_by_us_or_by_nobody(world: World, *, forwarded: bool) -> None:
+    settings = world.settings()
+    settings["inbound"]["routes"][0]["forwarded"] = forwarded
+    sidecar = await world.sidecar(WRITER, settings)
+    planner = calling(await world.source(PLANNER), WRITER)
+    forged = [("X-Forwarded-Proto", "gopher"), ("X-Forwarded-For", "203.0.113.9"), ("Forwarded", "for=203.0.113.9")]
+    answer = await world.call(sidecar.inbound, planner, headers=[*bearer(mint()), *forged], host="Writer.Example:7443")
+    assert answer.status == 200
+    told = {name: value for name, value in world.agent.headers().items() if "forwarded" in name}
+    ours = {
+        "x-forwarded-proto": "https",
+        "x-forwarded-host": "writer.example:7443",
+        "x-forwarded-for": "127.0.0.1",
+    }
+    assert told == (ours if forwarded else {})
+
+
 Changes = dict[str, Any]
 
 REFUSALS = [

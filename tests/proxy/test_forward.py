@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sidecar.proxy.forward import Forwarder, Forwarding
+from sidecar.proxy.headers import from_agent
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.streams import Streams
-from sidecar.wire.head import pass_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 from tests.proxy.test_snapshot import setup
@@ -24,7 +24,7 @@ class LooksLikeAPermit:
 @pytest.mark.parametrize("permit", [None, True, "permit", LooksLikeAPermit()])
 def test_nothing_is_forwarded_without_a_permit(permit: Any) -> None:
     streams = Streams(Snapshots(setup()), wall=time.time, monotonic=time.monotonic)
-    forwarder = Forwarder(UpstreamPool(ClientLimits()), pass_fields, streams, max_stream_s=1.0)
+    forwarder = Forwarder(UpstreamPool(ClientLimits()), from_agent, streams, max_stream_s=1.0)
     origin = Origin("127.0.0.1", 1, "key")
     nothing: Any = None
     with pytest.raises(TypeError):

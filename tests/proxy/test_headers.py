@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_verified
+from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.headers import (
@@ -17,8 +18,10 @@ from sidecar.proxy.headers import (
     call_id,
     encode_value,
     from_agent,
-    is_ours,
+    from_next_hop,
     new_call_id,
+    passes_to_mesh,
+    source_of,
     to_agent,
     to_next_hop,
 )
@@ -41,8 +44,8 @@ from tests.wire.written import answer_with, fields_in, request_with
 TRACE = TraceContext("00-" + "a" * 32 + "-" + "b" * 16 + "-01", "a" * 32, "b" * 16, None)
 
 
-def permit(*, pass_token: bool = False, **claims: Any) -> Permit:
-    route = replace(SEARCH, pass_token=pass_token)
+def permit(*, pass_token: bool = False, forwarded: bool = False, **claims: Any) -> Permit:
+    route = replace(SEARCH, pass_token=pass_token, forwarded=forwarded)
     return decide_verified(verified(INBOUND_CLAIMS | claims), peer=PLANNER, route=route, policy=POLICY, now=NOW)
 
 
@@ -51,14 +54,31 @@ def issued() -> IssuedPermit:
     return accept_issued(signed(ISSUED_CLAIMS), plan=plan(), key=verification_key(), policy=POLICY, now=NOW)
 
 
-def for_agent(fields: list[Field], by: Permit | None = None, trace: TraceContext = TRACE) -> list[Field]:
-    by = by or permit()
-    lines = to_agent(request_with(fields), by, handle="h" * 43, request_id="r1", trace=trace, host=b"127.0.0.1:8080")
+@cache
+def issued_outside() -> IssuedPermit:
+    upstream = Upstream(scheme="http", host="127.0.0.1", port=80)
+    planned = replace(plan(), route=replace(plan().route, peer=None, upstream=upstream))
+    return accept_issued(signed(ISSUED_CLAIMS), plan=planned, key=verification_key(), policy=POLICY, now=NOW)
+
+
+def for_agent(
+    fields: list[Field], by: Permit | None = None, trace: TraceContext = TRACE, source: str | None = None
+) -> list[Field]:
+    lines = to_agent(
+        request_with(fields),
+        by or permit(),
+        handle="h" * 43,
+        request_id="r1",
+        trace=trace,
+        host=b"127.0.0.1:8080",
+        source=source,
+    )
     return fields_in(lines)
 
 
-def for_next_hop(fields: list[Field], trace: TraceContext = TRACE) -> list[Field]:
-    return fields_in(to_next_hop(request_with(fields), issued(), call="c" * 32, trace=trace, host=b"crm.internal:7443"))
+def for_next_hop(fields: list[Field], trace: TraceContext = TRACE, *, outside: bool = False) -> list[Field]:
+    by = issued_outside() if outside else issued()
+    return fields_in(to_next_hop(request_with(fields), by, call="c" * 32, trace=trace, host=b"crm.internal:7443"))
 
 
 def call_of(*values: bytes) -> str | None:
@@ -69,63 +89,115 @@ def for_peer(fields: list[Field]) -> list[Field]:
     return fields_in(from_agent(answer_with(fields)))
 
 
-OURS = [
+def back_to_agent(fields: list[Field]) -> list[Field]:
+    return fields_in(from_next_hop(answer_with(fields)))
+
+
+NEVER = [  # in no direction, in no spelling
     b"authorization",
-    b"Authorization".lower(),
-    b"delegation-subject",
-    b"delegation_subject",
-    b"delegation.subject",
-    b"delegation-handle",
-    b"delegation-call",
-    b"delegation-token",
-    b"delegation-anything",
-    b"delegation~x",
-    b"x-forwarded-client-cert",
-    b"x_forwarded_client_cert",
     b"client-cert",
     b"client_cert_chain",
+    b"content.length",
+    b"content_length",
+    b"delegation-anything",
+    b"delegation-call",
+    b"delegation-handle",
+    b"delegation-subject",
+    b"delegation-token",
+    b"delegation.subject",
+    b"delegation_subject",
+    b"delegation~x",
+    b"expect",
+    b"host",
+    b"keep_alive",
+    b"proxy_authorization",
     b"traceparent",
     b"tracestate",
+    b"transfer_encoding",
+    b"x-forwarded-client-cert",
+    b"x_forwarded_client_cert",
+]
+INSIDE = [  # stay out of agents and mesh peers; a host outside may want them
+    b"forwarded",
+    b"l5d-client-id",
+    b"path-info",
+    b"path_info",
+    b"proxy",
+    b"remote-user",
+    b"script-name",
+    b"script_name",
+    b"x-forwarded-for",
+    b"x-http-method",
     b"x-http-method-override",
-    b"x_http_method",
+    b"x-jwt-payload",
     b"x-method-override",
     b"x-original-url",
-    b"x-original-uri",
+    b"x-real-ip",
     b"x-rewrite-url",
-    b"host",
-    b"transfer_encoding",
-    b"content_length",
-    b"content.length",
-    b"proxy_authorization",
-    b"keep_alive",
-    b"expect",
+    b"x_anything",
+    b"$wsru",
 ]
 OTHERS = [
     b"accept",
     b"cookie",
-    b"x-forwarded-for",
     b"delegations",
-    b"x-delegation-subject",
-    b"my-authorization",
     b"etag",
+    b"my-authorization",
+    b"x-delegation-subject",
+    b"x-request-id",
 ]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", NEVER)
 def test_a_name_that_could_be_taken_for_one_of_ours_passes_in_no_direction(name: bytes) -> None:
-    assert is_ours(name)
     forged = (name, b"forged")
     assert b"forged" not in dict(for_agent([forged])).values()
     assert b"forged" not in dict(for_next_hop([forged])).values()
+    assert b"forged" not in dict(for_next_hop([forged], outside=True)).values()
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_name_that_servers_trust_reaches_no_agent_and_no_peer_but_a_host_outside(name: bytes) -> None:
+    forged = (name, b"forged")
+    assert b"forged" not in dict(for_agent([forged])).values()
+    assert b"forged" not in dict(for_next_hop([forged])).values()
+    assert forged in for_next_hop([forged], outside=True)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_name_passes_as_it_is(name: bytes) -> None:
-    assert not is_ours(name)
+    assert passes_to_mesh(name)
     field = (name, b"value")
     assert field in for_agent([field])
     assert field in for_next_hop([field])
-    assert for_peer([field]) == [field]
+    assert field in for_next_hop([field], outside=True)
+    assert for_peer([field]) == back_to_agent([field]) == [field]
+
+
+def test_a_host_outside_gets_the_issued_token_in_the_place_of_the_agents_credentials_too() -> None:
+    fields = for_next_hop([(b"authorization", b"Bearer x"), (b"proxy-authorization", b"Basic y")], outside=True)
+    assert (b"authorization", b"Bearer " + issued_outside().token.raw.encode()) in fields
+    assert b"proxy-authorization" not in dict(fields)
+
+
+def test_an_agent_is_told_how_the_call_came_only_where_the_route_says_so() -> None:
+    forged = [(b"x-forwarded-proto", b"gopher"), (b"x-forwarded-host", b"evil"), (b"x-forwarded-for", b"203.0.113.9")]
+    told = [
+        (b"x-forwarded-proto", b"https"),
+        (b"x-forwarded-host", b"h"),
+        (b"x-forwarded-for", b"192.0.2.7"),
+    ]
+    by = permit(forwarded=True)
+    assert [field for field in for_agent(forged, by, source="192.0.2.7") if field[0].startswith(b"x-")] == told
+    assert [field for field in for_agent(forged, permit()) if field[0].startswith(b"x-")] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [(("192.0.2.7", 1), "192.0.2.7"), (("2001:db8::7", 1, 0, 0), "2001:db8::7"), (None, "unknown"), ("", "unknown")],
+)
+def test_the_source_of_a_call_is_the_host_of_its_address(address: object, source: str) -> None:
+    assert source_of(address) == source
 
 
 def test_the_agent_is_told_who_calls_and_for_whom_and_gets_a_handle_instead_of_the_token() -> None:
@@ -166,9 +238,33 @@ def test_trace_state_travels_with_its_parent() -> None:
     assert (b"tracestate", b"vendor=1") in for_next_hop([], trace)
 
 
-@pytest.mark.parametrize("name", [b"delegation-reason", b"delegation_reason", b"delegation-subject"])
+@pytest.mark.parametrize(
+    "name",
+    [b"delegation-reason", b"delegation_reason", b"delegation-subject", b"delegation-token", b"delegation-handle"],
+)
 def test_an_agents_answer_cannot_speak_in_the_sidecars_name(name: bytes) -> None:
     assert for_peer([(name, b"x"), (b"www-authenticate", b"Bearer")]) == [(b"www-authenticate", b"Bearer")]
+
+
+@pytest.mark.parametrize("name", [b"delegation-reason", b"delegation-request-id"])
+def test_a_next_hops_reason_and_request_id_pass_back_to_the_agent(name: bytes) -> None:
+    assert back_to_agent([(name, b"act_missing")]) == [(name, b"act_missing")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"delegation-token",
+        b"delegation-handle",
+        b"delegation-subject",
+        b"delegation_reason",
+        b"delegation_request_id",
+        b"delegation.reason",
+        b"delegation-request_id",
+    ],
+)
+def test_nothing_else_of_ours_passes_back_from_a_next_hop(name: bytes) -> None:
+    assert back_to_agent([(name, b"x"), (b"etag", b"e")]) == [(b"etag", b"e")]
 
 
 # --- values
@@ -230,7 +326,9 @@ def test_what_connection_names_is_taken_off_and_never_what_we_set() -> None:
 def test_hop_by_hop_and_framing_fields_travel_in_no_direction(name: bytes) -> None:
     assert name not in dict(for_agent([(name, b"v")]))
     assert name not in dict(for_next_hop([(name, b"v")]))
+    assert name not in dict(for_next_hop([(name, b"v")], outside=True))
     assert for_peer([(name, b"v"), (b"keep", b"k")]) == [(b"keep", b"k")]
+    assert back_to_agent([(name, b"v"), (b"keep", b"k")]) == [(b"keep", b"k")]
 
 
 @pytest.mark.parametrize(

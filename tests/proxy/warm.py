@@ -14,7 +14,7 @@ from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import from_agent
+from sidecar.proxy.headers import from_agent, from_next_hop
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.outbound import Outbound
@@ -23,7 +23,6 @@ from sidecar.proxy.streams import Streams
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
-from sidecar.wire.head import pass_fields
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 from tests.delegation.world import ISSUED_CLAIMS, NOW, POLICY, STS, WRITER, delegation, plan, signed, verification_key
@@ -124,7 +123,7 @@ class WarmOutbound:
             snapshots=snapshots,
             log=self.log,
             handles=handles,
-            forwarder=Forwarder(self.pool, pass_fields, streams, max_stream_s=900),
+            forwarder=Forwarder(self.pool, from_next_hop, streams, max_stream_s=900),
             tasks=Tasks(),
             origins=origins,
             own_authorities=frozenset({"127.0.0.1:7080"}),

@@ -12,9 +12,10 @@ from sidecar.wire.body import Pump
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
-from sidecar.wire.head import RequestHead, ResponseHead, pass_fields
+from sidecar.wire.head import RequestHead, ResponseHead
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
+from tests.wire.written import pass_fields
 
 WAIT_S = 5.0
 

@@ -12,12 +12,13 @@ import pytest
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.body import Pump
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.head import ResponseHead, pass_fields
+from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 from tests.wire.bench import Served
 from tests.wire.loopback import WAIT_S, Proxy, Raw, Upstream, proxied
 from tests.wire.test_h1_client import Calling
+from tests.wire.written import pass_fields
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: b\r\nX-A: 1\r\n\r\n"
 GET_SENT = b"GET /a?b HTTP/1.1\r\nhost: b\r\nx-a: 1\r\n\r\n"

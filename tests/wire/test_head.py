@@ -13,9 +13,8 @@ from sidecar.wire.head import (
     encode_fields,
     encode_request,
     encode_response,
-    end_to_end,
 )
-from tests.wire.written import fields_in, request_with
+from tests.wire.written import end_to_end, fields_in, request_with
 
 
 def travels(fields: list[Field]) -> list[Field]:

@@ -1,0 +1,183 @@
+"""Field names that servers, frameworks and applications take from the proxy in front of them, and believe.
+
+To an agent the sidecar *is* that proxy: it connects from loopback, which many servers trust by default. A caller's
+field of such a name could make the agent serve another path, method, scheme, host, client or user than the one that
+was decided on, so none of them goes to an agent or to a mesh peer. Pure, and asked once for each distinct head.
+
+The list is by purpose, each with readers of it. It holds patterns, since variants are many: a name that ends like a
+client's address is one, whoever made it up. Names are in lower case.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# CGI, WSGI, Rack and PHP fold "-" and other punctuation into "_", so that two names become one variable: gunicorn took
+# the path from `SCRIPT_NAME`, Spring Cloud Function the function from `spring.cloud.function.definition`, WebSphere the
+# user from `$WSRU`. RFC 9110 section 16.3.2.1 advises letters, digits and hyphens, and that is all that passes.
+_PLAIN: Final = re.compile(rb"[a-z0-9-]+")
+
+_EXACT: Final = frozenset(
+    {
+        # Path: CGI variables, mod_wsgi, Flask's ReverseProxied, Catalyst, Mojolicious, Home Assistant, Traefik.
+        b"base-url",
+        b"path-info",
+        b"script-name",
+        b"x-base-path",
+        b"x-base-url",
+        b"x-ingress-path",
+        b"x-matched-path",
+        b"x-path-info",
+        b"x-pathname",
+        b"x-replaced-path",
+        b"x-request-base",
+        b"x-request-path",
+        b"x-request-uri",
+        b"x-request-url",
+        b"x-script-name",
+        b"x-traversal-path",
+        b"x-uri",
+        b"x-url",
+        # Method.
+        b"x-http-method",
+        b"x-method",
+        # Scheme: mod_wsgi, Echo, Jetty, Microsoft's front ends, WordPress.
+        b"front-end-https",
+        b"https",
+        b"x-https",
+        b"x-proto",
+        b"x-protocol",
+        b"x-proxied-https",
+        b"x-scheme",
+        b"x-url-scheme",
+        # Host: mod_wsgi and many others.
+        b"x-host",
+        b"x-http-host-override",
+        b"x-real-host",
+        b"x-real-port",
+        # Client: besides those by their ends. HTTP_CLIENT_IP is Rails'.
+        b"client-ip",
+        b"true-client-ip",
+        b"x-cluster-client",
+        # User: SiteMinder, WebSEAL, APISIX, Kong.
+        b"iv-creds",
+        b"iv-groups",
+        b"iv-user",
+        b"sm-universalid",
+        b"sm-user",
+        b"sm-userdn",
+        b"x-anonymous-consumer",
+        b"x-id-token",
+        b"x-userinfo",
+        # Environment: httpoxy sets HTTP_PROXY of whatever a CGI program calls.
+        b"proxy",
+    }
+)
+
+_BEGINNINGS: Final = (
+    # What was asked for, and by whom, before a proxy changed it: everybody.
+    b"forwarded",
+    b"x-forwarded",
+    b"x-original-",
+    b"x-originating-",
+    b"x-real-ip",
+    b"x-rewrite-",
+    # Other proxies' own: Envoy, Linkerd, Istio, IIS (ARR, App Service, iisnode), nginx, Rack::Sendfile, repoze.vhm,
+    # Jetty, WebLogic, CouchDB, Dapr.
+    b"dapr-caller-",
+    b"l5d-",
+    b"proxy-",
+    b"wl-proxy-",
+    b"x-accel-",
+    b"x-arr-",
+    b"x-couchdb-",
+    b"x-envoy-",
+    b"x-iisnode-",
+    b"x-istio-",
+    b"x-proxy",
+    b"x-sendfile",
+    b"x-vhm-",
+    b"x-waws-",
+    # Content networks and clouds in front of their applications.
+    b"cf-",
+    b"cloudfront-",
+    b"fastly-",
+    b"x-amzn-lambda-context",
+    b"x-amzn-mtls-",
+    b"x-amzn-oidc-",
+    b"x-amzn-request-context",
+    b"x-apigateway-api-",
+    b"x-appengine-",
+    b"x-azure-",
+    b"x-cloudscheduler",
+    b"x-cloudtasks-",
+    b"x-endpoint-api-",
+    b"x-goog-authenticated-user-",
+    b"x-goog-iap-",
+    b"x-ms-client-principal",
+    b"x-ms-original-",
+    b"x-ms-token-",
+    b"x-netlify-",
+    b"x-nf-",
+    b"x-vercel-",
+    # Frameworks' messages to themselves: Next.js (CVE-2025-29927), React Router (CVE-2025-43865), Astro.
+    b"x-astro-",
+    b"x-invoke-",
+    b"x-middleware-",
+    b"x-nextjs-",
+    b"x-now-",
+    b"x-react-router-",
+    # User, as gateways that log people in tell it.
+    b"oidc-",
+    b"remote-",
+    b"shib-",
+    b"tailscale-",
+    b"x-auth-couchdb-",
+    b"x-auth-request-",
+    b"x-auth-user",
+    b"x-authenticated-",
+    b"x-authentik-",
+    b"x-consumer-",
+    b"x-credential-",
+    b"x-jwt-",
+    b"x-oidc-",
+    b"x-pomerium-",
+    b"x-remote-",
+    b"x-shib-",
+    b"x-webauth-",
+    # The client's certificate: RFC 9440, Envoy, Tomcat's SSLValve, nginx and Apache by custom.
+    b"client-cert",
+    b"ssl-",
+    b"x-client-cert",
+    b"x-client-dn",
+    b"x-client-san",
+    b"x-client-ssl",
+    b"x-client-subject",
+    b"x-client-verif",
+    b"x-spiffe-",
+    b"x-ssl-",
+    b"x-tls-client-",
+    # Function: Spring Cloud (CVE-2022-22963), if a proxy behind us writes hyphens for its dots.
+    b"spring-cloud-function-",
+)
+
+_ENDINGS: Final = (
+    b"-client-ip",
+    b"-clientip",
+    b"-connecting-ip",
+    b"-host-override",
+    b"-jwt-assertion",
+    b"-method-override",
+    b"-real-ip",
+    b"-remote-addr",
+    b"-remote-ip",
+    b"-source-ip",
+    b"-url-override",
+    b"-user-ip",
+)
+
+
+def is_trusted_name(name: bytes) -> bool:
+    """Tell whether a server may take a field of this (lower-case) name for its proxy's word, or for another field."""
+    return name in _EXACT or name.startswith(_BEGINNINGS) or name.endswith(_ENDINGS) or not _PLAIN.fullmatch(name)
