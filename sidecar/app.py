@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar.assembly import assemble, refusals
+from sidecar.assembly import assemble
 from sidecar.background import Parts
 from sidecar.config import SidecarSettings, load_apart, load_sidecar, load_sts
 from sidecar.config.following import Follower, look_at, seen_by
@@ -26,6 +26,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
 from sidecar.observe.probe import OneProcess, Probe, probe_app
 from sidecar.observe.turned_away import TurnedAway
+from sidecar.observe.unproven import Unproven
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.proxy.server import Server
@@ -144,8 +145,7 @@ async def run_token_service(
         settings.server,
         service=service,
         source=source,
-        on_refused=refusals(log),
-        on_given_up=TurnedAway(log, "inbound"),
+        turned_away=TurnedAway(log, "inbound", Unproven(log, settings.records.unproven)),
     )
     follower = Follower(files.followed(service) if files is not None else [], log)
     background = Parts()

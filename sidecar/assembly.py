@@ -11,9 +11,8 @@ from typing import Final, NamedTuple
 
 from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
 from sidecar.config.addresses import Address
-from sidecar.errors import Reason
 from sidecar.exchange.client import TokenExchange
-from sidecar.identity.handshake import OnRefused, PeerGuard
+from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
 from sidecar.identity.source import IdentitySource
@@ -24,6 +23,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import Direction
 from sidecar.observe.shared_sink import SharedSink
 from sidecar.observe.turned_away import TurnedAway
+from sidecar.observe.unproven import RecordRate, Unproven
 from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import MARKS, Handles
@@ -73,6 +73,7 @@ class _Shared:
     streams: Streams
     resolver: Resolver
     elsewhere: Elsewhere | None  # None: no other worker listens at our addresses
+    record_rate: RecordRate
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
@@ -93,6 +94,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         streams=Streams(snapshots, wall=time.time, monotonic=time.monotonic),
         resolver=_resolver(settings, log),
         elsewhere=None if place is None else _elsewhere(place, handles, source),
+        record_rate=settings.records.unproven.share(1 if place is None else len(place.inboxes)),
     )
     sides = []
     if settings.inbound is not None:
@@ -127,8 +129,9 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         tasks=shared.tasks,
         clock=time.time,
     )
-    tls = server_context(shared.source, on_refused=refusals(shared.log))
-    return pool, _listener("inbound", settings, shared, handler=journeys, context=tls)
+    turned_away = TurnedAway(shared.log, "inbound", Unproven(shared.log, shared.record_rate))
+    tls = server_context(shared.source, on_refused=turned_away)
+    return pool, _listener("inbound", settings, shared, turned_away, handler=journeys, context=tls)
 
 
 def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
@@ -145,7 +148,8 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
         tasks=shared.tasks,
         clock=time.time,
     )
-    return pool, _listener("outbound", settings, shared, handler=journeys, context=None, proxy_form=True)
+    turned_away = TurnedAway(shared.log, "outbound", Unproven(shared.log, shared.record_rate))
+    return pool, _listener("outbound", settings, shared, turned_away, handler=journeys, context=None, proxy_form=True)
 
 
 def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, shared: _Shared) -> UpstreamPool:
@@ -161,6 +165,7 @@ def _listener(
     direction: Direction,
     settings: InboundSettings | OutboundSettings,
     shared: _Shared,
+    turned_away: TurnedAway,
     *,
     handler: RequestHandler,
     context: ssl.SSLContext | None,
@@ -177,7 +182,7 @@ def _listener(
         settings.limits,
         handler=handler,
         shed=Shed(shared.log, direction),
-        turned_away=TurnedAway(shared.log, direction),
+        turned_away=turned_away,
         context=context,
         proxy_form=proxy_form,
     )
@@ -223,18 +228,6 @@ def _exchange(
 def _resolver(settings: SidecarSettings, log: AccessLog) -> Resolver:
     dns = None if settings.outbound is None else settings.outbound.dns
     return Resolver(dns, counts=log.metrics.name_lookups)
-
-
-def refusals(log: AccessLog) -> OnRefused:
-    """Counts and records the handshakes that a listener refused."""
-
-    def refused(reason: Reason, detail: str, address: str | None) -> None:
-        log.metrics.handshake_refused(reason)
-        log.event(
-            "connection.refused", decision="deny", reason=reason, direction="inbound", source=address, detail=detail
-        )
-
-    return refused
 
 
 def _handles(place: Place | None, snapshots: Snapshots) -> Handles:

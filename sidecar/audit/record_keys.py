@@ -111,13 +111,18 @@ KEYS: Final[Mapping[str, Key]] = {
         " namespace, service account and node",
         (*REQUESTS, *EXCHANGES, *_REFUSALS, *_PODS, "config.reloaded", "config.refused", "started"),
     ),
+    "suppressed": Key(
+        "how many records of callers that proved nothing this listener left out since the last one it wrote; null for"
+        " none",
+        (*_REFUSALS, "token.exchange_refused", *_PODS),
+    ),
 }
 
 EVENT_MEANINGS: Final[Mapping[str, str]] = {
     "request": "a request ended: exactly one of these for each that was accepted",
     "request.opened": "the same request, ahead, because it lasts or streams; its `request` follows;"
     " `decision` and `reason` are null while nobody has decided",
-    "connection.refused": "a TLS handshake was refused; there is no request",
+    "connection.refused": "a TLS handshake was refused, or a connection ended before its first request",
     "token.exchanged": "a token was issued: told by the token service, and by the sidecar that asked, once proven",
     "token.exchange_refused": "no token: told by the token service if it refused, and by the sidecar that asked",
     "identity.rotated": "there is a new SVID or a new bundle",

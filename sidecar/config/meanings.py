@@ -130,6 +130,9 @@ MEANINGS: Final[Mapping[str, str]] = {
     "note": "why, for people",
     "sink": "standard output, or a file",
     "on_failure": "what happens to a request that cannot be recorded",
+    "unproven_per_s": "records a second of callers that proved nothing, at each listener; the next one tells how many"
+    " were left out",
+    "unproven_burst": "how many of them may come at once",
     "file": "the file, created with mode 0600",
     "ProbeSection.listen": "where it listens, without TLS",
     "SidecarProbeSection.listen": "where it listens, without TLS",

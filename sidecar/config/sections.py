@@ -154,12 +154,19 @@ class FileSinkSection(Section):
 
 
 class RecordsSection(Section):
-    """Where records go. A request that cannot be recorded is refused; there is no other choice."""
+    """Where records go. A request that cannot be recorded is refused; there is no other choice.
+
+    Callers that proved nothing (a refused handshake, a connection without a request, a token request without a valid
+    SVID) leave at most ``unproven_per_s`` records a second at each listener, ``unproven_burst`` at once. All are
+    counted, and the next record tells how many were left out (``suppressed``).
+    """
 
     sink: Annotated[
         Annotated[Literal["stdout"], Tag(SHORT)] | Annotated[FileSinkSection, Tag(LONG)], Discriminator(short_or_long)
     ] = "stdout"
     on_failure: Literal["refuse"] = "refuse"
+    unproven_per_s: Annotated[float, Field(gt=0, le=1000)] = 5.0
+    unproven_burst: Annotated[int, Field(ge=1, le=100_000)] = 50
 
 
 class ProbeSection(Section):

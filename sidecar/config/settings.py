@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.sources import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
+from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
@@ -28,9 +29,10 @@ _ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSettings:
-    """Where records go: ``file``, or standard output."""
+    """Where records go: ``file``, or standard output. ``unproven`` limits those of callers that proved nothing."""
 
     file: Path | None = None
+    unproven: RecordRate = field(default_factory=RecordRate)
 
     def open_sink(self) -> Sink:
         """The sink. A file is opened by its writer, so that one that cannot be is "not ready", not a crash."""

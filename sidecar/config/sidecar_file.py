@@ -35,6 +35,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
+from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
@@ -213,7 +214,10 @@ class _Build:
 
 def records(section: RecordsSection) -> RecordSettings:
     """Where records go."""
-    return RecordSettings(file=None if isinstance(section.sink, str) else Path(section.sink.file))
+    return RecordSettings(
+        file=None if isinstance(section.sink, str) else Path(section.sink.file),
+        unproven=RecordRate(per_s=section.unproven_per_s, burst=section.unproven_burst),
+    )
 
 
 def _exchange_tls(section: ExchangeSection) -> TlsSection:

@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ from sidecar.observe.placement import placement
 from sidecar.observe.probe import Probe, probe_app
 from sidecar.observe.sink import StdoutSink
 from sidecar.observe.turned_away import TurnedAway
+from sidecar.observe.unproven import Unproven
 from sidecar.process import run_until_signal
 from sidecar.serving.connections import Connections, Crowd
 from sidecar.serving.site import TlsSite
@@ -43,6 +44,7 @@ DRAIN_S: Final = 10.0
 MAX_CONNECTIONS: Final = 512
 _CROWD: Final = Crowd(max_bytes=8 * 1024 * 1024)  # anybody may connect: an API server shows no certificate
 _OWN_DESCRIPTORS: Final = 32  # the loop's, listeners, files that are read again, probes
+_KEEP_ALIVE_S: Final = 75.0
 _ARRIVES_IN_S: Final = 5.0  # handshake, and then head and body: as long as an API server waits by default
 
 
@@ -93,6 +95,35 @@ def run(arguments: argparse.Namespace) -> int:
     return run_until_signal(partial(injector.run, listen=arguments.listen, probe=arguments.probe))
 
 
+class _Protocol(web.RequestHandler):
+    """aiohttp's own; what it cannot read as HTTP is counted and recorded."""
+
+    __slots__ = ("_no_review",)
+
+    def __init__(self, server: web.Server, no_review: Callable[[str], None]) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=_SILENT,
+            logger=_SILENT,
+            keepalive_timeout=_KEEP_ALIVE_S,
+            auto_decompress=False,
+        )
+        self._no_review = no_review
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """See the base class."""
+        self._no_review(f"HTTP {status}: the request cannot be read")
+        return super().handle_error(request, status, exc, message)
+
+
 class Injector:
     """One webhook with what it is made from. A file that changes is taken over, or changes nothing."""
 
@@ -122,18 +153,19 @@ class Injector:
         self._metrics = InjectorMetrics(counts)
         self._metrics.certificate(self._certificate.not_after)
         log = AccessLog(StdoutSink(), run=secrets.token_hex(8), metrics=counts)
-        self._webhook = Webhook(self._injection, log=log, metrics=self._metrics)
+        turned_away = TurnedAway(log, "inbound", Unproven(log))
+        self._webhook = Webhook(self._injection, log=log, metrics=self._metrics, unproven=turned_away.unproven)
         follower = Follower(self._followed(), log)
         serving = Probe(probe_app(self), *probe)
         runner = web.AppRunner(
-            self._webhook.app(), access_log=None, logger=_SILENT, keepalive_timeout=75.0, auto_decompress=False,
-            shutdown_timeout=DRAIN_S,
+            self._webhook.app(), access_log=None, logger=_SILENT, keepalive_timeout=_KEEP_ALIVE_S,
+            auto_decompress=False, shutdown_timeout=DRAIN_S,
         )  # fmt: skip
         await runner.setup()
         background = Parts()
         background.start("files", follower.run())
         try:
-            await self._site(runner, listen, TurnedAway(log, "inbound")).start()
+            await self._site(runner, listen, turned_away, self._webhook.no_review).start()
             await serving.open()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
             release_signals(signal.SIGHUP)
@@ -150,7 +182,9 @@ class Injector:
             await log.close()
         return True
 
-    def _site(self, runner: web.AppRunner, listen: tuple[str, int], turned_away: TurnedAway) -> TlsSite:
+    def _site(
+        self, runner: web.AppRunner, listen: tuple[str, int], turned_away: TurnedAway, no_review: Callable[[str], None]
+    ) -> TlsSite:
         assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
 
         def cut(reason: Reason, address: str | None) -> None:
@@ -158,7 +192,8 @@ class Injector:
 
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limit = max(2, min(self.max_connections, descriptors - _OWN_DESCRIPTORS))
-        connections = Connections(runner.server, limit=limit, head_timeout_s=_ARRIVES_IN_S, on_cut=cut, crowd=_CROWD)
+        make = partial(_Protocol, runner.server, no_review)
+        connections = Connections(make, limit=limit, head_timeout_s=_ARRIVES_IN_S, on_cut=cut, crowd=_CROWD)
         return TlsSite(
             runner, *listen, context=self._certificate.context, connections=connections,
             handshake_timeout_s=_ARRIVES_IN_S, max_handshakes=limit // 2, on_given_up=turned_away,

@@ -56,6 +56,10 @@ class InjectorMetrics:
         )
         for reason in _CUT:
             cut.labels(reason).set_function(partial(counts.handshakes_refused.__getitem__, reason))
+        suppressed = Gauge(
+            "sidecar_injector_records_suppressed", "Records left out above the listener's rate", registry=self._registry
+        )
+        suppressed.set_function(lambda: counts.records_suppressed)
         lost = Gauge("sidecar_injector_records_lost", "Records that were lost", registry=self._registry)
         lost.set_function(lambda: counts.events_dropped)
 

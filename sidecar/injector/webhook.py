@@ -2,14 +2,14 @@
 
 An API server shows no certificate, so anybody who reaches the port may ask. Nothing is given away but the definition
 of the sidecar; what such a caller can do is ask much. So bodies state their length, large ones are read one at a time
-while pods as they usually are pass by, and what is no question is told so many times a second.
+while pods as they usually are pass by, and records have a rate (``REVIEWS``, and ``RecordRate`` for what is no review).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -19,10 +19,11 @@ from sidecar.injector.injection import Injection
 from sidecar.injector.metrics import INJECTED, INTERNAL, NO_REVIEW, UNCHANGED, InjectorMetrics
 from sidecar.injector.review import MAX_BYTES, Review, ReviewError, allowed, parse_review, refused
 from sidecar.observe.access_log import AccessLog
+from sidecar.observe.unproven import RecordRate, Unproven
 from sidecar.serving.connections import served
 
 PATH: Final = "/inject"
-TOLD_PER_S: Final = 20  # records of what was no question
+REVIEWS: Final = RecordRate(per_s=100.0, burst=1000)  # records of reviews; a roll-out asks about 1000s of pods
 LARGE: Final = 128 * 1024  # a pod is a tenth of it
 _JSON: Final = "application/json"
 _LOG: Final = logging.getLogger(__name__)
@@ -31,16 +32,26 @@ _LOG: Final = logging.getLogger(__name__)
 class Webhook:
     """Answers by the ``injection`` in force, which may be put in another's place at any time."""
 
-    def __init__(self, injection: Injection, *, log: AccessLog, metrics: InjectorMetrics) -> None:
+    def __init__(
+        self,
+        injection: Injection,
+        *,
+        log: AccessLog,
+        metrics: InjectorMetrics,
+        unproven: Unproven | None = None,
+        reviews: RecordRate | None = None,
+    ) -> None:
+        """``unproven`` limits the records of what is no review, ``reviews`` those of reviews: anybody can send both."""
         self.injection = injection
         self._log = log
         self._metrics = metrics
         self._large = asyncio.Lock()
-        self._second = self._told = self._untold = 0
+        self._unproven = unproven or Unproven(log)
+        self._reviews = Unproven(log, reviews or REVIEWS)
 
     def app(self) -> web.Application:
         """The one path, for a listener with TLS."""
-        app = web.Application(client_max_size=MAX_BYTES)
+        app = web.Application(client_max_size=MAX_BYTES, middlewares=[self._count_refused])
         app.router.add_post(PATH, self._post)
         return app
 
@@ -54,8 +65,7 @@ class Webhook:
         try:
             review = parse_review(body)
         except ReviewError as error:
-            self._metrics.refused(NO_REVIEW)
-            self._tell_no_review(error)
+            self.no_review(str(error), error.uid)
             if not error.uid:
                 raise
             return refused(error.uid, f"sidecar injector: {error}; register the webhook as the chart does", code=400)
@@ -79,21 +89,22 @@ class Webhook:
         self._tell("pod.refused", review, rule, str(error))
         return refused(review.uid, f"sidecar injector: {error}")
 
-    def _tell_no_review(self, error: ReviewError) -> None:
-        """Anybody can cause it, so a flood must not fill the record stream: above the limit the metric counts alone."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._told = second, 0
-        if self._told >= TOLD_PER_S:
-            self._untold += 1
-            return
-        self._told += 1
-        untold = f"; {self._untold} before it went untold" if self._untold else ""
-        self._untold = 0
-        uid = error.uid or None
-        self._log.event("pod.refused", decision="deny", op=NO_REVIEW, request_id=uid, detail=f"{error}{untold}")
+    def no_review(self, why: str, uid: str = "") -> None:
+        """Count what is no review, and record it within the listener's rate."""
+        self._metrics.refused(NO_REVIEW)
+        if self._unproven.take():
+            self._log.event(
+                "pod.refused",
+                decision="deny",
+                op=NO_REVIEW,
+                request_id=uid or None,
+                detail=why,
+                suppressed=self._unproven.suppressed(),
+            )
 
     def _tell(self, event: str, review: Review, rule: str, detail: str) -> None:
+        if not self._reviews.take():
+            return
         dry = "dry run; " if review.dry_run else ""
         self._log.event(
             event,
@@ -102,7 +113,18 @@ class Webhook:
             path=f"{review.namespace}/{review.name}",
             request_id=review.uid,
             detail=f"{dry}by {review.user}: {detail}",
+            suppressed=self._reviews.suppressed(),
         )
+
+    @web.middleware
+    async def _count_refused(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as refused:
+            self.no_review(f"HTTP {refused.status}: {refused.reason}")
+            raise
 
     async def _post(self, request: web.Request) -> web.Response:
         if request.content_type != _JSON or hdrs.CONTENT_ENCODING in request.headers:
@@ -114,6 +136,7 @@ class Webhook:
             raise web.HTTPRequestEntityTooLarge(max_size=MAX_BYTES, actual_size=length)
         body = await _whole(request, length)
         if body is None:
+            self.no_review("the body did not arrive")
             return web.Response(status=400, text="the body did not arrive\n")
         with served(request):
             if length <= LARGE:

@@ -61,6 +61,7 @@ class Metrics(Collector):
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
+        self.records_suppressed = 0
         self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
         self._bundles: dict[str, float] = {}
         self._jwks: dict[str, float] = {}
@@ -188,6 +189,11 @@ class Metrics(Collector):
             value=self.refused_for(Reason.ACTOR_MISMATCH),
         )
         yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
+        yield CounterMetricFamily(
+            "sidecar_records_suppressed",
+            "Records of callers that proved nothing, left out above the rate of their listener.",
+            value=self.records_suppressed,
+        )
         yield worker_restarts(0)  # nobody replaces itself
 
     def _connections(self) -> Iterator[Metric]:

@@ -53,7 +53,8 @@ class RecordFields(TypedDict, total=False):
     ``chain`` is current actor first. ``scope`` is what the token holds, ``scope_needed`` what the route asks for
     (inbound) or what was planned (outbound). ``fp`` is the first 128 bits of the token's SHA-256, in hex. ``source`` is
     the other end's address, ``detail`` an explanation that no caller sees. ``verified`` is false where the claims come
-    from a token that did not verify. Times are milliseconds.
+    from a token that did not verify. ``suppressed`` counts the records of callers that proved nothing which this
+    listener left out before this one. Times are milliseconds.
     """
 
     decision: Decision | None
@@ -97,6 +98,7 @@ class RecordFields(TypedDict, total=False):
     verified: bool | None
     source: str | None
     detail: str | None
+    suppressed: int | None
 
 
 Record = dict[str, Any]  # whole: every key of ``FIELDS``, in their order
@@ -129,7 +131,7 @@ _TYPES: Final[Mapping[str, dict[str, object]]] = {
     "decision": {"enum": ["allow", "deny", "observed_deny", None]},
     "direction": {"enum": ["inbound", "outbound", None]},
     **dict.fromkeys(("chain", "scope", "scope_needed"), _TEXTS),
-    **dict.fromkeys(("chain_depth", "status", "upstream_status", "bytes_in", "bytes_out"), _COUNT),
+    **dict.fromkeys(("chain_depth", "status", "upstream_status", "bytes_in", "bytes_out", "suppressed"), _COUNT),
     **dict.fromkeys(("tls_ms", "decide_ms", "exchange_ms", "upstream_ms", "total_ms"), _MILLISECONDS),
     **dict.fromkeys(("after_request", "verified"), _FLAG),
 }

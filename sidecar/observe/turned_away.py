@@ -1,48 +1,41 @@
-"""Connections that ended before they made a request: each is counted, and so many a second are told."""
+"""Connections that end before they make a request: each is counted, and recorded at the rate of its listener."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Protocol, Unpack
 
 from sidecar.errors import Reason
-from sidecar.observe.access_log import AccessLog
-from sidecar.observe.record import Direction
+from sidecar.observe.record import Direction, RecordFields
+from sidecar.observe.unproven import Counted, Unproven
 
-EVENTS_PER_S: Final = 20
+
+class Log(Counted, Protocol):
+    """The record stream, as far as it is used here."""
+
+    def event(self, event: str, **fields: Unpack[RecordFields]) -> None:
+        """Write one record."""
+        ...
 
 
 class TurnedAway:
-    """Leaves ``connection.refused``. Anybody can connect, so a flood must not fill the record stream.
+    """Leaves ``connection.refused``: for refused handshakes, and for connections given up or cut before a request."""
 
-    Above ``EVENTS_PER_S`` only the metric counts; the next event says how many went untold.
-    """
-
-    def __init__(self, log: AccessLog, direction: Direction) -> None:
+    def __init__(self, log: Log, direction: Direction, unproven: Unproven | None = None) -> None:
         self._log = log
         self._direction = direction
-        self._second = 0
-        self._told = 0
-        self._untold = 0
+        self.unproven = unproven or Unproven(log)
 
-    def __call__(self, reason: Reason, detail: str, address: str) -> None:
-        """A connection from ``address`` was turned away."""
+    def __call__(self, reason: Reason, detail: str, address: str | None) -> None:
+        """Count and record a connection from ``address`` that was turned away."""
         log = self._log
         log.metrics.handshake_refused(reason)
-        second = int(log.monotonic())
-        if second != self._second:
-            self._second, self._told = second, 0
-        if self._told >= EVENTS_PER_S:
-            self._untold += 1
-            return
-        self._told += 1
-        if self._untold:
-            detail = f"{detail}; {self._untold} before it went untold"
-            self._untold = 0
-        log.event(
-            "connection.refused",
-            decision="deny",
-            reason=reason,
-            direction=self._direction,
-            source=address,
-            detail=detail,
-        )
+        if self.unproven.take():
+            log.event(
+                "connection.refused",
+                decision="deny",
+                reason=reason,
+                direction=self._direction,
+                source=address,
+                detail=detail,
+                suppressed=self.unproven.suppressed(),
+            )

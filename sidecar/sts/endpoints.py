@@ -20,6 +20,7 @@ from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUE
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
+from sidecar.observe.unproven import Unproven
 from sidecar.serving.connections import head_has_arrived
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
@@ -42,9 +43,20 @@ _READABLE: Final = frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})  # it is 
 class TokenEndpoint:
     """Tokens, keys and metadata, for a listener that only lets verified peers in."""
 
-    def __init__(self, service: TokenService, *, base_url: str | None = None, body_timeout_s: float = 5.0) -> None:
-        """``base_url`` is where clients reach us, if that is not the issuer identifier."""
+    def __init__(
+        self,
+        service: TokenService,
+        *,
+        base_url: str | None = None,
+        body_timeout_s: float = 5.0,
+        unproven: Unproven | None = None,
+    ) -> None:
+        """``base_url`` is where clients reach us, if that is not the issuer identifier.
+
+        ``unproven`` limits the records of requests without a valid SVID.
+        """
         self._service = service
+        self._unproven = unproven or Unproven(service.log)
         self._base_url = base_url
         self._body_timeout_s = body_timeout_s
         self._in_flight = 0
@@ -90,7 +102,7 @@ class TokenEndpoint:
 
     async def _answer(self, request: web.Request) -> web.Response:
         service = self._service
-        record = ExchangeRecord(service.log, service.policy.issuer, source=request.remote)
+        record = self._record(request)
         try:
             client = self._client_of(request)
             record.identify(client)
@@ -109,7 +121,7 @@ class TokenEndpoint:
 
     def unserved(self, request: web.BaseRequest, status: int, allow: str | None = None) -> web.Response:
         """Answer what is no HTTP or not for us, or met a bug outside the token endpoint; one record, nothing quoted."""
-        record = ExchangeRecord(self._service.log, self._service.policy.issuer, source=request.remote)
+        record = self._record(request)
         with suppress(SidecarError):
             record.identify(self._client_of(request))
         reason = _UNSERVED.get(status, Reason.BAD_REQUEST if status < 500 else Reason.INTERNAL)
@@ -128,6 +140,10 @@ class TokenEndpoint:
         """Where everything is (RFC 8414)."""
         document = server_metadata(self._service.policy, self._base_url)
         return web.Response(body=orjson.dumps(document), content_type=_JSON, headers=_PUBLIC)
+
+    def _record(self, request: web.BaseRequest) -> ExchangeRecord:
+        service = self._service
+        return ExchangeRecord(service.log, service.policy.issuer, source=request.remote, unproven=self._unproven)
 
     def _client_of(self, request: web.BaseRequest) -> SpiffeId:
         if request.transport is None:

@@ -13,6 +13,7 @@ from sidecar.errors import Reason, SidecarError
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import OK, RecordFields, masked
 from sidecar.observe.tracing import new_id
+from sidecar.observe.unproven import Unproven
 from sidecar.sts.mint import Grant
 
 
@@ -43,11 +44,15 @@ class ExchangeRecord:
     """One ``token.exchanged`` or ``token.exchange_refused``, and one count.
 
     A refusal tells of the subject token (``verified`` says whether it was), a success of the issued one; ``jti_in`` and
-    ``jti_out`` join the two. ``scope_needed`` is what was asked for, ``scope`` what was granted.
+    ``jti_out`` join the two. ``scope_needed`` is what was asked for, ``scope`` what was granted. While the client
+    is not identified, ``unproven`` decides whether its record is written; it is counted in any case.
     """
 
-    def __init__(self, log: EventLog, issuer: str, *, source: str | None = None) -> None:
+    def __init__(
+        self, log: EventLog, issuer: str, *, source: str | None = None, unproven: Unproven | None = None
+    ) -> None:
         self._log = log
+        self._unproven = unproven
         self._issuer = issuer
         self._started_at = log.monotonic()
         self._written = False
@@ -133,8 +138,12 @@ class ExchangeRecord:
         self._written = True
         seconds = self._log.monotonic() - self._started_at
         self._fields["total_ms"] = round(seconds * 1000, 3)
-        self._log.event(event, **masked(self._fields))
         self._log.metrics.exchange(self._issuer, reason, seconds)
+        if "peer" not in self._fields and self._unproven is not None:
+            if not self._unproven.take():
+                return
+            self._fields["suppressed"] = self._unproven.suppressed()
+        self._log.event(event, **masked(self._fields))
 
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:

@@ -12,11 +12,10 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from sidecar.errors import Reason
-from sidecar.identity.handshake import OnRefused
-from sidecar.identity.handshakes import OnGivenUp
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.probe import OneProcess, Probe, probe_app
+from sidecar.observe.turned_away import TurnedAway
 from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
@@ -104,15 +103,20 @@ class StsServer:
         *,
         service: TokenService,
         source: IdentitySource,
-        on_refused: OnRefused | None = None,
-        on_given_up: OnGivenUp | None = None,
+        turned_away: TurnedAway | None = None,
     ) -> None:
-        self._on_given_up = on_given_up
+        """``turned_away`` records refused handshakes and other connections without a request."""
+        self._turned_away = turned_away or TurnedAway(service.log, "inbound")
         self._settings = settings
         self._service = service
         self._source = source
-        self._tls = server_context(source, on_refused=on_refused, clock=service.clock)
-        self._endpoint = TokenEndpoint(service, base_url=settings.base_url, body_timeout_s=settings.body_timeout_s)
+        self._tls = server_context(source, on_refused=self._turned_away, clock=service.clock)
+        self._endpoint = TokenEndpoint(
+            service,
+            base_url=settings.base_url,
+            body_timeout_s=settings.body_timeout_s,
+            unproven=self._turned_away.unproven,
+        )
         self._draining = False
         self._runner: web.AppRunner | None = None
         self._probe = Probe(
@@ -186,7 +190,7 @@ class StsServer:
             context=self._tls,
             connections=self._connections(runner),
             handshake_timeout_s=self._settings.handshake_timeout_s,
-            on_given_up=self._on_given_up,
+            on_given_up=self._turned_away,
         )
         await site.start()
         return site.address
@@ -201,18 +205,16 @@ class StsServer:
         )
 
     def _on_cut(self, reason: Reason, source: str | None) -> None:
-        self._service.log.event("connection.refused", decision="deny", reason=reason, source=source)
+        self._turned_away(reason, "the request did not arrive, or made room for another", source)
 
 
 def _because(what: str, error: str | None) -> str:
     return f"{what} ({error})" if error else what
 
 
-async def serve(
-    settings: StsSettings, *, service: TokenService, source: IdentitySource, on_refused: OnRefused | None = None
-) -> None:
+async def serve(settings: StsSettings, *, service: TokenService, source: IdentitySource) -> None:
     """Serve until cancelled, then drain. ``source`` and the service's keys are kept fresh by the caller."""
-    server = StsServer(settings, service=service, source=source, on_refused=on_refused)
+    server = StsServer(settings, service=service, source=source)
     try:
         await server.start()
         await asyncio.Event().wait()

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -58,7 +58,12 @@ class RunningSts:
     authority: TrustDomainAuthority
     source: StsIdentity
     server: StsServer
-    refused: list[tuple[Reason, str | None]] = field(default_factory=list)
+
+    @property
+    def refused(self) -> list[tuple[Reason, str | None]]:
+        """Reason and source of each connection that was turned away."""
+        events = self.mesh.log.events
+        return [(Reason(str(e["reason"])), e["source"]) for name, e in events if name == "connection.refused"]
 
     def client_tls(self, spiffe_id: SpiffeId = WRITER) -> ssl.SSLContext:
         return client_context(OwnIdentity(self.authority, spiffe_id), expected=STS)
@@ -121,8 +126,6 @@ async def running_sts(mesh: Mesh | None = None, **settings: Any) -> AsyncIterato
         StsSettings(**{"port": 0, "probe_port": 0, **settings}),
         service=mesh.service,
         source=source,
-        on_refused=lambda reason, _detail, address: running.refused.append((reason, address)),
-        on_given_up=lambda reason, _detail, address: running.refused.append((reason, address)),
     )
     await running.server.start()
     try:

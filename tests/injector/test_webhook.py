@@ -13,6 +13,7 @@ from sidecar.injector.webhook import Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import record_schema
+from sidecar.observe.unproven import RecordRate
 from tests.fakes.sink import FakeSink
 from tests.injector.pods import bare, injection, patched, review
 from tests.observe.schema import violations
@@ -108,3 +109,15 @@ async def test_another_definition_counts_from_the_next_pod_on(world: World) -> N
     assert world.ask(bare(labels={"delegation-sidecar.io/inject": "disabled"}))["allowed"] is True
     world.webhook.injection = injection()
     assert world.ask(bare(labels={"delegation-sidecar.io/inject": "disabled"}))["allowed"] is False
+
+
+async def test_records_of_reviews_have_a_rate_and_every_review_is_answered_and_counted() -> None:
+    world = World()
+    world.webhook = Webhook(injection(), log=world.log, metrics=world.metrics, reviews=RecordRate(per_s=0.001, burst=2))
+    for _ in range(5):
+        assert world.ask(bare())["allowed"] is True
+    await world.log.close()
+    assert world.sink.data.count(b"\n") == 2
+    text = world.metrics.render().decode()
+    assert 'decision="allow",rule="injected"} 5.0' in text
+    assert "sidecar_injector_records_suppressed 3.0" in text

@@ -335,7 +335,7 @@ class World:
         ports = {"in": free_port(), "out": free_port(), "probe": free_port(), **ports}
         document = json.loads(json.dumps(settings))
         document["identity"] = {"workload_api": api.address}
-        document.setdefault("records", {"sink": {"file": str(records)}})
+        document["records"] = {"sink": {"file": str(records)}, **document.get("records", {})}
         document["probe"] = {"listen": f"127.0.0.1:{ports['probe']}"}
         document.setdefault("drain_s", 1.0)
         for section, port in (("inbound", ports["in"]), ("outbound", ports["out"])):

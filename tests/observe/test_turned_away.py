@@ -3,25 +3,30 @@ from __future__ import annotations
 from sidecar.errors import Reason
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.turned_away import EVENTS_PER_S, TurnedAway
+from sidecar.observe.record import record_schema
+from sidecar.observe.turned_away import TurnedAway
+from sidecar.observe.unproven import RecordRate, Unproven
 from tests.fakes.sink import FakeSink
+from tests.observe.schema import violations
 from tests.wire.bench import Clock
 
 
 async def test_each_is_counted_and_a_flood_is_told_by_its_number() -> None:
     sink, clock = FakeSink(), Clock()
     log = AccessLog(sink, run="r", metrics=Metrics(), monotonic=clock)
-    turned_away = TurnedAway(log, "inbound")
-    for number in range(EVENTS_PER_S + 5):
+    turned_away = TurnedAway(log, "inbound", Unproven(log, RecordRate(per_s=1.0, burst=20)))
+    for number in range(25):
         turned_away(Reason.TIMEOUT, "the handshake took too long", f"192.0.2.1:{number}")
     clock.now += 1
     turned_away(Reason.OVERLOADED, "too many", "192.0.2.2:1")
     await log.close()
-    events = sink.wait_for_records(EVENTS_PER_S + 1)
-    assert sink.data.count(b"\n") == EVENTS_PER_S + 1
+    events = sink.wait_for_records(21)
+    assert sink.data.count(b"\n") == 21
     first, last = events[0], events[-1]
     assert (first["event"], first["reason"], first["source"]) == ("connection.refused", "timeout", "192.0.2.1:0")
-    assert (first["decision"], first["direction"]) == ("deny", "inbound")
-    assert (last["reason"], last["detail"]) == ("overloaded", "too many; 5 before it went untold")
+    assert (first["decision"], first["direction"], first["suppressed"]) == ("deny", "inbound", None)
+    assert (last["reason"], last["detail"], last["suppressed"]) == ("overloaded", "too many", 5)
+    assert violations(last, record_schema()) == []
     refused = log.metrics.handshakes_refused
-    assert (refused[Reason.TIMEOUT], refused[Reason.OVERLOADED]) == (EVENTS_PER_S + 5, 1)
+    assert (refused[Reason.TIMEOUT], refused[Reason.OVERLOADED]) == (25, 1)
+    assert b"sidecar_records_suppressed_total 5.0" in log.metrics.render()

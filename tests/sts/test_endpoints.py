@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -210,6 +211,35 @@ async def test_an_svid_that_ended_on_a_kept_connection_authenticates_nobody() ->
         assert (answer.status, answer.members["error"]) == (401, "invalid_client")
         assert answer.headers["delegation-reason"] == "client_not_authenticated"
         assert await reader.read() == b""
+
+
+async def test_requests_without_a_valid_svid_leave_a_burst_of_records_and_all_are_counted() -> None:
+    async with running_sts() as sts, AsyncExitStack() as stack:
+        kept = [await stack.enter_async_context(sts.connection()) for _ in range(60)]
+        later = await stack.enter_async_context(sts.connection())
+        later[1].write(b"GET /jwks HTTP/1.1\r\nHost: sts\r\n\r\n")
+        assert (await read_answer(later[0])).status == 200  # every handshake is over at the service too
+        sts.mesh.now += 7200
+        for reader, writer in kept:
+            writer.write(token_request(sts.mesh.exchange_form()))
+            assert (await read_answer(reader)).status == 401
+        refused = [fields for event, fields in sts.mesh.log.events if event == "token.exchange_refused"]
+        assert [fields["reason"] for fields in refused] == ["client_not_authenticated"] * 50
+        assert sum(sts.mesh.log.metrics.exchanges.values()) == 60
+        assert sts.mesh.log.metrics.records_suppressed == 10
+        sts.mesh.log.monotonic = lambda: 2.0
+        later[1].write(token_request(sts.mesh.exchange_form()))
+        assert (await read_answer(later[0])).status == 401
+        assert sts.mesh.log.events[-1][1]["suppressed"] == 10
+
+
+async def test_refused_requests_of_a_proven_client_keep_one_record_each() -> None:
+    async with running_sts() as sts, sts.connection() as (reader, writer):
+        for _ in range(60):
+            writer.write(token_request(sts.mesh.exchange_form(), TYPE, target="/token?scope=x"))
+            assert (await read_answer(reader)).status == 400
+        assert [event for event, _ in sts.mesh.log.events] == ["token.exchange_refused"] * 60
+        assert sts.mesh.log.metrics.records_suppressed == 0
 
 
 async def test_a_client_whose_authority_is_gone_is_refused_on_its_kept_connection() -> None:
