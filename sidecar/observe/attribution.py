@@ -35,7 +35,7 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
     issued, plan = permit.token, permit.plan
     jti_in = plan.delegation.token.jti
     facts: RecordFields = {
-        **facts_of_token(issued),
+        **_claims(issued),
         "decision": "allow",
         "reason": OK,
         "peer": plan.route.peer,
@@ -50,8 +50,12 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
 
 def facts_of_token(token: VerifiedToken) -> RecordFields:
     """Name the claims of a verified token; a token within a claim is masked."""
+    return masked(_claims(token))
+
+
+def _claims(token: VerifiedToken) -> RecordFields:
     chain = token.chain
-    facts: RecordFields = {
+    return {
         "verified": True,
         "subject": token.subject,
         "subject_iss": token.issuer,
@@ -66,7 +70,6 @@ def facts_of_token(token: VerifiedToken) -> RecordFields:
         "txn": token.txn,
         "fp": token.fingerprint,
     }
-    return masked(facts)
 
 
 def claims_of(bearer: Bearer) -> RecordFields:

@@ -193,6 +193,11 @@ def mask_tokens(text: str) -> str:
 
 def masked(fields: RecordFields) -> RecordFields:
     """Mask the tokens in every text of ``fields``: a trusted issuer may sign a ``sub`` that is itself a token."""
+    try:
+        if not _line_may_hold_token(orjson.dumps(fields)):  # one search for all: an outbound call pays for it
+            return fields
+    except orjson.JSONEncodeError:  # a value that JSON has not: look at each
+        pass
     found = {name: value for name, value in fields.items() if _holds_token(value)}
     if not found:
         return fields
