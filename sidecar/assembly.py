@@ -114,6 +114,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             drain_s=settings.drain_s,
             memory=memory_of(settings.max_memory_mib, processes=1 if place is None else len(place.inboxes)),
             elsewhere=shared.elsewhere,
+            addresses=tuple((listen.host, listen.port) for listen in settings.listens),
         )
     )
 
@@ -214,6 +215,7 @@ def make_setup(
         agent=None if agent is None else Origin(agent.host, agent.port, key=(agent.host, agent.port)),
         needed_issuers=settings.needed_issuers,
         peer_trust_domains=settings.peer_trust_domains,
+        listener_rule=settings.listener_rule,
     )
 
 

@@ -75,6 +75,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "agent": "where the agent listens, on loopback",
     "InboundSection.audiences": "audiences that mean us, besides our SPIFFE ID",
     "InboundSection.routes": "the calls that peers may make; all else is refused",
+    "network": "`pod`: only a pod's containers share this network namespace; `auto`: so in Kubernetes, else `host`",
+    "other_listeners": "ports that may be listened on beyond loopback, besides ours; any other is a way round",
     "limits": "of connections that come in",
     "upstream_limits": "of connections that go on",
     "name": "in records, metrics and `may_call`",
@@ -203,5 +205,6 @@ MEANINGS: Final[Mapping[str, str]] = {
     "passthrough": "whether a route may pass tokens through",
     "inject": "whether a route may inject one",
     "observe_until": "whether a route may only observe",
+    "refuse_other_listeners": "serve no call while the agent can be reached past its sidecar",
     "PlatformFile.linger_s": "the longest a route may let handles linger",
 }

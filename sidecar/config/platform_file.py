@@ -55,6 +55,7 @@ class Platform:
     passthrough: bool
     inject: bool
     observe_until: bool
+    refuse_other_listeners: bool
     linger_s: float
 
 
@@ -104,6 +105,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform:
         passthrough=file.passthrough,
         inject=file.inject,
         observe_until=file.observe_until,
+        refuse_other_listeners=file.refuse_other_listeners,
         linger_s=file.linger_s,
     )
 

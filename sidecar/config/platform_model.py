@@ -27,4 +27,5 @@ class PlatformFile(Section):
     passthrough: bool = False
     inject: bool = False
     observe_until: bool = False
+    refuse_other_listeners: bool = False
     linger_s: float = Field(0.0, ge=0, le=86_400)

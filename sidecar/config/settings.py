@@ -20,6 +20,7 @@ from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.admission import ConnectionLimits
+from sidecar.proxy.bypass import ListenerRule
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
@@ -86,6 +87,13 @@ class SidecarSettings:
     drain_s: float
     max_memory_mib: int | None = None
     admin_socket: Path | None = None
+    listener_rule: ListenerRule | None = None
+
+    @property
+    def listens(self) -> tuple[Address, ...]:
+        """Every address that this process listens on; port 0 where the system shall choose."""
+        sides = (self.inbound, self.outbound)
+        return (self.probe, *(side.listen for side in sides if side is not None))
 
     @property
     def peer_trust_domains(self) -> frozenset[TrustDomain]:

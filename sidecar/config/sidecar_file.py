@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from sidecar.config.addresses import parse_address
+from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import (
     key_settings,
@@ -37,9 +38,12 @@ from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.admission import ConnectionLimits
+from sidecar.proxy.bypass import ListenerRule
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
+
+_IN_A_POD: Final = "KUBERNETES_SERVICE_HOST"  # the kubelet sets it in every container
 
 
 def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None = None) -> SidecarSettings:
@@ -119,6 +123,7 @@ class _Build:
             drain_s=file.drain_s,
             max_memory_mib=file.max_memory_mib,
             admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
+            listener_rule=self._listener_rule(),
         )
 
     def _keys(self) -> tuple[JwksSettings, ...]:
@@ -197,6 +202,18 @@ class _Build:
             connections=ConnectionLimits(**section.connections.model_dump()),
             limits=ServerLimits(**section.limits.model_dump()),
             upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
+        )
+
+    def _listener_rule(self) -> ListenerRule | None:
+        section = self._file.inbound
+        if section is None:
+            return None
+        pod = section.network == "pod" or (section.network == "auto" and _IN_A_POD in self._environ)
+        return ListenerRule(
+            agent_port=parse_origin(section.agent).port,
+            allowed=frozenset(section.other_listeners),
+            pod=pod,
+            refuse=self._platform is not None and self._platform.refuse_other_listeners,
         )
 
     def _outbound(self) -> OutboundSettings | None:

@@ -79,6 +79,8 @@ class InboundSection(Section):
     agent: OriginText
     audiences: list[Line] = Field([])
     routes: list[InboundRouteSection]
+    network: Literal["auto", "pod", "host"] = "auto"
+    other_listeners: list[Annotated[int, Field(ge=1, le=65535)]] = Field([])
     connections: ConnectionLimitsSection = ConnectionLimitsSection()
     limits: ServerLimitsSection = ServerLimitsSection()
     upstream_limits: ClientLimitsSection = ClientLimitsSection()

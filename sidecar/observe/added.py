@@ -28,6 +28,7 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_config_last_reload_successful": min,
     "sidecar_svid_lifetime_seconds": min,
     "sidecar_memory_short": max,
+    "sidecar_bypass_listeners": max,  # all of them look at the same
     "sidecar_identities_seen": max,  # whoever saw most: the same people come to all of them
 }
 

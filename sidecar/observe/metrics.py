@@ -57,6 +57,7 @@ class Metrics(Collector):
         self.svid_lifetime_s = 0
         self.lacking: Callable[[], Sequence[str]] = lambda: ("nobody said yet",)  # what keeps it from being ready
         self.streams: Callable[[], Mapping[str, int]] = dict  # how many last, by direction
+        self.ways_round: Callable[[], int] = lambda: 0  # listeners by which the agent is reached past the sidecar
         self.memory_short: Callable[[], bool] = lambda: False
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
@@ -250,6 +251,11 @@ class Metrics(Collector):
             "sidecar_memory_short",
             "Whether memory is short, so that no more connections are taken.",
             value=self.memory_short(),
+        )
+        yield GaugeMetricFamily(
+            "sidecar_bypass_listeners",
+            "Listening sockets by which the agent can be reached past the sidecar.",
+            value=self.ways_round(),
         )
         yield self.population.metric()
         yield GaugeMetricFamily(

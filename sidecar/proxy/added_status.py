@@ -45,6 +45,7 @@ def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "requests": _summed([row["requests"] for row in there], "requests"),
         "streams": _summed([row["streams"] for row in there], "streams"),
         "listeners": _listeners([row["listeners"] for row in there]),
+        "bypass": _bypass([row["bypass"] for row in there]),
         "memory": _memory([row["memory"] for row in there]),
         "upstream_connections": sum(row["upstream_connections"] for row in there),
         "exchange": _exchange([row["exchange"] for row in there]),
@@ -126,6 +127,11 @@ def _listeners(several: Sequence[Sequence[Json]]) -> list[Json]:
             known["connections"] += row["connections"]
             known["max_connections"] += row["max_connections"]
     return list(sums.values())
+
+
+def _bypass(several: Sequence[Json]) -> Json:
+    """All of them look at the same listeners; one may have looked a moment later."""
+    return max(several, key=lambda one: (one["refused"], len(one["listeners"]), one["error"] is not None))
 
 
 def _memory(several: Sequence[Json | None]) -> Json | None:

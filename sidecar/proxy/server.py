@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.proxy.bypass import BypassWatch
 from sidecar.proxy.elsewhere import Elsewhere
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
@@ -45,7 +46,8 @@ class Parts:
     """Everything a sidecar is made of; made by ``app.py``.
 
     ``listeners`` in the order in which they close: inbound before outbound. ``elsewhere``: there are other workers.
-    ``memory`` None: nothing limits it.
+    ``addresses`` are those that the settings have us listen on, the probe listener's included. ``memory`` None: nothing
+    limits it.
     """
 
     source: IdentitySource
@@ -58,6 +60,7 @@ class Parts:
     listeners: tuple[Listener, ...]
     drain_s: float
     elsewhere: Elsewhere | None = None
+    addresses: tuple[tuple[str, int], ...] = ()
     memory: Memory | None = None
 
 
@@ -67,6 +70,7 @@ class Server:
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
         self.parts = parts
         self.trust = TrustWatch(wall=wall, monotonic=time.monotonic, distrust=parts.streams.distrust)
+        self.bypass = BypassWatch(lambda: parts.snapshots.setup.listener_rule, self._own_addresses)
         self._shortage = None if parts.memory is None else Shortage(parts.memory, parts.listeners, parts.pools)
         self._draining = False
         self._leaving = False
@@ -79,6 +83,7 @@ class Server:
         parts.source.subscribe(self._on_identity)
         parts.log.metrics.lacking = self.missing
         parts.log.metrics.streams = parts.streams.count
+        parts.log.metrics.ways_round = lambda: len(self.bypass.found)
         parts.log.metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     @property
@@ -117,6 +122,8 @@ class Server:
             lacking.append("leaving")
         if parts.source.current is None:
             lacking.append(_because(f"identity: {parts.source.state}", parts.source.last_error))
+        if parts.snapshots.closed is not None:
+            lacking.append(parts.snapshots.closed)
         if not parts.log.healthy:
             lacking.append("records: the sink takes none")
         setup = parts.snapshots.setup
@@ -125,6 +132,15 @@ class Server:
         if not lacking and not self.ready.is_set():
             lacking.append("listeners: not open yet")
         return lacking
+
+    def _own_addresses(self) -> Iterator[tuple[str, int]]:
+        yield from self.parts.addresses
+        if self.ready.is_set():  # the system chose a port where 0 was asked for
+            yield from (listener.address for listener in self.parts.listeners)
+
+    def _look_for_ways_round(self) -> None:
+        self.bypass.look()
+        self.parts.snapshots.closed = self.bypass.refusal
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until ``stop`` is set, then drain. Return whether every request, and no part, ended before its time.
@@ -190,6 +206,7 @@ class Server:
     async def _wait_until_ready(self, stop: asyncio.Event) -> bool:
         """Return whether everything is there: not when told to stop before, or when a part has ended."""
         while not stop.is_set() and self.background.error is None:
+            self._look_for_ways_round()
             lacking = [reason for reason in self.missing() if not reason.startswith("listeners")]
             if not lacking and self.parts.log.settled:  # the first record has arrived, so the sink takes them
                 return True
@@ -241,6 +258,7 @@ class Server:
                 await self._sweep_slowly()
 
     async def _sweep_slowly(self) -> None:
+        self._look_for_ways_round()
         if self.ready.is_set() and not self._draining:
             self._say(self.missing())
         self.parts.handles.sweep()

@@ -17,6 +17,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem, Reason, Unavailable
 from sidecar.exchange.client import TokenExchange
 from sidecar.identity.jwks import IssuerKeys
+from sidecar.proxy.bypass import ListenerRule
 from sidecar.wire.pool import Origin
 
 _POLL_S: Final = 0.02
@@ -38,6 +39,7 @@ class Setup:
     agent: Origin | None
     needed_issuers: frozenset[str]
     peer_trust_domains: frozenset[TrustDomain] = frozenset()
+    listener_rule: ListenerRule | None = None
 
     def without_keys(self) -> list[str]:
         """The needed issuers of which no key was ever seen."""
@@ -101,17 +103,18 @@ class Snapshots:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.current: Snapshot | None = None
+        self.closed: str | None = None  # the reason to serve no call although everything is there
         self._number = 0
 
     def now(self) -> Snapshot:
         """What to judge by.
 
         Raises:
-            Unavailable: NOT_READY, there is no identity, so there is nobody to decide for.
+            Unavailable: NOT_READY, there is no identity, so there is nobody to decide for; or ``closed`` is set.
         """
         snapshot = self.current
-        if snapshot is None:
-            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
+        if snapshot is None or self.closed is not None:
+            raise Unavailable(Reason.NOT_READY, self.closed or "this workload has no identity")
         return snapshot
 
     def follow(self, workload: SpiffeId | None) -> None:

@@ -69,6 +69,11 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
             }
             for one in parts.listeners
         ],
+        "bypass": {
+            "listeners": list(map(str, server.bypass.found)),
+            "refused": parts.snapshots.closed is not None,
+            "error": server.bypass.error,
+        },
         "memory": _memory(parts),
         "upstream_connections": sum(len(pool.connections) for pool in parts.pools),
         "exchange": _exchange(parts),

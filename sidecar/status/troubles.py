@@ -76,6 +76,7 @@ def troubles(status: Json) -> list[Trouble]:
         *_settings(status),
         *_exchange(status),
         *_listeners(status),
+        *_bypass(status),
         *_memory(status),
     ]
     if not found and not status["ready"]:
@@ -183,6 +184,19 @@ def _listeners(status: Json) -> Iterator[Trouble]:
             yield Trouble(
                 Grade.WRONG, f"{one['direction']} listener", wrong, "raise the limit of open files, or add replicas"
             )
+
+
+def _bypass(status: Json) -> Iterator[Trouble]:
+    bypass = status["bypass"]
+    grade = _grade(wrong=bypass["refused"])
+    if bypass["error"] is not None:
+        cure = "let the sidecar's user read /proc/net/tcp and /proc/net/tcp6"
+        yield Trouble(grade, "listeners", f"the listening sockets cannot be read: {bypass['error']}", cure)
+    if bypass["listeners"]:
+        refused = "; the platform lets no call be served" if bypass["refused"] else ""
+        wrong = f"{', '.join(bypass['listeners'])}: who connects there passes the sidecar by{refused}"
+        cure = "let it listen on 127.0.0.1, or add the port to inbound.other_listeners if it serves no agent"
+        yield Trouble(grade, "listeners", wrong, cure)
 
 
 def _memory(status: Json) -> Iterator[Trouble]:

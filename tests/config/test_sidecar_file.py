@@ -1,4 +1,5 @@
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.observe.sink import FileSink, StdoutSink
+from sidecar.proxy.bypass import ListenerRule, ListeningSocket
 from sidecar.wire.resolver import ResolverSettings
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
 
@@ -162,3 +164,41 @@ def test_a_version_that_this_release_does_not_know_is_refused(tmp_path: Path) ->
     path.write_text("version: 2\n")
     problems = {problem.field: problem for problem in check(path, {}).problems}
     assert "write one of 1" in problems["version"].cure
+
+
+@pytest.mark.parametrize(
+    ("network", "environ", "pod"),
+    [
+        pytest.param(None, {}, False, id="on-a-machine"),
+        pytest.param(None, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, True, id="in-kubernetes"),
+        pytest.param("host", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False, id="said-otherwise"),
+        pytest.param("pod", {}, True, id="in-compose"),
+    ],
+)
+def test_the_listeners_that_count_depend_on_whose_network_it_is(
+    tmp_path: Path, network: str | None, environ: dict[str, str], pod: bool
+) -> None:
+    changes = [("inbound.other_listeners", [15006]), *([("inbound.network", network)] if network else [])]
+    settings = load_sidecar(written(tmp_path, changed(example("agent"), *changes)), environ)
+    assert settings.listener_rule == ListenerRule(agent_port=8080, allowed=frozenset({15006}), pod=pod, refuse=False)
+
+
+def test_the_addresses_we_listen_on_are_no_way_round(tmp_path: Path) -> None:
+    settings = load(tmp_path, "agent", ("inbound.network", "pod"))
+    own = frozenset(ListeningSocket(ip_address(one.host), one.port) for one in settings.listens)
+    assert {one.port for one in own} == {7090, 7443, 7080}
+    rule = settings.listener_rule
+    assert rule is not None
+    assert rule.ways_round([*own, ListeningSocket(ip_address("0.0.0.0"), 8080)], own) == [
+        ListeningSocket(ip_address("0.0.0.0"), 8080)
+    ]
+
+
+def test_only_the_platform_has_calls_refused_for_a_way_round(tmp_path: Path) -> None:
+    agent, folder = example("agent"), tmp_path / "platform"
+    folder.mkdir()
+    for says in (True, False):
+        platform = written(folder, changed(example("platform"), ("refuse_other_listeners", says)))
+        rule = load_sidecar(written(tmp_path, agent), {}, platform).listener_rule
+        assert rule is not None
+        assert rule.refuse is says

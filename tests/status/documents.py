@@ -40,6 +40,7 @@ WELL: Final[dict[str, Any]] = {
     "requests": {"being_served": 0, "handles": 0},
     "listeners": [{"direction": "inbound", "address": "0.0.0.0:7443", "connections": 1, "max_connections": 100}],
     "streams": {"inbound": 0, "outbound": 0},
+    "bypass": {"listeners": [], "refused": False, "error": None},
     "memory": {"used_bytes": 40 << 20, "limit_bytes": 256 << 20, "short": False},
     "upstream_connections": 0,
     "exchange": {"tokens": 0, "under_way": 0, "last_refusal": None},

@@ -153,6 +153,25 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             id="memory",
         ),
         pytest.param(
+            [("bypass.listeners", ["0.0.0.0:8080"])],
+            "note",
+            "listeners",
+            "0.0.0.0:8080: who connects there passes the sidecar by",
+            "127.0.0.1",
+            id="way-round",
+        ),
+        pytest.param(
+            [("bypass.listeners", ["0.0.0.0:8080"]), ("bypass.refused", True)],
+            "wrong",
+            "listeners",
+            "no call be served",
+            "other_listeners",
+            id="way-round-refused",
+        ),
+        pytest.param(
+            [("bypass.error", "Permission denied")], "note", "listeners", "cannot be read", "/proc/net/tcp", id="proc"
+        ),
+        pytest.param(
             [("ready", False), ("missing", ["listeners: not open yet"])],
             "wrong",
             "start",

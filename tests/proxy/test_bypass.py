@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Iterable
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from sidecar.proxy.bypass import MAX_TOLD, BypassWatch, ListenerRule, ListeningSocket, listening_in
+
+COLUMNS = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+HOST = ListenerRule(agent_port=8080)
+POD = ListenerRule(agent_port=8080, pod=True, allowed=frozenset({15006}))
+
+pytestmark = pytest.mark.skipif(sys.byteorder == "big", reason="the tables below are those of a little-endian machine")
+
+
+def row(local: str, state: str = "0A") -> str:
+    return f"   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100\n"
+
+
+def table(folder: Path, *rows: str, name: str = "tcp") -> Path:
+    path = folder / name
+    path.write_text(COLUMNS + "".join(rows))
+    return path
+
+
+def at(text: str, port: int = 8080) -> ListeningSocket:
+    return ListeningSocket(ip_address(text), port)
+
+
+@pytest.mark.parametrize(
+    ("local", "listening"),
+    [
+        pytest.param("00000000:1F90", at("0.0.0.0"), id="any"),
+        pytest.param("0100007F:1F90", at("127.0.0.1"), id="loopback"),
+        pytest.param("0500000A:01BB", at("10.0.0.5", 443), id="one-address"),
+        pytest.param("00000000000000000000000000000000:1F90", at("::"), id="any-of-ipv6"),
+        pytest.param("00000000000000000000000001000000:1F90", at("::1"), id="loopback-of-ipv6"),
+        pytest.param("0000000000000000FFFF00000500000A:1F90", at("::ffff:10.0.0.5"), id="mapped"),
+        pytest.param("000080FE00000000FF005450FEEFCDAB:1F90", at("fe80::5054:ff:abcd:effe"), id="link-local"),
+    ],
+)
+def test_a_row_of_the_kernels_table_is_an_address_and_a_port(
+    tmp_path: Path, local: str, listening: ListeningSocket
+) -> None:
+    assert list(listening_in(table(tmp_path, row(local)))) == [listening]
+
+
+def test_reading_ends_at_the_first_connection_so_that_traffic_costs_nothing(tmp_path: Path) -> None:
+    path = table(tmp_path, row("00000000:1F90"), row("0100007F:0001", "01"), "no row of any table\n")
+    assert list(listening_in(path)) == [at("0.0.0.0")]
+
+
+def test_a_machine_without_ipv6_has_no_listeners_of_it(tmp_path: Path) -> None:
+    assert list(listening_in(tmp_path / "tcp6")) == []
+    with pytest.raises(FileNotFoundError):
+        list(listening_in(tmp_path / "tcp"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "one", "counts"),
+    [
+        pytest.param(HOST, at("0.0.0.0"), True, id="the-agents-port-is-open"),
+        pytest.param(HOST, at("::"), True, id="also-over-ipv6"),
+        pytest.param(HOST, at("10.0.0.5"), True, id="also-at-one-address"),
+        pytest.param(HOST, at("127.0.0.1"), False, id="loopback"),
+        pytest.param(HOST, at("127.9.9.9"), False, id="loopback-is-a-whole-network"),
+        pytest.param(HOST, at("::1"), False, id="loopback-of-ipv6"),
+        pytest.param(HOST, at("::ffff:127.0.0.1"), False, id="loopback-mapped"),
+        pytest.param(HOST, at("0.0.0.0", 22), False, id="another-program-of-the-machine"),
+        pytest.param(POD, at("0.0.0.0", 22), True, id="another-program-of-the-pod"),
+        pytest.param(POD, at("0.0.0.0", 15006), False, id="listed"),
+        pytest.param(POD, at("0.0.0.0", 7443), False, id="ours"),
+        pytest.param(POD, at("10.0.0.5", 7443), True, id="our-port-at-an-address-that-is-not-ours"),
+    ],
+)
+def test_a_listener_beyond_loopback_is_a_way_round_unless_it_is_ours_or_listed(
+    rule: ListenerRule, one: ListeningSocket, counts: bool
+) -> None:
+    found = rule.ways_round([one, at("127.0.0.1", 9)], frozenset({at("0.0.0.0", 7443)}))
+    assert found == ([one] if counts else [])
+
+
+def watch(rule: ListenerRule | None, tables: Iterable[Path]) -> BypassWatch:
+    return BypassWatch(lambda: rule, lambda: [("0.0.0.0", 7443), ("localhost", 7090)], tables=tables)
+
+
+def test_each_change_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    looking = watch(HOST, [table(tmp_path, row("00000000:1F90"))])
+    with caplog.at_level(logging.INFO):
+        looking.look()
+        looking.look()
+        table(tmp_path)
+        looking.look()
+        looking.look()
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "the agent can be reached past the sidecar"),
+        ("INFO", "the agent can be reached past the sidecar no more"),
+    ]
+    assert vars(caplog.records[0])["listeners"] == "0.0.0.0:8080"
+
+
+def test_calls_are_refused_only_where_the_platform_says_so(tmp_path: Path) -> None:
+    tables = [table(tmp_path, row("00000000:1F90"))]
+    strict = ListenerRule(agent_port=8080, refuse=True)
+    for rule, refused in ((HOST, False), (strict, True), (None, False)):
+        looking = watch(rule, tables)
+        looking.look()
+        assert (looking.refusal is not None) is refused
+    looking = watch(strict, tables)
+    looking.look()
+    assert looking.refusal == "bypass: the agent can be reached past the sidecar at 0.0.0.0:8080"
+    table(tmp_path, row("0100007F:1F90"))
+    looking.look()
+    assert looking.refusal is None
+
+
+@pytest.mark.parametrize("content", [None, "one line\nno row of any table\n"], ids=["gone", "another-format"])
+def test_a_table_that_cannot_be_read_is_told_and_refused_like_a_way_round(
+    tmp_path: Path, content: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "tcp"
+    if content is not None:
+        path.write_text(content)
+    looking = watch(ListenerRule(agent_port=8080, refuse=True), [path])
+    looking.look()
+    looking.look()
+    assert looking.error is not None
+    assert looking.refusal is not None
+    assert [record.message for record in caplog.records] == ["the listening sockets cannot be read"]
+    lenient = watch(HOST, [path])
+    lenient.look()
+    assert lenient.refusal is None
+
+
+def test_of_many_only_the_first_are_named(tmp_path: Path) -> None:
+    rows = [row(f"00000000:{port:04X}") for port in range(100, 100 + MAX_TOLD + 3)]
+    looking = watch(ListenerRule(agent_port=None, pod=True), [table(tmp_path, *rows)])
+    looking.look()
+    assert looking.told.endswith("and 3 more")
+    assert len(looking.found) == MAX_TOLD + 3
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("everywhere", [True, False], ids=["everywhere", "on-loopback"])
+def test_the_real_kernel_lists_a_real_listener(family: socket.AddressFamily, everywhere: bool) -> None:
+    loopback = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with socket.socket(family) as agent:
+        try:
+            agent.bind(("" if everywhere else loopback, 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        agent.listen()
+        port = agent.getsockname()[1]
+        looking = BypassWatch(lambda: ListenerRule(agent_port=port), lambda: ())
+        looking.look()
+        assert [one.port for one in looking.found] == ([port] if everywhere else [])
+    looking.look()
+    assert looking.found == []
