@@ -141,7 +141,8 @@ class RequestHead(Head):
     """One valid request head.
 
     ``target`` is in origin-form and not yet canonical; ``authority`` is the Host in lower case. The fields are all as
-    they came, Host and hop-by-hop ones included. ``keep_alive``: the peer may send another request.
+    they came, Host and hop-by-hop ones included. ``keep_alive``: the peer may send another request. ``upgrade`` is the
+    protocol it asks for; None where it may be ignored.
     """
 
     method: str

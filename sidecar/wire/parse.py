@@ -182,11 +182,22 @@ def _said_by_request(fields: Fields) -> _Said:
     return _Said(
         parse_authority(last[b"host"]),
         last.get(b"expect"),
-        last.get(b"upgrade"),
+        _upgrade(fields),
         _keeps_1_1(fields),
         _keeps_1_0(fields),
         b"content-length" in last or b"transfer-encoding" in last,
     )
+
+
+def _upgrade(fields: Fields) -> bytes | None:
+    """The protocol that must be switched to, or refused; None for h2c alone, an offer that a server may ignore.
+
+    Java's client makes this offer with every request unless told otherwise (RFC 9110 section 7.8, RFC 9113 appendix B).
+    """
+    values = fields.values(b"upgrade")
+    if not values or (len(values) == 1 and values[0].lower() == b"h2c"):
+        return None
+    return values[-1]
 
 
 @lru_cache(maxsize=512)

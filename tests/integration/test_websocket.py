@@ -234,7 +234,7 @@ async def test_an_invalid_handshake_is_refused_before_anything_else(world: World
     fields = [
         *bearer(mint()),
         ("connection", "upgrade, http2-settings"),
-        ("upgrade", "h2c"),
+        ("upgrade", "h2c, websocket"),
         ("http2-settings", "AAMAAABk"),
     ]
     answer = await world.call(sidecar.inbound, tls, "/chat", method="GET", headers=fields)

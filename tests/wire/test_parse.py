@@ -400,9 +400,11 @@ def test_only_http_1_1_without_close_may_be_followed_by_another_request(line: by
 
 def test_expect_and_upgrade_are_told_and_do_not_end_the_reading() -> None:
     head = request(
-        b"GET / HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nX: y\r\n\r\n"
+        b"GET / HTTP/1.1\r\n"
+        + HOST
+        + b"Expect: 100-continue\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX: y\r\n\r\n"
     )
-    assert (head.expect, head.upgrade, head.fields[-1]) == (b"100-continue", b"h2c", (b"x", b"y"))
+    assert (head.expect, head.upgrade, head.fields[-1]) == (b"100-continue", b"websocket", (b"x", b"y"))
 
 
 @pytest.mark.parametrize("name", [b"Expect: 100-continue\r\n", b"Upgrade: h2c\r\n"])
@@ -525,3 +527,21 @@ def test_a_head_says_what_its_lines_say_one_by_one(lines: list[bytes]) -> None:
     for name in {name for name, _ in fields}:
         assert head.values(name) == [value for field, value in fields if field == name]
     assert Counter(head.fields) == Counter([(b"host", b"a"), *fields])
+
+
+@pytest.mark.parametrize(
+    ("lines", "upgrade"),
+    [
+        ([], None),
+        ([b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AA"], None),
+        ([b"Upgrade: H2C"], None),
+        ([b"Upgrade: h2c, websocket"], b"h2c, websocket"),
+        ([b"Upgrade: h2c", b"Upgrade: h2c"], b"h2c"),
+        ([b"Upgrade: h2"], b"h2"),
+        ([b"Upgrade:"], b""),
+        ([b"Upgrade: websocket"], b"websocket"),
+    ],
+    ids=repr,
+)
+def test_a_lone_offer_of_h2c_is_ignored_and_nothing_else_is(lines: list[bytes], upgrade: bytes | None) -> None:
+    assert request(with_lines(b"Host: a", *lines)).upgrade == upgrade
