@@ -139,6 +139,10 @@ static void answer(struct client *client)
         client->events = true;
         client->next_with_events = with_events;
         with_events = client;
+    } else if (strcmp(path, "/no-content") == 0 || strcmp(path, "/not-modified") == 0) {
+        client->start_length = (size_t)snprintf(client->start, sizeof client->start, "HTTP/1.1 %s\r\n\r\n",
+            strcmp(path, "/no-content") == 0 ? "204 No Content" : "304 Not Modified");
+        client->rest_left = 0;
     } else {
         const char *type = "application/json";
         if (strncmp(path, "/bytes/", 7) == 0) {

@@ -19,8 +19,9 @@ _MAX_STATUS_LINE: Final = 8192
 class AnswerReader:
     """Reads one answer after another; ``expect`` begins each.
 
-    ``head``: the final head, once there. ``complete``: the answer is whole, and ``surplus`` then tells whether bytes
-    followed it, which nobody asked for. ``rest``: came too, and is more of it than is read at a time;
+    ``head``: the final head, once there; ``bodyless``: no content belongs to it, whatever it says (RFC 9112 section
+    6.3). ``complete``: the answer is whole, and ``surplus`` then tells whether bytes followed it, which nobody asked
+    for. ``rest``: came too, and is more of it than is read at a time;
     ``feed`` goes on with it.
     """
 
@@ -32,6 +33,7 @@ class AnswerReader:
         "_max_fields",
         "_max_interim",
         "_method",
+        "bodyless",
         "complete",
         "head",
         "rest",
@@ -45,6 +47,7 @@ class AnswerReader:
             max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
         )
         self.surplus = False
+        self.bodyless = False
         self.rest = b""
         self.expect("")
 
@@ -64,6 +67,11 @@ class AnswerReader:
     def began(self) -> bool:
         """Whether at least one byte came."""
         return self.head is not None or self._interim > 0 or self._heads.held > 0
+
+    @property
+    def answers_head(self) -> bool:
+        """Whether it answers a request of method HEAD."""
+        return self._method == "HEAD"
 
     @property
     def ends_with_connection(self) -> bool:
@@ -94,7 +102,7 @@ class AnswerReader:
                         return None, b""
                 continue
             self.head = head
-            bodyless = self._method == "HEAD" or head.status in _BODYLESS
+            self.bodyless = bodyless = self._method == "HEAD" or head.status in _BODYLESS
             length = 0 if bodyless else head.content_length
             if length == len(data):  # the whole answer came at once, as most do
                 self._body = _NO_MORE

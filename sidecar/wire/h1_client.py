@@ -16,7 +16,7 @@ from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
 from sidecar.wire.ending import end_writing
 from sidecar.wire.head import ResponseHead, encode_request, is_event_stream
-from sidecar.wire.kernel import has_left
+from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import RawSink, ResponseSink
@@ -27,6 +27,7 @@ __all__ = ["ClientConnection", "ClientLimits", "ResponseSink", "StaleConnection"
 
 
 _SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
+_QUIET_S: Final = 0.05  # without a byte, after an answer whose content may come though it must not
 
 
 class StaleConnection(Unavailable):
@@ -67,6 +68,7 @@ class ClientConnection(asyncio.Protocol):
         self._waits_for_turn = False
         self._opened_at = 0.0
         self._ages_at = 0.0  # from then on it takes no other request
+        self._quiet_at: float | None = None  # it takes none before, and none at all if a byte comes until then
         self._moved_at = 0.0
 
     @property
@@ -319,11 +321,37 @@ class ClientConnection(asyncio.Protocol):
         if self._reading_paused:
             self.resume_reading()
         young = self._moved_at < self._ages_at
-        if head.keep_alive and young and self._request_ended and not reader.surplus:
+        if not (head.keep_alive and young and self._request_ended) or reader.surplus:
+            self.abort()
+        elif reader.bodyless:
+            self._distrust(reader, head)
+        else:
             self.kept = True
             self._on_idle(self)
+
+    def _distrust(self, reader: AnswerReader, head: ResponseHead) -> None:
+        """Content that follows though it must not would be taken for the answer to the next request, another user's.
+
+        After HEAD and 304 the upstream has content at hand, and frameworks have been seen to send it: the connection
+        ends. After 204 a mistake is rarer, and calls are frequent: silence will do.
+        """
+        if reader.answers_head or head.status != 204:
+            self.close()
         else:
-            self.abort()
+            self._quiet_at = self._moved_at + _QUIET_S
+            asyncio.get_running_loop().call_later(_QUIET_S, self._look_for_silence)
+
+    def _look_for_silence(self) -> None:
+        """Give the connection back if nothing came; bytes that are here and not read yet will end it."""
+        if self._closed or self._quiet_at is None:
+            return
+        left = self._quiet_at - self._clock()
+        if left > 0 or unread(self.transport):
+            asyncio.get_running_loop().call_later(max(left, _QUIET_S / 10), self._look_for_silence)
+        else:
+            self._quiet_at = None
+            self.kept = True
+            self._on_idle(self)
 
     def _end_of_input(self) -> None:
         """Nothing more comes: the answer is cut short, unless the rest of it is here already."""

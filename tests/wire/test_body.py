@@ -206,8 +206,24 @@ async def test_answers_are_written_anew(request_bytes: bytes, answer: bytes, sen
         await server.send(answer)
         assert await caller.read_exactly(len(sent)) == sent
         assert await proxy.end() is None
-        if b"connection: close" not in sent:
+        without_content = request_bytes.startswith(b"HEAD") or sent.startswith((b"HTTP/1.1 204", b"HTTP/1.1 304"))
+        if not without_content and b"connection: close" not in sent:
             await exchange(proxy, server, caller)
+
+
+@pytest.mark.parametrize("name", ["HEAD", "304"])
+async def test_a_body_where_none_may_be_answers_nobody_else(name: str) -> None:
+    request, answer, sent = ANSWERED[name]
+    async with proxied() as (proxy, upstream, caller):
+        await caller.send(request)
+        server = await upstream.accept()
+        await server.read_until(b"\r\n\r\n")
+        await server.send(answer)
+        assert await caller.read_exactly(len(sent)) == sent
+        await server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+        assert await proxy.end() is None
+        await exchange(proxy, upstream, caller)
+        assert upstream.count == 2
 
 
 async def test_an_answer_that_ends_with_its_connection_becomes_chunked() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import sys
 from typing import Any
 
@@ -675,3 +676,101 @@ async def test_a_broken_chunk_of_an_answer_is_found_in_its_turn() -> None:
     await calling.turns()
     assert sink.reasons == [Reason.UPSTREAM_BAD_RESPONSE]
     assert calling.transport.aborted
+
+
+# --- answers whose content must not come, and comes
+
+WITHOUT_CONTENT = {
+    "HEAD": ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"),
+    "HEAD without length": ("HEAD", b"HTTP/1.1 200 OK\r\n\r\n"),
+    "HEAD, 204": ("HEAD", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "304": ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n"),
+    "304 without length": ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+}
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize(("method", "answer"), WITHOUT_CONTENT.values(), ids=WITHOUT_CONTENT.keys())
+async def test_a_connection_ends_with_an_answer_that_leaves_its_content_behind(method: str, answer: bytes) -> None:
+    calling = Calling()
+    sink = calling.ask(method)
+    calling.receive(answer)
+    assert (sink.data, sink.events[-1], calling.idle) == (b"", "end", 0)
+    assert (calling.transport.closed, calling.connection.usable) == (True, False)
+    calling.receive(b"ok")  # what it sends all the same is nobody's
+    assert (sink.data, sink.errors) == (b"", [])
+
+
+async def test_the_same_answer_to_get_gives_its_connection_back() -> None:
+    calling = Calling()
+    calling.ask("GET")
+    calling.receive(OK)
+    assert (calling.idle, calling.connection.usable) == (1, True)
+
+
+def looked_at_for_silence(calling: Calling, seconds: float) -> int:
+    """How often the connection was given back, so long after its answer."""
+    calling.clock.now += seconds
+    calling.connection._look_for_silence()
+    return calling.idle
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_connection_is_given_back_after_204_once_50_ms_were_silent(method: str) -> None:
+    calling = Calling()
+    calling.ask(method)
+    calling.receive(NO_CONTENT)
+    assert looked_at_for_silence(calling, 0.049) == 0
+    assert looked_at_for_silence(calling, 0.001) == 1
+    assert looked_at_for_silence(calling, 1) == 1
+    assert calling.connection.kept
+
+
+async def test_a_connection_on_which_content_follows_a_204_is_never_given_back() -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(NO_CONTENT)
+    calling.receive(OK)
+    assert looked_at_for_silence(calling, 0.05) == 0
+    assert (sink.data, calling.transport.aborted) == (b"", True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
+async def test_what_has_arrived_after_a_204_and_was_not_read_is_no_silence() -> None:
+    with connected() as (ours, theirs):
+        calling = Calling(ours)
+        calling.ask()
+        calling.receive(NO_CONTENT)
+        theirs.sendall(OK)
+        while not select.select([ours], [], [], 1)[0]:
+            pass
+        assert looked_at_for_silence(calling, 0.05) == 0
+        ours.recv(100)
+        assert looked_at_for_silence(calling, 0.05) == 1
+
+
+async def test_the_loop_itself_gives_a_connection_back_after_204() -> None:
+    given_back = asyncio.Event()
+    connections: Connections[ClientConnection] = Connections()
+    connection = ClientConnection(
+        ClientLimits(),
+        connections,
+        on_idle=lambda _: given_back.set(),
+        on_closed=lambda _: None,
+        max_age_s=3600,
+    )
+    connection.connection_made(RecordingTransport())
+    connection.ask("GET", b"/a", b"host: b\r\n", Sink())
+    connection.data_received(NO_CONTENT)
+    assert not given_back.is_set()
+    async with asyncio.timeout(10):
+        await given_back.wait()
+    assert connection.usable
+
+
+async def test_a_connection_that_ends_while_it_is_distrusted_is_not_given_back() -> None:
+    calling = Calling()
+    calling.ask()
+    calling.receive(NO_CONTENT)
+    calling.lose()
+    assert (looked_at_for_silence(calling, 0.05), calling.gone) == (0, 1)
