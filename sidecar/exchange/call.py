@@ -14,8 +14,8 @@ from sidecar.wire.pool import Cancellable
 class Call:
     """Give it a connection by ``begin``, or say by ``fail`` that there is none; then ``answer`` is there to await.
 
-    It fails with SidecarError for the reasons of `wire`, and with EndpointError TOO_LARGE. Whoever stops waiting says
-    so by ``end``: a connection whose answer nobody took is never used again.
+    It fails with SidecarError for the reasons of `wire`, and with EndpointError TOO_LARGE or ENCODED. Whoever stops
+    waiting says so by ``end``: a connection whose answer nobody took is never used again.
     """
 
     __slots__ = ("_body", "_connection", "_form", "_head", "_lines", "_max_bytes", "_target", "answer", "waits")
@@ -65,9 +65,13 @@ class Call:
         self.on_response_end()
 
     def on_response(self, head: ResponseHead, data: bytes) -> None:
-        """The head and what came with it; what it says is judged with the whole answer."""
+        """The head and what came with it; what it says is judged with the whole answer, but for an encoding."""
         self._head = head
-        self.on_response_data(data)
+        if head.values(b"content-encoding"):
+            self.end()
+            self._end_with(EndpointError(Trouble.ENCODED))
+        else:
+            self.on_response_data(data)
 
     def on_response_data(self, data: bytes) -> None:
         """More of the body, up to the limit."""

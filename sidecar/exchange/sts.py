@@ -37,6 +37,7 @@ _TROUBLES: Final[dict[Trouble, SidecarError]] = {
     Trouble.UNREACHABLE: Unavailable(Reason.STS_UNAVAILABLE),
     Trouble.TIMEOUT: Unavailable(Reason.STS_TIMEOUT),
     Trouble.BROKEN: Denied(Reason.STS_BAD_RESPONSE),
+    Trouble.ENCODED: Denied(Reason.STS_BAD_RESPONSE),
     Trouble.TOO_LARGE: Denied(Reason.STS_TOO_LARGE),
 }
 

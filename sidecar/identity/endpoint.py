@@ -39,6 +39,7 @@ class Trouble(StrEnum):
     UNREACHABLE = "the connection failed"
     TIMEOUT = "no complete answer in time"
     BROKEN = "the answer is not whole, valid HTTP"
+    ENCODED = "the answer's content is encoded, though identity was asked for"
     TOO_LARGE = "the answer is too large"
 
 
@@ -142,6 +143,8 @@ class EndpointClient:
                 session.get(self._url, ssl=context or True, allow_redirects=False) as response,
             ):
                 answered = True
+                if "Content-Encoding" in response.headers:  # what is judged must be what was sent
+                    raise EndpointError(Trouble.ENCODED)
                 return _answer(response, await self._read(response))
         except TimeoutError as error:
             raise EndpointError(Trouble.TIMEOUT) from error

@@ -105,6 +105,18 @@ async def test_a_byte_too_many_cuts_the_connection(told: bytes) -> None:
     assert not ends.connection.usable
 
 
+@pytest.mark.parametrize("coding", [b"gzip", b"identity", b"", b"br, gzip"])
+async def test_an_encoded_answer_is_refused_and_cuts_the_connection(coding: bytes) -> None:
+    ends = Ends()
+    ends.call.begin(ends.connection)
+    ends.connection.data_received(HEAD + b"Content-Encoding: %b\r\nContent-Length: 2\r\n\r\n{}" % coding)
+    error = ends.call.answer.exception()
+    assert isinstance(error, EndpointError)
+    assert error.trouble is Trouble.ENCODED
+    assert ends.transport.cut
+    assert not ends.connection.usable
+
+
 async def test_a_call_that_nobody_waits_for_cuts_its_connection_and_is_told_nothing_more() -> None:
     ends = Ends()
     ends.call.begin(ends.connection)

@@ -288,20 +288,29 @@ async def test_nobody_listening_may_be_retried() -> None:
         assert await trouble_of(channel) == (Trouble.UNREACHABLE, True)
 
 
-async def test_redirects_are_not_followed_cookies_not_kept_and_nothing_is_unpacked() -> None:
-    packed = gzip.compress(b"{}")
-
+async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
     async def elsewhere(_server: Server, _form: bytes, writer: asyncio.StreamWriter) -> None:
-        head = b"HTTP/1.1 307 There\r\nLocation: /elsewhere\r\nSet-Cookie: a=b\r\nContent-Encoding: gzip\r\n"
-        writer.write(head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed)
+        head = b"HTTP/1.1 307 There\r\nLocation: /elsewhere\r\nSet-Cookie: a=b\r\n"
+        writer.write(head + b"Content-Length: 2\r\n\r\n{}")
 
     async with serving() as server, calling(server) as channel:
         server.respond = elsewhere
         for _ in range(2):
             found = await channel.post_form(b"a=b")
-            assert (found.status, found.body) == (307, packed)
+            assert (found.status, found.body) == (307, b"{}")
         assert len(server.heads) == 2
         assert all(head.startswith(b"POST /token ") and b"ookie" not in head for head in server.heads)
+
+
+async def test_nothing_is_unpacked_and_a_packed_answer_is_refused() -> None:
+    packed = gzip.compress(b"{}")
+
+    async def pack(_server: Server, _form: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
+
+    async with serving() as server, calling(server) as channel:
+        server.respond = pack
+        assert await trouble_of(channel) == (Trouble.ENCODED, False)
 
 
 async def test_the_size_of_an_answer_is_bounded() -> None:

@@ -108,6 +108,7 @@ async def test_keys_that_cannot_be_had_are_no_lie_of_the_token_service() -> None
         (Trouble.UNREACHABLE, Reason.STS_UNAVAILABLE),
         (Trouble.TIMEOUT, Reason.STS_TIMEOUT),
         (Trouble.BROKEN, Reason.STS_BAD_RESPONSE),
+        (Trouble.ENCODED, Reason.STS_BAD_RESPONSE),
         (Trouble.TOO_LARGE, Reason.STS_TOO_LARGE),
     ],
 )

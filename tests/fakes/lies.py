@@ -247,6 +247,11 @@ async def cut(writer: asyncio.StreamWriter, answer: bytes) -> None:
     writer.write(answer[:-10])
 
 
+async def labelled_gzip(writer: asyncio.StreamWriter, answer: bytes) -> None:
+    """A lawful answer that says it is compressed: a library that believes it reads something else."""
+    writer.write(answer.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1))
+
+
 async def double_type(writer: asyncio.StreamWriter, answer: bytes) -> None:
     writer.write(answer.replace(b"\r\n\r\n", b"\r\nContent-Type: text/html\r\n\r\n", 1))
 
@@ -272,6 +277,7 @@ WIRE_LIES: Final[dict[str, tuple[Wire, Reason]]] = {
         raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
         Reason.STS_BAD_RESPONSE,
     ),
+    "labelled as compressed": (labelled_gzip, Reason.STS_BAD_RESPONSE),
     "two media types": (double_type, Reason.STS_BAD_RESPONSE),
     "compressed": (
         raw(

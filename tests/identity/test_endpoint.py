@@ -194,6 +194,16 @@ async def test_the_size_of_an_answer_is_bounded(max_bytes: int, trouble: Trouble
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("coding", [b"gzip", b"identity", b"br, gzip"])
+async def test_an_encoded_answer_is_refused(coding: bytes, source: OwnIdentity) -> None:
+    async with serving() as server:
+        endpoint = Endpoint(url=f"http://127.0.0.1:{server.port}/")
+        assert (await get(endpoint, source)).body == b"{}"
+        server.answer = ANSWER.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %b\r\n\r\n" % coding)
+        assert await trouble_of(endpoint, source) is Trouble.ENCODED
+
+
+@pytest.mark.integration
 async def test_redirects_are_not_followed_and_cookies_not_kept(source: OwnIdentity) -> None:
     async with serving() as server:
         server.answer = (
@@ -329,7 +339,7 @@ async def test_an_answer_is_never_unpacked(source: OwnIdentity) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
     async with serving() as server:
         server.answer = head + packed
-        assert (await get(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source)).body == packed
+        assert await trouble_of(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source) is Trouble.ENCODED
 
 
 @pytest.mark.integration
