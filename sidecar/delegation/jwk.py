@@ -22,6 +22,7 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192  # verifying costs grow with the square: a larger key is a way to keep us busy
+MAX_RSA_EXPONENT: Final = 65537  # and with the exponent's length: a full one costs a hundred times as much
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVES: Final[dict[str, tuple[EllipticCurve, str]]] = {
@@ -41,7 +42,8 @@ class JwkError(ValueError):
 def key_of(jwk: dict[str, object]) -> tuple[PublicKey, frozenset[str]]:
     """The public key of a JWK and the algorithms its type fits.
 
-    RSA keys have 2048 to 8192 bits, EC keys lie on P-256, P-384 or P-521, octet key pairs are Ed25519.
+    RSA keys have 2048 to 8192 bits and an exponent of at most 65537, EC keys lie on P-256, P-384 or P-521, octet key
+    pairs are Ed25519.
 
     Raises:
         JwkError: any other key, or members that make none.
@@ -66,6 +68,8 @@ def algorithms_of(key: object) -> frozenset[str]:
         JwkError: it is of no type that we use, or an RSA key of another size.
     """
     if isinstance(key, RSAPublicKey) and MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        if key.public_numbers().e > MAX_RSA_EXPONENT:
+            raise JwkError("an RSA key's exponent is at most 65537")
         return _RSA
     if isinstance(key, Ed25519PublicKey):
         return _ED25519
@@ -80,6 +84,8 @@ def _rsa(jwk: dict[str, object]) -> RSAPublicKey:
     exponent = int.from_bytes(_octets(jwk, "e"), "big")
     if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
         raise JwkError("an RSA key has 2048 to 8192 bits")
+    if exponent > MAX_RSA_EXPONENT:
+        raise JwkError("an RSA key's exponent is at most 65537")
     return RSAPublicNumbers(exponent, modulus).public_key()
 
 

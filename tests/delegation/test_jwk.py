@@ -41,6 +41,8 @@ UNUSABLE: dict[str, dict[str, object]] = {
     "n of 8193 bits": changed(RSA, {"n": base64url((2**8192 + 1).to_bytes(1025, "big"))}),
     "e missing": changed(RSA, {"e": ABSENT}),
     "e one": changed(RSA, {"e": "AQ"}),
+    "e of 65539": changed(RSA, {"e": base64url((65539).to_bytes(3, "big"))}),
+    "e as long as n": changed(RSA, {"e": base64url((2**2046 + 1).to_bytes(256, "big"))}),
     "e even": changed(RSA, {"e": "Ag"}),
     "Ed25519 too short": changed(OKP, {"x": base64url(bytes(31))}),
     "Ed25519 without x": changed(OKP, {"x": ABSENT}),
@@ -107,6 +109,7 @@ BARE = {
     "no key": b"k" * 32,
     "a private key": private_key("ES256"),
     "RSA of 1024 bits": rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key(),
+    "RSA with an exponent of 65539": rsa.RSAPublicNumbers(65539, 2**2047 + 1).public_key(),
     "a curve of coins": ec.generate_private_key(ec.SECP256K1()).public_key(),
     "Ed448": ed448.Ed448PrivateKey.generate().public_key(),
 }
