@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ssl
 import time
 from pathlib import Path
 
@@ -44,3 +45,33 @@ def test_half_a_pair_is_none(tmp_path: Path, broken: str, content: bytes | None)
         (tmp_path / broken).write_bytes(content)
     with pytest.raises(ConfigError):
         ServingCertificate(tmp_path)
+
+
+def shake(server: ssl.SSLContext, group: str | None) -> None:
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    if group is not None:
+        client.set_ecdh_curve(group)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    waiting = [client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)]
+    for _ in range(4):
+        for end in tuple(waiting):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            waiting.remove(end)
+    assert not waiting
+
+
+@pytest.mark.parametrize("group", [None, "prime256v1"])
+def test_a_client_agrees_on_p_256(tmp_path: Path, group: str | None) -> None:
+    write_pair(tmp_path)
+    shake(ServingCertificate(tmp_path).context, group)
+
+
+@pytest.mark.parametrize("group", ["ffdhe2048", "ffdhe8192"])
+def test_a_client_cannot_make_us_compute_in_a_finite_field(tmp_path: Path, group: str) -> None:
+    write_pair(tmp_path)
+    with pytest.raises(ssl.SSLError, match=r"(?i)no.suitable.key.share"):
+        shake(ServingCertificate(tmp_path).context, group)
