@@ -5,10 +5,11 @@ Bundles of different trust domains are never merged (SPIFFE Federation section 4
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,9 +27,12 @@ from cryptography.x509.verification import (
 )
 
 from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.identity.bounds import Outline, outline_of
 from sidecar.identity.der import split_der
 
+MAX_SIGNATURES: Final = 12  # checked for one chain, each up to 1 ms
 _MAX_INTERMEDIATES: Final = 8
+_MAX_LOOKED_AT: Final = 64  # ways up, complete or not
 
 # Everything cryptography raises for a certificate it cannot read.
 CERTIFICATE_ERRORS: Final = (
@@ -46,6 +50,23 @@ class BundleError(ValueError):
     """The bytes are no bundle. The message never quotes them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A certificate that a peer presented, within bounds."""
+
+    certificate: x509.Certificate
+    outline: Outline
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """One authority, and the rules for paths that end in it."""
+
+    der: bytes = field(repr=False)
+    key_id: bytes | None = field(repr=False)
+    policy: PolicyBuilder = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class X509Bundle:
     """What vouches for one trust domain. No authorities means: nothing is trusted of that domain.
@@ -55,51 +76,89 @@ class X509Bundle:
 
     trust_domain: TrustDomain
     authorities: tuple[x509.Certificate, ...]
-    subjects: frozenset[x509.Name] = field(repr=False)  # of the authorities
     der: bytes = field(repr=False)
-    _policy: PolicyBuilder | None = field(repr=False)
+    _anchors: Mapping[bytes, Sequence[_Anchor]] = field(repr=False)  # by subject
+
+    def holds(self, der: bytes) -> bool:
+        """Whether a certificate is one of the authorities."""
+        return any(anchor.der == der for named in self._anchors.values() for anchor in named)
 
     def verified_chain(
-        self, leaf: x509.Certificate, intermediates: Sequence[x509.Certificate], *, at: int
+        self, leaf: Presented, intermediates: Sequence[Presented], *, at: int
     ) -> tuple[x509.Certificate, ...]:
         """Find a path from the leaf to an authority (RFC 5280 section 6), valid at ``at`` (seconds since the epoch).
 
-        Two shapes fail closed because the library cannot judge them: Ed25519 authorities and URI name constraints.
+        Paths are found by names and key identifiers, shortest first; signatures are checked along at most so many of
+        them as ``MAX_SIGNATURES`` allows. Two shapes fail closed because the library cannot judge them: Ed25519
+        authorities and URI name constraints.
 
         Raises:
             VerificationError: there is none.
         """
-        if self._policy is None:
-            raise VerificationError("the bundle is empty")
-        moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
-        verifier = self._policy.time(moment).build_client_verifier()
-        try:
-            chain = verifier.verify(leaf, list(intermediates)).chain
-        except CERTIFICATE_ERRORS as error:  # a name or extension it cannot read, met only on the way
-            raise VerificationError("a certificate of the chain cannot be read") from error
-        if len(chain) < 2:
-            raise VerificationError("the leaf is an authority itself")
-        return tuple(chain)
+        left = MAX_SIGNATURES
+        for path in paths(leaf.outline, [one.outline for one in intermediates]):
+            between = [intermediates[number] for number in path]
+            for anchor in self._signers_of((between or [leaf])[-1].outline):
+                left -= len(path) + 1
+                if left < 0:
+                    raise VerificationError("there are too many possible paths")
+                with contextlib.suppress(VerificationError):
+                    return _verified(anchor, leaf, between, at)
+        raise VerificationError("no path ends in the bundle")
+
+    def _signers_of(self, outline: Outline) -> Iterator[_Anchor]:
+        """The authorities that may have signed a certificate, by name and key identifier."""
+        for anchor in self._anchors.get(outline.issuer, ()):
+            if None in (anchor.key_id, outline.issuer_key_id) or anchor.key_id == outline.issuer_key_id:
+                yield anchor
+
+
+def paths(leaf: Outline, others: Sequence[Outline]) -> Iterator[tuple[int, ...]]:
+    """The ways up from a leaf by names, as places in ``others``, shortest first. No name comes twice in one."""
+    waiting: deque[tuple[bytes, tuple[int, ...]]] = deque([(leaf.issuer, ())])
+    looked_at = 0
+    while waiting and looked_at < _MAX_LOOKED_AT:
+        issuer, path = waiting.popleft()
+        looked_at += 1
+        yield path
+        if len(path) < _MAX_INTERMEDIATES and issuer not in {others[number].subject for number in path}:
+            waiting += [(one.issuer, (*path, n)) for n, one in enumerate(others) if one.subject == issuer]
+
+
+def _verified(anchor: _Anchor, leaf: Presented, between: Sequence[Presented], at: int) -> tuple[x509.Certificate, ...]:
+    verifier = anchor.policy.time(datetime.datetime.fromtimestamp(at, datetime.UTC)).build_client_verifier()
+    try:
+        chain = verifier.verify(leaf.certificate, [one.certificate for one in between]).chain
+    except CERTIFICATE_ERRORS as error:  # a name or extension it cannot read, met only on the way
+        raise VerificationError("a certificate of the chain cannot be read") from error
+    if len(chain) < 2:
+        raise VerificationError("the leaf is an authority itself")
+    return tuple(chain)
 
 
 def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
     """Read a bundle from concatenated DER certificates, as the Workload API sends them. Nothing at all is a bundle too.
 
     Certificates that may not sign others are left out, else a leaf that got into the list would be an authority. So
-    are those with a key of a kind that is not known here.
+    are those beyond the bounds of ``bounds``, which no OpenSSL should be given.
 
     Raises:
         BundleError: something in it is no certificate, or none to OpenSSL, or it is too large.
     """
+    anchors: defaultdict[bytes, list[_Anchor]] = defaultdict(list)
+    authorities: list[x509.Certificate] = []
     try:
-        certificates = [x509.load_der_x509_certificate(piece) for piece in split_der(der)]
-        authorities = tuple(filter(_usable, certificates))
-        subjects = frozenset(authority.subject for authority in authorities)
+        for piece in split_der(der):
+            certificate = x509.load_der_x509_certificate(piece)
+            outline = outline_of(piece)
+            if outline is not None and _may_sign(certificate):
+                authorities.append(certificate)
+                policy = _policy_of(trust_domain, certificate)
+                anchors[outline.subject].append(_Anchor(piece, outline.key_id, policy))
     except CERTIFICATE_ERRORS as error:
         raise BundleError("the bundle holds something that is no certificate") from error
     _require_readable(authorities)
-    policy = _policy_of(trust_domain, authorities) if authorities else None
-    return X509Bundle(trust_domain, authorities, subjects, der, policy)
+    return X509Bundle(trust_domain, tuple(authorities), der, dict(anchors))
 
 
 def with_ambiguous_names(bundles: Iterable[X509Bundle]) -> frozenset[TrustDomain]:
@@ -148,14 +207,6 @@ def _require_readable(authorities: Iterable[x509.Certificate]) -> None:
         raise BundleError("the bundle holds an authority that OpenSSL cannot read") from error
 
 
-def _usable(certificate: x509.Certificate) -> bool:
-    try:
-        certificate.public_key()
-    except UnsupportedAlgorithm:
-        return False
-    return _may_sign(certificate)
-
-
 def _may_sign(certificate: x509.Certificate) -> bool:
     """BasicConstraints say cA, and KeyUsage, where present, says keyCertSign."""
     constraints = usage = None
@@ -167,7 +218,7 @@ def _may_sign(certificate: x509.Certificate) -> bool:
     return constraints is not None and constraints.ca and (usage is None or usage.key_cert_sign)
 
 
-def _policy_of(trust_domain: TrustDomain, authorities: tuple[x509.Certificate, ...]) -> PolicyBuilder:
+def _policy_of(trust_domain: TrustDomain, authority: x509.Certificate) -> PolicyBuilder:
     """RFC 5280 without the Web PKI's extra demands, which the authorities of SPIFFE deployments often do not meet."""
 
     def check_usage(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
@@ -189,7 +240,7 @@ def _policy_of(trust_domain: TrustDomain, authorities: tuple[x509.Certificate, .
     )
     return (
         PolicyBuilder()
-        .store(Store(list(authorities)))
+        .store(Store([authority]))
         .max_chain_depth(_MAX_INTERMEDIATES)
         .extension_policies(ca_policy=ca_policy, ee_policy=ExtensionPolicy.permit_all())
     )

@@ -7,6 +7,8 @@ from typing import Final
 MAX_BYTES: Final = 1 << 20
 MAX_PIECES: Final = 500
 
+SEQUENCE: Final = 0x30
+
 
 class DerError(ValueError):
     """The bytes are not whole DER sequences. The message never quotes them."""
@@ -23,7 +25,9 @@ def split_der(der: bytes) -> list[bytes]:
     pieces: list[bytes] = []
     start = 0
     while start < len(der):
-        end = _end_of_sequence(der, start)
+        tag, _, end = element_at(der, start, len(der))
+        if tag != SEQUENCE:
+            raise DerError("not a DER sequence")
         pieces.append(der[start:end])
         if len(pieces) > MAX_PIECES:
             raise DerError("too many pieces")
@@ -31,18 +35,36 @@ def split_der(der: bytes) -> list[bytes]:
     return pieces
 
 
-def _end_of_sequence(der: bytes, start: int) -> int:
-    """Where the DER SEQUENCE at ``start`` ends (X.690 sections 8.1.3 and 10.1)."""
-    head = der[start : start + 2]
-    if len(head) < 2 or head[0] != 0x30:
-        raise DerError("not a DER sequence")
-    length, body = head[1], start + 2
+def element_at(der: bytes, start: int, end: int) -> tuple[int, int, int]:
+    """Read the head of the DER element at ``start``: its tag, and where its content begins and ends.
+
+    Raises:
+        DerError: it does not fit before ``end``, has a tag of several bytes, or no definite, minimal length.
+    """
+    if start + 2 > end or der[start] & 0x1F == 0x1F:
+        raise DerError("no DER element")
+    length, body = der[start + 1], start + 2
     if length >= 0x80:
-        octets = der[body : body + (length & 0x7F)]
+        octets = der[body : min(body + (length & 0x7F), end)]
         body += len(octets)
         length = int.from_bytes(octets, "big")
         if not 1 <= len(octets) <= 4 or octets[0] == 0 or length < 0x80:
             raise DerError("the DER length is not minimal")
-    if body + length > len(der):
-        raise DerError("the DER sequence is cut short")
-    return body + length
+    if body + length > end:
+        raise DerError("the DER element is cut short")
+    return der[start], body, body + length
+
+
+def elements_in(der: bytes, start: int, end: int, most: int) -> list[tuple[int, int, int]]:
+    """The elements of a content: tag, and where the content of each begins and ends.
+
+    Raises:
+        DerError: as ``element_at``, or there are more than ``most``.
+    """
+    found: list[tuple[int, int, int]] = []
+    while start < end:
+        if len(found) == most:
+            raise DerError("too many elements")
+        found.append(element_at(der, start, end))
+        start = found[-1][2]
+    return found

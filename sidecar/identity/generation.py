@@ -22,6 +22,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied
 from sidecar.identity.bundle import X509Bundle, key_identifier_of
 from sidecar.identity.handshake import VerifyingSSLObject
+from sidecar.identity.screened import ScreenedContext
 from sidecar.identity.source import Identity, X509Svid
 from sidecar.identity.svid import parse_leaf, verify_chain
 
@@ -110,7 +111,9 @@ def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLC
 
 
 def _new_context(protocol: ssl._SSLMethod, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> ssl.SSLContext:
-    context = bare_context(protocol)
+    context = bare_context(protocol, ScreenedContext)
+    assert isinstance(context, ScreenedContext)  # noqa: S101 - for the type only
+    context.screen_certificates()
     context.load_verify_locations(cadata=b"".join(_in_order(svid.spiffe_id.trust_domain, bundles.values())))
     present(context, svid)
     return context

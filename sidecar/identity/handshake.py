@@ -1,8 +1,8 @@
 """The SPIFFE check inside the TLS handshake: no protocol object sees a connection whose peer is not proven.
 
-``ssl`` has no verify callback, so OpenSSL first accepts or refuses against all bundles together, and then
-``do_handshake`` judges the presented chain against the one bundle that counts. Failing there is a failed handshake for
-asyncio, uvloop and aiohttp alike.
+``ssl`` has no verify callback. So the presented certificates are bounded first (``screened``), OpenSSL then accepts or
+refuses them against all bundles together, and ``do_handshake`` judges them against the one bundle that counts. Failing
+there is a failed handshake for asyncio, uvloop and aiohttp alike. After OpenSSL's refusal no path is searched.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.proofs import Proofs
+from sidecar.identity.screened import HandshakeRefused as HandshakeRefused
+from sidecar.identity.screened import ScreenedSSLObject
 from sidecar.identity.source import IdentitySource
-from sidecar.identity.svid import VerifiedPeer, verify_chain
+from sidecar.identity.svid import VerifiedPeer, parse_leaf
 
 Clock = Callable[[], float]
 OnRefused = Callable[[Reason, str, str | None], None]  # reason, detail for the record, the peer's address
@@ -42,19 +44,6 @@ _CERTIFICATE_LIBRARIES: Final = frozenset({"ASN1", "X509", "EVP", "RSA", "EC"}) 
 _EXPIRED_CODES: Final = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _NOT_OVER: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError)
 _PEER_LEFT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-
-
-class HandshakeRefused(ssl.SSLCertVerificationError):
-    """We refused the other end. A client tells by this class that the server did not prove the expected identity."""
-
-    def __init__(self, refusal: Reason, detail: str = "") -> None:
-        text = f"{refusal}: {detail}" if detail else str(refusal)
-        super().__init__(1, text)
-        self.refusal = refusal
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return str(self.args[1])
 
 
 class PeerGuard:
@@ -121,7 +110,7 @@ class Binding:
     proofs: Proofs = field(default_factory=Proofs)
 
 
-class VerifyingSSLObject(ssl.SSLObject):
+class VerifyingSSLObject(ScreenedSSLObject):
     """An SSL object whose handshake ends only with a proven peer. Unbound, it refuses everybody."""
 
     binding: Binding | None = None
@@ -132,6 +121,11 @@ class VerifyingSSLObject(ssl.SSLObject):
         """Say whose trust counts. The peer's address is taken from the context variable."""
         self.binding = binding
         self.address = peer_address.get()
+
+    def check_certificates(self, certificates: tuple[bytes, ...]) -> None:
+        """Judge the certificates, unless they have proven a peer before. Errors as the base class."""
+        if self.binding is None or not self.binding.proofs.knows(certificates):
+            super().check_certificates(certificates)
 
     def do_handshake(self) -> None:
         """Take the handshake one step further; its last step proves the peer.
@@ -144,17 +138,16 @@ class VerifyingSSLObject(ssl.SSLObject):
         if binding is None or binding.source.current is None:
             self._refuse(Reason.NOT_READY, "this workload has no identity")
         try:
-            super().do_handshake()
+            self.shake()
+            self.guard = self._prove(binding)
+        except SidecarError as error:
+            self._refuse(error.reason, error.detail, cause=error)
         except _NOT_OVER + _PEER_LEFT:
             raise
         except ssl.SSLError as error:
             if _refused_us(error):
                 raise
             self._refuse(*self._why(binding, error), cause=error)
-        try:
-            self.guard = self._prove(binding)
-        except SidecarError as error:
-            self._refuse(error.reason, error.detail, cause=error)
 
     def getpeercert(self, binary_form: bool = False) -> Any:  # noqa: FBT001, FBT002 - the base class's signature
         """The leaf's DER; never the text rendering, which event loops ask for: names are read from bytes only."""
@@ -163,25 +156,44 @@ class VerifyingSSLObject(ssl.SSLObject):
     def _prove(self, binding: Binding) -> PeerGuard:
         if self.session_reused:  # a resumed session skips certificates, so it would outlive expiry and withdrawal
             raise Denied(Reason.UNTRUSTED_CHAIN, "the session was resumed")
-        guard = PeerGuard(binding.source, presented_chain(self), binding.proofs, now=int(binding.clock()))
+        chain = tuple(presented_chain(self))
+        if chain != self.presented:  # OpenSSL must have read what was bounded
+            raise Denied(Reason.BAD_SVID, "the certificates are not as they were sent")
+        try:
+            guard = PeerGuard(binding.source, chain, binding.proofs, now=int(binding.clock()))
+        except Denied as denied:
+            raise self._elsewhere(binding, denied) from denied
         if binding.expected is not None and guard.peer.spiffe_id != binding.expected:
             raise Denied(Reason.UPSTREAM_IDENTITY, f"it is {guard.peer.spiffe_id}, not {binding.expected}")
         return guard
 
+    def _elsewhere(self, binding: Binding, denied: Denied) -> Denied:
+        """WRONG_BUNDLE where OpenSSL ended its path at an authority that the peer's own bundle does not hold."""
+        identity, path = binding.source.current, verified_chain(self)
+        if denied.reason is not Reason.UNTRUSTED_CHAIN or identity is None or not path:
+            return denied
+        bundle = identity.bundles.get(parse_leaf(self.presented[0]).spiffe_id.trust_domain)
+        if bundle is None or bundle.holds(path[-1]):
+            return denied
+        return Denied(Reason.WRONG_BUNDLE, denied.detail)
+
     def _why(self, binding: Binding, error: ssl.SSLError) -> tuple[Reason, str]:
-        """The reason behind OpenSSL's refusal. It only says "unable to get local issuer", we look at the leaf."""
+        """The reason behind OpenSSL's refusal: by its code and what the leaf says of itself, without any signature."""
         if not isinstance(error, ssl.SSLCertVerificationError):
             return reason_of(error), error.reason or ""
         identity = binding.source.current
         if identity is None:
             return Reason.NOT_READY, "this workload has no identity"
+        if not self.presented:
+            return Reason.UNTRUSTED_CHAIN, error.verify_message
         try:
-            verify_chain(chain_so_far(self), identity.bundles, now=int(binding.clock()))
+            leaf = parse_leaf(self.presented[0])
         except Denied as denied:
-            if denied.reason is not Reason.NO_CLIENT_CERT:
-                return denied.reason, denied.detail or error.verify_message
-        # We might have accepted it. OpenSSL's refusal stands: both have to agree.
-        expired = error.verify_code in _EXPIRED_CODES
+            return denied.reason, denied.detail
+        if leaf.spiffe_id.trust_domain not in identity.bundles:
+            return Reason.UNKNOWN_TRUST_DOMAIN, leaf.spiffe_id.trust_domain
+        # OpenSSL does not say which certificate of the path has expired.
+        expired = error.verify_code in _EXPIRED_CODES and not leaf.not_before <= binding.clock() < leaf.not_after
         return Reason.SVID_EXPIRED if expired else Reason.UNTRUSTED_CHAIN, error.verify_message
 
     def _refuse(self, reason: Reason, detail: str, *, cause: Exception | None = None) -> NoReturn:
@@ -210,8 +222,8 @@ def presented_chain(ssl_object: ssl.SSLObject) -> list[bytes]:
     return _chain(ssl_object, "get_unverified_chain")
 
 
-def chain_so_far(ssl_object: ssl.SSLObject) -> list[bytes]:
-    """What OpenSSL built from it before it refused: at least the leaf."""
+def verified_chain(ssl_object: ssl.SSLObject) -> list[bytes]:
+    """The path that OpenSSL accepted, DER, from the leaf to an authority; empty as above."""
     return _chain(ssl_object, "get_verified_chain")
 
 

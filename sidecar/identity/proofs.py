@@ -29,6 +29,10 @@ class Proofs:
     def __len__(self) -> int:
         return len(self._known)
 
+    def knows(self, chain: tuple[bytes, ...]) -> bool:
+        """Whether the chain proved somebody before: then it is within every bound."""
+        return chain in self._known
+
     def prove(self, chain: tuple[bytes, ...], bundles: Mapping[TrustDomain, X509Bundle], *, now: int) -> Proof:
         """As ``svid.prove``, errors too."""
         proof = self._known.get(chain)

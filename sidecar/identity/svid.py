@@ -20,11 +20,10 @@ from cryptography.x509.verification import VerificationError
 
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.errors import Denied, Reason
-from sidecar.identity.bundle import CERTIFICATE_ERRORS, X509Bundle
+from sidecar.identity.bounds import MAX_RSA_BITS, check_chain
+from sidecar.identity.bundle import CERTIFICATE_ERRORS, Presented, X509Bundle
 
-MAX_CHAIN_CERTIFICATES: Final = 10  # each one costs a parse and perhaps a signature check
 MIN_RSA_BITS: Final = 2048
-MAX_RSA_BITS: Final = 8192
 
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -83,26 +82,23 @@ def prove(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, 
     """Prove a peer from its presented chain (DER, leaf first), in the order of X509-SVID section 5.
 
     Raises:
-        Denied: NO_CLIENT_CERT (no chain), BAD_SVID (the leaf is none), UNKNOWN_TRUST_DOMAIN (no bundle),
-            UNTRUSTED_CHAIN or WRONG_BUNDLE (the domain's bundle does not vouch; another one would),
-            SVID_EXPIRED (before, at or after the end of its time; there is no leeway).
+        Denied: as ``check_chain``; BAD_SVID (the leaf is none), UNKNOWN_TRUST_DOMAIN (no bundle), UNTRUSTED_CHAIN (the
+            domain's bundle does not vouch), SVID_EXPIRED (before, at or after the end of its time; there is no leeway).
     """
-    if not chain:
-        raise Denied(Reason.NO_CLIENT_CERT)
-    if len(chain) > MAX_CHAIN_CERTIFICATES:
-        raise Denied(Reason.UNTRUSTED_CHAIN, "the chain is too long")
+    outlines = check_chain(chain)
     leaf = parse_leaf(chain[0])
     bundle = bundles.get(leaf.spiffe_id.trust_domain)
     if bundle is None:
         raise Denied(Reason.UNKNOWN_TRUST_DOMAIN, leaf.spiffe_id.trust_domain)
-    intermediates = [_parse_certificate(der) for der in chain[1:]]
+    intermediates = [
+        Presented(_parse_certificate(der), outline) for der, outline in zip(chain[1:], outlines[1:], strict=True)
+    ]
     # The path is judged within the leaf's own time, so that "expired" is only said of an SVID that was genuine.
     at = min(max(now, leaf.not_before), leaf.not_after)
     try:
-        path = bundle.verified_chain(leaf.certificate, intermediates, at=at)
+        path = bundle.verified_chain(Presented(leaf.certificate, outlines[0]), intermediates, at=at)
     except VerificationError as error:
-        reason = _vouched_elsewhere(leaf, intermediates, bundles, at)
-        raise Denied(reason, leaf.spiffe_id) from error
+        raise Denied(Reason.UNTRUSTED_CHAIN, leaf.spiffe_id) from error
     # OpenSSL counts the last second as expired: the stricter reading, so that both checks agree.
     if not leaf.not_before <= now < leaf.not_after:
         raise Denied(Reason.SVID_EXPIRED, leaf.spiffe_id)
@@ -187,22 +183,3 @@ def is_strong(key: object) -> bool:
     if isinstance(key, ec.EllipticCurvePublicKey):
         return isinstance(key.curve, _CURVES)
     return isinstance(key, ed25519.Ed25519PublicKey)
-
-
-def _vouched_elsewhere(
-    leaf: Leaf, intermediates: Sequence[x509.Certificate], bundles: Mapping[TrustDomain, X509Bundle], at: int
-) -> Reason:
-    """Tell an impostor of another trust domain from a stranger. Only a bundle that has one of the issuers is tried."""
-    try:
-        issuers = {certificate.issuer for certificate in (leaf.certificate, *intermediates)}
-    except CERTIFICATE_ERRORS:  # names are only read when asked for
-        return Reason.UNTRUSTED_CHAIN
-    for bundle in bundles.values():
-        if issuers.isdisjoint(bundle.subjects):
-            continue
-        try:
-            bundle.verified_chain(leaf.certificate, intermediates, at=at)
-        except VerificationError:
-            continue
-        return Reason.WRONG_BUNDLE
-    return Reason.UNTRUSTED_CHAIN

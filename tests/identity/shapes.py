@@ -15,6 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sidecar.identity.bounds import outline_of
+from sidecar.identity.bundle import Presented
+
 NOW = int(time.time())
 HOUR = 3600
 
@@ -160,6 +163,13 @@ def _aki(issuer: Issued | None) -> Extension:
 
 def der_of(*certificates: Issued) -> tuple[bytes, ...]:
     return tuple(certificate.der for certificate in certificates)
+
+
+def presented(issued: Issued) -> Presented:
+    """A certificate within bounds, as a bundle is asked about it."""
+    outline = outline_of(issued.der)
+    assert outline is not None
+    return Presented(issued.certificate, outline)
 
 
 def tlv(tag: int, content: bytes) -> bytes:

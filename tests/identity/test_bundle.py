@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.identity import bundle
 from sidecar.identity.bundle import BundleError, parse_bundle, with_ambiguous_names
-from tests.identity.shapes import NOW, authority, der_of, leaf, new_key, signed, usage, version_1
+from tests.identity.hostile import authority_with, extension, name_constraints, own_curve_spki, rsa_spki
+from tests.identity.shapes import NOW, authority, der_of, leaf, new_key, presented, signed, usage, version_1
 
 A = TrustDomain("a.test")
 ROOT = authority("root a")
@@ -68,13 +70,13 @@ def test_a_bundle_shows_no_more_than_it_must() -> None:
 
 def test_an_authority_does_not_vouch_for_itself() -> None:
     with pytest.raises(VerificationError):
-        parse_bundle(A, ROOT.der).verified_chain(ROOT.certificate, [], at=NOW)
+        parse_bundle(A, ROOT.der).verified_chain(presented(ROOT), [], at=NOW)
 
 
 def test_a_path_runs_from_the_leaf_to_an_authority() -> None:
     middle = authority("middle", ROOT)
     svid = leaf(middle)
-    path = parse_bundle(A, ROOT.der).verified_chain(svid.certificate, [middle.certificate], at=NOW)
+    path = parse_bundle(A, ROOT.der).verified_chain(presented(svid), [presented(middle)], at=NOW)
     assert path == (svid.certificate, middle.certificate, ROOT.certificate)
 
 
@@ -116,4 +118,30 @@ def test_a_leaf_whose_names_cannot_be_read_has_no_path() -> None:
     x400 = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x02\xa3\x00")
     odd = leaf(ROOT, extensions={"san": (x400, False)})
     with pytest.raises(VerificationError):
-        parse_bundle(A, ROOT.der).verified_chain(odd.certificate, [], at=NOW)
+        parse_bundle(A, ROOT.der).verified_chain(presented(odd), [], at=NOW)
+
+
+BEYOND = {
+    "a curve of its own making": lambda: authority_with(own_curve_spki()),
+    "a full exponent": lambda: authority_with(rsa_spki(3072, 2**3070 + 1)),
+    "RSA of 16384 bits": lambda: authority_with(rsa_spki(16384)),
+    "too many constraints": lambda: authority("c", extensions=extension("2.5.29.30", name_constraints(33))).der,
+}
+
+
+@pytest.mark.parametrize("case", BEYOND)
+def test_an_authority_beyond_a_limit_is_left_out_before_openssl_reads_it(
+    monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    given: list[x509.Certificate] = []
+    monkeypatch.setattr(bundle, "_require_readable", given.extend)
+    parsed = parse_bundle(A, BEYOND[case]() + OTHER.der)
+    assert parsed.authorities == (OTHER.certificate,)
+    assert given == [OTHER.certificate]
+
+
+def test_an_authority_within_the_limits_stays() -> None:
+    large = authority("c", extensions=extension("2.5.29.30", name_constraints(32)))
+    assert parse_bundle(A, large.der).authorities == (large.certificate,)
+    assert parse_bundle(A, large.der).holds(large.der)
+    assert not parse_bundle(A, large.der).holds(OTHER.der)

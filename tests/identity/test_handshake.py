@@ -17,8 +17,9 @@ from sidecar.identity import handshake, tls
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import _file_in_memory, bare_context, with_bundles
 from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject, peer_address
+from sidecar.identity.svid import verify_chain
 from tests.identity.fixed_source import FixedSource, identity_of
-from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf, new_key
+from tests.identity.shapes import HOUR, NOW, Issued, authority, der_of, leaf, new_key
 from tests.identity.test_svid import (
     BAD_LEAVES,
     FOREIGN,
@@ -142,6 +143,14 @@ def test_a_client_out_of_its_time_is_refused(not_before: int, not_after: int) ->
     assert refuse(source_of(), plain(server=False, chain=chain)).refusal is Reason.SVID_EXPIRED
 
 
+def test_an_expired_impostor_is_refused_by_what_openssl_said() -> None:
+    chain = [leaf(ROOT_B, "spiffe://a.test/x", not_after=NOW - 1)]
+    assert refuse(source_of(), plain(server=False, chain=chain)).refusal is Reason.SVID_EXPIRED
+    with pytest.raises(Denied) as denied:
+        verify_chain(der_of(*chain), source_of().current.bundles, now=NOW)  # type: ignore[union-attr]
+    assert denied.value.reason is Reason.UNTRUSTED_CHAIN
+
+
 def test_a_stranger_of_an_unknown_trust_domain_is_told_from_one_of_ours() -> None:
     stranger = leaf(authority("stranger"), "spiffe://c.test/x")
     assert refuse(source_of(), plain(server=False, chain=[stranger])).refusal is Reason.UNKNOWN_TRUST_DOMAIN
@@ -227,7 +236,12 @@ def test_an_ssl_object_that_nobody_bound_refuses_everybody() -> None:
 
 def test_a_presented_chain_that_cannot_be_had_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake, "presented_chain", lambda _: [])
-    assert refuse(source_of(), plain(server=False, chain=[PEER])).refusal is Reason.NO_CLIENT_CERT
+    assert refuse(source_of(), plain(server=False, chain=[PEER])).refusal is Reason.BAD_SVID
+
+
+def test_a_chain_that_openssl_read_otherwise_than_it_was_bounded_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "presented_chain", lambda _: [PEER.der, ROOT_A.der])
+    assert refuse(source_of(), plain(server=False, chain=[PEER])).refusal is Reason.BAD_SVID
 
 
 def test_the_presented_chain_has_the_leaf_first_on_this_python() -> None:
@@ -254,7 +268,6 @@ class NoGetters:
 def test_the_public_getters_are_used_where_they_exist() -> None:
     newer: ssl.SSLObject = PublicGetters()  # type: ignore[assignment]
     assert handshake.presented_chain(newer) == [b"leaf", b"middle"]
-    assert handshake.chain_so_far(newer) == []
 
 
 def test_a_python_without_any_getter_yields_no_chain() -> None:

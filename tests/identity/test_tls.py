@@ -16,6 +16,7 @@ from aiohttp import web
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
+from sidecar.identity.generation import bare_context, present
 from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject, peer_address
 from sidecar.identity.tls import client_context, guard_of, peer_of, server_context
 from tests.identity.fixed_source import FixedSource, identity_of
@@ -115,9 +116,10 @@ def test_an_impostor_of_a_federated_domain_is_refused_once_with_its_address(run:
         async with listening(context) as port:
             impostor = source(CLIENT, issuer=ROOT_B, trusted=ROOT_B)
             assert impostor.current is not None
-            plain = impostor.current.client_context
-            plain.sslobject_class = ssl.SSLObject  # believes everybody OpenSSL believes
-            plain.verify_mode = ssl.CERT_NONE
+            plain = bare_context(ssl.PROTOCOL_TLS_CLIENT)
+            plain.sslobject_class = ssl.SSLObject
+            plain.verify_mode = ssl.CERT_NONE  # believes everybody
+            present(plain, impostor.current.svid)
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=plain)
             local = writer.get_extra_info("sockname")
             with contextlib.suppress(OSError):

@@ -1,0 +1,149 @@
+"""TLS connections whose peer's certificates are within bounds before OpenSSL parses them.
+
+The loop puts what it received into the connection's incoming buffer, and ``do_handshake`` reads it from there. Until
+the handshake is over the bytes pass through a ``Screen`` in between; after it nothing does.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Final, NoReturn
+
+from sidecar.errors import Denied, Reason
+from sidecar.identity.bounds import check_chain
+from sidecar.identity.records import Opener
+from sidecar.identity.screen import Screen
+from sidecar.identity.secrets_log import SecretsLog
+
+# SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2, without a name in ``ssl``: what is compressed has no bounds yet.
+_NO_COMPRESSED_CERTIFICATES: Final = 1 << 33
+
+
+class HandshakeRefused(ssl.SSLCertVerificationError):
+    """We refused the other end. A client tells by this class that the server did not prove the expected identity."""
+
+    def __init__(self, refusal: Reason, detail: str = "") -> None:
+        text = f"{refusal}: {detail}" if detail else str(refusal)
+        super().__init__(1, text)
+        self.refusal = refusal
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class ScreenedSSLObject(ssl.SSLObject):
+    """An SSL object of a ``ScreenedContext``. Made by another context, it refuses everybody."""
+
+    _incoming: ssl.MemoryBIO
+    _secrets: SecretsLog | None = None
+    _screen: Screen | None = None
+
+    def screen(self, incoming: ssl.MemoryBIO, secrets: SecretsLog | None) -> None:
+        """Screen what comes in by ``incoming``. Without ``secrets`` no certificates are asked for."""
+        self._incoming = incoming
+        self._secrets = secrets
+        self._screen = Screen(None if secrets is None else self.check_certificates)
+
+    def check_certificates(self, certificates: tuple[bytes, ...]) -> None:
+        """Judge the presented certificates (DER, leaf first) before OpenSSL sees them.
+
+        Raises:
+            Denied: they are beyond a limit.
+        """
+        check_chain(certificates)
+
+    @property
+    def presented(self) -> tuple[bytes, ...]:
+        """The certificates that were judged, DER, leaf first."""
+        return () if self._screen is None else self._screen.certificates
+
+    def do_handshake(self) -> None:
+        """Take the handshake one step further.
+
+        Raises:
+            HandshakeRefused: the peer's certificates are beyond a limit, or it does not speak our TLS.
+            ssl.SSLError: not over yet (SSLWantReadError), or refused by OpenSSL or the other end.
+        """
+        try:
+            self.shake()
+        except Denied as denied:
+            raise HandshakeRefused(denied.reason, denied.detail) from denied
+
+    def shake(self) -> None:
+        """As ``do_handshake``.
+
+        Raises:
+            Denied: the peer's certificates are beyond a limit, or it does not speak our TLS.
+            ssl.SSLError: as ``do_handshake``.
+        """
+        screen = self._screen
+        if screen is None:
+            raise Denied(Reason.NOT_READY, "the connection is not screened")
+        received = self._incoming.read()
+        while True:
+            self._let_through(screen.take(received))
+            received = b""
+            blocked = screen.wants_key
+            try:
+                self._step(screen)
+            except ssl.SSLWantReadError:
+                if not blocked:
+                    raise
+                if screen.wants_key:
+                    raise Denied(Reason.TLS_VERSION, "an encrypted record came too early") from None
+            else:
+                break
+        if not screen.over and self._secrets is not None:
+            raise Denied(Reason.UNTRUSTED_CHAIN, "the handshake ended without certificates")
+
+    def _let_through(self, released: bytes) -> None:
+        if released and not self._incoming.eof:
+            self._incoming.write(released)
+
+    def _step(self, screen: Screen) -> None:
+        """Take one step of OpenSSL's; it may tell the key by which what is held back can be read."""
+        secrets = self._secrets
+        if secrets is None:
+            super().do_handshake()
+            return
+        try:
+            super().do_handshake()
+        finally:
+            secret, cipher = secrets.take(of_client=self.server_side), self.cipher()
+            if secret is not None and cipher is not None and not screen.keyed:
+                screen.open_with(Opener(cipher[0], secret))
+
+
+class ScreenedContext(ssl.SSLContext):
+    """A context whose connections are screened, for event loops. ``screen_certificates`` is called once, at first."""
+
+    _secrets: SecretsLog | None = None
+
+    def screen_certificates(self) -> None:
+        """Expect certificates of the other ends."""
+        self._secrets = SecretsLog(self)
+        if ssl.OPENSSL_VERSION_INFO >= (3, 2):
+            self.options |= _NO_COMPRESSED_CERTIFICATES
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002 - the base class's signature
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ScreenedSSLObject:
+        """Start a connection; see ``ssl.SSLContext.wrap_bio``."""
+        connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(connection, ScreenedSSLObject)  # noqa: S101 - for the type only
+        connection.screen(incoming, self._secrets)
+        return connection
+
+    def wrap_socket(self, *_arguments: Any, **_named: Any) -> NoReturn:
+        """Blocking sockets would pass the screen by.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("only event loops use this context")

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.errors import Denied, Reason
+from sidecar.identity import bounds
+from sidecar.identity.bounds import check_chain, outline_of
+from tests.counting import MOST_AT_ONCE, bytecodes
+from tests.identity.hostile import (
+    P256,
+    alternative_names,
+    authority_with,
+    ec_spki,
+    extension,
+    integer,
+    name_constraints,
+    own_curve_spki,
+    rsa_spki,
+    with_spki,
+)
+from tests.identity.shapes import Issued, authority, der_of, leaf, name_of, tlv
+
+ROOT = authority("root of bounds")
+SVID = leaf(ROOT)
+MIDDLE = authority("middle of bounds", ROOT)
+NAMES, CONSTRAINTS = "2.5.29.17", "2.5.29.30"
+
+
+def refusal_of(*chain: bytes) -> Denied:
+    with pytest.raises(Denied) as denied:
+        check_chain(chain)
+    return denied.value
+
+
+def with_names(count: int) -> bytes:
+    return authority("names", ROOT, extensions=extension(NAMES, alternative_names(count))).der
+
+
+def with_constraints(permitted: int, excluded: int = 0) -> bytes:
+    return authority("constraints", ROOT, extensions=extension(CONSTRAINTS, name_constraints(permitted, excluded))).der
+
+
+def of_size(size: int) -> bytes:
+    """A certificate of exactly so many bytes."""
+
+    def made(padding: int) -> bytes:
+        return with_spki(SPKI, authority("size", ROOT, extensions=extension("1.2.3", b"\0" * padding)))
+
+    return made(size - len(made(3000)) + 3000)
+
+
+SPKI = ec_spki(P256, b"\4" + bytes(64))
+FEW = leaf(ROOT, "spiffe://a.test/x").der
+
+
+def subject_of(size: int) -> bytes:
+    name = name_of("n")
+    long = tlv(0x31, tlv(0x30, bytes.fromhex("0603550403") + tlv(0x0C, b"n" * (size - 13 - 4))))
+    edited = authority("n", ROOT).certificate.tbs_certificate_bytes[4:].replace(name.public_bytes(), tlv(0x30, long))
+    return tlv(0x30, tlv(0x30, edited) + tlv(0x30, bytes.fromhex("06082a8648ce3d040302")) + tlv(0x03, b"\0"))
+
+
+def with_extensions(count: int) -> bytes:
+    """Beside the four of every authority here."""
+    more: dict[str, object] = {}
+    for number in range(count - 4):
+        more |= extension(f"1.2.3.{number}", b"\5\0")
+    return authority("extensions", ROOT, extensions=more).der  # type: ignore[arg-type]
+
+
+# Each limit: what is just within it, and what is just beyond, above the leaf.
+LIMITS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[], Sequence[bytes]], str]] = {
+    "certificates": (lambda: [MIDDLE.der] * 9, lambda: [MIDDLE.der] * 10, "more than 10 certificates"),
+    "bytes of one": (lambda: [of_size(8192)], lambda: [of_size(8193)], "more than 8192 bytes"),
+    "bytes of all": (
+        lambda: [of_size(8000)] * 4,
+        lambda: [of_size(8192)] * 4,
+        "more than 32768 bytes",
+    ),
+    "RSA bits": (lambda: [authority_with(rsa_spki(8192))], lambda: [authority_with(rsa_spki(8193))], "8192 bits"),
+    "RSA bits, far beyond": (list, lambda: [authority_with(rsa_spki(16384))], "8192 bits"),
+    "RSA exponent": (
+        lambda: [authority_with(rsa_spki(3072, 65537))],
+        lambda: [authority_with(rsa_spki(3072, 65539))],
+        "exponent is more than 65537",
+    ),
+    "RSA exponent, as long as the key": (
+        lambda: [authority_with(rsa_spki(3072, 3))],
+        lambda: [authority_with(rsa_spki(3072, 2**3070 + 1))],
+        "exponent is more than 65537",
+    ),
+    "curve": (
+        lambda: [authority("of a named curve", kind="p521").der],
+        lambda: [authority_with(own_curve_spki())],
+        "curve is not P-256, P-384 or P-521 by name",
+    ),
+    "kind of key": (
+        lambda: [authority("of Ed25519", kind="ed25519").der],
+        lambda: [authority_with(tlv(0x30, tlv(0x30, bytes.fromhex("06032b6571")) + tlv(0x03, bytes(58))))],  # Ed448
+        "not RSA, ECDSA or Ed25519",
+    ),
+    "bytes of a name": (lambda: [subject_of(1024)], lambda: [subject_of(1025)], "name of more than 1024 bytes"),
+    "extensions": (lambda: [with_extensions(32)], lambda: [with_extensions(33)], "more than 32 extensions"),
+    "alternative names of one": (
+        lambda: [with_names(255)],
+        lambda: [with_names(257)],
+        "more than 256 alternative names",
+    ),
+    "alternative names of all": (
+        lambda: [with_names(127), with_names(128)],
+        lambda: [with_names(128)] * 2,
+        "more than 256 alternative names",
+    ),
+    "name constraints": (lambda: [with_constraints(32)], lambda: [with_constraints(33)], "32 name constraints"),
+    "excluded subtrees count too": (
+        lambda: [with_constraints(16, 16)],
+        lambda: [with_constraints(16, 17)],
+        "32 name constraints",
+    ),
+    "names times constraints": (
+        lambda: [with_names(127), with_constraints(32)],
+        lambda: [with_names(128), with_constraints(32)],
+        "names times name constraints",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_what_is_within_a_limit_passes_and_what_is_beyond_is_refused(case: str) -> None:
+    within, beyond, detail = LIMITS[case]
+    assert len(check_chain([SVID.der, *within()])) == 1 + len(within())
+    refused = refusal_of(SVID.der, *beyond())
+    assert refused.reason is Reason.UNTRUSTED_CHAIN
+    assert detail in refused.detail
+
+
+@pytest.mark.parametrize(
+    "case", ["RSA bits", "RSA exponent", "curve", "kind of key", "name constraints", "bytes of one"]
+)
+def test_a_leaf_beyond_a_limit_is_no_svid(case: str) -> None:
+    _, beyond, detail = LIMITS[case]
+    refused = refusal_of(*beyond())
+    assert refused.reason is Reason.BAD_SVID
+    assert detail in refused.detail
+
+
+UNREADABLE = {
+    "nothing": b"",
+    "an empty sequence": b"\x30\x00",
+    "no sequence": b"\x31" + SVID.der[1:],
+    "cut short": SVID.der[:-1],
+    "one byte more": SVID.der + b"\0",
+    "an RSA key of three numbers": authority_with(
+        tlv(0x30, tlv(0x30, bytes.fromhex("06092a864886f70d0101010500")) + tlv(0x03, b"\0" + tlv(0x30, integer(3) * 3)))
+    ),
+    "a point of another size": authority_with(ec_spki(P256, b"\4" + bytes(63))),
+    "a hybrid point": authority_with(ec_spki(P256, b"\6" + bytes(64))),
+    "a key without algorithm": authority_with(tlv(0x30, tlv(0x30, b"") + tlv(0x03, b"\0"))),
+    "an extension twice": authority("twice", ROOT).der.replace(
+        bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d13")
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_is_no_certificate_is_no_svid_wherever_it_is(case: str) -> None:
+    assert refusal_of(UNREADABLE[case]).reason is Reason.BAD_SVID
+    assert refusal_of(SVID.der, UNREADABLE[case]).reason is Reason.BAD_SVID
+    assert outline_of(UNREADABLE[case]) is None
+
+
+def test_no_chain_is_no_certificate() -> None:
+    assert refusal_of().reason is Reason.NO_CLIENT_CERT
+
+
+def test_an_outline_says_by_what_a_path_is_found() -> None:
+    svid, middle, root = check_chain(der_of(leaf(MIDDLE), MIDDLE, ROOT))
+    assert (svid.issuer, middle.issuer) == (middle.subject, root.subject)
+    assert (svid.issuer_key_id, middle.issuer_key_id) == (middle.key_id, root.key_id)
+    assert root.issuer_key_id is None
+    assert svid.names == 1
+
+
+def worst_chain(certificates: int) -> list[bytes]:
+    """As much to walk as the limits allow."""
+    more: dict[str, object] = extension(NAMES, alternative_names(256 // certificates))
+    for number in range(27):
+        more |= extension(f"1.2.3.{number}", b"\5\0")
+    worst = authority("worst", ROOT, extensions=more)  # type: ignore[arg-type]
+    return [worst.der] * certificates
+
+
+def test_the_walk_is_short_and_grows_with_the_chain_alone() -> None:
+    five = bytecodes(lambda: check_chain(worst_chain_5))
+    ten = bytecodes(lambda: check_chain(worst_chain_10))
+    assert ten < MOST_AT_ONCE
+    assert ten < 2.1 * five
+
+
+worst_chain_5, worst_chain_10 = worst_chain(5), worst_chain(10)
+
+
+@settings(max_examples=150, deadline=None)
+@given(position=st.integers(min_value=0, max_value=len(SVID.der) - 1), value=st.integers(min_value=0, max_value=255))
+def test_a_changed_byte_is_within_bounds_or_denied(position: int, value: int) -> None:
+    changed = SVID.der[:position] + bytes([value]) + SVID.der[position + 1 :]
+    try:
+        check_chain([changed])
+    except Denied:
+        assert outline_of(changed) is None
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "p521", "rsa", "ed25519"])
+def test_keys_in_use_are_taken(kind: str) -> None:
+    issued: Issued = leaf(ROOT, kind=kind)
+    assert check_chain([issued.der])
+    assert bounds.MAX_RSA_EXPONENT == 65537

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.errors import Denied, Reason
+from sidecar.identity.records import (
+    CLIENT_HELLO,
+    MAX_HELLO_EXTENSIONS,
+    MAX_KEY_SHARES,
+    SERVER_HELLO,
+    Opener,
+    certificates_in,
+    offers_finite_field,
+)
+from tests.counting import MOST_AT_ONCE, bytecodes
+from tests.identity.sealing import SUITES, Sealer
+
+SECRET = bytes(range(48))
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_records_are_opened_in_their_order(suite: str) -> None:
+    sealer, opener = Sealer(suite, SECRET), Opener(suite, SECRET)
+    first, second = sealer.seal(22, b"first"), sealer.seal(23, b"second", padding=5)
+    assert opener.open(first) == (22, b"first")
+    assert opener.open(second) == (23, b"second")
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("changed", ["again", "out of order", "a byte", "the header", "another secret"])
+def test_a_record_that_was_not_sealed_like_that_is_refused(suite: str, changed: str) -> None:
+    sealer, opener = Sealer(suite, SECRET), Opener(suite, SECRET)
+    first, second = sealer.seal(22, b"first"), sealer.seal(22, b"second")
+    record = {
+        "again": first,
+        "out of order": sealer.seal(22, b"third"),
+        "a byte": second[:-1] + bytes([second[-1] ^ 1]),
+        "the header": second[:2] + b"\4" + second[3:],
+        "another secret": Sealer(suite, SECRET[::-1]).seal(22, b"second"),
+    }[changed]
+    opener.open(first)
+    with pytest.raises(Denied) as denied:
+        opener.open(record)
+    assert denied.value.reason is Reason.TLS_VERSION
+
+
+def test_a_record_without_a_type_is_refused() -> None:
+    with pytest.raises(Denied, match="no type"):
+        Opener(SUITES[0], SECRET).open(Sealer(SUITES[0], SECRET).seal(0, b"\0"))
+
+
+def test_an_unknown_suite_is_refused() -> None:
+    with pytest.raises(Denied):
+        Opener("TLS_GOST_SHA256", SECRET)
+
+
+def vector(size: int, content: bytes) -> bytes:
+    return len(content).to_bytes(size, "big") + content
+
+
+def number(value: int) -> bytes:
+    return value.to_bytes(2, "big")
+
+
+def client_hello(*groups: int, before: bytes = b"") -> bytes:
+    shares = b"".join(number(group) + vector(2, b"k") for group in groups)
+    extensions = before + number(51) + vector(2, vector(2, shares))
+    return bytes(34) + vector(1, b"") + vector(2, b"\x13\1") + vector(1, b"\0") + vector(2, extensions)
+
+
+def server_hello(group: int | None) -> bytes:
+    extensions = number(43) + vector(2, b"\3\4")
+    if group is not None:
+        extensions += number(51) + vector(2, number(group) + vector(2, b"k"))
+    return bytes(34) + vector(1, b"session") + b"\x13\1\0" + vector(2, extensions)
+
+
+RETRY = bytes(34) + vector(1, b"") + b"\x13\1\0" + vector(2, number(51) + vector(2, number(0x0104)))
+X25519, MLKEM, FFDHE2048, FFDHE8192 = 29, 0x11EC, 0x0100, 0x0104
+HELLOS = {
+    "x25519": (CLIENT_HELLO, client_hello(X25519), False),
+    "post-quantum and x25519": (CLIENT_HELLO, client_hello(MLKEM, X25519), False),
+    "ffdhe8192": (CLIENT_HELLO, client_hello(FFDHE8192), True),
+    "ffdhe2048": (CLIENT_HELLO, client_hello(FFDHE2048), True),
+    "ffdhe8192 behind x25519": (CLIENT_HELLO, client_hello(X25519, FFDHE8192), True),
+    "ffdhe8192 behind another extension": (
+        CLIENT_HELLO,
+        client_hello(FFDHE8192, before=number(0) + vector(2, b"x")),
+        True,
+    ),
+    "no share": (CLIENT_HELLO, client_hello(), False),
+    "without extensions": (CLIENT_HELLO, client_hello(X25519)[:41], False),
+    "the server's x25519": (SERVER_HELLO, server_hello(X25519), False),
+    "the server's ffdhe8192": (SERVER_HELLO, server_hello(FFDHE8192), True),
+    "the server asks for ffdhe8192": (SERVER_HELLO, RETRY, True),
+    "TLS 1.2": (SERVER_HELLO, server_hello(None), False),
+}
+
+
+@pytest.mark.parametrize("case", HELLOS)
+def test_a_key_share_of_a_finite_field_is_found(case: str) -> None:
+    kind, body, found = HELLOS[case]
+    assert offers_finite_field(kind, body) is found
+
+
+@pytest.mark.parametrize("cut", [0, 10, 35, 38, 45, 50])
+def test_a_hello_that_is_cut_short_is_refused(cut: int) -> None:
+    with pytest.raises(Denied) as denied:
+        offers_finite_field(CLIENT_HELLO, client_hello(X25519)[:cut])
+    assert denied.value.reason is Reason.TLS_VERSION
+
+
+def certificates(*ders: bytes, encrypted: bool = True) -> bytes:
+    entries = b"".join(vector(3, der) + (vector(2, b"") if encrypted else b"") for der in ders)
+    return (vector(1, b"") if encrypted else b"") + vector(3, entries)
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_certificates_are_read_as_they_were_written(encrypted: bool) -> None:
+    assert certificates_in(certificates(encrypted=encrypted), encrypted=encrypted, most=10) == []
+    body = certificates(b"leaf", b"middle", encrypted=encrypted)
+    assert certificates_in(body, encrypted=encrypted, most=10) == [b"leaf", b"middle"]
+
+
+def test_no_more_than_one_too_many_is_read() -> None:
+    assert len(certificates_in(certificates(*[b"x"] * 5000), encrypted=True, most=10)) == 11
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 6, 10])
+def test_a_list_of_certificates_that_is_cut_short_is_refused(cut: int) -> None:
+    with pytest.raises(Denied) as denied:
+        certificates_in(certificates(b"leaf", b"middle")[:cut], encrypted=True, most=10)
+    assert denied.value.reason is Reason.BAD_SVID
+
+
+def test_a_hello_has_so_many_extensions_and_key_shares_and_no_more() -> None:
+    def padded(count: int) -> bytes:
+        return client_hello(X25519, before=(number(1) + vector(2, b"")) * (count - 1))
+
+    assert not offers_finite_field(CLIENT_HELLO, padded(MAX_HELLO_EXTENSIONS - 1))
+    assert not offers_finite_field(CLIENT_HELLO, client_hello(*[X25519] * MAX_KEY_SHARES))
+    for beyond in (padded(MAX_HELLO_EXTENSIONS + 1), client_hello(*[X25519] * (MAX_KEY_SHARES + 1))):
+        with pytest.raises(Denied, match="hello of more than") as denied:
+            offers_finite_field(CLIENT_HELLO, beyond)
+        assert denied.value.reason is Reason.TLS_VERSION
+
+
+def test_the_largest_hello_is_read_in_few_steps() -> None:
+    crowded = client_hello(*[X25519] * 3200)
+    assert len(crowded) > 16000
+    assert bytecodes(lambda: offers_finite_field(CLIENT_HELLO, crowded), Denied) < MOST_AT_ONCE / 10

@@ -1,0 +1,275 @@
+"""Real handshakes with what costs OpenSSL most. Counted is what OpenSSL is given: the bound refuses first."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason
+from sidecar.identity import tls
+from sidecar.identity.endpoint import FileTrust
+from sidecar.identity.generation import bare_context
+from sidecar.identity.handshake import HandshakeRefused
+from sidecar.identity.screened import ScreenedContext, ScreenedSSLObject
+from sidecar.identity.secrets_log import SecretsLog
+from sidecar.identity.svid import verify_chain
+from tests.counting import MOST_AT_ONCE, bytecodes
+from tests.identity.fixed_source import FixedSource
+from tests.identity.hostile import (
+    alternative_names,
+    authority_with,
+    extension,
+    name_constraints,
+    own_curve_spki,
+    presenting,
+    rsa_spki,
+    with_spki,
+)
+from tests.identity.shapes import NOW, Issued, authority, der_of, leaf, new_key
+from tests.identity.test_handshake import PEER, admit, plain, shake, source_of
+from tests.identity.test_svid import ROOT_A, ROOT_B
+
+NAMES, CONSTRAINTS = "2.5.29.17", "2.5.29.30"
+_FULL_EXPONENT = rsa_spki(3072, 2**3070 + 1)
+
+
+class Given:
+    """The encrypted records that OpenSSL was given before the handshake was over."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.released = b""
+        let_through = ScreenedSSLObject._let_through
+
+        def record(connection: ScreenedSSLObject, released: bytes) -> None:
+            self.released += released
+            let_through(connection, released)
+
+        monkeypatch.setattr(ScreenedSSLObject, "_let_through", record)
+
+    @property
+    def encrypted(self) -> int:
+        """How many encrypted records."""
+        count = at = 0
+        while at < len(self.released):
+            count += self.released[at] == 23
+            at += 5 + int.from_bytes(self.released[at + 3 : at + 5], "big")
+        return count
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Given:
+    return Given(monkeypatch)
+
+
+def federated_chain(certificates: int, spki: bytes) -> list[bytes]:
+    """Under an authority that is trusted, each with a key that is dear to check with."""
+    above = [authority(f"dear {n}", ROOT_B, key=new_key("p256", "dear")) for n in range(certificates)]
+    return [with_spki(spki, one) for one in above]
+
+
+HOSTILE: dict[str, Callable[[], Sequence[bytes]]] = {
+    "a curve of its own making": lambda: [PEER.der, authority_with(own_curve_spki())],
+    "nine full exponents": lambda: [PEER.der, *[authority_with(_FULL_EXPONENT)] * 9],
+    "nine full exponents, federated": lambda: [
+        leaf(ROOT_B, "spiffe://b.test/x").der,
+        *federated_chain(9, _FULL_EXPONENT),
+    ],
+    "RSA of 16384 bits": lambda: [PEER.der, *[authority_with(rsa_spki(16384))] * 5],
+    "names times constraints": lambda: [
+        PEER.der,
+        authority("names", ROOT_A, extensions=extension(NAMES, alternative_names(250))).der,
+        authority("constraints", ROOT_A, extensions=extension(CONSTRAINTS, name_constraints(30))).der,
+    ],
+    "two hundred certificates": lambda: [PEER.der, *[ROOT_B.der] * 200],
+}
+
+
+@pytest.mark.parametrize("server", [False, True], ids=["from a client", "from a server"])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_openssl_is_never_given_certificates_that_are_beyond_a_limit(given: Given, case: str, server: bool) -> None:
+    other = presenting(HOSTILE[case](), server=server)
+    client = tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x"))
+    ends = (other, client) if server else (tls.server_context(source_of()), other)
+    with pytest.raises(HandshakeRefused) as refused:
+        shake(*ends)
+    assert refused.value.refusal is Reason.UNTRUSTED_CHAIN
+    assert refused.value.detail
+    # A server's certificates come after two messages that are harmless: EncryptedExtensions, CertificateRequest.
+    assert given.encrypted <= (1 if server else 0)
+
+
+def test_openssl_is_given_what_is_within_the_limits(given: Given) -> None:
+    admit(source_of(), [PEER])
+    assert given.encrypted == 3  # Certificate, CertificateVerify, Finished
+
+
+@pytest.mark.parametrize("group", ["ffdhe2048", "ffdhe8192"])
+def test_a_key_share_of_a_finite_field_is_refused_before_anything_is_computed(given: Given, group: str) -> None:
+    client = plain(server=False, chain=[PEER])
+    client.set_ecdh_curve(group)
+    with pytest.raises(HandshakeRefused, match="ffdhe") as refused:
+        shake(tls.server_context(source_of()), client)
+    assert refused.value.refusal is Reason.TLS_VERSION
+    assert given.released == b""
+
+
+@pytest.mark.parametrize("group", ["ffdhe2048", "ffdhe8192"])
+def test_a_server_that_chooses_a_finite_field_is_refused_before_anything_is_computed(given: Given, group: str) -> None:
+    server = plain(server=True, chain=[PEER])
+    server.set_ecdh_curve(group)
+    with pytest.raises(HandshakeRefused, match="ffdhe"):
+        shake(server, tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x")))
+    assert given.released == b""
+
+
+@pytest.mark.parametrize("group", ["X25519", "prime256v1", "secp384r1", "secp521r1"])
+def test_other_groups_are_agreed_on_after_a_retry_too(group: str) -> None:
+    client = plain(server=False, chain=[PEER])
+    client.set_ecdh_curve(group)
+    ours, _ = shake(tls.server_context(source_of()), client)
+    assert isinstance(ours, ScreenedSSLObject)
+    server = plain(server=True, chain=[PEER])
+    server.set_ecdh_curve(group)
+    shake(server, tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x")))
+
+
+def test_after_openssls_refusal_no_path_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bundles hold authorities of one name and key identifier, as the issuer of a stranger's chain has them."""
+    key = new_key("p256", "one CA name")
+    names = [authority("one CA name", key=new_key("p256", f"one CA name {n}")) for n in range(3)]
+    stranger = authority("one CA name", key=key)
+    middles = [authority("middle", stranger, key=key) for _ in range(9)]
+    source = source_of(names, federated=names)
+    monkeypatch.setattr("sidecar.identity.bundle._verified", lambda *_: pytest.fail("a path was verified"))
+    with pytest.raises(HandshakeRefused) as refused:
+        shake(tls.server_context(source), plain(server=False, chain=[leaf(middles[0]), *middles]))
+    assert refused.value.refusal is Reason.UNTRUSTED_CHAIN
+
+
+# A chain may be within every limit and still be long: this is the most of it that interpreted code does.
+
+
+def handshake_with(chain: Sequence[Issued], source: FixedSource) -> int:
+    server, client = tls.server_context(source), plain(server=False, chain=chain)
+    return bytecodes(lambda: shake(server, client), ssl.SSLError)
+
+
+def test_a_handshake_of_the_largest_lawful_chain_takes_few_steps() -> None:
+    more: dict[str, Any] = extension(NAMES, alternative_names(25))
+    middles = [authority(f"long {n}", ROOT_A, extensions=more) for n in range(9)]
+    assert handshake_with([PEER, *middles], source_of()) < MOST_AT_ONCE
+
+
+def test_a_certificate_that_has_proven_its_peer_is_not_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = tls.server_context(source_of())
+    shake(server, plain(server=False, chain=[PEER]))
+    monkeypatch.setattr("sidecar.identity.screened.check_chain", lambda _: pytest.fail("walked again"))
+    assert bytecodes(lambda: shake(server, plain(server=False, chain=[PEER]))) < MOST_AT_ONCE / 50
+    with pytest.raises(pytest.fail.Exception):
+        shake(server, plain(server=False, chain=[leaf(ROOT_A, "spiffe://a.test/y")]))
+
+
+# The key log.
+
+
+def test_a_handshake_leaves_nothing_in_the_key_log() -> None:
+    source = source_of()
+    assert source.current is not None
+    ours = admit(source, [PEER])
+    assert ours._secrets is not None
+    assert os.fstat(ours._secrets._descriptor).st_size == 0
+    assert "memfd:handshake" in str(Path(f"/proc/self/fd/{ours._secrets._descriptor}").readlink())
+
+
+def test_a_secret_is_taken_once_and_only_if_it_is_the_only_one() -> None:
+    context = bare_context(ssl.PROTOCOL_TLS_SERVER, ScreenedContext)
+    log = SecretsLog(context)
+    assert log.take(of_client=True) is None
+    line = b"CLIENT_HANDSHAKE_TRAFFIC_SECRET 00 0102\n"
+    os.write(log._descriptor, b"# comment\nSERVER_HANDSHAKE_TRAFFIC_SECRET 00 0304\n" + line)
+    assert log.take(of_client=True) == b"\1\2"
+    assert log.take(of_client=True) is None
+    os.pwrite(log._descriptor, line + line, 0)
+    assert log.take(of_client=True) is None
+    os.pwrite(log._descriptor, line, 0)
+    log.clear()
+    assert log.take(of_client=True) is None
+
+
+def test_the_key_log_is_closed_with_its_context() -> None:
+    context = bare_context(ssl.PROTOCOL_TLS_SERVER, ScreenedContext)
+    log = SecretsLog(context)
+    descriptor = log._descriptor
+    del log
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_a_connection_that_is_not_screened_refuses() -> None:
+    bare = bare_context(ssl.PROTOCOL_TLS_SERVER)
+    bare.sslobject_class = ScreenedSSLObject
+    with pytest.raises(HandshakeRefused) as refused:
+        bare.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True).do_handshake()
+    assert refused.value.refusal is Reason.NOT_READY
+
+
+def test_compressed_certificates_are_not_offered() -> None:
+    source = source_of()
+    assert source.current is not None
+    offered = not source.current.server_context.options & (1 << 33)
+    assert offered is (ssl.OPENSSL_VERSION_INFO < (3, 2))
+
+
+# Hosts that a CA file certifies.
+
+
+@pytest.fixture
+def host_trust(tmp_path: Path) -> ssl.SSLContext:
+    file = tmp_path / "ca.pem"
+    file.write_text(ssl.DER_cert_to_PEM_cert(ROOT_A.der))
+    context = FileTrust(str(file)).context()
+    context.check_hostname = False
+    return context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_host_of_the_file_is_believed(host_trust: ssl.SSLContext, version: ssl.TLSVersion) -> None:
+    server = plain(server=True, chain=[PEER])
+    server.maximum_version = version
+    _, ours = shake(server, host_trust)
+    assert ours.version() == version.name.replace("_", ".")
+    assert isinstance(ours, ScreenedSSLObject)
+    assert ours.presented == (PEER.der,)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hosts_certificates_are_bounded_as_well(
+    host_trust: ssl.SSLContext, given: Given, version: ssl.TLSVersion, case: str
+) -> None:
+    server = presenting(HOSTILE[case](), server=True)
+    server.maximum_version = version
+    with pytest.raises(HandshakeRefused) as refused:
+        shake(server, host_trust)
+    assert refused.value.refusal is Reason.UNTRUSTED_CHAIN
+    assert given.encrypted <= 1
+
+
+def test_a_host_may_not_choose_the_group_of_tls_1_2_key_agreement(host_trust: ssl.SSLContext) -> None:
+    assert not [cipher for cipher in host_trust.get_ciphers() if cipher["kea"] == "kx-dhe"]
+
+
+def test_the_limits_hold_without_a_handshake_too() -> None:
+    """For an update from the Workload API, and for a peer that is judged again."""
+    source = source_of()
+    assert source.current is not None
+    chain = (*der_of(PEER), authority_with(own_curve_spki()))
+    with pytest.raises(Denied) as denied:
+        verify_chain(chain, source.current.bundles, now=NOW)
+    assert denied.value.reason is Reason.UNTRUSTED_CHAIN
