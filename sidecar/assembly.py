@@ -37,7 +37,7 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.standing import judge_served
-from sidecar.proxy.streams import Streams
+from sidecar.proxy.watch import Watch
 from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver
@@ -70,7 +70,7 @@ class _Shared:
     log: AccessLog
     handles: Handles
     tasks: Tasks
-    streams: Streams
+    watch: Watch
     resolver: Resolver
     elsewhere: Elsewhere | None  # None: no other worker listens at our addresses
     record_rate: RecordRate
@@ -91,7 +91,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         log=log,
         handles=handles,
         tasks=Tasks(),
-        streams=Streams(snapshots, wall=time.time, monotonic=time.monotonic),
+        watch=Watch(snapshots, source, wall=time.time, monotonic=time.monotonic, on_change=handles.suspect),
         resolver=_resolver(settings, log),
         elsewhere=None if place is None else _elsewhere(place, handles, source),
         record_rate=settings.records.unproven.share(1 if place is None else len(place.inboxes)),
@@ -108,7 +108,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             log=log,
             handles=handles,
             tasks=shared.tasks,
-            streams=shared.streams,
+            watch=shared.watch,
             pools=tuple(pool for pool, _ in sides),
             listeners=tuple(listener for _, listener in sides),
             drain_s=settings.drain_s,
@@ -126,7 +126,7 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
-        forwarder=Forwarder(pool, from_agent, shared.streams, max_stream_s=settings.limits.max_stream_s),
+        forwarder=Forwarder(pool, from_agent, shared.watch, settings.limits),
         tasks=shared.tasks,
         clock=time.time,
     )
@@ -145,7 +145,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
-        forwarder=Forwarder(pool, from_next_hop, shared.streams, max_stream_s=settings.limits.max_stream_s),
+        forwarder=Forwarder(pool, from_next_hop, shared.watch, settings.limits),
         tasks=shared.tasks,
         clock=time.time,
     )

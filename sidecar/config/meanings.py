@@ -159,6 +159,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "keep_alive_timeout_s": "how long a connection waits for its next request",
     "write_timeout_s": "the time in which the other end must take `min_rate` times it, or all",
     "min_rate": "the least bytes a second of a body that comes, and of an answer that waits",
+    "max_upload_s": "the longest a request may take to come after its token has expired",
     "max_stream_s": "the longest an answer may take that goes on after its token has expired",
     "max_age_s": "after which a connection takes no further request",
     "linger_timeout_s": "how long what comes after an early answer is read and thrown away",

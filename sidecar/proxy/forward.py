@@ -13,12 +13,12 @@ from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
 from sidecar.proxy.journey import Waiter
-from sidecar.proxy.snapshot import Snapshot
-from sidecar.proxy.standing import judge_call, judge_request
-from sidecar.proxy.streams import Streams
+from sidecar.proxy.standing import Served, judge_call, judge_request
+from sidecar.proxy.watch import Watch
 from sidecar.wire.body import Pump
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import RequestHead, ResponseHead, is_event_stream
+from sidecar.wire.limits import ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 
 _PERMITS: Final = (Permit, IssuedPermit)
@@ -27,53 +27,35 @@ AnswerLines = Callable[[ResponseHead], bytes]
 
 
 class Forwarder:
-    """What requests are sent to upstreams with. ``answer_lines`` makes of an answer's head the lines that may pass.
+    """Everything that requests of one side are forwarded with.
 
-    ``max_stream_s`` is the longest an answer may take that outlives its token.
+    ``answer_lines`` makes of an answer's head the lines that may pass. Of ``limits``, ``max_upload_s`` and
+    ``max_stream_s`` count: the longest that a request may come, and its answer go on, past the end of its token.
     """
 
-    __slots__ = ("answer_lines", "max_stream_s", "pool", "streams")
+    __slots__ = ("answer_lines", "limits", "pool", "watch")
 
-    def __init__(self, pool: UpstreamPool, answer_lines: AnswerLines, streams: Streams, *, max_stream_s: float) -> None:
+    def __init__(self, pool: UpstreamPool, answer_lines: AnswerLines, watch: Watch, limits: ServerLimits) -> None:
         self.pool = pool
         self.answer_lines = answer_lines
-        self.streams = streams
-        self.max_stream_s = max_stream_s
+        self.watch = watch
+        self.limits = limits
 
 
 class Forwarding(Pump):
     """The wait for one whole answer: it ends with the upstream's status once that has passed.
 
     ``target`` and ``lines`` are what goes upstream, complete but for the fields that state the body's length.
+    ``served`` is the request that a call of the agent's belongs to.
 
     The wait raises:
         SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
             ``exchange.status`` is set by then, an answer had begun and was cut, else the caller must answer.
     """
 
-    __slots__ = (
-        "_entry",
-        "_forwarder",
-        "_lasts",
-        "_permit",
-        "_waiter",
-        "direction",
-        "endless",
-        "peer_expires_at",
-        "stops_at",
-        "token_expires_at",
-        "transport",
-    )
+    __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "answered_at")
 
     _waiter: Waiter | None  # from when it begins
-
-    # From when its answer lasts, as ``Streams`` watches it.
-    direction: Direction
-    endless: bool
-    peer_expires_at: float
-    stops_at: float
-    token_expires_at: float
-    transport: asyncio.BaseTransport
 
     def __init__(
         self,
@@ -85,6 +67,7 @@ class Forwarding(Pump):
         origin: Origin,
         target: bytes,
         lines: bytes,
+        served: Served | None = None,
     ) -> None:
         if not isinstance(permit, _PERMITS):
             raise TypeError("nothing is forwarded without a permit")
@@ -92,13 +75,26 @@ class Forwarding(Pump):
         self._forwarder = forwarder
         self._permit = permit
         self._entry = entry
-        self._lasts = False
+        self._served = served
+        self.answered_at: float | None = None
 
     def begin(self, waiter: Waiter) -> None:
-        """Send the request."""
+        """Send the request.
+
+        Raises:
+            SidecarError: what was decided before a wait would be refused now.
+        """
         self._waiter = waiter
+        watch = self._forwarder.watch
+        if waiter.waited:
+            watch.admit(self)
         self._entry.forwarded()
-        self.start()
+        watch.young.add(self)
+        try:
+            self.start()
+        except BaseException:
+            watch.forget(self)
+            raise
 
     def cancel(self) -> None:
         """Give it up."""
@@ -106,32 +102,25 @@ class Forwarding(Pump):
         self.cut(Denied(Reason.PEER_GONE))
 
     def rewrite(self, head: ResponseHead) -> bytes:
-        """What may pass of the answer's lines."""
+        """The lines of the answer's head that may pass."""
         self._entry.responded(head.status)
         return self._forwarder.answer_lines(head)
 
     def unfinished(self, head: ResponseHead) -> None:
-        """From now on the answer is one that lasts, and watched."""
+        """The answer lasts."""
         if _streams(head):
             self._entry.opened()
-        upstream = self.upstream
-        if upstream is None:
-            return
-        permit, streams = self._permit, self._forwarder.streams
-        self.direction = self._entry.direction
-        self.endless = head.status == 101 or (self._head.method == "GET" and is_event_stream(head))
-        self.stops_at = streams.monotonic() + self._forwarder.max_stream_s
-        self.token_expires_at = float(permit.token.expires_at)
-        self.transport = upstream.transport if isinstance(permit, IssuedPermit) else self._exchange.transport
-        guard = _guard_on(self.transport)
-        self.peer_expires_at = float("inf") if guard is None else float(guard.until)
-        self._lasts = True
-        streams.add(self)
+        watch = self._forwarder.watch
+        self.answered_at = watch.monotonic()
+        watch.touch(self)
 
     def done(self, error: SidecarError | None) -> None:
         """The journey goes on."""
-        if self._lasts:
-            self._forwarder.streams.discard(self)
+        watch = self._forwarder.watch
+        try:
+            watch.young.remove(self)
+        except KeyError:  # it has lasted for longer than a tick
+            watch.forget(self)
         waiter = self._waiter
         if waiter is None:
             return
@@ -140,14 +129,57 @@ class Forwarding(Pump):
         else:
             waiter.resume(self._exchange.status)
 
-    # --- for ``Streams``, of an answer that lasts
+    # --- for ``Watch``
 
-    def judge(self, snapshot: Snapshot, now: int) -> None:
-        """Return if the request would be permitted now as well. Raises ``SidecarError``."""
-        permit = self._permit
+    @property
+    def direction(self) -> Direction:
+        """Which side it is on."""
+        return self._entry.direction
+
+    @property
+    def endless(self) -> bool:
+        """Whether it does not finish by itself: a WebSocket, or a GET answered by an event stream."""
+        answer = self.response
+        if answer is None or self.answered_at is None:
+            return False
+        return answer.status == 101 or (self._head.method == "GET" and is_event_stream(answer))
+
+    @property
+    def uploading(self) -> bool:
+        """Whether more of the request is to come."""
+        return not self._exchange.body_complete
+
+    @property
+    def began_at(self) -> float:
+        """When the request's head had come, in monotonic seconds."""
+        return self._entry.started_at
+
+    @property
+    def token_expires_at(self) -> float:
+        """In wall seconds."""
+        return float(self._permit.token.expires_at)
+
+    @property
+    def peer_expires_at(self) -> float:
+        """The first end of a certificate on the path of the peer, in front or behind; in wall seconds."""
+        guard = self._next_hop() if isinstance(self._permit, IssuedPermit) else guard_of(self._exchange.transport)
+        return float("inf") if guard is None else float(guard.until)
+
+    @property
+    def max_upload_s(self) -> float:
+        """The longest that the request may come, if that is longer than its token lives."""
+        return self._forwarder.limits.max_upload_s
+
+    @property
+    def max_stream_s(self) -> float:
+        """The longest that the answer may go on, if that is longer than its token lives."""
+        return self._forwarder.limits.max_stream_s
+
+    def judge(self, now: int) -> None:
+        """Return if the request would be permitted by what is in force. Raises ``SidecarError``."""
+        snapshot, permit = self._forwarder.watch.snapshots.now(), self._permit
         if isinstance(permit, IssuedPermit):
-            next_hop = _guard_on(self.transport)
-            judge_call(permit, None, next_hop, snapshot, now)
+            judge_call(permit, self._served, self._next_hop(), snapshot, now)
         else:
             guard = guard_of(self._exchange.transport)
             method, path = self._entry.method or "", self._entry.path or ""
@@ -160,9 +192,13 @@ class Forwarding(Pump):
         finally:
             self._exchange.cut_off()
 
+    def _next_hop(self) -> PeerGuard | None:
+        """The proof of who is behind; None without a connection, or without TLS."""
+        upstream = self.upstream
+        return None if upstream is None else _guard_on(upstream.transport)
+
 
 def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:
-    """What proved the peer of a connection; None without TLS."""
     return None if transport.get_extra_info("ssl_object") is None else guard_of(transport)
 
 

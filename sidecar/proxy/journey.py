@@ -22,7 +22,12 @@ _T = TypeVar("_T")
 
 
 class Waiter(Protocol):
-    """Who is told when a wait is over: exactly one of the two is called, once."""
+    """Who is told when a wait is over: exactly one of the two is called, once.
+
+    ``waited``: time has passed since the journey began, so what it has decided on may have changed.
+    """
+
+    waited: bool
 
     def resume(self, result: Any) -> None:
         """The wait ended with ``result``."""
@@ -54,9 +59,10 @@ class Drive:
     ``resume(None)`` starts it. The journey itself answers and closes its record in its ``finally``, whatever ended it.
     """
 
-    __slots__ = ("_journey", "_wait")
+    __slots__ = ("_journey", "_wait", "waited")
 
     def __init__(self, journey: Journey[None]) -> None:
+        self.waited = False
         self._journey = journey
         self._wait: Wait | None = None
 
@@ -146,6 +152,7 @@ class Async:
 
     def begin(self, waiter: Waiter) -> None:
         """Start the coroutine in a task of its own."""
+        waiter.waited = True
         self._task = self._tasks.start(self._run(waiter))
 
     def cancel(self) -> None:

@@ -100,7 +100,9 @@ class Outbound:
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
             lines = to_next_hop(head, permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream))
             origin = self._origins.of(route, policy.workload)
-            status = yield Forwarding(self._forwarder, permit, exchange, head, entry, origin, target.encode(), lines)
+            status = yield Forwarding(
+                self._forwarder, permit, exchange, head, entry, origin, target.encode(), lines, served
+            )
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:

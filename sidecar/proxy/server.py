@@ -30,8 +30,8 @@ from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory import Memory
 from sidecar.proxy.shortage import Shortage
 from sidecar.proxy.snapshot import Setup, Snapshots
-from sidecar.proxy.streams import Streams
 from sidecar.proxy.trust import TrustWatch
+from sidecar.proxy.watch import Watch
 from sidecar.wire.pool import UpstreamPool
 
 _log: Final = logging.getLogger("sidecar")
@@ -55,7 +55,7 @@ class Parts:
     log: AccessLog
     handles: Handles
     tasks: Tasks
-    streams: Streams
+    watch: Watch
     pools: tuple[UpstreamPool, ...]
     listeners: tuple[Listener, ...]
     drain_s: float
@@ -69,7 +69,7 @@ class Server:
 
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
         self.parts = parts
-        self.trust = TrustWatch(wall=wall, monotonic=time.monotonic, distrust=parts.streams.distrust)
+        self.trust = TrustWatch(wall=wall)
         self.bypass = BypassWatch(lambda: parts.snapshots.setup.listener_rule, self._own_addresses)
         self._shortage = None if parts.memory is None else Shortage(parts.memory, parts.listeners, parts.pools)
         self._draining = False
@@ -82,7 +82,7 @@ class Server:
         self.ready = asyncio.Event()
         parts.source.subscribe(self._on_identity)
         parts.log.metrics.lacking = self.missing
-        parts.log.metrics.streams = parts.streams.count
+        parts.log.metrics.streams = parts.watch.count
         parts.log.metrics.ways_round = lambda: len(self.bypass.found)
         parts.log.metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
@@ -155,6 +155,7 @@ class Server:
         self._keys_running = self._follow_keys(parts.snapshots.setup)
         self.background.start("identity", parts.source.run())
         self.background.start("sweep", self._sweep())
+        self.background.start("watch", parts.watch.run(self.metrics.in_flight))
         if self._shortage is not None:
             self.background.start("memory", self._shortage.run())
         try:
@@ -167,7 +168,7 @@ class Server:
             await self._close()
 
     async def change(self, setup: Setup) -> None:
-        """Put a new setup in force, whole. Requests under way are judged by the old one to their end.
+        """Put a new setup in force, whole. Requests under way that it would refuse end within a second.
 
         Raises:
             ConfigError: an issuer that the new setup needs gave no keys in time; the old one stays in force.
@@ -182,6 +183,7 @@ class Server:
                 raise ConfigError(setup.problems())
             self._keys_running = fresh
         self.parts.snapshots.change(setup)
+        self.parts.watch.notice()
         self.parts.tasks.start(
             self._retire(
                 keys_before if setup.keys is not before.keys else None,
@@ -227,7 +229,7 @@ class Server:
         self._draining = True
         _log.info("stopping: requests in flight finish")
         deadline = time.monotonic() + self._drain_s
-        self.parts.streams.drain(self._drain_s / 2)
+        self.parts.watch.drain(self._drain_s / 2)
         in_time = True
         for listener in self.parts.listeners:  # an agent may have to call out to finish what came in: that closes last
             in_time = await listener.drain(max(0.0, deadline - time.monotonic())) and in_time
@@ -253,7 +255,6 @@ class Server:
         for tick in itertools.count(1):
             await asyncio.sleep(TICK_S)
             self.parts.log.tell_lasting()
-            self.parts.streams.sweep(in_flight=self.metrics.in_flight())
             if tick % _TICKS_PER_SWEEP == 0:
                 await self._sweep_slowly()
 
@@ -271,6 +272,7 @@ class Server:
         parts = self.parts
         workload = None if identity is None else identity.spiffe_id
         parts.snapshots.follow(workload)
+        parts.watch.notice()
         parts.log.workload = workload
         parts.log.metrics.svid_changed(None if identity is None else identity.svid.lifetime)
         if identity is None:

@@ -59,7 +59,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "issuers": _issuers(parts),
         "settings": asdict(settings),
         "requests": {"being_served": len(parts.log.being_served()), "handles": len(parts.handles)},
-        "streams": dict(parts.streams.count()),
+        "streams": dict(parts.watch.count()),
         "listeners": [
             {
                 "direction": one.direction,

@@ -19,9 +19,10 @@ class ServerLimits:
     Within each ``body_timeout_s`` a body that is wanted, and within each ``write_timeout_s`` an answer that the peer
     is behind with, must move by ``min_rate`` bytes a second on average: silence is too slow, and so are single bytes.
     An answer has moved as far as the peer's kernel acknowledged it; that one may ask for more only in large steps.
-    ``max_stream_s`` is the longest an answer may take that goes on after its token has expired; what never ends by
-    itself (event streams, WebSockets) ends with the token. ``linger_*`` bound what is still read, and thrown away,
-    after an early answer: silence ends it only where the connection cannot be half closed (TLS).
+    ``max_upload_s`` and ``max_stream_s`` are the longest that a request may come, and an answer go on, past the end of
+    its token; what never ends by itself (event streams, WebSockets) ends with the token. ``linger_*`` bound what is
+    still read, and thrown away, after an early answer: silence ends it only where the connection cannot be half closed
+    (TLS).
     """
 
     max_head_bytes: int = 32768
@@ -33,6 +34,7 @@ class ServerLimits:
     keep_alive_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
     min_rate: int = 256
+    max_upload_s: float = 300.0
     max_stream_s: float = 900.0
     max_age_s: float = 3600.0
     linger_timeout_s: float = 3.0

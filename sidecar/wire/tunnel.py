@@ -20,7 +20,8 @@ from sidecar.wire.frames import GOING_AWAY, Frames, close_frame
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.head import ResponseHead
 
-GOODBYE_S: Final = 2.0
+GOODBYE_S: Final = 0.5  # a withdrawn authority ends everything within a second, and is noticed within a quarter of one
+_LAST_WORDS_S: Final = 2.0  # for an upstream whose caller has ended its half
 
 
 class _Lane:
@@ -139,7 +140,7 @@ class Tunnel:
         if self.upstream.send_no_more():
             self._to_upstream.over = True
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GOODBYE_S, self.on_caller_gone)
+            self._timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self.on_caller_gone)
 
     def on_body_error(self, error: SidecarError) -> None:
         """Raw bytes cannot be broken."""

@@ -29,7 +29,7 @@ from sidecar.proxy.headers import from_agent
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.snapshot import Snapshot
-from sidecar.proxy.streams import Streams
+from sidecar.proxy.watch import Watch
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
@@ -169,12 +169,13 @@ class InboundWorld:
         self.agents = Agents(self.random, self.arrived, self.clock)
         log: Any = self.records
         snapshots: Any = _Snapshots()
-        self.streams = Streams(snapshots, wall=lambda: float(NOW), monotonic=self.clock)
+        source: Any = None
+        self.watch = Watch(snapshots, source, wall=lambda: float(NOW), monotonic=self.clock)
         self._inbound = Inbound(
             snapshots=snapshots,
             log=log,
             handles=self.handles,
-            forwarder=Forwarder(self.agents, from_agent, self.streams, max_stream_s=900),
+            forwarder=Forwarder(self.agents, from_agent, self.watch, LIMITS),
             tasks=Tasks(),
             clock=lambda: float(NOW),
         )

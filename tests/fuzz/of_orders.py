@@ -96,7 +96,7 @@ class _Life:
             self._an_agent_is_lost,
             self._time_passes,
             self._a_timer_comes,
-            self._a_stream_must_end,
+            self._something_must_end,
             lambda: server.stop(DRAINING),
             server.finish,
             lambda: connections.drain(1.0, 5.0),
@@ -162,8 +162,8 @@ class _Life:
             if not handle.cancelled():
                 callback()
 
-    def _a_stream_must_end(self) -> None:
-        for one in tuple(self._world.streams._members):
+    def _something_must_end(self) -> None:
+        for one in tuple(self._world.watch.young):
             one.end(Denied(Reason.TOKEN_EXPIRED))
 
     def _what_was_closed_is_gone(self) -> None:
@@ -191,7 +191,7 @@ class _Life:
         assert set(records.closed) == {entry.request_id for entry in records.made}, "a record that is not closed"
         for record in records.closed.values():
             assert record["reason"] != "internal", record
-        assert len(world.handles) == len(world.streams) == 0, "something outlives its request"
+        assert len(world.handles) == len(world.watch) == 0, "something outlives its request"
         assert len(world.connections.turns) == len(world.agents.connections.turns) == 0, "somebody still waits"
         for one in self._upstreams():
             assert one.usable or one.transport.is_closing() or one._closed, "an upstream connection is still in use"

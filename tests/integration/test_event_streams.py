@@ -182,9 +182,9 @@ async def test_a_bug_in_judging_a_stream_cuts_that_stream_and_the_sidecar_serves
     async with listening(sidecar, tls) as answer:
         feed.said.put_nowait(b"data: 1\n\n")
         await hear(answer)
-        assert sidecar.server.parts.streams.count() == {"inbound": 1, "outbound": 0}
+        assert sidecar.server.parts.watch.count() == {"inbound": 1, "outbound": 0}
         assert b'sidecar_streams{direction="inbound"} 1.0' in sidecar.server.metrics.render()
-        monkeypatch.setattr("sidecar.proxy.forward.stands", broken)
+        monkeypatch.setattr("sidecar.proxy.forward.judge_request", broken)
         await reload(sidecar, lambda document: deny("mallory", document))
         with contextlib.suppress(aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError):
             assert await hear(answer) == b""
@@ -202,7 +202,7 @@ async def test_a_get_of_events_ends_when_it_would_no_longer_be_permitted(world: 
         feed.said.put_nowait(b"data: 1\n\n")
         await hear(answer)
         await reload(sidecar, lambda document: deny("mallory", document))
-        sidecar.server.parts.streams.sweep(in_flight=1)
+        list(sidecar.server.parts.watch.steps(1))
         feed.said.put_nowait(b"data: 2\n\n")
         assert await hear(answer) == b"data: 2\n\n"
         await reload(sidecar, lambda document: deny("alice", document))
@@ -220,7 +220,7 @@ async def test_renewals_and_reloads_do_not_touch_it(world: World, feed: Feed) ->
             sidecar.api.registry.rotate()
             async with asyncio.timeout(PATIENCE_S):
                 await rotated.get()
-            sidecar.server.parts.streams.sweep(in_flight=1)
+            list(sidecar.server.parts.watch.steps(1))
             feed.said.put_nowait(b"data: %d\n\n" % number)
             assert await hear(answer) == b"data: %d\n\n" % number
 
@@ -230,7 +230,7 @@ async def test_a_stopping_sidecar_lets_ordinary_answers_finish_first(world: Worl
     async with listening(sidecar, tls) as events, listening(sidecar, tls, method="POST") as ordinary:
         sidecar.stop.set()
         await until(lambda: sidecar.server.draining)
-        sidecar.server.parts.streams.sweep(in_flight=sidecar.server.metrics.in_flight())
+        list(sidecar.server.parts.watch.steps(sidecar.server.metrics.in_flight()))
         feed.said.put_nowait(b"data: 1\n\n")
         assert await hear(events) == b"data: 1\n\n"
         feed.posted.put_nowait(b"done")

@@ -367,7 +367,7 @@ async def test_reloads_and_renewals_do_not_touch_it(world: World, echo: EchoServ
             sidecar.api.registry.rotate()
             async with asyncio.timeout(PATIENCE_S):
                 await rotated.get()
-            sidecar.server.parts.streams.sweep(in_flight=1)
+            list(sidecar.server.parts.watch.steps(1))
             await client.send(f"still {number}")
             assert await hear(client) == f"still {number}"
     assert (await ended(sidecar))["reason"] == "ok"
@@ -392,4 +392,4 @@ async def test_a_caller_that_vanishes_ends_the_agents_end(world: World, echo: Ec
     assert (await echo.closed())[0] == 1006
     assert (await ended(sidecar))["reason"] == "peer_gone"
     await until(lambda: not sidecar.server.parts.pools[0].connections)
-    assert len(sidecar.server.parts.streams) == 0
+    assert len(sidecar.server.parts.watch) == 0

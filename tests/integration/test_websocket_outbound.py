@@ -119,7 +119,7 @@ async def test_it_ends_with_the_next_hops_certificate(hops: Hops) -> None:
 async def test_it_ends_when_its_subject_is_denied_and_not_when_another_is(hops: Hops, crm: EchoServer) -> None:
     async with hops.serving() as held, opening(hops, held.shown) as client:
         await reload(hops.writer, lambda document: deny("mallory", document))
-        hops.writer.server.parts.streams.sweep(in_flight=9)
+        list(hops.writer.server.parts.watch.steps(9))
         await client.send("still here")
         assert await hear(client) == "still here"
         await reload(hops.writer, lambda document: deny("alice", document))

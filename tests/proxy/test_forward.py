@@ -8,8 +8,8 @@ import pytest
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import from_agent
 from sidecar.proxy.snapshot import Snapshots
-from sidecar.proxy.streams import Streams
-from sidecar.wire.limits import ClientLimits
+from sidecar.proxy.watch import Watch
+from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import Origin, UpstreamPool
 from tests.proxy.test_snapshot import setup
 
@@ -23,9 +23,9 @@ class LooksLikeAPermit:
 
 @pytest.mark.parametrize("permit", [None, True, "permit", LooksLikeAPermit()])
 def test_nothing_is_forwarded_without_a_permit(permit: Any) -> None:
-    streams = Streams(Snapshots(setup()), wall=time.time, monotonic=time.monotonic)
-    forwarder = Forwarder(UpstreamPool(ClientLimits()), from_agent, streams, max_stream_s=1.0)
-    origin = Origin("127.0.0.1", 1, "key")
     nothing: Any = None
+    watch = Watch(Snapshots(setup()), nothing, wall=time.time, monotonic=time.monotonic)
+    forwarder = Forwarder(UpstreamPool(ClientLimits()), from_agent, watch, ServerLimits())
+    origin = Origin("127.0.0.1", 1, "key")
     with pytest.raises(TypeError):
         Forwarding(forwarder, permit, nothing, nothing, nothing, origin, b"/", b"")

@@ -25,7 +25,7 @@ from sidecar.proxy.listener import Listener, ListenerSettings
 from sidecar.proxy.memory import Memory
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
-from sidecar.proxy.streams import Streams
+from sidecar.proxy.watch import Watch
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.limits import ClientLimits
@@ -118,7 +118,7 @@ class Bench:
             log=AccessLog(self.sink, run="r", metrics=Metrics()),
             handles=Handles(clock=lambda: 0.0, monotonic=lambda: 0.0),
             tasks=Tasks(),
-            streams=Streams(snapshots, wall=time.time, monotonic=time.monotonic),
+            watch=Watch(snapshots, source, wall=time.time, monotonic=time.monotonic),
             pools=(UpstreamPool(ClientLimits()),),
             listeners=self.listeners,
             drain_s=1.0,

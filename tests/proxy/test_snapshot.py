@@ -21,8 +21,8 @@ def make_policy(workload: SpiffeId, number: int) -> Policy:
     return replace(POLICY, workload=workload, number=number)
 
 
-def setup(agent: Origin | None = AGENT) -> Setup:
-    keys = IssuerKeys((), FixedSource(None))
+def setup(agent: Origin | None = AGENT, keys: IssuerKeys | None = None) -> Setup:
+    keys = keys or IssuerKeys((), FixedSource(None))
     return Setup(make_policy=make_policy, keys=keys, exchange=None, agent=agent, needed_issuers=frozenset({"a", "b"}))
 
 

@@ -15,7 +15,7 @@ from sidecar.errors import Reason, SidecarError
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity
 from sidecar.identity.tls import client_context, server_context
-from sidecar.proxy.trust import GRACE_S, TrustWatch
+from sidecar.proxy.trust import TrustWatch
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection, ServerLimits
@@ -56,8 +56,14 @@ class Waiting:
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
         self.stopped: list[Reason] = []
+        self._exchange: ServerExchange | None = None
+
+    def answer(self) -> None:
+        assert self._exchange is not None
+        self._exchange.answer(200, [], b"")
 
     def on_request(self, exchange: ServerExchange) -> None:
+        self._exchange = exchange
         exchange.owner = self
         self.arrived.set()
 
@@ -79,22 +85,10 @@ class Bench:
         self.handler = Waiting()
         self.connections: Connections[ServerConnection] = Connections()
         self.now = time.time()
-        self.passed = 0.0
-        self.distrusted: list[Reason] = []
-        self.watch = TrustWatch(wall=lambda: self.now, monotonic=lambda: self.passed, distrust=self._distrust)
-
-    def _distrust(self, transport: asyncio.BaseTransport, error: SidecarError) -> None:
-        assert transport in [connection.transport for connection in self.connections]
-        self.distrusted.append(error.reason)
+        self.watch = TrustWatch(wall=lambda: self.now)
 
     async def end_distrusted(self) -> None:
         await self.watch.look(self.connections)
-
-    async def end_after_the_grace(self) -> None:
-        await self.end_distrusted()
-        assert self.handler.stopped == []  # the exchange in progress may finish
-        self.passed += GRACE_S
-        await self.end_distrusted()
 
     @asynccontextmanager
     async def connected(self, spiffe_id: SpiffeId | None) -> AsyncIterator[asyncio.StreamReader]:
@@ -138,25 +132,27 @@ async def test_a_peer_that_is_trusted_stays() -> None:
     assert bench.handler.stopped == []
 
 
-async def test_when_the_trust_domain_is_gone_its_peers_are_cut_and_the_request_is_told_why() -> None:
+async def test_a_connection_of_a_peer_that_is_trusted_no_more_ends_after_the_exchange_in_progress() -> None:
     bench = Bench()
     async with bench.connected(HELPER) as reader:
         bench.own.distrust()
-        await bench.end_after_the_grace()
-        assert bench.handler.stopped == [Reason.UNKNOWN_TRUST_DOMAIN]
+        await bench.end_distrusted()
+        assert not is_cut(bench)
+        assert bench.handler.stopped == []  # that is for the watch to do
+        bench.handler.answer()
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200 OK")  # to the end
+
+
+async def test_an_idle_one_ends_at_once() -> None:
+    bench = Bench()
+    async with bench.connected(HELPER) as reader:
+        bench.handler.answer()
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        bench.own.distrust()
+        await bench.end_distrusted()
+        assert is_cut(bench)
         with suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
-
-
-async def test_streams_are_told_of_it_at_every_look_and_not_only_after_the_grace() -> None:
-    bench = Bench()
-    async with bench.connected(HELPER):
-        await bench.end_distrusted()
-        assert bench.distrusted == []
-        bench.own.distrust()
-        for looks in (1, 2):
-            await bench.end_distrusted()
-            assert bench.distrusted == [Reason.UNKNOWN_TRUST_DOMAIN] * looks
 
 
 async def test_peers_of_other_trust_domains_stay() -> None:
@@ -167,13 +163,15 @@ async def test_peers_of_other_trust_domains_stay() -> None:
         assert not is_cut(bench)
 
 
-async def test_a_connection_ends_with_its_peers_certificate() -> None:
+async def test_a_connection_ends_with_its_peers_certificate_and_no_exchange_does() -> None:
     bench = Bench()
-    async with bench.connected(HELPER):
+    async with bench.connected(HELPER) as reader:
         bench.now += 7200
-        await bench.end_after_the_grace()
-        assert is_cut(bench)
-        assert bench.handler.stopped == [Reason.SVID_EXPIRED]
+        await bench.end_distrusted()
+        assert not is_cut(bench)
+        bench.handler.answer()
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200 OK")
+    assert bench.handler.stopped == []
 
 
 async def test_when_our_own_identity_is_gone_nobody_is_cut() -> None:

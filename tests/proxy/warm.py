@@ -19,7 +19,7 @@ from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.snapshot import Snapshot
-from sidecar.proxy.streams import Streams
+from sidecar.proxy.watch import Watch
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
@@ -57,6 +57,7 @@ class Warm:
         self.now = float(NOW)
         self.snapshots: Any = _Snapshots()
         snapshots: Any = self.snapshots
+        source: Any = None
         world = InboundWorld(Random(1))
         self.pool = OneConnection()
         self.log = AccessLog(FileSink(records), run="run", metrics=Metrics(), wall=lambda: float(NOW))
@@ -67,8 +68,8 @@ class Warm:
             forwarder=Forwarder(
                 self.pool,
                 from_agent,
-                Streams(snapshots, wall=lambda: float(NOW), monotonic=world.clock),
-                max_stream_s=900,
+                Watch(snapshots, source, wall=lambda: float(NOW), monotonic=world.clock),
+                ServerLimits(),
             ),
             tasks=Tasks(),
             clock=lambda: self.now,
@@ -117,13 +118,13 @@ class WarmOutbound:
         issued = Issued(_issued(served), usable_until=NOW + 200, refresh_at=NOW + 100)
         assert tokens._tokens.keep(_key(plan(served.delegation)), issued, epoch=epoch)
         snapshots: Any = SimpleNamespace(now=lambda: Snapshot(policy=POLICY, keys=keys, exchange=tokens, agent=None))
-        streams = Streams(snapshots, wall=lambda: float(NOW), monotonic=lambda: 0.0)
+        watch = Watch(snapshots, source, wall=lambda: float(NOW), monotonic=lambda: 0.0)
         origins: Any = SimpleNamespace(of=lambda _route, _workload: Origin("crm.internal", 7443, "crm"))
         outbound = Outbound(
             snapshots=snapshots,
             log=self.log,
             handles=handles,
-            forwarder=Forwarder(self.pool, from_next_hop, streams, max_stream_s=900),
+            forwarder=Forwarder(self.pool, from_next_hop, watch, ServerLimits()),
             tasks=Tasks(),
             origins=origins,
             own_authorities=frozenset({"127.0.0.1:7080"}),

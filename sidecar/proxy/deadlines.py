@@ -1,0 +1,109 @@
+"""When a forwarding ends by itself, and a timer wheel that finds those whose time has come.
+
+What never finishes by itself (a WebSocket, a GET answered by an event stream) ends with its token or its peer's
+certificates. Expiry cuts nothing else: an upload may take ``max_upload_s`` and an answer ``max_stream_s``, or each as
+long as its token lives.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from math import ceil
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+
+from sidecar.errors import Reason
+
+TICK_S: Final = 0.25  # the wheel's step
+
+T = TypeVar("T")
+
+
+class End(NamedTuple):
+    """How many seconds are left, and why it then ends."""
+
+    left_s: float
+    reason: Reason
+    detail: str
+
+
+class Timed(Protocol):
+    """A forwarding's times. ``began_at`` and ``answered_at`` are monotonic, ``…_expires_at`` wall seconds.
+
+    ``answered_at``: when the head of an answer came of which more is to come. ``uploading``: the request is not whole.
+    """
+
+    @property
+    def endless(self) -> bool: ...  # noqa: D102
+    @property
+    def uploading(self) -> bool: ...  # noqa: D102
+    @property
+    def began_at(self) -> float: ...  # noqa: D102
+    @property
+    def answered_at(self) -> float | None: ...  # noqa: D102
+    @property
+    def token_expires_at(self) -> float: ...  # noqa: D102
+    @property
+    def peer_expires_at(self) -> float: ...  # noqa: D102
+    @property
+    def max_upload_s(self) -> float: ...  # noqa: D102
+    @property
+    def max_stream_s(self) -> float: ...  # noqa: D102
+
+
+def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
+    """The next end of a forwarding at ``wall`` and monotonic ``passed`` seconds; None: other limits bound it."""
+    ends: list[End] = []
+    token_left = one.token_expires_at - wall
+    if one.endless:
+        ends.append(End(token_left, Reason.TOKEN_EXPIRED, "a stream ends with its token"))
+        ends.append(End(one.peer_expires_at - wall, Reason.SVID_EXPIRED, "a stream ends with its peer's certificate"))
+    else:
+        if one.uploading:
+            left_s = max(token_left, one.began_at + one.max_upload_s - passed)
+            ends.append(End(left_s, Reason.TIMEOUT, "the request took longer to come than max_upload_s"))
+        if one.answered_at is not None:
+            left_s = max(token_left, one.answered_at + one.max_stream_s - passed)
+            ends.append(End(left_s, Reason.TIMEOUT, "the answer took longer than max_stream_s"))
+    return min(ends, default=None)
+
+
+class Wheel(Generic[T]):
+    """Members by the time at which to look at them (monotonic seconds). Never early; late by a tick at most."""
+
+    def __init__(self, now: float, tick_s: float = TICK_S) -> None:
+        self._tick_s = tick_s
+        self._turned_to = int(now / tick_s)
+        self._slots: defaultdict[int, set[T]] = defaultdict(set)
+        self._places: dict[T, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def put(self, one: T, due: float) -> None:
+        """Look at it at ``due``, or at the next turn if that is over."""
+        self.drop(one)
+        place = max(ceil(due / self._tick_s), self._turned_to + 1)
+        self._places[one] = place
+        self._slots[place].add(one)
+
+    def drop(self, one: T) -> None:
+        """Do not look at it any more."""
+        place = self._places.pop(one, None)
+        if place is not None:
+            slot = self._slots[place]
+            slot.discard(one)
+            if not slot:
+                del self._slots[place]
+
+    def turn(self, now: float) -> Iterator[T]:
+        """Take out those whose time has come, one by one: between two of them any may be put or dropped."""
+        turn = int(now / self._tick_s)
+        while self._turned_to < turn and self._slots:
+            self._turned_to += 1
+            slot = self._slots.get(self._turned_to)
+            while slot:
+                one = next(iter(slot))
+                self.drop(one)
+                yield one
+        self._turned_to = max(self._turned_to, turn)
