@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="for machines, with --try")
     parser.add_argument(
+        "--namespace", default="", metavar="NAME", help="with --try: of a pod whose file does not name one"
+    )
+    parser.add_argument(
         "--listen",
         default=("0.0.0.0", 7445),  # noqa: S104 - the API server calls from anywhere
         type=_address,
@@ -86,7 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     try:
         if arguments.trial is not None:
-            return tried(arguments.trial, read_injection(arguments.injection), as_json=arguments.json)
+            injection = read_injection(arguments.injection)
+            return tried(arguments.trial, injection, as_json=arguments.json, namespace=arguments.namespace)
         injector = Injector(arguments.injection, _given(arguments.tls))
     except ConfigError as error:
         print(f"sidecar injector: {error}", file=sys.stderr)  # noqa: T201 - the command's own output

@@ -1,10 +1,10 @@
 """A pod and a definition of the sidecar → the JSON patch that puts it in (RFC 6902), or why the pod is refused. Pure.
 
 Theory of operation. The API server sends every pod at least once more after it was changed, and every author of a pod
-may write what he likes into it. So nothing is remembered and no marker is believed: the pod is compared with what it
-should be. A container or volume of ours that is there already must be exactly ours, whoever put it there; what is
-missing is added, and the sidecar is put before every container that would start without it. A pod that is as it should
-be gets an empty patch.
+may write anything into it. So nothing is remembered and no marker is believed: the pod is compared with what it
+should be. A container or volume of ours that is there already must be exactly ours, whoever put it there, but for its
+share of cpu and memory, which must be within the platform's bounds. What is missing is added, and the sidecar is put
+before every container that would start without it. A pod that is as it should be gets an empty patch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ import orjson
 
 from sidecar.injector.fields import MalformedError, mapping, mappings, text
 from sidecar.injector.injection import SETTINGS_VOLUME, Injection
-from sidecar.injector.rules import SETTINGS_ANNOTATION, Container, Pod, Refusal, opted_out, others, refusals
+from sidecar.injector.rules import (
+    INJECT_LABEL,
+    SETTINGS_ANNOTATION,
+    Container,
+    Pod,
+    Refusal,
+    opted_out,
+    others,
+    refusals,
+    shown,
+)
+from sidecar.injector.sizes import ANNOTATIONS, chosen, misfits, misfits_of, sized
 
 STATUS_ANNOTATION: Final = "delegation-sidecar.io/status"  # for people; nobody reads it back
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
@@ -29,6 +40,8 @@ _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _TOKEN_VOLUME: Final = "kube-api-access-"  # noqa: S105 - how the ServiceAccount admission calls it
 _TOKEN_SOURCES: Final = frozenset({"serviceAccountToken", "configMap", "downwardAPI"})
 _MAX_TOLD: Final = 8  # reasons of one refusal, warnings of one pod
+_OURS: Final = "delegation-sidecar.io/"
+_KNOWN: Final = frozenset({SETTINGS_ANNOTATION, STATUS_ANNOTATION, *ANNOTATIONS.values()})
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 
 Patch = list[dict[str, Any]]
@@ -51,30 +64,45 @@ class Injected:
     warnings: list[str]
 
 
-def inject(pod: Pod, injection: Injection) -> Injected:
-    """What has to be done to a pod.
+def inject(pod: Pod, injection: Injection, namespace: str = "") -> Injected:
+    """The patch for a pod that is made in ``namespace``.
 
     Raises:
         RefusedError: the pod breaks a rule, or is not of Kubernetes' shape.
     """
     try:
-        found = list(_refusals(pod, injection))
+        found = list(_refusals(pod, injection, namespace))
         if not found and opted_out(pod, injection):
             return Injected([], [])
         if not found:
-            return Injected(_patch(pod, injection), list(islice(_warnings(pod, injection), _MAX_TOLD)))
+            return Injected(_patch(pod, injection, namespace), list(islice(_warnings(pod, injection), _MAX_TOLD)))
     except MalformedError as error:
         found = [Refusal("malformed", "pod", str(error), "send a pod")]
     raise RefusedError(found)
 
 
-def _refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
+def _refusals(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
     if not mappings(mapping(pod, "spec"), "containers"):
         yield Refusal("malformed", "pod", "spec has no containers", "send a pod")
     yield from refusals(pod, injection)
     if not opted_out(pod, injection):
         yield from _settings_refusals(pod)
-        yield from _taken(pod, injection)
+        unfit = [
+            Refusal("size", one.where, one.wrong, one.cure)
+            for one in misfits(chosen(_annotations(pod)), injection.container_in(namespace), injection.bounds)
+        ]
+        yield from unfit
+        if not unfit:
+            yield from _taken(pod, injection, namespace)
+
+
+def _annotations(pod: Pod) -> Mapping[str, object]:
+    return mapping(mapping(pod, "metadata"), "annotations")
+
+
+def _wanted(pod: Pod, injection: Injection, namespace: str) -> dict[str, Any]:
+    """The sidecar's container as this pod should have it."""
+    return sized(injection.container_in(namespace), chosen(_annotations(pod)))
 
 
 def _settings_of(pod: Pod) -> tuple[str, str]:
@@ -96,8 +124,8 @@ def _settings_refusals(pod: Pod) -> Iterator[Refusal]:
         yield Refusal("no_settings", "annotation", wrong, "name the same")
 
 
-def _taken(pod: Pod, injection: Injection) -> Iterator[Refusal]:
-    """What has the name of something of ours and is something else."""
+def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
+    """Refusals of what has the name of something of ours and is something else."""
     spec = mapping(pod, "spec")
     annotation, mounted = _settings_of(pod)
     ours = {str(volume["name"]): volume for volume in injection.volumes_for(mounted or annotation)}
@@ -109,12 +137,17 @@ def _taken(pod: Pod, injection: Injection) -> Iterator[Refusal]:
         seen.add(name)
     found = _positions(spec, injection)
     tokens = _tokens_of_kubernetes(spec) if found else set()
-    wanted = _compared(injection.container, tokens, injection)
+    wanted = _wanted(pod, injection, namespace)
+    compared = _compared(wanted, tokens, injection)
     containers = mappings(spec, injection.goes_into)
+    layer = f"container {injection.name}"
     for position in found:
-        if len(found) > 1 or not _alike(_compared(containers[position], tokens, injection), wanted):
+        if len(found) > 1 or not _alike(_compared(containers[position], tokens, injection), compared):
             wrong = "it is not the sidecar that is injected here"
-            yield Refusal("foreign_sidecar", f"container {injection.name}", wrong, "leave it out")
+            yield Refusal("foreign_sidecar", layer, wrong, "leave it out")
+        else:
+            for one in misfits_of(containers[position], wanted, injection.bounds):
+                yield Refusal("size", f"{layer}, {one.where}", one.wrong, one.cure)
 
 
 def _positions(spec: Pod, injection: Injection) -> list[int]:
@@ -131,9 +164,9 @@ def _alike(one: object, other: object) -> bool:
 def _compared(container: Container, tokens: Collection[str], injection: Injection) -> dict[str, object]:
     """A container without what Kubernetes itself adds, or others may choose: a token, resources, a default.
 
-    Too small a share harms the pod alone; LimitRange and autoscalers set it. A device is no share: ``claims``, or a
-    limit by a domain's name, for which a node's plugin may put files and variables into the container. The
-    AlwaysPullImages admission has every image asked for anew, which shows the node nothing that is less ours.
+    LimitRange and autoscalers set a share of cpu and memory; ``misfits_of`` holds it to the bounds. A device is no
+    share: ``claims``, or a limit by a domain's name, for which a node's plugin may put files and variables into the
+    container. The AlwaysPullImages admission has every image asked for anew: the node gets no other image by that.
     """
     compared = dict(container)
     if container.get("imagePullPolicy") == "Always":
@@ -170,13 +203,13 @@ def _tokens_of_kubernetes(spec: Pod) -> set[str]:
     return tokens
 
 
-def _patch(pod: Pod, injection: Injection) -> Patch:
+def _patch(pod: Pod, injection: Injection, namespace: str) -> Patch:
     spec = mapping(pod, "spec")
     annotation, mounted = _settings_of(pod)
     patch: Patch = []
     found = _positions(spec, injection)
     if not found:
-        patch += _added(spec, injection.goes_into, [dict(injection.container)], at="0")
+        patch += _added(spec, injection.goes_into, [_wanted(pod, injection, namespace)], at="0")
     elif found != [0]:  # who stands before it would start without it
         way = f"/spec/{injection.goes_into}"
         patch.append({"op": "move", "from": f"{way}/{found[0]}", "path": f"{way}/0"})
@@ -214,6 +247,10 @@ def _annotated(pod: Pod, injection: Injection) -> Patch:
 
 
 def _warnings(pod: Pod, injection: Injection) -> Iterator[str]:
+    for key in _annotations(pod):
+        if key.startswith(_OURS) and key not in _KNOWN:
+            cure = "it is a label" if key == INJECT_LABEL else f"known are {', '.join(sorted(_KNOWN))}"
+            yield f"annotation {shown(key)}: it changes nothing; {cure}"
     for layer, container in others(mapping(pod, "spec"), injection):
         for probe in _PROBES:
             asked = mapping(container, probe)

@@ -11,10 +11,11 @@ from typing import Any, Final, Literal
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.errors import ConfigError, Problem
 from sidecar.injector.fields import MalformedError, flag, mapping, mappings, number, text
+from sidecar.injector.sizes import SECONDS, Bound, Sizes, bounds_of, misfits_of, of_namespace, sized
 
 SETTINGS_VOLUME: Final = "sidecar-settings"  # the one whose ConfigMap is another for each workload
 MAX_BYTES: Final = 65_536
-_KEYS: Final = {"mode", "ports", "optOut", "container", "volumes"}
+_KEYS: Final = {"mode", "ports", "optOut", "container", "volumes", "bounds", "namespaces"}
 
 List = Literal["initContainers", "containers"]
 
@@ -23,8 +24,9 @@ List = Literal["initContainers", "containers"]
 class Injection:
     """One definition of the sidecar. ``goes_into`` is the list of a pod's spec that it belongs to, at its head.
 
-    ``ports`` are inbound, outbound and probe; ``opt_out`` says whether a pod may do without; ``digest`` names the
-    definition, 64 bits of its SHA-256 in hex.
+    ``ports`` are inbound, outbound and probe; ``opt_out`` says whether a pod may do without; ``bounds`` limit what
+    pods choose by annotations, ``namespaces`` are sizes for all pods of one; ``digest`` names the definition, 64 bits
+    of its SHA-256 in hex.
     """
 
     goes_into: List
@@ -32,6 +34,8 @@ class Injection:
     volumes: Sequence[Mapping[str, Any]]
     ports: frozenset[int]
     opt_out: bool
+    bounds: Mapping[str, Bound]
+    namespaces: Mapping[str, Sizes]
     digest: str
 
     @property
@@ -53,6 +57,10 @@ class Injection:
     def probe_port(self) -> object:
         """Where a kubelet asks the sidecar, and through it the agent."""
         return self.container["readinessProbe"]["httpGet"]["port"]
+
+    def container_in(self, namespace: str) -> dict[str, Any]:
+        """The container for pods of a namespace that choose nothing themselves."""
+        return sized(self.container, self.namespaces.get(namespace, {}))
 
     def volumes_for(self, settings: str) -> list[dict[str, Any]]:
         """The pod's volumes, with the ConfigMap ``settings`` as the workload's."""
@@ -98,11 +106,22 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
         raise MalformedError("volumes: none has csi.driver, the Workload API")
     if not any(text(volume, "name") == SETTINGS_VOLUME and mapping(volume, "configMap") for volume in volumes):
         raise MalformedError(f"volumes: none is the ConfigMap {SETTINGS_VOLUME}")
-    return Injection(
+    if number(mapping(container, "startupProbe"), "failureThreshold") is None:
+        raise MalformedError(f"container.startupProbe.failureThreshold is missing, which {SECONDS} sets")
+    bounds = bounds_of(mapping(members, "bounds"))
+    namespaces = mapping(members, "namespaces")
+    injection = Injection(
         goes_into=goes_into,
         container=container,
         volumes=volumes,
         ports=frozenset(ports),
         opt_out=flag(members, "optOut"),
+        bounds=bounds,
+        namespaces={name: of_namespace(mapping(namespaces, name), bounds) for name in namespaces},
         digest=digest,
     )
+    for namespace in ("", *namespaces):
+        whole = injection.container_in(namespace)
+        for one in misfits_of(whole, whole, bounds):
+            raise MalformedError(f"container in {namespace or 'other namespaces'}: {one.where}: {one.wrong}")
+    return injection

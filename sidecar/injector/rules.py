@@ -26,6 +26,7 @@ RULES: Final = (
     "malformed",
     "opt_out",
     "no_settings",
+    "size",
     "static_pod",
     "host_namespace",
     "shared_process_namespace",

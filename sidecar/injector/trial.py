@@ -24,18 +24,22 @@ _TEMPLATE: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def tried(path: Path, injection: Injection, *, as_json: bool) -> int:
+def tried(path: Path, injection: Injection, *, as_json: bool, namespace: str = "") -> int:
     """Print what would become of the pod in a file. Exit codes: 0 it would be made, 1 refused.
+
+    ``namespace`` is used where the file names none.
 
     Raises:
         ConfigError: the file holds no pod.
     """
     try:
-        pod = pod_of(_document(path))
+        document = _document(path)
+        pod = pod_of(document)
+        namespace = text(mapping(document, "metadata"), "namespace") or namespace
     except MalformedError as error:
         raise ConfigError([Problem(str(path), str(error), "write it as Kubernetes does")]) from error
     try:
-        done = inject(pod, injection)
+        done = inject(pod, injection, namespace)
     except RefusedError as error:
         reasons = [asdict(refusal) for refusal in error.refusals]
         if as_json:

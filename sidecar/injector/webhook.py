@@ -70,7 +70,7 @@ class Webhook:
                 raise
             return refused(error.uid, f"sidecar injector: {error}; register the webhook as the chart does", code=400)
         try:
-            done = inject(review.pod, self.injection)
+            done = inject(review.pod, self.injection, review.namespace)
         except RefusedError as error:
             return self._refuse(review, error)
         except Exception as error:  # noqa: BLE001 - a bug refuses this pod, and ends nothing

@@ -61,7 +61,7 @@ def name_of(way: tuple[Any, ...]) -> str:
     return str(PurePosixPath(*map(str, way)))
 
 
-SIZE: Final = {("resources", "limits"), ("resources", "requests"), ("resources",)}  # anybody's to choose
+SIZE: Final = {("resources", "limits"), ("resources", "requests"), ("resources",)}  # to choose, within bounds
 PLACES: Final = [way for way in leaves(dict(OWN)) if way[:2] not in SIZE and way[:1] not in SIZE and way != ("name",)]
 
 
@@ -119,14 +119,16 @@ def test_a_sidecar_with_one_variable_more_is_refused(variable: str) -> None:
     assert refused(statically(env=env), injection()) == {"foreign_sidecar"}
 
 
-def test_a_sidecar_of_another_size_is_lawful_and_one_with_a_device_is_not() -> None:
-    small = {"limits": {"memory": "1Mi", "cpu": "1m"}}
-    assert inject(statically(resources=small), injection()).patch[0]["path"].startswith("/metadata/")
+def test_a_sidecar_of_another_size_is_lawful_within_the_bounds_and_one_with_a_device_is_not() -> None:
+    other = {"limits": {"memory": "128Mi", "cpu": "8"}, "requests": {"cpu": "4"}}
+    assert inject(statically(resources=other), injection()).patch[0]["path"].startswith("/metadata/")
+    for wrong in ({"memory": "127Mi", "cpu": "1"}, {"memory": "5Gi", "cpu": "1"}, {"memory": "1Gi", "cpu": "9"}, {}):
+        assert refused(statically(resources={"limits": wrong}), injection()) == {"size"}, wrong
     device = {**OWN["resources"], "claims": [{"name": "gpu"}]}
     assert refused(statically(resources=device), injection()) == {"foreign_sidecar"}
     device = {"limits": {"memory": "256Mi", "gpu.example/large": "1"}, "requests": {"gpu.example/large": "1"}}
     assert refused(statically(resources=device), injection()) == {"foreign_sidecar"}
-    wanted = injection(container={**OWN, "resources": {"limits": {"gpu.example/large": 1}}})
+    wanted = injection(container={**OWN, "resources": {"limits": {"gpu.example/large": "1"}}})
     assert inject(statically(resources=device), wanted).patch[0]["path"].startswith("/metadata/")
 
 

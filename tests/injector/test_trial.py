@@ -100,3 +100,21 @@ def test_a_cron_job_makes_pods_too() -> None:
     assert pod_of(job)["spec"] == bare()["spec"]
     with pytest.raises(MalformedError):
         pod_of({"kind": "CronJob", "spec": {"jobTemplate": 1}})
+
+
+def test_the_namespace_whose_sizes_count_is_the_file_s_or_the_option_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"agents": {"cpuLimit": "1"}}
+    file = tmp_path / "injection.json"
+    file.write_text(json.dumps({**json.loads(RENDERED), "namespaces": sizes}))
+
+    def limits(document: dict[str, Any], *words: str) -> dict[str, str]:
+        assert attempt(file, document, "--json", *words) == 0
+        limits: dict[str, str] = json.loads(capsys.readouterr().out)["patch"][0]["value"][0]["resources"]["limits"]
+        return limits
+
+    named = {**deployment(bare()), "metadata": {"namespace": "agents"}}
+    assert limits(named)["cpu"] == limits(named, "--namespace=other")["cpu"] == "1"
+    assert limits(deployment(bare()), "--namespace=agents")["cpu"] == "1"
+    assert "cpu" not in limits(deployment(bare()))

@@ -121,3 +121,10 @@ async def test_records_of_reviews_have_a_rate_and_every_review_is_answered_and_c
     text = world.metrics.render().decode()
     assert 'decision="allow",rule="injected"} 5.0' in text
     assert "sidecar_injector_records_suppressed 3.0" in text
+
+
+async def test_the_sizes_of_a_pod_s_namespace_count(world: World) -> None:
+    world.webhook.injection = injection(namespaces={"agents": {"cpuLimit": "1"}})
+    for namespace, cpu in (("agents", "1"), ("other", None)):
+        patch = json.loads(base64.b64decode(world.ask(bare(), namespace=namespace)["patch"]))
+        assert patch[0]["value"][0]["resources"]["limits"].get("cpu") == cpu
