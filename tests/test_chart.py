@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,10 +101,13 @@ def test_no_template_names_an_image() -> None:
 
 
 def test_what_is_not_generated_stays_the_same_at_each_rendering() -> None:
-    """GitOps tools never settle on a chart that looks things up or makes certificates as it is rendered."""
+    """GitOps tools never settle on a chart that looks things up or makes certificates as it is rendered.
+
+    ``refuse.yaml`` renders nothing: what it looks up can stop an installation, and changes none.
+    """
+    words = re.compile(r"\b(lookup|genCA|genSigned\w*|randAlpha\w*|now)\b")
     for file in HELM.rglob("templates/**/*"):
         if file.is_file():
-            text = file.read_text()
-            assert not [word for word in ("lookup", "genCA", "genSigned", "randAlpha", "now ") if f" {word}" in text], (
-                file
-            )
+            actions = " ".join(re.findall(r"{{.*?}}", re.sub(r"/\*.*?\*/", "", file.read_text(), flags=re.S)))
+            found = set(words.findall(re.sub(r'"[^"]*"', "", actions)))
+            assert found <= ({"lookup"} if file.name == "refuse.yaml" else set()), file

@@ -13,7 +13,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,13 +55,13 @@ CRD: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One container of one pod, with what selectors can ask about it."""
+    """One container of one pod. ``selectors`` are those that SPIRE's Kubernetes attestor finds for it."""
 
-    container: str
     namespace: str
     service_account: str
     labels: Mapping[str, str]
     namespace_labels: Mapping[str, str]
+    selectors: frozenset[str]
 
 
 def processes_of(uid: str, container: str) -> list[int]:
@@ -119,13 +119,36 @@ def workload_of(pid: int, pods: list[dict[str, Any]], namespaces: list[dict[str,
         return None
     metadata = its[0]["metadata"]
     (namespace,) = (one for one in namespaces if one["metadata"]["name"] == metadata["namespace"])
+    return workload_in(its[0], found[2], namespace["metadata"].get("labels", {}))
+
+
+def workload_in(pod: dict[str, Any], container: str, namespace_labels: Mapping[str, str]) -> Workload:
+    """One container of a pod, as the API server shows the pod."""
     return Workload(
-        container=found[2],
-        namespace=metadata["namespace"],
-        service_account=its[0]["spec"]["serviceAccountName"],
-        labels=metadata.get("labels", {}),
-        namespace_labels=namespace["metadata"].get("labels", {}),
+        namespace=pod["metadata"]["namespace"],
+        service_account=pod["spec"]["serviceAccountName"],
+        labels=pod["metadata"].get("labels", {}),
+        namespace_labels=namespace_labels,
+        selectors=frozenset(_attested(pod, container)),
     )
+
+
+def _attested(pod: dict[str, Any], container: str) -> Iterator[str]:
+    """The selectors that SPIRE 1.13 makes of a pod's status: an image counts by its reference and by its digest.
+
+    Of a container that waits Kubernetes shows the reference alone, as it stands in the pod.
+    """
+    status = pod.get("status", {})
+    plain, init = status.get("containerStatuses", []), status.get("initContainerStatuses", [])
+    yield f"k8s:ns:{pod['metadata']['namespace']}"
+    yield f"k8s:sa:{pod['spec']['serviceAccountName']}"
+    yield f"k8s:pod-image-count:{len(plain)}"
+    yield f"k8s:pod-init-image-count:{len(init)}"
+    for kind, statuses in (("pod-image", plain), ("pod-init-image", init)):
+        yield from (f"k8s:{kind}:{one[name]}" for one in statuses for name in ("image", "imageID"))
+    for one in (one for one in (*plain, *init) if one["name"] == container and one.get("containerID")):
+        yield f"k8s:container-name:{container}"
+        yield from (f"k8s:container-image:{one[name]}" for name in ("image", "imageID"))
 
 
 def entries(workload: Workload, uid: int, rules: list[dict[str, Any]]) -> list[Entry]:
@@ -139,10 +162,7 @@ def entries(workload: Workload, uid: int, rules: list[dict[str, Any]]) -> list[E
         for rule in sorted(rules, key=lambda one: str(one["metadata"]["name"]))
         if _selected(rule["spec"].get("namespaceSelector"), workload.namespace_labels)
         and _selected(rule["spec"].get("podSelector"), workload.labels)
-        and all(
-            selector == f"k8s:container-name:{workload.container}"
-            for selector in rule["spec"].get("workloadSelectorTemplates", ())
-        )
+        and workload.selectors.issuperset(rule["spec"].get("workloadSelectorTemplates", ()))
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import secrets
+import shutil
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,10 +38,14 @@ _RUN: Final = secrets.token_hex(3)  # an earlier run's namespaces may still be e
 AGENTS: Final = f"sidecar-test-agents-{_RUN}"
 LAX: Final = f"sidecar-test-lax-{_RUN}"  # asks for sidecars, and for nothing of Pod Security
 PLAIN: Final = f"sidecar-test-plain-{_RUN}"
+QUOTA: Final = f"sidecar-test-quota-{_RUN}"  # a ResourceQuota there takes no container without a cpu limit
+SIZED: Final = f"sidecar-test-sized-{_RUN}"  # the same, and the chart's values have a cpu limit for it
+RANGED: Final = f"sidecar-test-ranged-{_RUN}"  # the same, and a LimitRange with a default
 
 
 _DEFAULT: Final = "runtime/default"  # as the annotation says it
 PEM: Final = "-----BEGIN CERTIFICATE-----"  # what a CA's begins with
+WITH_SECRET: Final = f"injector.tls.certManager.enabled=false,injector.tls.secretName=tls,injector.tls.caBundle={PEM}"
 
 
 class Cluster:
@@ -48,7 +53,10 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         values = {
-            "injector": {"tls": {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": PEM}},
+            "injector": {
+                "tls": {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": PEM},
+                "namespaces": {SIZED: {"cpuLimit": "1", "startupSeconds": 300}},
+            },
             "sidecar": {"image": {"repository": "sidecar", "tag": "dev"}},
         }
         self.api = Api()
@@ -69,6 +77,8 @@ class Cluster:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         inject = {"delegation-sidecar.io/inject": "enabled"}
         apply(*namespace(AGENTS, **labels, **inject), *namespace(PLAIN, **labels), *namespace(LAX, **inject))
+        for name in (QUOTA, SIZED, RANGED):
+            apply(*namespace(name, **labels, **inject))
         self.injector.start()
         apply(*self.policy)
         self.with_webhook()
@@ -88,7 +98,7 @@ class Cluster:
         kubectl("delete", "mutatingwebhookconfiguration", self.webhook["metadata"]["name"], "--ignore-not-found")
         for one in reversed(self.policy):
             kubectl("delete", one["kind"], one["metadata"]["name"], "--ignore-not-found")
-        kubectl("delete", "namespace", AGENTS, PLAIN, LAX, "--ignore-not-found", "--wait=false")
+        kubectl("delete", "namespace", AGENTS, PLAIN, LAX, QUOTA, SIZED, RANGED, "--ignore-not-found", "--wait=false")
         self.injector.stop()
         self.api.close()
 
@@ -223,7 +233,85 @@ def test_a_webhook_that_is_down_means_no_pod_there_and_pods_elsewhere(cluster: C
     assert cluster.try_pod(pod(), AGENTS)[0] is not None
 
 
+# --- sizes
+
+
+LIMITED: Final = {"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "1"}}}  # of the agent
+
+
+@pytest.fixture(scope="module")
+def quotas(cluster: Cluster) -> None:
+    """Quotas in force: their controller has seen them."""
+    for name in (QUOTA, SIZED, RANGED):
+        meta = {"name": "cpu", "namespace": name}
+        apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": {"limits.cpu": "8"}}})
+        words = ("get", "resourcequota", "cpu", "-n", name, "-o", "jsonpath={.status.hard}")
+        assert wait_for(lambda words=words: kubectl(*words).stdout, bool)  # type: ignore[misc]
+    default = {"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "20m"}}
+    meta = {"name": "cpu", "namespace": RANGED}
+    apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta, "spec": {"limits": [default]}})
+
+
+def sized(**sizes: str) -> Object:
+    return pod(agent=LIMITED, annotations={f"delegation-sidecar.io/{name}": size for name, size in sizes.items()})
+
+
+@pytest.mark.usefixtures("quotas")
+def test_a_quota_over_cpu_limits_takes_a_pod_whose_annotation_its_namespace_s_value_or_its_limit_range_sets_one(
+    cluster: Cluster,
+) -> None:
+    made, said = cluster.try_pod(sized(), QUOTA)
+    assert (made, "must specify limits.cpu for: sidecar" in said) == (None, True), said
+    limits = {}
+    for name, asked in ((QUOTA, sized(**{"cpu-limit": "2"})), (SIZED, sized()), (RANGED, sized())):
+        made, said = cluster.try_pod(asked, name)
+        assert made is not None, said
+        limits[name] = made["spec"]["initContainers"][0]["resources"]["limits"]["cpu"]
+        seconds = made["spec"]["initContainers"][0]["startupProbe"]["failureThreshold"]
+        assert seconds == (300 if name == SIZED else 120)
+    assert limits == {QUOTA: "2", SIZED: "1", RANGED: "500m"}
+
+
+def test_an_annotation_sets_a_size_within_the_bounds_and_is_refused_outside_them(cluster: Cluster) -> None:
+    lawful = {"cpu-request": "0.1", "memory-request": "128Mi", "memory-limit": "1024Mi", "startup-seconds": "600"}
+    made, said = cluster.try_pod(sized(**lawful))
+    assert made is not None, said
+    own = made["spec"]["initContainers"][0]
+    assert own["resources"] == {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+    assert own["startupProbe"]["failureThreshold"] == 600
+    for name, size in (("cpu-limit", "9"), ("memory-limit", "64Mi"), ("startup-seconds", "901"), ("cpu-limit", "much")):
+        made, said = cluster.try_pod(sized(**{name: size}))
+        assert (made, f"rule size (layer annotation delegation-sidecar.io/{name})" in said) == (None, True), said
+
+
+def test_who_may_do_everything_in_a_namespace_may_not_relabel_it(cluster: Cluster) -> None:
+    """Kubernetes' own role `admin`: a namespace's labels are the platform's."""
+    subject = {"kind": "User", "name": "team", "apiGroup": "rbac.authorization.k8s.io"}
+    role = {"kind": "ClusterRole", "name": "admin", "apiGroup": "rbac.authorization.k8s.io"}
+    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "roleRef": role}
+    apply({**binding, "metadata": {"name": "team", "namespace": AGENTS}, "subjects": [subject]})
+
+    def may(verb: str, what: str) -> bool:
+        return kubectl("auth", "can-i", verb, what, "-n", AGENTS, "--as=team").stdout.strip() == "yes"
+
+    assert wait_for(lambda: may("create", "pods"), bool)
+    assert [verb for verb in ("update", "patch", "delete") if may(verb, f"namespaces/{AGENTS}")] == []
+
+
 # --- releases: while one is there its webhook is asked too, so nobody else may be at work
+
+
+@pytest.fixture
+def vacant(cluster: Cluster) -> Iterator[Cluster]:
+    """A cluster without webhook and policy: there is one of each, whoever made it."""
+    kubectl("delete", "mutatingwebhookconfiguration", cluster.webhook["metadata"]["name"])
+    for one in reversed(cluster.policy):
+        kubectl("delete", one["kind"], one["metadata"]["name"])
+    yield cluster
+    apply(*cluster.policy)
+    cluster.with_webhook()
+    wait_for(lambda: cluster.try_pod()[0], lambda found: found and found["spec"].get("initContainers"))
+
 
 KINDS: Final = (
     "mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,deployments,services,"
@@ -240,13 +328,12 @@ def made_by(release: str) -> set[str]:
 
 
 @pytest.mark.parametrize("helm_n", range(2))
-def test_a_release_is_installed_upgraded_rolled_back_and_leaves_nothing(cluster: Cluster, helm_n: int) -> None:
+def test_a_release_is_installed_upgraded_rolled_back_and_leaves_nothing(vacant: Cluster, helm_n: int) -> None:
     program = (helm.helms() * 2)[helm_n]
     release = f"try{secrets.token_hex(2)}"
     home = f"sidecar-test-home-{release}"
     apply(*namespace(home))
-    tls = f"injector.tls.certManager.enabled=false,injector.tls.secretName=tls,injector.tls.caBundle={PEM}"
-    sets = ("--set", tls, "--set", "injector.replicas=2", "--namespace", home)
+    sets = ("--set", WITH_SECRET, "--set", "injector.replicas=2", "--namespace", home)
 
     def run(*words: str) -> None:
         done = helm.run(program, *words)
@@ -282,7 +369,7 @@ def installable(seed: int) -> dict[str, Any]:
     return values
 
 
-def test_a_release_goes_from_random_values_to_others_and_back(cluster: Cluster) -> None:
+def test_a_release_goes_from_random_values_to_others_and_back(vacant: Cluster) -> None:
     """What the API server does not let one change (selectors, names) may not depend on values."""
     program, release = helm.helms()[-1], f"try{secrets.token_hex(2)}"
     home = f"sidecar-test-home-{release}"
@@ -299,6 +386,68 @@ def test_a_release_goes_from_random_values_to_others_and_back(cluster: Cluster) 
         helm.run(program, "uninstall", release, "--namespace", home)
         kubectl("delete", "namespace", home, "--wait=false")
     assert made_by(release) == set()
+
+
+def test_a_release_is_installed_from_a_package_made_with_the_library_s_package(vacant: Cluster, tmp_path: Path) -> None:
+    for program in helm.helms():
+        chart = tmp_path / program / "sidecar"
+        shutil.copytree(helm.CHART, chart, ignore=shutil.ignore_patterns("charts"))
+        for words in (
+            ("package", str(helm.LIBRARY), "--destination", str(chart / "charts")),
+            ("package", str(chart), "--destination", str(tmp_path / program)),
+        ):
+            assert helm.run(program, *words).returncode == 0
+        (package,) = (tmp_path / program).glob("*.tgz")
+        release = f"try{secrets.token_hex(2)}"
+        home = f"sidecar-test-home-{release}"
+        apply(*namespace(home))
+        try:
+            done = helm.run(program, "install", release, str(package), "--namespace", home, "--set", WITH_SECRET)
+            assert done.returncode == 0, done.stderr
+            assert f"deployment.apps/{release}-injector" in made_by(release)
+        finally:
+            helm.run(program, "uninstall", release, "--namespace", home)
+            kubectl("delete", "namespace", home, "--wait=false")
+
+
+def test_a_second_release_is_refused_with_the_cure_until_the_first_is_gone(vacant: Cluster) -> None:
+    first, second = (f"try{secrets.token_hex(2)}" for _ in range(2))
+    homes = {release: f"sidecar-test-home-{release}" for release in (first, second)}
+    apply(*(one for home in homes.values() for one in namespace(home)))
+    programs = helm.helms()
+
+    def run(program: str, command: str, release: str, *words: str) -> tuple[int, str]:
+        chart = () if command == "uninstall" else (str(helm.CHART), "--set", WITH_SECRET)
+        done = helm.run(program, command, release, *chart, "--namespace", homes[release], *words)
+        return done.returncode, done.stderr
+
+    try:
+        assert run(programs[0], "install", first)[0] == 0
+        before = made_by(first)
+        for program in programs:
+            code, said = run(program, "install", second)
+            assert code != 0
+            assert f'this cluster has one, of the release "{first}" in the namespace "{homes[first]}"' in said, said
+            assert "upgrade or uninstall that release, or set injector.enabled=false here" in said
+            assert made_by(second) == set()
+            helm.run(program, "uninstall", second, "--namespace", homes[second])  # what Helm keeps of a failure
+        # one of the same name in another namespace is another release
+        other = helm.run(programs[-1], "install", first, str(helm.CHART), "--set", WITH_SECRET, "-n", homes[second])
+        assert (other.returncode != 0, "this cluster has one" in other.stderr) == (True, True), other.stderr
+        assert made_by(first) == before
+        code, said = run(programs[-1], "upgrade", first, "--set", "injector.replicas=3")
+        assert code == 0, said
+        code, said = run(programs[-1], "install", second, "--set", "injector.enabled=false,dashboards.enabled=true")
+        assert code == 0, said
+        run(programs[-1], "uninstall", second)
+        run(programs[-1], "uninstall", first)
+        code, said = run(programs[-1], "install", second)
+        assert code == 0, said
+    finally:
+        for release in homes:
+            run(programs[-1], "uninstall", release)
+        kubectl("delete", "namespace", *homes.values(), "--wait=false")
+    assert made_by(first) | made_by(second) == set()
 
 
 # --- without it: the policy alone
@@ -383,8 +532,19 @@ def test_the_policy_of_other_values_holds_a_classic_sidecar_and_who_does_without
     assert made is not None, said
     made, said = otherwise.try_pod(static(otherwise, {**own, "image": f"{own['image']}.2"}), LAX)
     assert made is not None, said
+    hook = own["lifecycle"]["postStart"]["exec"]["command"]
+    assert hook[-1] == "--wait=120"
+
+    def hooked(*command: str) -> Object:
+        return {"lifecycle": {**own["lifecycle"], "postStart": {"exec": {"command": [*command]}}}}
+
+    made, said = otherwise.try_pod(static(otherwise, {**own, **hooked(*hook[:-1], "--wait=600")}), LAX)
+    assert made is not None, said
     wrong = {
         **{name: {**own, **changed} for name, changed in {
+            "a hook that waits for nothing": hooked(*hook[:-1], "--wait=0"),
+            "a hook that does not wait": hooked(*hook[:-1]),
+            "a hook with one word more": hooked(*hook, "--wait=1"),
             "no ceiling": {"args": own["args"][:2]},
             "a dot that is any letter": {"image": "registry.example:5000/aXb/sidecar:1"},
             "no hook": {"lifecycle": None},
@@ -428,6 +588,9 @@ def test_the_policy_takes_what_is_lawful_and_every_image_of_the_platform_s(alone
         assert made is not None, (name, said)
     own = json.loads(alone.injection)["container"]
     digest = f"sha256:{'0' * 64}"
+    slow = {**own, "startupProbe": {**own["startupProbe"], "failureThreshold": 600}}
+    made, said = alone.try_pod(static(alone, {**slow, "resources": {"limits": {"cpu": "2", "memory": "1Gi"}}}))
+    assert made is not None, said
     for image in ("sidecar:dev", "sidecar:1.2.3-rc.1_x", f"sidecar@{digest}", f"sidecar:1@{digest}"):
         made, said = alone.try_pod(static(alone, {**own, "image": image}))
         assert made is not None, (image, said)

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import tarfile
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,7 @@ from tests.interop.helm import (
     restricted_problems,
     run,
 )
-from tests.interop.values import CA, FULL, FULL_VALUES, changed, random_values
+from tests.interop.values import CA, FULL, FULL_VALUES, changed, example, random_values
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
 
@@ -91,7 +92,7 @@ def test_every_object_has_a_name_and_namespaced_ones_a_namespace(values: Path) -
 
 def test_every_image_is_the_one_that_is_set() -> None:
     image = {"repository": "mirror.example:5000/x", "tag": "9"}
-    found = render({**yaml.safe_load(FULL.read_text()), "sidecar": {"image": image}})
+    found = render({**changed("spiffeIDs.enabled", False, FULL_VALUES), "sidecar": {"image": image}})
     images = {c["image"] for _, spec in pods(found) for c in (*spec.get("initContainers", ()), *spec["containers"])}
     assert images | {injection_of(found).container["image"]} == {"mirror.example:5000/x:9"}
 
@@ -101,8 +102,9 @@ def test_agents_know_the_partners_that_are_named_and_the_token_service_knows_non
     known = {one["spec"]["spiffeIDTemplate"]: one["spec"].get("federatesWith") for one in found.of("ClusterSPIFFEID")}
     assert sorted(known.values(), key=bool) == [None, ["partner.example"]]
     assert known["spiffe://{{ .TrustDomain }}/sts"] is None
-    for one in render(changed("spiffeIDs.enabled", value=True)).of("ClusterSPIFFEID"):
-        assert "federatesWith" not in one["spec"]
+    alone = render(changed("spiffeIDs.federatesWith", [], FULL_VALUES)).of("ClusterSPIFFEID")
+    assert alone
+    assert not [one for one in alone if "federatesWith" in one["spec"]]
 
 
 # Names that YAML would read as something else than text
@@ -118,6 +120,8 @@ def test_a_name_that_looks_like_something_else_stays_a_name(odd: str) -> None:
         "sts": {**FULL_VALUES["sts"], "keys": {"secretName": odd}},
         "sidecar": {"platform": odd, "workloadApi": {"driver": odd}, "image": {"tag": odd}},
         "workloads": [workload],
+        "spiffeIDs": {"enabled": False},
+        "nameOverride": "",
         "networkPolicy": {"agentNamespaces": [f"{odd}", "a"]},
     }
     for helm in helms():
@@ -170,6 +174,25 @@ def test_a_package_has_rules_dashboards_and_library(tmp_path: Path) -> None:
         package.unlink()
 
 
+def test_a_package_made_with_the_library_s_package_has_the_library(tmp_path: Path) -> None:
+    """As `helm dependency update` leaves it in ``charts``; what lies beside the chart's own files stays out."""
+    for helm in helms():
+        chart = tmp_path / helm / "sidecar"
+        shutil.copytree(CHART, chart)
+        shutil.rmtree(chart / "charts")
+        (chart / "charts").mkdir()
+        assert run(helm, "package", str(LIBRARY), "--destination", str(chart / "charts")).returncode == 0
+        (chart / "sidecar-0.0.9.tgz").write_bytes(b"an older package")
+        assert run(helm, "package", str(chart), "--destination", str(tmp_path)).returncode == 0
+        (package,) = tmp_path.glob("*.tgz")
+        with tarfile.open(package) as packed:
+            names = packed.getnames()
+        assert "sidecar/charts/sidecar-lib/templates/_container.tpl" in names
+        assert not [name for name in names if name.endswith(".tgz")]
+        assert render(FULL, helm=helm, chart=package).objects == render(FULL, helm=helm).objects
+        package.unlink()
+
+
 def test_a_package_of_a_build_has_labels_that_kubernetes_takes(tmp_path: Path) -> None:
     """A version may name its build after a plus, which no label may have."""
     words = ("--version", f"0.1.0+{'build.' * 12}7", "--destination", str(tmp_path))
@@ -213,6 +236,69 @@ def test_a_pod_that_may_do_without_is_asked_about_all_the_same() -> None:
     found = render({"injector": {"allowOptOut": True}})
     assert "objectSelector" not in found.one("MutatingWebhookConfiguration")["webhooks"][0]
     assert "objectSelector" not in found.one("ValidatingAdmissionPolicy")["spec"]["matchConstraints"]
+
+
+def test_another_name_than_the_release_s_is_in_the_name_of_every_object_and_in_no_selector() -> None:
+    plain, named = (render(changed("nameOverride", name, FULL_VALUES)) for name in ("", "delegation"))
+    names = {one["metadata"]["name"] for one in named.objects}
+    assert {"delegation-injector", "delegation-sts", "delegation-mesh"} <= names
+    assert not [name for name in names if name.startswith("mesh-")]
+    selectors = [[one["spec"]["selector"] for one in found.of("Deployment")] for found in (plain, named)]
+    assert selectors[0] == selectors[1]
+    for helm in helms():  # where no Service can be named after the release
+        words = ("template", "1x", str(CHART), "--kube-version=1.33.0", "--set=nameOverride=delegation")
+        assert run(helm, *words).returncode == 0
+
+
+def test_pods_have_the_labels_annotations_variables_and_constraints_that_are_set() -> None:
+    found = render(FULL)
+    for part in ("injector", "sts"):
+        template = found.one("Deployment", f"-{part}")["spec"]["template"]
+        own = {"app.kubernetes.io/name": "sidecar", "app.kubernetes.io/component": part}
+        assert template["metadata"]["labels"].items() >= {**own, "team": "platform"}.items()
+        annotations = template["metadata"]["annotations"]
+        assert annotations["example.com/team"] == "platform"
+        assert annotations["kubectl.kubernetes.io/default-container"] == part
+        env = [one["name"] for one in template["spec"]["containers"][0]["env"]]
+        assert env[0] == "POD_NAME"
+        assert env[-1] == {"injector": "GODEBUG", "sts": "REGION"}[part]
+        (constraint,) = template["spec"]["topologySpreadConstraints"]
+        selected = constraint["labelSelector"]["matchLabels"]
+        assert selected.items() >= ({"team": "platform"} if part == "sts" else own).items()
+    plain = render().one("Deployment", "-injector")["spec"]["template"]
+    assert "topologySpreadConstraints" not in plain["spec"]
+    assert "team" not in plain["metadata"]["labels"]
+
+
+def test_the_sidecar_has_the_workers_and_variables_that_are_set() -> None:
+    container = injection_of(render(FULL)).container
+    assert container["args"][-1] == "--workers=2"
+    assert container["env"][-1] == {"name": "ODD", "value": 'it\'s "a" <b>\\'}
+    plain = injection_of(render()).container
+    assert not [word for word in plain["args"] if "workers" in word]
+    assert plain["env"][-1]["name"] == "NODE_NAME"
+
+
+def test_namespaces_have_the_sizes_that_are_set() -> None:
+    definition = injection_of(render(FULL))
+    own = patched(bare(), inject(bare(), definition, "agents").patch)["spec"]["initContainers"][0]
+    assert own["resources"] == {
+        "limits": {"cpu": "1", "memory": "512Mi"},
+        "requests": {"cpu": "100m", "memory": "128Mi"},
+    }
+    assert own["startupProbe"]["failureThreshold"] == 300
+    other = patched(bare(), inject(bare(), definition, "other").patch)["spec"]["initContainers"][0]
+    assert other["resources"]["limits"] == {"memory": "256Mi"}
+
+
+def test_a_cluster_has_one_webhook_and_one_policy_whatever_the_release_is_called() -> None:
+    """Applied without Helm, a second release takes the place of the first and does not stand beside it."""
+    kinds = ("MutatingWebhookConfiguration", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    for release, namespace in (("mesh", "sidecar"), ("other", "elsewhere")):
+        words = ("template", release, str(CHART), "--namespace", namespace, "--kube-version=1.33.0")
+        objects = [one for one in yaml.safe_load_all(run(helms()[-1], *words).stdout) if one]
+        named = {(one["kind"], one["metadata"]["name"]) for one in objects if one["kind"] in kinds}
+        assert named == {(kind, "injector.delegation-sidecar.io") for kind in kinds}
 
 
 # --- one definition of the sidecar
@@ -288,7 +374,9 @@ def test_the_settings_that_the_chart_writes_have_no_problem(tmp_path: Path) -> N
 
 
 def test_the_settings_of_the_example_have_no_problem(tmp_path: Path) -> None:
-    found = render(ROOT / "helm" / "example" / "values.yaml")
+    digest = f"sha256:{'0' * 64}"
+    values = yaml.safe_load(example("values.yaml", f"registry.example/sidecar@{digest}"))
+    found = render({**values, "sidecar": {"image": {"digest": digest}}})
     environ = {"SPIFFE_ENDPOINT_SOCKET": "unix:///spiffe-workload-api/spire-agent.sock"}
     environ["SIDECAR__PROBE__LISTEN"] = "0.0.0.0:7090"
     for name in ("front", "planner", "writer", "crm"):
@@ -395,6 +483,44 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "one port twice": (changed("sidecar.ports.probe", 7443), "give each a number"),
     "the user of a service mesh": (changed("sidecar.uid", 1337), "take another"),
     "no image": (changed("sidecar.image.tag", ""), "set image.tag"),
+    "bounds upside down": (changed("injector.bounds.cpuLimit", {"min": 2, "max": "500m"}), "swap them"),
+    "a namespace beyond the bounds": (
+        changed("injector.namespaces", {"agents": {"cpuLimit": "9"}}),
+        "injector.namespaces.agents.cpuLimit: 9 is above injector.bounds.cpuLimit.max 8; lower it, or raise the bound",
+    ),
+    "a namespace's time to start beyond the bounds": (
+        changed("injector.namespaces", {"agents": {"startupSeconds": 901}}),
+        "injector.bounds.startupSeconds.max 900",
+    ),
+    "a namespace's request above the limit": (
+        changed("injector.namespaces", {"agents": {"memoryRequest": "512Mi"}}),
+        "injector.namespaces.agents: requests.memory 512Mi is above limits.memory 256Mi",
+    ),
+    "a default beyond the bounds": (
+        changed("sidecar.resources", {"requests": {"cpu": "5m"}}),
+        "sidecar's cpuRequest: 5m is below injector.bounds.cpuRequest.min 10m",
+    ),
+    "more workers than memory": (changed("sidecar.workers", 3), "set resources.limits.memory to 280Mi or more"),
+    "a variable of the chart's": (
+        changed("sidecar.extraEnv", [{"name": "SIDECAR__PROBE__LISTEN", "value": "x"}]),
+        "extraEnv: the chart sets SIDECAR__PROBE__LISTEN; leave it out",
+    ),
+    "a variable twice": (
+        changed("injector.extraEnv", [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}]),
+        "injector.extraEnv: A is there twice",
+    ),
+    "a fact of the chart's": (
+        changed("sts.extraEnv", [{"name": "POD_NAME", "value": "x"}], FULL_VALUES),
+        "sts.extraEnv: the chart sets POD_NAME",
+    ),
+    "a label of the chart's": (
+        changed("injector.podLabels", {"app.kubernetes.io/component": "x"}),
+        "injector.podLabels: the chart sets app.kubernetes.io/component; leave it out",
+    ),
+    "an annotation of the chart's": (
+        changed("sts.podAnnotations", {"checksum/settings": "x"}, FULL_VALUES),
+        "sts.podAnnotations: the chart sets checksum/settings",
+    ),
     "one name twice": (
         changed("platforms", [{"name": "crm", "namespace": "agents", "settings": {}}], FULL_VALUES),
         "give each a name",
@@ -420,6 +546,8 @@ UNKNOWN: Final = (
     "injector.more",
     "injector.tls.certManager.more",
     "sidecar.resources.limit",
+    "injector.bounds.gpu",
+    "injector.namespaces.agents.gpu",
 )
 MISTYPED: dict[str, Any] = {
     "sidecar.mode": "both",
@@ -437,6 +565,14 @@ MISTYPED: dict[str, Any] = {
     "workloads": [{"name": "x"}],
     "podMonitor.interval": "often",
     "spiffeIDs.agentTemplate": "https://x",
+    "nameOverride": "1x",
+    "sidecar.workers": 0,
+    "sidecar.extraEnv": [{"name": "A"}],
+    "injector.extraEnv": [{"name": "a b", "value": "x"}],
+    "injector.bounds.cpuLimit": {"min": "1 core", "max": "2"},
+    "injector.namespaces": {"UPPER": {}},
+    "sts.podLabels": {"a": 1},
+    "injector.topologySpreadConstraints": ["zone"],
     "spiffeIDs.federatesWith": ["spiffe://partner.example"],
 }
 
@@ -450,6 +586,7 @@ NONE: Final = (
     "sidecar.startup",
     "injector.enabled",
     "injector.tls",
+    "injector.bounds.memoryLimit",
     "admissionPolicy.mode",
     "networkPolicy.monitoringNamespace",
 )

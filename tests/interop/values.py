@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import yaml
 
-from tests.interop.helm import CHART
+from tests.interop.helm import CHART, ROOT
 
 FULL: Final = CHART / "ci" / "full-values.yaml"
 FULL_VALUES: Final[dict[str, Any]] = yaml.safe_load(FULL.read_text())
@@ -25,6 +25,11 @@ def changed(path: str, value: Any, base: dict[str, Any] | None = None) -> dict[s
     return document
 
 
+def example(name: str, image: str) -> str:
+    """A file of the example with the image filled in, as its page says."""
+    return (ROOT / "helm" / "example" / name).read_text().replace("sidecar:dev", image)
+
+
 CHOICES: dict[str, list[Any]] = {
     "sidecar.mode": ["native", "classic"],
     "sidecar.platform": ["", "ceiling"],
@@ -38,6 +43,17 @@ CHOICES: dict[str, list[Any]] = {
         {"requests": {"cpu": "1", "memory": "1Gi"}},
         {"requests": {"cpu": "0.5", "memory": "262144Ki"}, "limits": {"cpu": 2}},
     ],
+    "sidecar.workers": [1, 2, 3],
+    "sidecar.extraEnv": [[], [{"name": "SIDECAR__MAX_MEMORY_MIB", "value": "240"}, {"name": "A", "value": "'\"\\<>"}]],
+    "nameOverride": ["", "delegation"],
+    "injector.bounds.cpuLimit": [{"min": 0.1, "max": 4}, {"min": "1m", "max": "1k"}],
+    "injector.namespaces": [{}, {"agents": {"cpuLimit": 1, "startupSeconds": 300}}, {"a": {"memoryRequest": "1Gi"}}],
+    "injector.podLabels": [{}, {"team": "1"}],
+    "sts.podAnnotations": [{}, {"a": "b: c # d"}],
+    "injector.topologySpreadConstraints": [
+        [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+    ],
+    "sts.extraEnv": [[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]],
     "injector.enabled": [True, True, False],
     "injector.replicas": [1, 2, 2, 5],
     "injector.allowOptOut": [True, False],
@@ -56,6 +72,10 @@ CHOICES: dict[str, list[Any]] = {
     "networkPolicy.enabled": [True, False],
     "networkPolicy.agentNamespaces": [[], ["agents"], ["a", "b", "system"]],
     "spiffeIDs.enabled": [True, False],
+    "spiffeIDs.workloads": [
+        [],
+        [{"namespace": "agents", "serviceAccount": "writer", "images": [f"registry.example/agent@sha256:{'0' * 64}"]}],
+    ],
     "spiffeIDs.federatesWith": [[], ["partner.example"], ["a.example", "b.example"]],
     "podMonitor.enabled": [True, False],
     "prometheusRule.enabled": [True, False],

@@ -14,11 +14,17 @@ args:
   {{- if .platform }}
   - --platform=/etc/sidecar/platform/platform.yaml
   {{- end }}
+  {{- if gt (int .workers) 1 }}
+  - --workers={{ int .workers }}
+  {{- end }}
 env:
   - {name: SIDECAR__PROBE__LISTEN, value: {{ printf "0.0.0.0:%d" (int .ports.probe) | quote }}}
   - {name: SIDECAR__ADMIN__SOCKET, value: /run/sidecar/admin.sock}
   - {name: SPIFFE_ENDPOINT_SOCKET, value: {{ printf "unix:///spiffe-workload-api/%s" .workloadApi.socket | quote }}}
   {{- include "sidecar-lib.facts" . | nindent 2 }}
+  {{- range .extraEnv }}
+  - {name: {{ .name }}, value: {{ .value | toJson }}}
+  {{- end }}
 ports:
   - {name: sidecar-mesh, containerPort: {{ int .ports.inbound }}, protocol: TCP}
   - {name: sidecar-probe, containerPort: {{ int .ports.probe }}, protocol: TCP}
@@ -111,6 +117,27 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end -}}
 {{- end -}}
 
+{{- /* Variables that the chart sets, so that `extraEnv` may not. */ -}}
+{{- define "sidecar-lib.ownEnv" -}}
+{{ toJson (list "SIDECAR__PROBE__LISTEN" "SIDECAR__ADMIN__SOCKET" "SPIFFE_ENDPOINT_SOCKET" "POD_NAME" "POD_NAMESPACE" "POD_SERVICE_ACCOUNT" "NODE_NAME") }}
+{{- end -}}
+
+{{- /* A variable set twice: Kubernetes would take the last. The context is (dict "at" NAME "env" VARIABLES). */ -}}
+{{- define "sidecar-lib.refuseEnv" -}}
+{{- $at := .at -}}
+{{- $own := include "sidecar-lib.ownEnv" . | fromJsonArray -}}
+{{- $seen := dict -}}
+{{- range .env -}}
+{{- if has .name $own }}
+  {{- fail (printf "%s: the chart sets %s; leave it out" $at .name) }}
+{{- end }}
+{{- if hasKey $seen .name }}
+  {{- fail (printf "%s: %s is there twice; leave one out" $at .name) }}
+{{- end }}
+{{- $_ := set $seen .name true -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* A quantity of Kubernetes' as a number; empty for a unit that is not among the usual ones. */ -}}
 {{- define "sidecar-lib.quantity" -}}
 {{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
@@ -133,6 +160,11 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "sidecar-lib.refuse" -}}
 {{- include "sidecar-lib.refuseResources" (dict "at" "resources" "resources" .resources) -}}
 {{- $ports := list (int .ports.inbound) (int .ports.outbound) (int .ports.probe) -}}
+{{- include "sidecar-lib.refuseEnv" (dict "at" "extraEnv" "env" .extraEnv) -}}
+{{- $memory := include "sidecar-lib.quantity" (get (.resources.limits | default dict) "memory") -}}
+{{- if and (gt (int .workers) 1) $memory (lt (float64 $memory) (mulf 73400320.0 (add 1 (int .workers)))) }}
+  {{- fail (printf "workers: %d and their parent need 70Mi each; set resources.limits.memory to %dMi or more" (int .workers) (mul 70 (add 1 (int .workers)))) }}
+{{- end }}
 {{- if ne (len ($ports | uniq)) 3 }}
   {{- fail "ports: inbound, outbound and probe are one port twice; give each a number of its own" }}
 {{- end }}

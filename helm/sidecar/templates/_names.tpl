@@ -13,7 +13,7 @@ app.kubernetes.io/component: {{ .part }}
 {{- end -}}
 
 {{- define "sidecar.name" -}}
-{{ printf "%s-%s" (trunc 40 .root.Release.Name | trimSuffix "-") .part }}
+{{ printf "%s-%s" (trunc 40 (.root.Values.nameOverride | default .root.Release.Name) | trimSuffix "-") .part }}
 {{- end -}}
 
 {{- /* What the pods of every part have in common. */ -}}
@@ -49,8 +49,39 @@ affinity:
           topologyKey: kubernetes.io/hostname
           labelSelector: {matchLabels: {{ include "sidecar.selector" . | fromYaml | toJson }}}
 {{- end }}
+{{- with $part.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{- range . }}
+  - {{ mustMerge (deepCopy .) (dict "labelSelector" (dict "matchLabels" (include "sidecar.selector" $ | fromYaml))) | toJson }}
+{{- end }}
+{{- end }}
 {{- with $part.priorityClassName }}
 priorityClassName: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- /* Labels and annotations of the pods of one part. The context is (dict "root" $ "part" "sts" "annotations" OURS). */ -}}
+{{- define "sidecar.podMetadata" -}}
+{{- $part := get .root.Values .part -}}
+{{- $labels := include "sidecar.labels" . | fromYaml -}}
+{{- range $kind, $own := dict "podLabels" $labels "podAnnotations" .annotations -}}
+{{- range $key, $_ := get $part $kind -}}
+{{- if hasKey $own $key }}
+  {{- fail (printf "%s.%s: the chart sets %s; leave it out" $.part $kind $key) }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+labels: {{ mustMerge $labels (deepCopy ($part.podLabels | default dict)) | toYaml | nindent 2 }}
+annotations: {{ mustMerge .annotations (deepCopy ($part.podAnnotations | default dict)) | toYaml | nindent 2 }}
+{{- end -}}
+
+{{- /* The variables of one part's container. The context is (dict "root" $ "part" "sts"). */ -}}
+{{- define "sidecar.env" -}}
+{{- $extra := (get .root.Values .part).extraEnv -}}
+{{- include "sidecar-lib.refuseEnv" (dict "at" (printf "%s.extraEnv" .part) "env" $extra) -}}
+{{ include "sidecar-lib.facts" . }}
+{{- with $extra }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -71,6 +102,25 @@ lifecycle: {preStop: {exec: {command: [python3, -Ic, "import time; time.sleep(5)
 matchLabels: {delegation-sidecar.io/inject: enabled}
 matchExpressions:
   - {key: kubernetes.io/metadata.name, operator: NotIn, values: [{{ .Release.Namespace | quote }}, kube-system]}
+{{- end -}}
+
+{{- /* An image by its digest as a node reports it: a name without a registry is Docker Hub's. The context is `image`. */ -}}
+{{- define "sidecar.imageOfNode" -}}
+{{- $name := .repository -}}
+{{- $first := splitList "/" $name | first -}}
+{{- if not (contains "/" $name) }}{{ $name = printf "docker.io/library/%s" $name }}
+{{- else if not (or (contains "." $first) (contains ":" $first) (eq $first "localhost")) }}{{ $name = printf "docker.io/%s" $name }}{{ end -}}
+{{ $name }}@{{ .digest }}
+{{- end -}}
+
+{{- /* A ClusterSPIFFEID is in no namespace, and a workload of the cluster has one: its name is what it is about. */ -}}
+{{- define "sidecar.spiffeIDName" -}}
+{{ printf "%s.delegation-sidecar.io-%s" .part (sha256sum (toJson .of) | trunc 12) }}
+{{- end -}}
+
+{{- /* There is one in a cluster, whatever the release is called: webhook and policy are asked about all labelled namespaces. */ -}}
+{{- define "sidecar.clusterName" -}}
+injector.delegation-sidecar.io
 {{- end -}}
 
 {{- define "sidecar.policyWanted" -}}

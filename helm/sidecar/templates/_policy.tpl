@@ -1,7 +1,7 @@
 {{- /*
 What the container named sidecar must be, in CEL: said field by field out of the one definition of it, since the policy
-may compare a container with no other. Left open are its size, and which of the platform's images it is. `c` is the
-container, the context the values of sidecar-lib.
+may compare a container with no other. Left open are its size, its time to start, and which of the platform's images it
+is. `c` is the container, the context the values of sidecar-lib.
 */ -}}
 {{- define "sidecar.isOurs" -}}
 {{- $own := include "sidecar-lib.container" . | fromYaml -}}
@@ -13,7 +13,7 @@ c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:
 && c.?terminationMessagePath.orValue('') in ['', '{{ $own.terminationMessagePath }}']{{ if eq .mode "classic" }} && !has(c.restartPolicy){{ end }}
 && c.?env.orValue([]).all(e, {{ range $i, $e := $own.env }}{{ if $i }} || {{ end -}}
 {{- if $e.valueFrom }}(e.name == '{{ $e.name }}' && e.?valueFrom.?fieldRef.?fieldPath.orValue('') == '{{ $e.valueFrom.fieldRef.fieldPath }}')
-{{- else }}(e.name == '{{ $e.name }}' && !has(e.valueFrom) && e.?value.orValue('') == '{{ $e.value }}')
+{{- else }}(e.name == '{{ $e.name }}' && !has(e.valueFrom) && e.?value.orValue('') == {{ toJson $e.value }})
 {{- end }}{{ end }})
 {{- range $own.env }}
 && c.?env.orValue([]).exists(e, e.name == '{{ .name }}')
@@ -30,7 +30,7 @@ c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:
 {{- end }}
 {{- range $hook := list "postStart" "preStop" }}
 {{- with get $own.lifecycle $hook }}
-&& c.?lifecycle.?{{ $hook }}.?exec.?command.orValue([]) == {{ .exec.command | toJson | replace "\"" "'" }}
+&& c.?lifecycle.?{{ $hook }}.?exec.?command.orValue([]).map(w, w.matches('^--wait=[1-9][0-9]{0,4}$') ? '--wait' : w) == {{ .exec.command | toJson | regexReplaceAll "--wait=[0-9]+" "--wait" | replace "\"" "'" }}
 {{- else }}
 && !has(c.lifecycle.{{ $hook }})
 {{- end }}

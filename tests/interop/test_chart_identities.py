@@ -1,0 +1,223 @@
+"""Who gets an identity: the chart's ClusterSPIFFEIDs, judged with the selectors that SPIRE's attestor finds."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.interop.cluster_identities import Workload, entries, workload_in
+from tests.interop.engine import ROOT, require
+from tests.interop.helm import helms, missing, render
+from tests.interop.values import changed, example
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+
+DIGEST: Final = f"sha256:{'0' * 64}"
+OTHER: Final = f"sha256:{'1' * 64}"
+AGENT: Final = f"registry.example/agent@{DIGEST}"
+MIGRATE: Final = f"registry.example/migrate@{DIGEST}"
+SIDECAR: Final = f"registry.example/sidecar@{DIGEST}"
+LABELS: Final = {"delegation-sidecar.io/inject": "enabled", "kubernetes.io/metadata.name": "agents"}
+IMAGE: Final = {"sidecar": {"image": {"repository": "registry.example/sidecar", "digest": DIGEST}}}
+WRITER: Final = {"namespace": "agents", "serviceAccount": "writer", "images": [AGENT]}
+
+
+@pytest.fixture(autouse=True)
+def _helm() -> None:
+    require(missing())
+
+
+def status(name: str, image: str, *, runs: bool = True) -> dict[str, Any]:
+    """As a kubelet tells: of what runs a reference by tag and the digest, of what waits the reference in the pod."""
+    if not runs:
+        return {"name": name, "image": image, "imageID": ""}
+    return {"name": name, "image": f"{image.partition('@')[0]}:dev", "imageID": image, "containerID": "containerd://x"}
+
+
+def pod(
+    namespace: str = "agents",
+    account: str = "writer",
+    *,
+    agents: tuple[str, ...] = (AGENT,),
+    init: tuple[str, ...] = (),
+    sidecar: str = SIDECAR,
+    runs: bool = True,
+) -> dict[str, Any]:
+    """A pod whose sidecar asks for an identity, before its agent was ever started unless it ``runs``."""
+    plain = [status(f"agent-{at}", image, runs=runs) for at, image in enumerate(agents)]
+    first = [status("sidecar", sidecar), *(status(f"init-{at}", image, runs=runs) for at, image in enumerate(init))]
+    return {
+        "metadata": {"namespace": namespace},
+        "spec": {"serviceAccountName": account},
+        "status": {"containerStatuses": plain, "initContainerStatuses": first},
+    }
+
+
+def ids(values: dict[str, Any], made: dict[str, Any], container: str = "sidecar", **labels: str) -> list[str]:
+    """The SPIFFE IDs that a container is given."""
+    found = render({**IMAGE, **values})
+    assert found.objects, found.said
+    named = {"kubernetes.io/metadata.name": made["metadata"]["namespace"]}
+    workload: Workload = workload_in(made, container, {**LABELS, **named, **labels})
+    return [str(one.spiffe_id) for one in entries(workload, 2747, found.of("ClusterSPIFFEID"))]
+
+
+def bound(**workload: Any) -> dict[str, Any]:
+    return {"spiffeIDs": {"enabled": True, "workloads": [{**WRITER, **workload}]}}
+
+
+WRITERS: Final = ["spiffe://acme.example/ns/agents/sa/writer"]
+
+
+def test_a_workload_has_its_identity_before_and_after_its_agent_starts() -> None:
+    for runs in (False, True):
+        assert ids(bound(), pod(runs=runs)) == WRITERS
+
+
+# One fact changed: nobody is the writer
+STRANGERS: dict[str, dict[str, Any]] = {
+    "the same account in another labelled namespace": pod(namespace="other"),
+    "another account": pod(account="planner"),
+    "another agent": pod(agents=(f"registry.example/agent@{OTHER}",)),
+    "the agent by a tag": pod(agents=("registry.example/agent:1",), runs=False),
+    "a container more": pod(agents=(AGENT, AGENT)),
+    "an init container more": pod(init=(MIGRATE,)),
+    "another sidecar": pod(sidecar=f"registry.example/sidecar@{OTHER}"),
+    "another image of that digest's name": pod(sidecar=f"evil.example/sidecar@{DIGEST}"),
+}
+
+
+@pytest.mark.parametrize("made", STRANGERS.values(), ids=STRANGERS)
+def test_a_pod_with_one_fact_changed_is_nobody(made: dict[str, Any]) -> None:
+    for runs in ("containerStatuses", "initContainerStatuses"):
+        assert made["status"][runs]
+    assert ids(bound(), made) == []
+
+
+def test_the_agent_s_own_container_is_nobody_and_neither_is_a_pod_of_a_namespace_without_the_label() -> None:
+    assert ids(bound(), pod(), "agent-0") == []
+    assert ids(bound(), pod(), **{"delegation-sidecar.io/inject": "disabled"}) == []
+    assert ids(bound(), pod()) == WRITERS
+
+
+def test_init_containers_are_named_and_counted() -> None:
+    values = bound(initImages=[MIGRATE])
+    assert ids(values, pod(init=(MIGRATE,), runs=False)) == WRITERS
+    assert ids(values, pod()) == []
+    assert ids(values, pod(init=(AGENT,))) == []
+
+
+def test_a_classic_sidecar_is_counted_among_the_containers() -> None:
+    values = {**bound(), "sidecar": {**IMAGE["sidecar"], "mode": "classic"}}
+    made = pod()
+    made["status"]["containerStatuses"] += made["status"].pop("initContainerStatuses")
+    assert ids(values, made) == WRITERS
+    made["status"]["containerStatuses"].append(status("more", AGENT))
+    assert ids(values, made) == []
+
+
+def test_without_a_list_every_pod_with_the_platform_s_sidecar_has_the_identity_of_its_own_namespace() -> None:
+    values = {"spiffeIDs": {"enabled": True}}
+    for namespace in ("agents", "other"):
+        assert ids(values, pod(namespace=namespace)) == [f"spiffe://acme.example/ns/{namespace}/sa/writer"]
+    assert ids(values, pod(sidecar=f"registry.example/sidecar@{OTHER}")) == []
+
+
+def test_while_an_upgrade_rolls_both_versions_have_their_identity_and_no_third() -> None:
+    old, new, third = (f"registry.example/sidecar@sha256:{n * 64}" for n in "012")
+    values = changed("spiffeIDs.alsoImages", [new], bound())
+    assert ids(values, pod(sidecar=old)) == ids(values, pod(sidecar=new)) == WRITERS
+    assert ids(values, pod(sidecar=third)) == []
+
+
+def test_a_name_without_a_registry_is_docker_hub_s_as_nodes_report_it() -> None:
+    for repository, node in (("sidecar", "docker.io/library/sidecar"), ("acme/sidecar", "docker.io/acme/sidecar")):
+        values = {**bound(), "sidecar": {"image": {"repository": repository, "digest": DIGEST}}}
+        assert ids(values, pod(sidecar=f"{node}@{DIGEST}")) == WRITERS
+
+
+def test_the_token_service_is_bound_to_its_namespace_account_and_image() -> None:
+    values = yaml.safe_load((ROOT / "helm" / "sidecar" / "ci" / "sts-values.yaml").read_text())
+    found = render({**values, **IMAGE, "spiffeIDs": {"enabled": True}})
+    (rule,) = [one for one in found.of("ClusterSPIFFEID") if one["spec"]["spiffeIDTemplate"].endswith("/sts")]
+    made = pod("system", "mesh-sts", agents=(SIDECAR,))
+    made["metadata"]["labels"] = rule["spec"]["podSelector"]["matchLabels"]
+    made["status"]["containerStatuses"][0]["name"] = "sts"
+    its = {"kubernetes.io/metadata.name": "system"}
+    assert [str(one.spiffe_id) for one in entries(workload_in(made, "sts", its), 2747, [rule])] == [
+        "spiffe://acme.example/sts"
+    ]
+    for account, image in (("other", SIDECAR), ("mesh-sts", AGENT)):
+        other = copy.deepcopy(made)
+        other["spec"]["serviceAccountName"] = account
+        other["status"]["containerStatuses"][0] |= status("sts", image)
+        assert entries(workload_in(other, "sts", its), 2747, [rule]) == []
+
+
+# --- what is refused
+
+
+TEMPLATES: Final = {
+    "no namespace": "spiffe://acme.example/agent/{{ .PodSpec.ServiceAccountName }}",
+    "a namespace that runs into a name": (
+        "spiffe://acme.example/{{ .PodMeta.Namespace }}-{{ .PodSpec.ServiceAccountName }}"
+    ),
+    "the namespace of the cluster's name": "spiffe://acme.example/{{ .ClusterName }}/{{ .PodSpec.ServiceAccountName }}",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_template_without_the_namespace_is_refused(template: str) -> None:
+    for helm in helms():
+        said = render({**IMAGE, "spiffeIDs": {"enabled": True, "agentTemplate": template}}, helm=helm).said
+        assert "put /{{ .PodMeta.Namespace }}/ into the path" in said
+    lawful = "spiffe://acme.example/agent/{{.PodMeta.Namespace}}/{{ .PodSpec.ServiceAccountName }}"
+    assert render({**IMAGE, "spiffeIDs": {"enabled": True, "agentTemplate": lawful}}).objects
+
+
+UNBOUND: dict[str, tuple[dict[str, Any], str]] = {
+    "an image by its tag": ({**bound(), "sidecar": {"image": {"tag": "1"}}}, "set sidecar.image.digest"),
+    "an agent by its tag": (bound(images=["registry.example/agent:1"]), "images"),
+    "an agent without its registry": (bound(images=[f"agent@{DIGEST}"]), "images"),
+    "another version by its tag": (changed("spiffeIDs.alsoImages", ["registry.example/sidecar:2"]), "alsoImages"),
+    "no images at all": (bound(images=[]), "images"),
+    "init containers alone": (
+        changed("spiffeIDs.workloads", [{"namespace": "a", "serviceAccount": "b", "initImages": [AGENT]}], bound()),
+        "name the images of its containers",
+    ),
+    "a workload beside the injector": (bound(namespace="system"), "give agents another"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "said"), UNBOUND.values(), ids=UNBOUND)
+def test_an_identity_that_nothing_is_bound_to_is_refused(values: dict[str, Any], said: str) -> None:
+    for helm in helms():
+        found = render({**IMAGE, **values}, helm=helm)
+        assert (found.objects, said in found.said) == ([], True), found.said
+
+
+# --- the example
+
+
+def test_every_workload_of_the_example_is_bound_to_its_namespace_and_to_both_images() -> None:
+    values = {**yaml.safe_load(example("values.yaml", SIDECAR)), **IMAGE}
+    deployed = [
+        one["spec"]["template"]["spec"]
+        for one in yaml.safe_load_all(example("agents.yaml", SIDECAR))
+        if one["kind"] == "Deployment"
+    ]
+    assert len(deployed) == 4
+    for spec in deployed:
+        account, (agent,) = spec["serviceAccountName"], spec["containers"]
+        made = pod(account=account, agents=(agent["image"],), runs=False)
+        assert ids(values, made) == [f"spiffe://acme.example/ns/agents/sa/{account}"]
+        assert ids(values, pod("other", account, agents=(agent["image"],))) == []
+        assert ids(values, pod(account=account)) == []
+
+
+def test_the_example_needs_images_by_their_digest() -> None:
+    values = yaml.safe_load((ROOT / "helm" / "example" / "values.yaml").read_text())
+    assert "spiffeIDs" in render({**values, **IMAGE}).said
