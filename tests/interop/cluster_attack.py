@@ -62,7 +62,7 @@ def elsewhere(workload: str, attempt: str, title: str, **given: Any) -> Told:
 
 
 def spiffe_id(name: str) -> str:
-    return f"spiffe://acme.example/agent/{name}"
+    return f"spiffe://acme.example/ns/agents/sa/{name}"
 
 
 def log_in(audience: str | None = None) -> str:

@@ -35,8 +35,10 @@ class Attackers:
     """No network policy stands in their way: what refuses is a sidecar. ``tried`` is what each has tried so far."""
 
     def __init__(self, mesh: ClusterMesh) -> None:
-        apply(*_pods())
-        mesh.upgrade("--set", "networkPolicy.enabled=false")
+        apply(*_pods(mesh.image))
+        at = f"spiffeIDs.workloads[{len(PODS)}]"  # one more than the example has
+        intruder = f"{at}.namespace={AGENTS},{at}.serviceAccount=intruder,{at}.images[0]={mesh.image}"
+        mesh.upgrade("--set", "networkPolicy.enabled=false", "--set", f"'{intruder}'")
         for name in _IDLE:
             run(f"kubectl -n {AGENTS} rollout status deployment/{name} --timeout=90s")
         self.tried: dict[str, list[Object]] = {}
@@ -85,6 +87,14 @@ def _attack(attacker: str, namespace: str, pod: str, container: str, **given: An
 
 def _stolen_svid(name: str) -> dict[str, str]:
     """What a workload's sidecar is given, as files; nobody but its own container can have it."""
+    done = fetched(AGENTS, f"deploy/{name}")
+    assert done.returncode == 0, done.stderr
+    files: dict[str, str] = json.loads(done.stdout)
+    return files
+
+
+def fetched(namespace: str, pod: str) -> subprocess.CompletedProcess[str]:
+    """What the Workload API tells a pod's sidecar: the files of its SVIDs as JSON, or why there are none."""
     script = (
         "import asyncio, json, pathlib, sidecar.dev.svid as s;"
         "f = s.fetch(pathlib.Path('/spiffe-workload-api/spire-agent.sock'), audience='%s', timeout_s=10);"
@@ -92,10 +102,7 @@ def _stolen_svid(name: str) -> dict[str, str]:
         "print(json.dumps({'svid.pem': f.chain_pem.decode(), 'svid_key.pem': f.key_pem.decode(),"
         " 'jwt_svid.token': f.jwt_svid}))"
     )
-    done = kubectl("exec", "-n", AGENTS, f"deploy/{name}", "-c", "sidecar", "--", "python3", "-c", script % STS_URL)
-    assert done.returncode == 0, done.stderr
-    files: dict[str, str] = json.loads(done.stdout)
-    return files
+    return kubectl("exec", "-n", namespace, pod, "-c", "sidecar", "--", "python3", "-c", script % STS_URL)
 
 
 def served() -> Counter[str]:
@@ -117,7 +124,7 @@ def served() -> Counter[str]:
 
 def _minted_svids(identities: ClusterIdentities) -> dict[str, dict[str, str]]:
     """What the authorities of two trust domains can make, for our names and for their own."""
-    writer, partner = f"spiffe://{DOMAIN}/agent/writer", f"spiffe://{PARTNER}/agent/writer"
+    writer, partner = (f"spiffe://{domain}/ns/{AGENTS}/sa/writer" for domain in (DOMAIN, PARTNER))
     made = {
         f"the writer, by {PARTNER}": identities.mint(writer, PARTNER),
         f"the writer, by {DOMAIN}": identities.mint(writer, DOMAIN),
@@ -129,7 +136,7 @@ def _minted_svids(identities: ClusterIdentities) -> dict[str, dict[str, str]]:
     }
 
 
-def _pods() -> list[Object]:
+def _pods(image: str) -> list[Object]:
     """Where attackers are among the agents: pods with a sidecar, whose own agent does nothing.
 
     ``intruder`` is a workload of which nobody expects a call, ``captured`` the writer once more, ``careless`` the front
@@ -144,16 +151,16 @@ def _pods() -> list[Object]:
         {**settings, "data": {"sidecar.yaml": careless}},
         account,
         *_careless_sts(),
-        *(_idle(name, *of) for name, of in _IDLE.items()),
+        *(_idle(name, *of, image) for name, of in _IDLE.items()),
     ]
 
 
-def _idle(name: str, account: str, settings: str) -> Object:
+def _idle(name: str, account: str, settings: str, image: str) -> Object:
     labels = {"app": name}
     spec = {
         "serviceAccountName": account,
         "automountServiceAccountToken": False,
-        "containers": [{"name": "agent", "image": IMAGE, "command": IDLE, "securityContext": restricted()}],
+        "containers": [{"name": "agent", "image": image, "command": IDLE, "securityContext": restricted()}],
     }
     metadata = {"labels": labels, "annotations": {"delegation-sidecar.io/settings": settings}}
     return {

@@ -1,6 +1,7 @@
 """The example of docs/kubernetes.md on a real cluster: brought up by the five commands that stand there, and asked.
 
-``kubectl``, ``helm`` and KUBECONFIG say which cluster; the image has to be there as SIDECAR_IMAGE (sidecar:dev).
+``kubectl``, ``helm`` and KUBECONFIG say which cluster; the image has to be on its nodes as SIDECAR_IMAGE (sidecar:dev)
+and by its digest, as one that was pulled by it.
 CLUSTER_WORKLOAD_API names a folder of this machine, which has to be the node, that the driver csi.spiffe.io mounts: the
 Workload API is served there by the tests. Without it the cluster has a SPIRE for acme.example of its own.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ DOCS: Final = ROOT / "docs" / "kubernetes.md"
 SYSTEM: Final = "sidecar"
 AGENTS: Final = "agents"
 USERS: Final = "sidecar-test-users"  # where callers are pods like any other
+OTHERS: Final = "sidecar-test-others"  # another team's namespace, with sidecars too
 PODS: Final = ("front", "planner", "writer", "crm")
 CARELESS_ID: Final = "sidecar-test-careless-sts"  # a ClusterSPIFFEID is in no namespace
 OWN: Final = "app.kubernetes.io/instance=mesh"
@@ -42,22 +44,53 @@ def missing() -> str | None:
     if lacking:
         return lacking
     nodes = json.loads(kubectl("get", "nodes", "-o", "json").stdout)["items"]
+    if not _node_images(nodes).get(_on_node(IMAGE)):
+        return f"no node of the cluster has {IMAGE} by its digest"
     ready = [one for node in nodes for one in node["status"]["conditions"] if one["type"] == "Ready"]
     if not any(one["status"] == "True" for one in ready):
         return "no node of the cluster is ready"
-    taken = [name for name in (SYSTEM, AGENTS, "login", USERS) if kubectl("get", "namespace", name).returncode == 0]
+    taken = [
+        name for name in (SYSTEM, AGENTS, "login", USERS, OTHERS) if kubectl("get", "namespace", name).returncode == 0
+    ]
     return f"the cluster has namespaces {', '.join(taken)} already" if taken else None
+
+
+def _node_images(nodes: list[Object]) -> dict[str, str]:
+    """What nodes have: each name of an image, with a name of the same image by its digest."""
+    found = {}
+    for image in (image for node in nodes for image in node["status"].get("images", ())):
+        digests = [name for name in image["names"] if "@sha256:" in name]
+        found.update({name: digests[0] for name in image["names"] if digests})
+    return found
+
+
+def _on_node(image: str) -> str:
+    """As nodes call it: a name without a registry is Docker Hub's."""
+    first = image.partition("/")[0]
+    return image if "." in first or ":" in first else f"docker.io/{image if '/' in image else f'library/{image}'}"
+
+
+def by_digest(image: str) -> str:
+    """The same image by its digest, REGISTRY/NAME@sha256:…"""
+    nodes = json.loads(kubectl("get", "nodes", "-o", "json").stdout)["items"]
+    return _node_images(nodes)[_on_node(image)]
+
+
+def image_values(image: str) -> str:
+    """The chart's values for an image by its digest."""
+    repository, _, digest = image.partition("@")
+    return f"sidecar.image.repository={repository},sidecar.image.digest={digest}"
 
 
 def five_commands() -> list[str]:
     """As they stand in the docs, without their comments."""
-    return [line.partition("  #")[0].strip() for line in _blocks()[0]]
+    return [line.partition("  #")[0].strip() for line in commands_of("Five commands")[0]]
 
 
 def what_to_try() -> list[tuple[str, list[str]]]:
     """The other commands of that section, each with the parts of what it is said to print."""
     found: list[tuple[str, list[str]]] = []
-    for line in (line for block in _blocks()[1:] for line in block):
+    for line in (line for block in commands_of("Five commands")[1:] for line in block):
         if line.startswith("  "):
             found[-1][1].extend(part for part in line.strip().split("…") if part)
         else:
@@ -65,8 +98,9 @@ def what_to_try() -> list[tuple[str, list[str]]]:
     return found
 
 
-def _blocks() -> list[list[str]]:
-    section = DOCS.read_text().partition("## Five commands")[2].partition("\n## ")[0]
+def commands_of(title: str) -> list[list[str]]:
+    """The blocks of a section of the docs, line by line."""
+    section = DOCS.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
     return [block.strip("\n").splitlines() for block in section.split("```")[1::2]]
 
 
@@ -94,13 +128,11 @@ class ClusterMesh:
         (folder / "helm").mkdir()
         for part in ("sidecar", "sidecar-lib"):
             (folder / "helm" / part).symlink_to(ROOT / "helm" / part)
-        (folder / "helm" / "example").mkdir()
-        for file in (ROOT / "helm" / "example").iterdir():  # with the image that is tested
-            text = re.sub(r"\bimage: sidecar:dev\b", f"image: {IMAGE}", file.read_text())
-            (folder / "helm" / "example" / file.name).write_text(text)
+        shutil.copytree(ROOT / "helm" / "example", folder / "helm" / "example")
+        self.image = by_digest(IMAGE)
         served = os.environ.get("CLUSTER_WORKLOAD_API")
         self.identities = ClusterIdentities(Path(served)) if served else None
-        self.values = f"{_image_values()} {self._certificate()}"
+        self.values = self._certificate()
         if self.identities is not None:
             self.values += f" --set 'spiffeIDs.federatesWith={{{PARTNER}}}'"
 
@@ -141,7 +173,8 @@ class ClusterMesh:
                 run(f"kubectl -n {namespace} rollout status deployment/{name} --timeout=90s")
 
     def run(self, command: str) -> str:
-        return run(command, self.folder)
+        """A command in the folder, after the first of the five: that one sets ``image``."""
+        return run(f"image={self.image}; {command}", self.folder)
 
     def upgrade(self, *options: str) -> None:
         """The fourth command again, as an upgrade."""
@@ -156,7 +189,7 @@ class ClusterMesh:
         run(f"kubectl -n {AGENTS} wait --for=delete --timeout=90s {' '.join(f'pod/{name}' for name in old)}")
 
     def down(self) -> None:
-        for namespace in (AGENTS, "login", USERS):
+        for namespace in (AGENTS, "login", USERS, OTHERS):
             kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
         self.run("helm uninstall mesh -n sidecar --ignore-not-found --wait")
         kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait=false")
@@ -210,11 +243,6 @@ class ClusterMesh:
         """Those of a workload that are not about to end."""
         found = json.loads(kubectl("get", "pods", "-n", AGENTS, "-l", f"app={name}", "-o", "json").stdout)["items"]
         return [one for one in found if "deletionTimestamp" not in one["metadata"]]
-
-
-def _image_values() -> str:
-    repository, _, tag = IMAGE.rpartition(":")
-    return f"--set sidecar.image.repository={repository},sidecar.image.tag={tag}"
 
 
 def restricted(uid: int = 1000) -> Mapping[str, Any]:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 
 from tests.integration.refusals import REFUSALS
 from tests.interop.chains import Hops, whole_chains
-from tests.interop.cluster_attackers import WHERE, Attackers, served
-from tests.interop.cluster_mesh import AGENTS, PODS, ClusterMesh, run, what_to_try
+from tests.interop.cluster_attackers import WHERE, Attackers, fetched, served
+from tests.interop.cluster_mesh import AGENTS, IDLE, OTHERS, PODS, ClusterMesh, restricted, run, what_to_try
+from tests.interop.engine import IMAGE, ROOT
 from tests.interop.helm import restricted_problems
-from tests.interop.kube import kubectl, wait_for
+from tests.interop.kube import Object, apply, kubectl, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
@@ -67,7 +69,7 @@ def test_the_page_prints_what_its_commands_print(mesh: ClusterMesh) -> None:
         if "port-forward" in command:
             lines.append("until curl -sk https://127.0.0.1:7300 && curl -s http://127.0.0.1:8080; do sleep 0.2; done")
         lines.append("echo; echo ===")
-    *answers, _ = run("\n".join(lines), mesh.folder).split("===\n")
+    *answers, _ = mesh.run("\n".join(lines)).split("===\n")
     for (command, parts), answer in zip(what_to_try(), answers, strict=True):
         assert [part for part in parts if part.strip() not in answer] == [], (command, answer)
     assert sum(bool(parts) for _, parts in what_to_try()) == 3
@@ -101,6 +103,49 @@ def test_metrics_are_read_at_the_probe_port(mesh: ClusterMesh) -> None:
         counted = [line for line in metrics["body"].splitlines() if line.startswith("sidecar_requests_total{")]
         assert any('decision="permit"' in line or 'decision="allow"' in line for line in counted), counted
         assert "alice" not in metrics["body"]
+
+
+# --- who gets an identity
+
+
+def _stranger(name: str, namespace: str, account: str, image: str) -> list[Object]:
+    """A pod with a sidecar and the settings of the writer."""
+    metadata = {"name": name, "namespace": namespace}
+    agent = {"name": "agent", "image": image, "command": IDLE, "securityContext": restricted()}
+    labels = {"app": name}
+    annotations = {"delegation-sidecar.io/settings": "writer"}
+    spec = {"serviceAccountName": account, "automountServiceAccountToken": False, "containers": [agent]}
+    template = {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+    deployment = {"selector": {"matchLabels": labels}, "template": template}
+    return [{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": deployment}]
+
+
+def test_whoever_is_called_like_the_writer_elsewhere_or_runs_another_image_is_nobody(mesh: ClusterMesh) -> None:
+    labels = {"delegation-sidecar.io/inject": "enabled", "pod-security.kubernetes.io/enforce": "restricted"}
+    values = yaml.safe_load((ROOT / "helm" / "example" / "values.yaml").read_text())
+    (settings,) = (one["settings"] for one in values["workloads"] if one["name"] == "writer")
+    meta = {"name": "writer", "namespace": OTHERS}
+    apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OTHERS, "labels": labels}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"sidecar.yaml": yaml.safe_dump(settings)}},
+        *_stranger("elsewhere", OTHERS, "writer", mesh.image),
+        *_stranger("otherwise", AGENTS, "writer", IMAGE),
+        *_stranger("twin", AGENTS, "writer", mesh.image),
+    )
+    run(f"kubectl -n {AGENTS} rollout status deployment/twin --timeout=90s")
+    for name, namespace, known in (("elsewhere", OTHERS, 1), ("otherwise", AGENTS, 1), ("twin", AGENTS, 0)):
+
+        def states(name: str = name, namespace: str = namespace) -> list[Object]:
+            found = json.loads(kubectl("get", "pods", "-n", namespace, "-l", f"app={name}", "-o", "json").stdout)
+            return [one for pod in found["items"] for one in pod["status"].get("initContainerStatuses", ())]
+
+        wait_for(states, lambda found: found and "running" in found[0]["state"])
+        told = fetched(namespace, f"deploy/{name}")
+        assert told.returncode == known, (name, told.stdout, told.stderr)
+        assert all(state["ready"] is (known == 0) for state in states()), name
+    run(f"kubectl -n {AGENTS} delete deployment otherwise twin --timeout=90s")
+    run(f"kubectl delete namespace {OTHERS} --wait=false")
 
 
 # --- attackers in pods

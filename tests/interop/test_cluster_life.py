@@ -13,7 +13,18 @@ import pytest
 import yaml
 
 from tests.interop.cluster_identities import processes_of
-from tests.interop.cluster_mesh import AGENTS, IDLE, PODS, SYSTEM, ClusterMesh, restricted, run
+from tests.interop.cluster_mesh import (
+    AGENTS,
+    IDLE,
+    PODS,
+    SYSTEM,
+    ClusterMesh,
+    by_digest,
+    commands_of,
+    image_values,
+    restricted,
+    run,
+)
 from tests.interop.engine import IMAGE, ROOT
 from tests.interop.kube import Object, apply, kubectl, try_pod, wait_for
 
@@ -36,8 +47,8 @@ def lost(told: list[Object]) -> list[str]:
     ]
 
 
-def pod(*command: str) -> Object:
-    container = {"name": "agent", "image": IMAGE, "command": [*command] or IDLE, "securityContext": restricted()}
+def pod(*command: str, image: str = IMAGE) -> Object:
+    container = {"name": "agent", "image": image, "command": [*command] or IDLE, "securityContext": restricted()}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -68,7 +79,7 @@ def test_without_an_injector_no_pod_is_made_and_those_that_run_serve_on(mesh: Cl
 
 
 def test_without_the_webhook_s_configuration_the_policy_refuses(mesh: ClusterMesh) -> None:
-    run("kubectl delete mutatingwebhookconfiguration mesh-injector.sidecar")
+    run("kubectl delete mutatingwebhookconfiguration injector.delegation-sidecar.io")
     try:
         _, said = wait_for(lambda: try_pod(pod(), AGENTS), lambda found: "sidecar policy: " in found[1])
         assert "rule no_sidecar (layer pod)" in said
@@ -97,19 +108,38 @@ def test_new_settings_are_taken_over_and_no_call_is_lost(mesh: ClusterMesh) -> N
     assert lost(told) == []
 
 
+def test_the_token_service_s_keys_are_rotated_as_the_page_says_and_no_call_is_lost(mesh: ClusterMesh) -> None:
+    def keys() -> list[str]:
+        return sorted(json.loads(run(f"kubectl -n {SYSTEM} get secret sts-keys -o json"))["data"])
+
+    def reloaded() -> int:
+        return sum(one["event"] == "config.reloaded" for one in mesh.records("sts"))
+
+    before = keys()
+    with mesh.load() as told:
+        mesh.run("\n".join(commands_of("The token service's keys")[0]))
+        selected = f"-n {SYSTEM} -l app.kubernetes.io/component=sts"
+        run(f"kubectl annotate pod {selected} looked-at=now --overwrite")  # a kubelet looks at once
+        assert wait_for(reloaded, lambda count: count >= 2) >= 2  # both replicas
+    assert (len(keys()), set(before) < set(keys())) == (len(before) + 1, True)
+    assert lost(told) == []
+
+
 def test_an_upgrade_of_everything_loses_no_call_and_neither_does_its_rollback(mesh: ClusterMesh) -> None:
-    repository, _, tag = NEXT.rpartition(":")
+    """Identities are bound to the image: both images have one before the first pod of the next is made."""
+    coming = by_digest(NEXT)
+    mesh.upgrade("--set", f"'spiffeIDs.alsoImages={{{coming}}}'")
     before = [pod["metadata"]["name"] for name in PODS for pod in mesh.pods(name)]
     with mesh.load() as told:
-        image = f"sidecar.image.repository={repository},sidecar.image.tag={tag}"
-        mesh.upgrade("--set", f"{image},sidecar.resources.requests.memory=97Mi")
+        image = f"{image_values(coming)},spiffeIDs.alsoImages={{{mesh.image}}}"
+        mesh.upgrade("--set", f"'{image},sidecar.resources.requests.memory=97Mi'")
         mesh.restart_agents()
     assert lost(told) == []
     for name in PODS:
         (found,) = mesh.pods(name)
         assert found["metadata"]["name"] not in before
         (sidecar,) = found["spec"]["initContainers"]
-        assert (sidecar["image"], sidecar["resources"]["requests"]["memory"]) == (NEXT, "97Mi")
+        assert (sidecar["image"], sidecar["resources"]["requests"]["memory"]) == (coming, "97Mi")
     with mesh.load() as told:
         mesh.run(f"helm rollback mesh -n {SYSTEM} --wait --timeout 120s")
     assert lost(told) == []
@@ -186,7 +216,8 @@ def test_a_sidecar_that_crashes_comes_back_in_place_and_its_agent_runs_on(mesh: 
 
 
 def test_a_job_with_a_sidecar_completes(mesh: ClusterMesh) -> None:
-    made = pod("python3", "-Ic", "import socket; socket.create_connection(('127.0.0.1', 7080), 5)")
+    calls = "import socket; socket.create_connection(('127.0.0.1', 7080), 5)"
+    made = pod("python3", "-Ic", calls, image=mesh.image)
     metadata = {"annotations": made["metadata"]["annotations"], "labels": {"app": "job"}}
     template = {"metadata": metadata, "spec": {**made["spec"], "restartPolicy": "Never"}}
     job = {"metadata": {"name": "once", "namespace": AGENTS}, "spec": {"template": template, "backoffLimit": 0}}
@@ -199,7 +230,7 @@ def test_a_job_with_a_sidecar_completes(mesh: ClusterMesh) -> None:
 def test_an_identity_that_is_withdrawn_ends_its_calls_and_gives_them_back(mesh: ClusterMesh) -> None:
     if mesh.identities is None:
         pytest.skip("identities are the cluster's own")
-    planner = "spiffe://acme.example/agent/planner"
+    planner = f"spiffe://acme.example/ns/{AGENTS}/sa/planner"
     mesh.identities.withdraw(planner)
     try:
         refused = wait_for(mesh.ask, lambda found: found["status"] != 200)
