@@ -104,14 +104,15 @@ class ScreenedSSLObject(ssl.SSLObject):
     def _step(self, screen: Screen) -> None:
         """Take one step of OpenSSL's; it may tell the key by which what is held back can be read."""
         secrets = self._secrets
-        if secrets is None:
+        if secrets is None or screen.over or screen.keyed:
             super().do_handshake()
             return
+        secrets.listen()
         try:
             super().do_handshake()
         finally:
             secret, cipher = secrets.take(of_client=self.server_side), self.cipher()
-            if secret is not None and cipher is not None and not screen.keyed:
+            if secret is not None and cipher is not None:
                 screen.open_with(Opener(cipher[0], secret))
 
 

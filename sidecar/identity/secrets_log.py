@@ -1,7 +1,7 @@
 """The traffic secrets of the handshake under way, as OpenSSL tells them: for ``Screen`` to read what it is sent.
 
-``SSLContext.keylog_filename`` is the one public way to them. The file is in memory and has no name; nothing is left in
-it after a step of a handshake.
+``SSLContext.keylog_filename`` is the one public way to them. The file is in memory and has no name; after the step in
+which the key is told nothing is left in it, and nothing more is written to it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ _LONGEST: Final = 65536
 
 
 class SecretsLog:
-    """The key log of one context. A context makes its handshakes in one thread, so steps never mix."""
+    """The key log of one context, which makes its handshakes in one thread: what is told while it listens is of one.
+
+    It listens for a step of a handshake only. OpenSSL tells the secrets of each KeyUpdate too, and a peer may send any
+    number of them.
+    """
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._descriptor = os.memfd_create("handshake", os.MFD_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
-        context.keylog_filename = str(Path("/proc/self/fd") / str(self._descriptor))
-        self.clear()
+        self._context = weakref.proxy(context)
+        self._path = str(Path("/proc/self/fd") / str(self._descriptor))
 
-    def clear(self) -> None:
-        """Forget what was told."""
-        os.ftruncate(self._descriptor, 0)
+    def listen(self) -> None:
+        """Let OpenSSL tell."""
+        self._context.keylog_filename = self._path
 
     def take(self, *, of_client: bool) -> bytes | None:
-        """The handshake traffic secret of one end, if exactly one was told since ``clear``; then forget it."""
+        """The handshake traffic secret of one end, if exactly one was told since ``listen``; listen no more."""
+        self._context.keylog_filename = None
         lines = os.pread(self._descriptor, _LONGEST, 0).split(b"\n")
-        self.clear()
+        os.ftruncate(self._descriptor, 0)
         label = b"CLIENT_HANDSHAKE_TRAFFIC_SECRET " if of_client else b"SERVER_HANDSHAKE_TRAFFIC_SECRET "
         found = [line for line in lines if line.startswith(label)]
         if len(found) != 1:

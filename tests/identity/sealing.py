@@ -31,6 +31,10 @@ class Sealer:
         info = length.to_bytes(2, "big") + bytes([len(full)]) + full + b"\0"
         return HKDFExpand(self._hash, length, info).derive(self._secret)
 
+    def next_secret(self) -> bytes:
+        """The secret after a KeyUpdate (RFC 8446 section 7.2)."""
+        return self._expand(b"traffic upd", self._hash.digest_size)
+
     def seal(self, kind: int, content: bytes, *, padding: int = 0) -> bytes:
         """One record."""
         inner = content + bytes([kind]) + bytes(padding)

@@ -67,9 +67,15 @@ def plain(*, server: bool, chain: Sequence[Issued] = ()) -> ssl.SSLContext:
     return context
 
 
-def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    """Run both ends until both are done. The first error of either ends it."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+def shake(
+    server: ssl.SSLContext,
+    client: ssl.SSLContext,
+    *,
+    incoming: ssl.MemoryBIO | None = None,
+    outgoing: ssl.MemoryBIO | None = None,
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Run both ends until both are done. The first error of either ends it. The buffers are the server's."""
+    to_server, to_client = incoming or ssl.MemoryBIO(), outgoing or ssl.MemoryBIO()
     ends = [
         client.wrap_bio(to_client, to_server),
         server.wrap_bio(to_server, to_client, server_side=True),

@@ -31,6 +31,7 @@ from tests.identity.hostile import (
     rsa_spki,
     with_spki,
 )
+from tests.identity.sealing import Sealer
 from tests.identity.shapes import NOW, Issued, authority, der_of, leaf, new_key
 from tests.identity.test_handshake import PEER, admit, plain, shake, source_of
 from tests.identity.test_svid import ROOT_A, ROOT_B
@@ -179,26 +180,50 @@ def test_a_certificate_that_has_proven_its_peer_is_not_walked_again(monkeypatch:
 
 
 def test_a_handshake_leaves_nothing_in_the_key_log() -> None:
-    source = source_of()
-    assert source.current is not None
-    ours = admit(source, [PEER])
+    ours = admit(source_of(), [PEER])
     assert ours._secrets is not None
     assert os.fstat(ours._secrets._descriptor).st_size == 0
+    assert not ours.context.keylog_filename
     assert "memfd:handshake" in str(Path(f"/proc/self/fd/{ours._secrets._descriptor}").readlink())
+
+
+def test_key_updates_of_a_peer_are_not_told_and_keep_no_other_peer_out() -> None:
+    """OpenSSL tells the secrets of each: unread they would fill the memory, and hide the next handshake's."""
+    source = source_of()
+    server, client = tls.server_context(source), plain(server=False, chain=[PEER])
+    descriptor = os.memfd_create("client")
+    client.keylog_filename = f"/proc/self/fd/{descriptor}"
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours, theirs = shake(server, client, incoming=incoming, outgoing=outgoing)
+    told = os.pread(descriptor, 65536, 0).decode()
+    os.close(descriptor)
+    cipher = theirs.cipher()
+    assert cipher is not None
+    secret = bytes.fromhex(told.partition("CLIENT_TRAFFIC_SECRET_0 ")[2].split()[1])
+    for _ in range(500):
+        sealer = Sealer(cipher[0], secret)
+        incoming.write(sealer.seal(22, b"\x18\0\0\1\0"))
+        secret = sealer.next_secret()
+    incoming.write(Sealer(cipher[0], secret).seal(23, b"hello"))
+    assert ours.read(5) == b"hello"
+    assert isinstance(ours, ScreenedSSLObject)
+    assert ours._secrets is not None
+    assert os.fstat(ours._secrets._descriptor).st_size == 0
+    shake(server, plain(server=False, chain=[PEER]))
 
 
 def test_a_secret_is_taken_once_and_only_if_it_is_the_only_one() -> None:
     context = bare_context(ssl.PROTOCOL_TLS_SERVER, ScreenedContext)
     log = SecretsLog(context)
     assert log.take(of_client=True) is None
+    log.listen()
+    assert context.keylog_filename
     line = b"CLIENT_HANDSHAKE_TRAFFIC_SECRET 00 0102\n"
-    os.write(log._descriptor, b"# comment\nSERVER_HANDSHAKE_TRAFFIC_SECRET 00 0304\n" + line)
+    os.pwrite(log._descriptor, b"# comment\nSERVER_HANDSHAKE_TRAFFIC_SECRET 00 0304\n" + line, 0)
     assert log.take(of_client=True) == b"\1\2"
+    assert not context.keylog_filename
     assert log.take(of_client=True) is None
     os.pwrite(log._descriptor, line + line, 0)
-    assert log.take(of_client=True) is None
-    os.pwrite(log._descriptor, line, 0)
-    log.clear()
     assert log.take(of_client=True) is None
 
 
