@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,7 @@ async def run_token_service(
         metrics.svid_changed(None if identity is None else identity.svid.lifetime)
 
     source.subscribe(follow)
+    metrics.identity_updates = lambda: asdict(source.counts)
     server = StsServer(
         settings.server,
         service=service,

@@ -24,6 +24,7 @@ from sidecar.observe.record import Direction
 from sidecar.observe.shared_sink import SharedSink
 from sidecar.observe.turned_away import TurnedAway
 from sidecar.observe.unproven import RecordRate, Unproven
+from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import MARKS, Handles
@@ -115,6 +116,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             memory=memory_of(settings.max_memory_mib, processes=1 if place is None else len(place.inboxes)),
             elsewhere=shared.elsewhere,
             addresses=tuple((listen.host, listen.port) for listen in settings.listens),
+            agent=None if settings.inbound is None else AgentWatch(sides[0][0], lambda: snapshots.setup.agent),
         )
     )
 

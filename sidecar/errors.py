@@ -24,6 +24,7 @@ class Reason(StrEnum):
     TLS_VERSION = "tls_version"
     # The exchange ended before an answer was complete: nothing is left to say to anybody.
     PEER_GONE = "peer_gone"
+    PEER_SLOW = "peer_slow"
     UPSTREAM_ABORTED = "upstream_aborted"
     # 400, and the connection closes.
     BAD_REQUEST = "bad_request"
@@ -171,6 +172,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.SVID_EXPIRED: _no_http("the peer's SVID is outside its validity time"),
     Reason.TLS_VERSION: _no_http("the peer does not speak TLS 1.3"),
     Reason.PEER_GONE: _no_http("the caller went away before the answer was complete"),
+    Reason.PEER_SLOW: _no_http("the caller took its answer too slowly"),
     Reason.UPSTREAM_ABORTED: _no_http("the upstream ended its answer early"),
     Reason.BAD_REQUEST: _bad_request("the request is not valid HTTP/1.1"),
     Reason.AMBIGUOUS_FRAMING: _bad_request("the length of the request body is ambiguous"),
@@ -231,7 +233,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.STS_IDENTITY: _bad_gateway("the token service could not prove its identity"),
     Reason.UPSTREAM_BAD_RESPONSE: _bad_gateway("the upstream's answer is not valid HTTP/1.1"),
     Reason.UPSTREAM_IDENTITY: _bad_gateway("the upstream could not prove its identity"),
-    Reason.STS_UNAVAILABLE: _unavailable("the token service cannot be reached"),
+    Reason.STS_UNAVAILABLE: _unavailable("the token service is unavailable"),
     Reason.KEYS_UNAVAILABLE: _unavailable("the issuer's keys are not known yet"),
     Reason.NOT_READY: _unavailable("this sidecar is not ready"),
     Reason.OVERLOADED: _unavailable("too much at once: try again later"),

@@ -62,6 +62,12 @@ _PEER: Final = {
         (_CALLER,),
         "compare its time-out with how long the agent takes",
     ),
+    Reason.PEER_SLOW: Guidance(
+        Stage.CUT,
+        "the caller took less than limits.min_rate of its answer for limits.write_timeout_s, and was cut off",
+        (_CALLER,),
+        "see why it stopped reading; where callers may be slow, raise write_timeout_s of that side's limits",
+    ),
     Reason.UPSTREAM_ABORTED: Guidance(
         Stage.CUT,
         "agent or next hop ended its answer early",

@@ -102,22 +102,27 @@ _ANSWER: Final = {
     Reason.STS_REDIRECT: _out("it answered with a redirect", _OPERATOR, do="write the final token endpoint"),
     Reason.STS_TOO_LARGE: _out("its answer is over the limit", _OPERATOR, do="see what answers at that address"),
     Reason.STS_IDENTITY: _out(
-        "who answered is not who the settings name", _OPERATOR, _SECURITY, do="compare exchange.peer with its SPIFFE ID"
+        "who answered is not who the settings name, or could not prove it: see the detail",
+        _OPERATOR,
+        _SECURITY,
+        do="see the detail: renew an expired SVID there; compare exchange.peer with the ID, the bundles with the CA",
     ),
     Reason.UPSTREAM_BAD_RESPONSE: _either(
         "agent or next hop answered with what is no valid HTTP/1.1", _DEVELOPER, do="see the detail; fix that server"
     ),
     Reason.UPSTREAM_IDENTITY: _out(
-        "the next hop is not the workload that the route names",
+        "the next hop is not the workload that the route names, or could not prove it: see the detail",
         _OPERATOR,
         _SECURITY,
-        do="compare the route's peer with what answers at its upstream",
+        do="see the detail: renew an expired SVID there; compare the route's peer with the ID, the bundles with the CA",
     ),
 }
 
 _OUTAGE: Final = {
     Reason.STS_UNAVAILABLE: _out(
-        "the token service cannot be reached", _OPERATOR, do="bring it up; the call may be repeated"
+        "the token service cannot be reached, or answers with 429 or 5xx: see the detail",
+        _OPERATOR,
+        do="bring it up; if it answers, read its own log and records for the same time; the call may be repeated",
     ),
     Reason.KEYS_UNAVAILABLE: _either(
         "no key of the issuer could be had yet, or none is young enough",

@@ -6,7 +6,6 @@ algorithms its type and its ``alg`` member allow, so that a token's header never
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,16 +33,24 @@ class VerificationKey:
 
 
 class KeySet:
-    """The usable keys of one issuer or trust domain; immutable. An empty set means no keys."""
+    """The usable keys of one issuer or trust domain; immutable. An empty set means no keys.
 
-    __slots__ = ("_by_kid", "_only")
+    A key that is published twice is one key. Different keys of one kid are ambiguous: none of them is used, and the kid
+    is in ``ambiguous``.
+    """
+
+    __slots__ = ("_by_kid", "_only", "ambiguous")
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
-        """Two keys of one kid are ambiguous: neither is used."""
-        published = tuple(keys)
-        uses = Counter(key.kid for key in published)
-        self._by_kid = {key.kid: key for key in published if key.kid is not None and uses[key.kid] == 1}
-        self._only = published[0] if len(published) == 1 else None
+        published: dict[str | None, list[VerificationKey]] = {}
+        for key in keys:
+            same_kid = published.setdefault(key.kid, [])
+            if key not in same_kid:
+                same_kid.append(key)
+        self._by_kid = {kid: found[0] for kid, found in published.items() if kid is not None and len(found) == 1}
+        self.ambiguous = frozenset(kid for kid, found in published.items() if kid is not None and len(found) > 1)
+        different = [key for found in published.values() for key in found]
+        self._only = different[0] if len(different) == 1 else None
 
     def find(self, kid: str | None) -> VerificationKey | None:
         """The key with exactly this kid. A token without one can only mean the key of a set that has a single key."""

@@ -55,7 +55,7 @@ def parse_response(status: int, content_type: str | None, body: bytes, *, reques
     Raises:
         Denied: EXCHANGE_DENIED (400), STS_ERROR (401, 403), STS_REDIRECT, STS_TOO_LARGE, STS_TOKEN_TYPE (another type
             than asked for, or no bearer token), STS_SCOPE_WIDENED, STS_BAD_RESPONSE (all else).
-        Unavailable: STS_UNAVAILABLE (429, 5xx).
+        Unavailable: STS_UNAVAILABLE (429, 5xx): it was reached and cannot serve now, as its detail says.
     """
     if status != 200:
         raise _refusal(status, content_type, body)
@@ -122,7 +122,7 @@ def _refusal(status: int, content_type: str | None, body: bytes) -> SidecarError
     if 300 <= status < 400:
         return Denied(Reason.STS_REDIRECT)
     if status == 429 or 500 <= status < 600:
-        return Unavailable(Reason.STS_UNAVAILABLE, f"status {status}")
+        return Unavailable(Reason.STS_UNAVAILABLE, f"it answered with status {status}")
     return _bad_response(f"status {status}")
 
 

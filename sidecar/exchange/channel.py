@@ -123,4 +123,4 @@ def _endpoint_error(error: SidecarError) -> EndpointError:
     refused = error.__cause__
     if isinstance(refused, HandshakeRefused) and refused.refusal is Reason.NOT_READY:
         trouble = Trouble.NOT_READY  # our identity can be lost between the first look and the handshake
-    return EndpointError(trouble, may_retry=trouble is Trouble.UNREACHABLE)
+    return EndpointError(trouble, error.detail, may_retry=trouble is Trouble.UNREACHABLE)

@@ -78,7 +78,7 @@ class TokenExchange:
         self._withdrawals = 0
         self._own_id = _id_of(source.current)
         self._closed = False
-        self.last_refusal: tuple[int, Reason] | None = None  # when and why, if the last exchange gave no token
+        self.last_refusal: tuple[int, Reason, str] | None = None  # when, why and in detail, if the last gave no token
         source.subscribe(self._on_identity)
 
     @property
@@ -215,7 +215,7 @@ class TokenExchange:
     def _report(self, plan: Plan, policy: Policy, outcome: _Outcome, seconds: float) -> None:
         exchange_ms = round(seconds * 1000, 3)
         if isinstance(outcome, SidecarError):
-            self.last_refusal = int(self._clock()), outcome.reason
+            self.last_refusal = int(self._clock()), outcome.reason, outcome.detail
             self._metrics.exchange(self._settings.issuer, outcome.reason, seconds)
             fields = refused_fields(plan, policy, outcome, exchange_ms=exchange_ms)
             self._log.event("token.exchange_refused", **fields)

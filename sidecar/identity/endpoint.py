@@ -47,13 +47,13 @@ class Trouble(StrEnum):
 
 
 class EndpointError(Exception):
-    """There is no answer. The text is fixed: nothing of the other end is quoted.
+    """There is no answer. The text is ours, with ``detail`` for the record: nothing that an answer says is quoted.
 
     ``may_retry``: the connection failed before one byte of an answer came.
     """
 
-    def __init__(self, trouble: Trouble, *, may_retry: bool = False) -> None:
-        super().__init__(trouble.value)
+    def __init__(self, trouble: Trouble, detail: str = "", *, may_retry: bool = False) -> None:
+        super().__init__(f"{trouble.value}: {detail}" if detail else trouble.value)
         self.trouble = trouble
         self.may_retry = may_retry
 
@@ -152,7 +152,7 @@ class EndpointClient:
         except TimeoutError as error:
             raise EndpointError(Trouble.TIMEOUT) from error
         except aiohttp.ClientSSLError as error:
-            raise EndpointError(_tls_trouble(error)) from error
+            raise _tls_error(error) from error
         except aiohttp.ClientResponseError as error:  # bytes came, and were no HTTP
             raise EndpointError(Trouble.BROKEN) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -201,12 +201,15 @@ def _single(response: aiohttp.ClientResponse, name: str) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def _tls_trouble(error: aiohttp.ClientSSLError) -> Trouble:
-    """Whose fault it is: our identity can be lost between the first look and the handshake."""
+def _tls_error(error: aiohttp.ClientSSLError) -> EndpointError:
+    """The error with its cause: our identity can be lost between the first look and the handshake."""
     refused = error.__cause__
-    if isinstance(refused, HandshakeRefused) and refused.refusal is Reason.NOT_READY:
-        return Trouble.NOT_READY
-    return Trouble.IDENTITY
+    if isinstance(refused, HandshakeRefused):
+        if refused.refusal is Reason.NOT_READY:
+            return EndpointError(Trouble.NOT_READY)
+        return EndpointError(Trouble.IDENTITY, str(refused))
+    message = refused.verify_message if isinstance(refused, ssl.SSLCertVerificationError) else ""
+    return EndpointError(Trouble.IDENTITY, message)
 
 
 class FileTrust:

@@ -11,6 +11,7 @@ until it is ``max_age_s`` old; after that there are none, and calls are refused 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from sidecar.delegation.keyset import KeySet, KeySetError, VerificationKey, pars
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError
+from sidecar.observe.record import escape
+
+_log: Final = logging.getLogger(__name__)
 
 MAX_JWKS_BYTES: Final = 262_144
 DEFAULT_REFRESH_S: Final = 300.0
@@ -228,8 +232,19 @@ class Issuer:
         self._keys = keys
         self._fetched_at = self._clock()
         self._failures = 0
-        self.last_error = None if len(keys) else "the key set is empty"
+        trouble = _trouble_of(keys)
+        if keys.ambiguous and trouble != self.last_error:  # said once, not at every fetch
+            _log.warning("keys of an issuer are refused", extra={"issuer": self.settings.issuer, "why": trouble})
+        self.last_error = trouble
         self.ever_had_keys = self.ever_had_keys or len(keys) > 0
+
+
+def _trouble_of(keys: KeySet) -> str | None:
+    """What an operator should know of a key set that is in force."""
+    if keys.ambiguous:
+        kids = ", ".join(sorted(escape(kid) for kid in keys.ambiguous))
+        return f"different keys have the same kid, so none of them is used: {kids}"
+    return None if len(keys) else "the key set is empty"
 
 
 def _same(one: KeySet, other: KeySet) -> bool:

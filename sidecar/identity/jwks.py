@@ -83,9 +83,9 @@ class IssuerKeys:
         return 0 if state is None else state.generation
 
     def ready(self, issuer: str) -> bool:
-        """Whether this issuer has had a key at least once."""
+        """Whether this issuer has had a key at least once, and its set is not too old to be used."""
         state = self._issuers.get(issuer)
-        return state is not None and state.ever_had_keys
+        return state is not None and state.ever_had_keys and state.keys is not None
 
     def known(self, issuer: str) -> bool:
         """Whether a key set of this issuer is in force, an empty one too."""

@@ -28,7 +28,8 @@ LABELS: Final[Mapping[str, str]] = {
     "reason": f"a [reason code](reasons.md), or `{OK}`",
     "issuer": f"an issuer from the settings, or `{OTHER}`",
     "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a look-up `hit`, `miss` or `joined` (somebody"
-    " else's exchange was waited for); of a reload `ok` or `refused`",
+    " else's exchange was waited for); of a reload `ok` or `refused`;"
+    " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source)",
     "kind": "`human` or `machine`",
     "trust_domain": "a trust domain that we have a bundle of",
     "version": "the version that runs",
@@ -49,6 +50,7 @@ def families() -> list[Metric]:
     metrics.declare_issuers(["issuer"])
     metrics.exchange("issuer", Reason.STS_TIMEOUT, 0.1)
     metrics.streams = lambda: {"inbound": 0}
+    metrics.agent_up = lambda: True
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
     return list(text_string_to_metric_families(metrics.render().decode()))

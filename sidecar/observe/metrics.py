@@ -59,6 +59,8 @@ class Metrics(Collector):
         self.streams: Callable[[], Mapping[str, int]] = dict  # how many last, by direction
         self.ways_round: Callable[[], int] = lambda: 0  # listeners by which the agent is reached past the sidecar
         self.memory_short: Callable[[], bool] = lambda: False
+        self.agent_up: Callable[[], bool | None] = lambda: None  # None: not known, and then not told
+        self.identity_updates: Callable[[], Mapping[str, int]] = dict  # by what became of them
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
@@ -181,6 +183,13 @@ class Metrics(Collector):
             ("reason",),
             _single(self.handshakes_refused),
         )
+        updates = self.identity_updates()
+        yield _counter(
+            "sidecar_identity_updates",
+            "Updates of our identity source by what became of them, and how often the source was lost.",
+            ("result",),
+            (((result,), updates.get(name, 0)) for result, name in _IDENTITY_UPDATES.items()),
+        )
         yield CounterMetricFamily(
             "sidecar_impersonation_refused", "Tokens that named no actor.", value=self.refused_for(Reason.ACT_MISSING)
         )
@@ -257,6 +266,10 @@ class Metrics(Collector):
             "Listening sockets by which the agent can be reached past the sidecar.",
             value=self.ways_round(),
         )
+        agent_up = self.agent_up()
+        if agent_up is not None:
+            help_text = "Whether somebody listens where the agent should; from when it was there for the first time."
+            yield GaugeMetricFamily("sidecar_agent_up", help_text, value=agent_up)
         yield self.population.metric()
         yield GaugeMetricFamily(
             "sidecar_svid_lifetime_seconds",
@@ -296,6 +309,15 @@ _HANDSHAKE_REASONS: Final = (
     Reason.TIMEOUT,
     Reason.OVERLOADED,
 )
+
+
+# How the counts of an identity source (``identity.source.UpdateCounts``) are labelled.
+_IDENTITY_UPDATES: Final = {
+    "taken": "generations",
+    "discarded": "discarded",
+    "broken_bundle": "broken_bundles",
+    "lost": "lost_connections",
+}
 
 
 def worker_restarts(count: int) -> Metric:

@@ -46,11 +46,14 @@ def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "streams": _summed([row["streams"] for row in there], "streams"),
         "listeners": _listeners([row["listeners"] for row in there]),
         "bypass": _bypass([row["bypass"] for row in there]),
+        "agent": min((row["agent"] for row in there), key=_agent_badness),
         "memory": _memory([row["memory"] for row in there]),
         "upstream_connections": sum(row["upstream_connections"] for row in there),
+        "upstreams": [one for row in there for one in row["upstreams"]],
         "exchange": _exchange([row["exchange"] for row in there]),
         "records": _records([row["records"] for row in there]),
         "refused": _refused([row["refused"] for row in there]),
+        "refused_lately": _refused([row["refused_lately"] for row in there]),
         "workers": [_row(number, row) for number, row in rows.items()],
         "restarts": restarts,
     }
@@ -117,6 +120,11 @@ def _issuers(several: Sequence[Sequence[Json]]) -> list[Json]:
 def _badness(issuer: Json) -> tuple[bool, bool, int]:
     age = issuer["key_age_s"]
     return age is None, issuer["last_error"] is not None, age or 0
+
+
+def _agent_badness(agent: Json | None) -> int:
+    """Order of what the workers say of the agent: gone, not seen yet, there."""
+    return 2 if agent is None or agent["up"] else 1 if agent["up"] is None else 0
 
 
 def _listeners(several: Sequence[Sequence[Json]]) -> list[Json]:

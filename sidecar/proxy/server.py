@@ -12,7 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from sidecar.background import Parts as Background
@@ -22,10 +22,12 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.bypass import BypassWatch
 from sidecar.proxy.elsewhere import Elsewhere
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
+from sidecar.proxy.lately import Lately, refused
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory import Memory
 from sidecar.proxy.shortage import Shortage
@@ -45,9 +47,9 @@ _NEW_KEYS_S: Final = 10.0
 class Parts:
     """Everything a sidecar is made of; made by ``app.py``.
 
-    ``listeners`` in the order in which they close: inbound before outbound. ``elsewhere``: there are other workers.
-    ``addresses`` are those that the settings have us listen on, the probe listener's included. ``memory`` None: nothing
-    limits it.
+    ``listeners`` in the order in which they close, inbound before outbound, each with the pool at the same place of
+    ``pools``. ``elsewhere``: there are other workers. ``addresses`` are those that the settings have us listen on, the
+    probe listener's included. ``memory`` None: nothing limits it. ``agent`` None: nobody is served.
     """
 
     source: IdentitySource
@@ -62,6 +64,7 @@ class Parts:
     elsewhere: Elsewhere | None = None
     addresses: tuple[tuple[str, int], ...] = ()
     memory: Memory | None = None
+    agent: AgentWatch | None = None
 
 
 class Server:
@@ -80,10 +83,13 @@ class Server:
         self._keys_running: asyncio.Future[None] | None = None
         self.background = Background()
         self.ready = asyncio.Event()
+        self.lately = Lately(lambda: refused(parts.log.metrics), time.monotonic)
         parts.source.subscribe(self._on_identity)
         parts.log.metrics.lacking = self.missing
         parts.log.metrics.streams = parts.watch.count
         parts.log.metrics.ways_round = lambda: len(self.bypass.found)
+        parts.log.metrics.agent_up = self._agent_up
+        parts.log.metrics.identity_updates = lambda: asdict(parts.source.counts)
         parts.log.metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     @property
@@ -156,6 +162,8 @@ class Server:
         self.background.start("identity", parts.source.run())
         self.background.start("sweep", self._sweep())
         self.background.start("watch", parts.watch.run(self.metrics.in_flight))
+        if parts.agent is not None:
+            self.background.start("agent", parts.agent.run())
         if self._shortage is not None:
             self.background.start("memory", self._shortage.run())
         try:
@@ -262,11 +270,17 @@ class Server:
         self._look_for_ways_round()
         if self.ready.is_set() and not self._draining:
             self._say(self.missing())
+        self.lately.look()
         self.parts.handles.sweep()
         for listener in self.parts.listeners:
             await self.trust.look(listener.connections)
         for pool in self.parts.pools:
             await self.trust.look(pool.connections)
+
+    def _agent_up(self) -> bool | None:
+        """None also while we leave: the agent may go first then."""
+        watch = self.parts.agent
+        return None if watch is None or self._draining or self._leaving else watch.up
 
     def _on_identity(self, identity: Identity | None) -> None:
         parts = self.parts

@@ -42,7 +42,7 @@ class Setup:
     listener_rule: ListenerRule | None = None
 
     def without_keys(self) -> list[str]:
-        """The needed issuers of which no key was ever seen."""
+        """The needed issuers of which no key was ever seen, or of which the keys are too old to be used."""
         return sorted(issuer for issuer in self.needed_issuers if not self.keys.ready(issuer))
 
     async def wait_for_keys(self, timeout_s: float) -> bool:

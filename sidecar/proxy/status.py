@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -17,7 +16,8 @@ from typing import Any, Final
 
 from sidecar import __version__
 from sidecar.errors import Problem
-from sidecar.observe.record import OK, escape
+from sidecar.observe.record import escape
+from sidecar.proxy.lately import refused
 from sidecar.proxy.server import Parts, Server
 
 MAX_CHAINS: Final = 1000
@@ -74,8 +74,10 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
             "refused": parts.snapshots.closed is not None,
             "error": server.bypass.error,
         },
+        "agent": _agent(parts),
         "memory": _memory(parts),
         "upstream_connections": sum(len(pool.connections) for pool in parts.pools),
+        "upstreams": _upstreams(parts, now),
         "exchange": _exchange(parts),
         "records": {
             "sink": parts.log.sink,
@@ -83,7 +85,8 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
             "waiting": parts.log.waiting,
             "lost": server.metrics.events_dropped,
         },
-        "refused": _refused(server),
+        "refused": refused(server.metrics),
+        "refused_lately": server.lately.counts(),
     }
     visible: Json = _visible(document)
     return visible
@@ -156,19 +159,31 @@ def _exchange(parts: Parts) -> Json | None:
     return {
         "tokens": exchange.kept,
         "under_way": exchange.under_way,
-        "last_refusal": None if refusal is None else {"at": refusal[0], "reason": refusal[1]},
+        "last_refusal": None if refusal is None else {"at": refusal[0], "reason": refusal[1], "detail": refusal[2]},
     }
 
 
-def _refused(server: Server) -> Mapping[str, int]:
-    """How often each reason was given since the start, the most frequent first."""
-    counts: Counter[str] = Counter()
-    for (_, _, _, reason), count in server.metrics.requests.items():
-        if reason != OK:
-            counts[str(reason)] += count
-    for reason, count in server.metrics.handshakes_refused.items():
-        counts[str(reason)] += count
-    return {reason: count for reason, count in counts.most_common() if count}
+def _agent(parts: Parts) -> Json | None:
+    """None where nobody is served."""
+    agent = parts.snapshots.setup.agent
+    if agent is None or parts.agent is None:
+        return None
+    return {"address": f"{agent.host}:{agent.port}", "up": parts.agent.up}
+
+
+def _upstreams(parts: Parts, now: int) -> list[Json]:
+    """The upstreams to which the last attempt to connect has failed, the newest first."""
+    return [
+        {
+            "direction": listener.direction,
+            "address": address,
+            "at": int(now - (pool.connections.clock() - failing.at)),
+            "reason": failing.reason,
+            "detail": failing.detail,
+        }
+        for listener, pool in zip(parts.listeners, parts.pools, strict=False)
+        for address, failing in reversed(pool.failing.items())
+    ]
 
 
 def _visible(value: Any) -> Any:

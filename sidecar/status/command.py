@@ -17,11 +17,12 @@ from sidecar.status.troubles import Grade, Trouble, span, troubles
 Json = Mapping[str, Any]
 
 _MIB: Final = 1024 * 1024
+_UP: Final = {True: "listens", False: "gone", None: "not seen yet"}
 _STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit codes: 0 ready, 1 not ready, 2 nobody answers."""
+    """Ask and tell. Exit codes: 0 ready, 1 not ready, 2 nobody answers, 3 ready, but new settings were refused."""
     try:
         status = ask(Path(arguments.socket), "/status", member="settings")
         chains = ask(Path(arguments.socket), "/chains", member="being_served") if arguments.chains else None
@@ -34,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         _show(status, found)
         if chains is not None:
             _show_chains(chains, status["now"])
-    return 0 if status["ready"] else 1
+    if not status["ready"]:
+        return 1
+    return 0 if status["settings"]["refused_at"] is None else 3
 
 
 def _show(status: Json, found: list[Trouble]) -> None:
@@ -76,6 +79,8 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
     yield "deny rows", str(settings["deny_rows"])
     for one in status["listeners"]:
         yield f"{one['direction']} listener", f"{one['address']}, {one['connections']} of {one['max_connections']}"
+    if (agent := status["agent"]) is not None:
+        yield "agent", f"{agent['address']}, {_UP[agent['up']]}"
     if (memory := status["memory"]) is not None:
         yield "memory", f"{memory['used_bytes'] // _MIB} of {memory['limit_bytes'] // _MIB} MiB"
     yield "upstream connections", str(status["upstream_connections"])

@@ -35,6 +35,7 @@ _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
         "bring the SPIRE agent (or the files) back before then; nothing here needs a restart",
     ),
 }
+_KEYS_CURE: Final = "see that its jwks URL answers from here, that tls names who answers, and that it publishes keys"
 _SINKS: Final = (
     ("ENOSPC", "make room on the record file's disk"),
     ("EDQUOT", "make room on the record file's disk"),
@@ -44,6 +45,18 @@ _SINKS: Final = (
     ("EPIPE", "start whatever reads standard output again"),
     ("blocked", "see that the reader of standard output, or the disk, takes what is written"),
     ("too many", "see that the reader of standard output, or the disk, keeps up"),
+)
+# Refusals that somebody should look into, however few they are, while they come.
+_WATCHED: Final = (
+    Reason.OVERLOADED,
+    Reason.ACTOR_MISMATCH,
+    Reason.ACT_MISSING,
+    Reason.BAD_SIGNATURE,
+    Reason.TOKEN_NOT_YET_VALID,
+    Reason.UNTRUSTED_CHAIN,
+    Reason.WRONG_BUNDLE,
+    Reason.UNKNOWN_TRUST_DOMAIN,
+    Reason.SVID_EXPIRED,
 )
 
 
@@ -74,13 +87,17 @@ def troubles(status: Json) -> list[Trouble]:
         *_issuers(status),
         *_records(status),
         *_settings(status),
+        *_agent(status),
+        *_upstreams(status),
         *_exchange(status),
         *_listeners(status),
         *_bypass(status),
         *_memory(status),
+        *_workers(status),
+        *_lately(status),
     ]
-    if not found and not status["ready"]:
-        found = [Trouble(Grade.WRONG, "start", "; ".join(status["missing"]), "wait a moment and ask again")]
+    if not status["ready"] and all(one.grade is Grade.NOTE for one in found):
+        found += [Trouble(Grade.WRONG, "start", "; ".join(status["missing"]), "wait a moment and ask again")]
     return sorted(found, key=lambda trouble: trouble.grade is Grade.NOTE)
 
 
@@ -126,7 +143,9 @@ def _bundles(status: Json) -> Iterator[Trouble]:
 def _issuers(status: Json) -> Iterator[Trouble]:
     for one in status["issuers"]:
         what, error = f"keys of {one['issuer']}", one["last_error"]
-        cure = "see that its jwks URL answers from here, that tls names who answers, and that it publishes keys"
+        cure = _KEYS_CURE
+        if "the same kid" in (error or ""):
+            cure = "have the issuer give each of its keys a kid of its own; the other keys are used meanwhile"
         if one["key_age_s"] is None:
             yield Trouble(
                 _grade(wrong=one["needed"]),
@@ -173,8 +192,28 @@ def _exchange(status: Json) -> Iterator[Trouble]:
         return
     guidance = GUIDANCE[Reason(refusal["reason"])]
     ago = span(status["now"] - refusal["at"])
-    wrong = f"the last exchange, {ago} ago, gave no token: {refusal['reason']}, {guidance.means}"
-    yield Trouble(Grade.NOTE, "token service", wrong, f"{', then '.join(guidance.who)}: {guidance.do}")
+    cause = refusal["detail"] or guidance.means
+    wrong = f"the last exchange, {ago} ago, gave no token: {refusal['reason']}, {cause}"
+    yield Trouble(Grade.NOTE, "token service", wrong, _cure(refusal["reason"]))
+
+
+def _agent(status: Json) -> Iterator[Trouble]:
+    agent = status["agent"]
+    if agent is not None and agent["up"] is False:
+        wrong = f"nobody listens at {agent['address']} any more: calls get 503 upstream_unreachable"
+        cure = "start the agent again and read why it ended; compare inbound.agent with the address it listens at"
+        yield Trouble(Grade.WRONG, "agent", wrong, cure)
+
+
+def _upstreams(status: Json) -> Iterator[Trouble]:
+    told_of_agent = status["agent"] is not None and status["agent"]["up"] is False
+    for one in status["upstreams"]:
+        if one["direction"] == "inbound" and told_of_agent:
+            continue
+        ago = span(status["now"] - one["at"])
+        what = f"{'agent' if one['direction'] == 'inbound' else 'next hop'} {one['address']}"
+        wrong = f"the last attempt to connect, {ago} ago, failed: {one['reason']}, {one['detail']}"
+        yield Trouble(Grade.NOTE, what, wrong, _cure(one["reason"]))
 
 
 def _listeners(status: Json) -> Iterator[Trouble]:
@@ -206,6 +245,30 @@ def _memory(status: Json) -> Iterator[Trouble]:
         wrong = f"{used} MiB of {limit} MiB are used; more connections are told overloaded until there is room again"
         cure = "raise the container's memory limit (or max_memory_mib), or add replicas; it recovers by itself"
         yield Trouble(Grade.WRONG, "memory", wrong, cure)
+
+
+def _workers(status: Json) -> Iterator[Trouble]:
+    if status.get("restarts"):
+        wrong = f"{status['restarts']} died since the start and were replaced; what they served is lost"
+        cure = (
+            "read `a worker has died` in the operations log: code 137 or -9 is memory, raise its limit;"
+            " any other is a fault worth a report"
+        )
+        yield Trouble(Grade.NOTE, "workers", wrong, cure)
+
+
+def _lately(status: Json) -> Iterator[Trouble]:
+    """Refusals of the last ten minutes that somebody should look into."""
+    for reason in _WATCHED:
+        count = status["refused_lately"].get(reason)
+        if count:
+            wrong = f"{count} in the last ten minutes: {GUIDANCE[reason].means}"
+            yield Trouble(Grade.NOTE, reason, wrong, _cure(reason))
+
+
+def _cure(reason: str) -> str:
+    guidance = GUIDANCE[Reason(reason)]
+    return f"{', then '.join(guidance.who)}: {guidance.do}"
 
 
 def _grade(*, wrong: bool) -> Grade:

@@ -67,7 +67,7 @@ class LoginKeys(Protocol):
         ...
 
     def ready(self, issuer: str) -> bool:
-        """Whether this issuer has had a key at least once."""
+        """Whether this issuer has had a key at least once, and its set is not too old to be used."""
         ...
 
     def last_errors(self) -> Mapping[str, str | None]:

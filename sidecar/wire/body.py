@@ -182,9 +182,9 @@ class Pump(ABC):
         if self._upstream is not None:
             self._upstream.flush()
 
-    def on_caller_gone(self) -> None:
-        """Nobody waits for the answer any more."""
-        self._finish(Denied(Reason.PEER_GONE, "the caller went away"))
+    def on_caller_gone(self, error: SidecarError | None = None) -> None:
+        """End it: nobody gets the answer any more."""
+        self._finish(error or Denied(Reason.PEER_GONE, "the caller went away"))
 
     def on_caller_pause(self) -> None:
         """Slow the upstream down."""

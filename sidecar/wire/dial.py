@@ -121,5 +121,12 @@ def _meaning(error: OSError) -> SidecarError:
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed during the handshake")
     if isinstance(error, ssl.SSLError):
-        return Denied(Reason.UPSTREAM_IDENTITY, "the TLS handshake failed")
+        return Denied(Reason.UPSTREAM_IDENTITY, f"the TLS handshake failed: {_tls_cause(error)}")
     return Unavailable(Reason.UPSTREAM_UNREACHABLE, type(error).__name__)
+
+
+def _tls_cause(error: ssl.SSLError) -> str:
+    """The cause for the record: our own check's words, or OpenSSL's, which quote nothing of the other end."""
+    if type(error) is ssl.SSLError:
+        return error.reason or "no cause is known"
+    return getattr(error, "verify_message", None) or str(error)

@@ -253,15 +253,17 @@ class ServerExchange:
         sink.on_body_flush()
         return not self.ended
 
-    def lose_peer(self) -> None:
-        """The peer is gone."""
+    def lose_peer(self, error: SidecarError | None = None) -> None:
+        """The peer is gone, or is cut off for ``error``."""
         if self.ended or self.gone:
             return
         self.gone = True
         self._forget_sink()
         self._connection.out.clear()
         if self.sender is not None:
-            self.sender.on_caller_gone()
+            self.sender.on_caller_gone(error)
+        elif self.owner is not None and error is not None:
+            self.owner.stop(error)
         elif self.owner is not None:
             self.owner.gone()
 

@@ -416,17 +416,18 @@ class ServerConnection(asyncio.Protocol):
         self.writes.write_out()
         self._ending.close(self.transport, idle_s=self._clock() - self._moved_at)
 
-    def _lose_peer(self) -> None:
+    def _lose_peer(self, error: SidecarError | None = None) -> None:
         exchange, self._exchange = self._exchange, None
         self._ending.stop()
         if exchange is not None:
-            exchange.lose_peer()
+            exchange.lose_peer(error)
 
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
         ending = self._ending
         if ending.closed or self.writing_paused:
             if ending.waited_enough(self.transport, now):
+                self._lose_peer(Denied(Reason.PEER_SLOW, "it took too little of its answer for too long"))
                 self._cut_off()
         elif ending.linger is not None:
             if ending.linger.over(now):

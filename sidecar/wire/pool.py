@@ -10,9 +10,9 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
-from sidecar.errors import Reason, Unavailable
+from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.dial import Dialer, Origin
 from sidecar.wire.h1_client import ClientConnection
@@ -21,7 +21,17 @@ from sidecar.wire.limits import ClientLimits
 from sidecar.wire.line import Line, OnError, OnReady, PoolEvent
 from sidecar.wire.resolver import Resolver
 
-__all__ = ["Cancellable", "Origin", "UpstreamPool", "new_counts"]
+__all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
+
+_MAX_FAILING: Final = 64  # upstreams come from the settings, and those of before a reload are forgotten
+
+
+class Failing(NamedTuple):
+    """Why the last attempt to connect to one upstream failed, and when, by the pool's clock."""
+
+    at: float
+    reason: Reason
+    detail: str
 
 
 class Cancellable(Protocol):
@@ -34,7 +44,8 @@ class Cancellable(Protocol):
 class UpstreamPool:
     """The connections to all upstreams of one listener.
 
-    ``counts`` is added to, by ``PoolEvent``. ``unread`` bytes of each connection may wait in the kernel; None: as it
+    ``failing`` has the upstreams, as HOST:PORT, to which the last attempt to connect failed. ``counts`` is added to, by
+    ``PoolEvent``. ``unread`` bytes of each connection may wait in the kernel; None: as it
     likes, so that an upstream far away is as fast as it can be.
     """
 
@@ -49,6 +60,7 @@ class UpstreamPool:
     ) -> None:
         self.connections: Connections[ClientConnection] = Connections(clock=clock)
         self.counts = new_counts() if counts is None else counts
+        self.failing: dict[str, Failing] = {}
         self._limits = limits
         self._holding = Holding(received=unread)
         self._closed = False
@@ -106,16 +118,22 @@ class UpstreamPool:
     async def _open(self, line: Line) -> ClientConnection:
         """A new connection of a line's. Errors as ``Dialer.dial``."""
         origin = line.origin
-        connection = await self._dialer.dial(
-            origin,
-            lambda: ClientConnection(
-                self._limits,
-                self.connections,
-                on_idle=line.keep,
-                on_closed=line.forget,
-                max_age_s=self._limits.max_age_s * random.uniform(0.8, 1.0),  # noqa: S311 - spreads, hides nothing
-            ),
-        )
+        name = f"{origin.host}:{origin.port}"
+        try:
+            connection = await self._dialer.dial(
+                origin,
+                lambda: ClientConnection(
+                    self._limits,
+                    self.connections,
+                    on_idle=line.keep,
+                    on_closed=line.forget,
+                    max_age_s=self._limits.max_age_s * random.uniform(0.8, 1.0),  # noqa: S311 - spreads, hides nothing
+                ),
+            )
+        except SidecarError as error:
+            self._note_failing(name, error)
+            raise
+        self.failing.pop(name, None)
         # Not in connection_made: when cancelled just then, uvloop closes the transport and never calls connection_lost.
         if connection.usable:
             line.alive.add(connection)
@@ -124,6 +142,12 @@ class UpstreamPool:
             if origin.life_s is not None:
                 connection.live_at_most(origin.life_s(connection.transport) * random.uniform(0.8, 1.0))  # noqa: S311
         return connection
+
+    def _note_failing(self, name: str, error: SidecarError) -> None:
+        self.failing.pop(name, None)  # to the end, as the newest
+        self.failing[name] = Failing(self.connections.clock(), error.reason, error.detail)
+        while len(self.failing) > _MAX_FAILING:
+            del self.failing[next(iter(self.failing))]
 
     def _forget(self, line: Line) -> None:
         """A line has nothing and nobody left."""

@@ -50,8 +50,11 @@ class Owner(Protocol):
 class Sender(Protocol):
     """Who passes an answer on, at the pace of the peer that takes it."""
 
-    def on_caller_gone(self) -> None:
-        """The peer vanished before the answer ended; the owner learns it from here. The last event."""
+    def on_caller_gone(self, error: SidecarError | None = None) -> None:
+        """The last event before the answer ended: the peer vanished, or we cut it off for ``error``.
+
+        The owner learns it from here.
+        """
 
     def on_caller_pause(self) -> None:
         """The peer takes no more of the answer for now."""

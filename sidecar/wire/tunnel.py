@@ -146,9 +146,9 @@ class Tunnel:
         """Raw bytes cannot be broken."""
         raise AssertionError(error)
 
-    def on_caller_gone(self) -> None:
-        """What it has said still goes on."""
-        self._finish(Denied(Reason.PEER_GONE, "the caller left without a Close frame"))
+    def on_caller_gone(self, error: SidecarError | None = None) -> None:
+        """Pass on what it has said, and end."""
+        self._finish(error or Denied(Reason.PEER_GONE, "the caller left without a Close frame"))
 
     def on_caller_pause(self) -> None:
         """Slow the upstream down."""

@@ -84,11 +84,35 @@ def test_a_kid_is_compared_whole(kid: str) -> None:
     assert keys(FIRST, SECOND).find(kid) is None
 
 
-def test_two_keys_of_one_kid_are_both_left_out() -> None:
-    found = keys(FIRST, {**SECOND, "kid": "k1"}, RSA)
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({**SECOND, "kid": "k1"}, id="another-key"),
+        pytest.param({**public_jwk(private_key("RS256"), kid="k1"), "alg": "RS256"}, id="of-another-type"),
+    ],
+)
+def test_different_keys_of_one_kid_are_all_left_out_and_told(other: dict[str, object]) -> None:
+    found = keys(FIRST, other, FIRST, RSA)
 
     assert found.find("k1") is None
     assert found.kids == {"r1"}
+    assert found.ambiguous == {"k1"}
+
+
+def test_one_key_for_two_sets_of_algorithms_is_ambiguous_too() -> None:
+    both = [{**RSA, "alg": "RS256"}, {**RSA, "alg": "PS256"}]
+    assert keys(*both).find("r1") is None
+    assert keys(*both).ambiguous == {"r1"}
+
+
+@pytest.mark.parametrize("again", [FIRST, {**FIRST, "x5c": ["unread"]}, dict(reversed(FIRST.items()))])
+def test_a_key_that_is_published_twice_is_one_key(again: dict[str, object]) -> None:
+    found = keys(FIRST, SECOND, again)
+
+    assert found.find("k1") == keys(FIRST).find("k1")
+    assert found.kids == {"k1", "k2"}
+    assert (len(found), len(found.ambiguous)) == (2, 0)
+    assert keys(FIRST, again).find(None) == keys(FIRST).find(None)
 
 
 def test_a_token_without_kid_means_the_only_key() -> None:
@@ -96,9 +120,7 @@ def test_a_token_without_kid_means_the_only_key() -> None:
     assert keys({**FIRST, "kid": "k1"}, {"kty": "unknown"}).find(None) is not None
 
 
-@pytest.mark.parametrize(
-    "jwks", [[], [FIRST, SECOND], [FIRST, RSA], [FIRST, FIRST], [FIRST, {**SECOND, "kid": "k1"}, RSA]]
-)
+@pytest.mark.parametrize("jwks", [[], [FIRST, SECOND], [FIRST, RSA], [FIRST, {**SECOND, "kid": "k1"}, RSA]])
 def test_a_token_without_kid_means_no_key_where_there_are_none_or_several(jwks: list[object]) -> None:
     assert keys(*jwks).find(None) is None
 

@@ -93,7 +93,7 @@ async def test_a_refresh_that_fails_costs_no_call_anything_and_is_tried_again_la
         assert call(world, DUE) is first
         await landed(world)
         assert world.metrics.token_refresh["failed"] == 1
-        assert world.exchange.last_refusal == (DUE, Reason.STS_TIMEOUT)
+        assert world.exchange.last_refusal == (DUE, Reason.STS_TIMEOUT, Trouble.TIMEOUT)
         assert call(world, DUE + 3) is first  # 19 s were left: again after 4 of them
         assert world.exchange.under_way == 0
         assert call(world, DUE + 4) is first

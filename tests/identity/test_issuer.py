@@ -217,6 +217,21 @@ async def test_an_empty_set_means_no_keys() -> None:
         assert world.issuer.last_error == "the key set is empty"
 
 
+async def test_different_keys_of_one_kid_are_told_once_and_the_others_are_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, other = ({**mint.jwk, "kid": "old\x1b[2J"} for mint in (OLD, NEW))
+    twice = [one, other, {**one, "kid": "good"}]
+    async with running(World(refresh_s=0.001)) as world:
+        world.publisher.document = encode({"keys": twice})
+        await world.publisher.wait_for_fetches(world.publisher.fetches + 3)
+        assert world.issuer.find("old\x1b[2J") is None
+        assert world.issuer.find("good") is not None
+        told = "different keys have the same kid, so none of them is used: old\\u{1b}[2J"
+        assert world.issuer.last_error == told
+    assert [record.why for record in caplog.records if hasattr(record, "why")] == [told]
+
+
 async def test_an_issuer_that_never_published_a_key_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(issuer, "EMPTY_RETRY_S", 0.001)
     world = World(refresh_s=3600)

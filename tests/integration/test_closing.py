@@ -12,6 +12,7 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.dev.pki import TrustDomainAuthority
+from sidecar.errors import SidecarError
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshakes import Handshakes
 from sidecar.identity.tls import client_context, server_context
@@ -45,7 +46,7 @@ class Sender:
         exchange.send_head(200, b"", length=PIECES * len(PIECE))
         self.on_caller_resume()
 
-    def on_caller_gone(self) -> None:
+    def on_caller_gone(self, error: SidecarError | None = None) -> None:
         pass
 
     def on_caller_pause(self) -> None:

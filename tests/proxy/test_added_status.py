@@ -9,6 +9,8 @@ from sidecar.proxy.status import MAX_CHAINS
 from sidecar.status.troubles import troubles
 from tests.status.documents import ISSUER, NOW, status
 
+UPSTREAM = {"direction": "outbound", "address": "a:1", "at": NOW, "reason": "upstream_timeout", "detail": ""}
+
 
 def together(*rows: dict[str, Any] | None, stopping: bool = False) -> dict[str, Any]:
     return added_status(dict(enumerate(rows)), since=NOW - 9000, now=NOW, restarts=2, stopping=stopping)
@@ -17,7 +19,8 @@ def together(*rows: dict[str, Any] | None, stopping: bool = False) -> dict[str, 
 def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
     found = together(status(), status(("run", "s"), ("requests.being_served", 3)))
     assert (found["ready"], found["missing"], found["stopping"]) == (True, [], False)
-    assert troubles(found) == []
+    assert [one.what for one in troubles(found)] == ["workers"]
+    assert troubles(added_status({0: status(), 1: status()}, since=0, now=NOW, restarts=0, stopping=False)) == []
     assert found["requests"] == {"being_served": 3, "handles": 0}
     assert together(status(("streams.inbound", 2)), status(("streams.inbound", 1)))["streams"]["inbound"] == 3
     assert found["listeners"] == [
@@ -40,7 +43,10 @@ def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
         (("records.lost", 1), "records"),
         (("memory", {"used_bytes": 9, "limit_bytes": 10, "short": True}), "memory"),
         (("settings.refused_at", NOW), "settings: x"),
-        (("exchange.last_refusal", {"at": NOW, "reason": "sts_timeout"}), "token service"),
+        (("agent.up", False), "agent"),
+        (("upstreams", [UPSTREAM]), "next hop a:1"),
+        (("refused_lately", {"overloaded": 1}), "overloaded"),
+        (("exchange.last_refusal", {"at": NOW, "reason": "sts_timeout", "detail": ""}), "token service"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
@@ -51,7 +57,7 @@ def test_the_trouble_of_one_is_told(change: tuple[str, Any], what: str, first: b
         changes.append(("identity.not_after", None))
     bad = status(*changes)
     found = together(bad, status()) if first else together(status(), bad)
-    assert [one.what for one in troubles(found)] == [what]
+    assert [one.what for one in troubles(found)] == (["workers", what] if what == "overloaded" else [what, "workers"])
 
 
 def test_one_that_gives_no_answer_is_not_ready() -> None:

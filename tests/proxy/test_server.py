@@ -313,6 +313,25 @@ async def test_keys_that_are_followed_no_more_end_the_sidecar(bench: Bench) -> N
         assert isinstance(ended.value.__cause__, ZeroDivisionError)
 
 
+async def test_keys_that_are_too_old_make_it_unready_until_new_ones_come(bench: Bench) -> None:
+    now = [1000.0]
+    async with bench.running():
+        await bench.wait_until_ready()
+        settings = [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks", max_age_s=3600, refresh_s=0.01)]
+        keys = IssuerKeys(settings, bench.source, clock=lambda: now[0], fetcher_for=lambda _: bench.jwks)
+        await bench.server.change(changed(bench, keys=keys, needed_issuers=frozenset({ISSUER})))
+        bench.jwks.error = EndpointError(Trouble.UNREACHABLE)
+        await bench.jwks.wait_for_fetches(bench.jwks.fetches + 2)
+        now[0] += 3599
+        assert bench.server.missing() == []
+        now[0] += 2
+        assert bench.server.missing() == [f"keys of {ISSUER} (the connection failed)"]
+        assert value_of(bench, "sidecar_ready") == 0
+        bench.jwks.error = None
+        await bench.wait_for_reasons()
+        assert value_of(bench, "sidecar_ready") == 1
+
+
 def changed(bench: Bench, **changes: Any) -> Setup:
     return replace(bench.parts.snapshots.setup, **changes)
 

@@ -41,11 +41,14 @@ WELL: Final[dict[str, Any]] = {
     "listeners": [{"direction": "inbound", "address": "0.0.0.0:7443", "connections": 1, "max_connections": 100}],
     "streams": {"inbound": 0, "outbound": 0},
     "bypass": {"listeners": [], "refused": False, "error": None},
+    "agent": {"address": "127.0.0.1:8080", "up": True},
     "memory": {"used_bytes": 40 << 20, "limit_bytes": 256 << 20, "short": False},
     "upstream_connections": 0,
+    "upstreams": [],
     "exchange": {"tokens": 0, "under_way": 0, "last_refusal": None},
     "records": {"sink": "file", "trouble": None, "waiting": 0, "lost": 0},
     "refused": {},
+    "refused_lately": {},
 }
 
 

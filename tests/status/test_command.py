@@ -91,6 +91,15 @@ def test_what_is_served_now_is_shown_and_acts_on_no_terminal(path: Path, capsys:
     assert "spiffe://acme.example/a ← spiffe://acme.example/b" in out
 
 
+@pytest.mark.parametrize(("ready", "code"), [(True, 3), (False, 1)])
+def test_refused_settings_show_in_the_exit_code(path: Path, ready: bool, code: int) -> None:
+    document = status(("ready", ready), ("settings.refused_at", NOW - 5))
+    with serving(path, document):
+        assert main(["status", "--socket", str(path)]) == code
+    with serving(path, status()):
+        assert main(["status", "--socket", str(path)]) == 0
+
+
 def test_without_a_socket_the_exit_code_is_2(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--socket", str(path)]) == 2
     assert "is not there: set admin.socket" in capsys.readouterr().err

@@ -8,6 +8,10 @@ from tests.status.documents import ISSUER, NOW, status
 PROBLEM = {"field": "drian_s", "wrong": "is no setting", "cure": "write drain_s"}
 
 
+def upstream(direction: str, reason: str, detail: str) -> dict[str, object]:
+    return {"direction": direction, "address": "10.0.0.7:7443", "at": NOW - 5, "reason": reason, "detail": detail}
+
+
 def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
     assert troubles(status()) == []
 
@@ -90,6 +94,14 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             id="keys-old",
         ),
         pytest.param(
+            [("issuers.0.last_error", "different keys have the same kid, so none of them is used: k1")],
+            "note",
+            f"keys of {ISSUER}",
+            "none of them is used: k1; the last set came 1 min ago",
+            "a kid of its own",
+            id="keys-ambiguous",
+        ),
+        pytest.param(
             [("issuers.0.last_error", "the key set is empty")],
             "wrong",
             f"keys of {ISSUER}",
@@ -134,12 +146,72 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             id="broken-settings",
         ),
         pytest.param(
-            [("exchange.last_refusal", {"at": NOW - 5, "reason": "sts_timeout"})],
+            [("exchange.last_refusal", {"at": NOW - 5, "reason": "sts_timeout", "detail": "no token"})],
             "note",
             "token service",
-            "5 s ago, gave no token: sts_timeout",
+            "5 s ago, gave no token: sts_timeout, no token",
             "operator",
             id="sts-hangs",
+        ),
+        pytest.param(
+            [("agent.up", False)],
+            "wrong",
+            "agent",
+            "nobody listens at 127.0.0.1:8080",
+            "start the agent",
+            id="agent-dead",
+        ),
+        pytest.param(
+            [("upstreams", [upstream("outbound", "upstream_identity", "svid_expired: spiffe://a.example/b")])],
+            "note",
+            "next hop 10.0.0.7:7443",
+            "5 s ago, failed: upstream_identity, svid_expired: spiffe://a.example/b",
+            "renew an expired",
+            id="next-hop-expired",
+        ),
+        pytest.param(
+            [("upstreams", [upstream("outbound", "upstream_unreachable", "the name cannot be looked up")])],
+            "note",
+            "next hop 10.0.0.7:7443",
+            "upstream_unreachable, the name cannot be looked up",
+            "operator",
+            id="dns-broken",
+        ),
+        pytest.param(
+            [("agent.up", None), ("upstreams", [upstream("inbound", "upstream_unreachable", "refused")])],
+            "note",
+            "agent 10.0.0.7:7443",
+            "upstream_unreachable",
+            "developer",
+            id="agent-never-there",
+        ),
+        pytest.param(
+            [("agent.up", False), ("upstreams", [upstream("inbound", "upstream_unreachable", "refused")])],
+            "wrong",
+            "agent",
+            "nobody listens",
+            "start the agent",
+            id="agent-dead-is-told-once",
+        ),
+        pytest.param([("restarts", 3)], "note", "workers", "3 died since the start", "137", id="workers-die"),
+        pytest.param(
+            [("refused_lately", {"overloaded": 7, "no_token": 900})],
+            "note",
+            "overloaded",
+            "7 in the last ten minutes",
+            "add replicas",
+            id="overload-at-the-door",
+        ),
+        pytest.param(
+            [("refused_lately", {"actor_mismatch": 1})], "note", "actor_mismatch", "1 in the", "stolen", id="stolen"
+        ),
+        pytest.param(
+            [("refused_lately", {"untrusted_chain": 2})],
+            "note",
+            "untrusted_chain",
+            "2 in",
+            "bundles",
+            id="ca-withdrawn",
         ),
         pytest.param(
             [("listeners.0.connections", 100)], "wrong", "inbound listener", "are taken", "open files", id="descriptors"
@@ -190,6 +262,12 @@ def test_each_thing_that_is_wrong_is_told_with_its_cure(
     assert cure in told.cure
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_an_upstream_may_fail_for_has_a_cure(reason: Reason) -> None:
+    (told,) = troubles(status(("upstreams", [upstream("outbound", str(reason), "")])))
+    assert told.cure
+
+
 @pytest.mark.parametrize("state", [state for state in State if state is not State.READY])
 def test_every_state_of_an_identity_that_is_not_well_is_told(state: State) -> None:
     assert [one.what for one in troubles(status(("identity.state", str(state))))] == ["identity"]
@@ -197,7 +275,7 @@ def test_every_state_of_an_identity_that_is_not_well_is_told(state: State) -> No
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_an_exchange_may_fail_for_has_a_cure(reason: Reason) -> None:
-    (told,) = troubles(status(("exchange.last_refusal", {"at": NOW, "reason": str(reason)})))
+    (told,) = troubles(status(("exchange.last_refusal", {"at": NOW, "reason": str(reason), "detail": ""})))
     assert told.cure
 
 

@@ -703,9 +703,12 @@ async def test_a_body_that_is_not_wanted_now_has_no_deadline() -> None:
     assert body.reasons == []
 
 
-async def test_a_peer_that_takes_nothing_of_an_answer_is_cut() -> None:
+@pytest.mark.parametrize("told", ["sender", "owner"])
+async def test_a_peer_that_takes_nothing_of_an_answer_is_cut_for_being_slow(told: str) -> None:
     served = Served(write_timeout_s=30)
     served.receive(GET)
+    heard: list[str] = []
+    served.only.sender, served.only.owner = (Told(heard) if kind == told else None for kind in ("sender", "owner"))
     served.transport.unsent = 100_000
     served.connection.pause_writing()
     served.after(29)
@@ -713,9 +716,12 @@ async def test_a_peer_that_takes_nothing_of_an_answer_is_cut() -> None:
     served.after(0.5)
     served.after(29)
     served.transport.unsent = 89_999
-    assert served.transport.aborted is False
+    before = served.transport.aborted, [one for one in heard if one != "pause"]
+    assert before == (False, [])
     served.after(2)
     assert served.transport.aborted
+    served.lose()  # as the loop tells afterwards
+    assert [one for one in heard if one != "pause"] == [Reason.PEER_SLOW]
 
 
 async def test_who_waits_gives_way_at_once_and_a_head_that_has_begun_is_refused() -> None:
@@ -978,8 +984,8 @@ class Told:
     def stop(self, error: SidecarError) -> None:
         self._told.append(error.reason)
 
-    def on_caller_gone(self) -> None:
-        self._told.append("gone")
+    def on_caller_gone(self, error: SidecarError | None = None) -> None:
+        self._told.append("gone" if error is None else error.reason)
 
     def on_caller_pause(self) -> None:
         self._told.append("pause")

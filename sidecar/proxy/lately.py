@@ -1,0 +1,47 @@
+"""Refusals of the last minutes, from counts since the start: an operator wants to know what is wrong now."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sidecar.observe.metrics import Metrics
+from sidecar.observe.record import OK
+
+WINDOW_S: Final = 600.0
+SAMPLE_S: Final = 60.0
+
+
+def refused(metrics: Metrics) -> dict[str, int]:
+    """Counts of each reason since the start, requests and handshakes together, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for (_, _, _, reason), count in metrics.requests.items():
+        if reason != OK:
+            counts[str(reason)] += count
+    for reason, count in metrics.handshakes_refused.items():
+        counts[str(reason)] += count
+    return {reason: count for reason, count in counts.most_common() if count}
+
+
+class Lately:
+    """Differences of growing counts over the last ``WINDOW_S``. ``clock`` is monotonic seconds."""
+
+    def __init__(self, count: Callable[[], Mapping[str, int]], clock: Callable[[], float]) -> None:
+        self._count = count
+        self._clock = clock
+        self._samples: deque[tuple[float, Mapping[str, int]]] = deque([(clock(), {})])
+
+    def look(self) -> None:
+        """Take a sample, unless the last one is young. To be called each second or so."""
+        now = self._clock()
+        if now - self._samples[-1][0] >= SAMPLE_S:
+            self._samples.append((now, self._count()))
+        while len(self._samples) > 1 and now - self._samples[1][0] >= WINDOW_S:
+            self._samples.popleft()
+
+    def counts(self) -> dict[str, int]:
+        """What was counted since the oldest sample: within ``WINDOW_S`` and ``SAMPLE_S`` at most."""
+        before = self._samples[0][1]
+        grown = {name: count - before.get(name, 0) for name, count in self._count().items()}
+        return {name: count for name, count in grown.items() if count}
