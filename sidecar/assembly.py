@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, NamedTuple
 
+from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
 from sidecar.config.addresses import Address
 from sidecar.exchange.client import TokenExchange
@@ -25,6 +26,7 @@ from sidecar.observe.shared_sink import SharedSink
 from sidecar.observe.turned_away import TurnedAway
 from sidecar.observe.unproven import RecordRate, Unproven
 from sidecar.proxy.agent_watch import AgentWatch
+from sidecar.proxy.caches import HANDLES, Caches
 from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import MARKS, Handles
@@ -32,6 +34,7 @@ from sidecar.proxy.headers import from_agent, from_next_hop
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, Shed
+from sidecar.proxy.memory import MIB, MemoryLimits
 from sidecar.proxy.memory_use import memory_of
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
@@ -70,6 +73,8 @@ class _Shared:
     snapshots: Snapshots
     log: AccessLog
     handles: Handles
+    memory: MemoryLimits
+    caches: dict[str, Callable[[], Bounded | None]]  # filled by the sides
     tasks: Tasks
     watch: Watch
     resolver: Resolver
@@ -85,12 +90,14 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     )
     source = source_of(settings.identity)
     snapshots = Snapshots(make_setup(settings, source, log))
-    handles = _handles(place, snapshots)
+    handles = _handles(settings, place, snapshots)
     shared = _Shared(
         source=source,
         snapshots=snapshots,
         log=log,
         handles=handles,
+        memory=settings.memory,
+        caches={HANDLES: lambda: handles, "issued": lambda: snapshots.setup.exchange},
         tasks=Tasks(),
         watch=Watch(snapshots, source, wall=time.time, monotonic=time.monotonic, on_change=handles.suspect),
         resolver=_resolver(settings, log),
@@ -117,6 +124,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             elsewhere=shared.elsewhere,
             addresses=tuple((listen.host, listen.port) for listen in settings.listens),
             agent=None if settings.inbound is None else AgentWatch(sides[0][0], lambda: snapshots.setup.agent),
+            caches=Caches(shared.caches, clock=time.time),
         )
     )
 
@@ -131,8 +139,11 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         forwarder=Forwarder(pool, from_agent, shared.watch, settings.limits),
         tasks=shared.tasks,
         clock=time.time,
+        memory=shared.memory,
     )
     turned_away = TurnedAway(shared.log, "inbound", Unproven(shared.log, shared.record_rate))
+    shared.caches["verdicts"] = lambda: journeys.verdicts
+    shared.caches["permits"] = lambda: journeys.permits
     tls = server_context(shared.source, on_refused=turned_away)
     return pool, _listener("inbound", settings, shared, turned_away, handler=journeys, context=tls)
 
@@ -150,8 +161,10 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
         forwarder=Forwarder(pool, from_next_hop, shared.watch, settings.limits),
         tasks=shared.tasks,
         clock=time.time,
+        memory=shared.memory,
     )
     turned_away = TurnedAway(shared.log, "outbound", Unproven(shared.log, shared.record_rate))
+    shared.caches["logins"] = lambda: journeys.logins.judged
     return pool, _listener("outbound", settings, shared, turned_away, handler=journeys, context=None, proxy_form=True)
 
 
@@ -226,7 +239,15 @@ def _exchange(
 ) -> TokenExchange | None:
     if settings.exchange is None:
         return None
-    return TokenExchange(settings.exchange, source, keys, log, log.metrics, resolver=_resolver(settings, log))
+    return TokenExchange(
+        settings.exchange,
+        source,
+        keys,
+        log,
+        log.metrics,
+        resolver=_resolver(settings, log),
+        max_bytes=settings.memory.max_issued_mib * MIB,
+    )
 
 
 def _resolver(settings: SidecarSettings, log: AccessLog) -> Resolver:
@@ -234,10 +255,13 @@ def _resolver(settings: SidecarSettings, log: AccessLog) -> Resolver:
     return Resolver(dns, counts=log.metrics.name_lookups)
 
 
-def _handles(place: Place | None, snapshots: Snapshots) -> Handles:
+def _handles(settings: SidecarSettings, place: Place | None, snapshots: Snapshots) -> Handles:
+    memory = settings.memory
     return Handles(
         clock=time.time,
         monotonic=time.monotonic,
+        max_bytes=memory.max_handles_mib * MIB,
+        max_per_subject=memory.max_handles_per_subject,
         mark="" if place is None else MARKS[place.number],
         judge=lambda served: judge_served(served, snapshots.now(), int(time.time())),
     )

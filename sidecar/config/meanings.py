@@ -20,6 +20,12 @@ MEANINGS: Final[Mapping[str, str]] = {
     "admin": "the socket of `sidecar status`",
     "max_memory_mib": "the memory that all its processes may use; else what their cgroup (a container's limit) may;"
     " above 80 % of it no more connections are taken, until it is below 70 %",
+    "SidecarFile.memory": "how much each process may hold of what it remembers",
+    "max_handles_mib": "handles that outlive their request, with their tokens; logins take half of it at most",
+    "max_handles_per_subject": "the most logins of one subject that have a handle",
+    "max_verdicts_mib": "tokens verified before, of peers; at an entry as much again for logins",
+    "max_permits_mib": "permits given before",
+    "max_issued_mib": "tokens issued for outbound calls",
     "drain_s": "how long requests may take to finish after SIGTERM",
     # identity
     "workload_api": "the Workload API's address; else `SPIFFE_ENDPOINT_SOCKET`",

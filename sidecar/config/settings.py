@@ -21,6 +21,7 @@ from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.bypass import ListenerRule
+from sidecar.proxy.memory import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
@@ -86,6 +87,7 @@ class SidecarSettings:
     agent_probes: tuple[str, ...]
     drain_s: float
     max_memory_mib: int | None = None
+    memory: MemoryLimits = field(default_factory=MemoryLimits)
     admin_socket: Path | None = None
     listener_rule: ListenerRule | None = None
 
@@ -118,6 +120,7 @@ class SidecarSettings:
             "probe": ((self.probe, self._probed), (fresh.probe, fresh._probed)),
             "admin": (self.admin_socket, fresh.admin_socket),
             "drain_s": (self.drain_s, fresh.drain_s),
+            "memory": (self.memory, fresh.memory),
             "max_memory_mib": (self.max_memory_mib, fresh.max_memory_mib),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]

@@ -39,6 +39,7 @@ from sidecar.identity.issuer import JwksSettings
 from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.bypass import ListenerRule
+from sidecar.proxy.memory import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
@@ -121,6 +122,7 @@ class _Build:
             probe=parse_address(file.probe.listen),
             agent_probes=tuple(file.probe.agent),
             drain_s=file.drain_s,
+            memory=MemoryLimits(**file.memory.model_dump()),
             max_memory_mib=file.max_memory_mib,
             admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
             listener_rule=self._listener_rule(),

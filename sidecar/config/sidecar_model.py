@@ -31,6 +31,7 @@ from sidecar.config.words import (
     UrlText,
 )
 from sidecar.proxy.admission import ConnectionLimits
+from sidecar.proxy.memory import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
     ServerLimitsSection: TypeAlias = Section
     ClientLimitsSection: TypeAlias = Section
     DnsSection: TypeAlias = Section
+    MemorySection: TypeAlias = Section
 else:  # made of the wire's own settings, so that a limit added there is a setting here
     ConnectionLimitsSection = limits_section("ConnectionLimitsSection", ConnectionLimits)
     ServerLimitsSection = limits_section("ServerLimitsSection", ServerLimits)
     ClientLimitsSection = limits_section("ClientLimitsSection", ClientLimits)
     DnsSection = limits_section("DnsSection", ResolverSettings)
+    MemorySection = limits_section("MemorySection", MemoryLimits)
 
 
 class InboundMatch(Section):
@@ -184,4 +187,5 @@ class SidecarFile(Section):
     probe: SidecarProbeSection = SidecarProbeSection(listen="127.0.0.1:7090", agent=[])
     admin: AdminSection = AdminSection()
     drain_s: Seconds = 20.0
+    memory: MemorySection = MemorySection()
     max_memory_mib: int | None = Field(None, ge=64, le=1_048_576)

@@ -16,7 +16,7 @@ Only top-level claims and the outermost actor are looked at (RFC 8693 section 4.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NoReturn, final
+from typing import Any, Final, Literal, NoReturn, final
 
 from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import Bearer
@@ -92,18 +92,23 @@ _set_mode, _set_peer, _set_route, _set_token = (vars(Permit)[name].__set__ for n
 
 @final
 class IssuedPermit(_Sealed):
-    """The call that was planned may be made with ``token``, which the STS issued for it."""
+    """The call that was planned may be made with ``token``, which the STS issued for it.
 
-    __slots__ = ("plan", "token")
+    ``known`` is for the facts that records tell of it, made once: they live as long as the permit.
+    """
+
+    __slots__ = ("known", "plan", "token")
 
     token: VerifiedToken
     plan: Plan
+    known: dict[str, Any]
 
     def __init__(self, seal: object, token: VerifiedToken, plan: Plan) -> None:
         if seal is not _SEAL:
             raise TypeError("only a decision makes a permit")
         object.__setattr__(self, "token", token)
         object.__setattr__(self, "plan", plan)
+        object.__setattr__(self, "known", {})
 
 
 def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:
@@ -142,6 +147,7 @@ def decide_inbound(
         audiences=policy.audiences,
         now=now,
         peer_certificate_sha256=peer_certificate_sha256,
+        slim=True,
     )
     return decide_verified(
         token, peer=peer, route=route, policy=policy, now=now, peer_certificate_sha256=peer_certificate_sha256
@@ -224,14 +230,14 @@ def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: i
     """
     user = user_issuer(bearer, policy=policy)
     audiences = frozenset({user.client_id})
-    token = verify_token(bearer, issuer=user.trusted, key=key, audiences=audiences, now=now, trusted=user)
-    if token.client_id not in (None, user.client_id) or not names_no_other_client(token.claims, user.client_id):
+    token = verify_token(bearer, issuer=user.trusted, key=key, audiences=audiences, now=now, trusted=user, slim=True)
+    if token.client_id not in (None, user.client_id) or not names_no_other_client(bearer.claims, user.client_id):
         raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client, or names several")
     policy.deny.check(token, policy.workload)
     policy.deny.check_subject(policy.sts_issuer, user.mesh_subject(token.subject))
     if token.chain is not None:
         raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
-    scope = user.scope_from.worth(token.claims)
+    scope = user.scope_from.worth(bearer.claims)
     return Delegation(token=token, may_call=_entry_of(policy).may_call, entry=True, scope=scope)
 
 
@@ -261,6 +267,7 @@ def accept_issued(
             audiences=frozenset({plan.audience}),
             now=now,
             peer_certificate_sha256=own_certificate_sha256,
+            slim=True,
         )
     except Denied as error:
         raise sts_error(error, issued.claims) from error

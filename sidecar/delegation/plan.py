@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy
 from sidecar.delegation.route import OutboundRoute, RouteMark
@@ -26,7 +26,7 @@ class Delegation:
     """The authority of a request being served: its own ``token``, worth ``scope`` here, opening ``may_call``.
 
     ``entry``: the token is a login token, with which a chain starts. ``came_by`` is the inbound route of the request,
-    where there was one. ``plans`` are those made before, by route.
+    where there was one. ``plans`` are those made before, by route; ``known`` is for the facts that records tell of it.
     """
 
     token: VerifiedToken
@@ -35,6 +35,7 @@ class Delegation:
     scope: ScopeSet
     came_by: RouteMark | None = None
     plans: dict[str, tuple[Policy, Plan]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def narrowed_to(self, fresh: Delegation) -> Delegation:
         """What is left of it where the same token was judged anew: never more than it was."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final, Literal
 
 ScopeSet = frozenset[str]
@@ -11,6 +10,12 @@ ScopeShape = Literal["string", "array", "either"]
 
 # NQCHAR: visible ASCII without the quotation mark and the backslash.
 _TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+
+# Of a set that is remembered: a token may hold thousands of scopes.
+_MAX_KNOWN_TOKENS: Final = 32
+_MAX_KNOWN_CHARACTERS: Final = 1024
+_MAX_KNOWN: Final = 1024  # sets: the same few come again
+_known: Final[dict[ScopeSet, tuple[str, ...]]] = {}
 
 
 class ScopeError(ValueError):
@@ -39,10 +44,18 @@ def parse_scope_claim(value: object, *, shape: ScopeShape) -> ScopeSet:
     raise ScopeError("the scope has another type than its issuer uses")
 
 
-@lru_cache(maxsize=1024)
 def sorted_scope(scope: ScopeSet) -> tuple[str, ...]:
-    """The tokens in the order in which they are written; remembered, since the same few sets come again."""
-    return tuple(sorted(scope))
+    """The tokens in the order in which they are written; that of a short set is remembered."""
+    return _known.get(scope) or _sort(scope)
+
+
+def _sort(scope: ScopeSet) -> tuple[str, ...]:
+    ordered = tuple(sorted(scope))
+    if len(scope) <= _MAX_KNOWN_TOKENS and sum(map(len, scope)) <= _MAX_KNOWN_CHARACTERS:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[scope] = ordered
+    return ordered
 
 
 def format_scope(scope: ScopeSet) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from sidecar.bounded import bytes_of
 from sidecar.delegation.act import ActChain, parse_act
 from sidecar.delegation.bearer import Bearer, parse_bearer
 from sidecar.delegation.claims import audience_claim, is_name, name_claim
@@ -41,6 +43,9 @@ __all__ = [
     "verify_token",
 ]
 
+_READ_LATER: Final = ("exp", "sub_id")  # of all claims, those that a token issued in exchange is compared with
+_GROUNDS_BYTES: Final = 256  # with the key ID; settings and key are shared
+
 
 class Grounds:
     """What a token was verified by: settings of its issuer (``trusted``), a key, and the key ID in its header.
@@ -61,7 +66,10 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """What a trusted issuer says, signed and valid now. It permits nothing yet. Times in seconds since the epoch."""
+    """What a trusted issuer says, signed and valid now. It permits nothing yet. Times in seconds since the epoch.
+
+    ``held_bytes`` is the memory it takes: whoever keeps it accounts for that.
+    """
 
     raw: str = field(repr=False)
     fingerprint: str
@@ -83,6 +91,10 @@ class VerifiedToken:
     actor_id: SpiffeId | None = None  # the current actor as the issuer's profile maps it; None: cannot be mapped
     claims: Mapping[str, object] = field(repr=False)
     grounds: Grounds | None = field(default=None, repr=False, compare=False)
+    held_bytes: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "held_bytes", bytes_of(self) + _GROUNDS_BYTES)
 
 
 def verify_token(
@@ -94,8 +106,11 @@ def verify_token(
     now: int,
     peer_certificate_sha256: str | None = None,
     trusted: object = None,
+    slim: bool = False,
 ) -> VerifiedToken:
     """Verify an access token or a login token by its issuer's profile.
+
+    ``slim``: for a token that is kept; of its claims it holds only those that are read later.
 
     ``audiences`` are the values of which the token must name exactly one. ``peer_certificate_sha256`` is the SHA-256
     of the presenter's certificate in hexadecimal; without it a token that is bound to a certificate is refused.
@@ -140,8 +155,8 @@ def verify_token(
         certificate_thumbprint=thumbprint,
         chain=chain,
         actor_id=None if chain is None else issuer.actor_id(chain.current),
-        claims=claims,
         grounds=Grounds(trusted or issuer, key, bearer.kid),
+        claims={claim: claims[claim] for claim in _READ_LATER if claim in claims} if slim else claims,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from sidecar.bounded import BoundedCache
 from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.spiffe_id import SpiffeId
 
-MAX_ENTRIES: Final = 4096
+MAX_BYTES: Final = 32 * 1024 * 1024
+MAX_REJECTED_BYTES: Final = 4 * 1024 * 1024
+PERMIT_BYTES: Final = 3072  # beside its two tokens: permit, plan, key and facts
 SKEW_S: Final = 2  # a token is not used in its last seconds: it would expire on its way
 REJECTION_S: Final = 10.0  # one new token per key in this time, however often the next hop says 401
 
@@ -42,70 +44,83 @@ class Issued:
 
 
 class IssuedTokens:
-    """A bounded cache of one epoch. The least recently used goes first; only successes ever come in."""
+    """Issued tokens of one epoch, bounded in bytes. The least recently used goes first; only successes ever come in."""
 
-    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
-        self._max_entries = max_entries
-        self._entries: OrderedDict[Hashable, Issued] = OrderedDict()
-        self._rejected: OrderedDict[Hashable, float] = OrderedDict()
-        self._epoch: Epoch | None = None
+    def __init__(self, max_bytes: int = MAX_BYTES, max_rejected_bytes: int = MAX_REJECTED_BYTES) -> None:
+        self._kept: BoundedCache[Hashable, Issued] = BoundedCache(max_bytes)
+        self._rejected: BoundedCache[Hashable, float] = BoundedCache(max_rejected_bytes)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._kept)
+
+    @property
+    def bytes(self) -> int:
+        """The accounted bytes, rejections included."""
+        return self._kept.bytes + self._rejected.bytes
+
+    @property
+    def evicted(self) -> int:
+        """The tokens that made room for others."""
+        return self._kept.evicted
 
     def find(self, key: Hashable, *, epoch: Epoch, now: int) -> Issued | None:
         """The token kept for ``key``, if it was accepted in this very epoch and has not run out."""
-        if not self._enter(epoch):
+        kept = self._kept
+        if epoch != kept.epoch and not self._enter(epoch):
             return None
-        issued = self._entries.get(key)
+        issued = kept.find(key, epoch)
         if issued is None:
             return None
         if now >= issued.usable_until:
-            del self._entries[key]
+            kept.drop(key)
             return None
-        self._entries.move_to_end(key)
+        kept.touch(key)
         return issued
 
     def keep(self, key: Hashable, issued: Issued, *, epoch: Epoch) -> bool:
         """Keep a token accepted in ``epoch``. Whether that was done: not if that epoch is over."""
         if not self._enter(epoch):
             return False
-        self._entries[key] = issued
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
-        return True
+        permit = issued.permit
+        cost = permit.token.held_bytes + permit.plan.delegation.token.held_bytes + PERMIT_BYTES
+        return self._kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
 
     def postpone(self, key: Hashable, issued: Issued, *, until: int) -> None:
         """Refresh this token not before ``until``. Without effect if another has taken its place."""
-        kept = self._entries.get(key)
+        kept = self._kept.get(key)
         if kept is not None and kept.permit is issued.permit:
-            self._entries[key] = replace(kept, refresh_at=until)
+            self._kept.replace(key, replace(kept, refresh_at=until))
 
     def reject(self, key: Hashable, permit: IssuedPermit, *, monotonic_s: float) -> bool:
-        """The next hop did not take this token. Whether a new one may be had: once in ``REJECTION_S`` per key."""
+        """The next hop refused this token. Whether a new one may be had: once in ``REJECTION_S`` per key."""
         rejected_at = self._rejected.get(key)
         if rejected_at is not None and monotonic_s - rejected_at < REJECTION_S:
             return False
-        self._rejected[key] = monotonic_s
-        self._rejected.move_to_end(key)
-        if len(self._rejected) > self._max_entries:
-            self._rejected.popitem(last=False)
-        issued = self._entries.get(key)
+        cost = permit.plan.delegation.token.held_bytes
+        self._rejected.keep(key, monotonic_s, cost=cost, expires_at=monotonic_s + REJECTION_S)
+        issued = self._kept.get(key)
         if issued is not None and issued.permit.token.fingerprint == permit.token.fingerprint:
-            del self._entries[key]
+            self._kept.drop(key)
         return True
 
     def clear(self) -> None:
-        """Forget every token. What was rejected stays remembered: an invalidation is no way round the limit."""
-        self._entries.clear()
+        """Forget every token. Rejections stay remembered: an invalidation is no way round their limit."""
+        self._kept.clear()
+
+    def sweep(self, now: float, *, monotonic_s: float) -> None:
+        """Free the tokens that have run out, and rejections that no longer count."""
+        self._kept.sweep(now)
+        self._rejected.sweep(monotonic_s)
+
+    def shed(self, to_bytes: int) -> None:
+        """Evict the least recently used tokens until no more than ``to_bytes`` are left."""
+        self._kept.shed(to_bytes)
 
     def _enter(self, epoch: Epoch) -> bool:
         """Turn to a newer epoch, with nothing kept. False for an older one: it must not undo the change."""
-        if epoch == self._epoch:
-            return True
-        if self._epoch is not None and epoch.older_than(self._epoch):
+        current = self._kept.epoch
+        if isinstance(current, Epoch) and epoch.older_than(current):
             return False
-        self._epoch = epoch
-        self._entries.clear()
+        if epoch != current:
+            self._kept.turn_to(epoch)
         return True

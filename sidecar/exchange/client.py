@@ -22,7 +22,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.ahead import retry_at
-from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
+from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens
 from sidecar.exchange.events import issued_fields, refused_fields
 from sidecar.exchange.sts import Caller, ExchangeSettings, Sts
 from sidecar.identity.jwks import IssuerKeys
@@ -48,7 +48,10 @@ class _Landed:
 
 
 class TokenExchange:
-    """The tokens of this workload's outbound calls. Lives in one event loop; ``clock`` is wall time in seconds."""
+    """The tokens of this workload's outbound calls, at most ``max_bytes`` of them.
+
+    Lives in one event loop; ``clock`` is wall time in seconds.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class TokenExchange:
         caller: Caller | None = None,
         spread: Callable[[], float] = random.random,
         resolver: Resolver | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -73,7 +77,7 @@ class TokenExchange:
         self._monotonic = monotonic
         self._spread = spread
         self._sts = Sts(settings, source, keys, clock, caller, spread, resolver)
-        self._tokens = IssuedTokens()
+        self._tokens = IssuedTokens(max_bytes)
         self._flights: dict[Hashable, _Flight] = {}
         self._withdrawals = 0
         self._own_id = _id_of(source.current)
@@ -85,6 +89,24 @@ class TokenExchange:
     def kept(self) -> int:
         """How many tokens are kept for later calls."""
         return len(self._tokens)
+
+    @property
+    def bytes(self) -> int:
+        """The accounted bytes of the tokens kept."""
+        return self._tokens.bytes
+
+    @property
+    def evicted(self) -> int:
+        """The tokens that made room for others."""
+        return self._tokens.evicted
+
+    def sweep(self, now: float) -> None:
+        """Free the tokens that have run out by ``now``."""
+        self._tokens.sweep(now, monotonic_s=self._monotonic())
+
+    def shed(self, to_bytes: int) -> None:
+        """Evict the least recently used tokens until no more than ``to_bytes`` are left."""
+        self._tokens.shed(to_bytes)
 
     @property
     def under_way(self) -> int:

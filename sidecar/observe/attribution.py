@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sidecar.delegation.act import parse_act
@@ -13,7 +12,7 @@ from sidecar.observe.record import MAX_ITEMS, OK, RecordFields, masked
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import IssuedPermit, Permit
+    from sidecar.delegation.decide import Delegation, IssuedPermit, Permit
     from sidecar.delegation.verify import VerifiedToken
 
 
@@ -29,9 +28,16 @@ def facts_of(permit: Permit) -> RecordFields:
     }
 
 
-@lru_cache(maxsize=256)  # by the permit itself, which is kept as long as its token is used
 def facts_of_issued(permit: IssuedPermit) -> RecordFields:
     """An outbound call was permitted: the issued token takes the place of the one that came in. Not to be changed."""
+    known = permit.known
+    if not known:
+        known["facts"] = _facts_of_issued(permit)
+    facts: RecordFields = known["facts"]
+    return facts
+
+
+def _facts_of_issued(permit: IssuedPermit) -> RecordFields:
     issued, plan = permit.token, permit.plan
     jti_in = plan.delegation.token.jti
     facts: RecordFields = {
@@ -46,6 +52,15 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
         "parent_jti": jti_in if issued.parent_jti is None else issued.parent_jti,
     }
     return masked(facts)
+
+
+def facts_of_delegation(delegation: Delegation) -> RecordFields:
+    """Name the claims of the token that a call of the agent's rests on, as ``facts_of_token``. Not to be changed."""
+    known = delegation.known
+    if not known:
+        known["facts"] = facts_of_token(delegation.token)
+    facts: RecordFields = known["facts"]
+    return facts
 
 
 def facts_of_token(token: VerifiedToken) -> RecordFields:

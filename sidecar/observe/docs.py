@@ -30,6 +30,7 @@ LABELS: Final[Mapping[str, str]] = {
     "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a look-up `hit`, `miss` or `joined` (somebody"
     " else's exchange was waited for); of a reload `ok` or `refused`;"
     " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source)",
+    "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued` or `handles`: [sizes](sizing.md#memory)",
     "kind": "`human` or `machine`",
     "trust_domain": "a trust domain that we have a bundle of",
     "version": "the version that runs",
@@ -51,6 +52,7 @@ def families() -> list[Metric]:
     metrics.exchange("issuer", Reason.STS_TIMEOUT, 0.1)
     metrics.streams = lambda: {"inbound": 0}
     metrics.agent_up = lambda: True
+    metrics.cache_bytes = metrics.cache_evictions = lambda: {"verdicts": 0}
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
     return list(text_string_to_metric_families(metrics.render().decode()))

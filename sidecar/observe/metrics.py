@@ -47,7 +47,7 @@ class Metrics(Collector):
         self.token_cache = dict.fromkeys(("hit", "miss", "joined"), 0)
         self.token_refresh = dict.fromkeys(("ok", "failed", "dropped", "no_longer"), 0)
         self.config_reloads = dict.fromkeys(("ok", "refused"), 0)
-        self.verdict_cache = dict.fromkeys(("hit", "miss"), 0)
+        self.verdict_cache: Callable[[], Mapping[str, int]] = lambda: dict.fromkeys(("hit", "miss"), 0)
         self.upstream: dict[str, dict[PoolEvent, int]] = {
             direction: {"opened": 0, "failed": 0, "retried": 0} for direction in ("inbound", "outbound")
         }
@@ -61,6 +61,8 @@ class Metrics(Collector):
         self.memory_short: Callable[[], bool] = lambda: False
         self.agent_up: Callable[[], bool | None] = lambda: None  # None: not known, and then not told
         self.identity_updates: Callable[[], Mapping[str, int]] = dict  # by what became of them
+        self.cache_bytes: Callable[[], Mapping[str, int]] = dict
+        self.cache_evictions: Callable[[], Mapping[str, int]] = dict
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
@@ -173,7 +175,13 @@ class Metrics(Collector):
             ("result",),
             _single(self.token_refresh),
         )
-        yield _counter("sidecar_verdict_cache", "Look-ups of verdicts.", ("result",), _single(self.verdict_cache))
+        yield _counter(
+            "sidecar_cache_evictions",
+            "Entries evicted for others, or because memory was short; of handles, lingering ones.",
+            ("cache",),
+            _single(self.cache_evictions()),
+        )
+        yield _counter("sidecar_verdict_cache", "Look-ups of verdicts.", ("result",), _single(self.verdict_cache()))
         yield _counter(
             "sidecar_config_reloads", "Files read again while running.", ("result",), _single(self.config_reloads)
         )
@@ -270,6 +278,10 @@ class Metrics(Collector):
         if agent_up is not None:
             help_text = "Whether somebody listens where the agent should; from when it was there for the first time."
             yield GaugeMetricFamily("sidecar_agent_up", help_text, value=agent_up)
+        held = GaugeMetricFamily("sidecar_cache_bytes", "Memory of what is remembered of tokens.", labels=("cache",))
+        for cache, size in self.cache_bytes().items():
+            held.add_metric((cache,), size)
+        yield held
         yield self.population.metric()
         yield GaugeMetricFamily(
             "sidecar_svid_lifetime_seconds",

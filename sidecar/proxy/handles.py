@@ -5,22 +5,31 @@ only the outbound routes that request may call, at most ``max_calls`` times, and
 later, never past the token's expiry), and before that with the authority of the request: after a change of policy, keys
 or trust, the next call judges it again. One that an entry's front app got for a user's login has no request to die
 with: it lives until the login token expires. Stealing one from a log is stealing nothing.
+
+Memory: the handle of a request being served is never evicted; it adds ``OPEN_BYTES`` to its request, which holds the
+token anyway. A lingering handle holds its token itself, and so does a login's. Both together stay within ``max_bytes``:
+lingering handles are evicted, of the peer that has most of them first, the longest ended before the others. A login's
+handle is never evicted: one too many is refused.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Coroutine
-from heapq import heappop, heappush
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, NamedTuple
 
+from sidecar.bounded import ENTRY_BYTES, BoundedCache
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.proxy.lingering import Lingering
 from sidecar.proxy.standing import Guard
 from sidecar.proxy.unguessable import random_258
 
-MAX_KEPT: Final = 65_536
-MAX_LINGERING: Final = 65_536  # each holds its token: without a limit a long linger_s would hold all of a day's
+MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_PER_SUBJECT: Final = 64  # logins
+OPEN_BYTES: Final = 384  # the handle, its place, its ServedRequest
+HELD_BYTES: Final = 2560  # the same, and the delegation with its plans and facts, beside the token
+_LOGINS_PART: Final = 2  # handles of logins take half of all at most: what lingers keeps some room
 
 # Where there are several workers, a handle begins with the mark of the one that made it.
 MARKS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -68,13 +77,18 @@ class ServedRequest:
         return None
 
 
+class _Login(NamedTuple):
+    """The handle of a login, and whose it is."""
+
+    handle: str
+    subject: tuple[str, str]
+
+
 class Handles:
     """All handles alive at this sidecar. ``clock`` is wall time in seconds, ``monotonic`` measures the linger.
 
     ``judge`` raises ``SidecarError`` where a request would be refused now; it is asked once in each ``epoch``.
-
-    Of more than ``max_lingering`` handles whose requests have ended, the longest ended die first. Handles of logins
-    are never more than ``max_kept``: the next one is refused, as no user's may die for another's.
+    ``max_bytes`` bounds what outlives its request, ``max_per_subject`` the logins of one subject that have a handle.
     """
 
     def __init__(
@@ -82,8 +96,8 @@ class Handles:
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        max_lingering: int = MAX_LINGERING,
-        max_kept: int = MAX_KEPT,
+        max_bytes: int = MAX_BYTES,
+        max_per_subject: int = MAX_PER_SUBJECT,
         mark: str = "",
         judge: Callable[[ServedRequest], None] = lambda _served: None,
     ) -> None:
@@ -91,16 +105,27 @@ class Handles:
         self._judge = judge
         self._clock = clock
         self._monotonic = monotonic
-        self._max_lingering = max_lingering
-        self._max_kept = max_kept
+        self._max_bytes = max_bytes
+        self._max_per_subject = max_per_subject
         self._mark = mark
         self._alive: dict[str, ServedRequest] = {}
-        self._lingering: deque[str] = deque()
-        self._kept: list[tuple[int, str]] = []  # a heap: the next to expire comes first
-        self._guards: dict[str, Guard] = {}  # of lingering handles: one for each certificate, not for each connection
+        self._lingering = Lingering(max_bytes)
+        self._logins: BoundedCache[str, _Login] = BoundedCache(max_bytes // _LOGINS_PART)  # by token
+        self._logins_of: Counter[tuple[str, str]] = Counter()
 
     def __len__(self) -> int:
         return len(self._alive)
+
+    @property
+    def bytes(self) -> int:
+        """The accounted bytes: of requests being served without their tokens, of all other handles with them."""
+        opened = len(self._alive) - len(self._logins) - len(self._lingering)
+        return opened * OPEN_BYTES + self._logins.bytes + self._lingering.bytes
+
+    @property
+    def evicted(self) -> int:
+        """The lingering handles that made room for others."""
+        return self._lingering.evicted
 
     def open(self, served: ServedRequest) -> str:
         """Make the handle of a request that starts now."""
@@ -114,16 +139,26 @@ class Handles:
         self.epoch += 1
 
     def keep(self, served: ServedRequest) -> str:
-        """Make a handle that no request ends: it lives until its token expires.
+        """Make the handle of a login, which no request ends; it lives until its token expires. A login has one.
 
         Raises:
-            Unavailable: OVERLOADED, there are too many already.
+            Unavailable: OVERLOADED, this subject, or all together, have too many already.
         """
-        self._forget_expired()
-        if len(self._kept) >= self._max_kept:
-            raise Unavailable(Reason.OVERLOADED, "too many logins have handles")
+        self._sweep_logins()
+        token = served.delegation.token
+        known = self._logins.get(token.raw)
+        if known is not None:
+            return known.handle
+        subject = token.issuer, token.subject
+        if self._logins_of[subject] >= self._max_per_subject:
+            raise Unavailable(Reason.OVERLOADED, "too many logins of this subject have handles")
+        cost = token.held_bytes + HELD_BYTES
+        if not self._logins.fits(cost):
+            raise Unavailable(Reason.OVERLOADED, "handles of logins take all the memory they may")
+        self._make_room(cost)
         handle = self.open(served)
-        heappush(self._kept, (served.delegation.token.expires_at, handle))
+        self._logins.keep(token.raw, _Login(handle, subject), cost=cost, expires_at=token.expires_at)
+        self._logins_of[subject] += 1
         return handle
 
     def resolve(self, handle: str) -> ServedRequest:
@@ -138,7 +173,7 @@ class Handles:
         if served is None:
             raise Denied(Reason.NO_REQUEST_CONTEXT, "unknown handle")
         if self._is_over(served):
-            del self._alive[handle]
+            self._forget(handle, served)
             raise Denied(Reason.NO_REQUEST_CONTEXT, "the handle's request has ended")
         if served.epoch != self.epoch:
             self._judge_again(handle, served)
@@ -148,7 +183,7 @@ class Handles:
         try:
             self._judge(served)
         except Denied as error:
-            del self._alive[handle]
+            self._forget(handle, served)
             if error.answer.status:
                 raise
             raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is not trusted any more: {error}") from error
@@ -159,37 +194,53 @@ class Handles:
         served = self._alive.pop(handle, None)
         if served is None or served.linger_s <= 0:
             return
-        served.ended_at = self._monotonic()
-        if served.guard is not None:
-            served.guard = self._guards.setdefault(served.guard.peer.fingerprint, served.guard)
+        token, now = served.delegation.token, self._monotonic()
+        cost = token.held_bytes + HELD_BYTES
+        self._make_room(cost)
+        if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # what is served, and logins, leave no room
+            self._lingering.evicted += 1
+            return
+        served.ended_at = now
+        ends_at = now + min(served.linger_s, token.expires_at - self._clock())
+        served.guard = self._lingering.add(handle, _peer_of(served), served.guard, cost=cost, ends_at=ends_at)
         self._alive[handle] = served
-        self._lingering.append(handle)
-        if len(self._lingering) > self._max_lingering:
-            self._alive.pop(self._lingering.popleft(), None)
 
-    def sweep(self) -> None:
-        """Forget the handles whose time is over. Runs about once a second; ``resolve`` is exact without it."""
-        still: deque[str] = deque()
-        for handle in self._lingering:
-            served = self._alive.get(handle)
-            if served is None:
-                continue
-            if self._is_over(served):
-                del self._alive[handle]
-            else:
-                still.append(handle)
-        self._lingering = still
-        self._guards = {
-            guard.peer.fingerprint: guard for handle in still if (guard := self._alive[handle].guard) is not None
-        }
-        self._forget_expired()
+    def sweep(self, now: float = 0.0) -> None:  # noqa: ARG002 - it has clocks of its own
+        """Free the handles whose time is over. Runs about once a second; ``resolve`` is exact without it."""
+        self._sweep_logins()
+        self._kill(self._lingering.sweep(self._monotonic()))
 
-    def _forget_expired(self) -> None:
-        now = self._clock()
-        while self._kept and self._kept[0][0] <= now:
-            self._alive.pop(heappop(self._kept)[1], None)
+    def shed(self, to_bytes: int) -> None:
+        """Evict lingering handles until no more than ``to_bytes`` of all handles are left, or none lingers."""
+        self._kill(self._lingering.shed(to_bytes - self.bytes + self._lingering.bytes))
+
+    def _make_room(self, cost: int) -> None:
+        if self.bytes + cost + ENTRY_BYTES > self._max_bytes:
+            self.shed(self._max_bytes - cost - ENTRY_BYTES)
+
+    def _sweep_logins(self) -> None:
+        for _, (handle, subject) in self._logins.sweep(self._clock()):
+            self._alive.pop(handle, None)
+            self._logins_of[subject] -= 1
+            if not self._logins_of[subject]:
+                del self._logins_of[subject]
+
+    def _forget(self, handle: str, served: ServedRequest) -> None:
+        del self._alive[handle]
+        if served.ended_at is not None:
+            self._lingering.drop(handle, _peer_of(served))
+
+    def _kill(self, handles: Iterable[str]) -> None:
+        for handle in handles:
+            del self._alive[handle]
 
     def _is_over(self, served: ServedRequest) -> bool:
         if self._clock() >= served.delegation.token.expires_at:
             return True
         return served.ended_at is not None and self._monotonic() >= served.ended_at + served.linger_s
+
+
+def _peer_of(served: ServedRequest) -> str:
+    """Whose call the request is: the actor's that its token names, or the workload's that acts for itself."""
+    token = served.delegation.token
+    return token.actor_id or token.subject

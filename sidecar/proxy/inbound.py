@@ -11,7 +11,7 @@ Read ``Inbound.journey`` top to bottom: it is the whole of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
 from sidecar.delegation.decide import check_again, decide_verified, trusted_issuer
@@ -29,9 +29,10 @@ from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, source_of, to_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
+from sidecar.proxy.memory import MIB, MemoryLimits
 from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
-from sidecar.proxy.verdicts import Call, Given, Permits, Verdicts
+from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import RequestHead
 
@@ -48,15 +49,18 @@ class Inbound:
         forwarder: Forwarder,
         tasks: Tasks,
         clock: Callable[[], float],
+        memory: MemoryLimits | None = None,
     ) -> None:
+        memory = memory or MemoryLimits()
         self._snapshots = snapshots
         self._log = log
         self._handles = handles
         self._forwarder = forwarder
         self._tasks = tasks
         self._clock = clock
-        self._verdicts = Verdicts()
-        self._permits = Permits()
+        self.verdicts = Verdicts(memory.max_verdicts_mib * MIB)
+        self.permits = Permits(memory.max_permits_mib * MIB)
+        log.metrics.verdict_cache = self._look_ups
 
     def on_request(self, exchange: ServerExchange) -> None:
         """Serve one request: make its record, then its journey."""
@@ -85,11 +89,12 @@ class Inbound:
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
 
+            epoch = keys.generation, policy.number
             call = Call(head.fresh.get(b"authorization"), peer.fingerprint, route.name)
-            given = self._given_before(call, snapshot, entry, now)
+            given = self._given_before(call, epoch, entry, now)
             if given is None:
                 raw = bearer_of(head.values(b"authorization"))
-                token = self._remembered(raw, peer, snapshot) or (
+                token = self.verdicts.find((raw, peer.spiffe_id), epoch) or (
                     yield from self._verify(raw, peer, route, snapshot, entry)
                 )
                 try:
@@ -104,7 +109,7 @@ class Inbound:
                 except Exception:
                     entry.attribute_token(token)
                     raise
-                given = self._permits.give(call, permit, keys=keys.generation, policy=policy.number)
+                given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts = given
             entry.permitted(facts)
 
@@ -134,10 +139,9 @@ class Inbound:
             self._handles.end(handle)
             close(exchange, entry)
 
-    def _given_before(self, call: Call, snapshot: Snapshot, entry: Entry, now: int) -> Given | None:
-        given = self._permits.find(call, keys=snapshot.keys.generation, policy=snapshot.policy.number)
+    def _given_before(self, call: Call, epoch: Epoch, entry: Entry, now: int) -> Given | None:
+        given = self.permits.find(call, epoch)
         if given is not None:
-            self._log.metrics.verdict_cache["hit"] += 1
             try:
                 check_again(given.permit, now)
             except SidecarError:
@@ -145,11 +149,9 @@ class Inbound:
                 raise
         return given
 
-    def _remembered(self, raw: str, peer: VerifiedPeer, snapshot: Snapshot) -> VerifiedToken | None:
-        keys, policy = snapshot.keys.generation, snapshot.policy.number
-        token = self._verdicts.find(raw, peer.spiffe_id, keys=keys, policy=policy)
-        self._log.metrics.verdict_cache["miss" if token is None else "hit"] += 1
-        return token
+    def _look_ups(self) -> Mapping[str, int]:
+        """Tokens found verified, by permit or by verdict, and those that were not."""
+        return {"hit": self.permits.hits + self.verdicts.hits, "miss": self.verdicts.misses}
 
     def _verify(
         self, raw: str, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
@@ -170,11 +172,12 @@ class Inbound:
                 audiences=policy.audiences,
                 now=int(self._clock()),
                 peer_certificate_sha256=peer.fingerprint,
+                slim=True,
             )
         except Exception:
             entry.claim_unverified(bearer)
             raise
-        self._verdicts.keep(token, peer.spiffe_id, keys=keys.generation, policy=policy.number)
+        self.verdicts.add(token, peer.spiffe_id, (keys.generation, policy.number))
         actors = () if token.chain is None else token.chain.subjects
         self._log.metrics.population.saw(token.issuer, token.subject, actors)
         return token

@@ -13,6 +13,7 @@ from typing import Final
 
 import orjson
 
+from sidecar.bounded import BoundedCache
 from sidecar.delegation.bearer import bearer_of, parse_bearer
 from sidecar.delegation.decide import Delegation, decide_entry, user_issuer
 from sidecar.delegation.policy import Policy
@@ -28,18 +29,22 @@ from sidecar.wire.head import Field, RequestHead
 OWN_PATHS: Final = "/.sidecar/"
 SUBJECT_PATH: Final = "/.sidecar/subject"
 SUBJECT_METHODS: Final = ("POST",)
-MAX_JUDGED: Final = 1024  # logins; one that is not remembered is verified again
+_JUDGED_BYTES: Final = 1024  # beside its token: a delegation
 _ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 
 
 class Logins:
-    """Takes login tokens. ``clock`` is wall time in seconds."""
+    """Takes login tokens. ``clock`` is wall time in seconds.
 
-    def __init__(self, *, handles: Handles, tasks: Tasks, clock: Callable[[], float]) -> None:
+    ``judged`` remembers, in ``max_bytes``, what logins are worth under the keys and the policy of now; one that is not
+    remembered is verified again.
+    """
+
+    def __init__(self, *, handles: Handles, tasks: Tasks, clock: Callable[[], float], max_bytes: int) -> None:
         self._handles = handles
         self._tasks = tasks
         self._clock = clock
-        self._judged: dict[str, tuple[tuple[int, int], Delegation]] = {}  # by token: under which keys and policy
+        self.judged: BoundedCache[str, Delegation] = BoundedCache(max_bytes)  # by token
 
     def verify(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
         """What a login token is worth here; waits for its issuer's key where that is not known yet.
@@ -48,6 +53,9 @@ class Logins:
             Denied: as ``decide_entry`` says.
         """
         policy, keys = snapshot.policy, snapshot.keys
+        epoch = keys.generation, policy.number
+        if self.judged.epoch != epoch:
+            self.judged.turn_to(epoch)
         bearer = parse_bearer(raw)
         entry.claim_unverified(bearer)
         user = user_issuer(bearer, policy=policy)
@@ -56,7 +64,9 @@ class Logins:
             key = yield Async(self._tasks, lambda: keys.wait_for_key(user.trusted.issuer, bearer.kid))
         delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()))
         entry.attribute_token(delegation.token)
-        self._remember(delegation, keys=keys.generation, policy=policy.number)
+        token = delegation.token
+        cost, until = token.held_bytes + _JUDGED_BYTES, token.expires_at + token.leeway_s
+        self.judged.keep(raw, delegation, cost=cost, expires_at=until, epoch=epoch)
         return delegation
 
     def again(self, delegation: Delegation, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
@@ -67,18 +77,12 @@ class Logins:
         Raises:
             Denied: as ``decide_entry`` says.
         """
-        under, fresh = self._judged.get(delegation.token.raw, ((-1, -1), delegation))
-        if under != (snapshot.keys.generation, snapshot.policy.number):
+        fresh = self.judged.find(delegation.token.raw, (snapshot.keys.generation, snapshot.policy.number))
+        if fresh is None:
             fresh = yield from self.verify(delegation.token.raw, snapshot, entry)
         if fresh is delegation:
             return delegation
         return delegation.narrowed_to(fresh)
-
-    def _remember(self, delegation: Delegation, *, keys: int, policy: int) -> None:
-        raw = delegation.token.raw
-        if raw not in self._judged and len(self._judged) >= MAX_JUDGED:
-            del self._judged[next(iter(self._judged))]
-        self._judged[raw] = (keys, policy), delegation
 
     def hand_over(
         self, exchange: ServerExchange, head: RequestHead, target: CanonicalTarget, snapshot: Snapshot, entry: Entry

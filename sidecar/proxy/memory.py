@@ -8,13 +8,32 @@ that much does not come back it is over once it was not short for a while.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
+
+MIB: Final = 1024 * 1024
 
 NEARLY_SHORT_ABOVE: Final = 0.6  # of the limit
 ENOUGH_BELOW: Final = 0.7
 SHORT_ABOVE: Final = 0.8
 CALM_LOOKS: Final = 100  # without being short by the first mark: what a flood left in pieces is not given back
 HARDLY_ANY_ABOVE: Final = 0.85  # the rest goes fast: one turn of the loop may read 256 KiB for each answer under way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryLimits:
+    """How much one process may hold of what it could do without, in MiB. A token counts wherever it is held.
+
+    ``max_handles_mib`` is for handles that outlive their request and for those of logins, of which one subject has at
+    most ``max_handles_per_subject``; ``max_verdicts_mib`` for verified tokens of peers, and as much for logins;
+    ``max_permits_mib`` for permits, ``max_issued_mib`` for tokens issued for outbound calls.
+    """
+
+    max_handles_mib: int = 64
+    max_handles_per_subject: int = 64
+    max_verdicts_mib: int = 32
+    max_permits_mib: int = 16
+    max_issued_mib: int = 32
 
 
 class Memory:

@@ -26,6 +26,7 @@ from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, to_next_hop
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
+from sidecar.proxy.memory import MIB, MemoryLimits
 from sidecar.proxy.origins import Origins, authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.wire.exchange import ServerExchange
@@ -50,13 +51,15 @@ class Outbound:
         own_authorities: frozenset[str],
         clock: Callable[[], float],
         elsewhere: Elsewhere | None = None,
+        memory: MemoryLimits | None = None,
     ) -> None:
+        memory = memory or MemoryLimits()
         self._snapshots = snapshots
         self._log = log
         self._handles = handles
         self._forwarder = forwarder
         self._tasks = tasks
-        self._logins = Logins(handles=handles, tasks=tasks, clock=clock)
+        self.logins = Logins(handles=handles, tasks=tasks, clock=clock, max_bytes=memory.max_verdicts_mib * MIB)
         self._origins = origins
         self._own_authorities = own_authorities
         self._clock = clock
@@ -80,7 +83,7 @@ class Outbound:
             target = canonical_target(head.target)
             entry.path = target.path
             if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
-                yield from self._logins.hand_over(exchange, head, target, snapshot, entry)
+                yield from self.logins.hand_over(exchange, head, target, snapshot, entry)
                 return
             route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
             entry.route = route.name
@@ -121,11 +124,11 @@ class Outbound:
             served = yield from self._resolve(credential.handle)
             entry.call_in = served.call_in
             entry.after_request = served.ended_at is not None
-            entry.attribute_token(served.delegation.token)
+            entry.attribute_delegation(served.delegation)
             if served.delegation.entry:
-                return served, (yield from self._logins.again(served.delegation, snapshot, entry))
+                return served, (yield from self.logins.again(served.delegation, snapshot, entry))
             return served, served.delegation
-        return None, (yield from self._logins.verify(credential.token or "", snapshot, entry))
+        return None, (yield from self.logins.verify(credential.token or "", snapshot, entry))
 
     def _resolve(self, handle: str) -> Journey[ServedRequest | ServedElsewhere]:
         """The request of a handle, here or at the worker that serves it."""

@@ -12,7 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from sidecar.background import Parts as Background
@@ -24,6 +24,7 @@ from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.bypass import BypassWatch
+from sidecar.proxy.caches import Caches
 from sidecar.proxy.elsewhere import Elsewhere
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
@@ -65,6 +66,7 @@ class Parts:
     addresses: tuple[tuple[str, int], ...] = ()
     memory: Memory | None = None
     agent: AgentWatch | None = None
+    caches: Caches = field(default_factory=lambda: Caches({}, clock=time.time))
 
 
 class Server:
@@ -74,7 +76,9 @@ class Server:
         self.parts = parts
         self.trust = TrustWatch(wall=wall)
         self.bypass = BypassWatch(lambda: parts.snapshots.setup.listener_rule, self._own_addresses)
-        self._shortage = None if parts.memory is None else Shortage(parts.memory, parts.listeners, parts.pools)
+        self._shortage = (
+            None if parts.memory is None else Shortage(parts.memory, parts.listeners, parts.pools, parts.caches)
+        )
         self._draining = False
         self._leaving = False
         self._drain_s = parts.drain_s
@@ -90,6 +94,8 @@ class Server:
         parts.log.metrics.ways_round = lambda: len(self.bypass.found)
         parts.log.metrics.agent_up = self._agent_up
         parts.log.metrics.identity_updates = lambda: asdict(parts.source.counts)
+        parts.log.metrics.cache_bytes = parts.caches.bytes
+        parts.log.metrics.cache_evictions = parts.caches.evicted
         parts.log.metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     @property
@@ -271,7 +277,7 @@ class Server:
         if self.ready.is_set() and not self._draining:
             self._say(self.missing())
         self.lately.look()
-        self.parts.handles.sweep()
+        self.parts.caches.sweep()
         for listener in self.parts.listeners:
             await self.trust.look(listener.connections)
         for pool in self.parts.pools:

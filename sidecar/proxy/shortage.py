@@ -1,12 +1,13 @@
-"""What is done while memory is short: nobody more comes in, and who holds memory without using it goes.
+"""Load shedding while memory is short: first caches, then lingering handles, then connections.
 
-That is a connection on which no request is served, then an answer that its peer does not take: up to a MiB each. While
-there is hardly any the peer is given no time to take it: better some are cut than that the kernel ends us all.
+If what the caches and the lingering handles give back is not enough, no more connections are accepted, idle ones are
+closed, and then answers that their peer does not take: up to a MiB each. With hardly any memory left the peer gets no
+time to take it: some are cut, or the kernel ends us all.
 
-While it is merely nearly short, nobody goes: of each answer less is held, and fewer shake hands at once. A crowd fills
-what is left within one turn of the loop else, and the next look comes too late.
+While memory is nearly short no connection is closed: less of each answer is held, and fewer handshakes run at once.
+Else a crowd fills the rest within one turn of the loop, and the next look comes too late.
 
-Looked at four times a second, and more often from nearly short on; never by a request.
+The look at the memory comes four times a second, and more often from nearly short on; requests never look.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar.observe.access_log import TICK_S
+from sidecar.proxy.caches import Caches
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory import Memory
 from sidecar.proxy.memory_use import give_back, keep_large_ones_apart
@@ -41,6 +43,7 @@ class Shortage:
         memory: Memory,
         listeners: Sequence[Listener],
         pools: Sequence[UpstreamPool],
+        caches: Caches,
         *,
         give: Callable[[], None] = give_back,
         prepare: Callable[[], None] = keep_large_ones_apart,
@@ -48,6 +51,7 @@ class Shortage:
         self._memory = memory
         self._listeners = listeners
         self._pools = pools
+        self._caches = caches
         self._give = give
         self._prepare = prepare
         self._prepared = False
@@ -67,6 +71,10 @@ class Shortage:
         if memory.look() or (memory.nearly_short and next(self._looks) % _LOOKS_PER_GIFT == 0):
             self._give()  # some milliseconds: what was freed counts as used until then
             memory.look()
+        for handles in (False, True):
+            if memory.short and self._caches.shed(memory.limit_bytes, handles=handles):
+                self._give()
+                memory.look()
         self._tell(memory, was_short=was_short)
 
     def _tell(self, memory: Memory, *, was_short: bool) -> None:

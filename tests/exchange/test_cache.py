@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.bounded import ENTRY_BYTES
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import IssuedPermit, accept_issued
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
@@ -25,8 +26,12 @@ PERMIT = permit()
 ISSUED = Issued(PERMIT, usable_until=NOW + 100, refresh_at=NOW + 80)
 
 
-def kept(max_entries: int = 10) -> IssuedTokens:
-    tokens = IssuedTokens(max_entries)
+def kept(entries: int = 10) -> IssuedTokens:
+    """With room for so many tokens, and for as many rejections."""
+    one = IssuedTokens()
+    one.keep("key", ISSUED, epoch=EPOCH)
+    rejected = PERMIT.plan.delegation.token.held_bytes + ENTRY_BYTES
+    tokens = IssuedTokens(entries * one.bytes, entries * rejected)
     tokens.keep("key", ISSUED, epoch=EPOCH)
     return tokens
 
@@ -73,7 +78,7 @@ def test_who_still_decides_by_an_old_policy_neither_finds_nor_keeps_nor_clears()
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    tokens = kept(max_entries=2)
+    tokens = kept(entries=2)
     tokens.keep("second", ISSUED, epoch=EPOCH)
     tokens.find("key", epoch=EPOCH, now=NOW)
     tokens.keep("third", ISSUED, epoch=EPOCH)
@@ -119,8 +124,42 @@ def test_clearing_is_no_way_round_the_limit_of_rejections() -> None:
 
 
 def test_what_is_remembered_of_rejections_is_bounded() -> None:
-    tokens = kept(max_entries=2)
+    tokens = kept(entries=2)
     for name in ("a", "b", "c"):
         tokens.reject(name, PERMIT, monotonic_s=50.0)
     assert tokens.reject("a", PERMIT, monotonic_s=51.0)
     assert not tokens.reject("c", PERMIT, monotonic_s=51.0)
+
+
+def test_a_token_counts_with_the_token_it_came_from() -> None:
+    tokens = kept()
+    assert tokens.bytes > PERMIT.token.held_bytes + PERMIT.plan.delegation.token.held_bytes
+    tokens.clear()
+    assert tokens.bytes == 0
+
+
+@pytest.mark.parametrize(("now", "left"), [(NOW + 99, 1), (NOW + 100, 0)])
+def test_a_token_that_has_run_out_is_freed_though_nobody_asks(now: int, left: int) -> None:
+    tokens = kept()
+    tokens.sweep(now, monotonic_s=0.0)
+    assert (len(tokens), tokens.bytes > 0) == (left, left > 0)
+
+
+@pytest.mark.parametrize(("later_s", "free"), [(9.9, False), (10.0, True)])
+def test_a_rejection_is_freed_when_it_counts_no_more(later_s: float, free: bool) -> None:
+    tokens = kept()
+    tokens.reject("key", PERMIT, monotonic_s=50.0)
+    tokens.sweep(NOW, monotonic_s=50.0 + later_s)
+    assert (tokens.bytes == 0) == free
+
+
+def test_while_memory_is_short_the_least_recently_used_goes_first_and_rejections_stay() -> None:
+    tokens = kept()
+    one = tokens.bytes
+    tokens.keep("second", ISSUED, epoch=EPOCH)
+    tokens.find("key", epoch=EPOCH, now=NOW)
+    tokens.reject("third", PERMIT, monotonic_s=50.0)
+    tokens.shed(one)
+    assert [name for name in ("key", "second") if tokens.find(name, epoch=EPOCH, now=NOW)] == ["key"]
+    assert not tokens.reject("third", PERMIT, monotonic_s=51.0)
+    assert tokens.evicted == 1

@@ -108,7 +108,7 @@ async def inbound(hops: Hops) -> None:
     port = hops.writer.inbound
     async with hops.world.kept(port, hops.planner) as kept:
         await measure(kept, "/draft", bearer(mint()), host="writer", own=port, upstream=hops.agent.port)
-    hits = hops.writer.server.metrics.verdict_cache
+    hits = hops.writer.server.metrics.verdict_cache()
     assert (hits["hit"], hits["miss"]) == (REQUESTS + 2, 1)
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
+from sidecar.bounded import ENTRY_BYTES
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.proxy.handles import Handles, ServedRequest
-from tests.delegation.world import LOGIN_CLAIMS, NOW, login
+from sidecar.proxy.handles import HELD_BYTES, OPEN_BYTES, Handles, ServedRequest
+from tests.delegation.world import LOGIN_CLAIMS, NOW, PLANNER, WRITER, login
 from tests.fakes.guard import FakeGuard
 
 REST_S: Final = 540
@@ -23,7 +27,7 @@ class Clock:
 
 
 def served(*, rest_s: int = REST_S, max_calls: int | None = None, linger_s: float = 0.0) -> ServedRequest:
-    delegation = login(LOGIN_CLAIMS | {"exp": NOW + rest_s})
+    delegation = login(LOGIN_CLAIMS | {"exp": NOW + rest_s, "jti": f"of {rest_s} s"})
     return ServedRequest(delegation, max_calls, linger_s, call_in=None)
 
 
@@ -68,9 +72,13 @@ def test_expired_logins_are_forgotten_by_the_sweep_and_others_are_not() -> None:
     assert reason(made, longest) is None
 
 
-def test_one_login_too_many_is_refused_and_no_users_handle_dies_for_it() -> None:
+COST: Final = served().delegation.token.held_bytes + HELD_BYTES + ENTRY_BYTES + 256  # of one that outlives its request
+
+
+@pytest.mark.parametrize("limits", [{"max_per_subject": 2}, {"max_bytes": 2 * 2 * COST}])
+def test_one_login_too_many_is_refused_and_no_users_handle_dies_for_it(limits: Any) -> None:
     clock = Clock()
-    made = handles(clock, max_kept=2)
+    made = handles(clock, **limits)
     kept = [made.keep(served(rest_s=rest_s)) for rest_s in (30, 10)]
     with pytest.raises(Unavailable) as refused:
         made.keep(served())
@@ -80,9 +88,32 @@ def test_one_login_too_many_is_refused_and_no_users_handle_dies_for_it() -> None
     made.keep(served())  # room again, without a sweep
 
 
-def test_two_handles_of_one_login_are_two() -> None:
+def test_a_login_has_one_handle_however_often_it_is_traded() -> None:
+    made = handles(Clock(), max_per_subject=1)
+    assert made.keep(served()) == made.keep(served())
+    assert len(made) == 1
+
+
+def test_another_login_of_the_same_subject_has_another() -> None:
     made = handles(Clock())
-    assert made.keep(served()) != made.keep(served())
+    assert made.keep(served()) != made.keep(served(rest_s=REST_S + 1))
+
+
+def test_a_login_that_has_expired_has_its_handle_no_more_and_its_place_is_free() -> None:
+    clock = Clock()
+    made = handles(clock, max_per_subject=1)
+    before = made.keep(served(rest_s=10))
+    clock.now += 10
+    assert made.keep(served(rest_s=20)) != before
+    assert len(made) == 1
+
+
+def test_one_subjects_logins_take_no_other_subjects_place() -> None:
+    made = handles(Clock(), max_per_subject=1)
+    made.keep(served())
+    other = ServedRequest(login(LOGIN_CLAIMS | {"sub": "another", "jti": "another"}), None, 0.0, call_in=None)
+    made.keep(other)
+    assert len(made) == 2
 
 
 def test_calls_are_counted_only_where_there_is_a_limit() -> None:
@@ -187,14 +218,104 @@ def test_ended_handles_are_forgotten_by_the_sweep_and_those_that_linger_are_not(
     assert len(made) == 1
 
 
-def test_of_too_many_that_linger_the_longest_ended_dies_first_and_none_that_is_alive() -> None:
-    made = handles(Clock(), max_lingering=2)
-    alive = made.open(served(linger_s=30))
-    lingering = [made.open(served(linger_s=30)) for _ in range(3)]
-    for handle in lingering:
-        made.end(handle)
-    assert [reason(made, handle) for handle in lingering] == [Reason.NO_REQUEST_CONTEXT, None, None]
-    assert reason(made, alive) is None
+def lingering(made: Handles, count: int = 1, *, peer: SpiffeId = PLANNER, linger_s: float = 30) -> list[str]:
+    """Handles of so many requests of ``peer`` that have ended, the longest ended first."""
+    delegated = replace(served().delegation, token=replace(served().delegation.token, actor_id=peer))
+    ended = []
+    for _ in range(count):
+        ended.append(made.open(ServedRequest(delegated, None, linger_s, call_in=None)))
+        made.end(ended[-1])
+    return ended
+
+
+def alive(made: Handles, ended: Sequence[str]) -> list[bool]:
+    return [reason(made, handle) is None for handle in ended]
+
+
+def test_of_too_many_bytes_that_linger_the_longest_ended_go_first_and_none_that_is_served() -> None:
+    made = handles(Clock(), max_bytes=2 * COST + 2 * OPEN_BYTES)
+    open_one = made.open(served(linger_s=30))
+    assert alive(made, lingering(made, 3)) == [False, True, True]
+    assert reason(made, open_one) is None
+    assert made.evicted == 1
+    assert made.bytes <= 2 * COST + 2 * OPEN_BYTES
+
+
+def test_a_large_token_takes_the_place_of_many() -> None:
+    made = handles(Clock(), max_bytes=20 * COST)
+    small = lingering(made, 10)
+    large = replace(served().delegation, token=replace(served().delegation.token, raw="x" * 15 * COST))
+    handle = made.open(ServedRequest(large, None, 30, call_in=None))
+    made.end(handle)
+    assert reason(made, handle) is None
+    assert sum(alive(made, small)) < 6
+    assert made.bytes <= 20 * COST
+
+
+def test_of_too_many_that_linger_the_peer_that_has_most_loses_its_own() -> None:
+    made = handles(Clock(), max_bytes=6 * COST)
+    few, many = lingering(made, 2, peer=WRITER), lingering(made, 20, peer=PLANNER)
+    assert alive(made, few) == [True, True]
+    assert sum(alive(made, many)) == 4
+    assert alive(made, many[-4:]) == [True] * 4
+
+
+def test_while_memory_is_short_lingering_handles_go_and_no_others() -> None:
+    made = handles(Clock())
+    kept, open_one = made.keep(served()), made.open(served(linger_s=30))
+    few, many = lingering(made, 1, peer=WRITER), lingering(made, 9, peer=PLANNER)
+    made.shed(made.bytes - 4 * COST)
+    assert alive(made, few) == [True]
+    assert alive(made, many) == [False] * 5 + [True] * 4  # COST is a little more than one of them
+    made.shed(0)
+    assert (alive(made, few + many), made.evicted) == ([False] * 10, 10)
+    assert [reason(made, handle) for handle in (kept, open_one)] == [None, None]
+
+
+def test_where_logins_take_all_they_may_what_lingers_keeps_some_room() -> None:
+    made = handles(Clock(), max_bytes=8 * COST)
+    logins = [made.keep(served(rest_s=REST_S + number)) for number in range(4)]
+    with pytest.raises(Unavailable):
+        made.keep(served(rest_s=REST_S + 9))
+    assert sum(alive(made, lingering(made, 8))) == 4
+    assert alive(made, logins) == [True] * 4
+
+
+def test_a_login_takes_the_place_of_what_lingers() -> None:
+    made = handles(Clock(), max_bytes=4 * COST)
+    ended = lingering(made, 4)
+    made.keep(served())
+    assert alive(made, ended) == [False, True, True, True]
+
+
+def test_nothing_lingers_where_there_is_no_room_even_for_one() -> None:
+    made = handles(Clock(), max_bytes=COST // 2)
+    assert alive(made, lingering(made)) == [False]
+    assert (made.evicted, made.bytes) == (1, 0)
+
+
+@pytest.mark.parametrize("over", ["linger", "token"])
+def test_the_bytes_of_handles_come_back_when_their_time_is_over_though_nobody_asks(over: str) -> None:
+    clock = Clock()
+    made = handles(clock)
+    made.keep(served())
+    lingering(made, 5, linger_s=10 if over == "linger" else 3600)
+    assert made.bytes > 5 * HELD_BYTES
+    clock.now += 10
+    made.sweep()
+    assert len(made) == (1 if over == "linger" else 6)
+    clock.now += REST_S
+    made.sweep()
+    assert (len(made), made.bytes) == (0, 0)
+
+
+def test_a_handle_whose_time_is_over_is_counted_no_more_once_somebody_asked() -> None:
+    clock = Clock()
+    made = handles(clock)
+    ended = lingering(made, 1, linger_s=10)
+    clock.now += 10
+    assert alive(made, ended) == [False]
+    assert made.bytes == 0
 
 
 @pytest.mark.parametrize("max_calls", [0, 1, 3])

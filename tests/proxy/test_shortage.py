@@ -5,12 +5,14 @@ import logging
 
 import pytest
 
+from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory import Memory
 from sidecar.proxy.shortage import Shortage
 from sidecar.wire.pool import UpstreamPool
 
 MIB = 1024 * 1024
+LEFT = 100 // LEFT_PART  # MiB, of a limit of a hundred
 
 
 class Told(Listener):
@@ -39,6 +41,23 @@ class ToldPool(UpstreamPool):
         self.told.append(little)
 
 
+class Cached:
+    """A cache of so many MiB, which are used until they are shed."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.bytes = 0
+        self.evicted = 0
+
+    def sweep(self, now: float) -> None:
+        pass
+
+    def shed(self, to_bytes: int) -> None:
+        freed = max(0, self.bytes - to_bytes)
+        self.bytes -= freed
+        self._bench.used -= freed
+
+
 class Bench:
     def __init__(self) -> None:
         self.used = 0
@@ -47,8 +66,14 @@ class Bench:
         self.listeners = Told(), Told()
         self.pool = ToldPool()
         self.prepared = 0
+        self.cache, self.handles = Cached(self), Cached(self)
         self.shortage = Shortage(
-            Memory(100 * MIB, lambda: self.used), self.listeners, [self.pool], give=self._give, prepare=self._prepare
+            Memory(100 * MIB, lambda: self.used),
+            self.listeners,
+            [self.pool],
+            Caches({"verdicts": lambda: self.cache, HANDLES: lambda: self.handles}, clock=lambda: 0.0),
+            give=self._give,
+            prepare=self._prepare,
         )
 
     def _give(self) -> None:
@@ -129,3 +154,22 @@ def test_what_was_freed_and_not_given_back_is_no_shortage(bench: Bench, caplog: 
     assert bench.given == 1
     assert bench.told == []  # the look after it found enough
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("used_mib", "cache_mib", "handles_mib", "left", "told"),
+    [
+        pytest.param(80, 40, 40, (40, 40), ["brace"], id="nothing is shed while it is nearly short"),
+        pytest.param(81, 40, 40, (LEFT, 40), [], id="caches are enough"),
+        pytest.param(110, 20, 40, (LEFT, LEFT), [], id="lingering handles are enough"),
+        pytest.param(110, 10, 10, (LEFT, LEFT), ["tighten at once"], id="connections are left"),
+        pytest.param(81, 1, 1, (1, 1), ["tighten"], id="what is in use stays"),
+    ],
+)
+def test_caches_are_shed_before_lingering_handles_and_those_before_connections(
+    bench: Bench, used_mib: int, cache_mib: int, handles_mib: int, left: tuple[int, int], told: list[str]
+) -> None:
+    bench.cache.bytes, bench.handles.bytes = cache_mib * MIB, handles_mib * MIB
+    bench.look(used_mib)
+    assert (bench.cache.bytes // MIB, bench.handles.bytes // MIB) == left
+    assert bench.told == told

@@ -2,67 +2,78 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.bounded import ENTRY_BYTES
 from sidecar.delegation.decide import Permit, decide_verified, delegate
 from sidecar.observe.attribution import facts_of
-from sidecar.proxy.verdicts import Call, Permits, Verdicts
+from sidecar.proxy.verdicts import Call, Epoch, Permits, Verdicts
 from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, SEARCH, WRITER, verified
 
 TOKEN = verified(INBOUND_CLAIMS)
 OTHER = verified(INBOUND_CLAIMS | {"jti": "another"})
 
 
-def remembering(max_entries: int = 8) -> Verdicts:
-    verdicts = Verdicts(max_entries)
-    assert verdicts.find(TOKEN.raw, PLANNER, keys=1, policy=1) is None
-    verdicts.keep(TOKEN, PLANNER, keys=1, policy=1)
+NOW_IN_FORCE = (1, 1)  # generation of the keys, number of the policy
+CHANGED = ((2, 1), (1, 2))
+
+
+def remembering(tokens: int = 8) -> Verdicts:
+    """With room for so many."""
+    verdicts = Verdicts(tokens * (TOKEN.held_bytes + ENTRY_BYTES + 64))
+    assert verdicts.find((TOKEN.raw, PLANNER), NOW_IN_FORCE) is None
+    verdicts.add(TOKEN, PLANNER, NOW_IN_FORCE)
     return verdicts
 
 
 def test_a_verified_token_is_found_again() -> None:
-    assert remembering().find(TOKEN.raw, PLANNER, keys=1, policy=1) is TOKEN
+    assert remembering().find((TOKEN.raw, PLANNER), NOW_IN_FORCE) is TOKEN
 
 
 def test_it_is_found_for_the_same_peer_only() -> None:
-    assert remembering().find(TOKEN.raw, WRITER, keys=1, policy=1) is None
+    assert remembering().find((TOKEN.raw, WRITER), NOW_IN_FORCE) is None
 
 
 def test_it_is_found_by_the_whole_token_only() -> None:
     verdicts = remembering()
-    assert verdicts.find(TOKEN.raw + "x", PLANNER, keys=1, policy=1) is None
-    assert verdicts.find(TOKEN.raw[:-1], PLANNER, keys=1, policy=1) is None
-    assert verdicts.find(OTHER.raw, PLANNER, keys=1, policy=1) is None
+    assert verdicts.find((TOKEN.raw + "x", PLANNER), NOW_IN_FORCE) is None
+    assert verdicts.find((TOKEN.raw[:-1], PLANNER), NOW_IN_FORCE) is None
+    assert verdicts.find((OTHER.raw, PLANNER), NOW_IN_FORCE) is None
 
 
-def test_other_keys_or_another_policy_forget_everything_for_good() -> None:
-    for keys, policy in ((2, 1), (1, 2)):
-        verdicts = remembering()
-        assert verdicts.find(TOKEN.raw, PLANNER, keys=keys, policy=policy) is None
-        assert len(verdicts) == 0
-        assert verdicts.find(TOKEN.raw, PLANNER, keys=1, policy=1) is None
+@pytest.mark.parametrize("epoch", CHANGED)
+def test_other_keys_or_another_policy_forget_everything_for_good(epoch: Epoch) -> None:
+    verdicts = remembering()
+    assert verdicts.find((TOKEN.raw, PLANNER), epoch) is None
+    assert len(verdicts) == 0
+    assert verdicts.find((TOKEN.raw, PLANNER), NOW_IN_FORCE) is None
 
 
-def test_a_token_verified_while_keys_or_policy_changed_is_not_kept() -> None:
-    for keys, policy in ((2, 1), (1, 2)):
-        verdicts = remembering()
-        verdicts.keep(OTHER, PLANNER, keys=keys, policy=policy)
-        assert verdicts.find(OTHER.raw, PLANNER, keys=1, policy=1) is None
-        assert len(verdicts) == 1
+@pytest.mark.parametrize("epoch", CHANGED)
+def test_a_token_verified_while_keys_or_policy_changed_is_not_kept(epoch: Epoch) -> None:
+    verdicts = remembering()
+    verdicts.add(OTHER, PLANNER, epoch)
+    assert verdicts.find((OTHER.raw, PLANNER), NOW_IN_FORCE) is None
+    assert len(verdicts) == 1
 
 
-def test_it_holds_so_many_and_the_oldest_goes_first() -> None:
-    verdicts = remembering(max_entries=2)
+def test_it_holds_so_many_bytes_and_the_oldest_goes_first() -> None:
+    verdicts = remembering(tokens=2)
     tokens = [verified(INBOUND_CLAIMS | {"jti": str(number)}) for number in range(3)]
     for token in tokens:
-        verdicts.keep(token, PLANNER, keys=1, policy=1)
+        verdicts.add(token, PLANNER, NOW_IN_FORCE)
     assert len(verdicts) == 2
-    found = [verdicts.find(token.raw, PLANNER, keys=1, policy=1) for token in (TOKEN, *tokens)]
+    found = [verdicts.find((token.raw, PLANNER), NOW_IN_FORCE) for token in (TOKEN, *tokens)]
     assert found == [None, None, *tokens[1:]]
+    large = verified(INBOUND_CLAIMS | {"jti": "x" * 1200})
+    verdicts.add(large, PLANNER, NOW_IN_FORCE)
+    assert [token.raw for token in map(verdicts.get, verdicts._entries) if token] == [large.raw]
 
 
-def test_one_token_kept_twice_takes_one_place() -> None:
-    verdicts = remembering(max_entries=1)
-    verdicts.keep(TOKEN, PLANNER, keys=1, policy=1)
-    assert verdicts.find(TOKEN.raw, PLANNER, keys=1, policy=1) is TOKEN
+@pytest.mark.parametrize(("later_s", "left"), [(-1, 1), (0, 0)])
+def test_a_verdict_is_freed_when_its_token_has_expired_with_its_leeway(later_s: int, left: int) -> None:
+    verdicts = remembering()
+    assert TOKEN.leeway_s > 0
+    verdicts.sweep(TOKEN.expires_at + TOKEN.leeway_s + later_s)
+    assert len(verdicts) == left
 
 
 # --- permits
@@ -74,18 +85,18 @@ def permit() -> Permit:
     return decide_verified(TOKEN, peer=PLANNER, route=SEARCH, policy=POLICY, now=NOW)
 
 
-def giving(max_entries: int = 8) -> Permits:
-    permits = Permits(max_entries)
-    assert permits.find(CALL, keys=1, policy=1) is None
-    permits.give(CALL, permit(), keys=1, policy=1)
+def giving(max_bytes: int = 1 << 20) -> Permits:
+    permits = Permits(max_bytes)
+    assert permits.find(CALL, NOW_IN_FORCE) is None
+    permits.give(CALL, permit(), NOW_IN_FORCE)
     return permits
 
 
 def test_a_permit_is_had_again_with_what_its_handle_stands_for_and_its_record_says() -> None:
-    given = Permits().give(CALL, permit(), keys=1, policy=1)
+    given = Permits(1 << 20).give(CALL, permit(), NOW_IN_FORCE)
     assert given.permit.token is TOKEN
     assert given.delegation == delegate(given.permit)
-    found = giving().find(CALL, keys=1, policy=1)
+    found = giving().find(CALL, NOW_IN_FORCE)
     assert found is not None
     assert (found.permit.token, found.delegation) == (TOKEN, given.delegation)
     assert found.facts == facts_of(found.permit)
@@ -102,37 +113,45 @@ def test_a_permit_is_had_again_with_what_its_handle_stands_for_and_its_record_sa
     ],
 )
 def test_it_is_had_again_for_exactly_the_same_call_only(call: Call) -> None:
-    assert giving().find(call, keys=1, policy=1) is None
+    assert giving().find(call, NOW_IN_FORCE) is None
 
 
 def test_other_keys_or_another_policy_take_every_permit_back_for_good() -> None:
     for keys, policy in ((2, 1), (1, 2)):
         permits = giving()
-        assert permits.find(CALL, keys=keys, policy=policy) is None
+        assert permits.find(CALL, (keys, policy)) is None
         assert len(permits) == 0
-        assert permits.find(CALL, keys=1, policy=1) is None
+        assert permits.find(CALL, NOW_IN_FORCE) is None
 
 
 def test_a_permit_given_while_keys_or_policy_changed_is_not_remembered() -> None:
     for keys, policy in ((2, 1), (1, 2)):
-        permits = Permits()
-        permits.find(CALL, keys=1, policy=1)
-        permits.give(CALL, permit(), keys=keys, policy=policy)
+        permits = Permits(1 << 20)
+        permits.find(CALL, NOW_IN_FORCE)
+        permits.give(CALL, permit(), (keys, policy))
         assert len(permits) == 0
 
 
 def test_without_exactly_one_authorization_nothing_is_remembered() -> None:
-    permits = Permits()
+    permits = Permits(1 << 20)
     for _ in range(2):
-        assert permits.find(CALL._replace(authorization=None), keys=1, policy=1) is None
-        permits.give(CALL._replace(authorization=None), permit(), keys=1, policy=1)
+        assert permits.find(CALL._replace(authorization=None), NOW_IN_FORCE) is None
+        permits.give(CALL._replace(authorization=None), permit(), NOW_IN_FORCE)
     assert len(permits) == 0
 
 
-def test_so_many_permits_are_remembered_and_the_oldest_goes_first() -> None:
-    permits = giving(max_entries=2)
+def test_permits_hold_so_many_bytes_and_the_oldest_goes_first() -> None:
+    one = giving().bytes
+    permits = giving(max_bytes=2 * one)
     calls = [CALL._replace(route=str(number)) for number in range(3)]
     for call in calls:
-        permits.give(call, permit(), keys=1, policy=1)
-    found = [permits.find(call, keys=1, policy=1) is not None for call in (CALL, *calls)]
+        permits.give(call, permit(), NOW_IN_FORCE)
+    found = [permits.find(call, NOW_IN_FORCE) is not None for call in (CALL, *calls)]
     assert (len(permits), found) == (2, [False, False, True, True])
+
+
+@pytest.mark.parametrize(("later_s", "left"), [(-1, 1), (0, 0)])
+def test_a_permit_is_freed_when_its_token_has_expired_with_its_leeway(later_s: int, left: int) -> None:
+    permits = giving()
+    permits.sweep(TOKEN.expires_at + TOKEN.leeway_s + later_s)
+    assert len(permits) == left

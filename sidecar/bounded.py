@@ -1,0 +1,194 @@
+"""The cache of this product: bounded in bytes, of one epoch, with an end for each entry.
+
+Theory of operation. An entry costs what its owner says plus ``ENTRY_BYTES`` for the bookkeeping; `bytes_of` measures
+values. When an entry does not fit, the oldest ones are evicted. ``sweep`` frees entries whose time is over, also when
+nobody asks for them again; it costs little per call, however many end at once. ``find`` does not look at the clock:
+the owner judges time, because it has to name the reason. Another epoch empties the cache.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from heapq import heapify, heappop, heappush
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+
+ENTRY_BYTES: Final = 512  # the slots of dict and heap, and the tuples in them
+SWEPT_AT_ONCE: Final = 1024  # entries: about a millisecond of the event loop
+_STALE_ENDS: Final = 64  # in the heap, beside as many as there are entries, before it is built anew
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Bounded(Protocol):
+    """Memory that can be had back: a ``BoundedCache``, or what is built on one."""
+
+    @property
+    def bytes(self) -> int:
+        """The accounted bytes."""
+        ...
+
+    @property
+    def evicted(self) -> int:
+        """The entries that made room for others."""
+        ...
+
+    def sweep(self, now: float) -> object:
+        """Free entries whose time is over at ``now``."""
+        ...
+
+    def shed(self, to_bytes: int) -> object:
+        """Evict the oldest entries until no more than ``to_bytes`` are left, as far as they may be evicted."""
+        ...
+
+
+class _Entry(NamedTuple, Generic[V]):
+    value: V
+    cost: int
+    number: int
+    expires_at: float
+
+
+class BoundedCache(Generic[K, V]):
+    """Values by key, of at most ``max_bytes`` in all.
+
+    ``bytes`` is what they cost, ``hits`` and ``misses`` count look-ups, ``evicted`` the entries that made room for
+    others. Times are of whatever clock the owner sweeps with.
+    """
+
+    __slots__ = ("_ends", "_entries", "_number", "bytes", "epoch", "evicted", "hits", "max_bytes", "misses")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self.evicted = 0
+        self.epoch: Hashable = None
+        self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
+        self._ends: list[tuple[float, int, K]] = []  # a heap; an end whose entry is gone counts for nothing
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    def find(self, key: K, epoch: Hashable = None) -> V | None:
+        """The value kept for ``key`` in this very ``epoch``. Any other epoch empties the cache."""
+        if epoch != self.epoch:
+            self.turn_to(epoch)
+        entry = self._entries.get(key)
+        if entry is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        return entry[0]
+
+    def get(self, key: K) -> V | None:
+        """The value kept for ``key`` in the epoch of now; counts as no look-up."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry[0]
+
+    def values(self) -> Iterator[V]:
+        """All values, the oldest first."""
+        return (entry.value for entry in self._entries.values())
+
+    def turn_to(self, epoch: Hashable) -> None:
+        """Begin another epoch, with nothing kept."""
+        self.epoch = epoch
+        self.clear()
+
+    def keep(self, key: K, value: V, *, cost: int, expires_at: float, epoch: Hashable = None) -> bool:
+        """Keep a value of ``cost`` bytes. Whether that was done: not in another epoch, nor if it can never fit."""
+        cost += ENTRY_BYTES
+        if epoch != self.epoch or cost > self.max_bytes:
+            return False
+        self.drop(key)
+        self.shed(self.max_bytes - cost)
+        self._number += 1
+        self._entries[key] = _Entry(value, cost, self._number, expires_at)
+        self.bytes += cost
+        heappush(self._ends, (expires_at, self._number, key))
+        if len(self._ends) > 2 * len(self._entries) + _STALE_ENDS:
+            self._ends = [(entry.expires_at, entry.number, key) for key, entry in self._entries.items()]
+            heapify(self._ends)
+        return True
+
+    def fits(self, cost: int) -> bool:
+        """Whether a value of ``cost`` bytes has room without an eviction."""
+        return self.bytes + cost + ENTRY_BYTES <= self.max_bytes
+
+    def replace(self, key: K, value: V) -> None:
+        """Put ``value`` in the place of the one kept for ``key``, which must be there; cost and end stay."""
+        self._entries[key] = self._entries[key]._replace(value=value)
+
+    def touch(self, key: K) -> None:
+        """Evict the value kept for ``key``, which must be there, after all others."""
+        self._entries.move_to_end(key)
+
+    def drop(self, key: K) -> None:
+        """Forget the value kept for ``key``, if there is one."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.bytes -= entry.cost
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._ends.clear()
+        self.bytes = 0
+
+    def sweep(self, now: float) -> list[tuple[K, V]]:
+        """Free entries that end at ``now`` or before, at most ``SWEPT_AT_ONCE`` of them; they are returned."""
+        swept: list[tuple[K, V]] = []
+        ends, entries = self._ends, self._entries
+        for _ in range(SWEPT_AT_ONCE):
+            if not ends or ends[0][0] > now:
+                break
+            _, number, key = heappop(ends)
+            entry = entries.get(key)
+            if entry is not None and entry.number == number:
+                self.drop(key)
+                swept.append((key, entry.value))
+        return swept
+
+    def shed(self, to_bytes: float) -> list[tuple[K, V]]:
+        """Evict the oldest entries until no more than ``to_bytes`` are left; they are returned."""
+        shed: list[tuple[K, V]] = []
+        while self.bytes > to_bytes and self._entries:
+            key, entry = self._entries.popitem(last=False)
+            self.bytes -= entry.cost
+            self.evicted += 1
+            shed.append((key, entry.value))
+        return shed
+
+
+def bytes_of(value: object) -> int:
+    """Measure a value with all it refers to, each object once. Follows containers and dataclasses.
+
+    Objects of other kinds count alone: a route or a policy is shared by everybody.
+    """
+    seen: set[int] = set()
+    todo = [value]
+    total = 0
+    while todo:
+        one = todo.pop()
+        if id(one) in seen or one is None:
+            continue
+        seen.add(id(one))
+        total += sys.getsizeof(one)
+        if isinstance(one, str | bytes | int | float):
+            continue
+        if isinstance(one, Mapping):
+            todo.extend(one.keys())
+            todo.extend(one.values())
+        elif isinstance(one, list | tuple | set | frozenset):
+            todo.extend(one)
+        elif is_dataclass(one):
+            todo.extend(getattr(one, field.name) for field in fields(one))
+    return total

@@ -1,0 +1,55 @@
+"""All that one sidecar remembers of tokens: swept, shed and counted together.
+
+What has expired is freed about once a second, also when nobody asks for it. While memory is short, each cache is left
+``LEFT_PART`` of the limit, so that the tokens in use cost no signature check or exchange more. Handles that linger are
+shed last, as a call may still need one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sidecar.bounded import Bounded
+
+LEFT_PART: Final = 64  # of the limit each cache keeps this part while memory is short: 2 MiB of 128
+HANDLES: Final = "handles"
+
+
+class Caches:
+    """``named``: each finds one cache now, as a reload may replace it; None: there is none. ``clock`` is wall time."""
+
+    def __init__(self, named: Mapping[str, Callable[[], Bounded | None]], *, clock: Callable[[], float]) -> None:
+        self._named = named
+        self._clock = clock
+
+    def sweep(self) -> None:
+        """Free what has expired."""
+        now = self._clock()
+        for cache in self._found().values():
+            cache.sweep(now)
+
+    def shed(self, limit_bytes: int, *, handles: bool) -> bool:
+        """Evict all but a small part: of the caches, or of the ``handles`` that linger. Whether anything was freed."""
+        before = self.total
+        for name, cache in self._found().items():
+            if (name == HANDLES) == handles:
+                cache.shed(limit_bytes // LEFT_PART)
+        return self.total < before
+
+    @property
+    def total(self) -> int:
+        """The accounted bytes of all."""
+        return sum(cache.bytes for cache in self._found().values())
+
+    def bytes(self) -> Mapping[str, int]:
+        """The accounted bytes of each."""
+        return {name: cache.bytes for name, cache in self._found().items()}
+
+    def evicted(self) -> Mapping[str, int]:
+        """How many entries each has evicted."""
+        return {name: cache.evicted for name, cache in self._found().items()}
+
+    def _found(self) -> dict[str, Bounded]:
+        found = {name: find() for name, find in self._named.items()}
+        return {name: cache for name, cache in found.items() if cache is not None}

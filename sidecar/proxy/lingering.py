@@ -1,0 +1,87 @@
+"""Handles that outlive their requests, by peer: bounded in bytes together, and fair among peers.
+
+A lingering handle holds its token, and what proved its peer: one proof for each certificate, however many handles. Who
+decides how much they may take in all is ``Handles``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Final
+
+from sidecar.bounded import BoundedCache
+from sidecar.proxy.standing import Guard
+
+_GUARD_BYTES: Final = 2048  # beside the chain that it proves
+_MAX_GUARDS: Final = 16  # of one peer, before those without a handle are looked for
+
+
+class _OfPeer(BoundedCache[str, Guard | None]):
+    """The lingering handles of one peer, the longest ended first."""
+
+    __slots__ = ("guards",)
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self.guards: dict[str, Guard] = {}  # by the certificate's fingerprint
+
+
+class Lingering:
+    """The handles. Times are on the monotonic clock."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._peers: dict[str, _OfPeer] = {}
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._peers.values()))
+
+    @property
+    def bytes(self) -> int:
+        """The accounted bytes."""
+        return sum(one.bytes for one in self._peers.values())
+
+    def add(self, handle: str, peer: str, guard: Guard | None, *, cost: int, ends_at: float) -> Guard | None:
+        """Take a handle of ``peer``. Return the guard to hold on to: that of the same certificate if there is one."""
+        of_peer = self._peers.get(peer)
+        if of_peer is None:
+            of_peer = self._peers[peer] = _OfPeer(self._max_bytes)
+        if guard is not None:
+            fingerprint = guard.peer.fingerprint
+            known = of_peer.guards.get(fingerprint)
+            if known is None:
+                if len(of_peer.guards) >= _MAX_GUARDS:
+                    of_peer.guards = {one.peer.fingerprint: one for one in of_peer.values() if one is not None}
+                known = of_peer.guards[fingerprint] = guard
+                cost += sum(map(len, guard.chain)) + _GUARD_BYTES
+            guard = known
+        of_peer.keep(handle, guard, cost=cost, expires_at=ends_at)
+        return guard
+
+    def drop(self, handle: str, peer: str) -> None:
+        """Forget a handle of ``peer``, if it is there."""
+        of_peer = self._peers.get(peer)
+        if of_peer is not None:
+            of_peer.drop(handle)
+
+    def sweep(self, now: float) -> list[str]:
+        """Free the handles whose time is over; they are returned."""
+        gone = [handle for one in self._peers.values() for handle, _ in one.sweep(now)]
+        self._peers = {peer: one for peer, one in self._peers.items() if one}
+        return gone
+
+    def shed(self, to_bytes: float) -> list[str]:
+        """Evict handles until no more than ``to_bytes`` are left; they are returned.
+
+        Each peer is left as much as the others, or all that it has: who has most loses most, the longest ended first.
+        """
+        peers: Iterable[_OfPeer] = sorted(self._peers.values(), key=attrgetter("bytes"))
+        left, rest, gone = len(self._peers), max(0.0, to_bytes), []
+        for one in peers:
+            gone += [handle for handle, _ in one.shed(rest / left)]
+            rest -= one.bytes
+            left -= 1
+        self.evicted += len(gone)
+        return gone

@@ -1,0 +1,163 @@
+"""What is remembered of tokens: swept, shed and counted together, and what it is accounted at."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import time
+import tracemalloc
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import pytest
+
+from sidecar.bounded import BoundedCache
+from sidecar.delegation.bearer import Bearer
+from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound, delegate
+from sidecar.delegation.verify import verify_token
+from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
+from sidecar.observe.attribution import facts_of_delegation, facts_of_issued
+from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
+from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.verdicts import Call, Permits, Verdicts
+from tests.delegation.world import (
+    INBOUND_CLAIMS,
+    ISSUED_CLAIMS,
+    NOW,
+    PLANNER,
+    POLICY,
+    SEARCH,
+    STS,
+    WRITER,
+    plan,
+    signed,
+    verification_key,
+)
+
+MIB: Final = 1024 * 1024
+EPOCH: Final = Epoch(keys=1, policy=1, withdrawals=0, workload=WRITER)
+
+
+# --- all together
+
+
+def filled(expires_at: float = 100) -> BoundedCache[str, int]:
+    made: BoundedCache[str, int] = BoundedCache(MIB)
+    for key in "abcd":
+        made.keep(key, 0, cost=100_000, expires_at=expires_at)
+    return made
+
+
+def test_all_are_swept_and_counted_and_one_that_is_not_there_is_left_out() -> None:
+    one, other = filled(expires_at=10), filled(expires_at=20)
+    caches = Caches({"one": lambda: one, "other": lambda: other, "none": lambda: None}, clock=lambda: 10.0)
+    assert caches.bytes() == {"one": one.bytes, "other": other.bytes}
+    assert caches.total == one.bytes + other.bytes
+    caches.sweep()
+    assert (len(one), len(other)) == (0, 4)
+
+
+@pytest.mark.parametrize(("handles", "left"), [(False, (1, 4)), (True, (4, 1))])
+def test_either_caches_or_handles_are_shed_down_to_a_part_of_the_limit(handles: bool, left: tuple[int, int]) -> None:
+    cache, of_handles = filled(), filled()
+    caches = Caches({"cache": lambda: cache, HANDLES: lambda: of_handles}, clock=lambda: 0.0)
+    assert caches.shed(LEFT_PART * 150_000, handles=handles)
+    assert (len(cache), len(of_handles)) == left
+    assert caches.evicted() == {"cache": 4 - left[0], HANDLES: 4 - left[1]}
+    assert not caches.shed(LEFT_PART * 150_000, handles=handles)
+
+
+# --- what is accounted is what it takes, whatever the tokens are like
+
+# Of a token that may be 16 KiB, by how its claims are made.
+SHAPES: Final[Mapping[str, Mapping[str, object]]] = {
+    "as usual": {},
+    "a large claim": {"groups": "x" * 9_000},
+    "many claims": {f"claim{number}": number for number in range(600)},
+    "empty lists": {"lists": [[] for _ in range(3_000)]},
+    "many scopes": {"scope": "docs.read " + " ".join(f"s{number}" for number in range(1_000))},
+    "a large history": {"act": {"sub": PLANNER, "act": {"sub": "x" * 2_000, "extra": ["y" * 100] * 50}}},
+}
+
+
+def token(number: int, shape: str, claims: Mapping[str, object] = INBOUND_CLAIMS) -> Bearer:
+    # Read anew, so that nothing is shared with the shape.
+    return signed(json.loads(json.dumps({**claims, **SHAPES[shape], "jti": f"j{number}"})))
+
+
+def permit_of(bearer: Bearer) -> Permit:
+    return decide_inbound(bearer, peer=PLANNER, route=SEARCH, key=verification_key(), policy=POLICY, now=NOW)
+
+
+def issued_of(bearer: Bearer, came_by: Permit) -> IssuedPermit:
+    planned = plan(delegate(came_by))
+    return accept_issued(bearer, plan=planned, key=verification_key(), policy=POLICY, now=NOW)
+
+
+class Filled:
+    """A cache, what puts a token into it, and what it is accounted at."""
+
+    def __init__(self, kind: str) -> None:
+        self.verdicts, self.permits, self.issued = Verdicts(64 * MIB), Permits(64 * MIB), IssuedTokens(64 * MIB)
+        self.handles = Handles(clock=lambda: float(NOW), monotonic=time.monotonic)
+        for cache in (self.verdicts, self.permits):
+            cache.turn_to((1, 1))
+        self.put: Callable[[int, str], None] = getattr(self, f"_put_{kind}")
+        self.bytes: Callable[[], int] = lambda: getattr(self, kind).bytes
+
+    def _put_verdicts(self, number: int, shape: str) -> None:
+        issuer, key = POLICY.issuers[STS], verification_key()
+        bearer = token(number, shape)
+        verified = verify_token(bearer, issuer=issuer, key=key, audiences=POLICY.audiences, now=NOW, slim=True)
+        self.verdicts.add(verified, PLANNER, (1, 1))
+
+    def _put_permits(self, number: int, shape: str) -> None:
+        bearer = token(number, shape)
+        permit = permit_of(bearer)
+        given = self.permits.give(Call(b"Bearer " + bearer.raw.encode(), "ab" * 32, f"r{number}"), permit, (1, 1))
+        plan(given.delegation)
+        facts_of_delegation(given.delegation)
+
+    def _put_issued(self, number: int, shape: str) -> None:
+        came_by = permit_of(token(number, shape))
+        act = {"sub": WRITER, "act": json.loads(json.dumps(came_by.token.chain.raw if came_by.token.chain else {}))}
+        claims = {**ISSUED_CLAIMS, "act": act, "parent_jti": f"j{number}"}
+        bearer = signed({**claims, **{name: SHAPES[shape][name] for name in SHAPES[shape] if name == "groups"}})
+        permit = issued_of(bearer, came_by)
+        facts_of_issued(permit)
+        self.issued.keep(f"{number}", Issued(permit, NOW + 100, NOW + 80), epoch=EPOCH)
+
+    def _put_handles(self, number: int, shape: str) -> None:
+        delegation = delegate(permit_of(token(number, shape)))
+        plan(delegation)
+        facts_of_delegation(delegation)
+        handle = self.handles.open(ServedRequest(delegation, 64, 60.0, call_in=f"{number:032x}"))
+        self.handles.end(handle)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("verdicts", "many scopes"),  # above the issuer's ceiling: a verdict, and no permit
+        *itertools.product(("verdicts", "permits", "issued", "handles"), sorted(SHAPES.keys() - {"many scopes"})),
+    ],
+)
+def test_what_is_held_takes_no_more_than_it_is_accounted_at_and_hardly_less(kind: str, shape: str) -> None:
+    filled = Filled(kind)
+    for number in range(10):
+        filled.put(number, shape)
+    gc.collect()
+    accounted = filled.bytes()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(100, 140):
+            filled.put(number, shape)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    accounted = filled.bytes() - accounted
+    print(f"{kind:10} {shape:16} taken {(after - before) / 40:8.0f} accounted {accounted / 40:8.0f}")  # noqa: T201
+    assert 0.7 * accounted < after - before < 1.05 * accounted
