@@ -14,7 +14,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine interop-frameworks image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -61,7 +61,10 @@ soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, AR
 interop-spire: setup ## A sidecar on a real SPIRE (spire-server and spire-agent on PATH)
 	@$(PYTEST) -q tests/interop/test_spire.py
 
-interop: interop-spire interop-engine ## Everything against real counterparts
+interop-frameworks: setup ## Headers that agents' servers trust, on real ones behind a sidecar (FRAMEWORKS="gunicorn go": only these)
+	@FRAMEWORKS="$(FRAMEWORKS)" $(PYTEST) -q -p no:randomly tests/interop/test_frameworks.py
+
+interop: interop-spire interop-engine interop-frameworks ## Everything against real counterparts
 
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
 IMAGE            ?= sidecar:dev
@@ -138,6 +141,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o bench.txt bench.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o build.txt build.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o chart.txt chart.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o frameworks.txt frameworks.in
 
 clean: ## Remove what make made
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

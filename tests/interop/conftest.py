@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.conftest import hops as hops
 from tests.integration.conftest import world as world
 from tests.interop.cluster_mesh import ClusterMesh, missing
 from tests.interop.engine import require
