@@ -117,9 +117,9 @@ def run_sts(arguments: argparse.Namespace) -> int:
 async def run_token_service(
     settings: TokenServiceSettings, own: Keys, stop: asyncio.Event, *, files: StsFiles | None = None
 ) -> bool:
-    """Run one token service until ``stop``, then drain. Return whether every request ended in time.
+    """Run one token service until ``stop``, then drain. ``files`` are followed.
 
-    ``files`` are followed.
+    Return whether every request ended in time and every record was taken.
 
     Raises:
         OSError: a listener's address is taken or not ours.
@@ -131,7 +131,9 @@ async def run_token_service(
 
     metrics = Metrics()
     metrics.declare_issuers({settings.policy.issuer, *settings.policy.login_issuers})
-    log = AccessLog(settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics)
+    log = AccessLog(
+        settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics, spill_folder=settings.records.spill
+    )
     source = source_of(settings.identity, jwt_bundles=True)
     keys = IssuerKeys(settings.login_keys, source, on_fetched=metrics.jwks_updated)
     rate = ExchangeRate(settings.rate, monotonic=time.monotonic)
@@ -168,7 +170,7 @@ async def run_token_service(
             loop.remove_signal_handler(signal.SIGHUP)
         log.event("stopped", detail=None if background.error is None else str(background.error))
         await log.close()
-    return in_time and background.error is None
+    return in_time and background.error is None and not log.unwritten
 
 
 def refuse_settings(path: str, error: ConfigError) -> int:

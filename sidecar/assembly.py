@@ -86,7 +86,10 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     """One sidecar, made of its parts and not yet running. Needs a running event loop."""
     sink = settings.records.open_sink()
     log = AccessLog(
-        sink if place is None else SharedSink(sink, place.sink_lock), run=secrets.token_hex(8), metrics=Metrics()
+        sink if place is None else SharedSink(sink, place.sink_lock),
+        run=secrets.token_hex(8),
+        metrics=Metrics(),
+        spill_folder=settings.records.spill,
     )
     source = source_of(settings.identity)
     snapshots = Snapshots(make_setup(settings, source, log))

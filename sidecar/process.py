@@ -28,7 +28,8 @@ Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 def run_until_signal(main: Main) -> int:
     """Run an event loop until SIGTERM or SIGINT: exit code 0 after a clean stop.
 
-    Exit code 1: requests were cut, a part ended by itself, or an address cannot be bound; the log tells which.
+    Exit code 1: requests were cut, records were not taken by their sink, a part ended by itself, or an address cannot
+    be bound; the log tells which.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and tokens end in no core file
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -138,6 +138,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "note": "why, for people",
     "sink": "standard output, or a file",
     "on_failure": "what happens to a request that cannot be recorded",
+    "spill": "a folder on another disk than the sink's: at its end a process puts the records there that the sink did"
+    " not take; without it the operations log names each by its request id",
     "unproven_per_s": "records a second of callers that proved nothing, at each listener; the next one tells how many"
     " were left out",
     "unproven_burst": "how many of them may come at once",

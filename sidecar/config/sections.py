@@ -165,6 +165,7 @@ class RecordsSection(Section):
         Annotated[Literal["stdout"], Tag(SHORT)] | Annotated[FileSinkSection, Tag(LONG)], Discriminator(short_or_long)
     ] = "stdout"
     on_failure: Literal["refuse"] = "refuse"
+    spill: FileText | None = None
     unproven_per_s: Annotated[float, Field(gt=0, le=1000)] = 5.0
     unproven_burst: Annotated[int, Field(ge=1, le=100_000)] = 50
 

@@ -31,9 +31,13 @@ _ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSettings:
-    """Where records go: ``file``, or standard output. ``unproven`` limits those of callers that proved nothing."""
+    """Where records go: ``file``, or standard output. ``unproven`` limits those of callers that proved nothing.
+
+    ``spill`` is the folder for records that the sink did not take before the process ended.
+    """
 
     file: Path | None = None
+    spill: Path | None = None
     unproven: RecordRate = field(default_factory=RecordRate)
 
     def open_sink(self) -> Sink:

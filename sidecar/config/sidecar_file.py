@@ -235,6 +235,7 @@ def records(section: RecordsSection) -> RecordSettings:
     """Where records go."""
     return RecordSettings(
         file=None if isinstance(section.sink, str) else Path(section.sink.file),
+        spill=None if section.spill is None else Path(section.spill),
         unproven=RecordRate(per_s=section.unproven_per_s, burst=section.unproven_burst),
     )
 

@@ -78,6 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="at once; above, the idle and the slow make room (default %(default)s)",
     )
     parser.add_argument(
+        "--spill",
+        type=Path,
+        metavar="DIR",
+        help="where records go at the end that standard output did not take; else the log names each",
+    )
+    parser.add_argument(
         "--probe", default=("127.0.0.1", 7090), type=_address, metavar="HOST:PORT", help="default 127.0.0.1:7090"
     )
 
@@ -96,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"sidecar injector: {error}", file=sys.stderr)  # noqa: T201 - the command's own output
         return 2
     injector.max_connections = arguments.max_connections
+    injector.spill_folder = arguments.spill
     return run_until_signal(partial(injector.run, listen=arguments.listen, probe=arguments.probe))
 
 
@@ -143,6 +150,8 @@ class Injector:
         self._certificate = ServingCertificate(tls)
         self._draining = False
         self.max_connections = MAX_CONNECTIONS
+        self.spill_folder: Path | None = None
+        self._recorded: AccessLog | None = None
 
     async def run(
         self, stop: asyncio.Event, *, listen: tuple[str, int], probe: tuple[str, int], up: asyncio.Event | None = None
@@ -156,7 +165,8 @@ class Injector:
         counts = Metrics()  # the record stream's; what it lost is told with ours
         self._metrics = InjectorMetrics(counts)
         self._metrics.certificate(self._certificate.not_after)
-        log = AccessLog(StdoutSink(), run=secrets.token_hex(8), metrics=counts)
+        log = AccessLog(StdoutSink(), run=secrets.token_hex(8), metrics=counts, spill_folder=self.spill_folder)
+        self._recorded = log
         turned_away = TurnedAway(log, "inbound", Unproven(log))
         self._webhook = Webhook(self._injection, log=log, metrics=self._metrics, unproven=turned_away.unproven)
         follower = Follower(self._followed(), log)
@@ -184,7 +194,7 @@ class Injector:
             await serving.close()
             log.event("stopped", detail=None if background.error is None else str(background.error))
             await log.close()
-        return True
+        return not log.unwritten
 
     def _site(
         self, runner: web.AppRunner, listen: tuple[str, int], turned_away: TurnedAway, no_review: Callable[[str], None]
@@ -210,6 +220,8 @@ class Injector:
     async def missing(self) -> list[str]:
         """See ``Probed``: an API server would not take an expired certificate."""
         lacking = ["draining"] if self._draining else []
+        if self._recorded is not None and not self._recorded.healthy:
+            lacking.append("records: the sink takes none")
         if not self._certificate.valid(int(time.time())):
             lacking.append(f"certificate: outside its time, it ends {self._certificate.until()}")
         return lacking

@@ -15,6 +15,7 @@ INJECTED: Final = "injected"
 UNCHANGED: Final = "unchanged"  # it was as it should be: the API server asks about every pod again
 NO_REVIEW: Final = "no_review"
 INTERNAL: Final = "internal"
+UNRECORDED: Final = str(Reason.AUDIT_UNAVAILABLE)  # the answer could not have been recorded
 _CUT: Final = (Reason.TIMEOUT, Reason.OVERLOADED)
 
 
@@ -33,7 +34,7 @@ class InjectorMetrics:
         )
         for rule in (INJECTED, UNCHANGED):
             self._reviews.labels("allow", rule)
-        for rule in (*RULES, NO_REVIEW, INTERNAL):
+        for rule in (*RULES, NO_REVIEW, INTERNAL, UNRECORDED):
             self._reviews.labels("deny", rule)
         self._expires = Gauge(
             "sidecar_injector_certificate_not_after_seconds",

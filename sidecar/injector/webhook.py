@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 
 from sidecar.injector.inject import RefusedError, inject
 from sidecar.injector.injection import Injection
-from sidecar.injector.metrics import INJECTED, INTERNAL, NO_REVIEW, UNCHANGED, InjectorMetrics
+from sidecar.injector.metrics import INJECTED, INTERNAL, NO_REVIEW, UNCHANGED, UNRECORDED, InjectorMetrics
 from sidecar.injector.review import MAX_BYTES, Review, ReviewError, allowed, parse_review, refused
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.unproven import RecordRate, Unproven
@@ -139,6 +139,9 @@ class Webhook:
             self.no_review("the body did not arrive")
             return web.Response(status=400, text="the body did not arrive\n")
         with served(request):
+            if not self._log.healthy:  # the API server takes it as a failed call, and asks another replica next time
+                self._metrics.refused(UNRECORDED)
+                return web.Response(status=503, text=f"{UNRECORDED}\n")
             if length <= LARGE:
                 return self._respond(body)
             async with self._large:

@@ -10,20 +10,26 @@ import asyncio
 import time
 from collections.abc import Callable
 from itertools import takewhile
+from pathlib import Path
 from typing import Final, Unpack, get_args
 
 from sidecar.errors import Reason, Unavailable
 from sidecar.observe.entry import Entry, request_record
+from sidecar.observe.filling import Filling, sink_metrics
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import FIELDS, Direction, Record, RecordFields, encode
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
+from sidecar.observe.spill import spill
 from sidecar.observe.tracing import new_id
 from sidecar.observe.writer import Writer
 
 __all__ = ["AccessLog", "Entry", "FileSink", "Sink", "StdoutSink"]
 
 MAX_RECORDS: Final = 16384  # reserved and unwritten together
-MAX_BYTES: Final = 8 * 1024 * 1024  # unwritten
+# Requests are refused from so many unwritten bytes on: about a thousand records. A sink that takes nothing is noticed
+# after ``writer.STALL_S`` at the latest, one that fails at once; whichever comes first.
+MAX_BYTES: Final = 1024 * 1024
+EVENT_BYTES: Final = 8 * MAX_BYTES  # events are lost: requests that were let in before keep room for what they leave
 TICK_S: Final = 0.25  # between two calls of ``tell_lasting``
 LASTS_S: Final = 1.0  # a request that lasts longer leaves request.opened
 
@@ -35,6 +41,7 @@ class AccessLog:
 
     Args:
         sink: where lines go; the log owns it.
+        spill_folder: where records go at the end that the sink did not take; None: the operations log names them.
         run: names this run of the process in every record.
         metrics: counts requests and what is lost.
         wall, monotonic: clocks, in seconds.
@@ -48,6 +55,7 @@ class AccessLog:
         metrics: Metrics,
         max_records: int = MAX_RECORDS,
         max_bytes: int = MAX_BYTES,
+        spill_folder: Path | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,6 +65,9 @@ class AccessLog:
         self.metrics = metrics
         self.wall = wall
         self.monotonic = monotonic
+        self.unwritten = 0  # records that the sink had not taken when the log was closed
+        self.max_bytes = max_bytes
+        self._spill_folder = spill_folder
         self._writer = Writer(sink, encode)
         self._max_records = max_records
         self._max_bytes = max_bytes
@@ -71,6 +82,7 @@ class AccessLog:
         self._second_text = ""  # with a place for the fraction
         self._closed = False
         metrics.in_flight = self._in_flight
+        metrics.records = lambda: sink_metrics(self.waiting_bytes, self.filling)
 
     @property
     def healthy(self) -> bool:
@@ -90,6 +102,16 @@ class AccessLog:
     def being_served(self) -> list[Entry]:
         """The entries that are open, the longest first."""
         return [*self._lasting, *self._young]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of them, as far as they are encoded; at ``max_bytes`` requests are refused."""
+        return self._writer.bytes_in - self._writer.bytes_out
+
+    @property
+    def filling(self) -> Filling | None:
+        """Room of the sink's file system; None where it is on none."""
+        return self._writer.filling
 
     @property
     def settled(self) -> bool:
@@ -157,30 +179,33 @@ class AccessLog:
             entry.opened()
 
     async def close(self, timeout_s: float = 5.0) -> None:
-        """Write what is pending and end the writer. What cannot be written within ``timeout_s`` is counted as lost."""
+        """Write what is pending and end the writer.
+
+        What the sink does not take within ``timeout_s`` is counted in ``unwritten`` and goes to its second place.
+        """
         if self._closed:
             return
         self._closed = True
         self._max_records = 0  # there is room for nothing any more
-        lost = await asyncio.to_thread(self._writer.close, timeout_s)
-        if lost:
-            self.metrics.event_lost(lost)
+        rest = await asyncio.to_thread(self._writer.close, timeout_s)
+        if rest:
+            self.unwritten = rest.count(b"\n")
+            self.metrics.event_lost(self.unwritten)
+            await asyncio.to_thread(spill, rest, self._spill_folder, self.run)
 
     def _trouble(self, now: float) -> str | None:
         if self._closed:
             return "the record stream is closed"
         trouble = self._writer.trouble(now)
-        if trouble is None and not self._has_room():
+        if trouble is None and not self._has_room(self._max_bytes):
             return "too many records wait for the sink"
         return trouble
 
-    def _has_room(self) -> bool:
-        writer = self._writer
-        lines, octets = self._promised - writer.lines_out, writer.bytes_in - writer.bytes_out
-        return lines < self._max_records and octets < self._max_bytes
+    def _has_room(self, most_bytes: int) -> bool:
+        return self._promised - self._writer.lines_out < self._max_records and self.waiting_bytes < most_bytes
 
     def _put_or_lose(self, record: Record) -> None:
-        if not self._has_room():
+        if not self._has_room(EVENT_BYTES):
             self._seq += 1
             self.metrics.event_lost()
             return

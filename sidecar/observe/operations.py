@@ -12,6 +12,7 @@ import re
 import time
 from typing import IO, Any, Final
 
+from sidecar.observe.background_handler import BackgroundHandler
 from sidecar.observe.record import escape
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -51,8 +52,8 @@ def harmless(text: str) -> str:
 
 
 def log_operations(stream: IO[str]) -> None:
-    """Write what this process logs to ``stream`` from now on."""
-    handler = logging.StreamHandler(stream)
+    """Write what this process logs to ``stream`` from now on. A reader that stops holds up nobody."""
+    handler = BackgroundHandler(stream.fileno())
     handler.setFormatter(OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 

@@ -2,7 +2,8 @@
 
 Who writes a batch of whole lines holds a lock. It is a POSIX record lock on a memory file that all of them inherited:
 the kernel gives it back when a process ends, however it ends. One byte of that file says that a line is unfinished, so
-that whoever comes next begins a new one. Blocked or failing, the sink is so for all of them, each of which notices.
+that whoever comes next begins a new one. A process whose write fails gives the lock back until it tries again: the
+others may hold open the removed file whose blocks it waits for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import mmap
 import os
 from typing import Final
 
-from sidecar.observe.sink import Sink
+from sidecar.observe.sink import Room, Sink
 
 _NEWLINE: Final = 10
 
@@ -30,19 +31,29 @@ class SharedSink:
 
     def __init__(self, sink: Sink, lock: int) -> None:
         self.name = sink.name
+        self.begins_line = False
         self._sink = sink
         self._lock = lock
         self._unfinished = mmap.mmap(lock, 1)
         self._held = False
+        self._inside = False  # a line of ours
 
-    def renew(self) -> None:
-        """Wait for our turn, and begin with a new line. See ``Sink``."""
+    def renew(self) -> bool:
+        """Wait for our turn, and end a line that somebody left unfinished. See ``Sink``."""
+        again = False
         if not self._held:
             fcntl.lockf(self._lock, fcntl.LOCK_EX)
             self._held = True
-        self._sink.renew()
-        if self._unfinished[0] and self._sink.write(memoryview(b"\n")):
+            again, self._inside = self._inside, False
+        if self._sink.renew():
+            again, self._inside = True, False
+            if self._sink.begins_line:
+                self._unfinished[0] = 0
+        if self._unfinished[0] and not self._inside:
+            if not self._sink.write(memoryview(b"\n")):
+                raise BlockingIOError(errno.EAGAIN, "the sink takes nothing")
             self._unfinished[0] = 0
+        return again
 
     def write(self, data: memoryview) -> int:
         """See ``Sink``."""
@@ -51,19 +62,26 @@ class SharedSink:
         try:
             written = self._sink.write(data)
         except OSError as error:
-            self._unfinished[0] = 0 if error.errno == errno.EPIPE else before  # that reader has what was unfinished
+            self._unfinished[0] = before
+            if error.errno == errno.EPIPE:  # that reader has what was unfinished
+                self._unfinished[0], self._inside = 0, False
             raise
         if not written:
             self._unfinished[0] = before
-        elif data[written - 1] == _NEWLINE:
-            self._unfinished[0] = 0
+        else:
+            self._inside = data[written - 1] != _NEWLINE
+            self._unfinished[0] = int(self._inside)
         return written
 
     def settle(self) -> None:
-        """It is the others' turn. See ``Sink``."""
+        """Give the lock to the others. A line of ours that is unfinished begins again with our next turn."""
         if self._held:
             self._held = False
             fcntl.lockf(self._lock, fcntl.LOCK_UN)
+
+    def room(self) -> Room | None:
+        """See ``Sink``."""
+        return self._sink.room()
 
     def close(self) -> None:
         """See ``Sink``."""

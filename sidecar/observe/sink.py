@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 _POLL_MS: Final = 100  # how long a full non-blocking descriptor is waited for before the writer looks around
 _CHUNK: Final = 65536  # at most this much per write, so that a slow reader still shows progress
+
+# After any other error of a write the file is opened again: EIO and ESTALE stay with a descriptor for ever.
+_PASSES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
+
+
+class Room(NamedTuple):
+    """Free and total bytes of the file system that a sink is on."""
+
+    free_bytes: int
+    size_bytes: int
 
 
 class Sink(Protocol):
     """Bytes out. All methods are called by the writer's thread only and may block."""
 
     name: str
+    begins_line: bool  # after a renew that opened it: the next byte begins a line, however the last one ended
 
     def write(self, data: memoryview) -> int:
         """Write some of ``data`` and say how much; 0 means "full, try again". Raises OSError."""
 
-    def renew(self) -> None:
-        """Called between whole records: open what is not open, follow a file that was moved away. Raises OSError."""
+    def renew(self) -> bool:
+        """Make ready to write: called before each batch, and after each failure and each write of nothing.
+
+        Opens what is not open and follows a file that was moved away or removed. True: a line that was begun must begin
+        again, as its beginning is elsewhere, or was ended by somebody else. Raises OSError.
+        """
 
     def settle(self) -> None:
-        """Called when nothing more is to be written for now: all that was begun is whole, or given up."""
+        """Give others their turn: nothing more is to be written for now, or the last write failed."""
+
+    def room(self) -> Room | None:
+        """Measure the room there is. None: the sink is no file, or its file system does not say. Raises OSError."""
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -34,19 +53,25 @@ class StdoutSink:
     """Standard output, or any descriptor that somebody else opened. It is never closed here and keeps its flags."""
 
     name = "stdout"
+    begins_line = False
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
 
     def write(self, data: memoryview) -> int:
         """See ``Sink``. A descriptor that a neighbour made non-blocking is waited for here."""
-        return _write(self._fd, data)
+        return write_some(self._fd, data)
 
-    def renew(self) -> None:
-        """There is nothing to open again."""
+    def renew(self) -> bool:
+        """There is nothing to open again. See ``Sink``."""
+        return False
 
     def settle(self) -> None:
         """Nobody waits for us."""
+
+    def room(self) -> Room | None:
+        """See ``Sink``: standard output may be redirected into a file."""
+        return _room(self._fd)
 
     def close(self) -> None:
         """The descriptor is not ours."""
@@ -57,60 +82,77 @@ class FileSink:
 
     Rotation is by rename: logrotate's ``create`` or ``nocreate``, with ``delaycompress``, as one more batch may go to
     the file that was moved. No signal is needed. ``copytruncate`` loses what is written between the copy and the cut.
+    A pipe in the file's place is written too while somebody reads it; without a reader it fails with ENXIO.
     """
 
     name = "file"
 
     def __init__(self, path: Path) -> None:
+        self.begins_line = False
         self._path = path
         self._fd = -1
 
     def write(self, data: memoryview) -> int:
         """See ``Sink``."""
-        return _write(self._fd, data)
+        try:
+            return write_some(self._fd, data)
+        except OSError as error:
+            if error.errno not in _PASSES:
+                self.close()
+            raise
 
-    def renew(self) -> None:
-        """See ``Sink``."""
+    def renew(self) -> bool:
+        """See ``Sink``. A removed file is given back before the new one is opened: its blocks are free by then."""
         if self._fd >= 0:
             if self._is_current():
-                return
+                return False
             self.close()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # Non-blocking, so that a pipe without a reader is an error and not a thread that waits for ever.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(self._path, flags, 0o600)
         try:
+            self.begins_line = stat.S_ISREG(os.fstat(fd).st_mode)
             if self._ends_inside_a_line(fd):  # a full disk or a kill left half a record: ours must not be glued to it
                 os.write(fd, b"\n")
         except OSError:
             os.close(fd)
             raise
         self._fd = fd
+        return True
 
     def settle(self) -> None:
         """Nobody waits for us."""
 
+    def room(self) -> Room | None:
+        """See ``Sink``."""
+        return None if self._fd < 0 else _room(self._fd)
+
     def close(self) -> None:
         """See ``Sink``."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # before it is closed: that may fail, and ends it all the same
+        if fd >= 0:
+            os.close(fd)
 
     def _ends_inside_a_line(self, fd: int) -> bool:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
             return False
-        with self._path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read() != b"\n"
+        reading = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return os.pread(reading, 1, status.st_size - 1) != b"\n"
+        finally:
+            os.close(reading)
 
     def _is_current(self) -> bool:
         try:
-            there = self._path.stat()
-        except FileNotFoundError:
+            there = self._path.lstat()
+            return os.path.samestat(there, os.fstat(self._fd))
+        except (FileNotFoundError, NotADirectoryError):
             return False
-        return os.path.samestat(there, os.fstat(self._fd))
 
 
-def _write(fd: int, data: memoryview) -> int:
+def write_some(fd: int, data: memoryview) -> int:
+    """Write some of ``data`` and say how much; 0 after a short wait where a non-blocking descriptor takes nothing."""
     try:
         return os.write(fd, data[:_CHUNK])
     except BlockingIOError:
@@ -118,3 +160,12 @@ def _write(fd: int, data: memoryview) -> int:
         poll.register(fd, select.POLLOUT)
         poll.poll(_POLL_MS)
         return 0
+
+
+def _room(fd: int) -> Room | None:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return None
+    system = os.fstatvfs(fd)
+    if not system.f_blocks:
+        return None
+    return Room(system.f_bavail * system.f_frsize, system.f_blocks * system.f_frsize)

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from math import inf
 from typing import Final, Generic, TypeVar
 
+from sidecar.observe.filling import Filling
 from sidecar.observe.sink import Sink
 
 FLUSH_S: Final = 0.02  # records that come within this are written together; the promise is 50 ms
 AT_ONCE: Final = 64  # records that are encoded together, in about 50 microseconds
 STALL_S: Final = 0.5  # a write that made no progress for this long counts as failed
 _RETRY_S: Final = 0.1
+LOOK_S: Final = 2.0  # between two looks at the room there is
 
 T = TypeVar("T")
 
@@ -60,8 +62,12 @@ class Writer(Generic[T]):
         self._lines_in = self.lines_out = 0
         self.bytes_in = self.bytes_out = 0
         self.reliable_until = time.monotonic() + stall_s  # for opening it, which may block: a pipe waits for its reader
-        self._error: OSError | None = None
-        self._abandoned = False
+        self.filling: Filling | None = None  # of the sink's file system, as last seen; None: it is on none
+        self._error: Exception | None = None
+        self._abandoned = threading.Event()
+        self._batch = b""  # being written, up to ``_offset``
+        self._offset = 0
+        self._look_at = 0.0
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         self._thread.start()
 
@@ -91,42 +97,60 @@ class Writer(Generic[T]):
         error = self._error
         if error is None:
             return "the record sink is blocked"
-        return f"the record sink failed: {errno.errorcode.get(error.errno or 0, 'unknown')}"
+        return f"the record sink failed: {errno.errorcode.get(_code(error), 'unknown')}"
 
-    def close(self, timeout_s: float) -> int:
-        """Write what is pending and end the thread; returns how many lines were left after ``timeout_s``."""
+    def close(self, timeout_s: float) -> bytes:
+        """Write what is pending and end the thread. Return the lines that the sink did not take within ``timeout_s``.
+
+        The first of them may be in the sink as well: of a write that does not return nobody knows how much was taken.
+        """
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout_s)
-        self._abandoned = True
-        return self.pending_lines
+        self._abandoned.set()
+        self._thread.join(2 * _RETRY_S)  # unless it is inside a call that does not return
+        with self._encoding:
+            self._encode_waiting()
+            rest = b"".join((self._batch[self._line_start() :], *self._lines))
+            self._lines.clear()
+        return rest
 
     def _run(self) -> None:
-        self._open()
-        while True:
+        try:
+            self._open()
+            self._write_on()
+            self._sink.close()
+        except Exception as error:  # noqa: BLE001  whatever it is: no record is taken from here on, so no call is served
+            self._failed(error)
+
+    def _write_on(self) -> None:
+        while not self._abandoned.is_set():
             self._stop.wait(self._flush_s)
             stopping = self._stop.is_set()  # before taking: what was put before the stop is still written
             with self._encoding:
                 self._encode_waiting()
-                lines_in, data = self._lines_in, b"".join(self._lines)
+                lines_in, self._batch, self._offset = self._lines_in, b"".join(self._lines), 0
                 self._lines.clear()
-            if data:
-                self._write(data, lines_in)
-            else:
+            idle = not self._batch
+            if idle:
                 self.lines_out = lines_in  # what could not be encoded waits no more
-            if stopping:
+            else:
+                self._write(lines_in)
+            if stopping or self._abandoned.is_set():
                 break
-            if not data:
+            self._look()
+            if idle:
                 self._rest()
-        self._sink.close()
 
     def _rest(self) -> None:
         """Sleep until there is another record. While they keep coming nobody has to wake this thread."""
         self._wake.clear()
         self._awake = False  # after clear(): a record put from here on sets the event again
         # Since the last look none was put (so many may have been that they are lines already), and no end was told.
-        if not (self._records or self._lines or self._stop.is_set()):
-            self._wake.wait()
+        while not (self._records or self._lines or self._stop.is_set()):
+            if self._wake.wait(LOOK_S if self._error is None else _RETRY_S):
+                break
+            self._look()
 
     def _encode_waiting(self) -> None:
         """By whoever holds ``_encoding``."""
@@ -152,8 +176,9 @@ class Writer(Generic[T]):
         while not self._stop.is_set():
             try:
                 self._sink.renew()
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  a bug in a sink must not end its thread unheard
                 self._failed(error)
+                self._sink.settle()
                 self._stop.wait(_RETRY_S)
             else:
                 self._recovered()
@@ -161,40 +186,78 @@ class Writer(Generic[T]):
                 self.reliable_until = inf
                 return
 
-    def _write(self, data: bytes, lines_in: int) -> None:
-        view = memoryview(data)
-        offset = 0
-        renewed = False
+    def _write(self, lines_in: int) -> None:
+        """Write the batch. Where the sink is another than before, the line being written begins again in it."""
+        data = memoryview(self._batch)
+        ready = False
         if self._error is None:
             self.reliable_until = time.monotonic() + self._stall_s
-        while offset < len(data) and not self._abandoned:
+        while self._offset < len(data) and not self._abandoned.is_set():
             try:
-                if not renewed:
-                    self._sink.renew()
-                    renewed = True
-                written = self._sink.write(view[offset:])
-            except OSError as error:
+                if not ready and self._sink.renew():
+                    self._offset = self._line_start()
+                ready = True
+                written = self._sink.write(data[self._offset :])
+            except BlockingIOError:
+                written = 0
+            except Exception as error:  # noqa: BLE001  a bug in a sink must not end its thread unheard
                 self._failed(error)
-                if error.errno == errno.EPIPE:
+                if _code(error) == errno.EPIPE:
                     # That reader is gone with the half of a line it got: the next one starts with a whole one.
-                    offset = data.rfind(b"\n", 0, offset) + 1
-                renewed = data[offset - 1 : offset] not in {b"", b"\n"}
-                time.sleep(_RETRY_S)
+                    self._offset = self._line_start()
+                ready = False
+                self._sink.settle()
+                self._abandoned.wait(_RETRY_S)
                 continue
-            offset += written
             if written:
+                self._offset += written
                 self._recovered()
                 self.reliable_until = time.monotonic() + self._stall_s
-        if offset == len(data):
+            else:
+                ready = False  # it may have been replaced by one that does take something
+        if self._offset == len(data):
+            self._batch, self._offset = b"", 0
             self.lines_out = lines_in
             self.bytes_out += len(data)
         self._sink.settle()
         if self._error is None:
             self.reliable_until = inf
 
-    def _failed(self, error: OSError) -> None:
+    def _line_start(self) -> int:
+        """Where the line begins that is being written."""
+        return self._batch.rfind(b"\n", 0, self._offset) + 1
+
+    def _look(self) -> None:
+        """Every ``LOOK_S``, let go of a file that was removed and measure the room; until it can be done, again.
+
+        So a sink that takes no records is known before a call is served that would need one.
+        """
+        now = time.monotonic()
         if self._error is None:
-            _log.error("record sink failed", extra={"sink": self._sink.name, "errno": error.errno})
+            if now < self._look_at:
+                return
+            self.reliable_until = now + self._stall_s
+        self._look_at = now + LOOK_S
+        room = None
+        try:
+            self._sink.renew()
+            room = self._sink.room()
+        except BlockingIOError:
+            pass
+        except Exception as error:  # noqa: BLE001  a bug in a sink must not end its thread unheard
+            self._failed(error)
+        else:
+            self._recovered()
+        self._sink.settle()
+        self.filling = None if room is None else (self.filling or Filling()).measured(room, now)
+        if self._error is None:
+            self.reliable_until = inf
+
+    def _failed(self, error: Exception) -> None:
+        if self._error is None:
+            bug = None if isinstance(error, OSError) else error
+            fields = {"sink": self._sink.name, "errno": _code(error)}
+            _log.error("record sink failed", extra=fields, exc_info=bug)
         self._error = error
         self.reliable_until = -inf
 
@@ -203,3 +266,7 @@ class Writer(Generic[T]):
             _log.warning("record sink recovered", extra={"sink": self._sink.name})
             self.reliable_until = inf
             self._error = None
+
+
+def _code(error: Exception) -> int:
+    return (error.errno or 0) if isinstance(error, OSError) else 0

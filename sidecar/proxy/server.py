@@ -155,7 +155,9 @@ class Server:
         self.parts.snapshots.closed = self.bypass.refusal
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Serve until ``stop`` is set, then drain. Return whether every request, and no part, ended before its time.
+        """Serve until ``stop`` is set, then drain. Return whether all ended in order.
+
+        That is: every request in time, no part before its time, and every record taken by its sink.
 
         Raises:
             OSError: a listener's address is taken or not ours.
@@ -176,10 +178,11 @@ class Server:
             if await self._wait_until_ready(stop):
                 self._open()
             await self.background.run_until(stop)
-            return await self._drain() and self.background.error is None
+            in_time = await self._drain()
         finally:
             await self.background.close()
             await self._close()
+        return in_time and self.background.error is None and not parts.log.unwritten
 
     async def change(self, setup: Setup) -> None:
         """Put a new setup in force, whole. Requests under way that it would refuse end within a second.

@@ -106,6 +106,7 @@ class TokenEndpoint:
         try:
             client = self._client_of(request)
             record.identify(client)
+            self._require_room()
             body = await self._body_of(request)
             content_type = request.headers.get(hdrs.CONTENT_TYPE)
             answer = await service.token(body, content_type, client=client, record=record)
@@ -144,6 +145,10 @@ class TokenEndpoint:
     def _record(self, request: web.BaseRequest) -> ExchangeRecord:
         service = self._service
         return ExchangeRecord(service.log, service.policy.issuer, source=request.remote, unproven=self._unproven)
+
+    def _require_room(self) -> None:
+        if not self._service.log.healthy:
+            raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the exchange could not be recorded")
 
     def _client_of(self, request: web.BaseRequest) -> SpiffeId:
         if request.transport is None:

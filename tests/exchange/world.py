@@ -22,6 +22,7 @@ from sidecar.exchange.client import ExchangeSettings, TokenExchange
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.sink import Room
 from tests.fakes.jwks import JwksPublisher
 from tests.fakes.lying_sts import LyingSts, Server
 from tests.fakes.own_identity import OwnIdentity
@@ -92,6 +93,7 @@ def authority() -> TrustDomainAuthority:
 
 class MemorySink:
     name = "memory"
+    begins_line = False
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -100,8 +102,11 @@ class MemorySink:
         self.written += data
         return len(data)
 
-    def renew(self) -> None:
-        pass
+    def renew(self) -> bool:
+        return False
+
+    def room(self) -> Room | None:
+        return None
 
     def settle(self) -> None:
         pass

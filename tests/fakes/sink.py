@@ -5,11 +5,18 @@ from collections.abc import Callable
 
 import orjson
 
+from sidecar.observe.sink import Room
+
+
+def _nothing() -> None:
+    """See ``on_script_end``."""
+
 
 class FakeSink:
     """Held to the same tests as the real ones in ``tests/observe/test_writer.py``."""
 
     name = "fake"
+    begins_line = False
 
     def __init__(self) -> None:
         self.data = b""
@@ -17,7 +24,9 @@ class FakeSink:
         self.blocked = False
         self.most_bytes = 1 << 20
         self.script: list[int | OSError] = []  # how the next writes end: after so many bytes, or so
+        self.on_script_end: Callable[[], None] = _nothing
         self.renewed = 0
+        self.replaced = False  # the next renew finds another sink in its place
         self.tries = 0
         self.closed = False
         self.changed = threading.Condition()
@@ -31,6 +40,9 @@ class FakeSink:
             while self.blocked:
                 self.changed.wait(5)
             step = self.script.pop(0) if self.script else self.most_bytes
+            if not self.script:
+                self.on_script_end()
+                self.on_script_end = _nothing
             if isinstance(step, OSError):
                 raise step
             written = bytes(data[:step])
@@ -38,8 +50,13 @@ class FakeSink:
             self.changed.notify_all()
             return len(written)
 
-    def renew(self) -> None:
+    def renew(self) -> bool:
         self.renewed += 1
+        replaced, self.replaced = self.replaced, False
+        return replaced
+
+    def room(self) -> Room | None:
+        return None
 
     def settle(self) -> None:
         """Nobody waits."""

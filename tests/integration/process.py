@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,8 @@ class Running:
         self.outbound = _port(document, "outbound") if "outbound" in document else 0
         self.probe = _port(document, "probe")
         self.admin = Path(document["admin"]["socket"])
-        self.file = Path(document["records"]["sink"]["file"])
+        sink = document["records"].get("sink", "stdout")
+        self.file = Path("/dev/null" if sink == "stdout" else sink["file"])
 
     def records(self) -> list[Record]:
         """Every line of the file is one whole record."""
@@ -60,9 +61,21 @@ class Running:
 
 @asynccontextmanager
 async def process(
-    world: World, settings: Mapping[str, Any] | None = None, *, drain_s: float = 5.0, starts: int = 1, workers: int = 1
+    world: World,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    drain_s: float = 5.0,
+    starts: int = 1,
+    workers: int = 1,
+    records: Mapping[str, Any] | None = None,
+    stdout: int | None = None,
+    stderr: int = PIPE,
+    started: Callable[[], None] | None = None,
 ) -> AsyncIterator[Running]:
-    """The writer's sidecar, with the world's settings unless others are given; there have been ``starts`` by then."""
+    """The writer's sidecar, with the world's settings unless others are given; there have been ``starts`` by then.
+
+    ``started`` returns when that is so, where ``records`` go to no file.
+    """
     api = await world.api(WRITER)
     path = world.folder / "process.yaml"
     document = {
@@ -71,17 +84,20 @@ async def process(
         "identity": {"workload_api": api.address},
         "probe": {"listen": f"127.0.0.1:{free_port()}"},
         "admin": {"socket": str(world.folder / "admin.sock")},
-        "records": {"sink": {"file": str(world.folder / "process.records")}},
+        "records": records or {"sink": {"file": str(world.folder / "process.records")}},
     }
     for side in ("inbound", "outbound"):
         if side in document:
             document[side]["listen"] = f"127.0.0.1:{free_port()}"
     path.write_text(yaml.safe_dump(document))
     command = [sys.executable, "-m", "sidecar.cli", "run", "--config", str(path), "--workers", str(workers)]
-    child = await asyncio.create_subprocess_exec(*command, stderr=PIPE)
+    child = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=stderr)
     running = Running(child, document, path)
     try:
-        await running.wait_for("started", starts)
+        if started is None:
+            await running.wait_for("started", starts)
+        else:
+            await asyncio.to_thread(started)
         yield running
     finally:
         await _gone(child)

@@ -26,7 +26,7 @@ for number in range(count):
     writer.put((name * 20_000 + f"{number}\\n").encode())
     if number == count // 2 and name == "a":
         path.rename(f"{path}.1")
-raise SystemExit(writer.close(60))
+raise SystemExit(len(writer.close(60)))
 """
 HOLDS = """
 import os, sys

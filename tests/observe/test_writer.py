@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -10,6 +11,7 @@ import pytest
 
 from sidecar.observe.sink import FileSink, StdoutSink
 from sidecar.observe.writer import AT_ONCE, FLUSH_S, STALL_S, Writer
+from tests.disk import disk
 from tests.fakes.sink import FakeSink
 
 JOIN: Callable[[list[bytes]], bytes] = b"".join  # most tests put finished lines
@@ -69,7 +71,7 @@ def test_a_pipe_that_nobody_reads_is_trouble_before_the_first_line(tmp_path: Pat
     deadline = time.monotonic() + 5
     while writer.trouble(time.monotonic()) is None and time.monotonic() < deadline:
         os.sched_yield()
-    assert writer.trouble(time.monotonic()) == "the record sink is blocked"
+    assert writer.trouble(time.monotonic()) == "the record sink failed: ENXIO"
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
         while writer.trouble(time.monotonic()) is not None and time.monotonic() < deadline:
@@ -99,7 +101,7 @@ def test_a_failing_sink_is_trouble_until_it_works_again_and_nothing_is_lost(
     writer.put(LINES[1])
     sink.fail(None)
     assert sink.wait_for_lines(2) == LINES[:2]
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert writer.trouble(time.monotonic()) is None
 
 
@@ -116,11 +118,24 @@ def test_a_full_disk_does_not_repeat_what_was_written(sink: FakeSink, writer: Wr
     assert sink.wait_for_lines(2) == LINES[:2]
 
 
-def test_a_sink_is_opened_anew_between_lines_only(sink: FakeSink, writer: Writer[bytes]) -> None:
+def test_a_line_that_was_begun_goes_on_while_the_sink_is_the_same(sink: FakeSink, writer: Writer[bytes]) -> None:
     sink.script = [len(LINES[0]), OSError(errno.EIO, "no"), 4, OSError(errno.EIO, "no")]
     writer.put(LINES[0] + LINES[1])
     assert sink.wait_for_lines(2) == LINES[:2]
-    assert sink.renewed == 3  # at the start, at first, after the first failure; not in the middle of the second line
+
+
+@pytest.mark.parametrize("how", [OSError(errno.EIO, "no"), 0], ids=["it failed", "it took nothing"])
+def test_a_line_that_was_begun_begins_again_in_the_sink_that_took_its_place(
+    how: int | OSError, sink: FakeSink, writer: Writer[bytes]
+) -> None:
+    def replace() -> None:
+        sink.replaced = True
+
+    sink.script = [len(LINES[0]) + 4, how]
+    sink.on_script_end = replace
+    writer.put(LINES[0] + LINES[1])
+    sink.wait_for(lambda: sink.data.endswith(LINES[1]))
+    assert sink.data == LINES[0] + LINES[1][:4] + LINES[1]
 
 
 def test_a_blocked_sink_is_trouble_once_it_made_no_progress_for_a_while(sink: FakeSink, writer: Writer[bytes]) -> None:
@@ -132,14 +147,14 @@ def test_a_blocked_sink_is_trouble_once_it_made_no_progress_for_a_while(sink: Fa
     assert writer.trouble(now + STALL_S + 0.1) == "the record sink is blocked"
     sink.block(blocked=False)
     sink.wait_for_lines(1)
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert writer.trouble(time.monotonic() + 100) is None
 
 
 def test_closing_writes_what_is_pending(sink: FakeSink, writer: Writer[bytes]) -> None:
     for line in LINES:
         writer.put(line)
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert sink.data == b"".join(LINES)
     assert sink.closed
 
@@ -150,7 +165,7 @@ def test_closing_does_not_wait_for_a_dead_sink_longer_than_told_and_says_what_is
     sink.fail(OSError(errno.EPIPE, "gone"))
     for line in LINES[:3]:
         writer.put(line)
-    assert writer.close(0.05) == 3
+    assert writer.close(0.05) == b"".join(LINES[:3])
 
 
 def test_what_is_taken_and_what_is_written_is_counted(sink: FakeSink, writer: Writer[bytes]) -> None:
@@ -184,7 +199,7 @@ def test_what_waits_is_encoded_by_who_puts_it_as_soon_as_it_is_many_whatever_the
     assert writer.pending_lines == 3 * AT_ONCE
     sink.block(blocked=False)
     assert sink.wait_for_lines(3 * AT_ONCE) == LINES[: 3 * AT_ONCE]
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     own, putting = "records", threading.current_thread().name
     assert [one for one in encoded if one[1]] == [(own, 1), *2 * [(putting, AT_ONCE)], (own, AT_ONCE - 1)]
 
@@ -205,7 +220,7 @@ def test_who_puts_does_not_wait_while_the_thread_encodes_and_the_order_stays(sin
     assert writer.pending_lines >= 2 * AT_ONCE  # never missed, though lines are being made of one
     go_on.set()
     assert sink.wait_for_lines(2 * AT_ONCE) == LINES[: 2 * AT_ONCE]
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
 
 
 def test_what_is_put_by_the_garbage_collector_within_the_encoding_is_written_too(sink: FakeSink) -> None:
@@ -220,7 +235,7 @@ def test_what_is_put_by_the_garbage_collector_within_the_encoding_is_written_too
     for line in LINES[:AT_ONCE]:
         filled.put(line)
     assert sorted(sink.wait_for_lines(2 * AT_ONCE)) == sorted(LINES[: 2 * AT_ONCE])
-    assert filled.close(5) == 0
+    assert filled.close(5) == b""
 
 
 def test_what_was_put_and_encoded_just_before_the_thread_rests_is_written_without_another(
@@ -237,7 +252,7 @@ def test_what_was_put_and_encoded_just_before_the_thread_rests_is_written_withou
     monkeypatch.setattr(writer._wake, "clear", put_before)
     writer.put(LINES[0])
     assert sink.wait_for_lines(AT_ONCE + 1) == LINES[: AT_ONCE + 1]
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
 
 
 def test_a_thread_that_is_told_to_end_just_before_it_rests_does_not_rest(
@@ -262,7 +277,7 @@ def test_lines_keep_their_order_though_two_threads_encode(sink: FakeSink) -> Non
     lines = [b"%d\n" % number for number in range(20_000)]
     for line in lines:
         writer.put(line)
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert sink.data == b"".join(lines)
     assert (writer.lines_out, writer.bytes_out) == (len(lines), len(sink.data))
 
@@ -283,7 +298,7 @@ def test_a_record_that_cannot_be_encoded_costs_no_other_and_not_the_thread(
     assert sink.wait_for_lines(count - 1) == LINES[: count - 1]
     writer.put(LINES[count])
     assert sink.wait_for_lines(count)[-1] == LINES[count]
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert caplog.text.count("a record cannot be written") == 1
 
 
@@ -293,7 +308,7 @@ def test_a_record_that_cannot_be_encoded_and_is_alone_waits_no_more(sink: FakeSi
 
     writer = Writer(sink, encode)
     writer.put(b"bad")
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
 
 
 def test_a_pipe_that_a_neighbour_made_non_blocking_is_waited_for() -> None:
@@ -307,7 +322,7 @@ def test_a_pipe_that_a_neighbour_made_non_blocking_is_waited_for() -> None:
     while len(received) < 300_000:
         received += os.read(reader, 4096)
     assert received == b"".join(lines)
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert os.get_blocking(fd) is False
     os.close(reader)
     os.close(fd)
@@ -329,7 +344,7 @@ def test_a_pipe_without_a_reader_is_trouble() -> None:
     writer = Writer(Watched(fd), JOIN)
     writer.put(LINES[0])
     assert failed.wait(5)
-    assert writer.close(0.05) == 1
+    assert writer.close(0.05) == LINES[0]
     assert writer.trouble(time.monotonic()) == "the record sink failed: EPIPE"
     os.close(fd)
 
@@ -340,7 +355,7 @@ def test_a_file_is_private_and_appended_to(tmp_path: Path) -> None:
         sink = FileSink(path)
         writer = Writer(sink, JOIN)
         writer.put(line)
-        assert writer.close(5) == 0
+        assert writer.close(5) == b""
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.read_bytes().endswith(line)
     assert path.read_bytes() == LINES[0] + LINES[1]
@@ -379,9 +394,9 @@ def test_a_file_that_cannot_be_opened_is_trouble_and_works_once_it_can(tmp_path:
     tried = threading.Event()
 
     class Watched(FileSink):
-        def renew(self) -> None:
+        def renew(self) -> bool:
             try:
-                super().renew()
+                return super().renew()
             except FileNotFoundError:
                 tried.set()
                 raise
@@ -390,7 +405,7 @@ def test_a_file_that_cannot_be_opened_is_trouble_and_works_once_it_can(tmp_path:
     writer.put(LINES[0])
     assert tried.wait(5)
     path.parent.mkdir()
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert path.read_bytes() == LINES[0]
 
 
@@ -404,7 +419,7 @@ def test_a_record_is_never_glued_to_half_a_line(before: bytes, after: bytes, tmp
     path.write_bytes(before)
     writer = Writer(FileSink(path), JOIN)
     writer.put(LINES[0])
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert path.read_bytes() == after + LINES[0]
 
 
@@ -437,7 +452,7 @@ def test_rotation_under_load_loses_and_tears_nothing(tmp_path: Path) -> None:
             path.rename(tmp_path / f"records.jsonl.{number // 50}")
             if number % 100 == 25:
                 path.touch(mode=0o600)  # as logrotate's `create` does
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     rotated = [tmp_path / f"records.jsonl.{number}" for number in range(10)]
     assert b"".join(one.read_bytes() for one in [*rotated, path]) == b"".join(LINES)
     assert all(one.read_bytes().endswith(b"\n") for one in rotated)
@@ -455,7 +470,7 @@ def test_a_removed_folder_is_trouble_until_it_is_back_and_nothing_is_lost(tmp_pa
     assert wait_for_trouble(writer) == "the record sink failed: ENOENT"
     writer.put(LINES[2])
     path.parent.mkdir()
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert path.read_bytes() == LINES[1] + LINES[2]
 
 
@@ -463,19 +478,14 @@ def test_a_device_without_room_is_trouble() -> None:
     writer = Writer(FileSink(Path("/dev/full")), JOIN)
     writer.put(LINES[0])
     assert wait_for_trouble(writer) == "the record sink failed: ENOSPC"
-    assert writer.close(0.05) == 1
+    assert writer.close(0.05) == LINES[0]
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", str(folder)]
-    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        pytest.skip("a file system of its own needs root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with disk(tmp_path / "disk", "64k") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_trouble_and_its_half_line_is_completed_once_there_is_room(small_disk: Path) -> None:
@@ -489,7 +499,7 @@ def test_a_full_disk_is_trouble_and_its_half_line_is_completed_once_there_is_roo
     assert wait_for_trouble(writer) == "the record sink failed: ENOSPC"
     assert not path.read_bytes().endswith(b"\n")  # so that there is something to complete
     ballast.unlink()
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert path.read_bytes() == b"".join(lines)
 
 
@@ -502,7 +512,7 @@ def test_after_a_full_disk_and_a_restart_the_half_line_stands_alone(small_disk: 
     for line in lines:
         killed.put(line)
     wait_for_trouble(killed)
-    assert killed.close(0) == len(lines)
+    assert killed.close(0) == b"".join(lines[path.read_bytes().count(b"\n") :])  # the torn one is among them, whole
     sink = FileSink(path)
     before = open_files()
     with pytest.raises(OSError, match="No space"):
@@ -511,7 +521,7 @@ def test_after_a_full_disk_and_a_restart_the_half_line_stands_alone(small_disk: 
     ballast.unlink()
     writer = Writer(sink, JOIN)
     writer.put(LINES[7])
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     *whole, half, last = path.read_bytes().splitlines(keepends=True)
     assert whole == lines[: len(whole)]
     assert lines[len(whole)].startswith(half.rstrip(b"\n"))
@@ -529,7 +539,7 @@ def test_a_disk_that_becomes_read_only_is_trouble_until_it_is_writable(small_dis
     assert wait_for_trouble(writer) == "the record sink failed: EROFS"
     writer.put(LINES[0])
     remount("rw")
-    assert writer.close(5) == 0
+    assert writer.close(5) == b""
     assert path.read_bytes() == LINES[0]
 
 
@@ -548,3 +558,144 @@ def test_a_failure_and_its_end_are_told_once_each_in_the_operations_log(
     sink.wait_for_lines(1)
     writer.close(5)
     assert [record.message for record in caplog.records] == ["record sink failed", "record sink recovered"]
+
+
+def full(small_disk: Path) -> tuple[Path, Writer[bytes], list[bytes]]:
+    """A record file that fills its disk alone, and a writer that is inside a line of it."""
+    path = small_disk / "records.jsonl"
+    lines = [b'{"n":%d,"x":"%s"}\n' % (number, b"y" * 2000) for number in range(60)]
+    writer = Writer(FileSink(path), JOIN)
+    for line in lines:
+        writer.put(line)
+    assert wait_for_trouble(writer) == "the record sink failed: ENOSPC"
+    assert not path.read_bytes().endswith(b"\n")
+    return path, writer, lines
+
+
+def wait_for_recovery(writer: Writer[bytes]) -> None:
+    wait_for_settled(writer)
+    assert writer.trouble(time.monotonic()) is None
+
+
+def test_a_full_disk_recovers_by_itself_when_its_record_file_is_removed(small_disk: Path) -> None:
+    path, writer, lines = full(small_disk)
+    written = path.read_bytes().count(b"\n")
+    path.unlink()  # the blocks are free once the writer gives the file back
+    wait_for_recovery(writer)
+    assert writer.close(5) == b""
+    assert path.read_bytes() == b"".join(lines[written:])
+
+
+def test_a_full_disk_recovers_by_itself_when_its_record_file_is_moved_to_another(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    path, writer, lines = full(small_disk)
+    shutil.copy(path, tmp_path / "old")
+    path.unlink()
+    wait_for_recovery(writer)
+    assert writer.close(5) == b""
+    whole = [line for line in (tmp_path / "old").read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert b"".join(whole) + path.read_bytes() == b"".join(lines)
+
+
+def test_a_pipe_in_the_place_of_a_full_file_is_no_end_either(small_disk: Path) -> None:
+    path, writer, lines = full(small_disk)
+    written = path.read_bytes().count(b"\n")
+    path.unlink()
+    os.mkfifo(path)
+    deadline = time.monotonic() + 5
+    while "ENXIO" not in str(writer.trouble(time.monotonic())) and time.monotonic() < deadline:
+        os.sched_yield()
+    path.unlink()
+    wait_for_recovery(writer)
+    assert writer.close(5) == b""
+    assert path.read_bytes() == b"".join(lines[written:])
+
+
+def test_a_pipe_that_is_read_no_more_may_be_replaced_by_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    lines = [b"%d%s\n" % (number, b"x" * 1500) for number in range(100)]
+    writer = Writer(FileSink(path), JOIN, stall_s=0.05)
+    for line in lines:
+        writer.put(line)
+    assert wait_for_trouble(writer) == "the record sink is blocked"
+    path.unlink()
+    wait_for_recovery(writer)
+    assert writer.close(5) == b""
+    received = b"".join(iter(lambda: os.read(reader, 65536), b""))
+    os.close(reader)
+    whole = received[: received.rfind(b"\n") + 1]
+    assert whole + path.read_bytes() == b"".join(lines)
+
+
+def test_a_removed_file_is_given_back_and_a_missing_folder_noticed_without_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.observe.writer.LOOK_S", 0.01)
+    path = tmp_path / "logs" / "records"
+    path.parent.mkdir()
+    writer = Writer(FileSink(path), JOIN)
+    writer.put(LINES[0])
+    wait_for_settled(writer)
+    shutil.rmtree(path.parent)
+    assert wait_for_trouble(writer) == "the record sink failed: ENOENT"
+    path.parent.mkdir()
+    deadline = time.monotonic() + 5
+    while writer.trouble(time.monotonic()) is not None and time.monotonic() < deadline:
+        os.sched_yield()
+    assert writer.trouble(time.monotonic()) is None
+    assert writer.close(5) == b""
+
+
+def test_a_descriptor_that_fails_for_ever_is_given_up_for_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    failing = [True]
+
+    class Bad(FileSink):
+        def write(self, data: memoryview) -> int:
+            if failing.pop() if failing else False:
+                os.close(self._fd)  # what follows is EBADF, as EIO or ESTALE of a dead disk or server
+            return super().write(data)
+
+    writer = Writer(Bad(path), JOIN)
+    writer.put(LINES[0])
+    assert writer.close(5) == b""
+    assert path.read_bytes() == LINES[0]
+
+
+def test_closing_hands_back_every_line_that_a_stuck_reader_did_not_take() -> None:
+    reader, fd = os.pipe()
+    writer = Writer(StdoutSink(fd), JOIN)
+    lines = [b"%d%s\n" % (number, b"x" * 999) for number in range(300)]
+    for line in lines:
+        writer.put(line)
+    rest = writer.close(0.1)
+    received = b""
+    while len(received) + len(rest) < sum(map(len, lines)):
+        received += os.read(reader, 65536)
+    assert set(lines) == {*received.splitlines(keepends=True)[:-1], *rest.splitlines(keepends=True)}
+    os.close(reader)
+    os.close(fd)
+
+
+def test_a_bug_in_a_sink_is_trouble_and_nothing_is_lost(sink: FakeSink, writer: Writer[bytes]) -> None:
+    sink.fail(ValueError("a bug"))  # type: ignore[arg-type]
+    writer.put(LINES[0])
+    assert wait_for_trouble(writer) == "the record sink failed: unknown"
+    sink.fail(None)
+    assert sink.wait_for_lines(1) == LINES[:1]
+
+
+def test_the_room_of_a_files_disk_is_measured(small_disk: Path) -> None:
+    writer = Writer(FileSink(small_disk / "records"), JOIN)
+    writer.put(LINES[0])
+    wait_for_settled(writer)
+    deadline = time.monotonic() + 5
+    while writer.filling is None and time.monotonic() < deadline:
+        os.sched_yield()
+    assert writer.filling is not None
+    assert writer.filling.room.size_bytes == 65536
+    assert 0 < writer.filling.room.free_bytes < 65536
+    assert writer.close(5) == b""

@@ -1,0 +1,52 @@
+"""Second place of records that their sink did not take before the process ended: a file, or their names in the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+_log: Final = logging.getLogger("sidecar")
+
+_NAMED_BY: Final = ("run", "seq", "event", "request_id", "decision", "reason", "status")
+
+
+def spill(lines: bytes, folder: Path | None, run: str) -> None:
+    """Put whole ``lines`` into ``records-RUN.jsonl`` in ``folder``, mode 0600, synced.
+
+    Without a folder, or where that fails, the operations log names each record.
+    """
+    count = lines.count(b"\n")
+    if folder is not None:
+        path = folder / f"records-{run}.jsonl"
+        try:
+            _write_new(path, lines)
+        except OSError as error:
+            _log.error("records cannot be spilled", extra={"file": path, "errno": error.errno})
+        else:
+            _log.error(
+                "records were spilled: append the file to the record stream", extra={"count": count, "file": path}
+            )
+            return
+    _log.error("records were not written: each is named below", extra={"count": count})
+    for line in lines.splitlines():
+        _log.error("record not written", extra=_name(line))
+
+
+def _write_new(path: Path, lines: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(fd)
+
+
+def _name(line: bytes) -> dict[str, object]:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {"record": "unreadable"}
+    return {name: record.get(name) for name in _NAMED_BY}

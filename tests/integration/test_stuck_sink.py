@@ -1,0 +1,177 @@
+"""No answered call without its record: sinks that stop, fill up, vanish or are replaced, under a running sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import re
+import signal
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.observe.access_log import MAX_BYTES
+from tests.disk import disk
+from tests.integration.process import Running, process
+from tests.integration.world import PLANNER, WRITER, World, bearer, calling, mint
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+F_SETPIPE_SZ = 1031
+RECORD_BYTES = 1000  # about
+NAMED = re.compile(r"record not written run=(\w+) seq=(\d+) event=(\S+) request_id=(\S+) decision=(\S+) reason=(\S+)")
+
+
+class Pipe:
+    """A pipe of one page. Its reader reads until it has seen so many starts, and then nothing until the end."""
+
+    def __init__(self, starts: int) -> None:
+        self.reader, self.writer = os.pipe()
+        fcntl.fcntl(self.writer, F_SETPIPE_SZ, 4096)
+        self._starts = starts
+        self._received = b""
+
+    def read_starts(self) -> None:
+        while self._received.count(b'"event":"started"') < self._starts:
+            self._received += os.read(self.reader, 65536)
+
+    def rest(self) -> list[bytes]:
+        """Every whole line that was taken, at the end."""
+        os.close(self.writer)
+        while data := os.read(self.reader, 65536):
+            self._received += data
+        os.close(self.reader)
+        return [line for line in self._received.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+@pytest.fixture
+async def planner(world: World) -> ssl.SSLContext:
+    return calling(await world.source(PLANNER), WRITER)
+
+
+async def until_refused(world: World, sidecar: Running, planner: ssl.SSLContext, *, refusals: int = 1) -> int:
+    """Call until the answer is audit_unavailable so often in a row. How many calls were answered 200."""
+    answered = refused = 0
+    while refused < refusals:
+        answer = await world.call(sidecar.port, planner, headers=bearer(mint()))
+        if answer.status == 200:
+            answered, refused = answered + 1, 0
+        else:
+            assert (answer.status, answer.reason) == (503, "audit_unavailable")
+            refused += 1
+    return answered
+
+
+async def until_served(world: World, sidecar: Running, planner: ssl.SSLContext) -> None:
+    async with asyncio.timeout(20):
+        while (await world.call(sidecar.port, planner, headers=bearer(mint()))).status != 200:
+            pass
+
+
+def requests(lines: list[bytes]) -> set[tuple[str, int]]:
+    """The name of each record of a request that was served."""
+    records = [json.loads(line) for line in lines]
+    return {(one["run"], one["seq"]) for one in records if (one["event"], one["reason"]) == ("request", "ok")}
+
+
+def named(log: str) -> set[tuple[str, int]]:
+    """Of those that the operations log names."""
+    found = (one.groups() for one in NAMED.finditer(log))
+    return {(run, int(seq)) for run, seq, event, _, _, reason in found if (event, reason) == ("request", "ok")}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_what_a_stopped_reader_did_not_take_is_named_by_its_request_id(
+    world: World, planner: ssl.SSLContext, workers: int
+) -> None:
+    pipe = Pipe(workers)
+    async with process(
+        world, workers=workers, records={"sink": "stdout"}, stdout=pipe.writer, started=pipe.read_starts
+    ) as sidecar:
+        answered = await until_refused(world, sidecar, planner, refusals=20 * workers)
+        sidecar.process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(sidecar.process.communicate(), 60)
+        assert sidecar.process.returncode == 1
+    taken, left = requests(pipe.rest()), named(log.decode())
+    assert len(taken | left) == answered  # all of them, though not in one place
+    assert 0 < len(left) <= workers * MAX_BYTES / RECORD_BYTES
+    named_by = [request_id for _, _, event, request_id, _, _ in NAMED.findall(log.decode()) if event == "request"]
+    assert len(set(named_by) - {"-"}) == len(left)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_what_a_stopped_reader_did_not_take_is_spilled_also_where_nobody_reads_the_log(
+    world: World, planner: ssl.SSLContext, workers: int
+) -> None:
+    pipe = Pipe(workers)
+    folder = world.folder / "spill"
+    folder.mkdir()
+    async with process(
+        world,
+        workers=workers,
+        records={"sink": "stdout", "spill": str(folder)},
+        stdout=pipe.writer,
+        stderr=pipe.writer,  # as with 2>&1: the log is stuck as well
+        started=pipe.read_starts,
+    ) as sidecar:
+        answered = await until_refused(world, sidecar, planner, refusals=20 * workers)
+        sidecar.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(sidecar.process.wait(), 60) == 1
+    spilled = [line for file in folder.iterdir() for line in file.read_bytes().splitlines(keepends=True)]
+    taken = requests([line for line in pipe.rest() if line.startswith(b"{")])
+    assert len(taken | requests(spilled)) == answered
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
+
+
+async def test_a_sink_that_takes_all_ends_with_exit_code_0_and_no_word(world: World, planner: ssl.SSLContext) -> None:
+    async with process(world) as sidecar:
+        assert (await world.call(sidecar.port, planner, headers=bearer(mint()))).status == 200
+        sidecar.process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(sidecar.process.communicate(), 60)
+        assert sidecar.process.returncode == 0
+    assert b"not written" not in log
+    assert b"spilled" not in log
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with disk(tmp_path / "disk", "64k") as folder:
+        yield folder
+
+
+@pytest.fixture(params=[1, 2])
+async def on_a_full_disk(
+    world: World, planner: ssl.SSLContext, small_disk: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Running]:
+    workers = request.param
+    records = {"sink": {"file": str(small_disk / "records")}}
+    async with process(world, workers=workers, starts=workers, records=records) as sidecar:
+        assert await until_refused(world, sidecar, planner, refusals=20 * workers) > 0
+        yield sidecar
+
+
+async def test_a_removed_file_on_a_full_disk_needs_no_help(
+    world: World, planner: ssl.SSLContext, on_a_full_disk: Running
+) -> None:
+    sidecar = on_a_full_disk
+    sidecar.file.unlink()
+    await until_served(world, sidecar, planner)
+    assert await sidecar.end(signal.SIGTERM) == 0
+    assert sidecar.records()[-1]["event"] == "stopped"
+
+
+async def test_a_pipe_in_the_place_of_a_file_on_a_full_disk_keeps_nothing_broken(
+    world: World, planner: ssl.SSLContext, on_a_full_disk: Running
+) -> None:
+    sidecar = on_a_full_disk
+    sidecar.file.unlink()
+    os.mkfifo(sidecar.file)
+    await until_refused(world, sidecar, planner, refusals=3)
+    sidecar.file.unlink()
+    await until_served(world, sidecar, planner)
+    assert await sidecar.end(signal.SIGTERM) == 0
+    assert sidecar.records()[-1]["event"] == "stopped"
