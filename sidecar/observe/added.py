@@ -30,6 +30,8 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_svid_lifetime_seconds": min,
     "sidecar_memory_short": max,
     "sidecar_bypass_listeners": max,  # all of them look at the same
+    "sidecar_records_sink_free_bytes": min,  # it is one sink
+    "sidecar_records_sink_size_bytes": min,
     "sidecar_identities_seen": max,  # whoever saw most: the same people come to all of them
 }
 

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.errors import Reason
+from sidecar.observe.filling import Filling, sink_metrics
 from sidecar.observe.metrics import NO_ROUTE, Metrics
 from sidecar.observe.record import OK
 from sidecar.observe.tally import OTHER
@@ -55,6 +56,7 @@ def families() -> list[Metric]:
     metrics.cache_bytes = metrics.cache_evictions = lambda: {"verdicts": 0}
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
+    metrics.records = lambda: sink_metrics(0, Filling())
     return list(text_string_to_metric_families(metrics.render().decode()))
 
 

@@ -67,6 +67,7 @@ class Metrics(Collector):
         self._last_reload_ok = True
         self.events_dropped = 0
         self.records_suppressed = 0
+        self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink; the record stream sets it
         self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
         self._bundles: dict[str, float] = {}
         self._jwks: dict[str, float] = {}
@@ -282,6 +283,7 @@ class Metrics(Collector):
         for cache, size in self.cache_bytes().items():
             held.add_metric((cache,), size)
         yield held
+        yield from self.records()
         yield self.population.metric()
         yield GaugeMetricFamily(
             "sidecar_svid_lifetime_seconds",

@@ -15,7 +15,7 @@ from sidecar.proxy.status import MAX_CHAINS
 Json = dict[str, Any]
 
 _SUMMED: Final = {
-    "records": ("waiting", "lost"),
+    "records": ("waiting", "lost", "suppressed"),
     "requests": ("being_served", "handles"),
     "streams": ("inbound", "outbound"),
 }
@@ -161,8 +161,17 @@ def _exchange(several: Sequence[Json | None]) -> Json | None:
 
 
 def _records(several: Sequence[Json]) -> Json:
+    """Of one sink: the trouble that any has with it, the backlog of the one that has most, and the least room seen."""
     trouble = next((one["trouble"] for one in several if one["trouble"] is not None), None)
-    return {"sink": several[0]["sink"], "trouble": trouble, **_summed(several, "records")}
+    behind = max(several, key=lambda one: int(one["waiting_bytes"]))
+    fullest = min(several, key=lambda one: (one["free_bytes"] is None, one["free_bytes"]))
+    return {
+        **fullest,
+        "trouble": trouble,
+        "waiting_bytes": behind["waiting_bytes"],
+        "refused_at_bytes": behind["refused_at_bytes"],
+        **_summed(several, "records"),
+    }
 
 
 def _summed(several: Sequence[Json], what: str) -> Json:

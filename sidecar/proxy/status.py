@@ -79,12 +79,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "upstream_connections": sum(len(pool.connections) for pool in parts.pools),
         "upstreams": _upstreams(parts, now),
         "exchange": _exchange(parts),
-        "records": {
-            "sink": parts.log.sink,
-            "trouble": parts.log.trouble,
-            "waiting": parts.log.waiting,
-            "lost": server.metrics.events_dropped,
-        },
+        "records": _records(server),
         "refused": refused(server.metrics),
         "refused_lately": server.lately.counts(),
     }
@@ -184,6 +179,23 @@ def _upstreams(parts: Parts, now: int) -> list[Json]:
         for listener, pool in zip(parts.listeners, parts.pools, strict=False)
         for address, failing in reversed(pool.failing.items())
     ]
+
+
+def _records(server: Server) -> Json:
+    log = server.parts.log
+    filling = log.filling
+    return {
+        "sink": log.sink,
+        "trouble": log.trouble,
+        "waiting": log.waiting,
+        "waiting_bytes": log.waiting_bytes,
+        "refused_at_bytes": log.max_bytes,
+        "free_bytes": None if filling is None else filling.room.free_bytes,
+        "size_bytes": None if filling is None else filling.room.size_bytes,
+        "full_in_s": None if filling is None else filling.full_in_s,
+        "lost": server.metrics.events_dropped,
+        "suppressed": server.metrics.records_suppressed,
+    }
 
 
 def _visible(value: Any) -> Any:

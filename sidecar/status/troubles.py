@@ -14,6 +14,8 @@ from sidecar.identity.source import State
 Json = Mapping[str, Any]
 
 _MIB: Final = 1024 * 1024
+_LEAST_FREE: Final = 0.1  # of the record file's disk: the alert SidecarRecordsSinkFills has the same
+_FULL_SOON_S: Final = 4 * 3600  # likewise
 _SOON_S: Final = 600  # an SVID that nobody renews is worth a word this long before its end
 
 _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
@@ -42,6 +44,9 @@ _SINKS: Final = (
     ("EROFS", "mount the record file's disk writable"),
     ("EACCES", "let the sidecar's user write the record file and its directory"),
     ("ENOENT", "create the record file's directory"),
+    ("ENXIO", "start the reader of the pipe that is in the record file's place, or remove the pipe"),
+    ("EISDIR", "remove the directory that is in the record file's place"),
+    ("EIO", "look at the disk of the record file: it reports errors"),
     ("EPIPE", "start whatever reads standard output again"),
     ("blocked", "see that the reader of standard output, or the disk, takes what is written"),
     ("too many", "see that the reader of standard output, or the disk, keeps up"),
@@ -171,9 +176,24 @@ def _records(status: Json) -> Iterator[Trouble]:
         yield Trouble(
             Grade.WRONG, "records", f"{trouble}: what cannot be recorded is refused", f"{cure}; it recovers by itself"
         )
+    elif 2 * records["waiting_bytes"] >= records["refused_at_bytes"]:
+        wrong = f"{records['waiting']} records wait for the sink; at twice as many calls are refused"
+        yield Trouble(Grade.NOTE, "records", wrong, "see that the reader of standard output, or the disk, keeps up")
+    if _is_filling(records):
+        free, size = records["free_bytes"] // _MIB, records["size_bytes"] // _MIB
+        soon = "" if records["full_in_s"] is None else f", used up in {span(records['full_in_s'])} at the present rate"
+        wrong = f"the record file's disk has {free} MiB free of {size} MiB{soon}; once it is full every call is refused"
+        yield Trouble(Grade.NOTE, "records", wrong, "rotate and ship older records, or enlarge the disk")
     if records["lost"]:
         cure = "gaps in seq say which; a sink that keeps up loses none"
         yield Trouble(Grade.NOTE, "records", f"{records['lost']} events were lost since the start", cure)
+
+
+def _is_filling(records: Json) -> bool:
+    free, size, full_in_s = records["free_bytes"], records["size_bytes"], records["full_in_s"]
+    if free is None:
+        return False
+    return bool(free < _LEAST_FREE * size or (full_in_s is not None and full_in_s < _FULL_SOON_S))
 
 
 def _settings(status: Json) -> Iterator[Trouble]:

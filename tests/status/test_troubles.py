@@ -134,7 +134,52 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             id="sink-blocked",
         ),
         pytest.param(
-            [("records.trouble", "the record sink failed: EIO")], "wrong", "records", "EIO", "can be written", id="sink"
+            [("records.trouble", "the record sink failed: EROFU")],
+            "wrong",
+            "records",
+            "ROFU",
+            "can be written",
+            id="sink",
+        ),
+        pytest.param(
+            [("records.trouble", "the record sink failed: EIO")],
+            "wrong",
+            "records",
+            "EIO",
+            "reports errors",
+            id="sink-io",
+        ),
+        pytest.param(
+            [("records.trouble", "the record sink failed: ENXIO")],
+            "wrong",
+            "records",
+            "ENXIO",
+            "reader",
+            id="sink-pipe",
+        ),
+        pytest.param(
+            [("records.free_bytes", 1023 << 20)],
+            "note",
+            "records",
+            "1023 MiB free of 10240 MiB; once it is full every call is refused",
+            "rotate",
+            id="disk-fills",
+        ),
+        pytest.param(
+            [("records.full_in_s", 4 * 3600 - 1)],
+            "note",
+            "records",
+            "used up in 3 h 59 min at the present rate",
+            "rotate",
+            id="disk-fills-fast",
+        ),
+        pytest.param(
+            [("records.waiting_bytes", 1 << 19), ("records.waiting", 500)],
+            "note",
+            "records",
+            "500 records wait",
+            "keeps up",
+            id="backlog",
         ),
         pytest.param([("records.lost", 3)], "note", "records", "3 events were lost", "seq", id="events-lost"),
         pytest.param(
@@ -294,3 +339,16 @@ def test_a_sidecar_that_never_exchanges_is_fine() -> None:
 )
 def test_a_time_is_told_by_its_two_largest_units(seconds: int, text: str) -> None:
     assert span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("records.free_bytes", 1024 << 20),
+        ("records.full_in_s", 4 * 3600),
+        ("records.waiting_bytes", (1 << 19) - 1),
+        ("records.free_bytes", None),
+    ],
+)
+def test_a_sink_just_above_its_thresholds_is_no_trouble(change: tuple[str, object]) -> None:
+    assert troubles(status(change)) == []

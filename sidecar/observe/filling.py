@@ -1,0 +1,48 @@
+"""Room of a sink's file system over time: how much there is, and when it will be used up at the present rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from sidecar.observe.sink import Room
+
+MARK_S: Final = 60.0  # between two marks
+MARKS: Final = 10  # that are kept: the rate is that of the last ten minutes
+LEAST_S: Final = 60.0  # a rate over less is chance
+
+
+class Filling(NamedTuple):
+    """Free and total bytes as last measured, and the marks (time, free bytes) that the rate is computed from."""
+
+    room: Room = Room(0, 0)
+    marks: tuple[tuple[float, int], ...] = ()
+    full_in_s: int | None = None  # None: it does not fill, or nobody can tell yet
+
+    def measured(self, room: Room, now: float) -> Filling:
+        """Take one more measurement."""
+        marks = self.marks
+        if not marks or now - marks[-1][0] >= MARK_S:
+            marks = (*marks[-(MARKS - 1) :], (now, room.free_bytes))
+        since, free_then = marks[0]
+        used = free_then - room.free_bytes
+        full_in_s = None
+        if now - since >= LEAST_S and used > 0:
+            full_in_s = int(room.free_bytes * (now - since) / used)
+        return Filling(room, marks, full_in_s)
+
+
+def sink_metrics(waiting_bytes: int, filling: Filling | None) -> Iterator[Metric]:
+    """Gauges of a record sink: what waits for it, and the room it has where it is a file."""
+    yield GaugeMetricFamily(
+        "sidecar_records_waiting_bytes", "Records that the sink has not taken yet.", value=waiting_bytes
+    )
+    if filling is not None:
+        free, size = filling.room
+        yield GaugeMetricFamily(
+            "sidecar_records_sink_free_bytes", "Free bytes of the file system that the record file is on.", value=free
+        )
+        yield GaugeMetricFamily("sidecar_records_sink_size_bytes", "All bytes of that file system.", value=size)
