@@ -14,7 +14,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine interop-frameworks image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine interop-frameworks systemd image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -64,7 +64,10 @@ interop-spire: setup ## A sidecar on a real SPIRE (spire-server and spire-agent 
 interop-frameworks: setup ## Headers that agents' servers trust, on real ones behind a sidecar (FRAMEWORKS="gunicorn go": only these)
 	@FRAMEWORKS="$(FRAMEWORKS)" $(PYTEST) -q -p no:randomly tests/interop/test_frameworks.py
 
-interop: interop-spire interop-engine interop-frameworks ## Everything against real counterparts
+systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
+	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
+
+interop: interop-spire systemd interop-engine interop-frameworks ## Everything against real counterparts
 
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
 IMAGE            ?= sidecar:dev
