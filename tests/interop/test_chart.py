@@ -19,6 +19,7 @@ import yaml
 from sidecar.config import load_sidecar, load_sts
 from sidecar.injector.inject import inject
 from sidecar.injector.injection import Injection, parse_injection
+from sidecar.injector.sizes import ANNOTATIONS
 from tests.injector.pods import RENDERED, bare, patched
 from tests.interop.engine import require
 from tests.interop.helm import (
@@ -422,6 +423,22 @@ def test_rules_and_dashboard_are_the_files_that_compose_uses() -> None:
     assert rendered == groups
     dashboard = (ROOT / "monitoring" / "dashboards" / "sidecar.json").read_text()
     assert found.one("ConfigMap", "-dashboard")["data"]["sidecar.json"] == dashboard
+
+
+def test_the_webhook_s_port_is_the_one_that_the_page_tells_firewalls_to_let_through() -> None:
+    found = render()
+    (ports,) = [one["ports"] for one in found.one("Deployment", "-injector")["spec"]["template"]["spec"]["containers"]]
+    (target,) = [one["targetPort"] for one in found.one("Service", "-injector")["spec"]["ports"] if one["port"] == 443]
+    assert {one["name"]: one["containerPort"] for one in ports}["webhook"] == target
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    assert f"port 443, which leads to **port {target} of its pods**" in page
+
+
+def test_the_sizes_that_the_page_names_are_the_chart_s() -> None:
+    bounds = yaml.safe_load((CHART / "values.yaml").read_text())["injector"]["bounds"]
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    for name, annotation in ANNOTATIONS.items():
+        assert f"| `{annotation}` | `{name}` | {bounds[name]['min']} to {bounds[name]['max']} |" in page
 
 
 def test_the_jobs_have_the_names_that_the_alerts_know() -> None:
