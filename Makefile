@@ -88,7 +88,7 @@ image-distroless: ## The same on a base without a shell (DISTROLESS_IMAGE=...)
 need-image:
 	@! command -v docker >/dev/null || docker image inspect $(IMAGE) >/dev/null 2>&1 || $(MAKE) image
 
-mesh: setup need-image ## Bring the compose mesh up, attack it, restart it in every order, drain it, take it down
+mesh: setup need-image ## Bring the compose mesh up, attack it, restart it in every order, crash its parts, drain it, take it down
 	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose.py
 
 monitoring: setup need-image ## Rules, dashboard and metrics with promtool and Prometheus

@@ -94,6 +94,14 @@ def _sidecar(commands: _Commands) -> None:
     health.add_argument(
         "--wait", type=float, default=0.0, metavar="S", help="ask on for so many seconds until it is well"
     )
+    health.add_argument(
+        "--connect", metavar="HOST:PORT", help="for an agent's container: this port takes connections, instead"
+    )
+    health.add_argument(
+        "--restart-without-network",
+        action="store_true",
+        help="end the container's first process if only loopback is left of its network, so that it is restarted",
+    )
 
 
 def _other_services(commands: _Commands, words: Sequence[str]) -> None:

@@ -1,5 +1,11 @@
 """``sidecar healthcheck``: ask the probe listener beside us whether all is well, for a container's health check.
 
+With ``--connect`` it checks the container of an agent, which has no probe listener: the agent's port takes connections.
+
+A container that shares another's network loses it when that other one is killed: its processes stay in a namespace
+with loopback alone, where they look healthy to themselves. ``--restart-without-network`` notices and ends the
+container's first process, so that the engine's restart policy starts it again in the new network.
+
 It is run every few seconds, so it loads nothing of ours: the address comes from an option, the environment or one
 member of the settings, and is asked over a plain socket. Whether the settings are any good, ``sidecar check`` says.
 """
@@ -7,12 +13,17 @@ member of the settings, and is asked over a plain socket. Whether the settings a
 from __future__ import annotations
 
 import argparse
+import fcntl
+import ipaddress
 import os
 import re
+import signal
 import socket
+import struct
 import sys
 import time
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +34,23 @@ _VARIABLE: Final = "SIDECAR__PROBE__LISTEN"
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what somebody else listens on
 _MAX_BYTES: Final = 65_536
+_SIOCGIFCONF: Final = 0x8912  # netdevice(7): the interfaces that have an IPv4 address
+_IFREQ: Final = struct.Struct("16s4x4s16x")  # interface name, then a sockaddr_in: family and port, address, padding
+_MAX_INTERFACES: Final = 256
+_IPV6_ADDRESSES: Final = Path("/proc/self/net/if_inet6")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit codes: 0 it is well, 1 it is not, or nobody answers."""
+    if arguments.restart_without_network and not network_addresses():
+        print("only loopback is left of the network: ending this container's first process", file=sys.stderr)  # noqa: T201
+        os.kill(1, signal.SIGTERM)
+        return 1
+    if arguments.connect is not None:
+        wrong = _connect(arguments.connect)
+        if wrong:
+            print(wrong, file=sys.stderr)  # noqa: T201 - the command's own output
+        return 1 if wrong else 0
     address = arguments.probe or probe_of(os.environ, Path(arguments.config))
     path = "/livez" if arguments.live else "/readyz"
     give_up_at = time.monotonic() + arguments.wait
@@ -35,6 +59,42 @@ def run(arguments: argparse.Namespace) -> int:
     if wrong:
         print(wrong, file=sys.stderr)  # noqa: T201 - the command's own output
     return 1 if wrong else 0
+
+
+def network_addresses() -> list[str]:
+    """Return the addresses of this network namespace, without loopback and link-local ones."""
+    return [*_ipv4_addresses(), *_ipv6_addresses()]
+
+
+def _ipv4_addresses() -> Iterator[str]:
+    request = array("B", bytes(_MAX_INTERFACES * _IFREQ.size))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        ifconf = struct.pack("iP", len(request), request.buffer_info()[0])
+        used, _ = struct.unpack("iP", fcntl.ioctl(any_socket.fileno(), _SIOCGIFCONF, ifconf))
+    for _, address in _IFREQ.iter_unpack(request.tobytes()[: used - used % _IFREQ.size]):
+        found = ipaddress.IPv4Address(address)
+        if not (found.is_loopback or found.is_link_local):
+            yield str(found)
+
+
+def _ipv6_addresses() -> Iterator[str]:
+    try:
+        lines = _IPV6_ADDRESSES.read_text().splitlines()
+    except OSError:  # no IPv6 here
+        return
+    for line in lines:
+        found = ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))
+        if not (found.is_loopback or found.is_link_local):
+            yield str(found)
+
+
+def _connect(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        return f"{address} takes no connection: {error}"
+    return ""
 
 
 def _wrong_at(address: str, path: str) -> str:

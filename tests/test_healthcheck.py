@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli import main
-from sidecar.healthcheck import DEFAULT_PROBE, probe_of
+from sidecar.healthcheck import DEFAULT_PROBE, network_addresses, probe_of
 
 READY = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nready\n"
 LACKING = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 25\r\n\r\nno identity yet\nno keys\n\n"
@@ -112,3 +114,70 @@ def test_a_wait_ends_when_all_is_well_and_says_what_is_wrong_when_it_never_is(
         assert main(["healthcheck", "--probe", unwell, "--wait", "0.01"]) == 1
     assert main(["healthcheck", "--probe", free_address(), "--wait", "0.3"]) == 1
     assert "no answer from" in capsys.readouterr().err
+
+
+# --- a container that shares another's network
+
+
+def test_an_agent_that_takes_connections_is_well() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert main(["healthcheck", "--connect", f"127.0.0.1:{listener.getsockname()[1]}"]) == 0
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:no", None])
+def test_one_that_takes_none_is_not_and_it_says_where(address: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    address = address or free_address()
+    assert main(["healthcheck", "--connect", address]) == 1
+    assert f"{address} takes no connection" in capsys.readouterr().err
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Signals that would have been sent: the first process here is not ours."""
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: signals.append((pid, number)))
+    return signals
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["with-a-network", "with-loopback-alone"])
+def test_only_without_a_network_the_first_process_is_ended(
+    left: bool, monkeypatch: pytest.MonkeyPatch, told: list[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr("sidecar.healthcheck.network_addresses", lambda: ["10.0.0.5"] if left else [])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = ["healthcheck", "--restart-without-network", "--connect", f"127.0.0.1:{listener.getsockname()[1]}"]
+        assert main(command) == (0 if left else 1)
+    assert told == ([] if left else [(1, signal.SIGTERM)])
+
+
+@pytest.mark.parametrize(
+    ("commands", "addresses"),
+    [
+        pytest.param("true", [], id="nothing-up"),
+        pytest.param("ip link set lo up", [], id="loopback-alone"),
+        pytest.param(
+            "ip link set lo up; ip link add e0 type veth peer name e1; ip link set e0 up; ip link set e1 up",
+            [],
+            id="link-local-alone",
+        ),
+        pytest.param("ip link add e0 type veth peer name e1; ip addr add 10.9.8.7/24 dev e0", ["10.9.8.7"], id="ipv4"),
+        pytest.param(
+            "ip link add e0 type veth peer name e1; ip addr add fd00::7/64 dev e0 nodad", ["fd00::7"], id="ipv6"
+        ),
+    ],
+)
+def test_the_addresses_of_a_real_network_namespace(commands: str, addresses: list[str]) -> None:
+    script = "import json; from sidecar.healthcheck import network_addresses; print(json.dumps(network_addresses()))"
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-ec", f'{commands}; exec "$0" -c "$1"', sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and any(sign in done.stderr for sign in ("unshare:", "RTNETLINK", "ip: not found")):
+        pytest.skip(f"no namespace with such a network can be made here: {done.stderr.strip()}")
+    assert json.loads(done.stdout) == addresses
+
+
+def test_this_machine_has_addresses_or_none_and_loopback_is_not_among_them() -> None:
+    assert not {"127.0.0.1", "::1"} & set(network_addresses())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -223,6 +225,39 @@ def test_without_the_token_service_no_new_chain_starts(mesh: Mesh) -> None:
         answer = mesh.ask("bob")
         assert answer.status in (502, 503, 504), answer
         assert answer.body["reason"].startswith("sts_"), answer
+    finally:
+        mesh.up()
+    mesh.wait_for_the_chain()
+
+
+# --- crashes: nobody runs Compose again
+
+
+def crash(mesh: Mesh, service: str) -> None:
+    """Kill the first process of a container, as the kernel does when memory is out. `docker kill` would be an order."""
+    os.kill(mesh.inspect(service)[0]["State"]["Pid"], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("victim", ["planner", "front", "planner-sidecar", "planner-agent", "sts", "identity", "login"])
+def test_the_chain_comes_back_by_itself_after_a_crash(mesh: Mesh, victim: str) -> None:
+    mesh.wait_for_the_chain()
+    started = mesh.inspect(victim)[0]["State"]["StartedAt"]
+    crash(mesh, victim)
+    wait_for(lambda: mesh.inspect(victim)[0]["State"]["StartedAt"], lambda at: at != started)
+    mesh.wait_for_the_chain()
+    verdict, said = mesh.attack("agent")
+    assert verdict == 0, said
+
+
+def test_a_pod_without_its_owner_says_that_its_network_is_gone(mesh: Mesh) -> None:
+    mesh.wait_for_the_chain()
+    docker("kill", "--signal", "KILL", mesh.container("planner"))  # an order: no restart policy brings it back
+    try:
+        states = wait_for(
+            lambda: [mesh.inspect(f"planner-{part}")[0]["State"] for part in ("sidecar", "agent")],
+            lambda found: not any(state["Running"] for state in found),
+        )
+        assert not any(state["Running"] for state in states), states
     finally:
         mesh.up()
     mesh.wait_for_the_chain()
