@@ -1,0 +1,58 @@
+"""The page of outages names tests that exist, alerts that exist, and the numbers that are in the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from sidecar.errors import Reason
+from sidecar.identity.issuer import JwksSettings
+from sidecar.observe import probe
+from sidecar.observe.writer import STALL_S
+from sidecar.proxy.watch import IDENTITY_GRACE_S
+from sidecar.wire.resolver import ResolverSettings
+
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = (ROOT / "docs" / "outages.md").read_text()
+ROWS: Final = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")][2:]
+
+
+def row(start: str) -> str:
+    (found,) = (" | ".join(cells) for cells in ROWS if cells[0].startswith(start))
+    return found
+
+
+@pytest.mark.parametrize("cells", ROWS, ids=[cells[0] for cells in ROWS])
+def test_each_row_is_whole_and_held_by_a_test(cells: list[str]) -> None:
+    assert len(cells) == 6
+    path, _, name = cells[5].strip("`").partition("::")
+    assert re.search(rf"def {name}\(", (ROOT / path).read_text()), cells[5]
+
+
+@pytest.mark.parametrize("cells", ROWS, ids=[cells[0] for cells in ROWS])
+def test_each_alert_is_one_of_ours_with_a_heading_in_the_runbook(cells: list[str]) -> None:
+    (alert,) = re.findall(r"\[(\w+)\]", cells[4])
+    assert f"alert: {alert}\n" in (ROOT / "monitoring/rules/alerts.yaml").read_text()
+    assert f"## {alert}\n" in (ROOT / "docs/runbook.md").read_text()
+
+
+def test_each_reason_is_a_code() -> None:
+    reasons = {word for cells in ROWS for word in re.findall(r"`([a-z_]+)`", cells[3])}
+    assert reasons <= set(Reason)
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    dns = ResolverSettings()
+    assert f"{dns.cache_s + dns.max_stale_s:g} s after the last answer" in row("DNS")
+    keys = JwksSettings(issuer="https://a.example", url="https://a.example/jwks", ca_file="/ca.pem")
+    assert f"{keys.max_age_s:g} s old" in row("issuer's key server")
+    assert row("our registration entry").count(f"{IDENTITY_GRACE_S:g} s") == 2
+    assert f"{STALL_S:g} s after the last byte" in row("record sink")
+
+
+def test_nothing_waits_for_a_scrape() -> None:
+    """The probe room is a listener: it calls nobody, so nobody can be missing."""
+    assert not re.search(r"open_connection|ClientSession|create_connection", Path(probe.__file__).read_text())
