@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.bounded import Bounded
+from sidecar.proxy.trim import Trim
 
 LEFT_PART: Final = 64  # of the limit each cache keeps this part while memory is short: 2 MiB of 128
 HANDLES: Final = "handles"
@@ -19,15 +20,23 @@ HANDLES: Final = "handles"
 class Caches:
     """``named``: each finds one cache now, as a reload may replace it; None: there is none. ``clock`` is wall time."""
 
-    def __init__(self, named: Mapping[str, Callable[[], Bounded | None]], *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        named: Mapping[str, Callable[[], Bounded | None]],
+        *,
+        clock: Callable[[], float],
+        trim: Trim | None = None,
+    ) -> None:
         self._named = named
         self._clock = clock
+        self._trim = trim or Trim()
 
-    def sweep(self) -> None:
-        """Free what has expired."""
+    def sweep(self, *, connections: int = 0) -> None:
+        """Free what has expired. After a burst, of ``connections`` too, give the system what is free."""
         now = self._clock()
         for cache in self._found().values():
             cache.sweep(now)
+        self._trim.look(connections=connections, cached_bytes=self.total)
 
     def shed(self, limit_bytes: int, *, handles: bool) -> bool:
         """Evict all but a small part: of the caches, or of the ``handles`` that linger. Whether anything was freed."""
