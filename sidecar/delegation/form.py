@@ -11,8 +11,8 @@ _MAX_PARAMETERS: Final = 100
 # Encoders differ about what they escape beyond "&" and "%": visible ASCII is taken for itself.
 _ENCODED: Final = re.compile(rb"(?:[!-$'-~]|%[0-9A-Fa-f]{2})*")
 _MEDIA_TYPE: Final = re.compile(
-    r"[ \t]*([A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+)"
-    r"(?:[ \t]*;[ \t]*charset=(?:utf-8|\"utf-8\"))?[ \t]*;?[ \t]*",
+    r"[ \t]*+([A-Za-z0-9!#$&^_.+-]++/[A-Za-z0-9!#$&^_.+-]++)"  # possessive: white space has one way to be read
+    r"(?:[ \t]*+;[ \t]*+charset=(?:utf-8|\"utf-8\"))?[ \t]*+;?[ \t]*+",
     re.IGNORECASE,
 )
 

@@ -1,0 +1,50 @@
+"""No reader of foreign bytes does more than its share: twice the input takes about twice the bytecodes.
+
+The harnesses are asked, which do a little more than the product does, and in proportion to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.counting import bytecodes
+from tests.fuzz.harnesses import HARNESSES, Harness
+from tests.fuzz.inputs import SEEDS, read_inputs
+
+SIZE: Final = 1024  # and twice of it
+TIMES: Final = 30
+NOTEWORTHY: Final = 20_000  # bytecodes; below them what an input costs at all is most of it
+MOST: Final = 2.7
+NO_READERS: Final = frozenset({"event_orders"})  # its bytes say in which order things happen, and grow into events
+UNITS: Final = (
+    b"a", b" ", b",", b".", b"/", b"%2e", b'"', b"\\", b"\r\n", b"a: b\r\n", b"1\r\na\r\n", b";a=b", b'{"a":', b"[",
+    b"{},", b"1,", b"eyJ", b"eyJhbGci.", b"=", b"&a=b", b"%41", b"\x00", b"\xff", b"\x30\x00", b"\x81\x00", b"\\u0041",
+    b"- ", b"a:\n", b"\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n",
+)  # fmt: skip
+
+
+def inputs(harness: Harness) -> Iterator[tuple[bytes, bytes]]:
+    """An input that repeats something within a seed, and the same with twice as much of it."""
+    chance = random.Random(harness.name)
+    seeds = read_inputs(SEEDS / f"{harness.name}.txt") or [b""]
+    for _ in range(TIMES):
+        seed, unit = chance.choice(seeds), chance.choice(UNITS)
+        at = chance.randrange(len(seed) + 1)
+        times = SIZE // len(unit)
+        yield seed[:at] + unit * times + seed[at:], seed[:at] + unit * 2 * times + seed[at:]
+
+
+@pytest.mark.parametrize("name", sorted(HARNESSES.keys() - NO_READERS))
+def test_twice_the_input_takes_about_twice_the_work(name: str) -> None:
+    harness = HARNESSES[name]
+    for once, twice in inputs(harness):
+        with contextlib.suppress(AssertionError):
+            harness.check(twice)  # what is remembered is remembered before it is counted
+        least = bytecodes(lambda once=once: harness.check(once), Exception)  # type: ignore[misc]
+        most = bytecodes(lambda twice=twice: harness.check(twice), Exception)  # type: ignore[misc]
+        assert most < max(NOTEWORTHY, MOST * least), once[:200]
