@@ -28,7 +28,7 @@ from sidecar.proxy.handles import MARKED_CHARS, MARKS, Counting, Handles
 from sidecar.proxy.standing import Guard
 
 TIMEOUT_S: Final = 2.0
-MAX_WAITING: Final = 4096  # packets for one inbox that is full
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024  # of packets for one inbox that is full
 
 _BUFFER_BYTES: Final = 1 << 20  # of one inbox; the kernel may give less
 _MAX_PACKET: Final = 1 << 18  # a token and its claims, and a peer's chain, which TLS bounds at 100 KB
@@ -116,6 +116,7 @@ class Elsewhere:
         self.timeout_s = timeout_s
         self._asked: dict[bytes, asyncio.Future[_Found | SidecarError]] = {}
         self._waiting: list[deque[bytes]] = [deque() for _ in inboxes]
+        self._waiting_bytes = [0] * len(inboxes)
 
     def open(self) -> None:
         """Answer from now on."""
@@ -205,17 +206,21 @@ class Elsewhere:
         packet = pickle.dumps(message)
         waiting = self._waiting[number]
         if waiting:
-            if len(waiting) < MAX_WAITING:
-                waiting.append(packet)
+            if self._waiting_bytes[number] + len(packet) <= MAX_WAITING_BYTES:
+                self._wait(number, packet)
             return
         if not self._write(number, packet):
-            waiting.append(packet)
+            self._wait(number, packet)
             asyncio.get_running_loop().add_writer(self._inboxes[number].write.fileno(), self._write_waiting, number)
+
+    def _wait(self, number: int, packet: bytes) -> None:
+        self._waiting[number].append(packet)
+        self._waiting_bytes[number] += len(packet)
 
     def _write_waiting(self, number: int) -> None:
         waiting = self._waiting[number]
         while waiting and self._write(number, waiting[0]):
-            waiting.popleft()
+            self._waiting_bytes[number] -= len(waiting.popleft())
         if not waiting:
             asyncio.get_running_loop().remove_writer(self._inboxes[number].write.fileno())
 

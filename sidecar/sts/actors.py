@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from sidecar.bounded import BoundedCache, bytes_of
 from sidecar.delegation.keyset import KeySet, VerificationKey
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import JwtSvid, check_times
 from sidecar.errors import Denied, Reason
 from sidecar.sts.tokens import key_of_actor, verify_actor
 
-MAX_KEPT: Final = 4096
+MAX_BYTES: Final = 16 * 1024 * 1024
+_KEPT_BYTES: Final = 256  # beside the token
 
 
 class _Kept(NamedTuple):
@@ -28,11 +30,10 @@ class _Kept(NamedTuple):
 
 
 class ActorTokens:
-    """A bounded memory. The oldest goes first."""
+    """Verified actor tokens, bounded in bytes. The oldest goes first, the expired ones when a new one comes."""
 
-    def __init__(self, max_entries: int = MAX_KEPT) -> None:
-        self._max_entries = max_entries
-        self._kept: dict[str, _Kept] = {}
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._kept: BoundedCache[str, _Kept] = BoundedCache(max_bytes)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -51,7 +52,7 @@ class ActorTokens:
         try:
             check_times(kept.actor, now)
         except Denied as error:
-            del self._kept[raw]
+            self._kept.drop(raw)
             raise Denied(Reason.ACTOR_TOKEN_INVALID, str(error)) from error
         if kept.actor.spiffe_id != client:
             raise Denied(Reason.ACTOR_NOT_CLIENT, "the actor token is another workload's")
@@ -60,12 +61,12 @@ class ActorTokens:
     def _verify_anew(
         self, raw: str, client: SpiffeId, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int
     ) -> JwtSvid:
-        self._kept.pop(raw, None)
+        self._kept.drop(raw)
+        self._kept.sweep(now)
         actor = verify_actor(raw, client=client, bundles=bundles, audience=audience, now=now)
         key = key_of_actor(actor.spiffe_id, actor.kid, bundles)
         if key is None:  # it has just verified by one
             return actor
-        if len(self._kept) >= self._max_entries:
-            del self._kept[next(iter(self._kept))]
-        self._kept[raw] = _Kept(actor, key, audience)
+        until = actor.expires_at + actor.leeway_s
+        self._kept.keep(raw, _Kept(actor, key, audience), cost=bytes_of(actor) + _KEPT_BYTES, expires_at=until)
         return actor

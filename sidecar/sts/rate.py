@@ -6,14 +6,16 @@ that nobody can fill the table by making names up. Every replica counts for itse
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
+from sidecar.bounded import BoundedCache
 from sidecar.errors import Reason, Unavailable
 
-MAX_TRACKED: Final = 65_536
+MAX_BYTES: Final = 32 * 1024 * 1024
+KEY_BYTES: Final = 128  # a digest and a number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,27 +35,31 @@ class RateSettings:
 
 
 class ExchangeRate:
-    """Counts. ``monotonic`` is in seconds. Of more than ``max_tracked`` keys the least recently used is forgotten."""
+    """Counts. ``monotonic`` is in seconds. Beyond ``max_bytes`` the least recently used key is forgotten.
 
-    def __init__(
-        self, settings: RateSettings, *, monotonic: Callable[[], float], max_tracked: int = MAX_TRACKED
-    ) -> None:
+    A key that has all its exchanges back is forgotten too: that changes no answer.
+    """
+
+    def __init__(self, settings: RateSettings, *, monotonic: Callable[[], float], max_bytes: int = MAX_BYTES) -> None:
         self._settings = settings
         self._monotonic = monotonic
-        self._max_tracked = max_tracked
-        self._free_at: OrderedDict[Hashable, float] = OrderedDict()  # when all that was taken will be given back
+        self._free_at: BoundedCache[bytes, float] = BoundedCache(
+            max_bytes
+        )  # when all that was taken will be given back
+
+    def __len__(self) -> int:
+        return len(self._free_at)
 
     def take(self, key: Hashable) -> None:
-        """Take one exchange.
+        """Take one exchange. Of ``key`` only a digest is kept: parts of it are as long as callers like.
 
         Raises:
             Unavailable: OVERLOADED, there is none left now.
         """
         now = self._monotonic()
-        free_at = max(self._free_at.get(key, now), now) + 1 / self._settings.per_s
+        self._free_at.sweep(now)
+        digest = blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        free_at = max(self._free_at.get(digest) or now, now) + 1 / self._settings.per_s
         if free_at > now + self._settings.burst / self._settings.per_s + 1e-6:  # sums of floats do not come out even
             raise Unavailable(Reason.OVERLOADED, "too many exchanges of one subject token by one client")
-        self._free_at[key] = free_at
-        self._free_at.move_to_end(key)
-        if len(self._free_at) > self._max_tracked:
-            self._free_at.popitem(last=False)
+        self._free_at.keep(digest, free_at, cost=KEY_BYTES, expires_at=free_at)

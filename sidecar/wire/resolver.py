@@ -25,6 +25,7 @@ from sidecar.errors import Reason, Unavailable
 LookupResult = Literal["ok", "failed", "timeout", "stale"]
 Lookup = Callable[[str], Sequence[str]]
 
+MAX_ADDRESSES: Final = 64  # of one name that are kept; an answer may hold thousands
 _GIVEN_UP_S: Final = 30.0  # a thread that has hung for so long is left alone, and the name is looked up by another
 _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
 
@@ -168,7 +169,7 @@ class Resolver:
             self._failed(name, socket.gaierror(socket.EAI_NODATA, "no usable address"))
         else:
             self._counts["ok"] += 1
-            name.addresses, name.found_at, name.failure = tuple(outcome), self._clock(), None
+            name.addresses, name.found_at, name.failure = tuple(outcome[:MAX_ADDRESSES]), self._clock(), None
         if not landing.done():
             landing.set_result(None)
         self._begin()

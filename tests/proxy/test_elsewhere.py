@@ -9,7 +9,7 @@ import pytest
 from sidecar.delegation.decide import plan_outbound
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.proxy.elsewhere import Elsewhere, Inbox, new_inbox
+from sidecar.proxy.elsewhere import MAX_WAITING_BYTES, Elsewhere, Inbox, new_inbox
 from sidecar.proxy.handles import MARKS, Handles, ServedRequest
 from tests.delegation.world import NOW, POLICY, SEARCH, TO_CRM, delegation
 from tests.fakes.guard import FakeGuard
@@ -160,6 +160,13 @@ async def test_what_finds_a_full_inbox_of_one_who_never_reads_is_refused_and_nob
     refused = await asyncio.gather(*(workers.ask(handle, owner=2) for _ in range(6000)))
     assert set(refused) == {Reason.NOT_READY}
     assert await workers.ask(workers.open(served())) is None
+
+
+async def test_what_waits_for_one_who_never_reads_is_bounded_in_bytes(workers: Workers) -> None:
+    large = "x" * 100_000
+    await asyncio.gather(*(workers.ask(large, owner=2) for _ in range(100)))
+    waiting = sum(map(len, workers.second.elsewhere._waiting[2]))
+    assert 0.9 * MAX_WAITING_BYTES < waiting <= MAX_WAITING_BYTES
 
 
 async def test_the_peer_of_a_request_is_proven_again_where_the_call_is_made(workers: Workers) -> None:

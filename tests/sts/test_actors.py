@@ -92,10 +92,19 @@ def test_what_is_refused_is_not_remembered() -> None:
     assert len(actors) == 0
 
 
-def test_the_memory_is_bounded_and_the_oldest_goes_first() -> None:
-    actors = ActorTokens(max_entries=2)
+def test_the_memory_is_bounded_in_bytes_and_the_oldest_goes_first() -> None:
     tokens = [MINT.mint(MINT.claims(sub=WRITER, exp=NOW + 100 + number)) for number in range(3)]
+    actors = ActorTokens(max_bytes=2 * (len(tokens[0]) + 1500))
     for token in tokens:
         assert reason_of(actors, token) is None
     assert len(actors) == 2
     assert reason_of(actors, tokens[0]) is None
+
+
+def test_tokens_that_have_expired_go_when_a_new_one_comes() -> None:
+    actors = ActorTokens()
+    for number in range(3):
+        assert reason_of(actors, MINT.mint(MINT.claims(sub=WRITER, exp=NOW + 100 + number))) is None
+    later = NOW + 200
+    assert reason_of(actors, MINT.mint(MINT.claims(sub=WRITER, iat=later, exp=later + 100)), now=later) is None
+    assert len(actors) == 1

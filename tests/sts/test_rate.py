@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.bounded import ENTRY_BYTES
 from sidecar.errors import Reason, Unavailable
-from sidecar.sts.rate import ExchangeRate, RateSettings
+from sidecar.sts.rate import KEY_BYTES, ExchangeRate, RateSettings
 
 
 class Clock:
@@ -63,7 +64,7 @@ def test_one_key_takes_nothing_from_another() -> None:
 
 
 def test_the_table_is_bounded_and_forgets_whoever_has_not_come_for_longest() -> None:
-    rate = ExchangeRate(RateSettings(burst=1), monotonic=Clock(), max_tracked=2)
+    rate = ExchangeRate(RateSettings(burst=1), monotonic=Clock(), max_bytes=2 * (KEY_BYTES + ENTRY_BYTES))
     for key in ("a", "b", "c"):
         rate.take(key)
     assert taken(rate, "b", 1) == taken(rate, "c", 1) == 0
@@ -71,10 +72,29 @@ def test_the_table_is_bounded_and_forgets_whoever_has_not_come_for_longest() -> 
 
 
 def test_whoever_came_again_is_not_the_one_to_be_forgotten() -> None:
-    rate = ExchangeRate(RateSettings(burst=2), monotonic=Clock(), max_tracked=2)
+    rate = ExchangeRate(RateSettings(burst=2), monotonic=Clock(), max_bytes=2 * (KEY_BYTES + ENTRY_BYTES))
     for key in ("a", "b", "a", "c"):
         rate.take(key)
     assert taken(rate, "a", 1) == 0
+
+
+def test_a_key_as_long_as_its_caller_likes_takes_no_more_than_another() -> None:
+    rate = ExchangeRate(RateSettings(burst=1), monotonic=Clock(), max_bytes=2 * (KEY_BYTES + ENTRY_BYTES))
+    for key in ("x" * 100_000, "y" * 100_000):
+        rate.take(key)
+    assert len(rate) == 2
+    assert taken(rate, "x" * 100_000, 1) == 0
+
+
+def test_a_key_that_has_everything_back_is_forgotten_when_the_next_one_comes() -> None:
+    clock = Clock()
+    rate = ExchangeRate(RateSettings(burst=10, per_s=1.0), monotonic=clock)
+    taken(rate, "a", 10)
+    rate.take("b")
+    clock.now += 9.5
+    rate.take("c")
+    assert len(rate) == 2
+    assert taken(rate, "a", 20) == 9
 
 
 @pytest.mark.parametrize("numbers", [{"burst": 0}, {"per_s": 0.9}, {"per_s": float("nan")}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from functools import partial
 from typing import Final
 
@@ -11,13 +13,14 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.head import RequestHead
-from sidecar.wire.known import KnownHeads
+from sidecar.wire.known import _MAX_KNOWN_HEAD, KnownHeads
 from sidecar.wire.lines import MAX_HEADS, MAX_KNOWN_BYTES, NEVER_AGAIN
 from sidecar.wire.parse import (
     ANSWERS_DIFFER,
     REQUESTS_DIFFER,
     _read_request_head,
     _read_response_head,
+    parse_request_head,
     parse_response_head,
 )
 
@@ -217,3 +220,42 @@ def test_whatever_came_before_a_head_is_read_as_it_is_read_anew(heads: list[byte
     for head in [*heads, *(data.draw(st.permutations(heads)) if heads else [])]:
         assert known.find(head) in (None, outcome(head))
         assert outcome(head, known) == outcome(head)
+
+
+# --- what heads take that are remembered
+
+
+def flood(number: int, *, lines: int) -> tuple[bytes, bytes]:
+    """A request's head and an answer's of 4 KiB, like no other one."""
+    value = b"v" * ((_MAX_KNOWN_HEAD - 100) // lines - 20)
+    fields = b"".join(b"x%02d%08d: %b\r\n" % (line, number, value) for line in range(lines))
+    return (
+        b"GET /%08d HTTP/1.1\r\nhost: h%08d\r\n%b\r\n" % (number, number, fields),
+        b"HTTP/1.1 200 %08d\r\n%b\r\n" % (number, fields),
+    )
+
+
+@pytest.mark.parametrize("lines", [2, 60, 90])
+def test_a_flood_of_heads_that_never_come_again_takes_some_mib_and_no_more(lines: int) -> None:
+    def read(numbers: range) -> int:
+        for number in numbers:
+            request, answer = flood(number, lines=lines)
+            parse_request_head(request, max_target_bytes=8192, max_fields=100, proxy_form=False).passing(any_name)
+            parse_response_head(answer, max_fields=100).passing(any_name)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        full = read(range(600))
+        again = read(range(600, 1200))
+    finally:
+        tracemalloc.stop()
+    assert full - before < 20 * 1024 * 1024
+    assert again - full < 4 * 1024 * 1024
+
+
+def any_name(_name: bytes) -> bool:
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.errors import Reason, Unavailable
-from sidecar.wire.resolver import Lookup, Resolver, ResolverSettings, is_address, look_up, new_counts
+from sidecar.wire.resolver import MAX_ADDRESSES, Lookup, Resolver, ResolverSettings, is_address, look_up, new_counts
 from tests.wire.bench import Clock
 from tests.wire.loopback import WAIT_S
 
@@ -69,6 +69,12 @@ async def test_a_name_is_looked_up_once_while_its_addresses_are_fresh() -> None:
     bench.clock.now += 29.9
     assert await bench.ask() == ("10.0.0.1", "10.0.0.2")
     assert bench.names.asked == [NAME]
+
+
+async def test_of_a_name_with_thousands_of_addresses_some_are_kept() -> None:
+    bench = Bench()
+    bench.names.answers[NAME] = [f"10.0.{number // 250}.{number % 250}" for number in range(4000)]
+    assert await bench.ask() == tuple(f"10.0.0.{number}" for number in range(MAX_ADDRESSES))
 
 
 async def test_addresses_in_doubt_are_looked_up_anew_and_not_more_often_than_a_failure() -> None:
