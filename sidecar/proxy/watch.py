@@ -6,8 +6,9 @@ own identity have changed, all forwardings are suspects: each is judged by the c
 would be refused now, with the reason in its record. What waited for keys or a token before it could begin is judged as
 it begins. Handles are judged when they are used next.
 
-Our own identity: where it was withdrawn, everything ends at once. Where it has run out, because nobody renews it,
-everything ends after ``IDENTITY_GRACE_S``.
+Our own identity: where it was withdrawn, everything ends after ``DENIED_S``: SPIRE denies an identity for a tenth of a
+second while it signs it anew under another authority. Where it has run out, because nobody renews it, everything ends
+after ``IDENTITY_GRACE_S``.
 
 All of this is done in slices of ``TURN_S``, with a turn of the event loop between two of them. A bug in one forwarding
 costs that one: it is cut, and its record says ``internal``.
@@ -29,6 +30,7 @@ from sidecar.proxy.snapshot import Snapshots
 
 _log: Final = logging.getLogger("sidecar.watch")
 
+DENIED_S: Final = 0.5
 IDENTITY_GRACE_S: Final = 10.0
 TURN_S: Final = 0.005
 _CLOCK_SET_S: Final = 1.0  # a step of the wall clock that moves the ends of tokens and certificates
@@ -136,10 +138,9 @@ class Watch:
         self._seen = (snapshot, keys, identity, denied)
         if snapshot is not None:
             self._ends_without_identity_at = _NEVER
-        elif denied:
-            self._ends_without_identity_at = self.monotonic()
         else:
-            self._ends_without_identity_at = min(self._ends_without_identity_at, self.monotonic() + IDENTITY_GRACE_S)
+            grace_s = DENIED_S if denied else IDENTITY_GRACE_S
+            self._ends_without_identity_at = min(self._ends_without_identity_at, self.monotonic() + grace_s)
         self._suspects = deque(self._all())
         self._on_change()
         self._woken.set()

@@ -339,3 +339,20 @@ async def test_a_handle_dies_with_the_authority_of_its_request(
             assert await underway.call("helper") == told
             assert await underway.call("planner") == (200, None)
             assert (await underway.call("helper"))[0] == 403  # for good, or because of what denies it
+
+
+# --- what waits before it begins
+
+
+async def test_a_call_that_is_denied_while_it_waits_for_its_token_never_begins(underway: Underway) -> None:
+    for group in ("helper", "planner"):
+        await underway.hold(group)
+    sts = underway.hops.sts
+    sts.hold()
+    waiting = {group: asyncio.ensure_future(underway.call(group)) for group in ("helper", "planner")}
+    await sts.wait_for_requests(2)
+    await route(0, peers=[])(underway)  # which no plan of an exchange looks at
+    sts.release()
+    assert await waiting["planner"] == (200, None)
+    assert await waiting["helper"] == (403, "policy_denied")
+    assert underway.far["crm"].taken == []

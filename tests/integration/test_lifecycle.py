@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.dev.registry import Registry
 from sidecar.identity.tls import server_context
 from tests.integration.hops import Hops
 from tests.integration.world import (
@@ -67,6 +68,7 @@ async def test_without_its_own_identity_a_sidecar_serves_nobody_and_comes_back_b
         assert await hops.world.hears_nothing(hops.writer.inbound, hops.planner)
         assert served == (len(hops.agent.requests), len(hops.crm.requests))
 
+        await until(lambda: len(hops.writer.server.parts.watch) == 0)
         registry.replace_entries(entries)
         await until(lambda: not hops.writer.server.missing())
         assert (await inbound.ask(headers=bearer(mint()))).status == 200
@@ -131,7 +133,10 @@ async def partners(world: World) -> Sidecar:
 
 def distrust_partner(sidecar: Sidecar) -> None:
     """The partner's bundle is gone; our own SVID stays as it is, or all connections would end with the old one."""
-    registry = sidecar.api.registry
+    distrust(sidecar.api.registry)
+
+
+def distrust(registry: Registry) -> None:
     (entry,) = registry.entries
     alone = replace(entry, federates_with=frozenset())
     registry._issued[alone] = registry.svid(entry)

@@ -9,7 +9,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -19,7 +19,9 @@ from sidecar.cli import main
 from tests.integration.hops import Held, Hops
 from tests.integration.load import Load
 from tests.integration.process import START_S, Running, process
+from tests.integration.test_lifecycle import HELPER, distrust
 from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, calling, mint, ok
+from tests.integration.world import until as until_true
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -61,9 +63,9 @@ async def workers(world: World, settings: Any = None, **options: Any) -> AsyncIt
 
 
 @asynccontextmanager
-async def serving(hops: Hops, port: int, number: int) -> AsyncIterator[Held]:
+async def serving(hops: Hops, port: int, number: int, token: str | None = None) -> AsyncIterator[Held]:
     """A request that the agent holds."""
-    headers = [*bearer(mint()), ("x-number", str(number))]
+    headers = [*bearer(token or mint()), ("x-number", str(number))]
     call = asyncio.ensure_future(hops.world.call(port, hops.planner, headers=headers))
     held = await asyncio.wait_for(asyncio.shield(hops.agent.expect(str(number))), PATIENCE_S)
     try:
@@ -193,6 +195,27 @@ async def test_settings_that_change_change_at_every_worker(world: World) -> None
         assert {answer.status for answer in answers} == {403}
         await sidecar.wait_for("request", 12)
         assert len({record["run"] for record in sidecar.records() if record["event"] == "request"}) > 1
+
+
+async def test_calls_of_one_request_end_at_every_worker_with_the_trust_in_its_peer(hops: Hops) -> None:
+    settings = hops.settings()
+    settings["issuers"][0]["actor_trust_domains"].append("partner.example")
+    settings["inbound"]["routes"][0]["peers"].append(HELPER)
+    hops.crm.script = lambda _head, _body: hops.crm.never()
+    hops.planner = calling(await hops.world.source(HELPER), WRITER)
+    async with workers(hops.world, settings) as sidecar, AsyncExitStack() as stack:
+        registry = hops.world.registries[-1]
+        token = mint({"act": {"sub": HELPER}})
+        held = await stack.enter_async_context(serving(hops, sidecar.port, 1, token))
+        for number in range(1, 13):
+            caller = await stack.enter_async_context(hops.world.kept(sidecar.outbound))
+            caller.send("/crm/x", headers=held.shown, host=f"127.0.0.1:{sidecar.outbound}")
+            await until_true(lambda n=number: len(hops.crm.requests) == n)  # type: ignore[misc]
+        distrust(registry)
+        await sidecar.wait_for("request", 13)
+    ended = [record for record in sidecar.records() if record["event"] == "request"]
+    assert {record["reason"] for record in ended} == {"unknown_trust_domain"}
+    assert len({record["run"] for record in ended}) > 1
 
 
 async def test_a_worker_that_died_comes_back_with_the_settings_as_they_are_or_not_at_all(world: World) -> None:

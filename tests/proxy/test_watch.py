@@ -10,8 +10,9 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.source import State
 from sidecar.observe.record import Direction
+from sidecar.proxy.deadlines import TICK_S
 from sidecar.proxy.snapshot import Snapshots
-from sidecar.proxy.watch import IDENTITY_GRACE_S, TURN_S, Watch
+from sidecar.proxy.watch import DENIED_S, IDENTITY_GRACE_S, TURN_S, Watch
 from tests.delegation.world import WRITER
 from tests.proxy.test_snapshot import setup
 
@@ -246,33 +247,34 @@ def test_what_waited_before_it_began_is_judged_as_it_begins() -> None:
 # --- our own identity
 
 
+LOST = {"withdrawn": (State.DENIED, DENIED_S), "run out": (State.EXPIRED, IDENTITY_GRACE_S)}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_the_identity_that_was_withdrawn_everything_ends_at_once(kind: str) -> None:
+@pytest.mark.parametrize(("state", "grace_s"), LOST.values(), ids=LOST.keys())
+def test_without_our_identity_everything_ends_after_a_grace(kind: str, state: State, grace_s: float) -> None:
     bench = Bench()
     one = Fake(bench, kind)
-    bench.lose_identity(State.DENIED)
+    bench.lose_identity(state)
+    bench.look()
+    lost_at = bench.wall
+    bench.at(wall=lost_at + grace_s - 0.1)
+    bench.look()
+    assert (one.reasons, one.judged) == ([], 0)
+    bench.at(wall=lost_at + grace_s + 0.001)
     bench.look()
     assert (one.reasons, one.judged) == ([Reason.NOT_READY], 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_an_identity_that_has_run_out_everything_ends_after_a_grace(kind: str) -> None:
-    bench = Bench()
-    one = Fake(bench, kind)
-    bench.lose_identity(State.EXPIRED)
-    bench.look()
-    bench.at(wall=bench.wall + IDENTITY_GRACE_S - 0.1)
-    bench.look()
-    assert (one.reasons, one.judged) == ([], 0)
-    bench.at(wall=bench.wall + 0.1)
-    bench.look()
-    assert one.reasons == [Reason.NOT_READY]
+def test_a_withdrawal_reaches_everything_within_a_second() -> None:
+    assert DENIED_S + 2 * TICK_S <= 1.0
 
 
-def test_an_identity_that_comes_back_within_the_grace_ends_nothing() -> None:
+@pytest.mark.parametrize("state", [State.DENIED, State.EXPIRED])
+def test_an_identity_that_comes_back_within_the_grace_ends_nothing(state: State) -> None:
     bench = Bench()
     one = Fake(bench)
-    bench.lose_identity(State.EXPIRED)
+    bench.lose_identity(state)
     bench.look()
     bench.find_identity()
     bench.look()
@@ -287,6 +289,8 @@ def test_an_identity_that_is_withdrawn_within_the_grace_ends_everything() -> Non
     bench.lose_identity(State.EXPIRED)
     bench.look()
     bench.source.state = State.DENIED
+    bench.look()
+    bench.at(wall=bench.wall + DENIED_S + 0.001)
     bench.look()
     assert one.reasons == [Reason.NOT_READY]
 
