@@ -108,8 +108,9 @@ _REQUEST: Final = {
         "the request expects something else than 100-continue", _CALLER, do="leave the Expect field out"
     ),
     Reason.TIMEOUT: _either(
-        "the request did not arrive in time; where it was allowed, its answer went on for longer than max_stream_s, or "
-        "its WebSocket was silent for longer than stream_idle_timeout_s",
+        "the request did not arrive in time; where it was allowed, its body took longer than max_upload_s or its "
+        "answer longer than max_stream_s, past the end of its token, or its WebSocket was silent for longer than "
+        "stream_idle_timeout_s",
         _CALLER,
         do="look for a slow or stalled sender between client and sidecar",
     ),
@@ -154,7 +155,7 @@ _TOKEN: Final = {
         do="an unsigned or symmetric token is an attack; a new algorithm of the issuer belongs into its profile",
     ),
     Reason.UNKNOWN_KEY: _either(
-        "the issuer's key set has no such key",
+        "the issuer's key set has no such key, or no more: what stood on it was ended",
         _OPERATOR,
         do="see whether the issuer publishes a key before it signs with it; forged tokens look like this too",
     ),

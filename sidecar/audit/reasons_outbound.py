@@ -25,7 +25,8 @@ def _service(means: str, *who: Role, do: str) -> Guidance:
 
 _CALL: Final = {
     Reason.NO_REQUEST_CONTEXT: _out(
-        "the call came without a handle, or with one that is unknown here or whose request has ended",
+        "the call came without a handle, or with one that is unknown here, whose request has ended or whose peer is "
+        "no longer trusted",
         _DEVELOPER,
         do="send the Authorization header of the request being served, and call before answering it (or set linger_s)",
     ),
@@ -130,7 +131,7 @@ _OUTAGE: Final = {
         do="see whether its JWKS is reachable",
     ),
     Reason.NOT_READY: _either(
-        "the sidecar has no identity",
+        "the sidecar has no identity; where the request was allowed, it was ended for want of one",
         _OPERATOR,
         do="see whether the workload is registered and the Workload API answers",
     ),
