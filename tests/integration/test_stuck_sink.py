@@ -9,15 +9,20 @@ import os
 import re
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from sidecar.observe.access_log import MAX_BYTES
 from tests.disk import disk
+from tests.injector.serving import running_injector
 from tests.integration.process import Running, process
-from tests.integration.world import PLANNER, WRITER, World, bearer, calling, mint
+from tests.integration.test_parts import sts_settings, written
+from tests.integration.world import CRM, PLANNER, STS, WRITER, World, bearer, calling, mint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -38,6 +43,14 @@ class Pipe:
     def read_starts(self) -> None:
         while self._received.count(b'"event":"started"') < self._starts:
             self._received += os.read(self.reader, 65536)
+
+    def fill(self) -> None:
+        """Let nothing fit any more, not even a short line into the rest of the page."""
+        fd = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(fd, b"\n")
+        os.close(fd)
 
     def rest(self) -> list[bytes]:
         """Every whole line that was taken, at the end."""
@@ -76,6 +89,12 @@ def requests(lines: list[bytes]) -> set[tuple[str, int]]:
     """The name of each record of a request that was served."""
     records = [json.loads(line) for line in lines]
     return {(one["run"], one["seq"]) for one in records if (one["event"], one["reason"]) == ("request", "ok")}
+
+
+def served(event: str, lines: list[bytes]) -> set[tuple[str, int]]:
+    """The same for another event than a request, of what was allowed."""
+    records = [json.loads(line) for line in lines]
+    return {(one["run"], one["seq"]) for one in records if (one["event"], one["decision"]) == (event, "allow")}
 
 
 def named(log: str) -> set[tuple[str, int]]:
@@ -119,10 +138,11 @@ async def test_what_a_stopped_reader_did_not_take_is_spilled_also_where_nobody_r
         started=pipe.read_starts,
     ) as sidecar:
         answered = await until_refused(world, sidecar, planner, refusals=20 * workers)
-        sidecar.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(pipe.fill)
+        sidecar.process.send_signal(signal.SIGTERM)  # it says that it stops, and nobody takes that line
         assert await asyncio.wait_for(sidecar.process.wait(), 60) == 1
     spilled = [line for file in folder.iterdir() for line in file.read_bytes().splitlines(keepends=True)]
-    taken = requests([line for line in pipe.rest() if line.startswith(b"{")])
+    taken = requests([line for line in pipe.rest() if line.startswith(b"{") and line.endswith(b"}\n")])
     assert len(taken | requests(spilled)) == answered
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
 
@@ -175,3 +195,65 @@ async def test_a_pipe_in_the_place_of_a_file_on_a_full_disk_keeps_nothing_broken
     await until_served(world, sidecar, planner)
     assert await sidecar.end(signal.SIGTERM) == 0
     assert sidecar.records()[-1]["event"] == "stopped"
+
+
+async def test_a_token_service_issues_nothing_that_a_stopped_reader_does_not_take(world: World) -> None:
+    own = {"workload": str(WRITER), "audience": str(CRM), "scopes": ["crm.read"]}
+    folder = world.folder / "spill"
+    folder.mkdir()
+    records = {"sink": "stdout", "spill": str(folder)}
+    document = sts_settings(world, (await world.api(STS)).address, self_rules=[own], records=records)
+    pipe = Pipe(1)
+    command = [sys.executable, "-m", "sidecar.cli", "sts", "--config", str(written(world, document))]
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe.writer)
+    try:
+        await asyncio.to_thread(pipe.read_starts)
+        host, _, port = document["listen"].rpartition(":")
+        writer = calling(await world.source(WRITER), STS)
+        form = b"grant_type=client_credentials&scope=crm.read&audience=" + quote(str(CRM), safe="").encode()
+        fields = [("content-type", "application/x-www-form-urlencoded")]
+
+        async def status() -> int:
+            answer = await world.call(int(port), writer, "/token", headers=fields, body=form, host=f"{host}:{port}")
+            return answer.status
+
+        issued = 0
+        while (told := await status()) == 200:
+            issued += 1
+        assert told == 503
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 60) == 1
+    finally:
+        await gone(process)
+    (file,) = folder.iterdir()
+    left = served("token.exchanged", file.read_bytes().splitlines())
+    assert issued > 0
+    assert left
+    assert len(served("token.exchanged", pipe.rest()) | left) == issued
+
+
+async def test_an_injector_lets_no_pod_be_that_a_stopped_reader_does_not_take(tmp_path: Path) -> None:
+    folder = tmp_path / "spill"
+    folder.mkdir()
+    async with running_injector(tmp_path, f"--spill={folder}") as injector:  # its standard output is read no more
+        let_be = 0
+        while (await injector.ask())[0] == 200:
+            let_be += 1
+        assert (await injector.ask())[0] == 503
+        assert await injector.probed("/readyz") == (503, "records: the sink takes none\n")
+        injector.process.send_signal(signal.SIGTERM)
+        assert injector.process.stdout is not None
+        code = await asyncio.wait_for(injector.process.wait(), 60)
+        taken = (await injector.process.stdout.read()).splitlines(keepends=True)
+    assert code == 1
+    (file,) = folder.iterdir()
+    left = served("pod.injected", file.read_bytes().splitlines())
+    whole = [line for line in taken if line.endswith(b"\n")]
+    assert left
+    assert len(served("pod.injected", whole) | left) == let_be
+
+
+async def gone(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()

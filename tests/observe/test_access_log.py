@@ -2,14 +2,16 @@ import errno
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import orjson
 import pytest
 
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.observe.access_log import LASTS_S, TICK_S, AccessLog
+from sidecar.observe.access_log import LASTS_S, MAX_BYTES, TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import record_schema
+from sidecar.observe.writer import AT_ONCE
 from tests.fakes.sink import FakeSink
 from tests.observe.schema import violations
 
@@ -166,6 +168,41 @@ async def test_unwritten_bytes_have_a_limit_too(sink: FakeSink, metrics: Metrics
     assert not log.healthy
     sink.block(blocked=False)
     await log.close()
+
+
+async def test_from_the_moment_a_sink_takes_nothing_a_stated_number_of_requests_is_served_and_each_is_spilled(
+    sink: FakeSink, metrics: Metrics, clock: Clock, tmp_path: Path
+) -> None:
+    log = AccessLog(sink, run="r1", metrics=metrics, monotonic=clock, spill_folder=tmp_path)  # no time passes here
+    sink.block(blocked=True)
+    served = 0
+    while log.healthy:
+        log.reserve().close()
+        served += 1
+    with pytest.raises(Unavailable, match="too many records wait for the sink"):
+        log.reserve()
+    await log.close(timeout_s=0.05)
+    lines = (tmp_path / "records-r1.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) == log.unwritten == metrics.events_dropped == served
+    assert len(b"".join(lines)) <= MAX_BYTES + 2 * AT_ONCE * len(lines[0])
+
+
+async def test_what_was_let_in_before_a_sink_is_full_up_leaves_its_record_and_its_events(
+    sink: FakeSink, metrics: Metrics
+) -> None:
+    log = AccessLog(sink, run="r1", metrics=metrics, max_bytes=1)
+    entry = log.reserve()
+    sink.block(blocked=True)
+    log.event("started")
+    sink.wait_for(lambda: sink.tries == 1)
+    with pytest.raises(Unavailable):
+        log.reserve()
+    log.event("token.exchanged")  # that request's
+    entry.close()
+    sink.block(blocked=False)
+    await log.close()
+    assert [record["event"] for record in sink.wait_for_records(3)] == ["started", "token.exchanged", "request"]
+    assert metrics.events_dropped == 0
 
 
 async def test_a_failed_sink_refuses_requests_until_it_works(sink: FakeSink, log: AccessLog, metrics: Metrics) -> None:

@@ -391,6 +391,15 @@ async def test_the_probe_says_what_keeps_the_service_from_being_ready() -> None:
     ]
 
 
+async def test_a_request_is_refused_before_it_is_read_while_no_record_can_be_written() -> None:
+    async with running_sts() as sts:
+        sts.mesh.log.healthy = False
+        answer = await sts.send(token_request({"grant_type": "nonsense"}))
+        assert (answer.status, answer.headers["delegation-reason"]) == (503, "audit_unavailable")
+        sts.mesh.log.healthy = True
+        assert (await sts.send(token_request({"grant_type": "nonsense"}))).status == 400
+
+
 async def test_the_probe_serves_metrics_and_no_tokens() -> None:
     async with running_sts() as sts:
         sts.mesh.log.metrics.declare_issuers([ISSUER])
