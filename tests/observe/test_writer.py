@@ -513,6 +513,7 @@ def test_after_a_full_disk_and_a_restart_the_half_line_stands_alone(small_disk: 
         killed.put(line)
     wait_for_trouble(killed)
     assert killed.close(0) == b"".join(lines[path.read_bytes().count(b"\n") :])  # the torn one is among them, whole
+    killed._thread.join(5)  # it has closed its descriptor by then
     sink = FileSink(path)
     before = open_files()
     with pytest.raises(OSError, match="No space"):
