@@ -1,10 +1,11 @@
 """The connections to one place, and the line of calls that wait for one of them.
 
 Theory of operation. The connection returned last is taken first, so that the rest can age and go. A call that finds
-none waits in the line, and one is opened for it; whichever comes first, that one or one that another call gives back,
-goes to the call that has waited longest. What is opened and not needed then is kept, and what is still being opened
-for nobody is counted on by the next call. So no more connections are opened than there are calls at once, and no call
-waits for a handshake while a connection is free.
+none, or finds others waiting, joins the line, and a connection is opened for it; whichever comes first, that one or one
+that another call gives back, goes to the call that has waited longest. No call overtakes the line: with more calls at
+once than connections, a call that came later would else take what was given back for one that waits. What is opened and
+not needed then is kept, and what is still being opened for nobody is counted on by the next call. So no more
+connections are opened than there are calls at once, and no call waits for a handshake while a connection is free.
 
 A connection that fails to open fails one call, the longest waiting of those it was begun for; the others have their own
 attempts, and their own deadlines. A call that goes away takes an attempt that nobody needs with it.
@@ -13,7 +14,7 @@ attempts, and their own deadlines. A call that goes away takes an attempt that n
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
@@ -62,10 +63,11 @@ class Line:
     ) -> None:
         self.origin = origin
         self.idle: list[ClientConnection] = []
-        self.waiting: deque[Wait] = deque()
+        self.waiting: OrderedDict[Wait, None] = OrderedDict()  # the longest waiting first
         self.attempts: dict[asyncio.Task[ClientConnection], float] = {}  # and when each began
         self.alive: set[ClientConnection] = set()
         self.retired = False
+        self.usual: OrderedDict[Wait, None] = OrderedDict()  # those of them that a kept connection will do for
         self._limits = limits
         self._counts = counts
         self._clock = clock
@@ -73,7 +75,7 @@ class Line:
         self._on_empty = on_empty
 
     def take(self, still_good: Callable[[asyncio.BaseTransport], bool] | None) -> ClientConnection | None:
-        """The connection given back last that may still be used."""
+        """The connection given back last that may still be used. While ``usual`` waits it is promised to others."""
         idle = self.idle
         while idle:
             connection = idle.pop()
@@ -89,7 +91,9 @@ class Line:
         waiter = Wait(self, on_ready, on_error, fresh=fresh, since=self._clock())
         loop = asyncio.get_running_loop()
         waiter.timer = loop.call_later(self._limits.connect_timeout_s, self._time_out, waiter)
-        self.waiting.append(waiter)
+        self.waiting[waiter] = None
+        if not fresh:
+            self.usual[waiter] = None
         self._open_what_is_wanted()
         return waiter
 
@@ -104,14 +108,15 @@ class Line:
         """Take a call out of the line. False if it is in it no more."""
         if waiter not in self.waiting:
             return False
-        self.waiting.remove(waiter)
+        del self.waiting[waiter]
+        self.usual.pop(waiter, None)
         if waiter.timer is not None:
             waiter.timer.cancel()
         return True
 
     def keep(self, connection: ClientConnection) -> None:
         """A request has ended and its connection is free."""
-        if self.retired or len(self.idle) >= self._limits.max_idle:
+        if self.retired or len(self.idle) >= self._limits.max_idle + len(self.usual):
             connection.close()
             return
         self.idle.append(connection)
@@ -136,13 +141,13 @@ class Line:
     def fail_all(self, error: Unavailable) -> None:
         """Send everybody away."""
         while self.waiting:
-            waiter = self.waiting[0]
+            waiter = next(iter(self.waiting))
             self.remove(waiter)
             waiter.on_error(Unavailable(error.reason, error.detail))
 
     def _serve(self) -> None:
         """Give a free connection to the call that has waited longest for one."""
-        waiter = next((one for one in self.waiting if not one.fresh), None)
+        waiter = next(iter(self.usual), None)
         connection = None if waiter is None else self.take(self.origin.still_good)
         if waiter is not None and connection is not None and self.remove(waiter):
             waiter.on_ready(connection)
@@ -178,7 +183,7 @@ class Line:
 
     def _opened(self, connection: ClientConnection) -> None:
         if self.waiting:
-            waiter = self.waiting[0]
+            waiter = next(iter(self.waiting))
             self.remove(waiter)
             self._open_what_is_wanted()
             waiter.on_ready(connection)
@@ -187,9 +192,11 @@ class Line:
             self.keep(connection)
 
     def _failed(self, error: BaseException | None, began_at: float) -> None:
-        waiter = next((one for one in self.waiting if one.since <= began_at), None)
-        if waiter is not None:
+        waiter = next(iter(self.waiting), None)
+        if waiter is not None and waiter.since <= began_at:
             self.remove(waiter)
+        else:
+            waiter = None
         self._open_what_is_wanted()
         self._tell_if_empty()
         if error is None:

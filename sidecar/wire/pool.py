@@ -69,9 +69,9 @@ class UpstreamPool:
         self._all: set[Line] = set()  # retired ones too, until their last connection is gone
 
     def take(self, origin: Origin) -> ClientConnection | None:
-        """A kept connection that is free, or None. Never waits."""
+        """A kept connection that is free and that no call waits for, or None. Never waits."""
         line = self._lines.get(origin.key)
-        return None if line is None else line.take(origin.still_good)
+        return None if line is None or line.usual else line.take(origin.still_good)
 
     def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
         """Wait for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.

@@ -268,6 +268,82 @@ async def test_a_connection_that_comes_free_goes_to_the_call_that_has_waited_lon
         assert await line.wait_for(2) == [("first", free), ("second", free)]
 
 
+async def test_no_call_overtakes_those_that_wait(pool: UpstreamPool, upstream: Upstream) -> None:
+    free = await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        line.join("first")
+        line.join("second")
+        for served in ("first", "second"):
+            use(free)
+            assert pool.take(to(upstream)) is None  # free, and promised
+            assert (await line.wait_for(1))[-1][0] == served
+            line.served.clear()
+        use(free)
+        assert pool.take(to(upstream)) is free
+
+
+async def test_only_calls_that_would_take_a_kept_connection_are_waited_for(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    free = await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        line.join("again", fresh=True)
+        use(free)
+        assert pool.take(to(upstream)) is free
+
+
+async def test_who_leaves_the_line_leaves_the_order_of_the_others(upstream: Upstream) -> None:
+    pool = UpstreamPool(ClientLimits(connect_timeout_s=WAIT_S, max_connecting=1))
+    free = await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        waits = [line.join(name) for name in ("gone", "first", "gone too", "second")]
+        for gone in (waits[0], waits[2]):
+            gone.cancel()
+        for count in (1, 2):
+            use(free)
+            await line.wait_for(count)
+    assert [name for name, _ in line.served] == ["first", "second"]
+    await pool.close()
+
+
+async def test_a_connection_that_dies_as_it_comes_free_costs_nobody_its_place(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    dying, free = await connect(pool, to(upstream)), await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        line.join("first")
+        line.join("second")
+        use(dying)
+        dying.close()
+        await asyncio.sleep(0)
+        assert line.served == []
+        for count in (1, 2):
+            use(free)
+            await line.wait_for(count)
+    assert line.served == [("first", free), ("second", free)]
+
+
+async def test_connections_that_come_free_at_once_are_given_to_all_who_wait_however_few_are_kept(
+    upstream: Upstream,
+) -> None:
+    pool = UpstreamPool(ClientLimits(max_idle=1))
+    free = [await connect(pool, to(upstream)) for _ in range(3)]
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        for name in ("first", "second", "third"):
+            line.join(name)
+        for one in free:
+            use(one)
+        await line.wait_for(3)
+    assert [name for name, _ in line.served] == ["first", "second", "third"]
+    assert {connection for _, connection in line.served} == set(free)
+    await pool.close()
+
+
 async def test_a_connection_that_is_no_longer_good_is_given_to_nobody(pool: UpstreamPool, upstream: Upstream) -> None:
     free = await connect(pool, to(upstream))
     line = Line(pool, replace(to(upstream), still_good=lambda _transport: False))
