@@ -155,7 +155,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "OutboundConnectionsSection.max_connections": "the most at once; else what the descriptors allow, 8192 at most",
     "max_per_address": "the most from one source address; else three quarters",
     "max_per_peer": "the most of one SPIFFE ID, told after the handshake; else three quarters",
-    "max_handshakes": "the most handshakes under way; then the oldest gives up, others wait in the queue",
+    "max_handshakes": "the most TLS handshakes at a time; others wait with their ClientHello, or the oldest makes room",
     "handshake_timeout_s": "how long a TLS handshake may take",
     "idle_s": "the idle time after which, at a limit, a connection makes room for another",
     "max_head_bytes": "the longest head",

@@ -1,27 +1,37 @@
-"""The TLS handshakes under way with those who connect to us: how many, with whom, and who is given up for another."""
+"""The TLS handshakes of accepted connections: when each begins, how many run, and which one ends for another.
+
+Theory of operation. A connection passes through stages: *silent*, *partial* (some bytes of a ClientHello), *ready* (all
+of it), *running* (TLS). Only the last costs more than a descriptor, so only it has a small limit; a crowd that says
+nothing is held, and keeps nobody waiting. Each stage keeps its connections in the order in which they came, in all and
+by source address, so that the one to go first is at its head: no step looks at more than one connection of each stage,
+however many there are (ADR 0033).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
 import socket
 import ssl
-import struct
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from sidecar.errors import Reason
+from sidecar.identity.first_bytes import ENDED, First, Watch, first_of, silent_s
 from sidecar.identity.handshake import peer_address
+from sidecar.identity.stages import Arrival, Stage, first_to_go
 
-PATIENCE_S: Final = 0.25  # with who says nothing while others wait; an honest handshake takes milliseconds
-SPOKEN_PATIENCE_S: Final = 1.0  # with who has said something: milliseconds may be long on a busy machine
-_LAST_ACK_AT: Final = 56  # of struct tcp_info in linux/tcp.h: milliseconds since the peer's last word to our kernel
-_RECEIVED_AT: Final = 128  # bytes, since Linux 4.1
+SILENT_PATIENCE_S: Final = 0.25  # with a peer that says nothing, while others wait; an honest one takes milliseconds
+PATIENCE_S: Final = 1.0  # with a peer that has said something: milliseconds may be long on a busy machine
+ENDED_PER_S: Final = 1000  # before their handshake, for others, some 50 us each
+HANDSHAKES_ENDED_PER_S: Final = 250  # 0.7 ms each
+MOST_CONNECTIONS: Final = 8192  # before and in their handshakes, unless told otherwise
+BEGUN_IN_A_TURN: Final = 4  # handshakes; each costs its turn of the loop about half a millisecond
+_CAN_WATCH: Final = hasattr(select, "epoll")
 
-OnGivenUp = Callable[[Reason, str, str], None]  # TIMEOUT or OVERLOADED, detail for the record, the peer's address
+OnGivenUp = Callable[[Reason, str, str], None]  # TIMEOUT, OVERLOADED or TLS_VERSION, detail, the peer's address
 
 
 def host_of(address: str) -> str:
@@ -29,33 +39,15 @@ def host_of(address: str) -> str:
     return address.rpartition(":")[0]
 
 
-@dataclass(slots=True)
-class _Handshake:
-    """One under way. ``since``: when its peer connected, where that is known."""
-
-    address: str
-    accepted: socket.socket
-    began_at: float
-    since: float
-    spoken: bool
-
-    @property
-    def may_go_at(self) -> float:
-        """When patience with it is over."""
-        if not self.spoken:
-            self.spoken = _silent_s(self.accepted) is None
-        return self.since + (SPOKEN_PATIENCE_S if self.spoken else PATIENCE_S)
-
-
 class Handshakes:
-    """The handshakes under way, at most ``most`` (None: any number): above it one has to give up.
+    """The connections of one listener whose handshake is not over.
 
-    That is the one with which patience is over first; ``full`` says that it is with none yet, and that who comes should
-    wait a little. Were the newest turned away instead, a handful of silent connections would lock everybody out. One
-    that had said nothing yet when it was accepted is as old as its connection: a crowd of them was silent in the
-    system's queue already. Without ``context`` there is nothing to wait for. ``on_given_up`` hears of each given up
-    here. ``closing_s``: after so long a TLS connection that was closed is cut, whatever is still to be sent (None:
-    30 s).
+    At most ``most`` handshakes run at a time (None: any number); connections whose ClientHello is whole wait for one to
+    end, or for one that took longer than ``PATIENCE_S``, which ends for them; source addresses take turns. At most
+    ``room`` connections are held in all; ``full`` says that one more has to wait in the system's queue, since all are
+    young. Silence in that queue counts. A connection has ``timeout_s`` for everything. Without ``context`` there is no
+    handshake, and nothing to wait for. ``on_given_up`` is told of each connection that ends here. ``closing_s``: a TLS
+    connection that was closed is cut after so long, whatever is still to be sent (None: 30 s).
     """
 
     def __init__(
@@ -64,6 +56,7 @@ class Handshakes:
         *,
         most: int | None,
         timeout_s: float,
+        room: int = MOST_CONNECTIONS,
         closing_s: float | None = None,
         on_given_up: OnGivenUp | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -72,162 +65,281 @@ class Handshakes:
         self._closing_s = None if context is None else closing_s
         self._most = self._most_ever = most
         self._timeout_s = timeout_s
+        self._room = room
         self._on_given_up = on_given_up
         self._clock = clock
-        self._running: dict[asyncio.Task[None], _Handshake] = {}
-        self._of: dict[str, asyncio.Task[None]] = {}  # by the peer's address
-        self._hosts: Counter[str] = Counter()
-        self._silent_since = 0.0  # the last of those who were silent when they were accepted
-        self._not_begun: set[socket.socket] = set()
+        self._silent = Stage(SILENT_PATIENCE_S, ENDED_PER_S)
+        self._partial = Stage(PATIENCE_S, ENDED_PER_S)
+        self._ready = Stage(PATIENCE_S, ENDED_PER_S)
+        self._running = Stage(PATIENCE_S, HANDSHAKES_ENDED_PER_S)
+        self._stages = (self._silent, self._partial, self._ready, self._running)
+        self._watched: dict[int, Arrival] = {}
+        self._watch = Watch(self._more_came)
+        self._of: dict[str, Arrival] = {}  # those that run, by the peer's address
+        self._silent_since = 0.0  # of the last that was silent when it was accepted
+        self._begin: asyncio.Handle | None = None
+        self._emptied: asyncio.Event | None = None
 
     def __len__(self) -> int:
+        return len(self._silent) + len(self._partial) + len(self._ready) + len(self._running)
+
+    @property
+    def running(self) -> int:
+        """The number of handshakes that have begun."""
         return len(self._running)
 
     def of(self, host: str) -> int:
-        """How many of one host are under way."""
-        return self._hosts[host]
+        """The number of connections of one host."""
+        return sum(len(stage.by_host.get(host, ())) for stage in self._stages)
+
+    def running_of(self, host: str) -> int:
+        """The number of them whose handshake has begun."""
+        return len(self._running.by_host.get(host, ()))
 
     def over(self, address: str) -> float:
-        """The connection from there is made: it counts as one from now on, and no more as a handshake.
-
-        How long it took, in seconds.
-        """
-        task = self._of.get(address)
-        return 0.0 if task is None else self._clock() - self._forget(task).began_at
+        """Forget a connection from there that was made, and say how many seconds its handshake took."""
+        arrival = self._of.get(address)
+        if arrival is None:
+            return 0.0
+        took_s = self._clock() - arrival.since
+        self._forget(arrival)
+        return took_s
 
     def hold_to(self, most: int | None) -> None:
-        """No more than so many from now on, and never more than ever; None: as many as ever."""
+        """Run no more than so many from now on, and never more than at first; None: as many as at first."""
         ever = self._most_ever
         self._most = ever if most is None or ever is None else min(most, ever)
+        self._begin_again()
 
     @property
     def full(self) -> bool:
-        """Whether there is no room, and nobody has had enough time yet to be given up for another."""
-        return self._most is not None and len(self._running) >= self._most and not self.can_make_room()
+        """Whether one more has to wait: there is no room, and every connection is too young to end for another."""
+        return self._context is not None and len(self) >= self._room and not self.can_make_room()
 
     @property
     def under_way(self) -> bool:
         """Whether there are any that can be waited for."""
-        return self._context is not None and bool(self._running)
+        return self._context is not None and len(self) > 0
 
     def can_make_room(self) -> bool:
-        """Whether somebody has had time enough, and may be given up for another."""
-        return self._had_enough(lambda _: True) is not None
-
-    def make_room_at(self, host: str) -> bool:
-        """Give up one from there that has had time enough. Whether there was one."""
-        return self._make_room(lambda address: host_of(address) == host)
+        """Whether a connection has had its time, and may end for another."""
+        return self._first_to_go() is not None
 
     def make_room(self) -> bool:
-        """The same, wherever it comes from."""
-        return self._make_room(lambda _: True)
+        """End the connection that had its time first. Whether there was one."""
+        return self._give_way(self._first_to_go())
+
+    def make_room_at(self, host: str) -> bool:
+        """The same among those of one source address."""
+        return self._give_way(self._first_to_go(host))
 
     def start(self, accepted: socket.socket, address: str, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         """Make a connection of an accepted socket; its handshake knows the peer's ``address``.
 
-        Who is refused in it has its event by then, and the socket is closed.
+        If the connection is refused, ``on_given_up`` or the context's callback has been told, and the socket is closed.
         """
-        if self._most is not None and len(self._running) >= self._most:
-            self._give_way(self._first_to_go(lambda _: True))
-        self._not_begun.add(accepted)
-        task = asyncio.get_running_loop().create_task(self._hand_over(accepted, address, protocol))
-        self._running[task] = self._begun(accepted, address)
-        self._of[address] = task
-        self._hosts[host_of(address)] += 1
-        task.add_done_callback(lambda ended: self._ended(ended, accepted))
+        now = self._clock()
+        arrival = Arrival(accepted, accepted.fileno(), address, host_of(address), protocol, now + self._timeout_s)
+        if self._context is None:
+            self._run(arrival)
+            return
+        if len(self) >= self._room:
+            self.make_room()
+        first = first_of(accepted) if _CAN_WATCH else First.WHOLE
+        if first is First.NOTHING:
+            self._silent_since = max(self._silent_since, now - silent_s(accepted))  # the system's queue keeps the order
+            self._hold(arrival, self._silent, self._silent_since)
+        elif first is First.PART:
+            self._hold(arrival, self._partial, now)
+        else:
+            self._take(arrival, first)
 
     async def finish(self, timeout_s: float) -> None:
-        """Let those under way end, for so long; the rest is given up."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_s)
+        """Let handshakes end, for so long; then end the rest."""
+        if len(self):
+            emptied = self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(emptied.wait(), timeout_s)
         await self.close()
 
     async def close(self) -> None:
-        """Give all of them up and wait until they have ended."""
-        running = tuple(self._running)
-        for task in running:
-            task.cancel()
+        """End all of them and wait until they have ended."""
+        running = self._tasks()
+        for stage in self._stages:
+            for arrival in tuple(stage.in_order):
+                self._end(arrival)
+        self._watch.close()
+        if self._begin is not None:
+            self._begin.cancel()
+            self._begin = None
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _hand_over(
-        self, accepted: socket.socket, address: str, protocol: Callable[[], asyncio.BaseProtocol]
-    ) -> None:
-        self._not_begun.discard(accepted)
-        peer_address.set(address)  # in this task's own context
-        timeout_s = None if self._context is None else self._timeout_s
+    # --- before the handshake
+
+    def _hold(self, arrival: Arrival, stage: Stage, since: float) -> None:
+        try:
+            self._watch.add(arrival.descriptor)
+        except OSError:
+            arrival.accepted.close()
+            self._tell(Reason.OVERLOADED, "there is no descriptor for a connection", arrival)
+            return
+        stage.add(arrival, since)
+        self._watched[arrival.descriptor] = arrival
+        arrival.timer = asyncio.get_running_loop().call_later(self._timeout_s, self._time_out, arrival)
+
+    def _more_came(self, descriptor: int, events: int) -> None:
+        arrival = self._watched.get(descriptor)
+        if arrival is None:
+            return
+        first = first_of(arrival.accepted)
+        if first is First.PART and events & ENDED:
+            first = First.GONE
+        if first is First.PART and arrival.stage is self._silent:
+            self._silent.discard(arrival)
+            self._partial.add(arrival, self._clock())
+        elif first not in (First.NOTHING, First.PART):
+            self._leave(arrival)
+            self._take(arrival, first)
+            self._look_whether_empty()
+
+    def _take(self, arrival: Arrival, first: First) -> None:
+        """A connection can be decided on: it goes on, or is closed."""
+        if first is First.WHOLE:
+            self._ready.add(arrival, self._clock())
+            self._begin_soon()
+            return
+        arrival.accepted.close()
+        if first is First.NO_TLS:
+            self._tell(Reason.TLS_VERSION, "the first bytes are no TLS handshake", arrival)
+
+    def _begin_soon(self) -> None:
+        if self._begin is None and len(self._ready):
+            self._begin = asyncio.get_running_loop().call_soon(self._begin_some)
+
+    def _begin_some(self) -> None:
+        """Begin handshakes while there is room for them. A few in each turn of the loop: requests have their turns."""
+        self._begin = None
+        loop = asyncio.get_running_loop()
+        for _ in range(BEGUN_IN_A_TURN):
+            if not len(self._ready):
+                return
+            wait_s = self._wait_for_a_place_s()
+            if wait_s > 0:
+                self._begin = loop.call_later(wait_s, self._begin_some)
+                return
+            arrival = self._ready.next_in_turn()
+            if arrival.deadline <= self._clock():
+                self._time_out(arrival)
+                continue
+            if self._most is not None and len(self._running) >= self._most:
+                self._give_way(self._running.first())
+            self._leave(arrival)
+            self._run(arrival)
+        if len(self._ready):
+            self._begin = loop.call_soon(self._begin_some)
+
+    def _wait_for_a_place_s(self) -> float:
+        """Seconds until one more handshake may run, at the latest."""
+        oldest = self._running.first()
+        if oldest is None or self._most is None or len(self._running) < self._most:
+            return 0.0
+        return oldest.since + self._running.patience_s - self._clock()
+
+    def _time_out(self, arrival: Arrival) -> None:
+        self._end(arrival)
+        self._tell(Reason.TIMEOUT, "the handshake took too long", arrival)
+
+    # --- the handshake
+
+    def _run(self, arrival: Arrival) -> None:
+        self._running.add(arrival, self._clock())
+        self._of[arrival.address] = arrival
+        arrival.task = asyncio.get_running_loop().create_task(self._hand_over(arrival))
+        arrival.task.add_done_callback(lambda _: self._ended(arrival))
+
+    async def _hand_over(self, arrival: Arrival) -> None:
+        arrival.handed_over = True
+        peer_address.set(arrival.address)  # in this task's own context
+        tls = self._context is not None
         began_at = self._clock()
+        left_s = max(arrival.deadline - began_at, self._timeout_s / 10)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                protocol,
-                accepted,
+                arrival.protocol,
+                arrival.accepted,
                 ssl=self._context,
-                ssl_handshake_timeout=timeout_s,
+                ssl_handshake_timeout=left_s if tls else None,
                 ssl_shutdown_timeout=self._closing_s,
             )
         except (OSError, TimeoutError):  # ssl.SSLError is an OSError
-            accepted.close()
-            if timeout_s is not None and self._clock() - began_at > 0.9 * timeout_s:
-                self._give_up(Reason.TIMEOUT, "the handshake took too long", address)
+            arrival.accepted.close()
+            if tls and self._clock() - began_at > 0.9 * left_s:
+                self._tell(Reason.TIMEOUT, "the handshake took too long", arrival)
         except MemoryError:
-            accepted.close()
-            self._give_up(Reason.OVERLOADED, "there is no memory for a connection", address)
+            arrival.accepted.close()
+            self._tell(Reason.OVERLOADED, "there is no memory for a connection", arrival)
 
-    def _begun(self, accepted: socket.socket, address: str) -> _Handshake:
-        now = self._clock()
-        silent_s = None if self._context is None else _silent_s(accepted)
-        if silent_s is None:
-            return _Handshake(address, accepted, now, now, spoken=True)
-        self._silent_since = max(self._silent_since, now - silent_s)  # the queue keeps their order
-        return _Handshake(address, accepted, now, self._silent_since, spoken=False)
+    def _ended(self, arrival: Arrival) -> None:
+        self._forget(arrival)
+        if not arrival.handed_over:  # it was ended before its first step: the loop does not know the socket
+            arrival.accepted.close()
+        self._look_whether_empty()
 
-    def _first_to_go(self, among: Callable[[str], bool]) -> asyncio.Task[None] | None:
-        found = (task for task, one in self._running.items() if among(one.address))
-        return min(found, key=lambda task: self._running[task].may_go_at, default=None)
+    # --- the end
 
-    def _had_enough(self, among: Callable[[str], bool]) -> asyncio.Task[None] | None:
-        found = None if self._context is None else self._first_to_go(among)
-        return None if found is None or self._clock() < self._running[found].may_go_at else found
+    def _first_to_go(self, host: str | None = None) -> Arrival | None:
+        return None if self._context is None else first_to_go(self._stages, self._clock(), host)
 
-    def _make_room(self, among: Callable[[str], bool]) -> bool:
-        found = self._had_enough(among)
-        self._give_way(found)
-        return found is not None
+    def _give_way(self, arrival: Arrival | None) -> bool:
+        if arrival is None:
+            return False
+        self._end(arrival)
+        self._tell(Reason.OVERLOADED, "the oldest handshake made room for another", arrival)
+        return True
 
-    def _give_way(self, task: asyncio.Task[None] | None) -> None:
-        if task is not None:
-            self._give_up(Reason.OVERLOADED, "the oldest handshake made room for another", self._forget(task).address)
+    def _end(self, arrival: Arrival) -> None:
+        task = arrival.task
+        if task is None:
+            self._leave(arrival)
+            arrival.accepted.close()
+            self._look_whether_empty()
+        else:
+            self._forget(arrival)
             task.cancel()
 
-    def _give_up(self, reason: Reason, detail: str, address: str) -> None:
+    def _leave(self, arrival: Arrival) -> None:
+        """Take a connection out of a stage before the handshake."""
+        if arrival.stage is not None:
+            arrival.stage.discard(arrival)
+        if arrival.timer is not None:
+            arrival.timer.cancel()
+            arrival.timer = None
+        if self._watched.pop(arrival.descriptor, None) is not None:
+            self._watch.discard(arrival.descriptor)
+
+    def _forget(self, arrival: Arrival) -> None:
+        """A running handshake is over."""
+        if arrival.stage is None:
+            return
+        arrival.stage.discard(arrival)
+        if self._of.get(arrival.address) is arrival:
+            del self._of[arrival.address]
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """A place is free: those that wait for one need not wait for somebody's patience to end."""
+        if self._begin is not None:
+            self._begin.cancel()
+            self._begin = None
+        self._begin_soon()
+
+    def _look_whether_empty(self) -> None:
+        if self._emptied is not None and not len(self):
+            self._emptied.set()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [arrival.task for arrival in self._running.in_order if arrival.task is not None]
+
+    def _tell(self, reason: Reason, detail: str, arrival: Arrival) -> None:
         if self._on_given_up is not None:
-            self._on_given_up(reason, detail, address)
-
-    def _forget(self, task: asyncio.Task[None]) -> _Handshake:
-        ended = self._running.pop(task)
-        if self._of.get(ended.address) is task:
-            del self._of[ended.address]
-        host = host_of(ended.address)
-        self._hosts[host] -= 1
-        if not self._hosts[host]:
-            del self._hosts[host]
-        return ended
-
-    def _ended(self, task: asyncio.Task[None], accepted: socket.socket) -> None:
-        if task in self._running:
-            self._forget(task)
-        if accepted in self._not_begun:  # given up before its first step: nobody else will close it
-            self._not_begun.discard(accepted)
-            accepted.close()
-
-
-def _silent_s(accepted: socket.socket) -> float | None:
-    """For how long a peer that has sent nothing has been connected; None: any other, or where that cannot be told."""
-    if sys.platform != "linux":
-        return None
-    try:
-        info = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
-        (received,) = struct.unpack_from("=Q", info, _RECEIVED_AT)
-        (last_ack_ms,) = struct.unpack_from("=I", info, _LAST_ACK_AT)
-    except (OSError, struct.error):  # closed already, no TCP; an older kernel
-        return None
-    return None if received else last_ack_ms / 1000
+            self._on_given_up(reason, detail, arrival.address)

@@ -9,16 +9,15 @@ whose bytes are here already, and were only not read yet: then it is we who are 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import resource
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.identity.handshakes import host_of
+from sidecar.identity.handshakes import MOST_CONNECTIONS, host_of
 from sidecar.identity.tls import peer_of
+from sidecar.proxy.rotation import Rotation
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.h1_server import ServerConnection
@@ -27,8 +26,11 @@ from sidecar.wire.kernel import unread
 
 RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
+_ENDS: Final = 4  # two listeners, and a proxied request has two ends
 _ONE_PEERS_SHARE: Final = 0.75
 _LOOK_AGAIN_S: Final = 0.02
+_LOOKED_AT: Final = 64  # connections, 3 us each, where one has to make room
+_ENDED_AT: Final = 256  # the same while memory is short; up to half of them end, 50 us each
 _ANSWER_HELD: Final = 64 * 1024  # before its source has to wait
 _HURRY_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
 _HANDSHAKES_FOR_A_HEAD: Final = 4  # or so many times as long as the handshake took: the peer, or the machine, is slow
@@ -43,13 +45,14 @@ class ConnectionLimits:
     ``max_connections`` None: what the process's descriptors allow, 8192 at most; the other two None: three quarters of
     that. At a limit a connection makes room for a new one that was idle for ``idle_s``, takes its time with a head, or
     takes nothing of its answer for two seconds. Handshakes never take more than half of the connections, however many
-    ``max_handshakes`` are.
+    ``max_handshakes`` are; nor do connections that have not begun one, unless there are descriptors that no connection
+    needs.
     """
 
     max_connections: int | None = None
     max_per_address: int | None = None
     max_per_peer: int | None = None
-    max_handshakes: int = 256
+    max_handshakes: int = 1024
     handshake_timeout_s: float = 5.0
     idle_s: float = 1.0
 
@@ -57,6 +60,13 @@ class ConnectionLimits:
     def in_all(self) -> int:
         """How many connections at most."""
         return self.max_connections or _descriptor_budget()
+
+    @property
+    def before_handshake(self) -> int:
+        """How many connections may be held before and in their handshakes: more than half, if none of ``in_all``."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = 0 if self.max_connections else (soft - reserve() - _ENDS * self.in_all) // 2
+        return max(1, self.in_all // 2, min(spare, MOST_CONNECTIONS))
 
     @property
     def of_one_address(self) -> int:
@@ -88,15 +98,16 @@ class Admission(Connections[ServerConnection]):
         self._of_one_peer = limits.of_one_peer
         self._shed = shed
         self._owners: dict[ServerConnection, _Owner] = {}
-        self._hosts: Counter[str] = Counter()
-        self._peers: Counter[str] = Counter()  # by SPIFFE ID, or by address where there is none
+        self._all: Rotation[ServerConnection] = Rotation()
+        self._hosts: dict[str, Rotation[ServerConnection]] = {}
+        self._peers: dict[str, Rotation[ServerConnection]] = {}  # by SPIFFE ID, or by address where there is none
         self._look_again_at = 0.0
         self._let_in_at = 0.0
         self._holding = Holding(sent=_ANSWER_HELD)
 
     def of(self, host: str) -> int:
         """How many come from one source address."""
-        return self._hosts[host]
+        return len(self._hosts.get(host, ()))
 
     @property
     def of_one_host(self) -> bool:
@@ -111,9 +122,10 @@ class Admission(Connections[ServerConnection]):
         hurry_s = max(_HURRY_S, _HANDSHAKES_FOR_A_HEAD * self._on_made(address))
         owner = _Owner(host_of(address), _peer_of(connection), min(hurry_s, self._idle_s))
         self._owners[connection] = owner
-        self._hosts[owner.host] += 1
-        self._peers[owner.group] += 1
-        if owner.peer and self._peers[owner.peer] > self._of_one_peer and not self._make_room_of(owner.peer):
+        own = self._peers.setdefault(owner.group, Rotation())
+        for rotation in (self._all, self._hosts.setdefault(owner.host, Rotation()), own):
+            rotation.add(connection)
+        if owner.peer and len(own) > self._of_one_peer and not self._make_room(own):
             connection.handler = self._shed
         if connection.handler is not self._shed:
             self._let_in_at = self.clock()
@@ -122,10 +134,11 @@ class Admission(Connections[ServerConnection]):
         """Forget a connection."""
         owner = self._owners.pop(connection, None)
         if owner is not None:
-            for counts, one in ((self._hosts, owner.host), (self._peers, owner.group)):
-                counts[one] -= 1
-                if not counts[one]:
-                    del counts[one]
+            self._all.discard(connection)
+            for rotations, one in ((self._hosts, owner.host), (self._peers, owner.group)):
+                rotations[one].discard(connection)
+                if not rotations[one]:
+                    del rotations[one]
         super().discard(connection)
 
     def group_of(self, connection: ServerConnection) -> Hashable:
@@ -138,14 +151,14 @@ class Admission(Connections[ServerConnection]):
         now = self.clock()
         if now < self._look_again_at:
             return False
-        found = self._first_to_go(lambda _: True) is not None
+        found = self._first_to_go(self._all) is not None
         if not found:
             self._look_again_at = now + _LOOK_AGAIN_S
         return found
 
     def make_room(self) -> bool:
         """End the first of those who may be ended."""
-        return self.can_make_room() and self._make_room(lambda _: True)
+        return self.can_make_room() and self._make_room(self._all)
 
     def room_is_near(self, *, patiently: bool = True) -> bool:
         """Where nobody can be ended yet: whether somebody can be soon, and who comes had better wait in the queue.
@@ -155,7 +168,7 @@ class Admission(Connections[ServerConnection]):
         """
         now = self.clock()
         until = self._let_in_at + _HOLD_S if patiently else 0.0
-        for one in self:
+        for one in self._all.next(_LOOKED_AT):
             since, patience_s = self._patience_with(one, stuck_s=_STUCK_S)
             begins = one.waits_since is not None and not one.kept
             if since is not None and (begins or now < until >= since + patience_s):
@@ -169,43 +182,59 @@ class Admission(Connections[ServerConnection]):
     def end_waiting(self, *, slow_ones: bool = False) -> None:
         """Memory is short: of those who could make room, and of those who take no answer, end who waits longer.
 
-        That is half of them, so that as few go as must: the next look comes soon. ``slow_ones``: who takes an answer
-        more slowly than it comes may go too.
+        That is half of them, so that as few go as must: the next look comes soon. It is at ``_ENDED_AT`` connections at
+        most, so that requests do not wait for it. ``slow_ones``: who takes an answer more slowly than it comes may go
+        too.
         """
         now = self.clock()
+        some = self._all.next(_ENDED_AT)
         latest = now - (_HURRY_S if slow_ones else self._idle_s)
-        behind = ((since, id(one), one) for one in self if (since := one.behind_since) is not None and since <= latest)
-        resting = ((one.since, id(one.connection), one.connection) for one in self._who_may_go(now))
+        behind = ((since, id(one), one) for one in some if (since := one.behind_since) is not None and since <= latest)
+        resting = ((one.since, id(one.connection), one.connection) for one in self._who_may_go(some, now))
         waiting = sorted({*resting, *behind}, key=lambda one: one[:2])
         for _, _, connection in waiting[: (len(waiting) + 1) // 2]:
             connection.give_way(Unavailable(Reason.OVERLOADED, "memory is short"))
 
     def make_room_at(self, host: str) -> bool:
         """The same among those of one source address."""
-        return self._make_room(lambda one: self._owners[one].host == host)
+        own = self._hosts.get(host)
+        return own is not None and self._make_room(own)
 
-    def _make_room_of(self, peer: str) -> bool:
-        return self._make_room(lambda one: self._owners[one].peer == peer)
-
-    def _make_room(self, among: Callable[[ServerConnection], bool]) -> bool:
+    def _make_room(self, among: Rotation[ServerConnection]) -> bool:
         found = self._first_to_go(among)
         if found is not None:
             found.give_way(Unavailable(Reason.OVERLOADED, "it made room for another connection"))
         return found is not None
 
-    def _first_to_go(self, among: Callable[[ServerConnection], bool]) -> ServerConnection | None:
+    def _first_to_go(self, among: Rotation[ServerConnection]) -> ServerConnection | None:
+        """The first that may be ended: of those found in the last look, as long as that is fresh, or of a new one."""
         now = self.clock()
-        candidates = [one for one in self._who_may_go(now, stuck_s=_STUCK_S) if among(one.connection)]
-        heapq.heapify(candidates)
-        while candidates:
-            first = heapq.heappop(candidates)
-            if now - first.may_since > self._idle_s or not unread(first.connection.transport):
-                return first.connection
+        fresh = len(among) > _LOOKED_AT and now - among.looked_at < _LOOK_AGAIN_S
+        first = self._still_first(among, now) if fresh else None
+        if first is None:
+            some = among.next(_LOOKED_AT)
+            found = sorted(self._who_may_go(some, now, stuck_s=_STUCK_S), reverse=True)
+            among.looked_at = now
+            among.fruitless = 0 if found and not found[-1].spared else among.fruitless + len(some)
+            saw_all = len(among) <= max(len(some), among.fruitless)
+            among.found = [one.connection for one in found if saw_all or not one.spared]
+            first = self._still_first(among, now)
+        return first
+
+    def _still_first(self, among: Rotation[ServerConnection], now: float) -> ServerConnection | None:
+        while among.found:
+            first = among.found[-1]
+            for one in self._who_may_go((first,), now, stuck_s=_STUCK_S) if first in self._owners else ():
+                if now - one.may_since > self._idle_s or not unread(first.transport):
+                    return first
+            among.found.pop()
         return None
 
-    def _who_may_go(self, now: float, *, stuck_s: float | None = None) -> Iterator[_Candidate]:
+    def _who_may_go(
+        self, among: Iterable[ServerConnection], now: float, *, stuck_s: float | None = None
+    ) -> Iterator[_Candidate]:
         """Those on which no request is served for longer than they may; and answers that are stuck for so long."""
-        for one in self:
+        for one in among:
             since, patience_s = self._patience_with(one, stuck_s=stuck_s)
             if since is not None and now - since >= patience_s:
                 yield _Candidate(not self._has_its_share(one), since, id(one), since + patience_s, one)
@@ -219,7 +248,7 @@ class Admission(Connections[ServerConnection]):
 
     def _has_its_share(self, connection: ServerConnection) -> bool:
         """Whether its peer has no fewer connections than the average of all."""
-        return self._peers[self._owners[connection].group] * len(self._peers) >= len(self)
+        return len(self._peers[self._owners[connection].group]) * len(self._peers) >= len(self)
 
 
 class _Owner(NamedTuple):
@@ -263,7 +292,7 @@ def _peer_of(connection: ServerConnection) -> str:
 def _descriptor_budget() -> int:
     """A quarter of what may be open, but for the reserve: two listeners, and a proxied request has two ends."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(MAX_CONNECTIONS, (soft - reserve()) // 4))
+    return max(1, min(MAX_CONNECTIONS, (soft - reserve()) // _ENDS))
 
 
 def reserve() -> int:

@@ -55,9 +55,12 @@ class Listener:
     ) -> None:
         self._max_connections = self._cap = settings.in_all
         self._of_one_address = settings.of_one_address
+        half, room = max(1, self._max_connections // 2), settings.before_handshake
+        self._apart = room > half  # those before their handshake take no place of a connection
         self._handshakes = Handshakes(
             context,
-            most=None if context is None else min(settings.max_handshakes, max(1, self._max_connections // 2)),
+            most=None if context is None else min(settings.max_handshakes, half),
+            room=room,
             timeout_s=settings.handshake_timeout_s,
             closing_s=_CLOSING_S,
             on_given_up=turned_away,
@@ -126,7 +129,8 @@ class Listener:
 
     @property
     def _taken(self) -> int:
-        return len(self.connections) + len(self._handshakes)
+        handshakes = self._handshakes
+        return len(self.connections) + (handshakes.running if self._apart else len(handshakes))
 
     def leave(self) -> None:
         """Go on as before, but let nobody stay: each answer is the last on its connection."""
@@ -186,17 +190,18 @@ class Listener:
     def _admit(self, accepted: socket.socket, address: str) -> None:
         host = host_of(address)
         connections, handshakes = self.connections, self._handshakes
+        coming = handshakes.running_of(host) if self._apart else handshakes.of(host)
         if self._taken >= self._cap + max(1, reserve() // _SHED_PER_RESERVE):
             self._turn_away(accepted, address, "there are too many connections")
             return
         if (
             self._tls
-            and connections.of(host) + handshakes.of(host) >= self._of_one_address
-            and not (connections.make_room_at(host) or handshakes.make_room_at(host))
+            and connections.of(host) + coming >= self._of_one_address
+            and not (handshakes.make_room_at(host) or connections.make_room_at(host))
         ):
             self._turn_away(accepted, address, "too many connections from this address")
             return
-        has_room = self._taken < self._cap or connections.make_room() or handshakes.make_room()
+        has_room = self._taken < self._cap or handshakes.make_room() or connections.make_room()
         handler = self.handler if has_room else self._shed
         handshakes.start(
             accepted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import ssl
 from typing import Final
@@ -9,17 +10,22 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.identity.acceptor import Acceptor
-from sidecar.identity.handshakes import Handshakes, OnGivenUp
+from sidecar.identity.handshakes import MOST_CONNECTIONS, Handshakes, OnGivenUp
 from sidecar.serving.connections import Connections
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
-MAX_HANDSHAKES: Final = 256
+MAX_HANDSHAKES: Final = 1024
+_OWN_DESCRIPTORS: Final = 64  # for everything but connections
 
 
 class TlsSite(web.BaseSite):
-    """A site of a runner's, in place of ``TCPSite``. ``address`` holds the real port where 0 was asked for."""
+    """A site of a runner's, in place of ``TCPSite``. ``address`` holds the real port where 0 was asked for.
 
-    __slots__ = ("_acceptor", "_connections", "_handshakes")
+    Connections before their handshake take descriptors that none of ``connections`` needs, so that a silent crowd takes
+    no place from them; where there are no such descriptors they share those there are.
+    """
+
+    __slots__ = ("_acceptor", "_connections", "_handshakes", "_shares")
 
     def __init__(
         self,
@@ -39,8 +45,15 @@ class TlsSite(web.BaseSite):
         """
         super().__init__(runner, ssl_context=context)
         self._connections = connections
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        others = descriptors - _OWN_DESCRIPTORS - connections.limit
+        self._shares = others < max_handshakes
         self._handshakes = Handshakes(
-            context, most=max_handshakes, timeout_s=handshake_timeout_s, on_given_up=on_given_up
+            context,
+            most=max_handshakes,
+            room=min(MOST_CONNECTIONS, max(max_handshakes, others)),
+            timeout_s=handshake_timeout_s,
+            on_given_up=on_given_up,
         )
         self._acceptor = Acceptor(host, port, self._admit, is_full=self._is_full)
 
@@ -71,7 +84,8 @@ class TlsSite(web.BaseSite):
         await super().stop()
 
     def _is_full(self) -> bool:
-        return self._handshakes.full or self._connections.is_full(len(self._handshakes))
+        handshakes = self._handshakes
+        return handshakes.full or self._connections.is_full(len(handshakes) if self._shares else handshakes.running)
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         self._handshakes.start(accepted, address, self._connections)

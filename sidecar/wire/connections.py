@@ -1,7 +1,8 @@
 """The live connections of one side, and the one coarse clock that drives all their deadlines.
 
-A timer per request would cost more than the request. So every connection writes down when it last moved, and one sweep
-asks all of them whether they waited too long; a deadline fires up to ``interval_s`` late.
+A timer per request would cost more than the request. So every connection writes down when it last moved, and a sweep
+asks each of them whether it has waited too long; a deadline fires up to ``interval_s`` late. A turn of the loop asks at
+most ``SWEPT_IN_A_TURN``: a sweep of thousands at once would keep requests waiting for it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import Generic, Protocol, TypeVar
+from itertools import islice
+from typing import Final, Generic, Protocol, TypeVar
 
 from sidecar.wire.turns import Turns
 from sidecar.wire.writes import MOST_TOGETHER, Writes
+
+SWEPT_IN_A_TURN: Final = 64
 
 
 class Swept(Protocol):
@@ -50,7 +54,8 @@ class Connections(Generic[C]):
         self._patient_until = 0.0
         self._interval_s = interval_s
         self._members: set[C] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None  # of the next sweep, or of the next part of this one
+        self._to_sweep: Iterator[C] = iter(())
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -107,5 +112,17 @@ class Connections(Generic[C]):
         await self._empty.wait()
 
     def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
-        self.sweep()
+        self._to_sweep = iter(self)
+        self._sweep_some()
+
+    def _sweep_some(self) -> None:
+        loop = asyncio.get_running_loop()
+        some = tuple(islice(self._to_sweep, SWEPT_IN_A_TURN))
+        if len(some) < SWEPT_IN_A_TURN:
+            self._timer = loop.call_later(self._interval_s, self._tick)
+        else:
+            self._timer = loop.call_soon(self._sweep_some)
+        now = self.clock()
+        for connection in some:
+            if connection in self._members:
+                connection.sweep(now)

@@ -13,6 +13,7 @@ from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.proxy.admission import MAX_CONNECTIONS, Admission, ConnectionLimits
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection, ServerLimits
+from tests.calls import calls_of
 from tests.wire.bench import Clock, Handler, RecordingTransport, answer_ok
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -310,3 +311,83 @@ async def test_giving_way_twice_does_no_harm(door: Door) -> None:
     connection.connection_lost(None)
     assert transport.aborted
     assert len(door.admission) == 0
+
+
+# --- what it costs
+
+
+def crowd_of(count: int, *, busy: bool) -> Door:
+    """A door full of connections, each served or waiting for long; they come from seven hosts."""
+    door = Door(max_connections=count, max_per_peer=count)
+    door.handler.act = None
+    for number in range(count):
+        door.clock.now += 0.001
+        connection, _ = door.connect(f"192.0.2.{number % 7}")
+        if busy:
+            connection.data_received(GET)
+    door.clock.now += 9.0
+    return door
+
+
+def cost_with(count: int, *, busy: bool) -> dict[str, int]:
+    door = crowd_of(count, busy=busy)
+    admission = door.admission
+    costs = {
+        "can make room": calls_of(admission.can_make_room),
+        "make room": calls_of(admission.make_room),
+        "make room at": calls_of(lambda: admission.make_room_at("192.0.2.3")),
+        "room is near": calls_of(admission.room_is_near),
+        "one more": calls_of(lambda: door.connect("192.0.2.5")),
+        "memory is short": calls_of(admission.end_waiting),
+    }
+    for connection in admission:
+        admission.discard(connection)
+    return costs
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["all served", "all waiting"])
+async def test_one_more_connection_costs_the_same_however_many_there_are(busy: bool) -> None:
+    assert cost_with(600, busy=busy) == cost_with(2400, busy=busy)
+
+
+async def test_the_few_that_may_be_ended_among_many_that_are_served_are_found_in_some_looks() -> None:
+    door = crowd_of(600, busy=True)
+    _, silent = door.connect("192.0.2.3")
+    door.clock.now += 9.0
+    looks = 0
+    while not door.admission.make_room():
+        door.clock.now += 0.021
+        looks += 1
+    assert silent.aborted
+    assert looks <= 600 // 64
+    for connection in door.admission:
+        door.admission.discard(connection)
+
+
+async def test_a_peer_with_few_connections_is_ended_among_many_only_once_nobody_else_may_be() -> None:
+    door = crowd_of(300, busy=True)
+    _, alone = door.connect("192.0.2.200")
+    for _ in range(60):
+        door.connect("192.0.2.3")
+    door.clock.now += 9.0
+    ended = 0
+    while not alone.aborted:
+        ended += door.admission.make_room()
+        door.clock.now += 0.021
+    assert ended == 61
+    for connection in door.admission:
+        door.admission.discard(connection)
+
+
+async def test_who_was_found_and_is_served_since_is_not_ended() -> None:
+    door = crowd_of(200, busy=False)
+    assert door.admission.can_make_room()
+    found = door.admission._all.found
+    for connection in list(found[1:]):
+        connection.data_received(GET)
+    last = found[0]
+    assert door.admission.make_room()
+    assert last not in set(door.admission)
+    assert all(connection.exchange is not None for connection in found[1:])
+    for connection in door.admission:
+        door.admission.discard(connection)

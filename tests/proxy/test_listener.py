@@ -32,10 +32,12 @@ from sidecar.wire.h1_server import ServerLimits
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sink import FakeSink
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER
+from tests.identity.accepting import hello
 
 pytestmark = pytest.mark.integration
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+HELLO = hello()
 PATIENCE_S = 5.0
 
 
@@ -281,18 +283,18 @@ async def test_while_memory_is_nearly_short_nobody_goes_and_hands_are_shaken_wit
         assert (await kept.ask()).startswith(b"HTTP/1.1 200 ")
         listener.brace()
         for _ in range(12):
-            await connect(listener)
+            (await connect(listener)).writer.write(HELLO)
         async with asyncio.timeout(PATIENCE_S):
-            while len(listener._handshakes) < 8:  # noqa: ASYNC110 - there is no event
+            while len(listener._handshakes) < 12:  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.005)
-        assert len(listener._handshakes) == 8
+        assert listener._handshakes.running == 8
         assert (await kept.ask()).startswith(b"HTTP/1.1 200 ")
         assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
         listener.relax()
         for _ in range(12):
-            await connect(listener)
+            (await connect(listener)).writer.write(HELLO)
         async with asyncio.timeout(PATIENCE_S):
-            while len(listener._handshakes) < 12:  # noqa: ASYNC110 - there is no event
+            while listener._handshakes.running < 12:  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.005)
 
 
@@ -405,7 +407,8 @@ async def test_at_its_limit_an_address_trades_its_own_slow_connection_for_the_ne
     async with listening(Held(), sink, context=server, max_per_address=2) as listener:
         slow = await connect(listener, caller)
         slow.writer.write(GET[:-2])
-        await connect(listener, caller)
+        kept = await connect(listener, caller)
+        assert (await kept.ask()).startswith(b"HTTP/1.1 200 ")
         async with asyncio.timeout(PATIENCE_S):
             while not await _asked(listener, caller):
                 pass
@@ -447,16 +450,29 @@ async def test_silent_handshakes_lock_nobody_out_the_oldest_make_room(
     sink: FakeSink, authority: TrustDomainAuthority
 ) -> None:
     server, caller = tls(authority)
-    async with listening(Held(), sink, context=server, max_handshakes=3, handshake_timeout_s=60) as listener:
+    async with listening(Held(), sink, context=server, max_connections=8, handshake_timeout_s=60) as listener:
         silent = [await connect(listener)]
         for _ in range(3):  # those that have ended take no place
             assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
         await _stays(silent[0])
-        silent += [await connect(listener) for _ in range(3)]
+        silent += [await connect(listener) for _ in range(4)]
         assert await silent[0].is_hung_up_on()
         assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
         assert await silent[1].is_hung_up_on()
-        await _stays(silent[3])
+        await _stays(silent[4])
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"\x16", hello()[:-1], hello()], ids=["nothing", "a byte", "a part", "all of it"]
+)
+async def test_a_crowd_that_says_so_much_of_a_client_hello_keeps_nobody_out(
+    sink: FakeSink, authority: TrustDomainAuthority, said: bytes
+) -> None:
+    server, caller = tls(authority)
+    async with listening(Held(), sink, context=server, max_handshakes=2, handshake_timeout_s=60) as listener:
+        for _ in range(30):
+            (await connect(listener)).writer.write(said)
+        assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
 
 
 async def _asked(listener: Listener, caller: ssl.SSLContext) -> bool:
@@ -476,7 +492,7 @@ async def test_each_of_a_crowd_that_comes_at_once_makes_room_for_one(
     sink: FakeSink, authority: TrustDomainAuthority
 ) -> None:
     server, _ = tls(authority)
-    async with listening(Held(), sink, context=server, max_handshakes=2, handshake_timeout_s=60) as listener:
+    async with listening(Held(), sink, context=server, max_connections=4, handshake_timeout_s=60) as listener:
         crowd = [socket.create_connection(listener.address) for _ in range(6)]  # the loop does not turn meanwhile
         clients = [await asyncio.open_connection(sock=one) for one in crowd]
         for reader, _ in clients[:4]:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
-from sidecar.wire.connections import Connections
+from sidecar.wire.connections import SWEPT_IN_A_TURN, Connections
 
 
 class Waiting:
@@ -27,6 +28,27 @@ async def test_members_are_swept_again_and_again_by_one_timer() -> None:
     assert set(one.swept) == {7.0}
     connections.discard(one)
     connections.discard(other)
+
+
+async def test_a_turn_of_the_loop_sweeps_some_of_many_members_and_none_that_has_left() -> None:
+    connections: Connections[Waiting] = Connections(interval_s=0.001)
+    members = [Waiting() for _ in range(3 * SWEPT_IN_A_TURN)]
+    for member in members:
+        connections.add(member)
+    swept = [0]
+    async with asyncio.timeout(5):
+        while swept[-1] < SWEPT_IN_A_TURN:
+            await asyncio.sleep(0)
+            swept.append(sum(len(member.swept) for member in members))
+        left = [member for member in members if not member.swept]
+        connections.discard(left[0])
+        while not all(member.swept for member in left[1:]):
+            await asyncio.sleep(0)
+            swept.append(sum(len(member.swept) for member in members))
+    assert max(now - before for before, now in pairwise(swept)) <= SWEPT_IN_A_TURN
+    assert left[0].swept == []
+    for member in members:
+        connections.discard(member)
 
 
 async def test_empty_is_told_when_the_last_one_is_gone() -> None:

@@ -1,0 +1,105 @@
+"""The first bytes of accepted connections, looked at while they are still in the kernel.
+
+A connection that has sent no whole TLS record costs a descriptor and a registration here, and no TLS state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import select
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Final
+
+_HANDSHAKE: Final = 22  # ContentType of RFC 8446 section 5.1
+_HEADER: Final = struct.Struct(">BHH")  # type, version, length
+_LOOKED_AT: Final = 4096  # bytes; a ClientHello with post-quantum keys has 1,700
+_LAST_ACK_AT: Final = 56  # of struct tcp_info in linux/tcp.h: milliseconds since the peer's last word to our kernel
+_ASKED_FOR: Final = 60  # bytes of it
+_TOLD_AT_A_TIME: Final = 32
+ENDED: Final = 0x2000 | 0x10 | 0x8  # EPOLLRDHUP, EPOLLHUP, EPOLLERR
+
+
+class First(enum.Enum):
+    """The state of a connection's first bytes."""
+
+    NOTHING = enum.auto()
+    PART = enum.auto()  # of a TLS record
+    WHOLE = enum.auto()
+    NO_TLS = enum.auto()
+    GONE = enum.auto()  # the peer has closed or reset the connection
+
+
+def first_of(accepted: socket.socket) -> First:
+    """Peek at a non-blocking socket."""
+    try:
+        data = accepted.recv(_LOOKED_AT, socket.MSG_PEEK)
+    except (BlockingIOError, InterruptedError):
+        return First.NOTHING
+    except OSError:
+        return First.GONE
+    if not data:
+        return First.GONE
+    if data[0] != _HANDSHAKE:
+        return First.NO_TLS
+    if len(data) < _HEADER.size:
+        return First.PART
+    _, _, length = _HEADER.unpack_from(data)
+    return First.WHOLE if len(data) >= min(_HEADER.size + length, _LOOKED_AT) else First.PART
+
+
+def silent_s(accepted: socket.socket) -> float:
+    """Seconds for which a peer that has sent nothing has been connected; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0.0
+    try:
+        info = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ASKED_FOR)
+        (last_ack_ms,) = struct.unpack_from("=I", info, _LAST_ACK_AT)
+    except (OSError, struct.error):  # closed already; no TCP
+        return 0.0
+    return float(last_ack_ms / 1000)
+
+
+class Watch:
+    """Calls ``on_more`` with the descriptor of a socket and its epoll events: more has come, or the peer has ``ENDED``.
+
+    The event loop watches one epoll instance for all of them: a socket costs one registration, and one call for each
+    piece that arrives. A turn of the loop makes at most ``_TOLD_AT_A_TIME`` calls.
+    """
+
+    def __init__(self, on_more: Callable[[int, int], None]) -> None:
+        self._on_more = on_more
+        self._epoll: select.epoll | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def add(self, descriptor: int) -> None:
+        """Watch a socket until ``discard``; also tells what is there already.
+
+        Raises:
+            OSError: there is no descriptor left for the epoll instance, or no memory.
+        """
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._epoll.fileno(), self._tell)
+        self._epoll.register(descriptor, select.EPOLLIN | ENDED | select.EPOLLET)
+
+    def discard(self, descriptor: int) -> None:
+        """Watch a socket no more. Call it before the socket is closed."""
+        if self._epoll is not None:
+            self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor of the epoll instance back."""
+        epoll, self._epoll = self._epoll, None
+        if epoll is not None and self._loop is not None:
+            self._loop.remove_reader(epoll.fileno())
+            epoll.close()
+
+    def _tell(self) -> None:
+        if self._epoll is not None:
+            for descriptor, events in self._epoll.poll(0, _TOLD_AT_A_TIME):
+                self._on_more(descriptor, events)
