@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Final
 
 from benchmarks.credentials import credentials
+from benchmarks.crowd import said
 from benchmarks.machine import forget_peak, memory_mib, user_and_kernel
 from benchmarks.peers.peer import Peer, Role
 from benchmarks.rig import Rig
@@ -20,6 +22,7 @@ from benchmarks.scenarios import Scenario
 from benchmarks.world import AGENT, SERVER_NAME, STRANGER, write_identity
 
 _WARMUP_S: Final = 0.3
+_CROWD_PATIENCE_S: Final = 60.0
 _PATIENCE_S: Final = 120.0
 _ROTATE_EVERY_S: Final = 2.5  # files are looked at every 2 s
 _REMEMBERED: Final = 8192  # tokens, by the sidecar at most: so many are shown once before the window begins
@@ -48,7 +51,7 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
         seen = _while_rotating(rig, peer, scenario, role, [*_window(scenario, max(seconds, 8.0)), *_clocks(pids)])
     else:
         before = user_and_kernel(pids)
-        with _hostile(rig, role) if scenario.hostile else nullcontext():
+        with _beside(rig, role, scenario):
             seen = _loaded(rig, peer, scenario, role, [*_window(scenario, seconds), *_clocks(pids)], number)
         user, kernel = (now - then for now, then in zip(user_and_kernel(pids), before, strict=True))
         seen["kernel_share"] = kernel / (user + kernel) if user + kernel else None
@@ -59,20 +62,41 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
 
 
 @contextmanager
-def _hostile(rig: Rig, role: Role) -> Iterator[None]:
-    """While this lasts, another peer does its worst. It has a second to begin."""
+def _beside(rig: Rig, role: Role, scenario: Scenario) -> Iterator[None]:
+    """While this lasts, others are beside the load: a peer that does its worst has a second to begin, a crowd is there.
+
+    Raises:
+        MeasureError: they are not.
+    """
+    if not scenario.beside:
+        yield
+        return
+    hostile = scenario.beside == "hostile"
+    command = _hostile(rig, role) if hostile else _crowd(rig, role, scenario)
+    with subprocess.Popen(
+        rig.cores.bound(command, proxy=False), stdin=subprocess.PIPE, stdout=None if hostile else subprocess.PIPE
+    ) as others:
+        try:
+            if others.stdout is not None and not select.select([others.stdout], [], [], _CROWD_PATIENCE_S)[0]:
+                raise MeasureError(f"{scenario.name}: not all {scenario.crowd} connections could be opened")
+            time.sleep(1.0)
+            if others.poll() is not None:
+                raise MeasureError(f"{scenario.name}: who should be beside it did not start")
+            yield
+        finally:
+            others.terminate()
+
+
+def _hostile(rig: Rig, role: Role) -> list[str]:
     world, identity = rig.world, rig.world.identities[STRANGER]
     command = [sys.executable, "-m", "benchmarks.hostile", "--connect", world.at(role.port), "--name", SERVER_NAME]
     command += ["--certificate", str(identity.certificate), "--key", str(identity.key)]
-    command += ["--authority", str(world.bundle)]
-    with subprocess.Popen(rig.cores.bound(command, proxy=False), stdin=subprocess.PIPE) as attacking:
-        time.sleep(1.0)
-        try:
-            if attacking.poll() is not None:
-                raise MeasureError("the hostile peer did not start")
-            yield
-        finally:
-            attacking.terminate()
+    return [*command, "--authority", str(world.bundle)]
+
+
+def _crowd(rig: Rig, role: Role, scenario: Scenario) -> list[str]:
+    command = [sys.executable, "-m", "benchmarks.crowd", "--connect", rig.world.at(role.port)]
+    return [*command, "--count", str(scenario.crowd), "--says", said(scenario.beside).hex()]
 
 
 def _loaded(rig: Rig, peer: Peer, scenario: Scenario, role: Role, options: list[str], number: int) -> dict[str, Any]:

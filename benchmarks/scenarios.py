@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, Peer
 from benchmarks.world import CALLER
 
+# Who is beside the load: a peer that does its worst, or a crowd that is there and says so much: nothing, the begin of a
+# ClientHello, all of one, or HTTP in clear text.
+Beside = Literal["", "hostile", "nothing", "hello begun", "hello", "clear text"]
 # What is told of a scenario: CPU per request, MB/s, delay of events, or memory.
 Measure = Literal["cpu", "throughput", "events", "memory", "slow", "rotation"]
 BODY_BYTES: Final = 100_000_000
@@ -39,7 +43,8 @@ class Scenario:
     tokens: int = 0  # so many different ones in turn; 0: the usual few
     chain: int = 1  # actors in each token
     handles: int = 0  # alive, beside those that are used
-    hostile: bool = False  # beside a peer that does its worst
+    beside: Beside = ""
+    crowd: int = 0  # so many are beside it; one that is closed is opened again at once
     axis: str = ""  # what grows, for the scenarios of `growth`
     amount: int = 0
 
@@ -73,6 +78,28 @@ class Scenario:
         return "\r\n".join([*lines, "", ""])
 
 
+def _beside_a_crowd() -> Iterator[Scenario]:
+    """The same load beside 600 connections of each kind, on kept connections and on new ones."""
+    crowds: dict[str, tuple[Beside, str]] = {
+        "silent": ("nothing", "say nothing"),
+        "hello-begun": ("hello begun", "stop inside a ClientHello"),
+        "hello": ("hello", "stop after a ClientHello"),
+        "clear-text": ("clear text", "send HTTP in clear text, again and again"),
+    }
+    for name, (beside, what) in crowds.items():
+        load = Scenario(
+            name=name,
+            title=f"200 a second over 20 connections beside 600 that {what}",
+            connections=20,
+            rate=200,
+            beside=beside,
+            crowd=600,
+        )
+        yield load
+        title = f"200 new connections a second beside 600 that {what}"
+        yield replace(load, name=f"{name}-new", title=title, fresh_connections=True)
+
+
 SCENARIOS: Final = (
     Scenario(name="memory-0", title="resident memory at rest", connections=0, measure="memory"),
     Scenario(name="memory-100", title="resident memory with 100 idle connections", connections=100, measure="memory"),
@@ -88,8 +115,18 @@ SCENARIOS: Final = (
         title="the same beside a peer that does its worst: whose p99 doubles?",
         connections=20,
         rate=200,
-        hostile=True,
+        beside="hostile",
     ),
+    *_beside_a_crowd(),
+    Scenario(
+        name="silent-3000",
+        title="GET 1 KB, 200 a second over 20 connections beside 3,000 that say nothing",
+        connections=20,
+        rate=200,
+        beside="nothing",
+        crowd=3000,
+    ),
+    Scenario(name="busy", title="GET 1 KB, 1,000 connections, as fast as answered", connections=1000),
     Scenario(name="post", title="POST 512 B, as fast as answered", method="POST", body=512),
     Scenario(
         name="no-content",
