@@ -12,7 +12,7 @@ from sidecar.errors import Reason
 from sidecar.identity.issuer import JwksSettings
 from sidecar.observe import probe
 from sidecar.observe.writer import STALL_S
-from sidecar.proxy.watch import IDENTITY_GRACE_S
+from sidecar.proxy.watch import DENIED_S, IDENTITY_GRACE_S
 from sidecar.wire.resolver import ResolverSettings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -49,7 +49,8 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert f"{dns.cache_s + dns.max_stale_s:g} s after the last answer" in row("DNS")
     keys = JwksSettings(issuer="https://a.example", url="https://a.example/jwks", ca_file="/ca.pem")
     assert f"{keys.max_age_s:g} s old" in row("issuer's key server")
-    assert row("our registration entry").count(f"{IDENTITY_GRACE_S:g} s") == 2
+    assert row("our registration entry").count(f"{DENIED_S:g} s") == 2
+    assert f"({IDENTITY_GRACE_S:g} s where the SVID ran out" in row("our registration entry")
     assert f"{STALL_S:g} s after the last byte" in row("record sink")
 
 
