@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.delegation.strict_json import StrictJsonError, may_nest, nesting_of, parse_object
+from tests.counting import MOST_AT_ONCE, bytecodes
 
 DUPLICATES = {
     "two equal members": b'{"a":1,"a":1}',
@@ -167,3 +168,29 @@ def test_what_may_not_nest_deeper_does_not(document: bytes) -> None:
 
 def test_brackets_in_strings_are_no_nesting() -> None:
     assert parse_object(b'{"a": "' + b"[" * 100 + b'"}') == {"a": "[" * 100}
+
+
+CROWDED = {
+    "objects": (b'{"a":[', b"{},", b"{}]}"),
+    "objects in objects": (b'{"a":[', b'{"":{}},', b"{}]}"),
+    "arrays": (b'{"a":[', b"[],", b"[]]}"),
+    "integers": (b'{"a":[', b"1,", b"1]}"),
+    "fractions": (b'{"a":[', b"1e1,", b"1]}"),
+    "strings": (b'{"a":[', b'"",', b'""]}'),
+    "escapes": (b'{"a":"', b"\\u0041", b'"}'),
+    "one member again": (b"{", b'"a":1,', b'"a":1}'),
+    "digits": (b'{"a":', b"1", b"}"),
+    "depth": (b'{"a":', b"[", b""),
+}
+
+
+@pytest.mark.parametrize("case", CROWDED)
+def test_reading_takes_work_in_proportion_to_the_document(case: str) -> None:
+    before, unit, after = CROWDED[case]
+
+    def work(size: int) -> int:
+        document = before + unit * (size // len(unit)) + after
+        return bytecodes(lambda: parse_object(document), StrictJsonError)
+
+    assert work(8192) < 2.1 * work(4096)
+    assert work(8192) < MOST_AT_ONCE
