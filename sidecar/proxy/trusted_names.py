@@ -78,7 +78,7 @@ _EXACT: Final = frozenset(
 _BEGINNINGS: Final = (
     # What was asked for, and by whom, before a proxy changed it: everybody.
     b"forwarded",
-    b"x-forwarded",
+    b"x-forward",
     b"x-original-",
     b"x-originating-",
     b"x-real-ip",
@@ -166,14 +166,12 @@ _ENDINGS: Final = (
     b"-client-ip",
     b"-clientip",
     b"-connecting-ip",
-    b"-host-override",
     b"-jwt-assertion",
-    b"-method-override",
+    b"-override",
     b"-real-ip",
     b"-remote-addr",
     b"-remote-ip",
     b"-source-ip",
-    b"-url-override",
     b"-user-ip",
 )
 

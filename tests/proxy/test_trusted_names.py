@@ -83,7 +83,8 @@ TRUSTED = {
         "x-auth-couchdb-username",
         "x-forwarded-user",
     ],
-    "method override": ["x-http-method", "x-method-override", "x-tunnel-method-override"],
+    "overrides": ["x-http-method", "x-method-override", "x-tunnel-method-override", "x-http-path-override"],
+    "misspelled by proxies": ["x-forward-for", "x-forwarded"],
     "RFC 9440": ["client-cert", "client-cert-chain"],
     "any name with punctuation that is folded": ["x_user", "a.b", "a~b", "x!y", "a+b", "a'b", "a|b"],
 }
