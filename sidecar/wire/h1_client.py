@@ -74,7 +74,8 @@ class ClientConnection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another request may be sent now."""
-        return not self._closed and self._sink is None and not self.transport.is_closing()
+        free = self._sink is None and self._quiet_at is None
+        return free and not self._closed and not self.transport.is_closing()
 
     @property
     def writing_paused(self) -> bool:

@@ -159,6 +159,7 @@ class _Life:
     def _a_timer_comes(self) -> None:
         if self._loop.timers:
             handle, callback = self._loop.timers.pop(0)
+            self._world.clock.now += 0.05  # it took time to come
             if not handle.cancelled():
                 callback()
 

@@ -93,7 +93,8 @@ def answer_stream(data: bytes) -> None:
 
 
 def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
-    connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=Clock())
+    clock = Clock()
+    connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=clock)
     given_back: list[ClientConnection] = []
     transport = RecordingTransport()
     transport.settle = connections.writes.write_out
@@ -135,6 +136,9 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
                 assert end_of(waiting.came, waiting.method) == len(waiting.came), (
                     "bytes beyond an answer, and it lives on"
                 )
+        if asked[-1].over and random.random() < 0.5:
+            clock.now += 0.05  # silence, after an answer that may have had content all the same
+            connection._look_for_silence()
         if asked[-1].over and connection.usable and random.random() < 0.9:
             assert given_back, "a connection that was not given back is free"
             ask()

@@ -38,7 +38,7 @@ def test_a_request_is_its_head_its_body_to_come_and_what_followed(fields: bytes,
     ("fields", "reason"),
     [
         (b"Expect: 200-ok\r\n", Reason.EXPECTATION_REFUSED),
-        (b"Upgrade: h2c\r\n", Reason.UPGRADE_REFUSED),
+        (b"Upgrade: websocket\r\n", Reason.UPGRADE_REFUSED),
         (b"Content-Length: 101\r\n", Reason.TOO_LARGE),
     ],
 )
