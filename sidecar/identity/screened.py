@@ -7,6 +7,8 @@ the handshake is over the bytes pass through a ``Screen`` in between; after it n
 from __future__ import annotations
 
 import ssl
+import weakref
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from sidecar.errors import Denied, Reason
@@ -43,7 +45,8 @@ class ScreenedSSLObject(ssl.SSLObject):
         """Screen what comes in by ``incoming``. Without ``secrets`` no certificates are asked for."""
         self._incoming = incoming
         self._secrets = secrets
-        self._screen = Screen(None if secrets is None else self.check_certificates)
+        check = weakref.WeakMethod(self.check_certificates)  # weak: the screen is ours, and no circle may come of it
+        self._screen = Screen(None if secrets is None else lambda certificates: _called(check, certificates))
 
     def check_certificates(self, certificates: tuple[bytes, ...]) -> None:
         """Judge the presented certificates (DER, leaf first) before OpenSSL sees them.
@@ -114,6 +117,13 @@ class ScreenedSSLObject(ssl.SSLObject):
             secret, cipher = secrets.take(of_client=self.server_side), self.cipher()
             if secret is not None and cipher is not None:
                 screen.open_with(Opener(cipher[0], secret))
+
+
+def _called(check: Callable[[], Callable[[tuple[bytes, ...]], None] | None], certificates: tuple[bytes, ...]) -> None:
+    method = check()
+    if method is None:
+        raise Denied(Reason.NOT_READY, "the connection is gone")
+    method(certificates)
 
 
 class ScreenedContext(ssl.SSLContext):

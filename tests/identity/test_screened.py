@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,17 @@ def test_the_key_log_is_closed_with_its_context() -> None:
     del log
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
+
+
+def test_a_connection_leaves_no_circle() -> None:
+    ours = admit(source_of(), [PEER])
+    gone = weakref.ref(ours)
+    gc.disable()
+    try:
+        del ours
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_connection_that_is_not_screened_refuses() -> None:
