@@ -91,6 +91,7 @@ class Screen:
             through = through if self._message else self._read
         if self.over:
             through = len(self._held)
+            self._opener = None  # not needed any more, for as long as the connection lasts
         elif self._message and len(self._held) - through > _MAX_HELD:
             raise Denied(Reason.TLS_VERSION, "a handshake message is padded too much")
         released = bytes(self._held[:through])

@@ -31,12 +31,12 @@ class Caches:
         self._clock = clock
         self._trim = trim or Trim()
 
-    def sweep(self, *, connections: int = 0) -> None:
-        """Free what has expired. After a burst, of ``connections`` too, give the system what is free."""
+    def sweep(self) -> None:
+        """Free what has expired. After a burst, of connections too, give the system what is free."""
         now = self._clock()
         for cache in self._found().values():
             cache.sweep(now)
-        self._trim.look(connections=connections, cached_bytes=self.total)
+        self._trim.look()
 
     def shed(self, limit_bytes: int, *, handles: bool) -> bool:
         """Evict all but a small part: of the caches, or of the ``handles`` that linger. Whether anything was freed."""

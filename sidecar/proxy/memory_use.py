@@ -12,7 +12,7 @@ import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from sidecar.proxy.memory import Memory
 
@@ -111,6 +111,31 @@ def give_back() -> None:
     trim = _found_in_libc("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+class _Mallinfo2(ctypes.Structure):
+    """``struct mallinfo2`` of malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks"),
+            "keepcost",
+        )
+    ]
+
+
+def allocated_bytes() -> int | None:
+    """What the C library has given out and not got back: TLS, buffers, long texts. None where it does not say.
+
+    Takes about a tenth of a millisecond, and more with many free pieces. Python's small objects are elsewhere.
+    """
+    mallinfo2 = _found_in_libc("mallinfo2")
+    if mallinfo2 is None:
+        return None
+    mallinfo2.restype = _Mallinfo2  # type: ignore[attr-defined]
+    info: Any = mallinfo2()
+    return int(info.uordblks + info.hblkhd)
 
 
 def keep_large_ones_apart() -> None:

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from sidecar.background import Parts as Background
 from sidecar.delegation.spiffe_id import TrustDomain
@@ -35,7 +35,6 @@ from sidecar.proxy.shortage import Shortage
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.trust import TrustWatch
 from sidecar.proxy.watch import Watch
-from sidecar.wire.connections import Connections
 from sidecar.wire.pool import UpstreamPool
 
 _log: Final = logging.getLogger("sidecar")
@@ -281,12 +280,11 @@ class Server:
         if self.ready.is_set() and not self._draining:
             self._say(self.missing())
         self.lately.look()
-        listeners, pools = self.parts.listeners, self.parts.pools
-        connections: list[Connections[Any]] = [one.connections for one in listeners]
-        connections += [one.connections for one in pools]
-        self.parts.caches.sweep(connections=sum(map(len, connections)))
-        for some in connections:
-            await self.trust.look(some)
+        self.parts.caches.sweep()
+        for listener in self.parts.listeners:
+            await self.trust.look(listener.connections)
+        for pool in self.parts.pools:
+            await self.trust.look(pool.connections)
 
     def _agent_up(self) -> bool | None:
         """None also while we leave: the agent may go first then."""

@@ -11,23 +11,27 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.proxy.memory import MIB
-from sidecar.proxy.memory_use import give_back
+from sidecar.proxy.memory_use import allocated_bytes, give_back
 
-CONNECTION_BYTES: Final = 32 * 1024  # of TLS and buffers, at least
 AFTER_BYTES: Final = 8 * MIB
 
 
 class Trim:
-    """Follows what is held. ``give`` gives back what is free."""
+    """Follows what is ``allocated``, by the C library's own count. ``give`` gives back what is free."""
 
-    def __init__(self, give: Callable[[], None] = give_back) -> None:
+    def __init__(
+        self, *, allocated: Callable[[], int | None] = allocated_bytes, give: Callable[[], None] = give_back
+    ) -> None:
+        self._allocated = allocated
         self._give = give
         self._most = 0
 
-    def look(self, *, connections: int, cached_bytes: int) -> None:
-        """Give memory back if ``AFTER_BYTES`` less are held now than at most since the last time."""
-        held = connections * CONNECTION_BYTES + cached_bytes
-        self._most = max(self._most, held)
-        if self._most - held >= AFTER_BYTES:
-            self._most = held
+    def look(self) -> None:
+        """Give memory back if ``AFTER_BYTES`` less are allocated now than at most since the last time."""
+        allocated = self._allocated()
+        if allocated is None:
+            return
+        self._most = max(self._most, allocated)
+        if self._most - allocated >= AFTER_BYTES:
+            self._most = allocated
             self._give()

@@ -311,3 +311,14 @@ def test_the_limits_hold_without_a_handshake_too() -> None:
     with pytest.raises(Denied) as denied:
         verify_chain(chain, source.current.bundles, now=NOW)
     assert denied.value.reason is Reason.UNTRUSTED_CHAIN
+
+
+def test_a_connection_is_freed_when_it_ends_without_a_collection() -> None:
+    """Else what thousands of connections took stays until the collector comes, which an idle process does not need."""
+    gc.collect()
+    gc.disable()
+    try:
+        admitted = weakref.ref(admit(source_of(), [leaf(ROOT_A, "spiffe://a.test/y")]))
+        assert admitted() is None
+    finally:
+        gc.enable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Final
 
@@ -76,3 +77,65 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
         assert (ended_for_memory(records) > 0) == limited
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+
+
+# --- large tokens
+
+TOKENS: Final = 1_200  # different ones, of 12.5 KB: without a bound verdicts, permits and handles take 90 MiB
+LIVES_S: Final = 15
+LITTLE: Final = {"max_handles_mib": 8, "max_verdicts_mib": 4, "max_permits_mib": 4}
+MARGIN_MIB: Final = 14  # heads that are remembered, and what the heap keeps
+
+
+async def held_bytes(world: World, probe: int) -> float:
+    """What all caches hold, by the sidecar's own account."""
+    metrics = (await world.call(probe, None, "/metrics", method="GET")).body.decode()
+    rows = [line for line in metrics.splitlines() if line.startswith("sidecar_cache_bytes{")]
+    assert rows
+    return sum(float(row.rpartition(" ")[2]) for row in rows)
+
+
+@pytest.mark.parametrize("memory", [LITTLE, {}], ids=["little", "by default"])
+async def test_large_tokens_take_what_they_may_and_give_it_back_when_they_expire(
+    world: World, memory: dict[str, int]
+) -> None:
+    """The second run is the first one's proof: it takes more than that may."""
+    planner = calling(await world.source(PLANNER), WRITER)
+    settings = world.settings(memory=memory)
+    settings["issuers"][0]["profile"] = {"preset": "sts", "leeway_s": 0}
+    settings["inbound"]["routes"][0]["linger_s"] = 600
+    async with command(world, settings, descriptors=4096) as (process, ports, _):
+
+        def used_mib() -> float:
+            return (own_bytes(Path(f"/proc/{process.pid}/statm")) or 0) / 1024 / 1024
+
+        assert (await world.call(ports["in"], planner, headers=bearer(mint()))).status == 200
+        before = used_mib()
+        async with world.kept(ports["in"], planner) as kept:
+            for _ in range(TOKENS):
+                large = mint({"exp": int(time.time()) + LIVES_S, "groups": "x" * 9_000})
+                assert (await kept.ask(headers=bearer(large))).status == 200
+            most = used_mib() - before
+            assert (most < sum(LITTLE.values()) + MARGIN_MIB) == (memory == LITTLE)
+            async with asyncio.timeout(LIVES_S + PATIENCE_S):
+                while await held_bytes(world, ports["probe"]) > 64 * 1024:  # noqa: ASYNC110 - there is no event
+                    await asyncio.sleep(0.2)
+                while used_mib() - before > MARGIN_MIB:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.2)
+            assert (await kept.ask(headers=bearer(mint()))).status == 200
+
+
+async def test_connections_give_their_memory_back_when_they_leave(world: World) -> None:
+    source = await world.source(PLANNER)
+    assert source.current is not None
+    pem = written(source.current, world.folder / "crowd.pem")
+    head = f"GET /draft HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {mint()}\r\n\r\n"
+    async with command(world, world.settings(), descriptors=4096) as (process, ports, _):
+
+        def used_mib() -> float:
+            return (own_bytes(Path(f"/proc/{process.pid}/statm")) or 0) / 1024 / 1024
+
+        before = used_mib()
+        async with crowd_at(ports["in"], pem, [Kind(count=500, first=head)]):
+            await until(lambda: used_mib() - before > 14, FILLED_S)
+        await until(lambda: used_mib() - before < 8, PATIENCE_S)

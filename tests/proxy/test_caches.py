@@ -20,7 +20,7 @@ from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
 from sidecar.observe.attribution import facts_of_delegation, facts_of_issued
 from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.trim import Trim
+from sidecar.proxy.trim import AFTER_BYTES, Trim
 from sidecar.proxy.verdicts import Call, Permits, Verdicts
 from tests.delegation.world import (
     INBOUND_CLAIMS,
@@ -59,19 +59,17 @@ def test_all_are_swept_and_counted_and_one_that_is_not_there_is_left_out() -> No
     assert (len(one), len(other)) == (0, 4)
 
 
-@pytest.mark.parametrize(("before", "expired", "given"), [(0, True, 1), (1000, False, 1), (10, False, 0)])
-def test_memory_goes_back_when_entries_have_expired_and_when_connections_have_gone(
-    before: int, expired: bool, given: int
-) -> None:
-    gifts: list[bool] = []
-    cache: BoundedCache[str, int] = BoundedCache(16 * MIB)
-    cache.keep("large", 0, cost=9 * MIB, expires_at=10)
-    now = iter((0.0, 10.0 if expired else 0.0))
-    caches = Caches({"one": lambda: cache}, clock=lambda: next(now), trim=Trim(lambda: gifts.append(True)))
-    caches.sweep(connections=before)
+def test_memory_goes_back_after_what_has_expired_was_freed() -> None:
+    cache = filled(expires_at=10)
+    gifts: list[int] = []
+    allocated = iter((2 * AFTER_BYTES, 0))
+    trim = Trim(allocated=lambda: next(allocated), give=lambda: gifts.append(len(cache)))
+    now = iter((0.0, 10.0))
+    caches = Caches({"one": lambda: cache}, clock=lambda: next(now), trim=trim)
+    caches.sweep()
     assert gifts == []
-    caches.sweep(connections=0)
-    assert len(gifts) == given
+    caches.sweep()
+    assert gifts == [0]
 
 
 @pytest.mark.parametrize(("handles", "left"), [(False, (1, 4)), (True, (4, 1))])

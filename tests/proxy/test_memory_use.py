@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.memory_use import Cgroup, find_cgroup, give_back, memory_of, own_bytes
+from sidecar.proxy.memory_use import Cgroup, allocated_bytes, find_cgroup, give_back, memory_of, own_bytes
 
 MIB = 1024 * 1024
 NO_LIMIT_1 = str(2**63 - 4096)
@@ -156,3 +156,17 @@ print(own_bytes() - before)
 """
     held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(held) < MIB
+
+
+def test_what_the_c_library_gave_out_grows_and_falls_with_what_is_held() -> None:
+    before = allocated_bytes()
+    if before is None:
+        pytest.skip("not glibc")
+    held = [bytes(100_000) for _ in range(200)]
+    most = allocated_bytes()
+    assert most is not None
+    assert most - before > 19_000_000
+    del held
+    after = allocated_bytes()
+    assert after is not None
+    assert most - after > 19_000_000

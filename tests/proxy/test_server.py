@@ -431,7 +431,7 @@ async def test_what_becomes_missing_is_told_once_on_the_operations_log_and_so_is
     monkeypatch.setattr("sidecar.proxy.server.TICK_S", 0.01)
     caplog.set_level("INFO", "sidecar")
     looks = asyncio.Semaphore(0)
-    monkeypatch.setattr(bench.parts.caches, "sweep", lambda connections: looks.release())  # called at each look
+    monkeypatch.setattr(bench.parts.caches, "sweep", looks.release)  # called at each look
 
     async def wait_for_two_looks() -> None:
         while not looks.locked():

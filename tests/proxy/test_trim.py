@@ -2,31 +2,27 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.proxy.memory import MIB
-from sidecar.proxy.trim import AFTER_BYTES, CONNECTION_BYTES, Trim
-
-MANY = AFTER_BYTES // CONNECTION_BYTES
+from sidecar.proxy.trim import AFTER_BYTES, Trim
 
 
 @pytest.mark.parametrize(
     ("seen", "given"),
     [
-        pytest.param([0, MANY, 2 * MANY], 0, id="more and more"),
-        pytest.param([MANY, 0], 1, id="all gone"),
-        pytest.param([MANY, 1], 0, id="too few gone"),
-        pytest.param([2 * MANY, MANY + 1, MANY], 1, id="gone one after another"),
-        pytest.param([2 * MANY, MANY, 0], 2, id="gone in two bursts"),
-        pytest.param([MANY, 0, 0, 0], 1, id="nothing since"),
-        pytest.param([MANY, 0, MANY, 0], 2, id="and again"),
+        pytest.param([0, 1.0, 2.0], 0, id="more and more"),
+        pytest.param([1.0, 0], 1, id="all freed"),
+        pytest.param([1.0, 0.01], 0, id="too little freed"),
+        pytest.param([2.0, 1.01, 1.0], 1, id="freed bit by bit"),
+        pytest.param([2.0, 1.0, 0], 2, id="freed in two bursts"),
+        pytest.param([1.0, 0, 0, 0], 1, id="nothing since"),
+        pytest.param([1.0, 0, 1.0, 0], 2, id="and again"),
+        pytest.param([1.0, None, 0], 1, id="not told for a while"),
+        pytest.param([None, None], 0, id="never told"),
     ],
 )
-def test_memory_goes_back_once_much_less_is_held_than_before(seen: list[int], given: int) -> None:
-    for connections in (True, False):
-        gifts: list[bool] = []
-        trim = Trim(lambda gifts=gifts: gifts.append(True))  # type: ignore[misc]
-        for many in seen:
-            if connections:
-                trim.look(connections=many, cached_bytes=5 * MIB)
-            else:
-                trim.look(connections=7, cached_bytes=many * CONNECTION_BYTES)
-        assert len(gifts) == given
+def test_memory_goes_back_once_much_less_is_allocated_than_before(seen: list[float | None], given: int) -> None:
+    gifts: list[bool] = []
+    told = iter([None if one is None else int(one * AFTER_BYTES) for one in seen])
+    trim = Trim(allocated=lambda: next(told), give=lambda: gifts.append(True))
+    for _ in seen:
+        trim.look()
+    assert len(gifts) == given
