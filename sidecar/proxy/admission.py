@@ -30,6 +30,8 @@ _ENDS: Final = 4  # two listeners, and a proxied request has two ends
 _ONE_PEERS_SHARE: Final = 0.75
 _LOOK_AGAIN_S: Final = 0.02
 _LOOKED_AT: Final = 64  # connections, 3 us each, where one has to make room
+_ENDED_PER_S: Final = 250  # for others: each that comes in its place costs a handshake, 1.5 ms
+_ENDED_AT_ONCE: Final = 64
 _ENDED_AT: Final = 256  # the same while memory is short; up to half of them end, 50 us each
 _ANSWER_HELD: Final = 64 * 1024  # before its source has to wait
 _HURRY_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
@@ -102,6 +104,7 @@ class Admission(Connections[ServerConnection]):
         self._hosts: dict[str, Rotation[ServerConnection]] = {}
         self._peers: dict[str, Rotation[ServerConnection]] = {}  # by SPIFFE ID, or by address where there is none
         self._look_again_at = 0.0
+        self._end_again_at = 0.0  # with nothing saved up
         self._let_in_at = 0.0
         self._holding = Holding(sent=_ANSWER_HELD)
 
@@ -149,7 +152,7 @@ class Admission(Connections[ServerConnection]):
     def can_make_room(self) -> bool:
         """Whether somebody may be ended. Not looked for again at once where there was nobody."""
         now = self.clock()
-        if now < self._look_again_at:
+        if now < self._look_again_at or not self._may_end(now):
             return False
         found = self._first_to_go(self._all) is not None
         if not found:
@@ -201,10 +204,16 @@ class Admission(Connections[ServerConnection]):
         return own is not None and self._make_room(own)
 
     def _make_room(self, among: Rotation[ServerConnection]) -> bool:
-        found = self._first_to_go(among)
+        now = self.clock()
+        found = self._first_to_go(among) if self._may_end(now) else None
         if found is not None:
+            self._end_again_at = max(self._end_again_at, now) + 1 / _ENDED_PER_S
             found.give_way(Unavailable(Reason.OVERLOADED, "it made room for another connection"))
         return found is not None
+
+    def _may_end(self, now: float) -> bool:
+        """Whether one more may be ended for another: a crowd that comes again at once costs no more than that."""
+        return self._end_again_at - now < _ENDED_AT_ONCE / _ENDED_PER_S
 
     def _first_to_go(self, among: Rotation[ServerConnection]) -> ServerConnection | None:
         """The first that may be ended: of those found in the last look, as long as that is fresh, or of a new one."""

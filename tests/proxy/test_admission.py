@@ -379,6 +379,18 @@ async def test_a_peer_with_few_connections_is_ended_among_many_only_once_nobody_
         door.admission.discard(connection)
 
 
+async def test_so_many_a_second_make_room_and_the_others_wait() -> None:
+    door = crowd_of(300, busy=False)
+    ended = sum(door.admission.make_room() for _ in range(300))
+    assert ended == 64
+    assert not door.admission.make_room_at("192.0.2.3")
+    assert door.admission.room_is_near()
+    door.clock.now += 0.1
+    assert sum(door.admission.make_room() for _ in range(300)) == 25
+    for connection in door.admission:
+        door.admission.discard(connection)
+
+
 async def test_who_was_found_and_is_served_since_is_not_ended() -> None:
     door = crowd_of(200, busy=False)
     assert door.admission.can_make_room()
