@@ -25,7 +25,7 @@ from sidecar.identity.sources import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
-from sidecar.observe.probe import OneProcess, Probe, probe_app
+from sidecar.observe.probe import OneProcess, probe_app
 from sidecar.observe.turned_away import TurnedAway
 from sidecar.observe.unproven import Unproven
 from sidecar.process import run_server, run_until_signal
@@ -33,6 +33,7 @@ from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.proxy.server import Server
 from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import SettingsFile, look_at_files
+from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory

@@ -33,22 +33,38 @@ class First(enum.Enum):
     GONE = enum.auto()  # the peer has closed or reset the connection
 
 
-def first_of(accepted: socket.socket) -> First:
-    """Peek at a non-blocking socket."""
-    try:
-        data = accepted.recv(_LOOKED_AT, socket.MSG_PEEK)
-    except (BlockingIOError, InterruptedError):
-        return First.NOTHING
-    except OSError:
-        return First.GONE
-    if not data:
-        return First.GONE
+Look = Callable[[socket.socket], First]
+
+
+def first_of_tls(accepted: socket.socket) -> First:
+    """Peek at a non-blocking socket: the first TLS record."""
+    data = _peek(accepted)
+    if isinstance(data, First):
+        return data
     if data[0] != _HANDSHAKE:
         return First.NO_TLS
     if len(data) < _HEADER.size:
         return First.PART
     _, _, length = _HEADER.unpack_from(data)
     return First.WHOLE if len(data) >= min(_HEADER.size + length, _LOOKED_AT) else First.PART
+
+
+def first_of_http(accepted: socket.socket) -> First:
+    """Peek at a non-blocking socket: the first head. What is none, or a long one, counts as whole: others judge it."""
+    data = _peek(accepted)
+    if isinstance(data, First):
+        return data
+    begins = data[:1].isalpha() and len(data) < _LOOKED_AT and b"\n\r\n" not in data and b"\n\n" not in data
+    return First.PART if begins else First.WHOLE
+
+
+def _peek(accepted: socket.socket) -> bytes | First:
+    try:
+        return accepted.recv(_LOOKED_AT, socket.MSG_PEEK) or First.GONE
+    except (BlockingIOError, InterruptedError):
+        return First.NOTHING
+    except OSError:
+        return First.GONE
 
 
 def silent_s(accepted: socket.socket) -> float:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.errors import Reason
-from sidecar.identity.first_bytes import ENDED, First, Watch, first_of, silent_s
+from sidecar.identity.first_bytes import ENDED, First, Look, Watch, first_of_tls, silent_s
 from sidecar.identity.handshake import peer_address
 from sidecar.identity.stages import Arrival, Stage, first_to_go
 
@@ -46,8 +46,9 @@ class Handshakes:
     end, or for one that took longer than ``PATIENCE_S``, which ends for them; source addresses take turns. At most
     ``room`` connections are held in all; ``full`` says that one more has to wait in the system's queue, since all are
     young. Silence in that queue counts. A connection has ``timeout_s`` for everything. Without ``context`` there is no
-    handshake, and nothing to wait for. ``on_given_up`` is told of each connection that ends here. ``closing_s``: a TLS
-    connection that was closed is cut after so long, whatever is still to be sent (None: 30 s).
+    handshake, and nothing to wait for but ``first`` bytes, where these are looked at. ``on_given_up`` is told of each
+    connection that ends here. ``closing_s``: a TLS connection that was closed is cut after so long, whatever is still
+    to be sent (None: 30 s).
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Handshakes:
         *,
         most: int | None,
         timeout_s: float,
+        first: Look | None = None,
         room: int = MOST_CONNECTIONS,
         closing_s: float | None = None,
         on_given_up: OnGivenUp | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
+        self._first = first_of_tls if context is not None else first
         self._closing_s = None if context is None else closing_s
         self._most = self._most_ever = most
         self._timeout_s = timeout_s
@@ -114,12 +117,12 @@ class Handshakes:
     @property
     def full(self) -> bool:
         """Whether one more has to wait: there is no room, and every connection is too young to end for another."""
-        return self._context is not None and len(self) >= self._room and not self.can_make_room()
+        return self._first is not None and len(self) >= self._room and not self.can_make_room()
 
     @property
     def under_way(self) -> bool:
         """Whether there are any that can be waited for."""
-        return self._context is not None and len(self) > 0
+        return self._first is not None and len(self) > 0
 
     def can_make_room(self) -> bool:
         """Whether a connection has had its time, and may end for another."""
@@ -140,12 +143,12 @@ class Handshakes:
         """
         now = self._clock()
         arrival = Arrival(accepted, accepted.fileno(), address, host_of(address), protocol, now + self._timeout_s)
-        if self._context is None:
+        if self._first is None:
             self._run(arrival)
             return
         if len(self) >= self._room:
             self.make_room()
-        first = first_of(accepted) if _CAN_WATCH else First.WHOLE
+        first = self._first(accepted) if _CAN_WATCH else First.WHOLE
         if first is First.NOTHING:
             self._silent_since = max(self._silent_since, now - silent_s(accepted))  # the system's queue keeps the order
             self._hold(arrival, self._silent, self._silent_since)
@@ -189,9 +192,9 @@ class Handshakes:
 
     def _more_came(self, descriptor: int, events: int) -> None:
         arrival = self._watched.get(descriptor)
-        if arrival is None:
+        if arrival is None or self._first is None:
             return
-        first = first_of(arrival.accepted)
+        first = self._first(arrival.accepted)
         if first is First.PART and events & ENDED:
             first = First.GONE
         if first is First.PART and arrival.stage is self._silent:
@@ -288,7 +291,7 @@ class Handshakes:
     # --- the end
 
     def _first_to_go(self, host: str | None = None) -> Arrival | None:
-        return None if self._context is None else first_to_go(self._stages, self._clock(), host)
+        return None if self._first is None else first_to_go(self._stages, self._clock(), host)
 
     def _give_way(self, arrival: Arrival | None) -> bool:
         if arrival is None:

@@ -29,12 +29,13 @@ from sidecar.injector.webhook import Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
-from sidecar.observe.probe import Probe, probe_app
+from sidecar.observe.probe import probe_app
 from sidecar.observe.sink import StdoutSink
 from sidecar.observe.turned_away import TurnedAway
 from sidecar.observe.unproven import Unproven
 from sidecar.process import run_until_signal
 from sidecar.serving.connections import Connections, Crowd
+from sidecar.serving.probe import Probe
 from sidecar.serving.site import TlsSite
 from sidecar.signals import release_signals
 

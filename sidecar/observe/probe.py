@@ -1,9 +1,8 @@
-"""The probe listener: metrics and health, and nothing else, so that it may face a pod's network."""
+"""The probe's answers: metrics and health, and nothing else, so that they may face a pod's network."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -11,10 +10,6 @@ from aiohttp import hdrs, web
 
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.metrics import CONTENT_TYPE, Metrics
-
-# The library's own log quotes what it could not parse.
-_SILENT: Final = logging.getLogger(f"{__name__}.silent")
-_SILENT.disabled = True
 
 
 class Probed(Protocol):
@@ -52,8 +47,6 @@ class OneProcess:
 
 REST: Final = 9.0  # times as long as a rendering took passes before the next
 MAX_REST_S: Final = 0.5
-MAX_CONNECTIONS: Final = 64
-_CUT_OFF_S: Final = 0.1  # for what is still there at the end: whoever reads no answer must not keep us from ending
 OWN_PATHS: Final = ("/livez", "/readyz", "/metrics")
 
 
@@ -113,44 +106,3 @@ def probe_app(probed: Probed, agent: AgentProbes | None = None) -> web.Applicati
 
 def _health(wrong: list[str], fine: str) -> web.Response:
     return web.Response(status=503 if wrong else 200, text="".join(f"{word}\n" for word in wrong or [fine]))
-
-
-class Probe:
-    """Serves a probe application until closed. ``address`` holds the real port where 0 was asked for.
-
-    Anybody in the pod's network may connect, so that connections have a limit, far below what the process may open:
-    above it the oldest is cut. Who is honest asks and has the answer in milliseconds, or connects again.
-    """
-
-    def __init__(self, app: web.Application, host: str, port: int) -> None:
-        self.address = (host, port)
-        self._runner = web.AppRunner(
-            app, access_log=None, logger=_SILENT, keepalive_timeout=15.0, shutdown_timeout=_CUT_OFF_S
-        )
-        self._listening: asyncio.AbstractServer | None = None
-
-    async def open(self) -> None:
-        """Start to listen.
-
-        Raises:
-            OSError: the address is taken or not ours.
-        """
-        await self._runner.setup()
-        self._listening = await asyncio.get_running_loop().create_server(self._accepted, *self.address)
-        self.address = self._listening.sockets[0].getsockname()[:2]
-
-    async def close(self) -> None:
-        """Stop."""
-        if self._listening is not None:
-            self._listening.close()
-        await self._runner.cleanup()
-
-    def _accepted(self) -> asyncio.Protocol:
-        """The protocol of one more connection."""
-        server = self._runner.server
-        assert server is not None  # noqa: S101 - setup() has made it
-        connections = server.connections
-        for oldest in connections[: max(0, len(connections) - MAX_CONNECTIONS + 1)]:
-            if oldest.transport is not None:
-                oldest.transport.abort()  # closed in order it would wait for a reader who reads nothing
-        return server()

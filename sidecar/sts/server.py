@@ -14,9 +14,10 @@ from aiohttp import hdrs, web
 from sidecar.errors import Reason
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
-from sidecar.observe.probe import OneProcess, Probe, probe_app
+from sidecar.observe.probe import OneProcess, probe_app
 from sidecar.observe.turned_away import TurnedAway
 from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections
+from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
 from sidecar.sts.service import TokenService

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from sidecar.observe.probe import Probe, probe_app
+from sidecar.observe.probe import probe_app
 from sidecar.proxy.admin import AdminSocket, admin_app
+from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
 from sidecar.workers.parent import Origin, Workers
 from sidecar.workers.together import Together

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.identity.first_bytes import ENDED, First, Watch, first_of, silent_s
+from sidecar.identity.first_bytes import ENDED, First, Watch, first_of_http, first_of_tls, silent_s
 
 PATIENCE_S: Final = 5.0
 RECORD: Final = b"\x16\x03\x01\x00\x04abcd"
@@ -43,15 +43,34 @@ def test_first_bytes_are_judged_and_stay_where_they_are(
 ) -> None:
     theirs, ours = pair
     theirs.sendall(said)
-    assert [first_of(ours) for _ in range(2)] == [first] * 2
+    assert [first_of_tls(ours) for _ in range(2)] == [first] * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        (b"", First.NOTHING),
+        (b"G", First.PART),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\n", First.PART),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", First.WHOLE),
+        (b"GET /livez HTTP/1.0\n\n", First.WHOLE),
+        (b"G" * 4095, First.PART),
+        (b"G" * 4096, First.WHOLE),  # who parses it refuses it
+        (RECORD[:3], First.WHOLE),  # likewise
+    ],
+)
+def test_a_head_is_whole_or_begun(pair: tuple[socket.socket, socket.socket], said: bytes, first: First) -> None:
+    theirs, ours = pair
+    theirs.sendall(said)
+    assert [first_of_http(ours) for _ in range(2)] == [first] * 2
 
 
 def test_a_peer_that_left_is_gone_whether_it_closed_or_reset(pair: tuple[socket.socket, socket.socket]) -> None:
     theirs, ours = pair
     theirs.close()
-    assert first_of(ours) is First.GONE
+    assert first_of_tls(ours) is First.GONE
     ours.close()
-    assert first_of(ours) is First.GONE
+    assert first_of_tls(ours) is First.GONE
 
 
 def test_silence_is_known_of_tcp_and_of_nothing_else(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -12,7 +12,8 @@ from yarl import URL
 
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.probe import OneProcess, Probe, probe_app
+from sidecar.observe.probe import OneProcess, probe_app
+from sidecar.serving.probe import Probe
 
 pytestmark = pytest.mark.integration
 

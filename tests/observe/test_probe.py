@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -9,7 +8,8 @@ import aiohttp
 import pytest
 
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.probe import MAX_CONNECTIONS, OneProcess, Probe, Scrapes, probe_app
+from sidecar.observe.probe import OneProcess, Scrapes, probe_app
+from sidecar.serving.probe import Probe
 
 pytestmark = pytest.mark.integration
 
@@ -50,59 +50,6 @@ async def test_metrics_are_served_and_nothing_else_is(watched: Watched) -> None:
     assert "sidecar_requests_in_flight 0.0" in text
     assert (await watched.get("/status"))[0] == 404
     assert (await watched.get("/"))[0] == 404
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        pytest.param(b"", id="nothing"),
-        pytest.param(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ", id="half-a-head"),
-    ],
-)
-async def test_however_many_connect_a_few_are_kept_and_an_honest_one_is_answered(sent: bytes, watched: Watched) -> None:
-    connections = []
-    for _ in range(2 * MAX_CONNECTIONS):
-        reader, writer = await asyncio.open_connection(*watched.probe.address, limit=1)
-        writer.write(sent)
-        connections.append((reader, writer))
-    assert await watched.get("/readyz") == (200, "ready\n")
-    cut = [asyncio.create_task(_is_cut(reader)) for reader, _ in connections[:MAX_CONNECTIONS]]
-    assert all(await asyncio.gather(*cut))
-    for _, writer in connections:
-        writer.close()
-
-
-async def test_below_the_limit_nobody_is_cut(watched: Watched) -> None:
-    connections = [await asyncio.open_connection(*watched.probe.address) for _ in range(MAX_CONNECTIONS)]
-    for reader, writer in connections:
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert await reader.readuntil(b"\r\n") == b"HTTP/1.1 200 OK\r\n"
-    for _, writer in connections:
-        writer.close()
-
-
-async def _is_cut(reader: asyncio.StreamReader) -> bool:
-    try:
-        async with asyncio.timeout(5):
-            while await reader.read(65536):
-                pass
-    except ConnectionResetError:
-        return True
-    except TimeoutError:
-        return False
-    return True
-
-
-async def test_whoever_reads_no_answer_keeps_nobody_from_ending(watched: Watched) -> None:
-    with socket.socket() as deaf:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(deaf, watched.probe.address)
-        await loop.sock_sendall(deaf, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 400)
-        await watched.get("/readyz")
-        async with asyncio.timeout(5):
-            await watched.probe.close()
 
 
 async def test_however_often_metrics_are_asked_for_they_are_rendered_a_tenth_of_the_time() -> None:

@@ -1,0 +1,120 @@
+"""The probe's listener: plain HTTP that anybody in a pod's network may connect to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from collections import OrderedDict
+from typing import Final, cast
+
+from aiohttp import web
+
+from sidecar.identity.acceptor import Acceptor
+from sidecar.identity.first_bytes import first_of_http
+from sidecar.identity.handshakes import ENDED_PER_S, Handshakes
+
+# The library's own log quotes what it could not parse.
+_SILENT: Final = logging.getLogger(f"{__name__}.silent")
+_SILENT.disabled = True
+
+MAX_CONNECTIONS: Final = 1024  # whose request has come
+_DESCRIPTORS_SHARE: Final = 8  # of them, and as many that have asked nothing
+_HEAD_TIMEOUT_S: Final = 10.0
+_PATIENCE_S: Final = 0.5  # with a connection while others wait; an answer takes milliseconds
+_CUT_OFF_S: Final = 0.1  # for what is still there at the end: whoever reads no answer must not keep us from ending
+
+
+class Probe:
+    """Serves a probe application until closed. ``address`` holds the real port where 0 was asked for.
+
+    A connection becomes one of the HTTP library's when a whole head has come; until then it costs a descriptor. At most
+    ``limit`` of either kind are kept: above it the oldest is cut once it had half a second, and who comes waits until
+    then. Who is honest asks and has the answer in milliseconds, or connects again.
+    """
+
+    def __init__(self, app: web.Application, host: str, port: int) -> None:
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.limit = max(2, min(MAX_CONNECTIONS, descriptors // _DESCRIPTORS_SHARE))
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=_SILENT, keepalive_timeout=15.0, shutdown_timeout=_CUT_OFF_S
+        )
+        self._connections: OrderedDict[_Counted, float] = OrderedDict()  # and when each was made
+        self._waiting = Handshakes(None, first=first_of_http, most=None, room=self.limit, timeout_s=_HEAD_TIMEOUT_S)
+        self._acceptor = Acceptor(host, port, self._admit, is_full=self._is_full)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return self._acceptor.address
+
+    async def open(self) -> None:
+        """Start to listen.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        await self._runner.setup()
+        self._acceptor.open()
+
+    async def close(self) -> None:
+        """Stop."""
+        self._acceptor.close()
+        await self._waiting.close()
+        await self._runner.cleanup()
+
+    def _is_full(self) -> bool:
+        return self._waiting.full or (len(self._connections) >= self.limit and self._oldest_had_its_time() is None)
+
+    def _admit(self, accepted: socket.socket, address: str) -> None:
+        self._waiting.start(accepted, address, self._accepted)
+
+    def _oldest_had_its_time(self) -> _Counted | None:
+        oldest, since = next(iter(self._connections.items()))
+        patience_s = max(_PATIENCE_S, len(self._connections) / ENDED_PER_S)
+        return oldest if asyncio.get_running_loop().time() - since >= patience_s else None
+
+    def _accepted(self) -> asyncio.Protocol:
+        """The protocol of one more connection."""
+        if len(self._connections) >= self.limit:
+            oldest, _ = self._connections.popitem(last=False)
+            oldest.cut()
+        assert self._runner.server is not None  # noqa: S101 - setup() has made it
+        counted = _Counted(self._runner.server(), self._connections)
+        self._connections[counted] = asyncio.get_running_loop().time()
+        return counted
+
+
+class _Counted(asyncio.Protocol):
+    """One connection of the HTTP library's."""
+
+    def __init__(self, inner: asyncio.Protocol, among: OrderedDict[_Counted, float]) -> None:
+        self._inner = inner
+        self._among = among
+        self._transport: asyncio.Transport | None = None
+
+    def cut(self) -> None:
+        """End at once: closed in order it would wait for a reader who reads nothing."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._among.pop(self, None)
+        self._inner.connection_lost(error)
