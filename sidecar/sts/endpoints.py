@@ -109,7 +109,10 @@ class TokenEndpoint:
             self._require_room()
             body = await self._body_of(request)
             content_type = request.headers.get(hdrs.CONTENT_TYPE)
-            answer = await service.token(body, content_type, client=client, record=record)
+            self._client_of(request)  # trust may have been withdrawn while the body came
+            answer = await service.token(
+                body, content_type, client=client, record=record, confirm=lambda: self._client_of(request)
+            )
         except SidecarError as error:
             return _refusal(error, record)
         except asyncio.CancelledError:

@@ -99,9 +99,17 @@ class TokenService:
         return self.keys.at(self._now(), keep_s=self.policy.longest_life_s + GRACE_S)
 
     async def token(
-        self, body: bytes, content_type: str | None, *, client: SpiffeId, record: ExchangeRecord
+        self,
+        body: bytes,
+        content_type: str | None,
+        *,
+        client: SpiffeId,
+        record: ExchangeRecord,
+        confirm: Callable[[], object] = lambda: None,
     ) -> dict[str, object]:
         """Answer one request of the authenticated ``client``: the members of the response.
+
+        ``confirm`` proves the client again, after a wait for keys.
 
         Raises:
             SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
@@ -113,12 +121,18 @@ class TokenService:
             self.rate.take(client)  # under a name that is no token's: its targets would be the client's to make up
             grant = authorize_self(request, client=client, policy=policy, now=self._now(), fresh=self.names())
             return self._issue(grant, ring, record, issued_token_type=None)
-        grant = await self._exchange(request, client, policy, ring, record)
+        grant = await self._exchange(request, client, policy, ring, record, confirm)
         issued_token_type = request.requested_token_type or TOKEN_TYPE_ACCESS_TOKEN  # a JWT access token is both
         return self._issue(grant, ring, record, issued_token_type=issued_token_type)
 
     async def _exchange(
-        self, request: ExchangeRequest, client: SpiffeId, policy: StsPolicy, ring: KeyRing, record: ExchangeRecord
+        self,
+        request: ExchangeRequest,
+        client: SpiffeId,
+        policy: StsPolicy,
+        ring: KeyRing,
+        record: ExchangeRecord,
+        confirm: Callable[[], object],
     ) -> Grant:
         bearer = parse_bearer(request.subject_token)
         record.claim_unverified(bearer)
@@ -132,6 +146,10 @@ class TokenService:
         )
         check_subject(bearer, client=client, policy=policy)
         key = await self._key_of(bearer, policy, ring)
+        confirm()
+        if policy is not self.policy:  # it was replaced while the key was fetched
+            policy = self.policy
+            require_lawful_form(request, bearer.issuer, policy)
         now = self._now()
         subject = verify_subject(bearer, client=client, key=key, policy=policy, now=now)
         record.attribute(subject)

@@ -119,18 +119,23 @@ class HeardEvents:
 
 
 class LoginKeySets:
-    """User issuers' keys. ``waited`` are the key ids that had to be waited for; ``late`` come only then."""
+    """User issuers' keys. ``waited`` are the key ids that had to be waited for; ``late`` come only then.
+
+    ``meanwhile`` is what happens during such a wait.
+    """
 
     def __init__(self, keys: Mapping[str, KeySet], *, late: bool = False) -> None:
         self.keys = dict(keys)
         self.late = late
         self.waited: list[tuple[str, str | None]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
         return None if self.late else self.keys[issuer].find(kid)
 
     async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
         self.waited.append((issuer, kid))
+        self.meanwhile()
         key = self.keys[issuer].find(kid)
         if key is None:
             raise Denied(Reason.UNKNOWN_KEY)
@@ -249,10 +254,15 @@ class Mesh:
         }
         return self.exchange_form(client, **{**lawful, **changes})
 
-    async def ask(self, form: Mapping[str, object], client: SpiffeId = WRITER) -> dict[str, object]:
+    async def ask(
+        self,
+        form: Mapping[str, object],
+        client: SpiffeId = WRITER,
+        confirm: Callable[[], object] = lambda: None,
+    ) -> dict[str, object]:
         """One request; the response's members. Raises what the service raises."""
         record = ExchangeRecord(self.log, ISSUER)
-        return await self.service.token(encoded(form), FORM, client=client, record=record)
+        return await self.service.token(encoded(form), FORM, client=client, record=record, confirm=confirm)
 
     async def claims_for(self, form: Mapping[str, object], client: SpiffeId = WRITER) -> Mapping[str, object]:
         """The claims of the token that is issued."""

@@ -8,12 +8,13 @@ import pytest
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.keyset import parse_jwks
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import verify_signature
 from sidecar.sts.endpoints import server_metadata
 from sidecar.sts.mint import FreshNames
 from sidecar.sts.rate import RateSettings
 from tests.fakes.sts import FORM, Mesh, small_policy
-from tests.fakes.sts_server import RunningSts, read_answer, running_sts, token_request
+from tests.fakes.sts_server import STS, RunningSts, read_answer, running_sts, token_request
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
 
 pytestmark = pytest.mark.integration
@@ -95,6 +96,28 @@ async def test_a_body_that_is_held_back_is_asked_for() -> None:
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             writer.write(body)
             assert (await read_answer(reader)).status == 200
+
+
+@pytest.mark.parametrize("distrusted", [False, True])
+@pytest.mark.parametrize("client", [WRITER, PLANNER], ids=["an exchange", "for itself"])
+async def test_a_client_that_is_distrusted_while_its_body_comes_gets_nothing(
+    client: SpiffeId, distrusted: bool
+) -> None:
+    async with running_sts() as sts:
+        form: dict[str, object] = {"grant_type": CLIENT_CREDENTIALS, "audience": CRM, "scope": "crm.read"}
+        form = sts.mesh.exchange_form() if client == WRITER else form
+        head, _, body = token_request(form, TYPE, "Expect: 100-Continue").partition(b"\r\n\r\n")
+        async with sts.connection(client) as (reader, writer):
+            writer.write(head + b"\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            sts.authority.rotate()
+            if distrusted:
+                sts.authority.drop_old()
+            sts.source.become(STS)
+            writer.write(body)
+            answer = await read_answer(reader)
+        assert answer.status == (401 if distrusted else 200)
+        assert answer.headers.get("delegation-reason") == ("client_not_authenticated" if distrusted else None)
 
 
 async def test_two_media_types_are_none() -> None:

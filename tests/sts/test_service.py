@@ -18,7 +18,7 @@ from sidecar.delegation.rfc8693 import (
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.sts.keys import KeyRing, SigningKey
-from sidecar.sts.policy import ANYONE, EntryWorkload, LoginKind, Rule, SubjectMatch
+from sidecar.sts.policy import ANYONE, EntryWorkload, LoginKind, Rule, StsPolicy, SubjectMatch
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.schedule import KeySchedule, TimedKey
 from sidecar.sts.service import fresh_names
@@ -666,6 +666,41 @@ async def test_a_policy_that_was_replaced_counts_from_the_next_request_on() -> N
     with pytest.raises(Denied) as refused:
         await mesh.ask(mesh.exchange_form())
     assert refused.value.reason is Reason.TARGET_UNKNOWN
+
+
+WHILE_A_KEY_IS_FETCHED: dict[str, tuple[StsPolicy, Reason | None]] = {
+    "nothing of it changes": (small_policy(), None),
+    "its rule goes": (small_policy(rules=()), Reason.TARGET_UNKNOWN),
+    "its entry goes": (small_policy(entries={}), Reason.NOT_AN_ENTRY),
+    "its login issuer goes": (small_policy(rules=(), entries={}, login_issuers={}), Reason.WRONG_ISSUER),
+}
+
+
+@pytest.mark.parametrize(("policy", "reason"), WHILE_A_KEY_IS_FETCHED.values(), ids=list(WHILE_A_KEY_IS_FETCHED.keys()))
+async def test_a_policy_that_is_replaced_while_a_key_is_fetched_counts(
+    policy: StsPolicy, reason: Reason | None
+) -> None:
+    mesh = Mesh()
+    mesh.login_keys.late = True
+    mesh.login_keys.meanwhile = lambda: setattr(mesh.service, "policy", policy)
+    if reason is None:
+        assert await mesh.ask(mesh.login_form(), FRONT)
+        return
+    with pytest.raises(Denied) as refused:
+        await mesh.ask(mesh.login_form(), FRONT)
+    assert refused.value.reason is reason
+
+
+async def test_a_client_that_is_distrusted_while_a_key_is_fetched_gets_nothing() -> None:
+    def distrusted() -> None:
+        raise Denied(Reason.CLIENT_NOT_AUTHENTICATED)
+
+    mesh = Mesh()
+    mesh.login_keys.late = True
+    assert await mesh.ask(mesh.login_form(), FRONT)
+    with pytest.raises(Denied) as refused:
+        await mesh.ask(mesh.login_form(), FRONT, distrusted)
+    assert refused.value.reason is Reason.CLIENT_NOT_AUTHENTICATED
 
 
 async def test_a_stranger_with_a_valid_svid_gets_nothing() -> None:
