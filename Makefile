@@ -14,7 +14,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine interop-frameworks systemd image image-distroless need-image mesh monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine interop-frameworks systemd image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -91,7 +91,10 @@ need-image:
 mesh: setup need-image ## Bring the compose mesh up, attack it, restart it in every order, crash its parts, drain it, take it down
 	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose.py
 
-monitoring: setup need-image ## Rules, dashboard and metrics with promtool and Prometheus
+alerts: setup ## Alert rules with promtool: each fires and stays quiet, and no change of one goes unnoticed
+	@$(PYTEST) -q -p no:randomly -n auto tests/interop/test_alerts.py
+
+monitoring: alerts need-image ## Rules, dashboard and metrics with promtool and Prometheus
 	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_monitoring.py
 
 interop-engine: mesh monitoring ## Image, mesh and monitoring on a real Docker engine

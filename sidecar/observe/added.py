@@ -26,6 +26,7 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_process_max_fds": min,
     "sidecar_ready": min,
     "sidecar_agent_up": min,
+    "sidecar_wall_clock_seconds": max,
     "sidecar_config_last_reload_successful": min,
     "sidecar_svid_lifetime_seconds": min,
     "sidecar_memory_short": max,

@@ -37,8 +37,11 @@ CacheResult = Literal["hit", "miss", "joined"]
 class Metrics(Collector):
     """All numbers of one process. Not thread-safe but for ``event_lost``: the loop's thread counts."""
 
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
         self._monotonic = monotonic
+        self._wall = wall
         self._routes: dict[str | None, str] = {None: NO_ROUTE}
         self._issuers: dict[str, str] = {}
         self.finished = Tally(self._routes)
@@ -260,6 +263,9 @@ class Metrics(Collector):
     def _gauges(self) -> Iterator[Metric]:
         now = self._monotonic()
         yield GaugeMetricFamily("sidecar_ready", "Whether /readyz says so.", value=not self.lacking())
+        yield GaugeMetricFamily(
+            "sidecar_wall_clock_seconds", "Time by this machine's clock, since the epoch.", value=self._wall()
+        )
         yield GaugeMetricFamily(
             "sidecar_config_last_reload_successful",
             "Whether the file that was read last while running was taken over.",

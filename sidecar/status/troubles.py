@@ -116,7 +116,11 @@ def _stopping(status: Json) -> Iterator[Trouble]:
 def _identity(status: Json) -> Iterator[Trouble]:
     identity = status["identity"]
     state, last_error = identity["state"], identity["last_error"]
-    if state in _IDENTITY:
+    if last_error is not None and "by this machine's clock" in last_error:
+        grade = _grade(wrong=state not in {State.READY, State.STALE})
+        cure = "set this machine's clock right (compare `date -u` with another machine's); nothing here needs a restart"
+        yield Trouble(grade, "clock", last_error, cure)
+    elif state in _IDENTITY:
         wrong, cure = _IDENTITY[state]
         grade = Grade.NOTE if state == State.STALE else Grade.WRONG
         if state == State.STALE and identity["not_after"] is not None:

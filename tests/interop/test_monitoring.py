@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import urllib.error
@@ -14,105 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 
 from tests.interop.engine import IMAGE, ROOT, Mesh, docker, missing, output, require, wait_for
-from tests.test_monitoring import ALERTS, MONITORING, cases_of, queries, rules
+from tests.test_monitoring import queries, rules
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 PROMETHEUS: Final = "prom/prometheus:v2.53.3"
 BUDGET: Final = 250  # series of one sidecar: docs/prometheus.md
-RULES: Final = sorted(map(str, (MONITORING / "rules").glob("*.yaml")))
-TESTS: Final = sorted((MONITORING / "tests").glob("*.yaml"))
-
-
-@pytest.fixture
-def promtool() -> None:
-    require(None if shutil.which("promtool") else "promtool is not on PATH")
-
-
-def exit_code(*words: str) -> int:
-    return subprocess.run(words, cwd=ROOT, capture_output=True, timeout=300, check=False).returncode
-
-
-@pytest.mark.usefixtures("promtool")
-def test_the_rules_are_clean() -> None:
-    output(["promtool", "check", "rules", "--lint=all", "--lint-fatal", *RULES])
-
-
-@pytest.mark.usefixtures("promtool")
-def test_the_configuration_is_one() -> None:
-    output(["promtool", "check", "config", "--syntax-only", str(MONITORING / "prometheus.yaml")])
-
-
-@pytest.mark.usefixtures("promtool")
-@pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
-def test_alerts_fire_and_stay_quiet_as_they_should(file: Path) -> None:
-    output(["promtool", "test", "rules", str(file)])
-
-
-# --- thresholds and patience are held by those tests: changed ones are noticed
-
-_COMPARED: Final = re.compile(r"(?<=[<>=] )(\d+(?:\.\d+)?)")
-_UNITS_S: Final = {"m": 60, "h": 3600, "d": 86400}
-
-
-def mutations(alert: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The alert with one thing of it changed."""
-    expression, patience = alert["expr"], alert["for"]
-    for found in _COMPARED.finditer(expression):
-        number = found[1]
-        guard = expression[: found.start()].endswith("lifetime_seconds > ")
-        for other in ("-1",) if guard else _nudged(number, expression[: found.start()]):
-            yield {**alert, "expr": expression[: found.start()] + other + expression[found.end() :]}
-    if "> on" in expression:
-        yield {**alert, "expr": f"1.25 * {expression}"}
-        yield {**alert, "expr": f"0.8 * {expression}"}
-    if "lifetime_seconds > 0" not in expression:
-        for pattern, flipped in ((r"> 0(?![.\d])", ">= 0"), (r"== 0(?![.\d])", "!= 0")):
-            if re.search(pattern, expression):
-                yield {**alert, "expr": re.sub(pattern, flipped, expression, count=1)}
-    seconds = int(patience[:-1]) * _UNITS_S[patience[-1]]
-    for other_s in (seconds // 2, seconds * 2) if seconds else (180,):
-        yield {**alert, "for": f"{other_s}s"}
-
-
-def _nudged(number: str, before: str) -> tuple[str, ...]:
-    if number == "0":
-        return ("5",) if before.endswith("> ") else ("1",)
-    if before.startswith("count("):  # whole numbers
-        return str(int(number) + 1), str(int(number) - 1)
-    return (f"{float(number) * 1.25:g}", f"{float(number) * 0.8:g}")
-
-
-@pytest.mark.usefixtures("promtool")
-@pytest.mark.parametrize("name", ALERTS)
-def test_a_changed_threshold_or_patience_is_noticed(name: str, tmp_path: Path) -> None:
-    file = next(
-        file for file in TESTS if any(test in yaml.safe_load(file.read_text())["tests"] for test in cases_of(name))
-    )
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "tests").mkdir()
-    shutil.copy(MONITORING / "rules" / "recording.yaml", tmp_path / "rules")
-    shutil.copy(file, tmp_path / "tests")
-    group = {"name": group_of(name), "rules": [ALERTS[name]]}
-    command = ["promtool", "test", "rules", "--run", f"^{name}:", str(tmp_path / "tests" / file.name)]
-
-    def judge(alert: dict[str, Any]) -> int:
-        document = {"groups": [{**group, "rules": [alert]}]}
-        (tmp_path / "rules" / "alerts.yaml").write_text(yaml.safe_dump(document))
-        return exit_code(*command)
-
-    assert judge(ALERTS[name]) == 0
-    survivors = [one for one in mutations(ALERTS[name]) if judge(one) == 0]
-    assert survivors == []
-
-
-def group_of(name: str) -> str:
-    document = yaml.safe_load((MONITORING / "rules" / "alerts.yaml").read_text())
-    groups = document["groups"]
-    return str(next(group["name"] for group in groups if any(rule["alert"] == name for rule in group["rules"])))
 
 
 # --- live
@@ -130,6 +38,10 @@ def mesh() -> Iterator[Mesh]:
         yield mesh
     finally:
         mesh.down()
+
+
+def exit_code(*words: str) -> int:
+    return subprocess.run(words, cwd=ROOT, capture_output=True, timeout=300, check=False).returncode
 
 
 def prometheus_image() -> str:

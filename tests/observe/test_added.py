@@ -74,7 +74,7 @@ def test_one_that_is_gone_leaves_its_counts_and_nothing_else() -> None:
 
 
 def test_one_alone_reads_as_it_would_by_itself() -> None:
-    metrics = Metrics(monotonic=Clock())
+    metrics = Metrics(monotonic=Clock(), wall=Clock())
     metrics.request("inbound", None, "deny", "no_token", 0.1)
     together = text_of(families_of(metrics.everything())).decode()
     assert _without_process(together) == _without_process(metrics.render().decode())

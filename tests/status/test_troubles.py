@@ -62,6 +62,22 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             id="clock-slow",
         ),
         pytest.param(
+            [("identity.state", "starting"), ("identity.last_error", "our own SVID is early, by this machine's clock")],
+            "wrong",
+            "clock",
+            "our own SVID is early",
+            "date -u",
+            id="clock-wrong-at-start",
+        ),
+        pytest.param(
+            [("identity.last_error", "our own SVID is early, by this machine's clock")],
+            "note",
+            "clock",
+            "our own SVID is early",
+            "date -u",
+            id="clock-wrong-later",
+        ),
+        pytest.param(
             [("identity.missing_trust_domains", ["partner.example"])],
             "note",
             "trust domains",

@@ -1,0 +1,409 @@
+"""The runbook, walked: each fault is provoked on real sockets, ``sidecar status`` prints what its section quotes, the
+cure is made, and the line is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from sidecar.config import load_sidecar
+from sidecar.config.following import look_at
+from sidecar.errors import ConfigError
+from sidecar.identity.tls import server_context
+from sidecar.proxy import agent_watch
+from sidecar.proxy.status import SettingsState, status_of
+from sidecar.reload import SettingsFile
+from sidecar.status.client import ask
+from sidecar.status.troubles import troubles
+from tests.fakes.lying_sts import Reply, honest
+from tests.integration.hops import Hops
+from tests.integration.process import process
+from tests.integration.world import (
+    CRM,
+    FRONT,
+    PLANNER,
+    STS,
+    WRITER,
+    Agent,
+    Sidecar,
+    World,
+    bearer,
+    free_port,
+    mint,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+RUNBOOK: Final = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text()
+SECTIONS: Final = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE | re.DOTALL))
+
+
+def quoted(section: str) -> list[re.Pattern[str]]:
+    """The lines of troubles that a section says ``sidecar status`` prints; ``…`` stands for what varies."""
+    lines = re.findall(r"^(?:WRONG|NOTE): .+$", SECTIONS[section], re.MULTILINE)
+    return [re.compile(".*".join(map(re.escape, line.split("…")))) for line in lines]
+
+
+def cures(section: str) -> list[re.Pattern[str]]:
+    lines = re.findall(r"^  cure: (.+)$", SECTIONS[section], re.MULTILINE)
+    return [re.compile(".*".join(map(re.escape, line.split("…")))) for line in lines]
+
+
+def printed(sidecar: Sidecar, settings: SettingsState | None = None) -> dict[str, str]:
+    """What ``sidecar status`` prints of troubles, each line with its cure."""
+    document = status_of(sidecar.server, settings or SettingsState(loaded_at=5), since=7, now=int(time.time()))
+    found = troubles(json.loads(json.dumps(document)))
+    return {f"{one.grade.upper()}: {one.what}: {one.wrong}": one.cure for one in found}
+
+
+def shown(section: str, told: dict[str, str], about: str) -> list[str]:
+    """The lines about this that the section quotes, with a cure that it quotes as well, if it quotes cures."""
+    return [
+        line
+        for line, cure in told.items()
+        if about in line
+        and any(pattern.fullmatch(line) for pattern in quoted(section))
+        and (not cures(section) or any(pattern.fullmatch(cure) for pattern in cures(section)))
+    ]
+
+
+@dataclass
+class Fault:
+    """A fault on a running mesh: the sidecar to ask, the cure, and the state of its settings."""
+
+    sidecar: Sidecar
+    cure: Callable[[], Awaitable[Any]]
+    settings: Callable[[], SettingsState] | None = None
+    stays: bool = False  # counts of the last ten minutes
+
+
+Provoke = Callable[[Hops], contextlib.AbstractAsyncContextManager[Fault]]
+
+
+async def call(hops: Hops) -> tuple[int, str | None]:
+    """A call of the agent's to the next hop, in a request of its own."""
+    async with hops.serving({"jti": f"j{time.monotonic_ns()}"}) as held:
+        answer = await hops.call(held.shown)
+    return answer.status, answer.reason
+
+
+@asynccontextmanager
+async def spire_agent_down(hops: Hops) -> AsyncIterator[Fault]:
+    writer = await hops.start()
+    await writer.api.stop()
+    yield Fault(writer, writer.api.start)
+
+
+@asynccontextmanager
+async def svid_expired(hops: Hops) -> AsyncIterator[Fault]:
+    writer = await hops.start()
+    (entry,) = writer.api.registry.entries
+    writer.api.registry.replace_entries([replace(entry, ttl_s=3)])
+    await until(lambda: writer.server.parts.source.counts.generations > 1)
+    await writer.api.stop()
+    await until(lambda: writer.server.parts.source.current is None)
+
+    async def cure() -> None:
+        writer.api.registry.replace_entries([entry])
+        await writer.api.start()
+
+    yield Fault(writer, cure)
+
+
+@asynccontextmanager
+async def svid_ends_soon(hops: Hops) -> AsyncIterator[Fault]:
+    writer = await hops.start()
+    (entry,) = writer.api.registry.entries
+    writer.api.registry.replace_entries([replace(entry, ttl_s=300)])
+    await until(lambda: writer.server.parts.source.counts.generations > 1)
+
+    async def cure() -> None:
+        writer.api.registry.replace_entries([entry])
+
+    yield Fault(writer, cure)
+
+
+def stale_caller(hops: Hops) -> ssl.SSLContext:
+    """TLS as the planner that got its SVID before the CA was rotated, and believes whatever answers."""
+    svid = hops.world.acme.issue_x509(PLANNER)
+    chain, key = hops.world.folder / "stale.pem", hops.world.folder / "stale.key"
+    chain.write_bytes(svid.chain_pem)
+    key.write_bytes(svid.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(chain, key)
+    return context
+
+
+@asynccontextmanager
+async def ca_withdrawn(hops: Hops) -> AsyncIterator[Fault]:
+    writer = await hops.start()
+    stale = stale_caller(hops)
+    writer.api.registry.rotate()
+    writer.api.registry.drop_old()
+    await until(lambda: writer.server.parts.source.counts.generations > 1)
+    assert await hops.world.hears_nothing(writer.inbound, stale)
+
+    async def cure() -> None:
+        hops.agent.script = None
+        answer = await hops.world.call(writer.inbound, stale_caller(hops), headers=bearer(mint()))
+        assert answer.status == 200
+
+    yield Fault(writer, cure, stays=True)
+
+
+@asynccontextmanager
+async def served(serve: Any, port: int, **options: Any) -> AsyncIterator[asyncio.Server]:
+    server = await asyncio.start_server(serve, "127.0.0.1", port, **options)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def token_service_down(hops: Hops) -> AsyncIterator[Fault]:
+    port = free_port()
+    writer = await hops.start(exchange={"token_endpoint": f"http://127.0.0.1:{port}/token"})
+    assert await call(hops) == (503, "sts_unavailable")
+
+    async def cure() -> None:
+        async with served(hops.sts_server.serve, port):
+            assert (await call(hops))[0] == 200
+
+    yield Fault(writer, cure)
+
+
+@asynccontextmanager
+async def token_service_fails(hops: Hops) -> AsyncIterator[Fault]:
+    writer = await hops.start()
+    hops.sts.behaviour = lambda _sts, _form: Reply(status=500)
+    assert await call(hops) == (503, "sts_unavailable")
+
+    async def cure() -> None:
+        hops.sts.behaviour = honest
+        assert (await call(hops))[0] == 200
+
+    yield Fault(writer, cure)
+
+
+@asynccontextmanager
+async def token_service_is_another(hops: Hops) -> AsyncIterator[Fault]:
+    port, other = free_port(), Agent()
+    writer = await hops.start(exchange={"token_endpoint": f"https://127.0.0.1:{port}/token", "peer": str(STS)})
+    async with served(other.serve, port, ssl=server_context(await hops.world.source(CRM))):
+        assert await call(hops) == (502, "sts_identity")
+
+    async def cure() -> None:
+        async with served(hops.sts_server.serve, port, ssl=server_context(await hops.world.source(STS))):
+            assert (await call(hops))[0] == 200
+
+    yield Fault(writer, cure)
+
+
+@asynccontextmanager
+async def issuer_keys_old(hops: Hops, *, too_old: bool) -> AsyncIterator[Fault]:
+    settings = hops.settings()
+    settings["issuers"][0] |= {"refresh_s": 0.1, "max_age_s": 1.0 if too_old else 3600.0}
+    writer = await hops.world.sidecar(WRITER, settings)
+    hops.world.broken_keys = b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n"
+    await until(lambda: bool(writer.server.missing()) if too_old else "keys of" in str(printed(writer)))
+    assert bool(writer.server.missing()) == too_old
+
+    async def cure() -> None:
+        hops.world.broken_keys = None
+        await until(lambda: not writer.server.missing())
+
+    yield Fault(writer, cure)
+
+
+@asynccontextmanager
+async def agent_dead(hops: Hops) -> AsyncIterator[Fault]:
+    port = free_port()
+    settings = hops.settings()
+    settings["inbound"]["agent"] = f"http://127.0.0.1:{port}"
+    writer = await hops.world.sidecar(WRITER, settings)
+    watch = writer.server.parts.agent
+    assert watch is not None
+    async with served(hops.agent.serve, port):
+        await until(lambda: watch.up is True)
+    await until(lambda: watch.up is False)
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def cure() -> None:
+            await stack.enter_async_context(served(hops.agent.serve, port))
+            await until(lambda: watch.up is True)
+
+        yield Fault(writer, cure)
+
+
+@asynccontextmanager
+async def overloaded(hops: Hops) -> AsyncIterator[Fault]:
+    settings = hops.settings()
+    settings["inbound"]["connections"] = {"max_per_peer": 1}
+    writer = hops.writer = await hops.world.sidecar(WRITER, settings)
+    async with hops.serving():
+        answer = await hops.world.call(writer.inbound, hops.planner, headers=bearer(mint()))
+        assert (answer.status, answer.reason) == (503, "overloaded")
+
+    async def cure() -> None:
+        async with hops.serving():
+            pass
+
+    yield Fault(writer, cure, stays=True)
+
+
+@asynccontextmanager
+async def settings_refused(hops: Hops) -> AsyncIterator[Fault]:
+    writer = await hops.start()
+    path = writer.settings_path
+    good = path.read_text()
+    file = SettingsFile(path, dict(os.environ), load_sidecar(path, {}), seen=look_at(path))
+    followed = file.followed(writer.server)
+    path.write_text(good + "drian_s: 3\n")
+    with pytest.raises(ConfigError):
+        await followed.load()
+
+    async def cure() -> None:
+        path.write_text(good)
+        await followed.load()
+
+    yield Fault(writer, cure, settings=lambda: file.state)
+
+
+@asynccontextmanager
+async def actor_mismatch(hops: Hops) -> AsyncIterator[Fault]:
+    writer = await hops.start()
+    stolen = mint({"act": {"sub": str(FRONT)}})
+    answer = await hops.world.call(writer.inbound, hops.planner, headers=bearer(stolen))
+    assert (answer.status, answer.reason) == (403, "actor_mismatch")
+
+    async def cure() -> None:
+        async with hops.serving():
+            pass
+
+    yield Fault(writer, cure, stays=True)
+
+
+@asynccontextmanager
+async def name_not_found(hops: Hops) -> AsyncIterator[Fault]:
+    settings = hops.settings()
+    settings["outbound"]["routes"][0]["upstream"] = "https://crm.invalid:7443"
+    writer = hops.writer = await hops.world.sidecar(WRITER, settings)
+    assert (await call(hops))[0] in (503, 504)
+
+    async def cure() -> None:
+        """The name is corrected: another sidecar, with the address."""
+        again = hops.settings()
+        hops.writer = await hops.world.sidecar(WRITER, again)
+        assert (await call(hops))[0] == 200
+        fault.sidecar = hops.writer
+
+    fault = Fault(writer, cure)
+    yield fault
+
+
+@asynccontextmanager
+async def clock_slow(hops: Hops) -> AsyncIterator[Fault]:
+    writer = await hops.start()
+    registry = writer.api.registry
+    (entry,) = registry.entries
+    registry.replace_entries([])
+    await until(lambda: writer.server.parts.source.current is None)
+    registry._clock = lambda: time.time() + 3600  # its SVIDs begin in an hour, by our clock
+    registry.replace_entries([entry])
+    await until(lambda: "clock" in (writer.server.parts.source.last_error or ""))
+
+    async def cure() -> None:
+        registry._clock = time.time
+        registry.rotate()
+        await until(lambda: not writer.server.missing())
+
+    yield Fault(writer, cure)
+
+
+FAULTS: Final[list[tuple[str, Provoke, str]]] = [
+    ("SidecarIdentitySourceLost", spire_agent_down, "identity"),
+    ("SidecarSvidEndsSoon", svid_ends_soon, "identity"),
+    ("SidecarSvidEndsSoon", svid_expired, "identity"),
+    ("SidecarHandshakesRefused", ca_withdrawn, "untrusted_chain"),
+    ("SidecarTokenServiceGone", token_service_down, "token service"),
+    ("SidecarTokenExchangeFails", token_service_down, "the connection failed"),
+    ("SidecarTokenExchangeFails", token_service_fails, "it answered with status 500"),
+    ("SidecarTokenExchangeFails", token_service_is_another, "sts_identity"),
+    ("SidecarOtherEndIsNotWhoItShouldBe", token_service_is_another, f"it is {CRM}, not {STS}"),
+    ("SidecarIssuerKeysOld", partial(issuer_keys_old, too_old=False), "keys of"),
+    ("SidecarIssuerKeysOld", partial(issuer_keys_old, too_old=True), "none of its tokens"),
+    ("SidecarAgentDown", agent_dead, "agent"),
+    ("SidecarOverloaded", overloaded, "overloaded"),
+    ("SidecarSettingsRefused", settings_refused, "drian_s"),
+    ("SidecarActorMismatch", actor_mismatch, "actor_mismatch"),
+    ("SidecarNamesNotFound", name_not_found, "the name"),
+    ("SidecarClockWrong", clock_slow, "clock"),
+]
+
+
+@pytest.mark.parametrize(
+    ("section", "provoke", "about"), FAULTS, ids=[f"{name}-{about[:24]}" for name, _, about in FAULTS]
+)
+async def test_a_fault_is_told_and_cured_as_the_runbook_says(
+    hops: Hops, monkeypatch: pytest.MonkeyPatch, section: str, provoke: Provoke, about: str
+) -> None:
+    monkeypatch.setattr(agent_watch, "LOOK_S", 0.02)
+    async with provoke(hops) as fault:
+
+        def lines() -> list[str]:
+            told = printed(fault.sidecar, fault.settings() if fault.settings else None)
+            return shown(section, told, about)
+
+        await until(lambda: bool(lines()))
+        await fault.cure()
+        if not fault.stays:
+            await until(lambda: not lines())
+
+
+async def test_a_worker_that_dies_is_told_as_the_runbook_says(world: World) -> None:
+    async with process(world, starts=2, workers=2) as sidecar:
+        document = await asyncio.to_thread(ask, sidecar.admin, "/status", member="settings")
+        assert troubles(document) == []
+        os.kill(document["workers"][0]["pid"], signal.SIGKILL)
+        await sidecar.wait_for("started", 3)
+        document = await asyncio.to_thread(ask, sidecar.admin, "/status", member="settings")
+        (told,) = [one for one in troubles(document) if one.what == "workers"]
+        line = f"{told.grade.upper()}: {told.what}: {told.wrong}"
+        assert shown("SidecarWorkersDie", {line: told.cure}, "died") == [line]
+
+
+def test_every_section_that_quotes_a_trouble_is_walked() -> None:
+    walked = {section for section, _, _ in FAULTS} | {"SidecarWorkersDie", "SidecarIdentityUpdateDiscarded"}
+    assert {section for section in SECTIONS if quoted(section)} == walked
+    assert len(walked) >= 12
+
+
+@pytest.mark.parametrize("section", sorted({section for section, _, _ in FAULTS} | {"SidecarWorkersDie"}))
+def test_a_walked_section_says_what_to_look_at_the_cure_and_when_it_is_cured(section: str) -> None:
+    text = SECTIONS[section]
+    parts = [text.find(word) for word in ("**Look.**", "**Cured**")]
+    if section == "SidecarOtherEndIsNotWhoItShouldBe":
+        parts = [text.find("prints the cause"), text.find("| cause | cure |"), text.find("**Cured**")]
+    else:
+        parts.insert(1, text.find("**Cure.**"))
+    assert -1 not in parts
+    assert parts == sorted(parts)

@@ -1,0 +1,76 @@
+"""The alerts with the real promtool: each fires and stays quiet as it should, and no change of one goes unnoticed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.interop.alert_mutants import mutants
+from tests.interop.engine import ROOT, output, require
+from tests.test_monitoring import ALERTS, MONITORING, cases_of
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600), pytest.mark.usefixtures("promtool")]
+
+RULES: Final = sorted(map(str, (MONITORING / "rules").glob("*.yaml")))
+TESTS: Final = sorted((MONITORING / "tests").glob("*.yaml"))
+
+
+@pytest.fixture
+def promtool() -> None:
+    require(None if shutil.which("promtool") else "promtool is not on PATH")
+
+
+def test_the_rules_are_clean() -> None:
+    output(["promtool", "check", "rules", "--lint=all", "--lint-fatal", *RULES])
+
+
+def test_the_configuration_is_one() -> None:
+    output(["promtool", "check", "config", "--syntax-only", str(MONITORING / "prometheus.yaml")])
+
+
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
+def test_alerts_fire_and_stay_quiet_as_they_should(file: Path) -> None:
+    output(["promtool", "test", "rules", str(file)])
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_no_change_of_an_alert_goes_unnoticed(name: str, tmp_path: Path) -> None:
+    changed = dict(mutants(ALERTS[name]))
+    assert len(changed) >= 3
+    lawful = judged(name, {"as it is": ALERTS[name]}, tmp_path)
+    assert lawful == {"as it is"}
+    assert judged(name, changed, tmp_path) == set()
+
+
+def judged(name: str, alerts: dict[str, dict[str, Any]], folder: Path) -> set[str]:
+    """Which of these alerts pass every test of ``name``: one promtool for all, each in a folder of its own."""
+    (file,) = {file for file in TESTS for case in cases_of(name) if case in yaml.safe_load(file.read_text())["tests"]}
+    places: dict[str, str] = {}
+    for number, (change, alert) in enumerate(alerts.items()):
+        place = folder / f"{len(alerts)}-{number}"
+        (place / "rules").mkdir(parents=True)
+        (place / "tests").mkdir()
+        shutil.copy(MONITORING / "rules" / "recording.yaml", place / "rules")
+        shutil.copy(file, place / "tests")
+        group = {"name": group_of(name), "rules": [alert]}
+        (place / "rules" / "alerts.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+        places[str(place / "tests" / file.name)] = change
+    ran = subprocess.run(
+        ["promtool", "test", "rules", "--run", f"^{name}:", *places], cwd=ROOT, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert "parse error" not in ran.stderr, ran.stderr
+    told = {block.split()[0]: "SUCCESS" in block for block in ran.stdout.split("Unit Testing:")[1:]}
+    assert set(told) == set(places), ran.stdout
+    return {places[path] for path, passed in told.items() if passed}
+
+
+def group_of(name: str) -> str:
+    document = yaml.safe_load((MONITORING / "rules" / "alerts.yaml").read_text())
+    groups = document["groups"]
+    return str(next(group["name"] for group in groups if any(rule["alert"] == name for rule in group["rules"])))
