@@ -30,7 +30,7 @@ c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:
 {{- end }}
 {{- range $hook := list "postStart" "preStop" }}
 {{- with get $own.lifecycle $hook }}
-&& c.?lifecycle.?{{ $hook }}.?exec.?command.orValue([]).map(w, w.matches('^--wait=[1-9][0-9]{0,4}$') ? '--wait' : w) == {{ .exec.command | toJson | regexReplaceAll "--wait=[0-9]+" "--wait" | replace "\"" "'" }}
+&& c.?lifecycle.?{{ $hook }}.?exec.?command.orValue([]).map(w, w.matches('^--wait=[1-9][0-9]{0,4}$') ? '--wait' : w) == {{ regexReplaceAll "--wait=[0-9]+" (toJson .exec.command) "--wait" | replace "\"" "'" }}
 {{- else }}
 && !has(c.lifecycle.{{ $hook }})
 {{- end }}
