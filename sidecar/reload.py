@@ -9,9 +9,10 @@ from pathlib import Path
 
 from sidecar.assembly import Made, make_setup
 from sidecar.config import SidecarSettings
-from sidecar.config.afresh import load_afresh
+from sidecar.config.afresh import LOADING_BYTES, load_afresh
 from sidecar.config.following import Followed, look_at, seen_by
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, Problem
+from sidecar.proxy.memory import MIB
 from sidecar.proxy.server import Server
 from sidecar.proxy.status import SettingsState
 
@@ -66,6 +67,10 @@ class SettingsFile:
         Raises:
             ConfigError: why the settings in force stay as they are.
         """
+        if not server.room_for(LOADING_BYTES):
+            need = f"that takes {LOADING_BYTES // MIB} MiB, which the memory limit does not leave now"
+            cure = "raise the memory limit; or send SIGHUP when `sidecar status` shows less memory in use"
+            raise ConfigError([Problem(str(self._path), f"was not loaded: {need}", cure)])
         fresh: SidecarSettings = await load_afresh("sidecar", self._path, self._environ, *self._platform)
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)

@@ -2,20 +2,30 @@
 
 Run as a module (``-m sidecar.config.afresh KIND PATH [PLATFORM]``) it is that interpreter: it writes the finished
 settings, or all their problems, to its standard output and ends.
+
+It takes ``LOADING_BYTES`` of its own for a second. Where that is too much, the kernel is to end it, not us; and of
+several workers that read one file again, one loads at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import pickle
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from sidecar.errors import ConfigError, Problem
 
 TIMEOUT_S: Final = 60.0
+LOADING_BYTES: Final = 48 * 1024 * 1024  # 44 MiB measured, and 22 more of files that all processes share
+_LOOK_S: Final = 0.05
+_TURN_S: Final = 5.0  # who holds a lock for longer is not one of us
 
 
 async def load_afresh(
@@ -69,7 +79,31 @@ def _answer(kind: str, path: Path, environ: Mapping[str, str], *platform: Path) 
     return pickle.dumps(answer)
 
 
-if __name__ == "__main__":
-    import os
+def be_expendable(adjustment: Path = Path("/proc/self/oom_score_adj")) -> None:
+    """Ask the kernel to end this process before any other one of its cgroup, when memory is out."""
+    with suppress(OSError):  # no such system, or no such right
+        adjustment.write_text("1000")
 
+
+def wait_for_turn(path: Path, *, patience_s: float = _TURN_S) -> int | None:
+    """Wait until no other process loads the same file, at most so long. The lock ends with the returned descriptor."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:  # told by whoever reads it
+        return None
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= deadline:
+                return file
+            time.sleep(_LOOK_S)
+        else:
+            return file
+
+
+if __name__ == "__main__":
+    be_expendable()
+    turn = wait_for_turn(Path(sys.argv[2]))
     sys.stdout.buffer.write(_answer(sys.argv[1], Path(sys.argv[2]), os.environ, *map(Path, sys.argv[3:])))

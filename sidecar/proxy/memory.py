@@ -16,6 +16,7 @@ MIB: Final = 1024 * 1024
 NEARLY_SHORT_ABOVE: Final = 0.6  # of the limit
 ENOUGH_BELOW: Final = 0.7
 SHORT_ABOVE: Final = 0.8
+ROOM_BELOW: Final = 0.95
 CALM_LOOKS: Final = 100  # without being short by the first mark: what a flood left in pieces is not given back
 HARDLY_ANY_ABOVE: Final = 0.85  # the rest goes fast: one turn of the loop may read 256 KiB for each answer under way
 
@@ -37,14 +38,22 @@ class MemoryLimits:
 
 
 class Memory:
-    """``limit_bytes``: what may be used. ``read``: what is used, in bytes; None when that cannot be told just now."""
+    """``limit_bytes``: what may be used. ``read``: what is used, in bytes; None when that cannot be told just now.
 
-    def __init__(self, limit_bytes: int, read: Callable[[], int | None]) -> None:
+    ``enforced``: whoever uses more is ended by the kernel, with all that it has started.
+    """
+
+    def __init__(self, limit_bytes: int, read: Callable[[], int | None], *, enforced: bool = False) -> None:
         self.limit_bytes = limit_bytes
+        self.enforced = enforced
         self.used_bytes = 0
         self.short = False
         self._read = read
         self._calm_looks = 0
+
+    def has_room(self, size: int) -> bool:
+        """Whether a process of ours may take ``size`` bytes for a while, by the last look."""
+        return not self.enforced or self.used_bytes + size <= self.limit_bytes * ROOM_BELOW
 
     @property
     def hardly_any(self) -> bool:

@@ -33,7 +33,7 @@ def memory_of(max_mib: int | None, *, processes: int) -> Memory | None:
     if max_mib is not None:
         return Memory(max_mib * _MIB // processes, own_bytes)
     cgroup = find_cgroup()
-    return None if cgroup is None else Memory(cgroup.limit_bytes, cgroup.used_bytes)
+    return None if cgroup is None else Memory(cgroup.limit_bytes, cgroup.used_bytes, enforced=True)
 
 
 def own_bytes(statm: Path = _STATM) -> int | None:

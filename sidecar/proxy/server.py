@@ -184,6 +184,10 @@ class Server:
             await self._close()
         return in_time and self.background.error is None and not parts.log.unwritten
 
+    def room_for(self, size: int) -> bool:
+        """Whether another process of ours may take ``size`` bytes for a while."""
+        return self._shortage is None or self._shortage.room_for(size)
+
     async def change(self, setup: Setup) -> None:
         """Put a new setup in force, whole. Requests under way that it would refuse end within a second.
 

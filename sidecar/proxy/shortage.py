@@ -64,6 +64,16 @@ class Shortage:
             self.look()
             await asyncio.sleep(_URGENT_S if self._memory.nearly_short else TICK_S)
 
+    def room_for(self, size: int) -> bool:
+        """Whether another process may take ``size`` bytes now. Where it may not, caches and lingering handles go."""
+        memory = self._memory
+        memory.look()
+        for handles in (False, True):
+            if not memory.has_room(size) and self._caches.shed(memory.limit_bytes, handles=handles):
+                self._give()
+                memory.look()
+        return memory.has_room(size)
+
     def look(self) -> None:
         """Look once, and act on it."""
         memory = self._memory

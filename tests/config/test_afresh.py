@@ -1,13 +1,14 @@
 import asyncio
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from sidecar.config import load_sidecar, load_sts
-from sidecar.config.afresh import load_afresh
+from sidecar.config.afresh import LOADING_BYTES, be_expendable, load_afresh, wait_for_turn
 from sidecar.errors import ConfigError
 from tests.config.documents import EXAMPLES, changed, example, written
 
@@ -74,3 +75,61 @@ async def test_the_running_process_neither_forks_nor_imports_what_loading_needs(
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     answer, _ = await process.communicate()
     assert answer == b"[]\n"
+
+
+def test_the_interpreter_asks_the_kernel_to_end_it_before_us(tmp_path: Path) -> None:
+    be_expendable(tmp_path / "adjustment")
+    assert (tmp_path / "adjustment").read_text() == "1000"
+    be_expendable(tmp_path / "nowhere" / "adjustment")
+
+
+def test_of_several_that_load_one_file_one_does_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    assert wait_for_turn(path) is None
+    path.touch()
+    first = wait_for_turn(path)
+    assert first is not None
+    waiting = subprocess.Popen([sys.executable, "-c", _WAITING, str(path)], stdout=subprocess.PIPE, text=True)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "waits\n"
+    os.close(first)
+    assert waiting.communicate()[0] == "its turn\n"
+
+
+_WAITING = """
+import fcntl, sys
+from pathlib import Path
+from sidecar.config.afresh import wait_for_turn
+try:
+    fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    print("waits", flush=True)
+wait_for_turn(Path(sys.argv[1]), patience_s=60)
+print("its turn")
+"""
+
+
+def test_whoever_holds_the_file_for_ever_keeps_nobody_from_loading(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.touch()
+    held = wait_for_turn(path)
+    late = wait_for_turn(path, patience_s=0.0)
+    assert held is not None
+    assert late is not None
+    os.close(held)
+    os.close(late)
+
+
+_MEASURING = """
+import resource, subprocess, sys
+command = [sys.executable, "-P", "-m", "sidecar.config.afresh", "sidecar", sys.argv[1]]
+subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_loading_takes_no_more_memory_than_is_asked_for() -> None:
+    # Measured by a small process: a child that is forked counts with what its parent has.
+    command = [sys.executable, "-c", _MEASURING, str(EXAMPLES / "agent.yaml")]
+    most_kib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert most_kib * 1024 < LOADING_BYTES + 24 * 1024 * 1024  # pages of files are shared by all

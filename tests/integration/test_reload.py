@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
+from sidecar.assembly import assemble
 from sidecar.config import load_sidecar
 from sidecar.config.following import look_at
 from sidecar.errors import ConfigError
+from sidecar.proxy.memory import Memory
+from sidecar.proxy.server import Server
 from sidecar.reload import SettingsFile
 from tests.integration.hops import Hops
 from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, mint
@@ -123,6 +127,26 @@ async def test_settings_that_cannot_be_used_change_nothing_and_say_why(
     assert refused.value.problems[0].field.startswith(field)
     assert running.sidecar.server.parts.snapshots.now() is before
     assert (await world.call(running.sidecar.inbound, planner, headers=bearer(mint()))).status == 200
+
+
+@pytest.mark.parametrize("room", [False, True])
+async def test_a_reload_that_would_have_the_kernel_end_us_is_refused_with_its_cure(world: World, room: bool) -> None:
+    limit = 1 << 40
+    memory = Memory(limit, lambda: 0 if room else limit, enforced=True)
+    sidecar = await world.sidecar(
+        WRITER,
+        world.settings(),
+        assembled_by=lambda settings: Server(replace(assemble(settings).parts, memory=memory)),
+    )
+    running = Reloadable(world, sidecar, {})
+    if room:
+        await running.reload(deny=[{"subject": "mallory"}])
+        assert sidecar.server.parts.snapshots.now().policy.deny.subjects
+        return
+    with pytest.raises(ConfigError, match="MiB, which the memory limit does not leave now") as refused:
+        await running.reload(deny=[{"subject": "mallory"}])
+    assert "raise the memory limit" in refused.value.problems[0].cure
+    assert not sidecar.server.parts.snapshots.now().policy.deny.subjects
 
 
 async def test_an_unchanged_issuer_keeps_its_keys_so_that_a_reload_works_while_it_is_down(world: World) -> None:

@@ -59,7 +59,7 @@ class Cached:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, *, enforced: bool = False) -> None:
         self.used = 0
         self.given = 0
         self.freed = 0
@@ -68,7 +68,7 @@ class Bench:
         self.prepared = 0
         self.cache, self.handles = Cached(self), Cached(self)
         self.shortage = Shortage(
-            Memory(100 * MIB, lambda: self.used),
+            Memory(100 * MIB, lambda: self.used, enforced=enforced),
             self.listeners,
             [self.pool],
             Caches({"verdicts": lambda: self.cache, HANDLES: lambda: self.handles}, clock=lambda: 0.0),
@@ -173,3 +173,24 @@ def test_caches_are_shed_before_lingering_handles_and_those_before_connections(
     bench.look(used_mib)
     assert (bench.cache.bytes // MIB, bench.handles.bytes // MIB) == left
     assert bench.told == told
+
+
+@pytest.mark.parametrize(
+    ("used_mib", "cache_mib", "handles_mib", "enforced", "room", "left"),
+    [
+        pytest.param(47, 20, 20, True, True, (20, 20), id="enough"),
+        pytest.param(48, 20, 20, True, True, (LEFT, 20), id="caches are enough"),
+        pytest.param(80, 20, 20, True, True, (LEFT, LEFT), id="lingering handles are enough"),
+        pytest.param(90, 20, 20, True, False, (LEFT, LEFT), id="too little"),
+        pytest.param(90, 20, 20, False, True, (20, 20), id="nobody enforces the limit"),
+    ],
+)
+def test_another_process_is_given_room_or_told_that_there_is_none(
+    used_mib: int, cache_mib: int, handles_mib: int, enforced: bool, room: bool, left: tuple[int, int]
+) -> None:
+    bench = Bench(enforced=enforced)
+    bench.used = used_mib * MIB
+    bench.cache.bytes, bench.handles.bytes = cache_mib * MIB, handles_mib * MIB
+    assert bench.shortage.room_for(48 * MIB) is room
+    assert (bench.cache.bytes // MIB, bench.handles.bytes // MIB) == left
+    assert bench.told == []
