@@ -85,27 +85,41 @@ def offers_finite_field(kind: int, body: bytes) -> bool:
     Raises:
         Denied: TLS_VERSION, the message has not the shape of a hello, or too many extensions or key shares.
     """
-    reader = _Reader(body)
-    reader.skip(_RANDOM_BYTES)
-    reader.vector(1)  # session
+    try:
+        return _offers_finite_field(kind, body)
+    except IndexError:
+        raise Denied(Reason.TLS_VERSION, "a handshake message is cut short") from None
+
+
+def _offers_finite_field(kind: int, body: bytes) -> bool:
+    """As above; every connection pays for this walk, so it is one loop over bytes. IndexError: it is cut short."""
+    at = _RANDOM_BYTES
+    at += 1 + body[at]  # session
     if kind == CLIENT_HELLO:
-        reader.vector(2)  # cipher suites
-        reader.vector(1)  # compression methods
+        at += 2 + (body[at] << 8 | body[at + 1])  # cipher suites
+        at += 1 + body[at]  # compression methods
     else:
-        reader.skip(3)
-    if not reader.left:
+        at += 3
+    if at == len(body):
         return False
-    extensions = _Reader(reader.vector(2))
+    end = at + 2 + (body[at] << 8 | body[at + 1])
+    at += 2
     for _ in range(MAX_HELLO_EXTENSIONS):
-        if not extensions.left:
-            return False
-        name, content = extensions.number(2), extensions.vector(2)
-        if name == _KEY_SHARE and any(group in _FINITE_FIELDS for group in _groups(kind, content)):
+        if at >= end:
+            break
+        name, start = body[at] << 8 | body[at + 1], at + 4
+        at = start + (body[at + 2] << 8 | body[at + 3])
+        if name == _KEY_SHARE and any(group in _FINITE_FIELDS for group in _groups(kind, body[start:at])):
             return True
-    raise Denied(Reason.TLS_VERSION, f"a hello of more than {MAX_HELLO_EXTENSIONS} extensions")
+    if at < end:
+        raise Denied(Reason.TLS_VERSION, f"a hello of more than {MAX_HELLO_EXTENSIONS} extensions")
+    if at > end or end != len(body):
+        raise IndexError
+    return False
 
 
 def _groups(kind: int, content: bytes) -> list[int]:
+    """The groups of a key share extension."""
     reader = _Reader(content)
     if kind == SERVER_HELLO:
         return [reader.number(2)]

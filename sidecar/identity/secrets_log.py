@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 import weakref
 from pathlib import Path
 from typing import Final
@@ -15,28 +16,50 @@ from typing import Final
 _LONGEST: Final = 65536
 
 
+class _File:
+    """A file in memory, of one thread of one process."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.descriptor = os.memfd_create("handshake", os.MFD_CLOEXEC)
+        self.path = str(Path("/proc/self/fd") / str(self.descriptor))
+        weakref.finalize(self, os.close, self.descriptor)
+
+
+class _Local(threading.local):
+    file: _File | None = None
+
+
+_local: Final = _Local()
+
+
+def file_of_thread() -> _File:
+    """The file of this thread. A step of a handshake begins and ends in one, and no other step comes in between."""
+    if _local.file is None or _local.file.process != os.getpid():  # a child must not write into its parent's
+        _local.file = _File()
+    return _local.file
+
+
 class SecretsLog:
-    """The key log of one context, which makes its handshakes in one thread: what is told while it listens is of one.
+    """The key log of one context.
 
     It listens for a step of a handshake only. OpenSSL tells the secrets of each KeyUpdate too, and a peer may send any
     number of them.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self._descriptor = os.memfd_create("handshake", os.MFD_CLOEXEC)
-        weakref.finalize(self, os.close, self._descriptor)
         self._context = weakref.proxy(context)
-        self._path = str(Path("/proc/self/fd") / str(self._descriptor))
 
     def listen(self) -> None:
         """Let OpenSSL tell."""
-        self._context.keylog_filename = self._path
+        self._context.keylog_filename = file_of_thread().path
 
     def take(self, *, of_client: bool) -> bytes | None:
         """The handshake traffic secret of one end, if exactly one was told since ``listen``; listen no more."""
         self._context.keylog_filename = None
-        lines = os.pread(self._descriptor, _LONGEST, 0).split(b"\n")
-        os.ftruncate(self._descriptor, 0)
+        descriptor = file_of_thread().descriptor
+        lines = os.pread(descriptor, _LONGEST, 0).split(b"\n")
+        os.ftruncate(descriptor, 0)
         label = b"CLIENT_HANDSHAKE_TRAFFIC_SECRET " if of_client else b"SERVER_HANDSHAKE_TRAFFIC_SECRET "
         found = [line for line in lines if line.startswith(label)]
         if len(found) != 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import ssl
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from sidecar.identity.endpoint import FileTrust
 from sidecar.identity.generation import bare_context
 from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.screened import ScreenedContext, ScreenedSSLObject
-from sidecar.identity.secrets_log import SecretsLog
+from sidecar.identity.secrets_log import SecretsLog, file_of_thread
 from sidecar.identity.svid import verify_chain
 from tests.counting import MOST_AT_ONCE, bytecodes
 from tests.identity.fixed_source import FixedSource
@@ -183,10 +184,9 @@ def test_a_certificate_that_has_proven_its_peer_is_not_walked_again(monkeypatch:
 
 def test_a_handshake_leaves_nothing_in_the_key_log() -> None:
     ours = admit(source_of(), [PEER])
-    assert ours._secrets is not None
-    assert os.fstat(ours._secrets._descriptor).st_size == 0
+    assert os.fstat(file_of_thread().descriptor).st_size == 0
     assert not ours.context.keylog_filename
-    assert "memfd:handshake" in str(Path(f"/proc/self/fd/{ours._secrets._descriptor}").readlink())
+    assert "memfd:handshake" in str(Path(f"/proc/self/fd/{file_of_thread().descriptor}").readlink())
 
 
 def test_key_updates_of_a_peer_are_not_told_and_keep_no_other_peer_out() -> None:
@@ -209,8 +209,7 @@ def test_key_updates_of_a_peer_are_not_told_and_keep_no_other_peer_out() -> None
     incoming.write(Sealer(cipher[0], secret).seal(23, b"hello"))
     assert ours.read(5) == b"hello"
     assert isinstance(ours, ScreenedSSLObject)
-    assert ours._secrets is not None
-    assert os.fstat(ours._secrets._descriptor).st_size == 0
+    assert os.fstat(file_of_thread().descriptor).st_size == 0
     shake(server, plain(server=False, chain=[PEER]))
 
 
@@ -221,21 +220,29 @@ def test_a_secret_is_taken_once_and_only_if_it_is_the_only_one() -> None:
     log.listen()
     assert context.keylog_filename
     line = b"CLIENT_HANDSHAKE_TRAFFIC_SECRET 00 0102\n"
-    os.pwrite(log._descriptor, b"# comment\nSERVER_HANDSHAKE_TRAFFIC_SECRET 00 0304\n" + line, 0)
+    os.pwrite(file_of_thread().descriptor, b"# comment\nSERVER_HANDSHAKE_TRAFFIC_SECRET 00 0304\n" + line, 0)
     assert log.take(of_client=True) == b"\1\2"
     assert not context.keylog_filename
     assert log.take(of_client=True) is None
-    os.pwrite(log._descriptor, line + line, 0)
+    os.pwrite(file_of_thread().descriptor, line + line, 0)
     assert log.take(of_client=True) is None
 
 
-def test_the_key_log_is_closed_with_its_context() -> None:
-    context = bare_context(ssl.PROTOCOL_TLS_SERVER, ScreenedContext)
-    log = SecretsLog(context)
-    descriptor = log._descriptor
-    del log
+def test_each_thread_has_a_file_of_its_own_and_closes_it() -> None:
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(file_of_thread().descriptor))
+    thread.start()
+    thread.join()
+    assert seen != [file_of_thread().descriptor]
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(descriptor)
+        os.fstat(seen[0])
+
+
+def test_a_child_never_writes_into_its_parents_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file_of_thread()
+    assert file_of_thread() is before
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert file_of_thread() is not before
 
 
 def test_a_connection_leaves_no_circle() -> None:
