@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from sidecar.cli import DEFAULT_SOCKET
 from sidecar.config import load_sidecar, load_sts
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.dev.entries import parse_entries
@@ -41,6 +42,15 @@ def test_every_workload_of_the_mesh_has_a_socket_of_its_own() -> None:
     assert len(set(sockets)) == len(sockets)
     listened = [word.partition("=")[2] for word in compose()["services"]["identity"]["command"] if "--socket=" in word]
     assert sorted(listened) == sorted(sockets)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_sidecar_of_the_mesh_can_be_asked_for_its_status(name: str) -> None:
+    service = compose()["services"][f"{name}-sidecar"]
+    settings = load_sidecar(COMPOSE / f"{name}.yaml", service["environment"])
+    assert str(settings.admin_socket) == DEFAULT_SOCKET  # so that `sidecar status` needs no option
+    (folder,) = [options.partition(":")[0] for options in service["tmpfs"]]
+    assert folder == str(Path(DEFAULT_SOCKET).parent)
 
 
 def test_the_image_has_its_bases_by_argument_and_needs_no_foreign_frontend() -> None:
