@@ -128,6 +128,15 @@ def test_the_runbook_has_no_heading_of_an_alert_that_is_gone() -> None:
     assert headings == list(ALERTS)
 
 
+@pytest.mark.parametrize("name", ALERTS)
+def test_a_heading_of_the_runbook_says_where_to_look_the_cure_and_when_it_is_cured(name: str) -> None:
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    meaning, *parts = re.split(r"^\*\*(Look|Cure|Cured)\b", runbook.partition(f"## {name}\n")[2], flags=re.MULTILINE)
+    assert meaning.strip()
+    assert not meaning.startswith("## ")
+    assert parts[0:6:2] == ["Look", "Cure", "Cured"]
+
+
 def test_the_error_ratios_count_every_reason_of_the_platform_and_no_other() -> None:
     ours = {str(reason) for reason, answer in ANSWERS.items() if answer.status and answer.status >= 500} - NOT_OURS
     ratios = [rule["expr"] for rule in rules() if rule.get("record", "").startswith("job:sidecar_errors:")]
@@ -135,6 +144,12 @@ def test_the_error_ratios_count_every_reason_of_the_platform_and_no_other() -> N
     for expression in ratios:
         (pattern,) = re.findall(r'reason=~"([a-z_|]+)"', expression)
         assert set(pattern.split("|")) == ours
+
+
+def test_every_metric_that_the_runbook_names_is_exported() -> None:
+    named = set(re.findall(r"\bsidecar_[a-z_]+", (ROOT / "docs" / "runbook.md").read_text()))
+    recorded = {rule["record"].split(":")[1] for rule in rules() if "record" in rule}
+    assert named - recorded <= exported()
 
 
 def test_every_reason_that_a_rule_names_is_a_reason() -> None:
