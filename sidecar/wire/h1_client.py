@@ -334,9 +334,10 @@ class ClientConnection(asyncio.Protocol):
         """Content that follows though it must not would be taken for the answer to the next request, another user's.
 
         After HEAD and 304 the upstream has content at hand, and frameworks have been seen to send it: the connection
-        ends. After 204 a mistake is rarer, and calls are frequent: silence will do.
+        ends. So it does after a 204 that states content, which may be late. After any other 204 a mistake is rarer, and
+        calls are frequent: silence will do.
         """
-        if reader.answers_head or head.status != 204:
+        if reader.answers_head or head.status != 204 or head.chunked or head.content_length:
             self.close()
         else:
             self._quiet_at = self._moved_at + _QUIET_S

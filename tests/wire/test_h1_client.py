@@ -686,6 +686,8 @@ WITHOUT_CONTENT = {
     "HEAD, 204": ("HEAD", b"HTTP/1.1 204 No Content\r\n\r\n"),
     "304": ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n"),
     "304 without length": ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+    "204 with length": ("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"),
+    "204 with chunks": ("GET", b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n"),
 }
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -715,11 +717,18 @@ def looked_at_for_silence(calling: Calling, seconds: float) -> int:
     return calling.idle
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_a_connection_is_given_back_after_204_once_50_ms_were_silent(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        pytest.param("GET", NO_CONTENT, id="GET"),
+        pytest.param("DELETE", NO_CONTENT, id="DELETE"),
+        pytest.param("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", id="length-0"),
+    ],
+)
+async def test_a_connection_is_given_back_after_204_once_50_ms_were_silent(method: str, answer: bytes) -> None:
     calling = Calling()
     calling.ask(method)
-    calling.receive(NO_CONTENT)
+    calling.receive(answer)
     assert looked_at_for_silence(calling, 0.049) == 0
     assert looked_at_for_silence(calling, 0.001) == 1
     assert looked_at_for_silence(calling, 1) == 1
