@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,6 +21,8 @@ _ORDER: Final = sys.byteorder
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _LISTENING: Final = "0A"  # TCP_LISTEN of include/net/tcp_states.h
 MAX_TOLD: Final = 8  # listeners that are named; the count is of all
+# Of one table. The event loop reads it, some 5 microseconds for each, and anybody in the namespace can open more.
+MAX_LISTENERS: Final = 1024
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -132,7 +135,7 @@ def listening_in(table: Path) -> Iterator[ListeningSocket]:
 
     Raises:
         OSError: the table cannot be read.
-        ValueError: it is none.
+        ValueError: it is none, or lists more than ``MAX_LISTENERS``.
     """
     try:
         lines = table.open(encoding="ascii")
@@ -143,10 +146,12 @@ def listening_in(table: Path) -> Iterator[ListeningSocket]:
     with lines:
         if "local_address" not in next(lines, ""):
             raise ValueError(f"{table} has no local_address column")
-        for line in lines:
-            _, local, _, state, *_ = line.split()
+        for count, line in enumerate(lines):
+            _, local, _, state, _ = line.split(None, 4)
             if state != _LISTENING:
                 return
+            if count == MAX_LISTENERS:
+                raise ValueError(f"{table} lists more than {MAX_LISTENERS} listeners")
             host, _, port = local.partition(":")
             yield ListeningSocket(_address(host), int(port, 16))
 
@@ -157,6 +162,7 @@ def _sockets(addresses: Iterable[tuple[str, int]]) -> Iterator[ListeningSocket]:
             yield ListeningSocket(ipaddress.ip_address(host), port)
 
 
+@lru_cache(maxsize=MAX_LISTENERS)
 def _address(text: str) -> IpAddress:
     """Read an address: words of four bytes, each in the machine's order."""
     raw = bytes.fromhex(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.bypass import MAX_TOLD, BypassWatch, ListenerRule, ListeningSocket, listening_in
+from sidecar.proxy.bypass import MAX_LISTENERS, MAX_TOLD, BypassWatch, ListenerRule, ListeningSocket, listening_in
 
 COLUMNS = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 HOST = ListenerRule(agent_port=8080)
@@ -53,6 +53,28 @@ def test_a_row_of_the_kernels_table_is_an_address_and_a_port(
 def test_reading_ends_at_the_first_connection_so_that_traffic_costs_nothing(tmp_path: Path) -> None:
     path = table(tmp_path, row("00000000:1F90"), row("0100007F:0001", "01"), "no row of any table\n")
     assert list(listening_in(path)) == [at("0.0.0.0")]
+
+
+def test_reading_ends_where_there_are_too_many_so_that_nobody_stalls_the_loop_with_listeners(tmp_path: Path) -> None:
+    most = [row(f"{port:02X}00007F:1F90") for port in range(256)] * (MAX_LISTENERS // 256)
+    assert len(list(listening_in(table(tmp_path, *most)))) == MAX_LISTENERS
+    assert len(list(listening_in(table(tmp_path, *most, row("0100007F:0001", "01"))))) == MAX_LISTENERS
+    with pytest.raises(ValueError, match=f"lists more than {MAX_LISTENERS} listeners"):
+        list(listening_in(table(tmp_path, *most, row("00000000:1F90"), "no row of any table\n")))
+
+
+def test_a_listener_cannot_hide_behind_too_many_others(tmp_path: Path) -> None:
+    rule = ListenerRule(agent_port=8080, pod=True, refuse=True)
+    watch = BypassWatch(lambda: rule, tuple, tables=[tmp_path / "tcp"])
+    refusals = []
+    for others in ([], [row("00000000:1F90")]):
+        table(tmp_path, *[row("0100007F:1F90")] * MAX_LISTENERS, *others)
+        watch.look()
+        refusals.append(watch.refusal)
+    before, after = refusals
+    assert before is None
+    assert after is not None
+    assert "more than" in after
 
 
 def test_a_machine_without_ipv6_has_no_listeners_of_it(tmp_path: Path) -> None:
