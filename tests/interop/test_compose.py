@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ import pytest
 import yaml
 
 from tests.interop.chains import Hops, whole_chains
-from tests.interop.engine import Answer, Mesh, docker, missing, require, wait_for
+from tests.interop.engine import IMAGE, Answer, Mesh, docker, missing, require, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
@@ -234,8 +232,14 @@ def test_without_the_token_service_no_new_chain_starts(mesh: Mesh) -> None:
 
 
 def crash(mesh: Mesh, service: str) -> None:
-    """Kill the first process of a container, as the kernel does when memory is out. `docker kill` would be an order."""
-    os.kill(mesh.inspect(service)[0]["State"]["Pid"], signal.SIGKILL)
+    """Kill the first process of a container, as the kernel does when memory is out.
+
+    `docker kill` would be an order, after which no restart policy applies. The engine may be in a pid namespace of its
+    own, so the signal comes from a container that sees the engine's processes.
+    """
+    pid = mesh.inspect(service)[0]["State"]["Pid"]
+    options = ["--rm", "--pid=host", "--network=none", "--user=0", "--entrypoint=python3"]
+    docker("run", *options, IMAGE, "-Ic", f"import os; os.kill({pid}, 9)")
 
 
 @pytest.mark.parametrize("victim", ["planner", "front", "planner-sidecar", "planner-agent", "sts", "identity", "login"])
