@@ -67,7 +67,8 @@ class EntryWorld:
         if mint is STAFF:
             claims |= {"aud": "https://api.example", "client_id": CLIENTS[mint.issuer], "scope": "openid assistant"}
         else:
-            claims |= {"aud": CLIENTS[mint.issuer], "azp": CLIENTS[mint.issuer], "groups": ["gold"], "nonce": "n"}
+            client = CLIENTS[mint.issuer]
+            claims |= {"aud": client, "azp": client, "client_id": client, "groups": ["gold"], "nonce": "n"}
         claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
         return mint.mint(claims, mint.header(typ="at+jwt" if mint is STAFF else "JWT"))
 
