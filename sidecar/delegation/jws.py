@@ -33,11 +33,12 @@ HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 # the parts (in a URL perhaps escaped): that is no token to us, and may be one to somebody else.
 TOKEN_BEGINNING: Final = r"e(?:y[AJ]|w[0ko])"  # noqa: S105 - finds tokens
 _PADDING: Final = r"(?:=|%3[Dd]){0,2}"
+_POINT: Final = r"(?:\.|%(?:25)*+2[Ee])"  # as it is, or escaped any number of times
 # Group 2 is the token, group 1 what stands before it without a gap. Looked at from where its characters begin, and only
 # if two points follow: else a text of many such beginnings would be read to its end from each of them.
 TOKEN_PATTERN: Final = (
-    rf"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++{_PADDING}\.[A-Za-z0-9_-]*+{_PADDING}\.)"
-    rf"([A-Za-z0-9_-]*?)({TOKEN_BEGINNING}[A-Za-z0-9_-]{{10,}}+(?:{_PADDING}\.[A-Za-z0-9_-]*+){{2,4}})"
+    rf"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++{_PADDING}{_POINT}[A-Za-z0-9_-]*+{_PADDING}{_POINT})"
+    rf"([A-Za-z0-9_-]*?)({TOKEN_BEGINNING}[A-Za-z0-9_-]{{10,}}+(?:{_PADDING}{_POINT}[A-Za-z0-9_-]*+){{2,4}})"
 )
 
 _PART: Final = re.compile(r"[A-Za-z0-9_-]+")

@@ -110,7 +110,9 @@ _may_hold_token: Final = re.compile(TOKEN_BEGINNING).search
 _line_may_hold_token: Final = re.compile(TOKEN_BEGINNING.encode("ascii")).search
 
 # Where a query, a fragment or a path parameter begins for some server: plain, escaped, or escaped any number of times.
-_END_OF_PATH: Final = re.compile(r"[?#;]|%(?:25)*(?:3[BbFf]|23)")
+# A percent sign without two hex digits may become an escape once what follows is decoded ("%%33f", "%25%33%66"), or is
+# one to some server ("%u003f"); so is the overlong UTF-8 that begins with C0.
+_END_OF_PATH: Final = re.compile(r"[?#;]|%(?:25)*(?:3[BbFf]|23|[Cc]0|(?![0-9A-Fa-f]{2}))")
 
 _PATH: Final = itemgetter("path")
 _DECISION: Final = itemgetter("decision")

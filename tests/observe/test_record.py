@@ -157,6 +157,8 @@ HEADERS = [b'{"alg":"ES256"}', b'{ "alg":"ES256"}', b'{\n"alg":"ES256"}', b'{\r\
         pytest.param(f"{base64url(HEADERS[0])}.a.b.c.d", id="encrypted"),
         pytest.param(f"{base64url(HEADERS[0])}=.e30=.c2ln", id="padded"),
         pytest.param(f"{base64url(HEADERS[0])}%3D%3D.e30%3D.c2ln", id="padded-and-escaped"),
+        pytest.param(SIGNED.replace(".", "%2E"), id="escaped-points"),
+        pytest.param(SIGNED.replace(".", "%25252e"), id="points-escaped-three-times"),
         *(
             pytest.param(TokenMint().mint_documents(header, b'{"sub":"alice"}'), id=f"header-{number}")
             for number, header in enumerate(HEADERS)
@@ -197,6 +199,13 @@ def test_a_token_that_somebody_put_where_none_belongs_is_written_as_its_fingerpr
         pytest.param(b"/a%3bs3cret", "/a" + CUT_PATH, id="escaped-parameter"),
         pytest.param(b"/a%253Fs3cret", "/a" + CUT_PATH, id="escaped-twice"),
         pytest.param(b"/a%25252523s3cret", "/a" + CUT_PATH, id="escaped-four-times"),
+        pytest.param(b"/a%25%33%66s3cret", "/a" + CUT_PATH, id="escaped-digits"),
+        pytest.param(b"/a%2525%33fs3cret", "/a" + CUT_PATH, id="escaped-digit-of-an-escape"),
+        pytest.param(b"/a%%33fs3cret", "/a" + CUT_PATH, id="escape-within-an-escape"),
+        pytest.param(b"/a%3%46s3cret", "/a" + CUT_PATH, id="escape-of-its-last-digit"),
+        pytest.param(b"/a%u003fs3cret", "/a" + CUT_PATH, id="escaped-as-IIS-does"),
+        pytest.param(b"/a%c0%bfs3cret", "/a" + CUT_PATH, id="overlong"),
+        pytest.param(b"/a%252e%252E%2F%e2%82%ac", "/a%252e%252E%2F%e2%82%ac", id="escapes-of-anything-else"),
         pytest.param(b"?s3cret", CUT_PATH, id="nothing-before"),
         pytest.param(b"/\xff%2e?s3cret", "/\xff%2e" + CUT_PATH, id="not-ascii"),
     ],
@@ -213,7 +222,9 @@ def test_tokens_are_masked_in_every_text_of_the_facts() -> None:
     assert masked(plain) is plain
 
 
-@pytest.mark.parametrize("text", ["eyA" * 400_000, "eyA." * 300_000, "eyA" * 200_000 + "." + "eyA" * 200_000])
+@pytest.mark.parametrize(
+    "text", ["eyA" * 400_000, "eyA." * 300_000, "eyA" * 200_000 + "." + "eyA" * 200_000, "eyA" + "%25" * 400_000]
+)
 def test_text_of_many_beginnings_of_tokens_takes_no_longer_than_another(text: str) -> None:
     started = time.process_time()
     assert len(escape(text)) == MAX_TEXT
