@@ -66,8 +66,10 @@ def _node_images(nodes: list[Object]) -> dict[str, str]:
 
 def _on_node(image: str) -> str:
     """As nodes call it: a name without a registry is Docker Hub's."""
-    first = image.partition("/")[0]
-    return image if "." in first or ":" in first else f"docker.io/{image if '/' in image else f'library/{image}'}"
+    first, slash, _ = image.partition("/")
+    if not slash:
+        return f"docker.io/library/{image}"
+    return image if "." in first or ":" in first or first == "localhost" else f"docker.io/{image}"
 
 
 def by_digest(image: str) -> str:
