@@ -1,7 +1,7 @@
 """Background work of a process, in named parts: a part that ends before it is stopped is an error.
 
-A part keeps something current: the identity, the keys, the settings. A process whose part has ended goes on with what
-it had, and nobody notices. So the end of a part is logged, ends the process, and makes its exit code 1.
+A part keeps something current: the identity, the keys, the settings. Without it the process would go on with stale
+data, unnoticed. So the end of a part is logged and ends the process with exit code 1.
 """
 
 from __future__ import annotations

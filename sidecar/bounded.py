@@ -1,9 +1,9 @@
-"""The cache of this product: bounded in bytes, of one epoch, with an end for each entry.
+"""Cache bounded in bytes, valid for one epoch, with an expiry for each entry.
 
 Theory of operation. An entry costs what its owner says plus ``ENTRY_BYTES`` for the bookkeeping; `bytes_of` measures
-values. When an entry does not fit, the oldest ones are evicted. ``sweep`` frees entries whose time is over, also when
-nobody asks for them again; it costs little per call, however many end at once. ``find`` does not look at the clock:
-the owner judges time, because it has to name the reason. Another epoch empties the cache.
+values. When an entry does not fit, the oldest ones are evicted. ``sweep`` frees expired entries without a look-up; its
+cost per call is bounded, however many expire at once. ``find`` ignores the clock: the owner checks expiry, because it
+names the reason. A new epoch empties the cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ V = TypeVar("V")
 
 
 class Bounded(Protocol):
-    """Memory that can be had back: a ``BoundedCache``, or what is built on one."""
+    """Memory that can be freed on demand: a ``BoundedCache``, or a store built on one."""
 
     @property
     def bytes(self) -> int:
@@ -90,7 +90,7 @@ class BoundedCache(Generic[K, V]):
         return entry[0]
 
     def get(self, key: K) -> V | None:
-        """The value kept for ``key`` in the epoch of now; counts as no look-up."""
+        """The value kept for ``key`` in the current epoch; not counted as a look-up."""
         entry = self._entries.get(key)
         return None if entry is None else entry[0]
 
@@ -99,12 +99,12 @@ class BoundedCache(Generic[K, V]):
         return (entry.value for entry in self._entries.values())
 
     def turn_to(self, epoch: Hashable) -> None:
-        """Begin another epoch, with nothing kept."""
+        """Begin another epoch with an empty cache."""
         self.epoch = epoch
         self.clear()
 
     def keep(self, key: K, value: V, *, cost: int, expires_at: float, epoch: Hashable = None) -> bool:
-        """Keep a value of ``cost`` bytes. Whether that was done: not in another epoch, nor if it can never fit."""
+        """Keep a value of ``cost`` bytes. False: the epoch is another one, or the value is larger than the cache."""
         cost += ENTRY_BYTES
         if epoch != self.epoch or cost > self.max_bytes:
             return False

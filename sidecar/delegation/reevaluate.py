@@ -1,10 +1,10 @@
-"""Re-evaluates what was permitted by the policy and keys of now. Pure: keys and time come in.
+"""Re-evaluates earlier permits against the current policy and keys. Pure: keys and time are arguments.
 
-The question is always "would this call be permitted now?", asked of tokens verified before. Under unchanged issuer
-settings and an unchanged key it costs some microseconds and no signature, so that thousands of calls under way can be
-asked after every change. Expiry is not asked about here: each token is judged within its own time, and who lets a call
-go on past that has limits for it. A key that its issuer withdraws after the token has expired means nothing either:
-that is how a planned rotation looks.
+Each function decides whether a call with an already verified token would be permitted now. With unchanged issuer
+settings and an unchanged key that takes microseconds and no signature check, so thousands of calls in flight can be
+judged after every change. Expiry is not checked: an expired token is judged as of its last second, and the caller
+bounds how long a call may go on after that. A key that was withdrawn after the token expired is ignored, because a
+planned rotation looks the same.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:
 
 
 def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> Delegation:
-    """What a user's login is worth now, and never more than it was."""
+    """Re-evaluate a user's login; the result never permits more than before."""
     token = before.token
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY)
@@ -130,7 +130,7 @@ def _key(token: VerifiedToken, keys: Keys, now: int) -> VerificationKey:
 
     Raises:
         Denied: UNKNOWN_KEY, it is withdrawn, and the token would still be valid.
-        Unavailable: KEYS_UNAVAILABLE, nobody knows whether it is.
+        Unavailable: KEYS_UNAVAILABLE, no key set of the issuer is in force.
     """
     grounds = token.grounds
     key = keys.find(token.issuer, parse_bearer(token.raw).kid if grounds is None else grounds.kid)

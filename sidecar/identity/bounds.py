@@ -1,9 +1,9 @@
 """Limits on certificates from outside, checked on their bytes before any library verifies or even parses them. Pure.
 
-A certificate costs its reader what its sender chooses. One elliptic-curve key with parameters of its own keeps OpenSSL
-busy for 0.2 s while it is parsed; an RSA-3072 key with a full-length exponent costs 6 ms for each signature; names
-times name constraints multiply. None of them needs a signature that anybody trusts. So each certificate is walked
-here first, in steps proportional to its size.
+The sender of a certificate chooses the work of its reader. Parsing one elliptic-curve key with explicit parameters
+takes OpenSSL 0.2 s; an RSA-3072 key with a full-length exponent costs 6 ms for each signature; names times name
+constraints multiply. None of them needs a trusted signature. So each certificate is checked here first, in time linear
+in its size.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _AUTHORITY_KEY_ID: Final = bytes.fromhex("551d23")
 
 
 class _BoundError(Exception):
-    """A certificate is beyond a limit, or of a kind that is not taken. Fixed text."""
+    """A certificate is beyond a limit, or of a kind that is not accepted. The text is fixed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What a path is looked for by, as bytes of the certificate. Nothing has vouched for it."""
+    """The fields by which a path is searched, as bytes of the certificate. Unverified."""
 
     issuer: bytes = field(repr=False)
     subject: bytes = field(repr=False)
@@ -159,7 +159,7 @@ def _check_rsa(der: bytes, start: int, end: int) -> None:
 
 
 def _check_point(der: bytes, algorithm: list[tuple[int, int, int]], start: int, end: int) -> None:
-    """Parameters of a curve's own are what OpenSSL computes with while it parses: the curve has to be named."""
+    """Require a named curve: OpenSSL computes with explicit parameters while it parses them."""
     size = None
     if len(algorithm) == 2 and algorithm[1][0] == _OID:
         size = _CURVES.get(der[algorithm[1][1] : algorithm[1][2]])
@@ -170,7 +170,7 @@ def _check_point(der: bytes, algorithm: list[tuple[int, int, int]], start: int, 
 
 
 def _extensions(der: bytes, fields: list[tuple[int, int, int]]) -> dict[bytes, tuple[int, int]]:
-    """Where the content of each extension's value begins and ends, by object identifier."""
+    """The bounds of each extension's value, by object identifier."""
     found: dict[bytes, tuple[int, int]] = {}
     for tag, start, end in fields:
         if tag != _EXTENSIONS:

@@ -1,4 +1,4 @@
-"""The first bytes of accepted connections, looked at while they are still in the kernel.
+"""The first bytes of accepted connections, peeked at in the kernel's buffer.
 
 A connection that has sent no whole TLS record costs a descriptor and a registration here, and no TLS state.
 """
@@ -50,7 +50,7 @@ def first_of_tls(accepted: socket.socket) -> First:
 
 
 def first_of_http(accepted: socket.socket) -> First:
-    """Peek at a non-blocking socket: the first head. What is none, or a long one, counts as whole: others judge it."""
+    """Peek at a non-blocking socket: the first head. An invalid or long one counts as whole; the parser judges it."""
     data = _peek(accepted)
     if isinstance(data, First):
         return data
@@ -68,7 +68,7 @@ def _peek(accepted: socket.socket) -> bytes | First:
 
 
 def silent_s(accepted: socket.socket) -> float:
-    """Seconds for which a peer that has sent nothing has been connected; 0 where the system does not tell."""
+    """Seconds since a peer that has sent nothing connected; 0 where the system does not tell."""
     if sys.platform != "linux":
         return 0.0
     try:
@@ -109,7 +109,7 @@ class Watch:
             self._epoll.unregister(descriptor)
 
     def close(self) -> None:
-        """Give the descriptor of the epoll instance back."""
+        """Close the epoll instance."""
         epoll, self._epoll = self._epoll, None
         if epoll is not None and self._loop is not None:
             self._loop.remove_reader(epoll.fileno())

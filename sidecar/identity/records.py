@@ -1,6 +1,6 @@
-"""TLS records and handshake messages, as much of them as says which certificates come (RFC 8446). Pure.
+"""Parser for the TLS records and handshake messages that carry certificates (RFC 8446). Pure.
 
-OpenSSL parses and verifies a peer's certificates in one step, and ``ssl`` lets nobody look at them before. Here they
+OpenSSL parses and verifies a peer's certificates in one step, and ``ssl`` has no hook before it. Here they
 are read from the same bytes first: encrypted records are opened with the handshake's own traffic secret.
 """
 
@@ -80,7 +80,7 @@ def _expand(secret: bytes, label: bytes, length: int, digest: object) -> bytes:
 def offers_finite_field(kind: int, body: bytes) -> bool:
     """Whether a ClientHello has a key share of a finite-field group, or a ServerHello (also a retry) chooses one.
 
-    Computing with the 8192-bit one takes a server 0.1 s, for 1.2 KB that anybody can send.
+    The 8192-bit group costs a server 0.1 s for a key share of 1.2 KB that anybody can send.
 
     Raises:
         Denied: TLS_VERSION, the message has not the shape of a hello, or too many extensions or key shares.
@@ -92,7 +92,7 @@ def offers_finite_field(kind: int, body: bytes) -> bool:
 
 
 def _offers_finite_field(kind: int, body: bytes) -> bool:
-    """As above; every connection pays for this walk, so it is one loop over bytes. IndexError: it is cut short."""
+    """See ``offers_finite_field``. One loop over bytes: every connection pays for it. IndexError: it is cut short."""
     at = _RANDOM_BYTES
     at += 1 + body[at]  # session
     if kind == CLIENT_HELLO:
@@ -136,10 +136,10 @@ def _groups(kind: int, content: bytes) -> list[int]:
 def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
     """The certificates of a Certificate message (RFC 8446 section 4.4.2; in clear: RFC 5246 section 7.4.2).
 
-    One more than ``most`` is the last that is read.
+    Reading stops after one more than ``most``.
 
     Raises:
-        Denied: BAD_SVID, the message is not made like that.
+        Denied: BAD_SVID, the message is malformed.
     """
     try:
         reader = _Reader(body)
@@ -157,7 +157,7 @@ def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
 
 
 class _Reader:
-    """Takes bytes apart from the front."""
+    """Reads fields from the front of a byte string."""
 
     __slots__ = ("_at", "_data")
 
@@ -181,5 +181,5 @@ class _Reader:
         return int.from_bytes(self.skip(size), "big")
 
     def vector(self, size: int) -> bytes:
-        """What follows a length of ``size`` bytes."""
+        """Read a vector whose length has ``size`` bytes."""
         return self.skip(self.number(size))

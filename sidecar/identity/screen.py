@@ -1,4 +1,4 @@
-"""Holds back what a peer sends until its certificates are within bounds; then OpenSSL gets the same bytes. Pure."""
+"""Holds a peer's handshake bytes back until its certificates are within bounds, then releases them. Pure."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Check = Callable[[tuple[bytes, ...]], object]  # raises Denied
 
 
 class Screen:
-    """The bytes of one handshake from the peer. ``check`` judges its certificates; None: none are asked for.
+    """The peer's bytes of one handshake. ``check`` judges its certificates; None: none are requested.
 
-    A record is let through only at the end of a handshake message, so what OpenSSL gets was read here whole. After the
-    certificates everything is let through.
+    Records are released only up to the end of a complete handshake message, so OpenSSL gets nothing that was not read
+    here. After the certificates everything is released.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Screen:
         self.wants_key = False
 
     def take(self, received: bytes) -> bytes:
-        """What OpenSSL may have of what was received so far.
+        """Take received bytes; return those that OpenSSL may have.
 
         Raises:
             Denied: TLS_VERSION, it is no TLS as it is spoken here; as ``check``; UNTRUSTED_CHAIN, too much of it.
@@ -116,7 +116,7 @@ class Screen:
         return bytes(self._held[at:end]) if end <= len(self._held) else None
 
     def _read_record(self, record: bytes) -> bool:
-        """Whether it could be read; it is not without the key."""
+        """Read one record. False: the key is not known yet."""
         kind, content = record[0], record[HEADER_BYTES:]
         if kind == APPLICATION_DATA:
             if self._check is None:

@@ -35,14 +35,14 @@ class HandshakeRefused(ssl.SSLCertVerificationError):
 
 
 class ScreenedSSLObject(ssl.SSLObject):
-    """An SSL object of a ``ScreenedContext``. Made by another context, it refuses everybody."""
+    """An SSL object of a ``ScreenedContext``. If another context made it, it refuses every peer."""
 
     _incoming: ssl.MemoryBIO
     _secrets: SecretsLog | None = None
     _screen: Screen | None = None
 
     def screen(self, incoming: ssl.MemoryBIO, secrets: SecretsLog | None) -> None:
-        """Screen what comes in by ``incoming``. Without ``secrets`` no certificates are asked for."""
+        """Screen the bytes in ``incoming``. Without ``secrets`` no certificates are requested."""
         self._incoming = incoming
         self._secrets = secrets
         check = weakref.WeakMethod(self.check_certificates)  # weak: the screen is ours, and no circle may come of it
@@ -105,7 +105,7 @@ class ScreenedSSLObject(ssl.SSLObject):
             self._incoming.write(released)
 
     def _step(self, screen: Screen) -> None:
-        """Take one step of OpenSSL's; it may tell the key by which what is held back can be read."""
+        """Take one step of OpenSSL's, which may log the key of the records that are held back."""
         secrets = self._secrets
         if secrets is None or screen.over or screen.keyed:
             super().do_handshake()
@@ -127,12 +127,12 @@ def _called(check: Callable[[], Callable[[tuple[bytes, ...]], None] | None], cer
 
 
 class ScreenedContext(ssl.SSLContext):
-    """A context whose connections are screened, for event loops. ``screen_certificates`` is called once, at first."""
+    """SSL context for event loops that screens its connections. Call ``screen_certificates`` once, before the first."""
 
     _secrets: SecretsLog | None = None
 
     def screen_certificates(self) -> None:
-        """Expect certificates of the other ends."""
+        """Request and screen certificates of the peers."""
         self._secrets = SecretsLog(self)
         if ssl.OPENSSL_VERSION_INFO >= (3, 2):
             self.options |= _NO_COMPRESSED_CERTIFICATES
@@ -152,7 +152,7 @@ class ScreenedContext(ssl.SSLContext):
         return connection
 
     def wrap_socket(self, *_arguments: Any, **_named: Any) -> NoReturn:
-        """Blocking sockets would pass the screen by.
+        """Refuse blocking sockets: they would bypass the screen.
 
         Raises:
             NotImplementedError: always.

@@ -1,7 +1,7 @@
-"""The traffic secrets of the handshake under way, as OpenSSL tells them: for ``Screen`` to read what it is sent.
+"""The traffic secrets of the handshake in progress, as OpenSSL logs them, so that ``Screen`` can decrypt it.
 
-``SSLContext.keylog_filename`` is the one public way to them. The file is in memory and has no name; after the step in
-which the key is told nothing is left in it, and nothing more is written to it.
+``SSLContext.keylog_filename`` is the only public way to them. The file is in memory and has no name; after the step
+that logs the key it is emptied, and nothing more is written to it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def file_of_thread() -> _File:
 class SecretsLog:
     """The key log of one context.
 
-    It listens for a step of a handshake only. OpenSSL tells the secrets of each KeyUpdate too, and a peer may send any
+    It is open for one step of a handshake only. OpenSSL logs the secrets of each KeyUpdate too, and a peer may send any
     number of them.
     """
 
@@ -51,11 +51,11 @@ class SecretsLog:
         self._context = weakref.proxy(context)
 
     def listen(self) -> None:
-        """Let OpenSSL tell."""
+        """Let OpenSSL log."""
         self._context.keylog_filename = file_of_thread().path
 
     def take(self, *, of_client: bool) -> bytes | None:
-        """The handshake traffic secret of one end, if exactly one was told since ``listen``; listen no more."""
+        """Stop logging; return the handshake traffic secret of one end, if exactly one was logged since ``listen``."""
         self._context.keylog_filename = None
         descriptor = file_of_thread().descriptor
         lines = os.pread(descriptor, _LONGEST, 0).split(b"\n")

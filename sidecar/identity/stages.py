@@ -1,4 +1,4 @@
-"""Connections before their handshake is over, by stage: the earliest is at the head, in all and of each host."""
+"""Queues of connections before and in their handshake, by stage: in order of arrival, in all and by host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(eq=False, slots=True)
 class Arrival:
-    """One connection before its handshake is over. ``since``: when it came to its stage, or when its silence began."""
+    """One connection before or in its handshake. ``since``: the time at which it entered its stage, or fell silent."""
 
     accepted: socket.socket
     descriptor: int
@@ -30,8 +30,8 @@ class Arrival:
 class Stage:
     """Connections of one stage, the earliest first.
 
-    After ``patience_s`` in it one may end for another: after ``least_s``, and where there are many after so long that
-    at most ``per_s`` end in a second. A crowd that comes again as soon as it is ended costs no more than that.
+    A connection may be evicted for another after ``patience_s``: ``least_s``, or longer in a flood, so that at most
+    ``per_s`` are evicted in a second. That bounds the cost of a flood that reconnects at once.
     """
 
     least_s: float
@@ -68,14 +68,14 @@ class Stage:
         return next(iter(among), None)
 
     def next_in_turn(self) -> Arrival:
-        """The earliest of one host, each host in its turn. There is one."""
+        """The earliest connection of the next host in turn. The stage must not be empty."""
         host = next(iter(self.by_host))
         self.by_host.move_to_end(host)
         return next(iter(self.by_host[host]))
 
 
 def first_to_go(stages: Iterable[Stage], now: float, host: str | None = None) -> Arrival | None:
-    """Of the connections that have had their time, the one that had it first. Looks at one of each stage."""
+    """The connection to evict: of those past their patience, the earliest. Examines one of each stage."""
     found, may_go_at = None, now
     for stage in stages:
         first = stage.first(host)

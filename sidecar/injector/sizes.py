@@ -50,7 +50,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A size that cannot be. ``where`` is an annotation, or a field of the sidecar's container."""
+    """An invalid size, or one outside its bounds. ``where`` is an annotation, or a field of the sidecar's container."""
 
     where: str
     wrong: str
@@ -61,7 +61,7 @@ def quantity(value: str) -> Decimal:
     """A quantity of Kubernetes as a number.
 
     Raises:
-        ValueError: it is none, or has more digits than any real one.
+        ValueError: it is not a quantity, or has more digits than any real one.
     """
     found = _QUANTITY.fullmatch(value)
     if found is None:
@@ -81,7 +81,7 @@ def _measured(name: str, value: str) -> Decimal:
 
 
 def _misfit(name: str, value: str, bound: Bound) -> tuple[str, str] | None:
-    """What is wrong with a value, and its cure; None if nothing is."""
+    """Describe the error of a value, and its cure; None if it is valid."""
     try:
         measured = _measured(name, value)
     except ValueError:
@@ -115,7 +115,7 @@ def bounds_of(members: Mapping[str, object]) -> Mapping[str, Bound]:
     """The bounds that the chart renders, one for each size.
 
     Raises:
-        MalformedError: one is missing, no quantity, or upside down.
+        MalformedError: one is missing, is not a quantity, or its least is above its most.
     """
     if members.keys() != ANNOTATIONS.keys():
         raise MalformedError(f"bounds has other members than {', '.join(ANNOTATIONS)}")
@@ -142,7 +142,7 @@ def chosen(annotations: Mapping[str, object]) -> Sizes:
 
 
 def misfits(asked: Sizes, container: Mapping[str, Any], bounds: Mapping[str, Bound]) -> Iterator[Misfit]:
-    """Everything that is wrong with what a pod asks for. ``container`` is the sidecar without it."""
+    """Check the sizes that a pod asks for. ``container`` is the sidecar without them."""
     wrong = False
     for name, value in asked.items():
         if found := _misfit(name, value, bounds[name]):
@@ -159,7 +159,7 @@ def misfits(asked: Sizes, container: Mapping[str, Any], bounds: Mapping[str, Bou
 
 
 def misfits_of(own: Mapping[str, object], wanted: Mapping[str, Any], bounds: Mapping[str, Bound]) -> Iterator[Misfit]:
-    """Everything that is wrong with the size of a sidecar that a pod has already, where ``wanted`` would be put."""
+    """Check the sizes of a sidecar that a pod has already, in place of the ``wanted`` one."""
     resources, due = mapping(own, "resources"), wanted.get("resources") or {}
     for name, (kind, of) in _PLACES.items():
         value, field = _in(resources, kind, of), f"resources.{kind}.{of}"

@@ -1,4 +1,4 @@
-"""Second place of records that their sink did not take before the process ended: a file, or their names in the log."""
+"""Fallback for records that the sink did not take before the process ended: a file, or their names in the log."""
 
 from __future__ import annotations
 

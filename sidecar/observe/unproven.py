@@ -1,4 +1,4 @@
-"""Rate limit for the records of callers that proved nothing: anybody can connect, so a flood must not fill the disk."""
+"""Rate limit for records of callers that proved no identity: anybody can connect, but no flood may fill the disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sidecar.observe.metrics import Metrics
 
 
 class Counted(Protocol):
-    """A clock in seconds and the numbers of the process: the record stream has both."""
+    """The clock (seconds) and the metrics of the process; the record stream has both."""
 
     @property
     def monotonic(self) -> Callable[[], float]:
@@ -25,7 +25,7 @@ class Counted(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRate:
-    """Records a second of callers that proved nothing, at each listener, and how many may come at once.
+    """Rate and burst of records of callers that proved no identity, at each listener.
 
     Raises:
         ValueError: a number is too small to let any record through.
@@ -39,7 +39,7 @@ class RecordRate:
             raise ValueError("per_s is above zero, burst at least one")
 
     def share(self, processes: int) -> RecordRate:
-        """The part of one of several processes that listen at one address."""
+        """The share of each of several processes that listen at one address."""
         return RecordRate(per_s=self.per_s / processes, burst=max(1, self.burst // processes))
 
 
@@ -54,7 +54,7 @@ class Unproven:
         self._suppressed = 0
 
     def take(self) -> bool:
-        """Ask for one record. False: leave it out; it is counted (``sidecar_records_suppressed_total``)."""
+        """Take one token. False: leave the record out; it is counted (``sidecar_records_suppressed_total``)."""
         now, rate = self._log.monotonic(), self._rate
         self._tokens = min(float(rate.burst), self._tokens + (now - self._filled_at) * rate.per_s)
         self._filled_at = now
@@ -66,6 +66,6 @@ class Unproven:
         return True
 
     def suppressed(self) -> int | None:
-        """Records left out since this was last asked, for the record being written; None: no record was."""
+        """The number of records left out since the last call, for the record being written; None for 0."""
         count, self._suppressed = self._suppressed, 0
         return count or None

@@ -1,7 +1,7 @@
-"""Watches that somebody listens where the agent should, so that a dead agent is told before a call finds it.
+"""Watches the agent's port, so that a dead agent is reported before a call fails.
 
-An open connection to the agent is proof enough. Without one, the watch connects and closes again at once, as a TCP
-probe of a kubelet does. Until the agent was there once, it is starting, and nothing is said.
+An open connection to the agent proves that it listens. Without one, the watch connects and closes at once, like a
+kubelet's TCP probe. Until the agent has listened once, it counts as starting, and nothing is reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log: Final = logging.getLogger("sidecar")
 
 
 class AgentWatch:
-    """The state of one agent. ``up`` is None until it was seen once, or where the settings name none."""
+    """State of one agent. ``up`` is None before it has listened once, or if the settings name no agent."""
 
     def __init__(self, pool: UpstreamPool, agent: Callable[[], Origin | None]) -> None:
         self.up: bool | None = None

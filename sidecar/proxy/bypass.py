@@ -1,8 +1,8 @@
 """Finds listening sockets by which callers could reach the agent past the sidecar.
 
-A pod's containers share one network namespace. An agent that listens on more than loopback there can be called without
-a proven peer and without a token, and nothing is on record. The kernel lists every TCP listener of the namespace, also
-those of other processes and users.
+A pod's containers share one network namespace. An agent that listens beyond loopback there can be called without a
+proven peer, without a token and without a record. The kernel lists every TCP listener of the namespace, including those
+of other processes and users.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ListeningSocket(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerRule:
-    """The listeners that are no way round. ``allowed``: ports besides loopback and our own.
+    """Rule for the listeners that do not bypass the sidecar. ``allowed``: ports besides loopback and our own.
 
     In a pod every other listener counts. Outside one (``pod`` false) the namespace is the machine's, and only a
     listener at the agent's port counts. ``refuse``: no call is served while there is one.
@@ -70,9 +70,9 @@ class ListenerRule:
 
 
 class BypassWatch:
-    """Watches the namespace's listeners; ``found`` and ``error`` are of the last look.
+    """Watches the namespace's listeners; ``found`` and ``error`` are the result of the last ``look``.
 
-    Without a rule, as where nobody calls the agent, it looks at nothing. ``own`` gives our listeners' addresses.
+    Without a rule (no inbound side) it does nothing. ``own`` returns our listeners' addresses.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""All that one sidecar remembers of tokens: swept, shed and counted together.
+"""All token caches of one sidecar: swept, shed and measured together.
 
-What has expired is freed about once a second, also when nobody asks for it. While memory is short, each cache is left
-``LEFT_PART`` of the limit, so that the tokens in use cost no signature check or exchange more. Handles that linger are
-shed last, as a call may still need one.
+Expired entries are freed about once a second, without a look-up. While memory is short, each cache keeps 1 /
+``LEFT_PART`` of the limit, so that the tokens in use need no further signature check or exchange. Lingering handles
+are shed last, because a call may still need one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HANDLES: Final = "handles"
 
 
 class Caches:
-    """``named``: each finds one cache now, as a reload may replace it; None: there is none. ``clock`` is wall time."""
+    """``named``: functions that return the current cache (a reload may replace it) or None. ``clock`` is wall time."""
 
     def __init__(
         self,
@@ -32,14 +32,14 @@ class Caches:
         self._trim = trim or Trim()
 
     def sweep(self) -> None:
-        """Free what has expired. After a burst, of connections too, give the system what is free."""
+        """Free expired entries. After a burst (also of connections) give free memory back to the system."""
         now = self._clock()
         for cache in self._found().values():
             cache.sweep(now)
         self._trim.look()
 
     def shed(self, limit_bytes: int, *, handles: bool) -> bool:
-        """Evict all but a small part: of the caches, or of the ``handles`` that linger. Whether anything was freed."""
+        """Evict all but a small part of the caches, or of the lingering ``handles``. True: something was freed."""
         before = self.total
         for name, cache in self._found().items():
             if (name == HANDLES) == handles:

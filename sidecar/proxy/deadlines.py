@@ -1,7 +1,7 @@
-"""When a forwarding ends by itself, and a timer wheel that finds those whose time has come.
+"""Deadlines of forwardings, and a timer wheel that finds the ones that are due.
 
-What never finishes by itself (a WebSocket, a GET answered by an event stream) ends with its token or its peer's
-certificates. Expiry cuts nothing else: an upload may take ``max_upload_s`` and an answer ``max_stream_s``, or each as
+A WebSocket, or a GET answered by an event stream, never finishes by itself: it ends with its token or its peer's
+certificates. Expiry cuts nothing else: an upload may take ``max_upload_s``, an answer ``max_stream_s``, or either as
 long as its token lives.
 """
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class End(NamedTuple):
-    """How many seconds are left, and why it then ends."""
+    """The seconds left until a forwarding ends, and the reason."""
 
     left_s: float
     reason: Reason
@@ -52,7 +52,7 @@ class Timed(Protocol):
 
 
 def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
-    """The next end of a forwarding at ``wall`` and monotonic ``passed`` seconds; None: other limits bound it."""
+    """The next deadline of a forwarding at ``wall`` and monotonic ``passed`` seconds; None: other limits bound it."""
     ends: list[End] = []
     token_left = one.token_expires_at - wall
     if one.endless:
@@ -69,7 +69,7 @@ def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
 
 
 class Wheel(Generic[T]):
-    """Members by the time at which to look at them (monotonic seconds). Never early; late by a tick at most."""
+    """Timer wheel: members by due time (monotonic seconds). Never early, at most one tick late."""
 
     def __init__(self, now: float, tick_s: float = TICK_S) -> None:
         self._tick_s = tick_s
@@ -81,14 +81,14 @@ class Wheel(Generic[T]):
         return len(self._places)
 
     def put(self, one: T, due: float) -> None:
-        """Look at it at ``due``, or at the next turn if that is over."""
+        """Add a member for ``due``, or for the next turn if that is past."""
         self.drop(one)
         place = max(ceil(due / self._tick_s), self._turned_to + 1)
         self._places[one] = place
         self._slots[place].add(one)
 
     def drop(self, one: T) -> None:
-        """Do not look at it any more."""
+        """Remove a member."""
         place = self._places.pop(one, None)
         if place is not None:
             slot = self._slots[place]
@@ -97,7 +97,7 @@ class Wheel(Generic[T]):
                 del self._slots[place]
 
     def turn(self, now: float) -> Iterator[T]:
-        """Take out those whose time has come, one by one: between two of them any may be put or dropped."""
+        """Yield and remove the members that are due. Members may be put or dropped in between."""
         turn = int(now / self._tick_s)
         while self._turned_to < turn and self._slots:
             self._turned_to += 1

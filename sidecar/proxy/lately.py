@@ -1,4 +1,4 @@
-"""Refusals of the last minutes, from counts since the start: an operator wants to know what is wrong now."""
+"""Refusals of the last minutes, computed from counts since the start, for ``sidecar status``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLE_S: Final = 60.0
 
 
 def refused(metrics: Metrics) -> dict[str, int]:
-    """Counts of each reason since the start, requests and handshakes together, the most frequent first."""
+    """Count each reason since the start, requests and handshakes together, the most frequent first."""
     counts: Counter[str] = Counter()
     for (_, _, _, reason), count in metrics.requests.items():
         if reason != OK:
@@ -33,7 +33,7 @@ class Lately:
         self._samples: deque[tuple[float, Mapping[str, int]]] = deque([(clock(), {})])
 
     def look(self) -> None:
-        """Take a sample, unless the last one is young. To be called each second or so."""
+        """Take a sample, unless the last one is recent. Call it about once a second."""
         now = self._clock()
         if now - self._samples[-1][0] >= SAMPLE_S:
             self._samples.append((now, self._count()))
@@ -41,7 +41,7 @@ class Lately:
             self._samples.popleft()
 
     def counts(self) -> dict[str, int]:
-        """What was counted since the oldest sample: within ``WINDOW_S`` and ``SAMPLE_S`` at most."""
+        """The counts since the oldest sample, which is at most ``WINDOW_S`` + ``SAMPLE_S`` old."""
         before = self._samples[0][1]
         grown = {name: count - before.get(name, 0) for name, count in self._count().items()}
         return {name: count for name, count in grown.items() if count}

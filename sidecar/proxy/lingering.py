@@ -1,7 +1,7 @@
 """Handles that outlive their requests, by peer: bounded in bytes together, and fair among peers.
 
-A lingering handle holds its token, and what proved its peer: one proof for each certificate, however many handles. Who
-decides how much they may take in all is ``Handles``.
+A lingering handle holds its token and the proof of its peer; handles of one certificate share one proof. ``Handles``
+decides how many bytes they may take in all.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ class Lingering:
             of_peer.drop(handle)
 
     def sweep(self, now: float) -> list[str]:
-        """Free the handles whose time is over; they are returned."""
+        """Remove the handles that have expired, and return them."""
         gone = [handle for one in self._peers.values() for handle, _ in one.sweep(now)]
         self._peers = {peer: one for peer, one in self._peers.items() if one}
         return gone
 
     def shed(self, to_bytes: float) -> list[str]:
-        """Evict handles until no more than ``to_bytes`` are left; they are returned.
+        """Evict handles until at most ``to_bytes`` are left, and return them.
 
-        Each peer is left as much as the others, or all that it has: who has most loses most, the longest ended first.
+        Max-min fair among peers: the peer with most loses most, the handles that ended longest ago first.
         """
         peers: Iterable[_OfPeer] = sorted(self._peers.values(), key=attrgetter("bytes"))
         left, rest, gone = len(self._peers), max(0.0, to_bytes), []

@@ -1,4 +1,4 @@
-"""Members looked at in turn, a few at a time: the next look goes on where the last one ended."""
+"""Rotation through members, a few at a time: each search continues where the last one ended."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class Rotation(Generic[T]):
-    """``found``: those of the last look that were what is sought, the best at the end; ``looked_at``: when that was.
+    """``found``: the matches of the last search, the best at the end; ``looked_at``: the time of that search.
 
-    ``fruitless``: so many members in a row were looked at in vain. From ``len`` on there is none among all.
+    ``fruitless``: members examined in a row without a match. At ``len`` and above, no member matches.
     """
 
     __slots__ = ("_members", "found", "fruitless", "looked_at")
@@ -27,7 +27,7 @@ class Rotation(Generic[T]):
         return len(self._members)
 
     def add(self, member: T) -> None:
-        """Add a member, to be looked at after all others."""
+        """Add a member behind all others."""
         self._members[member] = None
 
     def discard(self, member: T) -> None:
@@ -35,7 +35,7 @@ class Rotation(Generic[T]):
         self._members.pop(member, None)
 
     def next(self, most: int) -> tuple[T, ...]:
-        """The next members, at most so many, and each once. They come last in the next looks."""
+        """Return the next members, at most so many, each once, and move them behind all others."""
         some = tuple(islice(self._members, most))
         for member in some:
             self._members.move_to_end(member)

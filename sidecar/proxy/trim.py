@@ -1,8 +1,8 @@
 """Gives freed memory back to the system once a burst is over. Pure.
 
-The C library keeps what was freed for the next allocation, also when there is none for hours: 3,000 connections left
-100 MiB with a process that needs 38. Giving it back takes about 0.2 ms for each MiB, so it happens only when much was
-freed since the last time; while much comes and goes, freed memory is used again anyway.
+The C library keeps freed memory for the next allocation, even if none comes for hours: after 3,000 connections a
+process that needs 38 MiB kept 100. Giving it back takes about 0.2 ms for each MiB, so it happens only after much was
+freed; under steady load freed memory is reused anyway.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ AFTER_BYTES: Final = 8 * MIB
 
 
 class Trim:
-    """Follows what is ``allocated``, by the C library's own count. ``give`` gives back what is free."""
+    """Follows ``allocated``, the C library's own count. ``give`` returns free memory to the system."""
 
     def __init__(
         self, *, allocated: Callable[[], int | None] = allocated_bytes, give: Callable[[], None] = give_back
@@ -27,7 +27,7 @@ class Trim:
         self._most = 0
 
     def look(self) -> None:
-        """Give memory back if ``AFTER_BYTES`` less are allocated now than at most since the last time."""
+        """Give memory back if allocation has fallen by ``AFTER_BYTES`` below its peak since the last time."""
         allocated = self._allocated()
         if allocated is None:
             return

@@ -1,11 +1,11 @@
-"""Field names that servers, frameworks and applications take from the proxy in front of them, and believe.
+"""Field names that servers, frameworks and applications trust from the proxy in front of them.
 
 To an agent the sidecar *is* that proxy: it connects from loopback, which many servers trust by default. A caller's
-field of such a name could make the agent serve another path, method, scheme, host, client or user than the one that
-was decided on, so none of them goes to an agent or to a mesh peer. Pure, and asked once for each distinct head.
+field of such a name could make the agent serve another path, method, scheme, host, client or user than the sidecar
+judged, so none is forwarded to an agent or a mesh peer. Pure, and evaluated once for each distinct head.
 
-The list is by purpose, each with readers of it. It holds patterns, since variants are many: a name that ends like a
-client's address is one, whoever made it up. Names are in lower case.
+The list is grouped by purpose and names readers of each group. Patterns cover variants: every name that ends like a
+client's address is one. Names are in lower case.
 """
 
 from __future__ import annotations
@@ -209,5 +209,5 @@ _ENDINGS: Final = (
 
 
 def is_trusted_name(name: bytes) -> bool:
-    """Tell whether a server may take a field of this (lower-case) name for its proxy's word, or for another field."""
+    """Tell whether a server may trust a field of this (lower-case) name as its proxy's, or read it as another field."""
     return name in _EXACT or name.startswith(_BEGINNINGS) or name.endswith(_ENDINGS) or not _PLAIN.fullmatch(name)

@@ -1,17 +1,17 @@
 """Watches every forwarding from its first byte to its last: none outlives its authority.
 
-Theory of operation. A forwarding is in ``young`` from its start; one that ends before the next tick costs no more than
-that. Each tick places the others in a timer wheel by their next end (``deadlines``). When policy, keys, trust or our
-own identity have changed, all forwardings are suspects: each is judged by the code that judged it first, and ends if it
-would be refused now, with the reason in its record. What waited for keys or a token before it could begin is judged as
-it begins. Handles are judged when they are used next.
+Theory of operation. A forwarding is a request from its first forwarded byte to its last. It starts in ``young``; one
+that ends before the next tick costs no more than that. Each tick moves the others into a timer wheel by their next
+deadline (``deadlines``). After a change of policy, keys, trust or our own identity each forwarding is judged again, by
+the code that judged it first, and ends if it would be refused now, with the reason in its record. A request that waited
+for keys or a token is judged again when it begins. Handles are judged at their next use.
 
-Our own identity: where it was withdrawn, everything ends after ``DENIED_S``: SPIRE denies an identity for a tenth of a
-second while it signs it anew under another authority. Where it has run out, because nobody renews it, everything ends
-after ``IDENTITY_GRACE_S``.
+Our own identity: if it was withdrawn, everything ends after ``DENIED_S``, because SPIRE denies an identity for a tenth
+of a second while it signs it anew under another authority. If it has expired, everything ends after
+``IDENTITY_GRACE_S``.
 
-All of this is done in slices of ``TURN_S``, with a turn of the event loop between two of them. A bug in one forwarding
-costs that one: it is cut, and its record says ``internal``.
+The work is done in slices of ``TURN_S``, with a turn of the event loop in between. A bug in one forwarding costs only
+that one: it is cut, and its record says ``internal``.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class Watched(Timed, Protocol):
         ...
 
     def end(self, error: SidecarError) -> None:
-        """End it, so that the other ends understand; it is then forgotten, at once or in a moment."""
+        """End it in a way that both ends understand; it then calls ``forget``, perhaps a moment later."""
         ...
 
     def cut_off(self, error: SidecarError) -> None:
-        """Close it, whatever the other ends make of that; the record says ``error``."""
+        """Close both connections at once; the record says ``error``."""
         ...
 
 
 class Watch:
-    """All forwardings of one process. ``wall`` tells expiry, ``monotonic`` measures; in seconds.
+    """All forwardings of one process. ``wall`` is the clock of expiry, ``monotonic`` measures durations; in seconds.
 
     ``on_change`` is called after each change of policy, keys, trust or our own identity.
     """
@@ -90,13 +90,13 @@ class Watch:
         return len(self.young) + len(self._old)
 
     def count(self) -> Mapping[str, int]:
-        """How many long answers and tunnels there are in each direction."""
+        """Count the long answers and tunnels of each direction."""
         found = Counter(one.direction for one in self._all() if one.answered_at is not None)
         return {"inbound": found["inbound"], "outbound": found["outbound"]}
 
     @property
     def endless(self) -> int:
-        """How many there are that do not finish by themselves."""
+        """The number of forwardings that do not finish by themselves."""
         return sum(one.endless for one in self._all())
 
     # --- for forwardings: one begins by adding itself to ``young``
@@ -111,13 +111,13 @@ class Watch:
         one.judge(int(self.wall()))
 
     def touch(self, one: Watched) -> None:
-        """Its next end may be another one now."""
+        """Place it again: its next deadline may have changed."""
         self._old.discard(one)
         self._wheel.drop(one)
         self.young.add(one)
 
     def forget(self, one: Watched) -> None:
-        """It has ended."""
+        """Remove a forwarding that has ended."""
         self.young.discard(one)
         self._old.discard(one)
         self._wheel.drop(one)
@@ -125,11 +125,11 @@ class Watch:
     # --- for the server
 
     def drain(self, within_s: float) -> None:
-        """The sidecar stops: what does not finish by itself ends as soon as all else has, or ``within_s`` from now."""
+        """End, when all else has or after ``within_s``, the forwardings that do not finish by themselves."""
         self._gives_way_at = self.monotonic() + within_s
 
     def notice(self) -> None:
-        """Look whether policy, keys, trust or our own identity have changed."""
+        """Detect a change of policy, keys, trust or our own identity."""
         snapshot, identity = self.snapshots.current, self._source.current
         keys = 0 if snapshot is None else snapshot.keys.generation
         denied = self._source.state is State.DENIED
@@ -161,7 +161,7 @@ class Watch:
                     turn_ends_at = self.monotonic() + TURN_S
 
     def steps(self, in_flight: int) -> Iterator[None]:
-        """Do all that is due now, in steps that each concern one forwarding."""
+        """Do the work that is due, one forwarding a step."""
         self.notice()
         self._follow_clock()
         yield from self._give_way(in_flight)
@@ -180,7 +180,7 @@ class Watch:
         return [*self.young, *self._old]
 
     def _place(self, one: Watched) -> None:
-        """Put it where its next end is found, or end it."""
+        """Put it into the wheel at its next deadline, or end it."""
         passed = self.monotonic()
         try:
             end = end_of(one, wall=self.wall(), passed=passed)
@@ -195,7 +195,7 @@ class Watch:
             self._wheel.put(one, passed + end.left_s)
 
     def _follow_clock(self) -> None:
-        """A wall clock that was set moves the ends of tokens: all are placed anew."""
+        """Place all forwardings again if the wall clock was set, which moves the expiry of tokens."""
         offset = self.wall() - self.monotonic()
         if abs(offset - self._clock_offset) >= _CLOCK_SET_S:
             self._clock_offset = offset
@@ -242,7 +242,7 @@ class Watch:
             self._cut(one)
 
     def _cut(self, one: Watched) -> None:
-        """After a bug, which is told here."""
+        """Cut a forwarding after a bug, which is logged here."""
         _log.exception("a forwarding failed")
         self.forget(one)
         try:

@@ -29,9 +29,9 @@ _CUT_OFF_S: Final = 0.1  # for what is still there at the end: whoever reads no 
 class Probe:
     """Serves a probe application until closed. ``address`` holds the real port where 0 was asked for.
 
-    A connection becomes one of the HTTP library's when a whole head has come; until then it costs a descriptor. At most
-    ``limit`` of either kind are kept: above it the oldest is cut once it had half a second, and who comes waits until
-    then. Who is honest asks and has the answer in milliseconds, or connects again.
+    A connection reaches the HTTP library when its request head is complete; until then it costs only a descriptor. At
+    most ``limit`` of either kind are kept. Above that, the oldest is cut once it is half a second old, and new ones
+    wait until then. An honest client has its answer within milliseconds, or connects again.
     """
 
     def __init__(self, app: web.Application, host: str, port: int) -> None:
@@ -95,7 +95,7 @@ class _Counted(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def cut(self) -> None:
-        """End at once: closed in order it would wait for a reader who reads nothing."""
+        """Abort: an orderly close would wait for a peer that reads nothing."""
         if self._transport is not None:
             self._transport.abort()
 
