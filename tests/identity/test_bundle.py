@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.verification import VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +52,14 @@ def test_an_authority_without_key_usage_may_sign() -> None:
 def test_one_thing_that_is_no_certificate_spoils_the_bundle(junk: bytes) -> None:
     with pytest.raises(BundleError):
         parse_bundle(A, OTHER.der + junk)
+
+
+def test_an_authority_whose_key_is_no_point_of_its_curve_spoils_the_bundle() -> None:
+    key = ROOT.certificate.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    off_curve = key[:-1] + bytes([key[-1] ^ 1])
+    with pytest.raises(BundleError):
+        parse_bundle(A, OTHER.der + ROOT.der.replace(key, off_curve))
+    assert len(parse_bundle(A, OTHER.der + ROOT.der).authorities) == 2
 
 
 @settings(max_examples=100, deadline=None)
