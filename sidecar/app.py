@@ -165,12 +165,14 @@ async def run_token_service(
         log.event("started", detail=placement(os.environ))
         await background.run_until(stop)
     finally:
-        in_time = await server.stop()  # it drains while identity and keys are still followed
-        await background.close()
-        if files is not None:
-            loop.remove_signal_handler(signal.SIGHUP)
-        log.event("stopped", detail=None if background.error is None else str(background.error))
-        await log.close()
+        try:
+            in_time = await server.stop()  # it drains while identity and keys are still followed
+            await background.close()
+            if files is not None:
+                loop.remove_signal_handler(signal.SIGHUP)
+        finally:  # records are written also where a part does not end in order
+            log.event("stopped", detail=None if background.error is None else str(background.error))
+            await log.close()
     return in_time and background.error is None and not log.unwritten
 
 

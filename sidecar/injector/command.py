@@ -190,11 +190,13 @@ class Injector:
             await background.run_until(stop)
         finally:
             self._draining = True
-            await background.close()
-            await runner.cleanup()
-            await serving.close()
-            log.event("stopped", detail=None if background.error is None else str(background.error))
-            await log.close()
+            try:
+                await background.close()
+                await runner.cleanup()
+                await serving.close()
+            finally:  # records are written also where a part does not end in order
+                log.event("stopped", detail=None if background.error is None else str(background.error))
+                await log.close()
         return not log.unwritten
 
     def _site(

@@ -257,6 +257,14 @@ class Server:
         return in_time
 
     async def _close(self) -> None:
+        try:
+            await self._close_parts()
+        finally:  # records are written also where a part does not end in order
+            log, error = self.parts.log, self.background.error
+            log.event("stopped", detail=None if error is None else str(error))
+            await log.close()
+
+    async def _close_parts(self) -> None:
         parts = self.parts
         for listener in parts.listeners:
             await listener.abort()
@@ -268,9 +276,6 @@ class Server:
         exchange = parts.snapshots.setup.exchange
         if exchange is not None:
             await exchange.close()
-        error = self.background.error
-        parts.log.event("stopped", detail=None if error is None else str(error))
-        await parts.log.close()
 
     async def _sweep(self) -> None:
         for tick in itertools.count(1):

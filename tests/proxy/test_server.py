@@ -283,6 +283,26 @@ async def test_a_listener_that_could_not_drain_in_time_is_told(bench: Bench) -> 
     assert bench.order == ["inbound", "outbound"]
 
 
+class BrokenPool(UpstreamPool):
+    """Has a bug, met when everything ends."""
+
+    async def close(self) -> NoReturn:
+        raise ZeroDivisionError
+
+
+async def test_records_are_written_also_where_a_part_does_not_end_in_order(authority: TrustDomainAuthority) -> None:
+    bench = Bench(authority)
+    bench.parts = replace(bench.parts, pools=(BrokenPool(ClientLimits()),))
+    bench.server = Server(bench.parts)
+    async with bench.running() as running:
+        await bench.wait_until_ready()
+        bench.stop.set()
+        with pytest.raises(ZeroDivisionError):
+            await running
+    assert bench.events() == ["started", "stopped"]
+    assert bench.parts.log.trouble == "the record stream is closed"
+
+
 async def test_an_address_that_is_taken_ends_the_start(bench: Bench) -> None:
     taken = bench._listener("first")
     taken.open()
