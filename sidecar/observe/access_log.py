@@ -19,7 +19,7 @@ from sidecar.observe.filling import Filling, sink_metrics
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import FIELDS, Direction, Record, RecordFields, encode
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
-from sidecar.observe.spill import spill
+from sidecar.observe.spill import name_unwritten, spill, warn_if_unusable
 from sidecar.observe.tracing import new_id
 from sidecar.observe.writer import Writer
 
@@ -65,10 +65,11 @@ class AccessLog:
         self.metrics = metrics
         self.wall = wall
         self.monotonic = monotonic
-        self.unwritten = 0  # records that the sink had not taken when the log was closed
+        self.unwritten = 0  # records that could not be encoded, or that the sink had not taken at the end
         self.max_bytes = max_bytes
         self._spill_folder = spill_folder
-        self._writer = Writer(sink, encode)
+        warn_if_unusable(spill_folder)
+        self._writer = Writer(sink, encode, on_lost=self._lose)
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._promised = 0  # lines for which there was room: taken by the writer, or reserved for requests under way
@@ -189,8 +190,9 @@ class AccessLog:
         self._max_records = 0  # there is room for nothing any more
         rest = await asyncio.to_thread(self._writer.close, timeout_s)
         if rest:
-            self.unwritten = rest.count(b"\n")
-            self.metrics.event_lost(self.unwritten)
+            count = rest.count(b"\n")
+            self.unwritten += count
+            self.metrics.event_lost(count)
             await asyncio.to_thread(spill, rest, self._spill_folder, self.run)
 
     def _trouble(self, now: float) -> str | None:
@@ -200,6 +202,11 @@ class AccessLog:
         if trouble is None and not self._has_room(self._max_bytes):
             return "too many records wait for the sink"
         return trouble
+
+    def _lose(self, record: Record) -> None:
+        self.unwritten += 1
+        self.metrics.event_lost()
+        name_unwritten(record)
 
     def _has_room(self, most_bytes: int) -> bool:
         return self._promised - self._writer.lines_out < self._max_records and self.waiting_bytes < most_bytes

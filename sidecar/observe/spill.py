@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,17 @@ def spill(lines: bytes, folder: Path | None, run: str) -> None:
         _log.error("record not written", extra=_name(line))
 
 
+def name_unwritten(record: Mapping[str, object]) -> None:
+    """Say in the operations log that a record was not written, and which one it is."""
+    _log.error("record not written", extra=_names(record))
+
+
+def warn_if_unusable(folder: Path | None) -> None:
+    """Say in the operations log, ahead of the day when it is needed, that nothing can be put into ``folder``."""
+    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        _log.warning("records.spill is no folder that this process may write to", extra={"folder": folder})
+
+
 def _write_new(path: Path, lines: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "wb") as file:
@@ -46,7 +58,10 @@ def _write_new(path: Path, lines: bytes) -> None:
 
 def _name(line: bytes) -> dict[str, object]:
     try:
-        record = orjson.loads(line)
+        return _names(orjson.loads(line))
     except orjson.JSONDecodeError:
         return {"record": "unreadable"}
+
+
+def _names(record: Mapping[str, object]) -> dict[str, object]:
     return {name: record.get(name) for name in _NAMED_BY}

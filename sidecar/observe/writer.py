@@ -36,6 +36,8 @@ class Writer(Generic[T]):
     as ``AT_ONCE`` of them wait, by its own whatever is there when it comes to write. So records that are no bytes yet
     are few, whatever the sink does, and neither thread holds up the other for longer than it takes to encode those.
 
+    ``on_lost`` hears of a record that cannot be encoded, in either thread.
+
     ``bytes_in`` is what was encoded, ``lines_out`` and ``bytes_out`` what is written. Past ``reliable_until``
     (monotonic) the sink is not to be relied upon: a write that is under way has till then to make progress, and one
     that failed has no time left. All are plain numbers and read without a lock.
@@ -46,11 +48,13 @@ class Writer(Generic[T]):
         sink: Sink,
         encode: Callable[[list[T]], bytes],
         *,
+        on_lost: Callable[[T], None] | None = None,
         flush_s: float = FLUSH_S,
         stall_s: float = STALL_S,
     ) -> None:
         self._sink = sink
         self._encode = encode
+        self._on_lost = on_lost
         self._flush_s = flush_s
         self._stall_s = stall_s
         self._records: deque[T] = deque()
@@ -169,6 +173,8 @@ class Writer(Generic[T]):
             return self._encode([record])
         except Exception:  # noqa: BLE001  as above
             _log.exception("a record cannot be written")
+            if self._on_lost is not None:
+                self._on_lost(record)
             return b""
 
     def _open(self) -> None:

@@ -18,6 +18,13 @@ from tests.observe.schema import violations
 NOW = 1_795_554_245.123456
 
 
+class NoText(str):
+    """A value that no line can be made of."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 class Clock:
     """A monotonic clock that is moved by hand."""
 
@@ -386,3 +393,35 @@ async def test_request_ids_differ(log: AccessLog) -> None:
     assert len({entry.request_id for entry in entries}) == 4
     for entry in entries:
         entry.close()
+
+
+@pytest.mark.parametrize(("scope", "lost"), [(["a"], 0), ([NoText("\ud800")], 1)], ids=["another", "it"])
+async def test_a_record_that_cannot_be_encoded_is_named_counted_and_ends_the_process_with_an_error(
+    log: AccessLog, metrics: Metrics, caplog: pytest.LogCaptureFixture, scope: list[str], lost: int
+) -> None:
+    entry = log.reserve()
+    entry.scope = scope
+    entry.close()
+    await log.close()
+    named = [(one.run, one.seq, one.request_id) for one in caplog.records if one.msg == "record not written"]  # type: ignore[attr-defined]
+    assert named == [("r1", 1, entry.request_id)] * lost
+    assert (log.unwritten, metrics.events_dropped) == (lost, lost)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "nothing", "a file", "a folder without write permission"])
+async def test_a_spill_folder_that_takes_nothing_is_told_at_the_start(
+    kind: str, tmp_path: Path, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "spill"
+    if kind == "a file":
+        folder.touch()
+    elif kind != "nothing":
+        folder.mkdir()
+    if kind == "a folder without write permission":
+        folder.chmod(0o500)
+        if os.access(folder, os.W_OK):
+            pytest.skip("root may write to any folder")
+    log = AccessLog(FakeSink(), run="r1", metrics=metrics, spill_folder=folder)
+    await log.close()
+    told = [one for one in caplog.messages if one.startswith("records.spill is no folder")]
+    assert len(told) == (kind != "a folder")
