@@ -25,7 +25,7 @@ def _either(means: str, *who: Role, do: str) -> Guidance:
 
 _PEER: Final = {
     Reason.NO_CLIENT_CERT: _handshake(
-        "somebody without a workload identity called the mesh port",
+        "a client without a workload identity called the mesh port",
         _CALLER,
         do="call through a sidecar; for probes use the probe listener",
     ),
@@ -41,7 +41,7 @@ _PEER: Final = {
         do="compare both ends' bundles; after a CA rotation the newer one has not arrived here yet",
     ),
     Reason.UNKNOWN_TRUST_DOMAIN: _handshake(
-        "the peer is of a trust domain that this workload has no bundle of",
+        "this workload has no bundle of the peer's trust domain",
         _OPERATOR,
         do="federate with that trust domain, if its workloads are to call here",
     ),
@@ -55,7 +55,11 @@ _PEER: Final = {
         _OPERATOR,
         do="see whether the peer still gets its SVID renewed, and compare clocks",
     ),
-    Reason.TLS_VERSION: _handshake("the peer speaks no TLS 1.3", _CALLER, do="update it, or call through a sidecar"),
+    Reason.TLS_VERSION: _handshake(
+        "the peer does not speak TLS 1.3, or sends an ffdhe key share",
+        _CALLER,
+        do="update it, or call through a sidecar",
+    ),
     Reason.PEER_GONE: Guidance(
         Stage.CUT,
         "the caller hung up, or closed its half of the connection, before the answer was complete",
@@ -77,7 +81,7 @@ _PEER: Final = {
 }
 
 _REQUEST: Final = {
-    Reason.BAD_REQUEST: _either("the request is no valid HTTP/1.1", _CALLER, do="see the detail; fix the HTTP client"),
+    Reason.BAD_REQUEST: _either("the request is not valid HTTP/1.1", _CALLER, do="see the detail; fix the HTTP client"),
     Reason.AMBIGUOUS_FRAMING: _either(
         "the length of the body can be read in two ways, as in request smuggling",
         _CALLER,
@@ -95,7 +99,7 @@ _REQUEST: Final = {
         do="send the path in its plain form",
     ),
     Reason.UPGRADE_REFUSED: _either(
-        "an upgrade that is no valid WebSocket handshake (RFC 6455 section 4)",
+        "an upgrade other than a valid WebSocket handshake (RFC 6455 section 4)",
         _DEVELOPER,
         do="use WebSocket version 13, or plain HTTP/1.1 requests",
     ),
@@ -138,7 +142,7 @@ _TOKEN: Final = {
         do="see the detail; compare the issuer's profile with what it issues",
     ),
     Reason.DUPLICATE_CLAIM: _either(
-        "the token says one thing twice, so that two readers could differ",
+        "the token has a claim or header twice, so that two readers could differ",
         _SECURITY,
         do="no lawful issuer does this: find out where the token came from",
     ),
@@ -149,13 +153,13 @@ _TOKEN: Final = {
         do="use access tokens in the mesh, and at an entry the one kind that is configured",
     ),
     Reason.ALG_NOT_ALLOWED: _either(
-        "the algorithm is none that this issuer may use",
+        "the settings do not allow this algorithm for the issuer",
         _SECURITY,
         _OPERATOR,
         do="an unsigned or symmetric token is an attack; a new algorithm of the issuer belongs into its profile",
     ),
     Reason.UNKNOWN_KEY: _either(
-        "the issuer's key set has no such key, or no more: what stood on it was ended",
+        "the issuer's key set has no such key, or no longer: requests under its tokens were ended",
         _OPERATOR,
         do="see whether the issuer publishes a key before it signs with it; forged tokens look like this too",
     ),
@@ -165,19 +169,19 @@ _TOKEN: Final = {
         do="treat it as forged or altered, and find out who sent it: the peer is in the record",
     ),
     Reason.WRONG_ISSUER: _either(
-        "the token is by an issuer that is not trusted here",
+        "the token's issuer is not trusted here",
         _CALLER,
         _OPERATOR,
         do="get a token from the mesh's token service, or list the issuer",
     ),
     Reason.WRONG_AUDIENCE: _either(
-        "the token is for somebody else: it was passed on instead of exchanged, or stolen",
+        "the token is for another audience: it was passed on instead of exchanged, or stolen",
         _CALLER,
         _SECURITY,
         do="exchange a token for each target; a peer that does this again deserves a question",
     ),
     Reason.TOKEN_EXPIRED: _either(
-        "the token's time is over; where the call was allowed, it was a WebSocket or an event stream, which ends then",
+        "the token has expired; where the call was allowed, it was a WebSocket or an event stream, which ends then",
         _CALLER,
         _OPERATOR,
         do="log in or exchange again; compare clocks if it is fresh",
@@ -195,7 +199,7 @@ _TOKEN: Final = {
         do="a renewed SVID needs a new token; otherwise the token is in other hands than it was issued to",
     ),
     Reason.ACT_MISSING: _in(
-        "the token names a user and nobody who acts: this would be impersonation",
+        "the token names a user and no actor: this would be impersonation",
         _CALLER,
         _OPERATOR,
         do="exchange the user's token for a delegated one; see whether the issuer drops act",

@@ -103,7 +103,7 @@ _ANSWER: Final = {
     Reason.STS_REDIRECT: _out("it answered with a redirect", _OPERATOR, do="write the final token endpoint"),
     Reason.STS_TOO_LARGE: _out("its answer is over the limit", _OPERATOR, do="see what answers at that address"),
     Reason.STS_IDENTITY: _out(
-        "who answered is not who the settings name, or could not prove it: see the detail",
+        "the server is not the workload that the settings name, or did not prove it: see the detail",
         _OPERATOR,
         _SECURITY,
         do="see the detail: renew an expired SVID there; compare exchange.peer with the ID, the bundles with the CA",
@@ -126,12 +126,13 @@ _OUTAGE: Final = {
         do="bring it up; if it answers, read its own log and records for the same time; the call may be repeated",
     ),
     Reason.KEYS_UNAVAILABLE: _either(
-        "no key of the issuer could be had yet, or none is young enough",
+        "the sidecar has no keys of the issuer yet, or they are older than max_age_s",
         _OPERATOR,
         do="see whether its JWKS is reachable",
     ),
     Reason.NOT_READY: _either(
-        "the sidecar has no identity; where the request was allowed, it was ended for want of one",
+        "the sidecar has no identity, or a listener bypasses it and refuse_other_listeners is set; where the request"
+        " was allowed, it was ended for lack of an identity",
         _OPERATOR,
         do="see whether the workload is registered and the Workload API answers",
     ),

@@ -156,7 +156,7 @@ class Metrics(Collector):
         yield InfoMetricFamily("sidecar_build", "The running version.", value={"version": __version__})
         yield _counter(
             "sidecar_requests",
-            "Finished requests by what was decided and why.",
+            "Finished requests by decision and reason.",
             ("direction", "route", "decision", "reason"),
             self.requests.items(),
         )
@@ -198,7 +198,7 @@ class Metrics(Collector):
         updates = self.identity_updates()
         yield _counter(
             "sidecar_identity_updates",
-            "Updates of our identity source by what became of them, and how often the source was lost.",
+            "Updates of the identity source by result, and losses of the source.",
             ("result",),
             (((result,), updates.get(name, 0)) for result, name in _IDENTITY_UPDATES.items()),
         )
@@ -213,7 +213,7 @@ class Metrics(Collector):
         yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
         yield CounterMetricFamily(
             "sidecar_records_suppressed",
-            "Records of callers that proved nothing, left out above the rate of their listener.",
+            "Records of callers that proved no identity, left out above the rate of their listener.",
             value=self.records_suppressed,
         )
         yield worker_restarts(0)  # nobody replaces itself
@@ -222,7 +222,7 @@ class Metrics(Collector):
         counts = self.upstream.items()
         yield _counter(
             "sidecar_upstream_connections",
-            "Connections to upstreams, by whether they could be opened; all other requests went out on kept ones.",
+            "Connections to upstreams opened, or failed to open; all other requests used kept ones.",
             ("direction", "result"),
             (((direction, result), of[result]) for direction, of in counts for result in ("opened", "failed")),
         )
@@ -234,7 +234,7 @@ class Metrics(Collector):
         )
         yield _counter(
             "sidecar_name_lookups",
-            "Names of upstreams and token services looked up; stale: the last good addresses served on.",
+            "Look-ups of names of upstreams and token services; stale: the last good addresses are used.",
             ("result",),
             _single(self.name_lookups),
         )
@@ -262,18 +262,18 @@ class Metrics(Collector):
 
     def _gauges(self) -> Iterator[Metric]:
         now = self._monotonic()
-        yield GaugeMetricFamily("sidecar_ready", "Whether /readyz says so.", value=not self.lacking())
+        yield GaugeMetricFamily("sidecar_ready", "1 while /readyz answers 200.", value=not self.lacking())
         yield GaugeMetricFamily(
             "sidecar_wall_clock_seconds", "Time by this machine's clock, since the epoch.", value=self._wall()
         )
         yield GaugeMetricFamily(
             "sidecar_config_last_reload_successful",
-            "Whether the file that was read last while running was taken over.",
+            "1 if the settings file that was read last while running is in force.",
             value=self._last_reload_ok,
         )
         yield GaugeMetricFamily(
             "sidecar_memory_short",
-            "Whether memory is short, so that no more connections are taken.",
+            "1 while memory is short and no more connections are accepted.",
             value=self.memory_short(),
         )
         yield GaugeMetricFamily(
@@ -283,9 +283,9 @@ class Metrics(Collector):
         )
         agent_up = self.agent_up()
         if agent_up is not None:
-            help_text = "Whether somebody listens where the agent should; from when it was there for the first time."
+            help_text = "1 while the agent's port takes connections; absent until it did once."
             yield GaugeMetricFamily("sidecar_agent_up", help_text, value=agent_up)
-        held = GaugeMetricFamily("sidecar_cache_bytes", "Memory of what is remembered of tokens.", labels=("cache",))
+        held = GaugeMetricFamily("sidecar_cache_bytes", "Memory of the token caches.", labels=("cache",))
         for cache, size in self.cache_bytes().items():
             held.add_metric((cache,), size)
         yield held
@@ -308,8 +308,13 @@ class Metrics(Collector):
             streams.add_metric((direction,), count)
         yield streams
         for name, help_text, label, received in (
-            ("sidecar_bundle_age_seconds", "Since the trust domain's bundle came.", "trust_domain", self._bundles),
-            ("sidecar_jwks_age_seconds", "Since the issuer's keys came.", "issuer", self._jwks),
+            (
+                "sidecar_bundle_age_seconds",
+                "Time since the last update of the trust domain's bundle.",
+                "trust_domain",
+                self._bundles,
+            ),
+            ("sidecar_jwks_age_seconds", "Time since the last fetch of the issuer's keys.", "issuer", self._jwks),
         ):
             family = GaugeMetricFamily(name, help_text, labels=(label,))
             for value, at in received.items():
