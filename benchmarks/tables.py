@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.histogram import merged, percentile
@@ -20,6 +20,7 @@ UNITS: Final[dict[Measure, str]] = {
     "slow": "MiB resident at most",
     "rotation": "us of CPU per request",
 }
+_MANY: Final = 1000  # connections: who waits for whom shows in the p99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,19 @@ def table_of(samples: Sequence[Sample], scenario: Scenario, peers: Sequence[str]
     base = _column(samples, scenario, BASE, rounds)
     why = None if scenario.measure in {"memory", "slow", "rotation"} else refusal(base)
     rows = [_row(samples, scenario, peer, rounds, base if why is None else [None] * len(rounds)) for peer in peers]
-    shown = tuple(row for row in rows if row is not None)
+    shown = _with_latency([row for row in rows if row is not None], scenario)
     return Table(scenario=scenario, unit=UNITS[scenario.measure], refusal=why, rows=shown)
+
+
+def _with_latency(rows: Sequence[Row], scenario: Scenario) -> tuple[Row, ...]:
+    """Each row with its p99 relative to the base's as a remark, where it is the load's latency that is asked for."""
+    base = next((row.p99_us for row in rows if row.peer == BASE), 0.0)
+    if (not scenario.beside and scenario.connections < _MANY) or not base > 0:
+        return tuple(rows)
+    return tuple(
+        replace(row, remarks=(f"p99 {row.p99_us / base:.1f} x {BASE}'s", *row.remarks)) if row.p99_us > 0 else row
+        for row in rows
+    )
 
 
 def relative(samples: Sequence[Sample], scenario: Scenario, peer: str, other: str) -> Spread | None:

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from benchmarks.histogram import bucket_of
 from benchmarks.sample import Sample
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.tables import table_of
@@ -72,3 +73,16 @@ def test_memory_at_rest_is_that_of_the_first_round() -> None:
     (row,) = table_of([later, first], memory, PEERS).rows
     assert row.figure is not None
     assert row.figure.middle == 60.0
+
+
+@pytest.mark.parametrize(("name", "told"), [("silent", True), ("busy", True), ("inbound-200", False)])
+def test_beside_a_crowd_a_row_says_how_many_times_the_base_its_p99_is(name: str, told: bool) -> None:
+    quick, slow = [[bucket_of(1_000_000), 1000]], [[bucket_of(3_000_000), 1000]]
+    samples = [
+        sample(1.0, scenario=name, peer="haproxy", latency=quick),
+        sample(2.0, scenario=name, latency=slow),
+    ]
+    base, own = table_of(samples, BY_NAME[name], PEERS).rows
+    assert ("p99 1.0 x haproxy's" in base.remarks, "p99 3.0 x haproxy's" in own.remarks) == (told, told)
+    (alone,) = table_of(samples[1:], BY_NAME[name], PEERS).rows
+    assert alone.remarks == ()
