@@ -2,9 +2,8 @@
 
 Each connection's protocol is wrapped in one that counts it and watches the clock while no request of it is served.
 Clients keep theirs for the next request, so at the limit the one that has lain idle for longest makes room: its client
-opens another when it needs one. A request that has begun to arrive is never ended for somebody else's, unless anybody
-may connect: then who takes longer than an honest client makes room as well, or a few hundred who never end their
-request would lock everybody out (``Crowd``).
+opens another when it needs one. Of a ``Crowd``, a request that takes longer to arrive than an honest client's makes
+room as well: else a few hundred clients that never end their request lock everybody out.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from sidecar.errors import Reason
 
 HEAD_TIMEOUT_S: Final = 10.0
 PATIENCE_S: Final = 0.5  # with a request while others wait; an honest client's comes in milliseconds
+ENDED_PER_S: Final = 250  # for others: each that comes in its place costs a handshake, 1.5 ms
 IDLE_S: Final = 1.0  # since its last answer, before a connection makes room: the answer must have left us
 
 OnCut = Callable[[Reason, str | None], None]
@@ -29,7 +29,7 @@ OnCut = Callable[[Reason, str | None], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """Clients that nobody has authenticated: ``patience_s`` with one while others wait, ``max_bytes`` of all together.
+    """Clients of which one must not lock out others: ``patience_s`` with one while they wait, ``max_bytes`` of all.
 
     Above ``max_bytes`` of requests that are not answered yet, the largest that is still coming is cut, if it is more
     than its share of them: a flood of large ones takes no small one with it.
@@ -134,11 +134,12 @@ class Connections:
 
 
 def _longest(waiting: dict[_Watched, float], least_s: float | None) -> _Watched | None:
-    """Who has waited for longest, if it was so long at least."""
+    """The one that has waited longest, if it was so long at least, and so long that few make room in a second."""
     longest, since = next(iter(waiting.items()), (None, 0.0))
-    if longest is None or least_s is None or asyncio.get_running_loop().time() - since < least_s:
+    if longest is None or least_s is None:
         return None
-    return longest
+    waited_s = asyncio.get_running_loop().time() - since
+    return longest if waited_s >= max(least_s, len(waiting) / ENDED_PER_S) else None
 
 
 class _Watched(asyncio.Protocol):

@@ -11,12 +11,13 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.errors import Reason
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.probe import OneProcess, probe_app
 from sidecar.observe.turned_away import TurnedAway
-from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections
+from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
@@ -201,6 +202,7 @@ class StsServer:
         return Connections(
             partial(_Protocol, runner.server, self._endpoint.unserved),
             limit=self._settings.max_connections,
+            crowd=Crowd(max_bytes=self._settings.max_connections * MAX_REQUEST_BYTES),
             head_timeout_s=self._settings.head_timeout_s,
             on_cut=self._on_cut,
         )

@@ -56,44 +56,45 @@ async def test_a_body_has_a_deadline_of_its_own() -> None:
     assert refused(sts) == []
 
 
-async def test_connections_above_the_limit_are_cut_and_one_that_ends_makes_room() -> None:
+@pytest.mark.parametrize("sent", [b"", b"POST /token HTTP/1.1\r\nhost: sts\r\n"], ids=["nothing", "half a head"])
+async def test_at_the_limit_a_request_that_does_not_come_makes_room_and_others_wait_for_it(sent: bytes) -> None:
     async with running_sts(max_connections=2) as sts:
-        async with sts.connection() as (reader, writer), sts.connection():
-            async with sts.connection() as (third, _), asyncio.timeout(5):
+        async with sts.connection() as (first, slow), sts.connection() as (second, served):
+            slow.write(sent)
+            async with asyncio.timeout(5):
+                await lawful(sts)
                 with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                    await third.readexactly(1)
-            writer.write(token_request(sts.mesh.exchange_form()))
-            assert (await read_answer(reader)).status == 200
+                    await first.readexactly(1)
+            served.write(token_request(sts.mesh.exchange_form()))
+            assert (await read_answer(second)).status == 200
         await lawful(sts)
     assert refused(sts) == ["overloaded"]
 
 
 @pytest.mark.parametrize("idle_s", [0.0, 60.0], ids=["idle for long enough", "answered just now"])
-async def test_at_the_limit_only_an_idle_connection_makes_room(idle_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_the_limit_an_idle_connection_makes_room_or_else_a_request_that_takes_too_long(
+    idle_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connections, "IDLE_S", idle_s)
     async with (
         running_sts(max_connections=2) as sts,
-        sts.connection() as (busy, to),
+        sts.connection() as (slow, to),
         sts.connection() as (idle, writer),
     ):
         request = token_request(sts.mesh.exchange_form())
         to.write(request)
-        assert (await read_answer(busy)).status == 200
+        assert (await read_answer(slow)).status == 200
         to.write(request[:20])  # it was idle for longer, and is not now
         writer.write(request)
         assert (await read_answer(idle)).status == 200
+        ended, (stays, onward, rest) = (slow, (idle, writer, request)) if idle_s else (idle, (slow, to, request[20:]))
         async with asyncio.timeout(5):
-            if idle_s:
-                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                    await lawful(sts)
-                assert refused(sts) == ["overloaded"]
-                return
             await lawful(sts)
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await idle.readexactly(1)
-            to.write(request[20:])
-            assert (await read_answer(busy)).status == 200
-    assert refused(sts) == []
+                await ended.readexactly(1)
+            onward.write(rest)
+            assert (await read_answer(stays)).status == 200
+    assert refused(sts) == (["overloaded"] if idle_s else [])
 
 
 async def test_connections_that_made_room_or_ended_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
