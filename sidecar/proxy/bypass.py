@@ -7,7 +7,6 @@ of other processes and users.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import logging
 import sys
@@ -101,7 +100,8 @@ class BypassWatch:
             self.error = str(error)
         else:
             self.error = None
-            self.found = rule.ways_round(listening, frozenset(_sockets(self._own())))
+            own, named_ports = _sockets(self._own())
+            self.found = [one for one in rule.ways_round(listening, own) if one.port not in named_ports]
         if self.error is not None and error_before is None:
             _log.warning("the listening sockets cannot be read", extra={"error": self.error})
         if self.found != before:
@@ -156,10 +156,18 @@ def listening_in(table: Path) -> Iterator[ListeningSocket]:
             yield ListeningSocket(_address(host), int(port, 16))
 
 
-def _sockets(addresses: Iterable[tuple[str, int]]) -> Iterator[ListeningSocket]:
+def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningSocket], frozenset[int]]:
+    """Return our listeners, and the ports of those whose host is a name, such as localhost.
+
+    To ask what a name stands for could take seconds. So at such a port every address counts as ours.
+    """
+    own, named_ports = set(), set()
     for host, port in addresses:
-        with contextlib.suppress(ValueError):  # a name, such as localhost
-            yield ListeningSocket(ipaddress.ip_address(host), port)
+        try:
+            own.add(ListeningSocket(ipaddress.ip_address(host), port))
+        except ValueError:
+            named_ports.add(port)
+    return frozenset(own), frozenset(named_ports)
 
 
 @lru_cache(maxsize=MAX_LISTENERS)

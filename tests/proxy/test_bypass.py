@@ -183,3 +183,21 @@ def test_the_real_kernel_lists_a_real_listener(family: socket.AddressFamily, eve
         assert [one.port for one in looking.found] == ([port] if everywhere else [])
     looking.look()
     assert looking.found == []
+
+
+@pytest.mark.parametrize(
+    ("own", "refused"),
+    [
+        pytest.param(("probe.acme.example", 7090), False, id="a-name"),
+        pytest.param(("10.0.0.5", 7090), False, id="its-address"),
+        pytest.param(("10.0.0.6", 7090), True, id="another-address"),
+        pytest.param(("probe.acme.example", 7091), True, id="another-port"),
+    ],
+)
+def test_a_listener_of_ours_that_is_configured_by_name_does_not_stop_us(
+    tmp_path: Path, own: tuple[str, int], refused: bool
+) -> None:
+    rule = ListenerRule(agent_port=8080, pod=True, refuse=True)
+    watch = BypassWatch(lambda: rule, lambda: [own], tables=[table(tmp_path, row("0500000A:1BB2"))])
+    watch.look()
+    assert (watch.refusal is not None) == refused
