@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.scope import ScopeError, ScopeShape, format_scope, parse_scope, parse_scope_claim
+from sidecar.delegation.scope import ScopeError, ScopeShape, format_scope, parse_scope, parse_scope_claim, sorted_scope
 
 BROKEN = {
     "two spaces": "a  b",
@@ -94,3 +97,21 @@ def test_any_text_is_a_scope_or_an_error(text: str) -> None:
         return
 
     assert set(text.split()) == scope
+
+
+def test_large_sets_are_sorted_and_not_remembered() -> None:
+    """They stay as long as their token, not as long as the process."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(100):
+            scope = frozenset(f"s{number}-{one}" for one in range(1000))
+            assert sorted_scope(scope) == tuple(sorted(scope))
+            assert sorted_scope(frozenset({"x" * 10_000 + str(number)})) == ("x" * 10_000 + str(number),)
+        del scope
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 200_000
