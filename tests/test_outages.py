@@ -50,7 +50,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     keys = JwksSettings(issuer="https://a.example", url="https://a.example/jwks", ca_file="/ca.pem")
     assert f"{keys.max_age_s:g} s old" in row("issuer's key server")
     assert row("our registration entry").count(f"{DENIED_S:g} s") == 2
-    assert f"({IDENTITY_GRACE_S:g} s where the SVID ran out" in row("our registration entry")
+    assert f"({IDENTITY_GRACE_S:g} s where the SVID has expired" in row("our registration entry")
     assert f"{STALL_S:g} s after the last byte" in row("record sink")
 
 
