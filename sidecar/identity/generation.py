@@ -10,7 +10,6 @@ import contextlib
 import os
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -22,12 +21,12 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied
 from sidecar.identity.bundle import X509Bundle, key_identifier_of
 from sidecar.identity.handshake import VerifyingSSLObject
+from sidecar.identity.memory_file import new_memory_file, path_of
 from sidecar.identity.screened import ScreenedContext
 from sidecar.identity.source import Identity, X509Svid
 from sidecar.identity.svid import parse_leaf, verify_chain
 
 ALPN: Final = ("http/1.1",)
-_MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3; not in the os module of every Python
 
 
 class IdentityError(ValueError):
@@ -143,14 +142,11 @@ def present(context: ssl.SSLContext, svid: X509Svid) -> None:
 @contextlib.contextmanager
 def _file_in_memory(content: bytes) -> Iterator[str]:
     """``load_cert_chain`` wants a path, and a private key has no business on a disk."""
-    try:
-        descriptor = os.memfd_create("svid", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
-    except OSError:  # a kernel that does not know the flag
-        descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
+    descriptor = new_memory_file("svid")
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
-        yield str(Path("/proc/self/fd") / str(descriptor))
+        yield path_of(descriptor)
 
 
 def _pem(svid: X509Svid) -> bytes:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from sidecar.errors import Denied, Reason
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.bounds import check_chain
 from sidecar.identity.records import Opener
 from sidecar.identity.screen import Screen
@@ -65,19 +65,21 @@ class ScreenedSSLObject(ssl.SSLObject):
         """Take the handshake one step further.
 
         Raises:
-            HandshakeRefused: the peer's certificates are beyond a limit, or it does not speak our TLS.
+            HandshakeRefused: the peer's certificates are beyond a limit, it does not speak our TLS, or we lack a
+                descriptor.
             ssl.SSLError: not over yet (SSLWantReadError), or refused by OpenSSL or the other end.
         """
         try:
             self.shake()
-        except Denied as denied:
-            raise HandshakeRefused(denied.reason, denied.detail) from denied
+        except SidecarError as error:
+            raise HandshakeRefused(error.reason, error.detail) from error
 
     def shake(self) -> None:
         """As ``do_handshake``.
 
         Raises:
             Denied: the peer's certificates are beyond a limit, or it does not speak our TLS.
+            Unavailable: OVERLOADED, there is no descriptor for the file by which OpenSSL tells its key.
             ssl.SSLError: as ``do_handshake``.
         """
         screen = self._screen
@@ -110,7 +112,10 @@ class ScreenedSSLObject(ssl.SSLObject):
         if secrets is None or screen.over or screen.keyed:
             super().do_handshake()
             return
-        secrets.listen()
+        try:
+            secrets.listen()
+        except OSError as error:  # event loops expect errors of TLS only, and would wait for the handshake's timeout
+            raise Unavailable(Reason.OVERLOADED, "there is no descriptor for a handshake") from error
         try:
             super().do_handshake()
         finally:

@@ -10,8 +10,9 @@ import os
 import ssl
 import threading
 import weakref
-from pathlib import Path
 from typing import Final
+
+from sidecar.identity.memory_file import new_memory_file, path_of
 
 _LONGEST: Final = 65536
 
@@ -21,8 +22,8 @@ class _File:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.descriptor = os.memfd_create("handshake", os.MFD_CLOEXEC)
-        self.path = str(Path("/proc/self/fd") / str(self.descriptor))
+        self.descriptor = new_memory_file("handshake")
+        self.path = path_of(self.descriptor)
         weakref.finalize(self, os.close, self.descriptor)
 
 

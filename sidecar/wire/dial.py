@@ -62,7 +62,8 @@ class Dialer:
         """The protocol of a new connection, made by ``make``; with TLS, after its handshake.
 
         Raises:
-            SidecarError: UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, or UPSTREAM_IDENTITY (the TLS handshake failed).
+            SidecarError: UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed), or
+                what we lacked ourselves: OVERLOADED, NOT_READY.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -120,6 +121,8 @@ def _meaning(error: OSError) -> SidecarError:
     """What a failed connection means."""
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed during the handshake")
+    if isinstance(error.__cause__, Unavailable):  # it was we who could not
+        return Unavailable(error.__cause__.reason, error.__cause__.detail)
     if isinstance(error, ssl.SSLError):
         return Denied(Reason.UPSTREAM_IDENTITY, f"the TLS handshake failed: {_tls_cause(error)}")
     return Unavailable(Reason.UPSTREAM_UNREACHABLE, type(error).__name__)

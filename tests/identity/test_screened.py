@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import ssl
@@ -271,6 +272,26 @@ def test_compressed_certificates_are_not_offered() -> None:
     assert offered is (ssl.OPENSSL_VERSION_INFO < (3, 2))
 
 
+def test_without_a_descriptor_for_the_key_log_a_handshake_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OSError would pass by what event loops expect of TLS, and a client would wait for the handshake's timeout."""
+    refused: list[Reason] = []
+    server = tls.server_context(source_of(), on_refused=lambda reason, *_: refused.append(reason))
+    client = tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x"))
+    for context in (server, client):  # each the first step of its end
+        connection = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=context is server)
+        with monkeypatch.context() as limited:
+            limited.setattr("sidecar.identity.secrets_log.file_of_thread", _no_descriptor)
+            with pytest.raises(HandshakeRefused) as error:
+                connection.do_handshake()
+        assert error.value.refusal is Reason.OVERLOADED
+    assert refused == [Reason.OVERLOADED]
+    shake(server, plain(server=False, chain=[PEER]))  # and with one, it is not
+
+
+def _no_descriptor() -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
 # Hosts that a CA file certifies.
 
 
@@ -308,6 +329,11 @@ def test_a_hosts_certificates_are_bounded_as_well(
 
 def test_a_host_may_not_choose_the_group_of_tls_1_2_key_agreement(host_trust: ssl.SSLContext) -> None:
     assert not [cipher for cipher in host_trust.get_ciphers() if cipher["kea"] == "kx-dhe"]
+
+
+def test_a_host_may_not_show_other_certificates_in_a_second_handshake(host_trust: ssl.SSLContext) -> None:
+    """Of TLS 1.2; the screen is gone by then."""
+    assert host_trust.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_the_limits_hold_without_a_handshake_too() -> None:

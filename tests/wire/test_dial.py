@@ -14,7 +14,7 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.errors import Reason, SidecarError
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.dial import Dialer, Origin
 from sidecar.wire.resolver import Resolver, ResolverSettings
 from tests.wire.bench import Clock
@@ -210,6 +210,24 @@ async def test_an_address_that_never_ends_its_handshake_leaves_half_of_the_time_
         assert (await bench.dial(ONE, TWO, tls=client_side(authority))).address == TWO
         frozen: Raw = await bench.hosts[ONE].accept()
         assert (await frozen.read_to_end())[:1] == b"\x16"  # our hello; and then we hung up
+
+
+class Lacking(ssl.SSLObject):
+    """Ends a handshake for want of something of our own, or for ``cause``."""
+
+    cause: Exception = Unavailable(Reason.OVERLOADED, "no descriptor")
+
+    def do_handshake(self) -> None:
+        raise ssl.SSLCertVerificationError from self.cause
+
+
+async def test_what_we_lack_ourselves_is_not_taken_for_another_identity(authority: TrustDomainAuthority) -> None:
+    tls = client_side(authority)
+    tls.sslobject_class = Lacking
+    async with running(ONE) as bench:
+        assert await bench.reason(ONE, tls=tls) is Reason.OVERLOADED
+        tls.sslobject_class = type("Denying", (Lacking,), {"cause": Denied(Reason.OVERLOADED)})
+        assert await bench.reason(ONE, tls=tls) is Reason.UPSTREAM_IDENTITY
 
 
 async def test_when_every_address_hangs_up_on_tls_the_upstream_is_unreachable(authority: TrustDomainAuthority) -> None:
