@@ -256,8 +256,8 @@ def _bypass(status: Json) -> Iterator[Trouble]:
         cure = "let the sidecar's user read /proc/net/tcp and /proc/net/tcp6"
         yield Trouble(grade, "listeners", f"the listening sockets cannot be read: {bypass['error']}", cure)
     if bypass["listeners"]:
-        refused = "; the platform lets no call be served" if bypass["refused"] else ""
-        wrong = f"{', '.join(bypass['listeners'])}: who connects there passes the sidecar by{refused}"
+        refused = "; the platform file refuses every call until it is gone" if bypass["refused"] else ""
+        wrong = f"{', '.join(bypass['listeners'])}: a connection there bypasses the sidecar{refused}"
         cure = "let it listen on 127.0.0.1, or add the port to inbound.other_listeners if it serves no agent"
         yield Trouble(grade, "listeners", wrong, cure)
 
