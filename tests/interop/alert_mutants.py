@@ -56,7 +56,7 @@ def _numbers(expression: str) -> Iterator[tuple[str, str]]:
 
 def _nudged(number: str, before: str) -> tuple[str, ...]:
     if number == "0":
-        return ("5",) if before.endswith("> ") else ("1",)
+        return ("5",) if before.endswith("> ") else ("1e5", "-1e5") if before.endswith("< ") else ("1",)
     if before.startswith("count("):  # whole numbers
         return str(int(number) + 1), str(int(number) - 1)
     return (f"{float(number) * 1.25:g}", f"{float(number) * 0.8:g}")
