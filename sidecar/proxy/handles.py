@@ -194,15 +194,15 @@ class Handles:
         served = self._alive.pop(handle, None)
         if served is None or served.linger_s <= 0:
             return
-        token, now = served.delegation.token, self._monotonic()
-        cost = token.held_bytes + HELD_BYTES
+        token, now, peer = served.delegation.token, self._monotonic(), _peer_of(served)
+        cost = token.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
         self._make_room(cost)
         if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # what is served, and logins, leave no room
             self._lingering.evicted += 1
             return
         served.ended_at = now
         ends_at = now + min(served.linger_s, token.expires_at - self._clock())
-        served.guard = self._lingering.add(handle, _peer_of(served), served.guard, cost=cost, ends_at=ends_at)
+        served.guard = self._lingering.add(handle, peer, served.guard, cost=cost, ends_at=ends_at)
         self._alive[handle] = served
 
     def sweep(self, now: float = 0.0) -> None:  # noqa: ARG002 - it has clocks of its own

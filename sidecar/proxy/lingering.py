@@ -43,8 +43,19 @@ class Lingering:
         """The accounted bytes."""
         return sum(one.bytes for one in self._peers.values())
 
+    def cost_of(self, peer: str, guard: Guard | None) -> int:
+        """The bytes that ``guard`` would add to what the handles of ``peer`` hold."""
+        if guard is None:
+            return 0
+        of_peer = self._peers.get(peer)
+        known = of_peer is not None and guard.peer.fingerprint in of_peer.guards
+        return 0 if known else sum(map(len, guard.chain)) + _GUARD_BYTES
+
     def add(self, handle: str, peer: str, guard: Guard | None, *, cost: int, ends_at: float) -> Guard | None:
-        """Take a handle of ``peer``. Return the guard to hold on to: that of the same certificate if there is one."""
+        """Take a handle of ``peer``. Return the guard to hold on to: that of the same certificate if there is one.
+
+        ``cost`` includes ``cost_of`` the guard. There must be room for it: what is evicted here is told to nobody.
+        """
         of_peer = self._peers.get(peer)
         if of_peer is None:
             of_peer = self._peers[peer] = _OfPeer(self._max_bytes)
@@ -55,7 +66,6 @@ class Lingering:
                 if len(of_peer.guards) >= _MAX_GUARDS:
                     of_peer.guards = {one.peer.fingerprint: one for one in of_peer.values() if one is not None}
                 known = of_peer.guards[fingerprint] = guard
-                cost += sum(map(len, guard.chain)) + _GUARD_BYTES
             guard = known
         of_peer.keep(handle, guard, cost=cost, expires_at=ends_at)
         return guard

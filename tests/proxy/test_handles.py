@@ -416,3 +416,20 @@ def test_the_proof_of_a_peer_goes_with_its_last_lingering_handle() -> None:
     made.sweep()
     made.end(made.open(second))
     assert second.guard is not first.guard
+
+
+@pytest.mark.parametrize("calls_of_a_certificate", [1, 10])
+def test_at_the_limit_a_new_certificate_makes_room_for_its_proof_too(calls_of_a_certificate: int) -> None:
+    """An eviction that nobody hears of would keep a handle until the process ends."""
+    clock, most = Clock(), 20 * (COST - 256) + 3000
+    made = handles(clock, max_bytes=most)
+    for number in range(400):
+        request = served(linger_s=20.0)
+        request.guard = FakeGuard(fingerprint=f"{number // calls_of_a_certificate}")
+        made.end(made.open(request))
+        assert len(made) == len(made._lingering)
+        assert made.bytes <= most
+    assert made.evicted
+    clock.now += 20
+    made.sweep()
+    assert (len(made), made.bytes) == (0, 0)
