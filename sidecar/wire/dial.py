@@ -28,7 +28,7 @@ P = TypeVar("P", bound=asyncio.Protocol)
 class Origin:
     """Where requests go. Connections are shared by equal ``key``: host, port, peer identity, own identity …
 
-    ``still_good`` is asked before a kept connection is used again: the peer's identity may have ended meanwhile.
+    ``still_good`` is asked before a connection is used, a new one too: the peer's identity may have ended meanwhile.
     ``life_s`` is asked once of a new one: for how many seconds it may be used, because of who is at its two ends.
     """
 

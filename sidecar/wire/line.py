@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
-from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.dial import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits
@@ -174,12 +174,24 @@ class Line:
             self._tell_if_empty()
             return
         error = attempt.exception()
-        if error is None and attempt.result().usable:
+        if error is None:
+            error = self._why_useless(attempt.result())
+        if error is None:
             self._counts["opened"] += 1
             self._opened(attempt.result())
         else:
             self._counts["failed"] += 1
             self._failed(error, began_at)
+
+    def _why_useless(self, connection: ClientConnection) -> SidecarError | None:
+        """Why no call may have a new connection. Some turns of the loop have passed since its handshake."""
+        if not connection.usable:
+            return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed a new connection")
+        still_good = self.origin.still_good
+        if still_good is None or still_good(connection.transport):
+            return None
+        connection.close()
+        return Denied(Reason.UPSTREAM_IDENTITY, "the other end's identity has ended since its handshake")
 
     def _opened(self, connection: ClientConnection) -> None:
         if self.waiting:
@@ -191,7 +203,7 @@ class Line:
             connection.kept = True
             self.keep(connection)
 
-    def _failed(self, error: BaseException | None, began_at: float) -> None:
+    def _failed(self, error: BaseException, began_at: float) -> None:
         waiter = next(iter(self.waiting), None)
         if waiter is not None and waiter.since <= began_at:
             self.remove(waiter)
@@ -199,8 +211,6 @@ class Line:
             waiter = None
         self._open_what_is_wanted()
         self._tell_if_empty()
-        if error is None:
-            error = Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed a new connection")
         if not isinstance(error, SidecarError):
             if waiter is not None:
                 waiter.on_error(SidecarError(Reason.INTERNAL, type(error).__name__))

@@ -355,6 +355,18 @@ async def test_a_connection_that_is_no_longer_good_is_given_to_nobody(pool: Upst
         assert not free.usable
 
 
+@pytest.mark.parametrize("good", [True, False])
+async def test_a_new_connection_is_judged_before_it_is_used(pool: UpstreamPool, upstream: Upstream, good: bool) -> None:
+    """Between its handshake and its use are some turns of the loop, in which trust may have been withdrawn."""
+    line = Line(pool, replace(to(upstream), still_good=lambda _transport: good))
+    line.join("first")
+    ((_, served),) = await line.wait_for(1)
+    assert isinstance(served, ClientConnection) is good
+    assert good or served is Reason.UPSTREAM_IDENTITY
+    assert pool.counts["opened"] == good
+    assert pool.take(to(upstream)) is None
+
+
 async def test_a_call_whose_kept_connection_was_stale_is_served_with_a_new_one_alone(
     pool: UpstreamPool, upstream: Upstream
 ) -> None:
