@@ -233,7 +233,8 @@ class FileTrust:
                 self._context = self._load()
                 self._seen = seen
         except OSError as error:  # ssl.SSLError is one
-            raise EndpointError(Trouble.IDENTITY) from error
+            why = (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or type(error).__name__
+            raise EndpointError(Trouble.IDENTITY, f"the CA file cannot be used ({why})") from error
         return self._context
 
     def _load(self) -> ssl.SSLContext:

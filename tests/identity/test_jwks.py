@@ -93,6 +93,27 @@ async def test_an_issuer_is_ready_from_its_first_key_on() -> None:
         assert not world.keys.ready(THERE.issuer)
 
 
+async def test_an_issuer_whose_keys_are_too_old_is_ready_no_more() -> None:
+    world, now = World(), [1000.0]
+    settings = JwksSettings(issuer=HERE.issuer, url="http://127.0.0.1/jwks", max_age_s=60)
+    keys = IssuerKeys(
+        [settings],
+        world.source,
+        clock=lambda: now[0],
+        fetcher_for=lambda _: world.publishers[HERE.issuer],
+        on_fetched=world.fetched.put_nowait,
+    )
+    task = asyncio.create_task(keys.run())
+    await asyncio.wait_for(world.fetched.get(), 5)
+    now[0] += 60
+    assert keys.ready(HERE.issuer)
+    now[0] += 1
+    assert not keys.ready(HERE.issuer)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
 async def test_one_issuers_trouble_is_not_the_others() -> None:
     world = World()
     world.publishers[HERE.issuer].error = EndpointError(Trouble.UNREACHABLE)
