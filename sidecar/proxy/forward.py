@@ -177,7 +177,7 @@ class Forwarding(Pump):
 
     def judge(self, now: int) -> None:
         """Return if the request would be permitted by what is in force. Raises ``SidecarError``."""
-        snapshot, permit = self._forwarder.watch.snapshots.now(), self._permit
+        snapshot, permit = self._forwarder.watch.snapshots.in_force(), self._permit
         if isinstance(permit, IssuedPermit):
             judge_call(permit, self._served, self._next_hop(), snapshot, now)
         else:

@@ -117,6 +117,16 @@ class Snapshots:
             raise Unavailable(Reason.NOT_READY, self.closed or "this workload has no identity")
         return snapshot
 
+    def in_force(self) -> Snapshot:
+        """What to judge by what has begun: ``closed`` refuses what is new, and must not keep the rest from its end.
+
+        Raises:
+            Unavailable: NOT_READY, there is no identity.
+        """
+        if self.current is None:
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
+        return self.current
+
     def follow(self, workload: SpiffeId | None) -> None:
         """Our SPIFFE ID is now ``workload``. A mere renewal of the SVID changes nothing."""
         if workload is None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.proxy.bypass import BypassWatch, ListenerRule
 from tests.fakes.tokens import TokenMint
 from tests.integration.test_lifecycle import distrust_partner, forgot_partner
 from tests.integration.test_websocket import reload
@@ -101,9 +102,18 @@ def drop_old(sidecar: Sidecar) -> None:
     registry.notify()
 
 
+async def closed(underway: Underway) -> None:
+    """No new call is served: nobody knows which listeners there are."""
+    server = underway.sidecar.server
+    rule = ListenerRule(agent_port=None, refuse=True)
+    server.bypass = BypassWatch(lambda: rule, tuple, tables=[Path("/proc/none")])
+    await until(lambda: server.parts.snapshots.closed is not None)
+
+
 # name: (the twin, the cause, whom it concerns, reason inbound)
 INBOUND: dict[str, tuple[Step, Step, str, str]] = {
     "its subject is denied": (deny(subject="mallory"), deny(subject="alice"), "helper", "policy_denied"),
+    "its subject is denied while no new call is served": (closed, deny(subject="alice"), "helper", "policy_denied"),
     "its actor is denied": (
         deny(actor="spiffe://acme.example/agent/other"),
         deny(actor="spiffe://partner.example/agent/helper"),
@@ -165,6 +175,7 @@ async def test_inbound_everything_ends_when_it_would_be_refused_and_nothing_else
 # name: (the twin, the cause, whose calls it concerns, reason outbound)
 OUTBOUND: dict[str, tuple[Step, Step, str, str]] = {
     "its subject is denied": (deny(subject="mallory"), deny(subject="alice"), "helper", "policy_denied"),
+    "its subject is denied while no new call is served": (closed, deny(subject="alice"), "helper", "policy_denied"),
     "the actor of its request is denied": (
         deny(actor="spiffe://acme.example/agent/other"),
         deny(actor="spiffe://partner.example/agent/helper"),

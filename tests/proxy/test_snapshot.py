@@ -32,6 +32,17 @@ def test_without_an_identity_there_is_nothing_to_judge_by() -> None:
     assert refused.value.reason is Reason.NOT_READY
 
 
+def test_while_no_new_call_is_served_what_has_begun_is_judged() -> None:
+    snapshots = Snapshots(setup())
+    with pytest.raises(Unavailable):
+        snapshots.in_force()
+    snapshots.follow(WRITER)
+    snapshots.closed = "a way round"
+    assert snapshots.in_force() is snapshots.current
+    with pytest.raises(Unavailable, match="a way round"):
+        snapshots.now()
+
+
 def test_with_an_identity_there_is_and_a_renewal_changes_nothing() -> None:
     snapshots = Snapshots(setup())
     snapshots.follow(WRITER)
