@@ -156,8 +156,8 @@ class VerifyingSSLObject(ScreenedSSLObject):
     def _prove(self, binding: Binding) -> PeerGuard:
         if self.session_reused:  # a resumed session skips certificates, so it would outlive expiry and withdrawal
             raise Denied(Reason.UNTRUSTED_CHAIN, "the session was resumed")
-        chain = tuple(presented_chain(self))
-        if chain != self.presented:  # OpenSSL must have read what was bounded
+        chain = self.presented  # kept once, for as long as the connection lasts: it may be 32 KiB
+        if tuple(presented_chain(self)) != chain:  # OpenSSL must have read what was bounded
             raise Denied(Reason.BAD_SVID, "the certificates are not as they were sent")
         try:
             guard = PeerGuard(binding.source, chain, binding.proofs, now=int(binding.clock()))

@@ -246,6 +246,12 @@ def test_a_child_never_writes_into_its_parents_file(monkeypatch: pytest.MonkeyPa
     assert file_of_thread() is not before
 
 
+def test_a_connection_keeps_its_peers_certificates_once() -> None:
+    ours = admit(source_of(), [PEER])
+    assert ours.guard is not None
+    assert ours.guard.chain is ours.presented
+
+
 def test_a_connection_leaves_no_circle() -> None:
     ours = admit(source_of(), [PEER])
     gone = weakref.ref(ours)
