@@ -40,6 +40,7 @@ ELSEWHERE: Final = {
     "dev/mesh_settings.py": "integration/test_demo.py",
     "dev/screen.py": "integration/test_demo.py",
     "dev/stage.py": "integration/test_demo.py",
+    "identity/memory_file.py": "identity/test_screened.py",
     "identity/secrets_log.py": "identity/test_screened.py",
     "observe/sink.py": "observe/test_writer.py",
     "process.py": "integration/test_process.py",
