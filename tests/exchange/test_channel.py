@@ -377,8 +377,9 @@ async def test_a_kept_connection_is_not_used_after_its_peers_certificate_has_end
         await channel.post_form(b"a=2")
         assert server.connections == 1
         clock.ahead_s = 366 * 86400
-        await channel.post_form(b"a=3")  # the handshake goes by its own clock
+        assert await trouble_of(channel) == (Trouble.IDENTITY, False)  # the handshake goes by its own clock
         assert server.connections == 2
+        assert server.forms == [b"a=1", b"a=2"]
 
 
 class Fleeting(OwnIdentity):
