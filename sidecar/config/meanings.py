@@ -156,7 +156,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "max_per_address": "the most from one source address; else three quarters",
     "max_per_peer": "the most of one SPIFFE ID, told after the handshake; else three quarters",
     "max_handshakes": "the most TLS handshakes at a time; others wait with their ClientHello, or the oldest makes room",
-    "handshake_timeout_s": "how long a TLS handshake may take",
+    "handshake_timeout_s": "how long a TLS handshake may take at most; a random time from half of it on ends it",
     "idle_s": "the idle time after which, at a limit, a connection makes room for another",
     "max_head_bytes": "the longest head",
     "max_fields": "the most header fields",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import select
 import socket
 import ssl
@@ -29,6 +30,7 @@ ENDED_PER_S: Final = 1000  # before their handshake, for others, some 50 us each
 HANDSHAKES_ENDED_PER_S: Final = 250  # 0.7 ms each
 MOST_CONNECTIONS: Final = 8192  # before and in their handshakes, unless told otherwise
 BEGUN_IN_A_TURN: Final = 4  # handshakes; each costs its turn of the loop about half a millisecond
+_LEAST_OF_TIMEOUT: Final = 0.5  # who came together is not ended together, nor comes again together
 _CAN_WATCH: Final = hasattr(select, "epoll")
 
 OnGivenUp = Callable[[Reason, str, str], None]  # TIMEOUT, OVERLOADED or TLS_VERSION, detail, the peer's address
@@ -45,10 +47,10 @@ class Handshakes:
     At most ``most`` handshakes run at a time (None: any number); connections whose ClientHello is whole wait for one to
     end, or for one that took longer than ``PATIENCE_S``, which ends for them; source addresses take turns. At most
     ``room`` connections are held in all; ``full`` says that one more has to wait in the system's queue, since all are
-    young. Silence in that queue counts. A connection has ``timeout_s`` for everything. Without ``context`` there is no
-    handshake, and nothing to wait for but ``first`` bytes, where these are looked at. ``on_given_up`` is told of each
-    connection that ends here. ``closing_s``: a TLS connection that was closed is cut after so long, whatever is still
-    to be sent (None: 30 s).
+    young. Silence in that queue counts. A connection has ``timeout_s`` for everything, or a random time from half of it
+    on. Without ``context`` there is no handshake, and nothing to wait for but ``first`` bytes, where these are looked
+    at. ``on_given_up`` is told of each connection that ends here. ``closing_s``: a TLS connection that was closed is
+    cut after so long, whatever is still to be sent (None: 30 s).
     """
 
     def __init__(
@@ -142,7 +144,8 @@ class Handshakes:
         If the connection is refused, ``on_given_up`` or the context's callback has been told, and the socket is closed.
         """
         now = self._clock()
-        arrival = Arrival(accepted, accepted.fileno(), address, host_of(address), protocol, now + self._timeout_s)
+        timeout_s = self._timeout_s * random.uniform(_LEAST_OF_TIMEOUT, 1.0)  # noqa: S311 - spreads, hides nothing
+        arrival = Arrival(accepted, accepted.fileno(), address, host_of(address), protocol, now + timeout_s)
         if self._first is None:
             self._run(arrival)
             return
@@ -188,7 +191,8 @@ class Handshakes:
             return
         stage.add(arrival, since)
         self._watched[arrival.descriptor] = arrival
-        arrival.timer = asyncio.get_running_loop().call_later(self._timeout_s, self._time_out, arrival)
+        left_s = arrival.deadline - self._clock()
+        arrival.timer = asyncio.get_running_loop().call_later(left_s, self._time_out, arrival)
 
     def _more_came(self, descriptor: int, events: int) -> None:
         arrival = self._watched.get(descriptor)
