@@ -33,7 +33,8 @@ def test_the_settings_of_the_mesh_have_no_problem(name: str) -> None:
 
 
 def test_neither_have_those_of_its_token_service() -> None:
-    assert load_sts(COMPOSE / "sts.yaml", {}).policy.issuer == "https://sts:7444"
+    environ = compose()["services"]["sts"]["environment"]
+    assert load_sts(COMPOSE / "sts.yaml", environ).policy.issuer == "https://sts:7444"
 
 
 def test_every_workload_of_the_mesh_has_a_socket_of_its_own() -> None:
