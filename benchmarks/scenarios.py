@@ -96,8 +96,8 @@ def _beside_a_crowd() -> Iterator[Scenario]:
             crowd=600,
         )
         yield load
-        title = f"200 new connections a second beside 600 that {what}"
-        yield replace(load, name=f"{name}-new", title=title, fresh_connections=True)
+        title = f"a new connection for each request, two at once, beside 600 that {what}"
+        yield replace(load, name=f"{name}-new", title=title, fresh_connections=True, connections=2, rate=0)
 
 
 SCENARIOS: Final = (

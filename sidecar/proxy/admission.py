@@ -55,7 +55,7 @@ class ConnectionLimits:
     max_per_address: int | None = None
     max_per_peer: int | None = None
     max_handshakes: int = 1024
-    handshake_timeout_s: float = 5.0
+    handshake_timeout_s: float = 10.0
     idle_s: float = 1.0
 
     @property
