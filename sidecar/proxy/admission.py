@@ -27,6 +27,7 @@ from sidecar.wire.kernel import unread
 RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
 MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
 _ENDS: Final = 4  # two listeners, and a proxied request has two ends
+_KEPT_FOR_PEERS: Final = 1024  # or half, where there are fewer: connections of proven peers
 _ONE_PEERS_SHARE: Final = 0.75
 _LOOK_AGAIN_S: Final = 0.02
 _LOOKED_AT: Final = 64  # connections, 3 us each, where one has to make room
@@ -47,8 +48,8 @@ class ConnectionLimits:
     ``max_connections`` None: what the process's descriptors allow, 8192 at most; the other two None: three quarters of
     that. At a limit a connection makes room for a new one that was idle for ``idle_s``, takes its time with a head, or
     takes nothing of its answer for two seconds. Handshakes never take more than half of the connections, however many
-    ``max_handshakes`` are; nor do connections that have not begun one, unless there are descriptors that no connection
-    needs.
+    ``max_handshakes`` are. Connections that have not begun one leave half of them, or 1024, to others; where there are
+    descriptors that no connection needs they take none of them.
     """
 
     max_connections: int | None = None
@@ -65,10 +66,18 @@ class ConnectionLimits:
 
     @property
     def before_handshake(self) -> int:
-        """How many connections may be held before and in their handshakes: more than half, if none of ``in_all``."""
+        """How many connections may be held before and in their handshakes."""
+        return max(1, self.in_all // 2, self.in_all - _KEPT_FOR_PEERS, min(self._spare, MOST_CONNECTIONS))
+
+    @property
+    def apart(self) -> bool:
+        """Whether those connections take descriptors that none of ``in_all`` needs, and count as none of them."""
+        return self._spare > self.in_all
+
+    @property
+    def _spare(self) -> int:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        spare = 0 if self.max_connections else (soft - reserve() - _ENDS * self.in_all) // 2
-        return max(1, self.in_all // 2, min(spare, MOST_CONNECTIONS))
+        return 0 if self.max_connections else (soft - reserve() - _ENDS * self.in_all) // 2
 
     @property
     def of_one_address(self) -> int:

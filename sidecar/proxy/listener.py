@@ -55,12 +55,11 @@ class Listener:
     ) -> None:
         self._max_connections = self._cap = settings.in_all
         self._of_one_address = settings.of_one_address
-        half, room = max(1, self._max_connections // 2), settings.before_handshake
-        self._apart = room > half  # those before their handshake take no place of a connection
+        self._apart = settings.apart
         self._handshakes = Handshakes(
             context,
-            most=None if context is None else min(settings.max_handshakes, half),
-            room=room,
+            most=None if context is None else min(settings.max_handshakes, max(1, self._max_connections // 2)),
+            room=settings.before_handshake,
             timeout_s=settings.handshake_timeout_s,
             closing_s=_CLOSING_S,
             on_given_up=turned_away,

@@ -304,6 +304,25 @@ def test_without_a_number_the_descriptors_decide() -> None:
     assert ConnectionLimits().in_all <= MAX_CONNECTIONS
 
 
+@pytest.mark.parametrize(
+    ("limits", "descriptors", "held", "apart"),
+    [
+        ({"max_connections": 12}, 20_000, 6, False),
+        ({"max_connections": 1}, 20_000, 1, False),
+        ({"max_connections": 5_000}, 1_000_000, 3_976, False),
+        ({}, 20_000, 3_960, False),  # of 4,984
+        ({}, 64, 6, False),
+        ({}, 1_000_000, 8_192, True),
+    ],
+)
+def test_so_many_may_be_held_before_their_handshake(
+    limits: dict[str, int], descriptors: int, held: int, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    settings = ConnectionLimits(max_connections=limits.get("max_connections"))
+    assert (settings.before_handshake, settings.apart) == (held, apart)
+
+
 async def test_giving_way_twice_does_no_harm(door: Door) -> None:
     connection, transport = door.connect()
     for _ in range(2):
