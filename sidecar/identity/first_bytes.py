@@ -16,6 +16,7 @@ from typing import Final
 
 _HANDSHAKE: Final = 22  # ContentType of RFC 8446 section 5.1
 _HEADER: Final = struct.Struct(">BHH")  # type, version, length
+_MAX_RECORD: Final = 2**14  # bytes of a plaintext record, RFC 8446 section 5.1
 _LOOKED_AT: Final = 4096  # bytes; a ClientHello with post-quantum keys has 1,700
 _LAST_ACK_AT: Final = 56  # of struct tcp_info in linux/tcp.h: milliseconds since the peer's last word to our kernel
 _ASKED_FOR: Final = 60  # bytes of it
@@ -46,6 +47,8 @@ def first_of_tls(accepted: socket.socket) -> First:
     if len(data) < _HEADER.size:
         return First.PART
     _, _, length = _HEADER.unpack_from(data)
+    if length > _MAX_RECORD:
+        return First.NO_TLS
     return First.WHOLE if len(data) >= min(_HEADER.size + length, _LOOKED_AT) else First.PART
 
 

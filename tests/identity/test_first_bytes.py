@@ -32,8 +32,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         (RECORD[:-1], First.PART),
         (RECORD, First.WHOLE),
         (RECORD + b"more", First.WHOLE),
-        (b"\x16\x03\x01\xff\xff" + bytes(4090), First.PART),
-        (b"\x16\x03\x01\xff\xff" + bytes(4091), First.WHOLE),  # as much as is looked at: OpenSSL judges the rest
+        (b"\x16\x03\x01\x40\x01", First.NO_TLS),  # longer than a record may be: nothing is waited for
+        (b"\x16\x03\x01\x40\x00" + bytes(4090), First.PART),
+        (b"\x16\x03\x01\x40\x00" + bytes(4091), First.WHOLE),  # as much as is looked at: OpenSSL judges the rest
         (b"\x15" + RECORD[1:], First.NO_TLS),
         (b"G", First.NO_TLS),
     ],

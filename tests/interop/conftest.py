@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -20,3 +21,9 @@ def mesh_on_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
         yield mesh
     finally:
         mesh.down()
+
+
+@pytest.fixture
+def promtool() -> None:
+    """Skip where there is no promtool; continuous integration has to have it."""
+    require(None if shutil.which("promtool") else "promtool is not on PATH")

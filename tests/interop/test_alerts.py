@@ -11,18 +11,13 @@ import pytest
 import yaml
 
 from tests.interop.alert_mutants import mutants
-from tests.interop.engine import ROOT, output, require
+from tests.interop.engine import ROOT, output
 from tests.test_monitoring import ALERTS, MONITORING
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600), pytest.mark.usefixtures("promtool")]
 
 RULES: Final = sorted(map(str, (MONITORING / "rules").glob("*.yaml")))
 TESTS: Final = sorted((MONITORING / "tests").glob("*.yaml"))
-
-
-@pytest.fixture
-def promtool() -> None:
-    require(None if shutil.which("promtool") else "promtool is not on PATH")
 
 
 def test_the_rules_are_clean() -> None:

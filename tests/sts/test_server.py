@@ -143,7 +143,7 @@ async def test_serving_ends_with_its_task_and_frees_its_addresses() -> None:
         assert (await client.get()).body == b"live\n"
         await client.close()
         taken = StsSettings(port=0, probe_port=sts.server.probe_address[1])
-        with pytest.raises(OSError, match="address already in use"):
+        with pytest.raises(OSError, match="Address already in use"):
             await serve(taken, service=sts.mesh.service, source=sts.source)
     again = StsServer(taken, service=sts.mesh.service, source=sts.source)
     await again.start()
