@@ -142,12 +142,13 @@ async def test_serving_ends_with_its_task_and_frees_its_addresses() -> None:
         client = EndpointClient(endpoint, sts.source, timeout_s=5, max_bytes=100)
         assert (await client.get()).body == b"live\n"
         await client.close()
-        taken = StsSettings(port=0, probe_port=sts.server.probe_address[1])
+        address = sts.server.probe_address
+        taken = StsSettings(port=0, probe_port=address[1])
         with pytest.raises(OSError, match="Address already in use"):
             await serve(taken, service=sts.mesh.service, source=sts.source)
     again = StsServer(taken, service=sts.mesh.service, source=sts.source)
     await again.start()
-    assert again.probe_address == sts.server.probe_address
+    assert again.probe_address == address
     await again.stop()
 
 
