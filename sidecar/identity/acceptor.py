@@ -15,7 +15,7 @@ from typing import Final
 
 _log: Final = logging.getLogger("sidecar.listener")
 
-_ACCEPTS_PER_WAKE: Final = 16  # some 50 us each: requests wait no longer than a millisecond for a crowd
+ACCEPTS_PER_WAKE: Final = 16  # some 50 us each: requests wait no longer than a millisecond for a crowd
 _LOOK_AGAIN_S: Final = 0.02
 PAUSE_S: Final = 0.1
 
@@ -89,7 +89,7 @@ class Acceptor:
         self.close()
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_PER_WAKE):
+        for _ in range(ACCEPTS_PER_WAKE):
             if self._is_full():
                 self._rest(_LOOK_AGAIN_S)
                 return

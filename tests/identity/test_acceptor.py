@@ -7,11 +7,12 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import pairwise
 
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.identity.acceptor import PAUSE_S, Acceptor
+from sidecar.identity.acceptor import ACCEPTS_PER_WAKE, PAUSE_S, Acceptor
 from tests.identity.accepting import PATIENCE_S, Accepting, accepting, wait_for_end
 
 pytestmark = pytest.mark.integration
@@ -33,6 +34,17 @@ async def test_a_refused_handshake_is_told_with_the_address_of_its_own_peer() ->
             await wait_for_end(client)
             assert running.refused[-1] == (Reason.TLS_VERSION, "{}:{}".format(*client.getsockname()))
         assert len(running.refused) == 3
+
+
+async def test_a_turn_of_the_loop_accepts_some_of_many() -> None:
+    async with accepting(tls=False) as running:
+        running.clients += [socket.create_connection(running.acceptor.address) for _ in range(3 * ACCEPTS_PER_WAKE)]
+        counts = [0]
+        async with asyncio.timeout(PATIENCE_S):
+            while counts[-1] < len(running.clients):
+                await asyncio.sleep(0)
+                counts.append(len(running.admitted))
+        assert max(now - before for before, now in pairwise(counts)) <= ACCEPTS_PER_WAKE
 
 
 async def test_a_closed_acceptor_takes_nobody_and_frees_its_address() -> None:
