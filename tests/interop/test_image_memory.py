@@ -49,7 +49,7 @@ async def state_of(name: str) -> Mapping[str, Any]:
 
 async def is_short(world: World, port: int) -> bool:
     """What the probe listener says of memory."""
-    return b"sidecar_memory_short 1" in (await world.call(port, None, "/metrics", method="GET")).body
+    return b"\nsidecar_memory_short 1.0\n" in (await world.call(port, None, "/metrics", method="GET")).body
 
 
 def flood() -> list[Kind]:
