@@ -7,7 +7,7 @@ with loopback alone, where they look healthy to themselves. ``--restart-without-
 container's first process, so that the engine's restart policy starts it again in the new network.
 
 It is run every few seconds, so it loads nothing of ours: the address comes from an option, the environment or one
-member of the settings, and is asked over a plain socket. Whether the settings are any good, ``sidecar check`` says.
+member of the settings, and is asked over a plain socket. ``sidecar check`` judges the settings.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _connect(address: str) -> str:
 
 
 def _wrong_at(address: str, path: str) -> str:
-    """What is wrong, in words for the operator; empty if all is well."""
+    """Ask, and return the fault in words for the operator; empty if all is well."""
     try:
         status, lines = ask(address, path)
     except (OSError, ValueError) as error:
@@ -107,7 +107,7 @@ def _wrong_at(address: str, path: str) -> str:
 
 
 def probe_of(environ: Mapping[str, str], config: Path) -> str:
-    """Where the probe listens, as a client on this machine calls it."""
+    """Return the probe listener's address, as a client on this machine calls it."""
     listen = environ.get(_VARIABLE) or _from_file(config) or DEFAULT_PROBE
     host, _, port = listen.rpartition(":")
     return f"{_WILDCARDS.get(host, host)}:{port}"
