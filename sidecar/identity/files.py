@@ -24,6 +24,7 @@ from typing import Final
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
+from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
 from sidecar.identity.handshake import Clock
 from sidecar.identity.kept import KeptIdentity
@@ -101,11 +102,11 @@ class FileSource(KeptIdentity):
         settled = seen == self._seen
         self._seen = seen
         if settled:
-            self._judge(seen)
-        self._tick()
+            await self._judge(seen)
+        await self._tick()
         return self._settings.look_every_s if settled else self._settings.settle_s
 
-    def _judge(self, seen: Mapping[Path, Seen]) -> None:
+    async def _judge(self, seen: Mapping[Path, Seen]) -> None:
         """Act on what two looks agree on."""
         again = seen == self._judged
         self._judged = seen
@@ -119,18 +120,19 @@ class FileSource(KeptIdentity):
                 self._lost("; ".join(one.why for one in trouble))
             return
         self._connected = True
-        self._act(seen)
+        await self._act(seen)
 
-    def _act(self, seen: Mapping[Path, Seen]) -> None:
+    async def _act(self, seen: Mapping[Path, Seen]) -> None:
         gone = [one.why for path in self._settings.ours if isinstance(one := seen[path], Absent)]
         if gone:
             self._withdraw("; ".join(gone))
         else:
-            self._take(lambda: self._read(seen))
+            known = {} if self._identity is None else self._identity.bundles
+            await self._take(lambda: self._read(seen, known))
         if self._settings.jwt_bundles is not None:
             self._take_jwt_bundles(_content(seen[self._settings.jwt_bundles]))
 
-    def _read(self, seen: Mapping[Path, Seen]) -> X509Update:
+    def _read(self, seen: Mapping[Path, Seen], known: Mapping[TrustDomain, X509Bundle]) -> X509Update:
         certificate, key, bundle = (_content(seen[path]) or b"" for path in self._settings.ours)
         return read_file_update(
             certificate=certificate,
@@ -138,7 +140,7 @@ class FileSource(KeptIdentity):
             bundle=bundle,
             federated={domain: _content(seen[path]) for domain, path in self._settings.federated.items()},
             spiffe_id=self._settings.spiffe_id,
-            known={} if self._identity is None else self._identity.bundles,
+            known=known,
         )
 
     def _take_jwt_bundles(self, document: bytes | None) -> None:

@@ -149,6 +149,11 @@ class VerifyingSSLObject(ScreenedSSLObject):
                 raise
             self._refuse(*self._why(binding, error), cause=error)
 
+    def tell_refused(self, reason: Reason, detail: str) -> None:
+        """Report the peer as refused."""
+        if self.binding is not None and self.binding.on_refused is not None:
+            self.binding.on_refused(reason, detail, self.address)
+
     def getpeercert(self, binary_form: bool = False) -> Any:  # noqa: FBT001, FBT002 - the base class's signature
         """The leaf's DER; never the text rendering, which event loops ask for: names are read from bytes only."""
         return super().getpeercert(binary_form=True) if binary_form else {}
@@ -198,8 +203,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
 
     def _refuse(self, reason: Reason, detail: str, *, cause: Exception | None = None) -> NoReturn:
         self.guard = None
-        if self.binding is not None and self.binding.on_refused is not None:
-            self.binding.on_refused(reason, detail, self.address)
+        self.tell_refused(reason, detail)
         raise HandshakeRefused(reason, detail) from cause
 
 

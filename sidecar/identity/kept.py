@@ -7,14 +7,16 @@ nothing away: the last generation serves until its SVID expires. Nobody tells us
 the wall clock each time, and a slow tick tells the subscribers. A clock that is set moves the moment with it, in both
 directions: an SVID that was refused only because of the time is tried again when its time has come.
 
-Everything here runs on one event loop and no step between reading and changing the state can wait.
+Parsing an update and building its contexts takes tens of milliseconds where a bundle has many authorities, so both are
+done in a thread, one update at a time. The state is changed on the event loop only.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -47,6 +49,7 @@ class KeptIdentity(ABC):
         self._jwt_svids = JwtSvids(fetch_jwt_svid, clock)
         self._subscribers: list[Subscriber] = []
         self._told: Identity | None = None
+        self._taking = asyncio.Lock()
 
     @property
     def current(self) -> Identity | None:
@@ -92,11 +95,15 @@ class KeptIdentity(ABC):
     async def run(self) -> None:
         """Keep the identity fresh until cancelled."""
 
-    def _take(self, read: Callable[[], X509Update]) -> bool:
-        """Put an update in place; False if it cannot be used."""
+    async def _take(self, read: Callable[[], X509Update]) -> bool:
+        """Put an update in place; False if it cannot be used. ``read`` is called in a thread."""
+        async with self._taking:
+            return await self._take_alone(read)
+
+    async def _take_alone(self, read: Callable[[], X509Update]) -> bool:
         try:
-            update = read()
-            self._put(update)
+            update = await asyncio.to_thread(read)
+            await self._put(update)
         except WithdrawnError as error:
             self._withdraw(str(error))
             return True
@@ -108,25 +115,25 @@ class KeptIdentity(ABC):
         self._announce()
         return True
 
-    def _put(self, update: X509Update) -> None:
+    async def _put(self, update: X509Update) -> None:
         try:
-            self._use(update)
+            await self._use(update)
         except IdentityError as error:
-            if not self._trust_as(update):
+            if not await self._trust_as(update):
                 raise
             raise IdentityError(f"{error}; we go on with the one we had, and trust by the bundles of now") from error
         self._mixed = False
 
-    def _use(self, update: X509Update) -> None:
+    async def _use(self, update: X509Update) -> None:
         now = int(self._clock())
         self._waiting = None
         if not _in_time(update.svid, now):
             self._waiting = update
             raise IdentityError("our own SVID is expired or not valid yet, by this machine's clock")
         if self._mixed or not self._is_held(update.svid, update.bundles):
-            self._replace(new_identity(self._next, update.svid, update.bundles, now=now))
+            await self._replace(lambda: new_identity(self._next, update.svid, update.bundles, now=now))
 
-    def _trust_as(self, update: X509Update) -> bool:
+    async def _trust_as(self, update: X509Update) -> bool:
         """Let the bundles of an update count, the SVID of which is of no use. Whether they do.
 
         An authority that they lack was withdrawn, and whether somebody vouches for *us* is for our peers to judge.
@@ -141,7 +148,7 @@ class KeptIdentity(ABC):
         if self._is_held(held.svid, update.bundles):
             return self._mixed
         try:
-            self._replace(with_bundles(self._next, held.svid, update.bundles))
+            await self._replace(lambda: with_bundles(self._next, held.svid, update.bundles))
         except IdentityError:  # OpenSSL does not take a bundle: what we had stays, all of it
             return False
         self._mixed = True
@@ -156,10 +163,19 @@ class KeptIdentity(ABC):
         held = self._identity
         return held is not None and held.svid == svid and dict(held.bundles) == dict(bundles)
 
-    def _replace(self, identity: Identity) -> None:
-        self._identity = identity
+    async def _replace(self, build: Callable[[], Identity]) -> None:
+        def build_and_look() -> tuple[Identity, frozenset[TrustDomain]]:
+            identity = build()
+            return identity, with_ambiguous_names(identity.bundles.values())
+
+        identity, ambiguous = await asyncio.to_thread(build_and_look)
+        self._identity = identity  # from here to the announcement nothing waits
         self.counts.generations = identity.number
-        _warn_of_ambiguity(identity.bundles.values())
+        if ambiguous:
+            _log.warning(
+                "authorities share a name and key identifiers do not tell them apart, their SVIDs may be refused",
+                extra={"trust_domains": sorted(ambiguous)},
+            )
 
     def _discard(self, error: Exception) -> None:
         self.counts.discarded += 1
@@ -181,12 +197,13 @@ class KeptIdentity(ABC):
         self._last_error = why
         self._announce()
 
-    def _tick(self) -> None:
+    async def _tick(self) -> None:
         """Look at the clock: an SVID ends, or one that had to wait for its time begins."""
-        waiting = self._waiting
-        if waiting is not None and _in_time(waiting.svid, int(self._clock())):
-            self._take(lambda: waiting)
         self._announce()
+        async with self._taking:
+            waiting = self._waiting
+            if waiting is not None and _in_time(waiting.svid, int(self._clock())):
+                await self._take_alone(lambda: waiting)
 
     def _announce(self) -> None:
         """Tell the subscribers what is current, if they have not heard of it."""
@@ -201,12 +218,3 @@ class KeptIdentity(ABC):
 
 def _in_time(svid: X509Svid, now: int) -> bool:
     return svid.not_before <= now < svid.not_after
-
-
-def _warn_of_ambiguity(bundles: Iterable[X509Bundle]) -> None:
-    domains = with_ambiguous_names(bundles)
-    if domains:
-        _log.warning(
-            "authorities share a name and key identifiers do not tell them apart, their SVIDs may be refused",
-            extra={"trust_domains": sorted(domains)},
-        )

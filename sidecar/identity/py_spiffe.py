@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
@@ -62,14 +62,14 @@ class PySpiffeSource(KeptIdentity):
                 group.create_task(self._follow_jwt_bundles())
             while True:
                 await self._pause(self._settings.expiry_tick_s)
-                self._tick()
+                await self._tick()
 
     async def _follow_x509(self) -> NoReturn:
         backoff = self._backoff()
 
-        def take(context: Any) -> None:
+        async def take(context: Any) -> None:
             self._connected = True
-            if self._take_context(context):
+            if await self._take_context(context):
                 backoff.reset()
 
         while True:
@@ -80,7 +80,7 @@ class PySpiffeSource(KeptIdentity):
     async def _follow_jwt_bundles(self) -> NoReturn:
         backoff = self._backoff()
 
-        def take(bundles: Any) -> None:
+        async def take(bundles: Any) -> None:
             self._take_jwt_bundles(bundles)
             backoff.reset()
 
@@ -97,7 +97,7 @@ class PySpiffeSource(KeptIdentity):
     def _backoff(self) -> Backoff:
         return Backoff(self._settings.min_backoff_s, self._settings.max_backoff_s)
 
-    async def _attempt(self, method: str, take: Callable[[Any], None]) -> str:
+    async def _attempt(self, method: str, take: Callable[[Any], Awaitable[None]]) -> str:
         """One client with one stream, until it fails; returns why, in py-spiffe's words."""
         arrivals: Arrivals = asyncio.Queue()
         hand_over = _bridge(asyncio.get_running_loop(), arrivals)
@@ -115,7 +115,7 @@ class PySpiffeSource(KeptIdentity):
                 try:
                     if isinstance(event, PySpiffeError):
                         return str(event)
-                    take(event)
+                    await take(event)
                 finally:
                     taken.set_result(None)
         except TimeoutError:
@@ -124,9 +124,9 @@ class PySpiffeSource(KeptIdentity):
             stream.cancel()
             await asyncio.to_thread(client.close)
 
-    def _take_context(self, context: X509Context) -> bool:
+    async def _take_context(self, context: X509Context) -> bool:
         held = self._identity
-        return self._take(
+        return await self._take(
             lambda: read_context(
                 context,
                 spiffe_id=self._settings.spiffe_id,
@@ -156,7 +156,7 @@ class PySpiffeSource(KeptIdentity):
             svids = await self._call(lambda client: client.fetch_x509_svids(timeout=self._settings.call_timeout_s))
         except PySpiffeError:  # it cannot parse the SVIDs either
             return
-        self._take(lambda: read_svids(svids, spiffe_id=self._settings.spiffe_id, held=held))
+        await self._take(lambda: read_svids(svids, spiffe_id=self._settings.spiffe_id, held=held))
 
     def _take_jwt_bundles(self, bundles: JwtBundleSet) -> None:
         self._jwt_bundles, broken = read_jwt_bundle_set(bundles)

@@ -1,7 +1,7 @@
 """TLS connections whose peer's certificates are within bounds before OpenSSL parses them.
 
-The loop puts what it received into the connection's incoming buffer, and ``do_handshake`` reads it from there. Until
-the handshake is over the bytes pass through a ``Screen`` in between; after it nothing does.
+The loop puts what it received into the connection's incoming buffer. OpenSSL has another one: until the handshake is
+over the bytes pass through a ``Screen`` on their way from one to the other, and always through a ``RecordGate``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.bounds import check_chain
+from sidecar.identity.record_gate import RecordGate, TooManyRecordsError
 from sidecar.identity.records import Opener
 from sidecar.identity.screen import Screen
 from sidecar.identity.secrets_log import SecretsLog
@@ -38,12 +39,19 @@ class ScreenedSSLObject(ssl.SSLObject):
     """An SSL object of a ``ScreenedContext``. If another context made it, it refuses every peer."""
 
     _incoming: ssl.MemoryBIO
+    _released: ssl.MemoryBIO
+    _gate: RecordGate
     _secrets: SecretsLog | None = None
     _screen: Screen | None = None
 
-    def screen(self, incoming: ssl.MemoryBIO, secrets: SecretsLog | None) -> None:
-        """Screen the bytes in ``incoming``. Without ``secrets`` no certificates are requested."""
+    def screen(self, incoming: ssl.MemoryBIO, released: ssl.MemoryBIO, secrets: SecretsLog | None) -> None:
+        """Screen the bytes in ``incoming`` on their way to ``released``, which OpenSSL reads.
+
+        Without ``secrets`` no certificates are requested.
+        """
         self._incoming = incoming
+        self._released = released
+        self._gate = RecordGate()
         self._secrets = secrets
         check = weakref.WeakMethod(self.check_certificates)  # weak: the screen is ours, and no circle may come of it
         self._screen = Screen(None if secrets is None else lambda certificates: _called(check, certificates))
@@ -94,6 +102,8 @@ class ScreenedSSLObject(ssl.SSLObject):
                 self._step(screen)
             except ssl.SSLWantReadError:
                 if not blocked:
+                    if self._let_more_through():
+                        continue
                     raise
                 if screen.wants_key:
                     raise Denied(Reason.TLS_VERSION, "an encrypted record came too early") from None
@@ -102,9 +112,65 @@ class ScreenedSSLObject(ssl.SSLObject):
         if not screen.over and self._secrets is not None:
             raise Denied(Reason.UNTRUSTED_CHAIN, "the handshake ended without certificates")
 
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the base class's signature
+        """Read data as ``ssl.SSLObject.read`` does.
+
+        Raises:
+            TooManyRecordsError: the peer sends many records without data.
+            ssl.SSLError: as the base class.
+        """
+        if self._incoming.pending:
+            self._released.write(self._gate.take(self._incoming.read()))
+        elif self._incoming.eof:
+            self._released.write_eof()
+        if not self._gate.held_bytes:
+            return super().read(len, buffer)
+        try:
+            data = self._read_in_batches(len, buffer)
+        except TooManyRecordsError as error:
+            self.tell_refused(Reason.TLS_VERSION, str(error.args[1]))
+            raise
+        self._gate.count_data()
+        return data
+
+    def _read_in_batches(self, len: int, buffer: Any) -> Any:  # noqa: A002 - as ``read``
+        while True:
+            try:
+                return super().read(len, buffer)
+            except ssl.SSLWantReadError:
+                if not self._let_more_through():
+                    raise
+
+    def pending(self) -> int:
+        """The bytes that are still to be read. Event loops ask for it before they read again."""
+        return super().pending() + self._released.pending + self._gate.held_bytes
+
+    def unwrap(self) -> None:
+        """Close the TLS connection as ``ssl.SSLObject.unwrap`` does. Errors as ``read``."""
+        if self._incoming.pending:
+            self._released.write(self._gate.take(self._incoming.read()))
+        while True:
+            try:
+                super().unwrap()
+            except ssl.SSLWantReadError:
+                if not self._let_more_through():
+                    raise
+            else:
+                return
+
+    def tell_refused(self, reason: Reason, detail: str) -> None:
+        """Report that the peer is refused after its handshake. The base class has nobody to report it to."""
+
     def _let_through(self, released: bytes) -> None:
-        if released and not self._incoming.eof:
-            self._incoming.write(released)
+        if released:
+            self._released.write(self._gate.take(released))
+        if self._incoming.eof:
+            self._released.write_eof()
+
+    def _let_more_through(self) -> bool:
+        more = self._gate.more()
+        self._released.write(more)
+        return bool(more)
 
     def _step(self, screen: Screen) -> None:
         """Take one step of OpenSSL's, which may log the key of the records that are held back."""
@@ -151,9 +217,10 @@ class ScreenedContext(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ScreenedSSLObject:
         """Start a connection; see ``ssl.SSLContext.wrap_bio``."""
-        connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        released = ssl.MemoryBIO()
+        connection = super().wrap_bio(released, outgoing, server_side, server_hostname, session)
         assert isinstance(connection, ScreenedSSLObject)  # noqa: S101 - for the type only
-        connection.screen(incoming, self._secrets)
+        connection.screen(incoming, released, self._secrets)
         return connection
 
     def wrap_socket(self, *_arguments: Any, **_named: Any) -> NoReturn:

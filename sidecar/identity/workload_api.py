@@ -85,7 +85,7 @@ class WorkloadApiSource(KeptIdentity):
                 group.create_task(follow(self._client, stream, backoff, self._pause))
             while True:
                 await self._pause(self._settings.expiry_tick_s)
-                self._tick()
+                await self._tick()
 
     def _x509_stream(self) -> Subscription:
         return Subscription(
@@ -107,11 +107,11 @@ class WorkloadApiSource(KeptIdentity):
             lost=self._lost_jwt_bundles,
         )
 
-    def _take_x509(self, message: Any) -> bool:
+    async def _take_x509(self, message: Any) -> bool:
         """Put a message in place; False if it cannot be used."""
         self._connected = True
         held = self._identity
-        return self._take(
+        return await self._take(
             lambda: read_x509_update(
                 message,
                 spiffe_id=self._settings.spiffe_id,
@@ -121,7 +121,7 @@ class WorkloadApiSource(KeptIdentity):
             )
         )
 
-    def _take_jwt_bundles(self, message: Any) -> bool:
+    async def _take_jwt_bundles(self, message: Any) -> bool:
         try:
             self._jwt_bundles, broken = read_jwt_bundles(message, known=self._jwt_bundles)
         except UpdateError as error:

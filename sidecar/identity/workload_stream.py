@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, Final, NoReturn
 
 from sidecar.identity.workload_client import WorkloadApiClient, WorkloadApiError
 
 Pause = Callable[[float], Awaitable[None]]
+
+_MAX_QUEUED: Final = 16
+_END: Final = object()
 
 
 class Backoff:
@@ -39,18 +44,37 @@ class Subscription:
     method: str
     request: Any
     reply_type: Any
-    take: Callable[[Any], bool]
+    take: Callable[[Any], Awaitable[bool]]
     lost: Callable[[WorkloadApiError], None]
 
 
 async def follow(client: WorkloadApiClient, stream: Subscription, backoff: Backoff, pause: Pause) -> NoReturn:
-    """Keep a stream open until cancelled. Every failure is waited out, PERMISSION_DENIED too: entries come back."""
+    """Keep a stream open until cancelled. Every failure is waited out, PERMISSION_DENIED too: entries come back.
 
-    def on_message(message: Any) -> None:
-        if stream.take(message):
-            backoff.reset()
-
+    Messages are taken in their order, and all of them before a failure is reported. They are not taken inside the
+    call: grpclib would cancel that half done when the connection is lost.
+    """
     while True:
-        failure = await client.stream(stream.method, stream.request, stream.reply_type, on_message)
+        arrived: asyncio.Queue[Any] = asyncio.Queue()
+        taking = asyncio.ensure_future(_take_all(stream, arrived, backoff))
+        try:
+            failure = await client.stream(stream.method, stream.request, stream.reply_type, partial(_put, arrived))
+            arrived.put_nowait(_END)
+            await taking
+        finally:
+            taking.cancel()
         stream.lost(failure)
         await pause(backoff.next_s())
+
+
+async def _take_all(stream: Subscription, arrived: asyncio.Queue[Any], backoff: Backoff) -> None:
+    while (message := await arrived.get()) is not _END:
+        if await stream.take(message):
+            backoff.reset()
+
+
+def _put(arrived: asyncio.Queue[Any], message: Any) -> None:
+    """Queue a message. Each is the full state, so the oldest may be dropped for it."""
+    if arrived.qsize() >= _MAX_QUEUED:
+        arrived.get_nowait()
+    arrived.put_nowait(message)

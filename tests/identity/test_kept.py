@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Unavailable
 from sidecar.identity.bundle import X509Bundle, parse_bundle
-from sidecar.identity.generation import parse_x509_svid
+from sidecar.identity.generation import new_identity, parse_x509_svid
 from sidecar.identity.kept import KeptIdentity
 from sidecar.identity.source import Identity, State
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
@@ -49,19 +51,19 @@ class Handed(KeptIdentity):
     async def run(self) -> None:
         await asyncio.Event().wait()
 
-    def hand(self, update: X509Update | Exception) -> bool:
+    async def hand(self, update: X509Update | Exception) -> bool:
         def read() -> X509Update:
             if isinstance(update, Exception):
                 raise update
             return update
 
-        return self._take(read)
+        return await self._take(read)
 
     def lose(self) -> None:
         self._lost("the source is lost")
 
-    def tick(self) -> None:
-        self._tick()
+    async def tick(self) -> None:
+        await self._tick()
 
 
 FUTURE = update_of(own(NOW + 60, NOW + 2 * HOUR))
@@ -70,75 +72,75 @@ GOOD = update_of(own())
 
 
 @pytest.mark.parametrize(("update", "step"), [(FUTURE, 60), (PAST, -61)], ids=["not yet", "no more"])
-def test_an_svid_is_taken_when_the_clock_says_it_is_its_time(update: X509Update, step: int) -> None:
+async def test_an_svid_is_taken_when_the_clock_says_it_is_its_time(update: X509Update, step: int) -> None:
     source = Handed()
-    assert not source.hand(update)
-    source.tick()
+    assert not await source.hand(update)
+    await source.tick()
     assert source.told == []
     assert source.counts.discarded == 1
     source.now += step
-    source.tick()
+    await source.tick()
     assert source.current is not None
     assert source.told == [source.current]
     assert source.last_error is None
 
 
 @pytest.mark.parametrize("now", [NOW + 60, NOW + 2 * HOUR - 1], ids=["at its first second", "at its last"])
-def test_the_time_of_an_svid_has_two_ends(now: int) -> None:
+async def test_the_time_of_an_svid_has_two_ends(now: int) -> None:
     source = Handed()
     source.now = now
-    assert source.hand(FUTURE)
+    assert await source.hand(FUTURE)
 
 
 @pytest.mark.parametrize("now", [NOW + 59, NOW + 2 * HOUR], ids=["a second too early", "a second too late"])
-def test_and_is_over_at_either(now: int) -> None:
+async def test_and_is_over_at_either(now: int) -> None:
     source = Handed()
     source.now = now
-    assert not source.hand(FUTURE)
+    assert not await source.hand(FUTURE)
 
 
-def test_what_waited_for_its_time_is_forgotten_when_something_newer_comes() -> None:
+async def test_what_waited_for_its_time_is_forgotten_when_something_newer_comes() -> None:
     source = Handed()
-    source.hand(FUTURE)
-    source.hand(GOOD)
+    await source.hand(FUTURE)
+    await source.hand(GOOD)
     newest = source.current
     source.now += 60
-    source.tick()
+    await source.tick()
     assert source.current is newest
 
 
-def test_what_waited_for_its_time_is_forgotten_at_withdrawal() -> None:
+async def test_what_waited_for_its_time_is_forgotten_at_withdrawal() -> None:
     source = Handed()
-    source.hand(FUTURE)
-    source.hand(WithdrawnError("taken back"))
+    await source.hand(FUTURE)
+    await source.hand(WithdrawnError("taken back"))
     source.now += 60
-    source.tick()
+    await source.tick()
     assert source.current is None
     assert source.state is State.DENIED
 
 
-def test_the_same_again_is_no_new_generation() -> None:
+async def test_the_same_again_is_no_new_generation() -> None:
     source = Handed()
-    assert source.hand(GOOD)
+    assert await source.hand(GOOD)
     first = source.current
-    assert source.hand(GOOD)
+    assert await source.hand(GOOD)
     assert source.current is first
     assert source.counts.generations == 1
     assert source.told == [first]
 
 
-def test_who_subscribed_no_more_is_not_told() -> None:
+async def test_who_subscribed_no_more_is_not_told() -> None:
     source = Handed()
     told: list[Identity | None] = []
     source.subscribe(told.append)
     source.unsubscribe(told.append)
     source.unsubscribe(told.append)
-    source.hand(GOOD)
+    await source.hand(GOOD)
     assert told == []
     assert source.told == [source.current]
 
 
-def test_one_that_is_told_may_be_the_end_of_another() -> None:
+async def test_one_that_is_told_may_be_the_end_of_another() -> None:
     source = Handed()
     last: list[Identity | None] = []
     source.unsubscribe(source.told.append)
@@ -148,51 +150,51 @@ def test_one_that_is_told_may_be_the_end_of_another() -> None:
 
     source.subscribe(end)
     source.subscribe(last.append)
-    source.hand(GOOD)
+    await source.hand(GOOD)
     assert last == [source.current]
 
 
-def test_bundles_that_were_lost_are_counted_and_told() -> None:
+async def test_bundles_that_were_lost_are_counted_and_told() -> None:
     source = Handed()
-    source.hand(update_of(own(), broken=2))
+    await source.hand(update_of(own(), broken=2))
     assert source.counts.broken_bundles == 2
     assert source.last_error == "2 federated bundles cannot be used"
-    source.hand(GOOD)
+    await source.hand(GOOD)
     assert source.last_error is None
 
 
-def test_one_trouble_is_logged_once_and_counted_each_time(caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_trouble_is_logged_once_and_counted_each_time(caplog: pytest.LogCaptureFixture) -> None:
     source = Handed()
     for _ in range(3):
-        source.hand(UpdateError("junk"))
+        await source.hand(UpdateError("junk"))
     assert source.counts.discarded == 3
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    source.hand(UpdateError("other junk"))
+    await source.hand(UpdateError("other junk"))
     assert len(caplog.records) == 2
 
 
-def test_withdrawal_and_return_are_told_once_each() -> None:
+async def test_withdrawal_and_return_are_told_once_each() -> None:
     source = Handed()
-    source.hand(GOOD)
+    await source.hand(GOOD)
     first = source.current
     for _ in range(2):
-        source.hand(WithdrawnError("taken back"))
+        await source.hand(WithdrawnError("taken back"))
     assert source.state is State.DENIED
-    source.hand(GOOD)
+    await source.hand(GOOD)
     assert source.told == [first, None, source.current]
     assert source.current is not first
 
 
-def test_a_bad_update_tells_of_an_identity_that_has_ended_meanwhile() -> None:
+async def test_a_bad_update_tells_of_an_identity_that_has_ended_meanwhile() -> None:
     source = Handed()
-    source.hand(GOOD)
+    await source.hand(GOOD)
     source.now += 2 * HOUR
-    source.hand(UpdateError("junk"))
+    await source.hand(UpdateError("junk"))
     assert source.told[-1] is None
     assert source.state is State.EXPIRED
 
 
-def test_a_source_that_stays_lost_for_one_reason_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_source_that_stays_lost_for_one_reason_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     source = Handed()
     source.lose()
@@ -201,9 +203,9 @@ def test_a_source_that_stays_lost_for_one_reason_is_told_of_once(caplog: pytest.
     assert source.counts.lost_connections == 2
 
 
-def test_what_is_lost_changes_nothing() -> None:
+async def test_what_is_lost_changes_nothing() -> None:
     source = Handed()
-    source.hand(GOOD)
+    await source.hand(GOOD)
     identity = source.current
     source.lose()
     assert source.current is identity
@@ -214,11 +216,11 @@ def test_what_is_lost_changes_nothing() -> None:
 async def test_without_an_identity_there_is_no_jwt_svid(end: str) -> None:
     source = Handed()
     if end != "never there":
-        source.hand(GOOD)
+        await source.hand(GOOD)
     if end == "expired":
         source.now += 2 * HOUR
     if end == "withdrawn":
-        source.hand(WithdrawnError("taken back"))
+        await source.hand(WithdrawnError("taken back"))
     with pytest.raises(Unavailable, match="no identity"):
         await source.jwt_svid("https://sts.test")
 
@@ -250,13 +252,13 @@ WITHDRAWING = {
 
 
 @pytest.mark.parametrize("update", WITHDRAWING.values(), ids=WITHDRAWING.keys())
-def test_an_authority_that_is_withdrawn_is_trusted_no_more_though_our_svid_is_of_it(update: X509Update) -> None:
+async def test_an_authority_that_is_withdrawn_is_trusted_no_more_though_our_svid_is_of_it(update: X509Update) -> None:
     source = Handed()
-    source.hand(trusting(GOOD, WITH_BOTH))
+    await source.hand(trusting(GOOD, WITH_BOTH))
     before = source.current
     assert before is not None
     for _ in range(2):
-        assert not source.hand(update)
+        assert not await source.hand(update)
         identity = source.current
         assert identity is not None
         assert identity.svid is before.svid
@@ -267,38 +269,38 @@ def test_an_authority_that_is_withdrawn_is_trusted_no_more_though_our_svid_is_of
     assert source.counts.discarded == 2
 
 
-def test_with_a_new_svid_everything_is_well_again() -> None:
+async def test_with_a_new_svid_everything_is_well_again() -> None:
     source = Handed()
-    source.hand(trusting(GOOD, WITH_BOTH))
-    source.hand(trusting(GOOD, NEW_BUNDLE))
-    assert source.hand(trusting(by(NEW_ROOT_A), NEW_BUNDLE))
+    await source.hand(trusting(GOOD, WITH_BOTH))
+    await source.hand(trusting(GOOD, NEW_BUNDLE))
+    assert await source.hand(trusting(by(NEW_ROOT_A), NEW_BUNDLE))
     assert source.last_error is None
     assert source.current is not None
     assert source.current.svid.not_after == NOW + HOUR + 1
 
 
-def test_and_if_the_authority_comes_back() -> None:
+async def test_and_if_the_authority_comes_back() -> None:
     source = Handed()
-    source.hand(trusting(GOOD, WITH_BOTH))
-    source.hand(trusting(GOOD, NEW_BUNDLE))
-    assert source.hand(trusting(GOOD, WITH_BOTH))
+    await source.hand(trusting(GOOD, WITH_BOTH))
+    await source.hand(trusting(GOOD, NEW_BUNDLE))
+    assert await source.hand(trusting(GOOD, WITH_BOTH))
     assert source.last_error is None
 
 
 @pytest.mark.parametrize("bundles", [[EMPTY], [BUNDLE_B], [EMPTY, BUNDLE_B]], ids=["empty", "missing", "empty beside"])
-def test_an_update_without_any_authority_of_our_own_trust_domain_is_malformed_and_withdraws_nothing(
+async def test_an_update_without_any_authority_of_our_own_trust_domain_is_malformed_and_withdraws_nothing(
     bundles: list[X509Bundle],
 ) -> None:
     source = Handed()
-    source.hand(GOOD)
+    await source.hand(GOOD)
     before = source.current
-    assert not source.hand(trusting(GOOD, *bundles))
+    assert not await source.hand(trusting(GOOD, *bundles))
     assert source.current is before
 
 
-def test_who_has_no_identity_yet_begins_with_none_that_its_bundle_does_not_vouch_for() -> None:
+async def test_who_has_no_identity_yet_begins_with_none_that_its_bundle_does_not_vouch_for() -> None:
     source = Handed()
-    assert not source.hand(trusting(GOOD, NEW_BUNDLE))
+    assert not await source.hand(trusting(GOOD, NEW_BUNDLE))
     assert source.current is None
     assert source.state is State.STARTING
 
@@ -317,16 +319,66 @@ class Issuing(Handed):
 async def test_a_new_generation_renews_jwt_svids_and_the_same_one_does_not() -> None:
     """As when an authority is replaced whole: what the old one signed is refused by all who heard of it."""
     source = Issuing()
-    source.hand(GOOD)
+    await source.hand(GOOD)
     signing = asyncio.ensure_future(source._jwt_svids.run())
     try:
         await asyncio.sleep(0)
         first = await source.jwt_svid("https://sts.test")
         source.now += 1
-        source.hand(GOOD)
+        await source.hand(GOOD)
         assert await source.jwt_svid("https://sts.test") == first
-        source.hand(update_of(own()))
+        await source.hand(update_of(own()))
         assert await source.jwt_svid("https://sts.test") != first
     finally:
         signing.cancel()
         await asyncio.gather(signing, return_exceptions=True)
+
+
+@pytest.mark.parametrize("step", ["read", "built"])
+async def test_the_loop_goes_on_while_an_update_is_read_and_its_contexts_are_built(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the loop this would wait for itself."""
+    reached = threading.Event()
+
+    def wait(*_arguments: object, **_named: object) -> None:
+        assert reached.wait(10)
+
+    def build(*arguments: Any, **named: Any) -> Identity:
+        wait()
+        return new_identity(*arguments, **named)
+
+    def read() -> X509Update:
+        if step == "read":
+            wait()
+        return GOOD
+
+    if step == "built":
+        monkeypatch.setattr("sidecar.identity.kept.new_identity", build)
+    source = Handed()
+    taking = asyncio.ensure_future(source._take(read))
+    await asyncio.sleep(0)
+    assert source.current is None
+    reached.set()
+    assert await taking
+    assert source.current is not None
+
+
+async def test_updates_are_put_in_place_in_the_order_in_which_they_came() -> None:
+    source = Handed()
+    first_may_go = threading.Event()
+    newer = update_of(own(NOW - 60, NOW + 2 * HOUR))
+
+    def slow() -> X509Update:
+        assert first_may_go.wait(10)
+        return GOOD
+
+    first = asyncio.ensure_future(source._take(slow))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(source.hand(newer))
+    await asyncio.sleep(0)
+    first_may_go.set()
+    assert await first
+    assert await second
+    assert source.current is not None
+    assert source.current.svid == newer.svid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import errno
 import gc
 import os
@@ -20,6 +21,7 @@ from sidecar.identity import tls
 from sidecar.identity.endpoint import FileTrust
 from sidecar.identity.generation import bare_context
 from sidecar.identity.handshake import HandshakeRefused
+from sidecar.identity.record_gate import BATCH, MAX_WITHOUT_DATA, TooManyRecordsError
 from sidecar.identity.screened import ScreenedContext, ScreenedSSLObject
 from sidecar.identity.secrets_log import SecretsLog, file_of_thread
 from sidecar.identity.svid import verify_chain
@@ -190,28 +192,108 @@ def test_a_handshake_leaves_nothing_in_the_key_log() -> None:
     assert "memfd:handshake" in str(Path(f"/proc/self/fd/{file_of_thread().descriptor}").readlink())
 
 
+class Updating:
+    """A proven peer that changes its key with every record, and the sidecar's end of the connection."""
+
+    def __init__(self, server: ssl.SSLContext) -> None:
+        client = plain(server=False, chain=[PEER])
+        descriptor = os.memfd_create("client")
+        client.keylog_filename = f"/proc/self/fd/{descriptor}"
+        self.incoming = ssl.MemoryBIO()
+        self.ours, theirs = shake(server, client, incoming=self.incoming, outgoing=ssl.MemoryBIO())
+        told = os.pread(descriptor, 65536, 0).decode()
+        os.close(descriptor)
+        cipher = theirs.cipher()
+        assert cipher is not None
+        self._suite = cipher[0]
+        self._sealer = self._keyed(bytes.fromhex(told.partition("CLIENT_TRAFFIC_SECRET_0 ")[2].split()[1]))
+
+    def _keyed(self, secret: bytes) -> Sealer:
+        return Sealer(self._suite, secret)
+
+    def updates(self, number: int) -> None:
+        for _ in range(number):
+            self.incoming.write(self._sealer.seal(22, b"\x18\0\0\1\0"))
+            self._sealer = self._keyed(self._sealer.next_secret())
+
+    def data(self, content: bytes) -> None:
+        self.incoming.write(self._sealer.seal(23, content))
+
+
 def test_key_updates_of_a_peer_are_not_told_and_keep_no_other_peer_out() -> None:
     """OpenSSL tells the secrets of each: unread they would fill the memory, and hide the next handshake's."""
-    source = source_of()
-    server, client = tls.server_context(source), plain(server=False, chain=[PEER])
-    descriptor = os.memfd_create("client")
-    client.keylog_filename = f"/proc/self/fd/{descriptor}"
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ours, theirs = shake(server, client, incoming=incoming, outgoing=outgoing)
-    told = os.pread(descriptor, 65536, 0).decode()
-    os.close(descriptor)
-    cipher = theirs.cipher()
-    assert cipher is not None
-    secret = bytes.fromhex(told.partition("CLIENT_TRAFFIC_SECRET_0 ")[2].split()[1])
-    for _ in range(500):
-        sealer = Sealer(cipher[0], secret)
-        incoming.write(sealer.seal(22, b"\x18\0\0\1\0"))
-        secret = sealer.next_secret()
-    incoming.write(Sealer(cipher[0], secret).seal(23, b"hello"))
-    assert ours.read(5) == b"hello"
-    assert isinstance(ours, ScreenedSSLObject)
+    server = tls.server_context(source_of())
+    peer = Updating(server)
+    for _ in range(5):
+        peer.updates(100)
+        peer.data(b"hello")
+        assert peer.ours.read(5) == b"hello"
     assert os.fstat(file_of_thread().descriptor).st_size == 0
     shake(server, plain(server=False, chain=[PEER]))
+
+
+@pytest.mark.parametrize("between", [0, 31], ids=["alone", "with data between"])
+def test_a_flood_of_key_updates_is_cut_after_a_few_and_told(between: int) -> None:
+    told: list[tuple[Reason, str, str | None]] = []
+    peer = Updating(tls.server_context(source_of(), on_refused=lambda *refusal: told.append(refusal)))
+    for _ in range(200):
+        peer.updates(between or 100)
+        if between:
+            peer.data(b"x")
+    given = Counted(peer.ours)
+    with pytest.raises(TooManyRecordsError):
+        collections.deque(iter(lambda: peer.ours.read(65536), b""), maxlen=0)
+    assert given.records <= MAX_WITHOUT_DATA + 3 * BATCH
+    assert told == [(Reason.TLS_VERSION, "more than 128 records without data", None)]
+
+
+def test_a_flood_of_key_updates_is_cut_while_the_connection_is_closed() -> None:
+    peer = Updating(tls.server_context(source_of()))
+    peer.updates(2000)
+    with pytest.raises(TooManyRecordsError):
+        peer.ours.unwrap()
+
+
+def test_many_small_records_of_data_are_all_read_and_counted_as_pending() -> None:
+    """Event loops read on only while something is pending."""
+    peer = Updating(tls.server_context(source_of()))
+    for number in range(3000):
+        peer.data(b"%4d" % number)
+    peer.updates(60)
+    received = b""
+    while peer.incoming.pending or peer.ours.pending():
+        try:
+            received += peer.ours.read(65536)
+        except ssl.SSLWantReadError:
+            break
+    assert received == b"".join(b"%4d" % number for number in range(3000))
+    assert not peer.ours.pending()
+
+
+class Counted:
+    """How many records OpenSSL is given from now on."""
+
+    def __init__(self, connection: ssl.SSLObject) -> None:
+        assert isinstance(connection, ScreenedSSLObject)
+        self._gate = connection._gate
+        self.records = 0
+        connection._gate = self  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gate, name)
+
+    def take(self, received: bytes) -> bytes:
+        return self._count(self._gate.take(received))
+
+    def more(self) -> bytes:
+        return self._count(self._gate.more())
+
+    def _count(self, released: bytes) -> bytes:
+        at = 0
+        while at < len(released):
+            at += 5 + int.from_bytes(released[at + 3 : at + 5], "big")
+            self.records += 1
+        return released
 
 
 def test_a_secret_is_taken_once_and_only_if_it_is_the_only_one() -> None:

@@ -137,5 +137,5 @@ async def test_connections_give_their_memory_back_when_they_leave(world: World) 
 
         before = used_mib()
         async with crowd_at(ports["in"], pem, [Kind(count=500, first=head)]):
-            await until(lambda: used_mib() - before > 14, FILLED_S)
+            await until(lambda: used_mib() - before > 18, FILLED_S)  # 22 when all are there; what is little stays
         await until(lambda: used_mib() - before < 10, 3 * PATIENCE_S)  # the first connections warm up what stays

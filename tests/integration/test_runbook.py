@@ -37,6 +37,7 @@ from sidecar.proxy.status import SettingsState, status_of
 from sidecar.reload import SettingsFile
 from sidecar.status.client import ask
 from sidecar.status.troubles import troubles
+from tests.fakes.conversations import listening
 from tests.fakes.lying_sts import Reply, honest
 from tests.integration.hops import Hops
 from tests.integration.process import process
@@ -178,22 +179,13 @@ async def ca_withdrawn(hops: Hops) -> AsyncIterator[Fault]:
 
 
 @asynccontextmanager
-async def served(serve: Any, port: int, **options: Any) -> AsyncIterator[asyncio.Server]:
-    server = await asyncio.start_server(serve, "127.0.0.1", port, **options)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-@asynccontextmanager
 async def token_service_down(hops: Hops) -> AsyncIterator[Fault]:
     port = free_port()
     writer = await hops.start(exchange={"token_endpoint": f"http://127.0.0.1:{port}/token"})
     assert await call(hops) == (503, "sts_unavailable")
 
     async def cure() -> None:
-        async with served(hops.sts_server.serve, port):
+        async with listening(hops.sts_server.serve, port):
             assert (await call(hops))[0] == 200
 
     yield Fault(writer, cure)
@@ -216,11 +208,11 @@ async def token_service_fails(hops: Hops) -> AsyncIterator[Fault]:
 async def token_service_is_another(hops: Hops) -> AsyncIterator[Fault]:
     port, other = free_port(), Agent()
     writer = await hops.start(exchange={"token_endpoint": f"https://127.0.0.1:{port}/token", "peer": str(STS)})
-    async with served(other.serve, port, ssl=server_context(await hops.world.source(CRM))):
+    async with listening(other.serve, port, ssl=server_context(await hops.world.source(CRM))):
         assert await call(hops) == (502, "sts_identity")
 
     async def cure() -> None:
-        async with served(hops.sts_server.serve, port, ssl=server_context(await hops.world.source(STS))):
+        async with listening(hops.sts_server.serve, port, ssl=server_context(await hops.world.source(STS))):
             assert (await call(hops))[0] == 200
 
     yield Fault(writer, cure)
@@ -250,13 +242,13 @@ async def agent_dead(hops: Hops) -> AsyncIterator[Fault]:
     writer = await hops.world.sidecar(WRITER, settings)
     watch = writer.server.parts.agent
     assert watch is not None
-    async with served(hops.agent.serve, port):
+    async with listening(hops.agent.serve, port):
         await until(lambda: watch.up is True)
     await until(lambda: watch.up is False)
     async with contextlib.AsyncExitStack() as stack:
 
         async def cure() -> None:
-            await stack.enter_async_context(served(hops.agent.serve, port))
+            await stack.enter_async_context(listening(hops.agent.serve, port))
             await until(lambda: watch.up is True)
 
         yield Fault(writer, cure)
