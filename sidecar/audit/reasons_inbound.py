@@ -56,7 +56,7 @@ _PEER: Final = {
         do="see whether the peer still gets its SVID renewed, and compare clocks",
     ),
     Reason.TLS_VERSION: _handshake(
-        "the peer does not speak TLS 1.3, or sends an ffdhe key share",
+        "the peer does not speak TLS 1.3, sends an ffdhe key share, or many records without data",
         _CALLER,
         do="update it, or call through a sidecar",
     ),
