@@ -36,6 +36,7 @@ fmt: setup ## Format the code
 
 lint: setup
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
+	@$(BIN)/python .ci/prose.py
 
 types: setup
 	@$(BIN)/mypy

@@ -49,7 +49,7 @@ def undocumented(text: str) -> list[str]:
 
 
 def readme(current: str, values: str) -> str:
-    """The README with its table written anew."""
+    """Return the README with a fresh table."""
     table = [f"| `{name}` | {_shown(default)} | {meaning} |" for name, default, meaning in rows(values)]
     head = current.partition(MARK)[0]
     return "\n".join([f"{head}{MARK}", "", "| value | default | meaning |", "|---|---|---|", *table, ""])

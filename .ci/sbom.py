@@ -10,7 +10,7 @@ from typing import Any
 
 
 def document(folders: list[str]) -> dict[str, Any]:
-    """What is installed in the folders, sorted: the same packages always give the same document."""
+    """Build the document, sorted: the same packages always give the same bytes."""
     found = sorted(components(folders), key=lambda one: one["purl"])
     return {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": found}
 
