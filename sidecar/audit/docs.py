@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.audit.reasons import GUIDANCE, seen
-from sidecar.audit.record_keys import EVENT_MEANINGS, KEYS
 from sidecar.errors import ANSWERS, Reason
-from sidecar.observe.record import CUT, EVENTS, FIELDS, MAX_ITEMS, MAX_TEXT, record_schema
+from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS, record_schema
+from sidecar.observe.record_text import CUT, MAX_TEXT
 
-_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/audit/{source} instead. -->"
+_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/{source} instead. -->"
 
 
 def pages() -> Mapping[str, str]:
@@ -27,7 +27,7 @@ def _records_page() -> str:
         [
             "# Records",
             "",
-            _WRITTEN.format(source="record_keys.py"),
+            _WRITTEN.format(source="observe/record.py"),
             "",
             "One JSON object a line, to standard output or a file. All events have the same keys; a key that does not"
             f" apply is null. Text from outside is made visible (`\\u{{hex}}` for what would act) and cut at {MAX_TEXT}"
@@ -40,13 +40,13 @@ def _records_page() -> str:
             "",
             "## Events",
             "",
-            *_table(("event", "when"), ((f"`{event}`", EVENT_MEANINGS[event]) for event in EVENTS)),
+            *_table(("event", "when"), ((f"`{event}`", means) for event, means in EVENTS.items())),
             "",
             "## Keys",
             "",
             *_table(
                 ("key", "type", "meaning", "set by"),
-                ((f"`{name}`", _type(schema[name]), KEYS[name].means, _events(KEYS[name].events)) for name in FIELDS),
+                ((f"`{name}`", _type(schema[name]), key.means, _events(key.events)) for name, key in KEYS.items()),
             ),
             "",
         ]
@@ -58,7 +58,7 @@ def _reasons_page() -> str:
         [
             "# Reason codes",
             "",
-            _WRITTEN.format(source="reasons_inbound.py and reasons_outbound.py"),
+            _WRITTEN.format(source="audit/reasons_inbound.py and reasons_outbound.py"),
             "",
             "A refusal has one reason code: in the record, in `sidecar_…` metrics, and for the caller in the"
             " `Delegation-Reason` header and the problem+json body, with the request id. The caller learns the class"
@@ -91,7 +91,7 @@ def _type(schema: object) -> str:
 
 
 def _events(events: Sequence[str]) -> str:
-    return ", ".join(event if event == "every event" else f"`{event}`" for event in events) or "none yet"
+    return "every event" if set(events) == set(EVENTS) else ", ".join(f"`{event}`" for event in events)
 
 
 def _table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:

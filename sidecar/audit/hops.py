@@ -57,9 +57,9 @@ class Hop:
 
     @property
     def refusal(self) -> Record | None:
-        """The record that says no, or that it would have said so: the callee's, else the caller's own."""
+        """The record of a refusal: the callee's, else the caller's own."""
         record = self.callee or self.caller
-        return record if record is not None and record.decision in {"deny", "observed_deny"} else None
+        return record if record is not None and record.decision == "deny" else None
 
     def __str__(self) -> str:
         return f"{self.actor or 'somebody'} → {self.audience or 'somebody'}"

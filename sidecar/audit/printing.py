@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from sidecar.observe.record import escape
+from sidecar.observe.record_text import escape
 
 
 def print_line(text: str = "", *, style: str = "") -> None:

@@ -139,9 +139,6 @@ _OUTAGE: Final = {
     Reason.OVERLOADED: _either(
         "a limit on what happens at once is reached", _OPERATOR, do="add replicas, or raise the limit"
     ),
-    Reason.SUBJECT_BUSY: _either(
-        "the agent serves another user just now", _CALLER, do="repeat the call a little later"
-    ),
     Reason.DRAINING: _either("the sidecar is stopping", _CALLER, do="repeat the call: another replica takes it"),
     Reason.AUDIT_UNAVAILABLE: _either(
         "the call could not be recorded, so it was not made",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from hashlib import sha256
-from typing import Final, get_args
+from typing import Any, Final
 
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.observe.record import CUT, EVENTS, MAX_ITEMS, Decision, Direction
+from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS, Kind
+from sidecar.observe.record_text import CUT
 
 MAX_LINE_BYTES: Final = 1 << 20  # two scope lists of 64 items at their limit, with room to spare
-
-_CHOICES: Final = {"decision": get_args(Decision), "direction": get_args(Direction)}
 
 
 class RecordError(ValueError):
@@ -22,7 +21,7 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What audit reads of a record; the keys are those of ``observe.record``, an absent one is None.
+    """The part of a record that audit reads; keys and their types are those of ``observe.record``, None if absent.
 
     ``digest`` stands for the whole record, ``scope_cut`` says that the list of scopes was too long to be kept whole.
     """
@@ -72,15 +71,8 @@ class Record:
 
     @property
     def allowed(self) -> bool:
-        """Whether the request was let through, as ``observed_deny`` is too."""
-        return self.decision in {"allow", "observed_deny"}
-
-
-_TEXTS: Final = (
-    "decision", "reason", "direction", "workload", "peer", "subject", "subject_iss", "actor", "client_id", "audience",
-    "route", "op", "method", "path", "jti_in", "jti_out", "parent_jti", "txn", "fp", "call_in", "call_out",
-    "request_id", "trace_id", "source", "detail",
-)  # fmt: skip
+        """True where the request was let through."""
+        return self.decision == "allow"
 
 
 def is_login(direction: object, op: object, path: object) -> bool:
@@ -106,30 +98,20 @@ def record_of(members: Mapping[str, object]) -> Record:
     Raises:
         RecordError: see ``parse_record``.
     """
-    event, ts, run = (_text(members, name) for name in ("event", "ts", "run"))
-    seq = _count(members, "seq")
-    if event not in EVENTS or not ts or not run or not seq:
-        raise RecordError("no record: event, ts, run or seq is missing or not one that there is")
-    chain, scope = _texts(members, "chain"), _texts(members, "scope")
-    needed = _texts(members, "scope_needed")
-    texts = {name: _text(members, name) for name in _TEXTS}
-    for name, choices in _CHOICES.items():  # of any other word no rule would speak
-        if texts[name] not in {None, *choices}:
-            raise RecordError(f"{name} is not one that there is")
+    values: dict[str, Any] = {name: _READERS[KEYS[name].kind](members, name) for name in _KEPT}
+    if values["event"] not in EVENTS or not all(values[name] for name in ("ts", "run", "seq")):
+        raise RecordError("no record: event, ts, run or seq is missing or unknown")
+    for name, value in values.items():
+        if value is not None and KEYS[name].choices and value not in KEYS[name].choices:
+            raise RecordError(f"{name} has an unknown value")  # no rule covers it
+    chain, scope, needed = (values.pop(name) for name in ("chain", "scope", "scope_needed"))
     return Record(
-        **texts,
-        event=event,
-        ts=ts,
-        run=run,
-        seq=seq,
+        **values,
         digest=sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()[:32],
         chain=None if chain is None else tuple(chain),
         scope=None if scope is None else frozenset(scope),
         scope_cut=any(item.startswith(CUT) for item in scope or ()),
         scope_needed=None if needed is None else frozenset(needed),
-        status=_count(members, "status"),
-        upstream_status=_count(members, "upstream_status"),
-        verified=_flag(members, "verified"),
     )
 
 
@@ -163,3 +145,12 @@ def _flag(members: Mapping[str, object], name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise RecordError(f"{name} is neither true nor false")
     return value
+
+
+_READERS: Final[Mapping[Kind, Callable[[Mapping[str, object], str], object]]] = {
+    "text": _text,
+    "texts": _texts,
+    "count": _count,
+    "flag": _flag,
+}
+_KEPT: Final = tuple(field.name for field in fields(Record) if field.name in KEYS)

@@ -66,8 +66,7 @@ def _chains_of(hops: Sequence[Hop], tokens: Tokens) -> Iterator[tuple[str, ...]]
 
 def _refused(hop: Hop, record: Record) -> Finding:
     who = "its own sidecar" if record.direction == "outbound" else record.workload
-    how = "would have been refused by" if record.allowed else "refused by"
-    return Finding(Kind.REFUSED_HOP, f"{hop}: {how} {who}: {record.reason}", hop.chain, (record.name,))
+    return Finding(Kind.REFUSED_HOP, f"{hop}: refused by {who}: {record.reason}", hop.chain, (record.name,))
 
 
 def _ends(hop: Hop) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from typing import Final
 import yaml
 
 from sidecar.errors import Problem
-from sidecar.observe.record import escape
+from sidecar.observe.record_text import escape
 
 MAX_BYTES: Final = 262_144
 TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", "split what does not belong into settings")

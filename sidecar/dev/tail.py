@@ -11,7 +11,7 @@ _OTHERS: Final = frozenset(
     {"request", "request.opened", "connection.refused", "token.exchange_refused", "identity.lost"}
 )
 _SHOWN: Final = {"sts": _OTHERS | {"token.exchanged"}}  # one witness of a success is enough for reading along
-_MARKS: Final = {"allow": "+", "deny": "-", "observed_deny": "!"}
+_MARKS: Final = {"allow": "+", "deny": "-"}
 
 Record = Mapping[str, Any]
 

@@ -21,7 +21,7 @@ from sidecar.delegation.keyset import KeySet, KeySetError, VerificationKey, pars
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError
-from sidecar.observe.record import escape
+from sidecar.observe.record_text import escape
 
 _log: Final = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.injector.fields import flag, mapping, mappings, number, text, texts
 from sidecar.injector.injection import Injection
-from sidecar.observe.record import escape
+from sidecar.observe.record_text import escape
 
 INJECT_LABEL: Final = "delegation-sidecar.io/inject"
 SETTINGS_ANNOTATION: Final = "delegation-sidecar.io/settings"

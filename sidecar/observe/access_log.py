@@ -17,7 +17,8 @@ from sidecar.errors import Reason, Unavailable
 from sidecar.observe.entry import Entry, request_record
 from sidecar.observe.filling import Filling, sink_metrics
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import FIELDS, Direction, Record, RecordFields, encode
+from sidecar.observe.record import FIELDS, Direction, Record, RecordFields
+from sidecar.observe.record_text import encode
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.spill import name_unwritten, spill, warn_if_unusable
 from sidecar.observe.tracing import new_id

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sidecar.delegation.act import parse_act
 from sidecar.delegation.scope import sorted_scope
 from sidecar.errors import Denied
-from sidecar.observe.record import MAX_ITEMS, OK, RecordFields, masked
+from sidecar.observe.record import MAX_ITEMS, OK, RecordFields
+from sidecar.observe.record_text import masked
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer

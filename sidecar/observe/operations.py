@@ -13,7 +13,7 @@ import time
 from typing import IO, Any, Final
 
 from sidecar.observe.background_handler import BackgroundHandler
-from sidecar.observe.record import escape
+from sidecar.observe.record_text import escape
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _PLAIN: Final = re.compile(r"[!#-~]+")  # printable, without quote and space

@@ -1,141 +1,242 @@
-"""The one schema of the record stream: every key of every event, and how foreign text gets into it.
+"""The definition of the record stream: every event, and every key with its type, its meaning and who sets it.
 
-One flat JSON object a line, for all events alike; a key that does not apply is null. The line is safe to print: text
-from outside is made visible instead of active, and no value is longer than ``MAX_TEXT``.
+One flat JSON object a line, for all events alike; a key that does not apply is null. Writers get the types from here,
+``record_schema`` and the page of records are made from it, and audit reads by it. ``record_text`` writes the lines.
 """
 
-from __future__ import annotations
+# Annotations are read below, so they are not put off: no ``from __future__ import annotations`` here.
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from itertools import compress, repeat
-from operator import itemgetter, ne
-from typing import Any, Final, Literal, TypedDict, cast
-
-import orjson
-
-from sidecar.delegation.jws import TOKEN_BEGINNING, TOKEN_PATTERN
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final, Literal, TypedDict, get_args
 
 Direction = Literal["inbound", "outbound"]
-Decision = Literal["allow", "deny", "observed_deny"]
+Decision = Literal["allow", "deny"]
+Kind = Literal["text", "texts", "count", "milliseconds", "flag"]
 
 OK: Final = "ok"  # the reason of what was not refused
-
-EVENTS: Final = (
-    "request",
-    "request.opened",
-    "connection.refused",
-    "token.exchanged",
-    "token.exchange_refused",
-    "identity.rotated",
-    "identity.lost",
-    "config.reloaded",
-    "config.refused",
-    "ready",
-    "not_ready",
-    "started",
-    "stopped",
-    "pod.injected",
-    "pod.refused",
-)
-
-MAX_TEXT: Final = 2048  # characters: a SPIFFE ID may have 2048 bytes and is never cut
 MAX_ITEMS: Final = 64  # of a list: a scope claim could hold thousands of tokens
-CUT: Final = "…truncated:"  # then 16 hex digits of the whole text's SHA-256, so that two long texts stay two
-CUT_PATH: Final = "…cut"  # ends the path of a refused target whose rest may hold a secret
-INSTEAD: Final = "…token:"  # of a token, then its fingerprint: callers put tokens where none belongs, as into a path
-
-
-class RecordFields(TypedDict, total=False):
-    """The keys that an event may set; ``event``, ``ts``, ``run``, ``seq`` and ``workload`` are the writer's.
-
-    ``chain`` is current actor first. ``scope`` is what the token holds, ``scope_needed`` what the route asks for
-    (inbound) or what was planned (outbound). ``fp`` is the first 128 bits of the token's SHA-256, in hex. ``source`` is
-    the other end's address, ``detail`` an explanation that no caller sees. ``verified`` is false where the claims come
-    from a token that did not verify. ``suppressed`` counts the records of callers that proved nothing which this
-    listener left out before this one. Times are milliseconds.
-    """
-
-    decision: Decision | None
-    reason: str | None
-    direction: Direction | None
-    workload: str | None
-    peer: str | None
-    subject: str | None
-    subject_iss: str | None
-    actor: str | None
-    chain: Sequence[str] | None
-    chain_depth: int | None
-    client_id: str | None
-    audience: str | None
-    scope: Sequence[str] | None
-    scope_needed: Sequence[str] | None
-    route: str | None
-    op: str | None
-    method: str | None
-    path: str | None
-    status: int | None
-    upstream_status: int | None
-    jti_in: str | None
-    jti_out: str | None
-    parent_jti: str | None
-    txn: str | None
-    fp: str | None
-    call_in: str | None
-    call_out: str | None
-    request_id: str | None
-    trace_id: str | None
-    span_id: str | None
-    bytes_in: int | None
-    bytes_out: int | None
-    tls_ms: float | None
-    decide_ms: float | None
-    exchange_ms: float | None
-    upstream_ms: float | None
-    total_ms: float | None
-    after_request: bool | None
-    verified: bool | None
-    source: str | None
-    detail: str | None
-    suppressed: int | None
-
 
 Record = dict[str, Any]  # whole: every key of ``FIELDS``, in their order
 
-FIELDS: Final = ("event", "ts", "run", "seq", *RecordFields.__annotations__)
+EVENTS: Final[Mapping[str, str]] = {
+    "request": "a request ended: exactly one for each accepted request",
+    "request.opened": "a request that lasts a second or streams, ahead of its `request`; `decision` and `reason` are"
+    " null until it is decided",
+    "connection.refused": "a TLS handshake was refused, or a connection ended before its first request",
+    "token.exchanged": "a token was issued: written by the token service, and by the requesting sidecar once it has"
+    " verified the token",
+    "token.exchange_refused": "no token was issued: written by the token service if it refused, and by the"
+    " requesting sidecar",
+    "identity.rotated": "there is a new SVID or a new bundle",
+    "identity.lost": "the identity was withdrawn or has expired: nothing is served until there is another",
+    "config.reloaded": "new settings are in force",
+    "config.refused": "new settings could not be used: the old ones stay",
+    "not_ready": "a sidecar is no longer ready: `detail` says what is missing",
+    "ready": "a sidecar is ready again, after `not_ready`; the first time it is `started` that says so",
+    "started": "the process runs",
+    "stopped": "the process ends in order; a run without this event was killed, or still runs",
+    "pod.injected": "the injector admitted a pod with a sidecar",
+    "pod.refused": "the injector refused a pod, or a request that is no admission review",
+}
 
-_TOKEN: Final = re.compile(TOKEN_PATTERN)
-_may_hold_token: Final = re.compile(TOKEN_BEGINNING).search
-_line_may_hold_token: Final = re.compile(TOKEN_BEGINNING.encode("ascii")).search
+_ALL: Final = tuple(EVENTS)
+_REQUESTS: Final = ("request", "request.opened")
+_EXCHANGES: Final = ("token.exchanged", "token.exchange_refused")
+_CALLS: Final = (*_REQUESTS, *_EXCHANGES)
+_SETTINGS: Final = ("config.reloaded", "config.refused")
+_PODS: Final = ("pod.injected", "pod.refused")
 
-# Where a query, a fragment or a path parameter begins for some server: plain, escaped, or escaped any number of times.
-# A percent sign without two hex digits may become an escape once what follows is decoded ("%%33f", "%25%33%66"), or is
-# one to some server ("%u003f"); so is the overlong UTF-8 that begins with C0.
-_END_OF_PATH: Final = re.compile(r"[?#;]|%(?:25)*(?:3[BbFf]|23|[Cc]0|(?![0-9A-Fa-f]{2}))")
 
-_PATH: Final = itemgetter("path")
-_DECISION: Final = itemgetter("decision")
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key's meaning and the ``events`` that may set it; ``kind`` and ``choices`` come from its annotation."""
 
-_BACKSLASH: Final = 0x5C  # looked for as numbers: four times as fast as a bytes object of one
-_DEL: Final = 0x7F
+    means: str
+    events: tuple[str, ...]
+    kind: Kind = "text"
+    choices: tuple[str, ...] = ()
 
-_TEXT: Final[dict[str, object]] = {"type": ["string", "null"]}
-_TEXTS: Final[dict[str, object]] = {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": MAX_ITEMS + 1}
-_COUNT: Final[dict[str, object]] = {"type": ["integer", "null"], "minimum": 0}
-_MILLISECONDS: Final[dict[str, object]] = {"type": ["number", "null"], "minimum": 0}
-_FLAG: Final[dict[str, object]] = {"type": ["boolean", "null"]}
-_TYPES: Final[Mapping[str, dict[str, object]]] = {
+
+class _WriterFields(TypedDict):
+    """The keys that the writer sets."""
+
+    event: Annotated[str, Key("what happened", _ALL)]
+    ts: Annotated[str, Key("time in UTC, to the microsecond; of a request: the arrival of its head", _ALL)]
+    run: Annotated[str, Key("identifies one run of one process", _ALL)]
+    seq: Annotated[
+        int, Key("number of the record in its run, from 1 and without gaps: a gap is a lost or removed record", _ALL)
+    ]
+
+
+class RecordFields(TypedDict, total=False):
+    """The keys that an event may set."""
+
+    decision: Annotated[
+        Decision | None, Key("`allow` or `deny`", (*_CALLS, "connection.refused", "identity.lost", *_PODS))
+    ]
+    reason: Annotated[
+        str | None,
+        Key(
+            "`ok` or a [reason code](reasons.md); of an allowed request: the reason of its end",
+            (*_CALLS, "connection.refused", "identity.lost"),
+        ),
+    ]
+    direction: Annotated[
+        Direction | None,
+        Key(
+            "`inbound` (towards the agent) or `outbound` (away from it); null at a token service",
+            (*_CALLS, "connection.refused"),
+        ),
+    ]
+    workload: Annotated[str | None, Key("the SPIFFE ID of the workload that writes the record, once it is known", _ALL)]
+    peer: Annotated[
+        str | None,
+        Key(
+            "the SPIFFE ID at the other end of the mTLS connection: inbound the caller, outbound the next hop"
+            " that the route names, at the token service its client",
+            _CALLS,
+        ),
+    ]
+    subject: Annotated[
+        str | None, Key("the user or workload on whose behalf the call is made: the token's `sub`", _CALLS)
+    ]
+    subject_iss: Annotated[str | None, Key("the token's `iss`; with `subject` it names the subject", _CALLS)]
+    actor: Annotated[
+        str | None,
+        Key("the acting workload: the outermost `act`, as a SPIFFE ID where its issuer maps it to one", _CALLS),
+    ]
+    chain: Annotated[Sequence[str] | None, Key("all actors of the token, the current one first", _CALLS)]
+    chain_depth: Annotated[int | None, Key("the number of actors in `chain`", _CALLS)]
+    client_id: Annotated[
+        str | None, Key("the OAuth client that obtained the token; it does not identify the actor", _CALLS)
+    ]
+    audience: Annotated[str | None, Key("the target of the token; of a refused exchange: the requested target", _CALLS)]
+    scope: Annotated[Sequence[str] | None, Key("the scopes of the token", _CALLS)]
+    scope_needed: Annotated[
+        Sequence[str] | None,
+        Key("inbound the scopes that the route needs, outbound and in an exchange the requested ones", _CALLS),
+    ]
+    route: Annotated[str | None, Key("the name of the route", _CALLS)]
+    op: Annotated[
+        str | None,
+        Key(
+            "the operation: `login` where a user's login token was traded for a handle; of a pod: `injected`,"
+            " `unchanged` or the first rule that it breaks",
+            (*_REQUESTS, *_PODS),
+        ),
+    ]
+    method: Annotated[str | None, Key("the HTTP method", _REQUESTS)]
+    path: Annotated[
+        str | None,
+        Key(
+            "the path in its one canonical form, without the query; before it is canonical, as it was sent; of a"
+            " pod: namespace and name",
+            (*_REQUESTS, *_PODS),
+        ),
+    ]
+    status: Annotated[int | None, Key("the status of the answer; null if there was none", _CALLS)]
+    upstream_status: Annotated[int | None, Key("the status of the answer of the agent or next hop", _REQUESTS)]
+    jti_in: Annotated[
+        str | None,
+        Key("the token that came in; outbound and in an exchange: the inbound token that the call depends on", _CALLS),
+    ]
+    jti_out: Annotated[str | None, Key("the token that was issued", (*_REQUESTS, "token.exchanged"))]
+    parent_jti: Annotated[
+        str | None, Key("the token that this record's token was exchanged for, by its own signed claim", _CALLS)
+    ]
+    txn: Annotated[
+        str | None,
+        Key("identifies the chain: minted with its first token, signed, the same in every later one", _CALLS),
+    ]
+    fp: Annotated[
+        str | None,
+        Key(
+            "the first 128 bits of the token's SHA-256, in hex: identifies the token and cannot be used as one", _CALLS
+        ),
+    ]
+    call_in: Annotated[
+        str | None,
+        Key("the call id that the caller gave the request; outbound: that of the request being served", _REQUESTS),
+    ]
+    call_out: Annotated[str | None, Key("the call id given to the next hop, which records it as `call_in`", _REQUESTS)]
+    request_id: Annotated[
+        str | None,
+        Key(
+            "identifies the request, also in a refusal's answer; of a pod: the uid of the API server's review",
+            (*_CALLS, *_PODS),
+        ),
+    ]
+    trace_id: Annotated[
+        str | None, Key("W3C trace id: for tracing; it proves nothing, and no command joins records by it", _REQUESTS)
+    ]
+    span_id: Annotated[str | None, Key("W3C span id", _REQUESTS)]
+    bytes_in: Annotated[int | None, Key("bytes that came from the caller", _REQUESTS)]
+    bytes_out: Annotated[int | None, Key("bytes that went back to the caller", _REQUESTS)]
+    decide_ms: Annotated[float | None, Key("time from the head's arrival to the permit", _REQUESTS)]
+    exchange_ms: Annotated[float | None, Key("time of the token exchange; null if the token was cached", _CALLS)]
+    upstream_ms: Annotated[float | None, Key("time from forwarding to the head of the upstream's answer", _REQUESTS)]
+    total_ms: Annotated[float | None, Key("time from beginning to end", _CALLS)]
+    after_request: Annotated[
+        bool | None, Key("the call was made after its request had ended, within `linger_s`", _REQUESTS)
+    ]
+    verified: Annotated[
+        bool | None, Key("true: the claims are from a verified token; false: they are unproven", _CALLS)
+    ]
+    source: Annotated[str | None, Key("the address of the other end", ("connection.refused", *_EXCHANGES))]
+    detail: Annotated[
+        str | None,
+        Key(
+            "more about the reason, not shown to callers; of settings: the file; of a start in Kubernetes: the"
+            " run's pod, namespace, service account and node; of a stop: the part that failed",
+            (*_CALLS, "connection.refused", *_SETTINGS, "not_ready", "started", "stopped", *_PODS),
+        ),
+    ]
+    suppressed: Annotated[
+        int | None,
+        Key(
+            "number of records of callers that proved no identity that this listener left out since the last one"
+            " it wrote; null for none",
+            ("connection.refused", "token.exchange_refused", *_PODS),
+        ),
+    ]
+
+
+_KINDS: Final[Mapping[object, Kind]] = {
+    str: "text",
+    int: "count",
+    float: "milliseconds",
+    bool: "flag",
+    Sequence[str]: "texts",
+}
+
+
+def _keys() -> Mapping[str, Key]:
+    found: dict[str, Key] = {}
+    for name, annotation in (_WriterFields.__annotations__ | RecordFields.__annotations__).items():
+        declared, key = get_args(annotation)
+        value = next((one for one in get_args(declared) if one is not type(None)), declared)
+        found[name] = replace(
+            key, kind=_KINDS.get(value, "text"), choices=get_args(value) if value not in _KINDS else ()
+        )
+    return found
+
+
+KEYS: Final = _keys()
+FIELDS: Final = tuple(KEYS)
+
+_JSON: Final[Mapping[Kind, dict[str, object]]] = {
+    "text": {"type": ["string", "null"]},
+    "texts": {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": MAX_ITEMS + 1},
+    "count": {"type": ["integer", "null"], "minimum": 0},
+    "milliseconds": {"type": ["number", "null"], "minimum": 0},
+    "flag": {"type": ["boolean", "null"]},
+}
+_NEVER_NULL: Final[Mapping[str, dict[str, object]]] = {
     "event": {"enum": list(EVENTS)},
     "ts": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"},
     "run": {"type": "string"},
     "seq": {"type": "integer", "minimum": 1},
-    "decision": {"enum": ["allow", "deny", "observed_deny", None]},
-    "direction": {"enum": ["inbound", "outbound", None]},
-    **dict.fromkeys(("chain", "scope", "scope_needed"), _TEXTS),
-    **dict.fromkeys(("chain_depth", "status", "upstream_status", "bytes_in", "bytes_out", "suppressed"), _COUNT),
-    **dict.fromkeys(("tls_ms", "decide_ms", "exchange_ms", "upstream_ms", "total_ms"), _MILLISECONDS),
-    **dict.fromkeys(("after_request", "verified"), _FLAG),
 }
 
 
@@ -145,120 +246,11 @@ def record_schema() -> dict[str, object]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "sidecar record",
         "type": "object",
-        "properties": {name: _TYPES.get(name, _TEXT) for name in FIELDS},
+        "properties": {name: _NEVER_NULL.get(name) or _property(key) for name, key in KEYS.items()},
         "required": list(FIELDS),
         "additionalProperties": False,
     }
 
 
-def encode(records: Sequence[Record]) -> bytes:
-    """One line for each, newlines included. Cheap for plain text: the finished lines show whether any needs care.
-
-    A line that is short, ASCII, without DEL and without a backslash (JSON's only escape) holds nothing but printable
-    text below the limit. Every other record, and one with a token in it, is cleaned value by value and built again.
-    """
-    try:
-        lines = list(map(orjson.dumps, records, repeat(None), repeat(orjson.OPT_APPEND_NEWLINE)))
-    except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON has not
-        return _cleaned(records[0]) if len(records) == 1 else b"".join(encode([record]) for record in records)
-    together = b"".join(lines)
-    # The claims of an allowed record were masked when they became facts: only its path may hold a token.
-    paths = "\n".join(filter(None, map(_PATH, records)))
-    refused = b"".join(compress(lines, map(ne, map(_DECISION, records), repeat("allow"))))
-    if (
-        max(map(len, lines), default=0) <= MAX_TEXT
-        and _is_plain(together)
-        and not _may_hold_token(paths)
-        and not _line_may_hold_token(refused)
-    ):
-        return together
-    return b"".join(map(_with_care, records, lines))
-
-
-def refused_path(target: bytes) -> str:
-    """Return what a record may hold of a target that never became canonical.
-
-    The text ends before the first character that starts a query, a fragment or a path parameter, however it is escaped:
-    callers put secrets there. A cut text ends in ``CUT_PATH``.
-    """
-    text = target.decode("latin-1")
-    end = _END_OF_PATH.search(text)
-    return text if end is None else text[: end.start()] + CUT_PATH
-
-
-def mask_tokens(text: str) -> str:
-    """Replace each token in a text by ``INSTEAD`` and its fingerprint; any other text stays as it is."""
-    if not _may_hold_token(text):
-        return text
-    return _TOKEN.sub(lambda token: token[1] + INSTEAD + hashlib.sha256(token[2].encode()).hexdigest()[:32], text)
-
-
-def masked(fields: RecordFields) -> RecordFields:
-    """Mask the tokens in every text of ``fields``: a trusted issuer may sign a ``sub`` that is itself a token."""
-    try:
-        if not _line_may_hold_token(orjson.dumps(fields)):  # one search for all: an outbound call pays for it
-            return fields
-    except orjson.JSONEncodeError:  # a value that JSON has not: look at each
-        pass
-    found = {name: value for name, value in fields.items() if _holds_token(value)}
-    if not found:
-        return fields
-    changed = {
-        name: mask_tokens(value) if isinstance(value, str) else tuple(map(mask_tokens, cast("Sequence[str]", value)))
-        for name, value in found.items()
-    }
-    return cast("RecordFields", {**fields, **changed})
-
-
-def _holds_token(value: object) -> bool:
-    if isinstance(value, str):
-        return _may_hold_token(value) is not None
-    return isinstance(value, tuple | list) and any(map(_holds_token, value))
-
-
-def escape(text: str) -> str:
-    r"""Text without any character that acts: controls, bidi marks, line separators, unassigned ones, lone surrogates.
-
-    Each becomes ``\u{hex}``; so does the backslash of a text that already contains ``\u{``, therefore no two texts
-    come out equal. Longer than ``MAX_TEXT`` it is cut and ends in ``CUT`` and a digest. A token becomes
-    ``INSTEAD`` and its fingerprint.
-    """
-    text = mask_tokens(text)
-    if text.isprintable() and "\\u{" not in text:
-        visible = text
-    else:
-        visible = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text.replace("\\u{", "\\u{5c}u{"))
-    if len(visible) <= MAX_TEXT:
-        return visible
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{visible[: MAX_TEXT - len(CUT) - 16]}{CUT}{digest[:16]}"
-
-
-def _with_care(record: Record, line: bytes) -> bytes:
-    """The line of a record that needs care or was encoded together with one that does."""
-    if len(line) > MAX_TEXT or not _is_plain(line):
-        return _cleaned(record)
-    token = _may_hold_token(record["path"] or "") if record["decision"] == "allow" else _line_may_hold_token(line)
-    return line if token is None else _cleaned(record)
-
-
-def _is_plain(text: bytes) -> bool:
-    return text.isascii() and _BACKSLASH not in text and _DEL not in text
-
-
-def _cleaned(record: Record) -> bytes:
-    cleaned = {name: _clean(value) for name, value in record.items()}
-    return orjson.dumps(cleaned, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _clean(value: object) -> object:
-    if isinstance(value, str):
-        return escape(str(value))
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else None
-    if isinstance(value, list | tuple | set | frozenset):
-        items = [escape(str(item)) for item in value]
-        return items if len(items) <= MAX_ITEMS else [*items[:MAX_ITEMS], f"{CUT}{len(items) - MAX_ITEMS} more"]
-    return None
+def _property(key: Key) -> dict[str, object]:
+    return {"enum": [*key.choices, None]} if key.choices else _JSON[key.kind]

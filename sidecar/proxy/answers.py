@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
-from sidecar.observe.record import Direction, refused_path
+from sidecar.observe.record import Direction
+from sidecar.observe.record_text import refused_path
 from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.refusal import refusal
 from sidecar.wire.exchange import ServerExchange

@@ -337,11 +337,14 @@ class Server:
         """Tell the operator what is missing, once for each change."""
         if lacking == self._said:
             return
+        was_ready = not self._said
         self._said = lacking
         if lacking:
             _log.warning("not ready", extra={"missing": "; ".join(lacking)})
         elif self.ready.is_set():
             _log.info("ready again")
+        if self.ready.is_set() and was_ready is bool(lacking):
+            self.parts.log.event("not_ready" if lacking else "ready", detail="; ".join(lacking) or None)
 
 
 def _because(what: str, error: str | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sidecar import __version__
 from sidecar.errors import Problem
-from sidecar.observe.record import escape
+from sidecar.observe.record_text import escape
 from sidecar.proxy.lately import refused
 from sidecar.proxy.server import Parts, Server
 

@@ -11,7 +11,8 @@ from sidecar.delegation.rfc8693 import ClientCredentialsRequest, ExchangeRequest
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import OK, RecordFields, masked
+from sidecar.observe.record import OK, RecordFields
+from sidecar.observe.record_text import masked
 from sidecar.observe.tracing import new_id
 from sidecar.observe.unproven import Unproven
 from sidecar.sts.mint import Grant

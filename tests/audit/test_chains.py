@@ -164,7 +164,6 @@ def test_the_order_of_records_and_files_changes_nothing(seed: int) -> None:
             ["refused_hop"],
             id="refused-by-its-own-sidecar",
         ),
-        pytest.param(set_to("callee3", decision="observed_deny", reason="act_missing"), ["refused_hop"], id="observed"),
         pytest.param(
             all_of(
                 without("caller3", "callee3", "exchanged3"),

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from sidecar.audit.records import MAX_LINE_BYTES, RecordError, is_login, parse_record
 from sidecar.observe.entry import LOGIN
-from sidecar.observe.record import CUT, MAX_ITEMS, encode
+from sidecar.observe.record import MAX_ITEMS
+from sidecar.observe.record_text import CUT, encode
 from sidecar.proxy.logins import SUBJECT_PATH
 from tests.audit.evidence import record
 
@@ -42,10 +43,10 @@ def test_a_login_is_known_by_its_operation_or_by_where_it_was_shown(
     assert is_login(direction, op, path) is expected
 
 
-@pytest.mark.parametrize("decision", ["allow", "observed_deny", "deny", None])
-def test_what_was_observed_was_let_through(decision: str | None) -> None:
+@pytest.mark.parametrize("decision", ["allow", "deny", None])
+def test_only_what_was_allowed_was_let_through(decision: str | None) -> None:
     read = parse_record(json.dumps({**LEAST, "decision": decision}).encode())
-    assert read.allowed is (decision in {"allow", "observed_deny"})
+    assert read.allowed is (decision == "allow")
 
 
 def test_a_scope_list_that_was_cut_is_known_to_be() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.audit.records import Record, parse_record
 from sidecar.audit.tokens import Tokens, issue_findings, token_of
-from sidecar.observe.record import CUT
+from sidecar.observe.record_text import CUT
 from tests.audit.evidence import FRONT, PLANNER, STS, WRITER, Evidence, audit, lawful, record
 
 IDP = "https://login.acme.example"

@@ -62,11 +62,6 @@ REFUSED = {"decision": "deny", "reason": "insufficient_scope", "status": 403}
             id="a-token-that-did-not-verify-is-no-other-token",
         ),
         pytest.param(
-            changed(callee3={"decision": "observed_deny", "reason": "actor_mismatch", "peer": WRITER}),
-            [f"{LAST}: would have been refused by {CRM}: actor_mismatch"],
-            id="observed",
-        ),
-        pytest.param(
             changed(callee3={"chain": None, "actor": None, "jti_in": "x", "fp": "x", "parent_jti": None, "txn": "t9"}),
             [
                 "call c3 left with token j3 and came in with token x, of chain t9",

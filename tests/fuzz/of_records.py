@@ -11,7 +11,8 @@ from sidecar.audit.attribution import Tally
 from sidecar.audit.identities import Fields, NoRequestError, named_by
 from sidecar.audit.records import RecordError, parse_record, record_of
 from sidecar.delegation.strict_json import parse_object
-from sidecar.observe.record import EVENTS, FIELDS, MAX_TEXT, encode, escape
+from sidecar.observe.record import EVENTS, FIELDS
+from sidecar.observe.record_text import MAX_TEXT, encode, escape
 from tests.fuzz.properties import printable, quiet
 
 _EMPTY: Final[dict[str, object]] = dict.fromkeys(FIELDS)

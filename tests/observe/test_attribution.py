@@ -7,7 +7,8 @@ import pytest
 from sidecar.delegation.bearer import fingerprint_of
 from sidecar.delegation.decide import accept_issued, decide_inbound
 from sidecar.observe.attribution import claims_of, facts_of, facts_of_issued, facts_of_token
-from sidecar.observe.record import INSTEAD, MAX_ITEMS, RecordFields
+from sidecar.observe.record import MAX_ITEMS, RecordFields
+from sidecar.observe.record_text import INSTEAD
 from tests.delegation.world import (
     CRM,
     FRONT,

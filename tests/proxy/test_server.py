@@ -478,3 +478,5 @@ async def test_what_becomes_missing_is_told_once_on_the_operations_log_and_so_is
         bench.source.become(WRITER)
         await wait_until_told("ready again")
     assert told()[-3:] == ["ready", "not ready", "ready again"]
+    changes = [(one["event"], one["detail"]) for one in bench.records() if one["event"] in {"ready", "not_ready"}]
+    assert changes == [("not_ready", "identity: denied"), ("ready", None)]
