@@ -1,4 +1,4 @@
-"""The page of settings, written from their JSON Schema: ``python -m sidecar.config.docs docs``."""
+"""Generator of the page of settings, from their JSON Schema: ``python -m sidecar.config.docs docs``."""
 
 from __future__ import annotations
 
@@ -9,51 +9,41 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidecar.config import json_schema
-from sidecar.config.meanings import MEANINGS
 
-_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/config/meanings.py and the models instead. -->"
+_WRITTEN: Final = "<!-- Written by `make docs`; edit the models in sidecar/config instead. -->"
 _HEAD: Final = """\
 Three files, all YAML (JSON is YAML): a sidecar's (`sidecar run --config`), a token service's (`sidecar sts --config`)
-and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` tells every problem at once, each with its
+and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` reports every problem at once, each with its
 cure; `sidecar check --schema` prints the JSON Schema this page is written from.
 
 - Unknown keys are refused, and no value is converted: `"5"` is no number. A plain word that is not true, false, null
-  or a decimal number is text. Anchors, tags and equal keys are refused.
-- Times are seconds and end in `_s`, sizes are bytes. An empty list means nobody and nothing.
-- A file that changes, or SIGHUP, is read at once: what is good is swapped in whole, what is bad changes nothing, and
-  `sidecar status` says why. `identity`, listeners, limits, `records`, `probe`, `admin`, `drain_s` and
+  or a decimal number is text. Anchors, tags and duplicate keys are refused.
+- Times are seconds and end in `_s`, sizes are bytes. An empty list permits nobody and nothing.
+- The sidecar reloads a file when it changes and on SIGHUP. A good file takes effect as a whole; a bad one changes
+  nothing, and `sidecar status` says why. `identity`, listeners, limits, `records`, `probe`, `admin`, `drain_s` and
   `max_memory_mib` need a restart.
-- How a key is retired: a minor release reads the old key and its successor, and the changelog names both; the next one
-  refuses the old key, and the problem names the successor as its cure. `version` grows only when the same file would
-  mean something else.
+- A key is retired in two steps: a minor release reads the old key and its successor, and the changelog names both; the
+  next one refuses the old key and names the successor as the cure. `version` grows only when the same file would mean
+  something else.
 - Examples, each run by a test: [`config/`](../config).
 """
 _FILES: Final = {"SidecarFile": "A sidecar", "StsFile": "A token service", "PlatformFile": "A platform"}
-_KEY_SOURCES: Final = frozenset({"IssuerSection", "UserIssuerSection", "EntryIssuerSection", "PlatformIssuerSection"})
 
 Schema = Mapping[str, Any]
 
 
 def pages() -> Mapping[str, str]:
-    """Each page by its file name under ``docs/``."""
+    """Return the text of each page by its file name under ``docs/``."""
     return {"configuration.md": "\n".join(["# Settings", "", _WRITTEN, "", _HEAD, *_sections()])}
 
 
 def sections() -> Mapping[str, Schema]:
-    """Every section's schema by its name, each before those that it holds."""
+    """Return every section's schema by its name, each before those that it contains."""
     found: dict[str, Schema] = {}
     for schema in (json_schema(), json_schema(sts=True), json_schema(platform=True)):
         definitions: Mapping[str, Schema] = schema.get("$defs", {})  # type: ignore[assignment]
         _walk(str(schema["title"]), {**definitions, str(schema["title"]): schema}, found)
     return found
-
-
-def meaning(section: str, key: str) -> str:
-    """What a setting means."""
-    names = [f"{section}.{key}", *([f"KeySource.{key}"] if section in _KEY_SOURCES else []), key]
-    if section == "PlatformIssuerSection":
-        names.insert(1, f"IssuerSection.{key}")
-    return next(MEANINGS[name] for name in names if name in MEANINGS)
 
 
 def _walk(name: str, definitions: Mapping[str, Schema], found: dict[str, Schema]) -> None:
@@ -87,7 +77,7 @@ def _sections() -> Iterator[str]:
         yield "|---|---|---|---|"
         required = schema.get("required", [])
         for key, value in schema["properties"].items():
-            row = (f"`{key}`", _takes(value), _default(value, required=key in required), meaning(name, key))
+            row = (f"`{key}`", _takes(value), _default(value, required=key in required), value["description"])
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
         yield ""
 

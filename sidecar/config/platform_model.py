@@ -1,4 +1,4 @@
-"""The shape of a platform file: the ceiling that every workload's settings must stay below."""
+"""Schema of a platform file: the ceiling that every workload's settings must stay below."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ from sidecar.config.words import UrlText
 
 
 class PlatformIssuerSection(IssuerSection):
-    """An issuer that workloads may believe, and ask for tokens: ``token_endpoint``, ``{issuer}/token`` if not given.
+    """An issuer that workloads may trust, and ask for tokens.
 
-    ``tls`` says who answers at both URLs.
+    ``tls`` applies to the URLs of keys and tokens.
     """
 
-    token_endpoint: UrlText | None = None
+    token_endpoint: UrlText | None = Field(
+        default=None, description="URL of the token endpoint; `{issuer}/token` if not set"
+    )
 
 
 class PlatformFile(Section):
-    """What workloads may be told at most. What is not written here, no workload may have."""
+    """Ceiling of the settings of workloads. Anything not listed is denied to every workload."""
 
-    issuers: list[PlatformIssuerSection] = Field([])
-    login_issuers: list[UserIssuerSection] = Field([])
-    allow_self: bool = False
-    pass_token: bool = False
-    passthrough: bool = False
-    inject: bool = False
-    observe_until: bool = False
-    refuse_other_listeners: bool = False
-    linger_s: float = Field(0.0, ge=0, le=86_400)
+    issuers: list[PlatformIssuerSection] = Field(
+        default=[], description="issuers that workloads may trust, and their limits"
+    )
+    login_issuers: list[UserIssuerSection] = Field(
+        default=[], description="issuers where users of workloads may log in"
+    )
+    allow_self: bool = Field(default=False, description="true: a route may set it")
+    pass_token: bool = Field(default=False, description="true: a route may set it")
+    passthrough: bool = Field(default=False, description="true: a route may pass tokens through")
+    inject: bool = Field(default=False, description="true: a route may inject a credential")
+    observe_until: bool = Field(default=False, description="true: a route may only observe")
+    refuse_other_listeners: bool = Field(
+        default=False, description="serve no call while the agent can be reached past its sidecar"
+    )
+    linger_s: float = Field(default=0.0, ge=0, le=86_400, description="the largest `linger_s` of a route")

@@ -1,4 +1,4 @@
-"""What sections of both settings files look like: identity, control endpoints, issuers, records, limits."""
+"""Sections that several settings files share: identity, control endpoints, issuers, records, limits."""
 
 from __future__ import annotations
 
@@ -32,75 +32,89 @@ LayoutName = Annotated[str, *one_of(LAYOUTS)]
 
 
 class Section(BaseModel):
-    """A mapping of settings: unknown keys refused, no value converted into another type."""
+    """A mapping of settings: unknown keys are refused, no value is converted into another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=False)
 
 
 class FilesSection(Section):
-    """PEM files, followed as they change: a ``directory`` in a known ``layout``, or the files one by one.
+    """PEM files, reloaded when they change: a ``directory`` in a known ``layout``, or the files one by one.
 
-    ``bundle`` holds our own trust domain's authorities; each other trust domain has a file of its own.
+    ``bundle`` holds the CA certificates of our own trust domain; each other trust domain has a file of its own.
     """
 
-    layout: LayoutName | None = None
-    directory: FileText | None = None
-    certificate: FileText | None = None
-    key: FileText | None = None
-    bundle: FileText | None = None
-    federated: dict[TrustDomainText, FileText] = Field({})
-    jwt_svids: dict[Line, FileText] = Field({})
-    jwt_bundles: FileText | None = None
-    look_every_s: float = Field(2.0, ge=0.5, le=10)
+    layout: LayoutName | None = Field(
+        default=None, description="the program that writes the files, which fixes their names"
+    )
+    directory: FileText | None = Field(default=None, description="the directory of that layout")
+    certificate: FileText | None = Field(default=None, description="our chain, leaf first")
+    key: FileText | None = Field(default=None, description="its private key")
+    bundle: FileText | None = Field(default=None, description="CA certificates of our own trust domain")
+    federated: dict[TrustDomainText, FileText] = Field(
+        default={}, description="CA certificates of each other trust domain, one file each"
+    )
+    jwt_svids: dict[Line, FileText] = Field(default={}, description="a file with our JWT-SVID for each audience")
+    jwt_bundles: FileText | None = Field(
+        default=None, description="a file of JWT bundles; a token service verifies JWT-SVIDs with them"
+    )
+    look_every_s: float = Field(default=2.0, ge=0.5, le=10, description="interval between two checks of the files")
 
 
 class IdentitySection(Section):
-    """Where our own identity comes from: a Workload API (else ``SPIFFE_ENDPOINT_SOCKET`` says which), or files.
+    """Source of our own identity: a Workload API (by default that of ``SPIFFE_ENDPOINT_SOCKET``), or files.
 
     Of several SVIDs the one with ``spiffe_id`` or ``hint`` is ours. Where neither is set there must be only one.
     """
 
-    workload_api: SocketText | None = None
-    source: Literal["py-spiffe"] | None = None
-    files: FilesSection | None = None
-    spiffe_id: SpiffeIdText | None = None
-    hint: Line | None = None
+    workload_api: SocketText | None = Field(
+        default=None, description="address of the Workload API; if not set, `SPIFFE_ENDPOINT_SOCKET`"
+    )
+    source: Literal["py-spiffe"] | None = Field(
+        default=None, description="a client of the Workload API to use instead of the built-in one"
+    )
+    files: FilesSection | None = Field(default=None, description="PEM files to use instead of the Workload API")
+    spiffe_id: SpiffeIdText | None = Field(default=None, description="selects our SVID among several")
+    hint: Line | None = Field(default=None, description="selects our SVID by the hint that the server gave it")
 
 
 class TlsSection(Section):
-    """Who the other end of a control URL must be: a workload by SPIFFE ID, or a host certified by a CA file."""
+    """Identity that the other end of a control URL must prove: a SPIFFE ID, or a host certified by a CA file."""
 
-    peer: SpiffeIdText | None = None
-    ca: FileText | None = None
+    peer: SpiffeIdText | None = Field(default=None, description="SPIFFE ID of the workload that must answer")
+    ca: FileText | None = Field(default=None, description="file of CA certificates for the host's name")
 
 
 class ActorRow(Section):
-    """One row of an actor table: what ``act`` says, and which workload that is."""
+    """One row of an actor table: an ``act`` claim and its workload."""
 
-    iss: Line | None = None
-    sub: Line
-    spiffe_id: SpiffeIdText
+    iss: Line | None = Field(default=None, description="the issuer in `act`, if it names one")
+    sub: Line = Field(description="the `sub` in `act`")
+    spiffe_id: SpiffeIdText = Field(description="the workload that the row stands for")
 
 
 class ProfileSection(Section):
-    """A preset with some of it written differently."""
+    """A preset with changes."""
 
-    preset: PresetName
-    typ: list[Line | None] | None = None
-    algorithms: list[AlgorithmName] | None = None
-    actor: ActorFormName | None = None
-    actor_table: list[ActorRow] | None = None
-    act_iss: Line | None = None
-    scope_claim: Line | None = None
-    scope_shape: ScopeShape | None = None
-    required_claims: list[Line] | None = None
-    max_act_depth: int | None = Field(None, ge=1, le=MAX_ACT_DEPTH)
-    leeway_s: int | None = Field(None, ge=0, le=MAX_LEEWAY_S)
-    max_lifetime_s: int | None = None
+    preset: PresetName = Field(description="the preset that the other keys change")
+    typ: list[Line | None] | None = Field(
+        default=None, description="accepted `typ` values; null is a token without one"
+    )
+    algorithms: list[AlgorithmName] | None = Field(default=None, description="accepted signature algorithms")
+    actor: ActorFormName | None = Field(default=None, description="how `act` names a workload")
+    actor_table: list[ActorRow] | None = Field(default=None, description="workload of each `act`")
+    act_iss: Line | None = Field(default=None, description="the issuer that `act` must name")
+    scope_claim: Line | None = Field(default=None, description="the claim that holds the scopes")
+    scope_shape: ScopeShape | None = Field(default=None, description="text with spaces, or a list")
+    required_claims: list[Line] | None = Field(
+        default=None, description="claims without which a token is refused, besides those that the preset requires"
+    )
+    max_act_depth: int | None = Field(default=None, ge=1, le=MAX_ACT_DEPTH, description="the most actors in a chain")
+    leeway_s: int | None = Field(default=None, ge=0, le=MAX_LEEWAY_S, description="tolerated clock difference")
+    max_lifetime_s: int | None = Field(default=None, description="the longest lifetime of a token")
 
 
 def short_or_long(value: object) -> str:
-    """Which of the two ways a setting is written in."""
+    """Tag of the way in which a setting is written."""
     return LONG if isinstance(value, dict | Section) else SHORT
 
 
@@ -114,83 +128,113 @@ ProfileWord = Annotated[
 class KeySource(Section):
     """An issuer and where it publishes its keys."""
 
-    issuer: Line
-    jwks: UrlText
-    tls: TlsSection | None = None
-    refresh_s: Seconds | None = None
-    max_age_s: Seconds | None = None
-    cooldown_s: Seconds | None = None
-    timeout_s: Seconds | None = None
+    issuer: Line = Field(description="the issuer, exactly as in `iss`")
+    jwks: UrlText = Field(description="URL of its keys; https, or http on loopback")
+    tls: TlsSection | None = Field(default=None, description="the identity that must answer there")
+    refresh_s: Seconds | None = Field(
+        default=None, description="interval between two fetches of keys; if not set, the response's max-age, else 300"
+    )
+    max_age_s: Seconds | None = Field(
+        default=None, description="how long the last good keys are used while fetching fails; 3600 if not set"
+    )
+    cooldown_s: Seconds | None = Field(
+        default=None, description="the least time between two fetches for unknown key IDs; 30 if not set"
+    )
+    timeout_s: Seconds | None = Field(default=None, description="timeout of one fetch; 5 if not set")
 
 
 class IssuerSection(KeySource):
-    """An issuer whose delegated tokens are believed, and for how much. Empty lists mean nothing and nobody."""
+    """An issuer whose delegated tokens are accepted, and its limits. An empty list permits nothing and nobody."""
 
-    profile: ProfileWord
-    actor_trust_domains: list[TrustDomainText]
-    scopes: list[ScopeText]
+    profile: ProfileWord = Field(description="format of its tokens: a preset, or a preset with changes")
+    actor_trust_domains: list[TrustDomainText] = Field(
+        description="trust domains whose workloads it may name as actors"
+    )
+    scopes: list[ScopeText] = Field(description="the most scopes it may grant")
 
 
 class ScopeFromSection(Section):
-    """What the values of a login token's claim are worth in the mesh."""
+    """Scopes that each value of a login token's claim grants in the mesh."""
 
-    claim: Line
-    map: dict[Line, list[ScopeText]]
+    claim: Line = Field(description="the claim to read")
+    map: dict[Line, list[ScopeText]] = Field(description="the scopes of each of its values")
 
 
 class UserIssuerSection(KeySource):
-    """An issuer where users log in. ``kind`` is told by the ``oidc-…`` profiles and needed for any other."""
+    """An issuer where users log in. The ``oidc-…`` profiles imply ``kind``; any other needs it."""
 
-    profile: ProfileWord
-    kind: Literal["id_token", "access_token"] | None = None
-    scope_from: ScopeFromSection
-    subject_prefix: Literal[""] | Line = ""
+    profile: ProfileWord = Field(description="format of its tokens: a preset, or a preset with changes")
+    kind: Literal["id_token", "access_token"] | None = Field(
+        default=None, description="the one accepted kind of login token"
+    )
+    scope_from: ScopeFromSection = Field(description="scopes that a login grants in the mesh")
+    subject_prefix: Literal[""] | Line = Field(
+        default="", description="prefix added to `sub`, so that subjects of two issuers never collide"
+    )
 
 
 class FileSinkSection(Section):
-    """Records into a file, appended to; it may be moved away by log rotation."""
+    """A file that records are appended to; log rotation may move it away."""
 
-    file: FileText
+    file: FileText = Field(description="the file, created with mode 0600")
 
 
 class RecordsSection(Section):
-    """Where records go. A request that cannot be recorded is refused; there is no other choice.
+    """Destination of records. A request that cannot be recorded is refused; there is no other choice.
 
-    Callers that proved nothing (a refused handshake, a connection without a request, a token request without a valid
-    SVID) leave at most ``unproven_per_s`` records a second at each listener, ``unproven_burst`` at once. All are
-    counted, and the next record tells how many were left out (``suppressed``).
+    Unauthenticated callers (a refused handshake, a connection without a request, a token request without a valid SVID)
+    cause at most ``unproven_per_s`` records a second at each listener, ``unproven_burst`` at once. All are counted, and
+    the next record reports how many were suppressed (``suppressed``).
     """
 
     sink: Annotated[
         Annotated[Literal["stdout"], Tag(SHORT)] | Annotated[FileSinkSection, Tag(LONG)], Discriminator(short_or_long)
-    ] = "stdout"
-    on_failure: Literal["refuse"] = "refuse"
-    spill: FileText | None = None
-    unproven_per_s: Annotated[float, Field(gt=0, le=1000)] = 5.0
-    unproven_burst: Annotated[int, Field(ge=1, le=100_000)] = 50
+    ] = Field(default="stdout", description="standard output, or a file")
+    on_failure: Literal["refuse"] = Field(default="refuse", description="action for a request that cannot be recorded")
+    spill: FileText | None = Field(
+        default=None,
+        description=(
+            "directory on another disk than the sink's. A process that stops writes the records there that"
+            " the sink did not accept; without it the operations log names each by its request ID"
+        ),
+    )
+    unproven_per_s: Annotated[float, Field(gt=0, le=1000)] = Field(
+        default=5.0,
+        description=(
+            "the most records per second of unauthenticated callers, at each listener; the next record "
+            "reports how many were suppressed"
+        ),
+    )
+    unproven_burst: Annotated[int, Field(ge=1, le=100_000)] = Field(default=50, description="the burst of such records")
 
 
 class ProbeSection(Section):
     """The listener of ``/metrics``, ``/livez`` and ``/readyz``."""
 
-    listen: AddressText
+    listen: AddressText = Field(description="address to listen at, without TLS")
 
 
 class AdminSection(Section):
-    """The socket of ``sidecar status``. Only the sidecar's own user (and root) can open it; off where it is not set."""
+    """The socket of ``sidecar status``; none if not set. Only the sidecar's own user (and root) can open it."""
 
-    socket: FileText | None = None
+    socket: FileText | None = Field(
+        default=None, description="path of the socket; a stale one is replaced, one in use is refused"
+    )
 
 
-def limits_section(name: str, settings: type) -> type[Section]:
-    """A section with the fields and defaults of a room's settings dataclass, all above zero where they are numbers."""
+def limits_section(name: str, settings: type, **meanings: str) -> type[Section]:
+    """Make a section with the fields and defaults of a settings dataclass; numbers must be above zero.
+
+    ``meanings`` has the description of each field.
+    """
     hints = get_type_hints(settings)
     fields: dict[str, Any] = {
-        field.name: (
-            hints[field.name],
-            Field(field.default, gt=0) if isinstance(field.default, int | float | None) else Field(field.default),
-        )
+        field.name: (hints[field.name], _limit(field.default, meanings[field.name]))
         for field in dataclasses.fields(settings)
         if field.default is not dataclasses.MISSING
     }
     return create_model(name, __base__=Section, __doc__=settings.__doc__, **fields)
+
+
+def _limit(default: object, meaning: str) -> Any:
+    return Field(default, description=meaning, gt=0 if isinstance(default, int | float | None) else None)

@@ -1,4 +1,4 @@
-"""The shape of a sidecar's settings file: sections and keys. What must agree with what is in ``sidecar_file``."""
+"""Schema of a sidecar's settings file: sections, keys and their meaning. ``sidecar_checks`` checks what must agree."""
 
 from __future__ import annotations
 
@@ -42,150 +42,292 @@ if TYPE_CHECKING:
     ClientLimitsSection: TypeAlias = Section
     DnsSection: TypeAlias = Section
     MemorySection: TypeAlias = Section
-else:  # made of the wire's own settings, so that a limit added there is a setting here
-    ConnectionLimitsSection = limits_section("ConnectionLimitsSection", ConnectionLimits)
-    ServerLimitsSection = limits_section("ServerLimitsSection", ServerLimits)
-    ClientLimitsSection = limits_section("ClientLimitsSection", ClientLimits)
-    DnsSection = limits_section("DnsSection", ResolverSettings)
-    MemorySection = limits_section("MemorySection", MemoryLimits)
+else:  # made of the settings of wire/ and proxy/: a limit added there is a setting here, and needs a meaning
+    ConnectionLimitsSection = limits_section(
+        "ConnectionLimitsSection",
+        ConnectionLimits,
+        max_connections="the most connections at once; if not set, as many as file descriptors allow, 8192 at most",
+        max_per_address="the most connections of one source address; if not set, three quarters",
+        max_per_peer="the most connections of one SPIFFE ID, known after the handshake; if not set, three quarters",
+        max_handshakes=(
+            "the most concurrent TLS handshakes; others wait with their ClientHello, or the oldest is evicted"
+        ),
+        handshake_timeout_s="timeout of a TLS handshake; the actual one is random, between half of it and all",
+        idle_s="idle time after which a connection can be evicted for another, at a limit",
+    )
+    ServerLimitsSection = limits_section(
+        "ServerLimitsSection",
+        ServerLimits,
+        max_head_bytes="the longest head",
+        max_fields="the most header fields",
+        max_target_bytes="the longest request target",
+        max_body_bytes="the longest request body",
+        head_timeout_s="the longest time from a head's first byte to its last",
+        body_timeout_s=(
+            "each such interval must bring `min_rate` bytes a second on average, or the end of the request body"
+        ),
+        keep_alive_timeout_s="how long a connection waits for its next request",
+        write_timeout_s=(
+            "in each such interval the other end must accept `min_rate` bytes a second on average, or everything"
+        ),
+        min_rate="the least bytes per second of an incoming body and of a pending response",
+        max_upload_s="the longest time a request body may go on after its token has expired",
+        max_stream_s="the longest time a response may go on after its token has expired",
+        max_age_s="age at which a connection accepts no further request",
+        linger_timeout_s="how long input after an early response is read and discarded",
+        linger_silence_s="the silence that ends the discarding",
+        max_linger_bytes="the most bytes to discard",
+    )
+    ClientLimitsSection = limits_section(
+        "ClientLimitsSection",
+        ClientLimits,
+        connect_timeout_s="timeout of connecting: name lookup, all addresses and TLS handshake together",
+        max_connecting="the most connections per origin that are being opened at once",
+        first_byte_timeout_s="timeout from the end of the request to the end of the response's head",
+        idle_timeout_s="the longest silence inside a response",
+        stream_idle_timeout_s="the longest silence of an event stream or a WebSocket",
+        max_head_bytes="the longest head",
+        max_fields="the most header fields",
+        max_interim="the most 1xx responses before the final one",
+        max_idle="the most idle connections per origin",
+        idle_keep_s="how long an idle connection is kept",
+        max_age_s="age at which a connection accepts no further request",
+    )
+    DnsSection = limits_section(
+        "DnsSection",
+        ResolverSettings,
+        timeout_s="timeout of a lookup",
+        cache_s="how long addresses are cached",
+        failure_cache_s="how long a failure is cached",
+        max_stale_s="how long the last good addresses are used beyond that while lookups fail",
+        max_lookups="the most concurrent lookups, hanging ones included",
+    )
+    MemorySection = limits_section(
+        "MemorySection",
+        MemoryLimits,
+        max_handles_mib="handles that outlive their request, with their tokens; logins use at most half of it",
+        max_handles_per_subject="the most login handles of one subject",
+        max_verdicts_mib="verified tokens of peers; an entry uses as much again for logins",
+        max_permits_mib="earlier permits",
+        max_issued_mib="tokens issued for outbound calls",
+    )
 
 
 class InboundMatch(Section):
-    """A path, exact, or the start of one by whole segments; methods are listed, HEAD too."""
+    """An exact path, or the start of one by whole segments. Methods are listed, HEAD too."""
 
-    path: PathText | None = None
-    path_prefix: PrefixText | None = None
-    methods: list[MethodText] = Field(min_length=1)
+    path: PathText | None = Field(default=None, description="the whole path")
+    path_prefix: PrefixText | None = Field(default=None, description="the start of the path, by whole segments")
+    methods: list[MethodText] = Field(min_length=1, description="the methods, each by name")
 
 
 class InboundRouteSection(Section):
-    """One call that peers may make of the agent. Empty lists mean nobody and nothing."""
+    """One call that peers may make to the agent. An empty list permits nobody and nothing."""
 
-    name: RouteName
-    match: InboundMatch
-    scopes: list[ScopeText]
-    peers: list[SpiffeIdText]
-    issuers: list[Line] | None = None
-    may_call: list[RouteName] = Field([])
-    protocol: Literal["http"] = "http"
-    allow_self: bool = False
-    pass_token: bool = False
-    forwarded: bool = False
-    linger_s: float = Field(0.0, ge=0, le=86_400)
-    max_calls: int = Field(64, ge=0, le=1_000_000)
+    name: RouteName = Field(description="name in records, metrics and `may_call`")
+    match: InboundMatch = Field(description="the requests that it applies to")
+    scopes: list[ScopeText] = Field(description="scopes that a token must have, all of them")
+    peers: list[SpiffeIdText] = Field(description="the workloads that may call")
+    issuers: list[Line] | None = Field(
+        default=None, description="issuers whose tokens are accepted here; needed if there are several"
+    )
+    may_call: list[RouteName] = Field(default=[], description="the outbound routes that such a request may use")
+    protocol: Literal["http"] = Field(default="http", description="protocol of the requests")
+    allow_self: bool = Field(default=False, description="accept tokens of workloads that act for themselves")
+    pass_token: bool = Field(default=False, description="pass the token on to the agent")
+    forwarded: bool = Field(
+        default=False,
+        description=(
+            "send the agent `X-Forwarded-Proto` (https), `-Host` (the host that the peer used) and `-For` "
+            "(the peer's address); otherwise these are removed"
+        ),
+    )
+    linger_s: float = Field(
+        default=0.0, ge=0, le=86_400, description="how long the handle stays valid after the response"
+    )
+    max_calls: int = Field(default=64, ge=0, le=1_000_000, description="the most outbound calls of one request")
 
 
 class InboundSection(Section):
-    """Towards the agent: mTLS from peers in, plain HTTP to the agent on loopback."""
+    """Calls to the agent: mTLS from peers, plain HTTP to the agent on loopback."""
 
-    listen: AddressText = "0.0.0.0:7443"  # open to everybody, who then needs mTLS
-    agent: OriginText
-    audiences: list[Line] = Field([])
-    routes: list[InboundRouteSection]
-    network: Literal["auto", "pod", "host"] = "auto"
-    other_listeners: list[Annotated[int, Field(ge=1, le=65535)]] = Field([])
-    connections: ConnectionLimitsSection = ConnectionLimitsSection()
-    limits: ServerLimitsSection = ServerLimitsSection()
-    upstream_limits: ClientLimitsSection = ClientLimitsSection()
+    listen: AddressText = Field(
+        default="0.0.0.0:7443", description="address where peers connect, with mTLS"
+    )  # open to everybody, who then needs mTLS
+    agent: OriginText = Field(description="address of the agent, on loopback")
+    audiences: list[Line] = Field(default=[], description="our audiences besides our SPIFFE ID")
+    routes: list[InboundRouteSection] = Field(description="the calls that peers may make; all else is refused")
+    network: Literal["auto", "pod", "host"] = Field(
+        default="auto",
+        description=(
+            "`pod`: only a pod's containers share this network namespace; `auto`: so in Kubernetes, else `host`"
+        ),
+    )
+    other_listeners: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
+        default=[],
+        description="further ports that may listen beyond loopback; any other counts as a way past the sidecar",
+    )
+    connections: ConnectionLimitsSection = Field(
+        default=ConnectionLimitsSection(), description="limits on the number of incoming connections"
+    )
+    limits: ServerLimitsSection = Field(default=ServerLimitsSection(), description="limits of incoming connections")
+    upstream_limits: ClientLimitsSection = Field(
+        default=ClientLimitsSection(), description="limits of connections to the next hop"
+    )
 
 
 class OutboundMatch(Section):
     """A target by its host (proxy form, or the Host header), or by a prefix of the path on our own listener."""
 
-    host: Line | None = None
-    prefix: PrefixText | None = None
+    host: Line | None = Field(default=None, description="the target's host, in proxy form or the Host header")
+    prefix: PrefixText | None = Field(
+        default=None, description="the start of the path, removed before the call is passed on"
+    )
 
 
 class OutboundRouteSection(Section):
-    """One target that the agent may call. ``scopes`` is the most that may be asked for there."""
+    """One target that the agent may call, with the most scopes to ask for there."""
 
-    name: RouteName
-    match: OutboundMatch
-    upstream: OriginText
-    peer: SpiffeIdText | None = None
-    audience: Line
-    scopes: list[ScopeText]
-    token: Literal["exchange"] = "exchange"  # noqa: S105 - a kind, no secret
-    protocol: Literal["http"] = "http"
+    name: RouteName = Field(description="name in records, metrics and `may_call`")
+    match: OutboundMatch = Field(description="the requests that it applies to")
+    upstream: OriginText = Field(description="address of the next hop")
+    peer: SpiffeIdText | None = Field(default=None, description="SPIFFE ID of the workload that must answer there")
+    audience: Line = Field(description="audience of the token")
+    scopes: list[ScopeText] = Field(description="the most scopes to ask for")
+    token: Literal["exchange"] = Field(default="exchange", description="how the token is obtained")
+    protocol: Literal["http"] = Field(default="http", description="protocol of the requests")
 
 
 class OutboundConnectionsSection(Section):
-    """How many connections of the agent at once; None: what the process's descriptors allow, 8192 at most."""
+    """Limits on the number of the agent's connections."""
 
-    max_connections: Annotated[int, Field(gt=0)] | None = None
-    idle_s: Annotated[float, Field(gt=0)] = 1.0
+    max_connections: Annotated[int, Field(gt=0)] | None = Field(
+        default=None,
+        description="the most connections at once; if not set, as many as file descriptors allow, 8192 at most",
+    )
+    idle_s: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="idle time after which a connection can be evicted for another, at a limit"
+    )
 
 
 class OutboundSection(Section):
-    """From the agent: plain HTTP on loopback in, mTLS with a token for exactly that target out."""
+    """Calls of the agent: plain HTTP on loopback in, mTLS with a token for exactly that target out."""
 
-    listen: AddressText = "127.0.0.1:7080"
-    routes: list[OutboundRouteSection]
-    connections: OutboundConnectionsSection = OutboundConnectionsSection()
-    limits: ServerLimitsSection = ServerLimitsSection()
-    upstream_limits: ClientLimitsSection = ClientLimitsSection()
-    dns: DnsSection = DnsSection()
+    listen: AddressText = Field(default="127.0.0.1:7080", description="address where the agent connects, on loopback")
+    routes: list[OutboundRouteSection] = Field(description="the targets the agent may call; all else is refused")
+    connections: OutboundConnectionsSection = Field(
+        default=OutboundConnectionsSection(), description="limits on the number of incoming connections"
+    )
+    limits: ServerLimitsSection = Field(default=ServerLimitsSection(), description="limits of incoming connections")
+    upstream_limits: ClientLimitsSection = Field(
+        default=ClientLimitsSection(), description="limits of connections to the next hop"
+    )
+    dns: DnsSection = Field(default=DnsSection(), description="name lookup of upstreams and of the token service")
 
 
 class ExchangeSection(Section):
-    """The token service that is asked for outbound tokens. ``token_endpoint`` is ``{issuer}/token`` if not given."""
+    """The token service that issues outbound tokens."""
 
-    issuer: Line
-    token_endpoint: UrlText | None = None
-    peer: SpiffeIdText | None = None
-    tls: TlsSection | None = None
-    adapter: Literal["rfc8693"] = "rfc8693"
-    client_auth: Literal["x509-svid"] = "x509-svid"
-    timeout_s: Seconds = 2.0
-    max_response_bytes: int = Field(65536, ge=1024, le=1_048_576)
-    retries: int = Field(1, ge=0, le=3)
+    issuer: Line = Field(description="the issuer, exactly as in `iss`")
+    token_endpoint: UrlText | None = Field(
+        default=None, description="URL of the token endpoint; `{issuer}/token` if not set"
+    )
+    peer: SpiffeIdText | None = Field(
+        default=None, description="SPIFFE ID of the workload that must answer there; or use `tls`"
+    )
+    tls: TlsSection | None = Field(default=None, description="the identity that must answer there")
+    adapter: Literal["rfc8693"] = Field(default="rfc8693", description="its protocol")
+    client_auth: Literal["x509-svid"] = Field(default="x509-svid", description="how the sidecar authenticates")
+    timeout_s: Seconds = Field(default=2.0, description="timeout of an exchange, retries included")
+    max_response_bytes: int = Field(
+        default=65536, ge=1024, le=1_048_576, description="the longest response that is read"
+    )
+    retries: int = Field(
+        default=1,
+        ge=0,
+        le=3,
+        description="retries after a failed connection; a pooled connection found closed is replaced once besides",
+    )
 
 
 class EntryIssuerSection(UserIssuerSection):
-    """A user issuer, and the OAuth client this workload is registered as there."""
+    """A user issuer, with the OAuth client of this workload there."""
 
-    client_id: Line
+    client_id: Line = Field(description="OAuth client ID of this workload at that issuer")
 
 
 class EntrySection(Section):
-    """Only for workloads where users log in: a chain starts here and nowhere else."""
+    """Only for workloads where users log in: a delegation chain starts here and nowhere else."""
 
-    issuers: list[EntryIssuerSection] = Field(min_length=1)
-    may_call: list[RouteName]
-    delegation_life_s: int | None = Field(None, ge=1, le=86_400)
+    issuers: list[EntryIssuerSection] = Field(min_length=1, description="issuers where users log in")
+    may_call: list[RouteName] = Field(description="the outbound routes that such a request may use")
+    delegation_life_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=86_400,
+        description="the longest lifetime of a chain that starts here; if not set, that of the login, an hour at most",
+    )
 
 
 class SidecarProbeSection(ProbeSection):
-    """The listener of ``/metrics``, ``/livez`` and ``/readyz``, and of probes that are passed on to the agent."""
+    """The listener of ``/metrics``, ``/livez`` and ``/readyz``, and of probes that are forwarded to the agent."""
 
-    agent: list[PathText] = Field([], max_length=8)
+    agent: list[PathText] = Field(
+        default=[],
+        max_length=8,
+        description="paths of the agent that a kubelet may probe: GET, no query; only the status is returned",
+    )
 
 
 class DenySection(Section):
     """One thing to refuse during an incident: exactly one of subject, actor, jti, txn."""
 
-    subject: Line | None = None
-    issuer: Line | None = None
-    actor: SpiffeIdText | None = None
-    jti: Line | None = None
-    txn: Line | None = None
-    note: Line | None = None
+    subject: Line | None = Field(default=None, description="calls for this subject")
+    issuer: Line | None = Field(default=None, description="only that issuer's subject; if not set, any issuer's")
+    actor: SpiffeIdText | None = Field(default=None, description="calls of this workload")
+    jti: Line | None = Field(default=None, description="one token, by its ID")
+    txn: Line | None = Field(default=None, description="one chain, by its transaction ID")
+    note: Line | None = Field(default=None, description="the reason, for people")
 
 
 class SidecarFile(Section):
     """Settings of one sidecar."""
 
-    version: Literal[1] = 1
-    identity: IdentitySection = IdentitySection()
-    issuers: list[IssuerSection] = Field([])
-    inbound: InboundSection | None = None
-    outbound: OutboundSection | None = None
-    exchange: ExchangeSection | None = None
-    entry: EntrySection | None = None
-    records: RecordsSection = RecordsSection()
-    deny: list[DenySection] = Field([])
-    probe: SidecarProbeSection = SidecarProbeSection(listen="127.0.0.1:7090", agent=[])
-    admin: AdminSection = AdminSection()
-    drain_s: Seconds = 20.0
-    memory: MemorySection = MemorySection()
-    max_memory_mib: int | None = Field(None, ge=64, le=1_048_576)
+    version: Literal[1] = Field(default=1, description="version of the file format; an unknown number is refused")
+    identity: IdentitySection = Field(
+        default=IdentitySection(), description="source of our own SVID and of the trust bundles"
+    )
+    issuers: list[IssuerSection] = Field(default=[], description="issuers whose delegated tokens are accepted")
+    inbound: InboundSection | None = Field(
+        default=None, description="calls that peers may make; without it no peer is served"
+    )
+    outbound: OutboundSection | None = Field(
+        default=None, description="calls that the agent may make; without it the agent can call nothing"
+    )
+    exchange: ExchangeSection | None = Field(
+        default=None, description="the token service that issues tokens for outbound calls"
+    )
+    entry: EntrySection | None = Field(
+        default=None, description="only for a workload where users log in: it may start a delegation chain"
+    )
+    records: RecordsSection = Field(default=RecordsSection(), description="destination of the records")
+    deny: list[DenySection] = Field(
+        default=[],
+        description="subjects, workloads and tokens to refuse during an incident; takes effect at the reload",
+    )
+    probe: SidecarProbeSection = Field(
+        default=SidecarProbeSection(listen="127.0.0.1:7090", agent=[]),
+        description="the listener of metrics and health checks",
+    )
+    admin: AdminSection = Field(default=AdminSection(), description="the socket of `sidecar status`")
+    drain_s: Seconds = Field(default=20.0, description="time for requests to finish after SIGTERM")
+    memory: MemorySection = Field(default=MemorySection(), description="limits of the caches of each process")
+    max_memory_mib: int | None = Field(
+        default=None,
+        ge=64,
+        le=1_048_576,
+        description=(
+            "memory limit of all its processes together; if not set, the limit of their cgroup (the "
+            "container's). Above 80 % of it no new connection is accepted, until use is below 70 %"
+        ),
+    )

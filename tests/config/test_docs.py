@@ -8,6 +8,7 @@ from sidecar.config import json_schema
 from sidecar.config.docs import main, pages, sections
 
 DOCS = Path(__file__).parents[2] / "docs"
+KEYS = [(name, key) for name, schema in sections().items() for key in schema["properties"]]
 
 
 def test_the_page_of_settings_is_current() -> None:
@@ -21,6 +22,11 @@ def test_the_page_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_every_section_says_what_it_is() -> None:
     assert [name for name, schema in sections().items() if not schema.get("description")] == []
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS, ids=".".join)
+def test_every_setting_has_a_meaning(section: str, key: str) -> None:
+    assert sections()[section]["properties"][key]["description"]
 
 
 def test_every_link_leads_to_a_section() -> None:
