@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Final
 
 import yaml
 
-from sidecar.errors import Problem
+from sidecar.errors import ConfigError, Problem
 from sidecar.observe.record_text import escape
 
 MAX_BYTES: Final = 262_144
@@ -34,6 +35,24 @@ class DocumentError(Exception):
     def __init__(self, field: str, wrong: str, cure: str) -> None:
         super().__init__(f"{field}: {wrong}; {cure}")
         self.problem = Problem(field, wrong, cure)
+
+
+def read_text(path: Path) -> str:
+    """Return the file's text.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:  # a document cut here could pass for a whole one: it may have fewer characters
+            raise ConfigError([Problem(str(path), *TOO_LARGE)])
+        return raw.decode("utf-8")
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", "name a readable file")]) from error
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(str(path), *NO_UTF_8)]) from None
 
 
 def parse_document(text: str, *, name: str) -> object:

@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from sidecar.config.addresses import is_loopback
-from sidecar.config.loading import Findings
 from sidecar.config.sections import ActorRow, IssuerSection, KeySource, ProfileSection, TlsSection, UserIssuerSection
+from sidecar.config.validation import Findings
 from sidecar.delegation.policy import LoginKind, ScopeFrom
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain

@@ -1,16 +1,15 @@
-"""What of a workload's settings is above the platform's ceiling: each with its field and cure. Pure.
+"""Checks of a workload's settings against the platform's ceiling. Pure; each problem has its field and its cure.
 
-What will be in force is compared, not how it is written: a key that is left out counts with its default. Lists may be
-smaller, times shorter, profiles stricter; where keys and tokens come from must be the same.
+The settings that would be in force are compared, not their text: a key that is left out counts with its default. Lists
+may be smaller, times shorter, profiles stricter; the sources of keys and tokens must be the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from sidecar.config.not_yet import found
 from sidecar.config.platform_file import LoginCeiling, Platform
 from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile
 from sidecar.delegation.policy import Entry, UserIssuer
@@ -21,7 +20,7 @@ from sidecar.identity.issuer import DEFAULT_REFRESH_S, JwksSettings
 
 _ABOVE: Final = "is above the platform's ceiling"
 
-# Loosenings by name in the document as it is written: they stay forbidden on the day that one becomes available.
+# Loosenings by name in the document as it is written: each stays forbidden when a release makes it available.
 _KEYS: Final = {
     "inbound.routes.*.observe_until": "observe_until",
     "outbound.routes.*.observe_until": "observe_until",
@@ -32,32 +31,33 @@ _KEYS: Final = {
 _TOKENS: Final = {"self": "allow_self", "passthrough": "passthrough", "inject": "inject"}
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """The workload's settings of its issuers, made from its file."""
+
+    issuers: Mapping[str, TrustedIssuer]
+    keys: Iterable[JwksSettings]
+    exchange: ExchangeSettings | None
+    entry: Entry | None
+
+
 def loosened(document: dict[str, object], platform: Platform) -> list[Problem]:
-    """The loosenings that are written but may not be used at all."""
+    """Return the loosenings that are written and forbidden."""
     problems = [
         _forbidden(field)
         for pattern, word in _KEYS.items()
-        for field, section, key in found(document, (pattern,))
+        for field, section, key in _found(document, pattern)
         if section[key] is not None and not getattr(platform, word)
     ]
-    for field, section, key in found(document, ("outbound.routes.*.token",)):
+    for field, section, key in _found(document, "outbound.routes.*.token"):
         kind = section[key]
         if isinstance(kind, str) and kind in _TOKENS and not getattr(platform, _TOKENS[kind]):
             problems.append(_forbidden(field))
     return problems
 
 
-def above_ceiling(
-    file: SidecarFile,
-    platform: Platform,
-    *,
-    issuers: Mapping[str, TrustedIssuer],
-    keys: Iterable[JwksSettings],
-    exchange: ExchangeSettings | None,
-    entry: Entry | None,
-) -> Iterator[Problem]:
-    """Everything that the file has and the platform has not, or has less of."""
-    keys_of = {one.issuer: one for one in keys}
+def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
+    keys_of = {one.issuer: one for one in own.keys}
     for number, section in enumerate(file.issuers):
         field = f"issuers[{number}]"
         ceiling = platform.issuers.get(section.issuer)
@@ -66,13 +66,20 @@ def above_ceiling(
             continue
         if section.issuer in keys_of:
             yield from _source(keys_of[section.issuer], ceiling.keys, field)
-        if section.issuer in issuers:
-            yield from _trust(issuers[section.issuer], ceiling.trusted, field)
+        if section.issuer in own.issuers:
+            yield from _trust(own.issuers[section.issuer], ceiling.trusted, field)
+
+
+def _routes(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
     for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
         yield from _route(route, platform, f"inbound.routes[{number}]")
-    if exchange is not None:
-        yield from _exchange(exchange, platform)
-    for number, user in enumerate(file.entry.issuers if file.entry is not None and entry is not None else []):
+
+
+def _entry(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
+    if file.entry is None or own.entry is None:
+        return
+    keys_of = {one.issuer: one for one in own.keys}
+    for number, user in enumerate(file.entry.issuers):
         field = f"entry.issuers[{number}]"
         login = platform.logins.get(user.issuer)
         if login is None:
@@ -80,8 +87,7 @@ def above_ceiling(
             continue
         if user.issuer in keys_of:
             yield from _source(keys_of[user.issuer], login.keys, field)
-        if entry is not None:
-            yield from _login(entry.issuers[user.issuer], login, field)
+        yield from _login(own.entry.issuers[user.issuer], login, field)
 
 
 def _route(route: InboundRouteSection, platform: Platform, field: str) -> Iterator[Problem]:
@@ -101,7 +107,7 @@ def _source(keys: JwksSettings, ceiling: JwksSettings, field: str) -> Iterator[P
     if keys.max_age_s > ceiling.max_age_s:
         yield Problem(f"{field}.max_age_s", _ABOVE, f"write at most {ceiling.max_age_s:g}")
     refresh_s = ceiling.refresh_s or DEFAULT_REFRESH_S
-    # Both unset is the issuer's own word on both sides. A ceiling bounds what is unset too: the issuer might say more.
+    # Both unset: both follow the issuer. If only the ceiling is set, the issuer could exceed it.
     if (keys.refresh_s is None and ceiling.refresh_s is not None) or (keys.refresh_s or 0) > refresh_s:
         yield Problem(f"{field}.refresh_s", _ABOVE, f"write at most {refresh_s:g}")
 
@@ -118,7 +124,7 @@ def _beyond(own: Iterable[str], ceiling: Iterable[str], field: str) -> Iterator[
 
 
 def _profile(own: IssuerProfile, ceiling: IssuerProfile, field: str) -> Iterator[Problem]:
-    """A profile may believe less than the platform's, and never reads a token differently."""
+    """Report a profile that accepts more than the platform's, or that reads a token differently."""
     looser = {
         "typ": not own.typ <= ceiling.typ,
         "algorithms": not own.algorithms <= ceiling.algorithms,
@@ -137,7 +143,10 @@ def _profile(own: IssuerProfile, ceiling: IssuerProfile, field: str) -> Iterator
             yield Problem(f"{field}.profile", f"{name} {_ABOVE}", f"remove {name}, or write the platform's")
 
 
-def _exchange(exchange: ExchangeSettings, platform: Platform) -> Iterator[Problem]:
+def _exchange(_file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
+    exchange = own.exchange
+    if exchange is None:
+        return
     ceiling = platform.issuers.get(exchange.issuer)
     if ceiling is None:
         yield Problem("exchange.issuer", "is none of the platform's issuers", "ask one of those")
@@ -162,3 +171,31 @@ def _login(own: UserIssuer, ceiling: LoginCeiling, field: str) -> Iterator[Probl
 
 def _forbidden(field: str) -> Problem:
     return Problem(field, "is forbidden by the platform", "remove it, or have the platform allow it")
+
+
+# A check reports everything that the file has and the platform has not, or has less of.
+CEILING_CHECKS: Final[tuple[Callable[[SidecarFile, Platform, Own], Iterator[Problem]], ...]] = (
+    _issuers,
+    _routes,
+    _exchange,
+    _entry,
+)
+
+
+def _found(document: dict[str, object], pattern: str) -> Iterator[tuple[str, dict[str, object], str]]:
+    """Find a key in a document: its field, the section that holds it, its name. ``*`` matches each item of a list."""
+    *parents, key = pattern.split(".")
+    for prefix, section in _walk(document, parents, ""):
+        if key in section:
+            yield f"{prefix}{key}", section, key
+
+
+def _walk(value: object, path: list[str], field: str) -> Iterator[tuple[str, dict[str, object]]]:
+    if not path:
+        if isinstance(value, dict):
+            yield field, value
+    elif path[0] == "*" and isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _walk(item, path[1:], f"{field.removesuffix('.')}[{number}].")
+    elif isinstance(value, dict) and path[0] in value:
+        yield from _walk(value[path[0]], path[1:], f"{field}{path[0]}.")

@@ -1,7 +1,8 @@
-"""A platform file → ``Platform``. The environment of a workload is the workload's own, so none of it counts here."""
+"""Loader of a platform file. It ignores the environment: that belongs to the workload, which the file limits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from sidecar.config.issuers import (
     scope_from,
     trusted_issuer,
 )
-from sidecar.config.loading import Findings, load_model
 from sidecar.config.platform_model import PlatformFile, PlatformIssuerSection
 from sidecar.config.sections import UserIssuerSection
 from sidecar.config.sidecar_checks import repeated
+from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.policy import LoginKind, ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.errors import ConfigError, Problem
@@ -26,7 +27,7 @@ from sidecar.identity.issuer import JwksSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerCeiling:
-    """An issuer that workloads may believe, and where they may exchange tokens of it."""
+    """An issuer that workloads may trust, and the URL where they may exchange tokens of it."""
 
     trusted: TrustedIssuer
     keys: JwksSettings
@@ -35,7 +36,7 @@ class IssuerCeiling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginCeiling:
-    """A user issuer that entries may take logins of, and the most a login is worth."""
+    """A user issuer whose logins entries may accept, and the most scopes a login may grant."""
 
     trusted: TrustedIssuer
     keys: JwksSettings
@@ -46,7 +47,7 @@ class LoginCeiling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """The ceiling. The words say what may be used at all, ``linger_s`` how much of it."""
+    """The ceiling: the flags permit a setting at all, ``linger_s`` is its largest value."""
 
     issuers: dict[str, IssuerCeiling]
     logins: dict[str, LoginCeiling]
@@ -60,43 +61,25 @@ class Platform:
 
 
 def load_platform(path: Path) -> Platform:
-    """The ceiling of a platform file.
+    """Load the ceiling of a platform file.
 
     Raises:
         ConfigError: every problem; its field starts with ``platform``.
     """
-    found: list[Platform] = []
-
-    def build(file: PlatformFile) -> list[Problem]:
-        findings = Findings()
-        platform = _platform(file, findings)
-        found.append(platform)
-        return findings.problems
-
     try:
-        load_model(path, {}, PlatformFile, cross_check=build)
+        return load_validated(path, {}, PlatformFile, _platform)
     except ConfigError as error:
         raise ConfigError(
             [Problem(f"platform {problem.field}", problem.wrong, problem.cure) for problem in error.problems]
         ) from error
-    return found[0]
 
 
-def _platform(file: PlatformFile, findings: Findings) -> Platform:
-    for name, sections in (("issuers", file.issuers), ("login_issuers", file.login_issuers)):
-        for issuer in repeated(section.issuer for section in sections):
-            findings.add(name, f"{issuer} is listed twice", "keep one of them")
-    issuers: dict[str, IssuerCeiling] = {}
-    for number, section in enumerate(file.issuers):
-        faults = list(profile_problems(section, f"issuers[{number}]"))
-        findings.problems += faults
-        if not faults and (ceiling := findings.attempt(f"issuers[{number}]", _issuer, section)) is not None:
-            issuers[section.issuer] = ceiling
-    logins: dict[str, LoginCeiling] = {}
-    for number, user in enumerate(file.login_issuers):
-        findings.problems += kind_problems(user, f"login_issuers[{number}]")
-        if (login := findings.attempt(f"login_issuers[{number}]", _login, user)) is not None:
-            logins[user.issuer] = login
+def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
+    findings.extend(_duplicates, file)
+    issuers = findings.attempt("issuers", _issuers, file, findings) or {}
+    logins = findings.attempt("login_issuers", _logins, file, findings) or {}
+    if findings.problems:
+        return None
     return Platform(
         issuers=issuers,
         logins=logins,
@@ -108,6 +91,32 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform:
         refuse_other_listeners=file.refuse_other_listeners,
         linger_s=file.linger_s,
     )
+
+
+def _duplicates(file: PlatformFile) -> Iterator[Problem]:
+    for issuer in repeated(section.issuer for section in file.issuers):
+        yield Problem("issuers", f"{issuer} is listed twice", "keep one of them")
+    for issuer in repeated(section.issuer for section in file.login_issuers):
+        yield Problem("login_issuers", f"{issuer} is listed twice", "keep one of them")
+
+
+def _issuers(file: PlatformFile, findings: Findings) -> dict[str, IssuerCeiling]:
+    issuers: dict[str, IssuerCeiling] = {}
+    for number, section in enumerate(file.issuers):
+        faults = list(profile_problems(section, f"issuers[{number}]"))
+        findings.problems += faults
+        if not faults and (ceiling := findings.attempt(f"issuers[{number}]", _issuer, section)) is not None:
+            issuers[section.issuer] = ceiling
+    return issuers
+
+
+def _logins(file: PlatformFile, findings: Findings) -> dict[str, LoginCeiling]:
+    logins: dict[str, LoginCeiling] = {}
+    for number, user in enumerate(file.login_issuers):
+        findings.problems += kind_problems(user, f"login_issuers[{number}]")
+        if (login := findings.attempt(f"login_issuers[{number}]", _login, user)) is not None:
+            logins[user.issuer] = login
+    return logins
 
 
 def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from sidecar.config.field_types import UrlText
 from sidecar.config.sections import IssuerSection, Section, UserIssuerSection
-from sidecar.config.words import UrlText
 
 
 class PlatformIssuerSection(IssuerSection):

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
-from sidecar.config.words import (
+from sidecar.config.field_types import (
     AddressText,
     FileText,
     Line,
+    Reserved,
     ScopeText,
     Seconds,
     SocketText,
@@ -151,6 +152,7 @@ class IssuerSection(KeySource):
         description="trust domains whose workloads it may name as actors"
     )
     scopes: list[ScopeText] = Field(description="the most scopes it may grant")
+    metadata: Reserved = None  # not available yet
 
 
 class ScopeFromSection(Section):

@@ -1,11 +1,11 @@
-"""What must agree between the sections of a sidecar's settings: every contradiction, each with its cure. Pure."""
+"""Checks of what must agree between the sections of a sidecar's settings. Pure; each problem has its cure."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain, combinations
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
 from typing import Final
 
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
@@ -18,23 +18,6 @@ from sidecar.observe.probe import OWN_PATHS
 
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9._~/-]+")
 _MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux
-
-
-def sidecar_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Everything that contradicts something else, or is unsafe."""
-    return chain(
-        _sections(file),
-        _listeners(file),
-        _agent_probes(file),
-        _issuers(file),
-        _audiences(file),
-        _inbound_routes(file),
-        _outbound_routes(file),
-        _exchange(file),
-        _entry(file),
-        _deny(file),
-        _admin(file),
-    )
 
 
 def _sections(file: SidecarFile) -> Iterator[Problem]:
@@ -148,7 +131,7 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
 
 
 def _reachable(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
-    """A scope above each issuer's ceiling, or a peer none may vouch for, makes a route that nobody can ever use."""
+    """Report a scope above an issuer's ceiling, or a peer that no issuer may vouch for: no call could use the route."""
     for section in _counting(file, route):
         for scope in sorted(set(route.scopes) - set(section.scopes)):
             yield Problem(
@@ -248,5 +231,21 @@ def _admin(file: SidecarFile) -> Iterator[Problem]:
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    """The names that are there more than once."""
+    """Return the names that occur more than once."""
     return sorted(name for name, times in Counter(names).items() if times > 1)
+
+
+# A check reports everything that contradicts something else, or is unsafe.
+CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
+    _sections,
+    _listeners,
+    _agent_probes,
+    _issuers,
+    _audiences,
+    _inbound_routes,
+    _outbound_routes,
+    _exchange,
+    _entry,
+    _deny,
+    _admin,
+)

@@ -6,6 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from sidecar.config.field_types import (
+    AddressText,
+    Line,
+    MethodText,
+    OriginText,
+    PathText,
+    PrefixText,
+    Protocol,
+    Reserved,
+    RouteName,
+    ScopeText,
+    Seconds,
+    SpiffeIdText,
+    TokenWay,
+    UrlText,
+)
 from sidecar.config.sections import (
     AdminSection,
     IdentitySection,
@@ -16,19 +32,6 @@ from sidecar.config.sections import (
     TlsSection,
     UserIssuerSection,
     limits_section,
-)
-from sidecar.config.words import (
-    AddressText,
-    Line,
-    MethodText,
-    OriginText,
-    PathText,
-    PrefixText,
-    RouteName,
-    ScopeText,
-    Seconds,
-    SpiffeIdText,
-    UrlText,
 )
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.memory import MemoryLimits
@@ -132,7 +135,7 @@ class InboundRouteSection(Section):
         default=None, description="issuers whose tokens are accepted here; needed if there are several"
     )
     may_call: list[RouteName] = Field(default=[], description="the outbound routes that such a request may use")
-    protocol: Literal["http"] = Field(default="http", description="protocol of the requests")
+    protocol: Protocol = Field(default="http", description="protocol of the requests")
     allow_self: bool = Field(default=False, description="accept tokens of workloads that act for themselves")
     pass_token: bool = Field(default=False, description="pass the token on to the agent")
     forwarded: bool = Field(
@@ -146,6 +149,11 @@ class InboundRouteSection(Section):
         default=0.0, ge=0, le=86_400, description="how long the handle stays valid after the response"
     )
     max_calls: int = Field(default=64, ge=0, le=1_000_000, description="the most outbound calls of one request")
+    # not available yet
+    observe_until: Reserved = None
+    websocket: Reserved = None
+    max_stream_s: Reserved = None
+    subjects_at_once: Reserved = None
 
 
 class InboundSection(Section):
@@ -174,6 +182,11 @@ class InboundSection(Section):
     upstream_limits: ClientLimitsSection = Field(
         default=ClientLimitsSection(), description="limits of connections to the next hop"
     )
+    # not available yet
+    http2: Reserved = None
+    websocket: Reserved = None
+    subjects_at_once: Reserved = None
+    resource_metadata: Reserved = None
 
 
 class OutboundMatch(Section):
@@ -194,8 +207,13 @@ class OutboundRouteSection(Section):
     peer: SpiffeIdText | None = Field(default=None, description="SPIFFE ID of the workload that must answer there")
     audience: Line = Field(description="audience of the token")
     scopes: list[ScopeText] = Field(description="the most scopes to ask for")
-    token: Literal["exchange"] = Field(default="exchange", description="how the token is obtained")
-    protocol: Literal["http"] = Field(default="http", description="protocol of the requests")
+    token: TokenWay = Field(default="exchange", description="how the token is obtained")
+    protocol: Protocol = Field(default="http", description="protocol of the requests")
+    # not available yet
+    observe_until: Reserved = None
+    inject: Reserved = None
+    passthrough: Reserved = None
+    exchange: Reserved = None
 
 
 class OutboundConnectionsSection(Section):
@@ -223,6 +241,9 @@ class OutboundSection(Section):
         default=ClientLimitsSection(), description="limits of connections to the next hop"
     )
     dns: DnsSection = Field(default=DnsSection(), description="name lookup of upstreams and of the token service")
+    # not available yet
+    capture: Reserved = None
+    observe: Reserved = None
 
 
 class ExchangeSection(Section):
@@ -331,3 +352,7 @@ class SidecarFile(Section):
             "container's). Above 80 % of it no new connection is accepted, until use is below 70 %"
         ),
     )
+    # not available yet
+    platform: Reserved = None
+    tracing: Reserved = None
+    workers: Reserved = None

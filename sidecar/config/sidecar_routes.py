@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 from sidecar.config.addresses import parse_origin
-from sidecar.config.loading import Findings
 from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
+from sidecar.config.validation import Findings
 from sidecar.delegation.route import (
     InboundRoute,
     InboundRoutes,

@@ -1,9 +1,8 @@
-"""A token service's settings file → ``TokenServiceSettings``."""
+"""Loader of a token service's settings file: validates it and makes ``TokenServiceSettings``."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -19,13 +18,15 @@ from sidecar.config.issuers import (
     scope_from,
     with_usable_profile,
 )
-from sidecar.config.loading import Findings, load_model
 from sidecar.config.sections import UserIssuerSection
+from sidecar.config.sidecar_checks import repeated
 from sidecar.config.sidecar_file import records
 from sidecar.config.sts_model import RuleSection, StsFile
 from sidecar.config.sts_settings import TokenServiceSettings
+from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
+from sidecar.identity.issuer import JwksSettings
 from sidecar.sts.policy import (
     ANYONE,
     Anyone,
@@ -43,44 +44,49 @@ from sidecar.sts.server import StsSettings
 
 
 def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
-    """The settings of one token service, from its file and the environment.
+    """Load the settings of one token service from its file and the environment.
 
     Raises:
         ConfigError: every problem, each with its field and its cure.
     """
-    found: list[TokenServiceSettings] = []
 
-    def cross_check(file: StsFile) -> list[Problem]:
-        findings = Findings()
-        findings.problems += _problems(file)
-        settings = _settings(file, environ, findings)
-        if settings is not None:
-            found.append(settings)
-        return findings.problems
+    def build(file: StsFile, findings: Findings) -> TokenServiceSettings | None:
+        findings.extend(_login_issuers, file)
+        findings.extend(_duplicates, file)
+        findings.extend(_ephemeral_keys, file)
+        findings.extend(_listeners, file)
+        return _settings(file, environ, findings)
 
-    load_model(path, environ, StsFile, cross_check=cross_check)
-    return found[0]
+    return load_validated(path, environ, StsFile, build)
 
 
-def _problems(file: StsFile) -> Iterator[Problem]:
+def _duplicates(file: StsFile) -> Iterator[Problem]:
     for field, names in (
         ("login_issuers", (section.issuer for section in file.login_issuers)),
         ("targets", (section.workload for section in file.targets)),
         ("entries", (section.workload for section in file.entries)),
     ):
-        for name in _repeated(names):
+        for name in repeated(names):
             yield Problem(field, f"{name} is listed twice", "keep one of them")
-    for number, section in enumerate(file.login_issuers):
-        yield from kind_problems(section, f"login_issuers[{number}]")
-    yield from development_problems(
-        [(f"login_issuers[{number}]", section) for number, section in enumerate(file.login_issuers)]
-    )
+
+
+def _login_issuers(file: StsFile) -> Iterator[Problem]:
+    sections = [(f"login_issuers[{number}]", section) for number, section in enumerate(file.login_issuers)]
+    for field, section in sections:
+        yield from kind_problems(section, field)
+    yield from development_problems(sections)
+
+
+def _ephemeral_keys(file: StsFile) -> Iterator[Problem]:
     if file.keys == "ephemeral" and any(map(is_production, file.login_issuers)):
         yield Problem(
             "keys",
             "is for development: no replica shares the keys and a restart ends every token",
             "name a directory, and fill it by: sidecar sts keygen DIRECTORY",
         )
+
+
+def _listeners(file: StsFile) -> Iterator[Problem]:
     listeners = {"listen": parse_address(file.listen), "probe.listen": parse_address(file.probe.listen)}
     for (first, one), (second, other) in combinations(listeners.items(), 2):
         if one.port and one.port == other.port:
@@ -88,18 +94,11 @@ def _problems(file: StsFile) -> Iterator[Problem]:
 
 
 def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> TokenServiceSettings | None:
-    identity = findings.attempt("identity", identity_of, file.identity, environ)
+    identity = findings.attempt("identity", lambda: identity_of(file.identity, environ))
     if identity is not None:
-        findings.problems += jwt_bundle_problems(identity)
-    keys = [
-        findings.attempt(f"login_issuers[{number}]", key_settings, section, section.tls)
-        for number, section in enumerate(file.login_issuers)
-    ]
-    logins = [
-        with_usable_profile(section, f"login_issuers[{number}]", findings)
-        for number, section in enumerate(file.login_issuers)
-    ]
-    policy = findings.attempt("policy", _policy, file, logins)
+        findings.extend(jwt_bundle_problems, identity)
+    keys = findings.attempt("login_issuers", _login_keys, file, findings) or ()
+    policy = findings.attempt("policy", _policy, file, findings)
     server = findings.attempt("listen", _server, file)
     if findings.problems or identity is None or policy is None or server is None:
         return None
@@ -107,11 +106,19 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         identity=identity,
         server=server,
         policy=policy,
-        login_keys=tuple(one for one in keys if one is not None),
+        login_keys=keys,
         key_directory=None if isinstance(file.keys, str) else Path(file.keys.directory),
         records=records(file.records),
         rate=RateSettings(burst=file.exchange_rate.burst, per_s=file.exchange_rate.per_s),
     )
+
+
+def _login_keys(file: StsFile, findings: Findings) -> tuple[JwksSettings, ...]:
+    keys = [
+        findings.attempt(f"login_issuers[{number}]", key_settings, section, section.tls)
+        for number, section in enumerate(file.login_issuers)
+    ]
+    return tuple(one for one in keys if one is not None)
 
 
 def _server(file: StsFile) -> StsSettings:
@@ -128,8 +135,16 @@ def _server(file: StsFile) -> StsSettings:
     )
 
 
-def _policy(file: StsFile, logins: list[UserIssuerSection]) -> StsPolicy:
-    """Raises ConfigError with every contradiction."""
+def _policy(file: StsFile, findings: Findings) -> StsPolicy:
+    """Make the policy.
+
+    Raises:
+        ConfigError: every contradiction in it.
+    """
+    logins = [
+        with_usable_profile(section, f"login_issuers[{number}]", findings)
+        for number, section in enumerate(file.login_issuers)
+    ]
     return StsPolicy(
         issuer=file.issuer,
         targets=tuple(
@@ -179,7 +194,3 @@ def _login_issuer(section: UserIssuerSection) -> LoginIssuer:
         scope_from=scope_from(section),
         subject_prefix=section.subject_prefix,
     )
-
-
-def _repeated(names: Iterable[str]) -> list[str]:
-    return sorted(name for name, times in Counter(names).items() if times > 1)

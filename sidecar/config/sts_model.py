@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from sidecar.config.field_types import AddressText, FileText, Line, ScopeText, Seconds, SpiffeIdText, UrlText
 from sidecar.config.sections import (
     LONG,
     SHORT,
@@ -16,7 +17,6 @@ from sidecar.config.sections import (
     UserIssuerSection,
     short_or_long,
 )
-from sidecar.config.words import AddressText, FileText, Line, ScopeText, Seconds, SpiffeIdText, UrlText
 
 
 class KeysSection(Section):

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from sidecar.config.document import DocumentError, parse_document
-from sidecar.config.loading import read_text
+from sidecar.config.document import DocumentError, parse_document, read_text
 from sidecar.errors import ConfigError, Problem
 from sidecar.injector.fields import MalformedError, mapping, text
 from sidecar.injector.inject import RefusedError, inject

@@ -329,13 +329,13 @@ def test_everything_above_the_ceiling_is_told_at_once_beside_other_problems(tmp_
         AGENT,
         ("issuers.0.scopes", ["docs.read", "crm.read", "mail.send"]),
         ("inbound.routes.0.pass_token", True),
-        ("inbound.routes.0.typo", 1),
+        ("typo", 1),
         ("exchange.token_endpoint", "https://sts.acme.example/elsewhere"),
     )
     assert {problem.field for problem in found(tmp_path, worst, PLATFORM)} == {
         "issuers[0].scopes",
         "inbound.routes[0].pass_token",
-        "inbound.routes[0].typo",
+        "typo",
         "exchange.token_endpoint",
     }
 

@@ -286,7 +286,7 @@ def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
         ("outbound.listen", "0.0.0.0:7080"),
         ("deny", [{}]),
         ("identity", {}),
-        ("inbound.typo", 1),
+        ("typo", 1),
     )
     fields = {problem.field for problem in problems(tmp_path, worst)}
     assert fields >= {
@@ -294,7 +294,7 @@ def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
         "outbound.listen",
         "deny[0]",
         "identity.workload_api",
-        "inbound.typo",
+        "typo",
     }
 
 

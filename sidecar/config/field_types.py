@@ -1,4 +1,4 @@
-"""The types that settings are made of: each says what it takes, in the schema and in the message of a refusal.
+"""Types of settings: each states what it accepts, in the schema and in the message of a refusal.
 
 Validators raise ``ValueError("what is wrong; the cure")`` and never quote the value.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import parse_address, parse_origin, parse_url
 from sidecar.delegation.route import require_method, require_path
@@ -19,11 +20,12 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.workload_client import parse_address as parse_workload_address
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RESERVED: Final = frozenset({"none", "other"})  # what the metrics call a route that is none, or unknown
+_RESERVED: Final = frozenset({"none", "other"})  # the metrics' names of no route, and of an unknown one
+_NOT_YET: Final = "is not available yet; remove it"
 
 
 def _checked(check: Callable[[str], object], cure: str = "") -> AfterValidator:
-    """A validator that keeps the text if ``check`` takes it. ``cure`` completes a message of another room."""
+    """Make a validator that keeps the text if ``check`` accepts it. ``cure`` completes a message of another room."""
 
     def validate(text: str) -> str:
         try:
@@ -61,7 +63,7 @@ def _file(text: str) -> None:
 
 
 def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
-    """Annotations of a text that is one of ``names``, which are data of some room."""
+    """Make annotations of a text that is one of ``names``, which are data of some room."""
     choices = list(map(str, names))
 
     def validate(text: str) -> str:
@@ -70,6 +72,23 @@ def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
         return text
 
     return AfterValidator(validate), WithJsonSchema({"type": "string", "enum": choices})
+
+
+def _refuse(value: object) -> object:
+    if value is not None:
+        raise ValueError(_NOT_YET)
+    return value
+
+
+def _later(*words: str) -> BeforeValidator:
+    """Make a validator that refuses words with these beginnings by name: a later release will accept them."""
+
+    def validate(value: object) -> object:
+        if isinstance(value, str) and value.startswith(words):
+            raise ValueError(_NOT_YET)
+        return value
+
+    return BeforeValidator(validate)
 
 
 def _schema(pattern: str, example: str) -> WithJsonSchema:
@@ -104,3 +123,7 @@ PrefixText = Annotated[
     Line, _checked(partial(require_path, prefix=True), "write it as it is served"), _schema("^/", "/crm")
 ]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+Reserved = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # a key that a later release will accept
+Protocol = Annotated[Literal["http"], _later("mcp", "a2a", "jsonrpc", "grpc")]
+TokenWay = Annotated[Literal["exchange"], _later("self", "passthrough", "inject")]

@@ -1,0 +1,248 @@
+"""Validation of a settings document in two passes: first its schema, then what must agree between sections.
+
+The second pass also runs over a document that failed the first, as far as it does not read a top-level section that
+failed: a check ends where it asks for one (``_Partial``). So one run reports what can be known, and nothing that may be
+right once the schema is satisfied. Each problem has the dotted field, the fault and the cure; no value is quoted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from sidecar.config.document import DocumentError, parse_document, read_text, shown
+from sidecar.config.environment import override, variables
+from sidecar.config.sections import Section
+from sidecar.errors import ConfigError, Problem
+
+S = TypeVar("S", bound=Section)
+T = TypeVar("T")
+
+_FAULTS: Final[Mapping[str, tuple[str, str]]] = {
+    "missing": ("is missing", "add it"),
+    "string_type": ("is no text", "put it in quotes"),
+    "int_type": ("is no whole number", "write a decimal number without quotes"),
+    "int_from_float": ("is no whole number", "write one without a decimal point"),
+    "float_type": ("is no number", "write a decimal number without quotes"),
+    "finite_number": ("is no finite number", "write a decimal number"),
+    "bool_type": ("is neither true nor false", "write true or false without quotes"),
+    "list_type": ("is no list", "write a list, such as [a, b]"),
+    "dict_type": ("is no mapping", "write keys and values"),
+    "model_type": ("is no mapping", "write keys and values"),
+    "model_attributes_type": ("is no mapping", "write keys and values"),
+}
+
+
+class _FailedSectionError(Exception):
+    """A check of the second pass reads a section that failed the first."""
+
+
+class Findings:
+    """Collects the problems of a file, so that all of them are reported together."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def add(self, field: str, wrong: str, cure: str) -> None:
+        """Add one problem."""
+        self.problems.append(Problem(field, wrong, cure))
+
+    def extend(self, check: Callable[..., Iterable[Problem]], *arguments: object) -> None:
+        """Add what ``check`` finds before it reads a section that failed the schema."""
+        try:
+            for problem in check(*arguments):
+                self.problems.append(problem)
+        except _FailedSectionError:
+            return
+
+    def attempt(self, field: str, make: Callable[..., T], *arguments: object) -> T | None:
+        """Return what ``make`` returns; None if it refuses (a problem of ``field``) or reads a failed section."""
+        try:
+            return make(*arguments)
+        except ConfigError as error:
+            self.problems += error.problems
+        except ValueError as error:
+            self.problems.append(from_value_error(field, error))
+        except _FailedSectionError:
+            pass
+        return None
+
+
+def load_validated(
+    path: Path,
+    environ: Mapping[str, str],
+    model: type[S],
+    build: Callable[[S, Findings], T | None],
+    *,
+    look_over: Callable[[dict[str, object]], Iterable[Problem]] = lambda _document: (),
+) -> T:
+    """Read one settings file, apply the environment, validate it, and return what ``build`` makes of it.
+
+    ``build`` is the second pass: it adds what does not agree to the findings. ``look_over`` sees the document as it is
+    written.
+
+    Raises:
+        ConfigError: every problem of the file and of the environment.
+    """
+    try:
+        document = parse_document(read_text(path), name=str(path))
+    except DocumentError as error:
+        raise ConfigError([error.problem]) from error
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise ConfigError([Problem(str(path), "is no mapping", "write sections and keys")])
+    findings = Findings()
+    findings.problems += override(document, environ)
+    findings.problems += look_over(document)
+    try:
+        file = model.model_validate(document)
+    except ValidationError as error:
+        findings.problems += problems_of(error, model, variables(environ))
+        file = _partial(document, error, model)
+    made = build(file, findings)
+    if findings.problems or made is None:
+        raise ConfigError(findings.problems)
+    return made
+
+
+def _partial(document: dict[str, object], error: ValidationError, model: type[S]) -> S:
+    """Return the sections that satisfy the schema, as if they were the whole file."""
+    failed: set[str] = set()
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        location = detail["loc"]
+        failed.add(str(location[0]))
+        if len(location) == 1 and detail["type"] == "extra_forbidden":
+            failed.add(_meant(location, model) or "")  # a misspelt section is no missing one
+    ignored: dict[str, Any] = dict.fromkeys(failed & model.model_fields.keys(), (Any, None))
+    lenient = create_model(model.__name__, __base__=model, **ignored)
+    whole = lenient.model_validate({key: value for key, value in document.items() if key not in failed})
+    return cast("S", _Partial(whole, failed))
+
+
+class _Partial:
+    """A settings file in which some sections failed the schema. Reading one of them ends a check."""
+
+    def __init__(self, file: Section, failed: set[str]) -> None:
+        self._file = file
+        self._failed = failed
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._failed:
+            raise _FailedSectionError(name)
+        return getattr(self._file, name)
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], variables: Mapping[str, str]) -> list[Problem]:
+    """Return every fault of a document. A field that came from the environment is named with its variable."""
+    return [
+        _problem(detail, model, variables)
+        for detail in error.errors(include_url=False, include_input=False, include_context=True)
+    ]
+
+
+def _dotted(location: Iterable[int | str]) -> str:
+    """Turn ``("inbound", "routes", 0, "name")`` into ``inbound.routes[0].name``."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not part.startswith(("<", "[")):  # tags of unions, and pydantic's mark of a key
+            text += f".{shown(part)}" if text else shown(part)
+    return text or "settings"
+
+
+def from_value_error(field: str, error: ValueError) -> Problem:
+    """Turn a room's refusal, ``"member: wrong; cure"`` or ``"wrong; cure"``, into a problem of ``field``."""
+    text = str(error)
+    head, colon, rest = text.partition(": ")
+    if colon and head.replace("_", "").replace(", ", "").isalnum() and ", " not in head:
+        field, text = f"{field}.{head}", rest
+    wrong, _, cure = text.partition("; ")
+    return Problem(field, wrong, cure or "change it")
+
+
+def _problem(detail: ErrorDetails, model: type[BaseModel], variables: Mapping[str, str]) -> Problem:
+    field = _dotted(detail["loc"])
+    wrong, cure = _fault(detail, model)
+    variable = next(
+        (name for path, name in variables.items() if field == path or field.startswith((f"{path}.", f"{path}["))), None
+    )
+    return Problem(f"{field} ({variable})" if variable else field, wrong, cure)
+
+
+def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
+    kind = detail["type"]
+    context = detail.get("ctx", {})
+    if kind in _FAULTS:
+        return _FAULTS[kind]
+    if kind == "extra_forbidden":
+        return "is no setting", _spelling(detail["loc"], model)
+    if kind in {"literal_error", "enum"}:
+        return "has no such choice", f"write one of {context.get('expected', '')}"
+    if kind == "value_error":
+        wrong, _, cure = str(context.get("error", "")).partition("; ")
+        return wrong, cure or "change it"
+    if kind == "too_short":
+        return "is empty", f"list at least {context.get('min_length', 1)}"
+    if kind in {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}:
+        bound = next(context[key] for key in ("gt", "ge", "lt", "le") if key in context)
+        return "is out of range", f"write a number {kind.replace('_', ' ')} {bound}"
+    return "cannot be used", "see the schema in config/sidecar.schema.json"
+
+
+def _meant(location: tuple[int | str, ...], model: type[BaseModel]) -> str | None:
+    """Return the key of its section that is most like an unknown one; None if none is close."""
+    close = difflib.get_close_matches(str(location[-1]), _keys_at(model.model_json_schema(), location[:-1]), n=1)
+    return close[0] if close else None
+
+
+def _spelling(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    meant = _meant(location, model)
+    if meant is not None:
+        return f"did you mean {meant}?"
+    known = _keys_at(model.model_json_schema(), location[:-1])
+    return f"known here: {', '.join(sorted(known))}" if known else "remove it"
+
+
+def _keys_at(schema: dict[str, object], location: tuple[int | str, ...]) -> list[str]:
+    definitions = schema.get("$defs", {})
+    nodes: list[object] = [schema]
+    for part in location:
+        if isinstance(part, str) and part.startswith("<"):
+            continue
+        inner = []
+        for node in _resolved(nodes, definitions):
+            if isinstance(part, int):
+                inner.append(node.get("items"))
+            else:
+                properties = node.get("properties")
+                if isinstance(properties, dict):
+                    inner.append(properties.get(part))
+        nodes = inner
+    return [key for node in _resolved(nodes, definitions) for key in _properties(node)]
+
+
+def _properties(node: dict[str, object]) -> list[str]:
+    properties = node.get("properties")
+    return list(properties) if isinstance(properties, dict) else []
+
+
+def _resolved(nodes: list[object], definitions: object) -> list[dict[str, object]]:
+    """Follow references and alternatives."""
+    found: list[dict[str, object]] = []
+    for node in nodes:
+        if not isinstance(node, dict):
+            continue
+        reference = node.get("$ref")
+        if isinstance(reference, str) and isinstance(definitions, dict):
+            found += _resolved([definitions.get(reference.removeprefix("#/$defs/"))], definitions)
+            continue
+        alternatives = node.get("anyOf") or node.get("oneOf")
+        found += _resolved(alternatives, definitions) if isinstance(alternatives, list) else [node]
+    return found
