@@ -1,6 +1,8 @@
-# The sidecar's image: slim or distroless from one file, by its base alone (docs/compose.md).
+# The sidecar's image: slim or distroless from one file, by its base alone (docs/compose.md). The target sidecar-dev adds
+# the tools for development and attacks to it; the product's image has none of them.
 #
 #   docker build -t sidecar:dev .
+#   docker build -t sidecar-dev:dev --target sidecar-dev .
 #   docker build -t sidecar:dev --build-arg RUNTIME_IMAGE=gcr.io/distroless/python3-debian13:nonroot .
 #
 # Both bases need the same Python and C library. A release pins them by digest through these arguments.
@@ -29,7 +31,17 @@ RUN PYTHONPATH=/build python3 -m pip install -q --no-cache-dir --no-deps --no-bu
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/sidecar/lib /opt/sidecar/app \
  && chmod -R a+rX,a-w /opt/sidecar
 
-FROM ${RUNTIME_IMAGE}
+FROM build AS build-dev
+COPY requirements/pretty.txt requirements/
+RUN --mount=type=cache,target=/var/cache/pip \
+    python3 -m pip install -q --require-hashes --only-binary :all: -r requirements/pretty.txt --target /opt/sidecar/dev
+COPY dev dev
+RUN PYTHONPATH=/build python3 -m pip install -q --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/dev ./dev \
+ && rm -rf /opt/sidecar/dev/bin \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/sidecar/dev \
+ && chmod -R a+rX,a-w /opt/sidecar/dev
+
+FROM ${RUNTIME_IMAGE} AS sidecar
 ARG VERSION=dev REVISION=unknown
 LABEL org.opencontainers.image.title="delegation-sidecar" \
       org.opencontainers.image.description="A reverse proxy beside every AI agent that makes every hop attributable" \
@@ -52,3 +64,12 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s -
     CMD ["python3", "-m", "sidecar.cli", "healthcheck"]
 ENTRYPOINT ["python3", "-m", "sidecar.cli"]
 CMD ["run"]
+
+FROM sidecar AS sidecar-dev
+LABEL org.opencontainers.image.title="sidecar-dev" \
+      org.opencontainers.image.description="The sidecar with its tools for development: identities for nothing, attacks. Never for production."
+ENV PYTHONPATH=/opt/sidecar/app:/opt/sidecar/lib:/opt/sidecar/dev
+COPY --from=build-dev /opt/sidecar/dev /opt/sidecar/dev
+
+# Built where no target is named.
+FROM sidecar

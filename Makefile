@@ -21,14 +21,14 @@ help: ## Show this list
 
 setup: $(STAMP) ## Make .venv with every locked dependency
 
-$(STAMP): requirements/run.txt requirements/dev.txt pyproject.toml
+$(STAMP): requirements/run.txt requirements/dev.txt pyproject.toml dev/pyproject.toml
 	@$(PYTHON) .ci/preflight.py
 	@rm -rf $(VENV)
 	@echo "setup: making $(VENV)"
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv -q $(VENV)
 	@echo "setup: installing locked dependencies (about a minute)"
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt -r requirements/dev.txt
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e dev
 	@touch $@
 
 fmt: setup ## Format the code
@@ -72,6 +72,7 @@ interop: interop-spire systemd interop-engine interop-frameworks ## Everything a
 
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
 IMAGE            ?= sidecar:dev
+DEV_IMAGE        ?= sidecar-dev:dev
 PYTHON_IMAGE     ?= python:3.13-slim
 DISTROLESS_IMAGE ?= gcr.io/distroless/python3-debian13:nonroot
 BUILD_ARGS       ?=
@@ -79,27 +80,29 @@ BUILD = docker build $(BUILD_ARGS) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) \
   --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' sidecar/__init__.py) \
   --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)
 
-image: ## Build the image (IMAGE=sidecar:dev PYTHON_IMAGE=python:3.13-slim)
+image: ## Build both images, the product's and the one with tools for development (IMAGE=sidecar:dev DEV_IMAGE=sidecar-dev:dev PYTHON_IMAGE=python:3.13-slim)
 	@.ci/retry $(BUILD) -t $(IMAGE) .
+	@.ci/retry $(BUILD) --target sidecar-dev -t $(DEV_IMAGE) .
 
 image-distroless: ## The same on a base without a shell (DISTROLESS_IMAGE=...)
 	@.ci/retry $(BUILD) --build-arg RUNTIME_IMAGE=$(DISTROLESS_IMAGE) -t $(IMAGE)-distroless .
+	@.ci/retry $(BUILD) --build-arg RUNTIME_IMAGE=$(DISTROLESS_IMAGE) --target sidecar-dev -t $(DEV_IMAGE)-distroless .
 
 # Not marked as done by a file: the engine knows what images it has.
 need-image:
-	@! command -v docker >/dev/null || docker image inspect $(IMAGE) >/dev/null 2>&1 || $(MAKE) image
+	@! command -v docker >/dev/null || docker image inspect $(IMAGE) $(DEV_IMAGE) >/dev/null 2>&1 || $(MAKE) image
 
 mesh: setup need-image ## Bring the compose mesh up, attack it, restart it in every order, crash its parts, drain it, take it down
-	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose.py
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose.py
 
 alerts: setup ## Alert rules with promtool: each fires and stays quiet, and no change of one goes unnoticed
 	@$(PYTEST) -q -p no:randomly -n auto tests/interop/test_alerts.py
 
 monitoring: alerts need-image ## Rules, dashboard and metrics with promtool and Prometheus
-	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_monitoring.py
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_monitoring.py
 
 interop-engine: mesh monitoring ## Image, mesh and monitoring on a real Docker engine
-	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py tests/interop/test_image_memory.py
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) SIDECAR_IMAGE_DISTROLESS=$(IMAGE)-distroless $(PYTEST) -q -p no:randomly tests/interop/test_image.py tests/interop/test_image_memory.py
 
 $(SCHEMAS): $(STAMP) requirements/chart.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/chart.txt && touch $@
@@ -113,7 +116,7 @@ admission: setup ## Injector, policy, Pod Security, Helm in a real API server th
 	@[ -z "$$KUBECONFIG_OLDEST" ] || KUBECONFIG=$$KUBECONFIG_OLDEST $(ADMISSION)
 
 cluster: setup ## The example on a real Kubernetes, from its five commands to an uninstall (kubectl, helm, KUBECONFIG)
-	@SIDECAR_IMAGE=$(IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_cluster.py tests/interop/test_cluster_life.py
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_cluster.py tests/interop/test_cluster_life.py
 
 $(FUZZER): $(STAMP) requirements/fuzz.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt && touch $@ || echo "fuzz: atheris cannot be had for this Python or machine"
@@ -148,7 +151,8 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o bench.txt bench.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o build.txt build.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o chart.txt chart.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o pretty.txt pretty.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o frameworks.txt frameworks.in
 
 clean: ## Remove what make made
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info dev/*.egg-info dev/build

@@ -15,7 +15,7 @@ from benchmarks.machine import Cores, cores, process_tree
 from benchmarks.native import Programs, build
 from benchmarks.peers.peer import Part, Peer
 from benchmarks.world import TOOL, World, make_world
-from sidecar.dev.processes import ProcessError, Processes, answers, listens
+from sidecar_dev.processes import ProcessError, Processes, answers, listens
 
 
 @dataclass(frozen=True, slots=True)

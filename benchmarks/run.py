@@ -22,7 +22,7 @@ from benchmarks.sample import Sample
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.smoke import SMOKE, judged
 from benchmarks.tables import BASE, table_of
-from sidecar.dev.processes import ProcessError
+from sidecar_dev.processes import ProcessError
 
 SMOKE_PEERS = "sidecar,aiohttp"
 

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from jwt.algorithms import ECAlgorithm
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.files import write_whole
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.processes import free_ports
+from sidecar_dev.files import write_whole
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.processes import free_ports
 
 TRUST_DOMAIN: Final = "bench.example"
 CALLER: Final = f"spiffe://{TRUST_DOMAIN}/agent/caller"  # who calls: the load generator

@@ -22,7 +22,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(re.search(rf"^    {command}\s", told, re.MULTILINE) for command in COMMANDS)
 
 
-@pytest.mark.parametrize("words", [[], ["nonsense"], ["run", "--nonsense"], ["dev"], ["audit"]])
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["run", "--nonsense"], ["dev"], ["audit"], ["demo", "--nonsense"]])
 def test_wrong_usage_is_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -42,6 +42,17 @@ def test_a_development_command_knows_its_options(word: str, capsys: pytest.Captu
         main(["dev", word, "--help"])
     assert ended.value.code == 0
     assert "--" in capsys.readouterr().out.replace("--help", "")
+
+
+@pytest.mark.parametrize("words", [["dev", "run"], ["demo"]])
+def test_without_the_tools_a_command_says_how_to_get_them(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "pip install ./dev" in capsys.readouterr().err
 
 
 def test_parsing_imports_no_room_and_no_library() -> None:

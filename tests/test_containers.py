@@ -14,7 +14,7 @@ import yaml
 from sidecar.cli import DEFAULT_SOCKET
 from sidecar.config import load_sidecar, load_sts
 from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.dev.entries import parse_entries
+from sidecar_dev.entries import parse_entries
 
 ROOT: Final = Path(__file__).parent.parent
 COMPOSE: Final = ROOT / "compose"
@@ -57,7 +57,10 @@ def test_a_sidecar_of_the_mesh_can_be_asked_for_its_status(name: str) -> None:
 def test_the_image_has_its_bases_by_argument_and_needs_no_foreign_frontend() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert "# syntax=" not in text
-    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${PYTHON_IMAGE}", "${RUNTIME_IMAGE}"]
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == [
+        *("${PYTHON_IMAGE}", "build", "${RUNTIME_IMAGE}", "sidecar"),
+        "sidecar",  # the last stage is what is built: the product, without the tools
+    ]
     installs = re.findall(r"pip install .*", text)
     assert all(
         "--require-hashes" in line or "--no-cache-dir --no-deps --no-build-isolation" in line for line in installs
@@ -68,8 +71,8 @@ def test_only_what_is_named_reaches_a_build() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     allowed = [line[1:] for line in lines if line.startswith("!")]
-    locks = ["requirements/build.txt", "requirements/run.txt"]
-    assert allowed == ["sidecar", "pyproject.toml", "README.md", "LICENSE", *locks, ".ci/sbom.py"]
+    locks = [f"requirements/{name}.txt" for name in ("build", "run", "pretty")]
+    assert allowed == ["sidecar", "dev", "pyproject.toml", "README.md", "LICENSE", *locks, ".ci/sbom.py"]
 
 
 def test_the_build_backend_is_the_locked_one() -> None:

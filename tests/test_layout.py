@@ -60,8 +60,10 @@ ELSEWHERE: Final = {
 
 
 def modules() -> list[str]:
-    folder = ROOT / "sidecar"
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py") if path.name != "__init__.py")
+    """Modules of the product, and those of the tools for development as ``dev/…``."""
+    rooms = {ROOT / "sidecar": Path(), ROOT / "dev" / "sidecar_dev": Path("dev")}
+    found = (room / path.relative_to(folder) for folder, room in rooms.items() for path in folder.rglob("*.py"))
+    return sorted(str(path) for path in found if path.name != "__init__.py")
 
 
 def test_every_module_has_its_test() -> None:

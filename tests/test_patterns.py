@@ -21,7 +21,7 @@ import sidecar
 
 EVERYTHING: Final = frozenset(range(256))
 # Run by an operator on files, not by a listener or a client.
-OFFLINE: Final = ("sidecar.audit", "sidecar.dev")
+OFFLINE: Final = ("sidecar.audit",)
 LONG: Final = 256  # so many repetitions count as unbounded
 
 

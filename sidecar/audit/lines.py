@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -93,8 +94,8 @@ def _open(file: str) -> Iterator[tuple[_Stream, Callable[[], int]]]:
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, for long input; takes the bytes read so far."""
-    if total < _LONG_INPUT_BYTES or not sys.stderr.isatty():
+    """A bar on a terminal, for long input and if rich is installed; takes the bytes read so far."""
+    if total < _LONG_INPUT_BYTES or not sys.stderr.isatty() or find_spec("rich") is None:
         yield lambda _: None
         return
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Output of the audit commands: tables for people, drawn by rich on a terminal and plain elsewhere, JSON for machines.
+"""Output of the audit commands: tables for people, drawn by rich on a terminal that has it, JSON for machines.
 
 What is shown comes from logs, and whoever is in a log may have chosen the text: nothing in it acts on a terminal.
 """
@@ -9,13 +9,14 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 
 from sidecar.observe.record_text import escape
 
 
 def print_line(text: str = "", *, style: str = "") -> None:
     """One line of text; ``style`` is for terminals."""
-    if not sys.stdout.isatty():
+    if not _drawn():
         print(visible(text))  # noqa: T201
         return
     from rich.console import Console
@@ -27,7 +28,7 @@ def print_line(text: str = "", *, style: str = "") -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table; an absent cell is a dash."""
     cells = [tuple("-" if cell is None else visible(str(cell)) for cell in row) for row in rows]
-    if not sys.stdout.isatty():
+    if not _drawn():
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
         for row in (tuple(columns), *cells):
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -44,6 +45,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for row in cells:
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
+
+
+def _drawn() -> bool:
+    """Return whether rich draws the output: on a terminal, if it is installed (the extra ``pretty``)."""
+    return sys.stdout.isatty() and find_spec("rich") is not None
 
 
 def print_json(value: object) -> None:

@@ -1,5 +1,6 @@
 import gzip
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,12 @@ def test_progress_is_for_whoever_watches_long_work(
     monkeypatch.setattr("sys.stderr", stream)
     assert sum(1 for _ in read_lines([str(file)])) == lines
     assert ("reading" in stream.getvalue()) is expected
+
+
+def test_long_input_is_read_without_rich(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, terminal = tmp_path / "log", Terminal()
+    file.write_bytes((b"0123456789abcdef" * 64 + b"\n") * 9000)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert sum(1 for _ in read_lines([str(file)])) == 9000
+    assert terminal.getvalue() == ""

@@ -16,6 +16,15 @@ def test_a_table_is_plain_and_aligned_where_nobody_watches(capsys: pytest.Captur
     assert capsys.readouterr().out == "a      long\nvalue  -\nb      7\n"
 
 
+def test_a_terminal_without_rich_gets_the_plain_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    print_table(("a",), [("x\x1b[2J",)])
+    print_line("y", style="bold")
+    assert terminal.getvalue() == "a\nx\\u{1b}[2J\ny\n"
+
+
 def test_a_terminal_gets_a_drawn_table_and_no_text_is_taken_for_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)

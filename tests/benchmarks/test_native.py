@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.histogram import percentile
 from benchmarks.native import BuildError, Programs, build
-from sidecar.dev.processes import Processes, free_ports, listens
+from sidecar_dev.processes import Processes, free_ports, listens
 
 pytestmark = pytest.mark.integration
 

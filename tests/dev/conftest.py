@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.dev.attestation import Peer
+from sidecar_dev.attestation import Peer
 
 MakePeer = Callable[..., Peer]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.dev.processes import free_ports
+from sidecar_dev.processes import free_ports
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.dev.agent_server import AgentServer, Incoming, Outgoing
+from sidecar_dev.agent_server import AgentServer, Incoming, Outgoing
 
 
 class Slow:
@@ -72,7 +72,7 @@ def test_a_connection_on_which_nothing_happens_is_ended(server: AgentServer) -> 
 
 
 def test_the_process_ends_by_sigterm_of_its_own_accord_and_its_log_goes_to_standard_output() -> None:
-    command = [sys.executable, "-m", "sidecar.dev.agents", "crm", "--listen", "127.0.0.1:0", "--access-log", "-"]
+    command = [sys.executable, "-m", "sidecar_dev.agents", "crm", "--listen", "127.0.0.1:0", "--access-log", "-"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     port = int(running.stderr.readline().rpartition(":")[2])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.dev import agents
+from sidecar_dev import agents
 
 
 def test_authorities_that_change_are_read_anew_and_only_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

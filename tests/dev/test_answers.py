@@ -5,12 +5,12 @@ import json
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev import answers
-from sidecar.dev.attestation import Peer
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import NoIdentityError, Registry
 from sidecar.errors import Denied, Reason
+from sidecar_dev import answers
+from sidecar_dev.attestation import Peer
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import NoIdentityError, Registry
 
 ACME = TrustDomain("acme.example")
 PARTNER = TrustDomain("partner.example")

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from sidecar.dev.attestation import AttestationError, Peer, attest
+from sidecar_dev.attestation import AttestationError, Peer, attest
 
 # Connects, says which process it is, and obeys: "fork" leaves a child with the socket and ends.
 CLIENT = """

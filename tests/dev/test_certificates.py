@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.certificates import (
+from sidecar_dev.certificates import (
     DEVELOPMENT_ONLY,
     KeyType,
     authority_certificate,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.dev.confinement import confinement
+from sidecar_dev.confinement import confinement
 
 STATUS = "Name:\tpython3\nCapBnd:\t0000000000000000\nCapEff:\t{cap}\nNoNewPrivs:\t{privs}\nSeccomp:\t2\n"
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.entries import Entry, Selectors, parse_entries
 from sidecar.errors import ConfigError
+from sidecar_dev.entries import Entry, Selectors, parse_entries
 from tests.dev.conftest import MakePeer
 
 ACME = TrustDomain("acme.example")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.dev.files import write_whole
+from sidecar_dev.files import write_whole
 
 
 @pytest.mark.parametrize(("private", "mode"), [(True, 0o600), (False, 0o644)])

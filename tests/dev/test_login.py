@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.dev.login import LoginError, LoginSettings, UserIssuer
+from sidecar_dev.login import LoginError, LoginSettings, UserIssuer
 
 NOW = 1_790_000_000
 URL = "http://127.0.0.1:7300"

@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.certificates import certificate_der
-from sidecar.dev.pki import TrustDomainAuthority
+from sidecar_dev.certificates import certificate_der
+from sidecar_dev.pki import TrustDomainAuthority
 
 NOW = 1_790_000_000
 ID = SpiffeId("spiffe://acme.example/agent/planner")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.dev.processes import ProcessError, Processes, answers, free_ports, listens
+from sidecar_dev.processes import ProcessError, Processes, answers, free_ports, listens
 
 SLEEP = "import signal; print('up', flush=True); signal.pause()"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"

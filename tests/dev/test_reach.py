@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from sidecar.dev.reach import EVERY, addresses, open_ports
+from sidecar_dev.reach import EVERY, addresses, open_ports
 
 pytestmark = pytest.mark.integration
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.attestation import Peer
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import NoIdentityError, Registry, half_life
+from sidecar_dev.attestation import Peer
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import NoIdentityError, Registry, half_life
 
 ACME = TrustDomain("acme.example")
 PARTNER = TrustDomain("partner.example")

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from sidecar.dev.run import add_arguments, run
+from sidecar_dev.run import add_arguments, run
 
 
 def refusal(*words: str, capsys: pytest.CaptureFixture[str]) -> str:

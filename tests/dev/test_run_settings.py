@@ -4,9 +4,9 @@ import pytest
 
 from sidecar.config import check
 from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.dev import run_settings
-from sidecar.dev.entries import parse_entries
-from sidecar.dev.mesh_settings import TRUST_DOMAIN, Places, write
+from sidecar_dev import run_settings
+from sidecar_dev.entries import parse_entries
+from sidecar_dev.mesh_settings import TRUST_DOMAIN, Places, write
 
 TOOLS = {"crm": "http://127.0.0.1:9001", "mail": "http://[::1]:9002"}
 

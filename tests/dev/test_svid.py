@@ -12,14 +12,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.attestation import Peer
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import Registry
-from sidecar.dev.svid import Fetched, NoSvidError, add_arguments, fetch, run, write
-from sidecar.dev.workload_server import DevWorkloadApi
-from sidecar.dev.workload_service import Call, PeerService
 from sidecar.identity import workload_pb as pb
+from sidecar_dev.attestation import Peer
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import Registry
+from sidecar_dev.svid import Fetched, NoSvidError, add_arguments, fetch, run, write
+from sidecar_dev.workload_server import DevWorkloadApi
+from sidecar_dev.workload_service import Call, PeerService
 
 ACME = TrustDomain("acme.example")
 PLANNER = SpiffeId("spiffe://acme.example/agent/planner")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.dev.tail import Tail, line_of
 from sidecar.observe.record import FIELDS
+from sidecar_dev.tail import Tail, line_of
 
 PLANNER = "spiffe://acme.example/agent/planner"
 FRONT = "spiffe://acme.example/agent/front"

@@ -15,13 +15,13 @@ import jwt
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.login import LoginSettings, UserIssuer
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import Registry
-from sidecar.dev.user_issuer import add_arguments, loopback_listener, run, serving
-from sidecar.dev.workload_server import DevWorkloadApi
 from sidecar.errors import ConfigError
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.login import LoginSettings, UserIssuer
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import Registry
+from sidecar_dev.user_issuer import add_arguments, loopback_listener, run, serving
+from sidecar_dev.workload_server import DevWorkloadApi
 from tests.dev.commands import ended, line_with, running
 from tests.integration.world import free_port
 
@@ -124,7 +124,7 @@ def test_what_is_no_port_is_refused(address: str) -> None:
 
 
 def test_a_port_in_use_is_refused() -> None:
-    with loopback_listener("127.0.0.1:0") as taken, pytest.raises(ConfigError, match="cannot be had"):
+    with loopback_listener("127.0.0.1:0") as taken, pytest.raises(ConfigError, match="cannot bind"):
         loopback_listener(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
@@ -165,7 +165,7 @@ def test_unusable_arguments_are_told_with_exit_code_2(
 @pytest.mark.integration
 async def test_the_command_warns_serves_rotates_and_ends(session: aiohttp.ClientSession) -> None:
     options = ["--listen", "127.0.0.1:0", "--user", "alice", "--user", "bob:x", "--client", "front"]
-    async with running("sidecar.dev.user_issuer", *options) as process:
+    async with running("sidecar_dev.user_issuer", *options) as process:
         await line_with(process, "WARNING: DEVELOPMENT ONLY")
         url = (await line_with(process, "issuer http://")).split()[-1]
         bob = {"username": "bob", "password": "x"}
@@ -192,7 +192,7 @@ async def test_with_an_identity_it_serves_https_under_its_own_name_to_callers_wi
     options = ["--listen", f"0.0.0.0:{port}", "--user", "alice", "--client", "front"]
     async with DevWorkloadApi(path, registry) as api:
         options += ["--workload-api", api.address, "--issuer", url]
-        async with running("sidecar.dev.user_issuer", *options) as process:
+        async with running("sidecar_dev.user_issuer", *options) as process:
             await line_with(process, f"issuer {url}")
             for _ in ("as certified first", "after a rotation"):
                 trusting = ssl.create_default_context(cadata=authority.bundle_pem().decode())

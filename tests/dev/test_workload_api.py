@@ -14,17 +14,17 @@ from grpclib.client import Channel
 from grpclib.const import Status
 
 from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.dev.files import write_whole
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import Registry
-from sidecar.dev.workload_api import EntriesFile, add_arguments, run
 from sidecar.errors import ConfigError
 from sidecar.identity import workload_pb as pb
+from sidecar_dev.files import write_whole
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import Registry
+from sidecar_dev.workload_api import EntriesFile, add_arguments, run
 from tests.dev.calls import first, opened, refusal, stream_of
 from tests.dev.commands import ended, line_with, running
 
 ACME = TrustDomain("acme.example")
-MODULE = "sidecar.dev.workload_api"
+MODULE = "sidecar_dev.workload_api"
 
 
 def entries_for(pid: int | None, path: str = "agent/planner") -> bytes:

@@ -18,16 +18,16 @@ from sidecar.delegation.bearer import parse_jwt_svid
 from sidecar.delegation.keyset import parse_jwt_bundle
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import verify_jwt_svid
-from sidecar.dev.attestation import Peer
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import Registry
-from sidecar.dev.svid import fetch
-from sidecar.dev.workload_server import DevWorkloadApi
-from sidecar.dev.workload_service import PeerService
 from sidecar.identity import workload_pb as pb
 from sidecar.identity.source import Identity, State
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar_dev.attestation import Peer
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import Registry
+from sidecar_dev.svid import fetch
+from sidecar_dev.workload_server import DevWorkloadApi
+from sidecar_dev.workload_service import PeerService
 from tests.dev.calls import first, opened, refusal, stream_of
 
 pytestmark = pytest.mark.integration

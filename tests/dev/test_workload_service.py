@@ -11,11 +11,11 @@ from grpclib.client import Channel, StreamStreamMethod
 from grpclib.const import Status
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import Registry
-from sidecar.dev.workload_server import DevWorkloadApi
 from sidecar.identity import workload_pb as pb
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import Registry
+from sidecar_dev.workload_server import DevWorkloadApi
 from tests.dev.calls import HEADER, STREAMS, UNARY, call, first, opened, refusal, stream_of
 
 pytestmark = pytest.mark.integration

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.exchange.channel import MAX_KEPT, StsChannel
 from sidecar.identity.endpoint import Endpoint, EndpointError, Trouble
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import server_context
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.exchange.world import STS, authority
 from tests.fakes.conversations import listening
 from tests.fakes.own_identity import OwnIdentity

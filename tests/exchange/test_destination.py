@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.exchange.destination import Destination
 from sidecar.identity.endpoint import Endpoint, EndpointError, Trouble
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.exchange.world import STS, authority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER

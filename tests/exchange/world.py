@@ -16,13 +16,13 @@ from sidecar.delegation.policy import Deny, Entry, LoginKind, Policy, ScopeFrom,
 from sidecar.delegation.route import InboundRoutes, OutboundRoute, OutboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.client import ExchangeSettings, TokenExchange
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.sink import Room
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.jwks import JwksPublisher
 from tests.fakes.lying_sts import LyingSts, Server
 from tests.fakes.own_identity import OwnIdentity

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from sidecar.delegation.keyset import KeySet
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity, parse_x509_svid
 from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts
+from sidecar_dev.pki import TrustDomainAuthority
 
 
 class OwnIdentity:

@@ -14,10 +14,10 @@ import orjson
 
 from sidecar.delegation.keyset import KeySet
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason
 from sidecar.identity.tls import client_context
 from sidecar.sts.server import StsServer, StsSettings
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sts import FORM, Mesh, encoded
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER

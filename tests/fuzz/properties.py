@@ -76,7 +76,7 @@ class _Words:
         self.sentences: set[str] = set()
         self.open: list[re.Pattern[str]] = []
         root = Path(sidecar.__file__).parent
-        for path in (path for path in root.rglob("*.py") if path.relative_to(root).parts[0] != "dev"):
+        for path in root.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     self.sentences.add(node.value)

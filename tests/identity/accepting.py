@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshakes import MOST_CONNECTIONS, Handshakes
 from sidecar.identity.tls import client_context, server_context
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 

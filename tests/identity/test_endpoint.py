@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError, Trouble
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import server_context
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.conversations import listening
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.identity import file_update
 from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.identity.shapes import Extension, authority, leaf, uris
 from tests.identity.supplies import pem_key_of, pem_of
 

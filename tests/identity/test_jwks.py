@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Denied, Reason
 from sidecar.identity import issuer
 from sidecar.identity.endpoint import EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.jwks import JwksPublisher
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER, TokenMint

@@ -8,10 +8,10 @@ import jwt
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity import jwt_svids
 from sidecar.identity.jwt_svids import RETRY_S, JwtSvids
+from sidecar_dev.pki import TrustDomainAuthority
 
 SELF, OTHER = SpiffeId("spiffe://a.test/self"), SpiffeId("spiffe://a.test/other")
 STS = "https://sts.test"

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Unavailable
 from sidecar.identity.bundle import X509Bundle, parse_bundle
 from sidecar.identity.generation import new_identity, parse_x509_svid
 from sidecar.identity.kept import KeptIdentity
 from sidecar.identity.source import Identity, State
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
 
 A = TrustDomain("a.test")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.files import FileSettings, FileSource
 from sidecar.identity.kept import KeptIdentity
@@ -16,6 +15,7 @@ from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import IdentitySource, State
 from sidecar.identity.sources import IdentitySettings, source_of
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
 from tests.identity.supplies import AUDIENCE, SUPPLIES, Follower, Given, Supply, following
 from tests.identity.test_svid import BAD_LEAVES

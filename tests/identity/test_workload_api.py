@@ -14,14 +14,14 @@ import pytest
 from grpclib.const import Status
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import Registry
-from sidecar.dev.workload_server import DevWorkloadApi
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity import workload_pb
 from sidecar.identity.source import Identity, IdentitySource, State
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import Registry
+from sidecar_dev.workload_server import DevWorkloadApi
 from tests.identity.scripted_api import ScriptedApi, x509_message
 from tests.identity.shapes import HOUR, NOW, authority, leaf
 

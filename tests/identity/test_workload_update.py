@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.identity import workload_pb, workload_update
 from sidecar.identity.update import UpdateError, WithdrawnError
 from sidecar.identity.workload_update import read_jwt_bundles, read_x509_update
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.identity.scripted_api import x509_message
 from tests.identity.shapes import authority, leaf
 

@@ -16,9 +16,9 @@ import yaml
 
 from sidecar.app import run_token_service
 from sidecar.config import load_sts
-from sidecar.dev.login import LoginSettings, UserIssuer
-from sidecar.dev.user_issuer import loopback_listener, serving
 from sidecar.sts.keys import KeyRing, SigningKey
+from sidecar_dev.login import LoginSettings, UserIssuer
+from sidecar_dev.user_issuer import loopback_listener, serving
 from tests.integration import mesh_files
 from tests.integration.mesh_files import CLIENT_ID, LOGIN_SCOPE, Settings
 from tests.integration.world import (

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import SidecarError
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshakes import Handshakes
@@ -21,6 +20,7 @@ from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.kernel import queued
 from sidecar.wire.limits import ServerLimits
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 from tests.integration.world import until

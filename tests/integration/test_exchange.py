@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason
 from sidecar.identity.tls import server_context
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.exchange.world import STS, World, authority, plan, policy, reason_of, running
 from tests.fakes.lies import WIRE_LIES
 from tests.fakes.lying_sts import LyingSts, Wire, serving

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.registry import Registry
 from sidecar.identity.tls import server_context
+from sidecar_dev.registry import Registry
 from tests.integration.hops import Hops
 from tests.integration.world import (
     CRM,

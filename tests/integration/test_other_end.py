@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import IssuedSvid, TrustDomainAuthority
 from sidecar.proxy.status import SettingsState, status_of
 from sidecar.status.troubles import troubles
+from sidecar_dev.pki import IssuedSvid, TrustDomainAuthority
 from tests.fakes.lying_sts import Reply
 from tests.integration.hops import Hops
 from tests.integration.world import ACME, CRM, STS, WRITER, Agent, World

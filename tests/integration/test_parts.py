@@ -17,13 +17,13 @@ import yaml
 from sidecar.app import run_token_service
 from sidecar.background import PartEndedError, Parts
 from sidecar.config import load_sidecar, load_sts
-from sidecar.dev.login_tls import certified
-from sidecar.dev.processes import answers
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.injector.command import Injector
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.workers.parent import Origin, Workers
+from sidecar_dev.login_tls import certified
+from sidecar_dev.processes import answers
 from tests.injector.pods import RENDERED
 from tests.injector.serving import write_pair
 from tests.integration import mesh_files

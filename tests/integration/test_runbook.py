@@ -24,12 +24,6 @@ import pytest
 
 from sidecar.config import load_sidecar
 from sidecar.config.following import look_at
-from sidecar.dev import answers
-from sidecar.dev.answers import State
-from sidecar.dev.attestation import Peer
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import Registry
-from sidecar.dev.workload_service import Call, PeerService
 from sidecar.errors import ConfigError
 from sidecar.identity.tls import server_context
 from sidecar.proxy import agent_watch
@@ -37,6 +31,12 @@ from sidecar.proxy.status import SettingsState, status_of
 from sidecar.reload import SettingsFile
 from sidecar.status.client import ask
 from sidecar.status.troubles import troubles
+from sidecar_dev import answers
+from sidecar_dev.answers import State
+from sidecar_dev.attestation import Peer
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import Registry
+from sidecar_dev.workload_service import Call, PeerService
 from tests.fakes.conversations import listening
 from tests.fakes.lying_sts import Reply, honest
 from tests.integration.hops import Hops

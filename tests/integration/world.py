@@ -22,14 +22,14 @@ import yaml
 from sidecar.assembly import assemble
 from sidecar.config import SidecarSettings, load_sidecar
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.registry import Registry
-from sidecar.dev.workload_server import DevWorkloadApi
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import client_context
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
 from sidecar.proxy.server import Server
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.registry import Registry
+from sidecar_dev.workload_server import DevWorkloadApi
 from tests.fakes.conversations import listening
 from tests.fakes.tokens import base64url, encode, private_key, public_jwk, sign
 

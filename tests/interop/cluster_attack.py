@@ -23,11 +23,11 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.attack import Answer, call, showing
-from sidecar.dev.certificates import certificate_pem, key_pem
-from sidecar.dev.confinement import confinement
-from sidecar.dev.pki import TrustDomainAuthority
-from sidecar.dev.reach import EVERY, open_ports
+from sidecar_dev.attack import Answer, call, showing
+from sidecar_dev.certificates import certificate_pem, key_pem
+from sidecar_dev.confinement import confinement
+from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.reach import EVERY, open_ports
 
 STS: Final = "https://mesh-sts.sidecar.svc:7444"
 LOGIN: Final = "https://login.login.svc:7300"

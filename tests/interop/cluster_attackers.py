@@ -12,12 +12,24 @@ import yaml
 
 from tests.interop.cluster_identities import DOMAIN, PARTNER, ClusterIdentities
 from tests.interop.cluster_mesh import AGENTS, CARELESS_ID, IDLE, PODS, USERS, ClusterMesh, restricted, run
-from tests.interop.engine import IMAGE, ROOT
+from tests.interop.engine import DEV_IMAGE, ROOT
 from tests.interop.kube import Object, apply, kubectl
 
 STS_URL: Final = "https://mesh-sts.sidecar.svc:7444"
 CARELESS_URL: Final = f"https://careless-sts.{USERS}.svc:7444"
 _IDLE: Final = {"intruder": ("intruder", "crm"), "captured": ("writer", "writer"), "careless": ("front", "careless")}
+_BROUGHT: Final = ("files", "certificates", "svid")  # each imports only those before it
+_FETCH: Final = """
+import asyncio, json, pathlib, sys, types
+sys.modules["sidecar_dev"] = types.ModuleType("sidecar_dev")
+for name, source in json.loads(sys.argv[1]).items():
+    module = sys.modules["sidecar_dev." + name] = types.ModuleType("sidecar_dev." + name)
+    exec(source, module.__dict__)
+socket = pathlib.Path("/spiffe-workload-api/spire-agent.sock")
+found = asyncio.run(module.fetch(socket, audience=sys.argv[2], timeout_s=10))
+files = {"svid.pem": found.chain_pem, "svid_key.pem": found.key_pem, "jwt_svid.token": found.jwt_svid.encode()}
+print(json.dumps({name: content.decode() for name, content in files.items()}))
+"""
 _SCRIPT: Final = ROOT / "tests" / "interop" / "cluster_attack.py"
 
 
@@ -35,9 +47,9 @@ class Attackers:
     """No network policy stands in their way: what refuses is a sidecar. ``tried`` is what each has tried so far."""
 
     def __init__(self, mesh: ClusterMesh) -> None:
-        apply(*_pods(mesh.image))
+        apply(*_pods(mesh.tools))
         at = f"spiffeIDs.workloads[{len(PODS)}]"  # one more than the example has
-        intruder = f"{at}.namespace={AGENTS},{at}.serviceAccount=intruder,{at}.images[0]={mesh.image}"
+        intruder = f"{at}.namespace={AGENTS},{at}.serviceAccount=intruder,{at}.images[0]={mesh.tools}"
         mesh.upgrade("--set", "networkPolicy.enabled=false", "--set", f"'{intruder}'")
         for name in _IDLE:
             run(f"kubectl -n {AGENTS} rollout status deployment/{name} --timeout=90s")
@@ -94,15 +106,13 @@ def _stolen_svid(name: str) -> dict[str, str]:
 
 
 def fetched(namespace: str, pod: str) -> subprocess.CompletedProcess[str]:
-    """What the Workload API tells a pod's sidecar: the files of its SVIDs as JSON, or why there are none."""
-    script = (
-        "import asyncio, json, pathlib, sidecar.dev.svid as s;"
-        "f = s.fetch(pathlib.Path('/spiffe-workload-api/spire-agent.sock'), audience='%s', timeout_s=10);"
-        "f = asyncio.run(f);"
-        "print(json.dumps({'svid.pem': f.chain_pem.decode(), 'svid_key.pem': f.key_pem.decode(),"
-        " 'jwt_svid.token': f.jwt_svid}))"
-    )
-    return kubectl("exec", "-n", namespace, pod, "-c", "sidecar", "--", "python3", "-c", script % STS_URL)
+    """What the Workload API tells a pod's sidecar: the files of its SVIDs as JSON, or why there are none.
+
+    The sidecar's image has no such tool: an attacker brings it.
+    """
+    brought = {name: (ROOT / "dev" / "sidecar_dev" / f"{name}.py").read_text() for name in _BROUGHT}
+    words = ("python3", "-c", _FETCH, json.dumps(brought), STS_URL)
+    return kubectl("exec", "-n", namespace, pod, "-c", "sidecar", "--", *words)
 
 
 def served() -> Counter[str]:
@@ -175,10 +185,10 @@ def _careless_sts() -> list[Object]:
     """A token service with an identity of its own, outside the mesh: its pod asks the Workload API itself."""
     labels, metadata = {"app": "careless-sts"}, {"name": "careless-sts", "namespace": USERS}
     socket = "/spiffe-workload-api/spire-agent.sock"
-    command = ["python3", "-m", "sidecar.dev.careless_sts", "--socket", socket, "--listen", "0.0.0.0:7444"]
+    command = ["python3", "-m", "sidecar_dev.careless_sts", "--socket", socket, "--listen", "0.0.0.0:7444"]
     container = {
         "name": "sts",
-        "image": IMAGE,
+        "image": DEV_IMAGE,
         "command": [*command, "--issuer", CARELESS_URL],
         "securityContext": restricted(),
         "volumeMounts": [{"name": "api", "mountPath": "/spiffe-workload-api", "readOnly": True}],

@@ -20,12 +20,12 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.attestation import Peer
-from sidecar.dev.certificates import new_key, svid_certificate
-from sidecar.dev.entries import Entry, Selectors
-from sidecar.dev.pki import X509_TTL_S, IssuedSvid, TrustDomainAuthority
-from sidecar.dev.registry import Entitlement, NoIdentityError, Registry
-from sidecar.dev.workload_server import DevWorkloadApi
+from sidecar_dev.attestation import Peer
+from sidecar_dev.certificates import new_key, svid_certificate
+from sidecar_dev.entries import Entry, Selectors
+from sidecar_dev.pki import X509_TTL_S, IssuedSvid, TrustDomainAuthority
+from sidecar_dev.registry import Entitlement, NoIdentityError, Registry
+from sidecar_dev.workload_server import DevWorkloadApi
 
 DOMAIN: Final = TrustDomain("acme.example")
 PARTNER: Final = TrustDomain("partner.example")  # what SPIRE is federated with

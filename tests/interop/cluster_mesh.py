@@ -1,7 +1,7 @@
 """The example of docs/kubernetes.md on a real cluster: brought up by the five commands that stand there, and asked.
 
-``kubectl``, ``helm`` and KUBECONFIG say which cluster; the image has to be on its nodes as SIDECAR_IMAGE (sidecar:dev)
-and by its digest, as one that was pulled by it.
+``kubectl``, ``helm`` and KUBECONFIG say which cluster; the images have to be on its nodes as SIDECAR_IMAGE
+(sidecar:dev) and SIDECAR_DEV_IMAGE (sidecar-dev:dev), and by their digests, as ones that were pulled by them.
 CLUSTER_WORKLOAD_API names a folder of this machine, which has to be the node, that the driver csi.spiffe.io mounts: the
 Workload API is served there by the tests. Without it the cluster has a SPIRE for acme.example of its own.
 """
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.interop import helm, kube
 from tests.interop.cluster_identities import CRD, PARTNER, ClusterIdentities
-from tests.interop.engine import IMAGE, ROOT
+from tests.interop.engine import DEV_IMAGE, IMAGE, ROOT
 from tests.interop.kube import Object, apply, kubectl
 
 DOCS: Final = ROOT / "docs" / "kubernetes.md"
@@ -44,8 +44,9 @@ def missing() -> str | None:
     if lacking:
         return lacking
     nodes = json.loads(kubectl("get", "nodes", "-o", "json").stdout)["items"]
-    if not _node_images(nodes).get(_on_node(IMAGE)):
-        return f"no node of the cluster has {IMAGE} by its digest"
+    for image in (IMAGE, DEV_IMAGE):
+        if not _node_images(nodes).get(_on_node(image)):
+            return f"no node of the cluster has {image} by its digest"
     ready = [one for node in nodes for one in node["status"]["conditions"] if one["type"] == "Ready"]
     if not any(one["status"] == "True" for one in ready):
         return "no node of the cluster is ready"
@@ -132,6 +133,7 @@ class ClusterMesh:
             (folder / "helm" / part).symlink_to(ROOT / "helm" / part)
         shutil.copytree(ROOT / "helm" / "example", folder / "helm" / "example")
         self.image = by_digest(IMAGE)
+        self.tools = by_digest(DEV_IMAGE)  # what agents run
         served = os.environ.get("CLUSTER_WORKLOAD_API")
         self.identities = ClusterIdentities(Path(served)) if served else None
         self.values = self._certificate()
@@ -175,8 +177,8 @@ class ClusterMesh:
                 run(f"kubectl -n {namespace} rollout status deployment/{name} --timeout=90s")
 
     def run(self, command: str) -> str:
-        """A command in the folder, after the first of the five: that one sets ``image``."""
-        return run(f"image={self.image}; {command}", self.folder)
+        """A command in the folder, after the first of the five: that one sets ``image`` and ``tools``."""
+        return run(f"image={self.image} tools={self.tools}; {command}", self.folder)
 
     def upgrade(self, *options: str) -> None:
         """The fourth command again, as an upgrade."""
@@ -259,7 +261,7 @@ def restricted(uid: int = 1000) -> Mapping[str, Any]:
 
 def _caller() -> list[Object]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    container = {"name": "caller", "image": IMAGE, "command": IDLE, "securityContext": restricted()}
+    container = {"name": "caller", "image": DEV_IMAGE, "command": IDLE, "securityContext": restricted()}
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": USERS, "labels": labels}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": USERS}},

@@ -21,6 +21,7 @@ from tests.integration.world import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 IMAGE: Final = os.environ.get("SIDECAR_IMAGE", "sidecar:dev")
+DEV_IMAGE: Final = os.environ.get("SIDECAR_DEV_IMAGE", "sidecar-dev:dev")  # with the tools for development
 _PATIENCE_S: Final = 60.0
 _COMMAND_S: Final = 280.0
 
@@ -33,6 +34,7 @@ def missing() -> str | None:
         (["version"], "no Docker engine answers"),
         (["compose", "version"], "docker has no compose"),
         (["image", "inspect", IMAGE], f"there is no image {IMAGE}: make image"),
+        (["image", "inspect", DEV_IMAGE], f"there is no image {DEV_IMAGE}: make image"),
     ):
         if subprocess.run(["docker", *words], capture_output=True, check=False).returncode:
             return why
@@ -75,7 +77,8 @@ class Mesh:
         self._command += [word for file in (ROOT / "compose.yaml", *files) for word in ("--file", str(file))]
         ports = {"FRONT_PORT": self.front_port, "PROMETHEUS_PORT": self.prometheus_port}
         ports["GRAFANA_PORT"] = self.grafana_port
-        self.environ = {**os.environ, **{key: str(port) for key, port in ports.items()}, "SIDECAR_IMAGE": IMAGE}
+        images = {"SIDECAR_IMAGE": IMAGE, "SIDECAR_DEV_IMAGE": DEV_IMAGE}
+        self.environ = {**os.environ, **{key: str(port) for key, port in ports.items()}, **images}
 
     def compose(self, *words: str, check: bool = True) -> str:
         return output([*self._command, *words], check=check, env=self.environ)

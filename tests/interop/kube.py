@@ -18,7 +18,7 @@ from typing import Any, Final
 import yaml
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.integration.world import free_port
 
 PATIENCE_S: Final = 30.0

@@ -104,7 +104,7 @@ def test_the_agent_s_own_container_is_nobody_and_neither_is_a_pod_of_a_namespace
 
 
 def test_an_agent_that_runs_the_sidecar_s_image_is_nobody_all_the_same() -> None:
-    """As in the example, where all is one image: the container's name tells them apart."""
+    """The container's name tells them apart."""
     values, made = bound(images=[SIDECAR]), pod(agents=(SIDECAR,))
     assert ids(values, made, "agent-0") == []
     assert ids(values, made) == WRITERS

@@ -129,9 +129,9 @@ def test_whoever_is_called_like_the_writer_elsewhere_or_runs_another_image_is_no
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OTHERS, "labels": labels}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"sidecar.yaml": yaml.safe_dump(settings)}},
-        *_stranger("elsewhere", OTHERS, "writer", mesh.image),
+        *_stranger("elsewhere", OTHERS, "writer", mesh.tools),
         *_stranger("otherwise", AGENTS, "writer", IMAGE),
-        *_stranger("twin", AGENTS, "writer", mesh.image),
+        *_stranger("twin", AGENTS, "writer", mesh.tools),
     )
     run(f"kubectl -n {AGENTS} rollout status deployment/twin --timeout=90s")
     for name, namespace, known in (("elsewhere", OTHERS, 1), ("otherwise", AGENTS, 1), ("twin", AGENTS, 0)):

@@ -217,7 +217,7 @@ def test_a_sidecar_that_crashes_comes_back_in_place_and_its_agent_runs_on(mesh: 
 
 def test_a_job_with_a_sidecar_completes(mesh: ClusterMesh) -> None:
     calls = "import socket; socket.create_connection(('127.0.0.1', 7080), 5)"
-    made = pod("python3", "-Ic", calls, image=mesh.image)
+    made = pod("python3", "-Ic", calls, image=mesh.tools)
     metadata = {"annotations": made["metadata"]["annotations"], "labels": {"app": "job"}}
     template = {"metadata": metadata, "spec": {**made["spec"], "restartPolicy": "Never"}}
     job = {"metadata": {"name": "once", "namespace": AGENTS}, "spec": {"template": template, "backoffLimit": 0}}

@@ -128,7 +128,7 @@ HOLES: Final[dict[str, tuple[str, str | None, dict[str, Any]]]] = {
     "an agent that listens for everybody": (
         "outsider",
         "planner-agent",
-        {"entrypoint": ["python3", "-m", "sidecar.dev.agents", "planner", "--listen", "0.0.0.0:8080"]},
+        {"entrypoint": ["python3", "-m", "sidecar_dev.agents", "planner", "--listen", "0.0.0.0:8080"]},
     ),
     "an agent that is given its sidecar's socket": (
         "agent",

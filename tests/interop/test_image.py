@@ -112,7 +112,12 @@ def test_it_carries_no_tool_that_a_sidecar_has_no_use_for(image: str) -> None:
     if image == DISTROLESS:
         assert names & (SHELLS | INSTALLERS) == set()
     inside = {member.name.split("/")[3] for member in files_of(image) if member.name.startswith("opt/sidecar/lib/")}
-    assert inside & {"pip", "setuptools", "wheel", "bin", "pytest"} == set()
+    assert inside & {"pip", "setuptools", "wheel", "bin", "pytest", "rich"} == set()
+
+
+def test_it_has_nothing_of_the_tools_for_development(image: str) -> None:
+    names = [member.name for member in files_of(image) if member.name.startswith("opt/sidecar/")]
+    assert [name for name in names if "sidecar_dev" in name or name.startswith("opt/sidecar/dev")] == []
 
 
 def test_it_holds_no_secret_and_nothing_of_the_working_copy(image: str) -> None:

@@ -26,8 +26,8 @@ def changed(path: str, value: Any, base: dict[str, Any] | None = None) -> dict[s
 
 
 def example(name: str, image: str) -> str:
-    """A file of the example with the image filled in, as its page says."""
-    return (ROOT / "helm" / "example" / name).read_text().replace("sidecar:dev", image)
+    """A file of the example with the agents' image filled in, as its page says."""
+    return (ROOT / "helm" / "example" / name).read_text().replace("sidecar-dev:dev", image)
 
 
 CHOICES: dict[str, list[Any]] = {

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, SidecarError
 from sidecar.identity.handshake import peer_address
 from sidecar.identity.tls import client_context, server_context
@@ -29,6 +28,7 @@ from sidecar.observe.turned_away import TurnedAway
 from sidecar.proxy.listener import Listener, ListenerSettings, Shed
 from sidecar.wire.exchange import RequestHandler, ServerExchange
 from sidecar.wire.h1_server import ServerLimits
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sink import FakeSink
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER

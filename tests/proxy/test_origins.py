@@ -10,11 +10,11 @@ import pytest
 
 from sidecar.delegation.route import OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.proofs import Proofs
 from sidecar.proxy.origins import Origins, authority_of
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.delegation.world import TO_CRM, WRITER
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN

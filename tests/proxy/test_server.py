@@ -12,7 +12,6 @@ import pytest
 from sidecar.background import PartEndedError
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import ConfigError, Reason, Unavailable
 from sidecar.exchange.client import ExchangeSettings, TokenExchange
 from sidecar.identity.endpoint import EndpointError, Trouble
@@ -30,6 +29,7 @@ from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.delegation.world import POLICY
 from tests.fakes.jwks import JwksPublisher
 from tests.fakes.own_identity import OwnIdentity

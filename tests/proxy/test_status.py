@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.status import MAX_CHAINS, SettingsState, chains_of, status_of
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.tokens import TRUST_DOMAIN, TokenMint
 from tests.proxy.test_server import Bench
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, SidecarError
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity
@@ -19,6 +18,7 @@ from sidecar.proxy.trust import TrustWatch
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection, ServerLimits
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from sidecar.dev.registry import Registry
+from sidecar_dev.registry import Registry
 from tests.fakes.tokens import private_key, public_jwk
 from tests.integration.hops import Hops
 from tests.integration.process import Running

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.endpoint import Endpoint, EndpointClient, EndpointError
 from sidecar.identity.generation import new_identity, parse_x509_svid
 from sidecar.identity.tls import client_context
 from sidecar.sts.server import StsServer, StsSettings, serve
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sts import LOGIN, Mesh
 from tests.fakes.sts_server import STS, RunningSts, StsIdentity, read_answer, running_sts, token_request

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.dial import Dialer, Origin
 from sidecar.wire.resolver import Resolver, ResolverSettings
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.wire.bench import Clock
 from tests.wire.loopback import WAIT_S, Raw, Upstream
 

@@ -12,12 +12,12 @@ import pytest
 import pytest_asyncio
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.dev.pki import TrustDomainAuthority
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.kernel import receives
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
+from sidecar_dev.pki import TrustDomainAuthority
 from tests.wire.bench import Clock
 from tests.wire.loopback import WAIT_S, Upstream
 from tests.wire.test_h1_client import OK, Sink

@@ -1,0 +1,168 @@
+"""The mesh around one agent program: its processes brought up, followed, and stopped in order."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from sidecar.errors import ConfigError, Problem
+from sidecar_dev import run_settings
+from sidecar_dev.files import write_whole
+from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN, Places, write
+from sidecar_dev.processes import Processes, answers, free_ports, listens
+from sidecar_dev.tail import Tail
+
+_LOOK_S: Final = 0.1
+_HINT_S: Final = 3.0
+_LIFE_S: Final = 86_400  # of the user's token: a working day
+_COMMAND: Final = "command"
+
+
+class AgentMesh:
+    """The processes around one agent program."""
+
+    def __init__(
+        self, directory: Path, command: Sequence[str], agent_port: int, user: str, tools: Mapping[str, str]
+    ) -> None:
+        names = run_settings.ports(tools)
+        numbers = dict(zip(names, free_ports(len(names)), strict=True))
+        self._places = Places(directory=directory, ports={**numbers, "agent": agent_port})
+        self._command = command
+        self._user = user
+        self._tools = tools
+        self._sidecars = ("front", "agent", *tools)
+        self._processes = Processes(directory)
+        self._tail = Tail([directory / f"{name}.records" for name in (*self._sidecars, "sts")])
+        self._started = False
+        self._told_to_stop: signal.Signals | None = None
+
+    def run(self) -> int:
+        """Bring everything up, follow it, take it down in order; the command's exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        try:
+            self._start_mesh()
+            self._start_agent()
+            self._follow()
+            return self._stop()
+        finally:
+            self._processes.stop()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._told_to_stop = signal.Signals(number)
+
+    # --- start
+
+    def _start_mesh(self) -> None:
+        places, processes = self._places, self._processes
+        say(f"bringing up {len(self._sidecars)} sidecars, a token service, a Workload API and a user issuer …")
+        for name, settings in run_settings.files(places, self._tools).items():
+            write(self._file(f"{name}.yaml"), settings)
+        write(self._file("entries.yaml"), {"entries": []})
+        options = ["--socket", str(places.socket), "--entries", str(self._file("entries.yaml"))]
+        processes.start_sidecar("workload-api", "dev", "workload-api", *options, "--trust-domain", TRUST_DOMAIN)
+        options = ["--listen", places.at("login"), "--user", self._user, "--client", CLIENT_ID, "--life", str(_LIFE_S)]
+        processes.start_sidecar("login", "dev", "user-issuer", *options)
+        self._wait_for("workload-api", places.socket.exists)
+        pids = {"sts": processes.start_sidecar("sts", "sts", "--config", str(self._file("sts.yaml")))}
+        for name in self._sidecars:
+            pids[name] = processes.start_sidecar(name, "run", "--config", str(self._file(f"{name}.yaml")))
+        write(self._file("entries.yaml"), run_settings.entries(pids))
+        for name in ("sts", *self._sidecars):
+            url = f"http://{places.at(f'{name}-probe')}/readyz"
+            self._wait_for(name, lambda url=url: answers(url))  # type: ignore[misc]
+
+    def _wait_for(self, name: str, is_there: Callable[[], bool]) -> None:
+        """As ``Processes.wait_for``, but over when we are told to stop."""
+        self._processes.wait_for(name, lambda: self._told_to_stop is not None or is_there())
+
+    def _start_agent(self) -> None:
+        if self._told_to_stop is not None:
+            return
+        places = self._places
+        surroundings = {
+            "PORT": str(places.ports["agent"]),
+            "SIDECAR_OUTBOUND_URL": f"http://{places.at('agent-out')}",
+        }
+        try:
+            self._processes.start(_COMMAND, self._command, surroundings, logged=False)
+        except OSError as error:
+            wrong = f"cannot be started: {error.strerror}"
+            raise ConfigError([Problem(self._command[0], wrong, "write the program after --")]) from error
+        self._started = True
+        told = " ".join(f"{name}={value}" for name, value in surroundings.items())
+        say(f"started {shlex.join(self._command)} with {told}")
+        for name, origin in self._tools.items():
+            say(f"it may call {surroundings['SIDECAR_OUTBOUND_URL']}/{name}, which is {origin} behind a sidecar")
+
+    def _show_call(self) -> None:
+        header = self._file(self._user)
+        write_whole(header, f"Authorization: Bearer {self._log_in()}\n".encode(), private=True)
+        say(f"call it through the mesh, as {self._user}:")
+        say(f"  curl -H @{header} http://{self._places.at('front-out')}/agent/")
+
+    def _log_in(self) -> str:
+        form = {
+            "grant_type": "password",
+            "username": self._user,
+            "client_id": CLIENT_ID,
+            "scope": LOGIN_SCOPE,
+        }
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{self._places.login}/token", urllib.parse.urlencode(form).encode(), timeout=10) as response:
+            return str(json.load(response)["access_token"])
+
+    # --- while it runs
+
+    def _follow(self) -> None:
+        """Say what happens until the command ends or we are told to stop."""
+        port = self._places.ports["agent"]
+        shown = False
+        hint_at = time.monotonic() + _HINT_S
+        while self._started and self._told_to_stop is None and self._processes.exit_code(_COMMAND) is None:
+            if not shown and listens(port):
+                shown = True
+                self._show_call()
+            elif not shown and time.monotonic() > hint_at:
+                hint_at = float("inf")
+                say(f"nothing listens on 127.0.0.1:{port} yet: the agent should, PORT says so")
+            self._processes.require_running("workload-api", "login", "sts", *self._sidecars)
+            self._say_records()
+            time.sleep(_LOOK_S)
+
+    def _say_records(self) -> None:
+        for line in self._tail.new():
+            say(line)
+
+    # --- the end
+
+    def _stop(self) -> int:
+        """First nobody can call any more, then the agent's sidecar drains, then the agent ends, and last the rest."""
+        processes = self._processes
+        processes.stop("front")
+        processes.stop("agent")
+        processes.stop(_COMMAND, number=self._told_to_stop or signal.SIGTERM)
+        processes.stop()
+        self._say_records()
+        code = processes.exit_code(_COMMAND) if self._started else -(self._told_to_stop or signal.SIGTERM)
+        if code is None:  # it cannot be: what does not end is killed
+            code = -signal.SIGKILL
+        return code if code >= 0 else 128 - code
+
+    def _file(self, name: str) -> Path:
+        return self._places.directory / name
+
+
+def say(line: str) -> None:
+    """A line on stderr: stdout is the agent's."""
+    sys.stderr.write(f"sidecar: {line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,170 @@
+"""The HTTP server of the demo's agents: what a web framework gives an agent's author. Standard library only.
+
+Told to stop by SIGTERM it takes no more connections, ends those on which nothing happens, serves what it has begun to
+its end, and goes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+HEALTH: Final = "/healthz"  # whether it listens; in no log
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One request as the agent sees it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """The agent's answer."""
+
+    status: int
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+Script = Callable[[Incoming], Outgoing]
+
+
+class AgentServer(ThreadingHTTPServer):
+    """Runs a script, a thread for each connection.
+
+    ``seen`` names a file that keeps the headers of the last request, ``access_log`` one in the common log format, whose
+    user is, as in every web framework, whom the bearer token names; ``-`` is standard output.
+    """
+
+    request_queue_size = 128  # 5 by default: of 64 callers at once some would be turned away by the kernel
+    daemon_threads = False  # closing waits for what is being served
+
+    def __init__(
+        self, script: Script, host: str, port: int, *, seen: str | None = None, access_log: str | None = None
+    ) -> None:
+        self.script, self.seen, self.access_log = script, seen, access_log
+        self.stopping = False
+        self._idle: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        super().__init__((host, port), _Handler)
+
+    def stop(self) -> None:
+        """From any thread but the one that serves: no more connections, and none is kept."""
+        self.shutdown()
+        with self._lock:
+            self.stopping = True
+            for connection in self._idle:
+                _read_no_more(connection)
+
+    def waits(self, connection: socket.socket) -> None:
+        """Nothing is asked on this connection now."""
+        with self._lock:
+            self._idle.add(connection)
+            if self.stopping:
+                _read_no_more(connection)
+
+    def works(self, connection: socket.socket) -> None:
+        """A request has begun on it, or it is gone."""
+        with self._lock:
+            self._idle.discard(connection)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: AgentServer
+    connection: socket.socket
+
+    def handle_one_request(self) -> None:
+        self.server.waits(self.connection)
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.works(self.connection)
+
+    def _serve(self) -> None:
+        self.server.works(self.connection)
+        length = int(self.headers.get("content-length") or 0)
+        raw = self.rfile.read(length) if length else b""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        incoming = Incoming(self.command, self.path, headers, json.loads(raw) if raw else {})
+        if (incoming.method, incoming.path) == ("GET", HEALTH):
+            self._answer(Outgoing(200))
+            return
+        if self.server.seen is not None:
+            _keep(self.server.seen, incoming)
+        self._answer(self.server.script(incoming), incoming)
+
+    def _answer(self, outgoing: Outgoing, incoming: Incoming | None = None) -> None:
+        body = json.dumps(outgoing.body).encode()
+        self.send_response(outgoing.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if self.server.stopping:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.server.access_log is not None and incoming is not None:
+            line = _line(self.client_address[0], incoming, self.requestline, outgoing.status, len(body))
+            _log(self.server.access_log, line)
+        self.wfile.write(body)
+
+    do_GET = do_POST = _serve  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """The access log is written above."""
+
+
+def serve(script: Script, host: str, port: int, *, seen: str | None = None, access_log: str | None = None) -> None:
+    """Run a script until SIGTERM. The first process of a container dies of no signal that it does not handle."""
+    with AgentServer(script, host, port, seen=seen, access_log=access_log) as server:
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop).start())
+        sys.stderr.write(f"listening on {host}:{server.server_address[1]}\n")
+        server.serve_forever(poll_interval=0.1)
+
+
+def _read_no_more(connection: socket.socket) -> None:
+    """Shut the reading side: bytes that have arrived are still read, then the connection looks ended by its peer."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+
+
+def _keep(path: str, incoming: Incoming) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"method": incoming.method, "path": incoming.path, "headers": incoming.headers}, file)
+
+
+def _log(path: str, line: str) -> None:
+    if path == "-":
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        return
+    with open(path, "a") as file:  # noqa: PTH123 - nothing but plain words in here
+        file.write(line)
+
+
+def _line(address: str, incoming: Incoming, line: str, status: int, size: int) -> str:
+    now = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
+    return f'{address} - {_user_of(incoming)} [{now}] "{line}" {status} {size}\n'
+
+
+def _user_of(incoming: Incoming) -> str:
+    """The user a bearer token names; "-" where it is no JWT."""
+    parts = incoming.headers.get("authorization", "").removeprefix("Bearer ").split(".")
+    if len(parts) != 3:
+        return "-"
+    return str(json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))).get("sub", "-"))

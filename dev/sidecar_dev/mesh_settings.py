@@ -1,0 +1,288 @@
+"""The settings files of the development mesh: one function per process, as an operator would write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+TRUST_DOMAIN: Final = "acme.example"
+PARTNER_DOMAIN: Final = "partner.example"
+FRONT: Final = f"spiffe://{TRUST_DOMAIN}/agent/front"
+PLANNER: Final = f"spiffe://{TRUST_DOMAIN}/agent/planner"
+WRITER: Final = f"spiffe://{TRUST_DOMAIN}/agent/writer"
+CRM: Final = f"spiffe://{TRUST_DOMAIN}/tool/crm"
+STS: Final = f"spiffe://{TRUST_DOMAIN}/sts"
+INTRUDER: Final = f"spiffe://{TRUST_DOMAIN}/agent/intruder"
+MANAGER: Final = f"spiffe://{TRUST_DOMAIN}/agent/manager"
+ARCHIVE: Final = f"spiffe://{TRUST_DOMAIN}/tool/archive"
+CARELESS_STS: Final = f"spiffe://{TRUST_DOMAIN}/careless-sts"
+
+CLIENT_ID: Final = "front-app"
+LOGIN_SCOPE: Final = "assistant"
+CHAIN_SCOPES: Final = ("crm.read", "docs.write", "plan.make")
+ALL_SCOPES: Final = (*CHAIN_SCOPES, "crm.export", "docs.report")
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Addresses of one mesh: the Workload API's socket, and the ports on loopback by name."""
+
+    directory: Path
+    ports: dict[str, int]
+
+    @property
+    def socket(self) -> Path:
+        """The Workload API."""
+        return self.directory / "workload.sock"
+
+    @property
+    def sts(self) -> str:
+        """The token service's issuer identifier."""
+        return f"https://127.0.0.1:{self.ports['sts']}"
+
+    @property
+    def careless_sts(self) -> str:
+        """The issuer identifier of the token service that ignores actors."""
+        return f"https://127.0.0.1:{self.ports['careless-sts']}"
+
+    @property
+    def login(self) -> str:
+        """The user issuer's identifier."""
+        return f"http://127.0.0.1:{self.ports['login']}"
+
+    def at(self, name: str) -> str:
+        """Host and port of one listener."""
+        return f"127.0.0.1:{self.ports[name]}"
+
+
+def front(places: Places) -> Settings:
+    """The entry: where alice logs in, a chain may start."""
+    return {
+        **common(places, "front"),
+        "outbound": outbound(places, "front", route(places, "planner", PLANNER, CHAIN_SCOPES)),
+        "entry": {
+            "issuers": [
+                {
+                    "issuer": places.login,
+                    "jwks": f"{places.login}/jwks",
+                    "profile": "oidc-access-token",
+                    "client_id": CLIENT_ID,
+                    "scope_from": {"claim": "scope", "map": {LOGIN_SCOPE: list(CHAIN_SCOPES)}},
+                }
+            ],
+            "may_call": ["planner"],
+        },
+    }
+
+
+def careless(places: Places) -> Settings:
+    """The front app's sidecar once more, but it asks the token service that ignores ``actor_token``."""
+    settings = front(places)
+    settings["issuers"][0] |= {
+        "issuer": places.careless_sts,
+        "jwks": f"{places.careless_sts}/jwks",
+        "tls": {"peer": CARELESS_STS},
+    }
+    settings["exchange"] = {"issuer": places.careless_sts, "peer": CARELESS_STS}
+    settings["outbound"]["listen"] = places.at("careless-out")
+    settings["probe"] = {"listen": places.at("careless-probe")}
+    settings["records"] = {"sink": {"file": str(places.directory / "careless.records")}}
+    return settings
+
+
+def planner(places: Places) -> Settings:
+    """The first agent: may give work to the writer, and to nobody else."""
+    return {
+        **common(places, "planner"),
+        "inbound": inbound(
+            places,
+            "planner",
+            {
+                "name": "plan",
+                "match": {"path": "/plan", "methods": ["POST"]},
+                "scopes": ["plan.make"],
+                "peers": [FRONT],
+                "may_call": ["writer"],
+            },
+        ),
+        "outbound": outbound(places, "planner", route(places, "writer", WRITER, ("crm.read", "docs.write"))),
+    }
+
+
+def writer(places: Places) -> Settings:
+    """The second agent. It may read the CRM for a draft, and export it for a report: two calls, two purposes."""
+    export = {**route(places, "crm", CRM, ("crm.export",)), "name": "crm-export", "match": {"prefix": "/crm-export"}}
+    return {
+        **common(places, "writer"),
+        "inbound": inbound(
+            places,
+            "writer",
+            {
+                "name": "draft",
+                "match": {"path": "/draft", "methods": ["POST"]},
+                "scopes": ["docs.write"],
+                "peers": [PLANNER],
+                "may_call": ["crm"],
+            },
+            {
+                "name": "report",
+                "match": {"path": "/report", "methods": ["POST"]},
+                "scopes": ["docs.report"],
+                "peers": [MANAGER],
+                "may_call": ["crm-export"],
+            },
+        ),
+        "outbound": outbound(places, "writer", route(places, "crm", CRM, ("crm.read",)), export),
+    }
+
+
+def crm(places: Places) -> Settings:
+    """The tool at the end. It also trusts the login issuer's tokens, as many tools do, and still needs delegation.
+
+    Its agent is given the token itself, so that the demo can steal it.
+    """
+    settings = common(places, "crm")
+    settings["issuers"].append(
+        {
+            "issuer": places.login,
+            "jwks": f"{places.login}/jwks",
+            "profile": "sts",  # the shape of RFC 9068, which this issuer's access tokens have too, except for the actor
+            "actor_trust_domains": [TRUST_DOMAIN],
+            "scopes": ["crm.read"],
+        }
+    )
+    return {
+        **settings,
+        "inbound": inbound(
+            places,
+            "crm",
+            {
+                "name": "customers",
+                "match": {"path_prefix": "/customers", "methods": ["GET"]},
+                "scopes": ["crm.read"],
+                "peers": [WRITER],
+                "issuers": [places.sts, places.login],
+                "pass_token": True,
+            },
+            {
+                "name": "export",
+                "match": {"path": "/export", "methods": ["POST"]},
+                "scopes": ["crm.export"],
+                "peers": [WRITER],
+                "issuers": [places.sts],
+            },
+        ),
+    }
+
+
+def sts(places: Places) -> Settings:
+    """The token service: who may act for whom, where, with what."""
+    anyone = [{"issuer": places.login, "subject": "*"}]
+    return {
+        "issuer": places.sts,
+        "identity": {"workload_api": f"unix://{places.socket}"},
+        "listen": places.at("sts"),
+        "probe": {"listen": places.at("sts-probe")},
+        "keys": "ephemeral",
+        "login_issuers": [
+            {
+                "issuer": places.login,
+                "jwks": f"{places.login}/jwks",
+                "profile": "oidc-access-token",
+                "scope_from": {"claim": "scope", "map": {LOGIN_SCOPE: list(CHAIN_SCOPES)}},
+            }
+        ],
+        "entries": [{"workload": FRONT, "client_ids": {places.login: CLIENT_ID}}],
+        "targets": [
+            {"workload": PLANNER, "scopes": list(CHAIN_SCOPES)},
+            {"workload": WRITER, "scopes": ["crm.read", "docs.report", "docs.write"]},
+            {"workload": CRM, "scopes": ["crm.read", "crm.export"]},
+            {"workload": ARCHIVE, "scopes": ["crm.read"]},
+        ],
+        "rules": [
+            {"actor": FRONT, "subjects": anyone, "audience": PLANNER, "scopes": list(CHAIN_SCOPES)},
+            {"actor": PLANNER, "subjects": anyone, "audience": WRITER, "scopes": ["crm.read", "docs.write"]},
+            {"actor": WRITER, "subjects": anyone, "audience": CRM, "scopes": ["crm.read", "crm.export"]},
+            {"actor": CRM, "subjects": anyone, "audience": ARCHIVE, "scopes": ["crm.read"]},
+        ],
+    }
+
+
+def entries(pids: dict[str, list[int]]) -> Settings:
+    """The Workload API's entries: which process is which workload. Nobody can ask for a name."""
+    names = {CRM: ["crm.internal"], STS: ["sts.internal"], WRITER: ["writer.internal"]}
+    names |= {FRONT: [], PLANNER: [], INTRUDER: [], CARELESS_STS: []}
+    federated = {CRM, WRITER}
+    return {
+        "entries": [
+            {
+                "spiffe_id": spiffe_id,
+                "selectors": {"pids": pids.get(spiffe_id, [])},
+                **({"dns_names": dns_names} if dns_names else {}),
+                **({"federates_with": [PARTNER_DOMAIN]} if spiffe_id in federated else {}),
+            }
+            for spiffe_id, dns_names in names.items()
+        ]
+    }
+
+
+def write(path: Path, settings: Settings) -> None:
+    """Write a file whole, or not at all: its reader may look at any moment."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(yaml.dump(settings, Dumper=_Plain, sort_keys=False))
+    fresh.replace(path)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes every value out: settings files may hold no anchors."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
+
+
+def common(places: Places, name: str, scopes: Sequence[str] = ALL_SCOPES) -> Settings:
+    """Return the settings that all sidecars of a mesh share; ``scopes`` is the ceiling of the token service."""
+    return {
+        "identity": {"workload_api": f"unix://{places.socket}"},
+        "issuers": [
+            {
+                "issuer": places.sts,
+                "jwks": f"{places.sts}/jwks",
+                "profile": "sts",
+                "tls": {"peer": STS},
+                "actor_trust_domains": [TRUST_DOMAIN],
+                "scopes": list(scopes),
+            }
+        ],
+        "exchange": {"issuer": places.sts, "peer": STS},
+        "records": {"sink": {"file": str(places.directory / f"{name}.records")}},
+        "probe": {"listen": places.at(f"{name}-probe")},
+    }
+
+
+def inbound(places: Places, name: str, *routes: Settings) -> Settings:
+    """Towards the agent of this name."""
+    return {"listen": places.at(f"{name}-in"), "agent": f"http://{places.at(name)}", "routes": list(routes)}
+
+
+def outbound(places: Places, name: str, *routes: Settings) -> Settings:
+    """From the agent of this name."""
+    return {"listen": places.at(f"{name}-out"), "routes": list(routes)}
+
+
+def route(places: Places, name: str, spiffe_id: str, scopes: Sequence[str]) -> Settings:
+    """An outbound route to the sidecar of this name, below ``/NAME``."""
+    return {
+        "name": name,
+        "match": {"prefix": f"/{name}"},
+        "upstream": f"https://{places.at(f'{name}-in')}",
+        "peer": spiffe_id,
+        "audience": spiffe_id,
+        "scopes": list(scopes),
+    }

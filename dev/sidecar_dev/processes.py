@@ -1,0 +1,174 @@
+"""Processes of a development mesh: started, waited for, stopped in order. Whoever starts them here, ends them here."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+_PATIENCE_S: Final = 60.0
+STOP_S: Final = 5.0
+_LOOK_S: Final = 0.02
+_LAST_LINES: Final = 12
+_PORTS: Final = range(20_000, 32_768)  # those of outgoing connections follow, on Linux, or lie higher
+
+
+class ProcessError(Exception):
+    """A process ended or is not there in time. The text says which one, and what it said last."""
+
+
+class Processes:
+    """Named processes, each with a log file ``NAME.log`` in ``directory``, unless it keeps our terminal."""
+
+    def __init__(self, directory: Path, *, stop_s: float = STOP_S) -> None:
+        """``stop_s`` is how long a process may take to stop."""
+        self._directory = directory
+        self._stop_s = stop_s
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None, *, logged: bool = True
+    ) -> int:
+        """Start a program; returns its pid. Without ``logged`` it has our own input and outputs.
+
+        Each is a session of its own: Ctrl-C is ours to handle, so that all stop in order.
+
+        Raises:
+            OSError: there is no such program, or it cannot be run.
+        """
+        surroundings = {**os.environ, **(environment or {})}
+        if not logged:
+            process = subprocess.Popen(command, env=surroundings, start_new_session=True)  # noqa: S603 - the user's own
+        else:
+            with self._log(name).open("wb") as log:
+                process = subprocess.Popen(  # noqa: S603 - our own programs
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=surroundings,
+                    start_new_session=True,
+                )
+        self._running[name] = process
+        return process.pid
+
+    def start_sidecar(self, name: str, *arguments: str) -> int:
+        """Start a subcommand of ``sidecar``; returns its pid."""
+        return self.start(name, [sys.executable, "-m", "sidecar.cli", *arguments])
+
+    def pid(self, name: str) -> int:
+        """The process id of a process."""
+        return self._running[name].pid
+
+    def exit_code(self, name: str) -> int | None:
+        """Return the exit code of a process (negative: ended by that signal); None while it runs."""
+        return self._running[name].poll()
+
+    def require_running(self, *names: str) -> None:
+        """Raises ProcessError if one of these has ended."""
+        for name in names:
+            code = self.exit_code(name)
+            if code is not None:
+                raise ProcessError(f"{name} ended with exit code {code}:\n{self._last_words(name)}")
+
+    def wait_for(self, name: str, is_there: Callable[[], bool]) -> None:
+        """Wait until what a process is started for is there.
+
+        Raises:
+            ProcessError: it ended before, or it takes too long.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while not is_there():
+            self.require_running(name)
+            if time.monotonic() > deadline:
+                raise ProcessError(f"{name} is not there after {_PATIENCE_S:.0f} s:\n{self._last_words(name)}")
+            time.sleep(_LOOK_S)
+
+    def wait_for_end(self, name: str) -> None:
+        """Wait until a process has done its work.
+
+        Raises:
+            ProcessError: it failed, or it takes too long.
+        """
+        try:
+            code = self._running[name].wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            raise ProcessError(f"{name} does not end:\n{self._last_words(name)}") from error
+        if code != 0:
+            raise ProcessError(f"{name} ended with exit code {code}:\n{self._last_words(name)}")
+
+    def stop(self, *names: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """Tell these processes, the last started first, to end, and wait; without names, all of them.
+
+        The whole group of each is told: a shell that runs a program would otherwise leave it behind. What does not end
+        in time is killed.
+        """
+        stopping = [(name, self._running[name]) for name in reversed(self._running) if not names or name in names]
+        for _, process in stopping:
+            _signal(process, number)
+        deadline = time.monotonic() + self._stop_s
+        for _, process in stopping:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGKILL)
+                process.wait()
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+    def _last_words(self, name: str) -> str:
+        log = self._log(name)
+        return "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:]) if log.exists() else ""
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.poll() is None:  # so its pid, which is its group's too, is still its own
+        os.killpg(process.pid, number)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody uses now. All are held at once, so that none is given twice.
+
+    None is of those that the kernel gives to outgoing connections: one of these might have it before we do.
+    """
+    held: list[socket.socket] = []
+    try:
+        for port in random.sample(_PORTS, len(_PORTS)):  # by chance: two meshes that start at once
+            if len(held) == count:
+                break
+            one = socket.socket()
+            held.append(one)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                held.pop().close()
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
+
+
+def answers(url: str) -> bool:
+    """Return whether a GET is answered with 200."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=1) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def listens(port: int) -> bool:
+    """Return whether a port of loopback accepts connections."""
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0

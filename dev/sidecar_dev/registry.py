@@ -1,0 +1,158 @@
+"""Registry of identities: the entries, the authorities, and the SVIDs issued for them. It uses no socket.
+
+Whoever keeps an answer current takes `Registry.changed`, asks, and asks again when that event comes or the answer's own
+renewal time does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar_dev.attestation import Peer
+from sidecar_dev.certificates import BACKDATED_S
+from sidecar_dev.entries import Entry
+from sidecar_dev.pki import IssuedSvid, TrustDomainAuthority
+
+
+class NoIdentityError(Exception):
+    """Nothing is registered for this process, or it has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entitlement:
+    """Entitlement of a process at this moment: the entries that match it, in order, and the authorities to send."""
+
+    entries: tuple[Entry, ...]
+    own: Mapping[TrustDomain, TrustDomainAuthority]
+    federated: Mapping[TrustDomain, TrustDomainAuthority]
+
+    @property
+    def known(self) -> Mapping[TrustDomain, TrustDomainAuthority]:
+        """Everybody it may believe."""
+        return {**self.federated, **self.own}
+
+
+class Registry:
+    """Entries, authorities and issued SVIDs. An entry's SVID is the same for all who match it, until half its life.
+
+    ``clock`` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        authorities: Iterable[TrustDomainAuthority],
+        entries: Sequence[Entry] = (),
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._authorities = {authority.trust_domain: authority for authority in authorities}
+        self._entries = tuple(entries)
+        self._clock = clock
+        self._issued: dict[Entry, IssuedSvid] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set at the next change. Take it before asking for anything, so that no change falls between the two."""
+        return self._changed
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries; the first that matches a process is its default identity."""
+        return self._entries
+
+    def authority(self, trust_domain: str) -> TrustDomainAuthority:
+        """The authority of one trust domain served here. After a change to it, tell the streams with `notify`."""
+        return self._authorities[TrustDomain(trust_domain)]
+
+    def replace_entries(self, entries: Sequence[Entry]) -> None:
+        """Take these entries from now on. Who matches none any more loses its identity at once."""
+        self._entries = tuple(entries)
+        self._issued = {entry: svid for entry, svid in self._issued.items() if entry in self._entries}
+        self.notify()
+
+    def add_entry(self, entry: Entry) -> None:
+        """Register one entry more, after the others."""
+        self.replace_entries((*self._entries, entry))
+
+    def remove_entry(self, spiffe_id: str) -> None:
+        """Withdraw an identity from everybody who has it."""
+        self.replace_entries([entry for entry in self._entries if entry.spiffe_id != spiffe_id])
+
+    def prepare(self) -> None:
+        """Let everybody know the keys that every trust domain signs with after the next `rotate`."""
+        for authority in self._authorities.values():
+            authority.prepare()
+        self.notify()
+
+    def rotate(self) -> None:
+        """Give every trust domain new keys and every workload new SVIDs; the old authorities are still trusted."""
+        for authority in self._authorities.values():
+            authority.rotate()
+        self._issued.clear()
+        self.notify()
+
+    def drop_old(self) -> None:
+        """Stop trusting every authority that no longer signs."""
+        for authority in self._authorities.values():
+            authority.drop_old()
+        self.notify()
+
+    def notify(self) -> None:
+        """Let every stream look for what is new."""
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()
+
+    def entitlement(self, peer: Peer | None) -> Entitlement:
+        """Return the entitlement of a process. ``None`` is a process that could not be identified.
+
+        Raises:
+            NoIdentityError: nothing.
+        """
+        if peer is None or not peer.alive:
+            raise NoIdentityError
+        entries = _first_of_each_hint(entry for entry in self._entries if entry.selectors.match(peer))
+        if not entries:
+            raise NoIdentityError
+        federations = sorted({domain for entry in entries for domain in entry.federates_with})
+        return Entitlement(
+            entries=entries,
+            own={entry.spiffe_id.trust_domain: self._of(entry) for entry in entries},
+            federated={domain: self._authorities[domain] for domain in federations},
+        )
+
+    def svid(self, entry: Entry) -> IssuedSvid:
+        """The entry's X.509-SVID; a new one once half of its life is over."""
+        svid = self._issued.get(entry)
+        if svid is None or self.now >= half_life(svid):
+            svid = self._issued[entry] = self._of(entry).issue_x509(
+                entry.spiffe_id, ttl_s=entry.ttl_s, dns_names=entry.dns_names, issued_at=int(self.now)
+            )
+        return svid
+
+    def _of(self, entry: Entry) -> TrustDomainAuthority:
+        return self._authorities[entry.spiffe_id.trust_domain]
+
+
+def half_life(svid: IssuedSvid) -> float:
+    """Return the time of a workload's next SVID, in seconds since the epoch: half-way through the present one."""
+    issued_at = svid.leaf.not_valid_before_utc.timestamp() + BACKDATED_S
+    return (issued_at + svid.not_after) / 2
+
+
+def _first_of_each_hint(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Hints are unique in an answer (Workload API section 5.2.1). As in SPIRE the first entry wins."""
+    chosen: list[Entry] = []
+    for entry in entries:
+        if not entry.hint or all(other.hint != entry.hint for other in chosen):
+            chosen.append(entry)
+    return tuple(chosen)

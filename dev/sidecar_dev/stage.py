@@ -1,0 +1,204 @@
+"""Stage of the demo: a running mesh, the commands that are tried on it, and the files that they leave behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar_dev.curl import Answer, Shell, as_workload
+from sidecar_dev.mesh import Mesh
+from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN
+
+_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
+_JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+_SVID_EXTENSIONS: Final = (
+    "subjectAltName=critical,URI:{id}\nbasicConstraints=critical,CA:FALSE\n"
+    "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
+)
+_PATIENCE_S: Final = 5.0
+_LOOK_S: Final = 0.02
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was tried: the ``commands``, what was ``expected``, what was ``said``, and whether it ``held``."""
+
+    title: str
+    commands: Sequence[str]
+    expected: str
+    said: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Checks that belong together. ``lines`` are shown as they are, ``records`` in short, ``hops`` as a table."""
+
+    act: str
+    title: str
+    story: str
+    checks: Sequence[Check]
+    records: Sequence[Record] = field(default=())
+    hops: Sequence[Record] = field(default=())
+    lines: Sequence[str] = field(default=())
+
+
+def check(
+    title: str, answer: Answer, status: int, reason: str | None = None, *, commands: Sequence[str] | None = None
+) -> Check:
+    """Compare an answer's status and reason code; status 0 means that there must be no handshake."""
+    expected = " ".join(str(part) for part in (status or "no handshake", reason) if part)
+    held = answer.status == status and answer.reason == reason
+    return Check(title, commands or (answer.command,), expected, answer.said, held)
+
+
+def fact(title: str, text: str, *, held: bool, commands: Sequence[str] = ()) -> Check:
+    """Something that is so, or not."""
+    return Check(title, commands, text, text if held else "not so", held)
+
+
+class Stage:
+    """Commands on a mesh. Paths in them are relative to the mesh's folder."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.places = mesh.places
+        self.shell = Shell(mesh.places.directory)
+        self.hops: Sequence[Record] = ()  # as the callees recorded them, of alice's first request
+
+    # --- what people do
+
+    def log_in(self, audience: str | None = None) -> str:
+        """alice's token from her login issuer: for the front app, or, as many issuers give them, for any API."""
+        form = f"grant_type=password&username=alice&client_id={CLIENT_ID}&scope="
+        form += LOGIN_SCOPE if audience is None else f"crm.read&audience={audience}"
+        return str(self.shell.curl(f"{self.places.login}/token", "--data", form).body["access_token"])
+
+    def header_file(self, name: str, token: str) -> str:
+        """Keep a token as a header line in a file, so that commands stay short."""
+        return self.shell.write(f"{name}.header", f"Authorization: Bearer {token}\n")
+
+    def ask(self, name: str, question: dict[str, Any]) -> Answer:
+        """alice asks the front app called ``name``; her token is in login.header."""
+        body = ("--json", json.dumps(question))
+        return self.shell.curl(f"http://{self.places.at(name)}/ask", "--header", "@login.header", *body)
+
+    def asking(self, name: str, question: dict[str, Any]) -> subprocess.Popen[bytes]:
+        """The same, in the background."""
+        command = ["curl", "--silent", "--noproxy", "*", f"http://{self.places.at(name)}/ask"]
+        options = ["--header", "@login.header", "--json", json.dumps(question)]
+        folder = self.places.directory
+        return subprocess.Popen([*command, *options], cwd=folder, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)  # noqa: S603
+
+    # --- what attackers do
+
+    def mesh_call(self, name: str, path: str, *arguments: str) -> Answer:
+        """A call to a workload's sidecar."""
+        port = self.places.ports[f"{name}-in"]
+        to = ("--connect-to", f"{name}.internal::127.0.0.1:{port}")
+        return self.shell.curl(f"https://{name}.internal:{port}{path}", *to, *arguments)
+
+    def call_crm(self, workload: str, header: str, path: str = "/customers/42", *more: str) -> Answer:
+        """A call to the CRM with a workload's SVID."""
+        return self.mesh_call("crm", path, *as_workload(workload), "--header", f"@{header}", *more)
+
+    def local_call(self, name: str, path: str, header: str, *more: str) -> Answer:
+        """A call to a sidecar's outbound port, as its agent makes it."""
+        url = f"http://{self.places.at(f'{name}-out')}{path}"
+        return self.shell.curl(url, "--header", f"@{header}", *more)
+
+    def exchange(self, workload: str, token: str, audience: str, scope: str) -> Answer:
+        """An exchange at the token service, with a workload's SVID and JWT-SVID."""
+        form = {
+            "grant_type": _EXCHANGE,
+            "subject_token_type": _ACCESS_TOKEN,
+            "actor_token_type": _JWT,
+            "audience": audience,
+            "scope": scope,
+            "subject_token@": self.shell.write("subject.token", token),
+            "actor_token@": f"svids/{workload}/jwt_svid.token",
+        }
+        pairs = (f"{name}{value}" if name.endswith("@") else f"{name}={value}" for name, value in form.items())
+        data = [word for pair in pairs for word in ("--data-urlencode", pair)]
+        port = self.places.ports["sts"]
+        to = ("--connect-to", f"sts.internal::127.0.0.1:{port}")
+        return self.shell.curl(f"https://sts.internal:{port}/token", *to, *as_workload(workload), *data)
+
+    def mint_svid(self, spiffe_id: str, trust_domain: str) -> tuple[Sequence[str], list[str]]:
+        """A certificate with a SPIFFE ID, signed by a trust domain's CA; curl's options, and the commands."""
+        stem = f"minted-by-{trust_domain.partition('.')[0]}"
+        extensions = self.shell.write(f"{stem}.ext", _SVID_EXTENSIONS.format(id=spiffe_id))
+        authority = f"authorities/{trust_domain}"
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{stem}.key")
+        signing = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-days", "1", "-extfile", extensions)
+        commands = [
+            self.shell.openssl("req", "-new", *key, "-subj", "/O=SPIRE", "-out", f"{stem}.csr"),
+            self.shell.openssl("x509", "-req", "-in", f"{stem}.csr", *signing, "-out", f"{stem}.pem"),
+        ]
+        own = ("--cert", f"{stem}.pem", "--key", f"{stem}.key", "--cacert", "svids/writer/bundle.pem")
+        return own, commands
+
+    # --- what is left behind
+
+    def seen(self, name: str) -> dict[str, str]:
+        """The headers that an agent was given with its last request."""
+        try:
+            headers: dict[str, str] = json.loads(self.mesh.seen(name).read_text())["headers"]
+        except (FileNotFoundError, ValueError):  # none yet, or it is being written now
+            return {}
+        return headers
+
+    def next_seen(self, name: str, before: dict[str, str]) -> dict[str, str]:
+        """The headers of a request after ``before``; waits a little for it."""
+        headers: dict[str, str] = _patiently(lambda: self.seen(name), lambda found: bool(found) and found != before)
+        return headers
+
+    def record(self, name: str, wanted: Callable[[Record], bool]) -> Record:
+        """The newest record of a witness that is ``wanted``, waiting a little for its flush; empty if there is none."""
+
+        def newest() -> Record:
+            found = [record for record in self.records(name) if wanted(record)]
+            return found[-1] if found else {}
+
+        record: Record = _patiently(newest, bool)
+        return record
+
+    def records(self, name: str) -> list[Record]:
+        """All records of a witness, in order."""
+        return [json.loads(line) for line in _whole_lines(self.mesh.records(name))]
+
+    def sidecar(self, *arguments: str) -> tuple[str, dict[str, Any]]:
+        """One of our own offline commands with ``--json``: the command as a person would type it, and its answer."""
+        ran = [sys.executable, "-m", "sidecar.cli", *arguments, "--json"]
+        finished = subprocess.run(ran, cwd=self.places.directory, capture_output=True, check=False)  # noqa: S603
+        try:
+            answer = json.loads(finished.stdout)
+        except ValueError:
+            answer = {}
+        return "sidecar " + " ".join(arguments), answer
+
+
+def short(text: str) -> str:
+    """SPIFFE IDs without what they all share."""
+    return text.replace(f"spiffe://{TRUST_DOMAIN}", "")
+
+
+def _whole_lines(path: Path) -> Iterable[str]:
+    text = path.read_text() if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _patiently(look: Callable[[], Any], is_it: Callable[[Any], bool]) -> Any:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not is_it(found := look()) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    return found

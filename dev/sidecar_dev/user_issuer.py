@@ -1,0 +1,240 @@
+"""``sidecar dev user-issuer``: an issuer where test users log in, for development only.
+
+It stands where a company's identity provider stands: ``/.well-known/openid-configuration``, ``/jwks``, and ``/token``,
+where a name (and a password, if the user was given one) is worth an ID token and an access token. It listens on
+loopback, or, with a Workload API to be certified by, on a network of containers: over https, under a name of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from sidecar.background import PartEndedError, Parts
+from sidecar.errors import ConfigError, Problem
+from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar_dev.login import MAX_FORM_BYTES, LoginError, LoginSettings, UserIssuer
+from sidecar_dev.login_tls import certified
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+_SHUTDOWN_S: Final = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "--listen", default="127.0.0.1:7300", metavar="HOST:PORT", help="a loopback address (default %(default)s)"
+    )
+    parser.add_argument(
+        "--workload-api", metavar="URI", help="serve https with the X.509-SVID from here, on any address"
+    )
+    parser.add_argument("--issuer", metavar="URL", help="the name it then goes by, such as https://login:7300")
+    parser.add_argument(
+        "--user", required=True, action="append", metavar="NAME[:PASSWORD]", help="who may log in; may be given again"
+    )
+    parser.add_argument(
+        "--client", required=True, action="append", metavar="ID", help="an OAuth client; may be given again"
+    )
+    parser.add_argument("--life", type=int, default=3600, metavar="SECONDS", help="of a token (default %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT. SIGUSR1 rotates the key.
+
+    Exit codes: 0 ended, 1 its identity is followed no more, 2 unusable arguments or address.
+    """
+    try:
+        settings, secured = _settings(arguments), _secured(arguments)
+        listener = loopback_listener(arguments.listen) if secured is None else network_listener(arguments.listen)
+        asyncio.run(_serve(settings, listener, secured))
+    except ConfigError as error:
+        _say(str(error))
+        return 2
+    except PartEndedError as error:
+        _say(str(error))
+        return 1
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """Settings for an issuer beyond loopback: an identity to serve https with, and the issuer's URL."""
+
+    workload_api: WorkloadApiSettings
+    issuer: str
+
+
+def loopback_listener(address: str) -> socket.socket:
+    """A listening socket on ``HOST:PORT``; port 0 takes a free one.
+
+    Raises:
+        ConfigError: the host is no loopback address, or it cannot bind the address.
+    """
+    ip, port = _address(address)
+    if not ip.is_loopback:
+        raise ConfigError([Problem("--listen", "a development issuer is for loopback only", "write 127.0.0.1:PORT")])
+    return _listening(ip, port)
+
+
+def network_listener(address: str) -> socket.socket:
+    """The same on any address of this machine.
+
+    Raises:
+        ConfigError: it cannot bind the address.
+    """
+    return _listening(*_address(address))
+
+
+def _address(text: str) -> tuple[IpAddress, int]:
+    host, _, port = text.rpartition(":")
+    try:
+        ip, number = ipaddress.ip_address(host.strip("[]")), int(port)
+    except ValueError as error:
+        raise ConfigError([Problem("--listen", "it is no address", "write 127.0.0.1:PORT or [::1]:PORT")]) from error
+    if not 0 <= number <= 65535:
+        raise ConfigError([Problem("--listen", "it is no port number", "write 1 to 65535, or 0 for a free port")])
+    return ip, number
+
+
+def _listening(ip: IpAddress, port: int) -> socket.socket:
+    try:
+        return socket.create_server((str(ip), port), family=socket.AF_INET6 if ip.version == 6 else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError([Problem("--listen", "cannot bind the address", "choose a free port")]) from error
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: LoginSettings,
+    listener: socket.socket,
+    *,
+    url: str | None = None,
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[UserIssuer]:
+    """Serve on the socket while the context lasts. The issuer's URL is ``url``, or the socket's address."""
+    host, port = listener.getsockname()[:2]
+    url = url or (f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    authority = urlsplit(url).netloc
+    issuer = UserIssuer(url, settings)
+    runner = web.AppRunner(_application(issuer, authority), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, ssl_context=context).start()
+        yield issuer
+    finally:
+        await runner.cleanup()
+
+
+def _application(issuer: UserIssuer, authority: str) -> web.Application:
+    async def metadata(_: web.Request) -> web.Response:
+        return web.json_response(issuer.metadata())
+
+    async def jwks(_: web.Request) -> web.Response:
+        return web.json_response(issuer.jwks())
+
+    async def token(request: web.Request) -> web.Response:
+        if request.content_type != _FORM:
+            return _refused("invalid_request")
+        try:
+            return web.json_response(issuer.log_in(await request.read()), headers=_NO_STORE)
+        except LoginError as error:
+            return _refused(error.code)
+
+    application = web.Application(client_max_size=MAX_FORM_BYTES, middlewares=[_only_for(authority)])
+    application.router.add_get("/.well-known/openid-configuration", metadata)
+    application.router.add_get("/jwks", jwks)
+    application.router.add_post("/token", token)
+    return application
+
+
+def _only_for(authority: str) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """Answer to our own name only: a web page whose host name was bound to 127.0.0.1 shall not log anybody in."""
+
+    @web.middleware
+    async def check_host(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if request.host != authority:
+            return _refused("invalid_request")
+        return await handler(request)
+
+    return check_host
+
+
+def _refused(code: str) -> web.Response:
+    return web.json_response({"error": code}, status=401 if code == "invalid_client" else 400, headers=_NO_STORE)
+
+
+async def _serve(settings: LoginSettings, listener: socket.socket, secured: Secured | None) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_signal_handler(signal.SIGINT, ended.set)
+    background = Parts()
+    async with contextlib.AsyncExitStack() as stack:
+        options: dict[str, Any] = {}
+        if secured is not None:
+            context = await stack.enter_async_context(certified(secured.workload_api, background))
+            options = {"url": secured.issuer, "context": context}
+        issuer = await stack.enter_async_context(serving(settings, listener, **options))
+        loop.add_signal_handler(signal.SIGUSR1, issuer.rotate)
+        _say("WARNING: DEVELOPMENT ONLY: whoever knows a user's name is that user")
+        _say(f"issuer {issuer.issuer}")
+        await background.run_until(ended)
+
+
+def _settings(arguments: argparse.Namespace) -> LoginSettings:
+    pairs = [_user(text) for text in arguments.user]
+    problems = []
+    if len(dict(pairs)) < len(pairs) or not _are_names([name for name, _ in pairs]):
+        problems.append(Problem("--user", "a name is empty, doubled or not plain ASCII", "write NAME or NAME:PASSWORD"))
+    if not _are_names(arguments.client):
+        problems.append(Problem("--client", "an id is empty or not plain ASCII", "write a name such as front"))
+    if not 1 <= arguments.life <= 86400:
+        problems.append(Problem("--life", "it is out of range", "write 1 to 86400 seconds"))
+    if problems:
+        raise ConfigError(problems)
+    return LoginSettings(users=dict(pairs), clients=frozenset(arguments.client), life_s=arguments.life)
+
+
+def _secured(arguments: argparse.Namespace) -> Secured | None:
+    if arguments.workload_api is None and arguments.issuer is None:
+        return None
+    if arguments.workload_api is None or arguments.issuer is None:
+        raise ConfigError([Problem("--issuer", "comes with --workload-api, and only so", "give both, or neither")])
+    parts = urlsplit(arguments.issuer)
+    if parts.scheme != "https" or not parts.netloc or parts.path or parts.query or parts.fragment:
+        raise ConfigError([Problem("--issuer", "is no https origin", "write https://HOST:PORT")])
+    try:
+        return Secured(WorkloadApiSettings(address=arguments.workload_api), arguments.issuer)
+    except ValueError as error:
+        raise ConfigError([Problem("--workload-api", str(error), "write unix:///PATH")]) from error
+
+
+def _user(text: str) -> tuple[str, str | None]:
+    name, colon, password = text.partition(":")
+    return name, password if colon else None
+
+
+def _are_names(texts: Sequence[str]) -> bool:
+    return all(text and text.isascii() and text.isprintable() for text in texts)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"sidecar dev user-issuer: {line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,83 @@
+"""Tests that the product's wheel is the product alone, and that the tools for development come as a second one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import sidecar
+import sidecar_dev
+
+pytestmark = pytest.mark.integration
+
+ROOT: Final = Path(__file__).parents[2]
+TOOLS: Final = re.compile(r"attack|careless|demo|sidecar_dev|user_issuer|workload_server", re.IGNORECASE)
+MENTIONS: Final = {"cli.py"}  # says how to get them
+
+
+def wheel(source: Path, folder: Path) -> zipfile.ZipFile:
+    """Build without a network: the locked backend is installed."""
+    build = "import sys, setuptools.build_meta as backend; print(backend.build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", build, folder], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(folder / done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, so that a build leaves nothing behind in the working copy."""
+    copy = tmp_path_factory.mktemp("sources")
+    skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+    for part in ("sidecar", "dev"):
+        shutil.copytree(ROOT / part, copy / part, ignore=skip)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    return copy
+
+
+def metadata(built: zipfile.ZipFile, name: str) -> str:
+    (path,) = (path for path in built.namelist() if path.endswith(f".dist-info/{name}"))
+    return built.read(path).decode()
+
+
+def test_the_product_s_wheel_has_no_tool_for_development(sources: Path, tmp_path: Path) -> None:
+    with wheel(sources, tmp_path) as built:
+        names = built.namelist()
+        assert "sidecar/proxy/inbound.py" in names
+        assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"sidecar"}
+        assert [name for name in names if TOOLS.search(name)] == []
+        needed = Parser().parsestr(metadata(built, "METADATA")).get_all("Requires-Dist") or []
+        assert [one for one in needed if re.match(r"rich|sidecar", one) and "extra ==" not in one] == []
+
+
+def test_the_tools_are_a_wheel_that_adds_two_commands(sources: Path, tmp_path: Path) -> None:
+    with wheel(sources / "dev", tmp_path) as built:
+        names = built.namelist()
+        assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"sidecar_dev"}
+        assert {"sidecar_dev/attack.py", "sidecar_dev/careless_sts.py", "sidecar_dev/demo.py"} <= set(names)
+        told = metadata(built, "entry_points.txt")
+        assert re.findall(r"^(\w+) = ", told, re.MULTILINE) == ["demo", "dev"]
+        assert "[sidecar.commands]" in told
+
+
+def test_nothing_of_the_product_names_the_tools() -> None:
+    for file in (ROOT / "sidecar").rglob("*.py"):
+        if file.name not in MENTIONS:
+            assert not re.search(r"sidecar[_-]dev|careless", file.read_text(encoding="utf-8")), file
+
+
+def test_both_have_one_version() -> None:
+    assert sidecar_dev.__version__ == sidecar.__version__
+    project = tomllib.loads((ROOT / "dev" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"delegation-sidecar=={sidecar.__version__}" in project["dependencies"]
