@@ -21,7 +21,7 @@ from sidecar.config.following import Follower, look_at, seen_by
 from sidecar.errors import ConfigError
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity
-from sidecar.identity.sources import source_of
+from sidecar.identity.source_factory import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement

@@ -17,7 +17,7 @@ from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
 from sidecar.identity.source import IdentitySource
-from sidecar.identity.sources import source_of
+from sidecar.identity.source_factory import source_of
 from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
@@ -27,20 +27,20 @@ from sidecar.observe.turned_away import TurnedAway
 from sidecar.observe.unproven import RecordRate, Unproven
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.caches import HANDLES, Caches
-from sidecar.proxy.elsewhere import Elsewhere, Inbox
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import MARKS, Handles
 from sidecar.proxy.headers import from_agent, from_next_hop
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, Shed
-from sidecar.proxy.memory import MIB, MemoryLimits
-from sidecar.proxy.memory_use import memory_of
+from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
+from sidecar.proxy.remote_handles import Inbox, RemoteHandles
+from sidecar.proxy.revalidation import judge_served
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
-from sidecar.proxy.standing import judge_served
+from sidecar.proxy.system_memory import memory_of
 from sidecar.proxy.watch import Watch
 from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.pool import Origin, UpstreamPool
@@ -78,7 +78,7 @@ class _Shared:
     tasks: Tasks
     watch: Watch
     resolver: Resolver
-    elsewhere: Elsewhere | None  # None: no other worker listens at our addresses
+    remote_handles: RemoteHandles | None  # None: no other worker listens at our addresses
     record_rate: RecordRate
 
 
@@ -104,7 +104,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         tasks=Tasks(),
         watch=Watch(snapshots, source, wall=time.time, monotonic=time.monotonic, on_change=handles.suspect),
         resolver=_resolver(settings, log),
-        elsewhere=None if place is None else _elsewhere(place, handles, source),
+        remote_handles=None if place is None else _remote_handles(place, handles, source),
         record_rate=settings.records.unproven.share(1 if place is None else len(place.inboxes)),
     )
     sides = []
@@ -124,7 +124,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             listeners=tuple(listener for _, listener in sides),
             drain_s=settings.drain_s,
             memory=memory_of(settings.max_memory_mib, processes=1 if place is None else len(place.inboxes)),
-            elsewhere=shared.elsewhere,
+            remote_handles=shared.remote_handles,
             addresses=tuple((listen.host, listen.port) for listen in settings.listens),
             agent=None if settings.inbound is None else AgentWatch(sides[0][0], lambda: snapshots.setup.agent),
             caches=Caches(shared.caches, clock=time.time),
@@ -157,7 +157,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
     journeys = Outbound(
         origins=Origins(shared.source, time.time, pool.retire),
         own_authorities=_own_authorities(settings.listen),
-        elsewhere=shared.elsewhere,
+        remote_handles=shared.remote_handles,
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
@@ -193,7 +193,7 @@ def _listener(
     place = ListenerSettings(
         host=settings.listen.host,
         port=settings.listen.port,
-        shared=shared.elsewhere is not None,
+        shared=shared.remote_handles is not None,
         **asdict(settings.connections),
     )
     return Listener(
@@ -270,13 +270,13 @@ def _handles(settings: SidecarSettings, place: Place | None, snapshots: Snapshot
     )
 
 
-def _elsewhere(place: Place, handles: Handles, source: IdentitySource) -> Elsewhere:
+def _remote_handles(place: Place, handles: Handles, source: IdentitySource) -> RemoteHandles:
     proofs = Proofs()
 
     def prove(chain: tuple[bytes, ...], now: int) -> PeerGuard:
         return PeerGuard(source, chain, proofs, now=now)
 
-    return Elsewhere(handles, place.inboxes, place.number, prove=prove)
+    return RemoteHandles(handles, place.inboxes, place.number, prove=prove)
 
 
 def _own_authorities(address: Address) -> frozenset[str]:

@@ -12,7 +12,7 @@ from sidecar.config import SidecarSettings
 from sidecar.config.afresh import LOADING_BYTES, load_afresh
 from sidecar.config.following import Followed, look_at, seen_by
 from sidecar.errors import ConfigError, Problem
-from sidecar.proxy.memory import MIB
+from sidecar.proxy.memory_pressure import MIB
 from sidecar.proxy.server import Server
 from sidecar.proxy.status import SettingsState
 

@@ -38,8 +38,8 @@ ELSEWHERE: Final = {
     "dev/mesh_settings.py": "integration/test_demo.py",
     "dev/screen.py": "integration/test_demo.py",
     "dev/stage.py": "integration/test_demo.py",
-    "identity/memory_file.py": "identity/test_screened.py",
-    "identity/secrets_log.py": "identity/test_screened.py",
+    "identity/memory_file.py": "identity/test_ssl_object.py",
+    "identity/secrets_log.py": "identity/test_ssl_object.py",
     "observe/sink.py": "observe/test_writer.py",
     "process.py": "integration/test_process.py",
     "proxy/answers.py": "integration/test_inbound.py",
@@ -54,7 +54,7 @@ ELSEWHERE: Final = {
     "wire/line.py": "wire/test_pool.py",
     "workers/parent.py": "integration/test_workers.py",
     "workers/run.py": "integration/test_workers.py",
-    "workers/together.py": "integration/test_workers.py",
+    "workers/worker_group.py": "integration/test_workers.py",
     "workers/worker.py": "integration/test_workers.py",
 }
 

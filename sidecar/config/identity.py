@@ -11,7 +11,7 @@ from sidecar.config.sections import FilesSection, IdentitySection
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import ConfigError, Problem
 from sidecar.identity.files import LAYOUTS, FileSettings
-from sidecar.identity.sources import IdentitySettings
+from sidecar.identity.source_factory import IdentitySettings
 from sidecar.identity.workload_api import WorkloadApiSettings
 
 SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"

@@ -15,13 +15,13 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
-from sidecar.identity.sources import IdentitySettings
+from sidecar.identity.source_factory import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.bypass import ListenerRule
-from sidecar.proxy.memory import MemoryLimits
+from sidecar.proxy.memory_pressure import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings

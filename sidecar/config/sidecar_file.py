@@ -40,7 +40,7 @@ from sidecar.identity.issuer import JwksSettings
 from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.bypass import ListenerRule
-from sidecar.proxy.memory import MemoryLimits
+from sidecar.proxy.memory_pressure import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings

@@ -34,7 +34,7 @@ from sidecar.config.sections import (
     limits_section,
 )
 from sidecar.proxy.admission import ConnectionLimits
-from sidecar.proxy.memory import MemoryLimits
+from sidecar.proxy.memory_pressure import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 from sidecar.config.settings import RecordSettings
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
-from sidecar.identity.sources import IdentitySettings
+from sidecar.identity.source_factory import IdentitySettings
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.server import StsSettings

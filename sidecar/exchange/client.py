@@ -21,9 +21,9 @@ from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.exchange.ahead import retry_at
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens
 from sidecar.exchange.events import issued_fields, refused_fields
+from sidecar.exchange.refresh_schedule import retry_at
 from sidecar.exchange.sts import Caller, ExchangeSettings, Sts
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.identity.endpoint import Endpoint, EndpointError, FileTrust, Trouble, split_url
-from sidecar.identity.lasting import leaf_of, life_s, still_trusted
+from sidecar.identity.pinned_origin import leaf_of, life_s, still_trusted
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.tls import client_context
 from sidecar.wire.dial import Origin

@@ -21,9 +21,9 @@ from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TO
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.adapters import ADAPTERS
-from sidecar.exchange.ahead import refresh_at
 from sidecar.exchange.cache import SKEW_S, Issued
 from sidecar.exchange.channel import StsChannel
+from sidecar.exchange.refresh_schedule import refresh_at
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import IdentitySource

@@ -24,8 +24,8 @@ from yarl import URL
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason
 from sidecar.identity.handshake import HandshakeRefused
-from sidecar.identity.screened import ScreenedContext, ScreenedSSLObject
 from sidecar.identity.source import IdentitySource
+from sidecar.identity.ssl_object import ScreenedContext, ScreenedSSLObject
 from sidecar.identity.tls import client_context
 
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "delegation-sidecar"}

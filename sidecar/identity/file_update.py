@@ -13,8 +13,8 @@ from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.errors import Denied
 from sidecar.identity.bundle import BundleError, X509Bundle
+from sidecar.identity.file_reader import MAX_FILE_BYTES
 from sidecar.identity.generation import IdentityError, parse_x509_svid
-from sidecar.identity.looking import MAX_FILE_BYTES
 from sidecar.identity.pem import PemError, certificates_of, private_key_of
 from sidecar.identity.svid import parse_leaf
 from sidecar.identity.update import MAX_TRUST_DOMAINS, UpdateError, X509Update, choose, known_or_parsed, last_good

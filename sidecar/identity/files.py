@@ -24,11 +24,11 @@ from typing import Final
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
+from sidecar.identity.base_source import BaseSource
 from sidecar.identity.bundle import X509Bundle
+from sidecar.identity.file_reader import Absent, Present, Seen, Unreadable, Watched, look_at, look_at_all
 from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
 from sidecar.identity.handshake import Clock
-from sidecar.identity.kept import KeptIdentity
-from sidecar.identity.looking import Absent, Present, Seen, Unreadable, Watched, look_at, look_at_all
 from sidecar.identity.update import UpdateError, X509Update
 from sidecar.identity.workload_stream import Pause
 
@@ -79,7 +79,7 @@ class FileSettings:
         return tuple(Watched(path, private=path == self.key) for path in (*self.ours, *self.others))
 
 
-class FileSource(KeptIdentity):
+class FileSource(BaseSource):
     """An ``IdentitySource`` on PEM files."""
 
     def __init__(self, settings: FileSettings, *, clock: Clock = time.time, pause: Pause = asyncio.sleep) -> None:

@@ -22,8 +22,8 @@ from sidecar.errors import Denied
 from sidecar.identity.bundle import X509Bundle, key_identifier_of
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.memory_file import new_memory_file, path_of
-from sidecar.identity.screened import ScreenedContext
 from sidecar.identity.source import Identity, X509Svid
+from sidecar.identity.ssl_object import ScreenedContext
 from sidecar.identity.svid import parse_leaf, verify_chain
 
 ALPN: Final = ("http/1.1",)

@@ -19,9 +19,9 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.proofs import Proofs
-from sidecar.identity.screened import HandshakeRefused as HandshakeRefused
-from sidecar.identity.screened import ScreenedSSLObject
 from sidecar.identity.source import IdentitySource
+from sidecar.identity.ssl_object import HandshakeRefused as HandshakeRefused
+from sidecar.identity.ssl_object import ScreenedSSLObject
 from sidecar.identity.svid import VerifiedPeer, parse_leaf
 
 Clock = Callable[[], float]

@@ -27,8 +27,8 @@ from spiffe.workloadapi.x509_context import X509Context
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
+from sidecar.identity.base_source import BaseSource
 from sidecar.identity.handshake import Clock
-from sidecar.identity.kept import KeptIdentity
 from sidecar.identity.py_spiffe_update import read_context, read_jwt_bundle_set, read_svids
 from sidecar.identity.update import UpdateError
 from sidecar.identity.workload_api import WorkloadApiSettings
@@ -43,7 +43,7 @@ _SILENT: Final = "the Workload API did not answer in time"
 Arrivals = asyncio.Queue[tuple[object, Future[None]]]
 
 
-class PySpiffeSource(KeptIdentity):
+class PySpiffeSource(BaseSource):
     """An ``IdentitySource`` on a Workload API, by py-spiffe. Its sockets are Unix sockets."""
 
     def __init__(

@@ -2,7 +2,7 @@
 
 Theory of operation. Two streams at most (X.509, and JWT bundles where somebody verifies JWT-SVIDs) run for ever, each
 in a loop of its own: connect, take messages, on any failure wait 0.1 to 1 s and connect anew. Each message is the full
-state, and what becomes of it is the same for every source (``kept.py``). What the Workload API takes away is gone at
+state, and what becomes of it is the same for every source (``base_source.py``). What the Workload API takes away is gone at
 once: PERMISSION_DENIED, or a message without our SVID, leaves no identity. A lost connection takes nothing away.
 SPIRE does not tell of an SVID's end either: it sends nothing, and hands an expired SVID to new streams.
 """
@@ -18,8 +18,8 @@ from typing import Any
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity import workload_pb
+from sidecar.identity.base_source import BaseSource
 from sidecar.identity.handshake import Clock
-from sidecar.identity.kept import KeptIdentity
 from sidecar.identity.update import UpdateError
 from sidecar.identity.workload_client import IdentityDeniedError, WorkloadApiClient, WorkloadApiError, parse_address
 from sidecar.identity.workload_stream import Backoff, Pause, Subscription, follow
@@ -54,7 +54,7 @@ class WorkloadApiSettings:
             raise ValueError("the shortest back-off is above zero and at most the longest")
 
 
-class WorkloadApiSource(KeptIdentity):
+class WorkloadApiSource(BaseSource):
     """An ``IdentitySource`` on a Workload API."""
 
     def __init__(

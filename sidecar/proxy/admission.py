@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.identity.handshakes import MOST_CONNECTIONS, host_of
+from sidecar.identity.handshake_queue import MOST_CONNECTIONS, host_of
 from sidecar.identity.tls import peer_of
 from sidecar.proxy.rotation import Rotation
 from sidecar.wire.connections import Connections

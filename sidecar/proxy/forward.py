@@ -13,7 +13,7 @@ from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
 from sidecar.proxy.journey import Waiter
-from sidecar.proxy.standing import Served, judge_call, judge_request
+from sidecar.proxy.revalidation import Served, judge_call, judge_request
 from sidecar.proxy.watch import Watch
 from sidecar.wire.body import Pump
 from sidecar.wire.exchange import ServerExchange

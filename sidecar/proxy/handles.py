@@ -21,9 +21,9 @@ from typing import Any, Final, NamedTuple
 from sidecar.bounded import ENTRY_BYTES, BoundedCache
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.proxy.lingering import Lingering
-from sidecar.proxy.standing import Guard
-from sidecar.proxy.unguessable import random_258
+from sidecar.proxy.linger_cache import LingerCache
+from sidecar.proxy.random_text import random_258
+from sidecar.proxy.revalidation import Guard
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PER_SUBJECT: Final = 64  # logins
@@ -109,7 +109,7 @@ class Handles:
         self._max_per_subject = max_per_subject
         self._mark = mark
         self._alive: dict[str, ServedRequest] = {}
-        self._lingering = Lingering(max_bytes)
+        self._lingering = LingerCache(max_bytes)
         self._logins: BoundedCache[str, _Login] = BoundedCache(max_bytes // _LOGINS_PART)  # by token
         self._logins_of: Counter[tuple[str, str]] = Counter()
 

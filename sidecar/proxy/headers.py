@@ -17,8 +17,8 @@ from sidecar.delegation.scope import ScopeSet, format_scope
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
+from sidecar.proxy.random_text import random_128
 from sidecar.proxy.trusted_names import is_trusted_name
-from sidecar.proxy.unguessable import random_128
 from sidecar.wire.head import NOT_PASSED, RequestHead, ResponseHead, checked, encode_fields
 
 MAX_VALUE_BYTES: Final = 6144

@@ -29,7 +29,7 @@ from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, source_of, to_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
-from sidecar.proxy.memory import MIB, MemoryLimits
+from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts

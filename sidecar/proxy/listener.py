@@ -10,7 +10,7 @@ from typing import Final
 
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.acceptor import Acceptor
-from sidecar.identity.handshakes import Handshakes, OnGivenUp, host_of
+from sidecar.identity.handshake_queue import HandshakeQueue, OnGivenUp, host_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.record import Direction
 from sidecar.proxy.admission import Admission, ConnectionLimits, reserve
@@ -56,7 +56,7 @@ class Listener:
         self._max_connections = self._cap = settings.in_all
         self._of_one_address = settings.of_one_address
         self._apart = settings.apart
-        self._handshakes = Handshakes(
+        self._handshakes = HandshakeQueue(
             context,
             most=None if context is None else min(settings.max_handshakes, max(1, self._max_connections // 2)),
             room=settings.before_handshake,

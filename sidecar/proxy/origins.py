@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sidecar.delegation.route import OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.identity.lasting import leaf_of, life_s, still_trusted
+from sidecar.identity.pinned_origin import leaf_of, life_s, still_trusted
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.tls import client_context
 from sidecar.wire.pool import Origin

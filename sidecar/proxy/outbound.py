@@ -20,14 +20,14 @@ from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.credentials import credential_of
-from sidecar.proxy.elsewhere import Elsewhere, ServedElsewhere
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, to_next_hop
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
-from sidecar.proxy.memory import MIB, MemoryLimits
+from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.origins import Origins, authority_of
+from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.head import RequestHead
@@ -36,7 +36,7 @@ from sidecar.wire.head import RequestHead
 class Outbound:
     """Serves the agent's calls. ``clock`` is wall time in seconds; ``own_authorities`` are our listener's names.
 
-    ``elsewhere`` asks the other workers for their handles; None: there are none.
+    ``remote_handles`` asks the other workers for their handles; None: there are none.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Outbound:
         origins: Origins,
         own_authorities: frozenset[str],
         clock: Callable[[], float],
-        elsewhere: Elsewhere | None = None,
+        remote_handles: RemoteHandles | None = None,
         memory: MemoryLimits | None = None,
     ) -> None:
         memory = memory or MemoryLimits()
@@ -63,7 +63,7 @@ class Outbound:
         self._origins = origins
         self._own_authorities = own_authorities
         self._clock = clock
-        self._elsewhere = elsewhere
+        self._remote_handles = remote_handles
 
     def on_request(self, exchange: ServerExchange) -> None:
         """Serve one call: make its record, then its journey."""
@@ -115,7 +115,7 @@ class Outbound:
 
     def _authority(
         self, head: RequestHead, snapshot: Snapshot, entry: Entry
-    ) -> Journey[tuple[ServedRequest | ServedElsewhere | None, Delegation]]:
+    ) -> Journey[tuple[ServedRequest | RemoteRequest | None, Delegation]]:
         """On whose authority the agent calls: the request its handle stands for, or a user's login at an entry."""
         credential = credential_of(head)
         if credential.handle is not None:
@@ -130,13 +130,13 @@ class Outbound:
             return served, served.delegation
         return None, (yield from self.logins.verify(credential.token or "", snapshot, entry))
 
-    def _resolve(self, handle: str) -> Journey[ServedRequest | ServedElsewhere]:
+    def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
         """The request of a handle, here or at the worker that serves it."""
-        elsewhere = self._elsewhere
-        owner = None if elsewhere is None else elsewhere.owner_of(handle)
-        if elsewhere is None or owner is None:
+        remote_handles = self._remote_handles
+        owner = None if remote_handles is None else remote_handles.owner_of(handle)
+        if remote_handles is None or owner is None:
             return self._handles.resolve(handle)
-        served: ServedElsewhere = yield Async(self._tasks, lambda: elsewhere.resolve(owner, handle))
+        served: RemoteRequest = yield Async(self._tasks, lambda: remote_handles.resolve(owner, handle))
         return served
 
     def _ask(self, plan: Plan, snapshot: Snapshot, entry: Entry) -> Journey[IssuedPermit]:

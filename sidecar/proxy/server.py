@@ -25,12 +25,12 @@ from sidecar.observe.metrics import Metrics
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.bypass import BypassWatch
 from sidecar.proxy.caches import Caches
-from sidecar.proxy.elsewhere import Elsewhere
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
-from sidecar.proxy.lately import Lately, refused
 from sidecar.proxy.listener import Listener
-from sidecar.proxy.memory import Memory
+from sidecar.proxy.memory_pressure import Memory
+from sidecar.proxy.recent_counts import RecentCounts, refused
+from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.shortage import Shortage
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.trust import TrustWatch
@@ -49,8 +49,8 @@ class Parts:
     """Everything a sidecar is made of; made by ``app.py``.
 
     ``listeners`` in the order in which they close, inbound before outbound, each with the pool at the same place of
-    ``pools``. ``elsewhere``: there are other workers. ``addresses`` are those that the settings have us listen on, the
-    probe listener's included. ``memory`` None: nothing limits it. ``agent`` None: nobody is served.
+    ``pools``. ``remote_handles`` None: this is the only worker. ``addresses`` are those that the settings have us
+    listen on, the probe listener's included. ``memory`` None: nothing limits it. ``agent`` None: nobody is served.
     """
 
     source: IdentitySource
@@ -62,7 +62,7 @@ class Parts:
     pools: tuple[UpstreamPool, ...]
     listeners: tuple[Listener, ...]
     drain_s: float
-    elsewhere: Elsewhere | None = None
+    remote_handles: RemoteHandles | None = None
     addresses: tuple[tuple[str, int], ...] = ()
     memory: Memory | None = None
     agent: AgentWatch | None = None
@@ -87,7 +87,7 @@ class Server:
         self._keys_running: asyncio.Future[None] | None = None
         self.background = Background()
         self.ready = asyncio.Event()
-        self.lately = Lately(lambda: refused(parts.log.metrics), time.monotonic)
+        self.recent_refusals = RecentCounts(lambda: refused(parts.log.metrics), time.monotonic)
         parts.source.subscribe(self._on_identity)
         parts.log.metrics.lacking = self.missing
         parts.log.metrics.streams = parts.watch.count
@@ -164,8 +164,8 @@ class Server:
             PartEndedError: a part has ended by itself; what is being served is cut.
         """
         parts = self.parts
-        if parts.elsewhere is not None:
-            parts.elsewhere.open()
+        if parts.remote_handles is not None:
+            parts.remote_handles.open()
         self._keys_running = self._follow_keys(parts.snapshots.setup)
         self.background.start("identity", parts.source.run())
         self.background.start("sweep", self._sweep())
@@ -269,8 +269,8 @@ class Server:
         for listener in parts.listeners:
             await listener.abort()
         await parts.tasks.close()
-        if parts.elsewhere is not None:
-            parts.elsewhere.close()
+        if parts.remote_handles is not None:
+            parts.remote_handles.close()
         for pool in parts.pools:
             await pool.close()
         exchange = parts.snapshots.setup.exchange
@@ -288,7 +288,7 @@ class Server:
         self._look_for_ways_round()
         if self.ready.is_set() and not self._draining:
             self._say(self.missing())
-        self.lately.look()
+        self.recent_refusals.look()
         self.parts.caches.sweep()
         for listener in self.parts.listeners:
             await self.trust.look(listener.connections)

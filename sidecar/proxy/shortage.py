@@ -21,8 +21,8 @@ from typing import Final
 from sidecar.observe.access_log import TICK_S
 from sidecar.proxy.caches import Caches
 from sidecar.proxy.listener import Listener
-from sidecar.proxy.memory import Memory
-from sidecar.proxy.memory_use import give_back, keep_large_ones_apart
+from sidecar.proxy.memory_pressure import Memory
+from sidecar.proxy.system_memory import give_back, keep_large_ones_apart
 from sidecar.wire.pool import UpstreamPool
 
 _log: Final = logging.getLogger("sidecar")

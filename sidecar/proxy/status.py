@@ -17,7 +17,7 @@ from typing import Any, Final
 from sidecar import __version__
 from sidecar.errors import Problem
 from sidecar.observe.record_text import escape
-from sidecar.proxy.lately import refused
+from sidecar.proxy.recent_counts import refused
 from sidecar.proxy.server import Parts, Server
 
 MAX_CHAINS: Final = 1000
@@ -81,7 +81,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "exchange": _exchange(parts),
         "records": _records(server),
         "refused": refused(server.metrics),
-        "refused_lately": server.lately.counts(),
+        "refused_lately": server.recent_refusals.counts(),
     }
     visible: Json = _visible(document)
     return visible

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.proxy.memory import MIB
-from sidecar.proxy.memory_use import allocated_bytes, give_back
+from sidecar.proxy.memory_pressure import MIB
+from sidecar.proxy.system_memory import allocated_bytes, give_back
 
 AFTER_BYTES: Final = 8 * MIB
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.first_bytes import first_of_http
-from sidecar.identity.handshakes import ENDED_PER_S, Handshakes
+from sidecar.identity.handshake_queue import ENDED_PER_S, HandshakeQueue
 
 # The library's own log quotes what it could not parse.
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
@@ -41,7 +41,7 @@ class Probe:
             app, access_log=None, logger=_SILENT, keepalive_timeout=15.0, shutdown_timeout=_CUT_OFF_S
         )
         self._connections: OrderedDict[_Counted, float] = OrderedDict()  # and when each was made
-        self._waiting = Handshakes(None, first=first_of_http, most=None, room=self.limit, timeout_s=_HEAD_TIMEOUT_S)
+        self._waiting = HandshakeQueue(None, first=first_of_http, most=None, room=self.limit, timeout_s=_HEAD_TIMEOUT_S)
         self._acceptor = Acceptor(host, port, self._admit, is_full=self._is_full)
 
     @property

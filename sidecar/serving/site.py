@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.identity.acceptor import Acceptor
-from sidecar.identity.handshakes import MOST_CONNECTIONS, Handshakes, OnGivenUp
+from sidecar.identity.handshake_queue import MOST_CONNECTIONS, HandshakeQueue, OnGivenUp
 from sidecar.serving.connections import Connections
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
@@ -48,7 +48,7 @@ class TlsSite(web.BaseSite):
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         others = descriptors - _OWN_DESCRIPTORS - connections.limit
         self._shares = others < max_handshakes
-        self._handshakes = Handshakes(
+        self._handshakes = HandshakeQueue(
             context,
             most=max_handshakes,
             room=min(MOST_CONNECTIONS, max(max_handshakes, others)),

@@ -28,7 +28,7 @@ from sidecar.errors import ConfigError
 from sidecar.identity.acceptor import Acceptor
 from sidecar.observe.added import Families, added, counts_only
 from sidecar.observe.shared_sink import new_lock
-from sidecar.proxy.elsewhere import Inbox, new_inbox
+from sidecar.proxy.remote_handles import Inbox, new_inbox
 from sidecar.reload import look_at_files
 from sidecar.workers.channel import READY, UP, SilentError, Start, ToWorker
 

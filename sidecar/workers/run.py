@@ -10,18 +10,18 @@ from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
 from sidecar.workers.parent import Origin, Workers
-from sidecar.workers.together import Together
+from sidecar.workers.worker_group import WorkerGroup
 
 
 async def run_workers(origin: Origin, count: int, stop: asyncio.Event) -> bool:
     """Run one sidecar in ``count`` processes until ``stop``. Whether every request ended within the drain time."""
     settings, workers = origin.settings, Workers(origin, count)
-    together = Together(workers)
-    probe = Probe(probe_app(together, settings.agent_probe()), settings.probe.host, settings.probe.port)
+    group = WorkerGroup(workers)
+    probe = Probe(probe_app(group, settings.agent_probe()), settings.probe.host, settings.probe.port)
     await probe.open()
     admin = None
     if settings.admin_socket is not None:
-        admin = AdminSocket(admin_app(together.status, together.chains), settings.admin_socket)
+        admin = AdminSocket(admin_app(group.status, group.chains), settings.admin_socket)
         await admin.open()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, workers.reload)

@@ -20,7 +20,7 @@ from sidecar.config.following import Follower
 from sidecar.observe.added import families_of
 from sidecar.observe.placement import placement
 from sidecar.process import run_server, run_until_signal
-from sidecar.proxy.elsewhere import Inbox
+from sidecar.proxy.remote_handles import Inbox
 from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import SettingsFile
 from sidecar.signals import hold_signals, release_signals

@@ -13,7 +13,7 @@ from sidecar.config.sections import IdentitySection
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import ConfigError
 from sidecar.identity.files import FileSettings
-from sidecar.identity.sources import IdentitySettings
+from sidecar.identity.source_factory import IdentitySettings
 from sidecar.identity.workload_api import WorkloadApiSettings
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
 

@@ -14,7 +14,7 @@ from typing import Any
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason
 from sidecar.identity.acceptor import Acceptor
-from sidecar.identity.handshakes import MOST_CONNECTIONS, Handshakes
+from sidecar.identity.handshake_queue import MOST_CONNECTIONS, HandshakeQueue
 from sidecar.identity.tls import client_context, server_context
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
@@ -56,7 +56,7 @@ class Accepting:
         )
         self.client = client_context(OwnIdentity(authority, SpiffeId(PLANNER)), expected=WRITER) if tls else None
         self.given_up: list[tuple[Reason, str]] = []
-        self.handshakes = Handshakes(
+        self.handshakes = HandshakeQueue(
             context if tls else None,
             most=most,
             room=room,

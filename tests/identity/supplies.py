@@ -17,8 +17,8 @@ from grpclib.const import Status
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_pb
+from sidecar.identity.base_source import BaseSource
 from sidecar.identity.files import FileSettings, FileSource
-from sidecar.identity.kept import KeptIdentity
 from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import Identity, State
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
@@ -45,7 +45,7 @@ class Supply(Protocol):
 
     def source(
         self, federated: Sequence[str], clock: Callable[[], float], spiffe_id: SpiffeId | None
-    ) -> KeptIdentity: ...
+    ) -> BaseSource: ...
 
     def give(self, given: Given) -> None: ...
 
@@ -71,7 +71,7 @@ class ApiSupply:
         self._serving = AsyncExitStack()
         self.settings: dict[str, Any] = {}
 
-    def source(self, federated: Sequence[str], clock: Callable[[], float], spiffe_id: SpiffeId | None) -> KeptIdentity:
+    def source(self, federated: Sequence[str], clock: Callable[[], float], spiffe_id: SpiffeId | None) -> BaseSource:
         settings = WorkloadApiSettings(
             address=self.api.address,
             spiffe_id=spiffe_id,
@@ -132,7 +132,7 @@ class FileSupply:
         self._turn = 0
         self._files: dict[str, bytes] = {}
 
-    def source(self, federated: Sequence[str], clock: Callable[[], float], spiffe_id: SpiffeId | None) -> KeptIdentity:
+    def source(self, federated: Sequence[str], clock: Callable[[], float], spiffe_id: SpiffeId | None) -> BaseSource:
         settings = FileSettings(
             certificate=self._data / "tls.crt",
             key=self._data / "tls.key",
@@ -244,7 +244,7 @@ class Follower:
         assert identity is not None
         return identity
 
-    async def until(self, condition: Callable[[KeptIdentity], bool]) -> None:
+    async def until(self, condition: Callable[[BaseSource], bool]) -> None:
         """For what is told to nobody."""
         async with asyncio.timeout(10):
             for _ in iter(lambda: condition(self.source), True):

@@ -13,7 +13,7 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import SidecarError
 from sidecar.identity.acceptor import Acceptor
-from sidecar.identity.handshakes import Handshakes
+from sidecar.identity.handshake_queue import HandshakeQueue
 from sidecar.identity.tls import client_context, server_context
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
@@ -150,7 +150,7 @@ async def called(handler: Handler) -> AsyncIterator[Caller]:
     clock = Clock()
     connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=clock)
     authority = TrustDomainAuthority(TRUST_DOMAIN)
-    handshakes = Handshakes(server_context(OwnIdentity(authority, WRITER)), most=None, timeout_s=60.0)
+    handshakes = HandshakeQueue(server_context(OwnIdentity(authority, WRITER)), most=None, timeout_s=60.0)
     acceptor = Acceptor(
         "127.0.0.1",
         0,

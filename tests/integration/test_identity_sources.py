@@ -12,7 +12,7 @@ import pytest
 from sidecar.assembly import assemble
 from sidecar.config import SidecarSettings
 from sidecar.identity.files import FileSettings
-from sidecar.identity.sources import IdentitySettings
+from sidecar.identity.source_factory import IdentitySettings
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.proxy.server import Server
 from tests.identity import supplies

@@ -13,7 +13,7 @@ from sidecar.assembly import assemble
 from sidecar.config import load_sidecar
 from sidecar.config.following import look_at
 from sidecar.errors import ConfigError
-from sidecar.proxy.memory import Memory
+from sidecar.proxy.memory_pressure import Memory
 from sidecar.proxy.server import Server
 from sidecar.reload import SettingsFile
 from tests.integration.hops import Hops

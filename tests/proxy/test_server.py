@@ -21,7 +21,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings
-from sidecar.proxy.memory import Memory
+from sidecar.proxy.memory_pressure import Memory
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.watch import Watch

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
 from sidecar.proxy.listener import Listener
-from sidecar.proxy.memory import Memory
+from sidecar.proxy.memory_pressure import Memory
 from sidecar.proxy.shortage import Shortage
 from sidecar.wire.pool import UpstreamPool
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli import main
-from sidecar.proxy.added_status import added_status
+from sidecar.proxy.status_merge import merge_status
 from tests.status.documents import NOW, status
 from tests.status.socket import serving
 
@@ -45,7 +45,7 @@ def test_a_sidecar_that_is_well_is_shown_in_a_plain_table(path: Path, capsys: py
 
 
 def test_several_workers_are_shown_as_one_sidecar(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = added_status({0: status(), 1: None}, since=NOW - 60, now=NOW, restarts=2, stopping=False)
+    document = merge_status({0: status(), 1: None}, since=NOW - 60, now=NOW, restarts=2, stopping=False)
     with serving(path, document):
         assert main(["status", "--socket", str(path)]) == 1
     out = capsys.readouterr().out

@@ -22,8 +22,8 @@ from sidecar.identity.endpoint import FileTrust
 from sidecar.identity.generation import bare_context
 from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.record_gate import BATCH, MAX_WITHOUT_DATA, TooManyRecordsError
-from sidecar.identity.screened import ScreenedContext, ScreenedSSLObject
 from sidecar.identity.secrets_log import SecretsLog, file_of_thread
+from sidecar.identity.ssl_object import ScreenedContext, ScreenedSSLObject
 from sidecar.identity.svid import verify_chain
 from tests.counting import MOST_AT_ONCE, bytecodes
 from tests.identity.fixed_source import FixedSource
@@ -176,7 +176,7 @@ def test_a_handshake_of_the_largest_lawful_chain_takes_few_steps() -> None:
 def test_a_certificate_that_has_proven_its_peer_is_not_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     server = tls.server_context(source_of())
     shake(server, plain(server=False, chain=[PEER]))
-    monkeypatch.setattr("sidecar.identity.screened.check_chain", lambda _: pytest.fail("walked again"))
+    monkeypatch.setattr("sidecar.identity.ssl_object.check_chain", lambda _: pytest.fail("walked again"))
     assert bytecodes(lambda: shake(server, plain(server=False, chain=[PEER]))) < MOST_AT_ONCE / 50
     with pytest.raises(pytest.fail.Exception):
         shake(server, plain(server=False, chain=[leaf(ROOT_A, "spiffe://a.test/y")]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.identity.lasting import leaf_of, life_s, still_trusted
+from sidecar.identity.pinned_origin import leaf_of, life_s, still_trusted
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER

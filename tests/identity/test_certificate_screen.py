@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.identity.bounds import MAX_CHAIN_BYTES
+from sidecar.identity.certificate_screen import MAX_RECORDS, Screen
 from sidecar.identity.records import Opener
-from sidecar.identity.screen import MAX_RECORDS, Screen
 from tests.identity.sealing import SUITES, Sealer
 from tests.identity.test_records import FFDHE8192, RETRY, X25519, certificates, client_hello, server_hello, vector
 

@@ -13,9 +13,9 @@ from typing import Any, Final, NoReturn
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.bounds import check_chain
+from sidecar.identity.certificate_screen import Screen
 from sidecar.identity.record_gate import RecordGate, TooManyRecordsError
 from sidecar.identity.records import Opener
-from sidecar.identity.screen import Screen
 from sidecar.identity.secrets_log import SecretsLog
 
 # SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2, without a name in ``ssl``: what is compressed has no bounds yet.

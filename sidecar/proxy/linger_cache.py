@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Final
 
 from sidecar.bounded import BoundedCache
-from sidecar.proxy.standing import Guard
+from sidecar.proxy.revalidation import Guard
 
 _GUARD_BYTES: Final = 2048  # beside the chain that it proves
 _MAX_GUARDS: Final = 16  # of one peer, before those without a handle are looked for
@@ -27,7 +27,7 @@ class _OfPeer(BoundedCache[str, Guard | None]):
         self.guards: dict[str, Guard] = {}  # by the certificate's fingerprint
 
 
-class Lingering:
+class LingerCache:
     """The handles. Times are on the monotonic clock."""
 
     def __init__(self, max_bytes: int) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.identity import looking
-from sidecar.identity.looking import Absent, Present, Unreadable, Watched, look_at, look_at_all, too_open
+from sidecar.identity import file_reader
+from sidecar.identity.file_reader import Absent, Present, Unreadable, Watched, look_at, look_at_all, too_open
 
 
 def written(path: Path, content: bytes = b"x", mode: int = 0o600) -> Path:
@@ -77,7 +77,7 @@ def test_what_is_there_and_no_file_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "MAX_FILE_BYTES", 3)
+    monkeypatch.setattr(file_reader, "MAX_FILE_BYTES", 3)
     assert isinstance(look_at(Watched(written(tmp_path / "f", b"abc"))), Present)
     assert isinstance(look_at(Watched(written(tmp_path / "f", b"abcd"))), Unreadable)
 

@@ -33,7 +33,7 @@ from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
 _log: Final = logging.getLogger(__name__)
 
 
-class KeptIdentity(ABC):
+class BaseSource(ABC):
     """The common part of an ``IdentitySource``; the sources are made from it. ``clock`` is wall time in seconds."""
 
     def __init__(self, clock: Clock, fetch_jwt_svid: Fetch) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Unavailable
+from sidecar.identity.base_source import BaseSource
 from sidecar.identity.bundle import X509Bundle, parse_bundle
 from sidecar.identity.generation import new_identity, parse_x509_svid
-from sidecar.identity.kept import KeptIdentity
 from sidecar.identity.source import Identity, State
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
 from sidecar_dev.pki import TrustDomainAuthority
@@ -36,7 +36,7 @@ def update_of(issued: Issued, *, broken: int = 0) -> X509Update:
     return X509Update(svid=svid, bundles=MappingProxyType({A: BUNDLE}), broken=broken)
 
 
-class Handed(KeptIdentity):
+class Handed(BaseSource):
     """A source without a source."""
 
     def __init__(self) -> None:
@@ -354,7 +354,7 @@ async def test_the_loop_goes_on_while_an_update_is_read_and_its_contexts_are_bui
         return GOOD
 
     if step == "built":
-        monkeypatch.setattr("sidecar.identity.kept.new_identity", build)
+        monkeypatch.setattr("sidecar.identity.base_source.new_identity", build)
     source = Handed()
     taking = asyncio.ensure_future(source._take(read))
     await asyncio.sleep(0)

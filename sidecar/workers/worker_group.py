@@ -10,14 +10,14 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from sidecar.observe.added import Families, added, families_of, text_of
 from sidecar.observe.metrics import worker_restarts
-from sidecar.proxy.added_status import added_chains, added_status, missing_of
+from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
 from sidecar.workers.parent import Workers
 
 # Less than the second after which a kubelet gives up: so the answer says which worker is silent.
 TIMEOUT_S: Final = 0.8
 
 
-class Together:
+class WorkerGroup:
     """Asks all of them at once. One that gives no answer in time is not ready; the probe says so (see ``Probed``)."""
 
     def __init__(self, workers: Workers) -> None:
@@ -63,7 +63,7 @@ class Together:
         rows = cast("dict[int, dict[str, Any] | None]", await self._workers.ask("status", TIMEOUT_S))
         if all(row is None for row in rows.values()):
             raise web.HTTPServiceUnavailable(text="no worker answers\n")
-        return added_status(
+        return merge_status(
             rows,
             since=self._since,
             now=int(time.time()),
@@ -74,4 +74,4 @@ class Together:
     async def chains(self) -> dict[str, Any]:
         """The requests that any of them serves now."""
         answers = await self._workers.ask("chains", TIMEOUT_S)
-        return added_chains([cast("dict[str, Any]", answer) for answer in answers.values() if answer is not None])
+        return merge_chains([cast("dict[str, Any]", answer) for answer in answers.values() if answer is not None])

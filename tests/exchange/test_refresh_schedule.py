@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.exchange.ahead import refresh_at, retry_at
+from sidecar.exchange.refresh_schedule import refresh_at, retry_at
 
 NEVER_ENDING = 10_000
 

@@ -9,11 +9,11 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
+from sidecar.identity.base_source import BaseSource
 from sidecar.identity.files import FileSettings, FileSource
-from sidecar.identity.kept import KeptIdentity
 from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import IdentitySource, State
-from sidecar.identity.sources import IdentitySettings, source_of
+from sidecar.identity.source_factory import IdentitySettings, source_of
 from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
@@ -44,7 +44,7 @@ async def supply(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     await supply.lose()
 
 
-def holds(number: int) -> Callable[[KeptIdentity], bool]:
+def holds(number: int) -> Callable[[BaseSource], bool]:
     """Whether the SVID of that number is the one in use."""
     return lambda source: source.current is not None and source.current.svid.not_after == NOW + HOUR + number
 
@@ -378,7 +378,7 @@ async def test_nothing_secret_is_told(supply: Supply, caplog: pytest.LogCaptureF
 
 
 FILES = FileSettings(certificate=Path("/c"), key=Path("/k"), bundle=Path("/b"))
-SETTINGS: dict[str, tuple[IdentitySettings, type[KeptIdentity]]] = {
+SETTINGS: dict[str, tuple[IdentitySettings, type[BaseSource]]] = {
     "workload_api": (WorkloadApiSettings(address="unix:///x"), WorkloadApiSource),
     "files": (FILES, FileSource),
     "py_spiffe": (WorkloadApiSettings(address="unix:///x", py_spiffe=True), PySpiffeSource),

@@ -41,7 +41,7 @@ def host_of(address: str) -> str:
     return address.rpartition(":")[0]
 
 
-class Handshakes:
+class HandshakeQueue:
     """The connections of one listener whose handshake is not over.
 
     At most ``most`` handshakes run at a time (None: any number); connections whose ClientHello is whole wait for one to

@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.identity.handshakes import BEGUN_IN_A_TURN, SILENT_PATIENCE_S, Handshakes
-from sidecar.identity.handshakes import PATIENCE_S as WITH_A_TALKER_S
+from sidecar.identity.handshake_queue import BEGUN_IN_A_TURN, SILENT_PATIENCE_S, HandshakeQueue
+from sidecar.identity.handshake_queue import PATIENCE_S as WITH_A_TALKER_S
 from tests.calls import calls_of
 from tests.identity.accepting import PATIENCE_S, Accepting, Goodbye, Hello, accepting, hello, wait_for_end
 from tests.wire.bench import Clock
@@ -250,7 +250,7 @@ async def test_a_peer_that_does_not_say_goodbye_is_waited_for_as_long_as_was_sai
 
 
 async def test_what_is_given_up_before_its_first_step_is_closed() -> None:
-    handshakes = Handshakes(None, most=1, timeout_s=60.0)
+    handshakes = HandshakeQueue(None, most=1, timeout_s=60.0)
     pairs = [socket.socketpair() for _ in range(2)]
     for ours, _ in pairs:
         ours.setblocking(False)

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from sidecar.bounded import ENTRY_BYTES
-from sidecar.proxy.lingering import _MAX_GUARDS, Lingering
+from sidecar.proxy.linger_cache import _MAX_GUARDS, LingerCache
 from tests.fakes.guard import FakeGuard
 
 ROOM = 1000 + ENTRY_BYTES
 
 
-def added(peers: dict[str, int]) -> Lingering:
+def added(peers: dict[str, int]) -> LingerCache:
     """So many handles of each peer, called by the peer and a number; those of a lower number have ended longer ago."""
-    made = Lingering(1000 * ROOM)
+    made = LingerCache(1000 * ROOM)
     for peer, count in peers.items():
         for number in range(count):
             made.add(f"{peer}{number}", peer, None, cost=1000, ends_at=10 + number)
@@ -47,7 +47,7 @@ def test_what_has_ended_is_swept_of_every_peer_and_was_not_evicted() -> None:
 
 
 def test_a_proof_counts_once_for_each_certificate() -> None:
-    made = Lingering(1000 * ROOM)
+    made = LingerCache(1000 * ROOM)
     first, again = FakeGuard(fingerprint="aa"), FakeGuard(fingerprint="aa")
     assert made.cost_of("peer", first) > len(first.chain[0])
     assert made.add("a", "peer", first, cost=1000, ends_at=10) is first
@@ -57,7 +57,7 @@ def test_a_proof_counts_once_for_each_certificate() -> None:
 
 
 def test_proofs_of_certificates_that_no_handle_needs_do_not_pile_up() -> None:
-    made = Lingering(1000 * ROOM)
+    made = LingerCache(1000 * ROOM)
     made.add("kept", "peer", FakeGuard(fingerprint="kept"), cost=1000, ends_at=10)
     for number in range(10 * _MAX_GUARDS):
         made.add(f"{number}", "peer", FakeGuard(fingerprint=f"{number}"), cost=1000, ends_at=10)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from sidecar.errors import Reason
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.lately import SAMPLE_S, WINDOW_S, Lately, refused
+from sidecar.proxy.recent_counts import SAMPLE_S, WINDOW_S, RecentCounts, refused
 
 
 class Clock:
@@ -14,26 +14,26 @@ class Clock:
 
 def test_what_was_counted_is_told_for_ten_minutes_and_then_no_more() -> None:
     clock, counts = Clock(), {"overloaded": 3}
-    lately = Lately(lambda: dict(counts), clock)
-    assert lately.counts() == {"overloaded": 3}
+    recent = RecentCounts(lambda: dict(counts), clock)
+    assert recent.counts() == {"overloaded": 3}
     for _ in range(int(WINDOW_S / SAMPLE_S) + 1):
         clock.now += SAMPLE_S
-        lately.look()
+        recent.look()
     counts["no_token"] = 2
-    assert lately.counts() == {"no_token": 2}
+    assert recent.counts() == {"no_token": 2}
     clock.now += SAMPLE_S
-    lately.look()
-    assert lately.counts() == {"no_token": 2}
+    recent.look()
+    assert recent.counts() == {"no_token": 2}
 
 
 def test_a_flood_that_lasts_is_told_as_it_is() -> None:
     clock, counts = Clock(), {"overloaded": 0}
-    lately = Lately(lambda: dict(counts), clock)
+    recent = RecentCounts(lambda: dict(counts), clock)
     for _ in range(60):
         clock.now += SAMPLE_S
         counts["overloaded"] += 5
-        lately.look()
-    assert 50 <= lately.counts()["overloaded"] <= 55
+        recent.look()
+    assert 50 <= recent.counts()["overloaded"] <= 55
 
 
 def test_a_look_is_cheap_until_a_sample_is_due() -> None:
@@ -43,10 +43,10 @@ def test_a_look_is_cheap_until_a_sample_is_due() -> None:
         asked.append(clock.now)
         return {}
 
-    lately = Lately(count, clock)
+    recent = RecentCounts(count, clock)
     for _ in range(int(SAMPLE_S)):
         clock.now += 1
-        lately.look()
+        recent.look()
     assert len(asked) == 1
 
 

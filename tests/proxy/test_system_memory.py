@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.memory_use import Cgroup, allocated_bytes, find_cgroup, give_back, memory_of, own_bytes
+from sidecar.proxy.system_memory import Cgroup, allocated_bytes, find_cgroup, give_back, memory_of, own_bytes
 
 MIB = 1024 * 1024
 NO_LIMIT_1 = str(2**63 - 4096)
@@ -143,7 +143,7 @@ def test_what_was_freed_is_given_back() -> None:
 def test_large_pieces_can_be_kept_apart_so_that_they_go_back_whole() -> None:
     """In a process of its own: it changes the C library for good."""
     code = """
-from sidecar.proxy.memory_use import keep_large_ones_apart, own_bytes
+from sidecar.proxy.system_memory import keep_large_ones_apart, own_bytes
 bytes(30_000_000)  # from now on glibc takes pieces of this size from its heap
 keep_large_ones_apart()
 before = own_bytes()

@@ -9,8 +9,8 @@ from sidecar.delegation.decide import Delegation, accept_issued, decide_inbound,
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.proxy.revalidation import Guard, judge_call, judge_peer, judge_request, judge_served
 from sidecar.proxy.snapshot import Snapshot
-from sidecar.proxy.standing import Guard, judge_call, judge_peer, judge_request, judge_served
 from tests.delegation.test_reevaluate import KEY, Keys, with_inbound
 from tests.delegation.world import (
     FRONT,

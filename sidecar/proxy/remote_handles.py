@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.handles import MARKED_CHARS, MARKS, Counting, Handles
-from sidecar.proxy.standing import Guard
+from sidecar.proxy.revalidation import Guard
 
 TIMEOUT_S: Final = 2.0
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024  # of packets for one inbox that is full
@@ -52,7 +52,7 @@ def new_inbox() -> Inbox:
     return Inbox(read, write)
 
 
-class ServedElsewhere:
+class RemoteRequest:
     """A request that another worker serves: what ``ServedRequest`` is for one of ours. ``counting`` None: no limit."""
 
     __slots__ = ("_counting", "call_in", "delegation", "ended_at", "guard")
@@ -68,8 +68,8 @@ class ServedElsewhere:
         """What takes one call from the budget when it is awaited; None: there is no budget.
 
         Raises (then):
-            Denied: CALLS_EXHAUSTED, or as ``Elsewhere.resolve``.
-            Unavailable: as ``Elsewhere.resolve``.
+            Denied: CALLS_EXHAUSTED, or as ``RemoteHandles.resolve``.
+            Unavailable: as ``RemoteHandles.resolve``.
         """
         return self._counting
 
@@ -94,7 +94,7 @@ class _Answer(NamedTuple):
     answer: _Found | SidecarError
 
 
-class Elsewhere:
+class RemoteHandles:
     """Asks the other workers, and answers them. ``number`` is our place among the ``inboxes``.
 
     ``prove`` proves a peer that another worker serves, by its chain and at a time; errors as ``PeerGuard``.
@@ -136,7 +136,7 @@ class Elsewhere:
         owner = MARKS.find(handle[0])
         return owner if owner != self._number and 0 <= owner < len(self._inboxes) else None
 
-    async def resolve(self, owner: int, handle: str) -> ServedElsewhere:
+    async def resolve(self, owner: int, handle: str) -> RemoteRequest:
         """Find the request that a handle of ``owner``'s stands for.
 
         Raises:
@@ -145,7 +145,7 @@ class Elsewhere:
         """
         found = await self._ask(owner, handle, count=False)
         counting = partial(self._ask, owner, handle, count=True) if found.limited else None
-        return ServedElsewhere(found, counting, None if found.peer is None else self._guard(*found.peer))
+        return RemoteRequest(found, counting, None if found.peer is None else self._guard(*found.peer))
 
     def _guard(self, chain: tuple[bytes, ...], until: int) -> Guard:
         """What proves the peer here, so that a call made here ends with the trust in it."""

@@ -24,7 +24,7 @@ def refused(metrics: Metrics) -> dict[str, int]:
     return {reason: count for reason, count in counts.most_common() if count}
 
 
-class Lately:
+class RecentCounts:
     """Differences of growing counts over the last ``WINDOW_S``. ``clock`` is monotonic seconds."""
 
     def __init__(self, count: Callable[[], Mapping[str, int]], clock: Callable[[], float]) -> None:

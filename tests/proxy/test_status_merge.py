@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy.added_status import added_chains, added_status, missing_of
 from sidecar.proxy.status import MAX_CHAINS
+from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
 from sidecar.status.troubles import troubles
 from tests.status.documents import ISSUER, NOW, status
 
@@ -13,14 +13,14 @@ UPSTREAM = {"direction": "outbound", "address": "a:1", "at": NOW, "reason": "ups
 
 
 def together(*rows: dict[str, Any] | None, stopping: bool = False) -> dict[str, Any]:
-    return added_status(dict(enumerate(rows)), since=NOW - 9000, now=NOW, restarts=2, stopping=stopping)
+    return merge_status(dict(enumerate(rows)), since=NOW - 9000, now=NOW, restarts=2, stopping=stopping)
 
 
 def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
     found = together(status(), status(("run", "s"), ("requests.being_served", 3)))
     assert (found["ready"], found["missing"], found["stopping"]) == (True, [], False)
     assert [one.what for one in troubles(found)] == ["workers"]
-    assert troubles(added_status({0: status(), 1: status()}, since=0, now=NOW, restarts=0, stopping=False)) == []
+    assert troubles(merge_status({0: status(), 1: status()}, since=0, now=NOW, restarts=0, stopping=False)) == []
     assert found["requests"] == {"being_served": 3, "handles": 0}
     assert together(status(("streams.inbound", 2)), status(("streams.inbound", 1)))["streams"]["inbound"] == 3
     assert found["listeners"] == [
@@ -85,6 +85,6 @@ def test_the_requests_of_all_are_shown_the_longest_first_and_not_without_limit()
     def chains(*since: int) -> dict[str, Any]:
         return {"being_served": len(since), "chains": [{"since": one} for one in since]}
 
-    found = added_chains([chains(5, 7), chains(6)])
+    found = merge_chains([chains(5, 7), chains(6)])
     assert found == {"being_served": 3, "chains": [{"since": 5}, {"since": 6}, {"since": 7}]}
-    assert len(added_chains([chains(*range(MAX_CHAINS)), chains(1)])["chains"]) == MAX_CHAINS
+    assert len(merge_chains([chains(*range(MAX_CHAINS)), chains(1)])["chains"]) == MAX_CHAINS

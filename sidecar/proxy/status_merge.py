@@ -21,7 +21,7 @@ _SUMMED: Final = {
 }
 
 
-def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, restarts: int, stopping: bool) -> Json:
+def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, restarts: int, stopping: bool) -> Json:
     """``rows``: the document of each worker by its number, None where it gave none. One at least gave one.
 
     ``run`` and ``pid`` of each are in ``workers``; the document's own ``run`` is None.
@@ -59,7 +59,7 @@ def added_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
     }
 
 
-def added_chains(documents: Sequence[Json]) -> Json:
+def merge_chains(documents: Sequence[Json]) -> Json:
     """The requests being served by any of them, the longest first."""
     chains = sorted((row for document in documents for row in document["chains"]), key=lambda row: row["since"])
     return {"being_served": sum(document["being_served"] for document in documents), "chains": chains[:MAX_CHAINS]}

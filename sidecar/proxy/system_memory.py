@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from sidecar.proxy.memory import Memory
+from sidecar.proxy.memory_pressure import Memory
 
 _STATM: Final = Path("/proc/self/statm")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")

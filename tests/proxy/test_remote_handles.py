@@ -9,8 +9,8 @@ import pytest
 from sidecar.delegation.decide import plan_outbound
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.proxy.elsewhere import MAX_WAITING_BYTES, Elsewhere, Inbox, new_inbox
 from sidecar.proxy.handles import MARKS, Handles, ServedRequest
+from sidecar.proxy.remote_handles import MAX_WAITING_BYTES, Inbox, RemoteHandles, new_inbox
 from tests.delegation.world import NOW, POLICY, SEARCH, TO_CRM, delegation
 from tests.fakes.guard import FakeGuard
 from tests.proxy.test_handles import REST_S, Clock, served
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 class Worker:
     def __init__(self, number: int, inboxes: list[Inbox], clock: Clock) -> None:
         self.handles = Handles(clock=clock, monotonic=clock, mark=MARKS[number])
-        self.elsewhere = Elsewhere(self.handles, inboxes, number, prove=self._prove, timeout_s=0.2)
+        self.remote = RemoteHandles(self.handles, inboxes, number, prove=self._prove, timeout_s=0.2)
         self.trusts = True
 
     def _prove(self, chain: tuple[bytes, ...], now: int) -> FakeGuard:
@@ -45,7 +45,7 @@ class Workers:
     async def ask(self, handle: str, *, owner: int = 0, count: bool = False) -> Reason | None:
         """Why the second worker gets no answer that it could go on with."""
         try:
-            found = await self.second.elsewhere.resolve(owner, handle)
+            found = await self.second.remote.resolve(owner, handle)
             counting = found.count_call()
             if count and counting is not None:
                 await counting()
@@ -58,10 +58,10 @@ class Workers:
 async def workers() -> AsyncIterator[Workers]:
     workers = Workers()
     for worker in (workers.first, workers.second):
-        worker.elsewhere.open()
+        worker.remote.open()
     yield workers
     for worker in (workers.first, workers.second):
-        worker.elsewhere.close()
+        worker.remote.close()
     for inbox in workers.inboxes:
         inbox.read.close()
         inbox.write.close()
@@ -69,17 +69,17 @@ async def workers() -> AsyncIterator[Workers]:
 
 async def test_a_handle_says_which_other_worker_made_it(workers: Workers) -> None:
     handle = workers.open(served())
-    assert workers.second.elsewhere.owner_of(handle) == 0
-    assert workers.first.elsewhere.owner_of(handle) is None
-    assert workers.second.elsewhere.owner_of("A" + handle) is None
-    assert workers.second.elsewhere.owner_of(handle[1:]) is None
-    assert workers.second.elsewhere.owner_of("") is None
-    assert workers.second.elsewhere.owner_of("D" + handle[1:]) is None  # there are three
+    assert workers.second.remote.owner_of(handle) == 0
+    assert workers.first.remote.owner_of(handle) is None
+    assert workers.second.remote.owner_of("A" + handle) is None
+    assert workers.second.remote.owner_of(handle[1:]) is None
+    assert workers.second.remote.owner_of("") is None
+    assert workers.second.remote.owner_of("D" + handle[1:]) is None  # there are three
 
 
 async def test_the_request_of_a_handle_is_found_at_its_worker(workers: Workers) -> None:
     request = served()
-    found = await workers.second.elsewhere.resolve(0, workers.open(request))
+    found = await workers.second.remote.resolve(0, workers.open(request))
     assert found.delegation == request.delegation
     assert (found.call_in, found.ended_at, found.count_call()) == (None, None, None)
 
@@ -90,7 +90,7 @@ async def test_what_its_worker_remembers_of_a_request_stays_there(workers: Worke
     request = ServedRequest(delegation(), None, linger_s=0.0, call_in=None)
     workers.clock.now = NOW
     plan_outbound(request.delegation, TO_CRM, policy=policy, now=NOW)
-    found = await workers.second.elsewhere.resolve(0, workers.open(request))
+    found = await workers.second.remote.resolve(0, workers.open(request))
     assert found.delegation == request.delegation
     assert not found.delegation.plans
 
@@ -117,7 +117,7 @@ async def test_a_handle_dies_with_its_token(workers: Workers) -> None:
 async def test_a_lingering_handle_is_said_to_be_one(workers: Workers) -> None:
     handle = workers.open(served(linger_s=5.0))
     workers.first.handles.end(handle)
-    assert (await workers.second.elsewhere.resolve(0, handle)).ended_at == workers.clock.now
+    assert (await workers.second.remote.resolve(0, handle)).ended_at == workers.clock.now
 
 
 async def test_calls_are_counted_where_the_request_is_and_looking_is_no_call(workers: Workers) -> None:
@@ -132,7 +132,7 @@ async def test_calls_are_counted_where_the_request_is_and_looking_is_no_call(wor
 
 async def test_a_request_that_ends_between_look_and_count_is_not_called_for(workers: Workers) -> None:
     handle = workers.open(served(max_calls=2))
-    found = await workers.second.elsewhere.resolve(0, handle)
+    found = await workers.second.remote.resolve(0, handle)
     workers.first.handles.end(handle)
     counting = found.count_call()
     assert counting is not None
@@ -143,12 +143,12 @@ async def test_a_request_that_ends_between_look_and_count_is_not_called_for(work
 
 async def test_a_worker_that_does_not_answer_is_no_permission(workers: Workers) -> None:
     with pytest.raises(Unavailable) as refused:
-        await workers.second.elsewhere.resolve(2, "C" + "x" * 43)
+        await workers.second.remote.resolve(2, "C" + "x" * 43)
     assert refused.value.reason is Reason.NOT_READY
 
 
 async def test_more_than_an_inbox_holds_waits_and_is_answered(workers: Workers) -> None:
-    workers.second.elsewhere.timeout_s = 30.0
+    workers.second.remote.timeout_s = 30.0
     handle = workers.open(served())
     assert await asyncio.gather(*(workers.ask(handle) for _ in range(2000))) == [None] * 2000
 
@@ -165,14 +165,14 @@ async def test_what_finds_a_full_inbox_of_one_who_never_reads_is_refused_and_nob
 async def test_what_waits_for_one_who_never_reads_is_bounded_in_bytes(workers: Workers) -> None:
     large = "x" * 100_000
     await asyncio.gather(*(workers.ask(large, owner=2) for _ in range(100)))
-    waiting = sum(map(len, workers.second.elsewhere._waiting[2]))
+    waiting = sum(map(len, workers.second.remote._waiting[2]))
     assert 0.9 * MAX_WAITING_BYTES < waiting <= MAX_WAITING_BYTES
 
 
 async def test_the_peer_of_a_request_is_proven_again_where_the_call_is_made(workers: Workers) -> None:
     request = served()
     request.guard = FakeGuard(fingerprint="ab" * 32)
-    found = await workers.second.elsewhere.resolve(0, workers.open(request))
+    found = await workers.second.remote.resolve(0, workers.open(request))
     assert found.guard is not None
     assert found.guard.peer == request.guard.peer
 
