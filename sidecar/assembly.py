@@ -32,7 +32,7 @@ from sidecar.proxy.handles import MARKS, Handles
 from sidecar.proxy.headers import from_agent, from_next_hop
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
-from sidecar.proxy.listener import Listener, ListenerSettings, Shed
+from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
@@ -200,7 +200,7 @@ def _listener(
         place,
         settings.limits,
         handler=handler,
-        shed=Shed(shared.log, direction),
+        shed=ShedHandler(shared.log, direction),
         turned_away=turned_away,
         context=context,
         proxy_form=proxy_form,

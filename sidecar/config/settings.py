@@ -19,8 +19,8 @@ from sidecar.identity.source_factory import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.unproven import RecordRate
-from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.bypass import ListenerRule
+from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.memory_pressure import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits

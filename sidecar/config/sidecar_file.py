@@ -38,8 +38,8 @@ from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.observe.unproven import RecordRate
-from sidecar.proxy.admission import ConnectionLimits
 from sidecar.proxy.bypass import ListenerRule
+from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.memory_pressure import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits

@@ -33,7 +33,7 @@ from sidecar.config.sections import (
     UserIssuerSection,
     limits_section,
 )
-from sidecar.proxy.admission import ConnectionLimits
+from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.memory_pressure import MemoryLimits
 from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits

@@ -1,6 +1,6 @@
-"""Connections that we accept ourselves, before an event loop sees them.
+"""Accepts connections itself, before an event loop sees them.
 
-A loop's own server hides what we must know: the address of a peer whose handshake was refused, how many handshakes are
+A loop's own server hides what we must know: the address of a peer whose handshake was refused, the number of handshakes
 under way, and that descriptors are running out (uvloop then closes silently, asyncio lets connections hang).
 """
 
@@ -13,36 +13,38 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from sidecar.admission import ADMIT, Admit, Wait
+
 _log: Final = logging.getLogger("sidecar.listener")
 
 ACCEPTS_PER_WAKE: Final = 16  # some 50 us each: requests wait no longer than a millisecond for a crowd
-_LOOK_AGAIN_S: Final = 0.02
 PAUSE_S: Final = 0.1
 
-Admit = Callable[[socket.socket, str], None]
+OnAccepted = Callable[[socket.socket, str], None]
 
 
 class Acceptor:
-    """A listening socket. ``admit`` is given each connection, ready for a loop, and its peer's address, HOST:PORT.
+    """A listening socket. ``on_accepted`` is called with each connection, ready for a loop, and the peer's HOST:PORT.
 
-    While ``is_full`` says so, who comes waits in the system's queue (``backlog``), which costs no descriptor.
-    ``shared``: other processes of our user may listen at the same address, and the kernel deals connections out.
+    While ``before_accept`` returns ``Wait``, connections stay in the kernel's accept queue (``backlog``), which costs
+    no descriptor. ``shared``: other processes of our user may listen at the same address, and the kernel distributes
+    connections among them.
     """
 
     def __init__(
         self,
         host: str,
         port: int,
-        admit: Admit,
+        on_accepted: OnAccepted,
         *,
-        is_full: Callable[[], bool] = lambda: False,
+        before_accept: Callable[[], Admit | Wait] = lambda: ADMIT,
         backlog: int = 1024,
         shared: bool = False,
     ) -> None:
         self._host = host
         self._port = port
-        self._admit = admit
-        self._is_full = is_full
+        self._on_accepted = on_accepted
+        self._before_accept = before_accept
         self._backlog = backlog
         self._shared = shared
         self._socket: socket.socket | None = None
@@ -83,21 +85,22 @@ class Acceptor:
             listening.close()
 
     def finish(self) -> None:
-        """Take who has connected already, then stop: closing resets whoever waits in the queue."""
+        """Accept the connections in the queue, then stop: closing would reset them."""
         while self._accept_one():
             pass
         self.close()
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_WAKE):
-            if self._is_full():
-                self._rest(_LOOK_AGAIN_S)
+            decision = self._before_accept()
+            if isinstance(decision, Wait):
+                self._rest(decision.seconds)
                 return
             if not self._accept_one():
                 return
 
     def _accept_one(self) -> bool:
-        """Whether there may be more."""
+        """Return True if there may be more."""
         if self._socket is None:
             return False
         try:
@@ -109,7 +112,7 @@ class Acceptor:
             return False
         accepted.setblocking(False)  # noqa: FBT003 - the standard library's signature
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._admit(accepted, f"{address[0]}:{address[1]}")
+        self._on_accepted(accepted, f"{address[0]}:{address[1]}")
         return True
 
     def _pause(self, error: OSError) -> None:

@@ -1,10 +1,10 @@
-"""The TLS handshakes of accepted connections: when each begins, how many run, and which one ends for another.
+"""Queue of the connections whose TLS handshake is not over: begins handshakes in turn, and ends those that stall.
 
 Theory of operation. A connection passes through stages: *silent*, *partial* (some bytes of a ClientHello), *ready* (all
-of it), *running* (TLS). Only the last costs more than a descriptor, so only it has a small limit; a crowd that says
-nothing is held, and keeps nobody waiting. Each stage keeps its connections in the order in which they came, in all and
-by source address, so that the one to go first is at its head: no step looks at more than one connection of each stage,
-however many there are (ADR 0033).
+of it), *running* (TLS). Only the last costs more than a descriptor, so only it has a small limit; a silent crowd is
+held, and keeps nobody waiting. Each stage keeps its connections in order of arrival, in all and by source address, so
+that the first to evict is at its head: no step examines more than one connection of each stage, however many there are
+(ADR 0033). Decisions are made by ``sidecar.admission``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from sidecar.admission import ADMIT, WAIT, Evict, Held, Wait, at_limit, on_hello
 from sidecar.errors import Reason
 from sidecar.identity.first_bytes import ENDED, First, Look, Watch, first_of_tls, silent_s
 from sidecar.identity.handshake import peer_address
-from sidecar.identity.stages import Arrival, Stage, first_to_go
+from sidecar.identity.stages import Arrival, Stage, first_to_evict
 
-SILENT_PATIENCE_S: Final = 0.25  # with a peer that says nothing, while others wait; an honest one takes milliseconds
-PATIENCE_S: Final = 1.0  # with a peer that has said something: milliseconds may be long on a busy machine
-ENDED_PER_S: Final = 1000  # before their handshake, for others, some 50 us each
-HANDSHAKES_ENDED_PER_S: Final = 250  # 0.7 ms each
+SILENT_PATIENCE_S: Final = 0.25  # with a silent peer, while others wait; an honest one takes milliseconds
+PATIENCE_S: Final = 1.0  # with a peer that has sent something: milliseconds may be long on a busy machine
+EVICTED_PER_S: Final = 1000  # before their handshake, some 50 us each
+HANDSHAKES_EVICTED_PER_S: Final = 250  # 0.7 ms each
 MOST_CONNECTIONS: Final = 8192  # before and in their handshakes, unless told otherwise
 BEGUN_IN_A_TURN: Final = 4  # handshakes; each costs its turn of the loop about half a millisecond
-_LEAST_OF_TIMEOUT: Final = 0.5  # who came together is not ended together, nor comes again together
+_LEAST_OF_TIMEOUT: Final = 0.5  # connections that came together do not end, and come again, in one turn of the loop
 _CAN_WATCH: Final = hasattr(select, "epoll")
 
 OnGivenUp = Callable[[Reason, str, str], None]  # TIMEOUT, OVERLOADED or TLS_VERSION, detail, the peer's address
@@ -44,13 +45,13 @@ def host_of(address: str) -> str:
 class HandshakeQueue:
     """The connections of one listener whose handshake is not over.
 
-    At most ``most`` handshakes run at a time (None: any number); connections whose ClientHello is whole wait for one to
-    end, or for one that took longer than ``PATIENCE_S``, which ends for them; source addresses take turns. At most
-    ``room`` connections are held in all; ``full`` says that one more has to wait in the system's queue, since all are
-    young. Silence in that queue counts. A connection has ``timeout_s`` for everything, or a random time from half of it
-    on. Without ``context`` there is no handshake, and nothing to wait for but ``first`` bytes, where these are looked
-    at. ``on_given_up`` is told of each connection that ends here. ``closing_s``: a TLS connection that was closed is
-    cut after so long, whatever is still to be sent (None: 30 s).
+    At most ``most`` handshakes run at a time (None: any number). A connection whose ClientHello is whole waits for one
+    of them to end, or evicts one that took longer than ``PATIENCE_S``; source addresses take turns. At most ``room``
+    connections are held in all; ``full``: one more has to wait in the kernel's accept queue, since all are young.
+    Silence in that queue counts. A connection has ``timeout_s`` for everything, less a random part of its second half.
+    Without ``context`` there is no handshake, only a wait for the ``first`` bytes, if these are looked at.
+    ``on_given_up`` is told of each connection that ends here. ``closing_s``: a TLS connection that was closed is cut
+    after so long, whatever is still to be sent (None: 30 s).
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class HandshakeQueue:
         self._room = room
         self._on_given_up = on_given_up
         self._clock = clock
-        self._silent = Stage(SILENT_PATIENCE_S, ENDED_PER_S)
-        self._partial = Stage(PATIENCE_S, ENDED_PER_S)
-        self._ready = Stage(PATIENCE_S, ENDED_PER_S)
-        self._running = Stage(PATIENCE_S, HANDSHAKES_ENDED_PER_S)
+        self._silent = Stage(SILENT_PATIENCE_S, EVICTED_PER_S)
+        self._partial = Stage(PATIENCE_S, EVICTED_PER_S)
+        self._ready = Stage(PATIENCE_S, EVICTED_PER_S)
+        self._running = Stage(PATIENCE_S, HANDSHAKES_EVICTED_PER_S)
         self._stages = (self._silent, self._partial, self._ready, self._running)
         self._watched: dict[int, Arrival] = {}
         self._watch = Watch(self._more_came)
@@ -102,7 +103,7 @@ class HandshakeQueue:
         return len(self._running.by_host.get(host, ()))
 
     def over(self, address: str) -> float:
-        """Forget a connection from there that was made, and say how many seconds its handshake took."""
+        """Forget a connection from ``address``, whose handshake is over. Return how many seconds it took."""
         arrival = self._of.get(address)
         if arrival is None:
             return 0.0
@@ -111,32 +112,29 @@ class HandshakeQueue:
         return took_s
 
     def hold_to(self, most: int | None) -> None:
-        """Run no more than so many from now on, and never more than at first; None: as many as at first."""
+        """Run at most ``most`` handshakes at a time, and never more than configured; None: as many as configured."""
         ever = self._most_ever
         self._most = ever if most is None or ever is None else min(most, ever)
         self._begin_again()
 
     @property
     def full(self) -> bool:
-        """Whether one more has to wait: there is no room, and every connection is too young to end for another."""
-        return self._first is not None and len(self) >= self._room and not self.can_make_room()
+        """True: one more has to wait, because there is no room and every connection is too young to be evicted."""
+        return self._first is not None and at_limit(len(self), self._room, self.first_to_evict, WAIT) is WAIT
 
     @property
-    def under_way(self) -> bool:
-        """Whether there are any that can be waited for."""
-        return self._first is not None and len(self) > 0
+    def pending(self) -> int:
+        """The number of connections that will end or be made soon; 0 where nothing is waited for."""
+        return 0 if self._first is None else len(self)
 
-    def can_make_room(self) -> bool:
-        """Whether a connection has had its time, and may end for another."""
-        return self._first_to_go() is not None
+    def first_to_evict(self, host: str | None = None) -> Arrival | None:
+        """Find the connection, of one source address or of all, whose patience was over first."""
+        return None if self._first is None else first_to_evict(self._stages, self._clock(), host)
 
-    def make_room(self) -> bool:
-        """End the connection that had its time first. Whether there was one."""
-        return self._give_way(self._first_to_go())
-
-    def make_room_at(self, host: str) -> bool:
-        """The same among those of one source address."""
-        return self._give_way(self._first_to_go(host))
+    def evict(self, arrival: Arrival) -> None:
+        """End a connection for another one."""
+        self._end(arrival)
+        self._tell(Reason.OVERLOADED, "the oldest handshake made room for another", arrival)
 
     def start(self, accepted: socket.socket, address: str, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         """Make a connection of an accepted socket; its handshake knows the peer's ``address``.
@@ -149,8 +147,9 @@ class HandshakeQueue:
         if self._first is None:
             self._run(arrival)
             return
-        if len(self) >= self._room:
-            self.make_room()
+        match at_limit(len(self), self._room, self.first_to_evict, ADMIT):
+            case Evict(other):
+                self.evict(other)
         first = self._first(accepted) if _CAN_WATCH else First.WHOLE
         if first is First.NOTHING:
             self._silent_since = max(self._silent_since, now - silent_s(accepted))  # the system's queue keeps the order
@@ -230,27 +229,24 @@ class HandshakeQueue:
         for _ in range(BEGUN_IN_A_TURN):
             if not len(self._ready):
                 return
-            wait_s = self._wait_for_a_place_s()
-            if wait_s > 0:
-                self._begin = loop.call_later(wait_s, self._begin_some)
+            decision = on_hello(len(self._running), self._most, self._oldest_running(), self._clock())
+            if isinstance(decision, Wait):
+                self._begin = loop.call_later(decision.seconds, self._begin_some)
                 return
             arrival = self._ready.next_in_turn()
             if arrival.deadline <= self._clock():
                 self._time_out(arrival)
                 continue
-            if self._most is not None and len(self._running) >= self._most:
-                self._give_way(self._running.first())
+            if isinstance(decision, Evict):
+                self.evict(decision.which)
             self._leave(arrival)
             self._run(arrival)
         if len(self._ready):
             self._begin = loop.call_soon(self._begin_some)
 
-    def _wait_for_a_place_s(self) -> float:
-        """Seconds until one more handshake may run, at the latest."""
+    def _oldest_running(self) -> Held[Arrival] | None:
         oldest = self._running.first()
-        if oldest is None or self._most is None or len(self._running) < self._most:
-            return 0.0
-        return oldest.since + self._running.patience_s - self._clock()
+        return None if oldest is None else Held(oldest, oldest.since, self._running.patience_s)
 
     def _time_out(self, arrival: Arrival) -> None:
         self._end(arrival)
@@ -293,16 +289,6 @@ class HandshakeQueue:
         self._look_whether_empty()
 
     # --- the end
-
-    def _first_to_go(self, host: str | None = None) -> Arrival | None:
-        return None if self._first is None else first_to_go(self._stages, self._clock(), host)
-
-    def _give_way(self, arrival: Arrival | None) -> bool:
-        if arrival is None:
-            return False
-        self._end(arrival)
-        self._tell(Reason.OVERLOADED, "the oldest handshake made room for another", arrival)
-        return True
 
     def _end(self, arrival: Arrival) -> None:
         task = arrival.task

@@ -74,12 +74,12 @@ class Stage:
         return next(iter(self.by_host[host]))
 
 
-def first_to_go(stages: Iterable[Stage], now: float, host: str | None = None) -> Arrival | None:
-    """The connection to evict: of those past their patience, the earliest. Examines one of each stage."""
-    found, may_go_at = None, now
+def first_to_evict(stages: Iterable[Stage], now: float, host: str | None = None) -> Arrival | None:
+    """Find the connection whose patience was over first. Examines one of each stage."""
+    found, earliest = None, now
     for stage in stages:
         first = stage.first(host)
-        goes_at = may_go_at if first is None else first.since + stage.patience_s
-        if first is not None and goes_at <= may_go_at:
-            found, may_go_at = first, goes_at
+        evictable_at = earliest if first is None else first.since + stage.patience_s
+        if first is not None and evictable_at <= earliest:
+            found, earliest = first, evictable_at
     return found

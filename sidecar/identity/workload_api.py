@@ -2,8 +2,8 @@
 
 Theory of operation. Two streams at most (X.509, and JWT bundles where somebody verifies JWT-SVIDs) run for ever, each
 in a loop of its own: connect, take messages, on any failure wait 0.1 to 1 s and connect anew. Each message is the full
-state, and what becomes of it is the same for every source (``base_source.py``). What the Workload API takes away is gone at
-once: PERMISSION_DENIED, or a message without our SVID, leaves no identity. A lost connection takes nothing away.
+state, handled as for every source (``base_source.py``). What the Workload API takes away is gone at once:
+PERMISSION_DENIED, or a message without our SVID, leaves no identity. A lost connection takes nothing away.
 SPIRE does not tell of an SVID's end either: it sends nothing, and hands an expired SVID to new streams.
 """
 

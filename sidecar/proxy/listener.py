@@ -1,4 +1,4 @@
-"""A listener: counts connections against the descriptors there are, and gives each to a handler."""
+"""A listener: collects the facts for admission, carries out the decision, and gives each connection to a handler."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.admission import Admit, Evict, Load, Shed, Wait, before_accept, on_accept
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshake_queue import HandshakeQueue, OnGivenUp, host_of
+from sidecar.identity.stages import Arrival
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.record import Direction
-from sidecar.proxy.admission import Admission, ConnectionLimits, reserve
 from sidecar.proxy.answers import refuse_unread
+from sidecar.proxy.connection_limits import ConnectionLimits, reserve
+from sidecar.proxy.connection_table import ConnectionTable
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimits
 
-_SHED_PER_RESERVE: Final = 4
-_HANDSHAKES_WHEN_SHORT: Final = 8  # a turn of the loop is short then, and the next look at the memory in time
-_LEAST_CONNECTIONS: Final = 8  # that are served however short memory is: a sidecar that serves nobody is of no use
+_OVERFLOW_PER_RESERVE: Final = 4
+_HANDSHAKES_WHEN_SHORT: Final = 8  # short turns of the loop, so that the next look at the memory is in time
+_LEAST_CONNECTIONS: Final = 8  # served however short memory is: a sidecar that serves nobody is of no use
 DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
 _CLOSING_S: Final = 86400.0  # the connection itself judges how fast its peer takes the rest; the loop would at 30 s
 _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut
@@ -28,7 +31,7 @@ _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings(ConnectionLimits):
-    """Where to listen, and how many at once. ``shared``: one of several workers that listen at one address."""
+    """An address to listen at, and limits. ``shared``: several workers listen at this address."""
 
     host: str
     port: int
@@ -37,9 +40,9 @@ class ListenerSettings(ConnectionLimits):
 
 
 class Listener:
-    """Accepts connections for one handler. ``shed`` serves those above the cap: it only says that we are overloaded.
+    """Accepts connections for one handler. ``shed`` serves those above the limit: it only says that we are overloaded.
 
-    ``turned_away`` hears of the connections that were closed before their handshake was over.
+    ``turned_away`` is told of connections that were closed before their handshake was over.
     """
 
     def __init__(
@@ -53,9 +56,9 @@ class Listener:
         context: ssl.SSLContext | None,
         proxy_form: bool = False,
     ) -> None:
-        self._max_connections = self._cap = settings.in_all
-        self._of_one_address = settings.of_one_address
-        self._apart = settings.apart
+        self._max_connections = self._limit = settings.total
+        self._per_address = settings.per_address
+        self._spare_descriptors = settings.spare_descriptors
         self._handshakes = HandshakeQueue(
             context,
             most=None if context is None else min(settings.max_handshakes, max(1, self._max_connections // 2)),
@@ -64,8 +67,9 @@ class Listener:
             closing_s=_CLOSING_S,
             on_given_up=turned_away,
         )
-        self.connections = Admission(settings, shed=shed, on_made=self._handshakes.over)
-        self._limits = limits
+        self.connections = ConnectionTable(settings, shed=shed, on_made=self._handshakes.over)
+        self._candidates = _Candidates(self._handshakes, self.connections)
+        self._server_limits = limits
         self.handler = handler
         self._shed = shed
         self._proxy_form = proxy_form
@@ -76,7 +80,7 @@ class Listener:
             settings.host,
             settings.port,
             self._admit,
-            is_full=self._is_full,
+            before_accept=self._before_accept,
             backlog=settings.backlog,
             shared=settings.shared,
         )
@@ -88,7 +92,7 @@ class Listener:
 
     @property
     def max_connections(self) -> int:
-        """How many connections are served at once; who comes above that is told that we are overloaded."""
+        """The number of connections served at once. Above it, callers are told that we are overloaded."""
         return self._max_connections
 
     def open(self) -> None:
@@ -104,44 +108,39 @@ class Listener:
         self._acceptor.close()
 
     def tighten(self, *, at_once: bool) -> None:
-        """Memory is short: no more connections than there are now, and one less with each that goes.
+        """Memory is short: serve no more connections than there are now, and one less with each that ends.
 
-        First go those on which nothing moves; ``at_once``: also an answer that its peer merely takes slowly. Who comes
-        in spite of it is told that we are overloaded.
+        Idle ones are evicted, and answers that are not taken; ``at_once``: also answers that are taken slowly.
+        Connections above the limit are told that we are overloaded.
         """
-        cap = self._cap
+        limit = self._limit
         self.brace()
-        self.connections.end_waiting(slow_ones=at_once)
-        self._cap = max(min(_LEAST_CONNECTIONS, self._max_connections), min(cap, self._taken))
+        self.connections.relieve_memory(slow_ones=at_once)
+        self._limit = max(min(_LEAST_CONNECTIONS, self._max_connections), min(limit, self._held))
 
     def brace(self) -> None:
-        """Memory may be short soon: as many connections as ever, but they come one after another, and hold less."""
-        self._cap = self._max_connections
+        """Memory may be short soon: keep the limit, run fewer handshakes at a time, and buffer less of each answer."""
+        self._limit = self._max_connections
         self._handshakes.hold_to(_HANDSHAKES_WHEN_SHORT)
         self.connections.hold(little=True)
 
     def relax(self) -> None:
-        """There is memory again: all is as ever."""
+        """Memory is no longer short: restore all limits."""
         self._handshakes.hold_to(None)
         self.connections.hold(little=False)
-        self._cap = self._max_connections
-
-    @property
-    def _taken(self) -> int:
-        handshakes = self._handshakes
-        return len(self.connections) + (handshakes.running if self._apart else len(handshakes))
+        self._limit = self._max_connections
 
     def leave(self) -> None:
-        """Go on as before, but let nobody stay: each answer is the last on its connection."""
+        """Go on accepting, but make each answer the last on its connection."""
         self.connections.drain(DRAIN_GRACE_S)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Stop accepting and let every request being served end. Whether all ended in time.
+        """Stop accepting and let every request being served end. Return True if all ended in time.
 
-        Connections on which nothing happens stay a little: a request that was sent before its caller could know is
-        served too, and told that it is the last; those that wait behind another are served for half of the time. A peer
-        that was given everything and does not take the end of it is waited for, and is no failure; nor is one that asks
-        for nothing, when there is no time left to wait.
+        Idle connections stay for a grace period: a request that was sent before its caller could know is served, and
+        its answer says that it is the last. Requests that wait behind another are served for half of the time. A peer
+        that was sent everything and does not read the end of it is waited for, and is no failure; nor is an idle one
+        when the time is over.
         """
         grace_s = min(DRAIN_GRACE_S, timeout_s / 2)
         self._acceptor.finish()
@@ -156,7 +155,7 @@ class Listener:
         return await self._emptied(min(_LAST_WORDS_S, left_s / 2))
 
     async def abort(self) -> None:
-        """End everything now, and wait until it has ended: by then each request has closed its record."""
+        """End everything now, and wait until each request has closed its record."""
         self.close()
         await self._handshakes.close()
         for connection in self.connections:
@@ -174,56 +173,76 @@ class Listener:
             return False
         return True
 
-    def _is_full(self) -> bool:
-        """Whether to leave who comes in the system's queue for a moment, instead of turning somebody away."""
-        if self._handshakes.full:
-            return True
-        taken, connections = self._taken, self.connections
-        if taken < min(self._cap, self._of_one_address) or connections.can_make_room():
-            return False
-        if self._handshakes.can_make_room():
-            return False
-        patiently = taken >= self._cap or connections.of_one_host  # one address keeps no other waiting for long
-        return self._handshakes.under_way or connections.room_is_near(patiently=patiently)
+    # --- admission
 
-    def _admit(self, accepted: socket.socket, address: str) -> None:
-        host = host_of(address)
-        connections, handshakes = self.connections, self._handshakes
-        coming = handshakes.running_of(host) if self._apart else handshakes.of(host)
-        if self._taken >= self._cap + max(1, reserve() // _SHED_PER_RESERVE):
-            self._turn_away(accepted, address, "there are too many connections")
-            return
-        if (
-            self._tls
-            and connections.of(host) + coming >= self._of_one_address
-            and not (handshakes.make_room_at(host) or connections.make_room_at(host))
-        ):
-            self._turn_away(accepted, address, "too many connections from this address")
-            return
-        has_room = self._taken < self._cap or handshakes.make_room() or connections.make_room()
-        handler = self.handler if has_room else self._shed
-        handshakes.start(
-            accepted,
-            address,
-            lambda: ServerConnection(handler, self._limits, connections, proxy_form=self._proxy_form),
+    @property
+    def _held(self) -> int:
+        handshakes = self._handshakes
+        return len(self.connections) + (handshakes.running if self._spare_descriptors else len(handshakes))
+
+    def _load(self) -> Load:
+        handshakes = self._handshakes
+        return Load(
+            held=self._held,
+            limit=self._limit,
+            overflow=max(1, reserve() // _OVERFLOW_PER_RESERVE),
+            per_address=self._per_address,
+            handshakes=handshakes.pending,
+            handshakes_full=handshakes.full,
+            one_address=self.connections.of_one_host,
         )
 
-    def _turn_away(self, accepted: socket.socket, address: str, why: str) -> None:
-        accepted.close()
-        self._turned_away(Reason.OVERLOADED, why, address)
+    def _before_accept(self) -> Admit | Wait:
+        return before_accept(self._load(), self._candidates)
+
+    def _admit(self, accepted: socket.socket, address: str) -> None:
+        host, handler = host_of(address), self.handler
+        match on_accept(self._load(), self._candidates, host=host, from_address=self._from_address(host)):
+            case Shed(why, answered=False):
+                accepted.close()
+                self._turned_away(Reason.OVERLOADED, why, address)
+                return
+            case Shed():
+                handler = self._shed
+            case Evict(Arrival() as arrival):
+                self._handshakes.evict(arrival)
+            case Evict(ServerConnection() as connection):
+                self.connections.evict(connection)
+        self._handshakes.start(
+            accepted,
+            address,
+            lambda: ServerConnection(handler, self._server_limits, self.connections, proxy_form=self._proxy_form),
+        )
+
+    def _from_address(self, host: str) -> int | None:
+        if not self._tls:
+            return None
+        handshakes = self._handshakes
+        return self.connections.of(host) + (
+            handshakes.running_of(host) if self._spare_descriptors else handshakes.of(host)
+        )
 
 
-class Shed:
-    """The handler of connections above the cap: an answer, so that callers know, and a record."""
+class _Candidates:
+    """Finds what may be evicted."""
+
+    def __init__(self, handshakes: HandshakeQueue, connections: ConnectionTable) -> None:
+        self.handshake = handshakes.first_to_evict
+        self.connection = connections.first_to_evict
+        self.soon = connections.evictable_soon
+
+
+class ShedHandler:
+    """Serves connections above the limit: an answer, so that callers know, and a record."""
 
     def __init__(self, log: AccessLog, direction: Direction) -> None:
         self._log = log
         self._direction = direction
 
     def on_request(self, exchange: ServerExchange) -> None:
-        """Say that there is no room, and hang up: the caller's next connection may find some."""
+        """Refuse as overloaded and close: the caller's next connection may be admitted."""
         refuse_unread(self._log, self._direction, exchange, Unavailable(Reason.OVERLOADED), hang_up=True)
 
     def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
-        """What is no request is refused as ever."""
+        """Refuse an invalid request with its own reason."""
         refuse_unread(self._log, self._direction, exchange, error)

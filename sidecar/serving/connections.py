@@ -1,9 +1,9 @@
-"""What the HTTP library leaves open: how many connections there are at once, and how long a request may take to come.
+"""Limits that the HTTP library lacks: on the number of connections, and on the time that a request takes to arrive.
 
 Each connection's protocol is wrapped in one that counts it and watches the clock while no request of it is served.
-Clients keep theirs for the next request, so at the limit the one that has lain idle for longest makes room: its client
-opens another when it needs one. Of a ``Crowd``, a request that takes longer to arrive than an honest client's makes
-room as well: else a few hundred clients that never end their request lock everybody out.
+Clients keep connections for the next request, so at the limit the one that is idle for longest is evicted: its client
+opens another when it needs one. Of a ``Crowd``, a request that arrives too slowly is evicted as well: otherwise a few
+hundred clients that never end their request lock everybody out.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from typing import Final, cast
 
 from aiohttp import web
 
+from sidecar.admission import ADMIT, OVERLOADED, WAIT, Admit, Evict, Shed, Wait, at_limit
 from sidecar.errors import Reason
 
 HEAD_TIMEOUT_S: Final = 10.0
 PATIENCE_S: Final = 0.5  # with a request while others wait; an honest client's comes in milliseconds
-ENDED_PER_S: Final = 250  # for others: each that comes in its place costs a handshake, 1.5 ms
-IDLE_S: Final = 1.0  # since its last answer, before a connection makes room: the answer must have left us
+EVICTED_PER_S: Final = 250  # each that comes in its place costs a handshake, 1.5 ms
+IDLE_S: Final = 1.0  # since its last answer, before a connection is evicted: the answer must have left us
 
 OnCut = Callable[[Reason, str | None], None]
-"""Told why a connection was cut, and the other end's address."""
+"""Called with the reason why a connection was cut, and the other end's address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """Clients of which one must not lock out others: ``patience_s`` with one while they wait, ``max_bytes`` of all.
+    """Clients that must not lock each other out. A request that takes longer than ``patience_s`` to arrive is evicted.
 
-    Above ``max_bytes`` of requests that are not answered yet, the largest that is still coming is cut, if it is more
+    Above ``max_bytes`` of requests that are not answered yet, the largest that is still arriving is cut, if it is more
     than its share of them: a flood of large ones takes no small one with it.
     """
 
@@ -42,9 +43,8 @@ class Crowd:
 class Connections:
     """Makes the protocols of one listener, around those of ``make``: at most ``limit`` at once.
 
-    Above it an idle connection makes room for a new one, or one of a ``crowd`` whose request takes too long to come;
-    where there is none, the new one waits (``is_full``) or is cut. ``head_timeout_s`` is how long a request may take
-    until ``arrived``.
+    At the limit a new connection evicts an idle one, or one of a ``crowd`` whose request arrives too slowly; without
+    one, it waits (``before_accept``) or is cut. ``head_timeout_s`` limits the time of a request until ``arrived``.
     """
 
     def __init__(
@@ -72,33 +72,34 @@ class Connections:
         return _Watched(self._make(), self)
 
     def admit(self) -> bool:
-        """Count one more connection, if there is room or some can be made."""
-        if not self._make_room(self.open):
+        """Count one more connection, if it is admitted."""
+        if isinstance(self._decide(self.open, OVERLOADED), Shed):
             return False
         self.open += 1
         return True
 
-    def is_full(self, coming: int) -> bool:
-        """Whether one more should wait in the system's queue, ``coming`` being those that shake hands still.
+    def before_accept(self, handshakes: int) -> Admit | Wait:
+        """Decide whether to accept one more, with so many ``handshakes`` under way. Only a crowd waits."""
+        if self._crowd is None or not isinstance(self._decide(self.open + handshakes, WAIT), Wait):
+            return ADMIT
+        return WAIT
 
-        Of a crowd alone: others make room as soon as patience with them is over, and nobody is cut for their sake.
-        """
-        return self._crowd is not None and not self._make_room(self.open + coming)
+    def _decide(self, held: int, otherwise: Shed | Wait) -> Admit | Evict[_Watched] | Shed | Wait:
+        """Decide about one more than ``held``, and evict another one for it."""
+        decision = at_limit(held, self.limit, self._first_to_evict, otherwise)
+        match decision:
+            case Evict(idle) if idle in self._idle:
+                idle.give_way()
+            case Evict(slow):
+                slow.cut(Reason.OVERLOADED)
+        return decision
 
-    def _make_room(self, taken: int) -> bool:
-        if taken < self.limit:
-            return True
+    def _first_to_evict(self) -> _Watched | None:
         patience_s = None if self._crowd is None else self._crowd.patience_s
-        if idle := _longest(self._idle, self.idle_s):
-            idle.make_room()
-        elif slow := _longest(self._arriving, patience_s):
-            slow.cut(Reason.OVERLOADED)
-        else:
-            return False
-        return True
+        return _longest(self._idle, self.idle_s) or _longest(self._arriving, patience_s)
 
     def leave(self, connection: _Watched) -> None:
-        """A connection is gone: count it no more."""
+        """Forget a connection that is gone."""
         self.arrived(connection)
         self._forget_bytes(connection)
         self.open -= 1
@@ -134,12 +135,12 @@ class Connections:
 
 
 def _longest(waiting: dict[_Watched, float], least_s: float | None) -> _Watched | None:
-    """The one that has waited longest, if it was so long at least, and so long that few make room in a second."""
+    """Find the one that has waited longest, if for ``least_s``, or longer in a flood: few are evicted in a second."""
     longest, since = next(iter(waiting.items()), (None, 0.0))
     if longest is None or least_s is None:
         return None
     waited_s = asyncio.get_running_loop().time() - since
-    return longest if waited_s >= max(least_s, len(waiting) / ENDED_PER_S) else None
+    return longest if waited_s >= max(least_s, len(waiting) / EVICTED_PER_S) else None
 
 
 class _Watched(asyncio.Protocol):
@@ -201,8 +202,8 @@ class _Watched(asyncio.Protocol):
         if self._counted:
             self._connections.rest(self)
 
-    def make_room(self) -> None:
-        """End for a new connection's sake. Its place is free at once: the transport may take its time."""
+    def give_way(self) -> None:
+        """End for a new connection. Its place is free at once: the transport may take its time."""
         self._stop_the_clock()
         self._counted = False
         self._connections.leave(self)
@@ -213,7 +214,7 @@ class _Watched(asyncio.Protocol):
     def cut(self, reason: Reason) -> None:
         """End, and tell of it."""
         if self._counted:
-            self.make_room()
+            self.give_way()
         if self._transport is not None:
             address = self._transport.get_extra_info("peername")
             self._connections.on_cut(reason, f"{address[0]}:{address[1]}" if address else None)

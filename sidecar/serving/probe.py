@@ -11,9 +11,10 @@ from typing import Final, cast
 
 from aiohttp import web
 
+from sidecar.admission import ADMIT, WAIT, Admit, Wait, at_limit
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.first_bytes import first_of_http
-from sidecar.identity.handshake_queue import ENDED_PER_S, HandshakeQueue
+from sidecar.identity.handshake_queue import EVICTED_PER_S, HandshakeQueue
 
 # The library's own log quotes what it could not parse.
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
@@ -23,14 +24,14 @@ MAX_CONNECTIONS: Final = 1024  # whose request has come
 _DESCRIPTORS_SHARE: Final = 8  # of them, and as many that have asked nothing
 _HEAD_TIMEOUT_S: Final = 10.0
 _PATIENCE_S: Final = 0.5  # with a connection while others wait; an answer takes milliseconds
-_CUT_OFF_S: Final = 0.1  # for what is still there at the end: whoever reads no answer must not keep us from ending
+_CUT_OFF_S: Final = 0.1  # at the end: a client that reads no answer must not keep us from ending
 
 
 class Probe:
     """Serves a probe application until closed. ``address`` holds the real port where 0 was asked for.
 
     A connection reaches the HTTP library when its request head is complete; until then it costs only a descriptor. At
-    most ``limit`` of either kind are kept. Above that, the oldest is cut once it is half a second old, and new ones
+    most ``limit`` of either kind are kept. At the limit the oldest is evicted once it is half a second old; new ones
     wait until then. An honest client has its answer within milliseconds, or connects again.
     """
 
@@ -42,7 +43,7 @@ class Probe:
         )
         self._connections: OrderedDict[_Counted, float] = OrderedDict()  # and when each was made
         self._waiting = HandshakeQueue(None, first=first_of_http, most=None, room=self.limit, timeout_s=_HEAD_TIMEOUT_S)
-        self._acceptor = Acceptor(host, port, self._admit, is_full=self._is_full)
+        self._acceptor = Acceptor(host, port, self._admit, before_accept=self._before_accept)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -64,15 +65,18 @@ class Probe:
         await self._waiting.close()
         await self._runner.cleanup()
 
-    def _is_full(self) -> bool:
-        return self._waiting.full or (len(self._connections) >= self.limit and self._oldest_had_its_time() is None)
+    def _before_accept(self) -> Admit | Wait:
+        if self._waiting.full:
+            return WAIT
+        decision = at_limit(len(self._connections), self.limit, self._first_to_evict, WAIT)
+        return decision if isinstance(decision, Wait) else ADMIT
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         self._waiting.start(accepted, address, self._accepted)
 
-    def _oldest_had_its_time(self) -> _Counted | None:
+    def _first_to_evict(self) -> _Counted | None:
         oldest, since = next(iter(self._connections.items()))
-        patience_s = max(_PATIENCE_S, len(self._connections) / ENDED_PER_S)
+        patience_s = max(_PATIENCE_S, len(self._connections) / EVICTED_PER_S)
         return oldest if asyncio.get_running_loop().time() - since >= patience_s else None
 
     def _accepted(self) -> asyncio.Protocol:

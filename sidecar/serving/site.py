@@ -1,4 +1,4 @@
-"""Where aiohttp gets its TLS connections from: accepted by us, so that a refused handshake has an address."""
+"""A site of aiohttp's whose TLS connections we accept ourselves, so that a refused handshake has an address."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from sidecar.admission import WAIT, Admit, Wait
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshake_queue import MOST_CONNECTIONS, HandshakeQueue, OnGivenUp
 from sidecar.serving.connections import Connections
@@ -22,7 +23,7 @@ class TlsSite(web.BaseSite):
     """A site of a runner's, in place of ``TCPSite``. ``address`` holds the real port where 0 was asked for.
 
     Connections before their handshake take descriptors that none of ``connections`` needs, so that a silent crowd takes
-    no place from them; where there are no such descriptors they share those there are.
+    no place from them; without such descriptors they share those there are.
     """
 
     __slots__ = ("_acceptor", "_connections", "_handshakes", "_shares")
@@ -41,7 +42,7 @@ class TlsSite(web.BaseSite):
     ) -> None:
         """``connections`` makes the protocol of each, around one of the runner's.
 
-        ``on_given_up`` hears of the handshakes that took too long, or made room for another.
+        ``on_given_up`` is told of handshakes that took too long, or were evicted for another.
         """
         super().__init__(runner, ssl_context=context)
         self._connections = connections
@@ -55,7 +56,7 @@ class TlsSite(web.BaseSite):
             timeout_s=handshake_timeout_s,
             on_given_up=on_given_up,
         )
-        self._acceptor = Acceptor(host, port, self._admit, is_full=self._is_full)
+        self._acceptor = Acceptor(host, port, self._admit, before_accept=self._before_accept)
 
     @property
     def name(self) -> str:
@@ -78,14 +79,16 @@ class TlsSite(web.BaseSite):
         self._acceptor.open()
 
     async def stop(self) -> None:
-        """Accept nobody any more. Connections stay, handshakes under way are given up."""
+        """Stop accepting. Connections stay; handshakes under way are ended."""
         self._acceptor.close()
         await self._handshakes.close()
         await super().stop()
 
-    def _is_full(self) -> bool:
+    def _before_accept(self) -> Admit | Wait:
         handshakes = self._handshakes
-        return handshakes.full or self._connections.is_full(len(handshakes) if self._shares else handshakes.running)
+        if handshakes.full:
+            return WAIT
+        return self._connections.before_accept(len(handshakes) if self._shares else handshakes.running)
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         self._handshakes.start(accepted, address, self._connections)

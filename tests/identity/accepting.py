@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from sidecar.admission import ADMIT, WAIT
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason
 from sidecar.identity.acceptor import Acceptor
@@ -65,12 +66,21 @@ class Accepting:
             clock=clock,
             on_given_up=lambda reason, _detail, address: self.given_up.append((reason, address)),
         )
-        self.acceptor = Acceptor("127.0.0.1", 0, self.admit, is_full=lambda: self.handshakes.full)
+        self.acceptor = Acceptor(
+            "127.0.0.1", 0, self.admit, before_accept=lambda: WAIT if self.handshakes.full else ADMIT
+        )
 
     def admit(self, accepted: socket.socket, address: str) -> None:
         self.admitted.append(address)
         self.arrived.set()
         self.handshakes.start(accepted, address, self.protocol)
+
+    def evict(self, host: str | None = None) -> bool:
+        """Evict the first connection that may be evicted. Return True if there was one."""
+        first = self.handshakes.first_to_evict(host)
+        if first is not None:
+            self.handshakes.evict(first)
+        return first is not None
 
     async def greeting(self) -> bytes:
         """What a lawful client hears."""

@@ -105,9 +105,9 @@ async def test_who_was_silent_in_the_queue_already_is_as_old_as_its_connection()
         time.sleep(SILENT_PATIENCE_S + 0.05)  # noqa: ASYNC251 - the loop does not turn: nobody is accepted meanwhile
         await until(lambda: len(running.handshakes) == 2)
         assert not running.handshakes.full
-        assert running.handshakes.make_room()
+        assert running.evict()
         assert not running.handshakes.full
-        assert not running.handshakes.make_room()
+        assert not running.evict()
         assert running.given_up == [(Reason.OVERLOADED, address_of(silent))]
 
 
@@ -116,13 +116,13 @@ async def test_the_oldest_of_one_host_makes_room_once_it_had_its_time() -> None:
     async with accepting(clock=clock) as running:
         other, *clients = [await running.silent(host) for host in ("127.0.0.2", "127.0.0.1", "127.0.0.1")]
         handshakes = running.handshakes
-        assert not handshakes.can_make_room()
-        assert not handshakes.make_room_at("127.0.0.1")
+        assert handshakes.first_to_evict() is None
+        assert not running.evict("127.0.0.1")
         clock.now += SILENT_PATIENCE_S
-        assert handshakes.can_make_room()
-        assert not handshakes.make_room_at("127.0.0.3")
-        assert handshakes.make_room_at("127.0.0.1")
-        assert handshakes.make_room()
+        assert handshakes.first_to_evict() is not None
+        assert not running.evict("127.0.0.3")
+        assert running.evict("127.0.0.1")
+        assert running.evict()
         assert running.given_up == [(Reason.OVERLOADED, address_of(client)) for client in (clients[0], other)]
         await wait_for_end(clients[0])
 
@@ -134,9 +134,9 @@ async def test_who_has_said_something_has_more_time(said: bytes) -> None:
         await stalled(running, said)
         await until(lambda: len(running.handshakes._silent) == 0)
         clock.now += WITH_A_TALKER_S - 0.01
-        assert not running.handshakes.make_room()
+        assert not running.evict()
         clock.now += 0.01
-        assert running.handshakes.make_room()
+        assert running.evict()
 
 
 async def test_connections_are_counted_by_their_host() -> None:
@@ -306,8 +306,8 @@ async def cost_with(count: int) -> dict[str, int]:
         return {
             "full": calls_of(lambda: handshakes.full),
             "of": calls_of(lambda: handshakes.of("192.0.2.1")),
-            "make room": calls_of(handshakes.make_room),
-            "make room at": calls_of(lambda: handshakes.make_room_at("192.0.2.2")),
+            "evict": calls_of(running.evict),
+            "evict of a host": calls_of(lambda: running.evict("192.0.2.2")),
             "accept one that is silent": calls_of(lambda: come(silent)),
             "accept one that speaks": calls_of(lambda: come(whole)),
         }

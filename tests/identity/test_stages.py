@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.identity.stages import Arrival, Stage, first_to_go
+from sidecar.identity.stages import Arrival, Stage, first_to_evict
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def test_of_all_stages_the_one_goes_whose_time_was_over_first(nowhere: socket.so
     patient.add(talking, 10.0)
     quick.add(silent, 10.5)
     stages = (quick, patient)
-    assert first_to_go(stages, 10.7) is None
-    assert first_to_go(stages, 10.75) is silent
-    assert first_to_go(stages, 11.0) is silent
-    assert first_to_go(stages, 11.0, "b") is talking
-    assert first_to_go(stages, 10.99, "b") is None
+    assert first_to_evict(stages, 10.7) is None
+    assert first_to_evict(stages, 10.75) is silent
+    assert first_to_evict(stages, 11.0) is silent
+    assert first_to_evict(stages, 11.0, "b") is talking
+    assert first_to_evict(stages, 10.99, "b") is None
     quick.discard(silent)
     quick.add(silent, 10.9)
-    assert first_to_go(stages, 12.0) is talking
+    assert first_to_evict(stages, 12.0) is talking
 
 
 def test_the_more_there_are_the_longer_each_has_so_that_few_end_in_a_second(nowhere: socket.socket) -> None:
@@ -64,5 +64,5 @@ def test_the_more_there_are_the_longer_each_has_so_that_few_end_in_a_second(nowh
     for number in range(40):
         assert stage.patience_s == max(1.0, number / 10.0)
         stage.add(arrival(nowhere, "a"), 0.0)
-    assert first_to_go([stage], 3.9) is None
-    assert first_to_go([stage], 4.0) is stage.first()
+    assert first_to_evict([stage], 3.9) is None
+    assert first_to_evict([stage], 4.0) is stage.first()

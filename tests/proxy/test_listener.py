@@ -25,7 +25,7 @@ from sidecar.identity.tls import client_context, server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.turned_away import TurnedAway
-from sidecar.proxy.listener import Listener, ListenerSettings, Shed
+from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
 from sidecar.wire.exchange import RequestHandler, ServerExchange
 from sidecar.wire.h1_server import ServerLimits
 from sidecar_dev.pki import TrustDomainAuthority
@@ -146,7 +146,7 @@ async def listening(
         ListenerSettings(host="127.0.0.1", port=0, **settings),
         ServerLimits(),
         handler=handler,
-        shed=shed or Shed(log, "outbound"),
+        shed=shed or ShedHandler(log, "outbound"),
         turned_away=TurnedAway(log, "outbound"),
         context=context,
     )
@@ -752,7 +752,7 @@ async def test_an_ipv6_address_is_served_too(sink: FakeSink) -> None:
         ListenerSettings(host="::1", port=0),
         ServerLimits(),
         handler=Held(),
-        shed=Shed(log, "inbound"),
+        shed=ShedHandler(log, "inbound"),
         turned_away=nobody_told,
         context=None,
     )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 import select
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +9,9 @@ from typing import Final, cast
 import pytest
 
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.proxy.admission import MAX_CONNECTIONS, Admission, ConnectionLimits
+from sidecar.proxy import connection_table
+from sidecar.proxy.connection_limits import ConnectionLimits
+from sidecar.proxy.connection_table import ConnectionTable
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection, ServerLimits
 from tests.calls import calls_of
@@ -40,28 +41,35 @@ def begin_answer(exchange: ServerExchange) -> None:
 
 
 class Door:
-    """An admission with a clock set by hand, and connections from any host."""
+    """A table with a clock set by hand, and connections from any host."""
 
     def __init__(self, **limits: int | float) -> None:
         self.clock = Clock()
         self.shed = Handler()
         self.handshake_s = 0.0
-        self.admission = Admission(
+        self.table = ConnectionTable(
             ConnectionLimits(**limits),  # type: ignore[arg-type]
             shed=self.shed,
             on_made=lambda _: self.handshake_s,
         )
-        self.admission.clock = self.clock
+        self.table.clock = self.clock
         self.handler = Handler(answer_ok)
 
     def connect(
         self, host: str = "192.0.2.1", *, ours: socket.socket | None = None
     ) -> tuple[ServerConnection, RecordingTransport]:
         """``ours``: the socket that the kernel is asked about."""
-        connection = ServerConnection(self.handler, ServerLimits(), self.admission)
+        connection = ServerConnection(self.handler, ServerLimits(), self.table)
         transport = RecordingTransport(peername=(host, 1234), socket=ours)
         connection.connection_made(transport)
         return connection, transport
+
+    def evict(self, host: str | None = None) -> bool:
+        """Evict the first connection that may be evicted. Return True if there was one."""
+        first = self.table.first_to_evict(host)
+        if first is not None:
+            self.table.evict(first)
+        return first is not None
 
     @contextmanager
     def connected_unread(self) -> Iterator[tuple[socket.socket, RecordingTransport]]:
@@ -75,20 +83,33 @@ class Door:
             yield ours, transport
 
 
+class Peers:
+    """The SPIFFE ID that the next connections prove."""
+
+    current = ""
+
+
+def peers_of(monkeypatch: pytest.MonkeyPatch) -> Peers:
+    """Connections prove ``current`` from now on, without TLS."""
+    peers = Peers()
+    monkeypatch.setattr(connection_table, "_peer_of", lambda _: peers.current)
+    return peers
+
+
 @pytest.fixture
 async def door() -> AsyncIterator[Door]:
     door = Door(max_connections=8)
     yield door
-    for connection in door.admission:
-        door.admission.discard(connection)
+    for connection in door.table:
+        door.table.discard(connection)
 
 
 async def test_connections_are_counted_by_their_source_address(door: Door) -> None:
     (first, _), _, _ = door.connect(), door.connect(), door.connect("192.0.2.2")
-    assert (door.admission.of("192.0.2.1"), door.admission.of("192.0.2.2"), len(door.admission)) == (2, 1, 3)
+    assert (door.table.of("192.0.2.1"), door.table.of("192.0.2.2"), len(door.table)) == (2, 1, 3)
     first.connection_lost(None)
     first.connection_lost(None)
-    assert (door.admission.of("192.0.2.1"), door.admission.of("192.0.2.3"), len(door.admission)) == (1, 0, 2)
+    assert (door.table.of("192.0.2.1"), door.table.of("192.0.2.3"), len(door.table)) == (1, 0, 2)
 
 
 async def test_who_waits_longest_makes_room_and_nobody_who_is_served(door: Door) -> None:
@@ -101,13 +122,13 @@ async def test_who_waits_longest_makes_room_and_nobody_who_is_served(door: Door)
     slow, slow_transport = door.connect()
     slow.data_received(GET[:-2])
     door.clock.now += 1
-    assert door.admission.make_room()
+    assert door.evict()
     assert (busy_transport.aborted, silent.aborted, slow_transport.aborted) == (False, True, False)
-    assert door.admission.make_room()
+    assert door.evict()
     assert slow_transport.aborted
     ((_, error),) = door.handler.refused
     assert error.reason is Reason.OVERLOADED
-    assert not door.admission.make_room()
+    assert not door.evict()
     assert not busy_transport.aborted
 
 
@@ -117,35 +138,35 @@ async def test_who_came_just_now_stays_and_one_that_was_served_may_rest_a_while(
     kept.data_received(GET)
     _, young = door.connect()
     door.clock.now += 0.04
-    assert not door.admission.make_room()
+    assert not door.evict()
     door.clock.now += 0.2
-    assert door.admission.make_room()
+    assert door.evict()
     assert (kept_transport.aborted, young.aborted) == (False, True)
     door.clock.now += 0.5
-    assert not door.admission.make_room()
+    assert not door.evict()
     door.clock.now += 0.5
-    assert door.admission.make_room()
+    assert door.evict()
     assert kept_transport.aborted
 
 
 async def test_a_search_in_vain_is_not_repeated_at_once(door: Door) -> None:
     door.connect()
     door.clock.now += 0.09
-    assert not door.admission.make_room()
+    assert not door.evict()
     door.clock.now += 0.015
-    assert not door.admission.make_room()
+    assert not door.evict()
     door.clock.now += 0.015
-    assert door.admission.make_room()
+    assert door.evict()
 
 
-async def test_room_is_near_while_a_head_may_still_come_and_for_a_while_after_the_last_was_let_in(door: Door) -> None:
-    assert not door.admission.room_is_near()
+async def test_evictable_soon_while_a_head_may_still_come_and_for_a_while_after_the_last_was_let_in(door: Door) -> None:
+    assert not door.table.evictable_soon()
     kept, _ = door.connect()
     door.clock.now += 0.01
     kept.data_received(GET)
-    assert [door.admission.room_is_near(patiently=patiently) for patiently in (True, False)] == [True, False]
+    assert [door.table.evictable_soon(patiently=patiently) for patiently in (True, False)] == [True, False]
     door.connect()
-    assert door.admission.room_is_near(patiently=False)
+    assert door.table.evictable_soon(patiently=False)
 
 
 async def test_nobody_waits_for_ever_for_connections_that_may_rest_or_take_an_answer_slowly(door: Door) -> None:
@@ -154,13 +175,13 @@ async def test_nobody_waits_for_ever_for_connections_that_may_rest_or_take_an_an
     slow.data_received(GET)
     slow.pause_writing()
     for _ in range(4):
-        assert door.admission.room_is_near()
+        assert door.table.evictable_soon()
         door.clock.now += 0.6
         door.handler.act = answer_ok
         kept.data_received(GET)
         slow.pause_writing()
-    assert not door.admission.room_is_near()
-    assert not door.admission.can_make_room()
+    assert not door.table.evictable_soon()
+    assert not door.table.first_to_evict()
 
 
 async def test_an_answer_that_is_stuck_makes_room_where_nobody_else_may(door: Door) -> None:
@@ -170,10 +191,10 @@ async def test_an_answer_that_is_stuck_makes_room_where_nobody_else_may(door: Do
         one.data_received(GET)
     stuck.pause_writing()
     door.clock.now += 1.9
-    assert not door.admission.make_room()
+    assert not door.evict()
     door.clock.now += 0.2
-    assert door.admission.make_room()
-    assert not door.admission.make_room()
+    assert door.evict()
+    assert not door.evict()
     assert (stuck_transport.aborted, taking_transport.aborted) == (True, False)
 
 
@@ -181,13 +202,13 @@ async def test_a_peer_with_few_connections_is_the_last_to_make_room_and_has_more
     _, alone = door.connect("192.0.2.2")
     door.clock.now += 0.15
     crowd = [door.connect()[1] for _ in range(3)]
-    assert not door.admission.make_room()
-    assert door.admission.room_is_near()
+    assert not door.evict()
+    assert door.table.evictable_soon()
     door.clock.now += 0.15
     for _ in range(2):
-        assert door.admission.make_room()
+        assert door.evict()
     assert (sum(one.aborted for one in crowd), alone.aborted) == (2, False)
-    assert door.admission.make_room()  # now its peer has as many as anybody
+    assert door.evict()  # now its peer has as many as anybody
     assert alone.aborted
 
 
@@ -195,9 +216,9 @@ async def test_who_was_slow_in_the_handshake_has_more_time_for_a_head_within_rea
     for door.handshake_s, has_s in ((0.001, 0.1), (0.1, 0.4), (5.0, 1.0)):
         _, transport = door.connect()
         door.clock.now += has_s - 0.03
-        assert not door.admission.make_room()
+        assert not door.evict()
         door.clock.now += 0.04
-        assert door.admission.make_room()
+        assert door.evict()
         assert transport.aborted
 
 
@@ -205,17 +226,17 @@ async def test_whose_bytes_are_here_and_not_read_yet_is_not_ended_for_it(door: D
     """A head that came while our loop did something else: then it is we who are slow."""
     with door.connected_unread() as (ours, transport):
         door.clock.now += 0.2
-        assert not door.admission.make_room()
+        assert not door.evict()
         ours.recv(len(GET))
         door.clock.now += 0.03
-        assert door.admission.make_room()
+        assert door.evict()
         assert transport.aborted
 
 
 async def test_bytes_that_are_not_read_are_no_excuse_for_ever(door: Door) -> None:
     with door.connected_unread() as (_, transport):
         door.clock.now += 1.2
-        assert door.admission.make_room()
+        assert door.evict()
         assert transport.aborted
 
 
@@ -229,11 +250,11 @@ async def test_while_memory_is_short_half_of_those_who_wait_go_at_each_look_the_
         silent.append(door.connect()[1])
     door.clock.now += 1
     _, young = door.connect()
-    door.admission.end_waiting()
+    door.table.relieve_memory()
     assert [one.aborted for one in silent] == [True, True, False]
-    door.admission.end_waiting()
+    door.table.relieve_memory()
     assert [one.aborted for one in silent] == [True, True, True]
-    door.admission.end_waiting()
+    door.table.relieve_memory()
     assert (busy_transport.aborted, young.aborted) == (False, False)
 
 
@@ -246,14 +267,14 @@ async def test_while_memory_is_short_an_answer_that_is_not_taken_goes_too_and_a_
     stuck.pause_writing()
     door.clock.now += 0.9
     slow.pause_writing()
-    door.admission.end_waiting()
+    door.table.relieve_memory()
     assert not stuck_transport.aborted
     door.clock.now += 0.2
     for _ in range(2):
-        door.admission.end_waiting()
+        door.table.relieve_memory()
     assert (stuck_transport.aborted, slow_transport.aborted) == (True, False)
     for _ in range(2):
-        door.admission.end_waiting(slow_ones=True)
+        door.table.relieve_memory(slow_ones=True)
     assert (slow_transport.aborted, quick_transport.aborted) == (True, False)
     assert [cast(Owner, one.owner).stopped for one in door.handler.requests] == [
         [Reason.OVERLOADED],
@@ -266,9 +287,9 @@ async def test_while_memory_is_short_less_of_an_answer_is_held_until_there_is_so
     (_, transport), (_, closing) = door.connect(), door.connect()
     closing.close()
     for _ in range(2):
-        door.admission.hold(little=True)
+        door.table.hold(little=True)
     _, later = door.connect()
-    door.admission.hold(little=False)
+    door.table.hold(little=False)
     _, last = door.connect()
     usual, little = 64 * 1024, 16 * 1024
     told = [one.told_limits for one in (transport, later, closing, last)]
@@ -280,47 +301,42 @@ async def test_an_address_competes_with_its_own_connections_only(door: Door) -> 
     door.clock.now += 1
     _, own = door.connect()
     door.clock.now += 1
-    assert door.admission.make_room_at("192.0.2.1")
+    assert door.evict("192.0.2.1")
     assert (own.aborted, other.aborted) == (True, False)
-    assert not door.admission.make_room_at("192.0.2.1")
+    assert not door.evict("192.0.2.1")
 
 
-def test_one_peer_has_three_quarters_unless_told_and_never_more_than_there_are() -> None:
-    limits = ConnectionLimits(max_connections=100)
-    assert (limits.in_all, limits.of_one_address, limits.of_one_peer) == (100, 75, 75)
-    limits = ConnectionLimits(max_connections=100, max_per_address=10, max_per_peer=1000)
-    assert (limits.of_one_address, limits.of_one_peer) == (10, 100)
-    limits = ConnectionLimits(max_connections=1)
-    assert (limits.in_all, limits.of_one_address, limits.of_one_peer) == (1, 1, 1)
+async def test_a_peer_above_its_cap_evicts_its_own_idle_connection_or_is_shed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cap per SPIFFE ID holds from whatever addresses a peer comes, and costs no other peer a connection."""
+    peers = peers_of(monkeypatch)
+    door = Door(max_connections=8, max_per_peer=2)
+    door.handler.act = None
+    peers.current = "spiffe://acme.example/other"
+    _, other = door.connect("192.0.2.9")
+    peers.current = "spiffe://acme.example/planner"
+    served = [door.connect(f"192.0.2.{number}") for number in (1, 2)]
+    for connection, _ in served:
+        connection.data_received(GET)
+    door.clock.now += 9.0
+    third, third_transport = door.connect("192.0.2.3")
+    assert third.handler is door.shed
+    assert (third_transport.aborted, other.aborted) == (False, False)
+    served[0][0].connection_lost(None)  # its twin below the cap
+    third.connection_lost(None)
+    assert door.connect("192.0.2.4")[0].handler is door.handler
+    door.clock.now += 9.0
+    fifth, _ = door.connect("192.0.2.5")  # the idle one makes room for it
+    assert fifth.handler is door.handler
+    assert (other.aborted, served[1][1].aborted) == (False, False)
+    for connection in door.table:
+        door.table.discard(connection)
 
 
-def test_without_a_number_the_descriptors_decide() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
-        assert ConnectionLimits().in_all == 12
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert ConnectionLimits().in_all <= MAX_CONNECTIONS
-
-
-@pytest.mark.parametrize(
-    ("limits", "descriptors", "held", "apart"),
-    [
-        ({"max_connections": 12}, 20_000, 6, False),
-        ({"max_connections": 1}, 20_000, 1, False),
-        ({"max_connections": 5_000}, 1_000_000, 3_976, False),
-        ({}, 20_000, 3_960, False),  # of 4,984
-        ({}, 64, 6, False),
-        ({}, 1_000_000, 8_192, True),
-    ],
-)
-def test_so_many_may_be_held_before_their_handshake(
-    limits: dict[str, int], descriptors: int, held: int, apart: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
-    settings = ConnectionLimits(max_connections=limits.get("max_connections"))
-    assert (settings.before_handshake, settings.apart) == (held, apart)
+async def test_connections_without_a_proven_peer_have_no_cap_per_peer(door: Door) -> None:
+    door = Door(max_connections=8, max_per_peer=1)
+    assert all(door.connect()[0].handler is door.handler for _ in range(3))
+    for connection in door.table:
+        door.table.discard(connection)
 
 
 async def test_giving_way_twice_does_no_harm(door: Door) -> None:
@@ -329,7 +345,7 @@ async def test_giving_way_twice_does_no_harm(door: Door) -> None:
         connection.give_way(Unavailable(Reason.OVERLOADED))
     connection.connection_lost(None)
     assert transport.aborted
-    assert len(door.admission) == 0
+    assert len(door.table) == 0
 
 
 # --- what it costs
@@ -350,17 +366,17 @@ def crowd_of(count: int, *, busy: bool) -> Door:
 
 def cost_with(count: int, *, busy: bool) -> dict[str, int]:
     door = crowd_of(count, busy=busy)
-    admission = door.admission
+    table = door.table
     costs = {
-        "can make room": calls_of(admission.can_make_room),
-        "make room": calls_of(admission.make_room),
-        "make room at": calls_of(lambda: admission.make_room_at("192.0.2.3")),
-        "room is near": calls_of(admission.room_is_near),
+        "first to evict": calls_of(table.first_to_evict),
+        "evict": calls_of(door.evict),
+        "evict of a host": calls_of(lambda: door.evict("192.0.2.3")),
+        "evictable soon": calls_of(table.evictable_soon),
         "one more": calls_of(lambda: door.connect("192.0.2.5")),
-        "memory is short": calls_of(admission.end_waiting),
+        "memory is short": calls_of(table.relieve_memory),
     }
-    for connection in admission:
-        admission.discard(connection)
+    for connection in table:
+        table.discard(connection)
     return costs
 
 
@@ -374,13 +390,13 @@ async def test_the_few_that_may_be_ended_among_many_that_are_served_are_found_in
     _, silent = door.connect("192.0.2.3")
     door.clock.now += 9.0
     looks = 0
-    while not door.admission.make_room():
+    while not door.evict():
         door.clock.now += 0.021
         looks += 1
     assert silent.aborted
     assert looks <= 600 // 64
-    for connection in door.admission:
-        door.admission.discard(connection)
+    for connection in door.table:
+        door.table.discard(connection)
 
 
 async def test_a_peer_with_few_connections_is_ended_among_many_only_once_nobody_else_may_be() -> None:
@@ -391,34 +407,34 @@ async def test_a_peer_with_few_connections_is_ended_among_many_only_once_nobody_
     door.clock.now += 9.0
     ended = 0
     while not alone.aborted:
-        ended += door.admission.make_room()
+        ended += door.evict()
         door.clock.now += 0.021
     assert ended == 61
-    for connection in door.admission:
-        door.admission.discard(connection)
+    for connection in door.table:
+        door.table.discard(connection)
 
 
 async def test_so_many_a_second_make_room_and_the_others_wait() -> None:
     door = crowd_of(300, busy=False)
-    ended = sum(door.admission.make_room() for _ in range(300))
+    ended = sum(door.evict() for _ in range(300))
     assert ended == 64
-    assert not door.admission.make_room_at("192.0.2.3")
-    assert door.admission.room_is_near()
+    assert not door.evict("192.0.2.3")
+    assert door.table.evictable_soon()
     door.clock.now += 0.1
-    assert sum(door.admission.make_room() for _ in range(300)) == 25
-    for connection in door.admission:
-        door.admission.discard(connection)
+    assert sum(door.evict() for _ in range(300)) == 25
+    for connection in door.table:
+        door.table.discard(connection)
 
 
 async def test_who_was_found_and_is_served_since_is_not_ended() -> None:
     door = crowd_of(200, busy=False)
-    assert door.admission.can_make_room()
-    found = door.admission._all.found
+    assert door.table.first_to_evict()
+    found = door.table._all.found
     for connection in list(found[1:]):
         connection.data_received(GET)
     last = found[0]
-    assert door.admission.make_room()
-    assert last not in set(door.admission)
+    assert door.evict()
+    assert last not in set(door.table)
     assert all(connection.exchange is not None for connection in found[1:])
-    for connection in door.admission:
-        door.admission.discard(connection)
+    for connection in door.table:
+        door.table.discard(connection)

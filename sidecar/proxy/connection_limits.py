@@ -1,0 +1,80 @@
+"""Limits on the connections of a listener, derived from the descriptors that the process may open."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.identity.handshake_queue import MOST_CONNECTIONS
+
+RESERVED_DESCRIPTORS: Final = 64  # upstream connections, keys, STS, sink: what must go on when peers take the rest
+MAX_CONNECTIONS: Final = 8192  # of one listener, however many descriptors there are: each may cost 100 KiB
+_ENDS: Final = 4  # two listeners, and a proxied request has two ends
+_RESERVED_FOR_PEERS: Final = 1024  # or half, where there are fewer: connections of proven peers
+_ONE_PEERS_SHARE: Final = 0.75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """Limits on concurrent connections: in all, of one source address, of one SPIFFE ID.
+
+    ``max_connections`` None: what the process's descriptors allow, 8192 at most. ``max_per_address`` and
+    ``max_per_peer`` None: three quarters of that. At a limit a new connection evicts one that was idle for ``idle_s``,
+    takes its time with a head, or takes nothing of its answer for two seconds. Handshakes never take more than half of
+    the connections, whatever ``max_handshakes`` says. Connections before their handshake leave half of
+    ``max_connections``, or 1024, to others; if the process has enough spare descriptors, they count against none of it.
+    """
+
+    max_connections: int | None = None
+    max_per_address: int | None = None
+    max_per_peer: int | None = None
+    max_handshakes: int = 1024
+    handshake_timeout_s: float = 10.0
+    idle_s: float = 1.0
+
+    @property
+    def total(self) -> int:
+        """The number of connections."""
+        return self.max_connections or _descriptor_budget()
+
+    @property
+    def per_address(self) -> int:
+        """The number of connections from one source address."""
+        return min(self.max_per_address or self._one_share, self.total)
+
+    @property
+    def per_peer(self) -> int:
+        """The number of connections of one SPIFFE ID."""
+        return min(self.max_per_peer or self._one_share, self.total)
+
+    @property
+    def before_handshake(self) -> int:
+        """The number of connections before and in their handshake."""
+        return max(1, self.total // 2, self.total - _RESERVED_FOR_PEERS, min(self._spare, MOST_CONNECTIONS))
+
+    @property
+    def spare_descriptors(self) -> bool:
+        """True: connections before their handshake take descriptors that none of ``total`` needs."""
+        return self._spare > self.total
+
+    @property
+    def _spare(self) -> int:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return 0 if self.max_connections else (soft - reserve() - _ENDS * self.total) // 2
+
+    @property
+    def _one_share(self) -> int:
+        return max(1, int(self.total * _ONE_PEERS_SHARE))
+
+
+def _descriptor_budget() -> int:
+    """A quarter of the descriptors without the reserve: there are two listeners, and a proxied request has two ends."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MAX_CONNECTIONS, (soft - reserve()) // _ENDS))
+
+
+def reserve() -> int:
+    """Return the number of descriptors that peers cannot have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(RESERVED_DESCRIPTORS, soft // 4)
