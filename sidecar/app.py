@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """``sidecar run``: stand beside an agent until told to stop. On SIGHUP it reads the settings again."""
+    """``sidecar run``: run beside an agent until told to stop. On SIGHUP it reads the settings again."""
     path = Path(arguments.config)
     platform = None if arguments.platform is None else Path(arguments.platform)
     seen = look_at_files(path, *(() if platform is None else (platform,)))

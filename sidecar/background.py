@@ -1,4 +1,4 @@
-"""Background work of a process, in named parts: a part that ends before it is stopped is an error.
+"""Background tasks of a process, in named parts: a part that ends before it is stopped is an error.
 
 A part keeps something current: the identity, the keys, the settings. Without it the process would go on with stale
 data, unnoticed. So the end of a part is logged and ends the process with exit code 1.
@@ -38,7 +38,7 @@ class Parts:
         return part
 
     def stop(self, part: asyncio.Future[Any]) -> None:
-        """Cancel one part. Nothing happens to one that was stopped before."""
+        """Cancel one part. A stopped part is left alone."""
         if part.done():
             self._notice(part)
         elif self._names.pop(part, None) is not None:
@@ -78,7 +78,7 @@ class Parts:
 
 
 async def until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """Do ``work`` until ``stop``, then wait to be cancelled. For a part that must rest while the process drains."""
+    """Run ``work`` until ``stop``, then wait to be cancelled. For a part that must rest while the process drains."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,6 @@
-"""The ``sidecar`` command: argument parsing only. Every subcommand is imported when it is called.
+"""The ``sidecar`` command: argument parsing only. Subcommands are imported when called.
 
-Exit codes: 0 fine, 1 found something or refused, 2 usage or settings, 141 nobody reads the output any more.
+Exit codes: 0 success, 1 findings or refused, 2 usage or settings, 141 the reader of the output is gone.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ DEFAULT_CONFIG: Final = "/etc/sidecar/sidecar.yaml"
 DEFAULT_SOCKET: Final = "/run/sidecar/admin.sock"
 DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
 
-MAX_WORKERS: Final = 64  # the marks that handles may have
+MAX_WORKERS: Final = 64  # the marks available to handles
 
-# They end in order when told to, from the first moment on.
+# Commands that end in order on a signal, from the first moment on.
 _LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.command:run")
-_OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as the shell says of every other program whose reader went away
+_OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # `sidecar explain … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         return _OUTPUT_CLOSED
     return code
 
@@ -63,8 +63,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _sidecar(commands: _Commands) -> None:
-    """A sidecar, and what is asked of it."""
-    run = _command(commands, "run", "sidecar.app:run", "stand beside an agent")
+    """Add the commands that run a sidecar and query it."""
+    run = _command(commands, "run", "sidecar.app:run", "run beside an agent")
     _config(run, DEFAULT_CONFIG)
     _platform(run)
     run.add_argument(
@@ -74,40 +74,42 @@ def _sidecar(commands: _Commands) -> None:
     check = _command(commands, "check", "sidecar.check:run", "list every problem of a settings file")
     check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
     _platform(check)
-    check.add_argument("--sts", action="store_true", help="it is the settings file of a token service")
-    check.add_argument("--schema", action="store_true", help="print the JSON Schema of such files instead")
+    check.add_argument("--sts", action="store_true", help="the file is a token service's")
+    check.add_argument("--schema", action="store_true", help="print the JSON Schema of settings files instead")
     check.add_argument("--json", action="store_true", help="for machines")
 
-    status = _command(commands, "status", "sidecar.status.command:run", "say how a running sidecar is, and what to do")
+    status = _command(
+        commands, "status", "sidecar.status.command:run", "print the state of a running sidecar, its problems and cures"
+    )
     status.add_argument(
         "--socket", default=DEFAULT_SOCKET, metavar="PATH", help="its admin.socket (default %(default)s)"
     )
-    status.add_argument("--chains", action="store_true", help="the requests being served now, too")
+    status.add_argument("--chains", action="store_true", help="also print the requests in flight")
     status.add_argument("--json", action="store_true", help="for machines")
 
-    health = _command(
-        commands, "healthcheck", "sidecar.healthcheck:run", "say by exit code whether the sidecar is ready"
-    )
-    health.add_argument("--probe", metavar="HOST:PORT", help="the probe listener (default: as the settings say)")
+    health = _command(commands, "healthcheck", "sidecar.healthcheck:run", "exit with 0 if the sidecar is ready")
+    health.add_argument("--probe", metavar="HOST:PORT", help="the probe listener (default: from the settings)")
     health.add_argument(
         "--config", default=DEFAULT_CONFIG, metavar="FILE", help="the settings that name it (default %(default)s)"
     )
-    health.add_argument("--live", action="store_true", help="only whether it lives, ready or not")
+    health.add_argument("--live", action="store_true", help="check only that it is alive, ready or not")
     health.add_argument(
-        "--wait", type=float, default=0.0, metavar="S", help="ask on for so many seconds until it is well"
+        "--wait", type=float, default=0.0, metavar="S", help="retry for this many seconds until healthy"
     )
     health.add_argument(
-        "--connect", metavar="HOST:PORT", help="for an agent's container: this port takes connections, instead"
+        "--connect",
+        metavar="HOST:PORT",
+        help="for an agent's container: check that this port accepts connections instead",
     )
     health.add_argument(
         "--restart-without-network",
         action="store_true",
-        help="end the container's first process if only loopback is left of its network, so that it is restarted",
+        help="end the container's first process if its network has only loopback left, so that it is restarted",
     )
 
 
 def _other_services(commands: _Commands, words: Sequence[str]) -> None:
-    """What runs beside sidecars: once, or for each cluster. Their modules are imported only where they are wanted."""
+    """Add the services beside sidecars, once or for each cluster. Modules are imported only where needed."""
     sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)
     sts_commands = sts.add_subparsers(metavar="COMMAND", required=False)
@@ -115,27 +117,27 @@ def _other_services(commands: _Commands, words: Sequence[str]) -> None:
     if words[:2] == ["sts", "keygen"]:
         importlib.import_module("sidecar.sts.keygen").add_arguments(keygen)
 
-    injector = _command(
-        commands, "injector", "sidecar.injector.command:run", "put sidecars into the pods of Kubernetes"
-    )
+    injector = _command(commands, "injector", "sidecar.injector.command:run", "inject sidecars into Kubernetes pods")
     if words[:1] == ["injector"]:
         importlib.import_module("sidecar.injector.command").add_arguments(injector)
 
 
 def _afterwards(commands: _Commands) -> None:
-    """What is found out from records and logs."""
+    """Add the commands that evaluate records and logs."""
     explain = _command(commands, "explain", "sidecar.explain:run", "judge a recorded request again")
     explain.set_defaults(default_config=DEFAULT_CONFIG)
     explain.add_argument("record", metavar="RECORD", help="a file of records, or - for standard input")
-    explain.add_argument("--request", metavar="ID", help="the request id, where there is more than one record")
+    explain.add_argument("--request", metavar="ID", help="the request id, if there is more than one record")
     explain.add_argument(
-        "--config", metavar="FILE", help=f"the settings to judge by (default {DEFAULT_CONFIG}, if there)"
+        "--config", metavar="FILE", help=f"the settings to judge by (default {DEFAULT_CONFIG}, if it exists)"
     )
     explain.add_argument("--json", action="store_true", help="for machines")
 
-    audit = commands.add_parser("audit", help="check afterwards, offline", description="Check afterwards, offline.")
+    audit = commands.add_parser(
+        "audit", help="evaluate records and logs offline", description="Evaluate records and logs offline."
+    )
     audit_commands = audit.add_subparsers(metavar="COMMAND", required=True)
-    attribution = _audit(audit_commands, "attribution", "say of each logged request whether anybody knows who made it")
+    attribution = _audit(audit_commands, "attribution", "tell for each logged request if it names user and actor")
     attribution.add_argument(
         "--user", action="append", default=[], metavar="FIELD", help="a JSON field that names the user"
     )
@@ -143,11 +145,11 @@ def _afterwards(commands: _Commands) -> None:
         "--actor", action="append", default=[], metavar="FIELD", help="a JSON field that names the actor"
     )
     chains = _audit(audit_commands, "chains", "rebuild every chain from the records of all witnesses")
-    chains.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding that is none")
+    chains.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding to ignore")
 
 
 def _development(commands: _Commands, words: Sequence[str]) -> None:
-    """Commands of the distribution ``sidecar-dev``, found by entry point; no production installation has them."""
+    """Add the commands of the distribution ``sidecar-dev``, found by entry point and absent in production."""
     for name, text in (
         ("demo", "show three hops, three tokens, no impersonation"),
         ("dev", "for development only: identities, test users, a mesh around one agent"),

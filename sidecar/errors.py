@@ -1,6 +1,6 @@
 """Reason codes, the table of answers, and the exceptions. This is the only place where a reason meets HTTP.
 
-Three exceptions, many codes: nobody catches "wrong audience", everybody counts it, so the variety is data.
+Three exceptions, many codes: no code catches "wrong audience", all code counts it, so the variety is data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Reason(StrEnum):
     WRONG_BUNDLE = "wrong_bundle"
     SVID_EXPIRED = "svid_expired"
     TLS_VERSION = "tls_version"
-    # The exchange ended before an answer was complete: nothing is left to say to anybody.
+    # The exchange ended before an answer was complete: no answer can be sent.
     PEER_GONE = "peer_gone"
     PEER_SLOW = "peer_slow"
     UPSTREAM_ABORTED = "upstream_aborted"
@@ -72,7 +72,7 @@ class Reason(StrEnum):
     NOT_AN_ENTRY = "not_an_entry"
     OWN_AUTHORITY_REFUSED = "own_authority_refused"
     EXCHANGE_DENIED = "exchange_denied"
-    # 502, outbound: what the STS or the next hop said is not to be believed.
+    # 502, outbound: an answer of the STS or the next hop cannot be trusted.
     STS_ERROR = "sts_error"
     STS_BAD_RESPONSE = "sts_bad_response"
     STS_NO_ACT = "sts_no_act"
@@ -120,11 +120,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the caller learns of a reason.
+    """The answer to the caller for a reason.
 
-    ``status`` is the HTTP status, 0 where no HTTP answer is possible. ``error`` is the OAuth error code of
-    RFC 6750 section 3.1 (or RFC 6749 section 5.2 at our STS), None where the standards want none. ``text`` is fixed:
-    nothing of the request is ever reflected. ``close`` ends the connection, because its framing is in doubt.
+    ``status`` is the HTTP status, 0 where no HTTP answer is possible. ``error`` is the OAuth error code of RFC 6750
+    section 3.1 (or RFC 6749 section 5.2 at our STS), None where the standards want none. ``text`` is fixed: nothing of
+    the request is ever reflected. ``close`` ends the connection, because its framing is in doubt.
     """
 
     status: int
@@ -164,18 +164,18 @@ def _sts(error: str, text: str) -> Answer:
 
 ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.NO_CLIENT_CERT: _no_http("the peer sent no certificate"),
-    Reason.BAD_SVID: _no_http("the peer's certificate is no X.509-SVID"),
+    Reason.BAD_SVID: _no_http("the peer's certificate is not an X.509-SVID"),
     Reason.UNTRUSTED_CHAIN: _no_http("the peer's certificate chain is not trusted"),
     Reason.UNKNOWN_TRUST_DOMAIN: _no_http("no bundle is known for the peer's trust domain"),
     Reason.WRONG_BUNDLE: _no_http("the peer's chain does not end in its own trust domain's bundle"),
     Reason.SVID_EXPIRED: _no_http("the peer's SVID is outside its validity time"),
     Reason.TLS_VERSION: _no_http("the peer does not speak TLS 1.3"),
     Reason.PEER_GONE: _no_http("the caller went away before the answer was complete"),
-    Reason.PEER_SLOW: _no_http("the caller took its answer too slowly"),
+    Reason.PEER_SLOW: _no_http("the caller read its answer too slowly"),
     Reason.UPSTREAM_ABORTED: _no_http("the upstream ended its answer early"),
     Reason.BAD_REQUEST: _bad_request("the request is not valid HTTP/1.1"),
     Reason.AMBIGUOUS_FRAMING: _bad_request("the length of the request body is ambiguous"),
-    Reason.HEADER_MALFORMED: _bad_request("a header is malformed or doubled"),
+    Reason.HEADER_MALFORMED: _bad_request("a header is malformed or repeated"),
     Reason.NO_TOKEN: Answer(401, None, "a bearer token is required"),
     Reason.MALFORMED_TOKEN: _invalid_token("the token is malformed"),
     Reason.DUPLICATE_CLAIM: _invalid_token("the token is ambiguous"),
@@ -195,10 +195,10 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.INSUFFICIENT_SCOPE: Answer(403, "insufficient_scope", "the token's scope does not cover this call"),
     Reason.ACTOR_MISMATCH: _forbidden("the token's actor is not the peer that presents it"),
     Reason.POLICY_DENIED: _forbidden("the policy does not allow this call"),
-    Reason.ISSUER_NOT_FOR_ROUTE: _forbidden("the token's issuer does not count for this route"),
+    Reason.ISSUER_NOT_FOR_ROUTE: _forbidden("the token's issuer is not accepted on this route"),
     Reason.SCOPE_ABOVE_CEILING: _forbidden("the token claims more than its issuer may grant"),
     Reason.NO_ROUTE: Answer(404, None, "there is no such route"),
-    Reason.METHOD_REFUSED: Answer(405, None, "the route does not take this method"),
+    Reason.METHOD_REFUSED: Answer(405, None, "the route does not accept this method"),
     Reason.PATH_REFUSED: Answer(400, "invalid_request", "the request target has no single safe meaning"),
     Reason.UPGRADE_REFUSED: Answer(
         400, "invalid_request", "only a valid WebSocket handshake is served as an upgrade", close=True
@@ -206,13 +206,13 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.TOO_LARGE: Answer(413, None, "the request body is too large", close=True),
     Reason.URI_TOO_LONG: Answer(414, None, "the request target is too long", close=True),
     Reason.HEAD_TOO_LARGE: Answer(431, None, "the request head is too large", close=True),
-    Reason.EXPECTATION_REFUSED: Answer(417, None, "no other expectation than 100-continue is served here", close=True),
+    Reason.EXPECTATION_REFUSED: Answer(417, None, "only the expectation 100-continue is supported", close=True),
     Reason.TIMEOUT: Answer(408, None, "the request did not arrive in time", close=True),
-    Reason.NO_REQUEST_CONTEXT: _forbidden("the call belongs to no request being served"),
-    Reason.CALL_NOT_ALLOWED: _forbidden("the request being served may not make this call"),
-    Reason.CALLS_EXHAUSTED: _forbidden("the request being served has made all its calls"),
+    Reason.NO_REQUEST_CONTEXT: _forbidden("the handle matches no request in progress"),
+    Reason.CALL_NOT_ALLOWED: _forbidden("the request in progress may not make this call"),
+    Reason.CALLS_EXHAUSTED: _forbidden("the request in progress has made all its calls"),
     Reason.TARGET_DENIED: _forbidden("there is no route to this target"),
-    Reason.NOT_AN_ENTRY: _forbidden("this workload is no entry for user tokens"),
+    Reason.NOT_AN_ENTRY: _forbidden("this workload is not an entry for user tokens"),
     Reason.OWN_AUTHORITY_REFUSED: _forbidden("this call cannot be made on the workload's own authority"),
     Reason.EXCHANGE_DENIED: _forbidden("the token service refused this delegation"),
     Reason.STS_ERROR: _bad_gateway("the token service refused this sidecar"),
@@ -224,7 +224,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.STS_SCOPE_WIDENED: _bad_gateway("the issued token is wider than asked"),
     Reason.STS_AUDIENCE_MISMATCH: _bad_gateway("the issued token is for another audience"),
     Reason.STS_LIFETIME: _bad_gateway("the issued token lives too long"),
-    Reason.STS_ISSUER: _bad_gateway("the issued token is by another issuer"),
+    Reason.STS_ISSUER: _bad_gateway("the issued token has another issuer"),
     Reason.STS_SIGNATURE: _bad_gateway("the issued token's signature is wrong"),
     Reason.STS_TOKEN_TYPE: _bad_gateway("the issued token is of another type"),
     Reason.STS_REDIRECT: _bad_gateway("the token service answered with a redirect"),
@@ -235,7 +235,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.STS_UNAVAILABLE: _unavailable("the token service is unavailable"),
     Reason.KEYS_UNAVAILABLE: _unavailable("the issuer's keys are not known yet"),
     Reason.NOT_READY: _unavailable("this sidecar is not ready"),
-    Reason.OVERLOADED: _unavailable("too much at once: try again later"),
+    Reason.OVERLOADED: _unavailable("too many concurrent requests; retry later"),
     Reason.DRAINING: Answer(503, None, "this sidecar is stopping", close=True, retry_after_s=1),
     Reason.AUDIT_UNAVAILABLE: _unavailable("the call could not be recorded"),
     Reason.UPSTREAM_UNREACHABLE: _unavailable("the upstream cannot be reached"),
@@ -253,12 +253,12 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.DELEGATION_NOT_ALLOWED: _sts("invalid_request", "no rule lets this actor act for this subject"),
     Reason.SELF_DELEGATION: _sts("invalid_request", "the actor is already the current actor of the subject token"),
     Reason.TARGET_UNKNOWN: _sts("invalid_target", "the target is not known for this actor"),
-    Reason.SCOPE_REFUSED: _sts("invalid_scope", "nothing of the requested scope may be granted"),
+    Reason.SCOPE_REFUSED: _sts("invalid_scope", "none of the requested scopes may be granted"),
 }
 
 
 class SidecarError(Exception):
-    """A call that will not be made: the reason is told, the detail goes to the record only."""
+    """A call that will not be made: the caller learns the reason's answer, the detail goes to the record only."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -267,7 +267,7 @@ class SidecarError(Exception):
 
     @property
     def answer(self) -> Answer:
-        """What the caller learns."""
+        """The answer to the caller."""
         return ANSWERS[self.reason]
 
     def __str__(self) -> str:
@@ -275,7 +275,7 @@ class SidecarError(Exception):
 
 
 class Denied(SidecarError):
-    """Understood, and refused."""
+    """A request that was understood and refused."""
 
 
 class Unavailable(SidecarError):
@@ -284,7 +284,7 @@ class Unavailable(SidecarError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the settings: the ``field`` (dotted path), what is wrong, and the ``cure``."""
+    """One fault of the settings: the ``field`` (dotted path), what is wrong, and the ``cure``."""
 
     field: str
     wrong: str
@@ -295,7 +295,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """Settings that cannot be used. Lists every problem, not the first."""
+    """Settings that cannot be used. Lists every problem, not only the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))

@@ -1,13 +1,13 @@
-"""``sidecar healthcheck``: ask the probe listener beside us whether all is well, for a container's health check.
+"""``sidecar healthcheck``: asks the local probe listener for the state, as a container's health check.
 
 With ``--connect`` it checks the container of an agent, which has no probe listener: the agent's port takes connections.
 
-A container that shares another's network loses it when that other one is killed: its processes stay in a namespace
-with loopback alone, where they look healthy to themselves. ``--restart-without-network`` notices and ends the
-container's first process, so that the engine's restart policy starts it again in the new network.
+A container that shares another's network loses it when that other one is killed: its processes stay in a namespace with
+loopback alone, where they look healthy to themselves. ``--restart-without-network`` notices and ends the container's
+first process, so that the engine's restart policy starts it again in the new network.
 
-It is run every few seconds, so it loads nothing of ours: the address comes from an option, the environment or one
-member of the settings, and is asked over a plain socket. ``sidecar check`` judges the settings.
+It runs every few seconds, so it imports nothing of this package: the address comes from an option, the environment or
+one member of the settings, and the request uses a plain socket. ``sidecar check`` validates the settings.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _IPV6_ADDRESSES: Final = Path("/proc/self/net/if_inet6")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit codes: 0 it is well, 1 it is not, or nobody answers."""
+    """Run the check. Exit codes: 0 healthy, 1 unhealthy, or no answer."""
     if arguments.restart_without_network and not network_addresses():
-        print("only loopback is left of the network: ending this container's first process", file=sys.stderr)  # noqa: T201
+        print("the network has only loopback left: ending this container's first process", file=sys.stderr)  # noqa: T201
         os.kill(1, signal.SIGTERM)
         return 1
     if arguments.connect is not None:
@@ -93,7 +93,7 @@ def _connect(address: str) -> str:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S).close()
     except (OSError, ValueError) as error:
-        return f"{address} takes no connection: {error}"
+        return f"{address} accepts no connection: {error}"
     return ""
 
 
@@ -114,11 +114,11 @@ def probe_of(environ: Mapping[str, str], config: Path) -> str:
 
 
 def ask(address: str, path: str) -> tuple[int, list[str]]:
-    """The status and the lines of the answer.
+    """Return the status and the lines of the answer.
 
     Raises:
         OSError: nobody listens, or not in time.
-        ValueError: the address is none, or the answer is no HTTP.
+        ValueError: the address is invalid, or the answer is no HTTP.
     """
     host, _, port = address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S) as connection:
@@ -128,7 +128,7 @@ def ask(address: str, path: str) -> tuple[int, list[str]]:
             answer += received
     status = _STATUS.match(answer)
     if status is None:
-        raise ValueError("it speaks no HTTP")
+        raise ValueError("the answer is not HTTP")
     return int(status[1]), answer.partition(b"\r\n\r\n")[2].decode(errors="replace").splitlines()
 
 
@@ -138,5 +138,5 @@ def _from_file(config: Path) -> str | None:
     try:
         document = yaml.load(config.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
         return str(document["probe"]["listen"])
-    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError):  # not there, not written, or no settings at all
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError):  # missing, not written yet, or no settings
         return None

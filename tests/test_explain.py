@@ -50,7 +50,7 @@ def test_without_settings_the_reason_is_explained(capsys: pytest.CaptureFixture[
         pytest.param(["writer.records"], "more than one record", id="which-one"),
         pytest.param(["writer.records", "--request", "nope"], "no such record", id="no-such-request"),
         pytest.param(["absent"], "No such file", id="no-file"),
-        pytest.param(["writer.yaml"], "writer.yaml:1: the document is no JSON", id="no-record"),
+        pytest.param(["writer.yaml"], "writer.yaml:1: the document is not JSON", id="no-record"),
         pytest.param(["writer.records", "--request", STOLEN, "--config", "absent"], "cannot be used", id="no-settings"),
     ],
 )

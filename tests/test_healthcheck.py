@@ -128,7 +128,7 @@ def test_an_agent_that_takes_connections_is_well() -> None:
 def test_one_that_takes_none_is_not_and_it_says_where(address: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     address = address or free_address()
     assert main(["healthcheck", "--connect", address]) == 1
-    assert f"{address} takes no connection" in capsys.readouterr().err
+    assert f"{address} accepts no connection" in capsys.readouterr().err
 
 
 @pytest.fixture

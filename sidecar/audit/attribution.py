@@ -1,6 +1,6 @@
-"""Do requests impersonate or delegate? What one request's line says, and what many lines come to. Pure.
+"""Judges from access logs if requests impersonate or delegate: one line alone, and many together. Pure.
 
-RFC 8693 section 1.1: who impersonates *is* the user to everybody else, who delegates is named beside the user.
+RFC 8693 section 1.1: an impersonator *is* the user to everybody else; a delegate is named beside the user.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_GROUPS: Final = 1000
 
 
 class Attribution(StrEnum):
-    """What a log line says of who made a request."""
+    """The identities that a log line shows for a request."""
 
     IMPERSONATING = "impersonating"
     DELEGATING = "delegating"
@@ -25,24 +25,24 @@ class Attribution(StrEnum):
 
 
 MEANINGS: Final[dict[Attribution, str]] = {
-    Attribution.IMPERSONATING: "nobody can say which agent made them",
+    Attribution.IMPERSONATING: "the log does not name the agent",
     Attribution.DELEGATING: "the actor is named beside the user",
-    Attribution.AGENT_ONLY: "an agent is named, and nobody for whom it acted",
-    Attribution.UNATTRIBUTED: "nobody can say who made them, or for whom",
+    Attribution.AGENT_ONLY: "an agent is named, but no user",
+    Attribution.UNATTRIBUTED: "neither agent nor user is named",
 }
 
 UNKNOWABLE: Final = (
-    "A log says who was named, not who was there. Whether a name was proven, and how, cannot be told from it.",
+    "A log shows names, not proofs: it does not say if or how a name was verified.",
     "A person who calls by hand and an agent that carries the person's token look alike; both count as impersonating.",
-    "User-Agent and addresses count for nothing: every caller can choose them. An OAuth client obtained the token; who"
-    " carried it is not said.",
-    "What was never logged is not counted.",
+    "User-Agent and addresses do not count: every caller can choose them. An OAuth client obtained the token; another"
+    " party may carry it.",
+    "Requests that were never logged are not counted.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Requests that name the same."""
+    """Requests with the same identities."""
 
     attribution: Attribution
     user: str | None
@@ -51,7 +51,7 @@ class Group:
 
 
 def attribution_of(named: Named) -> Attribution:
-    """Judge one request. An actor that is the user again is no second party."""
+    """Judge one request. An actor equal to the user does not count as a second party."""
     user, actor = named.user, named.actor
     if user is not None and user.startswith("spiffe://") and actor in {None, user}:
         return Attribution.AGENT_ONLY  # a workload acting for itself
@@ -62,7 +62,7 @@ def attribution_of(named: Named) -> Attribution:
 
 @dataclass(slots=True)
 class Tally:
-    """What many requests come to. ``others`` are those beyond ``MAX_GROUPS`` groups."""
+    """Totals over many requests. ``others`` are those beyond ``MAX_GROUPS`` groups."""
 
     requests: int = 0
     counts: Counter[Attribution] = field(default_factory=Counter)
@@ -88,7 +88,7 @@ class Tally:
         return attribution
 
     def sentences(self) -> list[str]:
-        """The summary, one sentence for each outcome that occurs."""
+        """Return the summary, one sentence for each outcome that occurs."""
         total = f"{self.requests} request" if self.requests == 1 else f"{self.requests} requests"
         said = [
             f"{attribution.replace('_', ' ')}: {self.counts[attribution]} of {total}; {MEANINGS[attribution]}"
@@ -96,7 +96,9 @@ class Tally:
             if self.counts[attribution]
         ]
         if self.with_client:
-            said.append(f"named beside the user, in {self.with_client} of these: the OAuth client that got the token")
+            said.append(
+                f"in {self.with_client} of these an OAuth client, which got the token, is named beside the user"
+            )
         if self.refused:
             said.append(f"refused by a sidecar, of the impersonating: {self.refused}")
         return said

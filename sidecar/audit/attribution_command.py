@@ -1,4 +1,4 @@
-"""``sidecar audit attribution``: do my agents impersonate or delegate today? Over the access logs that are there.
+"""``sidecar audit attribution``: tells from existing access logs if agents impersonate or delegate today.
 
 Exit codes: 0 every request names user and actor, 1 some do not, 2 a file cannot be read or holds no requests.
 """
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return complain(_COMMAND, str(error))
     if not tally.requests:
-        return complain(_COMMAND, f"no request in any line; lines not understood: {tally.not_understood}")
+        return complain(_COMMAND, f"no line is a request; lines not understood: {tally.not_understood}")
     return 0 if tally.counts[Attribution.DELEGATING] == tally.requests else 1
 
 
@@ -56,7 +56,7 @@ def _judged(lines: Iterator[Line], fields: Fields, tally: Tally) -> Iterator[Jud
 
 
 def _print_document(judged: Iterator[Judged], tally: Tally) -> None:
-    """One JSON document, written as it is read: the requests need not fit into memory."""
+    """Print one JSON document, written while reading: the requests need not fit into memory."""
     write = sys.stdout.write
     write('{"requests": [')
     for number, (line, named, attribution) in enumerate(judged):
@@ -81,7 +81,7 @@ def _print_document(judged: Iterator[Judged], tally: Tally) -> None:
 
 
 def _shown(text: str | None) -> str | None:
-    """As the table shows it: without the tokens that a path may hold."""
+    """Return the path for the table, with any tokens in it masked."""
     return None if text is None else visible(text)
 
 
@@ -117,6 +117,6 @@ def _show(judged: Iterator[Judged], tally: Tally) -> None:
     if tally.not_understood:
         print_line(f"lines not understood, and not counted: {tally.not_understood}")
     print_line()
-    print_line("What this cannot know:")
+    print_line("Limits of this report:")
     for sentence in UNKNOWABLE:
         print_line(f"  {sentence}", style="dim")

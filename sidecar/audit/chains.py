@@ -1,10 +1,10 @@
-"""Rebuild every chain from the records of all witnesses, and name what does not hold. A pure function of the records.
+"""Rebuilds every chain from the records of all witnesses and reports contradictions. A pure function of the records.
 
 Theory of operation. Records come in any order, from many sidecars and their token service. The signed ``txn`` names the
-chain, ``jti`` and ``parent_jti`` join its tokens, call ids join the two ends of a call; claims that did not verify join
-nothing. First everything is gathered: tokens (``tokens.py``), calls (``hops.py``), the numbers of each run
-(``continuity.py``). Then hops get their parents, and each rule below looks at what the joined evidence shows. Records
-can be missing, invented or changed, so nothing here trusts one record: what counts is whether they agree.
+chain, ``jti`` and ``parent_jti`` join its tokens, call ids join the two ends of a call; unverified claims join nothing.
+First everything is gathered: tokens (``tokens.py``), calls (``hops.py``), the numbers of each run (``continuity.py``).
+Then hops get their parents, and each rule below checks the joined evidence. Records can be missing, invented or
+changed, so nothing here trusts one record: only agreement between records counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sidecar.audit.witnesses import hop_findings, missing_histories
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain: what was done for one subject on one login. ``hops`` are in order, each with its depth from 0."""
+    """One chain: the calls made for one subject on one login. ``hops`` are in order, each with its depth from 0."""
 
     name: str
     subjects: tuple[tuple[str, str], ...]
@@ -31,10 +31,10 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All chains by the time they began, all findings, and how many records were read and belong to none of the chains.
+    """All chains by start time, all findings, and how many records were read or belong to no chain.
 
-    ``outside`` counts, by reason (``login`` for a login that was taken), requests, exchanges and connections of which
-    no verified claim says to which chain they belong.
+    ``outside`` counts, by reason (``login`` for an accepted login), requests, exchanges and connections without a
+    verified claim that names their chain.
     """
 
     chains: tuple[Chain, ...]
@@ -67,7 +67,8 @@ class _Gathered:
         if not self._continuity.is_new(record):
             return
         if record.event == "request.opened":
-            self._opened.setdefault((record.run, record.request_id), record)  # its end may have come already
+            # the record of its end may have come first
+            self._opened.setdefault((record.run, record.request_id), record)
         elif record.event == "request":
             self._opened[record.run, record.request_id] = record
             self._add_request(record)
@@ -110,7 +111,7 @@ class _Gathered:
             self._count_outside(record)
 
     def _placed(self) -> list[Hop]:
-        """The hops of which it is told to which chain they belong."""
+        """Return the hops with a known chain."""
         hops = self._calls.hops(self._tokens)
         for hop in hops:
             if hop.chain is None:
@@ -126,7 +127,7 @@ class _Gathered:
         self._findings.extend(issue_findings(record))
         other = self._calls.add_issue(record, token)
         if other is not record:
-            text = f"token {token.jti} was issued twice, it is said"
+            text = f"two records say that token {token.jti} was issued"
             self._findings.append(Finding(Kind.WITNESSES_DISAGREE, text, token.txn, (other.name, record.name)))
 
     def _count_outside(self, record: Record) -> None:
@@ -134,7 +135,7 @@ class _Gathered:
         self._outside[reason] = self._outside.get(reason, 0) + 1
 
     def _exchange_refusals(self, hops: Sequence[Hop]) -> Iterator[Finding]:
-        """Exchanges that were refused although no call of an agent is known for which they were asked."""
+        """Find refused exchanges that no known call of an agent asked for."""
         told = {(hop.caller.workload, hop.caller.jti_in) for hop in hops if hop.caller is not None and hop.refusal}
         by_service = {(one.peer, one.jti_in) for one in self._refused_exchanges if one.direction != "outbound"}
         for record in self._refused_exchanges:
@@ -149,7 +150,7 @@ class _Gathered:
 
 def _repeated(call: str, first: Record, second: Record) -> Finding:
     who = " and ".join(sorted({str(first.workload), str(second.workload)}))
-    text = f"call {call} is told of more than once, by {who}"
+    text = f"call {call} has more than one record, by {who}"
     return Finding(Kind.REPEATED_CALL, text, second.txn, (first.name, second.name))
 
 
@@ -162,7 +163,7 @@ def _chains(hops: Sequence[Hop], tokens: Tokens) -> tuple[Chain, ...]:
 
 
 def _chain(name: str, members: Sequence[Hop], tokens: Tokens) -> Chain:
-    """The hops in the order of a walk along the calls; those of a circle of forged calls come too, once."""
+    """Return the hops in call order; a circle of forged calls is included once."""
     ordered: dict[Hop, int] = {}
     roots = sorted((hop for hop in members if hop.parent is None or hop.parent.chain != name), key=lambda hop: hop.ts)
     for root in [*roots, *members]:
@@ -179,6 +180,6 @@ def _chain(name: str, members: Sequence[Hop], tokens: Tokens) -> Chain:
 
 
 def _depth(hop: Hop, tokens: Tokens) -> int:
-    """Where a hop without a known parent stands: as deep as its token says."""
+    """Return the depth of a hop without a known parent: its token's depth."""
     token: Token | None = tokens.get(hop.token)
     return max(token.depth - 1, 0) if token is not None else 0

@@ -1,6 +1,6 @@
-"""``sidecar audit chains``: every chain rebuilt from the records of all witnesses, and what does not hold.
+"""``sidecar audit chains``: rebuilds every chain from the records of all witnesses and prints the contradictions.
 
-Exit codes: 0 nothing was found, 1 something was, 2 a file cannot be read or there is no record in any.
+Exit codes: 0 no findings, 1 findings, 2 a file cannot be read or there is no record in any.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     unreadable = _Unreadable()
     unknown = sorted(set(arguments.ignore) - set(Kind))
     if unknown:
-        return complain(_COMMAND, f"{', '.join(unknown)} is no kind of finding; there are {', '.join(Kind)}")
+        return complain(_COMMAND, f"{', '.join(unknown)} is not a kind of finding; there are {', '.join(Kind)}")
     try:
         audit = rebuild(_records(arguments.files, unreadable))
     except OSError as error:
@@ -39,13 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
             _show(audit, findings)
     except BrokenPipeError:
         return hang_up()
-    if not audit.records:  # nothing to find is not the same as nothing found
-        return complain(_COMMAND, "no record in any line")
+    if not audit.records:  # no records is not the same as no findings
+        return complain(_COMMAND, "no line is a record")
     return 1 if findings else 0
 
 
 class _Unreadable:
-    """Lines that are no records: how many, and where the first few stand."""
+    """Lines that are no records: their number, and the places of the first few."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -59,7 +59,7 @@ class _Unreadable:
     def findings(self) -> Iterator[Finding]:
         if self._count:
             more = ", …" if self._count > len(self._places) else ""
-            lines = "1 line is no record" if self._count == 1 else f"{self._count} lines are no records"
+            lines = "1 line is not a record" if self._count == 1 else f"{self._count} lines are not records"
             yield Finding(Kind.UNREADABLE, f"{lines}: {', '.join(self._places)}{more}")
 
 
@@ -125,7 +125,7 @@ def _show(audit: Audit, findings: Sequence[Finding]) -> None:
     hops = sum(len(chain.hops) for chain in audit.chains)
     print_line(f"{_many(len(audit.chains), 'chain')}, {_many(hops, 'hop')}, from {_many(audit.records, 'record')}")
     if not findings and audit.records:
-        print_line("nothing found: every hop is told by its witnesses, and they agree", style="green")
+        print_line("nothing found: every hop has its witnesses, and they agree", style="green")
     if not findings:
         return
     print_line(f"{_many(len(findings), 'finding')}:", style="bold red")
@@ -152,7 +152,7 @@ def _show_chain(chain: Chain) -> None:
 
 
 def _common_prefix(chain: Chain) -> str:
-    """``spiffe://`` and the trust domain, if all workloads of the chain are of one."""
+    """Return ``spiffe://`` and the trust domain, if all workloads of the chain share one."""
     names = {name for _, hop in chain.hops for name in (hop.actor, hop.audience) if name is not None}
     domains = {"/".join(name.split("/")[:3]) for name in names if name.startswith("spiffe://")}
     return domains.pop() if len(domains) == 1 else ""
@@ -178,7 +178,7 @@ def _told_by(hop: Hop) -> str:
 
 
 def _witnesses(hop: Hop) -> dict[str, Record | None]:
-    """The record of each witness. Of a token that was never used the caller tells by its own record of the exchange."""
+    """Return the record of each witness. For an unused token the caller's evidence is its record of the exchange."""
     caller = hop.caller or (None if hop.callee else hop.exchanged)
     return {"caller": caller, "token service": hop.issued, "callee": hop.callee}
 

@@ -1,4 +1,4 @@
-"""Is a record stream whole? Each run numbers its records from 1 without a gap, and each number is used once."""
+"""Checks that a record stream is complete: each run numbers its records from 1 without gaps or repeats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sidecar.audit.records import Record
 
 
 class Continuity:
-    """Watches the numbers of all runs, in whatever order the records come."""
+    """The record numbers of all runs, noted in any order."""
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[int, str]] = {}
@@ -17,7 +17,7 @@ class Continuity:
         self._findings: list[Finding] = []
 
     def is_new(self, record: Record) -> bool:
-        """Note a record. False if its place in its run is taken already: the first one counts."""
+        """Note a record. False if its number in its run is already in use: the first record counts."""
         numbers = self._seen.setdefault(record.run, {})
         if record.workload is not None:
             self._workloads.setdefault(record.run, record.workload)
@@ -32,7 +32,7 @@ class Continuity:
         return False
 
     def findings(self) -> Iterator[Finding]:
-        """What is wrong with the streams, once all records are noted."""
+        """Return the faults of all streams, once all records are noted."""
         yield from self._findings
         for run in sorted(self._seen):
             yield from self._gaps(run)

@@ -1,4 +1,4 @@
-"""The pages of records and of reason codes, written from the schema and the texts: ``python -m sidecar.audit.docs``."""
+"""Generates the pages of records and reason codes from the schema and the texts: ``python -m sidecar.audit.docs``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/{source} instead. -
 
 
 def pages() -> Mapping[str, str]:
-    """Each page by its file name under ``docs/``."""
+    """Return each page by its file name under ``docs/``."""
     return {"records.md": _records_page(), "reasons.md": _reasons_page()}
 
 

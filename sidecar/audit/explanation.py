@@ -1,4 +1,4 @@
-"""What there is to say about one record: which check decided, what each saw, who must act. Pure."""
+"""Explains one record: the check that decided, its input, and the people who must act. Pure."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Explanation:
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing speaks against the record."""
+        """True if nothing contradicts the record."""
         return self.judgement is None or self.judgement.agrees
 
     @property
     def guidance(self) -> Guidance | None:
-        """Who must act on the reason."""
+        """Advice on the reason."""
         return None if self.reason is None else GUIDANCE[self.reason]
 
     def verdict(self) -> str:
@@ -46,15 +46,15 @@ class Explanation:
         if judgement is None:
             return f"{recorded}; not judged again: {self.not_judged}"
         if judgement.judged is None:
-            return f"{recorded}; decided by: {judgement.decided_by}, which stands by the record's word"
+            return f"{recorded}; decided by: {judgement.decided_by}, as the record says"
         said = "allow" if judgement.judged == OK else f"deny {judgement.judged}"
         by = "" if judgement.decided_by is None else f", decided by: {judgement.decided_by}"
         if judgement.agrees:
             return f"{recorded}; judged again: the same{by}"
-        return f"{recorded}; judged again: {said}{by}. The settings have changed since, or the record is not true"
+        return f"{recorded}; judged again: {said}{by}. The settings have changed since, or the record is false"
 
     def document(self) -> dict[str, object]:
-        """The same for machines."""
+        """Return the explanation for machines."""
         judgement, guidance, record = self.judgement, self.guidance, self.record
         return {
             "record": record.name,
@@ -82,14 +82,14 @@ class Explanation:
 
 
 def explain(record: Record, policy: Policy | None) -> Explanation:
-    """Judge a record again by ``policy``; without one only its reason is explained."""
+    """Judge a record again by ``policy``; without one, explain only its reason."""
     judgement, not_judged = None, None
     if record.event not in {"request", "request.opened"}:
-        not_judged = f"{record.event} is no request of an agent; its decision rests on what no record holds"
+        not_judged = f"{record.event} is no request of an agent; its decision depends on facts that no record holds"
     elif is_login(record.direction, record.op, record.path):
-        not_judged = "a login was shown here, and a record does not hold what it said"
+        not_judged = "a login was shown here, and a record does not hold its claims"
     elif record.decision is None:
-        not_judged = "nobody had decided yet"
+        not_judged = "there was no decision yet"
     elif policy is None:
         not_judged = "there are no settings to judge by"
     elif record.direction not in _JUDGES:

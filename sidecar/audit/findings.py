@@ -1,4 +1,4 @@
-"""What an audit can find: a closed list of kinds, and one finding of a kind."""
+"""The closed list of kinds of audit findings, and one finding of a kind."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Kind(StrEnum):
 
 
 MEANINGS: Final[dict[Kind, str]] = {
-    Kind.MISSING_HOP: "a hop that must have been made is told by no record",
-    Kind.MISSING_WITNESS: "of caller, token service and callee not all tell of a hop",
+    Kind.MISSING_HOP: "a hop that must have been made has no record",
+    Kind.MISSING_WITNESS: "a record of the caller, the token service or the callee is missing for a hop",
     Kind.SPLICE: "a token, or a call, joins two chains, two subjects or two requests",
-    Kind.SCOPE_WIDENED: "a token holds more than the one it came from, or more than was asked for",
+    Kind.SCOPE_WIDENED: "a token holds more than its parent, or more than was requested",
     Kind.CHAIN_BROKEN: "an actor chain that does not grow by exactly its actor",
-    Kind.WITNESSES_DISAGREE: "two records tell of one token or one hop differently: one of them is not true",
+    Kind.WITNESSES_DISAGREE: "two records of one token or one hop differ: one of them is false",
     Kind.ACTOR_NOT_PEER: "a call was let through although its actor is not the peer",
     Kind.REPEATED_CALL: "one call id, several calls",
     Kind.REFUSED_HOP: "a hop was refused",
@@ -40,13 +40,13 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.REPEATED_RECORD: "one record appears more than once",
     Kind.FORGED_RECORD: "two records claim the same place in one run",
     Kind.RECORDS_LOST: "numbers of a run are missing: records were lost, removed, or are in a file not given",
-    Kind.UNREADABLE: "lines that are no records",
+    Kind.UNREADABLE: "lines that are not records",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``text`` says what was found; ``chain`` is the chain it is about, ``records`` (run/seq) what shows it."""
+    """``text`` states the finding; ``chain`` is the chain it is about; ``records`` (run/seq) are the evidence."""
 
     kind: Kind
     text: str

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """Where a call is when it is refused; that decides who sees what."""
+    """Stage of a call at which it is refused; it decides who sees what."""
 
     HANDSHAKE = "TLS handshake"
     CUT = "under way"
@@ -18,7 +18,7 @@ class Stage(StrEnum):
 
 
 class Role(StrEnum):
-    """Who can do something about it."""
+    """A person who can act on a refusal."""
 
     CALLER = "caller"
     DEVELOPER = "agent developer"
@@ -28,7 +28,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What a reason ``means``, ``who`` must act (the likeliest first), and what to ``do``."""
+    """Advice on a reason: what it ``means``, ``who`` must act (the likeliest first), and what to ``do``."""
 
     stage: Stage
     means: str

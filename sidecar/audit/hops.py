@@ -2,8 +2,8 @@
 
 The two ends of a call are joined by its call id (``call_out`` at the caller, ``call_in`` at the callee), the token
 service's record by the token's ``jti``. A hop's parent is the request that its caller was serving: by the ``call_in``
-of the caller's record, or, where that is not told, by the token alone if it leaves no doubt. A trace id only tells
-apart what these keys have joined already.
+of the caller's record, or, where that is missing, by the token alone if it is unambiguous. A trace id only separates
+hops that these keys have joined already.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sidecar.audit.tokens import Token, TokenId, Tokens
 class Hop:
     """One hop. ``issued`` is the token service's record of its token, ``exchanged`` the caller's own of that exchange.
 
-    ``actor`` called ``audience``, or whatever is known of them. A hop without any record is one that others refer to.
+    ``actor`` called ``audience``, as far as known. A hop without any record is one that others refer to.
     """
 
     call: str | None = None
@@ -36,7 +36,7 @@ class Hop:
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """All records that tell of it."""
+        """All records of this hop."""
         return tuple(r for r in (self.caller, self.issued, self.exchanged, self.callee) if r is not None)
 
     @property
@@ -51,7 +51,7 @@ class Hop:
 
     @property
     def ts(self) -> str:
-        """When it began, as far as anybody tells."""
+        """Earliest time in any of its records."""
         told = [record.ts for record in (self.caller, self.callee) if record is not None]
         return min(told or [record.ts for record in self.records], default="")
 
@@ -67,7 +67,7 @@ class Hop:
 
 @dataclass(slots=True)
 class Calls:
-    """Requests and issued tokens as they are read, ready to become hops. ``repeated`` are calls that share an id."""
+    """Requests and issued tokens, gathered while reading. ``repeated`` are calls that share an id."""
 
     by_id: dict[str, Hop] = field(default_factory=dict)
     nameless: list[Hop] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Calls:
     repeated: list[tuple[str, Record, Record]] = field(default_factory=list)
 
     def add_request(self, record: Record, token: Token | None) -> None:
-        """One end of a call. A refused outbound call has no id: nothing left."""
+        """Add one end of a call. A refused outbound call has no id: nothing was sent."""
         outbound = record.direction == "outbound"
         hop = self._hop_of(record, record.call_out if outbound else record.call_in, outbound=outbound)
         if outbound:
@@ -90,12 +90,12 @@ class Calls:
             hop.token = hop.token or token.id
 
     def add_issue(self, record: Record, token: Token) -> Record:
-        """One issued token, told by its caller or by the token service; returns the first such record of it."""
+        """Add one issued token, reported by its caller or by the token service; return the first such record of it."""
         told = self.exchanged if record.direction == "outbound" else self.issued
         return told.setdefault(token.id, record)
 
     def hops(self, tokens: Tokens) -> list[Hop]:
-        """All hops in the order of time; ``chain`` is None where what is told names none."""
+        """Return all hops in time order; ``chain`` is None where the records name none."""
         hops = [*self.by_id.values(), *self.nameless]
         for hop in hops:
             if hop.token is not None:
@@ -118,7 +118,7 @@ class Calls:
         return self.nameless[-1]
 
     def _unused(self, used: set[TokenId | None]) -> Iterator[Hop]:
-        """Tokens that were issued and that no call is known to have carried."""
+        """Return issued tokens that no known call has carried."""
         for token_id, record in {**self.exchanged, **self.issued}.items():
             if token_id not in used:
                 yield Hop(
@@ -131,7 +131,7 @@ class Calls:
 
 
 def link(hops: Sequence[Hop], tokens: Tokens) -> list[Hop]:
-    """Give each hop its parent and its children. The hops that nobody tells of are made, and come with the rest."""
+    """Give each hop its parent and children. Hops that no record describes are created and returned with the rest."""
     served = _Served(hops, tokens)
     for hop in hops:
         hop.parent = served.parent_of(hop)
@@ -142,7 +142,7 @@ def link(hops: Sequence[Hop], tokens: Tokens) -> list[Hop]:
 
 
 class _Served:
-    """Finds the hop whose request a caller was serving, and makes one where it must have been but nobody tells."""
+    """Finds the hop whose request a caller was serving, and creates one that must have existed without a record."""
 
     def __init__(self, hops: Sequence[Hop], tokens: Tokens) -> None:
         self.all = list(hops)
@@ -168,10 +168,10 @@ class _Served:
         if jti is None or (token is not None and token.depth < 2):  # the first hop of its chain
             return None
         actor = token.chain[0] if token is not None and token.chain else hop.actor
-        # A caller's request came without a call id, or it would be named in the caller's record.
+        # The caller's request had no call id, or the caller's record would name it.
         by_jti = self._by_jti if hop.caller is None else self._nameless_by_jti
         candidates = _up_to_two(by_jti.get(jti, ()), hop, actor)
-        if len(candidates) > 1:  # of requests with one token, those whose trace is the hop's own, if there are any
+        if len(candidates) > 1:  # among requests with one token, prefer those with the hop's own trace
             traced = (one for trace in hop.traces for one in self._by_trace.get((jti, trace), ()))
             candidates = _up_to_two(traced, hop, actor) or candidates
         if len(candidates) == 1:
@@ -180,7 +180,7 @@ class _Served:
         return None if candidates or refused else self._make(jti, hop)
 
     def _make(self, key: str, hop: Hop) -> Hop:
-        """A hop that nobody tells of, named by its call or its token."""
+        """Create a hop without records, named by its call or its token."""
         if key not in self._made:
             token, jti = self._tokens.get(hop.token), _subject_jti(hop)
             chain = () if token is None or token.chain is None else token.chain
@@ -203,7 +203,7 @@ def _chain_of(hop: Hop, tokens: Tokens) -> str | None:
 
 
 def _subject_jti(hop: Hop) -> str | None:
-    """The ``jti`` of the token on whose strength the hop's caller called."""
+    """Return the ``jti`` of the token that authorised the hop's caller."""
     if hop.caller is not None:
         return hop.caller.jti_in
     issued = hop.issued or hop.exchanged
@@ -213,12 +213,12 @@ def _subject_jti(hop: Hop) -> str | None:
 
 
 def _is_at(hop: Hop, workload: str | None) -> bool:
-    """Whether the hop may have led to this workload."""
+    """Tell if the hop may have led to this workload."""
     return hop.callee is None or workload is None or hop.callee.workload == workload
 
 
 def _up_to_two(hops: Iterable[Hop], hop: Hop, actor: str | None) -> list[Hop]:
-    """Those that may be the parent of ``hop``; a second one is doubt enough: a token may have made thousands."""
+    """Return up to two possible parents of ``hop``; two are ambiguous already, and a token may have made thousands."""
     found: list[Hop] = []
     for one in hops:
         if one is hop or one in found or not _is_at(one, actor) or not (hop.caller is None or one.call is None):

@@ -1,8 +1,8 @@
-"""Whom one line of an access log names: the user, the actor, the OAuth client. Pure.
+"""Extracts the identities in one line of an access log: the user, the actor, the OAuth client. Pure.
 
-Common and combined log format know one name, the user's. JSON has as many fields as its writer liked; what counts here
-is a closed list of names, and what the operator says. A ``User-Agent`` names nobody: every caller writes its own. Nor
-does an OAuth client: it obtained the token, and whoever carries it may be another (RFC 8693 section 4.3).
+Common and combined log format have one name, the user's. JSON has arbitrary fields; only a closed list of names, and
+the operator's own, count. A ``User-Agent`` identifies nobody: every caller writes its own. Nor does an OAuth client: it
+obtained the token, and another party may carry it (RFC 8693 section 4.3).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ USER_FIELDS: Final = (
     "sub", "subject", "user", "username", "user_name", "user_id", "userid", "remote_user", "auth_user", "authuser",
     "auth", "principal", "enduser.id", "user.id", "user.name", "user.username", "user.email", "email", "clientusername",
 )  # fmt: skip
-# ECS and Kubernetes keep who performs and whose rights are used apart, the other way round from a token.
+# ECS and Kubernetes separate the performer from the owner of the rights, the other way round from a token.
 EFFECTIVE_USER_FIELDS: Final = ("user.effective.id", "user.effective.name", "impersonateduser.username")
 ACTOR_FIELDS: Final = (
     "act.sub", "act.client_id", "act", "actor", "actor.sub", "actor.id", "actor_id", "acting_party", "agent",
@@ -44,12 +44,12 @@ _MAX_FIELDS: Final = 512
 
 
 class NoRequestError(ValueError):
-    """The line is no request that could be read. The message never quotes it."""
+    """The line is no readable request. The message never quotes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """Whom a request's line names. ``request`` is its method and path, without the query, for the reader only."""
+    """The identities in a request's line. ``request`` is its method and path, without the query, for display only."""
 
     user: str | None = None
     actor: str | None = None
@@ -61,14 +61,14 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """Which JSON fields count, besides the known ones: lower case, with dots for nesting."""
+    """JSON field names that count besides the built-in ones: lower case, with dots for nesting."""
 
     user: Sequence[str] = ()
     actor: Sequence[str] = ()
 
 
 def named_by(line: bytes, fields: Fields) -> Named | None:
-    """Whom a line names; None for a line that is one of our records but tells of no request.
+    """Return the identities in a line; None for one of our records that describes no request.
 
     Raises:
         NoRequestError: it is neither common or combined log format nor a JSON object.
@@ -90,7 +90,7 @@ def named_by(line: bytes, fields: Fields) -> Named | None:
 
 
 def _ours(record: Mapping[str, object]) -> Named | None:
-    """One of our records: only verified claims name anybody."""
+    """Read one of our records: only verified claims identify anybody."""
     if record.get("event") != "request" or is_login(*map(record.get, ("direction", "op", "path"))):
         return None
     known = record.get("verified") is True
@@ -117,10 +117,10 @@ def _foreign(members: Mapping[str, object], fields: Fields) -> Named:
 
 
 def _flattened(members: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every text and number of a JSON object under its dotted, lower-case name."""
+    """Return every text and number of a JSON object under its dotted, lower-case name."""
     for name, value in list(members.items())[:_MAX_FIELDS]:
         key = f"{prefix}{name}".lower()
-        if isinstance(value, str) and not _CREDENTIAL.match(value):  # a token is no name, and not to be shown
+        if isinstance(value, str) and not _CREDENTIAL.match(value):  # a token is no name and must not be displayed
             yield key, value
         elif isinstance(value, int) and not isinstance(value, bool):
             yield key, str(value)
@@ -133,12 +133,12 @@ def _first(flat: Mapping[str, str], names: Sequence[str]) -> str | None:
 
 
 def _is_user_agent(value: str | None) -> bool:
-    """Whether a field such as ``agent`` holds a User-Agent, as the log formats of several servers have it."""
+    """Tell if a field such as ``agent`` holds a User-Agent, as in the log formats of several servers."""
     return value is not None and not value.startswith("spiffe://") and _USER_AGENT.match(value) is not None
 
 
 def _is_address(value: str | None) -> bool:
-    """Whether a field such as ``client`` says where a request came from."""
+    """Tell if a field such as ``client`` holds the network address of a request."""
     try:
         ip_address(value or "")
     except ValueError:
@@ -147,7 +147,10 @@ def _is_address(value: str | None) -> bool:
 
 
 def _request(method: str | None, target: str | None) -> str | None:
-    """Method and path. Query and user info may hold secrets and are not repeated; what is no method may be anything."""
+    """Return method and path.
+
+    Query and user info may hold secrets and are dropped, as is anything that is no method.
+    """
     if method is not None and not _METHOD.fullmatch(method):
         method = None
     path = _USERINFO.sub(r"\1", (target or "").partition("?")[0])

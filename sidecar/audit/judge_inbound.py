@@ -1,4 +1,4 @@
-"""Judge a recorded inbound request again, with the same core and in the same order as the sidecar did. Pure."""
+"""Judges a recorded inbound request again, with the sidecar's own core and order of checks. Pure."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ _BEFORE_SIGNATURE: Final = frozenset({Reason.WRONG_ISSUER, Reason.ISSUER_NOT_FOR
 
 
 def judge_inbound(record: Record, policy: Policy) -> Judgement:
-    """Which check decided, by the policy given.
+    """Find the check that decides under the given policy.
 
     Raises:
-        CannotJudgeError: the record lacks what a judgement needs.
+        CannotJudgeError: the record lacks input for a judgement.
     """
     recorded = OK if record.allowed else record.reason or ""
     saw = {"request": f"{record.method} {record.path} from {record.peer}", "target": f"path {record.path}"}
@@ -86,14 +86,14 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
         saw["route"] = f"{record.method} {record.path} among {names(r.name for r in policy.inbound.routes)}"
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     saw["route"] = f"route {route.name}"
-    saw["bearer"] = f"token {record.fp}" if record.fp else "no token that was read"
+    saw["bearer"] = f"token {record.fp}" if record.fp else "no token was parsed"
     if record.subject is None:
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)
     token = token_of(record)
     saw |= _saw(record, token, route, policy)
     judged, detail = _decide(token, record, route, policy)
     if not record.verified and judged not in _BEFORE_SIGNATURE and judged != Reason.WRONG_AUDIENCE:
-        judged = OK  # what an unverified token says decides nothing more
+        judged = OK  # an unverified token decides nothing more
     deciding = None
     if judged == Reason.POLICY_DENIED:
         deciding = _which(token, record, route, policy, first=(judged, detail))
@@ -101,7 +101,7 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
 
 
 def _decide(token: VerifiedToken, record: Record, route: InboundRoute, policy: Policy) -> tuple[str, str]:
-    """The core's own judgement: a reason and its detail, or ok."""
+    """Run the core. Returns its reason and detail, or ok."""
     peer = spiffe_id(record.peer, "peer")
     try:
         decide_verified(token, peer=peer, route=route, policy=policy, now=time_of(record))
@@ -111,7 +111,7 @@ def _decide(token: VerifiedToken, record: Record, route: InboundRoute, policy: P
 
 
 def _which(token: VerifiedToken, record: Record, route: InboundRoute, policy: Policy, *, first: tuple[str, str]) -> str:
-    """Three checks share one reason. Which of them it was shows when the core is asked again without it."""
+    """Tell apart three checks with one reason, by running the core again without each of them."""
     if _decide(token, record, route, replace(policy, deny=Deny())) != first:
         return _DENY_LIST
     open_route = replace(route, peers=route.peers | {spiffe_id(record.peer, "peer")})
@@ -121,7 +121,7 @@ def _which(token: VerifiedToken, record: Record, route: InboundRoute, policy: Po
 def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Policy) -> Mapping[str, str]:
     issuer = policy.issuers.get(token.issuer)
     chain = " ← ".join(record.chain or ()) or "nobody"
-    claimed = "" if record.verified else " (claimed by a token that did not verify)"
+    claimed = "" if record.verified else " (claimed by an unverified token)"
     return {
         "issuer": f"{token.issuer}; the route takes {names(route.issuers)}",
         "signature and times": f"token {record.jti_in or record.fp}: not in a record, {_verified(record)}",

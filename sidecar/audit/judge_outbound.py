@@ -1,8 +1,8 @@
-"""Judge a recorded outbound call again, with the same core and in the same order as the sidecar did. Pure.
+"""Judges a recorded outbound call again, with the sidecar's own core and order of checks. Pure.
 
-The record of a refused call holds the token of the request being served; that of a permitted one holds the token that
-was issued for the call, from which the one before it follows: the same subject, the chain without its outermost actor,
-and at least the scope that was asked for.
+The record of a refused call holds the token of the inbound request. The record of a permitted call holds the token that
+was issued for it, from which the inbound token follows: the same subject, the chain without its outermost actor, and at
+least the requested scope.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ CHECKS: Final = (
 
 
 def judge_outbound(record: Record, policy: Policy) -> Judgement:
-    """Which check decided, by the policy given.
+    """Find the check that decides under the given policy.
 
     Raises:
-        CannotJudgeError: the record lacks what a judgement needs.
+        CannotJudgeError: the record lacks input for a judgement.
     """
     recorded = OK if record.allowed else record.reason or ""
     saw = {"request": f"{record.method} {record.path} from the agent", "target": f"path {record.path}"}
@@ -76,7 +76,7 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
     except Denied as error:
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     if record.subject is None or not record.verified:
-        saw["handle or login"] = "no handle or login that was good: the record holds no verified token"
+        saw["handle or login"] = "no valid handle or login: the record holds no verified token"
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)
     delegation = _delegation(record, route, policy)
     saw |= _saw(record, route, delegation, policy)
@@ -88,7 +88,7 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
 
 
 def _route(record: Record, policy: Policy) -> OutboundRoute:
-    """The route by its name: of the authority by which one may be found a record holds nothing."""
+    """Return the route by its name: a record does not hold the authority that would select one."""
     target = canonical_target((record.path or "").encode())
     for route in policy.outbound.routes:
         if route.name == record.route:
@@ -97,13 +97,13 @@ def _route(record: Record, policy: Policy) -> OutboundRoute:
 
 
 def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegation:
-    """The authority of the request being served. Where the record does not say what it may call, it may call this."""
+    """Return the authority of the inbound request. Where the record does not list its calls, this call is allowed."""
     token = token_of(record)
     entry = policy.entry
     if record.allowed:
         prior = None if token.chain is None else record.chain[1:] if record.chain else None
         token = token_of(replace(record, chain=prior or None, jti_in=record.jti_in, scope=record.scope_needed))
-        if not prior and entry is not None:  # a login token, by whichever issuer the entry has
+        if not prior and entry is not None:  # a login token, of any issuer the entry has
             token = replace(token, issuer=next(iter(entry.issuers), token.issuer))
     user = None if entry is None or token.chain is not None else entry.issuers.get(token.issuer)
     if entry is None or user is None:
@@ -122,12 +122,12 @@ def _saw(record: Record, route: OutboundRoute, delegation: Delegation, policy: P
         else f"the request with call id {record.call_in}",
         "may_call": f"an entry that opens {names(delegation.may_call)}"
         if delegation.entry
-        else f"inbound routes that open {route.name}: {opened_by}; which one was served, its own record says",
+        else f"inbound routes that open {route.name}: {opened_by}; the inbound record names the one in use",
         "own authority": f"a route of kind {route.token}",
         "time left": "not in a record",
         "deny list": f"subject {record.subject}, actor {policy.workload}, jti {record.jti_in}, txn {record.txn}",
         "subject's issuer": f"{delegation.token.issuer}; exchanges are made at {policy.sts_issuer}",
-        "scope to ask for": f"{names(planned)}: what came in, within the route's {names(route.scopes)}",
+        "scope to ask for": f"{names(planned)}: the inbound scopes within the route's {names(route.scopes)}",
         "calls left": "not in a record",
         "exchange": f"issued: token {record.jti_out} for {record.audience} with {names(record.scope or ())}"
         if record.allowed

@@ -1,7 +1,7 @@
-"""How a record is judged again: the checks in their order, what each saw, and which one decided. Pure.
+"""The judgement of a record: the checks in their order, the input of each, and the one that decided. Pure.
 
-A record holds what was concluded, not the proof. Checks whose input is not recorded (a signature, times, a handle) are
-not judged again: for them the record's word stands, and the judgement says so.
+A record holds conclusions, not proofs. Checks whose input is not recorded (a signature, times, a handle) are not run
+again: for them the record is trusted, and the judgement says so.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ OK = "ok"
 
 
 class Outcome(StrEnum):
-    """What came of one check."""
+    """Result of one check."""
 
     HELD = "held"
-    TOLD = "held, by the record's word"
+    TOLD = "passed, according to the record"
     DECIDED = "decided"
     NOT_REACHED = "not reached"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its name, the reasons it can give, and whether a record holds what it needs."""
+    """One check: its name, the reasons it can give, and a flag that the record holds its input."""
 
     name: str
     reasons: frozenset[Reason]
@@ -35,7 +35,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One check as it went."""
+    """One check with its result."""
 
     check: str
     saw: str
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``recorded`` and ``judged`` are reasons, ``ok`` for a permit. ``judged`` is None where the record's word stands.
+    """``recorded`` and ``judged`` are reasons, ``ok`` for a permit. ``judged`` is None where the record is trusted.
 
     ``decided_by`` is the name of the check that refused, None for a permit.
     """
@@ -56,22 +56,22 @@ class Judgement:
 
     @property
     def agrees(self) -> bool:
-        """Whether judging again comes to what is recorded, as far as it can be judged."""
+        """True if the new judgement equals the recorded one, as far as it can be made."""
         return self.judged in {None, self.recorded}
 
 
 def check_of(reason: str, checks: Sequence[Check]) -> Check | None:
-    """The first check that can give this reason."""
+    """Return the first check that can give this reason."""
     return next((check for check in checks if reason in check.reasons), None)
 
 
 def conclude(
     checks: Sequence[Check], saw: Mapping[str, str], *, recorded: str, judged: str, deciding: str | None = None
 ) -> Judgement:
-    """Put recorded and judged outcome together. ``deciding`` names the check, where the reason has several.
+    """Combine recorded and judged outcome. ``deciding`` names the check, where the reason has several.
 
-    The earlier check wins, as it did then: a refusal by a check that cannot be judged again stands, unless something
-    before it fails now.
+    The earlier check wins, as in the sidecar: a refusal by a check that cannot be run again stands, unless an earlier
+    check fails now.
     """
     order = [check.name for check in checks]
     told = check_of(recorded, checks)
@@ -83,7 +83,7 @@ def conclude(
 
 
 def names(of: Iterable[str]) -> str:
-    """Names in a sentence."""
+    """Join names for a sentence."""
     return ", ".join(sorted(of)) or "nothing"
 
 

@@ -1,4 +1,4 @@
-"""Log files, line by line, however large: one file after the other, with progress for whoever watches."""
+"""Reads log files line by line, at any size: one file after the other, with a progress bar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Line:
 
     @property
     def place(self) -> str:
-        """Where it stands, as ``file:number``."""
+        """The place as ``file:number``."""
         return f"{self.file}:{self.number}"
 
 
@@ -36,7 +36,7 @@ class _Stream(Protocol):
 
 
 def read_lines(files: Sequence[str]) -> Iterator[Line]:
-    """All lines of all files that are not blank. ``-`` is standard input, ``.gz`` is unpacked.
+    """Yield all lines of all files that are not blank. ``-`` is standard input, ``.gz`` is unpacked.
 
     Progress goes to standard error, only if that is a terminal and the input is long.
 
@@ -71,7 +71,7 @@ def _bounded(stream: _Stream) -> Iterator[bytes | None]:
 
 @contextlib.contextmanager
 def _open(file: str) -> Iterator[tuple[_Stream, Callable[[], int]]]:
-    """The stream of a file, and how many of its bytes have been read."""
+    """Open a file; return its stream, and a function for the number of bytes read."""
     if file == "-":
         yield sys.stdin.buffer, lambda: 0
         return
@@ -82,11 +82,11 @@ def _open(file: str) -> Iterator[tuple[_Stream, Callable[[], int]]]:
                     yield unpacked, raw.tell
                 except EOFError:
                     raise OSError(
-                        f"{file}: the compressed file ends early; copy it anew, or unpack what is whole"
+                        f"{file}: the compressed file ends early; copy it again, or unpack the intact part"
                     ) from None
                 except (gzip.BadGzipFile, zlib.error):
                     raise OSError(
-                        f"{file}: no compressed file, or a broken one; rename it if it is plain text"
+                        f"{file}: not a compressed file, or a broken one; rename it if it is plain text"
                     ) from None
         else:
             yield raw, raw.tell
@@ -94,7 +94,7 @@ def _open(file: str) -> Iterator[tuple[_Stream, Callable[[], int]]]:
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, for long input and if rich is installed; takes the bytes read so far."""
+    """Show a bar on a terminal, for long input and if rich is installed; yields its update function."""
     if total < _LONG_INPUT_BYTES or not sys.stderr.isatty() or find_spec("rich") is None:
         yield lambda _: None
         return

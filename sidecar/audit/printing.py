@@ -1,6 +1,7 @@
 """Output of the audit commands: tables for people, drawn by rich on a terminal that has it, JSON for machines.
 
-What is shown comes from logs, and whoever is in a log may have chosen the text: nothing in it acts on a terminal.
+The text comes from logs, and anybody in a log may have chosen it: control characters are made visible, so that nothing
+acts on a terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sidecar.observe.record_text import escape
 
 
 def print_line(text: str = "", *, style: str = "") -> None:
-    """One line of text; ``style`` is for terminals."""
+    """Print one line of text; ``style`` is for terminals."""
     if not _drawn():
         print(visible(text))  # noqa: T201
         return
@@ -26,7 +27,7 @@ def print_line(text: str = "", *, style: str = "") -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table; an absent cell is a dash."""
+    """Print a table; an absent cell is a dash."""
     cells = [tuple("-" if cell is None else visible(str(cell)) for cell in row) for row in rows]
     if not _drawn():
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
@@ -41,34 +42,34 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
     table = Table(box=SIMPLE, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")  # evidence is never cut
+        table.add_column(column, overflow="fold")  # evidence is never truncated
     for row in cells:
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
 
 
 def _drawn() -> bool:
-    """Return whether rich draws the output: on a terminal, if it is installed (the extra ``pretty``)."""
+    """Tell if rich draws the output: on a terminal, if it is installed (the extra ``pretty``)."""
     return sys.stdout.isatty() and find_spec("rich") is not None
 
 
 def print_json(value: object) -> None:
-    """One document."""
+    """Print one document."""
     print(json.dumps(value, indent=2))  # noqa: T201
 
 
 def complain(command: str, text: str) -> int:
-    """Say on standard error why nothing was done: exit code 2."""
+    """Print to standard error why nothing was done: exit code 2."""
     print(f"{command}: {visible(text)}", file=sys.stderr)  # noqa: T201
     return 2
 
 
 def hang_up() -> int:
-    """Whoever read our output went away, as ``head`` does: say nothing more, at the end of the process neither."""
+    """Handle a closed pipe, as ``head`` leaves it: write nothing more, at exit neither."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
 def visible(text: str) -> str:
-    """Text whose characters only show."""
+    """Make control characters visible."""
     return escape(text)

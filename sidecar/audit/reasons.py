@@ -1,6 +1,6 @@
-"""What each reason code means, who must act, and what an agent developer sees: one place for the page and `explain`.
+"""Advice on each reason code: its meaning, who must act, and what an agent developer sees. For the page and `explain`.
 
-Only what the caller may know is in ``errors.ANSWERS``; these texts are for those who read records.
+``errors.ANSWERS`` holds only what the caller may know; these texts are for readers of records.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CALLER_GETS: Final = "it is not called; the calling agent gets"
 
 
 def seen(reason: Reason) -> str:
-    """What an agent developer sees of a refusal, in a sentence without a full stop."""
+    """Describe what an agent developer sees of a refusal, in a sentence without a full stop."""
     answer, stage = ANSWERS[reason], GUIDANCE[reason].stage
     said = f"{answer.status} `{reason}`"
     if stage is Stage.HANDSHAKE:

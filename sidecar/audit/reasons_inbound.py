@@ -1,4 +1,4 @@
-"""Advice on what is refused on the way in: the handshake, the request, its token, its permission."""
+"""Advice on inbound refusals: the handshake, the request, its token, its permission."""
 
 from __future__ import annotations
 

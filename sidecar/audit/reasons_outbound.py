@@ -1,4 +1,4 @@
-"""Advice on what is refused on the way out: the agent's call, the token service's answer, its own refusals, outages."""
+"""Advice on outbound refusals: the agent's call, the token service's answer, its own refusals, outages."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ _ANSWER: Final = {
     Reason.STS_LIFETIME: _out(
         "the issued token outlives what it came from, or is dead already", _OPERATOR, do="shorten its lifetime there"
     ),
-    Reason.STS_ISSUER: _out("the issued token is by another issuer", _OPERATOR, do="correct exchange.issuer"),
+    Reason.STS_ISSUER: _out("the issued token has another issuer", _OPERATOR, do="correct exchange.issuer"),
     Reason.STS_SIGNATURE: _out(
         "the issued token's signature does not hold",
         _SECURITY,
@@ -193,7 +193,7 @@ _EXCHANGE: Final = {
         "no rule lets this actor act for this user there", _OPERATOR, do="add a rule, if it is to"
     ),
     Reason.SELF_DELEGATION: _service(
-        "the client is the current actor already", _DEVELOPER, do="use the token at hand, or find the circle"
+        "the client is already the current actor", _DEVELOPER, do="use the token at hand, or find the circle"
     ),
     Reason.TARGET_UNKNOWN: _service(
         "no rule leads this actor to the target", _OPERATOR, do="add target and rule, or correct the route's audience"

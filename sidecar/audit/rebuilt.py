@@ -1,7 +1,7 @@
-"""The token of a recorded request, as far as its record remembers it. Pure.
+"""Rebuilds the token of a recorded request from its record. Pure.
 
-What a record does not hold is filled in so that it decides nothing: times that hold at the record's own time, no bound
-certificate, no login pair. The checks that would have needed it are not judged again (``judgement.py``).
+Missing facts get values that decide nothing: times that are valid at the record's own time, no bound certificate, no
+login pair. Checks that need the real values are not run again (``judgement.py``).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.delegation.verify import VerifiedToken
 
 UNPROVABLE: Final = (
-    "A record holds no token: signature, kind, times and key binding are its word and cannot be proven again.",
-    "It holds of each actor the name alone, and not the login pair behind the subject; a rule that looks at more is"
-    " judged without it.",
-    "The settings are those of now. If they changed since the record was written, so may the judgement.",
+    "A record holds no token: signature, kind, times and key binding are taken from it and cannot be verified again.",
+    "Of each actor it holds only the name, and no login pair of the subject; rules that need more are judged without"
+    " it.",
+    "The settings are the current ones. If they changed since the record was written, the judgement may differ.",
 )
 
 
 class CannotJudgeError(ValueError):
-    """The record lacks what a judgement needs."""
+    """The record lacks input for a judgement."""
 
 
 def time_of(record: Record) -> int:
-    """The record's time in seconds since the epoch.
+    """Return the record's time in seconds since the epoch.
 
     Raises:
         CannotJudgeError: it is no time.
@@ -35,11 +35,11 @@ def time_of(record: Record) -> int:
     try:
         return int(datetime.fromisoformat(record.ts).timestamp())
     except ValueError:
-        raise CannotJudgeError("the record's ts is no time") from None
+        raise CannotJudgeError("the record's ts is not a time") from None
 
 
 def spiffe_id(text: str | None, what: str) -> SpiffeId:
-    """A SPIFFE ID of the record.
+    """Return a SPIFFE ID of the record.
 
     Raises:
         CannotJudgeError: it has none there.
@@ -51,7 +51,7 @@ def spiffe_id(text: str | None, what: str) -> SpiffeId:
 
 
 def token_of(record: Record) -> VerifiedToken:
-    """The token whose claims the record holds.
+    """Return the token whose claims the record holds.
 
     Raises:
         CannotJudgeError: it holds none.
@@ -88,7 +88,7 @@ def _chain(subjects: tuple[str, ...] | None) -> ActChain | None:
 
 
 def _actor_id(record: Record) -> SpiffeId | None:
-    """The current actor as its issuer maps it: ``actor`` is the mapped name wherever there is one."""
+    """Return the current actor as its issuer maps it: ``actor`` is the mapped name wherever there is one."""
     try:
         return SpiffeId(record.actor or "")
     except SpiffeIdError:

@@ -1,4 +1,4 @@
-"""One line of a record stream, read as evidence: strictly, because whoever forges records writes lines too."""
+"""Strict parser for one line of a record stream, as evidence: a forger writes lines too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS, Kind
 from sidecar.observe.record_text import CUT
 
-MAX_LINE_BYTES: Final = 1 << 20  # two scope lists of 64 items at their limit, with room to spare
+MAX_LINE_BYTES: Final = 1 << 20  # two scope lists of 64 items at their limit fit well
 
 
 class RecordError(ValueError):
@@ -23,7 +23,7 @@ class RecordError(ValueError):
 class Record:
     """The part of a record that audit reads; keys and their types are those of ``observe.record``, None if absent.
 
-    ``digest`` stands for the whole record, ``scope_cut`` says that the list of scopes was too long to be kept whole.
+    ``digest`` covers the whole record; ``scope_cut`` says that the list of scopes was truncated.
     """
 
     event: str
@@ -66,7 +66,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Names the record: its run, and its number in it."""
+        """Name of the record: its run, and its number in it."""
         return f"{self.run}/{self.seq}"
 
     @property
@@ -76,12 +76,12 @@ class Record:
 
 
 def is_login(direction: object, op: object, path: object) -> bool:
-    """Whether a front app showed a user's login to its own sidecar: no request of an agent, and no hop."""
+    """True if a front app showed a user's login to its own sidecar: no request of an agent, and no hop."""
     return direction == "outbound" and (op == "login" or (isinstance(path, str) and path.startswith("/.sidecar/")))
 
 
 def parse_record(line: bytes) -> Record:
-    """Read one line.
+    """Parse one line.
 
     Raises:
         RecordError: no JSON object by the strict rules, an unknown event, or a key of another type than its own.
@@ -93,7 +93,7 @@ def parse_record(line: bytes) -> Record:
 
 
 def record_of(members: Mapping[str, object]) -> Record:
-    """Read a record from its parsed members. Keys that audit does not know are part of the digest only.
+    """Build a record from its parsed members. Keys that audit does not know count in the digest only.
 
     Raises:
         RecordError: see ``parse_record``.
@@ -118,7 +118,7 @@ def record_of(members: Mapping[str, object]) -> Record:
 def _text(members: Mapping[str, object], name: str) -> str | None:
     value = members.get(name)
     if value is not None and not isinstance(value, str):
-        raise RecordError(f"{name} is no text")
+        raise RecordError(f"{name} is not a string")
     return value
 
 
@@ -127,8 +127,8 @@ def _texts(members: Mapping[str, object], name: str) -> list[str] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise RecordError(f"{name} is no list of texts")
-    if len(value) > MAX_ITEMS + 1:  # and the mark that it was cut: an actor chain costs the square of its length
+        raise RecordError(f"{name} is not a list of strings")
+    if len(value) > MAX_ITEMS + 1:  # one more for the truncation mark; an actor chain costs the square of its length
         raise RecordError(f"{name} is longer than any that is written")
     return value
 
@@ -136,7 +136,7 @@ def _texts(members: Mapping[str, object], name: str) -> list[str] | None:
 def _count(members: Mapping[str, object], name: str) -> int | None:
     value = members.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise RecordError(f"{name} is no count")
+        raise RecordError(f"{name} is not a count")
     return value
 
 

@@ -1,7 +1,7 @@
-"""What verified tokens say, gathered from every record that tells of one, and how they must hang together.
+"""Verified tokens, gathered from every record that mentions them, and the rules by which one follows from another.
 
 A token is named by its issuer and ``jti`` and points back by ``parent_jti``; both are signed, and so is ``txn``, which
-an STS mints where a chain starts and copies after that. Claims that nobody verified join nothing.
+an STS mints where a chain starts and copies after that. Unverified claims join nothing.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Token:
 
     @property
     def id(self) -> TokenId:
-        """Names it."""
+        """Key of the token."""
         return self.issuer, self.jti
 
     @property
     def depth(self) -> int:
-        """How many actors it names."""
+        """Number of actors it names."""
         return len(self.chain or ())
 
 
 def token_of(record: Record) -> Token | None:
-    """The token whose claims a record holds, None if it holds no verified ones.
+    """Return the token whose claims a record holds, None if it holds no verified ones.
 
     That is the token issued, where there is one, else the token that came in.
     """
@@ -69,19 +69,19 @@ def token_of(record: Record) -> Token | None:
 
 
 class Tokens:
-    """All tokens that records tell of."""
+    """All tokens in the records."""
 
     def __init__(self) -> None:
         self._tokens: dict[TokenId, Token] = {}
         self._by_jti: dict[str, list[Token]] = {}
         self._disagreeing: dict[TokenId, tuple[set[str], list[str]]] = {}
-        self._chains: dict[TokenId, str] = {}  # as far as they were asked for since the last token came
+        self._chains: dict[TokenId, str] = {}  # cache, emptied by each new token
 
     def __iter__(self) -> Iterator[Token]:
         return iter(self._tokens.values())
 
     def add(self, token: Token) -> None:
-        """Note what one record says of a token. All records must say the same."""
+        """Note one record's claims about a token. All records must agree."""
         known = self._tokens.get(token.id)
         if known is None:
             self._chains.clear()
@@ -93,18 +93,18 @@ class Tokens:
             records.append(token.told_by)
 
     def get(self, token_id: TokenId | None) -> Token | None:
-        """The token of this name."""
+        """Return the token with this key."""
         return None if token_id is None else self._tokens.get(token_id)
 
     def parent_of(self, token: Token) -> Token | None:
-        """The token it came from, by its own issuer if that one has such a ``jti``, else by whoever has."""
+        """Return the parent of a token: by its own issuer if that has such a ``jti``, else by any issuer."""
         if token.parent_jti is None:
             return None
         own = self._tokens.get((token.issuer, token.parent_jti))
         return own or next(iter(self._by_jti.get(token.parent_jti, ())), None)
 
     def chain_of(self, token: Token) -> str:
-        """The name of its chain: ``txn``, or without one the ``jti`` of the earliest token that leads to it."""
+        """Return the name of its chain: ``txn``, or without one the ``jti`` of the earliest token that leads to it."""
         if token.txn is not None:
             return token.txn
         way = {token.id: token}
@@ -114,13 +114,14 @@ class Tokens:
                 name = f"jti:{token.jti if token.depth < 2 else token.parent_jti or token.jti}"
                 break
             way[parent.id] = token = parent
-        self._chains.update(dict.fromkeys(way, name))  # or a line of forged tokens would cost the square of its length
+        # without this, a line of forged tokens would cost the square of its length
+        self._chains.update(dict.fromkeys(way, name))
         return name
 
     def findings(self) -> Iterator[Finding]:
-        """Where tokens contradict each other, or the rules by which one comes from another."""
+        """Find tokens that contradict each other, or the rules by which one follows from another."""
         for token_id, (about, records) in self._disagreeing.items():
-            text = f"token {token_id[1]} is told of with more than one {', '.join(sorted(about))}"
+            text = f"token {token_id[1]} is recorded with more than one {', '.join(sorted(about))}"
             yield Finding(Kind.WITNESSES_DISAGREE, text, self._tokens[token_id].txn, tuple(records))
         for token in self:
             parent = self.parent_of(token)
@@ -136,7 +137,7 @@ def _differing(one: Token, other: Token) -> list[str]:
 
 
 def _link_findings(token: Token, parent: Token) -> Iterator[Finding]:
-    """A token against the one it came from. A login token is none of these: what it may become is the STS's policy."""
+    """Check a token against its parent. A login token is none of these: the STS's policy decides what it may become."""
     records = (parent.told_by, token.told_by)
     if parent.txn is not None and parent.txn != token.txn:
         text = f"token {token.jti} came from {parent.jti}, a token of chain {parent.txn}"
@@ -159,7 +160,7 @@ def _arrows(chain: Iterable[str] | None) -> str:
 
 
 def issue_findings(record: Record) -> Iterator[Finding]:
-    """One record of an issue in itself: the new actor is who asked, and nothing is granted that was not asked for."""
+    """Check one record of an issue: the new actor is the requester, and nothing is granted beyond the request."""
     asked, granted = record.scope_needed, record.scope or frozenset()
     client = record.workload if record.direction == "outbound" else record.peer
     current = record.chain[0] if record.chain else None

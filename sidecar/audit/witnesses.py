@@ -1,4 +1,4 @@
-"""What the joined records of a hop show: which witness is missing, and whether those who speak agree. Pure."""
+"""Checks the joined records of a hop: missing witnesses, and contradictions between the present ones. Pure."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sidecar.audit.tokens import Tokens
 
 
 def hop_findings(hop: Hop, tokens: Tokens) -> Iterator[Finding]:
-    """Everything that is wrong with one hop."""
+    """Return every fault of one hop."""
     if not hop.records:
-        yield Finding(Kind.MISSING_HOP, f"{hop}: no record tells of it", hop.chain, _names_of(hop.children))
+        yield Finding(Kind.MISSING_HOP, f"{hop}: it has no record", hop.chain, _names_of(hop.children))
         return
     if hop.refusal is not None:
         yield _refused(hop, hop.refusal)
     for witness in missing_witnesses(hop):
-        yield Finding(Kind.MISSING_WITNESS, f"{hop}: the {witness} does not tell of it", hop.chain, hop.names)
+        yield Finding(Kind.MISSING_WITNESS, f"{hop}: the {witness} has no record of it", hop.chain, hop.names)
     yield from _ends(hop)
     yield from _served(hop, tokens)
     yield from _peer(hop)
 
 
 def missing_witnesses(hop: Hop) -> list[str]:
-    """Who ought to tell of a hop and does not: of ``caller``, ``token service`` and ``callee``."""
+    """Return the missing witnesses of a hop: of ``caller``, ``token service`` and ``callee``."""
     caller, callee = hop.caller, hop.callee
     let_in = callee is not None and callee.allowed
     let_out = caller is not None and caller.allowed
@@ -35,7 +35,7 @@ def missing_witnesses(hop: Hop) -> list[str]:
         missing.append("caller")
     if (let_in or let_out or unused) and hop.issued is None:
         missing.append("token service")
-    # Who answered has a record, if it is one of the mesh (the route names its SPIFFE ID); so has who called on.
+    # A callee in the mesh has a record (the route names its SPIFFE ID), and so has a callee that called on.
     answered = caller is not None and caller.upstream_status is not None and caller.peer is not None
     if callee is None and (answered or hop.children):
         missing.append("callee")
@@ -43,17 +43,19 @@ def missing_witnesses(hop: Hop) -> list[str]:
 
 
 def missing_histories(tokens: Tokens, hops: Sequence[Hop]) -> Iterator[Finding]:
-    """Hops that only an actor chain remembers: each of its ends must be the chain of some token of the same ``txn``."""
+    """Find hops that only an actor chain remembers: each of its ends must be the chain of some token of the same
+    ``txn``.
+    """
     told: set[tuple[str, tuple[str, ...]]] = {(tokens.chain_of(t), t.chain) for t in tokens if t.chain is not None}
     for hop in hops:
-        if not hop.records:  # a hop that nobody tells of is named already
+        if not hop.records:  # a hop without records is reported already
             told |= {(hop.chain or "", chain[1:]) for chain in _chains_of(hop.children, tokens)}
     for token in list(tokens):
         chain, name = token.chain or (), tokens.chain_of(token)
         for start in range(1, len(chain)):
             if (name, chain[start:]) not in told:
                 told.add((name, chain[start:]))
-                text = f"{chain[start]} → {chain[start - 1]}: no record tells of it"
+                text = f"{chain[start]} → {chain[start - 1]}: it has no record"
                 yield Finding(Kind.MISSING_HOP, text, name, (token.told_by,))
 
 
@@ -70,7 +72,7 @@ def _refused(hop: Hop, record: Record) -> Finding:
 
 
 def _ends(hop: Hop) -> Iterator[Finding]:
-    """The two ends of one call: one token, one caller, one callee."""
+    """Compare the two ends of one call: one token, one caller, one callee."""
     caller, callee = hop.caller, hop.callee
     if caller is None or callee is None:
         return
@@ -92,7 +94,7 @@ def _ends(hop: Hop) -> Iterator[Finding]:
 
 
 def _served(hop: Hop, tokens: Tokens) -> Iterator[Finding]:
-    """A call is made on the strength of the request it belongs to, at the workload that serves it."""
+    """Check that a call belongs to a request served at the same workload."""
     caller, parent = hop.caller, hop.parent
     if caller is None or parent is None:
         return
@@ -114,7 +116,7 @@ def _served(hop: Hop, tokens: Tokens) -> Iterator[Finding]:
 
 
 def _peer(hop: Hop) -> Iterator[Finding]:
-    """Whoever was let in is the current actor of its token, or an agent acting for itself."""
+    """Check that an admitted peer is the current actor of its token, or an agent acting for itself."""
     callee = hop.callee
     if callee is None or callee.decision != "allow":
         return

@@ -1,4 +1,4 @@
-"""The act chain: who acts for the subject, and who did before (RFC 8693 section 4.1)."""
+"""The act chain: the actor of a token and the actors before it (RFC 8693 section 4.1)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IDENTIFYING: Final = frozenset({"sub", *_OPTIONAL})
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """One acting party as its token names it. What identifies it depends on the issuer's profile."""
+    """One acting party as its token names it. The issuer's profile says which member identifies it."""
 
     subject: str
     issuer: str | None = None
@@ -29,8 +29,8 @@ class Actor:
 class ActChain:
     """A chain of at least one actor. Only ``current`` may be part of a decision; the rest is history for the record.
 
-    ``raw`` is the ``act`` object as it came, for exact comparison of what a later token must keep whole. ``subjects``
-    are the actors' ``sub``, current actor first.
+    ``raw`` is the ``act`` object as received, for exact comparison with a later token, which must keep it whole.
+    ``subjects`` are the actors' ``sub``, current actor first.
     """
 
     actors: tuple[Actor, ...]
@@ -42,7 +42,7 @@ class ActChain:
 
     @property
     def current(self) -> Actor:
-        """The outermost actor: who presents the token."""
+        """The outermost actor: the one that presents the token."""
         return self.actors[0]
 
     @property
@@ -52,16 +52,16 @@ class ActChain:
 
     @property
     def depth(self) -> int:
-        """How many actors there are."""
+        """Number of actors."""
         return len(self.actors)
 
 
 def parse_act(claims: Mapping[str, object], *, max_depth: int = MAX_ACT_DEPTH) -> ActChain | None:
-    """Read the act chain of a claim set, current actor first; None if there is no ``act`` member at all.
+    """Read the act chain of a claim set, current actor first; None if there is no ``act`` member.
 
     Raises:
         Denied: ACT_MALFORMED if a level is not an object with a plain string ``sub`` of at most 2048 bytes, or names
-            its actor by anything but such strings; ACT_TOO_DEEP past ``max_depth`` actors. Nothing is cut off.
+            its actor by anything but such strings; ACT_TOO_DEEP past ``max_depth`` actors. Chains are never truncated.
     """
     if "act" not in claims:
         return None
@@ -77,12 +77,12 @@ def parse_act(claims: Mapping[str, object], *, max_depth: int = MAX_ACT_DEPTH) -
 
 def _level(value: object) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        raise Denied(Reason.ACT_MALFORMED, "act is no object")
+        raise Denied(Reason.ACT_MALFORMED, "act is not an object")
     return value
 
 
 def _actor(level: Mapping[str, object]) -> Actor:
-    # Members that identify nobody (exp, aud, cnf ...) have no meaning in an actor and are not used; they are bounded.
+    # Other members (exp, aud, cnf ...) identify nobody and have no meaning in an actor: unused, but bounded.
     for member, value in level.items():
         if member not in _IDENTIFYING and member != "act" and not _is_bounded(value):
             raise Denied(Reason.ACT_MALFORMED, "a member of act is too large")
@@ -94,7 +94,7 @@ def _actor(level: Mapping[str, object]) -> Actor:
 def _name(level: Mapping[str, object], member: str) -> str:
     value = level[member]
     if not is_name(value):
-        raise Denied(Reason.ACT_MALFORMED, f"act.{member} is no plain string")
+        raise Denied(Reason.ACT_MALFORMED, f"act.{member} is not a plain string")
     return value
 
 

@@ -1,7 +1,7 @@
-"""The bearer token of a request: taken from the header, then read, not yet believed.
+"""The bearer token of a request: extracted from the header and parsed, not yet verified.
 
-``bearer_of`` runs on every request, before the verdict cache, and therefore does the least that is unambiguous; a
-token that was never parsed cannot be in that cache. ``parse_bearer`` is the strict reader of the miss path.
+``bearer_of`` runs on every request, before the verdict cache, and does only what is needed to find one unambiguous
+token; a token that was never parsed cannot be in that cache. ``parse_bearer`` is the strict parser for cache misses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JWT_SVID_ALGORITHMS: Final = frozenset(
 JWT_SVID_MEMBERS: Final = frozenset({"alg", "kid", "typ"})
 JWT_SVID_TYPES: Final = frozenset({None, "jwt", "jose"})
 
-# An actor chain nests, and one that is too long is to be told as that (act.py); all else keeps the ordinary bound.
+# Actor chains nest. act.py reports a chain that is too deep with its own reason; all else keeps the ordinary bound.
 _MAX_NESTING_WITH_ACT: Final = 512
 
 _SCHEME: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9110 section 5.6.2
@@ -32,7 +32,7 @@ _SCHEME: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """A well-formed JWT whose claims nobody has vouched for yet. ``issuer`` is empty for a JWT-SVID."""
+    """A well-formed JWT whose claims are not verified yet. ``issuer`` is empty for a JWT-SVID."""
 
     raw: str = field(repr=False)
     header: Mapping[str, object] = field(repr=False)
@@ -46,17 +46,19 @@ class Bearer:
 
     @property
     def fingerprint(self) -> str:
-        """Names the token in records: see ``fingerprint_of``."""
+        """Name of the token in records: see ``fingerprint_of``."""
         return fingerprint_of(self.raw)
 
 
 def fingerprint_of(raw: str) -> str:
-    """The first 128 bits of the token's SHA-256, as 32 hexadecimal digits. It names a token and opens nothing."""
+    """Return the first 128 bits of the token's SHA-256 in 32 hexadecimal digits: a name that grants nothing."""
     return sha256(raw.encode()).hexdigest()[:32]
 
 
 def bearer_of(authorization: Sequence[bytes]) -> str:
-    """The one bearer token of a request (RFC 6750 section 2.1, the only carrier taken). ``authorization``: its fields.
+    """Return the one bearer token of a request (RFC 6750 section 2.1, the only method supported).
+
+    ``authorization`` holds the values of all Authorization fields.
 
     Raises:
         Denied: NO_TOKEN without an Authorization field or under another scheme; HEADER_MALFORMED for two of them, a
@@ -76,7 +78,7 @@ def bearer_of(authorization: Sequence[bytes]) -> str:
 
 
 def parse_bearer(raw: str) -> Bearer:
-    """Read an OAuth JWT (an access token or a login token) strictly; nothing of it is verified.
+    """Parse an OAuth JWT (an access token or a login token) strictly; verify nothing.
 
     Raises:
         Denied: TOKEN_TOO_LARGE, MALFORMED_TOKEN, DUPLICATE_CLAIM, ALG_NOT_ALLOWED.
@@ -85,35 +87,35 @@ def parse_bearer(raw: str) -> Bearer:
     claims = _claims(jws)
     issuer = claims.get("iss")
     if not isinstance(issuer, str):
-        raise Denied(Reason.MALFORMED_TOKEN, "iss is no string")
+        raise Denied(Reason.MALFORMED_TOKEN, "iss is not a string")
     return _bearer(raw, jws, claims, issuer)
 
 
 def parse_jwt_svid(raw: str) -> Bearer:
-    """Read a JWT-SVID by the header rules of JWT-SVID section 2; like go-spiffe and SPIRE we insist on a kid.
+    """Parse a JWT-SVID by the header rules of JWT-SVID section 2. A kid is required, as in go-spiffe and SPIRE.
 
     Raises:
         Denied: TOKEN_TOO_LARGE, MALFORMED_TOKEN, DUPLICATE_CLAIM, ALG_NOT_ALLOWED, TOKEN_TYPE.
     """
     jws = parse_compact(raw, members=JWT_SVID_MEMBERS)
     if jws.alg not in JWT_SVID_ALGORITHMS:
-        raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is none for JWT-SVIDs")
+        raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is not allowed for JWT-SVIDs")
     if jws.kid is None:
         raise Denied(Reason.MALFORMED_TOKEN, "the header has no kid")
     if jws.typ not in JWT_SVID_TYPES:
-        raise Denied(Reason.TOKEN_TYPE, "the type is none for JWT-SVIDs")
+        raise Denied(Reason.TOKEN_TYPE, "the type is not that of a JWT-SVID")
     return _bearer(raw, jws, _claims(jws), "")
 
 
 def _unusual(value: bytes) -> bytes:
-    """The token of a field that is not simply ``Bearer``, one space and a token; mostly: why there is none."""
+    """Return the token of a field in an unusual spelling, or raise the reason for refusing it."""
     scheme, _, credentials = value.partition(b" ")
     token = credentials.lstrip(b" ")
     if not _SCHEME.fullmatch(scheme) or not token:
         raise Denied(Reason.HEADER_MALFORMED, "the Authorization field is broken")
     if scheme.lower() != b"bearer":
-        hidden = b"bearer" in credentials.lower()  # a list whose second credential some other reader would take
-        raise Denied(Reason.HEADER_MALFORMED if hidden else Reason.NO_TOKEN, "another scheme than Bearer")
+        hidden = b"bearer" in credentials.lower()  # a list; another parser might take its second credential
+        raise Denied(Reason.HEADER_MALFORMED if hidden else Reason.NO_TOKEN, "the scheme is not Bearer")
     if len(token) > MAX_TOKEN_BYTES:
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token is too large")
     if token.startswith(b"{"):

@@ -1,4 +1,4 @@
-"""Claim values: typed readers for what a parsed token says. No value is ever quoted in an error."""
+"""Claim values: typed accessors for a parsed token. No error quotes a value."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final, TypeGuard
 
 from sidecar.errors import Denied, Reason
 
-MAX_TEXT_BYTES: Final = 2048  # the longest SPIFFE ID there may be
+MAX_TEXT_BYTES: Final = 2048  # the longest possible SPIFFE ID
 # The claims by which products name the OAuth client of a login token: OpenID Connect, RFC 9068, Okta, Entra v1.
 CLIENT_CLAIMS: Final = ("azp", "client_id", "cid", "appid")
 _MAX_TIME: Final = 2**53  # beyond it a JSON number is no exact integer any more
 
-# What could break a line or a field, or show a reader another text than the one compared: controls, line separators,
-# marks that turn the writing direction. Lone surrogates never come this far (strict_json).
+# Characters that could break a line or a field, or make a reader see another text than the one compared: controls, line
+# separators, bidirectional marks. The parser has already refused lone surrogates (strict_json).
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether ``value`` may name somebody or something: a non-empty string of at most 2048 bytes, no hidden signs."""
+    """Tell if ``value`` can name something: a non-empty string of at most 2048 bytes without invisible characters."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_BYTES:
         return False
     if value.isascii():
@@ -28,35 +28,35 @@ def is_name(value: object) -> TypeGuard[str]:
 
 
 def name_claim(claims: Mapping[str, object], claim: str) -> str | None:
-    """The string of a claim that names something, None if the token has no such claim.
+    """Return the string of a claim that names something, None if the token has no such claim.
 
     Raises:
-        Denied: MALFORMED_TOKEN if it is there and no such string (see ``is_name``); null is not absence.
+        Denied: MALFORMED_TOKEN if the value is no such string (see ``is_name``); null is not the same as absent.
     """
     if claim not in claims:
         return None
     value = claims[claim]
     if not is_name(value):
-        raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is no plain string")
+        raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is not a plain string")
     return value
 
 
 def time_claim(claims: Mapping[str, object], claim: str) -> float | None:
-    """A NumericDate in seconds since the epoch (RFC 7519 section 2), fractions allowed; None if the claim is absent.
+    """Return a NumericDate in seconds since the epoch (RFC 7519 section 2), fractions allowed; None if absent.
 
     Raises:
-        Denied: MALFORMED_TOKEN for anything but a number from 0 to 2^53; true is no number, "1" neither.
+        Denied: MALFORMED_TOKEN for anything but a number from 0 to 2^53; ``true`` and ``"1"`` are not numbers.
     """
     if claim not in claims:
         return None
     value = claims[claim]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_TIME:
-        raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is no date")
+        raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is not a date")
     return value
 
 
 def audience_claim(claims: Mapping[str, object], claim: str = "aud") -> str:
-    """The one audience of a token: a string, or an array with one string in it.
+    """Return the one audience of a token: a string, or an array with one string in it.
 
     Raises:
         Denied: WRONG_AUDIENCE if there is none or more than one; MALFORMED_TOKEN for another type.
@@ -67,10 +67,10 @@ def audience_claim(claims: Mapping[str, object], claim: str = "aud") -> str:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is neither a string nor an array of strings")
     if len(values) != 1:
-        raise Denied(Reason.WRONG_AUDIENCE, f"{claim} has not exactly one value")
+        raise Denied(Reason.WRONG_AUDIENCE, f"{claim} does not have exactly one value")
     return str(values[0])
 
 
 def names_no_other_client(claims: Mapping[str, object], client_id: str) -> bool:
-    """Tell whether each client claim that is present (``CLIENT_CLAIMS``) names ``client_id``."""
+    """Tell if every client claim that is present (``CLIENT_CLAIMS``) names ``client_id``."""
     return all(claims[claim] == client_id for claim in CLIENT_CLAIMS if claim in claims)

@@ -1,17 +1,17 @@
-"""The decision: may this peer, acting for this subject, make this call? And what may be called on its strength?
+"""The decision: may this peer, acting for this subject, make this call? And which calls may follow from it?
 
 Theory of operation. A token passes three stages: parsed (bearer.py, shape), verified (verify.py, signature and claims),
-decided (here, policy). The order of checks is fixed and the first failure wins, so that a token always has one reason:
-issuer known and counted on the route -> signature, times, audience, claims -> deny list -> act -> act is the peer
+decided (here, policy). The order of checks is fixed and the first failure wins, so a token always has one reason:
+issuer known and accepted on the route -> signature, times, audience, claims -> deny list -> act -> act is the peer
 -> the issuer may speak for this actor -> scope within the issuer's ceiling -> peer allowed -> scopes sufficient.
-``decide_verified`` is everything that must be judged again although the signature has been seen before: a verdict
-cached by token and peer never answers for another route, another time or another policy. A permit that is had again
-(``check_again``) answers for exactly what it was given for, and for another time only after a look at the clock.
+``decide_verified`` is everything that must be judged again although the signature was verified before: a verdict
+cached by token and peer never answers for another route, another time or another policy. A cached permit is reused
+(``check_again``) only for exactly the call it was given for, and only after its times are checked again.
 
 A Permit is the only thing that opens the way to the agent, an IssuedPermit the only one that opens the way out, and
 only this module can make either: no permit, no bytes upstream.
 
-Only top-level claims and the outermost actor are looked at (RFC 8693 section 4.1). Earlier actors are evidence.
+Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). Earlier actors are evidence.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SEAL: Final = object()
 
 
 class _Sealed:
-    """Made in this module only, and never changed after that."""
+    """Base of objects that only this module creates; immutable afterwards."""
 
     __slots__ = ()
 
@@ -92,9 +92,9 @@ _set_mode, _set_peer, _set_route, _set_token = (vars(Permit)[name].__set__ for n
 
 @final
 class IssuedPermit(_Sealed):
-    """The call that was planned may be made with ``token``, which the STS issued for it.
+    """The planned call may be made with ``token``, which the STS issued for it.
 
-    ``known`` is for the facts that records tell of it, made once: they live as long as the permit.
+    ``known`` caches facts for records; it lives as long as the permit.
     """
 
     __slots__ = ("known", "plan", "token")
@@ -112,7 +112,7 @@ class IssuedPermit(_Sealed):
 
 
 def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:
-    """The issuer whose keys may be looked for. A token of an unknown issuer, or of another kind, leads nowhere.
+    """Return the issuer whose keys may be fetched. An unknown issuer, or one of another kind, causes no fetch.
 
     Raises:
         Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, ALG_NOT_ALLOWED, TOKEN_TYPE.
@@ -132,9 +132,9 @@ def decide_inbound(
     now: int,
     peer_certificate_sha256: str | None = None,
 ) -> Permit:
-    """Judge one request of a peer whose mTLS identity is proven. ``key`` is the token's issuer's, of the token's kid.
+    """Judge one request of a peer with a proven mTLS identity. ``key`` is the issuer's key with the token's kid.
 
-    ``peer_certificate_sha256`` (hexadecimal) is what a token may be bound to; bound tokens are refused without it.
+    A token may be bound to ``peer_certificate_sha256`` (hexadecimal); without it bound tokens are refused.
 
     Raises:
         Denied: any 401 or 403 code of the inbound side.
@@ -165,8 +165,7 @@ def decide_verified(
 ) -> Permit:
     """Judge a request whose token was verified before, now or for an earlier request. Takes about 2 microseconds.
 
-    What verification drew from the issuer's profile is not drawn again: a verdict is kept for one policy and one key
-    only, by the whole token and the peer.
+    The issuer's profile is not applied again: a verdict belongs to one policy, one key, one token and one peer.
 
     Raises:
         Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE, CNF_MISMATCH,
@@ -184,17 +183,17 @@ def decide_verified(
     if not token.scope <= issuer.scopes:
         raise Denied(Reason.SCOPE_ABOVE_CEILING)
     if peer not in route.peers:
-        raise Denied(Reason.POLICY_DENIED, "the peer is not one of the route's")
+        raise Denied(Reason.POLICY_DENIED, "the peer is not listed in the route's peers")
     if not route.scopes <= token.scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE)
     return Permit(_SEAL, token, peer, route, mode)
 
 
 def check_again(permit: Permit, now: int) -> None:
-    """Return if what was permitted is permitted at ``now`` as well.
+    """Return if an earlier permit still holds at ``now``.
 
     Only for a call of the same peer (by the same certificate) with the same token on the same route under the same
-    policy and keys: of all that ``decide_verified`` looks at, time alone has passed.
+    policy and keys: of all that ``decide_verified`` reads, only the time differs.
 
     Raises:
         Denied: TOKEN_EXPIRED, TOKEN_NOT_YET_VALID.
@@ -203,13 +202,13 @@ def check_again(permit: Permit, now: int) -> None:
 
 
 def delegate(permit: Permit) -> Delegation:
-    """What the handle of a permitted request stands for."""
+    """Return the delegation that the handle of a permitted request refers to."""
     token, route = permit.token, permit.route
     return Delegation(token=token, may_call=route.may_call, entry=False, scope=token.scope, came_by=route.mark)
 
 
 def user_issuer(bearer: Bearer, *, policy: Policy) -> UserIssuer:
-    """The user issuer of a login token, whose keys may be looked for.
+    """Return the user issuer of a login token, whose keys may be fetched.
 
     Raises:
         Denied: NOT_AN_ENTRY (this workload takes no login tokens), WRONG_ISSUER, ALG_NOT_ALLOWED, TOKEN_TYPE.
@@ -250,15 +249,15 @@ def accept_issued(
     now: int,
     own_certificate_sha256: str | None = None,
 ) -> IssuedPermit:
-    """Prove what the STS sent back before anything is done with it. ``key`` is one of ``plan.sts_issuer``'s.
+    """Verify the token that the STS sent back before it is used. ``key`` is one of ``plan.sts_issuer``'s.
 
-    ``own_certificate_sha256`` (hexadecimal): a token bound to a certificate must be bound to ours.
+    A token that is bound to a certificate must be bound to ours, ``own_certificate_sha256`` (hexadecimal).
 
     Raises:
         Denied: an ``sts_*`` code, whatever is wrong.
     """
     if policy.sts_issuer != plan.sts_issuer:
-        raise Denied(Reason.STS_ISSUER, "the policy names another STS by now")
+        raise Denied(Reason.STS_ISSUER, "the policy now names another STS")
     try:
         token = verify_token(
             issued,
@@ -291,19 +290,19 @@ def _issuer_of(name: str, route: InboundRoute, policy: Policy) -> TrustedIssuer:
 
 
 def _mode_of(token: VerifiedToken, peer: SpiffeId, route: InboundRoute, issuer: TrustedIssuer) -> Mode:
-    """How the token shows that it is this peer's: as the current actor's, or as that of an agent acting for itself."""
+    """Tell how the token is tied to this peer: as its current actor, or as an agent that acts for itself."""
     if token.chain is None:
         if token.subject != peer or not route.allow_self:
             raise Denied(Reason.ACT_MISSING)
         return "self"
-    if token.actor_id is None:  # not to be mapped, perhaps because the issuer has no say about such actors
+    if token.actor_id is None:  # no mapping, perhaps because the issuer may not speak for such actors
         _require_domain(peer, issuer)
     if token.actor_id != peer:
         raise Denied(Reason.ACTOR_MISMATCH)
     if not _acts_for_itself(token, token.chain.current):
         return "delegated"
     if not route.allow_self:
-        raise Denied(Reason.ACT_MISSING, "subject and actor are one: no delegation")
+        raise Denied(Reason.ACT_MISSING, "subject and actor are the same: no delegation")
     return "self"
 
 
@@ -313,7 +312,7 @@ def _require_domain(peer: SpiffeId, issuer: TrustedIssuer) -> None:
 
 
 def _acts_for_itself(token: VerifiedToken, actor: Actor) -> bool:
-    """Whether subject and current actor are one, by SPIFFE ID or by the name the token's own issuer gives them."""
+    """Tell if subject and current actor are the same, by SPIFFE ID or by the name the token's issuer uses for them."""
     if token.subject == token.actor_id:
         return True
     return actor.subject == token.subject and actor.issuer in (None, token.issuer)

@@ -1,4 +1,4 @@
-"""Forms (application/x-www-form-urlencoded) and media types, read strictly: one meaning, or none."""
+"""Strict parsers for forms (application/x-www-form-urlencoded) and media types: one meaning, or refused."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 _MAX_PARAMETERS: Final = 100
-# Encoders differ about what they escape beyond "&" and "%": visible ASCII is taken for itself.
+# Encoders differ in what they escape beyond "&" and "%": unescaped visible ASCII stands for itself.
 _ENCODED: Final = re.compile(rb"(?:[!-$'-~]|%[0-9A-Fa-f]{2})*")
 _MEDIA_TYPE: Final = re.compile(
-    r"[ \t]*+([A-Za-z0-9!#$&^_.+-]++/[A-Za-z0-9!#$&^_.+-]++)"  # possessive: white space has one way to be read
+    r"[ \t]*+([A-Za-z0-9!#$&^_.+-]++/[A-Za-z0-9!#$&^_.+-]++)"  # possessive: white space matches in one way only
     r"(?:[ \t]*+;[ \t]*+charset=(?:utf-8|\"utf-8\"))?[ \t]*+;?[ \t]*+",
     re.IGNORECASE,
 )
 
 
 class FormError(ValueError):
-    """The body is no form that has one meaning. The message never quotes it."""
+    """The body is no form, or an ambiguous one. The message never quotes it."""
 
 
 def media_type(content_type: str | None) -> str | None:
-    """The media type of a Content-Type field in lower case; None if there is none, or if it says more than UTF-8."""
+    """Return the media type of a Content-Type field in lower case; None if absent or with a charset but UTF-8."""
     match = _MEDIA_TYPE.fullmatch(content_type) if content_type is not None else None
     return match[1].lower() if match else None
 
 
 def parse_form(body: bytes, *, repeatable: Container[str], max_bytes: int) -> dict[str, tuple[str, ...]]:
-    """The parameters of a form, values in order. An empty value is as good as none (RFC 6749 section 3.2).
+    """Return the parameters of a form, values in order. An empty value counts as absent (RFC 6749 section 3.2).
 
     Raises:
-        FormError: too large, not UTF-8, badly escaped, or a parameter twice that is not ``repeatable``.
+        FormError: too large, not UTF-8, badly escaped, or a repeated parameter that is not ``repeatable``.
     """
     if len(body) > max_bytes:
         raise FormError("the form is too large")
@@ -44,7 +44,7 @@ def parse_form(body: bytes, *, repeatable: Container[str], max_bytes: int) -> di
         encoded_name, _, encoded_value = pair.partition(b"=")
         name, value = _decoded(encoded_name), _decoded(encoded_value)
         if name in seen and name not in repeatable:
-            raise FormError("a parameter is there twice")
+            raise FormError("a parameter is repeated")
         seen.add(name)
         if value:
             parameters[name] = (*parameters.get(name, ()), value)

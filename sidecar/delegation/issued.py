@@ -1,7 +1,7 @@
-"""What an STS sends back is input like any other: each thing it must have kept or done is proven here, one by one.
+"""Checks on the token that an STS sends back, which is input like any other: one check for each property.
 
-All functions raise ``Denied`` with an ``sts_*`` code. What is compared is the issued token's own claims, never what the
-answer around it says.
+All functions raise ``Denied`` with an ``sts_*`` code. They compare the issued token's own claims, never the members of
+the response around it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _ABSENT: Final = object()
 
 
 def sts_error(error: Denied, claims: Mapping[str, object] | None = None) -> Denied:
-    """The refusal of an issued token, as a fault of the STS and not of the caller.
+    """Convert the refusal of an issued token into a fault of the STS, since the caller did nothing wrong.
 
-    ``claims`` (if they could be read) tell a broken history from a missing actor when ``act`` is malformed.
+    If ``act`` is malformed, ``claims`` (if they could be read) tell a broken history from a missing actor.
     """
     if error.reason is Reason.ACT_MALFORMED:
         act = claims.get("act") if claims else None
@@ -63,7 +63,7 @@ def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
 
 
 def _proven_chain(issued: VerifiedToken, plan: Plan) -> ActChain:
-    """The issued token's chain, in which we are the current actor."""
+    """Return the issued token's chain, in which we are the current actor."""
     if issued.chain is None:
         raise Denied(Reason.STS_NO_ACT)
     if issued.actor_id != plan.actor:
@@ -72,7 +72,7 @@ def _proven_chain(issued: VerifiedToken, plan: Plan) -> ActChain:
 
 
 def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
-    """The subject is who it was: under the entry's prefix with the login pair beside it, or unchanged altogether."""
+    """Check that the subject is unchanged, or at an entry has the entry's prefix and ``sub_id`` names the login."""
     subject = plan.delegation.token
     if issued.subject != plan.expected_subject:
         raise Denied(Reason.STS_SUBJECT_MISMATCH)
@@ -81,23 +81,24 @@ def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
         kept = came_in
     elif "sub_id" in subject.claims:
         kept = _same_json(issued.claims.get("sub_id"), subject.claims["sub_id"])
-    else:  # an STS may begin to say where the subject came in, if that is true
+    else:  # an STS may begin to add the login pair, if the pair is true
         kept = came_in or "sub_id" not in issued.claims
     if not kept:
         raise Denied(Reason.STS_SUBJECT_MISMATCH, "sub_id")
 
 
 def _prove_history(chain: ActChain, plan: Plan) -> None:
-    """Behind us in the chain stands exactly the ``act`` that came in, or nothing if none did."""
+    """Check that our predecessor in the chain is exactly the ``act`` that came in, or nothing if none did."""
     inbound = plan.delegation.token.chain
     if not _same_json(chain.raw.get("act", _ABSENT), _ABSENT if inbound is None else inbound.raw):
         raise Denied(Reason.STS_CHAIN_BROKEN)
 
 
 def _prove_links(issued: VerifiedToken, plan: Plan) -> None:
-    """The signed identifiers that join tokens for audit: ``jti`` is new, ``txn`` stays, ``parent_jti`` points back.
+    """Check the signed identifiers that join tokens for audit: ``jti`` is new, ``txn`` stays, ``parent_jti`` points
+    back.
 
-    At an entry ``txn`` begins: the STS mints it, whatever a login token says.
+        At an entry ``txn`` begins: the STS mints it, regardless of a login token's own.
     """
     subject = plan.delegation.token
     if issued.jti is not None and issued.jti == subject.jti:
@@ -109,17 +110,17 @@ def _prove_links(issued: VerifiedToken, plan: Plan) -> None:
 
 
 def _prove_lifetime(issued: VerifiedToken, plan: Plan, now: int) -> None:
-    """It ends no later than it may, by fractions of a second either: others may read an exp as it is written."""
+    """Check the token's end to the fraction of a second: other verifiers may read an exp literally."""
     ends, subject_ends = (time_claim(token.claims, "exp") or 0 for token in (issued, plan.delegation.token))
     latest = subject_ends if int(subject_ends) == plan.max_expires_at else plan.max_expires_at
     if ends > latest:
-        raise Denied(Reason.STS_LIFETIME, "the issued token outlives what it was issued for")
-    if now >= issued.expires_at:  # without leeway: nobody else need take it any more
+        raise Denied(Reason.STS_LIFETIME, "the issued token outlives its subject token")
+    if now >= issued.expires_at:  # without leeway: no other verifier has to accept it any more
         raise Denied(Reason.STS_LIFETIME, "the issued token has expired")
 
 
 def _same_json(one: object, other: object) -> bool:
-    """Whether two parsed JSON values are the same. Python alone would take true for 1, and 1.0 for 1."""
+    """Compare two parsed JSON values. Python's ``==`` alone takes true for 1, and 1.0 for 1."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_same_json(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):

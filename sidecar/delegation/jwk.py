@@ -1,4 +1,4 @@
-"""One public JWK: its members to a key, and the algorithms that key can be used with (RFC 7518 section 6, RFC 8037)."""
+"""Parser for one public JWK: its key, and the algorithms that key can be used with (RFC 7518 section 6, RFC 8037)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 MIN_RSA_BITS: Final = 2048
-MAX_RSA_BITS: Final = 8192  # verifying costs grow with the square: a larger key is a way to keep us busy
-MAX_RSA_EXPONENT: Final = 65537  # and with the exponent's length: a full one costs a hundred times as much
+MAX_RSA_BITS: Final = 8192  # verification cost grows with the square of the size: a larger key is a denial of service
+MAX_RSA_EXPONENT: Final = 65537  # and with the exponent's length: a full-length exponent costs a hundred times as much
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVES: Final[dict[str, tuple[EllipticCurve, str]]] = {
@@ -30,17 +30,17 @@ _CURVES: Final[dict[str, tuple[EllipticCurve, str]]] = {
     "P-384": (SECP384R1(), "ES384"),
     "P-521": (SECP521R1(), "ES512"),
 }
-_ED25519: Final = frozenset({"EdDSA", "Ed25519"})  # one algorithm: RFC 9864 gave it the second name
+_ED25519: Final = frozenset({"EdDSA", "Ed25519"})  # one algorithm with two names, the second by RFC 9864
 
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class JwkError(ValueError):
-    """The members make no key that we use."""
+    """The members make no supported key."""
 
 
 def key_of(jwk: dict[str, object]) -> tuple[PublicKey, frozenset[str]]:
-    """The public key of a JWK and the algorithms its type fits.
+    """Return the public key of a JWK and the algorithms that its type fits.
 
     RSA keys have 2048 to 8192 bits and an exponent of at most 65537, EC keys lie on P-256, P-384 or P-521, octet key
     pairs are Ed25519.
@@ -56,16 +56,17 @@ def key_of(jwk: dict[str, object]) -> tuple[PublicKey, frozenset[str]]:
             return _ec(jwk)
         if kind == "OKP" and jwk.get("crv") == "Ed25519":
             return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x")), _ED25519
-    except (ValueError, UnsupportedAlgorithm) as error:  # the library's words for a point off the curve, an even e ...
+    # the library's errors for a point off the curve, an even exponent ...
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise JwkError("the members make no key") from error
-    raise JwkError("no key type that we use")
+    raise JwkError("an unsupported key type")
 
 
 def algorithms_of(key: object) -> frozenset[str]:
-    """The algorithms that a public key's type fits, for a key that does not come as a JWK.
+    """Return the algorithms that fit a public key that did not come as a JWK.
 
     Raises:
-        JwkError: it is of no type that we use, or an RSA key of another size.
+        JwkError: an unsupported key type, or an RSA key of an unsupported size.
     """
     if isinstance(key, RSAPublicKey) and MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         if key.public_numbers().e > MAX_RSA_EXPONENT:
@@ -76,7 +77,7 @@ def algorithms_of(key: object) -> frozenset[str]:
     for curve, algorithm in _CURVES.values():
         if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, type(curve)):
             return frozenset({algorithm})
-    raise JwkError("no key type that we use")
+    raise JwkError("an unsupported key type")
 
 
 def _rsa(jwk: dict[str, object]) -> RSAPublicKey:
@@ -92,7 +93,7 @@ def _rsa(jwk: dict[str, object]) -> RSAPublicKey:
 def _ec(jwk: dict[str, object]) -> tuple[EllipticCurvePublicKey, frozenset[str]]:
     name = jwk.get("crv")
     if not isinstance(name, str) or name not in _CURVES:
-        raise JwkError("no curve that we use")
+        raise JwkError("an unsupported curve")
     curve, algorithm = _CURVES[name]
     x, y = (int.from_bytes(_octets(jwk, member), "big") for member in ("x", "y"))
     return EllipticCurvePublicNumbers(x, y, curve).public_key(), frozenset({algorithm})
@@ -100,6 +101,7 @@ def _ec(jwk: dict[str, object]) -> tuple[EllipticCurvePublicKey, frozenset[str]]
 
 def _octets(jwk: dict[str, object], member: str) -> bytes:
     value = jwk.get(member)
-    if not isinstance(value, str) or not _BASE64URL.fullmatch(value):  # the library drops foreign characters
-        raise JwkError("a member is no base64url")
+    # the library ignores characters outside the alphabet
+    if not isinstance(value, str) or not _BASE64URL.fullmatch(value):
+        raise JwkError("a member is not base64url")
     return urlsafe_b64decode(value + "=" * (-len(value) % 4))

@@ -1,7 +1,7 @@
 """Compact JWS: three base64url parts and a header we fully understand (RFC 7515 sections 4 and 7.1, RFC 8725).
 
-The steps are those of a reader that trusts nothing: size, alphabet, one spelling only, header JSON, header members,
-algorithm. The payload stays bytes: what it says is the business of ``bearer``.
+Checks run in the order of a parser that trusts nothing: size, alphabet, a single spelling, header JSON, header members,
+algorithm. The payload stays bytes; ``bearer`` parses it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from sidecar.errors import Denied, Reason
 MAX_TOKEN_BYTES: Final = 16384
 MAX_HEADER_BYTES: Final = 4096
 MAX_KID_CHARACTERS: Final = 256
-_MAX_KNOWN: Final = 512  # characters of a header that is remembered
+_MAX_KNOWN: Final = 512  # longest header that is cached, in characters
 
-# What may sign at all. HMAC is not here, nor is "none": which of these count is up to the issuer's profile and the key.
+# Algorithms that may sign at all, without HMAC and "none". The issuer's profile and the key narrow them further.
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
-# Everything else in a header either brings a key along (jwk, jku, x5u, x5c), changes what is signed or how it is read
-# (crit, b64, zip, cty), or is unknown. The certificate thumbprints are a hint that is never used.
+# Any other header member brings a key along (jwk, jku, x5u, x5c), changes what is signed or how it is read (crit, b64,
+# zip, cty), or is unknown. The certificate thumbprints are a hint and never used.
 HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 
-# How a compact JWS or JWE looks inside other text. Its header is a JSON object, so it begins with a brace and then a
-# quotation mark or white space, which in base64url look like one of these five; no other beginning is taken. Some pad
-# the parts (in a URL perhaps escaped): that is no token to us, and may be one to somebody else.
+# Pattern of a compact JWS or JWE inside other text. Its header is a JSON object and so begins with a brace, then a
+# quotation mark or white space; in base64url that gives these five beginnings. Some encoders pad the parts (in a URL
+# perhaps escaped): we do not accept such a token, but another parser may.
 TOKEN_BEGINNING: Final = r"e(?:y[AJ]|w[0ko])"  # noqa: S105 - finds tokens
 _PADDING: Final = r"(?:=|%3[Dd]){0,2}"
-_POINT: Final = r"(?:\.|%(?:25)*+2[Ee])"  # as it is, or escaped any number of times
-# Group 2 is the token, group 1 what stands before it without a gap. Looked at from where its characters begin, and only
-# if two points follow: else a text of many such beginnings would be read to its end from each of them.
+_POINT: Final = r"(?:\.|%(?:25)*+2[Ee])"  # plain, or escaped any number of times
+# Group 2 is the token, group 1 the adjacent text before it. The match starts where token characters begin, and only if
+# two points follow: otherwise a text with many such beginnings would be scanned to its end from each of them.
 TOKEN_PATTERN: Final = (
     rf"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++{_PADDING}{_POINT}[A-Za-z0-9_-]*+{_PADDING}{_POINT})"
     rf"([A-Za-z0-9_-]*?)({TOKEN_BEGINNING}[A-Za-z0-9_-]{{10,}}+(?:{_PADDING}{_POINT}[A-Za-z0-9_-]*+){{2,4}})"
@@ -68,13 +68,14 @@ def parse_compact(raw: str, *, members: frozenset[str] = HEADER_MEMBERS) -> Comp
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token is too large")
     parts = raw.split(".")
     if len(parts) != 3:
-        raise Denied(Reason.MALFORMED_TOKEN, "the token has not three parts")
+        raise Denied(Reason.MALFORMED_TOKEN, "the token does not have three parts")
     if len(parts[0]) > MAX_HEADER_BYTES:
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token's header is too large")
     header_part, payload_part, signature_part = parts
     header = dict((_known_header if len(header_part) <= _MAX_KNOWN else _header)(header_part, members))
     payload = _decode(payload_part)
-    if header["alg"] not in ALGORITHMS:  # before the signature is decoded: an unsecured JWS has none, and is told so
+    # before the signature is decoded: an unsecured JWS has no signature and gets this reason
+    if header["alg"] not in ALGORITHMS:
         raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is not asymmetric")
     kid = header.get("kid")
     if kid is not None and len(kid) > MAX_KID_CHARACTERS:
@@ -91,7 +92,7 @@ def parse_compact(raw: str, *, members: frozenset[str] = HEADER_MEMBERS) -> Comp
 
 
 def parse_json_part(document: bytes, *, max_depth: int = 16) -> dict[str, object]:
-    """A header or a claim set as a strict JSON object.
+    """Parse a header or a claim set as a strict JSON object.
 
     Raises:
         Denied: DUPLICATE_CLAIM or MALFORMED_TOKEN.
@@ -103,10 +104,10 @@ def parse_json_part(document: bytes, *, max_depth: int = 16) -> dict[str, object
 
 
 def _decode(part: str) -> bytes:
-    # The library drops foreign characters and ignores trailing bits: hence the pattern first and the comparison after,
-    # so that one value has one spelling.
+    # The library ignores foreign characters and trailing bits: the pattern before and the comparison after make sure
+    # that one value has one spelling.
     if not _PART.fullmatch(part) or len(part) % 4 == 1:
-        raise Denied(Reason.MALFORMED_TOKEN, "a part is empty or no base64url")
+        raise Denied(Reason.MALFORMED_TOKEN, "a part is empty or not base64url")
     value = urlsafe_b64decode(part + "=" * (-len(part) % 4))
     if urlsafe_b64encode(value).rstrip(b"=") != part.encode("ascii"):
         raise Denied(Reason.MALFORMED_TOKEN, "a part is not canonical base64url")
@@ -115,18 +116,19 @@ def _decode(part: str) -> bytes:
 
 def _header(part: str, members: frozenset[str]) -> dict[str, str]:
     document = _decode(part)
-    if not document.startswith(b"{"):  # JSON allows white space there; then nobody would know a token by its beginning
+    # JSON allows leading white space; then a token could not be recognised by its beginning
+    if not document.startswith(b"{"):
         raise Denied(Reason.MALFORMED_TOKEN, "the header does not begin with a brace")
     header = parse_json_part(document)
     if not members.issuperset(header):
-        raise Denied(Reason.MALFORMED_TOKEN, "the header has a member that is not taken")
+        raise Denied(Reason.MALFORMED_TOKEN, "the header has an unsupported member")
     strings = {member: value for member, value in header.items() if isinstance(value, str)}
     if len(strings) != len(header) or "alg" not in strings:
-        raise Denied(Reason.MALFORMED_TOKEN, "the header has no alg, or a member that is no string")
+        raise Denied(Reason.MALFORMED_TOKEN, "the header has no alg, or a member that is not a string")
     return strings
 
 
-_known_header: Final = lru_cache(maxsize=256)(_header)  # an issuer's tokens differ in all else
+_known_header: Final = lru_cache(maxsize=256)(_header)  # tokens of one issuer share their header
 
 
 def _media_type(typ: str) -> str:

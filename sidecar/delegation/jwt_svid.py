@@ -1,4 +1,4 @@
-"""JWT-SVIDs: which workload speaks, by a token (JWT-SVID sections 2 to 4). Here only ever an actor token."""
+"""JWT-SVIDs: a workload's identity as a token (JWT-SVID sections 2 to 4). Used only as an actor token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEEWAY_S: Final = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtSvid:
-    """A verified JWT-SVID. It is handed out again and again, a bearer string like any other: alone it opens nothing."""
+    """A verified JWT-SVID. It is reused like any bearer string and proves nothing without the owner's channel."""
 
     spiffe_id: SpiffeId
     raw: str = field(repr=False)
@@ -26,11 +26,11 @@ class JwtSvid:
     not_before: int
     leeway_s: int
     fingerprint: str
-    kid: str | None  # of the key that verified it
+    kid: str | None  # of the verifying key
 
 
 def svid_subject(bearer: Bearer) -> SpiffeId:
-    """The SPIFFE ID a JWT-SVID claims; unverified, it only says which trust domain's keys to verify it with.
+    """Return the SPIFFE ID a JWT-SVID claims. Unverified: it only selects the trust domain whose keys verify it.
 
     Raises:
         Denied: MALFORMED_TOKEN if ``sub`` is no workload's SPIFFE ID.
@@ -38,14 +38,14 @@ def svid_subject(bearer: Bearer) -> SpiffeId:
     try:
         return SpiffeId(name_claim(bearer.claims, "sub") or "")
     except SpiffeIdError as error:
-        raise Denied(Reason.MALFORMED_TOKEN, "sub is no SPIFFE ID") from error
+        raise Denied(Reason.MALFORMED_TOKEN, "sub is not a SPIFFE ID") from error
 
 
 def verify_jwt_svid(bearer: Bearer, *, key: VerificationKey, audience: str, now: int) -> JwtSvid:
     """Verify a JWT-SVID with a ``key`` from the bundle of its subject's trust domain.
 
     Stricter than JWT-SVID section 3: ``audience`` must be its only one (draft-ietf-oauth-spiffe-client-auth), and a
-    token with actors of its own is none.
+    token that names actors is refused.
 
     Raises:
         Denied: ALG_NOT_ALLOWED, BAD_SIGNATURE, MALFORMED_TOKEN, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE,
@@ -58,7 +58,7 @@ def verify_jwt_svid(bearer: Bearer, *, key: VerificationKey, audience: str, now:
         raise Denied(Reason.WRONG_AUDIENCE, "the JWT-SVID is for another audience")
     spiffe_id = svid_subject(bearer)
     if "act" in bearer.claims:
-        raise Denied(Reason.TOKEN_TYPE, "a delegated token is no JWT-SVID")
+        raise Denied(Reason.TOKEN_TYPE, "a token with an actor is not a JWT-SVID")
     return JwtSvid(
         spiffe_id=spiffe_id,
         raw=bearer.raw,

@@ -1,7 +1,7 @@
-"""Key sets: who may sign with what. JWKS of an issuer, JWT bundle of a trust domain (RFC 7517, RFC 7518 section 6).
+"""Key sets: the JWKS of an issuer, the JWT bundle of a trust domain (RFC 7517, RFC 7518 section 6).
 
-A key that cannot be used is left out alone; a document that cannot be read is refused whole. One key stands for the
-algorithms its type and its ``alg`` member allow, so that a token's header never chooses how its key is used.
+An unusable key is skipped; an unreadable document is refused whole. Each key is tied to the algorithms its type and its
+``alg`` member allow, so a token's header never chooses how a key is used.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class VerificationKey:
 class KeySet:
     """The usable keys of one issuer or trust domain; immutable. An empty set means no keys.
 
-    A key that is published twice is one key. Different keys of one kid are ambiguous: none of them is used, and the kid
-    is in ``ambiguous``.
+    A key that is published twice is one key. Different keys with one kid are ambiguous: none of them is used, and the
+    kid is in ``ambiguous``.
     """
 
     __slots__ = ("_by_kid", "_only", "ambiguous")
@@ -53,12 +53,12 @@ class KeySet:
         self._only = different[0] if len(different) == 1 else None
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """The key with exactly this kid. A token without one can only mean the key of a set that has a single key."""
+        """Return the key with exactly this kid. Without a kid, only a set with a single key has an answer."""
         return self._only if kid is None else self._by_kid.get(kid)
 
     @property
     def kids(self) -> frozenset[str]:
-        """The key ids that can be found."""
+        """The usable key ids."""
         return frozenset(self._by_kid)
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ def _keys(document: bytes, *, max_bytes: int, max_keys: int) -> list[dict[str, o
     except StrictJsonError as error:
         raise KeySetError(str(error)) from error
     if not isinstance(keys, list) or len(keys) > max_keys:
-        raise KeySetError("keys is no array, or has too many members")
+        raise KeySetError("keys is not an array, or has too many members")
     return [jwk for jwk in keys if isinstance(jwk, dict)]
 
 

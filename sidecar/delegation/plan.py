@@ -1,8 +1,8 @@
-"""What a request being served stands for, and what may be asked of the STS on its strength.
+"""The authority behind a request in progress, and the exchanges it allows.
 
 The subject is the pair (iss, sub). An STS keeps ``sub``, so a token can be exchanged onwards if the pair's issuer is
-that STS itself, or, at an entry, one of its user issuers (whose prefix then names it). A token by any other issuer,
-however trusted for calls *in*, would come back under a pair that nobody could compare: it is not exchanged.
+that STS itself, or, at an entry, one of its user issuers (whose prefix then names it). A token of any other issuer,
+however trusted for inbound calls, would come back with a pair that nobody could compare: it is not exchanged.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ class Delegation:
     known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def narrowed_to(self, fresh: Delegation) -> Delegation:
-        """What is left of it where the same token was judged anew: never more than it was."""
+        """Return the part that a fresh judgement of the same token still allows: never more than before."""
         return replace(self, may_call=self.may_call & fresh.may_call, scope=self.scope & fresh.scope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One exchange to be made, and what its answer must look like.
+    """One exchange to be made, and the properties its answer must have.
 
     The issued token shall be by ``sts_issuer``, for ``audience``, of ``expected_subject``, with ``actor`` (this
-    workload) as its outermost actor, no wider than ``scope`` and dead by ``max_expires_at`` (seconds since the epoch).
+    workload) as its outermost actor, no wider than ``scope`` and expired by ``max_expires_at`` (seconds since the
+    epoch).
     """
 
     route: OutboundRoute
@@ -61,12 +62,12 @@ class Plan:
 
     @property
     def key(self) -> Hashable:
-        """Everything the issued token depends on: equal keys may share one exchange and its answer, no others."""
+        """Everything the issued token depends on: plans with equal keys may share one exchange and its answer."""
         return (self.delegation.token.raw, self.audience, self.scope, self.actor, self.sts_issuer)
 
 
 def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
-    """Plan the exchange for one call of the agent: for this subject, this target, and no wider than what came in.
+    """Plan the exchange for one call of the agent: same subject, this target, no wider than the inbound token.
 
     Raises:
         Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (nothing is left to ask for),
@@ -76,19 +77,19 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     token = delegation.token
     made, plan = delegation.plans.get(route.name, _NONE)
     if plan is not None and made is policy and plan.route is route and now < token.expires_at:
-        return plan  # of all that a plan is made of, only time has passed
+        return plan  # of all a plan depends on, only the time has changed
     if route.name not in _opened(delegation, policy):
         raise Denied(Reason.CALL_NOT_ALLOWED)
     if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
         raise Denied(Reason.OWN_AUTHORITY_REFUSED)
-    if now >= token.expires_at:  # no leeway: what is issued may not live longer, so it would be dead already
+    if now >= token.expires_at:  # no leeway: the issued token must not outlive this one, so it would be expired already
         raise Denied(Reason.TOKEN_EXPIRED)
     policy.deny.check(token, policy.workload)
     expected_subject, max_expires_at = _bounds(delegation, policy, now)
     policy.deny.check_subject(policy.sts.issuer, expected_subject)
     scope = delegation.scope & route.scopes
     if not scope:
-        raise Denied(Reason.INSUFFICIENT_SCOPE, "nothing of what came in may be used at this target")
+        raise Denied(Reason.INSUFFICIENT_SCOPE, "none of the inbound token's scopes may be used at this target")
     plan = Plan(
         route=route,
         delegation=delegation,
@@ -99,15 +100,16 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         expected_subject=expected_subject,
         max_expires_at=max_expires_at,
     )
-    if not delegation.entry:  # what a login is worth depends on the time
+    if not delegation.entry:  # a login's authority depends on the time
         delegation.plans[route.name] = policy, plan
     return plan
 
 
 def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:
-    """The outbound routes that may be called: what was opened, as far as the policy of now opens it as well.
+    """Return the outbound routes that the inbound route opened and the current policy still opens.
 
-    A handle may live long, by its request, its linger or its login; what an operator closes is closed to it, too.
+    A handle may live long, by its request, its linger or its login; a route that an operator closes is closed to it
+    as well.
     """
     if not delegation.entry:
         if delegation.came_by is None:
@@ -115,21 +117,21 @@ def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:
         route = policy.inbound.same(delegation.came_by)
         return frozenset() if route is None else delegation.may_call & route.may_call
     if policy.entry is None:
-        raise Denied(Reason.NOT_AN_ENTRY, "this workload is no entry any more")
+        raise Denied(Reason.NOT_AN_ENTRY, "this workload is no longer an entry")
     return delegation.may_call & policy.entry.may_call
 
 
 def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]:
-    """The subject the issued token must have, and the time by which it must be dead."""
+    """Return the subject that the issued token must have, and the time by which it must expire."""
     token = delegation.token
     if not delegation.entry:
         if token.issuer != policy.sts.issuer:
-            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that would be asked")
+            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that exchanges tokens")
         return token.subject, token.expires_at
     user = policy.entry.issuers.get(token.issuer) if policy.entry is not None else None
     if policy.entry is None or user is None:
-        raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no user issuer any more")
-    # The STS counts from its own clock, and a little later than we do: the leeway of its tokens covers both.
+        raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no longer a user issuer")
+    # The STS counts from its own clock, slightly later than we do: the leeway of its tokens covers both.
     latest = now + policy.sts.profile.leeway_s
     life_s = policy.entry.delegation_life_s
     if life_s is None:

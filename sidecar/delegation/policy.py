@@ -1,4 +1,6 @@
-"""Policy: an immutable snapshot of all that decides beside the token and the peer. Swapped whole, never edited."""
+"""Policy: an immutable snapshot of everything that decides besides the token and the peer. Replaced whole, never
+edited.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,12 @@ MAX_FIRST_LIFE_S = 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """The list for an incident: what is refused although it would be allowed. Empty by default.
+    """The deny list for incidents: it refuses what would otherwise be allowed. Empty by default.
 
-    ``subjects`` are pairs (issuer, sub), with None for "whatever the issuer"; the login pair in ``sub_id`` counts too,
-    and at an entry the pair that the STS makes of it.
+    ``subjects`` are pairs (issuer, sub), with None for any issuer; the login pair in ``sub_id`` counts too, and at an
+    entry the pair that the STS makes of it.
     ``actors`` are SPIFFE IDs of the current actor: earlier actors are history and never decide (RFC 8693 section 4.1).
-    ``jtis`` also meets the tokens that were exchanged from such a token, by ``parent_jti``; ``txns`` a whole chain.
+    ``jtis`` also match tokens that were exchanged from such a token, by ``parent_jti``; ``txns`` match a whole chain.
     """
 
     subjects: frozenset[tuple[str | None, str]] = frozenset()
@@ -49,7 +51,7 @@ class Deny:
                 self.check_subject(*token.sub_id)
 
     def check_subject(self, issuer: str | None, subject: str) -> None:
-        """Refuse a subject by one of its names: at an entry, the one that the mesh will know a login's by.
+        """Refuse a subject by one of its names; at an entry also by the name a login's subject gets in the mesh.
 
         Raises:
             Denied: POLICY_DENIED.
@@ -60,13 +62,13 @@ class Deny:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeFrom:
-    """What a login token is worth in the mesh: the values of ``claim`` through ``map``, the same as at the STS."""
+    """Maps a login token's ``claim`` to mesh scopes through ``map``, as the STS does."""
 
     claim: str
     map: Mapping[str, ScopeSet]
 
     def worth(self, claims: Mapping[str, object]) -> ScopeSet:
-        """The mesh scopes of a verified login token. Values that are not in the map are worth nothing.
+        """Return the mesh scopes of a verified login token. Values that are not in the map give none.
 
         The claim is a space-separated string (as ``scope``) or an array of strings (as ``groups``, ``roles``).
 
@@ -76,7 +78,9 @@ class ScopeFrom:
         value = claims.get(self.claim, "")
         values = value.split(" ") if isinstance(value, str) else value
         if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-            raise Denied(Reason.MALFORMED_TOKEN, "the claim that scopes are read from is no string or array of strings")
+            raise Denied(
+                Reason.MALFORMED_TOKEN, "the claim with the scopes is neither a string nor an array of strings"
+            )
         return frozenset().union(*(self.map.get(item, frozenset()) for item in values))
 
 
@@ -91,9 +95,9 @@ class LoginKind(StrEnum):
 class UserIssuer:
     """A user issuer whose login tokens, all of one ``kind``, an entry takes.
 
-    ``client_id`` is the OAuth client the entry is registered as. The claim that must show it is the profile's to say:
-    ``aud`` of an ID token, ``azp`` or ``client_id`` of an access token. ``subject_prefix`` is what the STS puts before
-    ``sub``, so that two issuers' subjects never collide.
+    ``client_id`` is the OAuth client the entry is registered as. The profile says which claim must show it: ``aud`` of
+    an ID token, ``azp`` or ``client_id`` of an access token. The STS puts ``subject_prefix`` before ``sub``, so that
+    subjects of two issuers never collide.
     """
 
     trusted: TrustedIssuer
@@ -103,18 +107,18 @@ class UserIssuer:
     subject_prefix: str = ""
 
     def mesh_subject(self, sub: str) -> str:
-        """The ``sub`` that a login token's subject has in the mesh."""
+        """Return the ``sub`` that a login token's subject has in the mesh."""
         return self.subject_prefix + sub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """The settings of a workload where users log in, which alone may start a chain.
+    """The settings of a workload where users log in; only there may a chain start.
 
-    ``delegation_life_s`` bounds the first token; None is the login token's rest, at most an hour.
+    ``delegation_life_s`` bounds the first token; None means the login token's remaining life, at most an hour.
 
     Raises:
-        ValueError: two user issuers whose prefixes could give two subjects one name, or no life at all.
+        ValueError: two user issuers whose prefixes could give two subjects one name, or a life that is not positive.
     """
 
     issuers: Mapping[str, UserIssuer]
@@ -126,14 +130,14 @@ class Entry:
         if any(second.startswith(first) for first, second in permutations(prefixes, 2)):
             raise ValueError("with several user issuers no subject_prefix may be the start of another")
         if any(issuer != user.trusted.issuer for issuer, user in self.issuers.items()):
-            raise ValueError("a user issuer stands under its own name")
+            raise ValueError("the key of a user issuer is its own name")
         if self.delegation_life_s is not None and self.delegation_life_s <= 0:
             raise ValueError("delegation_life_s is positive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """One snapshot: who we are (``workload``), which ``audiences`` are ours, whom we believe, what is allowed.
+    """One snapshot: our identity (``workload``), our ``audiences``, the issuers we trust, and the allowed calls.
 
     ``issuers`` by issuer identifier, that of our STS (``sts_issuer``) among them. ``number`` counts snapshots.
 
@@ -153,7 +157,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if any(issuer != trusted.issuer for issuer, trusted in self.issuers.items()):
-            raise ValueError("a trusted issuer stands under its own name")
+            raise ValueError("the key of a trusted issuer is its own name")
         if self.sts_issuer is not None and self.sts_issuer not in self.issuers:
             raise ValueError("the issuer of the token exchange is one of the trusted issuers")
 

@@ -1,4 +1,4 @@
-"""Longest-prefix search over paths, by whole segments; as fast for a thousand prefixes as for one."""
+"""Longest-prefix search over paths, by whole segments; the cost does not depend on the number of prefixes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Prefixes(Generic[T]):
-    """Values by path prefix; the longest prefix, by whole segments, is found."""
+    """Values by path prefix, matched by whole segments."""
 
     __slots__ = ("_deepest", "_values")
 
@@ -18,9 +18,9 @@ class Prefixes(Generic[T]):
         self._deepest = max((path.count("/") for path in self._values), default=-1)
 
     def longest(self, path: str) -> tuple[str, T | None]:
-        """The prefix (without trailing slash) and its value; ``("", None)`` if there is none.
+        """Return the longest prefix (without trailing slash) and its value; ``("", None)`` if none matches.
 
-        Looks no deeper than the deepest prefix, so that a path of a thousand segments costs nothing more.
+        The search goes no deeper than the deepest prefix: a path of a thousand segments costs no more.
         """
         end, ends = 0, []
         for _ in range(self._deepest + 1):

@@ -1,7 +1,7 @@
-"""Issuer profiles: what a token of one issuer must look like, and how it shows its actor.
+"""Issuer profiles: the form of one issuer's tokens, and how they name the actor.
 
-Standards leave open what products then do differently: ``typ``, the shape of scopes, which member names the actor.
-A profile writes that down per configured issuer; nothing in a token ever chooses it.
+Standards leave room, and products differ: ``typ``, the shape of scopes, the member that names the actor. A profile
+states this per configured issuer; nothing in a token ever selects it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 
 MAX_LEEWAY_S: Final = 60
 
-# RFC 9068 section 2.1 obliges us to RS256. ES384 costs ten times an ES256, but only keys on that curve can use it.
+# RFC 9068 section 2.1 requires RS256. ES384 costs ten times an ES256, but only keys on that curve can use it.
 DEFAULT_ALGORITHMS: Final = frozenset({"RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"})
-# Claims of ID tokens and of security events: whoever signs untyped tokens must not have one taken for another.
+# Claims of ID tokens and security events: an issuer of untyped tokens must not have one taken for another.
 OTHER_KINDS: Final = frozenset({"nonce", "at_hash", "c_hash", "events"})
 
 
 class ActorForm(StrEnum):
-    """What in the outermost ``act`` identifies the actor as a SPIFFE ID."""
+    """The member of the outermost ``act`` that identifies the actor as a SPIFFE ID."""
 
     SUB = "act.sub"
     ISS_SUB = "act.iss+act.sub"
@@ -36,7 +36,7 @@ class ActorForm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerProfile:
-    """How one kind of issuer writes its tokens. ``None`` in ``typ`` or ``payload_typ`` means: the member is absent."""
+    """Form of the tokens of one kind of issuer. ``None`` in ``typ`` or ``payload_typ`` means: the member is absent."""
 
     name: str
     typ: frozenset[str | None]  # header typ, lower case, without "application/"
@@ -68,7 +68,7 @@ class IssuerProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
-    """An issuer that is believed, and for how much. Empty sets mean: nothing, nobody."""
+    """A trusted issuer and the limits of that trust. Empty sets mean: nothing, nobody."""
 
     issuer: str
     profile: IssuerProfile
@@ -76,7 +76,7 @@ class TrustedIssuer:
     actor_trust_domains: frozenset[TrustDomain]
 
     def actor_id(self, actor: Actor) -> SpiffeId | None:
-        """The SPIFFE ID of an actor as this issuer names it; None if it cannot be mapped.
+        """Return the SPIFFE ID of an actor as this issuer names it; None if it cannot be mapped.
 
         An issuer only speaks for actors of its ``actor_trust_domains``.
         """
@@ -108,8 +108,8 @@ _STS = IssuerProfile(
     required_claims=frozenset({"iat", "jti", "client_id"}),  # RFC 9068 section 2.2
     max_lifetime_s=86400,
 )
-# Keycloak 26: the header says JWT for every kind, the claim "typ" tells them apart. act.sub is the UUID of a service
-# account; act.client_id is the SPIFFE ID if the client is called so. Chaining does not exist there.
+# Keycloak 26: the header says JWT for every kind; the claim "typ" tells them apart. act.sub is the UUID of a service
+# account; act.client_id is the SPIFFE ID if the client has that name. It has no chaining.
 _KEYCLOAK = IssuerProfile(
     name="keycloak",
     typ=frozenset({"jwt", "at+jwt"}),
@@ -147,7 +147,7 @@ _ENTRA = IssuerProfile(
     refused_claims=OTHER_KINDS,
     client_claim="azp",
 )
-# Login tokens of any OpenID provider: they name no actor and are good at an entry only.
+# Login tokens of any OpenID provider: they name no actor and are accepted at an entry only.
 _OIDC_ID_TOKEN = IssuerProfile(
     name="oidc-id-token",
     typ=frozenset({None, "jwt"}),

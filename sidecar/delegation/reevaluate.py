@@ -27,11 +27,11 @@ class Keys(Protocol):
     """The keys in force."""
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        """The key, if it is known now."""
+        """Return the key, if it is known now."""
         ...
 
     def known(self, issuer: str) -> bool:
-        """Whether a key set of this issuer is in force. False: it could not be fetched for too long."""
+        """Tell if a key set of this issuer is in force. False if it could not be fetched for too long."""
         ...
 
 
@@ -45,7 +45,7 @@ def inbound_again(
     now: int,
     peer_certificate_sha256: str,
 ) -> None:
-    """Return if a peer's request would be permitted on ``route`` now as well.
+    """Return if a peer's request would still be permitted on ``route``.
 
     Raises:
         Denied: as ``decide_inbound``; UNKNOWN_KEY, the issuer has withdrawn the token's key.
@@ -69,11 +69,11 @@ def inbound_again(
 
 
 def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int) -> None:
-    """Return if an outbound call would be permitted now as well, as far as its request's authority still stands.
+    """Return if an outbound call would still be permitted, given that its request's authority still stands.
 
     Raises:
-        SidecarError: as ``plan_outbound`` and ``accept_issued``; UNKNOWN_KEY; TARGET_DENIED, the route leads elsewhere
-            now, or is gone; POLICY_DENIED too where the route allows less than the call's token does.
+        SidecarError: as ``plan_outbound`` and ``accept_issued``; UNKNOWN_KEY; TARGET_DENIED, the route now leads to
+            another target, or is gone; POLICY_DENIED too where the route allows less than the call's token does.
     """
     before = permit.plan
     token = permit.token
@@ -83,8 +83,8 @@ def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int
         delegation = _login_again(delegation, keys, policy, now)
     plan = plan_outbound(delegation, route, policy=policy, now=_within(delegation.token, now))
     policy.deny.check(token, policy.workload)
-    if not token.scope <= plan.scope:  # no fault of the token service, which was asked for more before
-        raise Denied(Reason.POLICY_DENIED, "the route allows less now than its token")
+    if not token.scope <= plan.scope:  # not the token service's fault: we asked for more before
+        raise Denied(Reason.POLICY_DENIED, "the route now allows less than its token")
     at = _within(token, now)
     try:
         token = verify_again(
@@ -100,7 +100,7 @@ def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:
     for route in policy.outbound.routes:
         if (route.name, route.upstream, route.peer, route.audience) == meant:
             return route
-    raise Denied(Reason.TARGET_DENIED, "the route leads elsewhere now, or is gone")
+    raise Denied(Reason.TARGET_DENIED, "the route now leads to another target, or is gone")
 
 
 def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> Delegation:
@@ -110,7 +110,7 @@ def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> De
         raise Denied(Reason.NOT_AN_ENTRY)
     user = policy.entry.issuers.get(token.issuer)
     if user is None:
-        raise Denied(Reason.WRONG_ISSUER, "not a user issuer of this entry any more")
+        raise Denied(Reason.WRONG_ISSUER, "no longer a user issuer of this entry")
     key, at, grounds = _key(token, keys, now), _within(token, now), token.grounds
     if grounds is None or grounds.key != key or grounds.trusted != user:
         return before.narrowed_to(decide_entry(parse_bearer(token.raw), key=key, policy=policy, now=at))
@@ -121,12 +121,12 @@ def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> De
 
 
 def _within(token: VerifiedToken, now: int) -> int:
-    """The time to judge a token at: now, or its last second."""
+    """Return the time to judge a token at: now, or its last second."""
     return min(now, token.expires_at - 1)
 
 
 def _key(token: VerifiedToken, keys: Keys, now: int) -> VerificationKey:
-    """The token's key as its issuer publishes it now.
+    """Return the token's key as its issuer publishes it now.
 
     Raises:
         Denied: UNKNOWN_KEY, it is withdrawn, and the token would still be valid.
@@ -139,5 +139,5 @@ def _key(token: VerifiedToken, keys: Keys, now: int) -> VerificationKey:
     if key is None and not keys.known(token.issuer):
         raise Unavailable(Reason.KEYS_UNAVAILABLE, "the issuer's keys are too old")
     if key is None:
-        raise Denied(Reason.UNKNOWN_KEY, "the token's key is gone")
+        raise Denied(Reason.UNKNOWN_KEY, "the issuer has withdrawn the token's key")
     return key

@@ -1,7 +1,8 @@
-"""Routes: which of the configured calls a request is. Matched once, on the canonical target.
+"""Routes: finds the configured call that a request makes. Matched once, on the canonical target.
 
-The most specific path wins and alone decides: if it does not take the method, no wider route is tried. Finding a route
-costs the same whatever their number: one look-up for exact paths, one per segment (of the deepest prefix) for prefixes.
+The most specific path wins and alone decides: if it does not take the method, no wider route is tried. The cost of a
+lookup does not depend on the number of routes: one for exact paths, one per segment (of the deepest prefix) for
+prefixes.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class InboundRoute:
     """One call that peers may make of this workload.
 
     ``path`` is exact, or with ``prefix`` the start of the path by whole segments (``/`` is every path). All ``scopes``
-    are needed. ``peers`` are who may call (empty: nobody), ``issuers`` whose tokens count (empty: nobody's),
-    ``may_call`` the outbound routes that a request may use (empty: none), at most ``max_calls`` times in all, and for
-    ``linger_s`` seconds after its end. ``allow_self`` admits an autonomous agent acting for itself. ``forwarded`` tells
-    the agent how the call reached us, in ``X-Forwarded-Proto``, ``-Host`` and ``-For``.
+    are needed. ``peers`` may call (empty: nobody) with tokens of ``issuers`` (empty: nobody's). A request may use the
+    outbound routes in ``may_call`` (empty: none), at most ``max_calls`` times in all, and for ``linger_s`` seconds
+    after its end. ``allow_self`` admits an autonomous agent acting for itself. ``forwarded`` tells the agent how the
+    call reached us, in ``X-Forwarded-Proto``, ``-Host`` and ``-For``.
 
     Raises:
-        ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number cannot be.
+        ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid.
     """
 
     name: str
@@ -65,12 +66,12 @@ class InboundRoute:
 
     @property
     def mark(self) -> RouteMark:
-        """What it is known by after a reload."""
+        """Identifies the route after a reload."""
         return RouteMark(self.name, (self.path, self.prefix, self.methods))
 
 
 class RouteMark(NamedTuple):
-    """What tells that a route of another policy is the same one: its name, or if it was renamed what it matches."""
+    """Identifies the same route in another policy: by its name, or if renamed by the requests it matches."""
 
     name: str
     match: tuple[str, bool, frozenset[str]]
@@ -78,7 +79,7 @@ class RouteMark(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """Where the next hop listens."""
+    """Address of the next hop."""
 
     scheme: Literal["http", "https"]
     host: str
@@ -89,8 +90,8 @@ class Upstream:
 class OutboundRoute:
     """One target the agent may call: by ``host`` (authority, lower case), or by ``prefix`` of the path on our listener.
 
-    ``peer`` is the SPIFFE ID the next hop must show, ``audience`` whom the issued token is for, ``scopes`` the ceiling
-    of what may be asked for. With ``token`` ``self`` the call is made on the workload's own authority.
+    The next hop must show the SPIFFE ID ``peer``; the issued token is for ``audience``; ``scopes`` is the ceiling of
+    what may be asked for. With ``token`` ``self`` the call is made on the workload's own authority.
 
     Raises:
         ValueError: not exactly one of host and prefix, a prefix that is not canonical, or no audience.
@@ -127,7 +128,7 @@ class Overlap:
 
 
 def overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
-    """Pairs of inbound routes that no request could tell apart: a settings error. Empty if all is well."""
+    """Return pairs of inbound routes that could match the same request, which is a settings error."""
     found: list[Overlap] = []
     names: set[str] = set()
     taken: dict[tuple[str, bool, str], str] = {}
@@ -143,7 +144,7 @@ def overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
 
 
 def outbound_overlaps(routes: Sequence[OutboundRoute]) -> list[Overlap]:
-    """The same for outbound routes: equal names, hosts (a default port is no difference) or prefixes."""
+    """Return pairs of outbound routes with equal names, hosts (default ports ignored) or prefixes."""
     found: list[Overlap] = []
     names: set[str] = set()
     taken: dict[tuple[str | None, str | None], str] = {}
@@ -159,7 +160,7 @@ def outbound_overlaps(routes: Sequence[OutboundRoute]) -> list[Overlap]:
 
 
 class InboundRoutes:
-    """All inbound routes of one policy, ready to be searched.
+    """All inbound routes of one policy, indexed.
 
     Raises:
         ValueError: two routes overlap (see ``overlaps``).
@@ -183,7 +184,7 @@ class InboundRoutes:
         self._prefixes_folded = Prefixes({path.lower(): True for path in by_prefix})
 
     def find(self, method: str, path: str) -> InboundRoute:
-        """The route of a request for a canonical path.
+        """Return the route of a request for a canonical path.
 
         Raises:
             Denied: NO_ROUTE, or METHOD_REFUSED if the most specific route of the path does not take the method.
@@ -197,12 +198,12 @@ class InboundRoutes:
         return route
 
     def same(self, mark: RouteMark) -> InboundRoute | None:
-        """What a route, perhaps of another policy, is in this one; None if it is gone."""
+        """Return the counterpart of a route, perhaps of another policy, in this one; None if it is gone."""
         named = self._named.get(mark.name)
         return named or next((route for route in self.routes if route.mark.match == mark.match), None)
 
     def allowed_methods(self, path: str) -> frozenset[str]:
-        """The methods of ``Allow`` in a 405 answer (RFC 9110 section 10.2.1); empty where there is no route."""
+        """Return the methods for ``Allow`` in a 405 answer (RFC 9110 section 10.2.1); empty where there is no route."""
         return frozenset(self._by_method(path) or ())
 
     def _by_method(self, path: str) -> Mapping[str, InboundRoute] | None:
@@ -212,15 +213,15 @@ class InboundRoutes:
         prefix, covering = self._prefixes.longest(path)
         if prefix == path:
             return covering
-        # Many frameworks take "/Admin" and "/admin/" for "/admin". Such a twin of a specific route must not be judged
-        # by a wider one that happens to cover it.
+        # Many frameworks treat "/Admin" and "/admin/" as "/admin". Such a variant of a specific route must not be
+        # judged by a wider route that happens to cover it.
         folded_prefix, _ = self._prefixes_folded.longest(path.lower())
         is_twin = _folded(path) in self._exact_folded or len(folded_prefix) > len(prefix)
         return None if is_twin else covering
 
 
 class OutboundRoutes:
-    """All outbound routes of one policy, ready to be searched.
+    """All outbound routes of one policy, indexed.
 
     Raises:
         ValueError: two routes overlap (see ``outbound_overlaps``).
@@ -238,10 +239,10 @@ class OutboundRoutes:
     def find(
         self, authority: str | None, target: CanonicalTarget, *, own_authorities: Container[str]
     ) -> tuple[OutboundRoute, CanonicalTarget]:
-        """The route of an agent's call, and the target as the next hop shall see it (a matched prefix is stripped).
+        """Return the route of an agent's call, and the target for the next hop (a matched prefix is stripped).
 
-        ``authority`` is that of the absolute form, or the Host; None or one of ``own_authorities`` (lower case) means
-        that our own listener is addressed, and the path's prefix says the target.
+        ``authority`` is that of the absolute form, or the Host. None or one of ``own_authorities`` (lower case) means
+        that our own listener is addressed, and the path's prefix selects the target.
 
         Raises:
             Denied: TARGET_DENIED, there is no such route.

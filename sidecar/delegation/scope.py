@@ -11,10 +11,10 @@ ScopeShape = Literal["string", "array", "either"]
 # NQCHAR: visible ASCII without the quotation mark and the backslash.
 _TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
-# Of a set that is remembered: a token may hold thousands of scopes.
+# longest set that is cached: a token may hold thousands of scopes
 _MAX_KNOWN_TOKENS: Final = 32
 _MAX_KNOWN_CHARACTERS: Final = 1024
-_MAX_KNOWN: Final = 1024  # sets: the same few come again
+_MAX_KNOWN: Final = 1024  # sets: the same few recur
 _known: Final[dict[ScopeSet, tuple[str, ...]]] = {}
 
 
@@ -23,7 +23,7 @@ class ScopeError(ValueError):
 
 
 def parse_scope(text: str) -> ScopeSet:
-    """Read a scope string: tokens with single spaces between them; the empty string is the empty set.
+    """Parse a scope string: tokens separated by single spaces; the empty string is the empty set.
 
     Raises:
         ScopeError: doubled, leading or trailing spaces, other white space, or a character outside the grammar.
@@ -32,7 +32,7 @@ def parse_scope(text: str) -> ScopeSet:
 
 
 def parse_scope_claim(value: object, *, shape: ScopeShape) -> ScopeSet:
-    """Read a scope claim in the shape its issuer uses: one string, an array with a token in each string, or either.
+    """Parse a scope claim in the shape its issuer uses: one string, an array of tokens, or either.
 
     Raises:
         ScopeError: the other shape, another type, or what ``parse_scope`` refuses.
@@ -45,7 +45,7 @@ def parse_scope_claim(value: object, *, shape: ScopeShape) -> ScopeSet:
 
 
 def sorted_scope(scope: ScopeSet) -> tuple[str, ...]:
-    """The tokens in the order in which they are written; that of a short set is remembered."""
+    """Return the tokens in canonical order; cached for short sets."""
     return _known.get(scope) or _sort(scope)
 
 
@@ -59,7 +59,7 @@ def _sort(scope: ScopeSet) -> tuple[str, ...]:
 
 
 def format_scope(scope: ScopeSet) -> str:
-    """The canonical string: sorted, single spaces."""
+    """Return the canonical string: sorted, single spaces."""
     return " ".join(sorted_scope(scope))
 
 

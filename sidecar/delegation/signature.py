@@ -1,4 +1,4 @@
-"""The signature of a token, with a key that fits its algorithm and an algorithm that its issuer may use."""
+"""Signature verification: the key must fit the algorithm, and the issuer must be allowed to use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VERIFIERS: Final = {name: _LIBRARY[_LIBRARY_NAMES.get(name, name)] for name in 
 
 
 class Signed(Protocol):
-    """What is signed, how, and by which signature: a ``Bearer`` or a ``CompactJws``."""
+    """A signed object with its algorithm and signature: a ``Bearer`` or a ``CompactJws``."""
 
     @property
     def alg(self) -> str: ...  # noqa: D102
@@ -30,15 +30,15 @@ class Signed(Protocol):
 def verify_signature(signed: Signed, key: VerificationKey, algorithms: Container[str]) -> None:
     """Return if the signature is right; ECDSA signatures have exactly the length of their curve (RFC 7518 section 3.4).
 
-    The twin of an ECDSA signature, (r, n - s), verifies as well: neither a token nor its hash may serve as a replay
-    identifier.
+    An ECDSA signature (r, s) has a twin (r, n - s) that verifies as well: neither a token nor its hash may serve as a
+    replay identifier.
 
     Raises:
         Denied: ALG_NOT_ALLOWED if ``algorithms`` or the key do not allow the token's algorithm; BAD_SIGNATURE.
     """
     if signed.alg not in algorithms:
-        raise Denied(Reason.ALG_NOT_ALLOWED, "not an algorithm of this issuer")
+        raise Denied(Reason.ALG_NOT_ALLOWED, "the issuer may not use this algorithm")
     if signed.alg not in key.algorithms:
-        raise Denied(Reason.ALG_NOT_ALLOWED, "not an algorithm of this key")
+        raise Denied(Reason.ALG_NOT_ALLOWED, "the key does not fit this algorithm")
     if _VERIFIERS[signed.alg].verify(signed.signing_input, key.public_key, signed.signature) is not True:
         raise Denied(Reason.BAD_SIGNATURE, "the signature is wrong")

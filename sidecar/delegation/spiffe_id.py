@@ -1,7 +1,7 @@
 """SPIFFE IDs: strict parsing, then plain byte equality (SPIFFE-ID section 2).
 
-Both types are strings that can only be made from valid text. Comparing two of them is comparing their bytes: there is
-no case folding, no prefix rule and no URL library that would tidy the text up first.
+Both types are strings that can only be made from valid text. Comparing two of them compares their bytes: there is no
+case folding, no prefix rule and no URL library that would normalise the text first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class TrustDomain(str):
 
 
 class SpiffeId(str):
-    """A workload's SPIFFE ID, ``spiffe://trust-domain/path``. The path is never empty: a domain is no workload."""
+    """A workload's SPIFFE ID, ``spiffe://trust-domain/path``.
+
+    The path is never empty: trust domains are no workloads.
+    """
 
     __slots__ = ("trust_domain",)
 

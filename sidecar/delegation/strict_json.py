@@ -1,7 +1,7 @@
 """JSON from outside: one object, no duplicate members, bounded depth and numbers (RFC 8259, I-JSON of RFC 7493).
 
-Python's own reader takes the last of two equal members, NaN, and numbers of any length; two readers that differ there
-differ about what was signed. What is ambiguous is refused here, before anybody looks at a member.
+Python's own parser takes the last of two equal members, NaN, and numbers of any length. Two parsers that differ there
+disagree about what was signed, so ambiguous documents are refused here before any member is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ _MAX_FLOAT_CHARACTERS: Final = 40
 
 
 class StrictJsonError(ValueError):
-    """The document is not acceptable. ``duplicate`` tells two equal members apart from the rest; never quotes input."""
+    """The document is not acceptable. ``duplicate`` tells two equal members from other faults; the input is never
+    quoted.
+    """
 
     def __init__(self, message: str, *, duplicate: bool = False) -> None:
         super().__init__(message)
@@ -27,7 +29,7 @@ class StrictJsonError(ValueError):
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise StrictJsonError("an object has two members of one name", duplicate=True)
+        raise StrictJsonError("an object has two members with one name", duplicate=True)
     return members
 
 
@@ -44,7 +46,7 @@ def _float(digits: str) -> float:
 
 
 def _constant(_name: str) -> NoReturn:
-    raise StrictJsonError("NaN and Infinity are no JSON")
+    raise StrictJsonError("NaN and Infinity are not JSON")
 
 
 _DECODER: Final = json.JSONDecoder(
@@ -63,28 +65,30 @@ def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MA
         raise StrictJsonError("the document is too large")
     try:
         value = _DECODER.decode(document.decode("utf-8"))
-        if b"\\u" in document:  # only an escape can bring a lone surrogate in, and writing it out is what finds it
+        if b"\\u" in document:  # only an escape can produce a lone surrogate, and encoding the result detects it
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
         raise StrictJsonError("the document is not Unicode") from None  # the original error quotes the input
     except json.JSONDecodeError:
-        raise StrictJsonError("the document is no JSON") from None
+        raise StrictJsonError("the document is not JSON") from None
     except RecursionError:
         raise StrictJsonError("the document is nested too deeply") from None
     if not isinstance(value, dict):
-        raise StrictJsonError("the document is no object")
+        raise StrictJsonError("the document is not an object")
     if may_nest(document, max_depth) and nesting_of(value) > max_depth:
         raise StrictJsonError("the document is nested too deeply")
     return value
 
 
 def may_nest(document: bytes, deeper_than: int) -> bool:
-    """Whether objects and arrays may be nested deeper in a document: not if fewer begin in it. Strings may mislead."""
+    """Tell if objects and arrays may be nested deeper than allowed: not if fewer begin in the document. Strings may
+    mislead.
+    """
     return document.count(b"{") + document.count(b"[") > deeper_than
 
 
 def nesting_of(value: object) -> int:
-    """How deep objects and arrays are nested: 0 for a string or a number, 1 for ``{}``."""
+    """Return the nesting depth of objects and arrays: 0 for a string or a number, 1 for ``{}``."""
     depth = 0
     level: list[object] = [value]
     while containers := [inner for inner in level if isinstance(inner, dict | list)]:

@@ -1,12 +1,13 @@
-"""The request target in its one canonical form: what is decided on is what is forwarded.
+"""The request target in its one canonical form: the target that is decided on is the one that is forwarded.
 
-Two servers that read one path differently are a way around policy. So everything that is known to be read in more than
-one way is refused: dot segments, empty segments, path parameters (``;``), a fragment, a backslash, control characters
-and every escape that hides one of these, or a second escape. What is left has exactly one spelling: characters that
-need no escape are written plainly (RFC 3986 section 6.2.2.2), the others as upper-case escapes of valid UTF-8.
+Two servers that read one path differently are a way around policy. So every form that servers are known to read
+differently is refused: dot segments, empty segments, path parameters (``;``), a fragment, a backslash, control
+characters and every escape that hides one of these, or a second escape. What is left has exactly one spelling:
+characters that need no escape are written plainly (RFC 3986 section 6.2.2.2), the others as upper-case escapes of valid
+UTF-8.
 
-Stricter than RFC 3986: an escaped dot or slash is refused, not decoded or kept, and an escaped sub-delimiter is taken
-as the plain one, since nearly every server decodes it before it looks at the path.
+Stricter than RFC 3986: an escaped dot or slash is refused, not decoded or kept, and an escaped sub-delimiter is
+unescaped, since nearly every server decodes it before it matches the path.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 from sidecar.errors import Denied, Reason
 
 _MAX_REMEMBERED: Final = 256  # bytes
-# pchar of RFC 3986 section 3.3 without ";": parameters of a segment are dropped by some servers before they match.
+# pchar of RFC 3986 section 3.3 without ";": some servers drop a segment's parameters before they match.
 _PLAIN_CHARACTER: Final = rb"[A-Za-z0-9\-._~!$&'()*+,=:@]"
 _NO_DOT_SEGMENT: Final = rb"(?!\.\.?(?:/|\Z))"
 _PLAIN: Final = re.compile(rb"(?:/" + _NO_DOT_SEGMENT + _PLAIN_CHARACTER + rb"+)*/?")
@@ -28,7 +29,7 @@ _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DOUBLE_ESCAPE: Final = re.compile(rb"%25[0-9A-Fa-f]{2}")
 _QUERY: Final = re.compile(rb"[!-~]*")
 _PLAIN_OCTETS: Final = frozenset(octet for octet in range(256) if re.fullmatch(_PLAIN_CHARACTER, bytes([octet])))
-# What changes the meaning of a path once it is decoded. The dot is here for "%2e%2e" and for "%2e" alone.
+# Characters that change the meaning of a path once decoded. The dot is here for "%2e%2e" and for "%2e" alone.
 _DELIMITERS: Final = frozenset(b"./\\;?#")
 
 
@@ -43,22 +44,22 @@ class CanonicalTarget:
     query: bytes
 
     def encode(self) -> bytes:
-        """The target in origin-form, the one that is decided on and forwarded."""
+        """Return the target in origin-form, as decided on and forwarded."""
         path = self.path.encode("ascii")
         return path + b"?" + self.query if self.query else path
 
 
 def canonical_target(target: bytes) -> CanonicalTarget:
-    """Read a request target in origin-form (RFC 9112 section 3.2.1). Short ones are remembered.
+    """Parse a request target in origin-form (RFC 9112 section 3.2.1). Short targets are cached.
 
     Raises:
-        Denied: PATH_REFUSED for any other form, and for whatever has no single safe meaning.
+        Denied: PATH_REFUSED for any other form, and for a path without a single safe meaning.
     """
     return _remembered(target) if len(target) <= _MAX_REMEMBERED else read_target(target)
 
 
 def read_target(target: bytes) -> CanonicalTarget:
-    """The same, and nothing is remembered."""
+    """Parse a request target without the cache."""
     path, _, query = target.partition(b"?")
     if not path.startswith(b"/"):
         raise Denied(Reason.PATH_REFUSED, "the target is not in origin-form")

@@ -1,6 +1,6 @@
 """Requests to a token endpoint, built and parsed (RFC 8693 section 2.1, RFC 6749 section 4.4).
 
-An STS is tolerant of real clients, not of ambiguity: an empty parameter is an absent one, unknown ones are ignored, a
+An STS tolerates real clients but no ambiguity: an empty parameter counts as absent, unknown ones are ignored, a
 repeated one is refused.
 """
 
@@ -28,7 +28,7 @@ _ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-\"$-~]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeRequest:
-    """A token exchange (RFC 8693 section 2.1). ``scope`` None: nothing was said about it. Types are URNs, as sent."""
+    """A token exchange (RFC 8693 section 2.1). ``scope`` is None if absent. Types are URNs, as sent."""
 
     subject_token: str = field(repr=False)
     subject_token_type: str
@@ -42,7 +42,7 @@ class ExchangeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCredentialsRequest:
-    """A request for a token of the client's own (RFC 6749 section 4.4, with the targets of RFC 8707)."""
+    """A request for the client's own token (RFC 6749 section 4.4, with the targets of RFC 8707)."""
 
     audience: tuple[str, ...] = ()
     resource: tuple[str, ...] = ()
@@ -73,15 +73,15 @@ def build_exchange(request: ExchangeRequest) -> bytes:
 
 
 def parse_token_request(body: bytes, content_type: str | None) -> ExchangeRequest | ClientCredentialsRequest:
-    """Read a request to the token endpoint. Token types are not judged here, tokens not opened.
+    """Parse a request to the token endpoint. Token types are not checked here, tokens not parsed.
 
     Raises:
         Denied: EXCHANGE_MALFORMED (media type, form, repeated or missing parameter, a type without its token),
-            GRANT_NOT_SUPPORTED, SCOPE_REFUSED (no scope at all by its grammar), TARGET_UNKNOWN (a resource that is no
+            GRANT_NOT_SUPPORTED, SCOPE_REFUSED (outside the grammar of a scope), TARGET_UNKNOWN (a resource that is no
             absolute URI).
     """
     if media_type(content_type) != _FORM:
-        raise Denied(Reason.EXCHANGE_MALFORMED, "the body is no form")
+        raise Denied(Reason.EXCHANGE_MALFORMED, "the body is not a form")
     try:
         parameters = parse_form(body, repeatable=_REPEATABLE, max_bytes=MAX_REQUEST_BYTES)
     except FormError as error:
@@ -91,7 +91,7 @@ def parse_token_request(body: bytes, content_type: str | None) -> ExchangeReques
         raise Denied(Reason.EXCHANGE_MALFORMED, "grant_type is missing")
     audience, resource = parameters.get("audience", ()), parameters.get("resource", ())
     if any(not _ABSOLUTE_URI.fullmatch(uri) for uri in resource):
-        raise Denied(Reason.TARGET_UNKNOWN, "a resource is no absolute URI")
+        raise Denied(Reason.TARGET_UNKNOWN, "a resource is not an absolute URI")
     scope = _requested_scope(_single(parameters, "scope"))
     if grant_type == CLIENT_CREDENTIALS:
         return ClientCredentialsRequest(audience=audience, resource=resource, scope=scope)

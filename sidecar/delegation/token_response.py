@@ -1,7 +1,7 @@
-"""Answers of a token endpoint, parsed and built (RFC 8693 section 2.2, RFC 6749 section 5).
+"""Responses of a token endpoint, parsed and built (RFC 8693 section 2.2, RFC 6749 section 5).
 
-The client believes nothing that the answer does not say in the right type, and takes a refusal's registered error code
-at most: the prose of an STS may quote tokens, so it leaves this file for nowhere, not even for the record.
+The client accepts only members of the right type. Of a refusal it takes only a registered error code: an STS's prose
+may quote tokens, so it never leaves this file, not even for the record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_EXPIRES_IN_S: Final = 2**31
 
 _JSON: Final = "application/json"
 _VISIBLE: Final = re.compile(r"[!-~]+")
-# What a token endpoint may say (RFC 6749 section 5.2, RFC 8693 section 2.2.2, and the actor-profile draft).
+# Error codes of a token endpoint (RFC 6749 section 5.2, RFC 8693 section 2.2.2, and the actor-profile draft).
 _ENDPOINT_ERRORS: Final = frozenset(
     {
         "invalid_request",
@@ -40,7 +40,7 @@ _STATUSES_KEPT: Final = frozenset({404, 405, 408, 413, 414, 417, 431})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResponse:
-    """What the STS says it issued (RFC 8693 section 2.2.1). Only the token's own claims are evidence of anything."""
+    """The STS's description of what it issued (RFC 8693 section 2.2.1). Only the token's own claims are evidence."""
 
     access_token: str = field(repr=False)
     issued_token_type: str
@@ -50,7 +50,7 @@ class TokenResponse:
 
 
 def parse_response(status: int, content_type: str | None, body: bytes, *, requested: ExchangeRequest) -> TokenResponse:
-    """Read the STS's answer to an exchange.
+    """Parse the STS's response to an exchange.
 
     Raises:
         Denied: EXCHANGE_DENIED (400), STS_ERROR (401, 403), STS_REDIRECT, STS_TOO_LARGE, STS_TOKEN_TYPE (another type
@@ -82,7 +82,7 @@ def parse_response(status: int, content_type: str | None, body: bytes, *, reques
 def build_response(
     *, access_token: str, expires_in: int, scope: ScopeSet, issued_token_type: str | None
 ) -> dict[str, object]:
-    """The members of a success (RFC 8693 section 2.2.1): scope always, a refresh token never.
+    """Build the members of a success (RFC 8693 section 2.2.1): always a scope, never a refresh token.
 
     ``issued_token_type`` is None for client credentials, whose answer has no such member (RFC 6749 section 5.1).
     """
@@ -98,7 +98,7 @@ def build_response(
 
 
 def build_error(error: SidecarError) -> tuple[int, dict[str, object]]:
-    """Status and members of a refusal (RFC 8693 section 2.2.2). A token that is no good, for whatever reason, is 400.
+    """Build status and members of a refusal (RFC 8693 section 2.2.2). Any fault of a token is 400.
 
     The description is the reason's fixed text: nothing of the request is reflected.
     """
@@ -127,7 +127,7 @@ def _refusal(status: int, content_type: str | None, body: bytes) -> SidecarError
 
 
 def _error_code(content_type: str | None, body: bytes) -> str:
-    """The registered error code of a refusal, for the record; anything else the STS says stays unread."""
+    """Return the registered error code of a refusal, for the record; other text of the STS stays unread."""
     try:
         error = _answer(content_type, body).get("error")
     except Denied:
@@ -137,7 +137,7 @@ def _error_code(content_type: str | None, body: bytes) -> str:
 
 def _answer(content_type: str | None, body: bytes) -> dict[str, object]:
     if media_type(content_type) != _JSON:
-        raise _bad_response("the answer is no JSON by its media type")
+        raise _bad_response("the answer's media type is not JSON")
     if len(body) > MAX_RESPONSE_BYTES:
         raise Denied(Reason.STS_TOO_LARGE)
     try:
@@ -149,7 +149,7 @@ def _answer(content_type: str | None, body: bytes) -> dict[str, object]:
 def _text(answer: Mapping[str, object], member: str) -> str:
     value = answer.get(member)
     if not isinstance(value, str) or not _VISIBLE.fullmatch(value):
-        raise _bad_response(f"{member} is missing or no plain string")
+        raise _bad_response(f"{member} is missing or not a plain string")
     return value
 
 
@@ -158,7 +158,7 @@ def _expires_in(answer: Mapping[str, object]) -> int | None:
         return None
     value = answer["expires_in"]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_EXPIRES_IN_S:
-        raise _bad_response("expires_in is no positive number of seconds")
+        raise _bad_response("expires_in is not a positive number of seconds")
     return value
 
 
@@ -168,7 +168,7 @@ def _granted_scope(answer: Mapping[str, object]) -> ScopeSet | None:
     try:
         return parse_scope_claim(answer["scope"], shape="string")
     except ScopeError as error:
-        raise _bad_response("scope is no scope") from error
+        raise _bad_response("scope is not a valid scope") from error
 
 
 def _bad_response(detail: str) -> Denied:

@@ -1,4 +1,4 @@
-"""When a token is valid: exp, nbf and iat (RFC 7519 section 4.1), read once, checked again whenever it is used."""
+"""A token's period of validity: exp, nbf and iat (RFC 7519 section 4.1), parsed once, checked at every use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sidecar.errors import Denied, Reason
 
 
 class Timed(Protocol):
-    """What ends and begins: a token, or only its times."""
+    """Anything with a begin and an end: a token, or only its times."""
 
     @property
     def expires_at(self) -> int: ...  # noqa: D102
@@ -35,7 +35,7 @@ class Validity:
 def parse_validity(
     claims: Mapping[str, object], *, leeway_s: int, now: int, max_lifetime_s: int | None = None
 ) -> Validity:
-    """Read the times of a claim set. A token that lives longer than ``max_lifetime_s`` counts as expired.
+    """Parse the times of a claim set. A token that lives longer than ``max_lifetime_s`` counts as expired.
 
     Raises:
         Denied: MALFORMED_TOKEN if exp is missing or one of the three is no date; TOKEN_EXPIRED.
@@ -46,7 +46,7 @@ def parse_validity(
     issued_at = time_claim(claims, "iat")
     not_before = time_claim(claims, "nbf")
     if max_lifetime_s is not None and expires_at - (now if issued_at is None else issued_at) > max_lifetime_s:
-        raise Denied(Reason.TOKEN_EXPIRED, "the token lives longer than its issuer may let it")
+        raise Denied(Reason.TOKEN_EXPIRED, "the token's lifetime exceeds its issuer's limit")
     return Validity(
         expires_at=int(expires_at),
         not_before=math.ceil(max(issued_at or 0, not_before or 0)),
@@ -56,7 +56,7 @@ def parse_validity(
 
 
 def check_times(token: Timed, now: int) -> None:
-    """Return if the token is valid at ``now``. This is what a cached verdict must pass again on each use.
+    """Return if the token is valid at ``now``. A cached verdict must pass this again at each use.
 
     Raises:
         Denied: TOKEN_EXPIRED from ``exp + leeway`` on; TOKEN_NOT_YET_VALID before ``nbf`` or ``iat``, less the leeway.
@@ -64,4 +64,4 @@ def check_times(token: Timed, now: int) -> None:
     if now >= token.expires_at + token.leeway_s:
         raise Denied(Reason.TOKEN_EXPIRED, "exp has passed")
     if now < token.not_before - token.leeway_s:
-        raise Denied(Reason.TOKEN_NOT_YET_VALID, "nbf or iat lies ahead")
+        raise Denied(Reason.TOKEN_NOT_YET_VALID, "nbf or iat is in the future")

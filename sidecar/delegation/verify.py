@@ -1,8 +1,7 @@
-"""Verification of a token: signature, times, audience, claims and binding, in the order that costs least.
+"""Verification of a token: signature, times, audience, claims and binding, cheapest first.
 
-The first failure wins and has one stable reason. Before the signature nothing but ``iss`` and the header is looked at
-(RFC 8725 section 3). Whether the token may be used *here, by this peer* is decided elsewhere (``decide``); this file
-finds out what it says.
+The first failure wins and has one stable reason. Before the signature only ``iss`` and the header are read (RFC 8725
+section 3). ``decide`` judges if the token may be used *here, by this peer*; this file establishes its content.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.validity import check_times, parse_validity
 from sidecar.errors import Denied, Reason
 
-# With the names of the modules that make up verification, so that other rooms import from one place.
+# Re-exported so that other rooms import verification from one place.
 __all__ = [
     "PRESETS",
     "ActorForm",
@@ -43,12 +42,12 @@ __all__ = [
     "verify_token",
 ]
 
-_READ_LATER: Final = ("exp", "sub_id")  # of all claims, those that a token issued in exchange is compared with
+_READ_LATER: Final = ("exp", "sub_id")  # the claims that an issued token is later compared with
 _GROUNDS_BYTES: Final = 256  # with the key ID; settings and key are shared
 
 
 class Grounds:
-    """What a token was verified by: settings of its issuer (``trusted``), a key, and the key ID in its header.
+    """The settings of the issuer (``trusted``), the key, and the key ID that a token was verified with.
 
     They belong to one process: pickled, they become None.
     """
@@ -66,9 +65,9 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """What a trusted issuer says, signed and valid now. It permits nothing yet. Times in seconds since the epoch.
+    """A trusted issuer's statement, signed and valid now. It permits nothing yet. Times in seconds since the epoch.
 
-    ``held_bytes`` is the memory it takes: whoever keeps it accounts for that.
+    ``held_bytes`` is the memory it takes, for caches that hold it.
     """
 
     raw: str = field(repr=False)
@@ -110,7 +109,7 @@ def verify_token(
 ) -> VerifiedToken:
     """Verify an access token or a login token by its issuer's profile.
 
-    ``slim``: for a token that is kept; of its claims it holds only those that are read later.
+    ``slim`` keeps only the claims that are read later, for a token that is cached.
 
     ``audiences`` are the values of which the token must name exactly one. ``peer_certificate_sha256`` is the SHA-256
     of the presenter's certificate in hexadecimal; without it a token that is bound to a certificate is refused.
@@ -170,9 +169,9 @@ def verify_again(
     peer_certificate_sha256: str | None = None,
     trusted: object = None,
 ) -> VerifiedToken:
-    """Re-verify a token by settings and a key that may have changed since. Errors and arguments as ``verify_token``.
+    """Verify a token again with settings and a key that may have changed. Errors and arguments as ``verify_token``.
 
-    Under equal settings and an equal key nothing is parsed and no signature checked: only time, audience and
+    With equal settings and an equal key nothing is parsed and no signature checked: only time, audience and
     certificate can differ. That takes 2 microseconds instead of 200.
     """
     grounds = token.grounds
@@ -194,21 +193,21 @@ def verify_again(
 
 
 def check_header(bearer: Bearer, issuer: TrustedIssuer) -> None:
-    """Refuse what can be refused before a key is looked for.
+    """Run the checks that need no key.
 
     Raises:
         Denied: WRONG_ISSUER, TOKEN_TYPE, ALG_NOT_ALLOWED.
     """
     if bearer.issuer != issuer.issuer:
-        raise Denied(Reason.WRONG_ISSUER, "the token is by another issuer")
+        raise Denied(Reason.WRONG_ISSUER, "the token has another issuer")
     if bearer.typ not in issuer.profile.typ:
         raise Denied(Reason.TOKEN_TYPE, "the header names another type of token")
     if bearer.alg not in issuer.profile.algorithms:
-        raise Denied(Reason.ALG_NOT_ALLOWED, "not an algorithm of this issuer")
+        raise Denied(Reason.ALG_NOT_ALLOWED, "the issuer may not use this algorithm")
 
 
 def check_binding(token: VerifiedToken, peer_certificate_sha256: str | None) -> None:
-    """Return if the token is bound to no certificate, or to this one: a cached verdict must pass this again.
+    """Return if the token is bound to no certificate, or to this one. A cached verdict must pass this again.
 
     Raises:
         Denied: CNF_MISMATCH.
@@ -218,7 +217,7 @@ def check_binding(token: VerifiedToken, peer_certificate_sha256: str | None) -> 
 
 def _check_kind(bearer: Bearer, profile: IssuerProfile) -> None:
     # Issuers that do not type their tokens sign several kinds with one key (RFC 8725 section 3.12): ID tokens, security
-    # events, and workload identities without any client, which are JWT-SVIDs.
+    # events, and JWT-SVIDs, which are workload identities without any client.
     claims = bearer.claims
     if profile.payload_typ is not None and name_claim(claims, "typ") not in profile.payload_typ:
         raise Denied(Reason.TOKEN_TYPE, "the claim typ names another kind of token")
@@ -227,7 +226,7 @@ def _check_kind(bearer: Bearer, profile: IssuerProfile) -> None:
     subject = claims.get("sub")
     names_workload = isinstance(subject, str) and subject.startswith("spiffe://")
     if bearer.typ != "at+jwt" and names_workload and profile.client_claim not in claims:
-        raise Denied(Reason.TOKEN_TYPE, "a JWT-SVID is no access token")
+        raise Denied(Reason.TOKEN_TYPE, "a JWT-SVID is not an access token")
 
 
 def _audience(claims: Mapping[str, object], profile: IssuerProfile, audiences: Container[str]) -> str:
@@ -261,8 +260,8 @@ def _sub_id(claims: Mapping[str, object]) -> tuple[str, str] | None:
         return None
     sub_id = claims["sub_id"]
     if not isinstance(sub_id, dict):
-        raise Denied(Reason.MALFORMED_TOKEN, "sub_id is no object")
-    if sub_id.get("format") != "iss_sub":  # other formats are lawful, and say nothing that we use
+        raise Denied(Reason.MALFORMED_TOKEN, "sub_id is not an object")
+    if sub_id.get("format") != "iss_sub":  # other formats are valid but unused
         return None
     issuer, subject = sub_id.get("iss"), sub_id.get("sub")
     if not is_name(issuer) or not is_name(subject):
@@ -275,12 +274,12 @@ def _certificate_thumbprint(claims: Mapping[str, object]) -> str | None:
         return None
     confirmation = claims["cnf"]
     if not isinstance(confirmation, dict):
-        raise Denied(Reason.MALFORMED_TOKEN, "cnf is no object")
+        raise Denied(Reason.MALFORMED_TOKEN, "cnf is not an object")
     if confirmation.keys() != {"x5t#S256"}:  # jkt, jwk, kid ...: possession of such a key cannot be proven here
         raise Denied(Reason.CNF_MISMATCH, "the token is bound to a key in a way that cannot be proven here")
     thumbprint = confirmation["x5t#S256"]
     if not is_name(thumbprint):
-        raise Denied(Reason.MALFORMED_TOKEN, "x5t#S256 is no string")
+        raise Denied(Reason.MALFORMED_TOKEN, "x5t#S256 is not a string")
     return thumbprint
 
 

@@ -74,7 +74,9 @@ def _read(file: Watched) -> Seen:
         if not stat.S_ISREG(status.st_mode):
             return Unreadable(f"{file.path} is no file")
         if file.private and too_open(status.st_mode, owner=status.st_uid, user=os.geteuid()):
-            return Unreadable(f"{file.path} is open to others than its owner (chmod 0600; on Kubernetes, set fsGroup)")
+            return Unreadable(
+                f"{file.path} is accessible to users other than its owner (chmod 0600; on Kubernetes, set fsGroup)"
+            )
         content = opened.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         return Unreadable(f"{file.path} is too large")

@@ -1,4 +1,4 @@
-"""The webhook's serving certificate: ``tls.crt`` and ``tls.key`` of a mounted Secret, followed as they change."""
+"""The webhook's serving certificate: ``tls.crt`` and ``tls.key`` of a mounted Secret, reloaded when they change."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ KEY: Final = "tls.key"
 
 
 class ServingCertificate:
-    """One TLS context for the life of the process; a new pair counts from the next handshake on."""
+    """One TLS context for the life of the process; a new pair takes effect with the next handshake."""
 
     def __init__(self, directory: Path) -> None:
-        """Load the pair that is there.
+        """Load the pair.
 
         Raises:
             ConfigError: see ``reload``.
@@ -32,7 +32,7 @@ class ServingCertificate:
         self.reload()
 
     def reload(self) -> None:
-        """Take over the pair that is there now. One that cannot be used changes nothing.
+        """Load the pair again. An unusable one changes nothing.
 
         Raises:
             ConfigError: it cannot be read, or key and certificate do not belong together.
@@ -44,8 +44,8 @@ class ServingCertificate:
             fresh.load_cert_chain(certificate, key)
         except (OSError, ValueError) as error:  # SSLError is an OSError
             cure = f"mount {CERTIFICATE} and {KEY}, PEM, of one pair"
-            raise ConfigError([Problem(str(self._directory), "has no pair that can be used", cure)]) from error
-        self._in_force = fresh  # whole, and only now: a handshake never meets half a pair
+            raise ConfigError([Problem(str(self._directory), "has no usable pair", cure)]) from error
+        self._in_force = fresh  # atomically and last: a handshake never sees half a pair
         self.not_before, self.not_after = (
             int(at.timestamp()) for at in (leaf.not_valid_before_utc, leaf.not_valid_after_utc)
         )
@@ -54,11 +54,11 @@ class ServingCertificate:
         connection.context = self._in_force
 
     def valid(self, now: int) -> bool:
-        """Whether a client would take the certificate at ``now``, in seconds since the epoch."""
+        """Tell if a client would accept the certificate at ``now``, in seconds since the epoch."""
         return self.not_before <= now <= self.not_after
 
     def until(self) -> str:
-        """When it ends, for people."""
+        """Its end, for people."""
         return datetime.fromtimestamp(self.not_after, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -70,6 +70,6 @@ def files_in(directory: Path) -> tuple[Path, Path]:
 def _server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3  # every API server since 1.19 speaks it
-    context.set_ecdh_curve("prime256v1")  # alone: a key share of ffdhe8192 keeps a server busy for 0.1 s
-    context.num_tickets = 0  # every handshake by the certificate that is in force
+    context.set_ecdh_curve("prime256v1")  # only this group: a key share of ffdhe8192 keeps a server busy for 0.1 s
+    context.num_tickets = 0  # every handshake uses the certificate in force
     return context

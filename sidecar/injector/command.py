@@ -39,14 +39,14 @@ from sidecar.serving.probe import Probe
 from sidecar.serving.site import TlsSite
 from sidecar.signals import release_signals
 
-_SILENT: Final = logging.getLogger(f"{__name__}.silent")  # the library's own quotes what it could not parse
+_SILENT: Final = logging.getLogger(f"{__name__}.silent")  # the library's own log quotes unparsable input
 _SILENT.disabled = True
 DRAIN_S: Final = 10.0
 MAX_CONNECTIONS: Final = 512
 _CROWD: Final = Crowd(max_bytes=8 * 1024 * 1024)  # anybody may connect: an API server shows no certificate
-_OWN_DESCRIPTORS: Final = 32  # the loop's, listeners, files that are read again, probes
+_OWN_DESCRIPTORS: Final = 32  # the loop's, listeners, reloaded files, probes
 _KEEP_ALIVE_S: Final = 75.0
-_ARRIVES_IN_S: Final = 5.0  # handshake, and then head and body: as long as an API server waits by default
+_ARRIVES_IN_S: Final = 5.0  # for handshake, then head and body: an API server's default timeout
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="trial",
         type=Path,
         metavar="FILE",
-        help="serve nobody: say what would become of the pod in a file",
+        help="do not serve: show the decision on the pod in a file",
     )
     parser.add_argument("--json", action="store_true", help="for machines, with --try")
     parser.add_argument(
@@ -76,13 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=MAX_CONNECTIONS,
         type=_count,
         metavar="N",
-        help="at once; above, the idle and the slow make room (default %(default)s)",
+        help="most connections; beyond, idle and slow ones are evicted (default %(default)s)",
     )
     parser.add_argument(
         "--spill",
         type=Path,
         metavar="DIR",
-        help="where records go at the end that standard output did not take; else the log names each",
+        help="folder for records that standard output did not take at the end; without it the log names each",
     )
     parser.add_argument(
         "--probe", default=("127.0.0.1", 7090), type=_address, metavar="HOST:PORT", help="default 127.0.0.1:7090"
@@ -90,9 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until told to stop. Exit codes: 0 ended, 1 cannot listen, 2 certificate or definition are unusable.
+    """Serve until stopped. Exit codes: 0 ended, 1 cannot listen, 2 certificate or definition are unusable.
 
-    With ``--try``: 0 the pod would be made, 1 refused, 2 there is no pod to judge, or nothing to judge it by.
+    With ``--try``: 0 the pod would be made, 1 refused, 2 there is no pod or no definition to judge it by.
     """
     try:
         if arguments.trial is not None:
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Protocol(web.RequestHandler):
-    """aiohttp's own; what it cannot read as HTTP is counted and recorded."""
+    """aiohttp's protocol; unparsable HTTP is counted and recorded."""
 
     __slots__ = ("_no_review",)
 
@@ -137,7 +137,7 @@ class _Protocol(web.RequestHandler):
 
 
 class Injector:
-    """One webhook with what it is made from. A file that changes is taken over, or changes nothing."""
+    """One webhook with its files. A changed file takes effect, or changes nothing if it is unusable."""
 
     def __init__(self, injection: Path, tls: Path) -> None:
         """Read the files.
@@ -157,13 +157,13 @@ class Injector:
     async def run(
         self, stop: asyncio.Event, *, listen: tuple[str, int], probe: tuple[str, int], up: asyncio.Event | None = None
     ) -> bool:
-        """Serve until ``stop``; ``up`` is set once both listeners are there. Return whether all went well.
+        """Serve until ``stop``; ``up`` is set once both listeners are open. Returns True if all went well.
 
         Raises:
-            OSError: an address is taken or not ours.
-            PartEndedError: the files are followed no more.
+            OSError: an address is in use or not ours.
+            PartEndedError: the files are no longer watched.
         """
-        counts = Metrics()  # the record stream's; what it lost is told with ours
+        counts = Metrics()  # the record stream's; its losses are reported with our metrics
         self._metrics = InjectorMetrics(counts)
         self._metrics.certificate(self._certificate.not_after)
         log = AccessLog(StdoutSink(), run=secrets.token_hex(8), metrics=counts, spill_folder=self.spill_folder)
@@ -194,7 +194,7 @@ class Injector:
                 await background.close()
                 await runner.cleanup()
                 await serving.close()
-            finally:  # records are written also where a part does not end in order
+            finally:  # records are written even if a part fails
                 log.event("stopped", detail=None if background.error is None else str(background.error))
                 await log.close()
         return not log.unwritten
@@ -205,7 +205,7 @@ class Injector:
         assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
 
         def cut(reason: Reason, address: str | None) -> None:
-            turned_away(reason, "the request did not arrive, or made room for another", address or "")
+            turned_away(reason, "the request did not arrive in time, or was evicted", address or "")
 
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limit = max(2, min(self.max_connections, descriptors - _OWN_DESCRIPTORS))
@@ -221,12 +221,12 @@ class Injector:
         return []
 
     async def missing(self) -> list[str]:
-        """See ``Probed``: an API server would not take an expired certificate."""
+        """See ``Probed``: an API server would refuse an expired certificate."""
         lacking = ["draining"] if self._draining else []
         if self._recorded is not None and not self._recorded.healthy:
-            lacking.append("records: the sink takes none")
+            lacking.append("records: the sink accepts none")
         if not self._certificate.valid(int(time.time())):
-            lacking.append(f"certificate: outside its time, it ends {self._certificate.until()}")
+            lacking.append(f"certificate: not valid now; it ends {self._certificate.until()}")
         return lacking
 
     async def render(self) -> bytes:
@@ -254,7 +254,7 @@ class Injector:
 
 
 def read_injection(path: Path) -> Injection:
-    """The definition in a file.
+    """Read the definition from a file.
 
     Raises:
         ConfigError: it cannot be read or used.

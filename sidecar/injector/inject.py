@@ -1,10 +1,10 @@
-"""A pod and a definition of the sidecar → the JSON patch that puts it in (RFC 6902), or why the pod is refused. Pure.
+"""Builds the JSON patch (RFC 6902) that puts a sidecar into a pod, or refuses the pod. Pure.
 
 Theory of operation. The API server sends every pod at least once more after it was changed, and every author of a pod
-may write anything into it. So nothing is remembered and no marker is believed: the pod is compared with what it
-should be. A container or volume of ours that is there already must be exactly ours, whoever put it there, but for its
-share of cpu and memory, which must be within the platform's bounds. What is missing is added, and the sidecar is put
-before every container that would start without it. A pod that is as it should be gets an empty patch.
+may write anything into it. So nothing is remembered and no marker is trusted: the pod is compared with its target
+state. An existing container or volume of ours must match exactly, whoever put it there, except for its share of cpu and
+memory, which must be within the platform's bounds. Missing parts are added, and the sidecar is put before every
+container that would otherwise start before it. A pod in its target state gets an empty patch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sidecar.injector.rules import (
 )
 from sidecar.injector.sizes import ANNOTATIONS, chosen, misfits, misfits_of, sized
 
-STATUS_ANNOTATION: Final = "delegation-sidecar.io/status"  # for people; nobody reads it back
+STATUS_ANNOTATION: Final = "delegation-sidecar.io/status"  # for people; never read back
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 _TOKEN_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where Kubernetes mounts it by itself
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
@@ -48,7 +48,7 @@ Patch = list[dict[str, Any]]
 
 
 class RefusedError(Exception):
-    """The pod may not be. ``refusals`` are all reasons, the first one first."""
+    """The pod is refused. ``refusals`` are all reasons, the first one first."""
 
     def __init__(self, refusals: list[Refusal]) -> None:
         more = len(refusals) - _MAX_TOLD
@@ -58,14 +58,14 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """``patch`` is empty where nothing was missing; ``warnings`` are for whoever made the pod."""
+    """``patch`` is empty where nothing was missing; ``warnings`` are for the pod's author."""
 
     patch: Patch
     warnings: list[str]
 
 
 def inject(pod: Pod, injection: Injection, namespace: str = "") -> Injected:
-    """The patch for a pod that is made in ``namespace``.
+    """Build the patch for a pod that is made in ``namespace``.
 
     Raises:
         RefusedError: the pod breaks a rule, or is not of Kubernetes' shape.
@@ -101,12 +101,12 @@ def _annotations(pod: Pod) -> Mapping[str, object]:
 
 
 def _wanted(pod: Pod, injection: Injection, namespace: str) -> dict[str, Any]:
-    """The sidecar's container as this pod should have it."""
+    """Return the sidecar's container as this pod should have it."""
     return sized(injection.container_in(namespace), chosen(_annotations(pod)))
 
 
 def _settings_of(pod: Pod) -> tuple[str, str]:
-    """The ConfigMap that the annotation names, and the one that a volume of ours names already."""
+    """Return the ConfigMap that the annotation names, and the one that an existing volume of ours names."""
     annotation = text(mapping(mapping(pod, "metadata"), "annotations"), SETTINGS_ANNOTATION)
     for volume in mappings(mapping(pod, "spec"), "volumes"):
         if text(volume, "name") == SETTINGS_VOLUME:
@@ -125,7 +125,7 @@ def _settings_refusals(pod: Pod) -> Iterator[Refusal]:
 
 
 def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
-    """Refusals of what has the name of something of ours and is something else."""
+    """Refuse foreign containers and volumes that use one of our names."""
     spec = mapping(pod, "spec")
     annotation, mounted = _settings_of(pod)
     ours = {str(volume["name"]): volume for volume in injection.volumes_for(mounted or annotation)}
@@ -133,7 +133,9 @@ def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
     for volume in mappings(spec, "volumes"):
         name = text(volume, "name")
         if name in ours and (name in seen or not _alike(volume, ours[name])):
-            yield Refusal("sidecar_volume", f"volume {name}", "it is not the sidecar's", "leave it out")
+            yield Refusal(
+                "sidecar_volume", f"volume {name}", "it uses the name of a volume of the sidecar", "leave it out"
+            )
         seen.add(name)
     found = _positions(spec, injection)
     tokens = _tokens_of_kubernetes(spec) if found else set()
@@ -143,7 +145,7 @@ def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
     layer = f"container {injection.name}"
     for position in found:
         if len(found) > 1 or not _alike(_compared(containers[position], tokens, injection), compared):
-            wrong = "it is not the sidecar that is injected here"
+            wrong = "it differs from the sidecar that is injected here"
             yield Refusal("foreign_sidecar", layer, wrong, "leave it out")
         else:
             for one in misfits_of(containers[position], wanted, injection.bounds):
@@ -151,22 +153,22 @@ def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
 
 
 def _positions(spec: Pod, injection: Injection) -> list[int]:
-    """Where in its list a container has the sidecar's name."""
+    """Return the positions of containers with the sidecar's name in their list."""
     containers = mappings(spec, injection.goes_into)
     return [at for at, container in enumerate(containers) if text(container, "name") == injection.name]
 
 
 def _alike(one: object, other: object) -> bool:
-    """As JSON: in Python true is 1, and 1 is 1.0."""
+    """Compare as JSON does; in Python True == 1 and 1 == 1.0."""
     return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
 
 
 def _compared(container: Container, tokens: Collection[str], injection: Injection) -> dict[str, object]:
-    """A container without what Kubernetes itself adds, or others may choose: a token, resources, a default.
+    """Return a container without the parts that Kubernetes adds or others may choose: a token, resources, a default.
 
     LimitRange and autoscalers set a share of cpu and memory; ``misfits_of`` holds it to the bounds. A device is no
-    share: ``claims``, or a limit by a domain's name, for which a node's plugin may put files and variables into the
-    container. The AlwaysPullImages admission has every image asked for anew: the node gets no other image by that.
+    share: ``claims``, or a limit by a domain's name, let a node's plugin put files and variables into the container.
+    The AlwaysPullImages admission changes the pull policy, which cannot bring another image.
     """
     compared = dict(container)
     if container.get("imagePullPolicy") == "Always":
@@ -184,13 +186,13 @@ def _compared(container: Container, tokens: Collection[str], injection: Injectio
 
 
 def _is_token_of_kubernetes(mount: Mapping[str, object], tokens: Collection[str]) -> bool:
-    """Whether the ServiceAccount admission made it, which puts it into every container."""
+    """Tell if the ServiceAccount admission, which mounts a token into every container, made this mount."""
     name = text(mount, "name")
     return name in tokens and _alike(mount, {"name": name, "mountPath": _TOKEN_MOUNT, "readOnly": True})
 
 
 def _tokens_of_kubernetes(spec: Pod) -> set[str]:
-    """The names of the volumes that the ServiceAccount admission made: read once, a pod may mount many."""
+    """Return the names of the volumes that the ServiceAccount admission made, once per pod: a pod may mount many."""
     volumes = mappings(spec, "volumes")
     times = Counter(text(volume, "name") for volume in volumes)
     tokens = set()
@@ -210,7 +212,7 @@ def _patch(pod: Pod, injection: Injection, namespace: str) -> Patch:
     found = _positions(spec, injection)
     if not found:
         patch += _added(spec, injection.goes_into, [_wanted(pod, injection, namespace)], at="0")
-    elif found != [0]:  # who stands before it would start without it
+    elif found != [0]:  # containers before it would start without it
         way = f"/spec/{injection.goes_into}"
         patch.append({"op": "move", "from": f"{way}/{found[0]}", "path": f"{way}/0"})
     names = {text(volume, "name") for volume in mappings(spec, "volumes")}
@@ -222,7 +224,7 @@ def _patch(pod: Pod, injection: Injection, namespace: str) -> Patch:
 def _added(spec: Pod, name: str, items: list[dict[str, Any]], *, at: str) -> Patch:
     if not items:
         return []
-    if spec.get(name) is None:  # a patch cannot add to a list that is not there
+    if spec.get(name) is None:  # a patch cannot add to a missing list
         return [{"op": "add", "path": f"/spec/{name}", "value": items}]
     return [{"op": "add", "path": f"/spec/{name}/{at}", "value": item} for item in items]
 
@@ -230,7 +232,7 @@ def _added(spec: Pod, name: str, items: list[dict[str, Any]], *, at: str) -> Pat
 def _annotated(pod: Pod, injection: Injection) -> Patch:
     metadata = pod.get("metadata")
     if not isinstance(metadata, dict):
-        raise MalformedError("metadata is no object")
+        raise MalformedError("metadata is not an object")
     annotations = mapping(metadata, "annotations")
     wanted = {STATUS_ANNOTATION: f"injected {injection.digest}"}
     agents = [text(container, "name") for container in mappings(mapping(pod, "spec"), "containers")]
@@ -250,7 +252,7 @@ def _warnings(pod: Pod, injection: Injection) -> Iterator[str]:
     for key in _annotations(pod):
         if key.startswith(_OURS) and key not in _KNOWN:
             cure = "it is a label" if key == INJECT_LABEL else f"known are {', '.join(sorted(_KNOWN))}"
-            yield f"annotation {shown(key)}: it changes nothing; {cure}"
+            yield f"annotation {shown(key)}: it has no effect; {cure}"
     for layer, container in others(mapping(pod, "spec"), injection):
         for probe in _PROBES:
             asked = mapping(container, probe)

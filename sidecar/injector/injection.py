@@ -1,4 +1,4 @@
-"""What is injected: the container and volumes that the chart rendered from the library's one definition."""
+"""The injected container and volumes, which the chart rendered from the library's one definition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sidecar.errors import ConfigError, Problem
 from sidecar.injector.fields import MalformedError, flag, mapping, mappings, number, text
 from sidecar.injector.sizes import SECONDS, Bound, Sizes, bounds_of, misfits_of, of_namespace, sized
 
-SETTINGS_VOLUME: Final = "sidecar-settings"  # the one whose ConfigMap is another for each workload
+SETTINGS_VOLUME: Final = "sidecar-settings"  # the volume whose ConfigMap differs for each workload
 MAX_BYTES: Final = 65_536
 _KEYS: Final = {"mode", "ports", "optOut", "container", "volumes", "bounds", "namespaces"}
 
@@ -22,11 +22,11 @@ List = Literal["initContainers", "containers"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Injection:
-    """One definition of the sidecar. ``goes_into`` is the list of a pod's spec that it belongs to, at its head.
+    """One definition of the sidecar. It goes to the head of the list ``goes_into`` of a pod's spec.
 
-    ``ports`` are inbound, outbound and probe; ``opt_out`` says whether a pod may do without; ``bounds`` limit what
-    pods choose by annotations, ``namespaces`` are sizes for all pods of one; ``digest`` names the definition, 64 bits
-    of its SHA-256 in hex.
+    ``ports`` are inbound, outbound and probe; ``opt_out`` allows pods without a sidecar; ``bounds`` limit what pods
+    choose by annotations, ``namespaces`` are sizes for all pods of one; ``digest`` names the definition, 64 bits of its
+    SHA-256 in hex.
     """
 
     goes_into: List
@@ -50,20 +50,20 @@ class Injection:
 
     @property
     def driver(self) -> str:
-        """The CSI driver that hands out the Workload API."""
+        """The CSI driver that provides the Workload API."""
         return next(str(volume["csi"]["driver"]) for volume in self.volumes if "csi" in volume)
 
     @property
     def probe_port(self) -> object:
-        """Where a kubelet asks the sidecar, and through it the agent."""
+        """The port for the kubelet's probes of the sidecar and, through it, of the agent."""
         return self.container["readinessProbe"]["httpGet"]["port"]
 
     def container_in(self, namespace: str) -> dict[str, Any]:
-        """The container for pods of a namespace that choose nothing themselves."""
+        """Return the container for pods of a namespace that choose nothing themselves."""
         return sized(self.container, self.namespaces.get(namespace, {}))
 
     def volumes_for(self, settings: str) -> list[dict[str, Any]]:
-        """The pod's volumes, with the ConfigMap ``settings`` as the workload's."""
+        """Return the pod's volumes, with the ConfigMap ``settings`` as the workload's."""
         volumes = copy.deepcopy([dict(volume) for volume in self.volumes])
         for volume in volumes:
             if volume["name"] == SETTINGS_VOLUME:
@@ -72,7 +72,7 @@ class Injection:
 
 
 def parse_injection(document: bytes) -> Injection:
-    """Read what the chart wrote into its ConfigMap.
+    """Parse the ConfigMap that the chart writes.
 
     Raises:
         ConfigError: it is not what the chart writes.
@@ -89,7 +89,7 @@ def parse_injection(document: bytes) -> Injection:
 def _injection(members: dict[str, object], digest: str) -> Injection:
     if members.keys() != _KEYS:
         names = ", ".join(sorted(_KEYS))
-        raise MalformedError(f"it has other members than {names}")
+        raise MalformedError(f"it has members other than {names}")
     modes: dict[str, List] = {"native": "initContainers", "classic": "containers"}
     goes_into = modes.get(text(members, "mode"))
     ports = members["ports"]
@@ -97,7 +97,7 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
     if goes_into is None:
         raise MalformedError("mode is neither native nor classic")
     if not isinstance(ports, list) or not all(isinstance(port, int) for port in ports):
-        raise MalformedError("ports is no list of integers")
+        raise MalformedError("ports is not a list of integers")
     if not text(container, "name") or number(mapping(container, "securityContext"), "runAsUser") is None:
         raise MalformedError("container.name or container.securityContext.runAsUser is missing")
     if number(mapping(mapping(container, "readinessProbe"), "httpGet"), "port") is None:

@@ -12,7 +12,7 @@ from sidecar.injector.rules import RULES
 from sidecar.observe.metrics import Metrics
 
 INJECTED: Final = "injected"
-UNCHANGED: Final = "unchanged"  # it was as it should be: the API server asks about every pod again
+UNCHANGED: Final = "unchanged"  # already in its target state: the API server asks about every pod again
 NO_REVIEW: Final = "no_review"
 INTERNAL: Final = "internal"
 UNRECORDED: Final = str(Reason.AUDIT_UNAVAILABLE)  # the answer could not have been recorded
@@ -20,15 +20,15 @@ _CUT: Final = (Reason.TIMEOUT, Reason.OVERLOADED)
 
 
 class InjectorMetrics:
-    """All numbers of one injector."""
+    """All metrics of one injector."""
 
     def __init__(self, counts: Metrics) -> None:
-        """``counts`` are those of the record stream and of files that are read again."""
+        """Create the metrics. ``counts`` are those of the record stream and of reloaded files."""
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(namespace="sidecar_injector", registry=self._registry)
         self._reviews = Counter(
             "sidecar_injector_reviews",
-            "Pods that were asked about, by what was done or by the first rule that one breaks",
+            "Reviewed pods by result, or by the first rule that the pod breaks.",
             ("decision", "rule"),
             registry=self._registry,
         )
@@ -38,12 +38,12 @@ class InjectorMetrics:
             self._reviews.labels("deny", rule)
         self._expires = Gauge(
             "sidecar_injector_certificate_not_after_seconds",
-            "When the serving certificate ends, in seconds since the epoch",
+            "When the serving certificate expires, in seconds since the epoch.",
             registry=self._registry,
         )
         reloads = Gauge(
             "sidecar_injector_reloads",
-            "How often a certificate or definition that changed was taken over, or refused",
+            "Reloads of the certificate or definition by result.",
             ("result",),
             registry=self._registry,
         )
@@ -51,31 +51,33 @@ class InjectorMetrics:
             reloads.labels(result).set_function(partial(counts.config_reloads.__getitem__, result))
         cut = Gauge(
             "sidecar_injector_connections_refused",
-            "Connections that took too long over handshake or request, or made room for another",
+            "Connections that were too slow in handshake or request, or were evicted.",
             ("reason",),
             registry=self._registry,
         )
         for reason in _CUT:
             cut.labels(reason).set_function(partial(counts.handshakes_refused.__getitem__, reason))
         suppressed = Gauge(
-            "sidecar_injector_records_suppressed", "Records left out above the listener's rate", registry=self._registry
+            "sidecar_injector_records_suppressed",
+            "Records suppressed above the listener's rate.",
+            registry=self._registry,
         )
         suppressed.set_function(lambda: counts.records_suppressed)
-        lost = Gauge("sidecar_injector_records_lost", "Records that were lost", registry=self._registry)
+        lost = Gauge("sidecar_injector_records_lost", "Records that were lost.", registry=self._registry)
         lost.set_function(lambda: counts.events_dropped)
 
     def allowed(self, rule: str) -> None:
-        """Count a pod that may be: ``INJECTED`` or ``UNCHANGED``."""
+        """Count an allowed pod: ``INJECTED`` or ``UNCHANGED``."""
         self._reviews.labels("allow", rule).inc()
 
     def refused(self, rule: str) -> None:
-        """Count a pod that may not be, or a question that is none (``NO_REVIEW``)."""
+        """Count a refused pod, or an invalid review (``NO_REVIEW``)."""
         self._reviews.labels("deny", rule).inc()
 
     def certificate(self, not_after: int) -> None:
-        """The serving certificate's last second since the epoch."""
+        """Set the serving certificate's last second since the epoch."""
         self._expires.set(not_after)
 
     def render(self) -> bytes:
-        """The text exposition."""
+        """Return the text exposition."""
         return generate_latest(self._registry)

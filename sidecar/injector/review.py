@@ -1,4 +1,4 @@
-"""AdmissionReview of admission.k8s.io/v1: read strictly, answered in kind."""
+"""Strict parser and builder for AdmissionReview of admission.k8s.io/v1."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import orjson
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.injector.fields import MalformedError, flag, mapping, text
 
-MAX_BYTES: Final = 1536 * 1024  # what etcd itself takes: no pod is larger
-_MAX_DEPTH: Final = 48  # managedFields and affinities are the deepest of a pod
+MAX_BYTES: Final = 1536 * 1024  # etcd's own limit: no pod is larger
+_MAX_DEPTH: Final = 48  # managedFields and affinities are the deepest parts of a pod
 _MAX_UID: Final = 128
 _VERSION: Final = "admission.k8s.io/v1"
-_MAX_PARTS: Final = 65_536  # values of all objects and lists, at the most: many times those of a pod of many containers
+_MAX_PARTS: Final = 65_536  # values of all objects and lists: many times those of a pod of many containers
 _MAX_MESSAGE: Final = 2048
 _POD: Final = {"group": "", "version": "v1", "kind": "Pod"}
 _PODS: Final = {"group": "", "version": "v1", "resource": "pods"}
 
 
 class ReviewError(ValueError):
-    """It is no question that we answer. The message quotes nothing of it. ``uid`` is empty if it has none to answer."""
+    """It is no review that we answer. The message quotes nothing of it. ``uid`` is empty if there is none to answer."""
 
     def __init__(self, message: str, uid: str = "") -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class ReviewError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """One question: may this ``pod`` be made in ``namespace``? ``name`` may end in a dash, for a name made up later."""
+    """One question: may this ``pod`` be made in ``namespace``? ``name`` may end in a dash, for a generated name."""
 
     uid: str
     namespace: str
@@ -43,20 +43,20 @@ class Review:
 
 
 def parse_review(body: bytes) -> Review:
-    """Read a question about the creation of a pod.
+    """Parse a review of the creation of a pod.
 
     Raises:
         ReviewError: it is anything else, ambiguous, too large or too deep.
     """
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_PARTS:  # a reader needs a hundred bytes for each
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_PARTS:  # a parser needs a hundred bytes for each
         raise ReviewError("it has too many parts")
     try:
         members = parse_object(body, max_bytes=MAX_BYTES, max_depth=_MAX_DEPTH)
         if text(members, "apiVersion") != _VERSION or text(members, "kind") != "AdmissionReview":
-            raise ReviewError(f"it is no AdmissionReview of {_VERSION}")
+            raise ReviewError(f"it is not an AdmissionReview of {_VERSION}")
         request = mapping(members, "request")
         if members.get("response") is not None or not request:
-            raise ReviewError("it is no question")
+            raise ReviewError("it has no request")
         uid = text(request, "uid")
     except (StrictJsonError, MalformedError) as error:
         raise ReviewError(str(error)) from error
@@ -73,13 +73,13 @@ def _review(uid: str, request: Mapping[str, object]) -> Review:
     metadata = mapping(pod, "metadata")
     namespace = text(request, "namespace")
     if text(request, "operation") != "CREATE" or text(request, "subResource"):
-        raise ReviewError("it is about no creation", uid)
+        raise ReviewError("it is not about a creation", uid)
     if mapping(request, "kind") != _POD or mapping(request, "resource") != _PODS:
-        raise ReviewError("it is about no pod of v1", uid)
+        raise ReviewError("it is not about a pod of v1", uid)
     if (text(pod, "apiVersion"), text(pod, "kind")) != ("v1", "Pod"):
-        raise ReviewError("its object is no pod of v1", uid)
+        raise ReviewError("its object is not a pod of v1", uid)
     if not namespace or text(metadata, "namespace") not in ("", namespace):
-        raise ReviewError("it does not say in which namespace", uid)
+        raise ReviewError("it names no namespace", uid)
     return Review(
         uid=uid,
         namespace=namespace,
@@ -91,7 +91,7 @@ def _review(uid: str, request: Mapping[str, object]) -> Review:
 
 
 def allowed(review: Review, patch: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> bytes:
-    """The answer that lets the pod be, changed by ``patch``."""
+    """Build the answer that allows the pod, changed by ``patch``."""
     response: dict[str, object] = {"uid": review.uid, "allowed": True}
     if patch:
         response |= {"patchType": "JSONPatch", "patch": base64.b64encode(orjson.dumps(patch)).decode()}
@@ -101,7 +101,7 @@ def allowed(review: Review, patch: Sequence[Mapping[str, Any]], warnings: Sequen
 
 
 def refused(uid: str, message: str, *, code: int = 403) -> bytes:
-    """The answer that refuses what was asked about: 403 by a rule, 400 no question for us, 502 a bug."""
+    """Build the answer that refuses the review: 403 by a rule, 400 not a review for us, 502 a bug."""
     reason = {400: "BadRequest", 403: "Forbidden", 502: "InternalError"}[code]
     if len(message) > _MAX_MESSAGE:
         message = f"{message[:_MAX_MESSAGE]}…"

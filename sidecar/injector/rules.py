@@ -1,7 +1,7 @@
-"""Which pods are refused: what would let an agent become its sidecar, read its secrets, or do without it.
+"""Rules that refuse pods in which an agent could become its sidecar, read its secrets, or run without it.
 
-The same rules stand in the chart's ValidatingAdmissionPolicy, which holds when the webhook is gone. Neither looks at
-marker annotations: what a pod *is* decides, and not what is written on it.
+The chart's ValidatingAdmissionPolicy has the same rules and holds when the webhook is gone. Neither reads marker
+annotations: a pod is judged by its actual content.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sidecar.observe.record_text import escape
 
 INJECT_LABEL: Final = "delegation-sidecar.io/inject"
 SETTINGS_ANNOTATION: Final = "delegation-sidecar.io/settings"
-HARMLESS_CAPABILITIES: Final = frozenset({"NET_BIND_SERVICE"})  # all that Pod Security *restricted* lets one add
-IDENTITY_DRIVERS: Final = frozenset({"csi.spiffe.io", "spiffe.csi.cert-manager.io"})  # and the one that is configured
+HARMLESS_CAPABILITIES: Final = frozenset({"NET_BIND_SERVICE"})  # all that Pod Security *restricted* allows
+IDENTITY_DRIVERS: Final = frozenset({"csi.spiffe.io", "spiffe.csi.cert-manager.io"})  # besides the configured one
 _MIRROR: Final = "kubernetes.io/config.mirror"
-_APPARMOR: Final = "container.apparmor.security.beta.kubernetes.io/"  # the API server makes a container's field of it
-_SHOWN: Final = 63  # of a name: what Kubernetes lets one have
+_APPARMOR: Final = "container.apparmor.security.beta.kubernetes.io/"  # the API server turns it into a container's field
+_SHOWN: Final = 63  # Kubernetes' limit for a name
 
 RULES: Final = (
     "malformed",
@@ -43,7 +43,7 @@ Container = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a pod is refused: the ``rule``, the ``layer`` of the pod it is about, what is ``wrong``, and the ``cure``."""
+    """The reason to refuse a pod: the ``rule``, the ``layer`` of the pod, what is ``wrong``, and the ``cure``."""
 
     rule: str
     layer: str
@@ -55,12 +55,12 @@ class Refusal:
 
 
 def opted_out(pod: Pod, injection: Injection) -> bool:
-    """Whether the pod does without a sidecar, and the platform lets it."""
+    """Tell if the pod opts out of the sidecar, and the platform allows it."""
     return injection.opt_out and mapping(mapping(pod, "metadata"), "labels").get(INJECT_LABEL) == "disabled"
 
 
 def refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
-    """Everything in a pod that is forbidden beside a sidecar, or that would make it pass for one.
+    """Return everything in a pod that is forbidden beside a sidecar, or that would make it pass for one.
 
     Raises:
         MalformedError: the pod is not of Kubernetes' shape.
@@ -78,7 +78,10 @@ def refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
 
 
 def others(spec: Pod, injection: Injection) -> Iterator[tuple[str, Container]]:
-    """Every container but the sidecar, with its layer. The sidecar's name is nobody else's in its own list."""
+    """Yield every container but the sidecar, with its layer.
+
+    No other container may use the sidecar's name in its list.
+    """
     for kind, layer, container in _by_list(spec):
         if kind != injection.goes_into or text(container, "name") != injection.name:
             yield layer, container
@@ -99,7 +102,7 @@ def _by_list(spec: Pod) -> Iterator[tuple[str, str, Container]]:
 
 
 def shown(name: str) -> str:
-    """A name of a pod's author, for messages: nothing in it acts, and it is no longer than a name may be."""
+    """Return an author's name for messages: without control characters, no longer than Kubernetes allows."""
     return escape(name[:_SHOWN]) + ("…" if len(name) > _SHOWN else "")
 
 
@@ -107,12 +110,14 @@ def _of_metadata(pod: Pod, injection: Injection) -> Iterator[Refusal]:
     metadata = mapping(pod, "metadata")
     value = mapping(metadata, "labels").get(INJECT_LABEL)
     if value is not None and value != "enabled" and not opted_out(pod, injection):
-        cure = "only disabled does without" if injection.opt_out else "no pod here does without: leave it out"
+        cure = (
+            "only the value disabled opts out" if injection.opt_out else "every pod here needs a sidecar: leave it out"
+        )
         yield Refusal("opt_out", "label", f"{INJECT_LABEL} is not enabled", cure)
     annotations = mapping(metadata, "annotations")
     if annotations.get(_MIRROR) is not None:
-        wrong = "it mirrors a static pod, which its node runs as it was written, without a sidecar"
-        yield Refusal("static_pod", "annotation", wrong, "make it by the API server")
+        wrong = "it mirrors a static pod, which its node runs unchanged, without a sidecar"
+        yield Refusal("static_pod", "annotation", wrong, "create it through the API server")
     if annotations.get(f"{_APPARMOR}{injection.name}") is not None:
         wrong = "an AppArmor annotation changes the sidecar"
         yield Refusal("foreign_sidecar", "annotation", wrong, "leave it out")
@@ -131,33 +136,33 @@ def _of_volumes(spec: Pod, injection: Injection, *, out: bool) -> Iterator[Refus
     for volume in mappings(spec, "volumes"):
         name = text(volume, "name")
         if name in ours:
-            continue  # whether it is really ours, `inject` looks
+            continue  # `inject` checks that it is really ours
         if text(mapping(volume, "csi"), "driver").lower() in IDENTITY_DRIVERS | {injection.driver.lower()}:
             yield Refusal("sidecar_volume", f"volume {shown(name)}", "it has an identity", "leave it to the sidecar")
         if "hostPath" in volume and volume["hostPath"] is not None:
-            wrong = "a path of the node may lead to the Workload API"
+            wrong = "a host path may lead to the Workload API"
             yield Refusal("sidecar_volume", f"volume {shown(name)}", wrong, "use another kind of volume")
 
 
 def _of_any_container(
     layer: str, container: Container, injection: Injection, pod_context: Container
 ) -> Iterator[Refusal]:
-    """What no container may be or have, with a sidecar beside it or without."""
+    """Check rules for every container, with a sidecar beside it or without."""
     context = mapping(container, "securityContext")
     if text(container, "name") == injection.name:
         wrong = f"{injection.name} is the sidecar's name"
-        yield Refusal("foreign_sidecar", layer, wrong, "leave it out, or call it otherwise")
+        yield Refusal("foreign_sidecar", layer, wrong, "leave it out, or rename it")
     if flag(context, "privileged"):
         yield Refusal("privileged", layer, "it is privileged", "leave it out")
     if any(flag(mapping(one, "windowsOptions"), "hostProcess") for one in (context, pod_context)):
-        yield Refusal("privileged", layer, "it is a process of the node", "leave hostProcess out")
+        yield Refusal("privileged", layer, "it is a host process", "leave hostProcess out")
     for added in texts(mapping(context, "capabilities"), "add"):
         if added not in HARMLESS_CAPABILITIES:
             yield Refusal("privileged", layer, "it adds a capability", "add none but NET_BIND_SERVICE")
 
 
 def _of_neighbour(layer: str, container: Container, injection: Injection, pod_context: Container) -> Iterator[Refusal]:
-    """What a container beside the sidecar may not reach."""
+    """Check rules for a container beside the sidecar."""
     own_user = number(mapping(container, "securityContext"), "runAsUser")
     pod_user = number(pod_context, "runAsUser")
     if (pod_user if own_user is None else own_user) == injection.uid:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from sidecar.injector.fields import MalformedError, mapping, text
 
 SECONDS: Final = "startupSeconds"
-_PLACES: Final = {  # where a container has it
+_PLACES: Final = {  # their places in a container
     "cpuRequest": ("requests", "cpu"),
     "cpuLimit": ("limits", "cpu"),
     "memoryRequest": ("requests", "memory"),
@@ -35,7 +35,7 @@ _QUANTITY: Final = re.compile(
 )
 _WHOLE: Final = re.compile(r"[1-9][0-9]{0,4}")
 _POWERS: Final = dict(zip("numkMGTPE", (-9, -6, -3, 3, 6, 9, 12, 15, 18), strict=True))
-_WAIT: Final = "--wait="  # of a classic sidecar's hook, which waits as long as the startup probe does
+_WAIT: Final = "--wait="  # of a classic sidecar's hook, which waits as long as the startup probe
 
 Sizes = Mapping[str, str]
 
@@ -58,7 +58,7 @@ class Misfit:
 
 
 def quantity(value: str) -> Decimal:
-    """A quantity of Kubernetes as a number.
+    """Return a quantity of Kubernetes as a number.
 
     Raises:
         ValueError: it is not a quantity, or has more digits than any real one.
@@ -76,7 +76,7 @@ def quantity(value: str) -> Decimal:
 
 def _measured(name: str, value: str) -> Decimal:
     if name == SECONDS and _WHOLE.fullmatch(value) is None:
-        raise ValueError("no whole number")
+        raise ValueError("not a whole number")
     return quantity(value)
 
 
@@ -85,8 +85,8 @@ def _misfit(name: str, value: str, bound: Bound) -> tuple[str, str] | None:
     try:
         measured = _measured(name, value)
     except ValueError:
-        return ("it is no whole number of seconds", "write 300") if name == SECONDS else (
-            "it is no quantity", f"write one as {bound.least}"
+        return ("it is not a whole number of seconds", "write 300") if name == SECONDS else (
+            "it is not a quantity", f"write one as {bound.least}"
         )  # fmt: skip
     cure = f"choose {bound.least} to {bound.most}; the platform sets injector.bounds.{name}"
     if measured < quantity(bound.least):
@@ -97,13 +97,13 @@ def _misfit(name: str, value: str, bound: Bound) -> tuple[str, str] | None:
 
 
 def of_namespace(members: Mapping[str, object], bounds: Mapping[str, Bound]) -> Sizes:
-    """The sizes that the chart renders for one namespace.
+    """Return the sizes that the chart renders for one namespace.
 
     Raises:
         MalformedError: one is unknown, or outside the bounds.
     """
     if not members.keys() <= ANNOTATIONS.keys():
-        raise MalformedError(f"namespaces has other sizes than {', '.join(ANNOTATIONS)}")
+        raise MalformedError(f"namespaces has sizes other than {', '.join(ANNOTATIONS)}")
     sizes = {name: text(members, name) for name in members}
     for name, value in sizes.items():
         if found := _misfit(name, value, bounds[name]):
@@ -112,13 +112,13 @@ def of_namespace(members: Mapping[str, object], bounds: Mapping[str, Bound]) -> 
 
 
 def bounds_of(members: Mapping[str, object]) -> Mapping[str, Bound]:
-    """The bounds that the chart renders, one for each size.
+    """Return the bounds that the chart renders, one for each size.
 
     Raises:
         MalformedError: one is missing, is not a quantity, or its least is above its most.
     """
     if members.keys() != ANNOTATIONS.keys():
-        raise MalformedError(f"bounds has other members than {', '.join(ANNOTATIONS)}")
+        raise MalformedError(f"bounds has members other than {', '.join(ANNOTATIONS)}")
     bounds = {}
     for name in ANNOTATIONS:
         bound = Bound(text(mapping(members, name), "min"), text(mapping(members, name), "max"))
@@ -133,7 +133,7 @@ def bounds_of(members: Mapping[str, object]) -> Mapping[str, Bound]:
 
 
 def chosen(annotations: Mapping[str, object]) -> Sizes:
-    """The sizes that a pod asks for by annotations.
+    """Return the sizes that a pod asks for by annotations.
 
     Raises:
         MalformedError: an annotation is no text.
@@ -164,7 +164,7 @@ def misfits_of(own: Mapping[str, object], wanted: Mapping[str, Any], bounds: Map
     for name, (kind, of) in _PLACES.items():
         value, field = _in(resources, kind, of), f"resources.{kind}.{of}"
         if value is None and kind == "requests":
-            value = _in(resources, "limits", of)  # Kubernetes asks for as much as the limit then
+            value = _in(resources, "limits", of)  # without a request Kubernetes uses the limit
         if value is None:
             if _in(due, kind, of) is not None:
                 yield Misfit(field, "it is missing", f"choose {bounds[name].least} to {bounds[name].most}")
@@ -173,24 +173,24 @@ def misfits_of(own: Mapping[str, object], wanted: Mapping[str, Any], bounds: Map
 
 
 def sized(container: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
-    """The sidecar's container with ``sizes`` in place of its own."""
+    """Return the sidecar's container with ``sizes`` in place of its own."""
     made: dict[str, Any] = copy.deepcopy(dict(container))
     for name, (kind, of) in _PLACES.items():
         if name in sizes:
             resources = made["resources"] = made.get("resources") or {}
             resources[kind] = {**(resources.get(kind) or {}), of: sizes[name]}
     if SECONDS in sizes:
-        made["startupProbe"]["failureThreshold"] = int(sizes[SECONDS])  # it is asked each second
+        made["startupProbe"]["failureThreshold"] = int(sizes[SECONDS])  # one probe per second
         command = made.get("lifecycle", {}).get("postStart", {}).get("exec", {}).get("command", [])
         command[:] = [f"{_WAIT}{sizes[SECONDS]}" if word.startswith(_WAIT) else word for word in command]
     return made
 
 
 def _in(resources: Mapping[str, Any], kind: str, of: str) -> str | None:
-    """One quantity of a container's resources. JSON may have a number in its place."""
+    """Return one quantity of a container's resources. JSON may have a number in its place."""
     value = mapping(resources, kind).get(of)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise MalformedError(f"{of} is no quantity")
+    raise MalformedError(f"{of} is not a quantity")

@@ -1,4 +1,4 @@
-"""``sidecar injector --try FILE``: what would be done to a pod, said without a cluster."""
+"""``sidecar injector --try FILE``: shows the injector's decision on a pod without a cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEMPLATE: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def tried(path: Path, injection: Injection, *, as_json: bool, namespace: str = "") -> int:
-    """Print what would become of the pod in a file. Exit codes: 0 it would be made, 1 refused.
+    """Print the decision on the pod in a file. Exit codes: 0 it would be made, 1 refused.
 
     ``namespace`` is used where the file names none.
 
@@ -58,7 +58,7 @@ def tried(path: Path, injection: Injection, *, as_json: bool, namespace: str = "
 
 
 def pod_of(document: Mapping[str, object]) -> Mapping[str, object]:
-    """The pod that an object is, or makes.
+    """Return the pod that an object is, or makes.
 
     Raises:
         MalformedError: it is none of those that make pods, or not of Kubernetes' shape.
@@ -77,7 +77,7 @@ def _document(path: Path) -> Mapping[str, object]:
     except DocumentError as error:
         raise ConfigError([error.problem]) from error
     if not isinstance(document, dict):
-        raise ConfigError([Problem(str(path), "is no object", "give one object, as YAML or JSON")])
+        raise ConfigError([Problem(str(path), "is not an object", "give one object, as YAML or JSON")])
     return document
 
 

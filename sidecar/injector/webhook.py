@@ -1,8 +1,8 @@
 """The webhook without its sockets: one AdmissionReview in, one answer out, one record and one count of it.
 
-An API server shows no certificate, so anybody who reaches the port may ask. Nothing is given away but the definition
-of the sidecar; what such a caller can do is ask much. So bodies state their length, large ones are read one at a time
-while pods as they usually are pass by, and records have a rate (``REVIEWS``, and ``RecordRate`` for what is no review).
+An API server shows no certificate, so anybody who reaches the port may ask. Answers reveal nothing but the definition
+of the sidecar; the remaining threat is load. So bodies state their length, large ones are parsed one at a time while
+small ones pass, and records have a rate (``REVIEWS``, and ``RecordRate`` for invalid reviews).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from sidecar.observe.unproven import RecordRate, Unproven
 from sidecar.serving.connections import served
 
 PATH: Final = "/inject"
-REVIEWS: Final = RecordRate(per_s=100.0, burst=1000)  # records of reviews; a roll-out asks about 1000s of pods
-LARGE: Final = 128 * 1024  # a pod is a tenth of it
+REVIEWS: Final = RecordRate(per_s=100.0, burst=1000)  # records of reviews; a roll-out creates thousands of pods
+LARGE: Final = 128 * 1024  # a usual pod is a tenth of it
 _JSON: Final = "application/json"
 _LOG: Final = logging.getLogger(__name__)
 
 
 class Webhook:
-    """Answers by the ``injection`` in force, which may be put in another's place at any time."""
+    """Answers by the ``injection`` in force, which may be replaced at any time."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Webhook:
         unproven: Unproven | None = None,
         reviews: RecordRate | None = None,
     ) -> None:
-        """``unproven`` limits the records of what is no review, ``reviews`` those of reviews: anybody can send both."""
+        """``unproven`` limits the records of invalid reviews, ``reviews`` those of reviews: anybody can send both."""
         self.injection = injection
         self._log = log
         self._metrics = metrics
@@ -50,17 +50,16 @@ class Webhook:
         self._reviews = Unproven(log, reviews or REVIEWS)
 
     def app(self) -> web.Application:
-        """The one path, for a listener with TLS."""
+        """The one route, for a listener with TLS."""
         app = web.Application(client_max_size=MAX_BYTES, middlewares=[self._count_refused])
         app.router.add_post(PATH, self._post)
         return app
 
     def answer(self, body: bytes) -> bytes:
-        """The answer to one AdmissionReview.
+        """Answer one AdmissionReview.
 
         Raises:
-            ReviewError: it is none that could be answered. Nobody is let through for that: the API server takes it as a
-                failed call.
+            ReviewError: it could not be answered. That admits nobody: the API server treats it as a failed call.
         """
         try:
             review = parse_review(body)
@@ -90,7 +89,7 @@ class Webhook:
         return refused(review.uid, f"sidecar injector: {error}")
 
     def no_review(self, why: str, uid: str = "") -> None:
-        """Count what is no review, and record it within the listener's rate."""
+        """Count an invalid review, and record it within the listener's rate."""
         self._metrics.refused(NO_REVIEW)
         if self._unproven.take():
             self._log.event(
@@ -139,13 +138,13 @@ class Webhook:
             self.no_review("the body did not arrive")
             return web.Response(status=400, text="the body did not arrive\n")
         with served(request):
-            if not self._log.healthy:  # the API server takes it as a failed call, and asks another replica next time
+            if not self._log.healthy:  # the API server treats it as a failed call, and asks another replica next time
                 self._metrics.refused(UNRECORDED)
                 return web.Response(status=503, text=f"{UNRECORDED}\n")
             if length <= LARGE:
                 return self._respond(body)
             async with self._large:
-                await asyncio.sleep(0)  # who waits with less goes first
+                await asyncio.sleep(0)  # smaller reviews go first
                 return self._respond(body)
 
     def _respond(self, body: bytes) -> web.Response:
@@ -156,8 +155,10 @@ class Webhook:
 
 
 async def _whole(request: web.Request, length: int) -> bytes | None:
-    """The body, if all of it came. Of one that did not nothing is kept: the library holds on to the error that ended
-    it, which remembers who was reading, and both would wait for the collector with what they hold.
+    """Return the body if all of it came. After a failure nothing of it is kept.
+
+    The library keeps the error that ended the body, which refers to the reader: a cycle that would hold the body until
+    the garbage collector runs.
     """
     body = bytearray()
     try:

@@ -1,7 +1,7 @@
-"""One record per request, and the events beside them, through the writer's thread.
+"""One record per request, and the events beside them, written by the writer's thread.
 
-Room is reserved when a request arrives: ``reserve()`` hands out the ``Entry`` that will become its one record, or
-refuses the request. What is reserved can therefore always be written down, and memory has a limit.
+Space is reserved when a request arrives: ``reserve()`` returns the ``Entry`` that will become its one record, or
+refuses the request. So every reserved record can be written, and memory has a limit.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sidecar.observe.writer import Writer
 __all__ = ["AccessLog", "Entry", "FileSink", "Sink", "StdoutSink"]
 
 MAX_RECORDS: Final = 16384  # reserved and unwritten together
-# Requests are refused from so many unwritten bytes on: about a thousand records. A sink that takes nothing is noticed
-# after ``writer.STALL_S`` at the latest, one that fails at once; whichever comes first.
+# Requests are refused above this many unwritten bytes: about a thousand records. A blocked sink is noticed after
+# ``writer.STALL_S`` at the latest, a failing one at once; whichever comes first.
 MAX_BYTES: Final = 1024 * 1024
-EVENT_BYTES: Final = 8 * MAX_BYTES  # events are lost: requests that were let in before keep room for what they leave
+EVENT_BYTES: Final = 8 * MAX_BYTES  # events are lost above: admitted requests keep room for their records
 TICK_S: Final = 0.25  # between two calls of ``tell_lasting``
-LASTS_S: Final = 1.0  # a request that lasts longer leaves request.opened
+LASTS_S: Final = 1.0  # a longer request writes request.opened
 
 _SECOND: Final = 1_000_000  # microseconds
 
@@ -41,10 +41,11 @@ class AccessLog:
     """The record stream of one process. Used by the event loop's thread only.
 
     Args:
-        sink: where lines go; the log owns it.
-        spill_folder: where records go at the end that the sink did not take; None: the operations log names them.
+        sink: the destination of lines; the log owns it.
+        spill_folder: destination of records that the sink has not taken at the end; None: the operations log names
+            them.
         run: names this run of the process in every record.
-        metrics: counts requests and what is lost.
+        metrics: counts requests and losses.
         wall, monotonic: clocks, in seconds.
     """
 
@@ -61,7 +62,7 @@ class AccessLog:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.workload: str | None = None
-        self.placement: str | None = None  # where this process runs, for the event that a run begins with
+        self.placement: str | None = None  # the host of this process, for the first event of a run
         self.run = run
         self.metrics = metrics
         self.wall = wall
@@ -73,59 +74,59 @@ class AccessLog:
         self._writer = Writer(sink, encode, on_lost=self._lose)
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._promised = 0  # lines for which there was room: taken by the writer, or reserved for requests under way
-        self._young: dict[Entry, None] = {}  # in the order in which they began; neither opened nor closed
+        self._promised = 0  # lines with space: taken by the writer, or reserved for requests in flight
+        self._young: dict[Entry, None] = {}  # in order of arrival; neither opened nor closed
         self._lasting: dict[Entry, None] = {}  # opened and not closed
         self._blank: Record = {**dict.fromkeys(FIELDS), "run": run}
         self._blank_requests = {direction: request_record(direction, run) for direction in get_args(Direction)}
         self.sink = sink.name
         self._seq = 0
-        self._second_at = -_SECOND  # in microseconds; of the second that was told last
-        self._second_text = ""  # with a place for the fraction
+        self._second_at = -_SECOND  # in microseconds; the second of the cached text
+        self._second_text = ""  # with a placeholder for the fraction
         self._closed = False
         metrics.in_flight = self._in_flight
         metrics.records = lambda: sink_metrics(self.waiting_bytes, self.filling)
 
     @property
     def healthy(self) -> bool:
-        """Whether a request could be recorded now."""
+        """True if a request could be recorded now."""
         return self.trouble is None
 
     @property
     def trouble(self) -> str | None:
-        """Why no request could be recorded now, in our words."""
+        """Reason why no request can be recorded now; None if it can."""
         return self._trouble(self.monotonic())
 
     @property
     def waiting(self) -> int:
-        """Records that the sink has not taken yet."""
+        """Number of records that the sink has not taken yet."""
         return self._writer.pending_lines
 
     def being_served(self) -> list[Entry]:
-        """The entries that are open, the longest first."""
+        """The open entries, the oldest first."""
         return [*self._lasting, *self._young]
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of them, as far as they are encoded; at ``max_bytes`` requests are refused."""
+        """Encoded bytes that the sink has not taken; at ``max_bytes`` requests are refused."""
         return self._writer.bytes_in - self._writer.bytes_out
 
     @property
     def filling(self) -> Filling | None:
-        """Room of the sink's file system; None where it is on none."""
+        """Free space of the sink's file system; None if it is on none."""
         return self._writer.filling
 
     @property
     def settled(self) -> bool:
-        """Whether the sink has taken everything so far."""
+        """True if the sink has taken everything so far."""
         return self._writer.pending_lines == 0
 
     def reserve(self, direction: Direction = "inbound") -> Entry:
-        """Room for one request's record, before anything of it goes upstream.
+        """Reserve space for one request's record, before any of its bytes go upstream.
 
         Raises:
             Unavailable: AUDIT_UNAVAILABLE if the sink failed, is blocked, or has too much waiting. That refusal leaves
-                no record, there being no room for one; it is counted.
+                no record, since there is no space for one; it is counted.
         """
         now = self.monotonic()
         writer = self._writer
@@ -145,14 +146,14 @@ class AccessLog:
         return entry
 
     def event(self, event: str, **fields: Unpack[RecordFields]) -> None:
-        """Record something that is no request: a refused connection, an exchange, a rotation, a start.
+        """Record an event other than a request: a refused connection, an exchange, a rotation, a start.
 
-        Never raises. Without room the event is lost, which the gap in ``seq`` and a metric tell.
+        Never raises. Without space the event is lost, which shows as a gap in ``seq`` and in a metric.
         """
         self._put_or_lose({**self._blank, "event": event, "ts": self._timestamp(self.wall()), **fields})
 
     def finish(self, entry: Entry, record: Record) -> None:
-        """Write the record of an entry and count its request. Nothing happens to one that is finished."""
+        """Write the record of an entry and count its request. A finished entry is left as it is."""
         try:
             del self._young[entry]
         except KeyError:
@@ -164,31 +165,31 @@ class AccessLog:
         self.metrics.finished.add(record)
 
     def opened(self, entry: Entry, record: Record) -> None:
-        """Say once that a request lasts or streams, ahead of its record. Without room it is lost, like an event."""
+        """Write request.opened once for a request that lasts or streams. Without space it is lost, like an event."""
         if entry in self._young:
             del self._young[entry]
             self._lasting[entry] = None
             self._put_or_lose(record)
 
     def tell_lasting(self) -> None:
-        """Leave ``request.opened`` for every request that began long ago. To be called each ``TICK_S``.
+        """Write ``request.opened`` for every request that began long ago. Call this every ``TICK_S``.
 
-        One look at the oldest instead of a timer for each. A request that would be too old at the next tick is told
-        now, so that none which lasts longer than ``LASTS_S`` ends untold.
+        Checks only the oldest requests instead of one timer each. A request that would be too old at the next tick is
+        written now, so that none longer than ``LASTS_S`` ends without its event.
         """
         began_before = self.monotonic() - (LASTS_S - TICK_S)
         for entry in list(takewhile(lambda entry: entry.started_at <= began_before, self._young)):
             entry.opened()
 
     async def close(self, timeout_s: float = 5.0) -> None:
-        """Write what is pending and end the writer.
+        """Write pending records and end the writer.
 
-        What the sink does not take within ``timeout_s`` is counted in ``unwritten`` and goes to its second place.
+        Records that the sink does not take within ``timeout_s`` are counted in ``unwritten`` and spilled.
         """
         if self._closed:
             return
         self._closed = True
-        self._max_records = 0  # there is room for nothing any more
+        self._max_records = 0  # no more space for anything
         rest = await asyncio.to_thread(self._writer.close, timeout_s)
         if rest:
             count = rest.count(b"\n")
@@ -221,7 +222,7 @@ class AccessLog:
         self._put(record)
 
     def _put(self, record: Record) -> None:
-        """Write a record for which there is room."""
+        """Write a record that has reserved space."""
         self._seq = record["seq"] = self._seq + 1
         record["workload"] = self.workload
         path = record["path"]

@@ -1,8 +1,8 @@
-"""The metrics of several processes as those of one. Pure.
+"""Merges the metrics of several processes into those of one. Pure.
 
-Counts are added up, and so is what each process holds for itself (memory, descriptors, requests in flight). Of what
-all of them follow, the worst is told: the SVID that expires first, the oldest bundle and key set, the one that is not
-ready. A process that is gone leaves what it had counted: a sum that falls would look like a restart of all.
+Counters are summed, and so is what each process holds for itself (memory, descriptors, requests in flight). Of state
+that all of them follow, the worst is shown: the SVID that expires first, the oldest bundle and key set, the process
+that is not ready. The counters of an ended process stay in the sum: a falling sum would look like a restart of all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 _COUNTS: Final = ("counter", "histogram")
 
-# How the values of one series become one; everything else is added.
+# The function that merges the values of one series; all others are summed.
 _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_build_info": max,
     "sidecar_svid_expiry_timestamp_seconds": min,
@@ -30,10 +30,10 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_config_last_reload_successful": min,
     "sidecar_svid_lifetime_seconds": min,
     "sidecar_memory_short": max,
-    "sidecar_bypass_listeners": max,  # all of them look at the same
-    "sidecar_records_sink_free_bytes": min,  # it is one sink
+    "sidecar_bypass_listeners": max,  # all of them see the same listeners
+    "sidecar_records_sink_free_bytes": min,  # they share one sink
     "sidecar_records_sink_size_bytes": min,
-    "sidecar_identities_seen": max,  # whoever saw most: the same people come to all of them
+    "sidecar_identities_seen": max,  # the largest: all of them see the same people
 }
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -51,7 +51,7 @@ Families = dict[str, Family]
 
 
 def families_of(collected: Iterable[Metric]) -> Families:
-    """What was collected, in a form that can be sent to another process."""
+    """Convert collected metrics into a form that can be sent to another process."""
     return {
         metric.name: Family(
             metric.documentation,
@@ -63,7 +63,7 @@ def families_of(collected: Iterable[Metric]) -> Families:
 
 
 def added(several: Sequence[Families]) -> Families:
-    """All of them as one, in the order in which metrics and series first appear."""
+    """Merge all of them, in the order in which metrics and series first appear."""
     sums: Families = {}
     for families in several:
         for name, family in families.items():
@@ -78,12 +78,12 @@ def added(several: Sequence[Families]) -> Families:
 
 
 def counts_only(families: Families) -> Families:
-    """What a process that is gone leaves behind: its counters and histograms."""
+    """Keep only counters and histograms, which outlive their process."""
     return {name: family for name, family in families.items() if family.type in _COUNTS}
 
 
 def text_of(families: Families) -> bytes:
-    """The text exposition."""
+    """Return the text exposition."""
     return generate_latest(_Collected(families))
 
 

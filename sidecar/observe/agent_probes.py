@@ -1,8 +1,7 @@
-"""The agent's own probes, asked on its loopback: a kubelet cannot reach an agent that only its sidecar may reach.
+"""Relays the agent's own health checks: a kubelet cannot reach an agent behind its sidecar.
 
-Fixed paths from the settings, GET, no query, and nothing comes back but the status: no request of a peer can look like
-one of these, and whoever asks learns what a kubelet learns. Whoever asks often makes the agent no more work: those who
-ask at one time share one answer.
+Fixed paths from the settings, GET, no query, and only the status is returned: no request of a peer can look like one of
+these, and the prober learns as much as a kubelet. Frequent probes cause no more work: concurrent ones share one answer.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _UNAVAILABLE: Final = 503
 
 
 class AgentProbes:
-    """Asks the agent at ``origin``, as ``http://127.0.0.1:8080``, for ``paths``."""
+    """Asks the agent at ``origin``, such as ``http://127.0.0.1:8080``, for ``paths``."""
 
     def __init__(self, origin: str, paths: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
         self._origin = origin
@@ -28,12 +27,12 @@ class AgentProbes:
         self._asking: dict[str, asyncio.Task[int]] = {}
 
     def add_to(self, app: web.Application) -> None:
-        """Serve the paths beside what the probe listener serves."""
+        """Serve the paths on the probe listener."""
         for path in self._paths:
             app.router.add_get(path, self._answer, allow_head=False)
 
     async def status(self, path: str) -> int:
-        """The agent's status; 503 where it gives none in time."""
+        """Return the agent's status; 503 if it gives none in time."""
         asking = self._asking.get(path)
         if asking is None:
             asking = self._asking[path] = asyncio.ensure_future(self._ask(path))

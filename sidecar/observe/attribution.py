@@ -1,4 +1,4 @@
-"""What a token and a permit say in a record. Pure, and made once for each of them, however many requests follow."""
+"""Facts about a token and a permit for records. Pure, and computed once for each, however many requests follow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def facts_of(permit: Permit) -> RecordFields:
-    """An inbound request was permitted: whose it is, and under which route."""
+    """Return the facts of a permitted inbound request: its subject, its actors, its route."""
     return {
         **facts_of_token(permit.token),
         "decision": "allow",
@@ -30,7 +30,7 @@ def facts_of(permit: Permit) -> RecordFields:
 
 
 def facts_of_issued(permit: IssuedPermit) -> RecordFields:
-    """An outbound call was permitted: the issued token takes the place of the one that came in. Not to be changed."""
+    """Return the facts of a permitted outbound call: those of the issued token. Immutable."""
     known = permit.known
     if not known:
         known["facts"] = _facts_of_issued(permit)
@@ -56,7 +56,7 @@ def _facts_of_issued(permit: IssuedPermit) -> RecordFields:
 
 
 def facts_of_delegation(delegation: Delegation) -> RecordFields:
-    """Name the claims of the token that a call of the agent's rests on, as ``facts_of_token``. Not to be changed."""
+    """Return the claims of the token that an agent's call rests on, as ``facts_of_token``. Immutable."""
     known = delegation.known
     if not known:
         known["facts"] = facts_of_token(delegation.token)
@@ -65,7 +65,7 @@ def facts_of_delegation(delegation: Delegation) -> RecordFields:
 
 
 def facts_of_token(token: VerifiedToken) -> RecordFields:
-    """Name the claims of a verified token; a token within a claim is masked."""
+    """Return the claims of a verified token; a token within a claim is masked."""
     return masked(_claims(token))
 
 
@@ -89,7 +89,7 @@ def _claims(token: VerifiedToken) -> RecordFields:
 
 
 def claims_of(bearer: Bearer) -> RecordFields:
-    """What a token says that did not verify, for whoever investigates; ``verified`` is false."""
+    """Return the claims of a token that did not verify, for investigation; ``verified`` is false."""
     claims = bearer.claims
     scope = _text(claims, "scope")
     try:

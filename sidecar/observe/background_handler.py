@@ -9,7 +9,7 @@ from typing import Final
 
 from sidecar.observe.sink import write_some
 
-MOST_BYTES: Final = 4 * 1024 * 1024  # that wait; room for the names of all records that a sink left behind
+MOST_BYTES: Final = 4 * 1024 * 1024  # of waiting lines; enough to name every record that a sink left behind
 FLUSH_S: Final = 2.0  # at the end of the process
 
 
@@ -69,5 +69,5 @@ class BackgroundHandler(logging.Handler):
         try:
             while data:
                 data = data[write_some(self._fd, data) :]
-        except OSError:  # nobody reads it any more
+        except OSError:  # its reader is gone
             return

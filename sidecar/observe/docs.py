@@ -1,4 +1,4 @@
-"""The page of metrics, written from what a scrape gives: ``python -m sidecar.observe.docs docs``."""
+"""Generates the page of metrics from a scrape: ``python -m sidecar.observe.docs docs``."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ of the changelog."""
 
 LABELS: Final[Mapping[str, str]] = {
     "direction": "`inbound` or `outbound`",
-    "route": f"a route's name from the settings; `{NO_ROUTE}` where none was found, `{OTHER}` for one that is gone",
+    "route": f"a route's name from the settings; `{NO_ROUTE}` where none matched, `{OTHER}` for a removed one",
     "decision": "`allow` or `deny`",
     "reason": f"a [reason code](reasons.md), or `{OK}`",
     "issuer": f"an issuer from the settings, or `{OTHER}`",
-    "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a look-up `hit`, `miss` or `joined` (somebody"
-    " else's exchange was waited for); of a reload `ok` or `refused`;"
+    "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a lookup `hit`, `miss` or `joined` (another"
+    " caller's exchange was awaited); of a reload `ok` or `refused`;"
     " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source)",
     "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued` or `handles`: [sizes](sizing.md#memory)",
     "kind": "`human` or `machine`",
-    "trust_domain": "a trust domain that we have a bundle of",
-    "version": "the version that runs",
+    "trust_domain": "a trust domain with a bundle here",
+    "version": "the running version",
 }
 
 
 def pages() -> Mapping[str, str]:
-    """Each page by its file name under ``docs/``."""
+    """Return each page by its file name under ``docs/``."""
     return {
         "metrics.md": "\n".join(["# Metrics", "", _WRITTEN, "", _HEAD, "", *_table(), "", "## Labels", "", *_labels()])
     }
 
 
 def families() -> list[Metric]:
-    """Every metric as it is scraped, each with at least one series."""
+    """Return every metric as it is scraped, each with at least one series."""
     metrics = Metrics()
     metrics.declare_routes("inbound", ["route"])
     metrics.declare_issuers(["issuer"])
@@ -61,7 +61,7 @@ def families() -> list[Metric]:
 
 
 def labels_of(family: Metric) -> list[str]:
-    """The labels of a metric, without the ``le`` of a histogram's buckets."""
+    """Return the labels of a metric, without the ``le`` of a histogram's buckets."""
     return list(dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le"))
 
 

@@ -1,4 +1,4 @@
-"""One request's record while the request lives: filled in by the journey, written once when it ends."""
+"""One request's record while the request is in flight: filled in by the journey, written once at its end."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LOGIN: Final = "login"  # the op of a request that traded a user's login token f
 
 
 def request_record(direction: Direction, run: str) -> Record:
-    """The record of a request of which nothing is known yet but that it came.
+    """Create the record of a request that has just arrived.
 
-    It starts as a refusal for an internal error: a request about which nobody decided is none that was allowed.
+    It starts as a refusal for an internal error: a request without a decision was not allowed.
     """
     record: Record = dict.fromkeys(FIELDS)
     record.update(event="request", run=run, direction=direction, decision="deny", reason="internal")
@@ -32,12 +32,12 @@ def request_record(direction: Direction, run: str) -> Record:
 class Entry:
     """The one record of one request. Its attributes are the record's keys: ``record`` becomes its ``__dict__``.
 
-    ``decision`` becomes ``allow`` with a permit and stays so; ``reason`` then says how it ended, ``ok`` or what went
-    wrong on the way. Times are milliseconds to the microsecond. ``ts`` and ``started_at`` (monotonic) are both when the
-    request's head had arrived.
+    ``decision`` becomes ``allow`` with a permit and stays so; ``reason`` then tells how the request ended: ``ok``, or
+    the later failure. Times are milliseconds with microsecond precision. ``ts`` and ``started_at`` (monotonic) are the
+    time at which the request's head was complete.
     """
 
-    # Whatever is set on an entry and stands not here is a key of its record.
+    # Every attribute of an entry except these is a key of its record.
     __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "started_at")
 
     ts: str
@@ -85,67 +85,67 @@ class Entry:
         self.started_at = started_at
 
     def attribute(self, permit: Permit) -> None:
-        """An inbound request was permitted: whose it is, and under which route."""
+        """Note a permitted inbound request: its subject, its actors, its route."""
         self.permitted(facts_of(permit))
 
     def attribute_issued(self, permit: IssuedPermit) -> None:
-        """An outbound call was permitted: the issued token takes the place of the one that came in."""
+        """Note a permitted outbound call: the issued token replaces the one that came in."""
         self.permitted(facts_of_issued(permit))
 
     def attribute_token(self, token: VerifiedToken) -> None:
-        """A token verified: its claims are facts from here on, permitted or not."""
+        """Note a verified token: its claims are facts from here on, permitted or not."""
         self.__dict__.update(facts_of_token(token))
 
     def attribute_delegation(self, delegation: Delegation) -> None:
-        """A handle was shown: its request's claims are facts from here on."""
+        """Note a handle: its request's claims are facts from here on."""
         self.__dict__.update(facts_of_delegation(delegation))
 
     def attribute_login(self, token: VerifiedToken) -> None:
-        """A user's login was traded for a handle: nothing is forwarded, and no hop comes of it."""
+        """Note a user's login that was traded for a handle: nothing is forwarded, and no hop results."""
         self.permitted({**facts_of_token(token), "decision": "allow", "reason": OK, "op": LOGIN})
 
     def permitted(self, facts: RecordFields) -> None:
-        """The request was permitted just now. ``facts`` are those of its permit, as ``attribution`` makes them."""
+        """Note that the request was permitted now. ``facts`` are those of its permit, as ``attribution`` makes them."""
         record = self.__dict__
         record.update(facts)
         record["decide_ms"] = int((self._log.monotonic() - self.started_at) * 1_000_000 + 0.5) / 1000
 
     def claim_unverified(self, bearer: Bearer) -> None:
-        """What a token says that did not verify, for whoever investigates; ``verified`` is false."""
+        """Note the claims of a token that did not verify, for investigation; ``verified`` is false."""
         self.__dict__.update(claims_of(bearer))
 
     def refuse(self, error: SidecarError) -> None:
-        """How the request ended if not well. After a permit the decision stands and ``reason`` tells the failure."""
+        """Note a failure. After a permit the decision stands, and only ``reason`` changes."""
         self.reason = error.reason
         self.detail = error.detail or None
         if self.status is None:
             self.status = error.answer.status or None
 
     def exchanging(self) -> None:
-        """The token service is asked from now on."""
+        """Note that the call to the token service begins."""
         self._exchange_at = self._log.monotonic()
 
     def exchanged(self) -> None:
-        """The token service has answered, or failed to."""
+        """Note that the token service has answered, or failed to."""
         self.exchange_ms = int((self._log.monotonic() - self._exchange_at) * 1_000_000 + 0.5) / 1000
 
     def forwarded(self) -> None:
-        """The request's head goes upstream now."""
+        """Note that the request's head goes upstream."""
         self._forwarded_at = self._log.monotonic()
 
     def responded(self, upstream_status: int) -> None:
-        """The head of the upstream's answer is here."""
+        """Note that the head of the upstream's answer has arrived."""
         self.upstream_status = upstream_status
         self.upstream_ms = int((self._log.monotonic() - self._forwarded_at) * 1_000_000 + 0.5) / 1000
 
     def opened(self) -> None:
-        """Leave ``request.opened`` ahead of the record, once: the request lasts, streams or was upgraded.
+        """Write ``request.opened`` ahead of the record, once: the request lasts, streams or was upgraded.
 
-        Both keys of the decision are null while nobody has decided yet.
+        Both keys of the decision are null while there is none.
         """
         undecided = {} if self.decision == "allow" else {"decision": None, "reason": None}
         self._log.opened(self, self.__dict__ | undecided | {"event": "request.opened"})
 
     def close(self) -> None:
-        """Write the record and count the request, once; every further call does nothing."""
+        """Write the record and count the request, once; further calls do nothing."""
         self._log.finish(self, self.__dict__)

@@ -1,4 +1,4 @@
-"""Room of a sink's file system over time: how much there is, and when it will be used up at the present rate."""
+"""Free space of a sink's file system over time, and the forecast of when it will be full."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from prometheus_client.metrics_core import Metric
 
 from sidecar.observe.sink import Room
 
-MARK_S: Final = 60.0  # between two marks
-MARKS: Final = 10  # that are kept: the rate is that of the last ten minutes
-LEAST_S: Final = 60.0  # a rate over less is chance
+MARK_S: Final = 60.0  # between two samples
+MARKS: Final = 10  # samples kept: the rate is that of the last ten minutes
+LEAST_S: Final = 60.0  # a rate over less is noise
 
 
 class Filling(NamedTuple):
-    """Free and total bytes as last measured, and the marks (time, free bytes) that the rate is computed from."""
+    """Free and total bytes as last measured, and the samples (time, free bytes) for the rate."""
 
     room: Room = Room(0, 0)
     marks: tuple[tuple[float, int], ...] = ()
-    full_in_s: int | None = None  # None: it does not fill, or nobody can tell yet
+    full_in_s: int | None = None  # None: it does not fill, or there are too few samples
 
     def measured(self, room: Room, now: float) -> Filling:
-        """Take one more measurement."""
+        """Add a measurement."""
         marks = self.marks
         if not marks or now - marks[-1][0] >= MARK_S:
             marks = (*marks[-(MARKS - 1) :], (now, room.free_bytes))
@@ -36,7 +36,7 @@ class Filling(NamedTuple):
 
 
 def sink_metrics(waiting_bytes: int, filling: Filling | None) -> Iterator[Metric]:
-    """Gauges of a record sink: what waits for it, and the room it has where it is a file."""
+    """Return gauges of a record sink: its backlog, and the free space if it is a file."""
     yield GaugeMetricFamily(
         "sidecar_records_waiting_bytes", "Records that the sink has not taken yet.", value=waiting_bytes
     )

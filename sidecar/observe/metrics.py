@@ -26,7 +26,7 @@ from sidecar.observe.tally import OTHER, Tally, request_seconds
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 NO_ROUTE: Final = "none"
-MAX_DECLARED: Final = 1024  # series of one kind, whatever the settings hold
+MAX_DECLARED: Final = 1024  # series of one kind, regardless of the settings
 
 RefreshResult = Literal["ok", "failed", "dropped", "no_longer"]
 PoolEvent = Literal["opened", "failed", "retried"]  # as the wire names them
@@ -35,7 +35,7 @@ CacheResult = Literal["hit", "miss", "joined"]
 
 
 class Metrics(Collector):
-    """All numbers of one process. Not thread-safe but for ``event_lost``: the loop's thread counts."""
+    """All metrics of one process. Not thread-safe except ``event_lost``: the loop's thread counts."""
 
     def __init__(
         self, *, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
@@ -58,12 +58,13 @@ class Metrics(Collector):
         self.handshakes_refused = dict.fromkeys(_HANDSHAKE_REASONS, 0)
         self.svid_expires_at = 0
         self.svid_lifetime_s = 0
-        self.lacking: Callable[[], Sequence[str]] = lambda: ("nobody said yet",)  # what keeps it from being ready
-        self.streams: Callable[[], Mapping[str, int]] = dict  # how many last, by direction
-        self.ways_round: Callable[[], int] = lambda: 0  # listeners by which the agent is reached past the sidecar
+        # conditions that are missing to be ready
+        self.lacking: Callable[[], Sequence[str]] = lambda: ("starting",)
+        self.streams: Callable[[], Mapping[str, int]] = dict  # streams in flight, by direction
+        self.ways_round: Callable[[], int] = lambda: 0  # listeners that bypass the sidecar
         self.memory_short: Callable[[], bool] = lambda: False
-        self.agent_up: Callable[[], bool | None] = lambda: None  # None: not known, and then not told
-        self.identity_updates: Callable[[], Mapping[str, int]] = dict  # by what became of them
+        self.agent_up: Callable[[], bool | None] = lambda: None  # None: unknown, and then not exported
+        self.identity_updates: Callable[[], Mapping[str, int]] = dict  # by result
         self.cache_bytes: Callable[[], Mapping[str, int]] = dict
         self.cache_evictions: Callable[[], Mapping[str, int]] = dict
         self.population = Population(monotonic=monotonic)
@@ -98,11 +99,11 @@ class Metrics(Collector):
 
     @property
     def requests(self) -> Mapping[tuple[str, str, str, str], int]:
-        """The finished requests by direction, route, decision and reason: ``OK`` or the value of a ``Reason``."""
+        """Finished requests by direction, route, decision and reason: ``OK`` or the value of a ``Reason``."""
         return self.finished.counted().requests
 
     def refused_for(self, reason: Reason) -> int:
-        """How many requests were refused for one reason."""
+        """Return the number of requests that were refused for one reason."""
         return sum(count for (_, _, _, why), count in self.requests.items() if why == reason)
 
     def exchange(self, issuer: str, reason: Reason | None, seconds: float) -> None:
@@ -115,40 +116,40 @@ class Metrics(Collector):
         self.handshakes_refused[reason if reason in self.handshakes_refused else Reason.BAD_SVID] += 1
 
     def svid_changed(self, lifetime: tuple[int, int] | None) -> None:
-        """Our X.509-SVID's first and last second since the epoch; None: there is none."""
+        """Set our X.509-SVID's first and last second since the epoch; None: there is none."""
         not_before, not_after = lifetime or (0, 0)
         self.svid_expires_at = not_after
         self.svid_lifetime_s = not_after - not_before
 
     def reloaded(self, *, ok: bool) -> None:
-        """A file was read again: taken over, or refused."""
+        """Count a reload of a file: accepted, or refused."""
         self.config_reloads["ok" if ok else "refused"] += 1
         self._last_reload_ok = ok
 
     def bundle_updated(self, trust_domain: str) -> None:
-        """A trust domain's bundle was received now."""
+        """Note that a trust domain's bundle was received now."""
         if len(self._bundles) < MAX_DECLARED or trust_domain in self._bundles:
             self._bundles[trust_domain] = self._monotonic()
 
     def bundle_withdrawn(self, trust_domain: str) -> None:
-        """The bundle is no longer trusted: its age is no longer told."""
+        """Note that the bundle is no longer trusted: its age is no longer exported."""
         self._bundles.pop(trust_domain, None)
 
     def jwks_updated(self, issuer: str) -> None:
-        """An issuer's key set was received now."""
+        """Note that an issuer's key set was received now."""
         if issuer in self._issuers:
             self._jwks[issuer] = self._monotonic()
 
     def event_lost(self, count: int = 1) -> None:
-        """Records that were dropped: the gap in ``seq`` says which."""
+        """Count dropped records; the gap in ``seq`` identifies them."""
         self.events_dropped += count
 
     def render(self) -> bytes:
-        """The text exposition of all metrics, of type ``CONTENT_TYPE``."""
+        """Return the text exposition of all metrics, of type ``CONTENT_TYPE``."""
         return generate_latest(self._registry)
 
     def everything(self) -> Iterable[Metric]:
-        """What a scrape shows, not yet as text."""
+        """Return the metrics of a scrape before they are rendered."""
         return self._registry.collect()
 
     def collect(self) -> Iterator[Metric]:
@@ -172,22 +173,22 @@ class Metrics(Collector):
         yield from self._gauges()
 
     def _caches_and_refusals(self) -> Iterator[Metric]:
-        yield _counter("sidecar_token_cache", "Look-ups of issued tokens.", ("result",), _single(self.token_cache))
+        yield _counter("sidecar_token_cache", "Lookups of issued tokens.", ("result",), _single(self.token_cache))
         yield _counter(
             "sidecar_token_refresh",
-            "Issued tokens refreshed ahead of their end; dropped: keys, policy or identity changed meanwhile.",
+            "Issued tokens refreshed before their end; dropped: keys, policy or identity changed meanwhile.",
             ("result",),
             _single(self.token_refresh),
         )
         yield _counter(
             "sidecar_cache_evictions",
-            "Entries evicted for others, or because memory was short; of handles, lingering ones.",
+            "Entries evicted for others or to free memory; of handles, lingering ones.",
             ("cache",),
             _single(self.cache_evictions()),
         )
-        yield _counter("sidecar_verdict_cache", "Look-ups of verdicts.", ("result",), _single(self.verdict_cache()))
+        yield _counter("sidecar_verdict_cache", "Lookups of verdicts.", ("result",), _single(self.verdict_cache()))
         yield _counter(
-            "sidecar_config_reloads", "Files read again while running.", ("result",), _single(self.config_reloads)
+            "sidecar_config_reloads", "Reloads of files while running.", ("result",), _single(self.config_reloads)
         )
         yield _counter(
             "sidecar_handshakes_refused",
@@ -207,34 +208,34 @@ class Metrics(Collector):
         )
         yield CounterMetricFamily(
             "sidecar_actor_mismatch",
-            "Tokens presented by another than their actor.",
+            "Tokens presented by a peer that is not their actor.",
             value=self.refused_for(Reason.ACTOR_MISMATCH),
         )
         yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
         yield CounterMetricFamily(
             "sidecar_records_suppressed",
-            "Records of callers that proved no identity, left out above the rate of their listener.",
+            "Records of unproven callers suppressed above their listener's rate.",
             value=self.records_suppressed,
         )
-        yield worker_restarts(0)  # nobody replaces itself
+        yield worker_restarts(0)  # a single process never restarts itself
 
     def _connections(self) -> Iterator[Metric]:
         counts = self.upstream.items()
         yield _counter(
             "sidecar_upstream_connections",
-            "Connections to upstreams opened, or failed to open; all other requests used kept ones.",
+            "Connections to upstreams opened, or failed to open; all other requests reused one.",
             ("direction", "result"),
             (((direction, result), of[result]) for direction, of in counts for result in ("opened", "failed")),
         )
         yield _counter(
             "sidecar_upstream_retries",
-            "Requests sent again, as the upstream had closed a kept connection.",
+            "Requests retried because the upstream had closed an idle connection.",
             ("direction",),
             (((direction,), of["retried"]) for direction, of in counts),
         )
         yield _counter(
             "sidecar_name_lookups",
-            "Look-ups of names of upstreams and token services; stale: the last good addresses are used.",
+            "Name lookups of upstreams and token services; stale: the last good addresses are used.",
             ("result",),
             _single(self.name_lookups),
         )
@@ -268,7 +269,7 @@ class Metrics(Collector):
         )
         yield GaugeMetricFamily(
             "sidecar_config_last_reload_successful",
-            "1 if the settings file that was read last while running is in force.",
+            "1 if the last settings file read while running is in force.",
             value=self._last_reload_ok,
         )
         yield GaugeMetricFamily(
@@ -278,12 +279,12 @@ class Metrics(Collector):
         )
         yield GaugeMetricFamily(
             "sidecar_bypass_listeners",
-            "Listening sockets by which the agent can be reached past the sidecar.",
+            "Listening sockets that bypass the sidecar.",
             value=self.ways_round(),
         )
         agent_up = self.agent_up()
         if agent_up is not None:
-            help_text = "1 while the agent's port takes connections; absent until it did once."
+            help_text = "1 while the agent's port accepts connections; absent until it first did."
             yield GaugeMetricFamily("sidecar_agent_up", help_text, value=agent_up)
         held = GaugeMetricFamily("sidecar_cache_bytes", "Memory of the token caches.", labels=("cache",))
         for cache, size in self.cache_bytes().items():
@@ -293,7 +294,7 @@ class Metrics(Collector):
         yield self.population.metric()
         yield GaugeMetricFamily(
             "sidecar_svid_lifetime_seconds",
-            "From first to last second of our X.509-SVID, 0 while there is none.",
+            "Lifetime of our X.509-SVID, 0 while there is none.",
             value=self.svid_lifetime_s,
         )
         yield GaugeMetricFamily(
@@ -303,7 +304,7 @@ class Metrics(Collector):
         )
         yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
         yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight())
-        streams = GaugeMetricFamily("sidecar_streams", "Long answers and tunnels under way.", labels=("direction",))
+        streams = GaugeMetricFamily("sidecar_streams", "Streams and tunnels in flight.", labels=("direction",))
         for direction, count in self.streams().items():
             streams.add_metric((direction,), count)
         yield streams
@@ -336,7 +337,7 @@ _HANDSHAKE_REASONS: Final = (
 )
 
 
-# How the counts of an identity source (``identity.source.UpdateCounts``) are labelled.
+# Labels of the counts of an identity source (``identity.source.UpdateCounts``).
 _IDENTITY_UPDATES: Final = {
     "taken": "generations",
     "discarded": "discarded",
@@ -346,8 +347,10 @@ _IDENTITY_UPDATES: Final = {
 
 
 def worker_restarts(count: int) -> Metric:
-    """How many workers had to be replaced."""
-    return CounterMetricFamily("sidecar_worker_restarts", "Workers that died unasked and were replaced.", value=count)
+    """Return the metric of workers that had to be replaced."""
+    return CounterMetricFamily(
+        "sidecar_worker_restarts", "Workers that died unexpectedly and were replaced.", value=count
+    )
 
 
 def _counter(

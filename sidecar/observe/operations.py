@@ -1,7 +1,7 @@
 """The operations log: one line on standard error for each change of state.
 
-Messages are constant, what varies is a field: ``2026-11-25T02:41:08Z WARNING not ready missing="…"``. Every value
-goes through ``escape``, as in records: no token is ever in it, and no text from outside can begin a line of its own.
+Messages are constant; fields vary: ``2026-11-25T02:41:08Z WARNING not ready missing="…"``. Every value goes through
+``escape``, as in records: no token ever appears, and no foreign text can begin a line of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 _PLAIN: Final = re.compile(r"[!#-~]+")  # printable, without quote and space
 _SECRET: Final = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*-----|\Z)"
-    # as long and as mixed as a handle, a login's code or a part of a token: no name of ours is
+    # as long and as mixed as a handle, a login's code or part of a token; no name of ours looks like this
     r"|(?<![A-Za-z0-9_-])(?=[A-Z0-9_-]*[a-z])(?=[a-z0-9_-]*[A-Z])(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{40,}"
 )
 INSTEAD: Final = "[secret]"
@@ -65,7 +65,7 @@ def report_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any])
     """
     error = context.get("exception")
     if isinstance(error, RuntimeError) and _WRITE_AFTER_RESET in str(error):
-        _log.info("a peer reset its connection while it was written to")
+        _log.info("a peer reset its connection during a write")
         return
     _log.error("unexpected error in the event loop", exc_info=error, extra={"where": context.get("message")})
 

@@ -1,4 +1,4 @@
-"""Where a process runs, as Kubernetes' downward API tells it: said once a run, which every record names."""
+"""Location of a process, from Kubernetes' downward API: recorded once per run, which every record names."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""How many people and how many workloads were seen at work lately, in 16 KiB whatever comes.
+"""Estimates the number of people and workloads recently active, in 16 KiB at any load.
 
-Who is responsible for machines wants to know how many there are for each person they act for. A sidecar knows the
-subjects and actors of the tokens it verified, a token service those of all the tokens it issued: nothing else is
-counted here, and nobody's name is kept. Counts are estimates (HyperLogLog, Flajolet et al. 2007): exact to a few in a
-thousand while there are some hundreds, and to 2 % beyond.
+Operators want to know how many machines act for each person. A sidecar knows the subjects and actors of the tokens it
+verified, a token service those of all the tokens it issued: only these are counted, and no name is kept. Counts are
+estimates (HyperLogLog, Flajolet et al. 2007): accurate to a few in a thousand up to some hundreds, and to 2 % beyond.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _SPIFFE: Final = "spiffe://"
 
 
 class Distinct:
-    """An estimate of how many different things were added."""
+    """Estimator of the number of distinct values."""
 
     __slots__ = ("registers",)
 
@@ -33,20 +32,20 @@ class Distinct:
         self.registers = bytearray(_REGISTERS)
 
     def add(self, thing: str) -> None:
-        """Count a thing, if it is a new one."""
+        """Count a value unless it was counted before."""
         digest = int.from_bytes(blake2b(thing.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         register, rest = digest >> _REST, digest & ((1 << _REST) - 1)
-        rank = _REST - rest.bit_length() + 1  # how many zeros lead, and one
+        rank = _REST - rest.bit_length() + 1  # the number of leading zeros plus one
         if rank > self.registers[register]:
             self.registers[register] = rank
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Reset to zero."""
         self.registers = bytearray(_REGISTERS)
 
 
 def estimate(*several: Distinct) -> int:
-    """How many different things were added to any of them."""
+    """Return the estimated number of distinct values in the union of some estimators."""
     registers = [max(ranks) for ranks in zip(*(one.registers for one in several), strict=True)]
     untouched = registers.count(0)
     raw = _ALPHA * _REGISTERS**2 / math.fsum(2.0**-rank for rank in registers)
@@ -66,7 +65,7 @@ class Population:
         self._before = {"human": Distinct(), "machine": Distinct()}
 
     def saw(self, issuer: str, subject: str, actors: Iterable[str]) -> None:
-        """A verified token: ``actors`` act for a subject. A subject with a SPIFFE ID acts for itself."""
+        """Count a verified token: ``actors`` act for a subject. A subject with a SPIFFE ID acts for itself."""
         self._turn()
         if subject.startswith(_SPIFFE):
             self._now["machine"].add(subject)
@@ -76,12 +75,12 @@ class Population:
             self._now["machine"].add(actor)
 
     def counts(self) -> Mapping[str, int]:
-        """How many there were, by kind."""
+        """Return the estimates by kind."""
         self._turn()
         return {kind: estimate(now, self._before[kind]) for kind, now in self._now.items()}
 
     def metric(self) -> GaugeMetricFamily:
-        """The same as a gauge."""
+        """Return the estimates as a gauge."""
         family = GaugeMetricFamily(
             "sidecar_identities_seen",
             "Different subjects (human) and workloads (machine) of the tokens verified within a day; an estimate.",
@@ -92,7 +91,7 @@ class Population:
         return family
 
     def _turn(self) -> None:
-        """Each half of the window has sketches of its own; what is older than two halves is forgotten."""
+        """Rotate the sketches: each half of the window has its own; those older than two halves are dropped."""
         late_s = self._monotonic() - self._turn_at
         if late_s < 0:
             return

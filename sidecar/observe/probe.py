@@ -1,4 +1,4 @@
-"""The probe's answers: metrics and health, and nothing else, so that they may face a pod's network."""
+"""The probe listener's answers: metrics and health, and nothing else, so that a pod's network may reach it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sidecar.observe.metrics import CONTENT_TYPE, Metrics
 
 
 class Probed(Protocol):
-    """Who is asked: one process, or several that answer as one."""
+    """The source of the answers: one process, or several that answer as one."""
 
     async def stuck(self) -> list[str]:
-        """A line for each event loop that does not turn."""
+        """Return a line for each event loop that is stuck."""
 
     async def missing(self) -> list[str]:
-        """A line for each thing that is missing to be ready."""
+        """Return a line for each condition that is missing to be ready."""
 
     async def render(self) -> bytes:
-        """All metrics as text, of type ``CONTENT_TYPE``."""
+        """Return all metrics as text, of type ``CONTENT_TYPE``."""
 
 
 class OneProcess:
-    """This process alone. Its loop turns, or nobody would hear it say so."""
+    """This process alone. Its event loop runs, or it could not answer."""
 
     def __init__(self, metrics: Metrics, missing: Callable[[], list[str]]) -> None:
         self._metrics = metrics
@@ -45,15 +45,15 @@ class OneProcess:
         return self._metrics.render()
 
 
-REST: Final = 9.0  # times as long as a rendering took passes before the next
+REST: Final = 9.0  # pause after a rendering, in multiples of its duration
 MAX_REST_S: Final = 0.5
 OWN_PATHS: Final = ("/livez", "/readyz", "/metrics")
 
 
 class Scrapes:
-    """Metrics for whoever asks, rendered for at most a tenth of the time, which is the requests' time too.
+    """Metrics for scrapers, rendered for at most a tenth of the time, which requests need too.
 
-    Who asks too soon after a rendering waits, and all who wait share the next one: what is told is never old.
+    A request soon after a rendering waits, and all that wait share the next one: the answer is never stale.
     """
 
     def __init__(self, render: Callable[[], Awaitable[bytes]]) -> None:
@@ -63,7 +63,7 @@ class Scrapes:
         self._rests_until = 0.0
 
     async def text(self) -> bytes:
-        """All metrics, as they are after the question came."""
+        """Return all metrics as of a time after the call."""
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._next())
         return await asyncio.shield(self._coming)
@@ -72,7 +72,7 @@ class Scrapes:
         loop = asyncio.get_running_loop()
         async with self._rendering:
             await asyncio.sleep(self._rests_until - loop.time())
-            self._coming = None  # who asks from here on wants to know what happens from here on
+            self._coming = None  # later callers need a later rendering
             began_at = loop.time()
             try:
                 return await self._render()
@@ -82,7 +82,9 @@ class Scrapes:
 
 
 def probe_app(probed: Probed, agent: AgentProbes | None = None) -> web.Application:
-    """``/livez`` and ``/readyz``: 200, or 503 with a line for each thing that is wrong. ``/metrics``. ``agent``'s."""
+    """Build ``/livez`` and ``/readyz`` (200, or 503 with a line for each fault), ``/metrics``, and the ``agent``'s
+    probes.
+    """
 
     async def live(_request: web.Request) -> web.Response:
         return _health(await probed.stuck(), "live")

@@ -4,7 +4,7 @@ One flat JSON object a line, for all events alike; a key that does not apply is 
 ``record_schema`` and the page of records are made from it, and audit reads by it. ``record_text`` writes the lines.
 """
 
-# Annotations are read below, so they are not put off: no ``from __future__ import annotations`` here.
+# Annotations are evaluated below, so they are not deferred: no ``from __future__ import annotations`` here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +14,10 @@ Direction = Literal["inbound", "outbound"]
 Decision = Literal["allow", "deny"]
 Kind = Literal["text", "texts", "count", "milliseconds", "flag"]
 
-OK: Final = "ok"  # the reason of what was not refused
+OK: Final = "ok"  # the reason of a permitted request
 MAX_ITEMS: Final = 64  # of a list: a scope claim could hold thousands of tokens
 
-Record = dict[str, Any]  # whole: every key of ``FIELDS``, in their order
+Record = dict[str, Any]  # complete: every key of ``FIELDS``, in their order
 
 EVENTS: Final[Mapping[str, str]] = {
     "request": "a request ended: exactly one for each accepted request",

@@ -1,7 +1,7 @@
-"""Text of records: made safe to print, cut at a limit, and without tokens, on its way into a line.
+"""Text of records: escaped, truncated and without tokens on its way into a line.
 
-Text from outside is made visible instead of active, no value is longer than ``MAX_TEXT``, and a token that a caller put
-where none belongs becomes its fingerprint.
+Control characters from outside are escaped, no value is longer than ``MAX_TEXT``, and a token in a wrong place is
+replaced by its fingerprint.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ import orjson
 from sidecar.delegation.jws import TOKEN_BEGINNING, TOKEN_PATTERN
 from sidecar.observe.record import MAX_ITEMS, Record, RecordFields
 
-MAX_TEXT: Final = 2048  # characters: a SPIFFE ID may have 2048 bytes and is never cut
-CUT: Final = "…truncated:"  # then 16 hex digits of the whole text's SHA-256, so that two long texts stay two
+MAX_TEXT: Final = 2048  # characters: a SPIFFE ID may have 2048 bytes and is never truncated
+CUT: Final = "…truncated:"  # then 16 hex digits of the whole text's SHA-256, so that two long texts stay different
 CUT_PATH: Final = "…cut"  # ends the path of a refused target whose rest may hold a secret
-INSTEAD: Final = "…token:"  # of a token, then its fingerprint: callers put tokens where none belongs, as into a path
+# replaces a token, followed by its fingerprint: callers put tokens in wrong places, such as a path
+INSTEAD: Final = "…token:"
 
 _TOKEN: Final = re.compile(TOKEN_PATTERN)
 _may_hold_token: Final = re.compile(TOKEN_BEGINNING).search
 _line_may_hold_token: Final = re.compile(TOKEN_BEGINNING.encode("ascii")).search
 
-# Where a query, a fragment or a path parameter begins for some server: plain, escaped, or escaped any number of times.
-# A percent sign without two hex digits may become an escape once what follows is decoded ("%%33f", "%25%33%66"), or is
-# one to some server ("%u003f"); so is the overlong UTF-8 that begins with C0.
+# The start of a query, a fragment or a path parameter for some server: plain, escaped, or escaped any number of times.
+# A percent sign without two hex digits may become an escape once the rest is decoded ("%%33f", "%25%33%66"), or is one
+# to some server ("%u003f"); so is the overlong UTF-8 that begins with C0.
 _END_OF_PATH: Final = re.compile(r"[?#;]|%(?:25)*(?:3[BbFf]|23|[Cc]0|(?![0-9A-Fa-f]{2}))")
 
 _PATH: Final = itemgetter("path")
 _DECISION: Final = itemgetter("decision")
 
-_BACKSLASH: Final = 0x5C  # looked for as numbers: four times as fast as a bytes object of one
+_BACKSLASH: Final = 0x5C  # searched as numbers: four times as fast as a bytes object of one
 _DEL: Final = 0x7F
 
 
 def encode(records: Sequence[Record]) -> bytes:
-    """One line for each, newlines included. Cheap for plain text: the finished lines show whether any needs care.
+    """Encode one line for each record, newlines included. Plain text is cheap: only the finished lines are inspected.
 
     A line that is short, ASCII, without DEL and without a backslash (JSON's only escape) holds nothing but printable
-    text below the limit. Every other record, and one with a token in it, is cleaned value by value and built again.
+    text below the limit. Every other record, and one with a token in it, is cleaned value by value and encoded again.
     """
     try:
         lines = list(map(orjson.dumps, records, repeat(None), repeat(orjson.OPT_APPEND_NEWLINE)))
-    except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON has not
+    except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON lacks
         return _cleaned(records[0]) if len(records) == 1 else b"".join(encode([record]) for record in records)
     together = b"".join(lines)
     # The claims of an allowed record were masked when they became facts: only its path may hold a token.
@@ -64,7 +65,7 @@ def encode(records: Sequence[Record]) -> bytes:
 
 
 def refused_path(target: bytes) -> str:
-    """Return what a record may hold of a target that never became canonical.
+    """Return the loggable part of a target that never became canonical.
 
     The text ends before the first character that starts a query, a fragment or a path parameter, however it is escaped:
     callers put secrets there. A cut text ends in ``CUT_PATH``.
@@ -84,9 +85,9 @@ def mask_tokens(text: str) -> str:
 def masked(fields: RecordFields) -> RecordFields:
     """Mask the tokens in every text of ``fields``: a trusted issuer may sign a ``sub`` that is itself a token."""
     try:
-        if not _line_may_hold_token(orjson.dumps(fields)):  # one search for all: an outbound call pays for it
+        if not _line_may_hold_token(orjson.dumps(fields)):  # one search for all values: every outbound call pays for it
             return fields
-    except orjson.JSONEncodeError:  # a value that JSON has not: look at each
+    except orjson.JSONEncodeError:  # a type that JSON lacks: check each value
         pass
     found = {name: value for name, value in fields.items() if _holds_token(value)}
     if not found:
@@ -105,10 +106,10 @@ def _holds_token(value: object) -> bool:
 
 
 def escape(text: str) -> str:
-    r"""Text without any character that acts: controls, bidi marks, line separators, unassigned ones, lone surrogates.
+    r"""Escape every active character: controls, bidi marks, line separators, unassigned ones, lone surrogates.
 
     Each becomes ``\u{hex}``; so does the backslash of a text that already contains ``\u{``, therefore no two texts
-    come out equal. Longer than ``MAX_TEXT`` it is cut and ends in ``CUT`` and a digest. A token becomes
+    have the same result. A text longer than ``MAX_TEXT`` is truncated and ends in ``CUT`` and a digest. A token becomes
     ``INSTEAD`` and its fingerprint.
     """
     text = mask_tokens(text)
@@ -123,7 +124,7 @@ def escape(text: str) -> str:
 
 
 def _with_care(record: Record, line: bytes) -> bytes:
-    """The line of a record that needs care or was encoded together with one that does."""
+    """Encode a record that needs cleaning, or was encoded together with one that does."""
     if len(line) > MAX_TEXT or not _is_plain(line):
         return _cleaned(record)
     token = _may_hold_token(record["path"] or "") if record["decision"] == "allow" else _line_may_hold_token(line)

@@ -1,9 +1,9 @@
-"""One sink for several processes: their lines never mix, and one that is killed inside a line spoils no other's.
+"""One sink for several processes: their lines never mix, and a process killed inside a line spoils no other line.
 
-Who writes a batch of whole lines holds a lock. It is a POSIX record lock on a memory file that all of them inherited:
-the kernel gives it back when a process ends, however it ends. One byte of that file says that a line is unfinished, so
-that whoever comes next begins a new one. A process whose write fails gives the lock back until it tries again: the
-others may hold open the removed file whose blocks it waits for.
+A process holds a lock while it writes a batch of whole lines. It is a POSIX record lock on a memory file that all of
+them inherited: the kernel releases it when a process ends, however it ends. One byte of that file says that a line is
+unfinished, so that the next writer begins a new one. A process whose write fails releases the lock until it tries
+again: the others may hold open the removed file whose blocks it waits for.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _NEWLINE: Final = 10
 
 
 def new_lock() -> int:
-    """A descriptor to be inherited by every process that is to share one sink."""
+    """Create a descriptor to be inherited by every process that is to share one sink."""
     lock = os.memfd_create("records")
     os.ftruncate(lock, 1)
     return lock
 
 
 class SharedSink:
-    """A sink of which every process has one of its own, all with the same ``lock``."""
+    """One process's access to the shared sink; all of them have the same ``lock``."""
 
     def __init__(self, sink: Sink, lock: int) -> None:
         self.name = sink.name
@@ -36,10 +36,10 @@ class SharedSink:
         self._lock = lock
         self._unfinished = mmap.mmap(lock, 1)
         self._held = False
-        self._inside = False  # a line of ours
+        self._inside = False  # inside a line of ours
 
     def renew(self) -> bool:
-        """Wait for our turn, and end a line that somebody left unfinished. See ``Sink``."""
+        """Wait for the lock, and end a line that another process left unfinished. See ``Sink``."""
         again = False
         if not self._held:
             fcntl.lockf(self._lock, fcntl.LOCK_EX)
@@ -51,19 +51,19 @@ class SharedSink:
                 self._unfinished[0] = 0
         if self._unfinished[0] and not self._inside:
             if not self._sink.write(memoryview(b"\n")):
-                raise BlockingIOError(errno.EAGAIN, "the sink takes nothing")
+                raise BlockingIOError(errno.EAGAIN, "the sink accepts nothing")
             self._unfinished[0] = 0
         return again
 
     def write(self, data: memoryview) -> int:
         """See ``Sink``."""
         before = self._unfinished[0]
-        self._unfinished[0] = 1  # ahead of the write: we may be killed in it
+        self._unfinished[0] = 1  # before the write: we may be killed in it
         try:
             written = self._sink.write(data)
         except OSError as error:
             self._unfinished[0] = before
-            if error.errno == errno.EPIPE:  # that reader has what was unfinished
+            if error.errno == errno.EPIPE:  # the reader of the unfinished line is gone
                 self._unfinished[0], self._inside = 0, False
             raise
         if not written:
@@ -74,7 +74,7 @@ class SharedSink:
         return written
 
     def settle(self) -> None:
-        """Give the lock to the others. A line of ours that is unfinished begins again with our next turn."""
+        """Release the lock. An unfinished line of ours begins again when we next hold it."""
         if self._held:
             self._held = False
             fcntl.lockf(self._lock, fcntl.LOCK_UN)

@@ -1,4 +1,4 @@
-"""Where records go: a file descriptor, written by one thread alone."""
+"""The destination of records: a file descriptor, written by one thread alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import stat
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-_POLL_MS: Final = 100  # how long a full non-blocking descriptor is waited for before the writer looks around
-_CHUNK: Final = 65536  # at most this much per write, so that a slow reader still shows progress
+_POLL_MS: Final = 100  # wait for a full non-blocking descriptor before the writer checks its state
+_CHUNK: Final = 65536  # largest write, so that a slow reader still shows progress
 
-# After any other error of a write the file is opened again: EIO and ESTALE stay with a descriptor for ever.
+# After any other error of a write the file is reopened: EIO and ESTALE stay with a descriptor for ever.
 _PASSES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
 
 
@@ -24,33 +24,33 @@ class Room(NamedTuple):
 
 
 class Sink(Protocol):
-    """Bytes out. All methods are called by the writer's thread only and may block."""
+    """A destination for bytes. All methods are called by the writer's thread only and may block."""
 
     name: str
     begins_line: bool  # after a renew that opened it: the next byte begins a line, however the last one ended
 
     def write(self, data: memoryview) -> int:
-        """Write some of ``data`` and say how much; 0 means "full, try again". Raises OSError."""
+        """Write some of ``data`` and return how much; 0 means "full, try again". Raises OSError."""
 
     def renew(self) -> bool:
-        """Make ready to write: called before each batch, and after each failure and each write of nothing.
+        """Prepare to write: called before each batch, and after each failure and each write of nothing.
 
-        Opens what is not open and follows a file that was moved away or removed. True: a line that was begun must begin
-        again, as its beginning is elsewhere, or was ended by somebody else. Raises OSError.
+        Opens what is not open and follows a file that was moved away or removed. Returns True if a begun line must
+        begin again, since its beginning is in another file, or another process ended it. Raises OSError.
         """
 
     def settle(self) -> None:
-        """Give others their turn: nothing more is to be written for now, or the last write failed."""
+        """Let other writers proceed: nothing more is to be written for now, or the last write failed."""
 
     def room(self) -> Room | None:
-        """Measure the room there is. None: the sink is no file, or its file system does not say. Raises OSError."""
+        """Measure the free space. None: the sink is no file, or its file system does not report it. Raises OSError."""
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
 
 
 class StdoutSink:
-    """Standard output, or any descriptor that somebody else opened. It is never closed here and keeps its flags."""
+    """Standard output, or any inherited descriptor. It is never closed here and keeps its flags."""
 
     name = "stdout"
     begins_line = False
@@ -59,30 +59,30 @@ class StdoutSink:
         self._fd = fd
 
     def write(self, data: memoryview) -> int:
-        """See ``Sink``. A descriptor that a neighbour made non-blocking is waited for here."""
+        """See ``Sink``. Waits for a descriptor that another process made non-blocking."""
         return write_some(self._fd, data)
 
     def renew(self) -> bool:
-        """There is nothing to open again. See ``Sink``."""
+        """Do nothing: there is nothing to reopen. See ``Sink``."""
         return False
 
     def settle(self) -> None:
-        """Nobody waits for us."""
+        """Do nothing: there are no other writers."""
 
     def room(self) -> Room | None:
         """See ``Sink``: standard output may be redirected into a file."""
         return _room(self._fd)
 
     def close(self) -> None:
-        """The descriptor is not ours."""
+        """Do nothing: the descriptor is not ours."""
 
 
 class FileSink:
-    """A file, appended to, mode 0600. Moved or removed by log rotation it is opened anew.
+    """A file, appended to, mode 0600. Reopened when log rotation moves or removes it.
 
     Rotation is by rename: logrotate's ``create`` or ``nocreate``, with ``delaycompress``, as one more batch may go to
-    the file that was moved. No signal is needed. ``copytruncate`` loses what is written between the copy and the cut.
-    A pipe in the file's place is written too while somebody reads it; without a reader it fails with ENXIO.
+    the moved file. No signal is needed. ``copytruncate`` loses writes between the copy and the truncation. A pipe in
+    the file's place is written too while it has a reader; without a reader it fails with ENXIO.
     """
 
     name = "file"
@@ -102,7 +102,7 @@ class FileSink:
             raise
 
     def renew(self) -> bool:
-        """See ``Sink``. A removed file is given back before the new one is opened: its blocks are free by then."""
+        """See ``Sink``. A removed file is closed before the new one is opened: that frees its blocks."""
         if self._fd >= 0:
             if self._is_current():
                 return False
@@ -112,7 +112,8 @@ class FileSink:
         fd = os.open(self._path, flags, 0o600)
         try:
             self.begins_line = stat.S_ISREG(os.fstat(fd).st_mode)
-            if self._ends_inside_a_line(fd):  # a full disk or a kill left half a record: ours must not be glued to it
+            # a full disk or a kill left half a record: ours must not be appended to it
+            if self._ends_inside_a_line(fd):
                 os.write(fd, b"\n")
         except OSError:
             os.close(fd)
@@ -121,7 +122,7 @@ class FileSink:
         return True
 
     def settle(self) -> None:
-        """Nobody waits for us."""
+        """Do nothing: there are no other writers."""
 
     def room(self) -> Room | None:
         """See ``Sink``."""
@@ -129,7 +130,7 @@ class FileSink:
 
     def close(self) -> None:
         """See ``Sink``."""
-        fd, self._fd = self._fd, -1  # before it is closed: that may fail, and ends it all the same
+        fd, self._fd = self._fd, -1  # before the close, which may fail and closes it all the same
         if fd >= 0:
             os.close(fd)
 
@@ -152,7 +153,7 @@ class FileSink:
 
 
 def write_some(fd: int, data: memoryview) -> int:
-    """Write some of ``data`` and say how much; 0 after a short wait where a non-blocking descriptor takes nothing."""
+    """Write some of ``data`` and return how much; 0 after a short wait if a non-blocking descriptor is full."""
     try:
         return os.write(fd, data[:_CHUNK])
     except BlockingIOError:

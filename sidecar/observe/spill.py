@@ -38,14 +38,14 @@ def spill(lines: bytes, folder: Path | None, run: str) -> None:
 
 
 def name_unwritten(record: Mapping[str, object]) -> None:
-    """Say in the operations log that a record was not written, and which one it is."""
+    """Name a record that was not written in the operations log."""
     _log.error("record not written", extra=_names(record))
 
 
 def warn_if_unusable(folder: Path | None) -> None:
-    """Say in the operations log, ahead of the day when it is needed, that nothing can be put into ``folder``."""
+    """Warn in the operations log at startup if nothing can be written to ``folder``."""
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        _log.warning("records.spill is no folder that this process may write to", extra={"folder": folder})
+        _log.warning("records.spill is not a folder that this process can write to", extra={"folder": folder})
 
 
 def _write_new(path: Path, lines: bytes) -> None:

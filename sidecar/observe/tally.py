@@ -1,8 +1,8 @@
-"""Finished requests, counted by their records.
+"""Counts finished requests by their records.
 
-A record holds all that is counted, and nothing in it changes any more. So a request costs the loop one place in the
-list of its direction; every ``AT_ONCE`` of them, and whenever somebody looks, the list is counted as a whole, column by
-column, by parts of the interpreter.
+A record holds everything that is counted, and no longer changes. So a request only costs the loop one append to the
+list of its direction. Every ``AT_ONCE`` requests, and at each scrape, the whole list is counted column by column, in C
+code of the interpreter.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _is_given: Final = partial(is_not, None)
 
 
 class Histogram:
-    """One series: how many values there were up to each bound, and in all, and their sum.
+    """One series: the number of values up to each bound and in all, and their sum.
 
-    What is told is ``scale`` times smaller than what is counted: seconds where milliseconds are counted.
+    Exported values are ``scale`` times smaller than counted ones: seconds where milliseconds are counted.
     """
 
     __slots__ = ("_scale", "bounds", "total", "up_to")
@@ -41,7 +41,7 @@ class Histogram:
     def __init__(self, bounds: tuple[float, ...], *, scale: int = 1) -> None:
         self._scale = scale
         self.bounds = bounds
-        self.up_to = [0] * (len(bounds) + 1)  # the last one: all of them
+        self.up_to = [0] * (len(bounds) + 1)  # the last one counts all
         self.total = 0.0
 
     def observe(self, values: Iterable[float]) -> None:
@@ -52,21 +52,21 @@ class Histogram:
         self.total += sum(ordered)
 
     def told(self) -> tuple[list[tuple[str, float]], float]:
-        """The ``le`` buckets as the exposition format wants them, and the sum."""
+        """Return the ``le`` buckets of the exposition format, and the sum."""
         bounds = [*(f"{bound / self._scale:g}" for bound in self.bounds), "+Inf"]
         return list(zip(bounds, map(float, self.up_to), strict=True)), self.total / self._scale
 
 
 def request_seconds() -> Histogram:
-    """How long requests take; counts milliseconds and tells seconds."""
+    """Create the histogram of request durations; counts milliseconds and exports seconds."""
     return Histogram(_REQUEST_MS, scale=1000)
 
 
 class Tally:
-    """What is counted of requests. Read it by ``counted``.
+    """Counters of requests. Read them by ``counted``.
 
-    ``requests`` are by direction, route, decision and reason. ``labels`` says how a route is told; any other one is
-    ``OTHER``, so that nobody can make series.
+    ``requests`` are by direction, route, decision and reason. ``labels`` maps routes to their label; any other one is
+    ``OTHER``, so that callers cannot create series.
     """
 
     def __init__(self, labels: Mapping[str | None, str]) -> None:
@@ -78,19 +78,19 @@ class Tally:
         self._uncounted: dict[str, list[Record]] = {direction: [] for direction in get_args(Direction)}
 
     def add(self, record: Record) -> None:
-        """A request has ended. Its record does not change from now on."""
+        """Add a finished request. Its record must not change from now on."""
         uncounted = self._uncounted[record["direction"]]
         uncounted.append(record)
         if len(uncounted) >= AT_ONCE:
             self.counted()
 
     def counted(self) -> Tally:
-        """Itself, with every request that has ended."""
+        """Return the tally itself, with every finished request counted."""
         for direction, uncounted in self._uncounted.items():
             if not uncounted:
                 continue
             records = uncounted.copy()
-            uncounted.clear()  # whatever a record is like, it is looked at once
+            uncounted.clear()  # before counting, so that no record is counted twice
             for (route, decision, reason, depth), times in Counter(map(_KIND, records)).items():
                 self.requests[direction, self._labels.get(route, OTHER), decision, reason] += times
                 if decision == "allow" and depth is not None:

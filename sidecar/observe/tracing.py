@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import Final, NamedTuple
 
-# No id is all zeros. A later version may say more behind a dash; ff is none.
+# No id is all zeros. A later version may append more after a dash; ff is invalid.
 _IDS: Final = r"-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
 _version_00: Final = re.compile(f"00{_IDS}").fullmatch
 _later_version: Final = re.compile(f"(?!00|ff)[0-9a-f]{{2}}{_IDS}(?:-.*)?", re.DOTALL).fullmatch
@@ -19,13 +19,13 @@ _SAMPLED: Final = 0x01
 _RANDOM_ID: Final = 0x02
 _SENT_FLAGS: Final = {f"{flags:02x}": f"{flags & (_SAMPLED | _RANDOM_ID):02x}" for flags in range(256)}
 
-# Ids come in blocks: a system call for each would cost more than the record itself. They are told to everybody and
-# prove nothing, so that they need to be distinct and not unguessable.
+# Ids are drawn in blocks: a system call for each would cost more than the record itself. They are public and prove
+# nothing, so they need to be distinct but not unguessable.
 _BLOCK_BYTES: Final = 4096
 
 
 class TraceContext(NamedTuple):
-    """What is sent on: ``traceparent`` names ``span_id`` (this hop) as the parent; ``tracestate`` may be None."""
+    """The context to send on: ``traceparent`` names ``span_id`` (this hop) as the parent."""
 
     traceparent: str
     trace_id: str
@@ -33,14 +33,15 @@ class TraceContext(NamedTuple):
     tracestate: str | None
 
 
-# The constructor of a named tuple is interpreted, tuple's own is not.
+# The constructor of a named tuple is interpreted; tuple's own is not.
 _context: Final[Callable[[tuple[str, str, str, str | None]], TraceContext]] = partial(tuple.__new__, TraceContext)
 
 
 def ids(digits: int, draw: Callable[[int], bytes] = os.urandom) -> Callable[[], str]:
-    """Gives random non-zero ids of so many lower-case hex digits. ``draw`` gives as many random octets as asked for.
+    """Yield random non-zero ids of ``digits`` lower-case hex digits. ``draw`` returns the given number of random
+    octets.
 
-    An endless iterator, put together from parts of the interpreter: no code of ours runs for an id.
+    An endless iterator made of builtins: no bytecode runs for an id.
     """
     blocks = map(bytes.hex, map(draw, repeat(_BLOCK_BYTES)), repeat(" "), repeat(digits // 2))
     endless = chain.from_iterable(map(str.split, blocks))
@@ -72,7 +73,7 @@ def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes], *, trust
 
 
 def _state(states: Sequence[bytes]) -> str | None:
-    """The members of all lines in order; whole members go where limits ask for it, long ones (over 128) first."""
+    """Join the members of all lines in order; limits remove whole members, long ones (over 128) first."""
     members = [member for line in states for part in line.split(b",") if (member := part.strip(b" \t"))]
     if not members or len(members) > _MAX_MEMBERS or any(not _printable(member) for member in members):
         return None

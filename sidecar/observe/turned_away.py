@@ -1,4 +1,4 @@
-"""Connections that end before they make a request: each is counted, and recorded at the rate of its listener."""
+"""Connections that end before they make a request: each is counted, and recorded at its listener's rate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Log(Counted, Protocol):
 
 
 class TurnedAway:
-    """Leaves ``connection.refused``: for refused handshakes, and for connections given up or cut before a request."""
+    """Writes ``connection.refused``: for failed handshakes, and for connections abandoned or cut before a request."""
 
     def __init__(self, log: Log, direction: Direction, unproven: Unproven | None = None) -> None:
         self._log = log
@@ -26,7 +26,7 @@ class TurnedAway:
         self.unproven = unproven or Unproven(log)
 
     def __call__(self, reason: Reason, detail: str, address: str | None) -> None:
-        """Count and record a connection from ``address`` that was turned away."""
+        """Count and record a refused connection from ``address``."""
         log = self._log
         log.metrics.handshake_refused(reason)
         if self.unproven.take():

@@ -1,4 +1,4 @@
-"""Rate limit for records of callers that proved no identity: anybody can connect, but no flood may fill the disk."""
+"""Rate limit for records of unproven callers: anybody can connect, but no flood may fill the disk."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Counted(Protocol):
 
     @property
     def metrics(self) -> Metrics:
-        """The numbers."""
+        """The metrics."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRate:
-    """Rate and burst of records of callers that proved no identity, at each listener.
+    """Rate and burst of records of unproven callers, at each listener.
 
     Raises:
         ValueError: a number is too small to let any record through.
@@ -36,7 +36,7 @@ class RecordRate:
 
     def __post_init__(self) -> None:
         if not self.per_s > 0 or self.burst < 1:
-            raise ValueError("per_s is above zero, burst at least one")
+            raise ValueError("per_s must be above zero, burst at least one")
 
     def share(self, processes: int) -> RecordRate:
         """The share of each of several processes that listen at one address."""
@@ -44,7 +44,7 @@ class RecordRate:
 
 
 class Unproven:
-    """Token bucket of one listener. Each record that it lets through tells how many were suppressed before it."""
+    """Token bucket of one listener. Each record that passes states how many were suppressed before it."""
 
     def __init__(self, log: Counted, rate: RecordRate | None = None) -> None:
         self._log = log

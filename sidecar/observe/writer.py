@@ -1,7 +1,7 @@
-"""The thread that writes records: a bounded queue before it, at most ``FLUSH_S`` between a record and its write.
+"""The thread that writes records, behind a bounded queue: at most ``FLUSH_S`` between a record and its write.
 
-A thread, because stdout may be a file, a pipe or a terminal that somebody else shares: an event loop can watch only
-some of them, and making a shared descriptor non-blocking breaks its other users.
+A thread is needed because stdout may be a file, a pipe or a terminal that other processes share: an event loop can
+watch only some of them, and making a shared descriptor non-blocking breaks its other users.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Final, Generic, TypeVar
 from sidecar.observe.filling import Filling
 from sidecar.observe.sink import Sink
 
-FLUSH_S: Final = 0.02  # records that come within this are written together; the promise is 50 ms
+FLUSH_S: Final = 0.02  # records that arrive within this are written together; the promise is 50 ms
 AT_ONCE: Final = 64  # records that are encoded together, in about 50 microseconds
 STALL_S: Final = 0.5  # a write that made no progress for this long counts as failed
 _RETRY_S: Final = 0.1
-LOOK_S: Final = 2.0  # between two looks at the room there is
+LOOK_S: Final = 2.0  # between two measurements of free space
 
 T = TypeVar("T")
 
@@ -30,17 +30,18 @@ _log = logging.getLogger(__name__)
 
 
 class Writer(Generic[T]):
-    """Records in (from the loop's thread), bytes out (in its own). What was taken is never dropped and must not change.
+    """Takes records (from the loop's thread) and writes bytes (in its own). Accepted records are never dropped or
+    changed.
 
-    ``encode`` makes a line of each of several records, which costs less than one by one: by the loop's thread as soon
-    as ``AT_ONCE`` of them wait, by its own whatever is there when it comes to write. So records that are no bytes yet
-    are few, whatever the sink does, and neither thread holds up the other for longer than it takes to encode those.
+    ``encode`` makes lines of several records at once, which costs less than one by one: in the loop's thread as soon as
+    ``AT_ONCE`` of them wait, in the writer's own whenever it comes to write. So unencoded records are few, whatever the
+    sink does, and neither thread blocks the other for longer than that encoding takes.
 
-    ``on_lost`` hears of a record that cannot be encoded, in either thread.
+    ``on_lost`` is called for a record that cannot be encoded, in either thread.
 
-    ``bytes_in`` is what was encoded, ``lines_out`` and ``bytes_out`` what is written. Past ``reliable_until``
-    (monotonic) the sink is not to be relied upon: a write that is under way has till then to make progress, and one
-    that failed has no time left. All are plain numbers and read without a lock.
+    ``bytes_in`` counts encoded bytes, ``lines_out`` and ``bytes_out`` written ones. Past ``reliable_until`` (monotonic)
+    the sink is unreliable: a write in progress has till then to make progress, and a failed one has no time left. All
+    are plain numbers and read without a lock.
     """
 
     def __init__(
@@ -58,15 +59,16 @@ class Writer(Generic[T]):
         self._flush_s = flush_s
         self._stall_s = stall_s
         self._records: deque[T] = deque()
-        self._encoding = threading.Lock()  # held to encode and to take what was: lines keep the order of records
+        self._encoding = threading.Lock()  # held to encode and to take the lines: they keep the order of records
         self._lines: list[bytes] = []
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._awake = False
         self._lines_in = self.lines_out = 0
         self.bytes_in = self.bytes_out = 0
-        self.reliable_until = time.monotonic() + stall_s  # for opening it, which may block: a pipe waits for its reader
-        self.filling: Filling | None = None  # of the sink's file system, as last seen; None: it is on none
+        # including its opening, which may block: a pipe waits for its reader
+        self.reliable_until = time.monotonic() + stall_s
+        self.filling: Filling | None = None  # of the sink's file system, as last measured; None: it is on none
         self._error: Exception | None = None
         self._abandoned = threading.Event()
         self._batch = b""  # being written, up to ``_offset``
@@ -77,14 +79,14 @@ class Writer(Generic[T]):
 
     @property
     def pending_lines(self) -> int:
-        """Records taken and not yet written; for a moment, while some are encoded, more than there are."""
+        """Records accepted and not yet written; for a moment, while some are encoded, an overestimate."""
         return len(self._records) + self._lines_in - self.lines_out
 
     def put(self, record: T) -> None:
-        """Take one record. Who calls has made sure that there is room."""
+        """Accept one record. The caller has made sure that there is space."""
         records = self._records
         records.append(record)
-        # It never waits: the thread may be at it, or we ourselves, and this is called by the garbage collector.
+        # Never blocks: the other thread may hold the lock, or we ourselves, since the garbage collector may call this.
         if len(records) >= AT_ONCE and self._encoding.acquire(blocking=False):
             try:
                 self._encode_waiting()
@@ -95,7 +97,7 @@ class Writer(Generic[T]):
             self._wake.set()
 
     def trouble(self, now: float) -> str | None:
-        """Why the sink cannot be relied upon at ``now`` (monotonic), or None."""
+        """Return the reason why the sink is unreliable at ``now`` (monotonic), or None."""
         if now <= self.reliable_until:
             return None
         error = self._error
@@ -104,15 +106,15 @@ class Writer(Generic[T]):
         return f"the record sink failed: {errno.errorcode.get(_code(error), 'unknown')}"
 
     def close(self, timeout_s: float) -> bytes:
-        """Write what is pending and end the thread. Return the lines that the sink did not take within ``timeout_s``.
+        """Write pending records and end the thread. Return the lines that the sink did not take within ``timeout_s``.
 
-        The first of them may be in the sink as well: of a write that does not return nobody knows how much was taken.
+        The first of them may be in the sink as well: nobody knows how much a blocked write has taken.
         """
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout_s)
         self._abandoned.set()
-        self._thread.join(2 * _RETRY_S)  # unless it is inside a call that does not return
+        self._thread.join(2 * _RETRY_S)  # unless it is inside a blocked call
         with self._encoding:
             self._encode_waiting()
             rest = b"".join((self._batch[self._line_start() :], *self._lines))
@@ -130,14 +132,14 @@ class Writer(Generic[T]):
     def _write_on(self) -> None:
         while not self._abandoned.is_set():
             self._stop.wait(self._flush_s)
-            stopping = self._stop.is_set()  # before taking: what was put before the stop is still written
+            stopping = self._stop.is_set()  # before taking: records put before the stop are still written
             with self._encoding:
                 self._encode_waiting()
                 lines_in, self._batch, self._offset = self._lines_in, b"".join(self._lines), 0
                 self._lines.clear()
             idle = not self._batch
             if idle:
-                self.lines_out = lines_in  # what could not be encoded waits no more
+                self.lines_out = lines_in  # records that failed to encode are no longer pending
             else:
                 self._write(lines_in)
             if stopping or self._abandoned.is_set():
@@ -150,16 +152,16 @@ class Writer(Generic[T]):
         """Sleep until there is another record. While they keep coming nobody has to wake this thread."""
         self._wake.clear()
         self._awake = False  # after clear(): a record put from here on sets the event again
-        # Since the last look none was put (so many may have been that they are lines already), and no end was told.
+        # No record arrived since the last check (arrived records may be encoded already), and no stop.
         while not (self._records or self._lines or self._stop.is_set()):
             if self._wake.wait(LOOK_S if self._error is None else _RETRY_S):
                 break
             self._look()
 
     def _encode_waiting(self) -> None:
-        """By whoever holds ``_encoding``."""
+        """Encode the waiting records. The caller holds ``_encoding``."""
         count = len(self._records)
-        self._lines_in += count  # before they are taken: what is pending is never missed
+        self._lines_in += count  # before they are taken: pending records are never missed
         records = [self._records.popleft() for _ in range(count)]
         try:
             lines = self._encode(records)
@@ -178,7 +180,7 @@ class Writer(Generic[T]):
             return b""
 
     def _open(self) -> None:
-        """Open the sink before the first record: one that cannot be opened must not look like one that can."""
+        """Open the sink before the first record: an unusable sink must not look usable."""
         while not self._stop.is_set():
             try:
                 self._sink.renew()
@@ -193,7 +195,7 @@ class Writer(Generic[T]):
                 return
 
     def _write(self, lines_in: int) -> None:
-        """Write the batch. Where the sink is another than before, the line being written begins again in it."""
+        """Write the batch. If the sink was replaced, the current line begins again in the new one."""
         data = memoryview(self._batch)
         ready = False
         if self._error is None:
@@ -209,7 +211,7 @@ class Writer(Generic[T]):
             except Exception as error:  # noqa: BLE001  a bug in a sink must not end its thread unheard
                 self._failed(error)
                 if _code(error) == errno.EPIPE:
-                    # That reader is gone with the half of a line it got: the next one starts with a whole one.
+                    # The reader is gone with half a line: the next one starts with a whole line.
                     self._offset = self._line_start()
                 ready = False
                 self._sink.settle()
@@ -220,7 +222,7 @@ class Writer(Generic[T]):
                 self._recovered()
                 self.reliable_until = time.monotonic() + self._stall_s
             else:
-                ready = False  # it may have been replaced by one that does take something
+                ready = False  # a replaced sink may accept writes
         if self._offset == len(data):
             self._batch, self._offset = b"", 0
             self.lines_out = lines_in
@@ -230,13 +232,13 @@ class Writer(Generic[T]):
             self.reliable_until = inf
 
     def _line_start(self) -> int:
-        """Where the line begins that is being written."""
+        """Return the start of the line being written."""
         return self._batch.rfind(b"\n", 0, self._offset) + 1
 
     def _look(self) -> None:
-        """Every ``LOOK_S``, let go of a file that was removed and measure the room; until it can be done, again.
+        """Every ``LOOK_S``, close a file that was removed and measure the free space; on failure retry.
 
-        So a sink that takes no records is known before a call is served that would need one.
+        So an unusable sink is known before a call needs it.
         """
         now = time.monotonic()
         if self._error is None:

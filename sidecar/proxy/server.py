@@ -137,7 +137,7 @@ class Server:
         if parts.snapshots.closed is not None:
             lacking.append(parts.snapshots.closed)
         if not parts.log.healthy:
-            lacking.append("records: the sink takes none")
+            lacking.append("records: the sink accepts none")
         setup = parts.snapshots.setup
         errors = setup.keys.last_errors()
         lacking += (_because(f"keys of {issuer}", errors.get(issuer)) for issuer in setup.without_keys())

@@ -13,41 +13,41 @@ _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 class NoAnswerError(Exception):
-    """Nobody answers at the socket; the text says why and what to do."""
+    """No answer at the socket; the text says why and what to do."""
 
 
 def ask(path: Path, target: str, *, member: str) -> dict[str, Any]:
-    """The JSON document at ``target``; a sidecar's has this ``member``.
+    """Return the JSON document at ``target``; a sidecar's has this ``member``.
 
     Raises:
-        NoAnswerError: there is no socket, it is not ours to open, nobody listens, or what answers is no sidecar.
+        NoAnswerError: there is no socket, we may not open it, nobody listens, or the answer is not a sidecar's.
     """
     connection = _Unix(path)
     try:
         connection.request("GET", target)
         answer = connection.getresponse()
         if answer.status == 503:
-            raise NoAnswerError(f"{path}: none of its workers answers; they may be starting, standard error says more")
+            raise NoAnswerError(f"{path}: none of its workers answers; they may be starting; see standard error")
         document = json.loads(answer.read(_MAX_BYTES))
     except FileNotFoundError:
         raise NoAnswerError(
-            f"{path} is not there: set admin.socket, start the sidecar, or name --socket;"
-            " a sidecar that does not start says why on its standard error"
+            f"{path} does not exist: set admin.socket, start the sidecar, or pass --socket;"
+            " a sidecar that does not start gives the reason on its standard error"
         ) from None
     except PermissionError:
-        raise NoAnswerError(f"{path} is not ours to open: ask as the user that runs the sidecar") from None
+        raise NoAnswerError(f"{path} may not be opened by this user: run the command as the sidecar's user") from None
     except ConnectionRefusedError:
         raise NoAnswerError(f"nobody listens at {path}: the sidecar that made it is gone; start it again") from None
     except TimeoutError:
         raise NoAnswerError(
-            f"{path} gives no answer within {_TIMEOUT_S:g} s: the process is stopped or stuck"
+            f"{path} does not answer within {_TIMEOUT_S:g} s: the process is stopped or stuck"
         ) from None
     except (OSError, http.client.HTTPException, ValueError, RecursionError):  # the last: JSON nested too deeply
-        raise NoAnswerError(f"what is at {path} is no sidecar's admin socket") from None
+        raise NoAnswerError(f"{path} is not the admin socket of a sidecar") from None
     finally:
         connection.close()
     if answer.status != 200 or not isinstance(document, dict) or member not in document:
-        raise NoAnswerError(f"what is at {path} is no sidecar's admin socket")
+        raise NoAnswerError(f"{path} is not the admin socket of a sidecar")
     return document
 
 

@@ -1,4 +1,4 @@
-"""``sidecar status``: what a running sidecar has, what is wrong with it, and what to do."""
+"""``sidecar status``: prints the state of a running sidecar, its problems, and the cure of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask and tell. Exit codes: 0 ready, 1 not ready, 2 nobody answers, 3 ready, but new settings were refused."""
+    """Ask and print. Exit codes: 0 ready, 1 not ready, 2 no answer, 3 ready, but new settings were refused."""
     try:
         status = ask(Path(arguments.socket), "/status", member="settings")
         chains = ask(Path(arguments.socket), "/chains", member="being_served") if arguments.chains else None
@@ -55,7 +55,7 @@ def _show(status: Json, found: list[Trouble]) -> None:
         print_line(f"  cure: {one.cure}")
     if status["refused"]:
         print_line()
-        print_line("Refused since the start (what to do about each: docs/reasons.md):")
+        print_line("Refused since the start (docs/reasons.md explains each):")
         rows = list(status["refused"].items())
         print_table(("reason", "count", "means"), ((name, count, _means(name)) for name, count in rows))
 
@@ -86,17 +86,17 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
     yield "upstream connections", str(status["upstream_connections"])
     yield (
         "requests",
-        f"{status['requests']['being_served']} being served, {status['requests']['handles']} handles alive",
+        f"{status['requests']['being_served']} in flight, {status['requests']['handles']} handles alive",
     )
     yield "streams", f"{status['streams']['inbound']} inbound, {status['streams']['outbound']} outbound"
     if status["exchange"] is not None:
-        yield "issued tokens", f"{status['exchange']['tokens']} kept, {status['exchange']['under_way']} asked for now"
-    yield "records", f"{records['sink']}, {records['trouble'] or 'fine'}, {records['waiting']} waiting"
+        yield "issued tokens", f"{status['exchange']['tokens']} cached, {status['exchange']['under_way']} in progress"
+    yield "records", f"{records['sink']}, {records['trouble'] or 'ok'}, {records['waiting']} waiting"
 
 
 def _show_chains(chains: Json, now: int) -> None:
     print_line()
-    print_line(f"Being served now: {chains['being_served']}")
+    print_line(f"In flight: {chains['being_served']}")
     print_table(
         ("request", "for", "subject", "actors, current first", "route"),
         (

@@ -1,4 +1,4 @@
-"""A status document → what is wrong, in words, and the cure of each thing. Pure."""
+"""Turns a status document into problems in words, each with its cure. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 _MIB: Final = 1024 * 1024
 _LEAST_FREE: Final = 0.1  # of the record file's disk: the alert SidecarRecordsSinkFills has the same
 _FULL_SOON_S: Final = 4 * 3600  # likewise
-_SOON_S: Final = 600  # an SVID that nobody renews is worth a word this long before its end
+_SOON_S: Final = 600  # warn this long before the end of an SVID that nobody renews
 
 _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
     State.STARTING: (
@@ -26,18 +26,18 @@ _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
     ),
     State.DENIED: (
         "this workload has no registration entry, or its identity was withdrawn: every call is refused",
-        "create or mend the entry at the SPIRE server (selectors, parent); it is used as soon as it arrives",
+        "create or fix the entry at the SPIRE server (selectors, parent); it is used as soon as it arrives",
     ),
     State.EXPIRED: (
-        "our own SVID has expired and no new one came: every call is refused",
+        "our own SVID has expired without a new one: every call is refused",
         "see why the SPIRE agent or the writer of the files renews nothing, and whether this machine's clock is right",
     ),
     State.STALE: (
-        "the identity source is lost; what it gave is used until it expires",
+        "the identity source is lost; the last identity is used until it expires",
         "bring the SPIRE agent (or the files) back before then; nothing here needs a restart",
     ),
 }
-_KEYS_CURE: Final = "see that its jwks URL answers from here, that tls names who answers, and that it publishes keys"
+_KEYS_CURE: Final = "see that its jwks URL answers from here, that tls names the server, and that it publishes keys"
 _SINKS: Final = (
     ("ENOSPC", "make room on the record file's disk"),
     ("EDQUOT", "make room on the record file's disk"),
@@ -51,7 +51,7 @@ _SINKS: Final = (
     ("blocked", "see that the reader of standard output, or the disk, takes what is written"),
     ("too many", "see that the reader of standard output, or the disk, keeps up"),
 )
-# Refusals that somebody should look into, however few they are, while they come.
+# Refusals that deserve attention, however few.
 _WATCHED: Final = (
     Reason.OVERLOADED,
     Reason.ACTOR_MISMATCH,
@@ -66,15 +66,15 @@ _WATCHED: Final = (
 
 
 class Grade(StrEnum):
-    """How bad it is."""
+    """Severity of a problem."""
 
-    WRONG = "wrong"  # calls are refused for it
-    NOTE = "note"  # they will be, or some are, or something was missed
+    WRONG = "wrong"  # calls are refused because of it
+    NOTE = "note"  # calls will be refused, or some are, or something was missed
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that somebody should do something about."""
+    """One problem that somebody should fix."""
 
     grade: Grade
     what: str
@@ -83,7 +83,7 @@ class Trouble:
 
 
 def troubles(status: Json) -> list[Trouble]:
-    """Everything a status says that somebody should do something about, the grave ones first."""
+    """Return every problem in a status, the severe ones first."""
     found = [
         *_stopping(status),
         *_identity(status),
@@ -127,7 +127,7 @@ def _identity(status: Json) -> Iterator[Trouble]:
             wrong = f"{wrong}, in {span(identity['not_after'] - status['now'])}"
         yield Trouble(grade, "identity", _because(wrong, last_error), cure)
     elif last_error is not None:
-        cure = "mend what the source hands out; the last good state is used meanwhile"
+        cure = "fix the source's output; the last good state is used meanwhile"
         yield Trouble(Grade.NOTE, "identity", f"the last update cannot be used: {last_error}", cure)
     elif identity["not_after"] is not None and identity["not_after"] - status["now"] < _SOON_S:
         left = span(identity["not_after"] - status["now"])
@@ -138,13 +138,13 @@ def _clock(status: Json) -> Iterator[Trouble]:
     not_before = status["identity"]["not_before"]
     if not_before is not None and not_before > status["now"]:
         early = span(not_before - status["now"])
-        wrong = f"our own SVID begins only in {early}: this machine's clock is slow, and what is valid is refused"
+        wrong = f"our own SVID is valid only in {early}: this machine's clock is slow, and valid tokens are refused"
         yield Trouble(Grade.WRONG, "clock", wrong, "set this machine's clock right; nothing here needs a restart")
 
 
 def _bundles(status: Json) -> Iterator[Trouble]:
     for name in status["identity"]["missing_trust_domains"]:
-        wrong = f"there is no bundle of {name}, which the settings name: its workloads are refused"
+        wrong = f"there is no bundle for {name}, which the settings name: its workloads are refused"
         cure = "federate our registration entry with it and see that its bundle is fetched (or is in identity.files)"
         yield Trouble(Grade.NOTE, "trust domains", wrong, cure)
 
@@ -178,10 +178,13 @@ def _records(status: Json) -> Iterator[Trouble]:
     if trouble is not None:
         cure = next((cure for sign, cure in _SINKS if sign in trouble), "see that the record sink can be written")
         yield Trouble(
-            Grade.WRONG, "records", f"{trouble}: what cannot be recorded is refused", f"{cure}; it recovers by itself"
+            Grade.WRONG,
+            "records",
+            f"{trouble}: calls that cannot be recorded are refused",
+            f"{cure}; it recovers by itself",
         )
     elif 2 * records["waiting_bytes"] >= records["refused_at_bytes"]:
-        wrong = f"{records['waiting']} records wait for the sink; at twice as many calls are refused"
+        wrong = f"{records['waiting']} records wait for the sink; at twice that many calls are refused"
         yield Trouble(Grade.NOTE, "records", wrong, "see that the reader of standard output, or the disk, keeps up")
     if _is_filling(records):
         free, size = records["free_bytes"] // _MIB, records["size_bytes"] // _MIB
@@ -224,7 +227,7 @@ def _exchange(status: Json) -> Iterator[Trouble]:
 def _agent(status: Json) -> Iterator[Trouble]:
     agent = status["agent"]
     if agent is not None and agent["up"] is False:
-        wrong = f"nobody listens at {agent['address']} any more: calls get 503 upstream_unreachable"
+        wrong = f"nothing listens at {agent['address']} any more: calls get 503 upstream_unreachable"
         cure = "start the agent again and read why it ended; compare inbound.agent with the address it listens at"
         yield Trouble(Grade.WRONG, "agent", wrong, cure)
 
@@ -243,7 +246,7 @@ def _upstreams(status: Json) -> Iterator[Trouble]:
 def _listeners(status: Json) -> Iterator[Trouble]:
     for one in status["listeners"]:
         if one["connections"] >= one["max_connections"]:
-            wrong = f"all of its {one['max_connections']} connections are taken; more are told overloaded"
+            wrong = f"all of its {one['max_connections']} connections are in use; further ones get overloaded"
             yield Trouble(
                 Grade.WRONG, f"{one['direction']} listener", wrong, "raise the limit of open files, or add replicas"
             )
@@ -266,14 +269,14 @@ def _memory(status: Json) -> Iterator[Trouble]:
     memory = status["memory"]
     if memory is not None and memory["short"]:
         used, limit = memory["used_bytes"] // _MIB, memory["limit_bytes"] // _MIB
-        wrong = f"{used} MiB of {limit} MiB are used; more connections are told overloaded until there is room again"
+        wrong = f"{used} MiB of {limit} MiB are used; further connections get overloaded until some is freed"
         cure = "raise the container's memory limit (or max_memory_mib), or add replicas; it recovers by itself"
         yield Trouble(Grade.WRONG, "memory", wrong, cure)
 
 
 def _workers(status: Json) -> Iterator[Trouble]:
     if status.get("restarts"):
-        wrong = f"{status['restarts']} died since the start and were replaced; what they served is lost"
+        wrong = f"{status['restarts']} died since the start and were replaced; their requests were lost"
         cure = (
             "read `a worker has died` in the operations log: code 137 or -9 is memory, raise its limit;"
             " any other is a fault worth a report"
@@ -282,7 +285,7 @@ def _workers(status: Json) -> Iterator[Trouble]:
 
 
 def _lately(status: Json) -> Iterator[Trouble]:
-    """Refusals of the last ten minutes that somebody should look into."""
+    """Yield refusals of the last ten minutes that deserve attention."""
     for reason in _WATCHED:
         count = status["refused_lately"].get(reason)
         if count:
@@ -304,7 +307,7 @@ def _because(wrong: str, error: str | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time that people read: the two largest units."""
+    """Format a duration for people: the two largest units."""
     rest = max(0, int(seconds))
     days, rest = divmod(rest, 86_400)
     hours, rest = divmod(rest, 3600)

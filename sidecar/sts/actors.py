@@ -1,8 +1,8 @@
-"""Actor tokens already verified: a client shows the same JWT-SVID with every exchange, for half of its life.
+"""Cache of verified actor tokens: a client shows the same JWT-SVID with every exchange, for half of its life.
 
-What cannot change, the signature under a key of its trust domain's bundle, is remembered for as long as that bundle
-holds the very key; time and whose channel it came on are judged again with each use. Found by the whole token: a
-variant of it (JWS signatures are malleable) only misses.
+The signature does not change, so it is not verified again while the trust domain's bundle holds the same key. Time and
+channel are checked at each use. The cache key is the whole token: a variant of it (JWS signatures are malleable) only
+misses.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sidecar.errors import Denied, Reason
 from sidecar.sts.tokens import key_of_actor, verify_actor
 
 MAX_BYTES: Final = 16 * 1024 * 1024
-_KEPT_BYTES: Final = 256  # beside the token
+_KEPT_BYTES: Final = 256  # besides the token
 
 
 class _Kept(NamedTuple):
-    """``key`` is what verified it, ``audience`` for whom."""
+    """A verified actor token, the ``key`` that verified it, and its ``audience``."""
 
     actor: JwtSvid
     key: VerificationKey
@@ -30,7 +30,7 @@ class _Kept(NamedTuple):
 
 
 class ActorTokens:
-    """Verified actor tokens, bounded in bytes. The oldest goes first, the expired ones when a new one comes."""
+    """Verified actor tokens, bounded in bytes. The oldest is evicted first; expired ones are dropped on insertion."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._kept: BoundedCache[str, _Kept] = BoundedCache(max_bytes)
@@ -41,7 +41,7 @@ class ActorTokens:
     def verify(
         self, raw: str, *, client: SpiffeId, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int
     ) -> JwtSvid:
-        """What ``tokens.verify_actor`` says of it, and raises, but for what it costs."""
+        """Verify as ``tokens.verify_actor``, with the same errors, at lower cost."""
         kept = self._kept.get(raw)
         if (
             kept is None
@@ -65,7 +65,7 @@ class ActorTokens:
         self._kept.sweep(now)
         actor = verify_actor(raw, client=client, bundles=bundles, audience=audience, now=now)
         key = key_of_actor(actor.spiffe_id, actor.kid, bundles)
-        if key is None:  # it has just verified by one
+        if key is None:  # the token has just been verified with one
             return actor
         until = actor.expires_at + actor.leeway_s
         self._kept.keep(raw, _Kept(actor, key, audience), cost=bytes_of(actor) + _KEPT_BYTES, expires_at=until)

@@ -1,4 +1,4 @@
-"""What a verified subject token stands for: an authority that was delegated to the client, or a user's login at it."""
+"""The authority a verified subject token gives the client: delegated to it, or from a user's login at it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sidecar.sts.policy import StsPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """Whose it is, how far it goes and how long.
+    """The subject, extent and end of an authority.
 
-    ``issuer`` and ``subject`` are the pair that rules speak of: the user's own. ``issued_subject`` and ``sub_id`` are
-    what the issued token will say. ``expires_at`` is when it will end. ``txn`` is None where a chain starts.
+    ``issuer`` and ``subject`` are the pair that rules match: the user's own. The issued token will say
+    ``issued_subject`` and ``sub_id``, and end at ``expires_at``. ``txn`` is None where a chain starts.
     """
 
     issuer: str
@@ -32,13 +32,13 @@ class Authority:
 
 
 def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
-    """Read the authority that ``client`` shows by this token.
+    """Return the authority that ``client`` shows by this token.
 
     Raises:
-        Denied: NOT_YOUR_TOKEN if it was issued to somebody else; NOT_AN_ENTRY for a token that would start a chain at a
-            client that may not, or that names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED.
+        Denied: NOT_YOUR_TOKEN if it was issued to another client; NOT_AN_ENTRY for a token that would start a chain at
+            a client that may not, or that names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED.
     """
-    if token.expires_at <= now:  # the leeway of verification is for clocks that differ, not for making new tokens
+    if token.expires_at <= now:  # the leeway of verification is for differing clocks, not for minting new tokens
         raise Denied(Reason.TOKEN_EXPIRED, "the subject token has expired")
     if token.issuer == policy.issuer:
         return _delegated(token, client=client, policy=policy, now=now)
@@ -46,21 +46,21 @@ def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, n
 
 
 def login_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> UserIssuer:
-    """The user issuer whose login tokens ``client`` may show.
+    """Return the user issuer whose login tokens ``client`` may show.
 
     Raises:
-        Denied: NOT_AN_ENTRY, it may show none from there.
+        Denied: NOT_AN_ENTRY, it may show none of this issuer.
     """
     entry = policy.entries.get(client)
     if entry is None or issuer not in entry.client_ids:
-        raise Denied(Reason.NOT_AN_ENTRY, "the client is no entry for this user issuer")
+        raise Denied(Reason.NOT_AN_ENTRY, "the client is not an entry for this user issuer")
     return policy.login_issuers[issuer].for_client(entry.client_ids[issuer])
 
 
 def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
     if token.audience not in policy.audiences_of(client):
         raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
-    if token.chain is None:  # an autonomous agent's own token: it may be shown, it is nobody's to delegate
+    if token.chain is None:  # an autonomous agent's own token: it may be shown but not delegated
         raise Denied(Reason.NOT_AN_ENTRY, "a token of ours without act starts no chain")
     issuer, subject = token.sub_id or (token.issuer, token.subject)
     return Authority(
@@ -81,7 +81,7 @@ def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: in
         raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
     issued_subject = user_issuer.mesh_subject(token.subject)
     if issued_subject.lower().startswith("spiffe:"):
-        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "a user is named like a workload")
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "a user has the name of a workload")
     return Authority(
         issuer=token.issuer,
         subject=token.subject,
@@ -94,11 +94,11 @@ def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: in
 
 
 def _require_registered_client(token: VerifiedToken, user_issuer: UserIssuer) -> None:
-    """Refuse a login token that any of its claims shows to be given to another OAuth client than this entry's."""
+    """Refuse a login token with any claim that shows another OAuth client than this entry's."""
     client_id = user_issuer.client_id
     named = token.audience == client_id and token.client_id in {None, client_id}
     if not named or not names_no_other_client(token.claims, client_id):
-        raise Denied(Reason.NOT_YOUR_TOKEN, "the login token was given to another OAuth client")
+        raise Denied(Reason.NOT_YOUR_TOKEN, "the login token was issued to another OAuth client")
 
 
 def _first_expiry(token: VerifiedToken, delegation_life_s: int | None, now: int) -> int:

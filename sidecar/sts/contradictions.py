@@ -1,4 +1,4 @@
-"""What makes a policy of the token service unusable: every contradiction in it, each with its cure."""
+"""Checks for contradictions in a policy of the token service, each with its cure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ DEFAULT_DELEGATION_LIFE_S: Final = 3600
 
 
 def contradictions(policy: StsPolicy) -> Iterator[Problem]:
-    """Everything wrong with the policy; ``field`` is relative to it, such as ``rules[2].scopes``."""
+    """Return every contradiction in the policy; ``field`` is relative to it, such as ``rules[2].scopes``."""
     return chain(_own_problems(policy), _target_problems(policy), _rule_problems(policy), _entry_problems(policy))
 
 
 def _own_problems(policy: StsPolicy) -> Iterator[Problem]:
     if not is_issuer_url(policy.issuer):
         yield Problem(
-            "issuer", "is no https URL without query and fragment", "write the URL that consumers configure (RFC 8414)"
+            "issuer",
+            "is not an https URL without query and fragment",
+            "write the URL that consumers configure (RFC 8414)",
         )
     if not 1 <= policy.token_life_s <= MAX_TOKEN_LIFE_S:
         yield Problem("token_life_s", f"is outside 1 to {MAX_TOKEN_LIFE_S} seconds", "300 is a good value")
@@ -49,7 +51,7 @@ def _target_problems(policy: StsPolicy) -> Iterator[Problem]:
         if policy.issuer in target.audiences:
             yield Problem(f"{where}.audiences", "holds this service's own name", "remove it")
         if not all(_is_scope(scope) for scope in target.scopes):
-            yield Problem(f"{where}.scopes", "holds what is no scope (RFC 6749 section 3.3)", "write it without spaces")
+            yield Problem(f"{where}.scopes", "holds an invalid scope (RFC 6749 section 3.3)", "write it without spaces")
 
 
 def _rule_problems(policy: StsPolicy) -> Iterator[Problem]:
@@ -59,7 +61,7 @@ def _rule_problems(policy: StsPolicy) -> Iterator[Problem]:
     for where, rule in both:
         target = policy.target_of(rule.audience)
         if target is None:
-            yield Problem(f"{where}.audience", f"{rule.audience} is no target", "list it under targets")
+            yield Problem(f"{where}.audience", f"{rule.audience} is not a target", "list it under targets")
         elif not rule.scopes <= target.scopes:
             yield Problem(
                 f"{where}.scopes", "names scopes its target does not know", "add them to the target, or remove"
@@ -101,7 +103,7 @@ def _entry_problems(policy: StsPolicy) -> Iterator[Problem]:
 
 
 def is_issuer_url(text: str) -> bool:
-    """RFC 8414 section 2: an https URL with a host, without query and fragment; plain http on loopback only."""
+    """Tell if it is an https URL with a host and no query or fragment (RFC 8414 section 2); http on loopback only."""
     try:
         url = urlsplit(text)
         host = url.hostname or ""

@@ -1,7 +1,7 @@
-"""What the token service answers: tokens, keys and metadata to clients.
+"""The token service's HTTP endpoints: tokens, keys and metadata for clients.
 
-A client is who its X.509-SVID says. That is asked for every request, because a connection may outlive the SVID or the
-trust that opened it. Nothing that a client sends is logged by the HTTP library or reflected.
+A client is identified by its X.509-SVID. The SVID is checked for every request, because a connection may outlive the
+SVID or the trust that opened it. Nothing that a client sends is logged by the HTTP library or reflected.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNSERVED: Final[Mapping[int, Reason]] = {
     405: Reason.METHOD_REFUSED,
     417: Reason.EXPECTATION_REFUSED,
 }
-_READABLE: Final = frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})  # it is clear where the next request begins
+_READABLE: Final = frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})  # the start of the next request is clear
 
 
 class TokenEndpoint:
@@ -65,7 +65,7 @@ class TokenEndpoint:
         self._draining = False
 
     def app(self) -> web.Application:
-        """The routes, under the path of the issuer identifier (metadata: RFC 8414 section 3.1)."""
+        """Build the routes, under the path of the issuer identifier (metadata: RFC 8414 section 3.1)."""
         prefix = urlsplit(self._service.policy.issuer).path.rstrip("/")
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[head_has_arrived])
         app.router.add_route(hdrs.METH_ANY, f"{prefix}/token", self.token, expect_handler=_go_on)
@@ -76,7 +76,7 @@ class TokenEndpoint:
     async def drain(self, timeout_s: float) -> bool:
         """Wait until requests in flight are answered, at most ``timeout_s``. A connection ends with its next answer.
 
-        Whether all were answered.
+        Returns True if all were answered.
         """
         self._draining = True
         try:
@@ -87,7 +87,7 @@ class TokenEndpoint:
         return True
 
     async def token(self, request: web.Request) -> web.Response:
-        """One request to the token endpoint, one answer, one record, whatever happens."""
+        """Handle one request to the token endpoint: one answer and one record in every case."""
         self._in_flight += 1
         self._idle.clear()
         try:
@@ -109,14 +109,14 @@ class TokenEndpoint:
             self._require_room()
             body = await self._body_of(request)
             content_type = request.headers.get(hdrs.CONTENT_TYPE)
-            self._client_of(request)  # trust may have been withdrawn while the body came
+            self._client_of(request)  # trust may have been withdrawn while the body arrived
             answer = await service.token(
                 body, content_type, client=client, record=record, confirm=lambda: self._client_of(request)
             )
         except SidecarError as error:
             return _refusal(error, record)
         except asyncio.CancelledError:
-            record.refuse(Unavailable(Reason.DRAINING, "the answer was not ready when the service stopped"), 503)
+            record.refuse(Unavailable(Reason.DRAINING, "the service stopped before the answer was ready"), 503)
             raise
         except Exception as error:  # noqa: BLE001 - the one driver: a bug ends this request, not the service
             _LOG.error("token request failed", extra={"bug": type(error).__name__, "request_id": record.request_id})
@@ -124,7 +124,7 @@ class TokenEndpoint:
         return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=_NO_STORE)
 
     def unserved(self, request: web.BaseRequest, status: int, allow: str | None = None) -> web.Response:
-        """Answer what is no HTTP or not for us, or met a bug outside the token endpoint; one record, nothing quoted."""
+        """Answer a request that is no HTTP, has no route here, or met a bug elsewhere; one record, nothing quoted."""
         record = self._record(request)
         with suppress(SidecarError):
             record.identify(self._client_of(request))
@@ -137,11 +137,11 @@ class TokenEndpoint:
         return response
 
     async def jwks(self, _request: web.Request) -> web.Response:
-        """The public keys."""
+        """Return the public keys."""
         return web.Response(body=self._service.current_ring().jwks(), content_type=_JSON, headers=_PUBLIC)
 
     async def metadata(self, _request: web.Request) -> web.Response:
-        """Where everything is (RFC 8414)."""
+        """Return the server metadata (RFC 8414)."""
         document = server_metadata(self._service.policy, self._base_url)
         return web.Response(body=orjson.dumps(document), content_type=_JSON, headers=_PUBLIC)
 
@@ -167,10 +167,10 @@ class TokenEndpoint:
             raise Denied(Reason.METHOD_REFUSED)
         if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:
             raise Denied(Reason.EXPECTATION_REFUSED)
-        for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_ENCODING):  # a second authentication; a body that is another
+        for name in (hdrs.AUTHORIZATION, hdrs.CONTENT_ENCODING):  # a second authentication; an encoded body
             if name in request.headers:
                 raise Denied(Reason.EXCHANGE_MALFORMED, f"the request has {name}")
-        if request.query_string:  # parameters belong into the body: URLs are logged
+        if request.query_string:  # parameters belong in the body: URLs are logged
             raise Denied(Reason.EXCHANGE_MALFORMED, "the request has a query")
         try:
             async with asyncio.timeout(self._body_timeout_s):
@@ -180,13 +180,14 @@ class TokenEndpoint:
         except web.HTTPRequestEntityTooLarge as error:
             raise Denied(Reason.TOO_LARGE, "the body is too large") from error
         except web.RequestPayloadError:
-            raise Denied(Reason.BAD_REQUEST, "the body's framing is broken") from None  # it quotes the body
+            # the library's error quotes the body
+            raise Denied(Reason.BAD_REQUEST, "the body's framing is broken") from None
         except OSError as error:
             raise Denied(Reason.PEER_GONE, "the client went away") from error
 
 
 async def _go_on(request: web.Request) -> None:
-    """Ask for the body that a client holds back. The library's own refuses other expectations, without a record."""
+    """Send ``100 Continue``. The library's own handler refuses other expectations without a record."""
     if request.headers[hdrs.EXPECT].lower() == _CONTINUE and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
@@ -207,7 +208,10 @@ def _refusal(error: SidecarError, record: ExchangeRecord) -> web.Response:
 
 
 def server_metadata(policy: StsPolicy, base_url: str | None = None) -> dict[str, object]:
-    """Authorization server metadata (RFC 8414 section 2). Clients authenticate by mTLS (RFC 8705), their URI SAN."""
+    """Build authorization server metadata (RFC 8414 section 2).
+
+    Clients authenticate by mTLS and their URI SAN (RFC 8705).
+    """
     base = (base_url or policy.issuer).rstrip("/")
     return {
         "issuer": policy.issuer,

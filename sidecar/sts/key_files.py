@@ -1,11 +1,11 @@
 """The directory of signing keys that replicas share: one PEM file per key, named by the time from which it signs.
 
 ``20261125T033000Z.pem`` signs from that second (UTC) until the next file's. Files are only ever added (``sidecar sts
-keygen``), and may be removed once their time is long over. Whatever does not end in ``.pem``, or starts with a dot, is
-nobody's business here.
+keygen``), and may be removed once their tokens have expired. Files that do not end in ``.pem``, or start with a dot,
+are ignored.
 
-A key is readable by its owner alone. Group-readable is taken only where another owns it, as in a Kubernetes volume with
-``fsGroup``: root's file, and the group is how we get to read it at all.
+Only the owner may read a key. Group-readable is accepted only where another user owns the file, as in a Kubernetes
+volume with ``fsGroup``: root owns it, and we read it through the group.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from sidecar.sts.keys import KeyRefusedError, SigningKey
 from sidecar.sts.schedule import GRACE_S, KeySchedule, TimedKey
 
 MAX_PEM_BYTES: Final = 16_384
-MAX_KEYS: Final = 32  # that are not long over; consumers refuse a set of more than a hundred
+MAX_KEYS: Final = 32  # not counting long-expired ones; consumers refuse a set of more than a hundred
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z\.pem")
 _TIME: Final = "%Y%m%dT%H%M%SZ.pem"
 
 
 def file_name(signs_from: int) -> str:
-    """The name of a key's file. ``signs_from`` is in seconds since the epoch."""
+    """Return the name of a key's file. ``signs_from`` is in seconds since the epoch."""
     return time.strftime(_TIME, time.gmtime(signs_from))
 
 
 def time_of(name: str) -> int | None:
-    """The second since the epoch that a file's name says; None if it says none."""
+    """Return the second since the epoch that a file's name states; None if it states none."""
     if not _NAME.fullmatch(name):
         return None
     try:
@@ -50,17 +50,21 @@ def time_of(name: str) -> int | None:
 
 
 def key_times(directory: Path) -> dict[int, str]:
-    """The times of all keys in order, with their files' names.
+    """Return the times of all keys in order, with their files' names.
 
     Raises:
-        ConfigError: the directory cannot be listed, or a key's name says no time.
+        ConfigError: the directory cannot be listed, or a key's name states no time.
     """
     try:
         names = [path.name for path in _pem_files(directory)]
     except OSError as error:
         raise ConfigError([_problem(directory, f"cannot be listed ({error.strerror})", "name a directory")]) from error
     problems = [
-        _problem(directory / name, "names no time to sign from", f"name it like {file_name(0)}, or use sts keygen")
+        _problem(
+            directory / name,
+            "does not name the time from which it signs",
+            f"name it like {file_name(0)}, or use sts keygen",
+        )
         for name in names
         if time_of(name) is None
     ]
@@ -70,10 +74,10 @@ def key_times(directory: Path) -> dict[int, str]:
 
 
 def load_schedule(directory: Path, now: int) -> KeySchedule:
-    """Read the keys that count at ``now`` or later.
+    """Read the keys that are in use at ``now`` or later.
 
     Raises:
-        ConfigError: every file that is open to others or holds no usable key; no key at all, or too many.
+        ConfigError: every file that others can read or that holds no usable key; no key at all, or too many.
     """
     times = key_times(directory)
     over = [before for before, after in pairwise(times) if after + MAX_DELEGATION_LIFE_S + GRACE_S <= now]
@@ -96,7 +100,7 @@ def load_schedule(directory: Path, now: int) -> KeySchedule:
 
 
 def look(directory: Path) -> Hashable:
-    """Something that differs whenever the directory's keys do: for whoever waits for a change.
+    """Return a value that changes whenever the directory's keys do, to poll for changes.
 
     Raises:
         OSError: it cannot be listed.
@@ -109,13 +113,15 @@ def look(directory: Path) -> Hashable:
 
 
 def exposure(mode: int, owner: int, own: int) -> str | None:
-    """Who besides us could read or change a key's file; None if nobody can. ``owner`` and ``own`` are user ids."""
+    """Describe other users who could read or change a key's file; None if nobody can. ``owner`` and ``own`` are user
+    ids.
+    """
     if owner not in {0, own}:
         return "belongs to another user"
     if mode & (stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP):
-        return "is open to others than its owner"
+        return "is accessible to users other than its owner"
     if mode & stat.S_IRGRP and owner == own:
-        return "is open to its group, and its owner does not need that"
+        return "is accessible to its group, although its owner is this user"
     return None
 
 
@@ -131,14 +137,14 @@ def _load(path: Path) -> SigningKey:
         raise ConfigError([_problem(path, wrong, cure)]) from error
     except KeyRefusedError as error:
         raise ConfigError([_problem(path, str(error), "make a new key")]) from error
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # cryptography quotes what it could not parse
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # cryptography quotes the input in its errors
         raise ConfigError(
             [_problem(path, "holds no unencrypted PEM private key", "write one in PKCS#8 form")]
         ) from None
 
 
 def _read_private(path: Path) -> bytes:
-    """Read through one descriptor, so that what was checked is what is read; a pipe is not waited for."""
+    """Read through one descriptor, so the file checked is the file read; opening a pipe does not block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)

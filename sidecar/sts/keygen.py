@@ -1,7 +1,7 @@
-"""``sidecar sts keygen DIRECTORY``: add the next signing key, early enough for everybody to know it when it signs.
+"""``sidecar sts keygen DIRECTORY``: add the next signing key, early enough for all consumers to know it when it signs.
 
-The first key signs at once. Every later one is announced by being there, and signs ``--lead`` seconds after the newest
-one does or from now, whichever is later. With ``--every`` it is safe to run as often as one likes, on several machines.
+The first key signs at once. Every later one is published on arrival, and signs ``--lead`` seconds after the newest one
+does or from now, whichever is later. With ``--every`` it is safe to run at any frequency, on several machines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ALGORITHMS: Final = ("ES256", "EdDSA", "RS256")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("directory", metavar="DIRECTORY", help="where the keys are; made if it is not there")
+    parser.add_argument("directory", metavar="DIRECTORY", help="directory of the keys; created if missing")
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="ES256", help="default %(default)s")
     parser.add_argument(
         "--lead", type=int, default=DEFAULT_LEAD_S, metavar="SECONDS", help="until it signs (default %(default)s)"
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit codes: 0 there is a key, 2 there cannot be one."""
+    """Run the command. Exit codes: 0 there is a key, 2 no key could be made."""
     try:
         made = add_key(
             Path(arguments.directory),
@@ -67,13 +67,13 @@ def add_key(
     algorithm: str = "ES256",
     mode: int = 0o600,
 ) -> Path | None:
-    """Make a key and put it into its place whole; None if the newest is younger than ``every_s``, or made just now.
+    """Create a key and move it into place atomically; None if the newest is younger than ``every_s``, or made just now.
 
     Raises:
-        ConfigError: ``lead_s`` is too short, the directory holds what is no key of ours or cannot be written to.
+        ConfigError: ``lead_s`` is too short, the directory holds a foreign file or cannot be written to.
     """
     if lead_s < ANNOUNCE_S:
-        wrong = "is shorter than consumers need to hear of the key"
+        wrong = "is too short for consumers to learn of the key"
         raise ConfigError([Problem("--lead", wrong, f"write {ANNOUNCE_S} or more")])
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -84,7 +84,7 @@ def add_key(
         made = _write_new(path, _pem(SigningKey.generate(algorithm)), mode)
     except OSError as error:
         wrong = f"cannot take a key ({error.strerror})"
-        raise ConfigError([Problem(str(directory), wrong, "name a directory of this user's")]) from error
+        raise ConfigError([Problem(str(directory), wrong, "name a directory that this user owns")]) from error
     return path if made else None
 
 
@@ -93,7 +93,7 @@ def _pem(key: SigningKey) -> bytes:
 
 
 def _write_new(path: Path, content: bytes, mode: int = 0o600) -> bool:
-    """Write a file that appears whole; False if it is there already. Its first name is one that readers pass over."""
+    """Write a file that appears whole; False if it exists already. Readers ignore its temporary name."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -102,7 +102,7 @@ def _write_new(path: Path, content: bytes, mode: int = 0o600) -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
-    except FileExistsError:  # somebody else made the key of this very second
+    except FileExistsError:  # another process made the key of this very second
         return False
     finally:
         draft.unlink()

@@ -1,7 +1,7 @@
-"""The token service's signing keys: one signs, the ones before and after it are published beside it.
+"""The token service's signing keys: one signs; the ones before and after it are published beside it.
 
-A key's ``kid`` is its RFC 7638 thumbprint, so replicas that read the same file name it alike, and no two keys can ever
-share one. Which key has which role when is the schedule's to say (``schedule.py``).
+A key's ``kid`` is its RFC 7638 thumbprint, so replicas that read the same file use the same name, and no two keys can
+share one. ``schedule.py`` assigns the roles.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SigningKey:
     """The public half."""
 
     def __post_init__(self) -> None:
-        algorithms = frozenset((self.algorithm,))  # made once: to derive the public key anew takes its time
+        algorithms = frozenset((self.algorithm,))  # made once: deriving the public key takes time
         key = VerificationKey(kid=self.kid, algorithms=algorithms, public_key=self.private_key.public_key())
         object.__setattr__(self, "verification_key", key)
 
@@ -90,7 +90,7 @@ class SigningKey:
 class KeyRing:
     """One snapshot of the keys: ``active`` signs; ``announced`` will, ``retired`` did, and both are published.
 
-    As a source of keys (``service.Keys``) it is one whose keys never change roles.
+    It also serves as a source of keys (``service.Keys``) whose roles never change.
     """
 
     active: SigningKey
@@ -104,20 +104,20 @@ class KeyRing:
 
     @property
     def published(self) -> tuple[SigningKey, ...]:
-        """Every key consumers may see a token of, the active one first."""
+        """Every published key, the active one first."""
         return (self.active, *self.announced, *self.retired)
 
     def at(self, _now: int, *, keep_s: int) -> KeyRing:
-        """Itself, whatever the time."""
+        """Return this ring, regardless of the time."""
         del keep_s
         return self
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """The key by which a token of ours is verified when it comes back as subject token."""
+        """Return the key that verifies a token of ours when it comes back as subject token."""
         return next((key.verification_key for key in self.published if key.kid == kid), None)
 
     def jwks(self) -> bytes:
-        """The public keys as a JWK set (RFC 7517 section 5)."""
+        """Return the public keys as a JWK set (RFC 7517 section 5)."""
         return orjson.dumps({"keys": [key.jwk for key in self.published]})
 
 

@@ -1,9 +1,9 @@
-"""Whether a token is issued, and what it says. Pure: tokens arrive verified, time and random names come in.
+"""Decides if a token is issued, and with which claims. Pure: tokens arrive verified, time and random names come in.
 
-Theory of operation. This service only delegates. The client is who its X.509-SVID says it is, and the actor token names
+Theory of operation. This service only delegates. The client is identified by its X.509-SVID, and the actor token names
 the same workload; the subject token was issued to that workload, or is a user's login at an entry; a rule lets the
-actor act for this subject at this target. What is issued is for one target, never wider than what came in and never
-(but for the first token of a chain) longer-lived; its act chain is the old one, whole, under the new actor.
+actor act for this subject at this target. The issued token is for one target, never wider than the subject token and
+never (except for the first token of a chain) longer-lived; its act chain is the old one, whole, under the new actor.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Grant:
 
 
 def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: StsPolicy) -> str:
-    """The actor token of a request whose token types are all ones we take. No token need be verified for this.
+    """Return the actor token of a request whose token types we support. No token has to be verified for this.
 
     Raises:
         Denied: ACTOR_REQUIRED without an actor token (without one this would be impersonation, RFC 8693 section 1.1);
-            EXCHANGE_MALFORMED for a type that is not taken or does not fit the subject token's issuer; WRONG_ISSUER.
+            EXCHANGE_MALFORMED for a type that is unsupported or does not fit the subject token's issuer; WRONG_ISSUER.
     """
     if request.actor_token is None:
         raise Denied(Reason.ACTOR_REQUIRED, "no actor token")
@@ -87,10 +87,10 @@ def authorize_exchange(
     now: int,
     fresh: FreshNames,
 ) -> Grant:
-    """Decide one token exchange. ``actor`` is the client's own JWT-SVID (``tokens.verify_actor`` proves it).
+    """Decide one token exchange. ``actor`` is the client's own verified JWT-SVID (``tokens.verify_actor``).
 
     Raises:
-        Denied: what ``authority_of`` refuses; MAY_ACT_REFUSED, SELF_DELEGATION, ACT_TOO_DEEP, TARGET_UNKNOWN,
+        Denied: the errors of ``authority_of``; MAY_ACT_REFUSED, SELF_DELEGATION, ACT_TOO_DEEP, TARGET_UNKNOWN,
             DELEGATION_NOT_ALLOWED, SCOPE_REFUSED.
     """
     client = actor.spiffe_id
@@ -102,7 +102,7 @@ def authorize_exchange(
     scope = _narrowed(request.scope, authority.scope, allowed)
     claims = _common(policy, client, authority.issued_subject, audience, scope, now, authority.expires_at, fresh.jti)
     claims["act"] = act
-    # RFC 8693 section 4.4 and RFC 9493 section 3.2.5: who may hand this token in here, and whose login it rests on.
+    # RFC 8693 section 4.4 and RFC 9493 section 3.2.5: the client that may hand this token in, and the login behind it.
     claims["may_act"] = {"sub": str(policy.recipient_of(audience))}
     if authority.sub_id is not None:
         issuer, sub = authority.sub_id
@@ -117,7 +117,7 @@ def authorize_exchange(
 def authorize_self(
     request: ClientCredentialsRequest, *, client: SpiffeId, policy: StsPolicy, now: int, fresh: FreshNames
 ) -> Grant:
-    """Decide a token for the client's own authority: no user, no actor, for listed (workload, target) pairs only.
+    """Decide a token for the client's own authority: no user, no actor, only for listed (workload, target) pairs.
 
     Raises:
         Denied: TARGET_UNKNOWN if the pair is not listed, SCOPE_REFUSED.
@@ -134,31 +134,31 @@ def authorize_self(
 
 
 def _require_may_act(claims: Mapping[str, object], client: SpiffeId) -> None:
-    """RFC 8693 section 4.4: if the subject token says who may act, the actor matches every member of it."""
+    """Check ``may_act`` (RFC 8693 section 4.4): if present, the actor matches every member of it."""
     if "may_act" not in claims:
         return
     may_act = claims["may_act"]
-    actor = {"sub": client, "client_id": client}  # all by which an actor can be named here
+    actor = {"sub": client, "client_id": client}  # every name of an actor here
     if not isinstance(may_act, dict) or "sub" not in may_act or not may_act.items() <= actor.items():
         raise Denied(Reason.MAY_ACT_REFUSED, "may_act names another actor")
 
 
 def _next_act(chain: ActChain | None, client: SpiffeId, max_depth: int) -> dict[str, object]:
-    """The new actor over the old chain as it came: nothing dropped, reordered, rewritten or cut (section 4.1)."""
+    """Put the new actor over the old chain: nothing dropped, reordered, rewritten or truncated (section 4.1)."""
     if chain is None:
         return {"sub": str(client)}
     if chain.current.subject == client:
-        raise Denied(Reason.SELF_DELEGATION, "the client is the current actor already")
+        raise Denied(Reason.SELF_DELEGATION, "the client is already the current actor")
     if chain.depth >= max_depth:
         raise Denied(Reason.ACT_TOO_DEEP, f"more than {max_depth} actors")
     return {"sub": str(client), "act": chain.raw}
 
 
 def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:
-    """One target, however it is named: two would multiply every scope by every target (section 2.1.1)."""
+    """Return the one target of a request: several would multiply every scope by every target (section 2.1.1)."""
     named = {*request.audience, *request.resource}
     if len(named) != 1:
-        raise Denied(Reason.TARGET_UNKNOWN, "exactly one target is named by audience or resource")
+        raise Denied(Reason.TARGET_UNKNOWN, "audience or resource must name exactly one target")
     return named.pop()
 
 
@@ -173,11 +173,11 @@ def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, polic
 
 
 def _narrowed(asked: ScopeSet | None, *limits: ScopeSet) -> ScopeSet:
-    """What is asked, within every limit; without a request, what the limits have in common."""
+    """Return the requested scopes if they are within every limit; without a request, the intersection of the limits."""
     first, *rest = limits if asked is None else (asked, *limits)
     scope = first.intersection(*rest)
     if not scope:
-        raise Denied(Reason.SCOPE_REFUSED, "nothing of the requested scope is left")
+        raise Denied(Reason.SCOPE_REFUSED, "none of the requested scopes is allowed")
     return scope
 
 
@@ -204,7 +204,7 @@ def _common(
 
 
 def _authentication_of(claims: Mapping[str, object]) -> dict[str, object]:
-    """How the user logged in (RFC 9068 section 2.2.1), kept along the chain; of another type it is refused."""
+    """Return how the user logged in (RFC 9068 section 2.2.1), kept along the chain; other types are refused."""
     kept = {name: claims[name] for name in ("auth_time", "acr") if name in claims}
     auth_time, acr = kept.get("auth_time", 0), kept.get("acr", "")
     if isinstance(auth_time, bool) or not isinstance(auth_time, int | float) or not isinstance(acr, str):

@@ -1,7 +1,7 @@
-"""What the token service may grant: who is a target, which actor may act for whom there, and where chains may start.
+"""Policy of the token service: the targets, the actors that may act for a subject there, and where chains may start.
 
-One immutable snapshot, swapped whole when the policy file changes. An empty collection means nobody; "any subject" is a
-value of its own that cannot come about by leaving something out.
+One immutable snapshot, replaced whole when the policy file changes. An empty collection means nobody; "any subject" is
+an explicit value that cannot result from an omission.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ANYONE: Final = Anyone.ANYONE
 
 @dataclass(frozen=True, slots=True)
 class SubjectMatch:
-    """Whom a rule speaks of: ``subject`` of ``issuer`` (the *user* issuer, never us), or each of them ``ANYONE``."""
+    """The subjects of a rule: ``subject`` of ``issuer`` (the *user* issuer, never us), or each of them ``ANYONE``."""
 
     issuer: str | Anyone
     subject: str | Anyone
@@ -44,7 +44,7 @@ class SubjectMatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A workload tokens can be issued for: its SPIFFE ID, its other ``audiences``, the ``scopes`` known there.
+    """A workload that tokens can be issued for: its SPIFFE ID, its other ``audiences``, its ``scopes``.
 
     The scopes are a ceiling and also name what everything behind the target needs.
     """
@@ -55,7 +55,7 @@ class Target:
 
     @property
     def names(self) -> frozenset[str]:
-        """Every audience that means this target."""
+        """Every audience of this target."""
         return self.audiences | {str(self.workload)}
 
 
@@ -69,13 +69,13 @@ class Rule:
     scopes: ScopeSet
 
     def speaks_of(self, issuer: str, subject: str) -> bool:
-        """Whether the rule covers this subject of this user issuer."""
+        """Tell if the rule covers this subject of this user issuer."""
         return any(match.matches(issuer, subject) for match in self.subjects)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfRule:
-    """``workload`` may be itself, without a user, at ``audience`` with at most ``scopes`` (client credentials)."""
+    """``workload`` may act for itself, without a user, at ``audience`` with at most ``scopes`` (client credentials)."""
 
     workload: SpiffeId
     audience: str
@@ -84,10 +84,10 @@ class SelfRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginIssuer:
-    """A user issuer: how its login tokens are verified, which ``kind`` they are, and what they are worth here.
+    """A user issuer: how its login tokens are verified, their ``kind``, and the scopes they give here.
 
-    Which claim must show the entry's OAuth client is the profile's to say. ``subject_prefix`` keeps the subjects of two
-    issuers apart in what we issue.
+    The profile says which claim must show the entry's OAuth client. ``subject_prefix`` keeps the subjects of two
+    issuers apart in issued tokens.
     """
 
     trusted: TrustedIssuer
@@ -96,7 +96,7 @@ class LoginIssuer:
     subject_prefix: str = ""
 
     def for_client(self, client_id: str) -> UserIssuer:
-        """The same issuer as an entry sees it that is registered there as ``client_id``."""
+        """Return the same issuer for an entry that is registered there as ``client_id``."""
         return UserIssuer(
             trusted=self.trusted,
             kind=self.kind,
@@ -110,7 +110,7 @@ class LoginIssuer:
 class EntryWorkload:
     """A workload where users log in: the OAuth client it is registered as, per user issuer.
 
-    ``delegation_life_s`` bounds the first token; None means what is left of the login token, at most one hour.
+    ``delegation_life_s`` bounds the first token; None means the login token's remaining life, at most one hour.
     """
 
     workload: SpiffeId
@@ -126,7 +126,7 @@ class StsPolicy:
     SPIFFE ID in any case.
 
     Raises:
-        ConfigError: every contradiction, not the first.
+        ConfigError: every contradiction, not only the first.
     """
 
     issuer: str
@@ -147,7 +147,7 @@ class StsPolicy:
     _rules: Mapping[tuple[SpiffeId, str], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Looked up here once, so that an exchange costs the same under ten rules and under ten thousand.
+        # Indexed once, so that an exchange costs the same under ten rules and under ten thousand.
         targets: dict[str, Target] = {}
         audiences: dict[SpiffeId, frozenset[str]] = {}
         rules: dict[tuple[SpiffeId, str], list[Rule]] = {}
@@ -170,23 +170,23 @@ class StsPolicy:
         self._set(own=own, longest_life_s=max(self.token_life_s, *first, 0))
 
     def target_of(self, audience: str) -> Target | None:
-        """The one workload that receives tokens under this name."""
+        """Return the one workload that receives tokens under this name."""
         return self._targets.get(audience)
 
     def recipient_of(self, audience: str) -> SpiffeId:
-        """The workload that receives tokens under this name: there is one for the audience of every rule."""
+        """Return the workload that receives tokens under this name: every rule's audience has one."""
         return self._targets[audience].workload
 
     def audiences_of(self, workload: SpiffeId) -> frozenset[str]:
-        """The names whose tokens this workload may hand in as its own."""
+        """Return the names whose tokens this workload may hand in as its own."""
         return self._audiences.get(workload) or frozenset((workload,))
 
     def rules_for(self, actor: SpiffeId, audience: str) -> tuple[Rule, ...]:
-        """What the policy says of this actor at this audience, whoever it acts for."""
+        """Return the rules for this actor at this audience, for any subject."""
         return self._rules.get((actor, audience), ())
 
     def self_scopes(self, workload: SpiffeId, audience: str) -> ScopeSet | None:
-        """What this workload may do on its own authority at this audience; None if the pair is not listed."""
+        """Return this workload's own scopes at this audience; None if the pair is not listed."""
         matching = [rule.scopes for rule in self.self_rules if rule.workload == workload and rule.audience == audience]
         return frozenset().union(*matching) if matching else None
 

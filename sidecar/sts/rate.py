@@ -1,7 +1,7 @@
-"""How often one client may exchange one subject token: enough for every use there is, too little to be a load.
+"""Rate limit on exchanges of one subject token by one client.
 
-A sidecar keeps what it was issued, so a token is exchanged once for each target. Counted are tokens that verified, so
-that nobody can fill the table by making names up. Every replica counts for itself.
+A sidecar caches issued tokens, so it exchanges a token once for each target. Only verified tokens are counted, so
+invented ones cannot fill the table. Every replica counts for itself.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class RateSettings:
 
 
 class ExchangeRate:
-    """Counts. ``monotonic`` is in seconds. Beyond ``max_bytes`` the least recently used key is forgotten.
+    """Counters by key. ``monotonic`` is in seconds. Beyond ``max_bytes`` the least recently used key is evicted.
 
-    A key that has all its exchanges back is forgotten too: that changes no answer.
+    A key with its full burst available is dropped as well: that changes no answer.
     """
 
     def __init__(self, settings: RateSettings, *, monotonic: Callable[[], float], max_bytes: int = MAX_BYTES) -> None:
@@ -45,21 +45,21 @@ class ExchangeRate:
         self._monotonic = monotonic
         self._free_at: BoundedCache[bytes, float] = BoundedCache(
             max_bytes
-        )  # when all that was taken will be given back
+        )  # the time at which the full burst is available again
 
     def __len__(self) -> int:
         return len(self._free_at)
 
     def take(self, key: Hashable) -> None:
-        """Take one exchange. Of ``key`` only a digest is kept: parts of it are as long as callers like.
+        """Take one exchange. Only a digest of ``key`` is kept: clients choose how long its parts are.
 
         Raises:
-            Unavailable: OVERLOADED, there is none left now.
+            Unavailable: OVERLOADED, none is left now.
         """
         now = self._monotonic()
         self._free_at.sweep(now)
         digest = blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         free_at = max(self._free_at.get(digest) or now, now) + 1 / self._settings.per_s
-        if free_at > now + self._settings.burst / self._settings.per_s + 1e-6:  # sums of floats do not come out even
+        if free_at > now + self._settings.burst / self._settings.per_s + 1e-6:  # sums of floats are inexact
             raise Unavailable(Reason.OVERLOADED, "too many exchanges of one subject token by one client")
         self._free_at.keep(digest, free_at, cost=KEY_BYTES, expires_at=free_at)

@@ -23,17 +23,17 @@ class EventLog(Protocol):
 
     @property
     def healthy(self) -> bool:
-        """Whether a record could be written now."""
+        """True if a record could be written now."""
         ...
 
     @property
     def monotonic(self) -> Callable[[], float]:
-        """A clock, in seconds."""
+        """Return a clock, in seconds."""
         ...
 
     @property
     def metrics(self) -> Metrics:
-        """All numbers of the process."""
+        """All metrics of the process."""
         ...
 
     def event(self, event: str, **fields: Unpack[RecordFields]) -> None:
@@ -44,9 +44,9 @@ class EventLog(Protocol):
 class ExchangeRecord:
     """One ``token.exchanged`` or ``token.exchange_refused``, and one count.
 
-    A refusal tells of the subject token (``verified`` says whether it was), a success of the issued one; ``jti_in`` and
-    ``jti_out`` join the two. ``scope_needed`` is what was asked for, ``scope`` what was granted. While the client
-    is not identified, ``unproven`` decides whether its record is written; it is counted in any case.
+    A refusal describes the subject token (``verified`` says if it was verified), a success the issued one; ``jti_in``
+    and ``jti_out`` join the two. ``scope_needed`` was asked for, ``scope`` was granted. While the client is not
+    identified, ``unproven`` decides if its record is written; it is counted in any case.
     """
 
     def __init__(
@@ -61,20 +61,20 @@ class ExchangeRecord:
 
     @property
     def request_id(self) -> str:
-        """Names this request in the answer to a bug of ours."""
+        """Identifies this request in the answer to an internal error."""
         return self._fields["request_id"] or ""
 
     def identify(self, client: str) -> None:
-        """The client proved who it is."""
+        """Note the client's proven identity."""
         self._fields["peer"] = client
 
     def ask(self, request: ExchangeRequest | ClientCredentialsRequest) -> None:
-        """What is asked for, by the client's word."""
+        """Note the request's parameters, as the client states them."""
         self._fields["audience"] = " ".join((*request.audience, *request.resource)) or None
         self._fields["scope_needed"] = None if request.scope is None else sorted(request.scope)
 
     def claim_unverified(self, bearer: Bearer) -> None:
-        """What the subject token says before anybody vouched for it."""
+        """Note the subject token's claims before verification."""
         subject, jti = bearer.claims.get("sub"), bearer.claims.get("jti")
         self._fields |= {
             "subject": subject if isinstance(subject, str) else None,
@@ -84,7 +84,7 @@ class ExchangeRecord:
         }
 
     def attribute(self, token: VerifiedToken) -> None:
-        """The subject token verified."""
+        """Note the verified subject token."""
         self._fields |= {
             "verified": True,
             "subject": token.subject,
@@ -92,7 +92,7 @@ class ExchangeRecord:
             "client_id": token.client_id,
             "jti_in": token.jti,
             "parent_jti": token.parent_jti,
-            "txn": token.txn if token.issuer == self._issuer else None,  # a login's names no chain of ours
+            "txn": token.txn if token.issuer == self._issuer else None,  # a login's txn names no chain of ours
             "fp": token.fingerprint,
         }
         if token.chain is not None:
@@ -103,7 +103,7 @@ class ExchangeRecord:
             }
 
     def grant(self, grant: Grant, token: str) -> None:
-        """A token was signed: write its record."""
+        """Write the record of a signed token."""
         claims = grant.claims
         chain = parse_act(claims)
         self._fields |= {
@@ -129,7 +129,7 @@ class ExchangeRecord:
         self._write("token.exchanged", None)
 
     def refuse(self, error: SidecarError, status: int) -> None:
-        """Nothing was issued: write why."""
+        """Write the record of a refusal."""
         self._fields |= {"decision": "deny", "reason": error.reason, "status": status, "detail": error.detail or None}
         self._write("token.exchange_refused", error.reason)
 

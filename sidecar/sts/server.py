@@ -1,4 +1,4 @@
-"""The token service's sockets: mTLS for clients, a plain port for probes, and when each of them opens and closes."""
+"""The token service's sockets: mTLS for clients, a plain port for probes, and the order of opening and closing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
 from sidecar.sts.service import TokenService
 
-# The library's own log quotes what it could not parse, which may hold a token. Every request that can be answered has
-# its record, and bugs are told by the endpoint itself.
+# The library's own log quotes input that it could not parse, which may hold a token. Every request that can be answered
+# has its record, and the endpoint reports bugs itself.
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
 _SILENT.disabled = True
 _KEEP_ALIVE_S: Final = 75.0
-_CUT_OFF_S: Final = 0.1  # for what is still there after the drain
+_CUT_OFF_S: Final = 0.1  # for requests still in progress after the drain
 
 Unserved = Callable[[web.BaseRequest, int, "str | None"], web.Response]
 """Answers a request that no handler was asked about, by the library's status and the methods that it allows."""
@@ -36,7 +36,7 @@ Unserved = Callable[[web.BaseRequest, int, "str | None"], web.Response]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StsSettings:
-    """Where the service listens. ``base_url`` is where clients reach it, if that is not the issuer identifier.
+    """Addresses of the service. Clients reach it at ``base_url``, by default the issuer identifier.
 
     Raises:
         ValueError: a time or number is not positive.
@@ -56,11 +56,11 @@ class StsSettings:
     def __post_init__(self) -> None:
         for name in ("body_timeout_s", "drain_s", "handshake_timeout_s", "head_timeout_s", "max_connections"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: it is a number above zero")
+                raise ValueError(f"{name}: must be a number above zero")
 
 
 class _Protocol(web.RequestHandler):
-    """aiohttp's own, but for the answers that are the library's: they quote the request, which may hold a token."""
+    """aiohttp's protocol with the library's own answers replaced: they quote the request, which may hold a token."""
 
     __slots__ = ("_unserved",)
 
@@ -83,21 +83,21 @@ class _Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer in our own words. Raises ConnectionError where another answer has begun, as the library's does."""
+        """Answer with our own text. Raises ConnectionError if another answer has begun, as the library's does."""
         super().handle_error(request, status, exc, message)
         return self._unserved(request, status, None)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; where the library has found no handler to ask, in our own words."""
+        """Send an answer; with our own text where the library found no handler."""
         if isinstance(resp, web.HTTPException):
             resp = self._unserved(request, resp.status, resp.headers.get(hdrs.ALLOW))
         return await super().finish_response(request, resp, start_time)
 
 
 class StsServer:
-    """Both listeners, up from ``start`` on. Until there is an SVID every client's handshake is refused."""
+    """Both listeners, open from ``start`` on. Until there is an SVID every client's handshake is refused."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class StsServer:
         service.log.metrics.lacking = self.missing
 
     def missing(self) -> list[str]:
-        """What keeps the service from being ready, in words for the operator; empty when it is."""
+        """Reasons why the service is not ready, for the operator; empty when it is."""
         source, login_keys = self._source, self._service.login_keys
         lacking: list[str] = []
         if self._draining:
@@ -158,13 +158,13 @@ class StsServer:
 
     @property
     def probe_address(self) -> tuple[str, int]:
-        """Where probes are answered; the port is the real one where 0 was asked for."""
+        """Address of the probe listener, with the real port if 0 was configured."""
         return self._probe.address
 
     async def stop(self) -> bool:
-        """Unready and closed to new clients first; requests in flight get ``drain_s`` to finish; last the probe.
+        """Become unready and refuse new clients, give requests in flight ``drain_s`` to finish, close the probe last.
 
-        Whether all of them finished in time.
+        Returns True if all of them finished in time.
         """
         self._draining = True
         for site in self._runner.sites if self._runner is not None else ():
@@ -208,7 +208,7 @@ class StsServer:
         )
 
     def _on_cut(self, reason: Reason, source: str | None) -> None:
-        self._turned_away(reason, "the request did not arrive, or made room for another", source)
+        self._turned_away(reason, "the request did not arrive in time, or was evicted", source)
 
 
 def _because(what: str, error: str | None) -> str:
@@ -216,7 +216,7 @@ def _because(what: str, error: str | None) -> str:
 
 
 async def serve(settings: StsSettings, *, service: TokenService, source: IdentitySource) -> None:
-    """Serve until cancelled, then drain. ``source`` and the service's keys are kept fresh by the caller."""
+    """Serve until cancelled, then drain. The caller keeps ``source`` and the service's keys fresh."""
     server = StsServer(settings, service=service, source=source)
     try:
         await server.start()

@@ -1,10 +1,9 @@
 """The token service without its sockets: one request in, one answer out, one record of it.
 
-Theory of operation. A request arrives from a client whose X.509-SVID has been verified. Its two tokens are read, their
-keys found (our own ring, the trust domain's bundle, a user issuer's set; only the last may have to be waited for), and
-the pure core in ``mint`` decides. Nothing that decides is kept between requests, only counts and which signatures were
-right, so replicas that share keys and policy are one service. Policy and key ring are snapshots: each request uses the
-ones it began with.
+Theory of operation. A request arrives from a client whose X.509-SVID has been verified. Its two tokens are parsed,
+their keys found (our own ring, the trust domain's bundle, a user issuer's set; only the last may need a fetch), and the
+pure core in ``mint`` decides. Between requests only counters and verified signatures are kept, so replicas that share
+keys and policy are one service. Policy and key ring are snapshots: each request uses the ones it began with.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _NAME_BYTES: Final = 16  # 128 bits
 
 
 class JwtBundles(Protocol):
-    """Where the keys of JWT-SVIDs are had: an identity source."""
+    """Source of JWT-SVID keys: an identity source."""
 
     @property
     def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:
@@ -48,41 +47,41 @@ class JwtBundles(Protocol):
 
 
 class Keys(Protocol):
-    """Where our own keys are had (``schedule.KeySchedule``)."""
+    """Source of our own keys (``schedule.KeySchedule``)."""
 
     def at(self, now: int, *, keep_s: int) -> KeyRing:
-        """The keys and their roles at ``now``; ``keep_s`` is how long a key that signed stays published."""
+        """Return the keys and their roles at ``now``; ``keep_s`` is how long a key that signed stays published."""
         ...
 
 
 class LoginKeys(Protocol):
-    """Where user issuers' keys are had (``identity.jwks.IssuerKeys``)."""
+    """Source of user issuers' keys (``identity.jwks.IssuerKeys``)."""
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        """The key, if it is known now."""
+        """Return the key, if it is known now."""
         ...
 
     async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
-        """The key after a fetch. Raises Denied UNKNOWN_KEY, Unavailable KEYS_UNAVAILABLE."""
+        """Return the key after a fetch. Raises Denied UNKNOWN_KEY, Unavailable KEYS_UNAVAILABLE."""
         ...
 
     def ready(self, issuer: str) -> bool:
-        """Whether this issuer has had a key at least once, and its set is not too old to be used."""
+        """Tell if this issuer has had a key at least once, and its set is fresh enough to be used."""
         ...
 
     def last_errors(self) -> Mapping[str, str | None]:
-        """Why each issuer's newest fetch failed, by issuer; None where it did not."""
+        """Errors of each issuer's newest fetch, by issuer; None where it succeeded."""
         ...
 
 
 def fresh_names() -> FreshNames:
-    """128 random bits each."""
+    """Make two names of 128 random bits."""
     return FreshNames(jti=secrets.token_urlsafe(_NAME_BYTES), txn=secrets.token_urlsafe(_NAME_BYTES))
 
 
 @dataclass(slots=True, kw_only=True)
 class TokenService:
-    """What the token endpoint does. ``policy`` and ``keys`` may be replaced whole at any time."""
+    """The token endpoint's logic. ``policy`` and ``keys`` may be replaced whole at any time."""
 
     policy: StsPolicy
     keys: Keys
@@ -95,7 +94,7 @@ class TokenService:
     actors: ActorTokens = field(default_factory=ActorTokens, repr=False)
 
     def current_ring(self) -> KeyRing:
-        """The keys that are published now, each in its role."""
+        """Return the keys that are published now, each in its role."""
         return self.keys.at(self._now(), keep_s=self.policy.longest_life_s + GRACE_S)
 
     async def token(
@@ -107,9 +106,9 @@ class TokenService:
         record: ExchangeRecord,
         confirm: Callable[[], object] = lambda: None,
     ) -> dict[str, object]:
-        """Answer one request of the authenticated ``client``: the members of the response.
+        """Answer one request of the authenticated ``client``. Returns the members of the response.
 
-        ``confirm`` proves the client again, after a wait for keys.
+        ``confirm`` checks the client again, after a wait for keys.
 
         Raises:
             SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
@@ -118,7 +117,7 @@ class TokenService:
         request = parse_token_request(body, content_type)
         record.ask(request)
         if isinstance(request, ClientCredentialsRequest):
-            self.rate.take(client)  # under a name that is no token's: its targets would be the client's to make up
+            self.rate.take(client)  # one counter for all targets, which the client could invent
             grant = authorize_self(request, client=client, policy=policy, now=self._now(), fresh=self.names())
             return self._issue(grant, ring, record, issued_token_type=None)
         grant = await self._exchange(request, client, policy, ring, record, confirm)
@@ -168,7 +167,7 @@ class TokenService:
     def _issue(
         self, grant: Grant, ring: KeyRing, record: ExchangeRecord, *, issued_token_type: str | None
     ) -> dict[str, object]:
-        if not self.log.healthy:  # no await between here and the record: what is issued is recorded
+        if not self.log.healthy:  # no await between here and the record: every issued token is recorded
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the exchange could not be recorded")
         token = ring.active.sign(grant.claims)
         if len(token) > MAX_TOKEN_BYTES:

@@ -1,4 +1,4 @@
-"""The two tokens of an exchange, verified: who acts, and what the client was given to act on."""
+"""Verification of an exchange's two tokens: the actor token, and the subject token that the client was given."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def verify_actor(
     """Verify an actor token: the client's own JWT-SVID, for ``audience`` alone, by a key of its trust domain.
 
     Raises:
-        Denied: ACTOR_TOKEN_INVALID, whatever is wrong with it (the detail says what); ACTOR_NOT_CLIENT, it is another
-            workload's: as a bearer string it opens nothing without the channel of its owner.
+        Denied: ACTOR_TOKEN_INVALID, whatever is wrong with it (the detail says what); ACTOR_NOT_CLIENT, another
+            workload's token: a bearer string proves nothing without the channel of its owner.
     """
     try:
         actor = _verified(raw, bundles, audience, now)
@@ -34,7 +34,7 @@ def verify_actor(
 
 
 def key_of_actor(actor: SpiffeId, kid: str | None, bundles: Mapping[TrustDomain, KeySet]) -> VerificationKey | None:
-    """The key of this name in the bundle of the actor's trust domain."""
+    """Return the key with this kid in the bundle of the actor's trust domain."""
     bundle = bundles.get(actor.trust_domain)
     return None if bundle is None else bundle.find(kid)
 
@@ -48,7 +48,7 @@ def _verified(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, no
 
 
 def check_subject(bearer: Bearer, *, client: SpiffeId, policy: StsPolicy) -> None:
-    """What can be refused of a subject token before its key is looked for: a stranger's token leads to no fetch.
+    """Run the checks on a subject token that need no key: an untrusted token causes no fetch.
 
     Raises:
         Denied: NOT_AN_ENTRY, TOKEN_TYPE, ALG_NOT_ALLOWED.

@@ -29,7 +29,7 @@ def test_the_summary_says_what_nobody_can_say() -> None:
     tally = Tally()
     for _ in range(3):
         tally.add(Named(user="alice"))
-    assert tally.sentences() == ["impersonating: 3 of 3 requests; nobody can say which agent made them"]
+    assert tally.sentences() == ["impersonating: 3 of 3 requests; the log does not name the agent"]
 
 
 def test_each_outcome_that_occurs_is_counted() -> None:
@@ -37,10 +37,10 @@ def test_each_outcome_that_occurs_is_counted() -> None:
     for named in (Named(user="a"), Named(user="a", client="c", refused=True), Named(user="a", actor="b"), Named()):
         tally.add(named)
     assert tally.sentences() == [
-        "impersonating: 2 of 4 requests; nobody can say which agent made them",
+        "impersonating: 2 of 4 requests; the log does not name the agent",
         "delegating: 1 of 4 requests; the actor is named beside the user",
-        "unattributed: 1 of 4 requests; nobody can say who made them, or for whom",
-        "named beside the user, in 1 of these: the OAuth client that got the token",
+        "unattributed: 1 of 4 requests; neither agent nor user is named",
+        "in 1 of these an OAuth client, which got the token, is named beside the user",
         "refused by a sidecar, of the impersonating: 1",
     ]
 

@@ -19,9 +19,9 @@ def test_three_logs_that_say_alice_say_impersonating(tmp_path: Path, capsys: pyt
     file = log(tmp_path, "".join(ALICE.format(n=n) for n in range(3)))
     assert main(["audit", "attribution", file]) == 1
     out, err = capsys.readouterr()
-    assert "impersonating: 3 of 3 requests; nobody can say which agent made them" in out
+    assert "impersonating: 3 of 3 requests; the log does not name the agent" in out
     assert f"GET /2   impersonating  alice  -      -       {file}:3" in out
-    assert "What this cannot know:" in out
+    assert "Limits of this report:" in out
     assert "python-httpx" not in out
     assert err == ""
 
@@ -76,8 +76,8 @@ def test_the_operator_names_the_fields_of_a_log(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        pytest.param("no log at all\n", "no request in any line; lines not understood: 1", id="no-log"),
-        pytest.param("", "no request in any line; lines not understood: 0", id="empty"),
+        pytest.param("no log at all\n", "no line is a request; lines not understood: 1", id="no-log"),
+        pytest.param("", "no line is a request; lines not understood: 0", id="empty"),
         pytest.param(None, "No such file", id="absent"),
     ],
 )

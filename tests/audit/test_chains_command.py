@@ -37,7 +37,7 @@ def test_a_whole_chain_is_shown_hop_by_hop_with_its_witnesses(
     assert " ".join(lines[4].split()) == "3 /agent/writer → /tool/crm crm.read allow 200 ok all three"
     assert lines[-2:] == [
         "1 chain, 3 hops, from 12 records",
-        "nothing found: every hop is told by its witnesses, and they agree",
+        "nothing found: every hop has its witnesses, and they agree",
     ]
     assert err == ""
 
@@ -49,7 +49,7 @@ def test_a_missing_witness_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "MISSING: caller" in out
     assert f"missing_witness (1): {MEANINGS[Kind.MISSING_WITNESS]}" in out
-    assert "spiffe://acme.example/agent/writer → spiffe://acme.example/tool/crm: the caller does not tell of it" in out
+    assert "spiffe://acme.example/agent/writer → spiffe://acme.example/tool/crm: the caller has no record of it" in out
 
 
 def test_a_missing_hop_is_shown_where_it_must_have_been(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +84,7 @@ def test_kinds_that_are_ignored_are_no_findings(tmp_path: Path, capsys: pytest.C
     del told["caller3"]
     assert main(["audit", "chains", *files(tmp_path, told), "--ignore", "missing_witness"]) == 0
     assert main(["audit", "chains", *files(tmp_path, told), "--ignore", "no_such_kind"]) == 2
-    assert "no_such_kind is no kind of finding" in capsys.readouterr().err
+    assert "no_such_kind is not a kind of finding" in capsys.readouterr().err
 
 
 def test_lines_that_are_no_records_are_named_and_the_rest_is_audited(
@@ -96,7 +96,7 @@ def test_lines_that_are_no_records_are_named_and_the_rest_is_audited(
     assert main(["audit", "chains", *names, str(junk), "--json"]) == 1
     (finding,) = json.loads(capsys.readouterr().out)["findings"]
     assert finding["kind"] == "unreadable"
-    assert finding["text"] == f"8 lines are no records: {', '.join(f'{junk}:{n}' for n in range(1, 6))}, …"
+    assert finding["text"] == f"8 lines are not records: {', '.join(f'{junk}:{n}' for n in range(1, 6))}, …"
 
 
 @pytest.mark.parametrize("text", ["", "no record at all\n"], ids=["empty", "no-record"])
@@ -108,7 +108,7 @@ def test_where_there_is_no_record_nothing_is_said_to_hold(
     file.write_text(text)
     assert main(["audit", "chains", *options, str(file)]) == 2
     out, err = capsys.readouterr()
-    assert "no record in any line" in err
+    assert "no line is a record" in err
     assert "nothing found" not in out
 
 

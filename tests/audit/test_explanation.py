@@ -29,15 +29,13 @@ def test_a_record_that_the_policy_contradicts_is_called_that() -> None:
     assert not explanation.agrees
     assert explanation.verdict() == (
         "recorded: allow ok; judged again: deny actor_mismatch, decided by: actor is the peer."
-        " The settings have changed since, or the record is not true"
+        " The settings have changed since, or the record is false"
     )
 
 
 def test_what_cannot_be_proven_is_said_to_be_the_records_word() -> None:
     explanation = explain(refused_outbound("calls_exhausted"), POLICY)
-    assert explanation.verdict() == (
-        "recorded: deny calls_exhausted; decided by: calls left, which stands by the record's word"
-    )
+    assert explanation.verdict() == ("recorded: deny calls_exhausted; decided by: calls left, as the record says")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +44,7 @@ def test_what_cannot_be_proven_is_said_to_be_the_records_word() -> None:
         pytest.param({"event": "connection.refused", "reason": "bad_svid"}, "is no request of an agent", id="event"),
         pytest.param({"direction": None}, "whether the request was inbound or outbound", id="no-direction"),
         pytest.param({"direction": "outbound", "path": "/.sidecar/subject"}, "a login was shown", id="login"),
-        pytest.param({"decision": None, "reason": None}, "nobody had decided yet", id="undecided"),
+        pytest.param({"decision": None, "reason": None}, "there was no decision yet", id="undecided"),
         pytest.param({"peer": None}, "the record names no peer", id="no-peer"),
     ],
 )

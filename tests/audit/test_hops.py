@@ -45,7 +45,7 @@ def test_a_stolen_token_whose_past_nobody_tells_of_is_no_missing_call() -> None:
     told = {"theft": {**lawful()["callee2"], "decision": "deny", "reason": "x", "peer": CRM, "call_in": None}}
     assert [finding.kind for finding in audit(told).findings] == ["missing_hop", "refused_hop"]
     (missing, _) = audit(told).findings
-    assert missing.text == f"spiffe://acme.example/agent/front → {PLANNER}: no record tells of it"
+    assert missing.text == f"spiffe://acme.example/agent/front → {PLANNER}: it has no record"
 
 
 def test_a_parent_that_could_be_one_of_several_is_not_guessed() -> None:

@@ -163,5 +163,5 @@ def test_the_audience_of_an_unverified_token_is_judged_and_its_transaction_is_no
 def test_what_a_token_only_claims_is_said_to_be_claimed(verified: bool) -> None:
     record = inbound(decision="deny", reason="wrong_audience", audience=str(CRM), verified=verified)
     saw = {step.check: step.saw for step in judge_inbound(record, POLICY).steps}
-    assert ("claimed by a token that did not verify" in saw["audience"]) is not verified
+    assert ("claimed by an unverified token" in saw["audience"]) is not verified
     assert ("did not verify" in saw["signature and times"]) is not verified

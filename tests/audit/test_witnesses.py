@@ -23,31 +23,31 @@ REFUSED = {"decision": "deny", "reason": "insufficient_scope", "status": 403}
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [
-        pytest.param(changed("caller3"), [f"{LAST}: the caller does not tell of it"], id="caller"),
-        pytest.param(changed("callee3"), [f"{LAST}: the callee does not tell of it"], id="callee"),
+        pytest.param(changed("caller3"), [f"{LAST}: the caller has no record of it"], id="caller"),
+        pytest.param(changed("callee3"), [f"{LAST}: the callee has no record of it"], id="callee"),
         pytest.param(
             changed("caller3", "issued3"),
-            [f"{LAST}: the caller does not tell of it", f"{LAST}: the token service does not tell of it"],
+            [f"{LAST}: the caller has no record of it", f"{LAST}: the token service has no record of it"],
             id="only-the-callee-tells",
         ),
         pytest.param(
             changed("callee3", "issued3", caller3={"upstream_status": None}),
-            [f"{LAST}: the token service does not tell of it"],
+            [f"{LAST}: the token service has no record of it"],
             id="only-the-caller-tells",
         ),
         pytest.param(
             changed("issued3", callee3=REFUSED),
-            [f"{LAST}: the token service does not tell of it", f"{LAST}: refused by {CRM}: insufficient_scope"],
+            [f"{LAST}: the token service has no record of it", f"{LAST}: refused by {CRM}: insufficient_scope"],
             id="a-refused-call-has-a-token-all-the-same",
         ),
         pytest.param(
             changed("issued3", "caller3", "callee3"),
-            [f"{LAST}: the token service does not tell of it"],
+            [f"{LAST}: the token service has no record of it"],
             id="only-the-callers-exchange",
         ),
         pytest.param(
             changed("callee2", caller2={"upstream_status": None}),
-            [f"{PLANNER} → {WRITER}: the callee does not tell of it"],
+            [f"{PLANNER} → {WRITER}: the callee has no record of it"],
             id="a-silent-callee-that-called-on",
         ),
         pytest.param(changed(caller3={"peer": None}), [], id="a-caller-that-expects-nobody-in-particular"),
@@ -84,7 +84,7 @@ REFUSED = {"decision": "deny", "reason": "insufficient_scope", "status": 403}
         ),
         pytest.param(
             changed("issued2", "exchanged2", "caller2", "callee2"),
-            [f"{PLANNER} → {WRITER}: no record tells of it"],
+            [f"{PLANNER} → {WRITER}: it has no record"],
             id="a-hop-that-only-the-chain-remembers",
         ),
     ],

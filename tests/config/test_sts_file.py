@@ -94,10 +94,10 @@ def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None
         pytest.param([("keys", "ephemeral")], "keys", "development", id="keys-for-development"),
         pytest.param([("listen", "127.0.0.1:7090")], "listen", "port of probe", id="one-port"),
         pytest.param(
-            [("rules.0.audience", "spiffe://acme.example/x")], "rules[0].audience", "no target", id="no-target"
+            [("rules.0.audience", "spiffe://acme.example/x")], "rules[0].audience", "not a target", id="no-target"
         ),
         pytest.param([("rules.0.scopes", ["x"])], "rules[0].scopes", "does not know", id="unknown-scope"),
-        pytest.param([("issuer", "https://sts.example/?x")], "issuer", "no https URL", id="issuer-with-query"),
+        pytest.param([("issuer", "https://sts.example/?x")], "issuer", "not an https URL", id="issuer-with-query"),
         pytest.param([("token_life_s", 0)], "token_life_s", "outside", id="no-life"),
         pytest.param([("rules.0.subjects", "*")], "rules[0].subjects", "is no list", id="star-for-a-list"),
         pytest.param([("keys", {})], "keys.directory", "is missing", id="no-directory"),

@@ -20,7 +20,7 @@ TOKEN = b"aaa.bbb.ccc"
 
 FIELDS: dict[str, tuple[list[bytes], Reason]] = {
     "no field": ([], Reason.NO_TOKEN),
-    "another scheme": ([b"Basic dXNlcjpwYXNz"], Reason.NO_TOKEN),
+    "not Bearer": ([b"Basic dXNlcjpwYXNz"], Reason.NO_TOKEN),
     "DPoP": ([b"DPoP " + TOKEN], Reason.NO_TOKEN),
     "a scheme with parameters": ([b'Digest username="a", realm="b"'], Reason.NO_TOKEN),
     "two fields": ([b"Bearer " + TOKEN, b"Bearer " + TOKEN], Reason.HEADER_MALFORMED),
@@ -34,7 +34,7 @@ FIELDS: dict[str, tuple[list[bytes], Reason]] = {
     "empty": ([b""], Reason.HEADER_MALFORMED),
     "only the scheme": ([b"Bearer"], Reason.HEADER_MALFORMED),
     "only the scheme and a space": ([b"Bearer "], Reason.HEADER_MALFORMED),
-    "another scheme alone": ([b"Basic"], Reason.HEADER_MALFORMED),
+    "not Bearer alone": ([b"Basic"], Reason.HEADER_MALFORMED),
     "only a token": ([TOKEN], Reason.HEADER_MALFORMED),
     "a colon": ([b"Bearer: " + TOKEN], Reason.HEADER_MALFORMED),
     "a tab": ([b"Bearer\t" + TOKEN], Reason.HEADER_MALFORMED),

@@ -116,7 +116,7 @@ def bound() -> Call:
         pytest.param(Call(claims(act={"sub": str(PLANNER)})), "delegated", id="no earlier actors"),
         pytest.param(Call().on(scopes=frozenset()), "delegated", id="a route that needs no scope"),
         pytest.param(Call(SELF_CLAIMS).on(allow_self=True), "self", id="an agent for itself"),
-        pytest.param(Call(claims(sub=str(PLANNER))).on(allow_self=True), "self", id="subject and actor are one"),
+        pytest.param(Call(claims(sub=str(PLANNER))).on(allow_self=True), "self", id="subject and actor are the same"),
         pytest.param(bound().showing("ab" * 32), "delegated", id="bound to the certificate that is shown"),
     ],
 )
@@ -147,7 +147,7 @@ REFUSED = [
     pytest.param(Call(SELF_CLAIMS), Reason.ACT_MISSING, id="self where it is not allowed"),
     pytest.param(Call(SELF_CLAIMS).on(allow_self=True).by(WRITER), Reason.ACT_MISSING, id="another agent's self"),
     pytest.param(
-        Call(claims(sub=str(PLANNER))), Reason.ACT_MISSING, id="subject and actor are one where it is not allowed"
+        Call(claims(sub=str(PLANNER))), Reason.ACT_MISSING, id="subject and actor are the same where it is not allowed"
     ),
     pytest.param(Call().by(WRITER), Reason.ACTOR_MISMATCH, id="another peer's token"),
     pytest.param(Call().by(FRONT), Reason.ACTOR_MISMATCH, id="an earlier actor is not promoted"),
@@ -354,7 +354,7 @@ def test_every_claim_that_names_a_client_names_the_entrys(claim: str) -> None:
         pytest.param(lambda: enter(LOGIN_CLAIMS | {"iss": STS}), Reason.WRONG_ISSUER, id="the STS is no user issuer"),
         pytest.param(lambda: enter(key="other"), Reason.BAD_SIGNATURE, id="signature"),
         pytest.param(lambda: enter(LOGIN_CLAIMS | {"aud": "other-app"}), Reason.WRONG_AUDIENCE, id="another client"),
-        pytest.param(lambda: enter(LOGIN_CLAIMS | {"azp": "other-app"}), Reason.WRONG_AUDIENCE, id="given to another"),
+        pytest.param(lambda: enter(LOGIN_CLAIMS | {"azp": "other-app"}), Reason.WRONG_AUDIENCE, id="issued to another"),
         pytest.param(lambda: enter(LOGIN_CLAIMS | {"exp": NOW - 30}), Reason.TOKEN_EXPIRED, id="expired"),
         pytest.param(lambda: enter(LOGIN_CLAIMS | {"act": {"sub": str(WRITER)}}), Reason.TOKEN_TYPE, id="an actor"),
         pytest.param(lambda: enter(LOGIN_CLAIMS | {"groups": 1}), Reason.MALFORMED_TOKEN, id="worth of another type"),

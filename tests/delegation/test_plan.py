@@ -101,7 +101,7 @@ def with_claims(**claims: Any) -> Case:
             Reason.POLICY_DENIED,
             id="denied by the name a login's subject has in the mesh",
         ),
-        pytest.param(case(LOGIN, policy={"entry": None}), Reason.NOT_AN_ENTRY, id="no entry any more"),
+        pytest.param(case(LOGIN, policy={"entry": None}), Reason.NOT_AN_ENTRY, id="no longer an entry"),
         pytest.param(
             case(LOGIN, policy={"entry": replace(ENTRY, issuers={})}), Reason.NOT_AN_ENTRY, id="user issuer removed"
         ),

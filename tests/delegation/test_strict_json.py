@@ -13,7 +13,7 @@ from tests.counting import MOST_AT_ONCE, bytecodes
 
 DUPLICATES = {
     "two equal members": b'{"a":1,"a":1}',
-    "two members of one name": b'{"a":1,"b":2,"a":3}',
+    "two members with one name": b'{"a":1,"b":2,"a":3}',
     "the same name, escaped": b'{"a":1,"\\u0061":2}',
     "deep inside": b'{"a":[{"b":{"c":1,"c":1}}]}',
 }

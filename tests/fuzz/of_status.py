@@ -45,6 +45,6 @@ def status_answer(data: bytes) -> None:
             document = ask(Path("/run/admin.sock"), "/status", member="settings")
         except NoAnswerError as error:
             printable(str(error))
-            assert str(error).startswith("what is at /run/admin.sock is no sidecar")
+            assert str(error).startswith("/run/admin.sock is not the admin socket of a sidecar")
         else:
             assert "settings" in document

@@ -41,7 +41,7 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "all capabilities": (agent(securityContext={"capabilities": {"add": ["ALL"]}}), "privileged", "container agent"),
     "the Workload API, by another name": ({**agent(), "volumes": [CSI]}, "sidecar_volume", "volume own"),
-    "a path of the node": (
+    "a host path": (
         {**agent(), "volumes": [{"name": "run", "hostPath": {"path": "/run/spire"}}]},
         "sidecar_volume",
         "volume run",
@@ -51,7 +51,7 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "sidecar_volume",
         "volume own",
     ),
-    "a process of the node": (
+    "a host process": (
         agent(securityContext={"windowsOptions": {"hostProcess": True}}),
         "privileged",
         "container agent",
@@ -149,7 +149,7 @@ WITHOUT: dict[str, tuple[dict[str, Any], str]] = {
         {**agent(), "volumes": [{**CSI, "name": "sidecar-workload-api"}]},
         "sidecar_volume",
     ),
-    "a path of the node": ({**agent(), "volumes": [{"name": "run", "hostPath": {"path": "/run"}}]}, "sidecar_volume"),
+    "a host path": ({**agent(), "volumes": [{"name": "run", "hostPath": {"path": "/run"}}]}, "sidecar_volume"),
     "the node's network": ({**agent(), "hostNetwork": True}, "host_namespace"),
     "privileged": (agent(securityContext={"privileged": True}), "privileged"),
 }

@@ -92,14 +92,14 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "too much": ({"cpuLimit": "8001m"}, "it is above 8; choose 100m to 8; the platform sets injector.bounds.cpuLimit"),
     "too much memory": ({"memoryLimit": "4097Mi"}, "it is above 4Gi"),
     "too little memory": ({"memoryRequest": "63Mi"}, "it is below 64Mi"),
-    "no quantity": ({"cpuLimit": "much"}, "it is no quantity; write one as 100m"),
-    "empty": ({"cpuLimit": ""}, "it is no quantity"),
-    "below nothing": ({"cpuLimit": "-1"}, "it is no quantity"),
-    "a quantity of a thousand digits": ({"cpuLimit": "1" * 1000}, "it is no quantity"),
+    "no quantity": ({"cpuLimit": "much"}, "it is not a quantity; write one as 100m"),
+    "empty": ({"cpuLimit": ""}, "it is not a quantity"),
+    "below nothing": ({"cpuLimit": "-1"}, "it is not a quantity"),
+    "a quantity of a thousand digits": ({"cpuLimit": "1" * 1000}, "it is not a quantity"),
     "too long": ({"startupSeconds": "901"}, "it is above 900"),
-    "no time at all": ({"startupSeconds": "0"}, "it is no whole number of seconds; write 300"),
-    "half a second": ({"startupSeconds": "30.5"}, "it is no whole number of seconds"),
-    "a thousand seconds": ({"startupSeconds": "1k"}, "it is no whole number of seconds"),
+    "no time at all": ({"startupSeconds": "0"}, "it is not a whole number of seconds; write 300"),
+    "half a second": ({"startupSeconds": "30.5"}, "it is not a whole number of seconds"),
+    "a thousand seconds": ({"startupSeconds": "1k"}, "it is not a whole number of seconds"),
     "a request above the limit": (
         {"memoryRequest": "512Mi"},
         "memory: the request 512Mi is above the limit 256Mi; set delegation-sidecar.io/memory-request and "
@@ -137,8 +137,8 @@ def test_a_misspelt_annotation_and_a_label_among_annotations_are_warned_of() -> 
     names = {"delegation-sidecar.io/cpu-limits": "1", "delegation-sidecar.io/inject": "enabled"}
     pod = bare(annotations={"delegation-sidecar.io/settings": "planner", **names})
     misspelt, label = inject(pod, injection()).warnings
-    assert misspelt.startswith("annotation delegation-sidecar.io/cpu-limits: it changes nothing; known are ")
-    assert label == "annotation delegation-sidecar.io/inject: it changes nothing; it is a label"
+    assert misspelt.startswith("annotation delegation-sidecar.io/cpu-limits: it has no effect; known are ")
+    assert label == "annotation delegation-sidecar.io/inject: it has no effect; it is a label"
     assert inject(asking(cpuLimit="1"), injection()).warnings == []
 
 

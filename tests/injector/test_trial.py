@@ -70,10 +70,10 @@ def test_a_warning_is_told(injection_file: Path, capsys: pytest.CaptureFixture[s
     ("document", "said"),
     [
         ({"kind": "Service"}, "kind is none of Pod, Deployment"),
-        ([], "is no object"),
+        ([], "is not an object"),
         ("a: [", "is no valid YAML"),
         ("a: 1\na: 2", "is there twice"),
-        ({"kind": "Deployment", "spec": []}, "spec is no object"),
+        ({"kind": "Deployment", "spec": []}, "spec is not an object"),
     ],
     ids=["no pod", "a list", "no YAML", "two of one name", "another shape"],
 )

@@ -290,7 +290,7 @@ async def test_while_the_sink_takes_no_records_the_sidecar_is_not_ready_and_says
     folder.mkdir()
     settings = world.settings(records={"sink": {"file": str(folder)}})
     sidecar = await world.sidecar(WRITER, settings, wait=False)
-    await until(lambda: sidecar.server.missing() == ["records: the sink takes none"])
+    await until(lambda: sidecar.server.missing() == ["records: the sink accepts none"])
     assert not sidecar.server.ready.is_set()
     folder.rmdir()
     async with asyncio.timeout(5):

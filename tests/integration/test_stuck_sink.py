@@ -240,7 +240,7 @@ async def test_an_injector_lets_no_pod_be_that_a_stopped_reader_does_not_take(tm
         while (await injector.ask())[0] == 200:
             let_be += 1
         assert (await injector.ask())[0] == 503
-        assert await injector.probed("/readyz") == (503, "records: the sink takes none\n")
+        assert await injector.probed("/readyz") == (503, "records: the sink accepts none\n")
         injector.process.send_signal(signal.SIGTERM)
         assert injector.process.stdout is not None
         code = await asyncio.wait_for(injector.process.wait(), 60)

@@ -78,7 +78,7 @@ HOSTILE: dict[str, tuple[Object, str]] = {
     "our volume": (with_volume({}, "sidecar-workload-api"), "sidecar_volume"),
     "our settings": (with_volume({}, "sidecar-settings"), "sidecar_volume"),
     "our admin socket": (with_volume({}, "sidecar-run"), "sidecar_volume"),
-    "a path of the node": (with_volume({"name": "run", "hostPath": {"path": "/run"}}), "sidecar_volume"),
+    "a host path": (with_volume({"name": "run", "hostPath": {"path": "/run"}}), "sidecar_volume"),
     "the mirror of a static pod": (
         pod({"nodeName": "x"}, annotations={"kubernetes.io/config.mirror": "x"}),
         "static_pod",

@@ -423,5 +423,5 @@ async def test_a_spill_folder_that_takes_nothing_is_told_at_the_start(
             pytest.skip("root may write to any folder")
     log = AccessLog(FakeSink(), run="r1", metrics=metrics, spill_folder=folder)
     await log.close()
-    told = [one for one in caplog.messages if one.startswith("records.spill is no folder")]
+    told = [one for one in caplog.messages if one.startswith("records.spill is not a folder")]
     assert len(told) == (kind != "a folder")

@@ -247,7 +247,7 @@ async def test_a_sink_that_fails_is_said_and_keeps_it_from_being_ready(bench: Be
     bench.sink.fail(OSError(28, "full"))
     async with bench.running():
         bench.source.become(WRITER)
-        await bench.wait_for_reasons("records: the sink takes none")
+        await bench.wait_for_reasons("records: the sink accepts none")
         assert not bench.server.ready.is_set()
         bench.sink.fail(None)
         await bench.wait_until_ready()

@@ -28,7 +28,7 @@ def test_a_socket_that_a_killed_sidecar_left_is_told_as_such(path: Path) -> None
 
 @pytest.mark.parametrize("document", [{}, {"ready": True}], ids=["empty", "of-something-else"])
 def test_another_programs_socket_is_no_sidecars(path: Path, document: dict[str, Any]) -> None:
-    with serving(path, document), pytest.raises(NoAnswerError, match="no sidecar's admin socket"):
+    with serving(path, document), pytest.raises(NoAnswerError, match="not the admin socket of a sidecar"):
         ask(path, "/status", member="settings")
 
 
@@ -40,7 +40,7 @@ def test_what_is_no_document_is_no_sidecars(path: Path, body: bytes) -> None:
         listening.bind(str(path))
         listening.listen(1)
         answered = pool.submit(_answer_once, listening, b"HTTP/1.1 200 OK\r\n\r\n" + body)
-        with pytest.raises(NoAnswerError, match="no sidecar's admin socket"):
+        with pytest.raises(NoAnswerError, match="not the admin socket of a sidecar"):
             ask(path, "/status", member="settings")
         answered.result(5)
 
@@ -53,7 +53,7 @@ def _answer_once(listening: socket.socket, answer: bytes) -> None:
 
 
 def test_what_is_not_found_there_is_no_sidecars(path: Path) -> None:
-    with serving(path, status()), pytest.raises(NoAnswerError, match="no sidecar's admin socket"):
+    with serving(path, status()), pytest.raises(NoAnswerError, match="not the admin socket of a sidecar"):
         ask(path, "/elsewhere", member="settings")
 
 

@@ -61,7 +61,7 @@ def test_what_is_wrong_is_told_in_words_with_its_cure(path: Path, capsys: pytest
     out = capsys.readouterr().out
     assert out.startswith("NOT READY")
     assert "WRONG: identity: this workload has no registration entry" in out
-    assert "  cure: create or mend the entry" in out
+    assert "  cure: create or fix the entry" in out
 
 
 def test_what_was_refused_is_told_with_its_meaning_and_where_the_cures_are(
@@ -102,4 +102,4 @@ def test_refused_settings_show_in_the_exit_code(path: Path, ready: bool, code: i
 
 def test_without_a_socket_the_exit_code_is_2(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--socket", str(path)]) == 2
-    assert "is not there: set admin.socket" in capsys.readouterr().err
+    assert "does not exist: set admin.socket" in capsys.readouterr().err

@@ -227,7 +227,7 @@ ATTACKS: Final = (
         Reason.MAY_ACT_REFUSED,
     ),
     Attack("S7", "may_act names nobody", exchange(subject_token=own(may_act={})), Reason.MAY_ACT_REFUSED),
-    Attack("S7", "may_act is no object", exchange(subject_token=own(may_act=WRITER)), Reason.MAY_ACT_REFUSED),
+    Attack("S7", "may_act is not an object", exchange(subject_token=own(may_act=WRITER)), Reason.MAY_ACT_REFUSED),
     Attack("S7", "may_act is a list", exchange(subject_token=own(may_act=[{"sub": WRITER}])), Reason.MAY_ACT_REFUSED),
     Attack(
         "S7",
