@@ -27,7 +27,7 @@ UNFINISHED: tuple[str, ...] = (
     "sidecar/assembly.py",
     "sidecar/bounded.py",
     "sidecar/config/",
-    "sidecar/dev/",
+    "dev/",
     "sidecar/exchange/",
     "sidecar/explain.py",
     "sidecar/identity/",
