@@ -43,8 +43,6 @@ ELSEWHERE: Final = {
     "observe/sink.py": "observe/test_writer.py",
     "process.py": "integration/test_process.py",
     "proxy/answers.py": "integration/test_inbound.py",
-    "proxy/logins.py": "integration/test_entry.py",
-    "proxy/outbound.py": "integration/test_outbound.py",
     "signals.py": "test_cli.py",
     "reload.py": "integration/test_reload.py",
     "wire/ending.py": "wire/test_h1_server.py",

@@ -1,0 +1,206 @@
+"""An agent's calls in memory: the real connection, journey and records of the outbound side; no sockets, no crypto.
+
+The next hop answers each call at once; the token service is a fake that remembers what it was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+from sidecar.delegation.decide import IssuedPermit, Plan, accept_issued
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.policy import Policy
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.observe.access_log import AccessLog, FileSink
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.headers import from_next_hop
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.outbound import Outbound
+from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.watch import Watch
+from sidecar.wire.connections import Connections
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.pool import Origin
+from tests.delegation.world import (
+    ENTRY_CLAIMS,
+    ISSUED_CLAIMS,
+    NOW,
+    POLICY,
+    Claims,
+    delegation,
+    signed,
+    verification_key,
+)
+from tests.proxy.warm import OneConnection
+from tests.wire.bench import RecordingTransport
+
+OWN: Final = "127.0.0.1:7080"
+Fields = list[tuple[str, str]]
+
+
+class Keys:
+    """Keys of both issuers. ``late`` are not known before somebody waits for them, ``gone`` are never found."""
+
+    def __init__(self) -> None:
+        self.generation = 1
+        self.late: set[str] = set()
+        self.gone: set[str] = set()
+
+    def generation_of(self, _issuer: str) -> int:
+        return self.generation
+
+    def find(self, _issuer: str, kid: str | None) -> VerificationKey | None:
+        return None if kid != "k1" or {kid} & (self.late | self.gone) else verification_key()
+
+    async def wait_for_key(self, _issuer: str, kid: str | None) -> VerificationKey:
+        if kid in self.gone:
+            raise Denied(Reason.UNKNOWN_KEY)
+        return verification_key()
+
+
+class Tokens:
+    """The token service: issues what a plan asks for, or refuses by ``refusal``."""
+
+    def __init__(self) -> None:
+        self.asked: list[Plan] = []
+        self.kept: IssuedPermit | None = None
+        self.rejected: list[IssuedPermit] = []
+        self.refusal: SidecarError | None = None
+
+    def cached(self, _plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:
+        return self.kept
+
+    async def exchange(self, plan: Plan, policy: Policy) -> IssuedPermit:
+        self.asked.append(plan)
+        if self.refusal is not None:
+            raise self.refusal
+        claims = ENTRY_CLAIMS if plan.delegation.entry else ISSUED_CLAIMS
+        shown = {**claims, "parent_jti": plan.delegation.token.jti, "scope": " ".join(sorted(plan.scope))}
+        return accept_issued(signed(shown), plan=plan, key=verification_key(), policy=policy, now=NOW)
+
+    def reject(self, permit: IssuedPermit) -> bool:
+        self.rejected.append(permit)
+        return True
+
+
+class Awaited(Tasks):
+    """Tasks that a test waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: list[asyncio.Task[None]] = []
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = super().start(coroutine)
+        self._started.append(task)
+        return task
+
+    async def done(self) -> None:
+        while self._started:
+            await self._started.pop()
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str] = field(repr=False)
+    body: bytes
+
+    @property
+    def reason(self) -> str | None:
+        return self.headers.get("delegation-reason")
+
+
+class AgentCalls:
+    """One agent's kept connection to its sidecar."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self._records = folder / "records"
+        self.now = float(NOW)
+        self.policy = POLICY
+        self.keys: Any = Keys()
+        self.tokens: Any = Tokens()
+        self.exchange: Any = self.tokens
+        self.refused_by: SidecarError | None = None
+        self.answer_of_next_hop = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        self.pool = OneConnection()
+        self.log = AccessLog(FileSink(self._records), run="run", metrics=Metrics(), wall=lambda: self.now)
+        self.handles = Handles(clock=lambda: self.now, monotonic=lambda: self.now)
+        self._tasks = Awaited()
+        snapshots: Any = SimpleNamespace(now=self._snapshot, in_force=self._snapshot)
+        source: Any = SimpleNamespace(current=None, subscribe=lambda _: None)
+        origins: Any = SimpleNamespace(of=lambda route, _workload: Origin(route.upstream.host, 7443, route.name))
+        watch = Watch(snapshots, source, wall=lambda: self.now, monotonic=lambda: 0.0)
+        self.outbound = Outbound(
+            snapshots=snapshots,
+            log=self.log,
+            handles=self.handles,
+            forwarder=Forwarder(self.pool, from_next_hop, watch, ServerLimits()),
+            tasks=self._tasks,
+            origins=origins,
+            own_authorities=frozenset({OWN}),
+            clock=lambda: self.now,
+            **options,
+        )
+        self._connections: Connections[ServerConnection] = Connections(interval_s=3600)
+        self._open()
+
+    def _open(self) -> None:
+        self._transport = RecordingTransport()
+        self._transport.settle = self._connections.writes.write_out
+        self._connection = ServerConnection(self.outbound, ServerLimits(), self._connections, proxy_form=True)
+        self._connection.connection_made(self._transport)
+
+    def _snapshot(self) -> Snapshot:
+        if self.refused_by is not None:
+            raise self.refused_by
+        return Snapshot(policy=self.policy, keys=self.keys, exchange=self.exchange, agent=None)
+
+    @property
+    def left(self) -> bytes:
+        """What has left for the next hop."""
+        return self.pool.transport.written
+
+    def handle(self, claims: Claims | None = None, *, max_calls: int | None = None, **changes: Any) -> str:
+        """The handle of a request that is being served."""
+        shown = delegation(**changes) if claims is None else delegation(claims, **changes)
+        return self.handles.open(ServedRequest(shown, max_calls=max_calls, linger_s=60.0, call_in="c1"))
+
+    async def call(
+        self, fields: Fields, *, method: str = "POST", target: str = "/tool", host: str = "crm.mesh"
+    ) -> Answer:
+        """One request and its answer."""
+        lines = "".join(f"{name}: {value}\r\n" for name, value in [("host", host), ("content-length", "0"), *fields])
+        before, sent = len(self._transport.written), len(self.pool.transport.writes)
+        self._connection.data_received(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
+        await self._tasks.done()
+        self.pool.connections.writes.write_out()
+        if len(self.pool.transport.writes) > sent:
+            self.pool.agent.data_received(self.answer_of_next_hop)
+        return self._read(self._transport.written[before:])
+
+    def _read(self, said: bytes) -> Answer:
+        head, _, body = said.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        if self._transport.is_closing() or headers.get("connection") == "close":
+            self._open()
+        return Answer(int(status.split()[1]), headers, body)
+
+    async def records(self) -> list[dict[str, Any]]:
+        """Every record; the log is closed."""
+        await self.log.close()
+        return [json.loads(line) for line in self._records.read_text().splitlines()]
+
+
+def bearer(token: str) -> Fields:
+    return [("authorization", f"Bearer {token}")]
