@@ -33,6 +33,10 @@ from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
 _log: Final = logging.getLogger(__name__)
 
 
+class _OvertakenError(Exception):
+    """The identity was withdrawn while an update was read or built."""
+
+
 class BaseSource(ABC):
     """The common part of an ``IdentitySource``; the sources are made from it. ``clock`` is wall time in seconds."""
 
@@ -43,6 +47,7 @@ class BaseSource(ABC):
         self._waiting: X509Update | None = None  # good, save that it is not its time
         self._mixed = False  # in use are an SVID of before and the bundles of an update whose own is of no use
         self._withdrawn = False
+        self._withdrawals = 0
         self._connected = False
         self._last_error: str | None = None
         self._jwt_bundles: Mapping[TrustDomain, KeySet] = MappingProxyType({})
@@ -95,15 +100,19 @@ class BaseSource(ABC):
     async def run(self) -> None:
         """Keep the identity fresh until cancelled."""
 
-    async def _take(self, read: Callable[[], X509Update]) -> bool:
-        """Put an update in place; False if it cannot be used. ``read`` is called in a thread."""
+    async def _take(self, read: Callable[[Identity | None], X509Update]) -> bool:
+        """Put an update in place; False if it cannot be used. ``read`` is called in a thread, with what is held."""
         async with self._taking:
             return await self._take_alone(read)
 
-    async def _take_alone(self, read: Callable[[], X509Update]) -> bool:
+    async def _take_alone(self, read: Callable[[Identity | None], X509Update]) -> bool:
+        withdrawals = self._withdrawals
         try:
-            update = await asyncio.to_thread(read)
+            update = await asyncio.to_thread(read, self._identity)
+            self._require_no_withdrawal_since(withdrawals)
             await self._put(update)
+        except _OvertakenError:
+            return False
         except WithdrawnError as error:
             self._withdraw(str(error))
             return True
@@ -168,7 +177,9 @@ class BaseSource(ABC):
             identity = build()
             return identity, with_ambiguous_names(identity.bundles.values())
 
+        withdrawals = self._withdrawals
         identity, ambiguous = await asyncio.to_thread(build_and_look)
+        self._require_no_withdrawal_since(withdrawals)
         self._identity = identity  # from here to the announcement nothing waits
         self.counts.generations = identity.number
         if ambiguous:
@@ -176,6 +187,10 @@ class BaseSource(ABC):
                 "authorities share a name and key identifiers do not tell them apart, their SVIDs may be refused",
                 extra={"trust_domains": sorted(ambiguous)},
             )
+
+    def _require_no_withdrawal_since(self, withdrawals: int) -> None:
+        if self._withdrawals != withdrawals:
+            raise _OvertakenError
 
     def _discard(self, error: Exception) -> None:
         self.counts.discarded += 1
@@ -193,17 +208,20 @@ class BaseSource(ABC):
 
     def _withdraw(self, why: str) -> None:
         self._identity = self._waiting = None
+        self._withdrawals += 1
         self._withdrawn = True
         self._last_error = why
         self._announce()
 
     async def _tick(self) -> None:
         """Look at the clock: an SVID ends, or one that had to wait for its time begins."""
-        self._announce()
+        if self._taking.locked():  # an update is on its way; what has ended is not kept until it is there
+            self._announce()
         async with self._taking:
             waiting = self._waiting
             if waiting is not None and _in_time(waiting.svid, int(self._clock())):
-                await self._take_alone(lambda: waiting)
+                await self._take_alone(lambda _held: waiting)
+        self._announce()
 
     def _announce(self) -> None:
         """Tell the subscribers what is current, if they have not heard of it."""

@@ -127,8 +127,7 @@ class FileSource(BaseSource):
         if gone:
             self._withdraw("; ".join(gone))
         else:
-            known = {} if self._identity is None else self._identity.bundles
-            await self._take(lambda: self._read(seen, known))
+            await self._take(lambda held: self._read(seen, {} if held is None else held.bundles))
         if self._settings.jwt_bundles is not None:
             self._take_jwt_bundles(_content(seen[self._settings.jwt_bundles]))
 

@@ -84,6 +84,8 @@ def with_bundles(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
         client_context = _new_context(ssl.PROTOCOL_TLS_CLIENT, svid, bundles)
     except ssl.SSLError as error:
         raise IdentityError(f"OpenSSL does not take the SVID or a bundle: {error.reason}") from error
+    except OSError as error:  # the key passes through a file in memory
+        raise IdentityError(f"no file descriptor or memory for the key: {error.strerror}") from error
     return Identity(
         number=number,
         svid=svid,

@@ -30,7 +30,8 @@ from sidecar.errors import Reason, Unavailable
 from sidecar.identity.base_source import BaseSource
 from sidecar.identity.handshake import Clock
 from sidecar.identity.py_spiffe_update import read_context, read_jwt_bundle_set, read_svids
-from sidecar.identity.update import UpdateError
+from sidecar.identity.source import Identity
+from sidecar.identity.update import UpdateError, X509Update
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.identity.workload_stream import Backoff, Pause
 
@@ -125,9 +126,8 @@ class PySpiffeSource(BaseSource):
             await asyncio.to_thread(client.close)
 
     async def _take_context(self, context: X509Context) -> bool:
-        held = self._identity
         return await self._take(
-            lambda: read_context(
+            lambda held: read_context(
                 context,
                 spiffe_id=self._settings.spiffe_id,
                 held=None if held is None else held.spiffe_id,
@@ -149,14 +149,19 @@ class PySpiffeSource(BaseSource):
 
     async def _renew_alone(self) -> None:
         """Our SVIDs without the bundles that py-spiffe cannot parse; with those we know."""
-        held = self._identity
-        if held is None:
+        if self._identity is None:
             return
         try:
             svids = await self._call(lambda client: client.fetch_x509_svids(timeout=self._settings.call_timeout_s))
         except PySpiffeError:  # it cannot parse the SVIDs either
             return
-        await self._take(lambda: read_svids(svids, spiffe_id=self._settings.spiffe_id, held=held))
+
+        def read(held: Identity | None) -> X509Update:
+            if held is None:
+                raise UpdateError("the identity was withdrawn")
+            return read_svids(svids, spiffe_id=self._settings.spiffe_id, held=held)
+
+        await self._take(read)
 
     def _take_jwt_bundles(self, bundles: JwtBundleSet) -> None:
         self._jwt_bundles, broken = read_jwt_bundle_set(bundles)

@@ -1,36 +1,73 @@
 """Passes TLS records on a few at a time, so that records without data cannot hold the event loop. Pure.
 
-OpenSSL reads on until it has data for us. A KeyUpdate carries none and costs it 10 to 25 us, and one read of the
-socket may bring thousands of them (RFC 8446 section 4.6.3 sets no limit).
+OpenSSL reads on until it has data for us. A KeyUpdate carries none and costs it 10 to 25 us, a NewSessionTicket 8 us,
+and one turn of the loop may bring megabytes of them (RFC 8446 section 4.6.3 sets no limit). So records are counted
+over a tenth of a second: those without data, the bytes around the data, and records of a few bytes. A read that
+brought exactly one record is not counted: it costs a turn of the loop for each.
 """
 
 from __future__ import annotations
 
 import ssl
+import time
+from collections.abc import Callable
 from typing import Final
 
 BATCH: Final = 32  # records passed on at once
-MAX_WITHOUT_DATA: Final = 128  # of what arrived together; lawful peers send two tickets and a KeyUpdate now and then
+BATCH_BYTES: Final = 20 * 1024  # no further record is added to a batch of so many
+WINDOW_S: Final = 0.1
+MAX_WITHOUT_DATA: Final = 128  # in a window; lawful peers send two tickets and a KeyUpdate now and then
+MAX_OVERHEAD_BYTES: Final = 24 * 1024  # in a window: messages without data, and padding
+MAX_TINY: Final = 2048  # in a window: records that hold hardly anything
+_TINY_BYTES: Final = 32  # of a record's body, with the 17 bytes that encryption adds
 _HEADER_BYTES: Final = 5
+_RECORD_BYTES: Final = 32  # that a record may add to its data
+_HANDSHAKE: Final = 22
+_APPLICATION_DATA: Final = 23
 
 
 class TooManyRecordsError(ssl.SSLError):
-    """A peer sent many records and hardly any data in them."""
+    """A peer sent many records and hardly any data in them, or tries to renegotiate."""
 
-    def __init__(self) -> None:
-        super().__init__(1, f"more than {MAX_WITHOUT_DATA} records without data")
+    def __init__(self, text: str) -> None:
+        super().__init__(1, text)
+        self.reason = text  # as the errors of OpenSSL have it
+        self.library = ""
 
 
 class RecordGate:
-    """The records of one direction of a connection, on their way to OpenSSL."""
+    """The records of one direction of a connection, on their way to OpenSSL. ``clock`` is in seconds."""
 
-    __slots__ = ("_at", "_held", "_unfinished_bytes", "_without_data")
+    __slots__ = (
+        "_at",
+        "_clock",
+        "_established",
+        "_held",
+        "_overhead_bytes",
+        "_since",
+        "_tiny",
+        "_unfinished_bytes",
+        "_without_data",
+        "busy",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._held = b""
         self._at = 0  # how much of it was passed on
         self._unfinished_bytes = 0  # what is still to come of a record that was passed on in part
+        self._since = clock()
         self._without_data = 0
+        self._overhead_bytes = 0
+        self._tiny = 0
+        self._established = False
+        self.busy = False
+        """Records wait here, or were passed on and gave no data yet: ``more`` and ``count_data`` must be called."""
+
+    def establish(self) -> None:
+        """Begin to count: the handshake is over. TLS 1.2 may not begin another one."""
+        self._established = True
+        self._reset(self._clock())
 
     @property
     def held_bytes(self) -> int:
@@ -38,36 +75,63 @@ class RecordGate:
         return len(self._held) - self._at
 
     def take(self, received: bytes) -> bytes:
-        """Take bytes as they were received, and return those that OpenSSL may have now."""
+        """Take bytes as they were received, and return those that OpenSSL may have now.
+
+        Raises:
+            TooManyRecordsError: as ``more``.
+        """
         if not self._held:
             size = len(received) - _HEADER_BYTES
-            if size > 0 and not self._unfinished_bytes and received[3] << 8 | received[4] == size:
+            if (
+                size > 0
+                and received[0] == _APPLICATION_DATA
+                and received[3] << 8 | received[4] == size
+                and not self._unfinished_bytes
+            ):
                 return received  # one record, as most often
-            self._without_data = 0
         self._held = self._held[self._at :] + received
         self._at = 0
-        return self._pass_on()
+        return self.more()
 
     def more(self) -> bytes:
         """Return what OpenSSL may have next. Empty: the rest of a record must be received first.
 
         Raises:
-            TooManyRecordsError: what arrived together has too many records without data.
+            TooManyRecordsError: a limit is passed within ``WINDOW_S``, or a handshake begins on an established
+                connection.
         """
-        if self._without_data > MAX_WITHOUT_DATA:
-            raise TooManyRecordsError
+        now = self._clock()
+        if now - self._since > WINDOW_S:
+            self._reset(now)
+        if self._without_data > MAX_WITHOUT_DATA or self._overhead_bytes > MAX_OVERHEAD_BYTES:
+            raise TooManyRecordsError("many records without data")
+        if self._tiny > MAX_TINY:
+            raise TooManyRecordsError("many records with hardly any data")
         return self._pass_on()
 
-    def count_data(self) -> None:
-        """Count that one of the records passed on held data."""
+    def count_data(self, size: int) -> None:
+        """Count that one read of ``size`` bytes came of the records passed on."""
         self._without_data = max(0, self._without_data - 1)
+        self._overhead_bytes = max(0, self._overhead_bytes - size - _RECORD_BYTES)
+        self.busy = bool(self._without_data or self._held)
+
+    def _reset(self, now: float) -> None:
+        self._since = now
+        self._without_data = self._overhead_bytes = self._tiny = 0
+        self.busy = bool(self._held)
 
     def _pass_on(self) -> bytes:
         held, end = self._held, len(self._held)
         at = self._at + self._unfinished_bytes
-        records = 0
-        while records < BATCH and at + _HEADER_BYTES <= end:
-            at += _HEADER_BYTES + (held[at + 3] << 8 | held[at + 4])
+        records, stop = 0, self._at + BATCH_BYTES
+        while records < BATCH and at < stop and at + _HEADER_BYTES <= end:
+            length = held[at + 3] << 8 | held[at + 4]
+            if self._established:
+                if held[at] == _HANDSHAKE:
+                    raise TooManyRecordsError("a handshake on an established connection")
+                self._tiny += length < _TINY_BYTES
+                self._overhead_bytes += length
+            at += _HEADER_BYTES + length
             records += 1
         self._without_data += records
         self._unfinished_bytes = max(0, at - end)
@@ -75,4 +139,5 @@ class RecordGate:
         self._at = min(at, end)
         if self._at == end:
             self._held, self._at = b"", 0
+        self.busy = bool(self._without_data or self._held)
         return released

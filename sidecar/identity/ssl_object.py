@@ -111,6 +111,7 @@ class ScreenedSSLObject(ssl.SSLObject):
                 break
         if not screen.over and self._secrets is not None:
             raise Denied(Reason.UNTRUSTED_CHAIN, "the handshake ended without certificates")
+        self._gate.establish()
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the base class's signature
         """Read data as ``ssl.SSLObject.read`` does.
@@ -119,27 +120,25 @@ class ScreenedSSLObject(ssl.SSLObject):
             TooManyRecordsError: the peer sends many records without data.
             ssl.SSLError: as the base class.
         """
-        if self._incoming.pending:
-            self._released.write(self._gate.take(self._incoming.read()))
-        elif self._incoming.eof:
-            self._released.write_eof()
-        if not self._gate.held_bytes:
-            return super().read(len, buffer)
-        try:
-            data = self._read_in_batches(len, buffer)
-        except TooManyRecordsError as error:
-            self.tell_refused(Reason.TLS_VERSION, str(error.args[1]))
-            raise
-        self._gate.count_data()
-        return data
-
-    def _read_in_batches(self, len: int, buffer: Any) -> Any:  # noqa: A002 - as ``read``
-        while True:
-            try:
+        gate = self._gate
+        if not gate.busy:
+            if self._incoming.pending and not self._released.pending:
+                self._guarded(self._receive)
+            elif self._incoming.eof:
+                self._pass_eof()
+            if not (self._gate.busy or self._incoming.pending):
                 return super().read(len, buffer)
+        while True:
+            if not self._released.pending:
+                self._guarded(self._let_more_through)
+            try:
+                data: Any = super().read(len, buffer)
             except ssl.SSLWantReadError:
-                if not self._let_more_through():
+                if not self._guarded(self._let_more_through):
                     raise
+            else:
+                gate.count_data(data if isinstance(data, int) else data.__len__())
+                return data
 
     def pending(self) -> int:
         """The bytes that are still to be read. Event loops ask for it before they read again."""
@@ -147,30 +146,50 @@ class ScreenedSSLObject(ssl.SSLObject):
 
     def unwrap(self) -> None:
         """Close the TLS connection as ``ssl.SSLObject.unwrap`` does. Errors as ``read``."""
-        if self._incoming.pending:
-            self._released.write(self._gate.take(self._incoming.read()))
         while True:
             try:
                 super().unwrap()
             except ssl.SSLWantReadError:
-                if not self._let_more_through():
+                if not self._guarded(self._let_more_through):
                     raise
             else:
                 return
+
+    def _guarded(self, step: Callable[[], bool]) -> bool:
+        """Take a step, and report the peer if the gate refuses it."""
+        try:
+            return step()
+        except TooManyRecordsError as error:
+            self.tell_refused(Reason.TLS_VERSION, error.reason)
+            raise
 
     def tell_refused(self, reason: Reason, detail: str) -> None:
         """Report that the peer is refused after its handshake. The base class has nobody to report it to."""
 
     def _let_through(self, released: bytes) -> None:
+        """Pass on bytes that the screen has released."""
         if released:
             self._released.write(self._gate.take(released))
-        if self._incoming.eof:
-            self._released.write_eof()
+        self._pass_eof()
+
+    def _receive(self) -> bool:
+        """Pass on received bytes. The result tells whether OpenSSL has anything new to read."""
+        released = self._gate.take(self._incoming.read())
+        self._released.write(released)
+        self._pass_eof()
+        return bool(released)
 
     def _let_more_through(self) -> bool:
+        """Pass on what waits at the gate, then what was received since. The result is that of ``_receive``."""
         more = self._gate.more()
+        if not more:
+            return bool(self._incoming.pending or self._incoming.eof) and self._receive()
         self._released.write(more)
-        return bool(more)
+        return True
+
+    def _pass_eof(self) -> None:
+        if self._incoming.eof and not self._gate.held_bytes:
+            self._released.write_eof()
 
     def _step(self, screen: Screen) -> None:
         """Take one step of OpenSSL's, which may log the key of the records that are held back."""

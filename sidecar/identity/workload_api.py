@@ -110,9 +110,8 @@ class WorkloadApiSource(BaseSource):
     async def _take_x509(self, message: Any) -> bool:
         """Put a message in place; False if it cannot be used."""
         self._connected = True
-        held = self._identity
         return await self._take(
-            lambda: read_x509_update(
+            lambda held: read_x509_update(
                 message,
                 spiffe_id=self._settings.spiffe_id,
                 hint=self._settings.hint,

@@ -56,13 +56,10 @@ async def follow(client: WorkloadApiClient, stream: Subscription, backoff: Backo
     """
     while True:
         arrived: asyncio.Queue[Any] = asyncio.Queue()
-        taking = asyncio.ensure_future(_take_all(stream, arrived, backoff))
-        try:
+        async with asyncio.TaskGroup() as group:  # an error of either ends both
+            group.create_task(_take_all(stream, arrived, backoff))
             failure = await client.stream(stream.method, stream.request, stream.reply_type, partial(_put, arrived))
             arrived.put_nowait(_END)
-            await taking
-        finally:
-            taking.cancel()
         stream.lost(failure)
         await pause(backoff.next_s())
 

@@ -35,6 +35,10 @@ class Sealer:
         """The secret after a KeyUpdate (RFC 8446 section 7.2)."""
         return self._expand(b"traffic upd", self._hash.digest_size)
 
+    def skip(self, records: int) -> None:
+        """Count records that were sealed elsewhere."""
+        self._sequence += records
+
     def seal(self, kind: int, content: bytes, *, padding: int = 0) -> bytes:
         """One record."""
         inner = content + bytes([kind]) + bytes(padding)

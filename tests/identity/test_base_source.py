@@ -52,7 +52,7 @@ class Handed(BaseSource):
         await asyncio.Event().wait()
 
     async def hand(self, update: X509Update | Exception) -> bool:
-        def read() -> X509Update:
+        def read(_held: Identity | None) -> X509Update:
             if isinstance(update, Exception):
                 raise update
             return update
@@ -348,7 +348,7 @@ async def test_the_loop_goes_on_while_an_update_is_read_and_its_contexts_are_bui
         wait()
         return new_identity(*arguments, **named)
 
-    def read() -> X509Update:
+    def read(_held: Identity | None) -> X509Update:
         if step == "read":
             wait()
         return GOOD
@@ -369,7 +369,7 @@ async def test_updates_are_put_in_place_in_the_order_in_which_they_came() -> Non
     first_may_go = threading.Event()
     newer = update_of(own(NOW - 60, NOW + 2 * HOUR))
 
-    def slow() -> X509Update:
+    def slow(_held: Identity | None) -> X509Update:
         assert first_may_go.wait(10)
         return GOOD
 
@@ -382,3 +382,56 @@ async def test_updates_are_put_in_place_in_the_order_in_which_they_came() -> Non
     assert await second
     assert source.current is not None
     assert source.current.svid == newer.svid
+
+
+@pytest.mark.parametrize("step", ["read", "built"])
+@pytest.mark.parametrize("withdrawn", [True, False])
+async def test_an_identity_that_is_withdrawn_while_an_update_is_taken_stays_away(
+    step: str, withdrawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Handed()
+    waiting, may_go = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        waiting.set()
+        assert may_go.wait(10)
+
+    def build(*arguments: Any, **named: Any) -> Identity:
+        if step == "built":
+            wait()
+        return new_identity(*arguments, **named)
+
+    def read(_held: Identity | None) -> X509Update:
+        if step == "read":
+            wait()
+        return GOOD
+
+    monkeypatch.setattr("sidecar.identity.base_source.new_identity", build)
+    taking = asyncio.ensure_future(source._take(read))
+    await asyncio.to_thread(waiting.wait, 10)
+    if withdrawn:
+        source._withdraw("denied")
+    may_go.set()
+    assert await taking is not withdrawn
+    assert (source.current is None) is withdrawn
+
+
+async def test_an_update_is_read_with_what_is_held_when_its_turn_has_come() -> None:
+    source = Handed()
+    seen: list[Identity | None] = []
+
+    def read(held: Identity | None) -> X509Update:
+        seen.append(held)
+        return GOOD
+
+    await asyncio.gather(source.hand(GOOD), source._take(read))
+    assert seen == [source.current]
+
+
+async def test_one_svid_follows_another_that_has_ended_without_a_word_between() -> None:
+    source = Handed()
+    await source.hand(GOOD)
+    await source.hand(update_of(own(NOW + HOUR, NOW + 2 * HOUR)))
+    source.now += GOOD.svid.not_after - NOW
+    await source.tick()
+    assert [told is not None for told in source.told] == [True, True]

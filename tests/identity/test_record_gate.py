@@ -2,76 +2,176 @@
 
 from __future__ import annotations
 
-import collections
 import random
 
 import pytest
 
-from sidecar.identity.record_gate import BATCH, MAX_WITHOUT_DATA, RecordGate, TooManyRecordsError
+from sidecar.identity.record_gate import (
+    BATCH,
+    BATCH_BYTES,
+    MAX_OVERHEAD_BYTES,
+    MAX_TINY,
+    MAX_WITHOUT_DATA,
+    WINDOW_S,
+    RecordGate,
+    TooManyRecordsError,
+)
 
 
 def record(length: int, *, fill: bytes = b"x") -> bytes:
     return b"\x17\3\3" + length.to_bytes(2, "big") + fill * length
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def established(clock: Clock | None = None) -> RecordGate:
+    gate = RecordGate(clock or Clock())
+    gate.establish()
+    return gate
+
+
+class Reader:
+    """Reads as OpenSSL does: whole records, each of which has data."""
+
+    def __init__(self, gate: RecordGate) -> None:
+        self._gate = gate
+        self._unread = b""
+
+    def read_all(self, received: bytes) -> bytes:
+        """Everything that it gets."""
+        passed = b""
+        batch = self._gate.take(received)
+        while batch:
+            passed += batch
+            self._unread += batch
+            while (size := self._whole()) is not None:
+                self._gate.count_data(size - 22)
+                self._unread = self._unread[size:]
+            batch = self._gate.more()
+        return passed
+
+    def _whole(self) -> int | None:
+        size = 5 + int.from_bytes(self._unread[3:5], "big")
+        return size if len(self._unread) >= max(size, 5) else None
+
+
 def all_of(gate: RecordGate, received: bytes) -> bytes:
-    """Everything that OpenSSL gets, if each record has data."""
-    passed = b""
-    batch = gate.take(received)
-    while batch:
-        passed += batch
-        for _ in range(BATCH):
-            gate.count_data()
-        batch = gate.more()
-    return passed
+    return Reader(gate).read_all(received)
+
+
+def drained(gate: RecordGate) -> bytes:
+    """Everything that OpenSSL gets, if nothing of it is data."""
+    return b"".join(iter(gate.more, b""))
 
 
 def test_one_record_is_passed_on_as_it_is() -> None:
-    gate = RecordGate()
+    gate = established()
     one = record(600)
     assert gate.take(one) is one
     assert gate.held_bytes == 0
+    assert not gate.busy
 
 
 def test_no_more_than_a_batch_is_passed_on_at_once() -> None:
-    gate = RecordGate()
-    many = record(3) * (BATCH + 1)
-    assert gate.take(many) == record(3) * BATCH
-    assert gate.held_bytes == len(record(3))
-    assert gate.more() == record(3)
+    gate = established()
+    many = record(60) * (BATCH + 1)
+    assert gate.take(many) == record(60) * BATCH
+    assert gate.held_bytes == len(record(60))
+    assert gate.more() == record(60)
     assert gate.held_bytes == 0
     assert gate.more() == b""
 
 
-def test_records_without_data_are_refused_when_they_are_too_many() -> None:
-    gate = RecordGate()
-    gate.take(record(3) * 1000)
-    with pytest.raises(TooManyRecordsError, match=f"more than {MAX_WITHOUT_DATA}"):
-        collections.deque(iter(gate.more, b""), maxlen=0)
-    assert 1000 - gate.held_bytes / len(record(3)) <= MAX_WITHOUT_DATA + BATCH
+def test_a_batch_of_large_records_ends_earlier() -> None:
+    gate = established()
+    assert gate.take(record(16_000) * 5) == record(16_000) * 2
+
+
+@pytest.mark.parametrize(
+    ("received", "why"),
+    [
+        (record(22) * 1000, "many records without data"),
+        (record(16_000) * 5, "many records without data"),
+        (record(2_100) * 60, "many records without data"),
+    ],
+    ids=["small", "large", "padded"],
+)
+def test_records_without_data_are_refused_when_they_are_too_many(received: bytes, why: str) -> None:
+    gate = established()
+    passed = len(gate.take(received))
+    with pytest.raises(TooManyRecordsError, match=why):
+        passed += len(drained(gate))
+    assert len(received) - gate.held_bytes <= max(MAX_OVERHEAD_BYTES, MAX_WITHOUT_DATA * 27) + 2 * BATCH_BYTES
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 2 * WINDOW_S], ids=["at once", "now and then"])
+def test_they_are_counted_over_a_while_however_they_arrive(pause_s: float) -> None:
+    clock = Clock()
+    gate = established(clock)
+    cut = False
+    for _ in range(10):
+        clock.now += pause_s
+        try:
+            gate.take(record(22) * BATCH)
+        except TooManyRecordsError:
+            cut = True
+    assert cut == (pause_s == 0)
 
 
 def test_records_with_data_are_passed_on_however_many_they_are() -> None:
-    many = record(3) * 10_000
-    assert all_of(RecordGate(), many) == many
+    many = record(60) * 10_000
+    assert all_of(established(), many) == many
 
 
-def test_what_arrives_later_is_counted_by_itself() -> None:
-    gate = RecordGate()
-    for _ in range(20):
-        assert gate.take(record(3) * BATCH) == record(3) * BATCH
-        assert gate.more() == b""
+@pytest.mark.parametrize(("number", "cut"), [(MAX_TINY, False), (MAX_TINY + BATCH + 1, True)])
+def test_records_of_hardly_any_data_are_limited_too(number: int, cut: bool) -> None:
+    gate, many = established(), record(18) * number
+    if cut:
+        with pytest.raises(TooManyRecordsError, match="hardly any data"):
+            all_of(gate, many)
+    else:
+        assert all_of(gate, many) == many
+
+
+def test_a_certificate_chain_of_a_handshake_is_not_counted_by_bytes() -> None:
+    gate, flight = RecordGate(Clock()), record(16_000) * 3
+    assert gate.take(flight) + drained(gate) == flight
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["alone", "after data"])
+def test_a_second_handshake_is_refused(first: bool) -> None:
+    renegotiation = b"\x16\3\3" + record(40)[3:]
+    sent = renegotiation if first else record(60) + renegotiation
+    assert all_of(RecordGate(Clock()), sent) == sent
+    with pytest.raises(TooManyRecordsError, match="handshake"):
+        all_of(established(), sent)
+
+
+def test_nothing_is_busy_once_all_records_have_given_their_data() -> None:
+    gate = established()
+    gate.take(record(60) * 3)
+    for left in (True, True, False):
+        gate.count_data(43)
+        assert gate.busy is left
 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_cut_anywhere_all_bytes_come_through_in_order(seed: int) -> None:
     chance = random.Random(seed)
-    lengths = [chance.choice([0, 1, 22, 600, 16_000]) for _ in range(chance.choice([1, 3, 200]))]
+    lengths = [chance.choice([32, 60, 600, 16_000]) for _ in range(chance.choice([1, 3, 200]))]
     sent = b"".join(record(length, fill=bytes([n % 256])) for n, length in enumerate(lengths))
-    gate, passed, at = RecordGate(), b"", 0
+    gate, passed, at = established(), b"", 0
+    reader = Reader(gate)
     while at < len(sent):
         size = chance.choice([1, 2, 4, 5, 6, 1000, 70_000])
-        passed += all_of(gate, sent[at : at + size])
+        passed += reader.read_all(sent[at : at + size])
         at += size
     assert passed == sent
     assert gate.held_bytes == 0
+    assert not gate.busy

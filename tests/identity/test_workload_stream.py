@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, cast
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.identity.workload_stream import Backoff
+from sidecar.identity.workload_client import WorkloadApiClient, WorkloadApiError
+from sidecar.identity.workload_stream import Backoff, Subscription, follow
 
 
 def test_waits_double_up_to_the_longest() -> None:
@@ -28,3 +35,59 @@ def test_waits_of_many_do_not_march_in_step() -> None:
 def test_no_wait_is_longer_than_the_longest(number: int) -> None:
     backoff = Backoff(0.1, 1.0)
     assert all(0 < backoff.next_s() <= 1.0 for _ in range(number))
+
+
+class Streaming:
+    """A client whose stream brings some messages, then fails or stays open."""
+
+    def __init__(self, messages: list[object], *, ends: bool) -> None:
+        self._messages = messages
+        self._ends = ends
+
+    async def stream(self, _method: str, _request: object, _type: object, put: Callable[[Any], None]) -> Any:
+        for message in self._messages:
+            put(message)
+        if not self._ends:
+            await asyncio.Event().wait()
+        return WorkloadApiError("lost")
+
+
+def following(client: Streaming, happened: list[object], *, fails_at: object = None) -> Coroutine[Any, Any, NoReturn]:
+    async def take(message: object) -> bool:
+        await asyncio.sleep(0)
+        if message == fails_at:
+            raise OSError(errno.EMFILE, "too many open files")
+        happened.append(message)
+        return True
+
+    async def pause(_seconds: float) -> None:
+        raise asyncio.CancelledError
+
+    stream = Subscription(
+        name="x", method="m", request=None, reply_type=None, take=take, lost=lambda error: happened.append(str(error))
+    )
+    return follow(cast("WorkloadApiClient", client), stream, Backoff(0.1, 1.0), pause)
+
+
+async def test_messages_are_taken_in_order_and_all_of_them_before_the_loss_is_told() -> None:
+    happened: list[object] = []
+    with pytest.raises(asyncio.CancelledError):
+        await following(Streaming([1, 2, 3], ends=True), happened)
+    assert happened == [1, 2, 3, "lost"]
+
+
+async def test_of_many_messages_the_newest_are_taken() -> None:
+    happened: list[object] = []
+    with pytest.raises(asyncio.CancelledError):
+        await following(Streaming(list(range(1000)), ends=True), happened)
+    *taken, lost = happened
+    assert lost == "lost"
+    assert taken == list(range(1000))[-len(taken) :]
+    assert len(taken) < 20
+
+
+async def test_an_unexpected_error_ends_the_stream_and_is_raised() -> None:
+    """Or the stream would stay open, and no update would be taken any more."""
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(following(Streaming([1, 2], ends=False), [], fails_at=2), 10)
+    assert raised.group_contains(OSError)
