@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
+MARK: Final = "pytest.mark.integration"
 
 # Modules whose behaviour shows only together with others, and where it is tested.
 ELSEWHERE: Final = {
@@ -64,16 +65,26 @@ def modules() -> list[str]:
     return sorted(str(path) for path in found if path.name != "__init__.py")
 
 
+def exists(test: Path) -> bool:
+    """Return whether there is a test file in its room's folder, or in that room's folder below ``integration``."""
+    integration = ROOT / "tests" / "integration" / test
+    return (ROOT / "tests" / test).is_file() or (test.parent != Path() and integration.is_file())
+
+
 def test_every_module_has_its_test() -> None:
     for module in modules():
         path = Path(module)
-        mirrored = ROOT / "tests" / path.parent / f"test_{path.name}"
-        elsewhere = ROOT / "tests" / ELSEWHERE.get(module, "nowhere")
-        assert mirrored.is_file() or elsewhere.is_file(), f"where is {module} tested?"
+        mirrored = path.parent / f"test_{path.name}"
+        assert any(map(exists, (mirrored, Path(ELSEWHERE.get(module, "nowhere"))))), f"where is {module} tested?"
 
 
 def test_the_table_names_no_module_that_is_gone_or_has_a_test_of_its_own() -> None:
     for module in ELSEWHERE:
         path = Path(module)
         assert module in modules()
-        assert not (ROOT / "tests" / path.parent / f"test_{path.name}").exists(), module
+        assert not exists(path.parent / f"test_{path.name}"), module
+
+
+def test_only_the_folder_of_integration_has_tests_that_need_more_than_memory() -> None:
+    marked = {str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("*.py") if MARK in file.read_text()}
+    assert {one for one in marked if not one.startswith(("tests/integration/", "tests/test_layout.py"))} == set()

@@ -54,8 +54,14 @@ async def mesh() -> AsyncIterator[Mesh]:
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """uvloop serves in production; what depends on how the loop behaves must hold on stock asyncio too."""
+    """uvloop serves in production; what depends on how the loop behaves must hold on stock asyncio too.
+
+    Tests of one room, in a folder of their own, run on stock asyncio; those of the wire's sockets on both.
+    """
     factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
-    if item.get_closest_marker("both_loops") is not None:
+    room = item.path.parent.name
+    if room == "wire" or item.get_closest_marker("both_loops") is not None:
         factories["asyncio"] = asyncio.new_event_loop
+    elif room != "integration":
+        factories = {"asyncio": asyncio.new_event_loop}
     return factories

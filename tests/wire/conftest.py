@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_SOCKETS = {"test_body.py", "test_dial.py", "test_pool.py", "test_racing.py", "test_tunnel.py"}
+ON_SOCKETS = {"test_body.py", "test_pool.py", "test_racing.py", "test_tunnel.py"}
 
 
 def pytest_asyncio_loop_factories(

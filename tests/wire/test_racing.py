@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from sidecar.wire.racing import Race, connect, interleaved
-from tests.wire.loopback import WAIT_S, Upstream
+from tests.wire.loopback import WAIT_S
 
 AT_ONCE, NEVER = 0.001, 3600.0  # delays until the next address is tried beside the first
 
@@ -148,17 +148,6 @@ async def test_a_bug_is_no_failed_address() -> None:
     course.result("a").set_exception(RuntimeError("bug"))
     with pytest.raises(RuntimeError, match="bug"):
         await race(course, "a b", NEVER)[1]
-
-
-@pytest.mark.integration
-async def test_a_connection_is_a_socket_that_does_not_block() -> None:
-    upstream = Upstream()
-    await upstream.listen()
-    made = await connect("127.0.0.1", upstream.port)
-    assert made.getpeername() == ("127.0.0.1", upstream.port)
-    assert not made.getblocking()
-    made.close()
-    await upstream.close()
 
 
 async def test_a_port_nobody_listens_on_is_an_error_and_its_socket_is_closed() -> None:

@@ -19,7 +19,7 @@ from sidecar.identity.workload_api import WorkloadApiSettings
 from tests.identity.scripted_api import x509_message
 from tests.identity.shapes import HOUR, NOW, authority, leaf
 from tests.identity.supplies import ApiSupply, Given, following
-from tests.identity.test_workload_api import TICK_S, Pauses
+from tests.integration.identity.test_workload_api import TICK_S, Pauses
 
 pytestmark = pytest.mark.integration
 

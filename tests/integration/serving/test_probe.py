@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sidecar.serving import probe
-from tests.observe.test_probe import Watched
+from tests.integration.observe.test_probe import Watched
 
 pytestmark = pytest.mark.integration
 
