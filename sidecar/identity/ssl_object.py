@@ -102,7 +102,8 @@ class ScreenedSSLObject(ssl.SSLObject):
                 self._step(screen)
             except ssl.SSLWantReadError:
                 if not blocked:
-                    if self._let_more_through():
+                    if more := self._gate.more():  # never what the screen has not seen
+                        self._released.write(more)
                         continue
                     raise
                 if screen.wants_key:
