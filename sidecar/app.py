@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.assembly import assemble
 from sidecar.background import Parts
-from sidecar.config import SidecarSettings, load_apart, load_sidecar, load_sts
-from sidecar.config.following import Follower, look_at, seen_by
+from sidecar.config import SidecarSettings
+from sidecar.config.file_watch import FileWatcher
+from sidecar.config.loader import Loaded, SettingsFiles, load_at_start
 from sidecar.errors import ConfigError
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity
@@ -32,36 +33,33 @@ from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.proxy.server import Server
 from sidecar.proxy.status import chains_of, status_of
-from sidecar.reload import SettingsFile, look_at_files
+from sidecar.reload import Reload
 from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
-    from sidecar.config.sts_reload import StsFiles
     from sidecar.config.sts_settings import TokenServiceSettings
     from sidecar.sts.service import Keys
+    from sidecar.sts_reload import StsReload
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """``sidecar run``: run beside an agent until told to stop. On SIGHUP it reads the settings again."""
-    path = Path(arguments.config)
-    platform = None if arguments.platform is None else Path(arguments.platform)
-    seen = look_at_files(path, *(() if platform is None else (platform,)))
+    """Run ``sidecar run``: serve beside an agent until told to stop. SIGHUP reloads the settings."""
+    files = SettingsFiles("sidecar", Path(arguments.config), arguments.platform and Path(arguments.platform))
     try:
-        settings = load_apart(partial(load_sidecar, platform=platform), path, os.environ)
+        loaded: Loaded[SidecarSettings] = load_at_start(files, os.environ)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
     if arguments.workers > 1:
-        from sidecar.workers.parent import Origin  # a sidecar of one process need not hold them in memory
-        from sidecar.workers.run import run_workers
+        from sidecar.workers.run import run_workers  # a sidecar of one process need not hold them in memory
 
-        return run_until_signal(partial(run_workers, Origin(settings, path, platform, seen), arguments.workers))
-    file = SettingsFile(path, os.environ, settings, seen=seen, platform=platform)
-    return run_until_signal(partial(run_sidecar, settings, file=file))
+        return run_until_signal(partial(run_workers, loaded, arguments.workers))
+    return run_until_signal(partial(run_sidecar, loaded))
 
 
-async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: SettingsFile) -> bool:
-    """Run one sidecar until ``stop``. Whether every request ended within the drain time."""
+async def run_sidecar(loaded: Loaded[SidecarSettings], stop: asyncio.Event) -> bool:
+    """Run one sidecar until ``stop``. Return True if every request ended within the drain time."""
+    settings = loaded.settings
     server = assemble(settings)
     server.parts.log.placement = placement(os.environ)
     probe = Probe(
@@ -69,30 +67,31 @@ async def run_sidecar(settings: SidecarSettings, stop: asyncio.Event, *, file: S
         settings.probe.host,
         settings.probe.port,
     )
-    follower = Follower([file.followed(server)], server.parts.log)
-    admin = _admin(settings, server, file)
+    reload = Reload(loaded, os.environ, server)
+    watcher = FileWatcher([reload.watched()], server.parts.log)
+    admin = _admin(settings, server, reload)
     await probe.open()
     if admin is not None:
         await admin.open()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, follower.wake)
+    loop.add_signal_handler(signal.SIGHUP, watcher.wake)
     loop.add_signal_handler(signal.SIGUSR1, server.leave)
     release_signals(signal.SIGHUP, signal.SIGUSR1)
     try:
-        return await run_server(server, follower, stop)
+        return await run_server(server, watcher, stop)
     finally:
         if admin is not None:
             await admin.close()
         await probe.close()
 
 
-def _admin(settings: SidecarSettings, server: Server, file: SettingsFile) -> AdminSocket | None:
+def _admin(settings: SidecarSettings, server: Server, reload: Reload) -> AdminSocket | None:
     if settings.admin_socket is None:
         return None
     since = int(time.time())
 
     async def status() -> dict[str, Any]:
-        return status_of(server, file.state, since=since, now=int(time.time()))
+        return status_of(server, reload.state, since=since, now=int(time.time()))
 
     async def chains() -> dict[str, Any]:
         return chains_of(server)
@@ -101,26 +100,24 @@ def _admin(settings: SidecarSettings, server: Server, file: SettingsFile) -> Adm
 
 
 def run_sts(arguments: argparse.Namespace) -> int:
-    """``sidecar sts``: run the token service until told to stop. SIGHUP reads its policy and keys again."""
-    from sidecar.config.sts_reload import StsFiles
+    """Run ``sidecar sts``: the token service, until told to stop. SIGHUP reloads its policy and keys."""
+    from sidecar.sts_reload import StsReload
 
-    path = Path(arguments.config)
-    seen = seen_by(partial(look_at, path))
     try:
-        settings = load_apart(load_sts, path, os.environ)
-        files = StsFiles(path, os.environ, settings, seen=seen)
-        keys = files.own_keys(int(time.time()))
+        loaded: Loaded[TokenServiceSettings] = load_at_start(SettingsFiles("sts", Path(arguments.config)), os.environ)
+        reload = StsReload(loaded, os.environ)
+        keys = reload.own_keys(int(time.time()))
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
-    return run_until_signal(partial(run_token_service, settings, keys, files=files))
+    return run_until_signal(partial(run_token_service, loaded.settings, keys, reload=reload))
 
 
 async def run_token_service(
-    settings: TokenServiceSettings, own: Keys, stop: asyncio.Event, *, files: StsFiles | None = None
+    settings: TokenServiceSettings, own: Keys, stop: asyncio.Event, *, reload: StsReload | None = None
 ) -> bool:
-    """Run one token service until ``stop``, then drain. ``files`` are followed.
+    """Run one token service until ``stop``, then drain. With ``reload`` its files are watched.
 
-    Return whether every request ended in time and every record was taken.
+    Return True if every request ended in time and the sink accepted every record.
 
     Raises:
         OSError: a listener's address is taken or not ours.
@@ -152,13 +149,13 @@ async def run_token_service(
         source=source,
         turned_away=TurnedAway(log, "inbound", Unproven(log, settings.records.unproven)),
     )
-    follower = Follower(files.followed(service) if files is not None else [], log)
+    watcher = FileWatcher(reload.watched(service) if reload is not None else [], log)
     background = Parts()
-    for name, work in (("identity", source.run()), ("login issuer keys", keys.run()), ("policy", follower.run())):
+    for name, work in (("identity", source.run()), ("login issuer keys", keys.run()), ("policy", watcher.run())):
         background.start(name, work)
     loop = asyncio.get_running_loop()
-    if files is not None:
-        loop.add_signal_handler(signal.SIGHUP, follower.wake)
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, watcher.wake)
         release_signals(signal.SIGHUP)
     try:
         await server.start()
@@ -166,9 +163,9 @@ async def run_token_service(
         await background.run_until(stop)
     finally:
         try:
-            in_time = await server.stop()  # it drains while identity and keys are still followed
+            in_time = await server.stop()  # it drains while identity and keys are still updated
             await background.close()
-            if files is not None:
+            if reload is not None:
                 loop.remove_signal_handler(signal.SIGHUP)
         finally:  # records are written also where a part does not end in order
             log.event("stopped", detail=None if background.error is None else str(background.error))
@@ -177,7 +174,7 @@ async def run_token_service(
 
 
 def refuse_settings(path: str, error: ConfigError) -> int:
-    """Say every problem of the settings: exit code 2."""
+    """Print every problem of the settings; return exit code 2."""
     print(f"{path} cannot be used:", file=sys.stderr)  # noqa: T201 - the command's own output
     for problem in error.problems:
         print(f"  {problem}", file=sys.stderr)  # noqa: T201

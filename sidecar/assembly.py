@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
@@ -49,13 +49,6 @@ from sidecar.wire.resolver import Resolver
 _UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine: no window has to span a distance
 
 
-class Made(NamedTuple):
-    """A setup and the settings it was made from."""
-
-    setup: Setup
-    settings: SidecarSettings
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """That of one worker among several: its ``number``, everybody's inboxes, and the lock of their one sink."""
@@ -92,7 +85,8 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         spill_folder=settings.records.spill,
     )
     source = source_of(settings.identity)
-    snapshots = Snapshots(make_setup(settings, source, log))
+    keys = make_keys(settings, source, log)
+    snapshots = Snapshots(make_setup(settings, keys, make_exchange(settings, source, keys, log), log.metrics))
     handles = _handles(settings, place, snapshots)
     shared = _Shared(
         source=source,
@@ -207,24 +201,11 @@ def _listener(
     )
 
 
-def make_setup(
-    settings: SidecarSettings, source: IdentitySource, log: AccessLog, *, before: Made | None = None
-) -> Setup:
-    """What of the settings may change while the process runs. What did not change is taken over from ``before``."""
-    metrics = log.metrics
+def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchange: TokenExchange | None, metrics: Metrics) -> Setup:
+    """Make the part of a sidecar that a reload replaces."""
     metrics.declare_issuers(one.issuer for one in settings.keys)
     metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
     metrics.declare_routes("outbound", (route.name for route in settings.outbound_routes.routes))
-    same_keys = before is not None and before.settings.keys == settings.keys
-    keys = (
-        before.setup.keys
-        if before is not None and same_keys
-        else IssuerKeys(settings.keys, source, on_fetched=metrics.jwks_updated)
-    )
-    if before is not None and same_keys and before.settings.exchange == settings.exchange:
-        exchange = before.setup.exchange
-    else:
-        exchange = _exchange(settings, source, keys, log)
     agent = None if settings.inbound is None else settings.inbound.agent
     return Setup(
         make_policy=settings.policy,
@@ -237,9 +218,15 @@ def make_setup(
     )
 
 
-def _exchange(
+def make_keys(settings: SidecarSettings, source: IdentitySource, log: AccessLog) -> IssuerKeys:
+    """Make the key sets of all issuers; nothing is fetched yet."""
+    return IssuerKeys(settings.keys, source, on_fetched=log.metrics.jwks_updated)
+
+
+def make_exchange(
     settings: SidecarSettings, source: IdentitySource, keys: IssuerKeys, log: AccessLog
 ) -> TokenExchange | None:
+    """Make the client of the token service; None if the settings have none."""
     if settings.exchange is None:
         return None
     return TokenExchange(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from sidecar.background import PartEndedError, until_stopped
-from sidecar.config.following import Follower
+from sidecar.config.file_watch import FileWatcher
 from sidecar.observe.operations import log_operations, report_loop_error
 from sidecar.proxy.server import Server
 from sidecar.signals import hold_signals, release_signals
@@ -58,13 +58,13 @@ def run_until_signal(main: Main) -> int:
         return 1
 
 
-async def run_server(server: Server, follower: Follower, stop: asyncio.Event) -> bool:
-    """Run a sidecar and follow its settings until ``stop``. Return whether every request ended within the drain time.
+async def run_server(server: Server, watcher: FileWatcher, stop: asyncio.Event) -> bool:
+    """Run a sidecar and watch its settings until ``stop``. Return True if every request ended within the drain time.
 
     Raises:
         PartEndedError: a part of it has ended by itself.
     """
-    server.background.start("settings", until_stopped(follower.run(), stop))  # during a drain nothing changes
+    server.background.start("settings", until_stopped(watcher.run(), stop))  # during a drain nothing changes
     gc.collect()
     gc.freeze()  # what is there now stays: full collections need not look at it again
     return await server.run(stop)

@@ -1,83 +1,111 @@
-"""A sidecar's settings while it runs: read again when the file changes or on SIGHUP, swapped whole or not at all."""
+"""Reload of a running sidecar's settings, on a change of its files or SIGHUP: as a whole, or not at all.
+
+The steps, in ``Reload.reload``: require memory for the loader, load in a child process, refuse what needs a restart,
+make a new setup that keeps what did not change, and put it in force. A ``Setup`` is what requests are served with;
+``put_in_force`` swaps it between two requests and ends what the old one leaves behind.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Hashable, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Final
 
-from sidecar.assembly import Made, make_setup
+from sidecar.assembly import make_exchange, make_keys, make_setup
 from sidecar.config import SidecarSettings
-from sidecar.config.afresh import LOADING_BYTES, load_afresh
-from sidecar.config.following import Followed, look_at, seen_by
+from sidecar.config.file_watch import Watched
+from sidecar.config.loader import LOADING_BYTES, Loaded, load_again
 from sidecar.errors import ConfigError, Problem
+from sidecar.exchange.client import TokenExchange
 from sidecar.proxy.memory_pressure import MIB
 from sidecar.proxy.server import Server
+from sidecar.proxy.snapshot import Setup
 from sidecar.proxy.status import SettingsState
 
+_NEW_KEYS_S: Final = 10.0
 
-class SettingsFile:
-    """The file a sidecar was started from, and the platform file above it if there is one.
 
-    ``seen`` is what looking at both (``look_at_files``) gave before they were read.
-    """
+class Reload:
+    """Reloads the settings of one server. ``state`` is the outcome, for ``sidecar status``."""
 
-    def __init__(
-        self,
-        path: Path,
-        environ: Mapping[str, str],
-        settings: SidecarSettings,
-        *,
-        seen: Hashable,
-        platform: Path | None = None,
-    ) -> None:
-        self._path = path
-        self._platform = () if platform is None else (platform,)
+    def __init__(self, loaded: Loaded[SidecarSettings], environ: Mapping[str, str], server: Server) -> None:
+        self._settings, self._files, self._fingerprint = loaded
         self._environ = environ
-        self._settings = settings
-        self._seen = seen
-        self.state = _state_of(settings, number=1)
+        self._server = server
+        self.state = _state_of(self._settings, number=1)
 
-    def followed(self, server: Server) -> Followed:
-        """What is to be followed while ``server`` runs."""
-        return Followed(
-            what="settings",
-            look=partial(look_at_files, self._path, *self._platform),
-            seen=self._seen,
-            load=partial(self._reload, server),
-        )
+    def watched(self) -> Watched:
+        """Return the files to watch, and this reload."""
+        return Watched(what="settings", fingerprint=self._files.fingerprint, last=self._fingerprint, reload=self.reload)
 
-    async def _reload(self, server: Server) -> None:
-        """Load, and keep for the operator how it went.
+    async def reload(self) -> None:
+        """Load the settings again and put them in force.
 
         Raises:
-            ConfigError: as ``_load``.
+            ConfigError: they cannot be used, or not now, or need a restart; the settings in force stay.
         """
         try:
-            await self._load(server)
+            fresh = await self._load()
+            await put_in_force(self._server, self._changed(fresh))
         except ConfigError as error:
             self.state.refused_at, self.state.problems = int(time.time()), error.problems
             raise
-        self.state = _state_of(self._settings, number=self.state.number + 1)
+        self._settings = fresh
+        self.state = _state_of(fresh, number=self.state.number + 1)
 
-    async def _load(self, server: Server) -> None:
-        """Read, check, build, swap.
-
-        Raises:
-            ConfigError: why the settings in force stay as they are.
-        """
-        if not server.room_for(LOADING_BYTES):
+    async def _load(self) -> SidecarSettings:
+        if not self._server.room_for(LOADING_BYTES):
             need = f"that takes {LOADING_BYTES // MIB} MiB, which the memory limit does not leave now"
             cure = "raise the memory limit; or send SIGHUP when `sidecar status` shows less memory in use"
-            raise ConfigError([Problem(str(self._path), f"was not loaded: {need}", cure)])
-        fresh: SidecarSettings = await load_afresh("sidecar", self._path, self._environ, *self._platform)
+            raise ConfigError([Problem(str(self._files.path), f"was not loaded: {need}", cure)])
+        fresh: SidecarSettings = (await load_again(self._files, self._environ)).settings
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
-        parts = server.parts
-        before = Made(parts.snapshots.setup, self._settings)
-        await server.change(make_setup(fresh, parts.source, parts.log, before=before))
-        self._settings = fresh
+        return fresh
+
+    def _changed(self, fresh: SidecarSettings) -> Setup:
+        """Make the setup of fresh settings. Keys and exchange stay if their settings do: they are caches."""
+        parts, old = self._server.parts, self._settings
+        keys, exchange = parts.snapshots.setup.keys, parts.snapshots.setup.exchange
+        if fresh.keys != old.keys:
+            keys = make_keys(fresh, parts.source, parts.log)
+        if fresh.keys != old.keys or fresh.exchange != old.exchange:
+            exchange = make_exchange(fresh, parts.source, keys, parts.log)
+        return make_setup(fresh, keys, exchange, parts.log.metrics)
+
+
+async def put_in_force(server: Server, setup: Setup) -> None:
+    """Serve with ``setup`` from now on. Requests under way that it would refuse end within a second.
+
+    Raises:
+        ConfigError: an issuer that the new setup needs gave no keys in time; the old setup stays in force.
+    """
+    parts = server.parts
+    before, keys_before = parts.snapshots.setup, server.key_updates
+    new_keys, new_exchange = setup.keys is not before.keys, setup.exchange is not before.exchange
+    if new_keys:
+        key_updates = server.start_key_updates(setup)
+        if not await setup.wait_for_keys(_NEW_KEYS_S):
+            server.background.stop(key_updates)
+            if setup.exchange is not None and new_exchange:
+                await setup.exchange.close()
+            raise ConfigError(setup.problems())
+        server.key_updates = key_updates
+    parts.snapshots.change(setup)
+    parts.watch.notice()
+    parts.tasks.start(_retire(server, keys_before if new_keys else None, before.exchange if new_exchange else None))
+
+
+async def _retire(server: Server, keys: asyncio.Future[None] | None, exchange: TokenExchange | None) -> None:
+    """End what a reload replaced, once no request can wait for it any more."""
+    try:
+        await asyncio.sleep(server.parts.drain_s)
+    finally:
+        if keys is not None:
+            server.background.stop(keys)
+        if exchange is not None:
+            await exchange.close()
 
 
 def _state_of(settings: SidecarSettings, *, number: int) -> SettingsState:
@@ -89,8 +117,3 @@ def _state_of(settings: SidecarSettings, *, number: int) -> SettingsState:
         outbound_routes=[route.name for route in settings.outbound_routes.routes],
         deny_rows=sum(map(len, (deny.subjects, deny.actors, deny.jtis, deny.txns))),
     )
-
-
-def look_at_files(*paths: Path) -> Hashable:
-    """Something that differs whenever one of the files does; of one that is not there, the kind of error."""
-    return tuple(seen_by(partial(look_at, path)) for path in paths)

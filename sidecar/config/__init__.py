@@ -1,6 +1,7 @@
-"""Settings files and environment → every room's settings, once, at the start. No room imports this one.
+"""Settings files and environment variables, made into every room's settings. No room imports this one.
 
-What loading needs is imported where it is called: 12 MiB that a running sidecar has no use for (``load_apart``).
+The validation library and the models are imported by the functions that need them: a running sidecar loads settings in
+a child process (``loader``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.config.apart import load_apart
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
 from sidecar.errors import ConfigError, Problem
 
@@ -25,14 +25,13 @@ __all__ = [
     "SidecarSettings",
     "check",
     "json_schema",
-    "load_apart",
     "load_sidecar",
     "load_sts",
 ]
 
 
 def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None = None) -> SidecarSettings:
-    """The settings of one sidecar, from its file and the environment, below the ceiling of the ``platform`` file.
+    """Load the settings of one sidecar from its file and the environment, below the ceiling of the ``platform`` file.
 
     Raises:
         ConfigError: every problem, each with its field and its cure.
@@ -43,7 +42,7 @@ def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None =
 
 
 def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
-    """The settings of one token service, from its file and the environment.
+    """Load the settings of one token service from its file and the environment.
 
     Raises:
         ConfigError: every problem, each with its field and its cure.
@@ -76,7 +75,7 @@ def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform
 
 
 def _check_keys(directory: Path | None) -> None:
-    """The signing keys, where they are on this machine: settings may well be checked on another."""
+    """Check the signing keys if they are on this machine; settings may be checked on another."""
     from sidecar.sts.key_files import load_schedule
 
     if directory is not None and directory.exists():
@@ -84,7 +83,7 @@ def _check_keys(directory: Path | None) -> None:
 
 
 def json_schema(*, sts: bool = False, platform: bool = False) -> dict[str, object]:
-    """The JSON Schema of a sidecar's (or token service's) settings file, or of a platform file, for editors."""
+    """Return the JSON Schema of a sidecar's (or token service's) settings file, or of a platform file, for editors."""
     if platform:
         from sidecar.config.platform_model import PlatformFile
 

@@ -19,7 +19,7 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.background import Parts
-from sidecar.config.following import Followed, Follower, look_at, seen_by
+from sidecar.config.file_watch import FileWatcher, Watched, fingerprint
 from sidecar.errors import ConfigError, Problem, Reason
 from sidecar.injector.certificates import CERTIFICATE, KEY, ServingCertificate, files_in
 from sidecar.injector.injection import Injection, parse_injection
@@ -146,7 +146,7 @@ class Injector:
             ConfigError: they cannot be used.
         """
         self._path, self._tls_files = injection, files_in(tls)
-        self._seen, self._tls_seen = seen_by(self._look_at_injection), seen_by(self._look_at_tls)
+        self._fingerprint, self._tls_fingerprint = self._injection_fingerprint(), self._certificate_fingerprint()
         self._injection = read_injection(injection)
         self._certificate = ServingCertificate(tls)
         self._draining = False
@@ -170,7 +170,7 @@ class Injector:
         self._recorded = log
         turned_away = TurnedAway(log, "inbound", Unproven(log))
         self._webhook = Webhook(self._injection, log=log, metrics=self._metrics, unproven=turned_away.unproven)
-        follower = Follower(self._followed(), log)
+        watcher = FileWatcher(self._watched(), log)
         serving = Probe(probe_app(self), *probe)
         runner = web.AppRunner(
             self._webhook.app(), access_log=None, logger=_SILENT, keepalive_timeout=_KEEP_ALIVE_S,
@@ -178,11 +178,11 @@ class Injector:
         )  # fmt: skip
         await runner.setup()
         background = Parts()
-        background.start("files", follower.run())
+        background.start("files", watcher.run())
         try:
             await self._site(runner, listen, turned_away, self._webhook.no_review).start()
             await serving.open()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watcher.wake)
             release_signals(signal.SIGHUP)
             log.event("started", detail=placement(os.environ))
             if up is not None:
@@ -233,22 +233,32 @@ class Injector:
         """See ``Probed``."""
         return self._metrics.render()
 
-    def _followed(self) -> list[Followed]:
+    def _watched(self) -> list[Watched]:
         return [
-            Followed(what="injection", look=self._look_at_injection, seen=self._seen, load=self._load_injection),
-            Followed(what="certificate", look=self._look_at_tls, seen=self._tls_seen, load=self._load_certificate),
+            Watched(
+                what="injection",
+                fingerprint=self._injection_fingerprint,
+                last=self._fingerprint,
+                reload=self._reload_injection,
+            ),
+            Watched(
+                what="certificate",
+                fingerprint=self._certificate_fingerprint,
+                last=self._tls_fingerprint,
+                reload=self._reload_certificate,
+            ),
         ]
 
-    def _look_at_injection(self) -> Hashable:
-        return look_at(self._path)
+    def _injection_fingerprint(self) -> Hashable:
+        return fingerprint(self._path)
 
-    def _look_at_tls(self) -> Hashable:
-        return tuple(look_at(file) for file in self._tls_files)
+    def _certificate_fingerprint(self) -> Hashable:
+        return tuple(map(fingerprint, self._tls_files))
 
-    async def _load_injection(self) -> None:
+    async def _reload_injection(self) -> None:
         self._webhook.injection = read_injection(self._path)
 
-    async def _load_certificate(self) -> None:
+    async def _reload_certificate(self) -> None:
         self._certificate.reload()
         self._metrics.certificate(self._certificate.not_after)
 

@@ -17,8 +17,7 @@ from typing import Final
 
 from sidecar.background import Parts as Background
 from sidecar.delegation.spiffe_id import TrustDomain
-from sidecar.errors import ConfigError, Reason
-from sidecar.exchange.client import TokenExchange
+from sidecar.errors import Reason
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
@@ -41,7 +40,6 @@ _log: Final = logging.getLogger("sidecar")
 
 _POLL_S: Final = 0.02
 _TICKS_PER_SWEEP: Final = 4
-_NEW_KEYS_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,7 @@ class Server:
         self._drain_s = parts.drain_s
         self._said: list[str] = []
         self._trusted: frozenset[TrustDomain] = frozenset()
-        self._keys_running: asyncio.Future[None] | None = None
+        self.key_updates: asyncio.Future[None] | None = None  # of the setup in force
         self.background = Background()
         self.ready = asyncio.Event()
         self.recent_refusals = RecentCounts(lambda: refused(parts.log.metrics), time.monotonic)
@@ -166,7 +164,7 @@ class Server:
         parts = self.parts
         if parts.remote_handles is not None:
             parts.remote_handles.open()
-        self._keys_running = self._follow_keys(parts.snapshots.setup)
+        self.key_updates = self.start_key_updates(parts.snapshots.setup)
         self.background.start("identity", parts.source.run())
         self.background.start("sweep", self._sweep())
         self.background.start("watch", parts.watch.run(self.metrics.in_flight))
@@ -188,43 +186,9 @@ class Server:
         """Whether another process of ours may take ``size`` bytes for a while."""
         return self._shortage is None or self._shortage.room_for(size)
 
-    async def change(self, setup: Setup) -> None:
-        """Put a new setup in force, whole. Requests under way that it would refuse end within a second.
-
-        Raises:
-            ConfigError: an issuer that the new setup needs gave no keys in time; the old one stays in force.
-        """
-        before, keys_before = self.parts.snapshots.setup, self._keys_running
-        if setup.keys is not before.keys:
-            fresh = self._follow_keys(setup)
-            if not await setup.wait_for_keys(_NEW_KEYS_S):
-                self.background.stop(fresh)
-                if setup.exchange is not None and setup.exchange is not before.exchange:
-                    await setup.exchange.close()
-                raise ConfigError(setup.problems())
-            self._keys_running = fresh
-        self.parts.snapshots.change(setup)
-        self.parts.watch.notice()
-        self.parts.tasks.start(
-            self._retire(
-                keys_before if setup.keys is not before.keys else None,
-                before.exchange if setup.exchange is not before.exchange else None,
-            )
-        )
-
-    def _follow_keys(self, setup: Setup) -> asyncio.Future[None]:
-        """Keep a setup's keys fresh."""
+    def start_key_updates(self, setup: Setup) -> asyncio.Future[None]:
+        """Start to fetch a setup's keys whenever they are due."""
         return self.background.start("issuer keys", setup.keys.run())
-
-    async def _retire(self, keys: asyncio.Future[None] | None, exchange: TokenExchange | None) -> None:
-        """End what a reload replaced, once no request can wait for it any more."""
-        try:
-            await asyncio.sleep(self.parts.drain_s)
-        finally:
-            if keys is not None:
-                self.background.stop(keys)
-            if exchange is not None:
-                await exchange.close()
 
     async def _wait_until_ready(self, stop: asyncio.Event) -> bool:
         """Return whether everything is there: not when told to stop before, or when a part has ended."""

@@ -11,11 +11,11 @@ import itertools
 import pickle
 import socket
 import struct
-from collections.abc import Callable, Hashable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from sidecar.config import SidecarSettings
+from sidecar.config.loader import Loaded
 
 _LENGTH: Final = struct.Struct("!I")
 _EVENT: Final = 0  # the number of what answers no question
@@ -25,13 +25,10 @@ READY: Final = "ready"
 
 
 class Start(NamedTuple):
-    """All that a worker must know. ``inboxes`` are descriptors, (read, write) of each worker; ``sink_lock`` is one."""
+    """Everything a worker needs. ``inboxes`` are descriptors, (read, write) of each worker; ``sink_lock`` is one."""
 
     number: int
-    settings: SidecarSettings
-    path: Path
-    platform: Path | None
-    seen: Hashable
+    loaded: Loaded[SidecarSettings]
     inboxes: tuple[tuple[int, int], ...]
     sink_lock: int
 

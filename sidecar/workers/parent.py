@@ -17,19 +17,16 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Hashable
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from sidecar.background import Parts
 from sidecar.config import SidecarSettings
-from sidecar.config.afresh import load_afresh
+from sidecar.config.loader import Loaded, load_again
 from sidecar.errors import ConfigError
 from sidecar.identity.acceptor import Acceptor
 from sidecar.observe.added import Families, added, counts_only
 from sidecar.observe.shared_sink import new_lock
 from sidecar.proxy.remote_handles import Inbox, new_inbox
-from sidecar.reload import look_at_files
 from sidecar.workers.channel import READY, UP, SilentError, Start, ToWorker
 
 _log: Final = logging.getLogger("sidecar")
@@ -38,15 +35,6 @@ MAX_RESTARTS: Final = 5  # within RESTARTS_WITHIN_S, of all workers together
 RESTARTS_WITHIN_S: Final = 60.0
 END_S: Final = 15.0  # beyond the drain time, for a worker to write its last records and end
 _ADDRESS_S: Final = 2.0  # the workers of a parent that was killed give theirs back within a second
-
-
-class Origin(NamedTuple):
-    """The settings and where they came from; ``seen`` is what looking at the files gave before they were read."""
-
-    settings: SidecarSettings
-    path: Path
-    platform: Path | None
-    seen: Hashable
 
 
 class Worker:
@@ -73,8 +61,8 @@ class Worker:
 class Workers:
     """Runs ``count`` workers, at most as many as there are marks of handles."""
 
-    def __init__(self, origin: Origin, count: int) -> None:
-        self._origin = origin
+    def __init__(self, loaded: Loaded[SidecarSettings], count: int) -> None:
+        self._loaded = loaded
         self._inboxes: list[Inbox] = [new_inbox() for _ in range(count)]
         self._lock = new_lock()
         self._restarted: deque[float] = deque(maxlen=MAX_RESTARTS)
@@ -104,7 +92,7 @@ class Workers:
             for worker in self.living.values():
                 if worker is not None:
                     worker.line.tell("stop")
-            await asyncio.wait(keeping, timeout=self._origin.settings.drain_s + END_S)
+            await asyncio.wait(keeping, timeout=self._loaded.settings.drain_s + END_S)
             for worker in self.living.values():
                 if worker is not None:
                     _log.error("a worker does not end and is killed", extra={"worker": worker.number})
@@ -141,7 +129,7 @@ class Workers:
 
     async def _require_addresses(self) -> None:
         """Have all addresses for ourselves: the workers share them, so none of them would notice a stranger there."""
-        settings = self._origin.settings
+        settings = self._loaded.settings
         deadline = time.monotonic() + _ADDRESS_S
         for side in (settings.inbound, settings.outbound):
             if side is None:
@@ -162,9 +150,9 @@ class Workers:
 
     async def _keep(self, number: int) -> bool:
         """Have one worker until the end. Whether it ended well."""
-        origin: Origin | None = self._origin
-        while origin is not None:
-            worker = await self._start(number, origin)
+        loaded: Loaded[SidecarSettings] | None = self._loaded
+        while loaded is not None:
+            worker = await self._start(number, loaded)
             code = await worker.process.wait()
             self.living[number] = None
             self._background.stop(worker.listening)
@@ -172,11 +160,11 @@ class Workers:
             if self.stopping:
                 return code == 0
             _log.error("a worker has died", extra={"worker": number, "code": code})
-            origin = await self._again(worker)
+            loaded = await self._again(worker)
         return False
 
-    async def _again(self, worker: Worker) -> Origin | None:
-        """With what to start the successor of one that died; None: there shall be none."""
+    async def _again(self, worker: Worker) -> Loaded[SidecarSettings] | None:
+        """Return the settings for the successor of a worker that died; None: start none."""
         now = time.monotonic()
         too_often = len(self._restarted) == MAX_RESTARTS and now - self._restarted[0] < RESTARTS_WITHIN_S
         if too_often or not worker.was_ready:
@@ -185,26 +173,23 @@ class Workers:
         self._restarted.append(now)
         self.restarts += 1
         try:
-            return await self._now()
+            return await self._load_again()
         except ConfigError as error:
             _log.error("no worker is started in its place", extra={"why": f"settings: {error}"})
             return None
 
-    async def _now(self) -> Origin:
-        """The settings as their files have them now.
+    async def _load_again(self) -> Loaded[SidecarSettings]:
+        """Load the settings as their files are now.
 
         Raises:
             ConfigError: they cannot be used, or not beside workers that have others.
         """
-        origin = self._origin
-        platform = () if origin.platform is None else (origin.platform,)
-        seen = look_at_files(origin.path, *platform)
-        settings: SidecarSettings = await load_afresh("sidecar", origin.path, os.environ, *platform)
-        if problems := origin.settings.needs_restart(settings):
+        fresh: Loaded[SidecarSettings] = await load_again(self._loaded.files, os.environ)
+        if problems := self._loaded.settings.needs_restart(fresh.settings):
             raise ConfigError(problems)
-        return origin._replace(settings=settings, seen=seen)
+        return fresh
 
-    async def _start(self, number: int, origin: Origin) -> Worker:
+    async def _start(self, number: int, loaded: Loaded[SidecarSettings]) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         inboxes = tuple((inbox.read.fileno(), inbox.write.fileno()) for inbox in self._inboxes)
         with theirs:
@@ -217,7 +202,7 @@ class Workers:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         line = ToWorker(writer)
         worker = self.living[number] = Worker(number, process, line)
-        line.tell(Start(number, origin.settings, origin.path, origin.platform, origin.seen, inboxes, self._lock))
+        line.tell(Start(number, loaded, inboxes, self._lock))
         if self.stopping:
             line.tell("stop")
         worker.listening = self._background.start(f"line to worker {number}", line.listen(reader))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from sidecar.config import SidecarSettings
+from sidecar.config.loader import Loaded
 from sidecar.observe.probe import probe_app
 from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
-from sidecar.workers.parent import Origin, Workers
+from sidecar.workers.parent import Workers
 from sidecar.workers.worker_group import WorkerGroup
 
 
-async def run_workers(origin: Origin, count: int, stop: asyncio.Event) -> bool:
+async def run_workers(loaded: Loaded[SidecarSettings], count: int, stop: asyncio.Event) -> bool:
     """Run one sidecar in ``count`` processes until ``stop``. Whether every request ended within the drain time."""
-    settings, workers = origin.settings, Workers(origin, count)
+    settings, workers = loaded.settings, Workers(loaded, count)
     group = WorkerGroup(workers)
     probe = Probe(probe_app(group, settings.agent_probe()), settings.probe.host, settings.probe.port)
     await probe.open()

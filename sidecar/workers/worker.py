@@ -16,13 +16,13 @@ import time
 from functools import partial
 
 from sidecar.assembly import Place, assemble
-from sidecar.config.following import Follower
+from sidecar.config.file_watch import FileWatcher
 from sidecar.observe.added import families_of
 from sidecar.observe.placement import placement
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.remote_handles import Inbox
 from sidecar.proxy.status import chains_of, status_of
-from sidecar.reload import SettingsFile
+from sidecar.reload import Reload
 from sidecar.signals import hold_signals, release_signals
 from sidecar.workers.channel import READY, Start, ToParent
 
@@ -42,10 +42,12 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
     """Run one worker until ``stop``. Return whether every request ended within the drain time."""
     _sign_operations(start.number)
     inboxes = [Inbox(socket.socket(fileno=read), socket.socket(fileno=write)) for read, write in start.inboxes]
-    server = assemble(start.settings, place=Place(number=start.number, inboxes=inboxes, sink_lock=start.sink_lock))
+    server = assemble(
+        start.loaded.settings, place=Place(number=start.number, inboxes=inboxes, sink_lock=start.sink_lock)
+    )
     server.parts.log.placement = placement(os.environ)
-    file = SettingsFile(start.path, os.environ, start.settings, seen=start.seen, platform=start.platform)
-    follower = Follower([file.followed(server)], server.parts.log)
+    reload = Reload(start.loaded, os.environ, server)
+    watcher = FileWatcher([reload.watched()], server.parts.log)
     since = int(time.time())
 
     async def obey() -> None:
@@ -54,10 +56,10 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
                 "turns": lambda: True,
                 "missing": server.missing,
                 "metrics": lambda: families_of(server.metrics.everything()),
-                "status": lambda: status_of(server, file.state, since=since, now=int(time.time())),
+                "status": lambda: status_of(server, reload.state, since=since, now=int(time.time())),
                 "chains": lambda: chains_of(server),
             },
-            {"stop": stop.set, "reload": follower.wake, "leave": server.leave},
+            {"stop": stop.set, "reload": watcher.wake, "leave": server.leave},
         )
         await server.cut()
         stop.set()
@@ -68,11 +70,11 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
         parent.say(READY)
         await asyncio.get_running_loop().create_future()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watcher.wake)
     release_signals(signal.SIGHUP)
     server.background.start("orders of the parent", obey())
     server.background.start("word to the parent", tell())
-    return await run_server(server, follower, stop)
+    return await run_server(server, watcher, stop)
 
 
 def _sign_operations(number: int) -> None:

@@ -18,10 +18,9 @@ from typing import Any, Final
 import yaml
 
 from sidecar.app import run_token_service
-from sidecar.config import load_sts
-from sidecar.config.following import look_at
-from sidecar.config.sts_reload import StsFiles
+from sidecar.config.loader import Loaded, SettingsFiles
 from sidecar.sts.keygen import add_key
+from sidecar.sts_reload import StsReload
 from tests.fakes.tokens import TokenMint
 from tests.integration.world import (
     FRONT,
@@ -150,12 +149,11 @@ class EntryWorld:
         }
         add_key(folder / "keys", now=int(time.time()))
         self.write_sts(document)
-        path = folder / "sts.yaml"
-        seen = look_at(path)
-        settings = load_sts(path, {})
-        files = StsFiles(path, os.environ, settings, seen=seen)
-        keys = files.own_keys(int(time.time()))
-        self.world.background(run_token_service(settings, keys, asyncio.Event(), files=files))
+        files = SettingsFiles("sts", folder / "sts.yaml")
+        settings = files.load({})
+        reload = StsReload(Loaded(settings, files, files.fingerprint()), os.environ)
+        keys = reload.own_keys(int(time.time()))
+        self.world.background(run_token_service(settings, keys, asyncio.Event(), reload=reload))
         await until(lambda: bool(self.sts_records("started")))
 
     def write_sts(self, document: Settings) -> None:

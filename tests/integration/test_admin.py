@@ -14,15 +14,23 @@ import pytest
 import yaml
 
 from sidecar.app import run_sidecar
-from sidecar.config import load_sidecar
-from sidecar.config.following import look_at
 from sidecar.errors import ConfigError
 from sidecar.proxy.status import SettingsState, chains_of, status_of
-from sidecar.reload import SettingsFile
+from sidecar.reload import Reload
 from sidecar.status.client import ask
 from tests.fakes.lying_sts import Reply, honest
 from tests.integration.hops import Hops
-from tests.integration.world import FRONT, ISSUER, PLANNER, WRITER, Sidecar, World, mint, until
+from tests.integration.world import (
+    FRONT,
+    ISSUER,
+    PLANNER,
+    WRITER,
+    Sidecar,
+    World,
+    loaded_from,
+    mint,
+    until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -127,10 +135,8 @@ async def test_a_sidecar_serves_its_socket_from_before_it_is_ready_until_it_ends
     world.keys_wait = asyncio.Event()  # it has no keys, so it is not ready
     settings = world.settings(admin={"socket": str(socket)})
     path, _, _, _ = await world.written(WRITER, settings, {})
-    loaded = load_sidecar(path, {})
     stop = asyncio.Event()
-    file = SettingsFile(path, {}, loaded, seen=look_at(path))
-    running = world.background(run_sidecar(loaded, stop, file=file))
+    running = world.background(run_sidecar(loaded_from(path), stop))
     await until(socket.exists)
     told = await asyncio.to_thread(ask, socket, "/status", member="settings")
     assert (told["ready"], told["settings"]["inbound_routes"]) == (False, ["draft"])
@@ -147,22 +153,21 @@ async def test_a_refused_reload_is_told_with_its_problems_until_a_good_one(hops:
     writer = await hops.start()
     path = writer.settings_path
     good = yaml.safe_load(path.read_text())
-    file = SettingsFile(path, dict(os.environ), load_sidecar(path, {}), seen=look_at(path))
-    followed = file.followed(writer.server)
+    reload = Reload(loaded_from(path), dict(os.environ), writer.server)
     path.write_text(yaml.safe_dump({**good, "drian_s": 3}))
     with pytest.raises(ConfigError):
-        await followed.load()
-    told = status(writer, file.state)["settings"]
+        await reload.reload()
+    told = status(writer, reload.state)["settings"]
     assert (told["number"], told["refused_at"] > 0) == (1, True)
     assert [problem["field"] for problem in told["problems"]] == ["drian_s"]
     assert told["problems"][0]["cure"]
     path.write_text(yaml.safe_dump({**good, "admin": {"socket": "/run/other.sock"}}))
     with pytest.raises(ConfigError):
-        await followed.load()
-    assert [problem.field for problem in file.state.problems] == ["admin"]  # it is bound once
+        await reload.reload()
+    assert [problem.field for problem in reload.state.problems] == ["admin"]  # it is bound once
     path.write_text(yaml.safe_dump({**good, "deny": [{"subject": "mallory"}, {"txn": "t"}]}))
-    await followed.load()
-    told = status(writer, file.state)["settings"]
+    await reload.reload()
+    told = status(writer, reload.state)["settings"]
     assert (told["number"], told["refused_at"], told["problems"], told["deny_rows"]) == (2, None, [], 2)
     assert told["inbound_routes"] == ["draft"]
     assert told["outbound_routes"] == ["crm", "crm-by-host", "mail"]

@@ -16,19 +16,30 @@ import yaml
 
 from sidecar.app import run_token_service
 from sidecar.background import PartEndedError, Parts
-from sidecar.config import load_sidecar, load_sts
+from sidecar.config import load_sts
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.injector.command import Injector
 from sidecar.sts.keys import KeyRing, SigningKey
-from sidecar.workers.parent import Origin, Workers
+from sidecar.workers.parent import Workers
 from sidecar_dev.login_tls import certified
 from sidecar_dev.processes import answers
 from tests.injector.pods import RENDERED
 from tests.injector.serving import write_pair
 from tests.integration import mesh_files
 from tests.integration.process import START_S
-from tests.integration.world import CRM, PATIENCE_S, STS, WRITER, World, calling, free_port, until, whole_lines
+from tests.integration.world import (
+    CRM,
+    PATIENCE_S,
+    STS,
+    WRITER,
+    World,
+    calling,
+    free_port,
+    loaded_from,
+    until,
+    whole_lines,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +86,7 @@ def written(world: World, document: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize(
     ("work", "part"),
-    [("WorkloadApiSource.run", "identity"), ("IssuerKeys.run", "login issuer keys"), ("Follower.run", "policy")],
+    [("WorkloadApiSource.run", "identity"), ("IssuerKeys.run", "login issuer keys"), ("FileWatcher.run", "policy")],
 )
 async def test_a_token_service_ends_with_each_of_its_parts(world: World, work: str, part: str) -> None:
     document = sts_settings(world, (await world.api(STS)).address)
@@ -130,15 +141,14 @@ async def test_an_injector_ends_with_the_part_that_follows_its_files(tmp_path: P
         stop.set()
         assert await asyncio.wait_for(running, PATIENCE_S)
         return
-    end("Follower.run")
+    end("FileWatcher.run")
     with pytest.raises(PartEndedError, match="files"):
         await asyncio.wait_for(running, PATIENCE_S)
 
 
 async def test_a_parent_ends_when_it_cannot_hear_a_worker(world: World) -> None:
     path, *_ = await world.written(WRITER, world.settings(), {})
-    settings = load_sidecar(path, {})
-    workers = Workers(Origin(settings, path, None, None), 1)
+    workers = Workers(loaded_from(path), 1)
     running = asyncio.ensure_future(workers.run(asyncio.Event()))
     await until(lambda: workers.living[0] is not None and workers.living[0].was_ready, START_S)
     end("ToWorker.listen")

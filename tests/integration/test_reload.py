@@ -10,14 +10,12 @@ import pytest
 import yaml
 
 from sidecar.assembly import assemble
-from sidecar.config import load_sidecar
-from sidecar.config.following import look_at
 from sidecar.errors import ConfigError
 from sidecar.proxy.memory_pressure import Memory
 from sidecar.proxy.server import Server
-from sidecar.reload import SettingsFile
+from sidecar.reload import Reload
 from tests.integration.hops import Hops
-from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, mint
+from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, loaded_from, mint
 
 pytestmark = pytest.mark.integration
 
@@ -30,14 +28,12 @@ class Reloadable:
         self.sidecar = sidecar
         self.path = sidecar.settings_path
         self.document: dict[str, Any] = yaml.safe_load(self.path.read_text())
-        loaded = load_sidecar(self.path, {})
-        file = SettingsFile(self.path, dict(os.environ), loaded, seen=look_at(self.path))
-        self._followed = file.followed(sidecar.server)
+        self._reload = Reload(loaded_from(self.path), dict(os.environ), sidecar.server)
 
     async def reload(self, **changes: Any) -> None:
         self.document |= changes
         self.path.write_text(yaml.safe_dump(self.document))
-        await self._followed.load()
+        await self._reload.reload()
 
 
 async def reloadable(world: World) -> tuple[Reloadable, Any]:

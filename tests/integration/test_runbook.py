@@ -22,13 +22,11 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.config import load_sidecar
-from sidecar.config.following import look_at
 from sidecar.errors import ConfigError
 from sidecar.identity.tls import server_context
 from sidecar.proxy import agent_watch
 from sidecar.proxy.status import SettingsState, status_of
-from sidecar.reload import SettingsFile
+from sidecar.reload import Reload
 from sidecar.status.client import ask
 from sidecar.status.troubles import troubles
 from sidecar_dev import answers
@@ -53,6 +51,7 @@ from tests.integration.world import (
     World,
     bearer,
     free_port,
+    loaded_from,
     mint,
     until,
 )
@@ -275,17 +274,16 @@ async def settings_refused(hops: Hops) -> AsyncIterator[Fault]:
     writer = await hops.start()
     path = writer.settings_path
     good = path.read_text()
-    file = SettingsFile(path, dict(os.environ), load_sidecar(path, {}), seen=look_at(path))
-    followed = file.followed(writer.server)
+    reload = Reload(loaded_from(path), dict(os.environ), writer.server)
     path.write_text(good + "drian_s: 3\n")
     with pytest.raises(ConfigError):
-        await followed.load()
+        await reload.reload()
 
     async def cure() -> None:
         path.write_text(good)
-        await followed.load()
+        await reload.reload()
 
-    yield Fault(writer, cure, settings=lambda: file.state)
+    yield Fault(writer, cure, settings=lambda: reload.state)
 
 
 @asynccontextmanager

@@ -286,16 +286,17 @@ async def test_it_ends_with_its_peers_certificate(world: World, echo: EchoServer
 
 
 async def reload(sidecar: Sidecar, change: Callable[[dict[str, Any]], None]) -> None:
-    from sidecar.assembly import Made, make_setup
+    from sidecar.assembly import make_setup
     from sidecar.config import load_sidecar
+    from sidecar.reload import put_in_force
 
-    before = Made(sidecar.server.parts.snapshots.setup, load_sidecar(sidecar.settings_path, {}))
     document = yaml.safe_load(sidecar.settings_path.read_text())
     change(document)
     sidecar.settings_path.write_text(yaml.safe_dump(document))
     fresh = load_sidecar(sidecar.settings_path, {})
     parts = sidecar.server.parts
-    await sidecar.server.change(make_setup(fresh, parts.source, parts.log, before=before))
+    before = parts.snapshots.setup
+    await put_in_force(sidecar.server, make_setup(fresh, before.keys, before.exchange, parts.log.metrics))
 
 
 def deny(subject: str, document: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ import yaml
 
 from sidecar.assembly import assemble
 from sidecar.config import SidecarSettings, load_sidecar
+from sidecar.config.loader import Loaded, SettingsFiles
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import client_context
@@ -481,3 +482,9 @@ async def open_world(folder: Path) -> AsyncIterator[World]:
 def calling(source: WorkloadApiSource, expected: SpiffeId) -> ssl.SSLContext:
     """TLS as the workload of ``source``, for exactly one other workload."""
     return client_context(source, expected=expected)
+
+
+def loaded_from(path: Path, environ: Mapping[str, str] | None = None) -> Loaded[SidecarSettings]:
+    """Load a sidecar's settings as a start does, but in this process."""
+    files = SettingsFiles("sidecar", path)
+    return Loaded(files.load(environ or {}), files, files.fingerprint())

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
-from sidecar.config.following import Followed, Follower, look_at, seen_by
+from sidecar.config.file_watch import FileWatcher, Watched, fingerprint, taken
 from sidecar.errors import ConfigError, Problem
 from tests.fakes.sts import HeardEvents
 
 
 class Files:
-    """What a follower follows: ``version`` is what looking gives, ``problem`` what is wrong with the files."""
+    """What a watcher watches: ``version`` is their fingerprint, ``problem`` what is wrong with the files."""
 
     def __init__(self, version: int = 1) -> None:
         self.version: int | None = version
@@ -21,28 +20,28 @@ class Files:
         self.loaded: list[int | None] = []
         self.looks = 0
 
-    def look(self) -> Hashable:
+    def fingerprint(self) -> Hashable:
         self.looks += 1
         if self.version is None:
             raise FileNotFoundError(2, "gone")
         return self.version
 
-    async def load(self) -> None:
+    async def reload(self) -> None:
         if self.problem is not None:
             raise ConfigError([self.problem])
         self.loaded.append(self.version)
 
-    def followed(self, what: str = "policy") -> Followed:
-        return Followed(what=what, look=self.look, seen=1, load=self.load)
+    def watched(self, what: str = "policy") -> Watched:
+        return Watched(what=what, fingerprint=self.fingerprint, last=1, reload=self.reload)
 
 
 @asynccontextmanager
-async def following(*followed: Followed, poll_s: float = 0.001) -> AsyncIterator[tuple[Follower, HeardEvents]]:
+async def watching(*watched: Watched, poll_s: float = 0.001) -> AsyncIterator[tuple[FileWatcher, HeardEvents]]:
     log = HeardEvents()
-    follower = Follower(followed, log, poll_s=poll_s)
-    task = asyncio.ensure_future(follower.run())
+    watcher = FileWatcher(watched, log, poll_s=poll_s)
+    task = asyncio.ensure_future(watcher.run())
     try:
-        yield follower, log
+        yield watcher, log
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -51,20 +50,20 @@ async def following(*followed: Followed, poll_s: float = 0.001) -> AsyncIterator
 async def looked(files: Files, times: int = 3) -> None:
     looks = files.looks
     async with asyncio.timeout(5):
-        while files.looks < looks + times:  # noqa: ASYNC110 - the follower tells nobody that it looked
+        while files.looks < looks + times:  # noqa: ASYNC110 - the watcher tells nobody that it looked
             await asyncio.sleep(0)
 
 
 async def test_what_does_not_change_is_not_read_again() -> None:
     files = Files()
-    async with following(files.followed()) as (_, log):
+    async with watching(files.watched()) as (_, log):
         await looked(files)
     assert (files.loaded, log.events) == ([], [])
 
 
 async def test_a_change_since_the_state_in_force_was_read_is_not_missed() -> None:
     files = Files(version=2)  # the file changed while the service started
-    async with following(files.followed()) as (_, log):
+    async with watching(files.watched()) as (_, log):
         await log.wait_for_events(1)
         await looked(files)
     assert files.loaded == [2]
@@ -75,7 +74,7 @@ async def test_a_change_since_the_state_in_force_was_read_is_not_missed() -> Non
 async def test_what_cannot_be_used_is_told_once_and_read_again_when_it_changes() -> None:
     files = Files(version=2)
     files.problem = Problem("rules[0].scopes", "is no list", "write one")
-    async with following(files.followed()) as (_, log):
+    async with watching(files.watched()) as (_, log):
         await log.wait_for_events(1)
         await looked(files)
         files.problem = None
@@ -91,7 +90,7 @@ async def test_what_cannot_be_used_is_told_once_and_read_again_when_it_changes()
 
 async def test_files_that_go_away_are_a_change_like_any_other() -> None:
     files = Files()
-    async with following(files.followed()) as (_, log):
+    async with watching(files.watched()) as (_, log):
         files.version = None
         files.problem = Problem("sts.yaml", "cannot be read", "name a readable file")
         await log.wait_for_events(1)
@@ -101,11 +100,11 @@ async def test_files_that_go_away_are_a_change_like_any_other() -> None:
 
 async def test_a_signal_reads_everything_again_changed_or_not() -> None:
     policy, keys = Files(), Files()
-    async with following(policy.followed(), keys.followed("keys"), poll_s=600) as (follower, log):
-        follower.wake()
+    async with watching(policy.watched(), keys.watched("keys"), poll_s=600) as (watcher, log):
+        watcher.wake()
         await log.wait_for_events(2)
         assert (policy.loaded, keys.loaded) == ([1], [1])
-        follower.wake()
+        watcher.wake()
         await log.wait_for_events(4)
     assert [fields["detail"] for _, fields in log.events] == ["policy", "keys"] * 2
 
@@ -113,7 +112,7 @@ async def test_a_signal_reads_everything_again_changed_or_not() -> None:
 async def test_what_is_wrong_with_one_thing_does_not_keep_another_from_being_read() -> None:
     policy, keys = Files(version=2), Files(version=2)
     policy.problem = Problem("rules", "is missing", "add it")
-    async with following(policy.followed(), keys.followed("keys")) as (_, log):
+    async with watching(policy.watched(), keys.watched("keys")) as (_, log):
         await log.wait_for_events(2)
     assert (policy.loaded, keys.loaded) == ([], [2])
 
@@ -123,19 +122,18 @@ def test_a_file_looks_different_when_it_is_written_or_swapped_behind_a_link(tmp_
         (tmp_path / name).write_text("same")
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "one")
-    before = look_at(link)
-    assert look_at(link) == before
+    before = fingerprint(link)
+    assert fingerprint(link) == before
     (tmp_path / "fresh").symlink_to(tmp_path / "two")
     (tmp_path / "fresh").rename(link)  # as a Kubernetes volume does
-    swapped = look_at(link)
+    swapped = fingerprint(link)
     assert swapped != before
     (tmp_path / "two").write_text("longer")
-    assert look_at(link) != swapped
+    assert fingerprint(link) != swapped
 
 
-def test_nothing_there_is_something_to_have_seen(tmp_path: Path) -> None:
-    gone = seen_by(lambda: look_at(tmp_path / "gone"))
+def test_an_absent_file_has_a_fingerprint_too(tmp_path: Path) -> None:
+    gone = fingerprint(tmp_path / "gone")
     (tmp_path / "gone").touch()
-    assert seen_by(lambda: look_at(tmp_path / "gone")) != gone
-    with pytest.raises(FileNotFoundError):
-        look_at(tmp_path / "never")
+    assert fingerprint(tmp_path / "gone") != gone
+    assert taken((tmp_path / "never").stat) == errno.ENOENT

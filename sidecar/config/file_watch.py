@@ -1,0 +1,104 @@
+"""Watch of files: a change reloads what was loaded from them; the old state stays in force until the new one is good.
+
+Files are polled every few seconds, which works everywhere: a Kubernetes volume changes by swapping a link, and a
+network volume notifies nobody. ``FileWatcher.wake`` (SIGHUP) reloads everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sidecar.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from sidecar.sts.records import EventLog
+
+POLL_S: Final = 2.0
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Watched:
+    """One thing that is loaded from files. ``what`` names it in records.
+
+    ``fingerprint`` returns a value that differs whenever the files do, or raises OSError; ``last`` is the one from
+    before the state in force was read. ``reload`` puts a new state in force, or raises ConfigError and changes nothing.
+    """
+
+    what: str
+    fingerprint: Callable[[], Hashable]
+    last: Hashable
+    reload: Callable[[], Awaitable[None]]
+
+
+class FileWatcher:
+    """Reloads each watched thing when its files change, one after the other. Every reload is recorded and counted."""
+
+    def __init__(self, watched: Sequence[Watched], log: EventLog, *, poll_s: float = POLL_S) -> None:
+        self._watched = watched
+        self._log = log
+        self._poll_s = poll_s
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Reload everything now, changed or not."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await self._sleep()
+            everything = self._woken.is_set()
+            self._woken.clear()
+            for one in self._watched:
+                found = taken(one.fingerprint)
+                if found != one.last or everything:
+                    one.last = found  # a bad state is reported once, not at every poll
+                    await self._reload(one)
+
+    async def _sleep(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_s):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _reload(self, one: Watched) -> None:
+        try:
+            await one.reload()
+        except ConfigError as error:
+            self._log.metrics.reloaded(ok=False)
+            self._log.event("config.refused", detail=f"{one.what}: {error}")
+            for problem in error.problems:
+                _LOG.warning("reload refused; the settings in force stay", extra=_fields(one, problem))
+        else:
+            self._log.metrics.reloaded(ok=True)
+            self._log.event("config.reloaded", detail=one.what)
+            _LOG.info("reloaded", extra={"what": one.what})
+
+
+def _fields(one: Watched, problem: Problem) -> dict[str, str]:
+    return {"what": one.what, "field": problem.field, "wrong": problem.wrong, "cure": problem.cure}
+
+
+def fingerprint(path: Path) -> Hashable:
+    """Return a value that differs whenever the file does, also behind a link; the errno if it cannot be read."""
+
+    def take() -> Hashable:
+        status = path.stat()
+        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+    return taken(take)
+
+
+def taken(take: Callable[[], Hashable]) -> Hashable:
+    """Return the fingerprint that ``take`` returns; the errno if it raises OSError."""
+    try:
+        return take()
+    except OSError as error:
+        return error.errno

@@ -1,0 +1,197 @@
+"""Loader of settings, in a child process that hands back finished dataclasses or every problem.
+
+The validation library and the models take about 12 MiB, a fifth of an idle sidecar, for a few milliseconds of work. So
+they never enter a serving process. At the start the child is a fork: there is no thread yet, and a new interpreter
+needs four times the CPU (1.4 s, not 0.33 s). In a running process it is a new interpreter, because a fork of a process
+with threads is unsafe: ``-m sidecar.config.loader KIND PATH [PLATFORM]``. It takes ``LOADING_BYTES`` for a second. When
+memory runs out, the kernel shall kill it and not the sidecar; of several workers that reload one file, one loads at a
+time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pickle
+import sys
+import time
+import traceback
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+
+from sidecar.config.file_watch import fingerprint
+from sidecar.errors import ConfigError, Problem
+
+T = TypeVar("T")
+
+TIMEOUT_S: Final = 60.0
+LOADING_BYTES: Final = 48 * 1024 * 1024  # 44 MiB measured, and 22 more of files that all processes share
+_POLL_S: Final = 0.05
+_LOCK_S: Final = 5.0  # a process that holds the lock for longer is not one of ours
+
+
+class SettingsFiles(NamedTuple):
+    """The files that settings are loaded from. Only a sidecar's may have a ``platform`` file above it."""
+
+    kind: Literal["sidecar", "sts"]
+    path: Path
+    platform: Path | None = None
+
+    def fingerprint(self) -> Hashable:
+        """Return a value that differs whenever one of the files does."""
+        return tuple(fingerprint(path) for path in (self.path, self.platform) if path is not None)
+
+    def load(self, environ: Mapping[str, str]) -> Any:
+        """Load the settings in this process.
+
+        Raises:
+            ConfigError: every problem.
+        """
+        from sidecar.config import load_sidecar, load_sts
+
+        return load_sts(self.path, environ) if self.kind == "sts" else load_sidecar(self.path, environ, self.platform)
+
+
+class Loaded(NamedTuple, Generic[T]):
+    """Settings, the files that they came from, and the fingerprint of these before they were read."""
+
+    settings: T
+    files: SettingsFiles
+    fingerprint: Hashable
+
+
+def load_at_start(files: SettingsFiles, environ: Mapping[str, str]) -> Loaded[Any]:
+    """Load settings in a forked child. For the start of a process: there must be no other thread yet.
+
+    Raises:
+        ConfigError: every problem.
+        RuntimeError: the child died without an answer; its standard error says why.
+    """
+    before = files.fingerprint()
+    return Loaded(load_in_fork(lambda: files.load(environ)), files, before)
+
+
+async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Loaded[Any]:
+    """Load settings in a new interpreter, while this process serves.
+
+    Raises:
+        ConfigError: every problem; or the interpreter could not be started, died or took longer than ``timeout_s``.
+    """
+    before = files.fingerprint()
+    arguments = [files.kind, str(files.path), *(() if files.platform is None else (str(files.platform),))]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", __name__, *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env=dict(environ),
+        )
+    except OSError as error:  # out of descriptors, processes or memory: the sidecar must outlive that
+        raise _failed(files.path, f"could not be loaded ({error.strerror})") from error
+    try:
+        async with asyncio.timeout(timeout_s):
+            answer, _ = await process.communicate()
+    except TimeoutError:
+        raise _failed(files.path, "took too long to load") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise _failed(files.path, "could not be loaded")
+    return Loaded(_settings_of(answer), files, before)
+
+
+def load_in_fork(load: Callable[[], T]) -> T:
+    """Return what ``load`` returns in a forked child, or raise its ConfigError.
+
+    Raises:
+        RuntimeError: the child died without an answer.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _answer_and_exit(writer, load)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status != 0 or not answer:
+        raise RuntimeError("the process that loads the settings ended without an answer")
+    settings: T = _settings_of(answer)
+    return settings
+
+
+def _settings_of(answer: bytes) -> Any:
+    settings, problems = pickle.loads(answer)  # noqa: S301 - written by our own child, to a pipe that only it has
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _failed(path: Path, wrong: str) -> ConfigError:
+    return ConfigError([Problem(str(path), wrong, "see standard error, and try again")])
+
+
+# In the child
+
+
+def _answer(load: Callable[[], object]) -> bytes:
+    try:
+        answer: tuple[object, tuple[Problem, ...]] = (load(), ())
+    except ConfigError as error:
+        answer = (None, error.problems)
+    return pickle.dumps(answer)
+
+
+def _answer_and_exit(writer: int, load: Callable[[], object]) -> None:
+    """Answer and exit the fork, without the parent's exit handlers and buffers."""
+    status = 1
+    try:
+        with os.fdopen(writer, "wb") as pipe:
+            pipe.write(_answer(load))
+        status = 0
+    finally:
+        if status:
+            traceback.print_exc()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def prefer_to_be_killed(adjustment: Path = Path("/proc/self/oom_score_adj")) -> None:
+    """Ask the kernel to kill this process before any other one of its cgroup when memory runs out."""
+    with suppress(OSError):  # another system, or no permission
+        adjustment.write_text("1000")
+
+
+def lock_file(path: Path, *, patience_s: float = _LOCK_S) -> int | None:
+    """Wait until no other process loads the same file, for a limited time. Closing the descriptor ends the lock."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:  # reading the file reports it
+        return None
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= deadline:
+                return file
+            time.sleep(_POLL_S)
+        else:
+            return file
+
+
+def _main(kind: Literal["sidecar", "sts"], path: str, platform: str | None = None) -> None:
+    prefer_to_be_killed()
+    files = SettingsFiles(kind, Path(path), None if platform is None else Path(platform))
+    lock = lock_file(files.path)  # until this process ends
+    sys.stdout.buffer.write(_answer(lambda: files.load(os.environ)))
+    del lock
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])  # type: ignore[arg-type]

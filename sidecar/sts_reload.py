@@ -1,0 +1,75 @@
+"""Reload of a running token service: its policy, from the settings file, and its signing keys, from their directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from sidecar.config.file_watch import Watched, taken
+from sidecar.config.loader import Loaded, load_again
+from sidecar.config.sts_settings import TokenServiceSettings
+from sidecar.errors import ConfigError
+from sidecar.sts.key_files import file_name, load_schedule, look
+from sidecar.sts.schedule import EphemeralKeys, KeySchedule
+from sidecar.sts.service import Keys, TokenService
+
+_log: Final = logging.getLogger("sidecar.sts")
+
+
+class StsReload:
+    """Reloads the policy and the keys of one token service."""
+
+    def __init__(self, loaded: Loaded[TokenServiceSettings], environ: Mapping[str, str]) -> None:
+        self._settings, self._files, self._fingerprint = loaded
+        self._environ = environ
+        self._keys_fingerprint: Hashable = None
+
+    def own_keys(self, now: int) -> Keys:
+        """Return the signing keys at the start, from their directory or generated.
+
+        Raises:
+            ConfigError: the directory holds no key, or a file that is none.
+        """
+        directory = self._settings.key_directory
+        if directory is None:
+            return EphemeralKeys(now)
+        self._keys_fingerprint = taken(partial(look, directory))
+        return load_schedule(directory, now)
+
+    def watched(self, service: TokenService) -> list[Watched]:
+        """Return the files to watch while ``service`` runs, and their reloads."""
+        directory = self._settings.key_directory
+        policy = Watched(
+            what="policy",
+            fingerprint=self._files.fingerprint,
+            last=self._fingerprint,
+            reload=partial(self._reload_policy, service),
+        )
+        if directory is None:
+            return [policy]
+        keys = Watched(
+            what="keys",
+            fingerprint=partial(look, directory),
+            last=self._keys_fingerprint,
+            reload=partial(self._reload_keys, directory, service),
+        )
+        return [policy, keys]
+
+    async def _reload_policy(self, service: TokenService) -> None:
+        fresh: TokenServiceSettings = (await load_again(self._files, self._environ)).settings
+        if problems := self._settings.needs_restart(fresh):
+            raise ConfigError(problems)
+        service.policy = fresh.policy
+
+    async def _reload_keys(self, directory: Path, service: TokenService) -> None:
+        now = int(service.clock())
+        before, fresh = service.keys, load_schedule(directory, now)
+        service.keys = fresh
+        for one in fresh.announced_late(before, now) if isinstance(before, KeySchedule) else ():
+            _log.warning(
+                "a key was added too late: consumers may meet its tokens first",
+                extra={"file": file_name(one.signs_from)},
+            )

@@ -1,0 +1,198 @@
+import asyncio
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from sidecar.config import load_sidecar, load_sts
+from sidecar.config.loader import (
+    LOADING_BYTES,
+    SettingsFiles,
+    load_again,
+    load_at_start,
+    load_in_fork,
+    lock_file,
+    prefer_to_be_killed,
+)
+from sidecar.config.settings import SidecarSettings
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import ConfigError
+from tests.config.documents import EXAMPLES, changed, example, written
+
+pytestmark = pytest.mark.integration  # most start an interpreter
+
+AGENT = SettingsFiles("sidecar", EXAMPLES / "agent.yaml")
+STS = SettingsFiles("sts", EXAMPLES / "sts.yaml")
+WRITER = SpiffeId("spiffe://acme.example/agent/writer")
+
+
+async def test_settings_loaded_by_a_fresh_interpreter_are_the_same() -> None:
+    loaded = await load_again(STS, os.environ)
+    assert loaded == (load_sts(STS.path, {}), STS, STS.fingerprint())
+    sidecar = await load_again(AGENT, os.environ)
+    assert sidecar.settings.issuers == load_sidecar(AGENT.path, {}).issuers
+
+
+async def test_the_environment_counts_as_it_did_at_the_start() -> None:
+    loaded = await load_again(STS, {**os.environ, "SIDECAR__TOKEN_LIFE_S": "60"})
+    assert loaded.settings.policy.token_life_s == 60
+
+
+async def test_every_problem_comes_back(tmp_path: Path) -> None:
+    path = written(tmp_path, changed(example("sts"), ("token_life_s", 0), ("typo", 1)))
+    with pytest.raises(ConfigError) as here:
+        load_sts(path, {})
+    with pytest.raises(ConfigError) as again:
+        await load_again(SettingsFiles("sts", path), os.environ)
+    assert again.value.problems == here.value.problems
+    with pytest.raises(ConfigError) as first:
+        load_at_start(SettingsFiles("sts", path), {})
+    assert first.value.problems == here.value.problems
+
+
+async def test_an_interpreter_that_dies_gives_no_settings(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="could not be loaded"):
+        await load_again(STS, {"PYTHONHOME": "/nowhere"})
+    assert "encodings" in capfd.readouterr().err
+
+
+async def test_an_interpreter_that_cannot_be_started_gives_no_settings() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="could not be loaded"):
+            await load_again(STS, os.environ)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_an_interpreter_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "sts.yaml")  # nobody ever writes to it
+    with pytest.raises(ConfigError, match="too long"):
+        await load_again(SettingsFiles("sts", tmp_path / "sts.yaml"), os.environ, timeout_s=0.05)
+
+
+async def test_a_folder_that_looks_like_ours_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sidecar").mkdir()
+    (tmp_path / "sidecar" / "__init__.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    assert await load_again(STS, os.environ)
+
+
+async def test_the_running_process_neither_forks_nor_imports_what_loading_needs() -> None:
+    code = (
+        "import asyncio, os, sys; from pathlib import Path; "
+        "from sidecar.config.loader import SettingsFiles, load_again; "
+        f"asyncio.run(load_again(SettingsFiles('sts', Path({str(STS.path)!r})), os.environ)); "
+        "print([name for name in ('pydantic', 'yaml') if name in sys.modules])"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    answer, _ = await process.communicate()
+    assert answer == b"[]\n"
+
+
+def test_the_interpreter_asks_the_kernel_to_end_it_before_us(tmp_path: Path) -> None:
+    prefer_to_be_killed(tmp_path / "adjustment")
+    assert (tmp_path / "adjustment").read_text() == "1000"
+    prefer_to_be_killed(tmp_path / "nowhere" / "adjustment")
+
+
+def test_of_several_that_load_one_file_one_does_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    assert lock_file(path) is None
+    path.touch()
+    first = lock_file(path)
+    assert first is not None
+    waiting = subprocess.Popen([sys.executable, "-c", _WAITING, str(path)], stdout=subprocess.PIPE, text=True)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "waits\n"
+    os.close(first)
+    assert waiting.communicate()[0] == "its turn\n"
+
+
+_WAITING = """
+import fcntl, sys
+from pathlib import Path
+from sidecar.config.loader import lock_file
+try:
+    fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    print("waits", flush=True)
+lock_file(Path(sys.argv[1]), patience_s=60)
+print("its turn")
+"""
+
+
+def test_whoever_holds_the_file_for_ever_keeps_nobody_from_loading(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.touch()
+    held = lock_file(path)
+    late = lock_file(path, patience_s=0.0)
+    assert held is not None
+    assert late is not None
+    os.close(held)
+    os.close(late)
+
+
+_MEASURING = """
+import resource, subprocess, sys
+command = [sys.executable, "-P", "-m", "sidecar.config.loader", "sidecar", sys.argv[1]]
+subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_loading_takes_no_more_memory_than_is_asked_for() -> None:
+    # Measured by a small process: a child that is forked counts with what its parent has.
+    command = [sys.executable, "-c", _MEASURING, str(EXAMPLES / "agent.yaml")]
+    most_kib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert most_kib * 1024 < LOADING_BYTES + 24 * 1024 * 1024  # pages of files are shared by all
+
+
+@pytest.mark.parametrize("name", ["agent", "entry", "tool"])
+def test_settings_loaded_by_a_fork_are_the_same(name: str) -> None:
+    files = SettingsFiles("sidecar", EXAMPLES / f"{name}.yaml")
+    here, there = load_sidecar(files.path, {}), load_at_start(files, {}).settings
+    assert isinstance(there, SidecarSettings)
+    assert (there.inbound, there.outbound, there.exchange, there.entry) == (
+        here.inbound,
+        here.outbound,
+        here.exchange,
+        here.entry,
+    )
+    assert (there.keys, there.issuers, there.identity) == (here.keys, here.issuers, here.identity)
+    assert there.inbound_routes.routes == here.inbound_routes.routes
+    assert all(peer.trust_domain for route in there.inbound_routes.routes for peer in route.peers)
+    assert there.policy(WRITER, 1).outbound.routes == here.outbound_routes.routes
+    assert load_at_start(STS, {}) == (load_sts(STS.path, {}), STS, STS.fingerprint())
+
+
+def test_a_fork_that_dies_gives_no_settings() -> None:
+    def die() -> NoReturn:
+        os._exit(9)
+
+    with pytest.raises(RuntimeError):
+        load_in_fork(die)
+
+
+def test_a_process_does_not_keep_what_loading_at_its_start_needs() -> None:
+    code = (
+        "import sys; from pathlib import Path; from sidecar.config.loader import SettingsFiles, load_at_start; "
+        f"load_at_start(SettingsFiles('sidecar', Path({str(AGENT.path)!r})), {{}}); "
+        "print([name for name in ('pydantic', 'pydantic_core', 'yaml') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_platform_file_that_changes_is_a_change_too(tmp_path: Path) -> None:
+    files = SettingsFiles("sidecar", AGENT.path, tmp_path / "platform.yaml")
+    absent = files.fingerprint()
+    (tmp_path / "platform.yaml").touch()
+    assert files.fingerprint() != absent
