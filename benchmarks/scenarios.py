@@ -15,6 +15,8 @@ Beside = Literal["", "hostile", "nothing", "hello begun", "hello", "clear text"]
 # What is told of a scenario: CPU per request, MB/s, delay of events, or memory.
 Measure = Literal["cpu", "throughput", "events", "memory", "slow", "rotation"]
 BODY_BYTES: Final = 100_000_000
+VARIES: Final = "@SIXTEEN_DIGITS@"
+"""Replaced by 16 hex digits that no other request has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Scenario:
     role: str = INBOUND
     method: str = "GET"
     path: str = "/search"
+    field: str = ""  # one more line in the head
     body: int = 0
     connections: int = 32
     rate: float = 0
@@ -73,9 +76,35 @@ class Scenario:
             "X-Request-Purpose: benchmark of one hop",
             "Authorization: Bearer @TOKEN@",
         ]
+        if self.field:
+            lines.append(self.field)
         if self.body:
             lines += ["Content-Type: application/json", f"Content-Length: {self.body}"]
         return "\r\n".join([*lines, "", ""])
+
+
+def _varied() -> Iterator[Scenario]:
+    """The load of ``inbound`` and ``outbound``, in which requests differ as those of agents do."""
+    trace = f"Traceparent: 00-{VARIES}{VARIES}-{VARIES}-01"
+    load = Scenario(name="varied", title="as fast as answered, 32 connections, each request with")
+    for name, what, change in (
+        ("path", "a path of its own", {"path": f"/search/{VARIES}"}),
+        ("query", "a query of its own", {"path": f"/search?q={VARIES}"}),
+        ("field", "a value of its own in a field that is unknown to us", {"field": f"X-Conversation: {VARIES}"}),
+        ("trace", "a trace of its own", {"field": trace}),
+        ("500-tokens", "the next of 500 tokens", {"tokens": 500}),
+        ("4000-tokens", "the next of 4,000 tokens", {"tokens": 4000}),
+        ("all", "a path and a trace of its own, and the next of 500 tokens",
+         {"path": f"/search/{VARIES}", "field": trace, "tokens": 500}),
+    ):  # fmt: skip
+        yield replace(load, name=f"varied-{name}", title=f"{load.title} {what}", **change)
+    yield Scenario(
+        name="varied-outbound-path",
+        title="outbound over mTLS, 64 at once, each request with a path of its own",
+        role=OUTBOUND,
+        connections=64,
+        path=f"/search/{VARIES}",
+    )
 
 
 def _beside_a_crowd() -> Iterator[Scenario]:
@@ -117,6 +146,7 @@ SCENARIOS: Final = (
         rate=200,
         beside="hostile",
     ),
+    *_varied(),
     *_beside_a_crowd(),
     Scenario(
         name="silent-3000",

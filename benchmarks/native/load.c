@@ -67,6 +67,26 @@ static void take_event(const char *line)
         histogram_add(&event_delay, now - then);
 }
 
+static uint64_t next_number(void)
+{
+    static uint64_t count;
+    uint64_t mixed = ++count * 0x9e3779b97f4a7c15ull; /* splitmix64: each once, in no order */
+    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9ull;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebull;
+    return mixed ^ (mixed >> 31);
+}
+
+static void vary(char *head, size_t length)
+{
+    head[length] = 0;
+    for (char *place = head; (place = strstr(place, DIGITS)) != NULL;) {
+        char digits[17];
+        snprintf(digits, sizeof digits, "%016llx", (unsigned long long)next_number());
+        memcpy(place, digits, 16);
+        place += 16;
+    }
+}
+
 static void send_request(struct connection *connection, uint64_t due)
 {
     const char *place = strstr(options.request, "@TOKEN@");
@@ -85,6 +105,8 @@ static void send_request(struct connection *connection, uint64_t due)
         memcpy(head + before, token, inside);
         memcpy(head + before + inside, place + strlen("@TOKEN@"), length - before - inside);
     }
+    if (options.varies)
+        vary(head, length);
     if (measuring) {
         sent++;
         if (options.rate > 0 && now_ns() > due + LATE)

@@ -135,6 +135,7 @@ void read_options(struct options *options, int argc, char **argv)
         options->warm_requests = 3 * options->connections;
     if (certificate != NULL)
         options->target.tls = tls_context(certificate, key, authority);
+    options->varies = strstr(options->request, DIGITS) != NULL;
     if (strstr(options->request, "@TOKEN@") != NULL && options->tokens == NULL)
         fail("needed", "--tokens, for @TOKEN@ in the request");
 }

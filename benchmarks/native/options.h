@@ -10,10 +10,12 @@
 #include "connection.h"
 
 #define MAX_PIDS 64
+#define DIGITS "@SIXTEEN_DIGITS@" /* replaced by 16 hex digits that no other request has */
 
 struct options {
     struct target target;
-    char *request; /* a head; @TOKEN@ in it is replaced */
+    char *request; /* a head; @TOKEN@ in it is replaced, and each DIGITS */
+    bool varies;   /* it has DIGITS */
     size_t request_length;
     char **tokens;
     size_t token_count, first_token;

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.peers.agents import relay
+from benchmarks.peers.binaries import find, missing
 from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, ROUTES, Part, Peer, Role
 from benchmarks.world import (
     AGENT,
@@ -55,6 +56,37 @@ def sidecar() -> Peer:
         parts=_parts,
         judges=True,
     )
+
+
+def earlier() -> Peer:
+    """Return the sidecar of another checkout, to compare a change with what was before it.
+
+    Its inbound side, and its outbound side in front of the tool and the token service of ``sidecar``, which takes part
+    too. ``--binary sidecar-before=PATH`` names that checkout's Python.
+    """
+    name = "sidecar-before"
+    return Peer(
+        name=name,
+        title="delegation sidecar, another checkout",
+        roles={
+            INBOUND: Role(port=f"{name}-inbound", counted=(name,)),
+            OUTBOUND: Role(port=f"{name}-outbound", counted=(f"{name}-front",), prefix="/next", credential="handle"),
+        },
+        does_not=("the tool and token service of the other one",),
+        missing=lambda: missing(name, "--binary sidecar-before=PATH of another checkout's python"),
+        version=lambda: "another checkout",
+        parts=_earlier_parts,
+        judges=True,
+    )
+
+
+def _earlier_parts(world: World, roles: frozenset[str]) -> list[Part]:
+    name = "sidecar-before"
+    python = find(name) or sys.executable
+    parts = [_run(world, name, inbound_settings(world, name), python=python)] if INBOUND in roles else []
+    if OUTBOUND in roles:
+        parts.append(_run(world, f"{name}-front", _front(world, name), python=python))
+    return parts
 
 
 def _parts(world: World, roles: frozenset[str]) -> list[Part]:
@@ -106,7 +138,7 @@ def _routes(count: int) -> list[dict[str, Any]]:
     return [{"name": f"r{n}", "match": {**match, "path_prefix": f"/r{n}"}, **rest} for n in range(count)]
 
 
-def _front(world: World) -> dict[str, Any]:
+def _front(world: World, name: str = "sidecar") -> dict[str, Any]:
     """Where users log in."""
     login = {**_login(world), "client_id": CLIENT_ID}
     routes = [
@@ -120,8 +152,8 @@ def _front(world: World) -> dict[str, Any]:
         _route(world, "first", FIRST),
     ]
     return {
-        **_common(world, "front", FRONT),
-        "outbound": {"listen": world.at("sidecar-outbound"), "routes": routes},
+        **_common(world, f"{name}-front".removeprefix("sidecar-"), FRONT),
+        "outbound": {"listen": world.at(f"{name}-outbound"), "routes": routes},
         "entry": {"issuers": [login], "may_call": ["next", "pair", "first"]},
     }
 
@@ -218,9 +250,9 @@ def _origin(world: World, name: str, scheme: str = "https") -> str:
     return f"{scheme}://{world.at(name)}"
 
 
-def _run(world: World, name: str, settings: dict[str, Any]) -> Part:
+def _run(world: World, name: str, settings: dict[str, Any], *, python: str = sys.executable) -> Part:
     listens = [section["listen"] for key in ("inbound", "outbound") if (section := settings.get(key))]
-    return _part(world, name, ["run"], settings, tuple(map(world.name_of, listens)))
+    return _part(world, name, ["run"], settings, tuple(map(world.name_of, listens)), python=python)
 
 
 def _part(
@@ -231,9 +263,10 @@ def _part(
     listens: tuple[str, ...],
     *,
     proxy: bool = True,
+    python: str = sys.executable,
 ) -> Part:
     path = world.folder / f"{name}.yaml"
     path.write_text(json.dumps(settings, separators=(",", ":")))  # JSON is YAML
-    program = [sys.executable, "-m", "sidecar.cli", *command, "--config", str(path)]
+    program = [python, "-P", "-m", "sidecar.cli", *command, "--config", str(path)]
     ready = f"http://{settings['probe']['listen']}/readyz"
     return Part(name=name, command=program, listens=listens, ready=ready, proxy=proxy)

@@ -1,7 +1,10 @@
 """The load generator against the backend, both just compiled. Skipped where they cannot be."""
 
 import json
+import re
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 
 from benchmarks.histogram import percentile
 from benchmarks.native import BuildError, Programs, build
+from benchmarks.scenarios import VARIES
 from sidecar_dev.processes import Processes, free_ports, listens
 
 pytestmark = pytest.mark.integration
@@ -65,6 +69,28 @@ def test_tokens_take_turns_and_how_many_were_used_is_told(programs: Programs, ba
     seen = load(programs, backend, tmp_path, *options, head="GET /x HTTP/1.1\r\nAuthorization: Bearer @TOKEN@")
     assert seen["tokens"] == 3
     assert seen["tokens_used"] >= 5
+
+
+def test_each_request_has_digits_of_its_own_where_they_are_asked_for(programs: Programs, tmp_path: Path) -> None:
+    heads: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                while head := connection.recv(4096):
+                    heads.append(head)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        port = listening.getsockname()[1]
+        load(programs, port, tmp_path, "--requests", "9", head=f"GET /x/{VARIES} HTTP/1.1\r\nTrace: {VARIES}-{VARIES}")
+        serving.join()
+    found = [re.findall(rb"[0-9a-f]{16}", head) for head in heads]
+    assert len(heads) >= 9
+    assert {len(digits) for digits in found} == {3}
+    assert len({one for digits in found for one in digits}) == 3 * len(heads)
 
 
 def test_a_new_connection_for_each_request_is_one_each(programs: Programs, backend: int, tmp_path: Path) -> None:
