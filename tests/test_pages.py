@@ -1,0 +1,78 @@
+"""Pages for people: every link leads somewhere, and every decision states its status."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not any(part.startswith(".") and part != ".github" for part in path.relative_to(ROOT).parts)
+    and "build" not in path.relative_to(ROOT).parts
+)
+DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
+INDEX = ROOT / "docs" / "adr" / "README.md"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    found = set()
+    for heading in re.findall(r"^#{1,6} (.*)$", page.read_text(), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+        found.add(re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-"))
+    return found | set(re.findall(r"""<a (?:id|name)=["']([^"']+)""", page.read_text()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_it(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = unquote(target).partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or file.suffix != ".md" or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name[:4])
+def test_a_decision_states_its_status_in_its_first_line(page: Path) -> None:
+    title, empty, status, *_ = page.read_text().split("\n")
+    number = page.name[:4]
+    assert re.fullmatch(rf"# {number}: [A-Z`a-z].*[^.]", title)
+    assert empty == ""
+    assert re.match(r"Status: (Accepted\.|Deferred\. |Superseded by \[\d{4}\]\()", status)
+    for by in re.findall(r"[Ss]uperseded (?:in part )?by \[(\d{4})\]", status):
+        assert by in {other.name[:4] for other in DECISIONS} - {number}
+    assert f"| [{number}]({page.name}) | {title.partition(': ')[2]} | " in INDEX.read_text()
+
+
+def test_the_index_lists_every_decision_once() -> None:
+    listed = re.findall(r"\| \[\d{4}\]\((0[^)]*)\)", INDEX.read_text())
+    assert listed == [page.name for page in DECISIONS]
+
+
+def test_the_changelog_begins_with_the_first_release_and_what_it_does() -> None:
+    sections = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert sections[-1] == "0.1.0"
+
+
+def test_pages_name_no_module_that_is_gone() -> None:
+    """Paths of Python files in backquotes or links of pages exist, except in superseded decisions."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not tracked:
+        pytest.skip("no git checkout")
+    known = set(tracked)
+    ends = {"/".join(path.split("/")[at:]) for path in known for at in range(len(path.split("/")))}
+    for page in PAGES:
+        if page.name == "CHANGELOG.md" or "\nStatus: Superseded" in page.read_text():
+            continue
+        for name in re.findall(r"`([\w./-]+/[\w-]+\.py)`", page.read_text()):
+            assert name in ends, f"{page.relative_to(ROOT)} names {name}"
