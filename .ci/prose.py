@@ -53,7 +53,7 @@ PRIVATE = {
     r"by the word of": "according to",
 }
 # Files that quote private words on purpose.
-QUOTES = (".ci/prose.py", "CONTRIBUTING.md", "tests/test_prose.py")
+QUOTES = (".ci/prose.py", "AGENTS.md", "CONTRIBUTING.md", "tests/test_prose.py")
 
 
 def docstrings(text: str) -> Iterator[tuple[int, str]]:
