@@ -1,4 +1,4 @@
-"""One sidecar put together: settings in, parts and listeners out. No logic."""
+"""Assembly of one sidecar: makes its parts and listeners from the settings. No logic."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.pool import Origin, UpstreamPool
 from sidecar.wire.resolver import Resolver
 
-_UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine: no window has to span a distance
+_UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window gains nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """That of one worker among several: its ``number``, everybody's inboxes, and the lock of their one sink."""
+    """Place of one worker among several: its ``number``, all inboxes, and the lock of their common sink."""
 
     number: int
     inboxes: Sequence[Inbox]
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shared:
-    """What both sides of one sidecar have in common."""
+    """Parts that both sides of one sidecar share."""
 
     source: IdentitySource
     snapshots: Snapshots
@@ -76,7 +76,7 @@ class _Shared:
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
-    """One sidecar, made of its parts and not yet running. Needs a running event loop."""
+    """Make one sidecar, not yet running. Needs a running event loop."""
     sink = settings.records.open_sink()
     log = AccessLog(
         sink if place is None else SharedSink(sink, place.sink_lock),
@@ -127,7 +127,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
 
 
 def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
-    """Peers in front, the agent behind."""
+    """Make the side with peers in front and the agent behind."""
     pool = _pool("inbound", settings, shared)
     journeys = Inbound(
         snapshots=shared.snapshots,
@@ -146,7 +146,7 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
 
 
 def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
-    """The agent in front, the next hops behind."""
+    """Make the side with the agent in front and the next hops behind."""
     pool = _pool("outbound", settings, shared)
     journeys = Outbound(
         origins=Origins(shared.source, time.time, pool.retire),
@@ -267,6 +267,6 @@ def _remote_handles(place: Place, handles: Handles, source: IdentitySource) -> R
 
 
 def _own_authorities(address: Address) -> frozenset[str]:
-    """The names under which the agent may address our outbound listener itself, to choose a target by prefix."""
+    """Return the names of our outbound listener itself, under which the agent chooses a target by prefix."""
     hosts = {str(address).rpartition(":")[0], "127.0.0.1", "localhost", "[::1]"}
     return frozenset(f"{host}:{address.port}" for host in hosts)

@@ -1,4 +1,4 @@
-"""``sidecar check``: every problem of a settings file in one message, each with its field and its cure.
+"""Command ``sidecar check``: every problem of a settings file in one message, each with its field and its cure.
 
 Notes on a usable file follow: settings that are valid and may surprise. They change no exit code.
 """
@@ -9,16 +9,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
-from sidecar.config import check, json_schema
-from sidecar.errors import Problem
+from sidecar.config import SidecarSettings, json_schema, load_sidecar, load_sts
+from sidecar.errors import ConfigError, Problem
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit codes: 0 the settings can be used, 2 they cannot."""
+    """Check one file. Exit codes: 0 the settings can be used, 2 they cannot."""
     if arguments.schema:
         print(json.dumps(json_schema(sts=arguments.sts), indent=2))  # noqa: T201
         return 0
@@ -40,6 +42,52 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{arguments.file}: fine")  # noqa: T201
     return 2 if problems else 0
+
+
+class Checked(NamedTuple):
+    """Result of a check: ``problems`` make a file unusable, ``notes`` are for valid settings that may surprise."""
+
+    problems: list[Problem]
+    notes: list[Problem]
+
+
+def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform: Path | None = None) -> Checked:
+    """Find every problem of a settings file; it can be used if there is none. Notes need a usable file."""
+    try:
+        if sts and platform is not None:
+            return Checked([Problem("--platform", "is no ceiling of a token service", "leave it out, or --sts")], [])
+        if sts:
+            _check_keys(load_sts(path, environ).key_directory)
+            return Checked([], [])
+        return Checked([], list(_notes(load_sidecar(path, environ, platform))))
+    except ConfigError as error:
+        return Checked(list(error.problems), [])
+
+
+def _check_keys(directory: Path | None) -> None:
+    """Check the signing keys if they are on this machine; settings may be checked on another."""
+    from sidecar.sts.key_files import load_schedule
+
+    if directory is not None and directory.exists():
+        load_schedule(directory, int(time.time()))
+
+
+def _notes(settings: SidecarSettings) -> Iterator[Problem]:
+    """Yield a note for each inbound route that is open wider, or closed tighter, than its author may think."""
+    for number, route in enumerate(settings.inbound_routes.routes):
+        where = f"inbound.routes[{number}]"
+        if not route.scopes:
+            yield Problem(
+                f"{where}.scopes",
+                f"is empty: on route {route.name} every delegated token for this workload is enough",
+                "list the scopes that the call needs",
+            )
+        if not route.peers:
+            yield Problem(
+                f"{where}.peers",
+                f"is empty: route {route.name} refuses every peer",
+                "list the SPIFFE IDs that may call, or remove the route",
+            )
 
 
 def _count(found: list[Problem], noun: str) -> str:

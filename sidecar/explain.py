@@ -1,4 +1,4 @@
-"""``sidecar explain``: a recorded request judged again, and what its reason code asks of whom.
+"""Command ``sidecar explain``: judges a recorded request again, and says who must act on its reason code.
 
 Exit codes: 0 the judgement agrees with the record, 1 it does not, 2 no such record or unusable settings.
 """
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _record(file: str, request_id: str | None) -> Record:
-    """The one record asked for.
+    """Return the one record asked for.
 
     Raises:
         RecordError: there is none, or more than one.
@@ -51,7 +51,7 @@ def _record(file: str, request_id: str | None) -> Record:
         try:
             record = parse_record(line.content or b"")
         except RecordError as error:
-            if request_id is not None:  # half a line, as a kill leaves it, is not what was asked for
+            if request_id is not None:  # part of a line, which a kill may leave, is not the record asked for
                 continue
             raise RecordError(f"{line.place}: {error}") from error
         if request_id is not None and record.request_id != request_id:
@@ -67,15 +67,15 @@ def _record(file: str, request_id: str | None) -> Record:
 
 
 def _supersedes(record: Record, other: Record) -> bool:
-    """Whether one closes the request that the other opened."""
+    """Return True if one closes the request that the other opened."""
     opened = other.event == "request.opened" and record.event != "request.opened"
     return opened and record.request_id == other.request_id
 
 
 def _policy(config: str | None, default: str, record: Record) -> Policy | None:
-    """The policy of the settings for the workload that wrote the record; None if either is not to be had.
+    """Return the policy for the workload that wrote the record; None without settings or without that workload.
 
-    Settings that were asked for must be there, the default ones need not.
+    Settings that were asked for must exist, the default ones need not.
     """
     if config is None and not Path(default).exists():
         return None

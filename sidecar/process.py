@@ -1,4 +1,4 @@
-"""One process around an event loop: its limits, its operations log, its signals, its exit code."""
+"""Process around an event loop: its limits, its operations log, its signals, its exit code."""
 
 from __future__ import annotations
 

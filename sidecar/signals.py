@@ -1,4 +1,4 @@
-"""Signals that come before anybody can act on them. It loads nothing: it is the first thing that a process does."""
+"""Signals held until a handler is installed. Imports nothing else: it is the first thing that a process runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def hold_signals() -> None:
-    """Let signals wait until somebody is there to act on them.
+    """Block our signals until their handlers are installed.
 
-    The default is to die by them; for the first process of a container it is not to hear of them at all, ever.
+    By default they would kill the process; the first process of a container would never receive them.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def release_signals(*numbers: signal.Signals) -> None:
-    """Whoever acts on these is there now."""
+    """Unblock signals whose handlers are installed now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

@@ -1,29 +1,36 @@
 """Settings files and environment variables, made into every room's settings. No room imports this one.
 
-The validation library and the models are imported by the functions that need them: a running sidecar loads settings in
-a child process (``loader``).
+The path of a file, in order:
+
+- ``loader``: the child process that does all of this, at the start and for a reload
+- ``document``: YAML and environment variables, into plain objects
+- ``validation``: the schema, then what must agree; ``Problem`` for each fault
+- schema: ``sidecar_model``, ``sts_file``, ``platform_file``; with ``sections`` that they share and ``field_types``.
+  The meaning of a key is the description of its field
+- checks: ``sidecar_checks`` between sections, ``platform_checks`` against the platform's ceiling
+- builders: ``sidecar_file``, with ``sidecar_routes``, ``issuers``, ``identity``, ``addresses``
+- result: ``settings``, ``sts_settings``
+
+``file_watch`` starts a reload when a file changes. ``docs`` writes the page of settings from the schema. The validation
+library and the models are imported by the functions that need them, never by a serving process.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
-from sidecar.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from sidecar.config.sts_settings import TokenServiceSettings
 
 __all__ = [
-    "Checked",
     "InboundSettings",
     "OutboundSettings",
     "RecordSettings",
     "SidecarSettings",
-    "check",
     "json_schema",
     "load_sidecar",
     "load_sts",
@@ -52,44 +59,14 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
     return load(path, environ)
 
 
-class Checked(NamedTuple):
-    """The result of a check: ``problems`` make a settings file unusable, ``notes`` only tell what may surprise."""
-
-    problems: list[Problem]
-    notes: list[Problem]
-
-
-def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform: Path | None = None) -> Checked:
-    """Find every problem of a settings file; it can be used if there is none. Notes need a usable file."""
-    try:
-        if sts and platform is not None:
-            return Checked([Problem("--platform", "is no ceiling of a token service", "leave it out, or --sts")], [])
-        if sts:
-            _check_keys(load_sts(path, environ).key_directory)
-            return Checked([], [])
-        from sidecar.config.notes import sidecar_notes
-
-        return Checked([], list(sidecar_notes(load_sidecar(path, environ, platform))))
-    except ConfigError as error:
-        return Checked(list(error.problems), [])
-
-
-def _check_keys(directory: Path | None) -> None:
-    """Check the signing keys if they are on this machine; settings may be checked on another."""
-    from sidecar.sts.key_files import load_schedule
-
-    if directory is not None and directory.exists():
-        load_schedule(directory, int(time.time()))
-
-
 def json_schema(*, sts: bool = False, platform: bool = False) -> dict[str, object]:
     """Return the JSON Schema of a sidecar's (or token service's) settings file, or of a platform file, for editors."""
     if platform:
-        from sidecar.config.platform_model import PlatformFile
+        from sidecar.config.platform_file import PlatformFile
 
         schema = PlatformFile.model_json_schema()
     elif sts:
-        from sidecar.config.sts_model import StsFile
+        from sidecar.config.sts_file import StsFile
 
         schema = StsFile.model_json_schema()
     else:

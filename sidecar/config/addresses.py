@@ -1,4 +1,4 @@
-"""Addresses and URLs as settings write them. Pure parsing; messages say what is wrong; the cure, and quote nothing."""
+"""Parsers of addresses and URLs in settings. Pure. Messages have the form "fault; cure" and quote nothing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen: a host name or address (IPv6 without brackets), and a port, 0 for any free one."""
+    """Address to listen at: a host name or address (IPv6 without brackets), and a port, 0 for any free one."""
 
     host: str
     port: int
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine (this pod) can reach it."""
+        """True if only this machine (this pod) can reach it."""
         return is_loopback(self.host)
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine: ``localhost`` or a loopback address."""
+    """Return True for this machine: ``localhost`` or a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -58,7 +58,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_origin(text: str) -> SplitResult:
-    """Take ``http(s)://host[:port]`` apart: the other end as a whole, without path, query or user info.
+    """Parse ``http(s)://host[:port]``, without path, query or user info.
 
     Raises:
         ValueError: it is anything else.
@@ -70,7 +70,7 @@ def parse_origin(text: str) -> SplitResult:
 
 
 def parse_url(text: str) -> SplitResult:
-    """Take an absolute http or https URL apart.
+    """Parse an absolute http or https URL.
 
     Raises:
         ValueError: it is anything else.

@@ -1,14 +1,18 @@
-"""Settings text → plain objects: the part of YAML that means the same to everybody.
+"""Document of settings: YAML text and environment variables, read into plain objects.
 
 YAML 1.1 reads ``off`` as false, ``12:30:45`` as a number, ``2026-01-01`` as a date and ``0777`` as 511, and most
-parsers take two equal keys. Here a plain scalar is true, false, null, a decimal number, or else a string; equal keys,
-anchors, tags and second documents are refused. The result is built from the parser's events, without recursion.
+parsers accept duplicate keys. Here a plain scalar is true, false, null, a decimal number, or else a string; duplicate
+keys, anchors, tags and second documents are refused. The result is built from the parser's events, without recursion.
+
+``SIDECAR__INBOUND__LISTEN`` overrides ``inbound.listen``. Two underscores, because Kubernetes sets ``SIDECAR_PORT`` and
+the like for a Service named ``sidecar``. Values are YAML, a list is given whole, and a variable that names no setting
+is an error like an unknown key. Somebody else may name a Service ``sidecar--anything``: its variables are ignored.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +26,7 @@ TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", "split what does not be
 NO_UTF_8: Final = ("is no UTF-8 text", "save it as UTF-8")
 MAX_DEPTH: Final = 24
 MAX_SHOWN: Final = 64  # characters of a key in a message
+PREFIX: Final = "SIDECAR__"
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
@@ -30,7 +35,7 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DocumentError(Exception):
-    """The text cannot be used. ``problem`` says where and how to cure it; values are never quoted."""
+    """The text cannot be used. ``problem`` has the place and the cure; no value is quoted."""
 
     def __init__(self, field: str, wrong: str, cure: str) -> None:
         super().__init__(f"{field}: {wrong}; {cure}")
@@ -59,7 +64,7 @@ def parse_document(text: str, *, name: str) -> object:
     """Read one YAML document into dicts, lists, strings, ints, floats, bools and None.
 
     Raises:
-        DocumentError: it is too large, no YAML, or uses what this file's head refuses. ``name`` is the field it names.
+        DocumentError: it is too large, not YAML, or uses what the head of this file refuses. ``name`` is its field.
     """
     if len(text) > MAX_BYTES:
         raise DocumentError(name, *TOO_LARGE)
@@ -67,7 +72,7 @@ def parse_document(text: str, *, name: str) -> object:
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
-    except UnicodeEncodeError:  # a variable's octets that are no UTF-8 come as lone surrogates
+    except UnicodeEncodeError:  # bytes of a variable that are not UTF-8 arrive as lone surrogates
         raise DocumentError(name, *NO_UTF_8) from None
     except yaml.YAMLError as error:  # its text quotes the input
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -77,7 +82,7 @@ def parse_document(text: str, *, name: str) -> object:
 
 
 class _Builder:
-    """Turns the parser's events into objects. ``stack`` holds the open collections, for a mapping with its next key."""
+    """Builds objects from the parser's events. ``_stack`` holds the open collections."""
 
     def __init__(self, name: str) -> None:
         self.root: object = None
@@ -143,7 +148,7 @@ class _OpenMapping:
 
 
 def shown(key: Hashable) -> str:
-    """A key from the file, safe and short enough for a message."""
+    """Return a key from the file, escaped and shortened for a message."""
     text = escape(str(key))
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
@@ -154,3 +159,55 @@ def _scalar(text: str) -> object:
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _DECIMAL.fullmatch(text) else text
+
+
+def override(document: dict[str, object], environ: Mapping[str, str]) -> list[Problem]:
+    """Put the values of all ``SIDECAR__…`` variables into ``document``; return a problem for each that does not fit."""
+    problems: list[Problem] = []
+    # A section before its members, so that the more specific variable wins.
+    for name in sorted(_ours(environ), key=lambda name: (name.count("__"), name)):
+        path = name.removeprefix(PREFIX).split("__")
+        if not all(path) or name != name.upper():
+            problems.append(Problem(shown(name), "names no setting", "write SIDECAR__SECTION__KEY in capitals"))
+            continue
+        try:
+            value = parse_document(environ[name], name=name)
+        except DocumentError as error:
+            problems.append(error.problem)
+            continue
+        if not _put(document, [part.lower() for part in path], value):
+            problems.append(
+                Problem(shown(name), "points into a value that has no members", "override the whole value or list")
+            )
+    return problems
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that sets each dotted field, to name it in a message."""
+    return {name.removeprefix(PREFIX).lower().replace("__", "."): name for name in _ours(environ)}
+
+
+def _ours(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables with our prefix, without those of a Service, which has an address and ports."""
+    names = [name for name in environ if name.startswith(PREFIX)]
+    services = [name.removesuffix("_SERVICE_HOST") for name in names if name.endswith("_SERVICE_HOST")]
+    beginnings = tuple(
+        beginning
+        for service in services
+        if {f"{service}_SERVICE_PORT", f"{service}_PORT"} <= environ.keys()
+        for beginning in (f"{service}_SERVICE_", f"{service}_PORT")
+    )
+    return [name for name in names if not name.startswith(beginnings)]
+
+
+def _put(document: dict[str, object], path: list[str], value: object) -> bool:
+    section = document
+    for key in path[:-1]:
+        inner = section.get(key)
+        if inner is None:
+            inner = section[key] = {}
+        if not isinstance(inner, dict):
+            return False
+        section = inner
+    section[path[-1]] = value
+    return True

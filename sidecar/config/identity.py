@@ -1,4 +1,4 @@
-"""The section ``identity`` → the settings of one source, and what others need of it."""
+"""Builder of the identity source's settings, from the section ``identity``, and checks of files that others need."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 
 
 def identity_of(section: IdentitySection, environ: Mapping[str, str]) -> IdentitySettings:
-    """Where our identity comes from. What the file says beats the variable.
+    """Make the settings of our identity source. The file takes precedence over the variable.
 
     Raises:
-        ConfigError: nobody says, or several do.
+        ConfigError: no source is set, or several are.
         ValueError: the variable's text is no Workload API address, or the source cannot do what is asked of it.
     """
     problems = [*_contradictions(section), *(_file_problems(section.files) if section.files is not None else ())]
@@ -40,7 +40,7 @@ def identity_of(section: IdentitySection, environ: Mapping[str, str]) -> Identit
 
 
 def actor_token_problems(identity: IdentitySettings, audience: str) -> Iterator[Problem]:
-    """An exchange sends a JWT-SVID for its issuer as actor token; files must hold one."""
+    """Report a missing JWT-SVID for the exchange's issuer, which is sent to it as actor token."""
     if isinstance(identity, FileSettings) and audience not in identity.jwt_svids:
         yield Problem(
             "identity.files.jwt_svids",
@@ -51,7 +51,7 @@ def actor_token_problems(identity: IdentitySettings, audience: str) -> Iterator[
 
 
 def jwt_bundle_problems(identity: IdentitySettings) -> Iterator[Problem]:
-    """A token service verifies actor tokens by the JWT bundles of their trust domains; files must hold them."""
+    """Report missing JWT bundles, with which a token service verifies actor tokens."""
     if isinstance(identity, FileSettings) and identity.jwt_bundles is None:
         yield Problem(
             "identity.files.jwt_bundles",

@@ -1,4 +1,4 @@
-"""Issuer sections → key settings, profiles and trust."""
+"""Builders of key settings, profiles and trust from issuer sections, and checks of these sections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOGIN_PRESETS: Final = frozenset(_KINDS)
 
 
 def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
-    """Where and how the issuer's keys are fetched. Raises ValueError as ``JwksSettings`` does."""
+    """Make the settings for fetching the issuer's keys. Raises ValueError as ``JwksSettings`` does."""
     times = {
         name: value
         for name in ("refresh_s", "max_age_s", "cooldown_s", "timeout_s")
@@ -41,7 +41,7 @@ def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
 
 @contextmanager
 def renamed(member: str, setting: str) -> Iterator[None]:
-    """A refusal by a room names its own member; the file's reader knows it as ``setting``."""
+    """Name the ``setting`` in a room's refusal, which names the room's own ``member``."""
     try:
         yield
     except ValueError as error:
@@ -49,13 +49,13 @@ def renamed(member: str, setting: str) -> Iterator[None]:
 
 
 def same_origin(first: str, second: str) -> bool:
-    """Whether two URLs lead to the same server: scheme, host and port."""
+    """Return True if two URLs have the same scheme, host and port."""
     one, other = urlsplit(first), urlsplit(second)
     return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port)
 
 
 def profile_of(section: str | ProfileSection) -> IssuerProfile:
-    """The preset, with what the section writes differently. Raises ValueError for a contradiction."""
+    """Make the profile: the preset with the section's changes. Raises ValueError for a contradiction."""
     if isinstance(section, str):
         return PRESETS[section]
     changes: dict[str, object] = {
@@ -79,7 +79,7 @@ def profile_of(section: str | ProfileSection) -> IssuerProfile:
 
 
 def trusted_issuer(section: IssuerSection) -> TrustedIssuer:
-    """Whose delegated tokens are believed, and for how much. Raises ValueError as ``profile_of`` does."""
+    """Make an issuer of delegated tokens, with its limits. Raises ValueError as ``profile_of`` does."""
     return TrustedIssuer(
         issuer=section.issuer,
         profile=profile_of(section.profile),
@@ -89,7 +89,7 @@ def trusted_issuer(section: IssuerSection) -> TrustedIssuer:
 
 
 def login_issuer(section: UserIssuerSection) -> TrustedIssuer:
-    """A user issuer: it names no actors; its tokens are worth what ``scope_from`` says."""
+    """Make a user issuer: it names no actors, and its tokens grant the scopes of ``scope_from``."""
     return TrustedIssuer(
         issuer=section.issuer,
         profile=profile_of(section.profile),
@@ -99,14 +99,14 @@ def login_issuer(section: UserIssuerSection) -> TrustedIssuer:
 
 
 def with_usable_profile(section: U, field: str, findings: Findings) -> U:
-    """The section. If its profile cannot be, that is a problem, and the preset alone goes on to further checks."""
+    """Return the section; if its profile is contradictory, report that and return it with the preset alone."""
     if findings.attempt(f"{field}.profile", profile_of, section.profile) is not None:
         return section
     return section.model_copy(update={"profile": _preset_of(section.profile)})
 
 
 def scope_from(section: UserIssuerSection) -> ScopeFrom:
-    """What a login token is worth."""
+    """Make the map from a login token to scopes."""
     return ScopeFrom(
         claim=section.scope_from.claim,
         map={value: frozenset(scopes) for value, scopes in section.scope_from.map.items()},
@@ -114,14 +114,14 @@ def scope_from(section: UserIssuerSection) -> ScopeFrom:
 
 
 def kind_of(section: UserIssuerSection) -> LoginKind | None:
-    """The kind of token that logins show: as written, else as the preset tells; None if neither says."""
+    """Return the kind of login token: as written, else that of the preset; None if neither has one."""
     if section.kind is not None:
         return LoginKind(section.kind)
     return _KINDS.get(_preset_of(section.profile))
 
 
 def kind_problems(section: UserIssuerSection, field: str) -> Iterator[Problem]:
-    """Sidecar and token service must name the same kind, so it is said, and said once."""
+    """Report a missing kind, or one that contradicts the preset: sidecar and token service must have the same."""
     told = _KINDS.get(_preset_of(section.profile))
     if kind_of(section) is None:
         yield Problem(f"{field}.kind", "is missing, and the profile does not tell", "write id_token or access_token")
@@ -130,14 +130,14 @@ def kind_problems(section: UserIssuerSection, field: str) -> Iterator[Problem]:
 
 
 def is_production(section: KeySource) -> bool:
-    """Whether real users or workloads hang on this issuer: its name and its keys are on the network, over https."""
+    """Return True for an issuer in production: its name and its keys are on the network, over https."""
     return all(_is_remote_https(url) for url in (section.issuer, section.jwks))
 
 
 def development_problems(sections: Sequence[tuple[str, KeySource]]) -> Iterator[Problem]:
-    """An issuer in the clear is for development, and lets in whoever knows a name: never beside a production one.
+    """Report an issuer over clear http beside a production one: it accepts anybody who knows a name.
 
-    ``sections`` are fields with the issuers that are written there.
+    ``sections`` are the issuers with their fields.
     """
     if not any(is_production(section) for _, section in sections):
         return
@@ -151,7 +151,7 @@ def development_problems(sections: Sequence[tuple[str, KeySource]]) -> Iterator[
 
 
 def profile_problems(section: IssuerSection, field: str) -> Iterator[Problem]:
-    """An issuer of delegated tokens has to show actors in a way that can be mapped."""
+    """Report a profile from which no actor can be read: an issuer of delegated tokens has to name them."""
     if _preset_of(section.profile) in LOGIN_PRESETS:
         yield Problem(f"{field}.profile", "is for login tokens, which name no actor", "list the issuer under entry")
         return

@@ -1,4 +1,4 @@
-"""What the settings files become: frozen, checked, each part in the type of the room that uses it."""
+"""Settings of a sidecar, validated and frozen: each part in the type of the room that uses it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSettings:
-    """Where records go: ``file``, or standard output. ``unproven`` limits those of callers that proved nothing.
+    """Destination of records: ``file``, or standard output. ``unproven`` limits those of unauthenticated callers.
 
-    ``spill`` is the folder for records that the sink did not take before the process ended.
+    ``spill`` is the directory for records that the sink did not accept before the process ended.
     """
 
     file: Path | None = None
@@ -41,7 +41,7 @@ class RecordSettings:
     unproven: RecordRate = field(default_factory=RecordRate)
 
     def open_sink(self) -> Sink:
-        """The sink. A file is opened by its writer, so that one that cannot be is "not ready", not a crash."""
+        """Make the sink. Its writer opens the file, so that a failure means "not ready" and not a crash."""
         return StdoutSink() if self.file is None else FileSink(self.file)
 
 
@@ -69,9 +69,9 @@ class OutboundSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarSettings:
-    """Everything one sidecar is told. ``keys`` are the key sets of all issuers, user issuers included.
+    """All settings of one sidecar. ``keys`` are the key sets of all issuers, user issuers included.
 
-    ``needed_issuers`` are those a route or the exchange names: without their keys the sidecar is not ready.
+    ``needed_issuers`` are those that a route or the exchange names: without their keys the sidecar is not ready.
     """
 
     identity: IdentitySettings
@@ -97,13 +97,13 @@ class SidecarSettings:
 
     @property
     def listens(self) -> tuple[Address, ...]:
-        """Every address that this process listens on; port 0 where the system shall choose."""
+        """Every address that this process listens on; port 0 if the system chooses."""
         sides = (self.inbound, self.outbound)
         return (self.probe, *(side.listen for side in sides if side is not None))
 
     @property
     def peer_trust_domains(self) -> frozenset[TrustDomain]:
-        """Where the workloads are at home who may call or are called: without these bundles they are not believed."""
+        """Trust domains of the workloads that may call or be called: their bundles are needed to verify them."""
         peers: set[SpiffeId | None] = set()
         peers.update(*(route.peers for route in self.inbound_routes.routes))
         peers.update(route.peer for route in self.outbound_routes.routes)
@@ -112,9 +112,9 @@ class SidecarSettings:
         return frozenset(peer.trust_domain for peer in peers if peer is not None)
 
     def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:
-        """What of ``fresh`` cannot take the place of these settings in a process that runs.
+        """Return a problem for each change in ``fresh`` that needs a restart.
 
-        Policy, issuers, exchange, entry and the agent's address can.
+        Policy, issuers, exchange, entry and the agent's address do not.
         """
         kept = {
             "identity": (self.identity, fresh.identity),
@@ -132,11 +132,11 @@ class SidecarSettings:
 
     @property
     def _probed(self) -> tuple[object, ...]:
-        """Where the agent's probes go: the probe listener does not follow the agent's address."""
+        """Address and paths of the agent's probes: the probe listener does not follow the agent's address."""
         return () if self.inbound is None or not self.agent_probes else (self.inbound.agent, *self.agent_probes)
 
     def agent_probe(self) -> AgentProbes | None:
-        """Who asks the agent, if anybody does."""
+        """Make the prober of the agent; None if it is not probed."""
         if self.inbound is None or not self.agent_probes:
             return None
         agent = self.inbound.agent
@@ -144,7 +144,7 @@ class SidecarSettings:
         return AgentProbes(f"http://{host}:{agent.port}", self.agent_probes)
 
     def policy(self, workload: SpiffeId, number: int) -> Policy:
-        """The snapshot that decisions are made on, once it is known who we are."""
+        """Make the policy that decisions are made on, for the workload that we are."""
         return Policy(
             workload=workload,
             audiences=self.audiences | {str(workload)},
@@ -159,5 +159,5 @@ class SidecarSettings:
 
 
 def _listening(inbound: InboundSettings | None) -> InboundSettings | None:
-    """Everything of the inbound side but where the agent is."""
+    """Return the inbound side without the agent's address."""
     return None if inbound is None else replace(inbound, agent=_ANY_AGENT)

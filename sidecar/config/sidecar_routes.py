@@ -1,4 +1,4 @@
-"""Route sections → the core's routes. What the core refuses, or two routes would both match, becomes a problem."""
+"""Builder of the core's routes from route sections. A refusal by the core, or an overlap of two, is a problem."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 def inbound_routes_of(file: SidecarFile, issuers: list[str], findings: Findings) -> InboundRoutes | None:
-    """The inbound routes; ``issuers`` count where a route names none. None if anything was found to be wrong."""
+    """Make the inbound routes; a route that names no issuers has ``issuers``. Return None if there is any problem."""
     sections = file.inbound.routes if file.inbound is not None else []
     made = [
         findings.attempt(f"inbound.routes[{number}]", _inbound_route, section, issuers)
@@ -32,12 +32,12 @@ def inbound_routes_of(file: SidecarFile, issuers: list[str], findings: Findings)
         if (section.match.path is None) != (section.match.path_prefix is None)
     ]
     routes = [route for route in made if route is not None]
-    _tell(findings, "inbound.routes", overlaps(routes))
+    _report(findings, "inbound.routes", overlaps(routes))
     return None if findings.problems else InboundRoutes(routes)
 
 
 def outbound_routes_of(file: SidecarFile, findings: Findings) -> OutboundRoutes | None:
-    """The outbound routes. None if anything was found to be wrong."""
+    """Make the outbound routes. Return None if there is any problem."""
     sections = file.outbound.routes if file.outbound is not None else []
     made = [
         findings.attempt(f"outbound.routes[{number}]", _outbound_route, section)
@@ -45,18 +45,18 @@ def outbound_routes_of(file: SidecarFile, findings: Findings) -> OutboundRoutes 
         if (section.match.host is None) != (section.match.prefix is None)
     ]
     routes = [route for route in made if route is not None]
-    _tell(findings, "outbound.routes", outbound_overlaps(routes))
+    _report(findings, "outbound.routes", outbound_overlaps(routes))
     return None if findings.problems else OutboundRoutes(routes)
 
 
 def upstream_of(origin: str) -> Upstream:
-    """Where an origin listens, with the scheme's port if it names none."""
+    """Return the address of an origin, with the scheme's port if it names none."""
     parts = parse_origin(origin)
     scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
     return Upstream(scheme=scheme, host=parts.hostname or "", port=parts.port or _PORTS[scheme])
 
 
-def _tell(findings: Findings, field: str, found: Iterable[Overlap]) -> None:
+def _report(findings: Findings, field: str, found: Iterable[Overlap]) -> None:
     for pair in found:
         if pair.first == pair.second:
             findings.add(field, f"two routes are called {pair.first}", "rename one of them")

@@ -1,4 +1,4 @@
-"""What a token service's settings file becomes."""
+"""Settings of a token service, validated and frozen."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sidecar.sts.server import StsSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenServiceSettings:
-    """Everything one token service is told.
+    """All settings of one token service.
 
-    ``login_keys`` are the user issuers' key sets. ``key_directory`` None means a signing key made at the start, which
-    no replica shares and no restart keeps.
+    ``login_keys`` are the user issuers' key sets. ``key_directory`` None means a signing key generated at the start,
+    which no replica shares and which a restart loses.
     """
 
     identity: IdentitySettings
@@ -31,9 +31,9 @@ class TokenServiceSettings:
     rate: RateSettings
 
     def needs_restart(self, fresh: TokenServiceSettings) -> list[Problem]:
-        """What of ``fresh`` cannot take the place of these settings in a process that runs. A policy can.
+        """Return a problem for each change in ``fresh`` that needs a restart. The policy does not.
 
-        A login issuer whose keys are followed already may come and go; another one may not.
+        A login issuer whose keys are already fetched may come and go; another one needs a restart.
         """
         kept = {
             "issuer": (self.policy.issuer, fresh.policy.issuer),

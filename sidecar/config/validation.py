@@ -15,8 +15,7 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from sidecar.config.document import DocumentError, parse_document, read_text, shown
-from sidecar.config.environment import override, variables
+from sidecar.config.document import DocumentError, override, parse_document, read_text, shown, variables
 from sidecar.config.sections import Section
 from sidecar.errors import ConfigError, Problem
 

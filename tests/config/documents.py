@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.config import check
+from sidecar.check import check
 from sidecar.config.document import parse_document
 from sidecar.errors import Problem
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sidecar.config import load_sidecar
-from sidecar.config.environment import override
+from sidecar.config.document import override
 from tests.config.documents import EXAMPLES, example, problems
 
 

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from sidecar.config import check, json_schema, load_sidecar, load_sts
+from sidecar.check import check
+from sidecar.config import json_schema, load_sidecar, load_sts
 from sidecar.delegation.spiffe_id import SpiffeId
 from tests.config.documents import EXAMPLES
 

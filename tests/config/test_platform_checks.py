@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import check
+from sidecar.check import check
 from sidecar.errors import Problem
 from tests.config.documents import ABSENT, changed, example, written
 

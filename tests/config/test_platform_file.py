@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import check, load_sidecar
+from sidecar.check import check
+from sidecar.config import load_sidecar
 from sidecar.config.platform_file import load_platform
 from sidecar.errors import ConfigError
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import SidecarSettings, check, load_sidecar
+from sidecar.check import check
+from sidecar.config import SidecarSettings, load_sidecar
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import check, load_sidecar
+from sidecar.check import check
+from sidecar.config import load_sidecar
 from sidecar.config.document import MAX_BYTES
 from sidecar.errors import ConfigError
 from tests.config.documents import ABSENT, changed, example, problems, written

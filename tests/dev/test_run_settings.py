@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import check
+from sidecar.check import check
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar_dev import run_settings
 from sidecar_dev.entries import parse_entries

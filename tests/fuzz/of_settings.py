@@ -10,8 +10,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from sidecar.config.addresses import parse_address, parse_origin
-from sidecar.config.document import MAX_DEPTH, DocumentError, parse_document
-from sidecar.config.environment import override
+from sidecar.config.document import MAX_DEPTH, DocumentError, override, parse_document
 from sidecar.config.platform_file import load_platform
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.config.sts_file import load_sts

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import check, load_sidecar
-from sidecar.config.notes import sidecar_notes
+from sidecar.check import check
 from tests.config.documents import changed, example, written
 
 AGENT = example("agent")
@@ -20,14 +19,14 @@ AGENT = example("agent")
 )
 def test_an_empty_list_at_an_inbound_route_is_noted_with_its_effect(tmp_path: Path, key: str, effect: str) -> None:
     path = written(tmp_path, changed(AGENT, (f"inbound.routes.0.{key}", [])))
-    (note,) = sidecar_notes(load_sidecar(path, {}))
+    (note,) = check(path, {}).notes
     assert note.field == f"inbound.routes[0].{key}"
     assert effect in note.wrong
     assert note.cure
 
 
 def test_a_route_that_lists_scopes_and_peers_has_no_note(tmp_path: Path) -> None:
-    assert list(sidecar_notes(load_sidecar(written(tmp_path, AGENT), {}))) == []
+    assert check(written(tmp_path, AGENT), {}).notes == []
 
 
 def test_notes_come_with_a_usable_file_only(tmp_path: Path) -> None:
