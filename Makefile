@@ -44,17 +44,18 @@ types: setup
 imports: setup
 	@$(BIN)/lint-imports
 
+UNIT = --ignore tests/integration --ignore tests/interop
 unit: setup
-	@$(SHARED) -m "not integration and not interop"
+	@$(SHARED) $(UNIT)
 
 check: lint types imports unit ## Lint, types, import contracts, unit tests
 
 integration: setup ## Real sockets, real TLS, the embedded parts
-	@$(SHARED) --dist loadfile -m integration
+	@$(SHARED) --dist loadfile tests/integration
 
 test: setup ## Every test that needs no foreign service
-	@$(SHARED) -m "not integration and not interop"
-	@$(SHARED) --dist loadfile -m integration
+	@$(SHARED) $(UNIT)
+	@$(SHARED) --dist loadfile tests/integration
 
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
