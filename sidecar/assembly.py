@@ -162,6 +162,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
     )
     turned_away = TurnedAway(shared.log, "outbound", Unproven(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.logins.judged
+    shared.caches["plans"] = lambda: journeys.plans
     return pool, _listener("outbound", settings, shared, turned_away, handler=journeys, context=None, proxy_form=True)
 
 

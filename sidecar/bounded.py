@@ -32,8 +32,18 @@ class Bounded(Protocol):
         ...
 
     @property
+    def hits(self) -> int:
+        """The look-ups that found an entry."""
+        ...
+
+    @property
+    def misses(self) -> int:
+        """The look-ups that found none."""
+        ...
+
+    @property
     def evicted(self) -> int:
-        """The entries that made room for others."""
+        """The entries that were evicted for others."""
         ...
 
     def sweep(self, now: float) -> object:
@@ -55,8 +65,8 @@ class _Entry(NamedTuple, Generic[V]):
 class BoundedCache(Generic[K, V]):
     """Values by key, of at most ``max_bytes`` in all.
 
-    ``bytes`` is what they cost, ``hits`` and ``misses`` count look-ups, ``evicted`` the entries that made room for
-    others. Times are of whatever clock the owner sweeps with.
+    ``bytes`` is what they cost, ``hits`` and ``misses`` count look-ups, ``evicted`` the entries that were evicted for
+    others. Times are of the clock that the owner sweeps with.
     """
 
     __slots__ = ("_ends", "_entries", "_number", "bytes", "epoch", "evicted", "hits", "max_bytes", "misses")
@@ -82,12 +92,13 @@ class BoundedCache(Generic[K, V]):
         """The value kept for ``key`` in this very ``epoch``. Any other epoch empties the cache."""
         if epoch != self.epoch:
             self.turn_to(epoch)
-        entry = self._entries.get(key)
-        if entry is None:
+        try:  # on the warm path: a hit costs less than by ``get``
+            value = self._entries[key][0]
+        except KeyError:
             self.misses += 1
             return None
         self.hits += 1
-        return entry[0]
+        return value
 
     def get(self, key: K) -> V | None:
         """The value kept for ``key`` in the current epoch; not counted as a look-up."""

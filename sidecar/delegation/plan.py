@@ -8,8 +8,7 @@ however trusted for inbound calls, would come back with a pair that nobody could
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
 
 from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy
 from sidecar.delegation.route import OutboundRoute, RouteMark
@@ -18,15 +17,13 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 
-_NONE: Final = (None, None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
     """The authority of a request being served: its own ``token``, worth ``scope`` here, opening ``may_call``.
 
     ``entry``: the token is a login token, with which a chain starts. ``came_by`` is the inbound route of the request,
-    where there was one. ``plans`` are those made before, by route; ``known`` is for the facts that records tell of it.
+    where there was one.
     """
 
     token: VerifiedToken
@@ -34,8 +31,6 @@ class Delegation:
     entry: bool
     scope: ScopeSet
     came_by: RouteMark | None = None
-    plans: dict[str, tuple[Policy, Plan]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def narrowed_to(self, fresh: Delegation) -> Delegation:
         """Return the part that a fresh judgement of the same token still allows: never more than before."""
@@ -75,9 +70,6 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         Unavailable: STS_UNAVAILABLE, no token exchange is configured.
     """
     token = delegation.token
-    made, plan = delegation.plans.get(route.name, _NONE)
-    if plan is not None and made is policy and plan.route is route and now < token.expires_at:
-        return plan  # of all a plan depends on, only the time has changed
     if route.name not in _opened(delegation, policy):
         raise Denied(Reason.CALL_NOT_ALLOWED)
     if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
@@ -90,7 +82,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     scope = delegation.scope & route.scopes
     if not scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE, "none of the inbound token's scopes may be used at this target")
-    plan = Plan(
+    return Plan(
         route=route,
         delegation=delegation,
         audience=route.audience,
@@ -100,9 +92,6 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         expected_subject=expected_subject,
         max_expires_at=max_expires_at,
     )
-    if not delegation.entry:  # a login's authority depends on the time
-        delegation.plans[route.name] = policy, plan
-    return plan
 
 
 def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:

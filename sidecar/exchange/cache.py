@@ -59,8 +59,18 @@ class IssuedTokens:
         return self._kept.bytes + self._rejected.bytes
 
     @property
+    def hits(self) -> int:
+        """The look-ups that found a token."""
+        return self._kept.hits
+
+    @property
+    def misses(self) -> int:
+        """The look-ups that found none."""
+        return self._kept.misses
+
+    @property
     def evicted(self) -> int:
-        """The tokens that made room for others."""
+        """The tokens that were evicted for others."""
         return self._kept.evicted
 
     def find(self, key: Hashable, *, epoch: Epoch, now: int) -> Issued | None:

@@ -96,8 +96,18 @@ class TokenExchange:
         return self._tokens.bytes
 
     @property
+    def hits(self) -> int:
+        """The look-ups that found a token."""
+        return self._tokens.hits
+
+    @property
+    def misses(self) -> int:
+        """The look-ups that found none."""
+        return self._tokens.misses
+
+    @property
     def evicted(self) -> int:
-        """The tokens that made room for others."""
+        """The tokens that were evicted for others."""
         return self._tokens.evicted
 
     def sweep(self, now: float) -> None:
@@ -172,8 +182,8 @@ class TokenExchange:
 
     def _epoch(self, policy: Policy) -> Epoch | None:
         """What a token would be accepted under now. None: we have no identity, or not the one the policy is for."""
-        own_id = _id_of(self._source.current)
-        if own_id is None or own_id != policy.workload:
+        identity = self._source.current
+        if identity is None or (own_id := identity.svid.spiffe_id) != policy.workload:
             return None
         return Epoch(self._keys.generation_of(self._settings.issuer), policy.number, self._withdrawals, own_id)
 

@@ -124,7 +124,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
 
     def check_certificates(self, certificates: tuple[bytes, ...]) -> None:
         """Judge the certificates, unless they have proven a peer before. Errors as the base class."""
-        if self.binding is None or not self.binding.proofs.knows(certificates):
+        if self.binding is None or certificates not in self.binding.proofs:
             super().check_certificates(certificates)
 
     def do_handshake(self) -> None:

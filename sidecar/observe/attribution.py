@@ -13,7 +13,7 @@ from sidecar.observe.record_text import masked
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import Delegation, IssuedPermit, Permit
+    from sidecar.delegation.decide import IssuedPermit, Permit
     from sidecar.delegation.verify import VerifiedToken
 
 
@@ -53,15 +53,6 @@ def _facts_of_issued(permit: IssuedPermit) -> RecordFields:
         "parent_jti": jti_in if issued.parent_jti is None else issued.parent_jti,
     }
     return masked(facts)
-
-
-def facts_of_delegation(delegation: Delegation) -> RecordFields:
-    """Return the claims of the token that an agent's call rests on, as ``facts_of_token``. Immutable."""
-    known = delegation.known
-    if not known:
-        known["facts"] = facts_of_token(delegation.token)
-    facts: RecordFields = known["facts"]
-    return facts
 
 
 def facts_of_token(token: VerifiedToken) -> RecordFields:

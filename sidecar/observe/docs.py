@@ -54,6 +54,7 @@ def families() -> list[Metric]:
     metrics.streams = lambda: {"inbound": 0}
     metrics.agent_up = lambda: True
     metrics.cache_bytes = metrics.cache_evictions = lambda: {"verdicts": 0}
+    metrics.cache_lookups = lambda: {("verdicts", "hit"): 0}
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
     metrics.records = lambda: sink_metrics(0, Filling())

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import SidecarError
-from sidecar.observe.attribution import claims_of, facts_of, facts_of_delegation, facts_of_issued, facts_of_token
+from sidecar.observe.attribution import claims_of, facts_of, facts_of_issued, facts_of_token
 from sidecar.observe.record import FIELDS, OK, Decision, Direction, Record, RecordFields
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import Delegation, IssuedPermit, Permit
+    from sidecar.delegation.decide import IssuedPermit, Permit
     from sidecar.delegation.verify import VerifiedToken
     from sidecar.observe.access_log import AccessLog
 
@@ -96,9 +96,9 @@ class Entry:
         """Note a verified token: its claims are facts from here on, permitted or not."""
         self.__dict__.update(facts_of_token(token))
 
-    def attribute_delegation(self, delegation: Delegation) -> None:
-        """Note a handle: its request's claims are facts from here on."""
-        self.__dict__.update(facts_of_delegation(delegation))
+    def attribute_served(self, facts: RecordFields) -> None:
+        """Note a handle. ``facts`` are the claims of its request's token, as ``facts_of_token``."""
+        self.__dict__.update(facts)
 
     def attribute_login(self, token: VerifiedToken) -> None:
         """Note a user's login that was traded for a handle: nothing is forwarded, and no hop results."""

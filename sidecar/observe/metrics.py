@@ -67,6 +67,7 @@ class Metrics(Collector):
         self.identity_updates: Callable[[], Mapping[str, int]] = dict  # by result
         self.cache_bytes: Callable[[], Mapping[str, int]] = dict
         self.cache_evictions: Callable[[], Mapping[str, int]] = dict
+        self.cache_lookups: Callable[[], Mapping[tuple[str, str], int]] = dict  # by cache and result
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
@@ -185,6 +186,12 @@ class Metrics(Collector):
             "Entries evicted for others or to free memory; of handles, lingering ones.",
             ("cache",),
             _single(self.cache_evictions()),
+        )
+        yield _counter(
+            "sidecar_cache_lookups",
+            "Lookups in the token caches.",
+            ("cache", "result"),
+            self.cache_lookups().items(),
         )
         yield _counter("sidecar_verdict_cache", "Lookups of verdicts.", ("result",), _single(self.verdict_cache()))
         yield _counter(

@@ -56,8 +56,17 @@ class Caches:
         return {name: cache.bytes for name, cache in self._found().items()}
 
     def evicted(self) -> Mapping[str, int]:
-        """How many entries each has evicted."""
+        """The number of entries that each has evicted."""
         return {name: cache.evicted for name, cache in self._found().items()}
+
+    def lookups(self) -> Mapping[tuple[str, str], int]:
+        """The number of look-ups in each, by result. Handles are no cache."""
+        found = [(name, cache) for name, cache in self._found().items() if name != HANDLES]
+        return {
+            (name, result): count
+            for name, cache in found
+            for result, count in (("hit", cache.hits), ("miss", cache.misses))
+        }
 
     def _found(self) -> dict[str, Bounded]:
         found = {name: find() for name, find in self._named.items()}

@@ -21,6 +21,8 @@ from typing import Any, Final, NamedTuple
 from sidecar.bounded import ENTRY_BYTES, BoundedCache
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.observe.attribution import facts_of_token
+from sidecar.observe.record import RecordFields
 from sidecar.proxy.linger_cache import LingerCache
 from sidecar.proxy.random_text import random_258
 from sidecar.proxy.revalidation import Guard
@@ -28,7 +30,7 @@ from sidecar.proxy.revalidation import Guard
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PER_SUBJECT: Final = 64  # logins
 OPEN_BYTES: Final = 384  # the handle, its place, its ServedRequest
-HELD_BYTES: Final = 2560  # the same, and the delegation with its plans and facts, beside the token
+HELD_BYTES: Final = 2560  # the same, and the delegation with its facts, beside the token
 _LOGINS_PART: Final = 2  # handles of logins take half of all at most: what lingers keeps some room
 
 # Where there are several workers, a handle begins with the mark of the one that made it.
@@ -41,11 +43,12 @@ Counting = Callable[[], Coroutine[Any, Any, object]]
 class ServedRequest:
     """One request being served: the authority its handle stands for, and what is left of its calls (None: no limit).
 
-    ``linger_s`` is how long the handle outlives the request, ``call_in`` the call id it came with, ``guard`` what
-    proved its peer (None: a user's login), ``epoch`` the one of ``Handles`` in which it was judged last.
+    The handle outlives the request by ``linger_s``; the request came with the call id ``call_in``. ``guard`` proved its
+    peer (None: a user's login). ``facts`` name the claims of its token in records (not to be changed). ``epoch`` is the
+    one of ``Handles`` in which it was judged last.
     """
 
-    __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "epoch", "guard", "linger_s")
+    __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "epoch", "facts", "guard", "linger_s")
 
     epoch: int
 
@@ -56,8 +59,10 @@ class ServedRequest:
         linger_s: float,
         call_in: str | None,
         guard: Guard | None = None,
+        facts: RecordFields | None = None,
     ) -> None:
         self.delegation = delegation
+        self.facts = facts or facts_of_token(delegation.token)
         self.guard = guard
         self.call_in = call_in
         self.calls_left = max_calls
@@ -122,9 +127,11 @@ class Handles:
         opened = len(self._alive) - len(self._logins) - len(self._lingering)
         return opened * OPEN_BYTES + self._logins.bytes + self._lingering.bytes
 
+    hits = misses = 0  # not a cache: an unknown handle is refused
+
     @property
     def evicted(self) -> int:
-        """The lingering handles that made room for others."""
+        """The lingering handles that were evicted for others."""
         return self._lingering.evicted
 
     def open(self, served: ServedRequest) -> str:

@@ -110,10 +110,10 @@ class Inbound:
                     entry.attribute_token(token)
                     raise
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
-            permit, delegation, facts = given
+            permit, delegation, facts, token_facts = given
             entry.permitted(facts)
 
-            served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in, guard)
+            served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in, guard, token_facts)
             handle = self._handles.open(served)
             trace = next_traceparent(head.values(b"traceparent"), head.values(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id

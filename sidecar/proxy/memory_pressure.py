@@ -23,11 +23,12 @@ HARDLY_ANY_ABOVE: Final = 0.85  # the rest goes fast: one turn of the loop may r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLimits:
-    """How much one process may hold of what it could do without, in MiB. A token counts wherever it is held.
+    """Limits on the caches of one process, in MiB. A token counts wherever it is held.
 
     ``max_handles_mib`` is for handles that outlive their request and for those of logins, of which one subject has at
     most ``max_handles_per_subject``; ``max_verdicts_mib`` for verified tokens of peers, and as much for logins;
-    ``max_permits_mib`` for permits, ``max_issued_mib`` for tokens issued for outbound calls.
+    ``max_permits_mib`` for permits, and as much for plans of outbound calls; ``max_issued_mib`` for tokens issued for
+    outbound calls.
     """
 
     max_handles_mib: int = 64

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, plan_outbound
+from sidecar.delegation.decide import Delegation, IssuedPermit, Plan
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.access_log import AccessLog, Entry
@@ -27,6 +27,7 @@ from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.origins import Origins, authority_of
+from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.wire.exchange import ServerExchange
@@ -60,6 +61,7 @@ class Outbound:
         self._forwarder = forwarder
         self._tasks = tasks
         self.logins = Logins(handles=handles, tasks=tasks, clock=clock, max_bytes=memory.max_verdicts_mib * MIB)
+        self.plans = Plans(memory.max_permits_mib * MIB)
         self._origins = origins
         self._own_authorities = own_authorities
         self._clock = clock
@@ -89,7 +91,7 @@ class Outbound:
             entry.route = route.name
 
             served, delegation = yield from self._authority(head, snapshot, entry)
-            plan = plan_outbound(delegation, route, policy=policy, now=now)
+            plan = self.plans.plan(delegation, route, policy=policy, now=now)
             if served is not None and (counting := served.count_call()) is not None:
                 yield Async(self._tasks, counting)
 
@@ -124,7 +126,7 @@ class Outbound:
             served = yield from self._resolve(credential.handle)
             entry.call_in = served.call_in
             entry.after_request = served.ended_at is not None
-            entry.attribute_delegation(served.delegation)
+            entry.attribute_served(served.facts)
             if served.delegation.entry:
                 return served, (yield from self.logins.again(served.delegation, snapshot, entry))
             return served, served.delegation

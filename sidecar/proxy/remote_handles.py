@@ -18,12 +18,12 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.observe.attribution import facts_of_token
 from sidecar.proxy.handles import MARKED_CHARS, MARKS, Counting, Handles
 from sidecar.proxy.revalidation import Guard
 
@@ -55,11 +55,12 @@ def new_inbox() -> Inbox:
 class RemoteRequest:
     """A request that another worker serves: what ``ServedRequest`` is for one of ours. ``counting`` None: no limit."""
 
-    __slots__ = ("_counting", "call_in", "delegation", "ended_at", "guard")
+    __slots__ = ("_counting", "call_in", "delegation", "ended_at", "facts", "guard")
 
     def __init__(self, found: _Found, counting: Counting | None, guard: Guard | None) -> None:
         self.guard = guard
         self.delegation = found.delegation
+        self.facts = facts_of_token(found.delegation.token)
         self.call_in = found.call_in
         self.ended_at = found.ended_at
         self._counting = counting
@@ -191,10 +192,9 @@ class RemoteHandles:
                 served.count_call()
         except SidecarError as error:
             return error
-        delegation = replace(served.delegation)  # without the plans made here: each brings a whole policy along
         guard = served.guard
         peer = None if guard is None else (guard.chain, guard.until)
-        return _Found(delegation, served.call_in, served.ended_at, served.calls_left is not None, peer)
+        return _Found(served.delegation, served.call_in, served.ended_at, served.calls_left is not None, peer)
 
     def _answered(self, message: _Answer) -> None:
         asked = self._asked.get(message.ask)

@@ -94,6 +94,7 @@ class Server:
         parts.log.metrics.identity_updates = lambda: asdict(parts.source.counts)
         parts.log.metrics.cache_bytes = parts.caches.bytes
         parts.log.metrics.cache_evictions = parts.caches.evicted
+        parts.log.metrics.cache_lookups = parts.caches.lookups
         parts.log.metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     @property

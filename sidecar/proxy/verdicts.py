@@ -14,10 +14,10 @@ from sidecar.bounded import BoundedCache
 from sidecar.delegation.decide import Delegation, Permit, delegate
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
-from sidecar.observe.attribution import facts_of
+from sidecar.observe.attribution import facts_of, facts_of_token
 from sidecar.observe.record import RecordFields
 
-PERMIT_BYTES: Final = 4096  # beside its token and the Authorization field: permit, delegation, plans and facts
+PERMIT_BYTES: Final = 4096  # beside its token and the Authorization field: permit, delegation and facts
 
 Epoch = tuple[int, int]  # the generation of the keys, the number of the policy
 
@@ -40,11 +40,12 @@ class Call(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A permit, what the handle of its request stands for, and what the record of its request says of it."""
+    """A permit, the authority of its request, and the facts of its request and of its token for records."""
 
     permit: Permit
     delegation: Delegation
     facts: RecordFields
+    token_facts: RecordFields
 
 
 class Permits(BoundedCache[Call, Given]):
@@ -52,7 +53,7 @@ class Permits(BoundedCache[Call, Given]):
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
         """Remember a permit, unless keys or policy changed while it was being decided on."""
-        given = Given(permit, delegate(permit), facts_of(permit))
+        given = Given(permit, delegate(permit), facts_of(permit), facts_of_token(permit.token))
         if call.authorization is not None:
             token = permit.token
             cost = token.held_bytes + len(call.authorization) + PERMIT_BYTES

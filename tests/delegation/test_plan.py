@@ -182,34 +182,3 @@ def test_plans_that_differ_in_what_the_answer_depends_on_have_different_keys(oth
 def test_a_plan_shows_no_token() -> None:
     claims: Claims = INBOUND_CLAIMS
     assert f"raw-of-{claims['jti']}" not in repr(plan())
-
-
-def test_a_plan_is_made_once_for_a_route_under_one_policy() -> None:
-    of = delegation()
-    first = plan(of)
-    assert plan(of) is first
-    assert plan(of, replace(POLICY, number=2)) == first
-    assert plan(of, replace(POLICY, number=2)) is not first
-    assert plan(delegation()) is not first
-
-
-def test_a_plan_made_before_stands_for_that_policy_that_route_and_its_time_only() -> None:
-    of = delegation()
-    plan(of)
-    with pytest.raises(Denied) as refused:
-        plan(of, replace(POLICY, deny=Deny(subjects=frozenset({(None, "alice")}))))
-    assert refused.value.reason is Reason.POLICY_DENIED
-    narrower = replace(TO_CRM, scopes=frozenset({"crm.write"}))
-    with pytest.raises(Denied) as refused:
-        plan_outbound(of, narrower, policy=POLICY, now=NOW)
-    assert refused.value.reason is Reason.INSUFFICIENT_SCOPE
-    assert plan_outbound(of, TO_CRM, policy=POLICY, now=of.token.expires_at - 1) == plan(of)
-    with pytest.raises(Denied) as refused:
-        plan_outbound(of, TO_CRM, policy=POLICY, now=of.token.expires_at)
-    assert refused.value.reason is Reason.TOKEN_EXPIRED
-
-
-def test_what_a_login_is_worth_is_found_out_each_time() -> None:
-    of = login()
-    assert plan_outbound(of, TO_CRM, policy=POLICY, now=NOW) is not plan_outbound(of, TO_CRM, policy=POLICY, now=NOW)
-    assert of.plans == {}

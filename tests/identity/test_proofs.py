@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from sidecar.bounded import ENTRY_BYTES
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Denied, Reason
 from sidecar.identity.bundle import X509Bundle, parse_bundle
-from sidecar.identity.proofs import MAX_CHAIN_BYTES, MAX_PROOFS, Proofs
+from sidecar.identity.proofs import MAX_CHAIN_BYTES, PROOF_BYTES, Proofs
 from sidecar.identity.svid import verify_chain
 from tests.identity.shapes import HOUR, NOW, Issued, authority, der_of, leaf
 
@@ -121,9 +122,14 @@ def test_a_long_chain_proves_and_is_not_kept() -> None:
     assert len(proofs) == 0
 
 
-def test_no_more_than_so_many_are_known() -> None:
+def test_the_oldest_proof_is_evicted_and_an_expired_one_before_it(verified: Counted) -> None:
+    chains = [der_of(leaf(ROOT, f"spiffe://a.test/{number}")) for number in range(3)]
+    proofs = Proofs(2 * (len(SVID.der) + PROOF_BYTES + ENTRY_BYTES + 16))
+    for chain in chains:
+        proofs.prove(chain, {A: BUNDLE}, now=NOW)
+    assert [chain in proofs for chain in chains] == [False, True, True]
+    assert (proofs.evicted, verified.times) == (1, 3)
     proofs = Proofs()
-    proof = proofs.prove(der_of(SVID), {A: BUNDLE}, now=NOW)
-    for number in range(3 * MAX_PROOFS):
-        proofs._keep((b"%d" % number,), proof)
-        assert len(proofs) <= MAX_PROOFS
+    proofs.prove(der_of(BELOW, MIDDLE), {A: BUNDLE}, now=NOW)
+    proofs.prove(chains[0], {A: BUNDLE}, now=NOW + 61)
+    assert (len(proofs), proofs.evicted) == (1, 0)

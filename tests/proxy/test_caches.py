@@ -17,9 +17,10 @@ from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound, delegate
 from sidecar.delegation.verify import verify_token
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
-from sidecar.observe.attribution import facts_of_delegation, facts_of_issued
+from sidecar.observe.attribution import facts_of_issued
 from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
 from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.plans import Plans
 from sidecar.proxy.trim import AFTER_BYTES, Trim
 from sidecar.proxy.verdicts import Call, Permits, Verdicts
 from tests.delegation.world import (
@@ -30,6 +31,7 @@ from tests.delegation.world import (
     POLICY,
     SEARCH,
     STS,
+    TO_CRM,
     WRITER,
     plan,
     signed,
@@ -57,6 +59,14 @@ def test_all_are_swept_and_counted_and_one_that_is_not_there_is_left_out() -> No
     assert caches.total == one.bytes + other.bytes
     caches.sweep()
     assert (len(one), len(other)) == (0, 4)
+
+
+def test_look_ups_are_counted_by_cache_and_handles_are_none() -> None:
+    cache = filled()
+    for key in "aabx":
+        cache.find(key)
+    caches = Caches({"one": lambda: cache, HANDLES: filled}, clock=lambda: 0.0)
+    assert caches.lookups() == {("one", "hit"): 3, ("one", "miss"): 1}
 
 
 def test_memory_goes_back_after_what_has_expired_was_freed() -> None:
@@ -114,6 +124,7 @@ class Filled:
 
     def __init__(self, kind: str) -> None:
         self.verdicts, self.permits, self.issued = Verdicts(64 * MIB), Permits(64 * MIB), IssuedTokens(64 * MIB)
+        self.plans = Plans(64 * MIB)
         self.handles = Handles(clock=lambda: float(NOW), monotonic=time.monotonic)
         for cache in (self.verdicts, self.permits):
             cache.turn_to((1, 1))
@@ -129,9 +140,10 @@ class Filled:
     def _put_permits(self, number: int, shape: str) -> None:
         bearer = token(number, shape)
         permit = permit_of(bearer)
-        given = self.permits.give(Call(b"Bearer " + bearer.raw.encode(), "ab" * 32, f"r{number}"), permit, (1, 1))
-        plan(given.delegation)
-        facts_of_delegation(given.delegation)
+        self.permits.give(Call(b"Bearer " + bearer.raw.encode(), "ab" * 32, f"r{number}"), permit, (1, 1))
+
+    def _put_plans(self, number: int, shape: str) -> None:
+        self.plans.plan(delegate(permit_of(token(number, shape))), TO_CRM, policy=POLICY, now=NOW)
 
     def _put_issued(self, number: int, shape: str) -> None:
         came_by = permit_of(token(number, shape))
@@ -144,8 +156,6 @@ class Filled:
 
     def _put_handles(self, number: int, shape: str) -> None:
         delegation = delegate(permit_of(token(number, shape)))
-        plan(delegation)
-        facts_of_delegation(delegation)
         handle = self.handles.open(ServedRequest(delegation, 64, 60.0, call_in=f"{number:032x}"))
         self.handles.end(handle)
 
@@ -154,7 +164,9 @@ class Filled:
     ("kind", "shape"),
     [
         ("verdicts", "many scopes"),  # above the issuer's ceiling: a verdict, and no permit
-        *itertools.product(("verdicts", "permits", "issued", "handles"), sorted(SHAPES.keys() - {"many scopes"})),
+        *itertools.product(
+            ("verdicts", "permits", "plans", "issued", "handles"), sorted(SHAPES.keys() - {"many scopes"})
+        ),
     ],
 )
 def test_what_is_held_takes_no_more_than_it_is_accounted_at_and_hardly_less(kind: str, shape: str) -> None:

@@ -47,6 +47,7 @@ class Cached:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self.bytes = 0
+        self.hits = self.misses = 0
         self.evicted = 0
 
     def sweep(self, now: float) -> None:

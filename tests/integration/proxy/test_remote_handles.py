@@ -2,16 +2,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
-from sidecar.delegation.decide import plan_outbound
-from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.handles import MARKS, Handles, ServedRequest
 from sidecar.proxy.remote_handles import MAX_WAITING_BYTES, Inbox, RemoteHandles, new_inbox
-from tests.delegation.world import NOW, POLICY, SEARCH, TO_CRM, delegation
+from tests.delegation.world import NOW
 from tests.fakes.guard import FakeGuard
 from tests.proxy.test_handles import REST_S, Clock, served
 
@@ -82,17 +79,6 @@ async def test_the_request_of_a_handle_is_found_at_its_worker(workers: Workers) 
     found = await workers.second.remote.resolve(0, workers.open(request))
     assert found.delegation == request.delegation
     assert (found.call_in, found.ended_at, found.count_call()) == (None, None, None)
-
-
-async def test_what_its_worker_remembers_of_a_request_stays_there(workers: Workers) -> None:
-    many = [replace(SEARCH, name=f"search-{number}", path=f"/search/{number}") for number in range(2000)]
-    policy = replace(POLICY, inbound=InboundRoutes(many))  # too much for a packet
-    request = ServedRequest(delegation(), None, linger_s=0.0, call_in=None)
-    workers.clock.now = NOW
-    plan_outbound(request.delegation, TO_CRM, policy=policy, now=NOW)
-    found = await workers.second.remote.resolve(0, workers.open(request))
-    assert found.delegation == request.delegation
-    assert not found.delegation.plans
 
 
 async def test_a_handle_that_its_worker_does_not_know_is_refused(workers: Workers) -> None:

@@ -1,0 +1,40 @@
+"""Plans of outbound calls, kept for the next call on the same authority: a look-up instead of a decision.
+
+Of all that a plan is made of (`plan_outbound`), only time passes: a plan is found again for the very same delegation
+and route, under the policy with the same number, until the token expires. A login is planned anew for each call,
+because what it is worth depends on the time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.bounded import BoundedCache
+from sidecar.delegation.decide import Delegation, Plan, plan_outbound
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import OutboundRoute
+
+PLAN_BYTES: Final = 768  # beside the token of its delegation
+
+
+class Plans(BoundedCache[tuple[str, str], Plan]):
+    """Plans, by token and route; the epoch is the policy's number. The oldest is evicted first."""
+
+    __slots__ = ()
+
+    def plan(self, delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
+        """Plan one call, or find the plan of the last one.
+
+        Raises:
+            SidecarError: as ``plan_outbound``.
+        """
+        token = delegation.token
+        key = token.raw, route.name
+        plan = self.find(key, policy.number)
+        if plan is not None and plan.delegation is delegation and plan.route is route and now < token.expires_at:
+            return plan
+        plan = plan_outbound(delegation, route, policy=policy, now=now)
+        if not delegation.entry:
+            cost = token.held_bytes + PLAN_BYTES
+            self.keep(key, plan, cost=cost, expires_at=token.expires_at, epoch=policy.number)
+        return plan
