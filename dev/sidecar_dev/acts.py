@@ -1,4 +1,4 @@
-"""The same incident twice. Act 1: agents that pass alice's token along. Act 2: the same agents, beside sidecars."""
+"""Acts of the demo: the same incident with agents that pass alice's token along, then with agents beside sidecars."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def act_two(stage: Stage) -> Iterator[Scene]:
 
 
 def evidence(stage: Stage) -> Iterator[Scene]:
-    """The chain, rebuilt from what caller, token service and callee each wrote down."""
+    """Rebuild the chain from the records of caller, token service and callee."""
     witnesses = ("front", "planner", "writer", "crm", "sts")
     command, found = stage.sidecar("audit", "chains", *(f"{name}.records" for name in witnesses))
     calls = {hop["call_in"] for hop in stage.hops}

@@ -82,7 +82,7 @@ class AgentMesh:
             self._wait_for(name, lambda url=url: answers(url))  # type: ignore[misc]
 
     def _wait_for(self, name: str, is_there: Callable[[], bool]) -> None:
-        """As ``Processes.wait_for``, but over when we are told to stop."""
+        """Wait as ``Processes.wait_for`` does, or until we are told to stop."""
         self._processes.wait_for(name, lambda: self._told_to_stop is not None or is_there())
 
     def _start_agent(self) -> None:
@@ -124,7 +124,7 @@ class AgentMesh:
     # --- while it runs
 
     def _follow(self) -> None:
-        """Say what happens until the command ends or we are told to stop."""
+        """Print records until the command ends or we are told to stop."""
         port = self._places.ports["agent"]
         shown = False
         hint_at = time.monotonic() + _HINT_S
@@ -146,7 +146,7 @@ class AgentMesh:
     # --- the end
 
     def _stop(self) -> int:
-        """First nobody can call any more, then the agent's sidecar drains, then the agent ends, and last the rest."""
+        """Stop in order: the entry (no new calls), the agent's sidecar (it drains), the agent, the rest."""
         processes = self._processes
         processes.stop("front")
         processes.stop("agent")
@@ -154,7 +154,7 @@ class AgentMesh:
         processes.stop()
         self._say_records()
         code = processes.exit_code(_COMMAND) if self._started else -(self._told_to_stop or signal.SIGTERM)
-        if code is None:  # it cannot be: what does not end is killed
+        if code is None:  # cannot happen: a process that does not end is killed
             code = -signal.SIGKILL
         return code if code >= 0 else 128 - code
 

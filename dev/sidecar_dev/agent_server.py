@@ -1,7 +1,6 @@
 """The HTTP server of the demo's agents: what a web framework gives an agent's author. Standard library only.
 
-Told to stop by SIGTERM it takes no more connections, ends those on which nothing happens, serves what it has begun to
-its end, and goes.
+On SIGTERM it accepts no more connections, closes idle ones, finishes the requests in flight, and exits.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-HEALTH: Final = "/healthz"  # whether it listens; in no log
+HEALTH: Final = "/healthz"  # says that it listens; not logged
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class AgentServer(ThreadingHTTPServer):
     """
 
     request_queue_size = 128  # 5 by default: of 64 callers at once some would be turned away by the kernel
-    daemon_threads = False  # closing waits for what is being served
+    daemon_threads = False  # closing waits for requests in flight
 
     def __init__(
         self, script: Script, host: str, port: int, *, seen: str | None = None, access_log: str | None = None
@@ -64,7 +63,7 @@ class AgentServer(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def stop(self) -> None:
-        """From any thread but the one that serves: no more connections, and none is kept."""
+        """Stop accepting and close idle connections. Call it from any thread except the serving one."""
         self.shutdown()
         with self._lock:
             self.stopping = True
@@ -72,14 +71,14 @@ class AgentServer(ThreadingHTTPServer):
                 _read_no_more(connection)
 
     def waits(self, connection: socket.socket) -> None:
-        """Nothing is asked on this connection now."""
+        """Mark a connection as idle."""
         with self._lock:
             self._idle.add(connection)
             if self.stopping:
                 _read_no_more(connection)
 
     def works(self, connection: socket.socket) -> None:
-        """A request has begun on it, or it is gone."""
+        """Mark a connection as busy, or forget it."""
         with self._lock:
             self._idle.discard(connection)
 
@@ -125,11 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = _serve  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """The access log is written above."""
+        """Discard the library's log: the access log is written above."""
 
 
 def serve(script: Script, host: str, port: int, *, seen: str | None = None, access_log: str | None = None) -> None:
-    """Run a script until SIGTERM. The first process of a container dies of no signal that it does not handle."""
+    """Run a script until SIGTERM, which must be handled: the first process of a container ignores unhandled signals."""
     with AgentServer(script, host, port, seen=seen, access_log=access_log) as server:
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop).start())
         sys.stderr.write(f"listening on {host}:{server.server_address[1]}\n")

@@ -88,7 +88,7 @@ def front(incoming: Incoming) -> Outgoing:
 
 
 def _log_in(url: str, user: str, password: str) -> str | None:
-    """The user's login token. The issuer is known by SSL_CERT_FILE, as everybody's is."""
+    """Log a user in and return the token. SSL_CERT_FILE names the CAs that the issuer is verified by."""
     form = {"grant_type": "password", "username": user, "password": password, "client_id": "front-app"}
     body = urllib.parse.urlencode({**form, "scope": "assistant"}).encode()
     try:
@@ -107,7 +107,7 @@ def planner(incoming: Incoming) -> Outgoing:
 
 
 def writer(incoming: Incoming) -> Outgoing:
-    """Looks the customer up and writes a draft. What it reads, it believes."""
+    """Looks the customer up and writes a draft. It follows instructions in what it reads."""
     if incoming.path != "/draft":
         return Outgoing(404)
     time.sleep(min(float(incoming.body.get("think_s", 0)), _TIMEOUT_S / 2))

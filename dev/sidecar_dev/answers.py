@@ -20,7 +20,7 @@ from sidecar_dev.registry import NoIdentityError, Registry, half_life
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A whole answer for one process. From ``renew_at`` on (seconds since the epoch) a newer one is due."""
+    """Complete answer for one process; from ``renew_at`` on (seconds since the epoch) it must be renewed."""
 
     message: Any
     renew_at: float = float("inf")
@@ -90,7 +90,7 @@ def validate_jwt_svid(registry: Registry, peer: Peer | None, audience: str, svid
 
 
 def _key_of(bearer: Bearer, known: Mapping[TrustDomain, TrustDomainAuthority]) -> VerificationKey:
-    """The subject is not verified yet: it only chooses the bundle."""
+    """Read the unverified subject, only to choose the bundle."""
     subject = bearer.claims.get("sub")
     try:
         authority = known.get(SpiffeId(subject if isinstance(subject, str) else "").trust_domain)

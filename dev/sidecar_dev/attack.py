@@ -1,8 +1,8 @@
 """Attacks from inside a mesh of containers: ``python -m sidecar_dev.attack outsider|agent|thief``.
 
-Each attacker is a container of its own, with what a real one would have there (compose.yaml, profile ``attack``). A
-line is written for every attempt; the exit code is the verdict: 0 if everything held and the lawful twins worked.
-Loss of a twin counts as loss: an attack that fails because nothing works at all proves nothing.
+Each attacker is a container of its own, with what a real one would have there (compose.yaml, profile ``attack``). Each
+attempt prints one line. Exit code 0: every attack was refused and every lawful twin worked. A twin that fails counts as
+a failure: an attack that fails because nothing works proves nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _JSON: Final = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One thing that was tried, what came of it, and whether that is as it has to be."""
+    """One attempt, its outcome, and whether that is the required one."""
 
     title: str
     said: str
@@ -52,7 +52,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status 0 is no answer at all: no connection, or no handshake."""
+    """Answer to a request. Status 0: no connection, or no handshake."""
 
     status: int
     reason: str
@@ -73,7 +73,7 @@ def call(
     context: ssl.SSLContext | None = None,
     target: str | None = None,
 ) -> Answer:
-    """One request. ``target`` replaces the path, for forms of it that a URL has no room for."""
+    """Send one request. ``target`` replaces the path, for forms that no URL can carry."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 80
     connection = (
@@ -93,7 +93,7 @@ def call(
 
 
 def anybody() -> ssl.SSLContext:
-    """An attacker asks nobody for a certificate, and shows none."""
+    """Return a context that verifies no server and shows no certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -101,14 +101,14 @@ def anybody() -> ssl.SSLContext:
 
 
 def showing(folder: Path) -> ssl.SSLContext:
-    """With the SVID that lies in a folder."""
+    """Return a context that shows the SVID in a folder."""
     context = anybody()
     context.load_cert_chain(folder / "svid.pem", folder / "svid_key.pem")
     return context
 
 
 def refused(title: str, answer: Answer, *statuses: int) -> Attempt:
-    """It held if the answer has one of these statuses; 0 is none."""
+    """Expect one of these statuses; 0 is no answer."""
     return Attempt(title, answer.said, answer.status in statuses)
 
 
@@ -121,7 +121,7 @@ def works(title: str, answer: Answer) -> Attempt:
 
 
 def outsider(folder: Path) -> Iterator[Attempt]:
-    """Goes round the sidecar by address, and knocks at every door."""
+    """Attacker beside the mesh: calls agents directly by address, and tries every port."""
     first = addresses("planner")[0]
     found = open_ports([first], EVERY)
     yield Attempt("every port of the planner", f"open: {sorted(found)}", found == _MEANT_TO_BE_OPEN)
@@ -145,7 +145,7 @@ def outsider(folder: Path) -> Iterator[Attempt]:
 
 
 def agent(_folder: Path) -> Iterator[Attempt]:
-    """Has what the writer has: its loopback, its networks, its files."""
+    """Attacker in the writer's container: its loopback, its networks, its files."""
     yield from (Attempt(title, said, held) for title, said, held in confinement())
     own = call("http://127.0.0.1:8080/")
     yield Attempt("(lawful) the writer's own loopback", own.said, own.status == 404)  # the writer knows no such path
@@ -167,7 +167,7 @@ def agent(_folder: Path) -> Iterator[Attempt]:
 
 
 def thief(folder: Path) -> Iterator[Attempt]:
-    """Has two SVIDs and alice's login token; wants to be somebody else, or somewhere else."""
+    """Attacker with two SVIDs and alice's login token: claims another identity, or another target."""
     front, intruder = (_svid_of(name, folder) for name in ("front", "intruder"))
     login = log_in()
     answer = _exchange(front, folder / "front", login, _PLANNER, "crm.read docs.write plan.make")
@@ -186,7 +186,7 @@ def thief(folder: Path) -> Iterator[Attempt]:
 
 
 def log_in(user: str = "alice") -> str:
-    """Whoever knows a name is that user here: an attacker has a login token too."""
+    """Log in by name, as anybody can here: an attacker has a login token too."""
     form = {"grant_type": "password", "username": user, "client_id": "front-app", "scope": "assistant"}
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = call("https://login:7300/token", "POST", headers=headers, body=urlencode(form))

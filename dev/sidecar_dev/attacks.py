@@ -1,4 +1,4 @@
-"""The attacker has all that the writer holds, tokens that were stolen, a valid SVID of the mesh, curl and openssl.
+"""Attacks of the demo, with all that the writer holds, stolen tokens, a valid SVID of the mesh, curl and openssl.
 
 Each attack stands beside its lawful twin: the same command with one fact changed.
 """
@@ -17,7 +17,7 @@ from sidecar_dev.mesh_settings import ARCHIVE, CRM, PLANNER, WRITER
 from sidecar_dev.stage import Check, Scene, Stage, check, fact, short
 
 ATTACKS: Final = "act 2: the attacker"
-_SLOW: Final = {**QUESTION, "think_s": 2.0}  # so that there is time to use the handle of a request being served
+_SLOW: Final = {**QUESTION, "think_s": 2.0}  # gives time to use the handle of a request in flight
 _EXPORT: Final = ("--request", "POST")
 
 

@@ -1,11 +1,11 @@
 """Peer of a Unix socket, as the kernel reports it.
 
 The credentials are those of the process that called ``connect``. Its user id is the strong part. Its process id is
-only good while that process lives: ids are used again, and a child that inherited the socket goes on speaking under
-its dead parent's. So the process is held by a pidfd, and asked again whether it lives whenever its facts decide.
+only valid while that process lives: ids are reused, and a child that inherited the socket still has its dead parent's.
+So a pidfd holds the process, and each decision checks that it still runs.
 
-A process in another container has no id here, and cannot be held. Of it we know the user id, and by which of our
-sockets it came: where each workload is given a socket of its own, that says who it is.
+A process in another container has no id here and cannot be held. We know its user id and the socket that it connected
+to: where each workload has a socket of its own, that identifies it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class AttestationError(Exception):
-    """The process at the other end cannot be told."""
+    """The process at the other end cannot be identified."""
 
 
 class Peer:
     """The process that opened a connection: ``pid``, ``uid`` and the ``path`` of its executable, None if unreadable.
 
-    ``socket_path`` is the socket of ours that it came by. A process of another pid namespace has the ``pid`` 0 and a
+    ``socket_path`` is our socket that it connected to. A process of another pid namespace has the ``pid`` 0 and a
     ``pidfd`` of None. Any other is held by a file descriptor until it is closed.
     """
 
@@ -64,14 +64,14 @@ class Peer:
         return not poll.poll(0)
 
     def close(self) -> None:
-        """Let go of the process: from now on it counts as ended."""
+        """Release the process: from now on it counts as ended."""
         if self._pidfd is not None and not self._closed:
             os.close(self._pidfd)
         self._closed = True
 
 
 def attest(connection: socket.socket, *, socket_path: Path | None = None) -> Peer:
-    """Ask the kernel who opened this connection, which came in by ``socket_path``.
+    """Ask the kernel which process opened this connection to ``socket_path``.
 
     Raises:
         AttestationError: the process has ended.

@@ -1,7 +1,7 @@
 """A token service that answers 200 and ignores ``actor_token``, as stock servers in the field do. Never for use.
 
-It exists so that the demo can show what the sidecar does with such an answer: the token is genuine, signed, for the
-right audience and subject, and names nobody who acts.
+The demo shows how the sidecar treats such an answer: the token is genuine, signed, for the right audience and subject,
+and names no actor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
 
 
 def issue(form: bytes, issuer: str, key: ec.EllipticCurvePrivateKey) -> dict[str, object]:
-    """The answer to an exchange: whatever was asked for, in the user's name alone."""
+    """Answer an exchange: grant the request as it is, with the user as the subject and no actor."""
     fields = {name: values[0] for name, values in parse_qs(form.decode("ascii")).items()}
     payload = fields["subject_token"].split(".")[1]
     login = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -1,4 +1,4 @@
-"""The shapes of X.509 certificates in a SPIFFE trust domain, as SPIRE makes them (X509-SVID sections 2 to 5)."""
+"""Makes the X.509 certificates of a SPIFFE trust domain, as SPIRE makes them (X509-SVID sections 2 to 5)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 KeyType = Literal["ec-p256", "rsa-2048"]
 
-DEVELOPMENT_ONLY: Final = "DEVELOPMENT ONLY"  # in the name of every authority, so that nobody takes it for more
+DEVELOPMENT_ONLY: Final = "DEVELOPMENT ONLY"  # in every authority's name, to mark it as not for production
 BACKDATED_S: Final = 10  # as SPIRE does: the clocks of two hosts never agree to the second
 
 _USES: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -136,5 +136,5 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
 
 
 def at(seconds: int) -> datetime.datetime:
-    """The time that many seconds after the epoch."""
+    """Convert seconds since the epoch."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)

@@ -20,7 +20,7 @@ SECRETS: Final = (
 _WRITABLE: Final = ("", "opt/sidecar", "opt/sidecar/app", "opt/sidecar/lib", "usr", "etc", "home", "var", "run")
 _STATUS: Final = {"CapEff": "0000000000000000", "CapBnd": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2"}
 
-Finding = tuple[str, str, bool]  # what was looked at, what was found, whether that is as it has to be
+Finding = tuple[str, str, bool]  # what was checked, what was found, and whether that is right
 
 
 def confinement(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:

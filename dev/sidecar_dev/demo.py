@@ -29,7 +29,7 @@ from sidecar_dev.stage import Scene, Stage
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Bring the mesh up, play the scenes, take it down. 0 only if everything held."""
+    """Start the mesh, play the scenes, stop it. Exit code 0 only if every check held."""
     try:
         require_tools()
         with tempfile.TemporaryDirectory(prefix="sidecar-", ignore_cleanup_errors=True) as folder:

@@ -9,11 +9,11 @@ entries:
     hint: internal
     federates_with: [partner.example]
   - spiffe_id: spiffe://acme.example/agent/writer
-    selectors: {socket: /run/workload/writer/api.sock}   # whoever comes by this one of our sockets
+    selectors: {socket: /run/workload/writer/api.sock}   # any process that connects to this socket
 ```
 
-A process of another pid namespace, as in another container, is told by a ``socket`` alone (and its ``uid``): nothing
-else of it can be known. The socket then is the identity, and belongs where only that workload can open it.
+A process in another pid namespace, as in another container, can only be matched by ``socket`` and ``uid``: nothing else
+about it is known. The socket is then the identity: put it where only that workload can open it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Selectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A SPIFFE ID, the processes that get it, and how their SVIDs look. ``federates_with`` adds bundles."""
+    """A SPIFFE ID, the processes that get it, and the form of their SVIDs. ``federates_with`` adds bundles."""
 
     spiffe_id: SpiffeId
     selectors: Selectors
@@ -100,7 +100,7 @@ def parse_entries(text: str, trust_domains: Collection[TrustDomain]) -> tuple[En
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that comes twice: PyYAML lets the last one win."""
+    """Refuses a duplicate key: PyYAML takes the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:  # noqa: FBT001, FBT002 - PyYAML's own signature
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -110,7 +110,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _Reader:
-    """Reads entries and collects what is wrong with them."""
+    """Reads entries and collects their problems."""
 
     def __init__(self, trust_domains: Collection[TrustDomain]) -> None:
         self._trust_domains = trust_domains

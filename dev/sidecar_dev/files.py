@@ -1,4 +1,4 @@
-"""Files that other processes read: whole or not there, and private from their first moment where they have to be."""
+"""Writes files that other processes read: atomically, and with a private mode from the start where needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Put a file in place at once. A ``private`` one has mode 0600, others 0644.
+    """Write a file atomically. A ``private`` one has mode 0600, others 0644.
 
     Raises:
         OSError: it cannot be written; what was there before is still there.

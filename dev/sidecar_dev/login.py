@@ -1,4 +1,4 @@
-"""Test users and the tokens they get when they log in. No socket is in here.
+"""Test users and the tokens that they get when they log in. It uses no socket.
 
 The tokens are ordinary ones: an ID token (OpenID Connect Core section 2) and an access token (RFC 9068). They name a
 user and a client, never an actor: nobody delegates by logging in.

@@ -109,8 +109,8 @@ class TrustDomainAuthority:
     """The development authority of one trust domain.
 
     ``rotate`` makes new keys for both kinds of SVID; the old ones stay in the bundle, so that what they signed is
-    still believed, until ``drop_old`` takes them out. ``prepare`` publishes the next keys before they sign, so that
-    nobody meets what they signed without knowing them.
+    still trusted, until ``drop_old`` removes them. ``prepare`` publishes the next keys before they sign, so that
+    every verifier knows them in time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Processes of a development mesh: started, waited for, stopped in order. Whoever starts them here, ends them here."""
+"""Processes of a development mesh: started, waited for, stopped in order."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PATIENCE_S: Final = 60.0
 STOP_S: Final = 5.0
 _LOOK_S: Final = 0.02
 _LAST_LINES: Final = 12
-_PORTS: Final = range(20_000, 32_768)  # those of outgoing connections follow, on Linux, or lie higher
+_PORTS: Final = range(20_000, 32_768)  # below the ports of outgoing connections, which on Linux lie higher
 
 
 class ProcessError(Exception):
-    """A process ended or is not there in time. The text says which one, and what it said last."""
+    """A process ended, or did not start in time. The text names it and quotes its last output."""
 
 
 class Processes:
@@ -40,7 +40,7 @@ class Processes:
     ) -> int:
         """Start a program; returns its pid. Without ``logged`` it has our own input and outputs.
 
-        Each is a session of its own: Ctrl-C is ours to handle, so that all stop in order.
+        Each runs in a session of its own: only we receive Ctrl-C, and stop all in order.
 
         Raises:
             OSError: there is no such program, or it cannot be run.
@@ -81,7 +81,7 @@ class Processes:
                 raise ProcessError(f"{name} ended with exit code {code}:\n{self._last_words(name)}")
 
     def wait_for(self, name: str, is_there: Callable[[], bool]) -> None:
-        """Wait until what a process is started for is there.
+        """Wait until a condition on a process holds.
 
         Raises:
             ProcessError: it ended before, or it takes too long.
@@ -94,7 +94,7 @@ class Processes:
             time.sleep(_LOOK_S)
 
     def wait_for_end(self, name: str) -> None:
-        """Wait until a process has done its work.
+        """Wait until a process has ended with exit code 0.
 
         Raises:
             ProcessError: it failed, or it takes too long.
@@ -107,10 +107,10 @@ class Processes:
             raise ProcessError(f"{name} ended with exit code {code}:\n{self._last_words(name)}")
 
     def stop(self, *names: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """Tell these processes, the last started first, to end, and wait; without names, all of them.
+        """Stop these processes, the last started first, and wait; without names, all of them.
 
-        The whole group of each is told: a shell that runs a program would otherwise leave it behind. What does not end
-        in time is killed.
+        The signal goes to the whole group: a shell would otherwise leave its program behind. A process that does not
+        end in time is killed.
         """
         stopping = [(name, self._running[name]) for name in reversed(self._running) if not names or name in names]
         for _, process in stopping:
@@ -137,13 +137,13 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody uses now. All are held at once, so that none is given twice.
+    """Return free ports on loopback. All are bound at once, so that none is returned twice.
 
-    None is of those that the kernel gives to outgoing connections: one of these might have it before we do.
+    None is in the kernel's range for outgoing connections, which might take it before we do.
     """
     held: list[socket.socket] = []
     try:
-        for port in random.sample(_PORTS, len(_PORTS)):  # by chance: two meshes that start at once
+        for port in random.sample(_PORTS, len(_PORTS)):  # random: two meshes may start at the same time
             if len(held) == count:
                 break
             one = socket.socket()

@@ -23,13 +23,13 @@ def addresses(host: str) -> list[str]:
 
 
 def open_ports(addresses: Sequence[str], ports: Sequence[int]) -> frozenset[int]:
-    """The ports where somebody accepts a connection, on any of the addresses."""
+    """Return the ports that accept a connection, on any of the addresses."""
     batches = [ports[start : start + _AT_ONCE] for start in range(0, len(ports), _AT_ONCE)]
     return frozenset().union(*(_open_of(address, batch) for address in addresses for batch in batches))
 
 
 def _open_of(address: str, ports: Sequence[int]) -> set[int]:
-    """Those of one batch: refused at once, or answered; what stays silent for long is closed too."""
+    """Return the open ports of one batch; a port without an answer in time counts as closed."""
     found: set[int] = set()
     with selectors.DefaultSelector() as waiting:
         for port in ports:

@@ -1,7 +1,6 @@
 """Registry of identities: the entries, the authorities, and the SVIDs issued for them. It uses no socket.
 
-Whoever keeps an answer current takes `Registry.changed`, asks, and asks again when that event comes or the answer's own
-renewal time does.
+To keep an answer current: take `Registry.changed`, ask, and ask again at that event or at the answer's renewal time.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Registry:
 
     @property
     def changed(self) -> asyncio.Event:
-        """Set at the next change. Take it before asking for anything, so that no change falls between the two."""
+        """Event of the next change. Take it before you ask, so that no change is missed."""
         return self._changed
 
     @property
@@ -75,21 +74,21 @@ class Registry:
         return self._authorities[TrustDomain(trust_domain)]
 
     def replace_entries(self, entries: Sequence[Entry]) -> None:
-        """Take these entries from now on. Who matches none any more loses its identity at once."""
+        """Replace the entries. A process that matches none loses its identity at once."""
         self._entries = tuple(entries)
         self._issued = {entry: svid for entry, svid in self._issued.items() if entry in self._entries}
         self.notify()
 
     def add_entry(self, entry: Entry) -> None:
-        """Register one entry more, after the others."""
+        """Add an entry after the others."""
         self.replace_entries((*self._entries, entry))
 
     def remove_entry(self, spiffe_id: str) -> None:
-        """Withdraw an identity from everybody who has it."""
+        """Withdraw an identity from every process that has it."""
         self.replace_entries([entry for entry in self._entries if entry.spiffe_id != spiffe_id])
 
     def prepare(self) -> None:
-        """Let everybody know the keys that every trust domain signs with after the next `rotate`."""
+        """Publish the keys that every trust domain signs with after the next `rotate`."""
         for authority in self._authorities.values():
             authority.prepare()
         self.notify()
@@ -108,7 +107,7 @@ class Registry:
         self.notify()
 
     def notify(self) -> None:
-        """Let every stream look for what is new."""
+        """Make every stream look for changes."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()
 

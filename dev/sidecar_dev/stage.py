@@ -30,7 +30,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was tried: the ``commands``, what was ``expected``, what was ``said``, and whether it ``held``."""
+    """One attempt: ``commands``, the ``expected`` outcome, the actual one (``said``); ``held`` if they agree."""
 
     title: str
     commands: Sequence[str]
@@ -62,7 +62,7 @@ def check(
 
 
 def fact(title: str, text: str, *, held: bool, commands: Sequence[str] = ()) -> Check:
-    """Something that is so, or not."""
+    """Check of a fact."""
     return Check(title, commands, text, text if held else "not so", held)
 
 
@@ -75,7 +75,7 @@ class Stage:
         self.shell = Shell(mesh.places.directory)
         self.hops: Sequence[Record] = ()  # as the callees recorded them, of alice's first request
 
-    # --- what people do
+    # --- lawful use
 
     def log_in(self, audience: str | None = None) -> str:
         """alice's token from her login issuer: for the front app, or, as many issuers give them, for any API."""
@@ -88,7 +88,7 @@ class Stage:
         return self.shell.write(f"{name}.header", f"Authorization: Bearer {token}\n")
 
     def ask(self, name: str, question: dict[str, Any]) -> Answer:
-        """alice asks the front app called ``name``; her token is in login.header."""
+        """Ask the front app called ``name`` as alice; her token is in login.header."""
         body = ("--json", json.dumps(question))
         return self.shell.curl(f"http://{self.places.at(name)}/ask", "--header", "@login.header", *body)
 
@@ -99,7 +99,7 @@ class Stage:
         folder = self.places.directory
         return subprocess.Popen([*command, *options], cwd=folder, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)  # noqa: S603
 
-    # --- what attackers do
+    # --- attacks
 
     def mesh_call(self, name: str, path: str, *arguments: str) -> Answer:
         """A call to a workload's sidecar."""
@@ -147,7 +147,7 @@ class Stage:
         own = ("--cert", f"{stem}.pem", "--key", f"{stem}.key", "--cacert", "svids/writer/bundle.pem")
         return own, commands
 
-    # --- what is left behind
+    # --- records and headers
 
     def seen(self, name: str) -> dict[str, str]:
         """The headers that an agent was given with its last request."""

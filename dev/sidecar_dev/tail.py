@@ -1,4 +1,4 @@
-"""Follows record files and says each record in one readable line, for a developer who watches."""
+"""Follows record files and prints each record as one readable line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 _OTHERS: Final = frozenset(
     {"request", "request.opened", "connection.refused", "token.exchange_refused", "identity.lost"}
 )
-_SHOWN: Final = {"sts": _OTHERS | {"token.exchanged"}}  # one witness of a success is enough for reading along
+_SHOWN: Final = {"sts": _OTHERS | {"token.exchanged"}}  # the token service's record of a success is enough
 _MARKS: Final = {"allow": "+", "deny": "-"}
 
 Record = Mapping[str, Any]
@@ -41,7 +41,7 @@ class Tail:
 
 
 def line_of(name: str, record: Record) -> str:
-    """One record for people: whose, when, allowed or not and why, what, for whom by whom, how long."""
+    """Format one record: time, decision, workload, request, reason, subject and actors, duration."""
     decision, reason = record["decision"], record["reason"]
     what = " ".join(str(record[key]) for key in ("direction", "method", "path", "status") if record[key] is not None)
     if record["event"].startswith("token."):

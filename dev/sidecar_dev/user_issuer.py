@@ -1,8 +1,8 @@
 """``sidecar dev user-issuer``: an issuer where test users log in, for development only.
 
-It stands where a company's identity provider stands: ``/.well-known/openid-configuration``, ``/jwks``, and ``/token``,
-where a name (and a password, if the user was given one) is worth an ID token and an access token. It listens on
-loopback, or, with a Workload API to be certified by, on a network of containers: over https, under a name of its own.
+It takes the place of a company's identity provider: ``/.well-known/openid-configuration``, ``/jwks``, and ``/token``,
+which gives an ID token and an access token for a name (and a password, if the user has one). It listens on loopback,
+or, with a certificate from a Workload API, on a network of containers: over https, under a name of its own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. SIGUSR1 rotates the key.
 
-    Exit codes: 0 ended, 1 its identity is followed no more, 2 unusable arguments or address.
+    Exit codes: 0 ended, 1 the Workload API can no longer be followed, 2 unusable arguments or address.
     """
     try:
         settings, secured = _settings(arguments), _secured(arguments)
@@ -163,7 +163,7 @@ def _application(issuer: UserIssuer, authority: str) -> web.Application:
 
 
 def _only_for(authority: str) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """Answer to our own name only: a web page whose host name was bound to 127.0.0.1 shall not log anybody in."""
+    """Refuse other host names: DNS rebinding of a web page to 127.0.0.1 must not log anybody in."""
 
     @web.middleware
     async def check_host(

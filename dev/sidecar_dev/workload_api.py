@@ -27,7 +27,7 @@ from sidecar_dev.registry import Registry
 from sidecar_dev.workload_server import DevWorkloadApi
 
 WATCH_S: Final = 0.04
-_SETTLED_S: Final = 0.1  # a file changed this lately may change again without its time stamp showing it
+_SETTLED_S: Final = 0.1  # a file that changed this recently may change again within the same time stamp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class EntriesFile:
-    """Keeps a registry's entries as a file says. A file that cannot be used changes nothing."""
+    """Applies an entries file to a registry. A file with problems changes nothing."""
 
     def __init__(self, path: Path, trust_domains: Sequence[TrustDomain]) -> None:
         self._path = path
@@ -95,7 +95,7 @@ class EntriesFile:
         return parse_entries(text, self._trust_domains)
 
     def refresh(self, registry: Registry, *, force: bool = False) -> None:
-        """Take over what changed. A complaint is made once, not at every look."""
+        """Apply a changed file. A problem is reported once, not at every look."""
         if not force and not self._touched():
             return
         try:
@@ -185,7 +185,7 @@ def _publish(authorities: Sequence[TrustDomainAuthority], directory: Path | None
 
 
 def _publish_bundles(authorities: Sequence[TrustDomainAuthority], directory: Path | None) -> None:
-    """For programs that know no Workload API, as a CA file."""
+    """Write the bundles as CA files, for programs without a Workload API client."""
     if directory is not None:
         for authority in authorities:
             write_whole(directory / f"{authority.trust_domain}.pem", authority.bundle_pem())

@@ -1,7 +1,7 @@
 """Serves a `Registry` as the SPIFFE Workload API on a Unix socket: on its own, or inside the process of a test.
 
 A connection is attested once, when it is made: the kernel says which process opened it, and that process is held until
-the connection ends. An end that cannot be told is served too: with denials.
+the connection ends. A peer that cannot be identified gets denials.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DevWorkloadApi:
         await self._server.start(path=None, sock=listener, backlog=_BACKLOG)
 
     async def stop(self) -> None:
-        """End all connections without a word, as a killed server does, and remove the socket."""
+        """Abort all connections, as a killed server does, and remove the socket."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -126,7 +126,7 @@ class _Connection(H2Protocol):
 
 
 def _listener(path: Path, mode: int) -> socket.socket:
-    """A bound socket, closed to others until it has its mode. What a dead server left there is removed."""
+    """Bind the socket, with a private mode until it has its own. Removes the socket of a dead server."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)
     try:

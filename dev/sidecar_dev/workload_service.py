@@ -32,7 +32,7 @@ Call = Stream[Any, Any]
 
 
 class PeerService:
-    """The Workload API as one connection sees it. ``peer`` is None if the other end cannot be told."""
+    """The Workload API as one connection sees it. ``peer`` is None if the other end cannot be identified."""
 
     def __init__(self, registry: Registry, peer: Peer | None) -> None:
         self._registry = registry
