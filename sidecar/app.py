@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from sidecar.assembly import assemble
 from sidecar.background import Parts
 from sidecar.config import SidecarSettings
-from sidecar.config.file_watch import FileWatcher
 from sidecar.config.loader import Loaded, SettingsFiles, load_at_start
 from sidecar.errors import ConfigError
+from sidecar.file_watch import FileWatcher
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity
 from sidecar.identity.source_factory import source_of
@@ -167,7 +167,7 @@ async def run_token_service(
             await background.close()
             if reload is not None:
                 loop.remove_signal_handler(signal.SIGHUP)
-        finally:  # records are written also where a part does not end in order
+        finally:  # records are written even if a part fails to stop
             log.event("stopped", detail=None if background.error is None else str(background.error))
             await log.close()
     return in_time and background.error is None and not log.unwritten

@@ -13,14 +13,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from sidecar.background import PartEndedError, until_stopped
-from sidecar.config.file_watch import FileWatcher
+from sidecar.file_watch import FileWatcher
 from sidecar.observe.operations import log_operations, report_loop_error
 from sidecar.proxy.server import Server
 from sidecar.signals import hold_signals, release_signals
 
 _log: Final = logging.getLogger("sidecar")
 
-_STACK_BYTES: Final = 1024 * 1024  # of a thread, instead of eight times that: the last one is needed to end in order
+_STACK_BYTES: Final = (
+    1024 * 1024
+)  # of a thread. With the default, 8 MiB, a thread that an orderly stop needs may not start
 
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
@@ -31,9 +33,9 @@ def run_until_signal(main: Main) -> int:
     Exit code 1: requests were cut, records were not taken by their sink, a part ended by itself, or an address cannot
     be bound; the log tells which.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and tokens end in no core file
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain keys and tokens
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each request has two ends
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a request needs two descriptors
     threading.stack_size(_STACK_BYTES)
     log_operations(sys.stderr)
 
@@ -47,7 +49,7 @@ def run_until_signal(main: Main) -> int:
         try:
             return await main(stop)
         finally:
-            hold_signals()  # the loop takes its handlers away before the process is gone
+            hold_signals()  # the loop removes its handlers before the process ends
 
     try:
         return 0 if _run(supervised()) else 1
@@ -64,9 +66,9 @@ async def run_server(server: Server, watcher: FileWatcher, stop: asyncio.Event) 
     Raises:
         PartEndedError: a part of it has ended by itself.
     """
-    server.background.start("settings", until_stopped(watcher.run(), stop))  # during a drain nothing changes
+    server.background.start("settings", until_stopped(watcher.run(), stop))  # no reload during a drain
     gc.collect()
-    gc.freeze()  # what is there now stays: full collections need not look at it again
+    gc.freeze()  # objects of the start live on: full collections need not scan them
     return await server.run(stop)
 
 

@@ -14,10 +14,10 @@ from typing import Final
 
 from sidecar.assembly import make_exchange, make_keys, make_setup
 from sidecar.config import SidecarSettings
-from sidecar.config.file_watch import Watched
 from sidecar.config.loader import LOADING_BYTES, Loaded, load_again
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.client import TokenExchange
+from sidecar.file_watch import Watched
 from sidecar.proxy.memory_pressure import MIB
 from sidecar.proxy.server import Server
 from sidecar.proxy.snapshot import Setup

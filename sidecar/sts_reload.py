@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sidecar.config.file_watch import Watched, taken
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.errors import ConfigError
+from sidecar.file_watch import Watched, taken
 from sidecar.sts.key_files import file_name, load_schedule, look
 from sidecar.sts.schedule import EphemeralKeys, KeySchedule
 from sidecar.sts.service import Keys, TokenService

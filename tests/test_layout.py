@@ -24,7 +24,6 @@ ELSEWHERE: Final = {
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",
     "config/sidecar_model.py": "config/test_sidecar_file.py",
-    "config/sidecar_routes.py": "config/test_sidecar_file.py",
     "dev/acts.py": "integration/test_demo.py",
     "dev/attack.py": "interop/test_compose.py",
     "dev/attacks.py": "integration/test_demo.py",

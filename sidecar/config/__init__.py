@@ -8,10 +8,10 @@ The path of a file, in order:
 - schema: ``sidecar_model``, ``sts_file``, ``platform_file``; with ``sections`` that they share and ``field_types``.
   The meaning of a key is the description of its field
 - checks: ``sidecar_checks`` between sections, ``platform_checks`` against the platform's ceiling
-- builders: ``sidecar_file``, with ``sidecar_routes``, ``issuers``, ``identity``, ``addresses``
+- builders: ``sidecar_file``, with ``issuers``, ``identity``, ``addresses``
 - result: ``settings``, ``sts_settings``
 
-``file_watch`` starts a reload when a file changes. ``docs`` writes the page of settings from the schema. The validation
+``docs`` writes the page of settings from the schema. The validation
 library and the models are imported by the functions that need them, never by a serving process.
 """
 

@@ -13,8 +13,9 @@ from sidecar.config import json_schema
 _WRITTEN: Final = "<!-- Written by `make docs`; edit the models in sidecar/config instead. -->"
 _HEAD: Final = """\
 Three files, all YAML (JSON is YAML): a sidecar's (`sidecar run --config`), a token service's (`sidecar sts --config`)
-and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` reports every problem at once, each with its
-cure; `sidecar check --schema` prints the JSON Schema this page is written from.
+and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` reports every fault of the schema at once,
+and contradictions between the sections that have none, each with its cure; `sidecar check --schema` prints the JSON
+Schema this page is written from.
 
 - Unknown keys are refused, and no value is converted: `"5"` is no number. A plain word that is not true, false, null
   or a decimal number is text. Anchors, tags and duplicate keys are refused.

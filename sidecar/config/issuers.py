@@ -1,20 +1,22 @@
-"""Builders of key settings, profiles and trust from issuer sections, and checks of these sections."""
+"""Builders of trust from the sections of issuers, logins and the token service, and checks of issuer sections."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from sidecar.config.addresses import is_loopback
 from sidecar.config.sections import ActorRow, IssuerSection, KeySource, ProfileSection, TlsSection, UserIssuerSection
+from sidecar.config.sidecar_model import ExchangeSection, SidecarFile
 from sidecar.config.validation import Findings
-from sidecar.delegation.policy import LoginKind, ScopeFrom
+from sidecar.delegation.policy import Entry, LoginKind, ScopeFrom, UserIssuer
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
+from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 
 U = TypeVar("U", bound=UserIssuerSection)
@@ -181,3 +183,81 @@ def _table(rows: list[ActorRow]) -> dict[tuple[str | None, str], SpiffeId]:
             raise ValueError("actor_table: one actor has two rows; keep one of them")
         table[row.iss, row.sub] = SpiffeId(row.spiffe_id)
     return table
+
+
+def key_sets(file: SidecarFile, findings: Findings) -> tuple[JwksSettings, ...]:
+    """Make the key settings of all issuers of a sidecar, one for each issuer."""
+    sections: list[tuple[str, KeySource]] = [
+        *((f"issuers[{number}]", section) for number, section in enumerate(file.issuers)),
+        *((f"entry.issuers[{n}]", section) for n, section in enumerate(file.entry.issuers if file.entry else [])),
+    ]
+    keys: dict[str, JwksSettings] = {}
+    for field, section in sections:
+        made = findings.attempt(field, key_settings, section, _tls_of(section, file.exchange))
+        if made is not None and keys.setdefault(section.issuer, made) != made:
+            findings.add(field, "has other keys than the same issuer elsewhere", "write both alike")
+    return tuple(keys.values())
+
+
+def _tls_of(section: KeySource, exchange: ExchangeSection | None) -> TlsSection | None:
+    """Return the identity that must answer at the issuer's URL. That of the token service may be written once."""
+    if section.tls is not None or exchange is None or section.issuer != exchange.issuer:
+        return section.tls
+    return _exchange_tls(exchange) if same_origin(section.jwks, _token_endpoint(exchange)) else None
+
+
+def trusted_issuers(file: SidecarFile) -> dict[str, TrustedIssuer]:
+    """Make the issuers of delegated tokens, without those that a check reports."""
+    issuers: dict[str, TrustedIssuer] = {}
+    for section in file.issuers:
+        with suppress(ValueError):
+            issuers[section.issuer] = trusted_issuer(section)
+    return issuers
+
+
+def exchange_of(file: SidecarFile) -> ExchangeSettings | None:
+    """Make the settings of the token service that is asked for tokens; None if there is none."""
+    section = file.exchange
+    if section is None:
+        return None
+    tls = _exchange_tls(section)
+    with renamed("url", "token_endpoint"):
+        return ExchangeSettings(
+            issuer=section.issuer,
+            token_endpoint=_token_endpoint(section),
+            peer=SpiffeId(tls.peer) if tls.peer is not None else None,
+            ca_file=tls.ca,
+            timeout_s=section.timeout_s,
+            max_response_bytes=section.max_response_bytes,
+            retries=section.retries,
+            adapter=section.adapter,
+        )
+
+
+def entry_of(file: SidecarFile, findings: Findings) -> Entry | None:
+    """Make the logins that may start a chain; None if this workload is no entry."""
+    section = file.entry
+    if section is None:
+        return None
+    users = [
+        with_usable_profile(user, f"entry.issuers[{number}]", findings) for number, user in enumerate(section.issuers)
+    ]
+    logins = {
+        user.issuer: UserIssuer(
+            trusted=login_issuer(user),
+            kind=kind_of(user) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
+            client_id=user.client_id,
+            scope_from=scope_from(user),
+            subject_prefix=user.subject_prefix,
+        )
+        for user in users
+    }
+    return Entry(issuers=logins, may_call=frozenset(section.may_call), delegation_life_s=section.delegation_life_s)
+
+
+def _exchange_tls(section: ExchangeSection) -> TlsSection:
+    return section.tls if section.tls is not None else TlsSection(peer=section.peer)
+
+
+def _token_endpoint(section: ExchangeSection) -> str:
+    return section.token_endpoint or f"{section.issuer.rstrip('/')}/token"

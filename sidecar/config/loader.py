@@ -22,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
-from sidecar.config.file_watch import fingerprint
 from sidecar.errors import ConfigError, Problem
+from sidecar.file_watch import fingerprint
 
 T = TypeVar("T")
 

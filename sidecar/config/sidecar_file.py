@@ -1,42 +1,37 @@
-"""Loader of a sidecar's settings file: validates it and makes ``SidecarSettings``."""
+"""Loader of a sidecar's settings file: validates it and makes ``SidecarSettings``.
+
+A refusal by a room, or two routes that match the same request, is a problem of the field that it came from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.identity import actor_token_problems, identity_of
-from sidecar.config.issuers import (
-    key_settings,
-    kind_of,
-    login_issuer,
-    renamed,
-    same_origin,
-    scope_from,
-    trusted_issuer,
-    with_usable_profile,
-)
+from sidecar.config.issuers import entry_of, exchange_of, key_sets, trusted_issuers
 from sidecar.config.platform_checks import CEILING_CHECKS, Own, loosened
 from sidecar.config.platform_file import Platform, load_platform
-from sidecar.config.sections import KeySource, RecordsSection, TlsSection
+from sidecar.config.sections import RecordsSection
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
 from sidecar.config.sidecar_checks import CHECKS
-from sidecar.config.sidecar_model import (
-    DenySection,
-    ExchangeSection,
-    SidecarFile,
-)
-from sidecar.config.sidecar_routes import inbound_routes_of, outbound_routes_of, upstream_of
+from sidecar.config.sidecar_model import DenySection, InboundRouteSection, OutboundRouteSection, SidecarFile
 from sidecar.config.validation import Findings, load_validated
-from sidecar.delegation.policy import Deny, Entry, LoginKind, UserIssuer
-from sidecar.delegation.profile import TrustedIssuer
+from sidecar.delegation.policy import Deny
+from sidecar.delegation.route import (
+    InboundRoute,
+    InboundRoutes,
+    OutboundRoute,
+    OutboundRoutes,
+    Overlap,
+    Upstream,
+    outbound_overlaps,
+    overlaps,
+)
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-from sidecar.exchange.sts import ExchangeSettings
-from sidecar.identity.issuer import JwksSettings
 from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
@@ -45,6 +40,7 @@ from sidecar.wire.h1_client import ClientLimits
 from sidecar.wire.h1_server import ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 
+_PORTS: Final = {"http": 80, "https": 443}
 _IN_A_POD: Final = "KUBERNETES_SERVICE_HOST"  # the kubelet sets it in every container
 
 
@@ -73,14 +69,14 @@ def _settings(
 ) -> SidecarSettings | None:
     """Make every room's settings. A refusal by a room is a problem of the field it came from; None if there is any."""
     identity = findings.attempt("identity", lambda: identity_of(file.identity, environ))
-    keys = findings.attempt("issuers", _keys, file, findings) or ()
-    issuers = findings.attempt("issuers", _trusted_issuers, file) or {}
-    inbound_routes = findings.attempt("inbound.routes", inbound_routes_of, file, list(issuers), findings)
-    outbound_routes = findings.attempt("outbound.routes", outbound_routes_of, file, findings)
-    exchange = findings.attempt("exchange", _exchange, file)
+    keys = findings.attempt("issuers", key_sets, file, findings) or ()
+    issuers = findings.attempt("issuers", trusted_issuers, file) or {}
+    inbound_routes = findings.attempt("inbound.routes", _inbound_routes, file, list(issuers), findings)
+    outbound_routes = findings.attempt("outbound.routes", _outbound_routes, file, findings)
+    exchange = findings.attempt("exchange", exchange_of, file)
     if identity is not None and exchange is not None:
         findings.extend(actor_token_problems, identity, exchange.issuer)
-    entry = findings.attempt("entry", _entry, file, findings)
+    entry = findings.attempt("entry", entry_of, file, findings)
     inbound = findings.attempt("inbound", _inbound, file)
     outbound = findings.attempt("outbound", _outbound, file)
     if platform is not None:
@@ -115,79 +111,13 @@ def _settings(
     )
 
 
-def _keys(file: SidecarFile, findings: Findings) -> tuple[JwksSettings, ...]:
-    sections: list[tuple[str, KeySource]] = [
-        *((f"issuers[{number}]", section) for number, section in enumerate(file.issuers)),
-        *((f"entry.issuers[{n}]", section) for n, section in enumerate(file.entry.issuers if file.entry else [])),
-    ]
-    keys: dict[str, JwksSettings] = {}
-    for field, section in sections:
-        made = findings.attempt(field, key_settings, section, _tls_of(section, file.exchange))
-        if made is not None and keys.setdefault(section.issuer, made) != made:
-            findings.add(field, "has other keys than the same issuer elsewhere", "write both alike")
-    return tuple(keys.values())
-
-
-def _tls_of(section: KeySource, exchange: ExchangeSection | None) -> TlsSection | None:
-    """Return the identity that must answer at the issuer's URL. That of the token service may be written once."""
-    if section.tls is not None or exchange is None or section.issuer != exchange.issuer:
-        return section.tls
-    return _exchange_tls(exchange) if same_origin(section.jwks, _token_endpoint(exchange)) else None
-
-
-def _trusted_issuers(file: SidecarFile) -> dict[str, TrustedIssuer]:
-    issuers: dict[str, TrustedIssuer] = {}
-    for section in file.issuers:
-        with suppress(ValueError):  # the checks report it
-            issuers[section.issuer] = trusted_issuer(section)
-    return issuers
-
-
-def _exchange(file: SidecarFile) -> ExchangeSettings | None:
-    section = file.exchange
-    if section is None:
-        return None
-    tls = _exchange_tls(section)
-    with renamed("url", "token_endpoint"):
-        return ExchangeSettings(
-            issuer=section.issuer,
-            token_endpoint=_token_endpoint(section),
-            peer=SpiffeId(tls.peer) if tls.peer is not None else None,
-            ca_file=tls.ca,
-            timeout_s=section.timeout_s,
-            max_response_bytes=section.max_response_bytes,
-            retries=section.retries,
-            adapter=section.adapter,
-        )
-
-
-def _entry(file: SidecarFile, findings: Findings) -> Entry | None:
-    section = file.entry
-    if section is None:
-        return None
-    users = [
-        with_usable_profile(user, f"entry.issuers[{number}]", findings) for number, user in enumerate(section.issuers)
-    ]
-    logins = {
-        user.issuer: UserIssuer(
-            trusted=login_issuer(user),
-            kind=kind_of(user) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
-            client_id=user.client_id,
-            scope_from=scope_from(user),
-            subject_prefix=user.subject_prefix,
-        )
-        for user in users
-    }
-    return Entry(issuers=logins, may_call=frozenset(section.may_call), delegation_life_s=section.delegation_life_s)
-
-
 def _inbound(file: SidecarFile) -> InboundSettings | None:
     section = file.inbound
     if section is None:
         return None
     return InboundSettings(
         listen=parse_address(section.listen),
-        agent=upstream_of(section.agent),
+        agent=_upstream(section.agent),
         connections=ConnectionLimits(**section.connections.model_dump()),
         limits=ServerLimits(**section.limits.model_dump()),
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
@@ -228,18 +158,85 @@ def records(section: RecordsSection) -> RecordSettings:
     )
 
 
-def _exchange_tls(section: ExchangeSection) -> TlsSection:
-    return section.tls if section.tls is not None else TlsSection(peer=section.peer)
-
-
-def _token_endpoint(section: ExchangeSection) -> str:
-    return section.token_endpoint or f"{section.issuer.rstrip('/')}/token"
-
-
 def _deny(rows: list[DenySection]) -> Deny:
     return Deny(
         subjects=frozenset((row.issuer, row.subject) for row in rows if row.subject is not None),
         actors=frozenset(row.actor for row in rows if row.actor is not None),
         jtis=frozenset(row.jti for row in rows if row.jti is not None),
         txns=frozenset(row.txn for row in rows if row.txn is not None),
+    )
+
+
+def _upstream(origin: str) -> Upstream:
+    """Return the address of an origin, with the scheme's port if it names none."""
+    parts = parse_origin(origin)
+    scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
+    return Upstream(scheme=scheme, host=parts.hostname or "", port=parts.port or _PORTS[scheme])
+
+
+def _inbound_routes(file: SidecarFile, issuers: list[str], findings: Findings) -> InboundRoutes | None:
+    """Make the inbound routes; a route that names no issuers has ``issuers``. Return None if there is any problem."""
+    sections = file.inbound.routes if file.inbound is not None else []
+    made = [
+        findings.attempt(f"inbound.routes[{number}]", _inbound_route, section, issuers)
+        for number, section in enumerate(sections)
+        if (section.match.path is None) != (section.match.path_prefix is None)
+    ]
+    routes = [route for route in made if route is not None]
+    _report(findings, "inbound.routes", overlaps(routes))
+    return None if findings.problems else InboundRoutes(routes)
+
+
+def _outbound_routes(file: SidecarFile, findings: Findings) -> OutboundRoutes | None:
+    """Make the outbound routes. Return None if there is any problem."""
+    sections = file.outbound.routes if file.outbound is not None else []
+    made = [
+        findings.attempt(f"outbound.routes[{number}]", _outbound_route, section)
+        for number, section in enumerate(sections)
+        if (section.match.host is None) != (section.match.prefix is None)
+    ]
+    routes = [route for route in made if route is not None]
+    _report(findings, "outbound.routes", outbound_overlaps(routes))
+    return None if findings.problems else OutboundRoutes(routes)
+
+
+def _report(findings: Findings, field: str, found: Iterable[Overlap]) -> None:
+    for pair in found:
+        if pair.first == pair.second:
+            findings.add(field, f"two routes are called {pair.first}", "rename one of them")
+        else:
+            findings.add(
+                field, f"{pair.first} and {pair.second} both match {pair.what}", "make one of them more specific"
+            )
+
+
+def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundRoute:
+    path = section.match.path if section.match.path is not None else section.match.path_prefix
+    return InboundRoute(
+        name=section.name,
+        path=path or "",
+        prefix=section.match.path is None,
+        methods=frozenset(section.match.methods),
+        scopes=frozenset(section.scopes),
+        peers=frozenset(map(SpiffeId, section.peers)),
+        issuers=frozenset(issuers if section.issuers is None else section.issuers),
+        may_call=frozenset(section.may_call),
+        pass_token=section.pass_token,
+        forwarded=section.forwarded,
+        allow_self=section.allow_self,
+        linger_s=section.linger_s,
+        max_calls=section.max_calls,
+    )
+
+
+def _outbound_route(section: OutboundRouteSection) -> OutboundRoute:
+    return OutboundRoute(
+        name=section.name,
+        host=section.match.host,
+        prefix=section.match.prefix,
+        upstream=_upstream(section.upstream),
+        peer=None if section.peer is None else SpiffeId(section.peer),
+        audience=section.audience,
+        scopes=frozenset(section.scopes),
+        token=section.token,
     )

@@ -159,9 +159,7 @@ class InboundRouteSection(Section):
 class InboundSection(Section):
     """Calls to the agent: mTLS from peers, plain HTTP to the agent on loopback."""
 
-    listen: AddressText = Field(
-        default="0.0.0.0:7443", description="address where peers connect, with mTLS"
-    )  # open to everybody, who then needs mTLS
+    listen: AddressText = Field(default="0.0.0.0:7443", description="address where peers connect, with mTLS")
     agent: OriginText = Field(description="address of the agent, on loopback")
     audiences: list[Line] = Field(default=[], description="our audiences besides our SPIFFE ID")
     routes: list[InboundRouteSection] = Field(description="the calls that peers may make; all else is refused")

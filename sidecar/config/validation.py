@@ -117,7 +117,7 @@ def _partial(document: dict[str, object], error: ValidationError, model: type[S]
         location = detail["loc"]
         failed.add(str(location[0]))
         if len(location) == 1 and detail["type"] == "extra_forbidden":
-            failed.add(_meant(location, model) or "")  # a misspelt section is no missing one
+            failed.add(_meant(location, model) or "")  # a misspelt section is not missing
     ignored: dict[str, Any] = dict.fromkeys(failed & model.model_fields.keys(), (Any, None))
     lenient = create_model(model.__name__, __base__=model, **ignored)
     whole = lenient.model_validate({key: value for key, value in document.items() if key not in failed})

@@ -19,8 +19,8 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.background import Parts
-from sidecar.config.file_watch import FileWatcher, Watched, fingerprint
 from sidecar.errors import ConfigError, Problem, Reason
+from sidecar.file_watch import FileWatcher, Watched, fingerprint
 from sidecar.injector.certificates import CERTIFICATE, KEY, ServingCertificate, files_in
 from sidecar.injector.injection import Injection, parse_injection
 from sidecar.injector.metrics import InjectorMetrics

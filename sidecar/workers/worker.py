@@ -16,7 +16,7 @@ import time
 from functools import partial
 
 from sidecar.assembly import Place, assemble
-from sidecar.config.file_watch import FileWatcher
+from sidecar.file_watch import FileWatcher
 from sidecar.observe.added import families_of
 from sidecar.observe.placement import placement
 from sidecar.process import run_server, run_until_signal

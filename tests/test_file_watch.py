@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sidecar.config.file_watch import FileWatcher, Watched, fingerprint, taken
 from sidecar.errors import ConfigError, Problem
+from sidecar.file_watch import FileWatcher, Watched, fingerprint, taken
 from tests.fakes.sts import HeardEvents
 
 
