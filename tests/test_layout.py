@@ -21,6 +21,7 @@ ELSEWHERE: Final = {
     "config/addresses.py": "config/test_sidecar_file.py",
     "config/field_types.py": "config/test_sidecar_file.py",
     "config/issuers.py": "config/test_sidecar_file.py",
+    "config/limits.py": "config/test_validation.py",
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",
     "config/sidecar_model.py": "config/test_sidecar_file.py",

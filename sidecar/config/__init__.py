@@ -5,14 +5,14 @@ The path of a file, in order:
 - ``loader``: the child process that does all of this, at the start and for a reload
 - ``document``: YAML and environment variables, into plain objects
 - ``validation``: the schema, then what must agree; ``Problem`` for each fault
-- schema: ``sidecar_model``, ``sts_file``, ``platform_file``; with ``sections`` that they share and ``field_types``.
-  The meaning of a key is the description of its field
+- schema: ``sidecar_model``, ``sts_file``, ``platform_file``, with ``sections`` that they share, ``limits`` and
+  ``field_types``; the meaning of a key is the description of its field
 - checks: ``sidecar_checks`` between sections, ``platform_checks`` against the platform's ceiling
 - builders: ``sidecar_file``, with ``issuers``, ``identity``, ``addresses``
 - result: ``settings``, ``sts_settings``
 
-``docs`` writes the page of settings from the schema. The validation
-library and the models are imported by the functions that need them, never by a serving process.
+``docs`` writes the page of settings from the schema. Functions import the validation library and the models when they
+are called, so that a serving process never holds them.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, Final, Literal, get_type_hints
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from sidecar.config.field_types import (
     AddressText,
@@ -222,21 +221,3 @@ class AdminSection(Section):
     socket: FileText | None = Field(
         default=None, description="path of the socket; a stale one is replaced, one in use is refused"
     )
-
-
-def limits_section(name: str, settings: type, **meanings: str) -> type[Section]:
-    """Make a section with the fields and defaults of a settings dataclass; numbers must be above zero.
-
-    ``meanings`` has the description of each field.
-    """
-    hints = get_type_hints(settings)
-    fields: dict[str, Any] = {
-        field.name: (hints[field.name], _limit(field.default, meanings[field.name]))
-        for field in dataclasses.fields(settings)
-        if field.default is not dataclasses.MISSING
-    }
-    return create_model(name, __base__=Section, __doc__=settings.__doc__, **fields)
-
-
-def _limit(default: object, meaning: str) -> Any:
-    return Field(default, description=meaning, gt=0 if isinstance(default, int | float | None) else None)
