@@ -30,13 +30,13 @@ def _records_page() -> str:
             _WRITTEN.format(source="observe/record.py"),
             "",
             "One JSON object a line, to standard output or a file. All events have the same keys; a key that does not"
-            f" apply is null. Text from outside is made visible (`\\u{{hex}}` for what would act) and cut at {MAX_TEXT}"
-            f" characters with the mark `{CUT}`, lists at {MAX_ITEMS} items. No token, key, cookie, body or query is"
-            " ever in a record.",
+            " apply is null. Control characters in foreign text are escaped (`\\u{hex}`), and texts are truncated at"
+            f" {MAX_TEXT} characters with the mark `{CUT}`, lists at {MAX_ITEMS} items. No token, key, cookie, body or"
+            " query is ever in a record.",
             "",
-            "What joins records: `txn` names the chain, `jti_out` and `parent_jti` join its tokens (all signed);"
-            " `call_out` of the caller is `call_in` of the callee. `sidecar audit chains` does it; `sidecar explain`"
-            " judges one record again.",
+            "Ids join records: `txn` names the chain, `jti_out` and `parent_jti` join its tokens (all signed);"
+            " `call_out` of the caller is `call_in` of the callee. `sidecar audit chains` joins them;"
+            " `sidecar explain` judges one record again.",
             "",
             "## Events",
             "",

@@ -26,7 +26,7 @@ def seen(reason: Reason) -> str:
     answer, stage = ANSWERS[reason], GUIDANCE[reason].stage
     said = f"{answer.status} `{reason}`"
     if stage is Stage.HANDSHAKE:
-        return "nothing reaches it; the calling agent gets 503 `upstream_unreachable` from its own sidecar"
+        return "it receives nothing; the calling agent gets 503 `upstream_unreachable` from its own sidecar"
     if stage is Stage.CUT:
         return "a connection that ends before the answer is complete"
     if stage is Stage.SERVICE:
@@ -34,5 +34,5 @@ def seen(reason: Reason) -> str:
     if stage is Stage.OUTBOUND:
         return f"{_OWN_CALL_FAILS} {said}"
     if stage is Stage.EITHER:
-        return f"calling out: {said}; being called: it is not, and the calling agent gets that"
+        return f"calling out: {said}; being called: it is not called, and the calling agent gets that"
     return f"{_CALLER_GETS} {said}"

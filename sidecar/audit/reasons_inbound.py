@@ -43,7 +43,7 @@ _PEER: Final = {
     Reason.UNKNOWN_TRUST_DOMAIN: _handshake(
         "this workload has no bundle of the peer's trust domain",
         _OPERATOR,
-        do="federate with that trust domain, if its workloads are to call here",
+        do="federate with that trust domain if its workloads may call here",
     ),
     Reason.WRONG_BUNDLE: _handshake(
         "a CA of another trust domain signed this SPIFFE ID: it vouched for a name that is not its own",
@@ -51,9 +51,9 @@ _PEER: Final = {
         do="treat it as forgery: find out who holds that CA and what else it signed",
     ),
     Reason.SVID_EXPIRED: _handshake(
-        "the peer's SVID is past its end or not yet valid",
+        "the peer's SVID has expired or is not yet valid",
         _OPERATOR,
-        do="see whether the peer still gets its SVID renewed, and compare clocks",
+        do="check that the peer's SVID is renewed, and compare clocks",
     ),
     Reason.TLS_VERSION: _handshake(
         "the peer does not speak TLS 1.3, sends an ffdhe key share, or many records without data",
@@ -64,37 +64,37 @@ _PEER: Final = {
         Stage.CUT,
         "the caller hung up, or closed its half of the connection, before the answer was complete",
         (_CALLER,),
-        "compare its time-out with how long the agent takes",
+        "compare its timeout with the agent's response time",
     ),
     Reason.PEER_SLOW: Guidance(
         Stage.CUT,
-        "the caller took less than limits.min_rate of its answer for limits.write_timeout_s, and was cut off",
+        "the caller read less than limits.min_rate of its answer for limits.write_timeout_s, and was cut off",
         (_CALLER,),
-        "see why it stopped reading; where callers may be slow, raise write_timeout_s of that side's limits",
+        "find out why it stopped reading; if callers may be slow, raise write_timeout_s in that side's limits",
     ),
     Reason.UPSTREAM_ABORTED: Guidance(
         Stage.CUT,
         "agent or next hop ended its answer early",
         (_DEVELOPER,),
-        "look for a crash or a time-out there, at the time of the record",
+        "look for a crash or a timeout there, at the time of the record",
     ),
 }
 
 _REQUEST: Final = {
     Reason.BAD_REQUEST: _either("the request is not valid HTTP/1.1", _CALLER, do="see the detail; fix the HTTP client"),
     Reason.AMBIGUOUS_FRAMING: _either(
-        "the length of the body can be read in two ways, as in request smuggling",
+        "the length of the body is ambiguous, as in request smuggling",
         _CALLER,
         _SECURITY,
-        do="fix the client; if no client of yours does this, somebody is trying",
+        do="fix the client; if none of your clients does this, treat it as an attack",
     ),
     Reason.HEADER_MALFORMED: _either(
-        "Authorization or an identity header is broken or doubled",
+        "Authorization or an identity header is malformed or repeated",
         _DEVELOPER,
         do="send one Authorization header, exactly as it was received",
     ),
     Reason.PATH_REFUSED: _either(
-        "the path can be read in more than one way: dot segments, hidden separators, double escapes",
+        "the path is ambiguous: dot segments, hidden separators, double escapes",
         _CALLER,
         do="send the path in its plain form",
     ),
@@ -106,10 +106,10 @@ _REQUEST: Final = {
     Reason.TOO_LARGE: _either(
         "the body is larger than max_body_bytes", _CALLER, _OPERATOR, do="send less, or raise the limit"
     ),
-    Reason.URI_TOO_LONG: _either("the request target is over its limit", _CALLER, do="move what is long into the body"),
+    Reason.URI_TOO_LONG: _either("the request target is over its limit", _CALLER, do="move long data into the body"),
     Reason.HEAD_TOO_LARGE: _either("the header fields are over their limit", _CALLER, do="send fewer or shorter ones"),
     Reason.EXPECTATION_REFUSED: _either(
-        "the request expects something else than 100-continue", _CALLER, do="leave the Expect field out"
+        "the request expects something other than 100-continue", _CALLER, do="leave the Expect field out"
     ),
     Reason.TIMEOUT: _either(
         "the request did not arrive in time; where it was allowed, its body took longer than max_upload_s or its "
@@ -119,16 +119,16 @@ _REQUEST: Final = {
         do="look for a slow or stalled sender between client and sidecar",
     ),
     Reason.NO_ROUTE: _in(
-        "no inbound route has this path; at the token service, it serves nothing there",
+        "no inbound route has this path, or the token service has no endpoint there",
         _CALLER,
         _OPERATOR,
-        do="correct the path, or add a route if it is to be served",
+        do="correct the path, or add a route if it should be served",
     ),
     Reason.METHOD_REFUSED: _in(
-        "the route of this path, or the token service, does not take the method",
+        "the route of this path, or the token service, does not accept the method",
         _CALLER,
         _OPERATOR,
-        do="use one of Allow, or add the method",
+        do="use a method of Allow, or add the method",
     ),
 }
 
@@ -137,14 +137,14 @@ _TOKEN: Final = {
         "a workload of the mesh called without a token", _CALLER, do="call through the outbound side of its sidecar"
     ),
     Reason.MALFORMED_TOKEN: _either(
-        "the token is no JWT, or a claim has another form than its issuer uses",
+        "the token is not a JWT, or a claim has a form that its issuer does not use",
         _OPERATOR,
-        do="see the detail; compare the issuer's profile with what it issues",
+        do="see the detail; compare the issuer's profile with its tokens",
     ),
     Reason.DUPLICATE_CLAIM: _either(
-        "the token has a claim or header twice, so that two readers could differ",
+        "the token has a repeated claim or header, so that two parsers could differ",
         _SECURITY,
-        do="no lawful issuer does this: find out where the token came from",
+        do="no correct issuer does this: find out where the token came from",
     ),
     Reason.TOKEN_TYPE: _either(
         "a token of another kind: an ID token, a login token, a JWT-SVID",
@@ -156,12 +156,12 @@ _TOKEN: Final = {
         "the settings do not allow this algorithm for the issuer",
         _SECURITY,
         _OPERATOR,
-        do="an unsigned or symmetric token is an attack; a new algorithm of the issuer belongs into its profile",
+        do="an unsigned or symmetric token is an attack; add a new algorithm of the issuer to its profile",
     ),
     Reason.UNKNOWN_KEY: _either(
-        "the issuer's key set has no such key, or no longer: requests under its tokens were ended",
+        "the issuer's key set does not have this key, or no longer does: requests with its tokens were ended",
         _OPERATOR,
-        do="see whether the issuer publishes a key before it signs with it; forged tokens look like this too",
+        do="check that the issuer publishes a key before it signs with it; forged tokens look like this too",
     ),
     Reason.BAD_SIGNATURE: _either(
         "the token was not signed by the key it names",
@@ -178,10 +178,10 @@ _TOKEN: Final = {
         "the token is for another audience: it was passed on instead of exchanged, or stolen",
         _CALLER,
         _SECURITY,
-        do="exchange a token for each target; a peer that does this again deserves a question",
+        do="exchange a token for each target; investigate a peer that does this again",
     ),
     Reason.TOKEN_EXPIRED: _either(
-        "the token has expired; where the call was allowed, it was a WebSocket or an event stream, which ends then",
+        "the token has expired; an allowed call was a WebSocket or an event stream, which ends with its token",
         _CALLER,
         _OPERATOR,
         do="log in or exchange again; compare clocks if it is fresh",
@@ -193,54 +193,54 @@ _TOKEN: Final = {
         "the token is over 16 KiB", _OPERATOR, do="have the issuer put fewer claims into it"
     ),
     Reason.CNF_MISMATCH: _either(
-        "the token is bound to another certificate than the peer's",
+        "the token is bound to a certificate other than the peer's",
         _SECURITY,
         _CALLER,
-        do="a renewed SVID needs a new token; otherwise the token is in other hands than it was issued to",
+        do="a renewed SVID needs a new token; otherwise the token has been passed on or stolen",
     ),
     Reason.ACT_MISSING: _in(
         "the token names a user and no actor: this would be impersonation",
         _CALLER,
         _OPERATOR,
-        do="exchange the user's token for a delegated one; see whether the issuer drops act",
+        do="exchange the user's token for a delegated one; check if the issuer drops act",
     ),
     Reason.ACT_MALFORMED: _either(
-        "the actor in the token cannot be read", _OPERATOR, do="see the detail; correct what the issuer writes into act"
+        "the actor in the token is malformed", _OPERATOR, do="see the detail; correct the issuer's act claim"
     ),
     Reason.ACT_TOO_DEEP: _either(
         "more actors than max_act_depth: perhaps agents calling each other in a circle",
         _DEVELOPER,
-        do="look at the chain in the record, and shorten or end the circle",
+        do="look at the chain in the record, and shorten it or break the circle",
     ),
 }
 
 _PERMISSION: Final = {
     Reason.INSUFFICIENT_SCOPE: _either(
-        "the token is genuine, and not for this call",
+        "the token is genuine, but does not cover this call",
         _DEVELOPER,
         _OPERATOR,
-        do="compare scope and scope_needed in the record; ask for the scope where the chain starts, if it is due",
+        do="compare scope and scope_needed in the record; if the call is due, request the scope at the chain's start",
     ),
     Reason.ACTOR_MISMATCH: _in(
-        "a genuine token, presented by another workload than the one it was issued to",
+        "a genuine token, presented by a workload other than its owner",
         _SECURITY,
         do="treat the token as stolen: the peer in the record has it; put its txn on the deny list",
     ),
     Reason.POLICY_DENIED: _either(
-        "the deny list, the trust domains of the issuer or the peers of the route say no, or do since a reload",
+        "the deny list, the issuer's trust domains or the route's peers forbid the call, perhaps since a reload",
         _OPERATOR,
-        do="see the detail for which; add the peer to the route if it is to call",
+        do="see the detail for which; add the peer to the route if it may call",
     ),
     Reason.ISSUER_NOT_FOR_ROUTE: _either(
-        "the issuer is trusted, and not for this route, or not by the token service that would be asked",
+        "the issuer is trusted, but not on this route, or not by the token service of the exchange",
         _OPERATOR,
-        do="add it to the route's issuers, if its tokens are to count there",
+        do="add it to the route's issuers, if its tokens should count there",
     ),
     Reason.SCOPE_ABOVE_CEILING: _in(
-        "the issuer granted more than it may grant here",
+        "the issuer granted more than its ceiling here",
         _SECURITY,
         _OPERATOR,
-        do="find out why it did, before its ceiling is raised",
+        do="find out why, before you raise its ceiling",
     ),
 }
 

@@ -25,16 +25,16 @@ def _service(means: str, *who: Role, do: str) -> Guidance:
 
 _CALL: Final = {
     Reason.NO_REQUEST_CONTEXT: _out(
-        "the call came without a handle, or with one that is unknown here, whose request has ended or whose peer is "
-        "no longer trusted",
+        "the call has no handle, or one that is unknown here, whose request has ended or whose peer is no longer"
+        " trusted",
         _DEVELOPER,
-        do="send the Authorization header of the request being served, and call before answering it (or set linger_s)",
+        do="send the Authorization header of the request in progress, and call before answering it (or set linger_s)",
     ),
     Reason.CALL_NOT_ALLOWED: _out(
-        "the request being served does not open this target: may_call of its route does not name it",
+        "the request in progress does not open this target: may_call of its route does not name it",
         _DEVELOPER,
         _SECURITY,
-        do="if the call is due, the operator adds it to may_call; if not, ask what made the agent try",
+        do="if the call is legitimate, add it to may_call; if not, find out why the agent tried",
     ),
     Reason.CALLS_EXHAUSTED: _out(
         "the request has made max_calls calls", _DEVELOPER, _OPERATOR, do="look for a loop, or raise max_calls"
@@ -64,44 +64,48 @@ _ANSWER: Final = {
     Reason.STS_ERROR: _out(
         "the token service refused the sidecar itself, not the user",
         _OPERATOR,
-        do="see whether it knows this workload, and whether the exchange settings fit it",
+        do="check that it knows this workload, and that the exchange settings fit it",
     ),
     Reason.STS_BAD_RESPONSE: _out(
         "the answer is not one of RFC 8693", _OPERATOR, do="see the detail; check its address"
     ),
     Reason.STS_NO_ACT: _out(
-        "it said 200 and left the actor out: an impersonation token",
+        "it answered 200 without the actor: an impersonation token",
         _OPERATOR,
-        do="this token service cannot delegate, or is set not to; use one that can",
+        do="this token service cannot delegate, or is configured not to; use one that does",
     ),
     Reason.STS_ACTOR_MISMATCH: _out(
         "the issued token names another actor than this workload", _SECURITY, _OPERATOR, do="compare its actor mapping"
     ),
     Reason.STS_SUBJECT_MISMATCH: _out(
-        "the issued token is for another user", _SECURITY, do="stop using it: users are mixed up there, or it lies"
+        "the issued token is for another user", _SECURITY, do="stop using it: it confuses users, or lies"
     ),
     Reason.STS_CHAIN_BROKEN: _out(
-        "earlier actors, txn or parent_jti are not as they came in", _SECURITY, do="find out who rewrites history there"
+        "earlier actors, txn or parent_jti were changed", _SECURITY, do="find out who rewrites the history there"
     ),
     Reason.STS_SCOPE_WIDENED: _out(
-        "the issued token holds more than was asked for", _OPERATOR, _SECURITY, do="narrow what it grants by default"
+        "the issued token holds more than requested", _OPERATOR, _SECURITY, do="narrow its default grant"
     ),
     Reason.STS_AUDIENCE_MISMATCH: _out(
-        "the issued token is for another target, or for several", _OPERATOR, do="register the target there as audience"
+        "the issued token is for another target, or for several",
+        _OPERATOR,
+        do="register the target there as an audience",
     ),
     Reason.STS_LIFETIME: _out(
-        "the issued token outlives what it came from, or is dead already", _OPERATOR, do="shorten its lifetime there"
+        "the issued token outlives its subject token, or has expired already",
+        _OPERATOR,
+        do="shorten its lifetime there",
     ),
     Reason.STS_ISSUER: _out("the issued token has another issuer", _OPERATOR, do="correct exchange.issuer"),
     Reason.STS_SIGNATURE: _out(
-        "the issued token's signature does not hold",
+        "the issued token's signature is wrong",
         _SECURITY,
         _OPERATOR,
-        do="see whether its key set is the right one",
+        do="check that its key set is the right one",
     ),
     Reason.STS_TOKEN_TYPE: _out("it issued another kind of token", _OPERATOR, do="set it to issue JWT access tokens"),
-    Reason.STS_REDIRECT: _out("it answered with a redirect", _OPERATOR, do="write the final token endpoint"),
-    Reason.STS_TOO_LARGE: _out("its answer is over the limit", _OPERATOR, do="see what answers at that address"),
+    Reason.STS_REDIRECT: _out("it answered with a redirect", _OPERATOR, do="configure the final token endpoint"),
+    Reason.STS_TOO_LARGE: _out("its answer is over the limit", _OPERATOR, do="check what answers at that address"),
     Reason.STS_IDENTITY: _out(
         "the server is not the workload that the settings name, or did not prove it: see the detail",
         _OPERATOR,
@@ -109,7 +113,7 @@ _ANSWER: Final = {
         do="see the detail: renew an expired SVID there; compare exchange.peer with the ID, the bundles with the CA",
     ),
     Reason.UPSTREAM_BAD_RESPONSE: _either(
-        "agent or next hop answered with what is no valid HTTP/1.1", _DEVELOPER, do="see the detail; fix that server"
+        "the answer of the agent or next hop is not valid HTTP/1.1", _DEVELOPER, do="see the detail; fix that server"
     ),
     Reason.UPSTREAM_IDENTITY: _out(
         "the next hop is not the workload that the route names, or could not prove it: see the detail",
@@ -123,37 +127,39 @@ _OUTAGE: Final = {
     Reason.STS_UNAVAILABLE: _out(
         "the token service cannot be reached, or answers with 429 or 5xx: see the detail",
         _OPERATOR,
-        do="bring it up; if it answers, read its own log and records for the same time; the call may be repeated",
+        do="start it; if it answers, read its log and records for the same time; the call may be retried",
     ),
     Reason.KEYS_UNAVAILABLE: _either(
         "the sidecar has no keys of the issuer yet, or they are older than max_age_s",
         _OPERATOR,
-        do="see whether its JWKS is reachable",
+        do="check that its JWKS is reachable",
     ),
     Reason.NOT_READY: _either(
-        "the sidecar has no identity, or a listener bypasses it and refuse_other_listeners is set; where the request"
+        "the sidecar has no identity, or a listener bypasses it and refuse_other_listeners is set; if the request"
         " was allowed, it was ended for lack of an identity",
         _OPERATOR,
-        do="see whether the workload is registered and the Workload API answers",
+        do="check that the workload is registered and the Workload API answers",
     ),
     Reason.OVERLOADED: _either(
-        "a limit on what happens at once is reached", _OPERATOR, do="add replicas, or raise the limit"
+        "a limit on concurrent work is reached", _OPERATOR, do="add replicas, or raise the limit"
     ),
-    Reason.DRAINING: _either("the sidecar is stopping", _CALLER, do="repeat the call: another replica takes it"),
+    Reason.DRAINING: _either("the sidecar is stopping", _CALLER, do="retry the call: another replica serves it"),
     Reason.AUDIT_UNAVAILABLE: _either(
         "the call could not be recorded, so it was not made",
         _OPERATOR,
-        do="see disk space and reader of the record sink",
+        do="check disk space and the reader of the record sink",
     ),
     Reason.UPSTREAM_UNREACHABLE: _either(
         "no connection to agent or next hop; its sidecar may have refused the handshake",
         _OPERATOR,
         _DEVELOPER,
-        do="see whether it is up; its sidecar's connection.refused says more",
+        do="check that it is up; its sidecar's connection.refused has more",
     ),
-    Reason.STS_TIMEOUT: _out("the token service took too long", _OPERATOR, do="see its load; the call may be repeated"),
+    Reason.STS_TIMEOUT: _out(
+        "the token service took too long", _OPERATOR, do="check its load; the call may be retried"
+    ),
     Reason.UPSTREAM_TIMEOUT: _either(
-        "agent or next hop took too long", _DEVELOPER, do="make it answer sooner, or raise the route's time-out"
+        "agent or next hop took too long", _DEVELOPER, do="make it answer sooner, or raise the route's timeout"
     ),
     Reason.INTERNAL: _either(
         "a bug of the sidecar", _OPERATOR, do="report it, with the operations log of that time and the request id"
@@ -162,16 +168,16 @@ _OUTAGE: Final = {
 
 _EXCHANGE: Final = {
     Reason.EXCHANGE_MALFORMED: _service(
-        "the exchange request breaks RFC 8693 or names a kind of token not taken", _OPERATOR, do="see the detail"
+        "the exchange request breaks RFC 8693 or names an unsupported token type", _OPERATOR, do="see the detail"
     ),
-    Reason.GRANT_NOT_SUPPORTED: _service("another grant was asked for", _OPERATOR, do="use token exchange"),
+    Reason.GRANT_NOT_SUPPORTED: _service("another grant type was requested", _OPERATOR, do="use token exchange"),
     Reason.CLIENT_NOT_AUTHENTICATED: _service(
         "the client showed no X.509-SVID", _OPERATOR, do="reach the token service directly, with nothing that ends TLS"
     ),
     Reason.ACTOR_REQUIRED: _service(
         "an exchange without an actor token: it would be impersonation",
         _SECURITY,
-        do="ask who wants such tokens, and why",
+        do="find out who wants such tokens, and why",
     ),
     Reason.ACTOR_NOT_CLIENT: _service(
         "the actor token is another workload's",
@@ -187,22 +193,22 @@ _EXCHANGE: Final = {
         do="treat the token as stolen: the peer in the record has it; put its txn on the deny list",
     ),
     Reason.MAY_ACT_REFUSED: _service(
-        "the subject token says who may act, and it is not this client", _SECURITY, do="as for not_your_token"
+        "the subject token names who may act, and it is not this client", _SECURITY, do="as for not_your_token"
     ),
     Reason.DELEGATION_NOT_ALLOWED: _service(
-        "no rule lets this actor act for this user there", _OPERATOR, do="add a rule, if it is to"
+        "no rule lets this actor act for this user there", _OPERATOR, do="add a rule, if it may"
     ),
     Reason.SELF_DELEGATION: _service(
-        "the client is already the current actor", _DEVELOPER, do="use the token at hand, or find the circle"
+        "the client is already the current actor", _DEVELOPER, do="use the present token, or find the circle"
     ),
     Reason.TARGET_UNKNOWN: _service(
-        "no rule leads this actor to the target", _OPERATOR, do="add target and rule, or correct the route's audience"
+        "no rule names this actor and the target", _OPERATOR, do="add target and rule, or correct the route's audience"
     ),
     Reason.SCOPE_REFUSED: _service(
-        "nothing of what was asked for may be granted",
+        "none of the requested scopes may be granted",
         _OPERATOR,
         _DEVELOPER,
-        do="compare scope_needed with the rule and with what the subject token holds",
+        do="compare scope_needed with the rule and with the subject token's scope",
     ),
 }
 
