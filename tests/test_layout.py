@@ -36,6 +36,7 @@ ELSEWHERE: Final = {
     "dev/mesh_settings.py": "integration/test_demo.py",
     "dev/screen.py": "integration/test_demo.py",
     "dev/stage.py": "integration/test_demo.py",
+    "identity/file_trust.py": "identity/test_pinned_origin.py",
     "identity/memory_file.py": "identity/test_ssl_object.py",
     "identity/secrets_log.py": "identity/test_ssl_object.py",
     "observe/sink.py": "observe/test_writer.py",

@@ -1,21 +1,21 @@
-"""One form on its way and its one answer, collected whole and within its size."""
+"""One form sent to the token service and its one answer, collected whole and within its size."""
 
 from __future__ import annotations
 
 import asyncio
 
-from sidecar.errors import SidecarError
-from sidecar.identity.endpoint import EndpointAnswer, EndpointError, Trouble
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.identity.endpoint import EndpointAnswer, Trouble
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.head import ResponseHead
 from sidecar.wire.pool import Cancellable
 
 
 class Call:
-    """Give it a connection by ``begin``, or say by ``fail`` that there is none; then ``answer`` is there to await.
+    """One call. ``begin`` gives it a connection, ``fail`` says that there is none; ``answer`` is its future.
 
-    It fails with SidecarError for the reasons of `wire`, and with EndpointError TOO_LARGE or ENCODED. Whoever stops
-    waiting says so by ``end``: a connection whose answer nobody took is never used again.
+    It fails with SidecarError: a reason of `wire`, STS_TOO_LARGE, or STS_BAD_RESPONSE for an encoded answer. A caller
+    that stops waiting calls ``end``: a connection whose answer nobody took is never used again.
     """
 
     __slots__ = ("_body", "_connection", "_form", "_head", "_lines", "_max_bytes", "_target", "answer", "waits")
@@ -33,7 +33,7 @@ class Call:
 
     @property
     def silent(self) -> bool:
-        """Whether the form went out on a kept connection, and no head of an answer has come so far."""
+        """True: the form went out on a kept connection, and no head of an answer has come so far."""
         return self._connection is not None and self._connection.kept and self._head is None
 
     def begin(self, connection: ClientConnection) -> None:
@@ -69,7 +69,7 @@ class Call:
         self._head = head
         if head.values(b"content-encoding"):
             self.end()
-            self._end_with(EndpointError(Trouble.ENCODED))
+            self._end_with(Denied(Reason.STS_BAD_RESPONSE, Trouble.ENCODED))
         else:
             self.on_response_data(data)
 
@@ -78,7 +78,7 @@ class Call:
         self._body += data
         if len(self._body) > self._max_bytes:
             self.end()
-            self._end_with(EndpointError(Trouble.TOO_LARGE))
+            self._end_with(Denied(Reason.STS_TOO_LARGE, Trouble.TOO_LARGE))
 
     def on_response_end(self) -> None:
         """The answer is whole."""
@@ -101,7 +101,7 @@ class Call:
     def on_upstream_resume(self) -> None:
         """The rest of it goes on by itself."""
 
-    def _end_with(self, error: SidecarError | EndpointError) -> None:
+    def _end_with(self, error: SidecarError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
 

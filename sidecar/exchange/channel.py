@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from sidecar.errors import Reason, SidecarError
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.call import Call
-from sidecar.exchange.destination import Destination
-from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, Trouble
+from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused
+from sidecar.identity.pinned_origin import Address, Pin, PinnedOrigins
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.h1_client import StaleConnection
 from sidecar.wire.head import encode_fields
@@ -35,12 +36,12 @@ _MAX_CONNECTING: Final = 8  # who waits meanwhile gets a connection that another
 _KEEP_S: Final = 30.0  # without use; below what servers and the boxes before them allow
 _MAX_AGE_S: Final = 300.0  # so that replicas of the token service share the work again after one was added
 
-_TROUBLES: Final[dict[Reason, Trouble]] = {
-    Reason.UPSTREAM_IDENTITY: Trouble.IDENTITY,
-    Reason.UPSTREAM_UNREACHABLE: Trouble.UNREACHABLE,
-    Reason.UPSTREAM_TIMEOUT: Trouble.TIMEOUT,
-    Reason.UPSTREAM_BAD_RESPONSE: Trouble.BROKEN,
-    Reason.UPSTREAM_ABORTED: Trouble.BROKEN,
+_FAILURES: Final[Mapping[Reason, SidecarError]] = {
+    Reason.UPSTREAM_IDENTITY: Denied(Reason.STS_IDENTITY, Trouble.IDENTITY),
+    Reason.UPSTREAM_UNREACHABLE: Unavailable(Reason.STS_UNAVAILABLE, Trouble.UNREACHABLE),
+    Reason.UPSTREAM_TIMEOUT: Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT),
+    Reason.UPSTREAM_BAD_RESPONSE: Denied(Reason.STS_BAD_RESPONSE, Trouble.BROKEN),
+    Reason.UPSTREAM_ABORTED: Denied(Reason.STS_BAD_RESPONSE, Trouble.BROKEN),
 }
 
 
@@ -67,11 +68,16 @@ class StsChannel:
             max_age_s=_MAX_AGE_S,
         )
         self._pool = UpstreamPool(limits, resolver=resolver)
-        self._destination = Destination(endpoint, source, clock=clock, retire=self._pool.retire)
+        self._origins = PinnedOrigins(source, clock, self._pool.retire, per_generation=True)
+        self._address = Address(*endpoint.address)
+        self._pin: Pin = endpoint.peer
+        if endpoint.ca_file is not None:
+            self._pin = FileTrust(endpoint.ca_file)
+        self._target = endpoint.target
         self._max_bytes = max_bytes
         self._lines = encode_fields(
             (
-                (b"host", self._destination.authority),
+                (b"host", endpoint.authority),
                 (b"accept", b"application/json"),
                 (b"accept-encoding", b"identity"),
                 (b"user-agent", b"delegation-sidecar"),
@@ -83,7 +89,7 @@ class StsChannel:
         """Send an urlencoded form: the answer, whatever its status.
 
         Raises:
-            EndpointError: there is no whole answer within the size.
+            SidecarError: NOT_READY, or any of the ``sts_*`` reasons for a call without a whole answer.
         """
         try:
             try:
@@ -91,16 +97,16 @@ class StsChannel:
             except StaleConnection:
                 return await self._send(form, fresh=True)
         except SidecarError as error:
-            raise _endpoint_error(error) from error
+            raise failure_of(error) from error
 
     async def close(self) -> None:
         """Cut every connection and end the calls in flight, for good."""
-        self._destination.close()
+        self._origins.close()
         await self._pool.close()
 
     async def _send(self, form: bytes, *, fresh: bool = False) -> EndpointAnswer:
-        origin = self._destination.origin()
-        call = Call(self._destination.target, self._lines, form, max_bytes=self._max_bytes)
+        origin = self._origins.of(self._address, self._pin)
+        call = Call(self._target, self._lines, form, max_bytes=self._max_bytes)
         kept = None if fresh else self._pool.take(origin)
         if kept is not None:
             call.begin(kept)
@@ -116,11 +122,13 @@ class StsChannel:
             call.end()
 
 
-def _endpoint_error(error: SidecarError) -> EndpointError:
-    trouble = _TROUBLES.get(error.reason)
-    if trouble is None:
-        raise error  # none of the wire's: a bug, and it stays visible as one
+def failure_of(error: SidecarError) -> SidecarError:
+    """Return the failure of an exchange behind a failure of its connection; other errors are their own."""
+    known = _FAILURES.get(error.reason)
+    if known is None:
+        return error
     refused = error.__cause__
     if isinstance(refused, HandshakeRefused) and refused.refusal is Reason.NOT_READY:
-        trouble = Trouble.NOT_READY  # our identity can be lost between the first look and the handshake
-    return EndpointError(trouble, error.detail, may_retry=trouble is Trouble.UNREACHABLE)
+        # Our identity can be lost between the first look and the handshake.
+        return Unavailable(Reason.NOT_READY, Trouble.NOT_READY)
+    return type(known)(known.reason, f"{known.detail}: {error.detail}" if error.detail else known.detail)

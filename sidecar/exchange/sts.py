@@ -19,27 +19,17 @@ from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.exchange.adapters import ADAPTERS
 from sidecar.exchange.cache import SKEW_S, Issued
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.refresh_schedule import refresh_at
-from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.resolver import Resolver
 
 FIRST_RETRY_S: Final = 0.05
-
-_TROUBLES: Final[dict[Trouble, SidecarError]] = {
-    Trouble.NOT_READY: Unavailable(Reason.NOT_READY),
-    Trouble.IDENTITY: Denied(Reason.STS_IDENTITY),
-    Trouble.UNREACHABLE: Unavailable(Reason.STS_UNAVAILABLE),
-    Trouble.TIMEOUT: Unavailable(Reason.STS_TIMEOUT),
-    Trouble.BROKEN: Denied(Reason.STS_BAD_RESPONSE),
-    Trouble.ENCODED: Denied(Reason.STS_BAD_RESPONSE),
-    Trouble.TOO_LARGE: Denied(Reason.STS_TOO_LARGE),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +73,7 @@ class Caller(Protocol):
     """Sends a form to the token endpoint (`StsChannel` is the real one)."""
 
     async def post_form(self, form: bytes) -> EndpointAnswer:
-        """The answer, whatever its status. Raises EndpointError."""
+        """Return the answer, whatever its status. Raises SidecarError."""
 
     async def close(self) -> None:
         """Let go of what it holds."""
@@ -149,10 +139,9 @@ class Sts:
         while True:
             try:
                 return await self._caller.post_form(form)
-            except EndpointError as error:
-                if not error.may_retry or attempt == self._settings.retries:
-                    known = _TROUBLES[error.trouble]
-                    raise type(known)(known.reason, str(error)) from error
+            except Unavailable as error:
+                if error.reason is not Reason.STS_UNAVAILABLE or attempt == self._settings.retries:
+                    raise
             await asyncio.sleep(FIRST_RETRY_S * 2**attempt * (1 + random.random()))  # noqa: S311  spreads, hides nothing
             attempt += 1
 

@@ -1,10 +1,10 @@
-"""A control endpoint: a URL, who its other end must be, and one bounded HTTP call to it.
+"""A control endpoint: a URL, the identity of its other end, and one bounded HTTP call to it.
 
-Key sets go this way, never a request of a peer; token exchanges have a way of their own (``exchange/channel.py``).
-Nobody but the settings chooses a URL: no redirect is followed, no proxy is taken from the environment, no cookie is
-kept. Each call has its own connection. That costs a handshake every few minutes, and buys three things: an answer that
-comes late or twice can never be taken for the next caller's, each call proves both ends anew (after a rotation too),
-and a failure before the answer is a failure of this call alone.
+Key sets are fetched this way, never a request of a peer; token exchanges use ``exchange/channel.py``. Only the settings
+choose a URL: no redirect is followed, no proxy is taken from the environment, no cookie is kept. Each call has its own
+connection. That costs a handshake every few minutes, and buys three things: a late or second answer can never be taken
+for the next caller's, each call proves both ends again (after a rotation too), and a failure before the answer is a
+failure of this call alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import ipaddress
 import ssl
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -22,20 +21,18 @@ import aiohttp
 from yarl import URL
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason
+from sidecar.errors import Denied, Reason
+from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.source import IdentitySource
-from sidecar.identity.ssl_object import ScreenedContext, ScreenedSSLObject
 from sidecar.identity.tls import client_context
 
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "delegation-sidecar"}
 _READ_BYTES: Final = 16384
-# Of TLS 1.2. Without DHE: a server chooses its group freely, and a large one keeps its client busy for a second.
-_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class Trouble(StrEnum):
-    """Why a call to an endpoint gave no answer."""
+    """A reason why a call to an endpoint gave no answer."""
 
     NOT_READY = "this workload has no identity"
     IDENTITY = "the other end did not prove the expected identity"
@@ -60,7 +57,7 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A URL and who answers there: the SPIFFE ID ``peer``, a host certified by ``ca_file``, or (http) loopback.
+    """A URL and the identity that answers: the SPIFFE ID ``peer``, a host certified by ``ca_file``, or (http) loopback.
 
     Raises:
         ValueError: the URL is unusable, or does not say who its other end must be. The text names field and cure.
@@ -81,6 +78,25 @@ class Endpoint:
             raise ValueError("tls: plain http proves nobody; use https")
         if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
             raise ValueError("url: plain http is for loopback only; use https")
+
+    @property
+    def address(self) -> tuple[str, str, int]:
+        """Scheme, host and port."""
+        parts = split_url(self.url)
+        return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def authority(self) -> bytes:
+        """The Host field of a request (RFC 9112 section 3.2)."""
+        parts = split_url(self.url)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return (f"{host}" if parts.port is None else f"{host}:{parts.port}").encode("ascii")
+
+    @property
+    def target(self) -> bytes:
+        """The request target: path and query."""
+        parts = split_url(self.url)
+        return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}".encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +184,12 @@ class EndpointClient:
     def _tls(self) -> ssl.SSLContext | None:
         if self._pinned is not None and self._source.current is None:
             raise EndpointError(Trouble.NOT_READY)
-        return self._trust.context() if self._trust is not None else self._pinned
+        if self._trust is None:
+            return self._pinned
+        try:
+            return self._trust.context()
+        except Denied as error:
+            raise EndpointError(Trouble.IDENTITY, error.detail) from error
 
     def _open(self) -> aiohttp.ClientSession:
         """The session. It must be made inside the loop that uses it, hence not before the first call."""
@@ -210,40 +231,3 @@ def _tls_error(error: aiohttp.ClientSSLError) -> EndpointError:
         return EndpointError(Trouble.IDENTITY, str(refused))
     message = refused.verify_message if isinstance(refused, ssl.SSLCertVerificationError) else ""
     return EndpointError(Trouble.IDENTITY, message)
-
-
-class FileTrust:
-    """Trusts the hosts certified by the CAs of one file, which is read again when it changes."""
-
-    def __init__(self, ca_file: str) -> None:
-        self._ca_file = ca_file
-        self._seen: tuple[int, int, int] | None = None
-        self._context: ssl.SSLContext | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """The context for a connection that is opened now: the same one until the file changes.
-
-        Raises:
-            EndpointError: IDENTITY, the file cannot be used.
-        """
-        try:
-            facts = Path(self._ca_file).stat()
-            seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
-            if self._context is None or seen != self._seen:
-                self._context = self._load()
-                self._seen = seen
-        except OSError as error:  # ssl.SSLError is one
-            why = (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or type(error).__name__
-            raise EndpointError(Trouble.IDENTITY, f"the CA file cannot be used ({why})") from error
-        return self._context
-
-    def _load(self) -> ssl.SSLContext:
-        # No create_default_context: it would add the system's CAs and read SSLKEYLOGFILE.
-        context = ScreenedContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
-        context.sslobject_class = ScreenedSSLObject
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION  # its certificates would come after the screen is gone
-        context.set_ciphers(_CIPHERS)
-        context.screen_certificates()
-        context.load_verify_locations(cafile=self._ca_file)
-        return context

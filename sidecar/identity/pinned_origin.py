@@ -1,16 +1,124 @@
-"""For how long a kept connection may be used, because of who is at its two ends.
+"""Origins whose other end must prove an identity: one TLS context per pin, one pool key per address, pin and own SVID.
 
-A connection proves two identities. It lives no longer than both are fresh, and each is judged again before a new
-request goes out on it: what a handshake proved an hour ago is no proof of now.
+Outbound routes and the token service connect by these. A connection proves two identities and lives no longer than
+both are fresh. With a renewed SVID, calls go out on new connections at once, and the old ones close as their calls
+end. New bundles end what they no longer vouch for: each kept connection is judged again before its next call, because
+what a handshake proved an hour ago is no proof of now. Connections to the token service end with any new bundles.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
-from sidecar.errors import SidecarError
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.source import Identity, IdentitySource
-from sidecar.identity.tls import guard_of
+from sidecar.identity.tls import client_context, guard_of
+from sidecar.wire.dial import Origin
+
+Retire = Callable[[Callable[[Hashable], bool]], None]
+Pin = SpiffeId | FileTrust | None
+
+
+class Address(NamedTuple):
+    """The place where an upstream listens."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class OriginKey(NamedTuple):
+    """Everything that connections must have in common to be shared. Plain members: it is hashed for every call.
+
+    ``own`` is the leaf of our SVID, None where it is not shown. ``trust`` is the SPIFFE ID or the CA file's context by
+    which the other end is judged.
+    """
+
+    address: Address
+    trust: Hashable
+    own: bytes | None
+
+
+class PinnedOrigins:
+    """The origins of one pool. ``clock`` is wall time, as certificates go by it.
+
+    ``retire`` is the pool's: it ends the connections of an SVID, or of a CA file, that has changed. With
+    ``per_generation`` new bundles alone retire connections, too.
+    """
+
+    def __init__(
+        self,
+        source: IdentitySource,
+        clock: Callable[[], float],
+        retire: Retire,
+        *,
+        per_generation: bool = False,
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._retire = retire
+        self._per_generation = per_generation
+        self._own = leaf_of(source.current)
+        self._contexts: dict[SpiffeId, ssl.SSLContext] = {}
+        self._origins: dict[tuple[Address, Pin], Origin] = {}
+        source.subscribe(self._follow)
+
+    def of(self, address: Address, pin: Pin) -> Origin:
+        """Return the origin for a call that begins now. ``pin`` None: plain HTTP, which proves nothing.
+
+        Raises:
+            Denied: UPSTREAM_IDENTITY, the CA file cannot be used.
+            Unavailable: NOT_READY, there is no identity to show.
+        """
+        identity = self._source.current
+        if isinstance(pin, SpiffeId) and identity is None:
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
+        known = self._origins.get((address, pin))
+        context = pin.context() if isinstance(pin, FileTrust) else None
+        if known is not None and (context is None or known.tls is context):
+            return known
+        if known is not None:
+            self._retire(lambda key: key == known.key)
+        origin = self._origins[address, pin] = self._make(address, pin, context)
+        return origin
+
+    def close(self) -> None:
+        """Stop following our identity."""
+        self._source.unsubscribe(self._follow)
+
+    def _make(self, address: Address, pin: Pin, context: ssl.SSLContext | None) -> Origin:
+        _, host, port = address
+        if isinstance(pin, SpiffeId):
+            context = self._contexts.get(pin)
+            if context is None:
+                context = self._contexts[pin] = client_context(self._source, expected=pin)
+            key = OriginKey(address, pin, self._own)
+            return Origin(host, port, key, context, still_good=self._still_trusted, life_s=self._life_s)
+        life_s = None if context is None else self._certificate_life_s
+        return Origin(host, port, OriginKey(address, context, None), context, life_s=life_s)
+
+    def _follow(self, identity: Identity | None) -> None:
+        own = leaf_of(identity)
+        if own != self._own or self._per_generation:
+            self._own = own
+            self._origins.clear()
+            self._retire(lambda key: isinstance(key, OriginKey) and key.own is not None)
+
+    def _life_s(self, transport: asyncio.BaseTransport) -> float:
+        return life_s(self._source, transport, self._clock())
+
+    def _certificate_life_s(self, transport: asyncio.BaseTransport) -> float:
+        """Seconds to the end of the certificate of a host that a CA file vouches for."""
+        certificate = transport.get_extra_info("peercert") or {}
+        return max(0.0, ssl.cert_time_to_seconds(certificate["notAfter"]) - self._clock())
+
+    def _still_trusted(self, transport: asyncio.BaseTransport) -> bool:
+        return still_trusted(transport, self._clock())
 
 
 def life_s(source: IdentitySource, transport: asyncio.BaseTransport, now: float) -> float:
@@ -28,7 +136,7 @@ def life_s(source: IdentitySource, transport: asyncio.BaseTransport, now: float)
 
 
 def still_trusted(transport: asyncio.BaseTransport, now: float) -> bool:
-    """Whether a kept connection's other end would still be believed if it came now."""
+    """Return True if a kept connection's other end would be trusted if it connected now."""
     try:
         guard_of(transport).check(int(now))
     except SidecarError:
@@ -37,5 +145,5 @@ def still_trusted(transport: asyncio.BaseTransport, now: float) -> bool:
 
 
 def leaf_of(identity: Identity | None) -> bytes | None:
-    """The certificate that an identity shows, DER; None without one."""
+    """Return the certificate that an identity shows, DER; None without one."""
     return None if identity is None else identity.svid.chain[0]

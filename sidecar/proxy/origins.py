@@ -1,41 +1,17 @@
-"""Where outbound calls go: one TLS context per pinned peer, one pool key per target, peer and own SVID.
-
-A connection proves two identities, and lives no longer than they are fresh: with a renewed SVID, calls go out on new
-connections at once, and those of the old one close as their calls end. New bundles end only what they no longer vouch
-for: each kept connection is judged again before its next call.
-"""
+"""The origins of outbound routes, each pinned to the SPIFFE ID that the route names."""
 
 from __future__ import annotations
 
-import asyncio
-import ssl
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from sidecar.delegation.route import OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.identity.pinned_origin import leaf_of, life_s, still_trusted
-from sidecar.identity.source import Identity, IdentitySource
-from sidecar.identity.tls import client_context
-from sidecar.wire.pool import Origin
-
-Retire = Callable[[Callable[[Hashable], bool]], None]
-
-
-class _Key(NamedTuple):
-    """Who shares connections. ``own`` is the leaf of our SVID, None where no identity is shown.
-
-    Looked up with each call: plain members, since a dataclass would work out its hash in Python.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    peer: SpiffeId | None
-    own: bytes | None
+from sidecar.identity.pinned_origin import Address, PinnedOrigins, Retire
+from sidecar.identity.source import IdentitySource
+from sidecar.wire.dial import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +26,12 @@ class Origins:
 
     def __init__(self, source: IdentitySource, clock: Callable[[], float], retire: Retire) -> None:
         self._source = source
-        self._clock = clock
-        self._retire = retire
-        self._own = leaf_of(source.current)
-        self._contexts: dict[SpiffeId, ssl.SSLContext] = {}
+        self._retire_in_pool = retire
+        self._pinned = PinnedOrigins(source, clock, self._retire)
         self._known: dict[str, _Known] = {}
-        source.subscribe(self._follow)
 
     def of(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
-        """The origin of a route, for calls made as ``workload``.
+        """Return the origin of a route, for calls made as ``workload``.
 
         Raises:
             Denied: UPSTREAM_IDENTITY, the route wants TLS and does not say with whom.
@@ -76,39 +49,19 @@ class Origins:
         if route.peer is None:
             if upstream.scheme != "http":  # settings refuse this; a token in clear text would be the way to notice
                 raise Denied(Reason.UPSTREAM_IDENTITY, "the route names nobody who must answer")
-            return Origin(upstream.host, upstream.port, _Key(upstream.scheme, upstream.host, upstream.port, None, None))
-        identity = self._source.current
-        if identity is None or identity.spiffe_id != workload:  # its token would be presented by somebody else
-            raise Unavailable(Reason.NOT_READY, "the identity that this call was decided for is gone")
-        context = self._contexts.get(route.peer)
-        if context is None:
-            context = self._contexts[route.peer] = client_context(self._source, expected=route.peer)
-        return Origin(
-            upstream.host,
-            upstream.port,
-            _Key(upstream.scheme, upstream.host, upstream.port, route.peer, self._own),
-            context,
-            still_good=self._still_trusted,
-            life_s=self._life_s,
-        )
+        else:
+            identity = self._source.current
+            if identity is None or identity.spiffe_id != workload:  # its token would be presented by somebody else
+                raise Unavailable(Reason.NOT_READY, "the identity that this call was decided for is gone")
+        return self._pinned.of(Address(upstream.scheme, upstream.host, upstream.port), route.peer)
 
-    def _follow(self, identity: Identity | None) -> None:
-        """Another SVID is another key. New bundles alone change nothing here."""
-        own = leaf_of(identity)
-        if own != self._own:
-            self._own = own
-            self._known.clear()
-            self._retire(lambda key: isinstance(key, _Key) and key.own is not None and key.own != own)
-
-    def _life_s(self, transport: asyncio.BaseTransport) -> float:
-        return life_s(self._source, transport, self._clock())
-
-    def _still_trusted(self, transport: asyncio.BaseTransport) -> bool:
-        return still_trusted(transport, self._clock())
+    def _retire(self, of: Callable[[Hashable], bool]) -> None:
+        self._known.clear()
+        self._retire_in_pool(of)
 
 
 def authority_of(upstream: Upstream | Origin) -> bytes:
-    """The Host of a request to an upstream (RFC 9112 section 3.2)."""
+    """Return the Host field of a request to an upstream (RFC 9112 section 3.2)."""
     return _authority(upstream.host, upstream.port)
 
 

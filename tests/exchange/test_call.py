@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.errors import Denied, Reason
 from sidecar.exchange.call import Call
-from sidecar.identity.endpoint import EndpointAnswer, EndpointError, Trouble
+from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.head import encode_fields
@@ -99,8 +99,8 @@ async def test_a_byte_too_many_cuts_the_connection(told: bytes) -> None:
     ends.call.begin(ends.connection)
     ends.connection.data_received(told)
     error = ends.call.answer.exception()
-    assert isinstance(error, EndpointError)
-    assert error.trouble is Trouble.TOO_LARGE
+    assert isinstance(error, Denied)
+    assert error.reason is Reason.STS_TOO_LARGE
     assert ends.transport.cut
     assert not ends.connection.usable
 
@@ -111,8 +111,8 @@ async def test_an_encoded_answer_is_refused_and_cuts_the_connection(coding: byte
     ends.call.begin(ends.connection)
     ends.connection.data_received(HEAD + b"Content-Encoding: %b\r\nContent-Length: 2\r\n\r\n{}" % coding)
     error = ends.call.answer.exception()
-    assert isinstance(error, EndpointError)
-    assert error.trouble is Trouble.ENCODED
+    assert isinstance(error, Denied)
+    assert error.reason is Reason.STS_BAD_RESPONSE
     assert ends.transport.cut
     assert not ends.connection.usable
 

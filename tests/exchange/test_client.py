@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.decide import IssuedPermit
-from sidecar.errors import Reason, SidecarError
-from sidecar.identity.endpoint import EndpointError, Trouble
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, route, running
 from tests.fakes.lies import claims, members
 from tests.fakes.tokens import ISSUER, NOW, PLANNER, WRITER, TokenMint
@@ -112,7 +112,7 @@ async def test_a_flight_nobody_waits_for_any_more_still_ends_well() -> None:
 async def test_a_refusal_reaches_everybody_who_waits_and_is_asked_for_anew() -> None:
     async with running(World()) as world:
         world.sts.hold()
-        world.sts.errors = [EndpointError(Trouble.TIMEOUT)]
+        world.sts.errors = [Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)]
         calls = [asyncio.create_task(reason_of(world)) for _ in range(10)]
         await world.sts.wait_for_requests(1)
         world.sts.release()
@@ -125,7 +125,7 @@ async def test_a_refusal_reaches_everybody_who_waits_and_is_asked_for_anew() -> 
 async def test_everybody_gets_an_error_of_their_own() -> None:
     async with running(World()) as world:
         world.sts.hold()
-        world.sts.errors = [EndpointError(Trouble.TIMEOUT)]
+        world.sts.errors = [Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)]
         calls = [asyncio.create_task(ask(world)) for _ in range(2)]
         await world.sts.wait_for_requests(1)
         world.sts.release()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 
 from sidecar.delegation.decide import IssuedPermit
-from sidecar.identity.endpoint import EndpointError, Trouble
+from sidecar.errors import Reason, Unavailable
+from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, running
 from tests.fakes.lies import claims
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
@@ -48,7 +49,7 @@ async def test_every_exchange_is_recorded_once_and_every_call_that_joins_it_is_n
 async def test_no_record_holds_a_token() -> None:
     async with running(World()) as world:
         permit = await ask(world)
-        world.sts.errors = [EndpointError(Trouble.TIMEOUT)]
+        world.sts.errors = [Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)]
         await reason_of(world, plan(jti="token-2"))
         await world.records()
         written = world.sink.written.decode()

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from sidecar.delegation.decide import IssuedPermit
-from sidecar.errors import Reason
-from sidecar.identity.endpoint import EndpointError, Trouble
+from sidecar.errors import Reason, Unavailable
+from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, running
 from tests.fakes.lies import claims
 from tests.fakes.tokens import NOW, PLANNER, WRITER
@@ -89,7 +89,7 @@ async def test_while_one_refresh_is_still_in_the_air_no_other_begins() -> None:
 async def test_a_refresh_that_fails_costs_no_call_anything_and_is_tried_again_later() -> None:
     async with running(World(retries=0)) as world:
         first = await kept(world)
-        world.sts.errors = [EndpointError(Trouble.TIMEOUT)]
+        world.sts.errors = [Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)]
         assert call(world, DUE) is first
         await landed(world)
         assert world.metrics.token_refresh["failed"] == 1
@@ -107,7 +107,7 @@ async def test_a_refresh_that_fails_costs_no_call_anything_and_is_tried_again_la
 async def test_when_every_refresh_has_failed_the_old_token_serves_to_its_end_and_no_longer() -> None:
     async with running(World(retries=0)) as world:
         first = await kept(world)
-        world.sts.errors = [EndpointError(Trouble.UNREACHABLE) for _ in range(100)]
+        world.sts.errors = [Unavailable(Reason.STS_UNAVAILABLE, Trouble.UNREACHABLE) for _ in range(100)]
         for now in range(DUE, NOW + LASTS_S):
             assert call(world, now) is first
             await landed(world)

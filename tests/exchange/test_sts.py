@@ -9,7 +9,7 @@ from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import Plan, decide_entry, plan_outbound
 from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
-from sidecar.errors import Reason
+from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.exchange import sts
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.endpoint import EndpointError, Trouble
@@ -100,21 +100,11 @@ async def test_keys_that_cannot_be_had_are_no_lie_of_the_token_service() -> None
         assert await reason_of(world) is Reason.KEYS_UNAVAILABLE
 
 
-@pytest.mark.parametrize(
-    ("trouble", "reason"),
-    [
-        (Trouble.NOT_READY, Reason.NOT_READY),
-        (Trouble.IDENTITY, Reason.STS_IDENTITY),
-        (Trouble.UNREACHABLE, Reason.STS_UNAVAILABLE),
-        (Trouble.TIMEOUT, Reason.STS_TIMEOUT),
-        (Trouble.BROKEN, Reason.STS_BAD_RESPONSE),
-        (Trouble.ENCODED, Reason.STS_BAD_RESPONSE),
-        (Trouble.TOO_LARGE, Reason.STS_TOO_LARGE),
-    ],
-)
-async def test_every_trouble_on_the_way_has_its_reason(trouble: Trouble, reason: Reason) -> None:
+@pytest.mark.parametrize("reason", [Reason.NOT_READY, Reason.STS_IDENTITY, Reason.STS_TIMEOUT, Reason.STS_TOO_LARGE])
+async def test_a_call_that_failed_with_any_other_reason_is_not_tried_again(reason: Reason) -> None:
+    kind = Unavailable if reason in (Reason.NOT_READY, Reason.STS_TIMEOUT) else Denied
     async with running(World()) as world:
-        world.sts.errors = [EndpointError(trouble)]
+        world.sts.errors = [kind(reason)]
         assert await reason_of(world) is reason
         assert len(world.sts.forms) == 1
 
@@ -125,7 +115,7 @@ async def test_a_connection_that_fails_before_any_answer_is_tried_again_within_b
 ) -> None:
     monkeypatch.setattr(sts, "FIRST_RETRY_S", 0.001)
     async with running(World(retries=retries)) as world:
-        world.sts.errors = [EndpointError(Trouble.UNREACHABLE, may_retry=True) for _ in range(failures)]
+        world.sts.errors = [Unavailable(Reason.STS_UNAVAILABLE, Trouble.UNREACHABLE) for _ in range(failures)]
         if failures > retries:
             assert await reason_of(world) is Reason.STS_UNAVAILABLE
         else:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs
 
-from sidecar.identity.endpoint import EndpointAnswer, EndpointError
+from sidecar.errors import SidecarError
+from sidecar.identity.endpoint import EndpointAnswer
 from tests.fakes.conversations import listening
 from tests.fakes.tokens import ABSENT, NOW, WRITER, TokenMint, changed, encode, from_base64url
 
@@ -34,7 +35,7 @@ class LyingSts:
 
     mint: TokenMint = field(default_factory=TokenMint)
     behaviour: Callable[[LyingSts, Form], Reply] = field(default_factory=lambda: honest)
-    errors: list[EndpointError] = field(default_factory=list)  # what the next calls fail with, before any answer
+    errors: list[SidecarError] = field(default_factory=list)  # what the next calls fail with, before any answer
     forms: list[Form] = field(default_factory=list)
     closed: bool = False
     clock: Callable[[], int] = lambda: NOW

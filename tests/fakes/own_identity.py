@@ -10,7 +10,7 @@ from sidecar.delegation.keyset import KeySet
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.bundle import parse_bundle
-from sidecar.identity.generation import new_identity, parse_x509_svid
+from sidecar.identity.generation import new_identity, parse_x509_svid, with_bundles
 from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts
 from sidecar_dev.pki import TrustDomainAuthority
 
@@ -72,12 +72,14 @@ class OwnIdentity:
         for callback in tuple(self._subscribers):
             callback(self._current)
 
-    def renew_bundles(self) -> None:
-        """A new generation with the same SVID."""
+    def renew_bundles(self, by: TrustDomainAuthority | None = None) -> None:
+        """A new generation with the same SVID, and the same bundles or those of another authority."""
         assert self._current is not None
         self._number += 1
         svid, bundles = self._current.svid, dict(self._current.bundles)
-        self._current = new_identity(self._number, svid, bundles, now=int(time.time()))
+        if by is not None:
+            bundles = {by.trust_domain: parse_bundle(by.trust_domain, by.bundle_der())}
+        self._current = with_bundles(self._number, svid, bundles)
         for callback in tuple(self._subscribers):
             callback(self._current)
 

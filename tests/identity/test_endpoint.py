@@ -93,3 +93,21 @@ def ca_file(directory: Path, authority: TrustDomainAuthority = AUTHORITY) -> str
     file = directory / "ca.pem"
     file.write_bytes(authority.bundle_pem())
     return str(file)
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "authority", "target"),
+    [
+        ("https://sts.example/a/token", ("https", "sts.example", 443), b"sts.example", b"/a/token"),
+        ("https://STS.example:8443/t?x=%2F", ("https", "sts.example", 8443), b"sts.example:8443", b"/t?x=%2F"),
+        ("https://[::1]:7444/token", ("https", "::1", 7444), b"[::1]:7444", b"/token"),
+        ("https://[::1]", ("https", "::1", 443), b"[::1]", b"/"),
+        ("https://10.0.0.1/?", ("https", "10.0.0.1", 443), b"10.0.0.1", b"/"),
+        ("http://127.0.0.1/token", ("http", "127.0.0.1", 80), b"127.0.0.1", b"/token"),
+    ],
+)
+def test_the_url_gives_address_host_field_and_target(
+    url: str, address: tuple[str, str, int], authority: bytes, target: bytes
+) -> None:
+    endpoint = Endpoint(url=url, peer=STS if url.startswith("https") else None)
+    assert (endpoint.address, endpoint.authority, endpoint.target) == (address, authority, target)

@@ -1,18 +1,160 @@
 from __future__ import annotations
 
+import asyncio
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from pathlib import Path
 
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.identity.pinned_origin import leaf_of, life_s, still_trusted
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.identity.file_trust import FileTrust
+from sidecar.identity.pinned_origin import Address, Pin, PinnedOrigins, leaf_of, life_s, still_trusted
+from sidecar.wire.dial import Origin
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
-from tests.fakes.tokens import TRUST_DOMAIN, WRITER
+from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 from tests.proxy.test_origins import Transport
 
-PEER = SpiffeId("spiffe://acme.example/agent/other")
+STS = SpiffeId("spiffe://acme.example/sts")
+THERE = Address("https", "sts.example", 443)
+AUTHORITY = TrustDomainAuthority(TRUST_DOMAIN)
+
+
+class Pool:
+    """Keeps the keys of its connections."""
+
+    def __init__(self) -> None:
+        self.keys: list[Hashable] = []
+
+    def retire(self, of: Callable[[Hashable], bool]) -> None:
+        self.keys = [key for key in self.keys if not of(key)]
+
+
+class Ends:
+    """The origins of a pool, and the identity they follow."""
+
+    def __init__(self) -> None:
+        self.own = OwnIdentity(AUTHORITY, WRITER)
+        self.pool = Pool()
+        self.origins = PinnedOrigins(self.own, time.time, self.pool.retire)
+
+    def connect(self, address: Address = THERE, pin: Pin = STS) -> Origin:
+        origin = self.origins.of(address, pin)
+        self.pool.keys.append(origin.key)
+        return origin
+
+
+@pytest.fixture
+def ends() -> Ends:
+    return Ends()
+
+
+def test_while_nothing_changes_connections_are_shared(ends: Ends) -> None:
+    first = ends.connect()
+    assert ends.connect() is first
+    assert (first.host, first.port, first.tls is not None) == ("sts.example", 443, True)
+    assert len(ends.pool.keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "pin"),
+    [
+        pytest.param(THERE, PLANNER, id="another workload"),
+        pytest.param(THERE._replace(host="other.example"), STS, id="another host"),
+        pytest.param(THERE._replace(port=444), STS, id="another port"),
+    ],
+)
+def test_connections_to_another_place_or_workload_are_never_shared(address: Address, pin: Pin, ends: Ends) -> None:
+    assert ends.connect(address, pin).key != ends.connect().key
+
+
+@pytest.mark.parametrize("becomes", [WRITER, PLANNER, None], ids=["renewed", "another workload", "withdrawn"])
+def test_another_svid_retires_connections_at_once_and_new_bundles_alone_do_not(
+    becomes: SpiffeId | None, ends: Ends
+) -> None:
+    before = ends.connect()
+    ends.own.renew_bundles()
+    assert ends.connect() is before
+    assert ends.pool.keys == [before.key, before.key]
+    ends.own.become(becomes)
+    assert ends.pool.keys == []
+    if becomes is not None:
+        assert ends.connect().key != before.key
+
+
+def test_where_every_generation_counts_new_bundles_retire_connections_too(ends: Ends) -> None:
+    strict = PinnedOrigins(ends.own, time.time, ends.pool.retire, per_generation=True)
+    ends.pool.keys = [strict.of(THERE, STS).key]
+    ends.own.renew_bundles()
+    assert ends.pool.keys == []
+
+
+def test_plain_http_and_hosts_are_shown_no_identity_so_its_change_ends_no_connection(
+    ends: Ends, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(AUTHORITY.bundle_pem())
+    plain = ends.connect(Address("http", "127.0.0.1", 80), None)
+    host = ends.connect(THERE, FileTrust(str(tmp_path / "ca.pem")))
+    ends.own.become(None)
+    assert ends.pool.keys == [plain.key, host.key]
+    assert (plain.tls, plain.still_good, plain.life_s) == (None, None, None)
+
+
+def test_without_an_identity_nobody_is_called_until_it_is_back(ends: Ends) -> None:
+    ends.own.become(None)
+    with pytest.raises(Unavailable) as refused:
+        ends.connect()
+    assert refused.value.reason is Reason.NOT_READY
+    ends.own.become(WRITER)
+    ends.connect()
+
+
+def test_connections_are_judged_and_aged_by_both_identities(ends: Ends) -> None:
+    origin, now = ends.connect(), int(time.time())
+    assert origin.still_good is not None
+    assert origin.life_s is not None
+    assert origin.still_good(Transport(ends.own, AUTHORITY, now + 60))
+    assert not origin.still_good(Transport(ends.own, AUTHORITY, now))
+    assert 0 < origin.life_s(Transport(ends.own, AUTHORITY, now + 60)) <= 60
+
+
+def test_a_changed_ca_file_retires_connections_and_an_unusable_one_calls_nobody(ends: Ends, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(AUTHORITY.bundle_pem())
+    trust = FileTrust(str(file))
+    before = ends.connect(THERE, trust)
+    assert ends.connect(THERE, trust) is before
+    file.write_bytes(TrustDomainAuthority(TRUST_DOMAIN).bundle_pem())
+    os.utime(file, ns=(1, 1))  # whatever the file system's clock can tell apart
+    after = ends.connect(THERE, trust)
+    assert ends.pool.keys == [after.key]
+    assert after.key != before.key
+    file.write_text("no certificate")
+    with pytest.raises(Denied) as refused:
+        ends.connect(THERE, trust)
+    assert refused.value.reason is Reason.UPSTREAM_IDENTITY
+
+
+def test_a_connection_to_a_host_ends_with_its_certificate(ends: Ends, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(AUTHORITY.bundle_pem())
+    origin = ends.connect(THERE, FileTrust(str(file)))
+    assert origin.life_s is not None
+    for ends_at, left in ((time.time() + 60, 60), (time.time() - 60, 0)):
+        not_after = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(ends_at))
+        transport = asyncio.BaseTransport({"peercert": {"notAfter": not_after}})
+        assert origin.life_s(transport) == pytest.approx(left, abs=2)
+
+
+def test_closed_it_follows_no_identity(ends: Ends) -> None:
+    before = ends.connect()
+    ends.origins.close()
+    ends.own.become(None)
+    assert ends.pool.keys == [before.key]
+    assert ends.own.subscribers == 0
 
 
 def withdraw(own: OwnIdentity) -> None:

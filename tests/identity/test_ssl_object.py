@@ -18,7 +18,7 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
 from sidecar.identity import tls
-from sidecar.identity.endpoint import FileTrust
+from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.generation import bare_context
 from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.record_gate import BATCH, MAX_WITHOUT_DATA, TooManyRecordsError

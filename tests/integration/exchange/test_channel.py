@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.channel import MAX_KEPT, StsChannel
-from sidecar.identity.endpoint import Endpoint, EndpointError, Trouble
+from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import server_context
 from sidecar_dev.pki import TrustDomainAuthority
@@ -124,10 +125,10 @@ def sts_tls(spiffe_id: SpiffeId = STS) -> ssl.SSLContext:
     return server_context(OwnIdentity(authority(), spiffe_id))
 
 
-async def trouble_of(channel: StsChannel, form: bytes = b"a=b") -> tuple[Trouble, bool]:
-    with pytest.raises(EndpointError) as caught:
+async def reason_of(channel: StsChannel, form: bytes = b"a=b") -> Reason:
+    with pytest.raises(SidecarError) as caught:
         await channel.post_form(form)
-    return caught.value.trouble, caught.value.may_retry
+    return caught.value.reason
 
 
 async def test_calls_one_after_another_share_one_connection() -> None:
@@ -247,7 +248,7 @@ async def test_a_form_is_sent_again_on_a_new_connection_only_and_once() -> None:
         server.respond = gone
         await asyncio.gather(*(channel.post_form(b"a=%d" % number) for number in range(4)))
         assert server.connections == 4
-        assert await trouble_of(channel) == (Trouble.UNREACHABLE, True)
+        assert await reason_of(channel) is Reason.STS_UNAVAILABLE
         assert server.forms[4:] == [b"a=b", b"a=b"]
         assert server.connections == 5
 
@@ -267,7 +268,7 @@ async def test_after_one_byte_of_an_answer_nothing_is_sent_again(said: bytes) ->
     async with serving() as server, calling(server) as channel:
         server.respond = cut
         await channel.post_form(b"a=1")
-        assert await trouble_of(channel) == (Trouble.BROKEN, False)
+        assert await reason_of(channel) is Reason.STS_BAD_RESPONSE
         assert len(server.forms) == 2
 
 
@@ -277,7 +278,7 @@ async def test_a_new_connection_that_ends_before_an_answer_may_be_retried() -> N
 
     async with serving() as server, calling(server) as channel:
         server.respond = gone
-        assert await trouble_of(channel) == (Trouble.UNREACHABLE, True)
+        assert await reason_of(channel) is Reason.STS_UNAVAILABLE
         assert len(server.forms) == 1
 
 
@@ -285,7 +286,7 @@ async def test_nobody_listening_may_be_retried() -> None:
     async with serving() as server:
         pass
     async with calling(server) as channel:
-        assert await trouble_of(channel) == (Trouble.UNREACHABLE, True)
+        assert await reason_of(channel) is Reason.STS_UNAVAILABLE
 
 
 async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
@@ -310,13 +311,13 @@ async def test_nothing_is_unpacked_and_a_packed_answer_is_refused() -> None:
 
     async with serving() as server, calling(server) as channel:
         server.respond = pack
-        assert await trouble_of(channel) == (Trouble.ENCODED, False)
+        assert await reason_of(channel) is Reason.STS_BAD_RESPONSE
 
 
 async def test_the_size_of_an_answer_is_bounded() -> None:
     async with serving() as server, calling(server, max_bytes=3) as channel:
         assert (await channel.post_form(b"a=b")).body == b"a=b"
-        assert await trouble_of(channel, b"a=bc") == (Trouble.TOO_LARGE, False)
+        assert await reason_of(channel, b"a=bc") is Reason.STS_TOO_LARGE
         assert (await channel.post_form(b"a=b")).body == b"a=b"
         assert server.connections == 2
 
@@ -326,7 +327,7 @@ async def test_only_the_pinned_workload_is_shown_the_form() -> None:
         async with calling(server, peer=STS) as channel:
             await channel.post_form(b"a=b")
         async with calling(server, peer=PLANNER) as channel:
-            assert await trouble_of(channel) == (Trouble.IDENTITY, False)
+            assert await reason_of(channel) is Reason.STS_IDENTITY
         assert server.forms == [b"a=b"]
 
 
@@ -350,13 +351,22 @@ async def test_with_a_new_generation_old_connections_close_and_calls_go_out_on_n
         assert server.connections == 2
 
 
+async def test_new_bundles_that_do_not_vouch_for_the_service_any_more_end_it_before_its_next_call() -> None:
+    source = own()
+    async with serving(sts_tls()) as server, calling(server, source, peer=STS) as channel:
+        await channel.post_form(b"a=1")
+        source.renew_bundles(by=TrustDomainAuthority(TRUST_DOMAIN))
+        assert await reason_of(channel) in {Reason.STS_IDENTITY, Reason.STS_UNAVAILABLE}
+        assert server.forms == [b"a=1"]
+
+
 async def test_without_an_identity_connections_close_and_nobody_is_called() -> None:
     source = own()
     async with serving(sts_tls()) as server, calling(server, source, peer=STS) as channel:
         await channel.post_form(b"a=1")
         source.become(None)
         await server.until(lambda: server.ended == 1)
-        assert await trouble_of(channel) == (Trouble.NOT_READY, False)
+        assert await reason_of(channel) is Reason.NOT_READY
         assert server.connections == 1
 
 
@@ -366,7 +376,7 @@ async def test_a_service_that_is_trusted_no_more_is_not_asked_on_a_kept_connecti
         await channel.post_form(b"a=1")
         source.authority = TrustDomainAuthority(TRUST_DOMAIN)
         source.become(WRITER)
-        assert (await trouble_of(channel))[0] in {Trouble.IDENTITY, Trouble.UNREACHABLE}
+        assert await reason_of(channel) in {Reason.STS_IDENTITY, Reason.STS_UNAVAILABLE}
         assert server.forms == [b"a=1"]
 
 
@@ -377,7 +387,7 @@ async def test_a_kept_connection_is_not_used_after_its_peers_certificate_has_end
         await channel.post_form(b"a=2")
         assert server.connections == 1
         clock.ahead_s = 366 * 86400
-        assert await trouble_of(channel) == (Trouble.IDENTITY, False)  # the handshake goes by its own clock
+        assert await reason_of(channel) is Reason.STS_IDENTITY  # the handshake goes by its own clock
         assert server.connections == 2
         assert server.forms == [b"a=1", b"a=2"]
 
@@ -394,7 +404,7 @@ class Fleeting(OwnIdentity):
 
 async def test_an_identity_lost_before_the_handshake_is_no_fault_of_the_other_end() -> None:
     async with serving(sts_tls()) as server, calling(server, Fleeting(authority(), WRITER), peer=STS) as channel:
-        assert await trouble_of(channel) == (Trouble.NOT_READY, False)
+        assert await reason_of(channel) is Reason.NOT_READY
 
 
 def host_tls(directory: Path, name: str) -> ssl.SSLContext:
@@ -408,28 +418,28 @@ def host_tls(directory: Path, name: str) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize(
-    ("name", "by", "trouble"),
+    ("name", "by", "reason"),
     [
         pytest.param("localhost", authority(), None, id="certified"),
-        pytest.param("sts.example", authority(), Trouble.IDENTITY, id="another name"),
-        pytest.param("localhost", TrustDomainAuthority(TRUST_DOMAIN), Trouble.IDENTITY, id="by somebody else"),
+        pytest.param("sts.example", authority(), Reason.STS_IDENTITY, id="another name"),
+        pytest.param("localhost", TrustDomainAuthority(TRUST_DOMAIN), Reason.STS_IDENTITY, id="by somebody else"),
     ],
 )
 async def test_a_host_is_proven_by_a_ca_file(
-    name: str, by: TrustDomainAuthority, trouble: Trouble | None, tmp_path: Path
+    name: str, by: TrustDomainAuthority, reason: Reason | None, tmp_path: Path
 ) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(by.bundle_pem())
     async with serving(host_tls(tmp_path, name)) as server, calling(server, ca_file=str(file)) as channel:
-        if trouble is not None:
-            assert (await trouble_of(channel))[0] is trouble
+        if reason is not None:
+            assert await reason_of(channel) is reason
             assert server.forms == []
             return
         await channel.post_form(b"a=1")
         await channel.post_form(b"a=2")
         assert server.connections == 1
         file.write_bytes(TrustDomainAuthority(TRUST_DOMAIN).bundle_pem())
-        assert (await trouble_of(channel))[0] is Trouble.IDENTITY
+        assert await reason_of(channel) is Reason.STS_IDENTITY
         assert server.forms == [b"a=1", b"a=2"]
 
 
@@ -438,5 +448,5 @@ async def test_a_closed_channel_has_no_connection_and_opens_none() -> None:
         await channel.post_form(b"a=1")
         await channel.close()
         await server.until(lambda: server.ended == 1)
-        assert (await trouble_of(channel))[0] is Trouble.UNREACHABLE
+        assert await reason_of(channel) is Reason.STS_UNAVAILABLE
         assert server.connections == 1

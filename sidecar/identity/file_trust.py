@@ -1,0 +1,50 @@
+"""Trust in hosts that the CAs of one file certify; the file is read again when it changes."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Final
+
+from sidecar.errors import Denied, Reason
+from sidecar.identity.ssl_object import ScreenedContext, ScreenedSSLObject
+
+# Of TLS 1.2. Without DHE: a server chooses its group freely, and a large one keeps its client busy for a second.
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class FileTrust:
+    """The CAs of one file."""
+
+    def __init__(self, ca_file: str) -> None:
+        self._ca_file = ca_file
+        self._seen: tuple[int, int, int] | None = None
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for a connection that is opened now: the same one until the file changes.
+
+        Raises:
+            Denied: UPSTREAM_IDENTITY, the file cannot be used.
+        """
+        try:
+            facts = Path(self._ca_file).stat()
+            seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+            if self._context is None or seen != self._seen:
+                self._context = self._load()
+                self._seen = seen
+        except OSError as error:  # ssl.SSLError is one
+            why = (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or type(error).__name__
+            raise Denied(Reason.UPSTREAM_IDENTITY, f"the CA file cannot be used ({why})") from error
+        return self._context
+
+    def _load(self) -> ssl.SSLContext:
+        # No create_default_context: it would add the system's CAs and read SSLKEYLOGFILE.
+        context = ScreenedContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
+        context.sslobject_class = ScreenedSSLObject
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION  # its certificates would come after the screen is gone
+        context.set_ciphers(_CIPHERS)
+        context.screen_certificates()
+        context.load_verify_locations(cafile=self._ca_file)
+        return context
