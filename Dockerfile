@@ -13,8 +13,8 @@ FROM ${PYTHON_IMAGE} AS build
 ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_COMPILE=1
 WORKDIR /src
 COPY requirements/build.txt requirements/run.txt requirements/
-# libgcc is what wheels made with Rust want of their base, and what a distroless one may lack.
-# A --target folder and not a virtual environment: that one would be tied to this base's interpreter.
+# Wheels built with Rust need libgcc, which a distroless base may lack.
+# A --target folder, not a virtual environment, which would be tied to this base's interpreter.
 RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip install -q --require-hashes -r requirements/build.txt --target /build \
  && python3 -m pip install -q --require-hashes --only-binary :all: -r requirements/run.txt --target /opt/sidecar/lib \
@@ -23,7 +23,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
 COPY pyproject.toml README.md LICENSE ./
 COPY sidecar sidecar
 COPY .ci/sbom.py .ci/
-# The root is read-only where this runs: what is not compiled here is compiled anew at every start.
+# The root is read-only at run time: modules not compiled here would be compiled at every start.
 RUN PYTHONPATH=/build python3 -m pip install -q --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/app . \
  && rm -rf /opt/sidecar/app/bin \
  && mkdir /opt/sidecar/share \
@@ -55,7 +55,7 @@ COPY --from=build /opt/sidecar/native /opt/sidecar/native
 COPY --from=build /opt/sidecar/lib /opt/sidecar/lib
 COPY --from=build /opt/sidecar/share /opt/sidecar/share
 COPY --from=build /opt/sidecar/app /opt/sidecar/app
-# By number: Kubernetes cannot tell from a name that it is not root.
+# By number: Kubernetes cannot verify from a name that it is not root.
 USER 65532:65532
 WORKDIR /
 STOPSIGNAL SIGTERM
