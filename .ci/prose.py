@@ -20,9 +20,7 @@ MAX_SUBJECT = 72
 
 # Folders and files that are not rewritten yet. The list only shrinks; a new folder is held from its first day.
 UNFINISHED: tuple[str, ...] = (
-    "benchmarks/",
-    "docs/",
-    "helm/",
+    "docs/configuration.md",
     "sidecar/bounded.py",
     "dev/",
     "sidecar/exchange/",
@@ -31,7 +29,7 @@ UNFINISHED: tuple[str, ...] = (
     "sidecar/serving/",
     "sidecar/wire/",
     "sidecar/workers/",
-    "tests/",
+    "tests/wire/",
 )
 
 # Private words for things that have a common one, by the word to use. A key is a regular expression, case ignored.

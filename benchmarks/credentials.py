@@ -1,4 +1,4 @@
-"""What requests show in ``Authorization``: tokens, logins, or handles that were traded for logins."""
+"""Credentials of the requests in ``Authorization``: tokens, logins, or handles that were traded for logins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRESH: Final = 40_000  # for one window: what is not enough is said in the sampl
 
 
 def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
-    """A file of them, one a line, made once; and anew in each round (``number``) where each is to be used once."""
+    """Write a file of them, one a line: once, or in each round (``number``) if each is to be used once."""
     path = rig.world.folder / f"{scenario.name}-{role.credential}-{number if scenario.fresh_tokens else 0}.tokens"
     if not path.exists():
         wanted = scenario.tokens or (FRESH if scenario.fresh_tokens else REUSED)
@@ -55,7 +55,7 @@ def _forged(token: str) -> str:
 
 
 def _handle(rig: Rig, role: Role, login: str) -> str:
-    """What a front app gets for its user's login at ``POST /.sidecar/subject``."""
+    """Return the handle that a front app gets for its user's login at ``POST /.sidecar/subject``."""
     request = urllib.request.Request(
         f"http://{rig.world.at(role.port)}/.sidecar/subject",
         method="POST",

@@ -1,4 +1,4 @@
-"""How cost grows with the work: the same request while one thing grows, from few to many."""
+"""Growth of the cost with the work: the same request while one quantity grows."""
 
 from __future__ import annotations
 

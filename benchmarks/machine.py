@@ -14,14 +14,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Where the proxy under test runs, and where everything else. None: nowhere in particular."""
+    """Core of the proxy under test, and of everything else. None: any core."""
 
     proxy: int | None
     others: int | None
 
     @property
     def caveat(self) -> str | None:
-        """What weakens every number of the run; None if nothing does."""
+        """Return what weakens every number of the run; None if nothing does."""
         if self.others is None:
             return (
                 "There is one core only (or no taskset): proxy, load and backend share it. CPU per request is still the"
@@ -84,7 +84,7 @@ def user_and_kernel(pids: Sequence[int]) -> tuple[int, int]:
 
 
 def forget_peak(pids: Sequence[int]) -> None:
-    """Let ``VmHWM`` start anew (proc_pid_clear_refs(5)); without the right to, it stays what it was."""
+    """Reset ``VmHWM`` (proc_pid_clear_refs(5)); without permission it keeps its value."""
     for pid in pids:
         try:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -93,7 +93,7 @@ def forget_peak(pids: Sequence[int]) -> None:
 
 
 def described() -> dict[str, str]:
-    """What a reader needs to compare: processor, kernel, Python, OpenSSL, load."""
+    """Return facts for comparison: processor, kernel, Python, OpenSSL, load."""
     cpu = next(
         (
             line.partition(":")[2].strip()

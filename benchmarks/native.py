@@ -23,7 +23,7 @@ class BuildError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Where they are."""
+    """Paths of the compiled programs."""
 
     load: Path
     backend: Path

@@ -1,7 +1,7 @@
-"""What rounds say: the ratio to the base in the same round, its median and spread, and when to say nothing. Pure.
+"""Evaluation of rounds: the ratio to the base in the same round, its median and spread, or none. Pure.
 
-Absolute times move with the neighbours of the machine. Two proxies measured one after the other in the same round had
-the same neighbours, so their ratio is what is told; and if the base itself moved too much, nothing is.
+Absolute times move with the machine's neighbours. Two proxies measured one after the other in the same round had the
+same neighbours, so their ratio is reported; if the base itself moved too much, nothing is.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def ratios(values: Sequence[float | None], base: Sequence[float | None]) -> list
 
 
 def refusal(base: Sequence[float | None], *, limit: float = MAX_BASE_SPREAD) -> str | None:
-    """Why no ratio to this base may be told; None if it may. One round has no spread, and proves nothing."""
+    """Return the reason why there is no ratio to this base; None if there is.
+
+    One round has no spread and proves nothing.
+    """
     measured = [value for value in base if value is not None]
     known = spread(measured)
     if known is None:

@@ -53,7 +53,7 @@ def write(results: Results, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """What `write` wrote."""
+    """Read results written by `write`."""
     found: dict[str, Any] = json.loads(path.read_text())
     return Results(
         **{

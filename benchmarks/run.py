@@ -81,7 +81,7 @@ def _scenarios(arguments: argparse.Namespace) -> list[Scenario]:
 
 
 def _peers(wanted: str | None) -> tuple[list[Peer], dict[str, str]]:
-    """Who takes part, and why others do not."""
+    """Return the peers that take part, and the reasons why others do not."""
     names = None if wanted is None else {BASE, *wanted.split(",")}
     found, missing = [], {}
     for peer in all_peers():

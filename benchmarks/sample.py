@@ -1,4 +1,4 @@
-"""What one window showed. Pure."""
+"""Results of one window. Pure."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ class Sample:
 
     @property
     def errors(self) -> dict[str, int]:
-        """What was not answered as expected, by status or by how the connection was lost."""
+        """Count the unexpected answers, by status or by the way the connection was lost."""
         seen = self.seen
         statuses = {text: count for text, count in seen.get("statuses", {}).items() if int(text) != self.expected}
         return statuses | {f"lost {how}": count for how, count in seen.get("lost", {}).items() if count}
 
     @property
     def is_wrong(self) -> bool:
-        """Whether more than one answer in a hundred was none, or another than expected: then no number counts."""
+        """True if more than one answer in a hundred was missing or unexpected: then no number counts."""
         return bool(sum(self.errors.values()) * 100 > self.seen.get("requests", 0))
 
     @property
     def reused(self) -> bool:
-        """Whether tokens that were to be new were used twice: there were too few."""
+        """True if tokens that were to be new were used twice: there were too few."""
         return bool(self.seen.get("tokens_used", 0) > self.seen.get("tokens", 0))
 
     @property

@@ -1,4 +1,4 @@
-"""What is measured: each scenario is a request, a way to load, and the role that it asks a peer in."""
+"""The measurements: each scenario is a request, a kind of load, and the role of the peer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Scenario:
     amount: int = 0
 
     def suits(self, peer: Peer) -> bool:
-        """Whether the peer can be asked this."""
+        """Tell if the peer has the role of this scenario."""
         if self.measure == "rotation":
             return peer.name == "sidecar"  # the others follow no files: they are restarted, or told to read again
         if peer.name == "direct" and not self.rate and self.measure != "events":

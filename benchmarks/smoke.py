@@ -36,7 +36,7 @@ _SUBJECT: Final = "sidecar"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether one limit is kept. A value that could not be measured keeps none."""
+    """Result of one limit. A value that could not be measured exceeds it."""
 
     what: str
     value: float | None
@@ -44,7 +44,7 @@ class Verdict:
 
     @property
     def kept(self) -> bool:
-        """Whether it is."""
+        """True if the limit is kept."""
         return self.value is not None and self.value <= self.limit
 
     def __str__(self) -> str:

@@ -25,7 +25,7 @@ _MANY: Final = 1000  # connections: who waits for whom shows in the p99
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What one peer showed over all rounds. ``ratio`` is None where none may be told."""
+    """Results of one peer over all rounds. ``ratio`` is None if there is none."""
 
     peer: str
     figure: Spread | None

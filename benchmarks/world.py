@@ -1,4 +1,4 @@
-"""What all peers of a run share: a trust domain, its certificates, one issuer of tokens, and where things listen."""
+"""Shared parts of all peers in a run: a trust domain, its certificates, one issuer of tokens, and the ports."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Ports:
         return self._given[name]
 
     def name_of(self, port: int) -> str:
-        """Whose port it is."""
+        """Return the owner of a port."""
         return next(name for name, given in self._given.items() if given == port)
 
 
@@ -87,7 +87,7 @@ class World:
 
     @property
     def jwks_url(self) -> str:
-        """Where its keys are."""
+        """URL of its keys."""
         return f"{self.issuer}/file"
 
     def at(self, name: str) -> str:

@@ -12,7 +12,7 @@ MOST_AT_ONCE = 300_000
 
 
 def bytecodes(call: Callable[[], object], *ignored: type[Exception]) -> int:
-    """How many bytecodes a call runs. Exceptions of the ``ignored`` kinds are an end like any other."""
+    """Return the number of bytecodes that a call runs. Exceptions of the ``ignored`` kinds are a normal end."""
     count = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> object:

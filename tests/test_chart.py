@@ -55,7 +55,7 @@ def test_no_section_of_the_values_takes_an_unknown_key(chart: str) -> None:
 
 
 def lacking(schema: dict[str, Any], values: dict[str, Any], whole: dict[str, Any], where: str = "") -> Iterator[str]:
-    """Values that null takes away and templates go on without: every one with a default, but for maps of free keys."""
+    """Values that null takes away and templates go on without: every one with a default, except maps of free keys."""
     for name, value in values.items():
         inner = schema["properties"][name]
         if "$ref" in inner:

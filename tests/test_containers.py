@@ -1,4 +1,4 @@
-"""What containers and services are made from, as far as it can be checked without an engine."""
+"""The sources of containers and services, as far as they can be checked without an engine."""
 
 from __future__ import annotations
 

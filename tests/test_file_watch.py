@@ -12,7 +12,7 @@ from tests.fakes.sts import HeardEvents
 
 
 class Files:
-    """What a watcher watches: ``version`` is their fingerprint, ``problem`` what is wrong with the files."""
+    """A watched set of files: ``version`` is their fingerprint, ``problem`` their fault."""
 
     def __init__(self, version: int = 1) -> None:
         self.version: int | None = version

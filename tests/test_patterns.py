@@ -118,12 +118,12 @@ def ambiguous(items: list[Item], after: list[Item]) -> Iterator[str]:
 
 
 def single(items: list[Item]) -> bool:
-    """Whether it is one character."""
+    """Tell if it is one character."""
     return len(items) == 1 and items[0][0] in (codes.LITERAL, codes.NOT_LITERAL, codes.IN, codes.ANY)
 
 
 def reaches_long(item: Item, begins: frozenset[int]) -> bool:
-    """Whether what an item begins with is an unbounded repetition of one of those characters."""
+    """Tell if an item begins with an unbounded repetition of one of those characters."""
     kind, value = item
     if kind in (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT):
         body = list(value[2])

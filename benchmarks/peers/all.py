@@ -7,7 +7,7 @@ from benchmarks.peers.peer import Peer
 
 
 def all_peers() -> list[Peer]:
-    """Whether they are there or not."""
+    """Return all peers, installed or not."""
     return [
         haproxy.plain(),
         sidecar.sidecar(),

@@ -1,4 +1,4 @@
-"""Where a peer's program is: as the command line says, on PATH, or in a wheel that brings it."""
+"""Finds a peer's program: as given on the command line, on PATH, or in a wheel that brings it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find(name: str) -> str | None:
 
 
 def missing(name: str, cure: str) -> str | None:
-    """Why the peer of this program cannot take part; None if it can."""
+    """Return the reason why the peer of this program cannot take part; None if it can."""
     if name in given and not Path(given[name]).is_file():
         return f"{given[name]} is no file"
     return None if find(name) is not None else f"{name} is not there ({cure})"

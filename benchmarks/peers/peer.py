@@ -1,4 +1,4 @@
-"""What a peer is to the benchmark: its processes, and in which roles it can be asked."""
+"""A peer of the benchmark: its processes, and the roles it can play."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """Where a peer is asked in one role, and the parts whose CPU time counts."""
+    """Address of a peer in one role, and the processes whose CPU time counts."""
 
     port: str
     counted: tuple[str, ...]
@@ -45,7 +45,7 @@ class Role:
 
     @property
     def mtls(self) -> bool:
-        """Whether whoever asks comes over mTLS, or is the agent beside."""
+        """True if callers come over mTLS, False if the caller is the agent beside it."""
         return self.port.endswith("-inbound")
 
 
@@ -90,7 +90,7 @@ def single(
 
 
 def first_line(command: Sequence[str]) -> str:
-    """What a program says first of its version; empty if it cannot be run."""
+    """Return the first line of a program's version output; empty if it cannot be run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -11,7 +11,7 @@ from benchmarks.world import AGENT, SCOPE, World
 
 
 def with_aiohttp(*, cache: bool) -> Peer:
-    """What every Python engineer would write."""
+    """Build the proxy that any Python engineer would write."""
     name = "aiohttp" if cache else "aiohttp-nocache"
     lacks = ("strict heads and canonical paths", "limits and deadlines", "change of keys and certificates", "metrics")
     return single(

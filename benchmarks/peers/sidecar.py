@@ -139,7 +139,7 @@ def _routes(count: int) -> list[dict[str, Any]]:
 
 
 def _front(world: World, name: str = "sidecar") -> dict[str, Any]:
-    """Where users log in."""
+    """Settings of the entry where users log in."""
     login = {**_login(world), "client_id": CLIENT_ID}
     routes = [
         {

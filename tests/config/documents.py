@@ -47,5 +47,5 @@ def written(folder: Path, document: object) -> Path:
 
 
 def problems(folder: Path, document: object, *, sts: bool = False, **environ: str) -> list[Problem]:
-    """What ``sidecar check`` finds."""
+    """Return the problems that ``sidecar check`` finds."""
     return check(written(folder, document), environ, sts=sts).problems

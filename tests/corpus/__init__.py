@@ -24,7 +24,7 @@ _CLOSING: Final = frozenset({"bad_request", "ambiguous_framing", "too_large", "u
 
 @dataclass(frozen=True)
 class Words:
-    """What the placeholders stand for."""
+    """Values of the placeholders."""
 
     path: str
     escaped_path: str
@@ -84,7 +84,7 @@ class Case:
 
     @property
     def keeps(self) -> bool | None:
-        """Whether the connection must go on (True), must end (False); None: either."""
+        """True if the connection must stay open, False if it must close; None: either."""
         if "keeps" in self.row:
             return bool(self.row["keeps"]) if self.row["keeps"] is not None else None
         last = self.told[-1]
@@ -101,7 +101,7 @@ class Case:
         return [*self.row.get("methods", [first.split(" ")[0]]), *["GET"] * 8]
 
     def message(self, words: Words) -> bytes:
-        """What is sent."""
+        """Return the message to send."""
         row = self.row
         if "send" in row:
             return words.fill(row["send"])

@@ -143,7 +143,7 @@ VECTORS = {
 
 
 def accepts(jwk: dict[str, object], raw: object) -> bool:
-    """Whether a JWKS with this one key, and the key's own algorithm as the only one allowed, lets the JWS through."""
+    """Tell if a JWKS with this one key, and the key's own algorithm as the only one allowed, accepts the JWS."""
     key = parse_jwks(encode({"keys": [jwk]})).find(None)
     if key is None or not isinstance(raw, str):
         return False

@@ -55,7 +55,7 @@ async def call(path: Path, name: str, metadata: Sequence[tuple[str, str]] = HEAD
 
 
 async def refusal(waiting: Any) -> tuple[Status, str | None]:
-    """How a call is refused."""
+    """Return the status and message of a refused call."""
     with pytest.raises(GRPCError) as caught:
         await waiting
     return caught.value.status, caught.value.message

@@ -181,7 +181,7 @@ async def running(world: World) -> AsyncIterator[World]:
 
 
 async def reason_of(world: World, wanted: Plan | None = None, by: Policy | None = None) -> Reason:
-    """Why the exchange is refused."""
+    """Return the reason why the exchange is refused."""
     with pytest.raises(SidecarError) as caught:
         await world.exchange.exchange(wanted or plan(), by or policy())
     return caught.value.reason

@@ -1,8 +1,8 @@
-"""What a token service may do wrong, as tables: name → how it lies, and the reason we must refuse with.
+"""Faults of a token service, as tables: a name, the faulty behaviour, and the reason of our refusal.
 
-``CONTENT_LIES`` are lawful HTTP and need no network; ``WIRE_LIES`` are told on a real connection. Much of it is what
-token services have been seen to do: ignore the actor, drop the chain, widen the scope, keep the token past the
-subject's end, issue something opaque.
+``CONTENT_LIES`` are valid HTTP and need no network; ``WIRE_LIES`` are sent on a real connection. Many of them were seen
+in real token services: ignoring the actor, dropping the chain, widening the scope, a token that outlives its subject,
+an opaque token.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class LyingSts:
         self.closed = True
 
     def claims(self, form: Form, **changes: object) -> dict[str, object]:
-        """What an honest STS would put into the token, changed."""
+        """Return the claims of an honest STS, changed."""
         subject = json.loads(from_base64url(form["subject_token"].split(".")[1]))
         lawful = {
             "iss": self.mint.issuer,

@@ -184,7 +184,7 @@ class Mesh:
         )
 
     def own_claims(self, **changes: object) -> dict[str, object]:
-        """What writer was given: alice, by planner, by front."""
+        """Return the claims of writer's token: alice, by planner, by front."""
         lawful = {
             "iss": ISSUER,
             "sub": "alice",

@@ -44,7 +44,7 @@ _WHAT: Final = re.compile(r"^(\w[\w.]*(?:Error|Exception|Exit|Warning)\b.*)$", r
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one harness's run ended. ``broken_by`` is the input that broke it."""
+    """Result of one harness's run. ``broken_by`` is the input that broke it."""
 
     harness: Harness
     runs: int

@@ -63,7 +63,7 @@ class InlineLoop:
         return asyncio.Handle(callback, (), self)  # type: ignore[arg-type]
 
     def go_on(self) -> bool:
-        """What was to be called soon; whether there was anything."""
+        """Run the callbacks that are due. Returns False if there were none."""
         soon, self._soon = self._soon, []
         for callback in soon:
             callback()

@@ -1,4 +1,4 @@
-"""A plain mutator with a seed: what feeds the harnesses in the ordinary tests, and where atheris cannot be had.
+"""A plain mutator with a seed: it feeds the harnesses in the ordinary tests, and where atheris is unavailable.
 
 It knows nothing of coverage. It cuts, repeats, swaps, splices two inputs, and puts in words of a dictionary, which for
 line protocols goes a long way.

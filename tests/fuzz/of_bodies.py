@@ -1,4 +1,4 @@
-"""Where a body ends: chunked bodies, and answers with every kind of body."""
+"""Ends of bodies: chunked bodies, and answers with every kind of body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMITS = ClientLimits(max_head_bytes=800, max_fields=12, max_interim=3)
 
 
 class Decoded(NamedTuple):
-    """What came of a chunked body; ``rest`` None: it is not complete."""
+    """Result of a chunked body; ``rest`` None: it is not complete."""
 
     content: bytes
     rest: bytes | None
@@ -83,7 +83,7 @@ def chunked_body(data: bytes) -> None:
 
 
 class Answered(NamedTuple):
-    """What came of an answer's bytes."""
+    """Result of an answer's bytes."""
 
     head: ResponseHead | None
     content: bytes

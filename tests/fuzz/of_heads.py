@@ -79,7 +79,7 @@ _REFUSALS: Final = frozenset(
 
 
 class Read(NamedTuple):
-    """What came of some bytes: a head and what follows it, nothing yet (all None), or a refusal."""
+    """Result of some bytes: a head and the rest, nothing yet (all None), or a refusal."""
 
     head: RequestHead | ResponseHead | None
     rest: bytes | None
@@ -116,14 +116,14 @@ def _read(parts: list[bytes], parse: Callable[[bytes], RequestHead | ResponseHea
 
 
 def request_head(data: bytes) -> None:
-    """One reading, however it is cut and whatever is known; what is written anew reads the same, without hop-by-hop."""
+    """One reading, for any cut and any cached heads; written again, it reads the same without hop-by-hop fields."""
     for proxy_form in (False, True):
         whole = read_request([data], proxy_form=proxy_form)
         cut = read_request(pieces(data), proxy_form=proxy_form)
         assert (whole.head, whole.rest, whole.refusal is None) == (cut.head, cut.rest, cut.refusal is None)
         if isinstance(whole.head, RequestHead):
             _sound_request(whole.head)
-    _as_read_anew(data, _request_anew, KnownHeads(_request_anew, REQUESTS_DIFFER))
+    _as_without_cache(data, _request_anew, KnownHeads(_request_anew, REQUESTS_DIFFER))
 
 
 def _request_anew(raw: bytes) -> RequestHead:
@@ -134,10 +134,10 @@ def _response_anew(raw: bytes) -> ResponseHead:
     return _read_response_head(raw, MAX_FIELDS)
 
 
-def _as_read_anew(data: bytes, anew: Callable[[bytes], _H], known: KnownHeads[_H]) -> None:
-    """What others like it left in a memory changes no reading, and no bytes are a head that are none by themselves."""
+def _as_without_cache(data: bytes, fresh: Callable[[bytes], _H], known: KnownHeads[_H]) -> None:
+    """Check that cached heads change no reading, and that no bytes are a head only because of the cache."""
     for raw in _beside_others(data):
-        read = _outcome(anew, raw)
+        read = _outcome(fresh, raw)
         assert known.find(raw) in (None, read)
         assert _outcome(known.read, raw) == read
 
@@ -181,10 +181,10 @@ def _sound_request(head: RequestHead) -> None:
     assert head.target.startswith(b"/")
     assert parse_authority(head.authority.encode()) == head.authority
     assert dict(head.fields)[b"host"].decode().lower() == head.authority
-    anew = encode_request(head.method, head.target, _lines(head.fields))
-    again = read_request([anew], proxy_form=False)
+    fresh = encode_request(head.method, head.target, _lines(head.fields))
+    again = read_request([fresh], proxy_form=False)
     # It may have grown over a limit: "/" is put before a query, and a space before each value.
-    if len(head.target) < MAX_TARGET_BYTES and len(anew) <= MAX_HEAD_BYTES:
+    if len(head.target) < MAX_TARGET_BYTES and len(fresh) <= MAX_HEAD_BYTES:
         assert isinstance(again.head, RequestHead)
         assert (again.head.method, again.head.target) == (head.method, head.target)
         assert again.head.fields == head.fields
@@ -196,7 +196,7 @@ def response_head(data: bytes) -> None:
     """The same for the heads of answers."""
     whole, cut = read_response([data]), read_response(pieces(data))
     assert (whole.head, whole.rest, whole.refusal is None) == (cut.head, cut.rest, cut.refusal is None)
-    _as_read_anew(data, _response_anew, KnownHeads(_response_anew, ANSWERS_DIFFER))
+    _as_without_cache(data, _response_anew, KnownHeads(_response_anew, ANSWERS_DIFFER))
     head = whole.head
     if not isinstance(head, ResponseHead):
         return

@@ -19,7 +19,7 @@ _SETTINGS: Final = JwksSettings(issuer="https://i.test", url="http://127.0.0.1/j
 
 
 def key_set(data: bytes) -> None:
-    """A key is found under its own kid alone, for algorithms of its own type, and is the same once published anew."""
+    """A key is found only under its own kid, for algorithms of its own type, and is the same when published again."""
     for read, use in ((parse_jwks, "sig"), (parse_jwt_bundle, "jwt-svid")):
         try:
             keys = read(data)

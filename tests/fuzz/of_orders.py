@@ -72,7 +72,7 @@ def event_orders(data: bytes) -> None:
 
 
 class _Life:
-    """What may happen next, and does."""
+    """One possible course of events, and its execution."""
 
     def __init__(self, random: Random, loop: InlineLoop) -> None:
         self._random = random

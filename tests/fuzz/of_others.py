@@ -84,7 +84,7 @@ def _without_interim(message: bytes) -> bytes:
 
 
 def end_of(data: bytes, method: str) -> int:
-    """How many bytes the answer takes: the shortest start of ``data`` that is complete."""
+    """Return the length of the answer: the shortest prefix of ``data`` that is complete."""
     low, high = 0, len(data)
     while low < high:
         middle = (low + high) // 2
@@ -106,6 +106,6 @@ def _agree(ours: Seen, theirs: Opinion, who: str) -> None:
 
 
 def _comparable(fields: list[Field]) -> list[Field]:
-    """Fields as they are, but for what stands in ``KNOWN_DIFFERENCES``."""
+    """Return the fields, without the allowed differences of ``KNOWN_DIFFERENCES``."""
     by_name = sorted(fields, key=itemgetter(0))  # what never comes again may have changed its place, but among its own
     return [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in by_name]

@@ -1,4 +1,4 @@
-"""What comes back from outside as evidence: record lines, foreign logs, status documents; and text on its way there."""
+"""Evidence from outside: record lines, foreign logs, status documents; and text on its way into them."""
 
 from __future__ import annotations
 

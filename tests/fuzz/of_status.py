@@ -1,4 +1,4 @@
-"""What answers at an admin socket, which may be no sidecar: any bytes as the HTTP answer to ``sidecar status``."""
+"""Answers at an admin socket, perhaps not a sidecar's: any bytes as the HTTP answer to ``sidecar status``."""
 
 from __future__ import annotations
 

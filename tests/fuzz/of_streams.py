@@ -39,7 +39,7 @@ class Reading(NamedTuple):
 
 
 def reading_of(stream: bytes) -> Reading:
-    """What the stream says, in one go."""
+    """Read the whole stream at once."""
     found: list[Meant] = []
     while stream:
         reader = RequestReader(LIMITS, proxy_form=False)
@@ -127,7 +127,7 @@ def _what(head: RequestHead) -> tuple[object, ...]:
 
 
 def _check_forwarded(world: InboundWorld, reading: Reading) -> None:
-    """What agents saw is what was decided on, each once, whole or visibly cut."""
+    """Check that agents received each permitted request exactly once, complete or visibly cut."""
     asked = {entry.request_id: meant for entry, meant in zip(world.records.made, reading.requests, strict=False)}
     times = Counter(_field(arrived, b"delegation-request-id").decode() for arrived in world.arrived)
     for arrived in world.arrived:

@@ -66,7 +66,7 @@ def sts_answer(data: bytes) -> None:
 
 
 def token_request(data: bytes) -> None:
-    """A request to our STS: what was read means the same when it is written anew."""
+    """A request to our STS: parsed, built and parsed again it is the same."""
     content_type, _, body = data.partition(b"\n")
     try:
         asked = parse_token_request(body, content_type.decode("latin-1"))

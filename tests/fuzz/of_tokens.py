@@ -1,4 +1,4 @@
-"""What stands in a token and around it: credentials in headers, JWS, claims, act chains, scopes, SPIFFE IDs, JSON."""
+"""Tokens and their surroundings: credentials in headers, JWS, claims, act chains, scopes, SPIFFE IDs, JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NO_BEARER: Final = frozenset(
 
 
 def _denied(read: Callable[[], Any], reasons: frozenset[Reason]) -> Any:
-    """What ``read`` gives, or None where it refuses as it may."""
+    """Return the result of ``read``, or None if it refuses with an allowed reason."""
     try:
         return read()
     except Denied as error:
@@ -144,7 +144,7 @@ def _chain(claims: Any) -> None:
 
 
 def json_object(data: bytes) -> None:
-    """What we take for JSON, every other reader takes for the same."""
+    """Check that other parsers accept our JSON with the same meaning."""
     try:
         read = parse_object(data)
     except StrictJsonError as error:

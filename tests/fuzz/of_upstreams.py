@@ -166,7 +166,7 @@ def _settle(loop: InlineLoop) -> None:
 
 
 def _as_read_alone(asked: Asked) -> None:
-    """What was told so far is what the bytes say when they are read in one go, without a connection."""
+    """Check that the events so far match a reading of all bytes at once, without a connection."""
     alone = read_answer([asked.came], asked.method)
     assert asked.ended == alone.complete
     assert (asked.error is None) == (alone.refusal is None)

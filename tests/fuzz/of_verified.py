@@ -89,7 +89,7 @@ def peer_token(data: bytes) -> None:
 
 
 def issued_token(data: bytes) -> None:
-    """What an STS issued is used only if subject, actor, chain, audience, scope and life are as they were planned."""
+    """Accept an issued token only if subject, actor, chain, audience, scope and lifetime are as planned."""
     bearer = _signed(data)
     if bearer is None:
         return

@@ -35,12 +35,12 @@ Opinion = Seen | Elsewhere | None
 
 
 def h11_request(message: bytes) -> Opinion:
-    """What h11 sees in one request."""
+    """Return h11's reading of one request."""
     return _by_h11(h11.Connection(h11.SERVER, max_incomplete_event_size=65536), message)
 
 
 def h11_answer(message: bytes, method: str) -> Opinion:
-    """What h11 sees in one answer to a request of this method."""
+    """Return h11's reading of one answer to a request with this method."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
     connection.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
     connection.send(h11.EndOfMessage())
@@ -71,13 +71,13 @@ def _by_h11(connection: h11.Connection, message: bytes) -> Opinion:
 
 
 def aiohttp_request(message: bytes) -> Opinion:
-    """What aiohttp's parser sees in one request."""
+    """Return aiohttp's reading of one request."""
     loop = _loop()
     return _by_aiohttp(HttpRequestParserPy(BaseProtocol(loop), loop, 2**16, auto_decompress=False), message)
 
 
 def aiohttp_answer(message: bytes, method: str) -> Opinion:
-    """What aiohttp's parser sees in one answer to a request of this method."""
+    """Return aiohttp's reading of one answer to a request with this method."""
     loop = _loop()
     parser = HttpResponseParserPy(
         BaseProtocol(loop),

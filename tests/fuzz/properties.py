@@ -1,4 +1,4 @@
-"""What holds of every reader of foreign bytes, whatever it reads."""
+"""Properties of every parser of foreign bytes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def quiet(error: Exception) -> None:
 
 @lru_cache(maxsize=4096)
 def is_ours(text: str, depth: int = 3) -> bool:
-    """Whether a text is a sentence of the source; what a sentence leaves open is a plain name, a number, or one too."""
+    """Tell if a text is a sentence of the source, its gaps filled by plain names, numbers or such sentences."""
     reason, separator, detail = text.partition(": ")
     if separator and reason in set(Reason):  # an error inside another
         return is_ours(detail, depth)

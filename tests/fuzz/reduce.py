@@ -30,7 +30,7 @@ def reduced(check: Callable[[bytes], None], inputs: Iterable[bytes], *, known: I
 
 
 def ways_of(check: Callable[[bytes], None], data: bytes) -> set[Way]:
-    """Which pairs of lines of the product an input runs."""
+    """Return the pairs of product lines that an input covers."""
     ways: set[Way] = set()
 
     def enter(frame: FrameType, _event: str, _argument: object) -> Any:

@@ -1,4 +1,4 @@
-"""Who interrupts the fuzzer hears what was done until then, and has found nothing."""
+"""An interrupted fuzzer reports its work so far, and no finding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE_S = 40.0
 
 
 def _ready(pid: int) -> bool:
-    """Whether a process takes SIGTERM as something to be told."""
+    """Tell if a process has a handler for SIGTERM."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1], 16)
     return bool(caught >> (signal.SIGTERM - 1) & 1)

@@ -83,7 +83,7 @@ class Accepting:
         return first is not None
 
     async def greeting(self) -> bytes:
-        """What a lawful client hears."""
+        """Return the answer to an honest client."""
         name = "sidecar" if self.client else None
         async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(

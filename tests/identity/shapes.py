@@ -191,7 +191,7 @@ def resigned(certificate: Issued, signer: Issued, edit: Sequence[tuple[bytes, by
 
 
 def signed(tbs: bytes, like: Issued, signer: Issued) -> Issued:
-    """What is to be signed, with an ECDSA-SHA256 signature."""
+    """Sign the bytes, with an ECDSA-SHA256 signature."""
     algorithm = tlv(0x30, bytes.fromhex("06082a8648ce3d040302"))
     signature = signer.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
     return Issued(x509.load_der_x509_certificate(tlv(0x30, tbs + algorithm + tlv(0x03, b"\0" + signature))), like.key)

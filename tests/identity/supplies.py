@@ -1,4 +1,4 @@
-"""Where a source gets its identity from, in the test's hand: the same few acts for each kind of source."""
+"""Suppliers of an identity under the test's control: the same few actions for each kind of source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of updates, in the smallest source there is: the test hands them over and sets the clock."""
+"""Updates in the smallest possible source: the test supplies them and sets the clock."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ async def test_who_has_no_identity_yet_begins_with_none_that_its_bundle_does_not
 
 
 class Issuing(Handed):
-    """One that has JWT-SVIDs too, each signed anew."""
+    """A source with JWT-SVIDs too, each freshly signed."""
 
     def __init__(self) -> None:
         super().__init__()

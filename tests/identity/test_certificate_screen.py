@@ -33,7 +33,7 @@ CERTIFICATE = message(11, certificates(*CHAIN))
 
 @dataclass
 class Judged:
-    """What was judged; ``refused`` is what the judge says."""
+    """Records the judged certificates; ``refused`` is the judge's answer."""
 
     seen: list[tuple[bytes, ...]] = field(default_factory=list)
     refused: bool = False

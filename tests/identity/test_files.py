@@ -1,4 +1,4 @@
-"""What only files do: half-written, missing, open to others. The waits are in the test's hand."""
+"""Faults that only files have: half-written, missing, readable by others. The test controls the waits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Looks:
         return wait_s
 
     def number(self) -> int:
-        """Which SVID is in use; 0 is none."""
+        """Return the number of the SVID in use; 0 is none."""
         current = self.source.current
         return 0 if current is None else current.svid.not_after - NOW - HOUR
 
@@ -160,7 +160,7 @@ async def test_a_file_that_was_away_for_a_moment_was_not_withdrawn(settings: Fil
         assert looks.source.last_error is None
         settings.bundle.rename(settings.bundle.with_suffix(".away"))
         await looks.look(2)
-        assert looks.state() is State.STALE  # it starts to count anew
+        assert looks.state() is State.STALE  # the count starts over
 
 
 async def test_a_file_that_cannot_be_read_is_no_withdrawal_however_long(settings: FileSettings) -> None:

@@ -258,7 +258,7 @@ def test_the_presented_chain_has_the_leaf_first_on_this_python() -> None:
 
 
 class PublicGetters:
-    """How ``SSLObject`` looks since Python 3.13."""
+    """The methods of ``SSLObject`` since Python 3.13."""
 
     def get_unverified_chain(self) -> list[bytes]:
         return [b"leaf", b"middle"]

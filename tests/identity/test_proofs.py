@@ -29,7 +29,7 @@ BUNDLE = bundle_of(ROOT)
 
 
 class Counted:
-    """How often a bundle was asked to verify."""
+    """Counts the verifications of a bundle."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times = 0

@@ -62,7 +62,7 @@ class Given:
 
     @property
     def encrypted(self) -> int:
-        """How many encrypted records."""
+        """Number of encrypted records."""
         count = at = 0
         while at < len(self.released):
             count += self.released[at] == 23
@@ -349,7 +349,7 @@ def test_many_small_records_of_data_are_all_read_and_counted_as_pending() -> Non
 
 
 class Counted:
-    """How many records OpenSSL is given from now on."""
+    """Counts the records that OpenSSL receives from now on."""
 
     def __init__(self, connection: ssl.SSLObject) -> None:
         assert isinstance(connection, ScreenedSSLObject)

@@ -339,7 +339,9 @@ def test_anything_but_certificates_is_denied(chain: list[bytes]) -> None:
 
 
 class Checked:
-    """How many signatures a bundle let the library check: at most one for each certificate of a path it was given."""
+    """Counts the signatures that a bundle let the library check: at most one for each certificate of a path it was
+    given.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.signatures = 0
@@ -421,7 +423,7 @@ EDGES = st.lists(st.sampled_from(sorted(CROSS)), max_size=5, unique=True)
 
 
 def reachable(start: int, presented: list[tuple[int, int]], anchors: list[tuple[int, int]]) -> bool:
-    """Whether the presented certificates lead from an issuer to an anchor: the definition, without any library."""
+    """Tell if the presented certificates lead from an issuer to an anchor: the definition, without any library."""
     seen, waiting = set[int](), [start]
     while waiting:
         here = waiting.pop()

@@ -213,7 +213,7 @@ OTHERS: dict[str, Any] = {
 
 
 def sound(pod: dict[str, Any], definition: Injection) -> None:
-    """What every pod that may be made is like, said without the rules' own code."""
+    """Check the properties of every admitted pod, independently of the rules' code."""
     spec = pod["spec"]
     containers = [one for kind in LISTS for one in (spec.get(kind) or [])]
     assert [one for one in containers if one.get("name") == "sidecar"] == [definition.container]

@@ -63,7 +63,7 @@ class Held:
 
     @property
     def shown(self) -> Headers:
-        """What an agent that forwards its Authorization header sends."""
+        """Return the headers of an agent that forwards its Authorization header."""
         return bearer(self.handle)
 
 

@@ -1,4 +1,4 @@
-"""What each attack of the demo is told: status and reason, 0 where there is no handshake."""
+"""Expected answers to each attack of the demo: status and reason, 0 if there is no handshake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator is told through the admin socket, of a sidecar that serves; and that no secret is in it."""
+"""Answers of a serving sidecar's admin socket, which never hold a secret."""
 
 from __future__ import annotations
 

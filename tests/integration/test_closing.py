@@ -70,7 +70,7 @@ def send_little(exchange: ServerExchange) -> None:
 
 
 class Caller:
-    """An mTLS peer that takes from its socket only what it is asked to read: not even a last word of ours is answered.
+    """An mTLS peer that reads only on demand: not even our ``close_notify`` is answered.
 
     ``connections`` are ours, and see no time pass but what a test says.
     """

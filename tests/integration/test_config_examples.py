@@ -119,7 +119,7 @@ def path(url: str) -> str:
 
 
 async def overrides(world: World, name: str, spiffe_id: SpiffeId) -> Environment:
-    """Where things are here, for an example of a sidecar. Everything else stays as it is written."""
+    """Return the addresses of this machine for an example of a sidecar. Everything else stays as written."""
     document = example(name)
     ports = {}
     for one in document["issuers"]:
@@ -152,7 +152,7 @@ async def here(world: World, document: Mapping[str, Any], spiffe_id: SpiffeId) -
 
 
 def identity_files(world: World, spiffe_id: SpiffeId) -> Path:
-    """What spiffe-helper writes with the settings that the example names."""
+    """Write files as spiffe-helper does with the settings that the example names."""
     folder = world.folder / "spiffe"
     folder.mkdir()
     svid = world.acme.issue_x509(spiffe_id)
@@ -203,7 +203,7 @@ async def test_the_token_services_example_runs_until_only_its_login_issuers_keys
 
 
 async def test_the_platforms_example_is_a_ceiling_that_the_agents_example_runs_below(world: World) -> None:
-    # Its URLs are the ceiling, so they stay: the keys behind them cannot be had here, and that is all that is missing.
+    # Its URLs are the ceiling, so they stay: only the keys behind them are unavailable here.
     environ = variables(**await here(world, example("agent"), WRITER))
     ceiling = ["--platform", str(EXAMPLES / "platform.yaml")]
     async with running(world, "run", EXAMPLES / "agent.yaml", environ, *ceiling) as sidecar:

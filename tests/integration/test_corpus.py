@@ -119,7 +119,7 @@ async def _is_cut(reader: asyncio.StreamReader, method: str) -> bool:
 
 
 async def _ending(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """What comes until the other end hangs up."""
+    """Return the bytes until the other end closes."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             return await reader.read()
@@ -153,7 +153,7 @@ class Side:
             writer.close()
 
     async def serves(self) -> bool:
-        """Whether an ordinary request is served."""
+        """Tell if an ordinary request is served."""
         self.upstream.answer, self.upstream.hangs_up = DONE, False
         reader, writer = await self.connect()
         writer.write(self.words.fill("{get}"))

@@ -96,7 +96,7 @@ class Act:
             await self.heard.readuntil(content)
 
     async def last_words(self) -> None:
-        """What the caller hears before the sidecar hangs up."""
+        """Return the bytes that the caller receives before the sidecar closes."""
         self.received += await self.caller.wait_for_end()
 
     def crash(self, *, reset: bool) -> None:
@@ -369,7 +369,7 @@ SHORT = {"drain_s": 0.2}
 
 @dataclass(frozen=True, kw_only=True)
 class Then:
-    """What the record says; ``opened``: and that the request was told before. ``settings`` make the ending happen."""
+    """Expected record; ``opened``: preceded by request.opened. ``settings`` cause the ending."""
 
     reason: str
     status: int | None

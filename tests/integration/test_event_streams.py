@@ -82,7 +82,7 @@ async def listening(
 
 
 async def hear(answer: aiohttp.ClientResponse) -> bytes:
-    """What comes next; nothing at the well-formed end. Raises ClientPayloadError where the answer is truncated."""
+    """Return the next bytes; none at the well-formed end. Raises ClientPayloadError if the answer is truncated."""
     async with asyncio.timeout(PATIENCE_S):
         return await answer.content.readany()
 

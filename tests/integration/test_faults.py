@@ -61,7 +61,7 @@ class Steady:
             self.told["served" if answer.status == 200 else answer.reason or "cut"] += 1
 
     async def hold(self) -> Counter[str]:
-        """What the next requests are told."""
+        """Count the answers to the next requests."""
         before = self.told.copy()
         await until(lambda: (self.told - before).total() >= HELD)
         return self.told - before

@@ -1,7 +1,7 @@
-"""What is over is gone at once: requests leave no circles, which would live until a full garbage collection.
+"""Finished requests are freed at once: they leave no reference cycles, which would live until a full collection.
 
-A circle that holds a TLS connection holds its buffers, and full collections are rare: callers that come and go would
-make memory grow by hundreds of megabytes.
+A cycle that holds a TLS connection holds its buffers, and full collections are rare: a stream of callers would grow
+memory by hundreds of megabytes.
 """
 
 from __future__ import annotations

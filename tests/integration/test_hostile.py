@@ -55,7 +55,7 @@ def answer(head: bytes, _body: bytes) -> bytes:
 
 
 def head_of(actor: SpiffeId) -> str:
-    """A request but for its last line, from an actor who may call."""
+    """A request without its last line, from an actor who may call."""
     token = mint({"act": {"sub": actor}, "client_id": actor})
     return f"GET /draft HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n"
 

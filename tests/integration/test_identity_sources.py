@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.both_loops]
 
 
 class Life(Protocol):
-    """What somebody who gives and takes identities can do."""
+    """Actions of a supplier that grants and withdraws identities."""
 
     def settings(self, configured: IdentitySettings) -> IdentitySettings: ...
 

@@ -276,7 +276,7 @@ def peak_kib(sidecar: Running) -> int:
 
 
 async def settled(count: list[int] | Agent) -> int:
-    """How much was sent, once no more can be."""
+    """Return the number of bytes sent, once it no longer grows."""
     seen = -1
     async with asyncio.timeout(PATIENCE_S):
         while True:

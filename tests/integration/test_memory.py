@@ -88,7 +88,7 @@ MARGIN_MIB: Final = 14  # heads that are remembered, and what the heap keeps
 
 
 async def held_bytes(world: World, probe: int) -> float:
-    """What all caches hold, by the sidecar's own account."""
+    """Return the size of all caches, by the sidecar's own account."""
     metrics = (await world.call(probe, None, "/metrics", method="GET")).body.decode()
     rows = [line for line in metrics.splitlines() if line.startswith("sidecar_cache_bytes{")]
     assert rows

@@ -1,4 +1,4 @@
-"""What the agent's calls cost at the token service, and that nothing leaves when it fails, lies or is silent."""
+"""The agent's calls at the token service: their number, and that nothing leaves when it fails, lies or is silent."""
 
 from __future__ import annotations
 

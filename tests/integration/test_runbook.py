@@ -74,7 +74,7 @@ def cures(section: str) -> list[re.Pattern[str]]:
 
 
 def printed(sidecar: Sidecar, settings: SettingsState | None = None) -> dict[str, str]:
-    """What ``sidecar status`` prints of troubles, each line with its cure."""
+    """Return the problems that ``sidecar status`` prints, each line with its cure."""
     document = status_of(sidecar.server, settings or SettingsState(loaded_at=5), since=7, now=int(time.time()))
     found = troubles(json.loads(json.dumps(document)))
     return {f"{one.grade.upper()}: {one.what}: {one.wrong}": one.cure for one in found}

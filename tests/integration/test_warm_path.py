@@ -1,4 +1,4 @@
-"""What one more request costs on a kept connection, its token known: two reads, two writes, no task, no future."""
+"""The cost of one more request on a warm connection with a known token: two reads, two writes, no task, no future."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Costs:
             self.futures += 1
 
     def _side(self, of: Any) -> str | None:
-        """Which of the sidecar's connections this is; None for the other ends of both."""
+        """Name the sidecar's connection; None for the other ends of both."""
         if not isinstance(of, socket.socket):
             return None
         if of.getsockname()[1] == self._own:

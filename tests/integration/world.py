@@ -405,7 +405,7 @@ class World:
             writer.transport.abort()
 
     async def hears_nothing(self, port: int, context: ssl.SSLContext) -> bool:
-        """Whether a request gets no answer at all: in TLS 1.3 a client may be refused after its own last word."""
+        """Tell if a request gets no answer at all: in TLS 1.3 a client may be refused after its own last message."""
         try:
             return await self.exchange(port, context, b"GET /draft HTTP/1.1\r\nhost: a\r\n\r\n") == b""
         except (ssl.SSLError, ConnectionError):
@@ -450,7 +450,7 @@ class Kept:
         return await self.receive()
 
     async def wait_for_end(self) -> bytes:
-        """What comes before the other end hangs up, in whatever way."""
+        """Return the bytes before the other end closes, in whatever way."""
         raw = b""
         async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(ConnectionError, ssl.SSLError):

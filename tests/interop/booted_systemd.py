@@ -53,7 +53,7 @@ exec chroot "$root" env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
 
 
 def lacking() -> str | None:
-    """What this machine lacks to boot a systemd; None if it can."""
+    """Name what this machine lacks to boot a systemd; None if it can."""
     if os.geteuid() != 0:
         return "only root can boot a systemd"
     programs = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]

@@ -1,4 +1,4 @@
-"""Who attacks the example from a pod, and what each has; ``cluster_attack`` is what they try."""
+"""Attackers of the example in pods, and their means; ``cluster_attack`` has the attempts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Attackers:
         self._svids = {name: _stolen_svid(name) for name in ("front", "planner", "writer", "intruder")}
 
     def try_all(self, attacker: str) -> list[Object]:
-        """What came of it; ``cluster_attack`` says what each attempt tells."""
+        """Return the results; ``cluster_attack`` describes each attempt."""
         given: dict[str, Any] = {}
         if attacker in ("thief", "forger", "captured"):
             given["svids"] = self._svids
@@ -71,7 +71,7 @@ class Attackers:
         return self.tried[attacker]
 
     def leave(self) -> None:
-        """They are gone, but for what goes with its namespace."""
+        """Delete them, except the objects that go with their namespace."""
         run(f"kubectl -n {AGENTS} delete deployment {' '.join(_IDLE)} --wait=false")
         run(f"kubectl -n {USERS} delete pod careless-sts --wait=false")
 
@@ -98,7 +98,7 @@ def _attack(attacker: str, namespace: str, pod: str, container: str, **given: An
 
 
 def _stolen_svid(name: str) -> dict[str, str]:
-    """What a workload's sidecar is given, as files; nobody but its own container can have it."""
+    """Return a workload's SVID files, which only its own container should have."""
     done = fetched(AGENTS, f"deploy/{name}")
     assert done.returncode == 0, done.stderr
     files: dict[str, str] = json.loads(done.stdout)
@@ -106,7 +106,7 @@ def _stolen_svid(name: str) -> dict[str, str]:
 
 
 def fetched(namespace: str, pod: str) -> subprocess.CompletedProcess[str]:
-    """What the Workload API tells a pod's sidecar: the files of its SVIDs as JSON, or why there are none.
+    """Return the Workload API's answer to a pod's sidecar: the files of its SVIDs as JSON, or the reason for none.
 
     The sidecar's image has no such tool: an attacker brings it.
     """
@@ -116,7 +116,7 @@ def fetched(namespace: str, pod: str) -> subprocess.CompletedProcess[str]:
 
 
 def served() -> Counter[str]:
-    """How many requests each workload's agents have been given."""
+    """Count the requests that each workload's agents have received."""
     every = (
         "-l",
         f"app in ({','.join(PODS)})",
@@ -133,7 +133,7 @@ def served() -> Counter[str]:
 
 
 def _minted_svids(identities: ClusterIdentities) -> dict[str, dict[str, str]]:
-    """What the authorities of two trust domains can make, for our names and for their own."""
+    """Mint SVIDs by the authorities of two trust domains, for our names and for their own."""
     writer, partner = (f"spiffe://{domain}/ns/{AGENTS}/sa/writer" for domain in (DOMAIN, PARTNER))
     made = {
         f"the writer, by {PARTNER}": identities.mint(writer, PARTNER),
@@ -147,10 +147,10 @@ def _minted_svids(identities: ClusterIdentities) -> dict[str, dict[str, str]]:
 
 
 def _pods(image: str) -> list[Object]:
-    """Where attackers are among the agents: pods with a sidecar, whose own agent does nothing.
+    """Return the attackers' pods among the agents: pods with a sidecar, whose own agent does nothing.
 
-    ``intruder`` is a workload of which nobody expects a call, ``captured`` the writer once more, ``careless`` the front
-    app once more, whose settings name a token service that ignores the actor.
+    ``intruder`` is a workload from which no call is expected, ``captured`` a second writer, ``careless`` a second front
+    app, whose settings name a token service that ignores the actor.
     """
     values = yaml.safe_load((ROOT / "helm" / "example" / "values.yaml").read_text())
     (front,) = (one["settings"] for one in values["workloads"] if one["name"] == "front")

@@ -108,7 +108,7 @@ class Watched:
 
 
 def workload_of(pid: int, pods: list[dict[str, Any]], namespaces: list[dict[str, Any]]) -> Workload | None:
-    """What a process of this machine is in the cluster; None if it is no pod's, gone, or not heard of yet."""
+    """Return the workload of a process on this machine; None if it belongs to no pod, is gone, or is not known yet."""
     try:
         mounts = Path(f"/proc/{pid}/mountinfo").read_text()
     except OSError:
@@ -152,7 +152,7 @@ def _attested(pod: dict[str, Any], container: str) -> Iterator[str]:
 
 
 def entries(workload: Workload, uid: int, rules: list[dict[str, Any]]) -> list[Entry]:
-    """What ClusterSPIFFEIDs give one container, by name of the rule."""
+    """Return the entries that ClusterSPIFFEIDs give one container, by name of the rule."""
     return [
         Entry(
             spiffe_id=SpiffeId(_filled(rule["spec"]["spiffeIDTemplate"], workload)),
@@ -243,7 +243,7 @@ class ClusterIdentities:
         self._loop.close()
 
     def mint(self, spiffe_id: str, by: TrustDomain) -> IssuedSvid:
-        """What whoever holds the keys of that trust domain can make: a certificate with any name."""
+        """Mint a certificate with any name, as the holder of that trust domain's keys can."""
         authority, key = self._registry.authority(str(by)).current, new_key("ec-p256")
         leaf = svid_certificate(
             SpiffeId(spiffe_id),

@@ -39,7 +39,7 @@ _CALLER: Final = ROOT / "tests" / "interop" / "cluster_caller.py"
 
 
 def missing() -> str | None:
-    """Why there is no cluster on which pods can run."""
+    """Return the reason why there is no cluster on which pods can run."""
     lacking = helm.missing() or kube.missing()
     if lacking:
         return lacking
@@ -57,7 +57,7 @@ def missing() -> str | None:
 
 
 def _node_images(nodes: list[Object]) -> dict[str, str]:
-    """What nodes have: each name of an image, with a name of the same image by its digest."""
+    """Return the nodes' images: each name with a name of the same image by digest."""
     found = {}
     for image in (image for node in nodes for image in node["status"].get("images", ())):
         digests = [name for name in image["names"] if "@sha256:" in name]
@@ -208,7 +208,7 @@ class ClusterMesh:
         return self._call("ask", json.dumps(question))
 
     def get(self, url: str) -> Object:
-        """What a pod outside the mesh is told there."""
+        """Return the answer that a pod outside the mesh gets there."""
         return self._call("get", url)
 
     def _call(self, *words: str) -> Object:

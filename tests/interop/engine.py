@@ -27,7 +27,7 @@ _COMMAND_S: Final = 280.0
 
 
 def missing() -> str | None:
-    """Why there is no engine to test with, or no image."""
+    """Return the reason why there is no engine or image to test with."""
     if shutil.which("docker") is None:
         return "docker is not on PATH"
     for words, why in (
@@ -84,7 +84,7 @@ class Mesh:
         return output([*self._command, *words], check=check, env=self.environ)
 
     def up(self, *services: str) -> None:
-        """What the README says; and it has to be enough."""
+        """Run the README's command, which has to suffice."""
         self.compose("up", "--detach", "--wait", *services)
 
     def down(self) -> None:

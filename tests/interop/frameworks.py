@@ -80,7 +80,7 @@ def _spring() -> None:
 
 
 def java_caller() -> list[str]:
-    """Compile the program that calls with Java's client, once: the command that runs it, but for its arguments."""
+    """Compile the caller with Java's client once; return the command that runs it, without arguments."""
     source = APPS / "Caller.java"
     _once("caller", [source], lambda: _run("javac", "-d", CACHE / "caller", source))
     return ["java", "-Xshare:auto", "-cp", str(CACHE / "caller"), "Caller"]

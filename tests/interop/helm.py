@@ -79,7 +79,7 @@ def pods(found: Rendered) -> Iterator[tuple[str, Object]]:
 
 
 def restricted_problems(spec: Object) -> list[str]:
-    """Where a pod is not what Pod Security *restricted* asks for, each container by itself."""
+    """Return the violations of Pod Security *restricted* in a pod, for each container by itself."""
     problems = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
     for container in (*spec.get("initContainers", ()), *spec["containers"]):
         context = container.get("securityContext", {})

@@ -26,7 +26,7 @@ Object = dict[str, Any]
 
 
 def missing() -> str | None:
-    """Why there is no cluster to test with, or none whose API server can call us."""
+    """Return the reason why there is no cluster to test with, or none whose API server can call us."""
     if shutil.which("kubectl") is None:
         return "kubectl is not on PATH"
     if not os.environ.get("KUBECONFIG"):
@@ -65,7 +65,7 @@ def version() -> str:
 
 
 def try_pod(pod: Object, namespace: str) -> tuple[Object | None, str]:
-    """What the API server would make of a pod, or what it says instead."""
+    """Return the pod as the API server would make it, or its error."""
     words = ("create", "--dry-run=server", "--validate=strict", "--output=json", "-n", namespace, "-f", "-")
     done = kubectl(*words, document=pod)
     return (None, done.stderr) if done.returncode else (json.loads(done.stdout), done.stderr)
@@ -93,7 +93,7 @@ class Api:
         self._process.communicate()
 
     def try_pod(self, pod: Object, namespace: str) -> tuple[Object | None, str]:
-        """What it would make of a pod and warn of, or why it would not."""
+        """Return the pod as the API server would make it with its warnings, or the error."""
         return self._ask("POST", f"/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldValidation=Strict", pod)
 
     def try_object(self, one: Object) -> tuple[Object | None, str]:

@@ -370,7 +370,7 @@ def installable(seed: int) -> dict[str, Any]:
 
 
 def test_a_release_goes_from_random_values_to_others_and_back(vacant: Cluster) -> None:
-    """What the API server does not let one change (selectors, names) may not depend on values."""
+    """Fields that the API server does not let one change (selectors, names) must not depend on values."""
     program, release = helm.helms()[-1], f"try{secrets.token_hex(2)}"
     home = f"sidecar-test-home-{release}"
     apply(*namespace(home))

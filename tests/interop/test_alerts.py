@@ -43,7 +43,7 @@ def test_no_change_of_an_alert_goes_unnoticed(name: str, tmp_path: Path) -> None
 
 
 def judged(name: str, alerts: dict[str, dict[str, Any]], folder: Path) -> set[str]:
-    """Which of these alerts pass every test of ``name``: one promtool for all, each in a folder of its own."""
+    """Return those of these alerts that pass every test of ``name``: one promtool run, each in a folder of its own."""
     (file,) = [file for file in TESTS if f'- name: "{name}: ' in file.read_text()]
     places: dict[str, str] = {}
     for number, (change, alert) in enumerate(alerts.items()):

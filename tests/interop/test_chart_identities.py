@@ -1,4 +1,4 @@
-"""Who gets an identity: the chart's ClusterSPIFFEIDs, judged with the selectors that SPIRE's attestor finds."""
+"""The chart's ClusterSPIFFEIDs, judged with the selectors that SPIRE's attestor finds."""
 
 from __future__ import annotations
 

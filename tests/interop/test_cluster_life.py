@@ -185,7 +185,7 @@ def test_of_two_pods_one_may_go_and_no_call_is_lost(mesh: ClusterMesh) -> None:
 
 
 def _at_its_end(events: Iterable[str]) -> Object:
-    """What a watched pod was when it went."""
+    """Return the last state of a watched pod."""
     for line in events:
         event: Object = json.loads(line)
         if event["type"] == "DELETED":

@@ -271,7 +271,7 @@ def test_a_pod_without_its_owner_says_that_its_network_is_gone(mesh: Mesh) -> No
 
 
 def test_a_sidecar_drained_under_load_loses_no_request(mesh: Mesh) -> None:
-    """What it took is answered; what it did not take is refused in so many words, and nothing ends in between."""
+    """Accepted requests are answered, later ones refused explicitly, and none is cut."""
     answers: list[Answer] = []
     over = threading.Event()
 

@@ -48,7 +48,7 @@ async def state_of(name: str) -> Mapping[str, Any]:
 
 
 async def is_short(world: World, port: int) -> bool:
-    """What the probe listener says of memory."""
+    """Return the probe listener's metric of memory pressure."""
     return b"\nsidecar_memory_short 1.0\n" in (await world.call(port, None, "/metrics", method="GET")).body
 
 

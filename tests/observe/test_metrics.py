@@ -8,7 +8,7 @@ from sidecar.observe.metrics import CONTENT_TYPE, MAX_DECLARED, Metrics
 
 
 def samples(metrics: Metrics) -> Mapping[tuple[str, frozenset[tuple[str, str]]], float]:
-    """What a scrape sees, by name and labels."""
+    """Return the values of a scrape, by name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(metrics.render().decode())

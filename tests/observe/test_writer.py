@@ -428,7 +428,7 @@ def open_files() -> int:
 
 
 def wait_for_trouble(writer: Writer[bytes]) -> str | None:
-    """What the trouble is, as soon as there is any."""
+    """Return the trouble, as soon as there is any."""
     deadline = time.monotonic() + 5
     while writer.trouble(time.monotonic()) is None and time.monotonic() < deadline:
         os.sched_yield()

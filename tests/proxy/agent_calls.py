@@ -167,7 +167,7 @@ class AgentCalls:
 
     @property
     def left(self) -> bytes:
-        """What has left for the next hop."""
+        """The bytes that have left for the next hop."""
         return self.pool.transport.written
 
     def handle(self, claims: Claims | None = None, *, max_calls: int | None = None, **changes: Any) -> str:

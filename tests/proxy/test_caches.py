@@ -1,4 +1,4 @@
-"""What is remembered of tokens: swept, shed and counted together, and what it is accounted at."""
+"""The token caches together: sweeping, shedding, counters, and the accuracy of their account."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ SHAPES: Final[Mapping[str, Mapping[str, object]]] = {
 
 
 def token(number: int, shape: str, claims: Mapping[str, object] = INBOUND_CLAIMS) -> Bearer:
-    # Read anew, so that nothing is shared with the shape.
+    # Parsed again, so that nothing is shared with the shape.
     return signed(json.loads(json.dumps({**claims, **SHAPES[shape], "jti": f"j{number}"})))
 
 

@@ -325,7 +325,7 @@ async def test_a_peer_above_its_cap_evicts_its_own_idle_connection_or_is_shed(mo
     third.connection_lost(None)
     assert door.connect("192.0.2.4")[0].handler is door.handler
     door.clock.now += 9.0
-    fifth, _ = door.connect("192.0.2.5")  # the idle one makes room for it
+    fifth, _ = door.connect("192.0.2.5")  # the idle one is evicted for it
     assert fifth.handler is door.handler
     assert (other.aborted, served[1][1].aborted) == (False, False)
     for connection in door.table:

@@ -6,7 +6,7 @@ from sidecar.proxy.memory_pressure import CALM_LOOKS, Memory
 
 
 class Used:
-    """What is used, set by hand."""
+    """Memory in use, set by the test."""
 
     def __init__(self) -> None:
         self.now: int | None = 0

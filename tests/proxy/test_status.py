@@ -1,4 +1,4 @@
-"""What the documents do with hostile and many requests. Of a whole sidecar: `integration/test_admin.py`."""
+"""The status documents with hostile and many requests. `integration/test_admin.py` tests a whole sidecar."""
 
 from __future__ import annotations
 

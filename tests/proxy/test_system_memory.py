@@ -17,7 +17,7 @@ V1_STAT = f"cache 7\ntotal_cache {30 * MIB}\ntotal_rss {40 * MIB}\ntotal_shmem {
 
 
 class Kernel:
-    """What the kernel shows of cgroups."""
+    """A fake of the kernel's files about cgroups."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,7 +1,7 @@
-"""What a warm request costs in interpreted code: bytecodes and calls, by room. The same on every machine.
+"""The cost of a warm request in interpreted code: bytecodes and calls, by room. The same on every machine.
 
-``pytest -s tests/proxy/test_warm_cost.py`` prints the tables. The limits are those of the version counted last, and a
-little: who makes the warm path dearer has to say so here.
+``pytest -s tests/proxy/test_warm_cost.py`` prints the tables. The limits are the last counts plus a small margin: a
+change that makes the warm path more expensive has to raise them here.
 """
 
 from __future__ import annotations

@@ -311,7 +311,7 @@ MANY = 8192
 
 
 class Turns:
-    """Counts what is done between two turns of the loop, by a clock that only judging moves."""
+    """Counts what is done between two event-loop iterations, by a clock that only judging moves."""
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began = bench.passed

@@ -157,7 +157,7 @@ def _issued(served: ServedRequest) -> IssuedPermit:
 
 
 class _Own:
-    """Who the sidecar is."""
+    """The sidecar's own identity."""
 
     spiffe_id = WRITER
 

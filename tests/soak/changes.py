@@ -134,7 +134,7 @@ class Changes:
         self.served_after_s.append(time.monotonic() - began_at)
 
     async def _certificate(self) -> bytes:
-        """What the sidecar serves now."""
+        """Return the certificate that the sidecar presents now."""
         _, writer = await asyncio.open_connection(
             "127.0.0.1", self._sidecar.port, ssl=self._hops.planner, server_hostname="sidecar"
         )

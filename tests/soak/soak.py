@@ -36,7 +36,7 @@ _SLACK_KIB: Final = 4096
 
 @dataclass
 class Report:
-    """What came of it; good if ``faults`` is empty."""
+    """Results of a run; good if ``faults`` is empty."""
 
     seconds: float
     rate: int
@@ -150,7 +150,7 @@ class Soak:
                 self._samples.append(await self._sample())
 
     async def _sample(self) -> dict[str, float]:
-        """What the process holds: memory and descriptors of all processes, tasks of all loops."""
+        """Sample the resources: memory and descriptors of all processes, tasks of all loops."""
         connector = aiohttp.UnixConnector(str(self._sidecar.admin))
         async with aiohttp.ClientSession(connector=connector) as session, session.get("http://admin/status") as answer:
             status = await answer.json()

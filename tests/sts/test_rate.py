@@ -15,7 +15,7 @@ class Clock:
 
 
 def taken(rate: ExchangeRate, key: str, times: int) -> int:
-    """How many of so many exchanges are had."""
+    """Return the number of successful takes out of ``times``."""
     done = 0
     for _ in range(times):
         try:

@@ -18,7 +18,7 @@ def schedule(*times: int) -> KeySchedule:
 
 
 def roles(made: KeySchedule, now: int) -> tuple[int, list[int], list[int]]:
-    """Which of ``KEYS`` signs, which are announced and which retired."""
+    """Return the members of ``KEYS`` that sign, are announced and are retired."""
     ring = made.at(now, keep_s=KEEP_S)
     numbers = {key.kid: number for number, key in enumerate(KEYS)}
     announced, retired = ([numbers[key.kid] for key in keys] for keys in (ring.announced, ring.retired))

@@ -350,7 +350,7 @@ def forged(mesh: Mesh) -> str:
 
 
 async def reason_of(mesh: Mesh, form: Mapping[str, object], client: SpiffeId = WRITER) -> Reason | None:
-    """Why the request is refused; None if it is not."""
+    """Return the reason why the request is refused; None if it is not."""
     try:
         await mesh.ask(form, client)
     except SidecarError as error:

@@ -1,4 +1,4 @@
-"""What the tests of the connections stand on: a recording transport, a clock set by hand, a handler."""
+"""Support for tests of connections: a recording transport, a clock set by hand, a handler."""
 
 from __future__ import annotations
 

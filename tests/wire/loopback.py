@@ -171,7 +171,7 @@ class Proxy:
         return connection
 
     async def end(self) -> SidecarError | None:
-        """How the next request ended."""
+        """Return the end of the next request."""
         async with asyncio.timeout(WAIT_S):
             return await self.ends.get()
 

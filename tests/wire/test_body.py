@@ -293,7 +293,7 @@ async def test_large_bodies_pass_both_ways_unchanged(framing: str) -> None:
 
 
 async def held_back(raw: Raw, limit: int) -> int:
-    """How much a sender can get rid of while nobody reads at the other end; fails past ``limit``."""
+    """Return how much a sender can send while nobody reads at the other end; fails past ``limit``."""
     sent = 0
     piece = b"a" * 65536
     try:

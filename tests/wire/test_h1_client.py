@@ -711,7 +711,7 @@ async def test_the_same_answer_to_get_gives_its_connection_back() -> None:
 
 
 def looked_at_for_silence(calling: Calling, seconds: float) -> int:
-    """How often the connection was given back, so long after its answer."""
+    """Return how often the connection was returned, ``seconds`` after its answer."""
     calling.clock.now += seconds
     calling.connection._look_for_silence()
     return calling.idle

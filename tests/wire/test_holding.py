@@ -21,7 +21,7 @@ def sock() -> Iterator[socket.socket]:
 
 
 def held(sock: socket.socket) -> int:
-    """What the kernel may hold unread; it doubles what it is told."""
+    """Return the kernel's receive buffer; it doubles the requested size."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
 

@@ -1,4 +1,4 @@
-"""What is known is read as it would be read anew, whatever came before."""
+"""A cached head is read as without the cache, whatever came before."""
 
 from __future__ import annotations
 

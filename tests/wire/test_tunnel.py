@@ -494,7 +494,7 @@ class InMemory:
         (self.served if end == "caller" else self.calling).receive(data)
 
     def heard(self, end: str) -> bytes:
-        """What the other end was given."""
+        """Return the bytes that the other end has received."""
         return (self.upstream if end == "caller" else self.caller).written
 
     def reads(self, end: str) -> bool:

@@ -1,4 +1,4 @@
-"""What is written in one round of the loop leaves together, in order, and never after the end."""
+"""Writes of one event-loop iteration leave together, in order, and never after the end."""
 
 from __future__ import annotations
 

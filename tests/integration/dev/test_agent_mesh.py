@@ -83,7 +83,7 @@ async def running(command: Sequence[str], *options: str) -> AsyncIterator[Sessio
 
 
 async def curl(line: str) -> dict[str, str]:
-    """Run the line as it was printed, but for where it goes."""
+    """Run the line as printed, with another destination."""
     words = shlex.split(line)
     assert words[0] == "curl"
     process = await asyncio.create_subprocess_exec(*words, stdout=PIPE, stderr=DEVNULL)

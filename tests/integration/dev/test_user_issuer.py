@@ -114,7 +114,7 @@ async def test_the_command_warns_serves_rotates_and_ends(session: aiohttp.Client
 
 
 async def test_with_an_identity_it_serves_https_under_its_own_name_to_callers_without_one(tmp_path: Path) -> None:
-    """Who fetches its keys says whom to expect: by SPIFFE ID, or a CA file and the host's name."""
+    """Clients that fetch its keys state the expected server: a SPIFFE ID, or a CA file and the host's name."""
     acme = TrustDomain("acme.example")
     login = SpiffeId(f"spiffe://{acme}/login")
     path = tmp_path / "api.sock"

@@ -277,7 +277,7 @@ async def test_the_end_waits_for_handshakes_and_for_those_that_may_still_begin()
 
 
 async def cost_with(count: int) -> dict[str, int]:
-    """What each step costs with so many connections: a third silent, a third that said a part, a third that run."""
+    """Return the cost of each step at this number of connections: a third each silent, partial and running."""
     clock = Clock()
     pairs = []
 

@@ -1,4 +1,4 @@
-"""What only py-spiffe does: threads, errors in words, updates it cannot parse."""
+"""Behaviour that only py-spiffe has: threads, errors as text, updates it cannot parse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every identity source does alike, whatever it gets its identity from."""
+"""Behaviour common to all identity sources."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def supply(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 def holds(number: int) -> Callable[[BaseSource], bool]:
-    """Whether the SVID of that number is the one in use."""
+    """Return a check that the SVID with that number is in use."""
     return lambda source: source.current is not None and source.current.svid.not_after == NOW + HOUR + number
 
 

@@ -476,7 +476,7 @@ async def test_a_crowd_that_says_so_much_of_a_client_hello_keeps_nobody_out(
 
 
 async def _asked(listener: Listener, caller: ssl.SSLContext) -> bool:
-    """Whether an ordinary request is served; hung up on counts as no."""
+    """Tell if an ordinary request is served; a closed connection counts as no."""
     try:
         return (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
     except (ConnectionError, ssl.SSLError):

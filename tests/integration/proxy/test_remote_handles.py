@@ -40,7 +40,7 @@ class Workers:
         return self.first.handles.open(request)
 
     async def ask(self, handle: str, *, owner: int = 0, count: bool = False) -> Reason | None:
-        """Why the second worker gets no answer that it could go on with."""
+        """Return the reason why the second worker gets no usable answer."""
         try:
             found = await self.second.remote.resolve(owner, handle)
             counting = found.count_call()
