@@ -1,7 +1,7 @@
 """Cache bounded in bytes, valid for one epoch, with an expiry for each entry.
 
 Theory of operation. An entry costs what its owner says plus ``ENTRY_BYTES`` for the bookkeeping; `bytes_of` measures
-values. When an entry does not fit, the oldest ones are evicted. ``sweep`` frees expired entries without a look-up; its
+values. When an entry does not fit, the oldest ones are evicted. ``sweep`` frees expired entries without a lookup; its
 cost per call is bounded, however many expire at once. ``find`` ignores the clock: the owner checks expiry, because it
 names the reason. A new epoch empties the cache.
 """
@@ -17,7 +17,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 ENTRY_BYTES: Final = 512  # the slots of dict and heap, and the tuples in them
 SWEPT_AT_ONCE: Final = 1024  # entries: about a millisecond of the event loop
-_STALE_ENDS: Final = 64  # in the heap, beside as many as there are entries, before it is built anew
+_STALE_ENDS: Final = 64  # in the heap, beside as many as there are entries, before it is rebuilt
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -33,12 +33,12 @@ class Bounded(Protocol):
 
     @property
     def hits(self) -> int:
-        """The look-ups that found an entry."""
+        """The lookups that found an entry."""
         ...
 
     @property
     def misses(self) -> int:
-        """The look-ups that found none."""
+        """The lookups that found none."""
         ...
 
     @property
@@ -47,11 +47,11 @@ class Bounded(Protocol):
         ...
 
     def sweep(self, now: float) -> object:
-        """Free entries whose time is over at ``now``."""
+        """Free entries that have expired at ``now``."""
         ...
 
     def shed(self, to_bytes: int) -> object:
-        """Evict the oldest entries until no more than ``to_bytes`` are left, as far as they may be evicted."""
+        """Evict the oldest entries until no more than ``to_bytes`` are left, or no more may be evicted."""
         ...
 
 
@@ -63,9 +63,9 @@ class _Entry(NamedTuple, Generic[V]):
 
 
 class BoundedCache(Generic[K, V]):
-    """Values by key, of at most ``max_bytes`` in all.
+    """Values by key, at most ``max_bytes`` of them.
 
-    ``bytes`` is what they cost, ``hits`` and ``misses`` count look-ups, ``evicted`` the entries that were evicted for
+    ``bytes`` is what they cost, ``hits`` and ``misses`` count lookups, ``evicted`` the entries that were evicted for
     others. Times are of the clock that the owner sweeps with.
     """
 
@@ -89,7 +89,7 @@ class BoundedCache(Generic[K, V]):
         return key in self._entries
 
     def find(self, key: K, epoch: Hashable = None) -> V | None:
-        """The value kept for ``key`` in this very ``epoch``. Any other epoch empties the cache."""
+        """Find the value for ``key`` in this very ``epoch``. Any other epoch empties the cache."""
         if epoch != self.epoch:
             self.turn_to(epoch)
         try:  # on the warm path: a hit costs less than by ``get``
@@ -101,7 +101,7 @@ class BoundedCache(Generic[K, V]):
         return value
 
     def get(self, key: K) -> V | None:
-        """The value kept for ``key`` in the current epoch; not counted as a look-up."""
+        """Find the value for ``key`` in the current epoch; not counted as a lookup."""
         entry = self._entries.get(key)
         return None if entry is None else entry[0]
 
@@ -131,19 +131,19 @@ class BoundedCache(Generic[K, V]):
         return True
 
     def fits(self, cost: int) -> bool:
-        """Whether a value of ``cost`` bytes has room without an eviction."""
+        """Return True if a value of ``cost`` bytes fits without an eviction."""
         return self.bytes + cost + ENTRY_BYTES <= self.max_bytes
 
     def replace(self, key: K, value: V) -> None:
-        """Put ``value`` in the place of the one kept for ``key``, which must be there; cost and end stay."""
+        """Replace the value for ``key``, which must be there; cost and expiry stay."""
         self._entries[key] = self._entries[key]._replace(value=value)
 
     def touch(self, key: K) -> None:
-        """Evict the value kept for ``key``, which must be there, after all others."""
+        """Mark the value for ``key``, which must be there, as the newest: it is evicted after all others."""
         self._entries.move_to_end(key)
 
     def drop(self, key: K) -> None:
-        """Forget the value kept for ``key``, if there is one."""
+        """Forget the value for ``key``, if there is one."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= entry.cost
@@ -155,7 +155,7 @@ class BoundedCache(Generic[K, V]):
         self.bytes = 0
 
     def sweep(self, now: float) -> list[tuple[K, V]]:
-        """Free entries that end at ``now`` or before, at most ``SWEPT_AT_ONCE`` of them; they are returned."""
+        """Free entries that expire at ``now`` or before, at most ``SWEPT_AT_ONCE`` of them, and return them."""
         swept: list[tuple[K, V]] = []
         ends, entries = self._ends, self._entries
         for _ in range(SWEPT_AT_ONCE):
@@ -169,7 +169,7 @@ class BoundedCache(Generic[K, V]):
         return swept
 
     def shed(self, to_bytes: float) -> list[tuple[K, V]]:
-        """Evict the oldest entries until no more than ``to_bytes`` are left; they are returned."""
+        """Evict the oldest entries until no more than ``to_bytes`` are left, and return them."""
         shed: list[tuple[K, V]] = []
         while self.bytes > to_bytes and self._entries:
             key, entry = self._entries.popitem(last=False)
@@ -182,7 +182,7 @@ class BoundedCache(Generic[K, V]):
 def bytes_of(value: object) -> int:
     """Measure a value with all it refers to, each object once. Follows containers and dataclasses.
 
-    Objects of other kinds count alone: a route or a policy is shared by everybody.
+    Objects of other kinds count without their members: a route or a policy is shared.
     """
     seen: set[int] = set()
     todo = [value]

@@ -1,4 +1,4 @@
-"""Issued tokens kept for the next call: keyed by everything the answer depends on, and gone when any of it changes."""
+"""Cache of issued tokens, keyed by everything that the answer depends on, and emptied when any of it changes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ REJECTION_S: Final = 10.0  # one new token per key in this time, however often t
 
 
 class Epoch(NamedTuple):
-    """What an issued token was accepted under. Another key set, policy or own SPIFFE ID, and it counts no more.
+    """The state under which an issued token was accepted: with other keys, policy or SPIFFE ID it is invalid.
 
-    ``keys`` and ``policy`` are the generation of the STS's keys and the number of the policy, ``withdrawals`` counts
-    what only the owner of the cache sees. All three only grow.
+    ``keys`` is the generation of the token service's keys, ``policy`` the number of the policy, ``withdrawals`` the
+    number of invalidations by the owner of the cache. All three only grow.
     """
 
     keys: int
@@ -30,13 +30,13 @@ class Epoch(NamedTuple):
     workload: SpiffeId
 
     def older_than(self, other: Epoch) -> bool:
-        """Whether a caller with this epoch still decides by what has been replaced since."""
+        """Return True if a caller with this epoch decides by keys or policy that have been replaced since."""
         return (self.keys, self.policy, self.withdrawals) < (other.keys, other.policy, other.withdrawals)
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """An accepted token, the last second (exclusive) at which it is handed out, and from when on it is refreshed."""
+    """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed."""
 
     permit: IssuedPermit
     usable_until: int
@@ -44,7 +44,7 @@ class Issued:
 
 
 class IssuedTokens:
-    """Issued tokens of one epoch, bounded in bytes. The least recently used goes first; only successes ever come in."""
+    """Issued tokens of one epoch, bounded in bytes. The least recently used is evicted first; refusals are not kept."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_rejected_bytes: int = MAX_REJECTED_BYTES) -> None:
         self._kept: BoundedCache[Hashable, Issued] = BoundedCache(max_bytes)
@@ -60,12 +60,12 @@ class IssuedTokens:
 
     @property
     def hits(self) -> int:
-        """The look-ups that found a token."""
+        """The lookups that found a token."""
         return self._kept.hits
 
     @property
     def misses(self) -> int:
-        """The look-ups that found none."""
+        """The lookups that found none."""
         return self._kept.misses
 
     @property
@@ -74,7 +74,7 @@ class IssuedTokens:
         return self._kept.evicted
 
     def find(self, key: Hashable, *, epoch: Epoch, now: int) -> Issued | None:
-        """The token kept for ``key``, if it was accepted in this very epoch and has not run out."""
+        """Find the token for ``key``, if it was accepted in this very epoch and has not expired."""
         kept = self._kept
         if epoch != kept.epoch and not self._enter(epoch):
             return None
@@ -88,7 +88,7 @@ class IssuedTokens:
         return issued
 
     def keep(self, key: Hashable, issued: Issued, *, epoch: Epoch) -> bool:
-        """Keep a token accepted in ``epoch``. Whether that was done: not if that epoch is over."""
+        """Keep a token accepted in ``epoch``. False: that epoch is over, or the token is larger than the cache."""
         if not self._enter(epoch):
             return False
         permit = issued.permit
@@ -96,13 +96,13 @@ class IssuedTokens:
         return self._kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
 
     def postpone(self, key: Hashable, issued: Issued, *, until: int) -> None:
-        """Refresh this token not before ``until``. Without effect if another has taken its place."""
+        """Refresh this token no earlier than ``until``. Without effect if another has taken its place."""
         kept = self._kept.get(key)
         if kept is not None and kept.permit is issued.permit:
             self._kept.replace(key, replace(kept, refresh_at=until))
 
     def reject(self, key: Hashable, permit: IssuedPermit, *, monotonic_s: float) -> bool:
-        """The next hop refused this token. Whether a new one may be had: once in ``REJECTION_S`` per key."""
+        """Forget a token that the next hop refused. True: request a new one, once in ``REJECTION_S`` per key."""
         rejected_at = self._rejected.get(key)
         if rejected_at is not None and monotonic_s - rejected_at < REJECTION_S:
             return False
@@ -114,11 +114,11 @@ class IssuedTokens:
         return True
 
     def clear(self) -> None:
-        """Forget every token. Rejections stay remembered: an invalidation is no way round their limit."""
+        """Forget every token. Rejections stay: an invalidation does not lift their limit."""
         self._kept.clear()
 
     def sweep(self, now: float, *, monotonic_s: float) -> None:
-        """Free the tokens that have run out, and rejections that no longer count."""
+        """Free expired tokens, and rejections that no longer count."""
         self._kept.sweep(now)
         self._rejected.sweep(monotonic_s)
 
@@ -127,7 +127,7 @@ class IssuedTokens:
         self._kept.shed(to_bytes)
 
     def _enter(self, epoch: Epoch) -> bool:
-        """Turn to a newer epoch, with nothing kept. False for an older one: it must not undo the change."""
+        """Begin a newer epoch with an empty cache. False: the epoch is older and must not undo the change."""
         current = self._kept.epoch
         if isinstance(current, Epoch) and epoch.older_than(current):
             return False

@@ -46,12 +46,12 @@ class Call:
         connection.flush()
 
     def fail(self, error: SidecarError) -> None:
-        """There is no connection."""
+        """End the call: no connection can be opened."""
         self.waits = None
         self._end_with(error)
 
     def end(self) -> None:
-        """Nobody waits any more. Without effect after the answer."""
+        """Abandon the call: its caller has stopped waiting. Without effect after the answer."""
         waits, self.waits = self.waits, None
         if waits is not None:
             waits.cancel()
@@ -60,12 +60,12 @@ class Call:
             connection.abort()
 
     def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
-        """All of it at once."""
+        """Take a whole answer at once."""
         self.on_response(head, data)
         self.on_response_end()
 
     def on_response(self, head: ResponseHead, data: bytes) -> None:
-        """The head and what came with it; what it says is judged with the whole answer, but for an encoding."""
+        """Take the head and the first data. Only a content encoding is refused here."""
         self._head = head
         if head.values(b"content-encoding"):
             self.end()
@@ -74,32 +74,32 @@ class Call:
             self.on_response_data(data)
 
     def on_response_data(self, data: bytes) -> None:
-        """More of the body, up to the limit."""
+        """Take more of the body, up to the limit."""
         self._body += data
         if len(self._body) > self._max_bytes:
             self.end()
             self._end_with(Denied(Reason.STS_TOO_LARGE, Trouble.TOO_LARGE))
 
     def on_response_end(self) -> None:
-        """The answer is whole."""
+        """Complete the answer."""
         self._connection = None
         if self._head is not None and not self.answer.done():
             media_type, cache_control = self._single(b"content-type"), self._single(b"cache-control")
             self.answer.set_result(EndpointAnswer(self._head.status, media_type, cache_control, bytes(self._body)))
 
     def on_response_error(self, error: SidecarError) -> None:
-        """There will be no whole answer."""
+        """Fail the call: the answer will not be complete."""
         self._connection = None
         self._end_with(error)
 
     def on_response_flush(self) -> None:
-        """Nothing is passed on before the end."""
+        """Do nothing: nothing is passed on before the end."""
 
     def on_upstream_pause(self) -> None:
-        """The form is written already: it waits where it is."""
+        """Do nothing: the whole form is in the write buffer already."""
 
     def on_upstream_resume(self) -> None:
-        """The rest of it goes on by itself."""
+        """Do nothing: the transport sends the rest by itself."""
 
     def _end_with(self, error: SidecarError) -> None:
         if not self.answer.done():

@@ -1,14 +1,14 @@
-"""Kept connections to the token endpoint: a handshake costs three times as much as the exchange after it.
+"""Reused connections to the token endpoint: a handshake costs three times as much as the exchange after it.
 
-Theory of operation. The engine of the data plane does the HTTP: heads are read strictly, an answer has one length and
-one reading, and a connection on which anything odd was seen (bytes that nobody asked for, an answer after its caller
-went, one that is late or too large) is cut and never used again, so no answer can be taken for another caller's. No
-redirect is followed, no proxy is taken from the environment, no cookie is kept, nothing is unpacked.
+Theory of operation. The engine of the data plane does the HTTP: heads are read strictly, and an answer has one length
+and one reading. A connection with anything irregular (unrequested bytes, an answer after its caller left, a late or too
+large answer) is cut and never used again, so no answer can be taken for another caller's. No redirect is followed, no
+proxy is taken from the environment, no cookie is kept, nothing is decompressed.
 
-A kept connection may have been closed by the other end, unseen. If that shows before one byte of an answer came, the
-form is sent once more, on a new connection. It may have been served before; that does no harm. An exchange uses
-nothing up (RFC 8693 section 2.1: a subject token is no authorization code), what it issues reaches nobody but us, and
-what was issued into a broken connection reaches nobody at all. The token service's records show both.
+The other end may have closed a kept connection unnoticed. If that shows before one byte of an answer, the form is sent
+once more, on a new connection. It may have been served before; that does no harm. An exchange consumes nothing (RFC
+8693 section 2.1: a subject token is no authorization code), an issued token reaches only us, and a token issued into a
+broken connection reaches nobody. The token service's records show both.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
 
-MAX_KEPT: Final = 8  # more are opened when more exchanges are under way, and closed after them
-_MAX_CONNECTING: Final = 8  # who waits meanwhile gets a connection that another exchange gives back
-_KEEP_S: Final = 30.0  # without use; below what servers and the boxes before them allow
+MAX_KEPT: Final = 8  # more are opened while more exchanges are in flight, and closed after them
+_MAX_CONNECTING: Final = 8  # a call that waits meanwhile takes a connection that another exchange gives back
+_KEEP_S: Final = 30.0  # idle; below the idle timeouts of servers and load balancers
 _MAX_AGE_S: Final = 300.0  # so that replicas of the token service share the work again after one was added
 
 _FAILURES: Final[Mapping[Reason, SidecarError]] = {
@@ -46,7 +46,7 @@ _FAILURES: Final[Mapping[Reason, SidecarError]] = {
 
 
 class StsChannel:
-    """Sends forms to one token endpoint. The caller bounds the whole call in time; ``timeout_s`` bounds each step."""
+    """Sends forms to one token endpoint. ``timeout_s`` limits each step; the caller limits the whole call."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class StsChannel:
         )
 
     async def post_form(self, form: bytes) -> EndpointAnswer:
-        """Send an urlencoded form: the answer, whatever its status.
+        """Send an urlencoded form. Return the answer, whatever its status.
 
         Raises:
             SidecarError: NOT_READY, or any of the ``sts_*`` reasons for a call without a whole answer.
@@ -115,7 +115,7 @@ class StsChannel:
         try:
             return await call.answer
         except asyncio.CancelledError:
-            if call.silent:  # whoever does not answer there may be gone without a word: the others are in doubt too
+            if call.silent:  # the service may be gone without closing: the other connections are in doubt too
                 self._pool.retire()
             raise
         finally:

@@ -1,11 +1,11 @@
-"""Issued tokens for outbound calls: from the cache, or from one exchange that all who need the same token wait for.
+"""Issued tokens for outbound calls: from the cache, or from one exchange shared by all calls that need the same token.
 
-A flight is one exchange under way. It outlives the caller who started it, and is never joined by a caller who decides
-by other keys, another policy or another identity. When our identity changes while it is in the air, or an invalidation
-comes, its result is thrown away and asked for anew; so it is when the keys changed after they had accepted the token.
+A flight is one exchange in flight. It outlives the caller that started it. A caller that decides by other keys, another
+policy or another identity never joins it. If our identity changes or the tokens are invalidated during a flight, its
+result is discarded and requested again; likewise if the keys change after they accepted the token.
 
-A token that is used in the last part of its life is refreshed by a flight that nobody waits for, while it serves on.
-A refresh that fails costs no call anything: it is counted, recorded, and begun again later.
+A token that is used in the last part of its life is refreshed by a flight that no call waits for, while it is still
+used. A refresh that fails costs no call anything: it is counted, recorded, and tried again later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sidecar.wire.resolver import Resolver
 
 __all__ = ["ExchangeSettings", "TokenExchange"]
 
-_FLIGHTS_PER_CALL: Final = 3  # the first, and two more if everything changes under way
+_FLIGHTS_PER_CALL: Final = 3  # the first, and two more if keys, policy or identity change meanwhile
 
 _Outcome: TypeAlias = "Issued | SidecarError"
 _Flight: TypeAlias = "asyncio.Task[_Landed]"
@@ -41,7 +41,7 @@ _Flight: TypeAlias = "asyncio.Task[_Landed]"
 
 @dataclass(frozen=True, slots=True)
 class _Landed:
-    """How a flight ended, and in which epoch its token was accepted; None if that was over before."""
+    """The outcome of a flight, and the epoch in which its token was accepted; None if that was over before."""
 
     epoch: Epoch | None
     outcome: _Outcome
@@ -82,12 +82,14 @@ class TokenExchange:
         self._withdrawals = 0
         self._own_id = _id_of(source.current)
         self._closed = False
-        self.last_refusal: tuple[int, Reason, str] | None = None  # when, why and in detail, if the last gave no token
+        self.last_refusal: tuple[int, Reason, str] | None = (
+            None  # time, reason and detail, if the last exchange gave no token
+        )
         source.subscribe(self._on_identity)
 
     @property
     def kept(self) -> int:
-        """How many tokens are kept for later calls."""
+        """The number of tokens kept for later calls."""
         return len(self._tokens)
 
     @property
@@ -97,12 +99,12 @@ class TokenExchange:
 
     @property
     def hits(self) -> int:
-        """The look-ups that found a token."""
+        """The lookups that found a token."""
         return self._tokens.hits
 
     @property
     def misses(self) -> int:
-        """The look-ups that found none."""
+        """The lookups that found none."""
         return self._tokens.misses
 
     @property
@@ -111,7 +113,7 @@ class TokenExchange:
         return self._tokens.evicted
 
     def sweep(self, now: float) -> None:
-        """Free the tokens that have run out by ``now``."""
+        """Free the tokens that have expired by ``now``."""
         self._tokens.sweep(now, monotonic_s=self._monotonic())
 
     def shed(self, to_bytes: int) -> None:
@@ -120,13 +122,13 @@ class TokenExchange:
 
     @property
     def under_way(self) -> int:
-        """How many exchanges are in the air."""
+        """The number of exchanges in flight."""
         return len(self._flights)
 
     def cached(self, plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:
-        """The token kept for this plan, or None: then `exchange` is to be awaited. Never waits, never raises.
+        """Find the token kept for this plan. None: await `exchange`. Never waits, never raises.
 
-        In the last part of the token's life this begins to refresh it. Needs a running event loop.
+        In the last part of the token's life this starts its refresh. Needs a running event loop.
         """
         epoch = self._epoch(policy)
         issued = None if epoch is None else self._tokens.find(_key(plan), epoch=epoch, now=now)
@@ -139,11 +141,11 @@ class TokenExchange:
         return issued.permit
 
     async def exchange(self, plan: Plan, policy: Policy) -> IssuedPermit:
-        """A token issued and proven for this plan, by one exchange however many ask for the same.
+        """Get a token issued and proven for this plan, by one exchange however many callers need the same.
 
         Raises:
-            SidecarError: why there is none (`Sts.exchange`); NOT_READY without an identity of our own, OVERLOADED
-                with too many exchanges under way.
+            SidecarError: as `Sts.exchange`; NOT_READY without an identity of our own, OVERLOADED with too many
+                exchanges in flight.
         """
         for _ in range(_FLIGHTS_PER_CALL):
             epoch = self._epoch(policy)
@@ -162,16 +164,16 @@ class TokenExchange:
         raise Unavailable(Reason.STS_UNAVAILABLE, "keys, policy or identity changed during every exchange")
 
     def reject(self, permit: IssuedPermit) -> bool:
-        """The next hop answered 401 to this token: forget it. Whether a new one may be had (once in 10 s per key)."""
+        """Forget a token that the next hop answered with 401. True: request a new one (once in 10 s per key)."""
         return self._tokens.reject(_key(permit.plan), permit, monotonic_s=self._monotonic())
 
     def invalidate(self) -> None:
-        """Forget every token, and what is under way. Changes of keys, policy and own identity are seen without this."""
+        """Forget every token, those in flight too. Changes of keys, policy and identity are noticed without this."""
         self._withdrawals += 1
         self._tokens.clear()
 
     async def close(self) -> None:
-        """End what is under way; who waits is told NOT_READY."""
+        """Cancel the exchanges in flight; their callers get NOT_READY."""
         self._closed = True
         self._source.unsubscribe(self._on_identity)
         flights = tuple(self._flights.values())
@@ -181,7 +183,7 @@ class TokenExchange:
         await self._sts.close()
 
     def _epoch(self, policy: Policy) -> Epoch | None:
-        """What a token would be accepted under now. None: we have no identity, or not the one the policy is for."""
+        """The epoch in which a token would be accepted now. None: we have no identity, or not the policy's."""
         identity = self._source.current
         if identity is None or (own_id := identity.svid.spiffe_id) != policy.workload:
             return None
@@ -198,7 +200,7 @@ class TokenExchange:
         return self._take_off(plan, policy, epoch)
 
     def _refresh(self, plan: Plan, policy: Policy, epoch: Epoch, issued: Issued, now: int) -> None:
-        """Have the successor of a token that still serves. Leaves half of all flights to calls that wait for theirs."""
+        """Start the refresh of a token that is still used. Leaves half of all flights to calls that wait for theirs."""
         if self._closed or len(self._flights) >= self._settings.max_flights / 2:
             return
         later = retry_at(now=now, usable_until=issued.usable_until, spread=self._spread())
@@ -214,7 +216,7 @@ class TokenExchange:
         return flight
 
     async def _fly(self, plan: Plan, policy: Policy, started: Epoch, replaces: Issued | None) -> _Landed:
-        """One exchange, counted and recorded. A refusal is a result here: perhaps nobody waits for it any more."""
+        """Run one exchange, counted and recorded. A refusal is a result here: perhaps no caller waits any more."""
         started_at = self._monotonic()
         outcome: _Outcome
         try:
@@ -239,7 +241,7 @@ class TokenExchange:
             result = "ok"
         elif _lasts_longer(outcome, replaced):
             result = "dropped"
-        else:  # whatever the token service goes by, it gives no longer one: do not ask again
+        else:  # the token service gives no longer-lived one: do not ask again
             result = "no_longer"
             self._tokens.postpone(_key(plan), replaced, until=replaced.usable_until)
         self._metrics.token_refresh[result] += 1
@@ -257,7 +259,7 @@ class TokenExchange:
             self._log.event("token.exchanged", **issued_fields(outcome.permit, exchange_ms=exchange_ms))
 
     def _on_identity(self, identity: Identity | None) -> None:
-        """A renewal of the same SPIFFE ID changes nothing; another one, or none, ends what the old one obtained."""
+        """Invalidate all tokens when our SPIFFE ID changes or is withdrawn. A renewal changes nothing."""
         own_id = _id_of(identity)
         if own_id != self._own_id:
             self._own_id = own_id

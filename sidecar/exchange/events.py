@@ -1,4 +1,4 @@
-"""What the record stream tells of an exchange: the plan in our words, the issued token's claims once proven. Pure."""
+"""Record fields of an exchange: the plan in our words, the issued token's claims once proven. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
 
 
 def refused_fields(plan: Plan, policy: Policy, error: SidecarError, *, exchange_ms: float) -> RecordFields:
-    """The record keys of ``token.exchange_refused``: what was asked for. Nothing that the STS said is among them."""
+    """The record keys of ``token.exchange_refused``: the request, and nothing that the token service said."""
     subject_token = plan.delegation.token
     return {
         **_token_fields(subject_token),

@@ -1,4 +1,4 @@
-"""When a kept token is refreshed while it still serves, so that no call waits for the token service. Pure.
+"""Schedule of token refreshes: before a token ends, so that no call waits for the token service. Pure.
 
 Times are seconds since the epoch. ``spread`` is random, from 0 to 1: replicas that got their tokens together should not
 all ask for the next ones in the same second.
@@ -12,15 +12,15 @@ LAST_PART: Final = 0.2  # of a token's life: used in it, the token is refreshed
 LEAST_S: Final = 5  # for an exchange, a failed one and another
 _MOST_PART: Final = 0.5  # a token that lives for seconds serves half of them first
 _SPREAD: Final = 0.25
-_RETRY_PART: Final = 0.25  # of what is left: failures come ever closer to the end, and never many
+_RETRY_PART: Final = 0.25  # of what is left: retries get closer together, and stay few
 _LEAST_RETRY_S: Final = 2
 
 
 def refresh_at(*, now: int, usable_until: int, subject_until: int, spread: float) -> int:
-    """The second from which a token got at ``now`` is refreshed when it is used; ``usable_until`` means never.
+    """Return the second from which a token obtained at ``now`` is refreshed when used; ``usable_until`` means never.
 
-    No issued token outlives the subject token it came from. One that ends with it (``subject_until``) has no longer
-    successor, and asking for one would go on at every call.
+    No issued token outlives its subject token. A token that ends with it (``subject_until``) has no longer-lived
+    successor, and each call would ask for one.
     """
     if usable_until >= subject_until:
         return usable_until
@@ -30,6 +30,6 @@ def refresh_at(*, now: int, usable_until: int, subject_until: int, spread: float
 
 
 def retry_at(*, now: int, usable_until: int, spread: float) -> int:
-    """The second from which a refresh that began at ``now``, and has not come home, is begun again."""
+    """Return the second from which a refresh that began at ``now`` and has not succeeded is tried again."""
     pause = max(_RETRY_PART * (usable_until - now), _LEAST_RETRY_S)
     return now + int(pause * (1 + _SPREAD * spread))

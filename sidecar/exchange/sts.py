@@ -1,7 +1,7 @@
 """One exchange, from plan to permit: ask with our own JWT-SVID, distrust the answer, hand it to the core.
 
-Every failure has a reason of its own and none is softened: no other token goes out in place of the one that was asked
-for. What the STS says about a refusal is not kept, let alone passed on; its status is enough.
+Every failure has its own reason, and none has a fallback: no other token is sent in place of the requested one. The
+text of a refusal is neither kept nor passed on; its status is enough.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FIRST_RETRY_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeSettings:
-    """The token service to ask, and how patiently. Who answers there is said as in `Endpoint`.
+    """The token service, its identity (as in `Endpoint`), and limits on time, size and retries.
 
     ``timeout_s`` bounds a whole exchange, retries included; ``retries`` count connections that failed before an answer.
 
@@ -65,7 +65,7 @@ class ExchangeSettings:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The token endpoint and who answers there."""
+        """The token endpoint and the identity that answers there."""
         return Endpoint(url=self.token_endpoint, peer=self.peer, ca_file=self.ca_file)
 
 
@@ -76,7 +76,7 @@ class Caller(Protocol):
         """Return the answer, whatever its status. Raises SidecarError."""
 
     async def close(self) -> None:
-        """Let go of what it holds."""
+        """Close its connections."""
 
 
 class Sts:
@@ -134,7 +134,7 @@ class Sts:
         await self._caller.close()
 
     async def _post(self, form: bytes) -> EndpointAnswer:
-        """Send the form; again, within bounds, if the connection failed before any answer, never after one."""
+        """Send the form. Retry, within limits, only if the connection failed before any answer."""
         attempt = 0
         while True:
             try:
@@ -162,7 +162,7 @@ class Sts:
 
 
 def _subject_token_type(plan: Plan, policy: Policy) -> str:
-    """A chain goes on with access tokens; at an entry it starts with the one kind its user issuer gives."""
+    """Return the type of the subject token: an access token, or at an entry the kind that its user issuer gives."""
     if not plan.delegation.entry or policy.entry is None:
         return TOKEN_TYPE_ACCESS_TOKEN
     kind = policy.entry.issuers[plan.delegation.token.issuer].kind
@@ -170,7 +170,7 @@ def _subject_token_type(plan: Plan, policy: Policy) -> str:
 
 
 def _usable_until(expires_at: int, response: TokenResponse, plan: Plan, now: int) -> int:
-    """The token's own exp counts, never later than the subject token's; a shorter ``expires_in`` is honoured."""
+    """Return the earliest of: the token's own exp, the subject token's exp, and ``expires_in``."""
     ends = [expires_at, plan.delegation.token.expires_at]
     if response.expires_in is not None:
         ends.append(now + response.expires_in)

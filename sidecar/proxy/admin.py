@@ -1,7 +1,7 @@
-"""The admin socket: status and chains for whoever runs the sidecar, and for nobody else.
+"""The admin socket: status and chains for the operator alone.
 
-A Unix socket of mode 0600: the kernel lets only our own user (and root) connect, and the agent is another user. It
-answers questions and takes no orders.
+A Unix socket of mode 0600: the kernel lets only our own user (and root) connect, and the agent is another user. It is
+read-only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-# The library's own log quotes what it could not parse.
+# The library's own log quotes input that it could not parse.
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
 _SILENT.disabled = True
 
@@ -71,7 +71,7 @@ class AdminSocket:
             raise
 
     async def close(self) -> None:
-        """Stop, and take the socket away if it is still ours."""
+        """Stop, and remove the socket if it is still ours."""
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
@@ -84,7 +84,7 @@ def _bind(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.setblocking(False)  # noqa: FBT003 - the call's own signature
-        os.fchmod(listening.fileno(), _MODE)  # before it has a name: there is no moment in which others may connect
+        os.fchmod(listening.fileno(), _MODE)  # before it has a name, so that others can never connect
         listening.bind(str(path))
     except OSError as error:
         listening.close()
@@ -93,10 +93,10 @@ def _bind(path: Path) -> socket.socket:
 
 
 def _clear(path: Path) -> None:
-    """Take away a socket at which nobody listens.
+    """Remove a socket without a listener.
 
     Raises:
-        OSError: EADDRINUSE, it is no socket, or somebody listens.
+        OSError: EADDRINUSE, it is no socket, or a process listens.
     """
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -110,7 +110,7 @@ def _clear(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-        except BlockingIOError:  # its queue is full, so somebody has one
+        except BlockingIOError:  # its queue is full, so a process listens
             pass
     raise OSError(errno.EADDRINUSE, f"the admin socket {path}: another process listens there")
 

@@ -19,8 +19,8 @@ from typing import Final, NamedTuple
 _ORDER: Final = sys.byteorder
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _LISTENING: Final = "0A"  # TCP_LISTEN of include/net/tcp_states.h
-MAX_TOLD: Final = 8  # listeners that are named; the count is of all
-# Of one table. The event loop reads it, some 5 microseconds for each, and anybody in the namespace can open more.
+MAX_TOLD: Final = 8  # listeners that are named; the count includes all
+# In one table. The event loop reads it, some 5 microseconds for each; any process in the namespace can open more.
 MAX_LISTENERS: Final = 1024
 
 _log: Final = logging.getLogger("sidecar")
@@ -159,7 +159,7 @@ def listening_in(table: Path) -> Iterator[ListeningSocket]:
 def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningSocket], frozenset[int]]:
     """Return our listeners, and the ports of those whose host is a name, such as localhost.
 
-    To ask what a name stands for could take seconds. So at such a port every address counts as ours.
+    Resolving a name could take seconds, so at such a port every address counts as ours.
     """
     own, named_ports = set(), set()
     for host, port in addresses:

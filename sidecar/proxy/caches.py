@@ -1,6 +1,6 @@
 """All token caches of one sidecar: swept, shed and measured together.
 
-Expired entries are freed about once a second, without a look-up. While memory is short, each cache keeps 1 /
+Expired entries are freed about once a second, without a lookup. While memory is short, each cache keeps 1 /
 ``LEFT_PART`` of the limit, so that the tokens in use need no further signature check or exchange. Lingering handles
 are shed last, because a call may still need one.
 """
@@ -18,7 +18,10 @@ HANDLES: Final = "handles"
 
 
 class Caches:
-    """``named``: functions that return the current cache (a reload may replace it) or None. ``clock`` is wall time."""
+    """Token caches by name: functions that return the current one (a reload may replace it) or None.
+
+    ``clock`` is wall time.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class Caches:
         return {name: cache.evicted for name, cache in self._found().items()}
 
     def lookups(self) -> Mapping[tuple[str, str], int]:
-        """The number of look-ups in each, by result. Handles are no cache."""
+        """The number of lookups in each, by result. Handles are no cache."""
         found = [(name, cache) for name, cache in self._found().items() if name != HANDLES]
         return {
             (name, result): count

@@ -30,7 +30,7 @@ class End(NamedTuple):
 class Timed(Protocol):
     """A forwarding's times. ``began_at`` and ``answered_at`` are monotonic, ``…_expires_at`` wall seconds.
 
-    ``answered_at``: when the head of an answer came of which more is to come. ``uploading``: the request is not whole.
+    ``answered_at``: the time of the head of an unfinished answer. ``uploading``: the request is not complete.
     """
 
     @property
@@ -52,7 +52,7 @@ class Timed(Protocol):
 
 
 def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
-    """The next deadline of a forwarding at ``wall`` and monotonic ``passed`` seconds; None: other limits bound it."""
+    """Return a forwarding's next deadline at ``wall`` and monotonic ``passed`` seconds; None: other limits apply."""
     ends: list[End] = []
     token_left = one.token_expires_at - wall
     if one.endless:

@@ -1,15 +1,15 @@
-"""Per-request handles: what an agent holds instead of a token.
+"""Per-request handles, which an agent holds instead of tokens.
 
-A handle is 258 random bits that stand for one request being served. It works only at the sidecar that made it, opens
-only the outbound routes that request may call, at most ``max_calls`` times, and dies with the request (or ``linger_s``
-later, never past the token's expiry), and before that with the authority of the request: after a change of policy, keys
-or trust, the next call judges it again. One that an entry's front app got for a user's login has no request to die
-with: it lives until the login token expires. Stealing one from a log is stealing nothing.
+A handle is 258 random bits that stand for one request in progress. It works only at the sidecar that made it, opens
+only the outbound routes that this request may call, at most ``max_calls`` times, and ends with the request (or
+``linger_s`` later, never past the token's expiry). It ends earlier with the authority of the request: after a change of
+policy, keys or trust, the next call judges it again. A handle for a user's login, at an entry, belongs to no request:
+it lives until the login token expires. A handle stolen from a log is worthless.
 
-Memory: the handle of a request being served is never evicted; it adds ``OPEN_BYTES`` to its request, which holds the
+Memory: the handle of a request in progress is never evicted; it adds ``OPEN_BYTES`` to its request, which holds the
 token anyway. A lingering handle holds its token itself, and so does a login's. Both together stay within ``max_bytes``:
-lingering handles are evicted, of the peer that has most of them first, the longest ended before the others. A login's
-handle is never evicted: one too many is refused.
+lingering handles of the peer with most of them are evicted first, the longest ended before the others. A login's handle
+is never evicted: one too many is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PER_SUBJECT: Final = 64  # logins
 OPEN_BYTES: Final = 384  # the handle, its place, its ServedRequest
 HELD_BYTES: Final = 2560  # the same, and the delegation with its facts, beside the token
-_LOGINS_PART: Final = 2  # handles of logins take half of all at most: what lingers keeps some room
+_LOGINS_PART: Final = 2  # handles of logins take at most half, and leave the rest to lingering ones
 
 # Where there are several workers, a handle begins with the mark of the one that made it.
 MARKS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -41,7 +41,7 @@ Counting = Callable[[], Coroutine[Any, Any, object]]
 
 
 class ServedRequest:
-    """One request being served: the authority its handle stands for, and what is left of its calls (None: no limit).
+    """One request in progress: the authority behind its handle, and the number of calls left (None: no limit).
 
     The handle outlives the request by ``linger_s``; the request came with the call id ``call_in``. ``guard`` proved its
     peer (None: a user's login). ``facts`` name the claims of its token in records (not to be changed). ``epoch`` is the
@@ -70,7 +70,7 @@ class ServedRequest:
         self.ended_at: float | None = None
 
     def count_call(self) -> Counting | None:
-        """Take one call from the budget. None: it is done (where another worker counts, that has to be awaited).
+        """Take one call from the budget. None: done. Otherwise another worker counts: await the result.
 
         Raises:
             Denied: CALLS_EXHAUSTED, the request has made all its calls.
@@ -83,7 +83,7 @@ class ServedRequest:
 
 
 class _Login(NamedTuple):
-    """The handle of a login, and whose it is."""
+    """The handle of a login, and its subject."""
 
     handle: str
     subject: tuple[str, str]
@@ -92,8 +92,8 @@ class _Login(NamedTuple):
 class Handles:
     """All handles alive at this sidecar. ``clock`` is wall time in seconds, ``monotonic`` measures the linger.
 
-    ``judge`` raises ``SidecarError`` where a request would be refused now; it is asked once in each ``epoch``.
-    ``max_bytes`` bounds what outlives its request, ``max_per_subject`` the logins of one subject that have a handle.
+    ``judge`` raises ``SidecarError`` if a request would be refused now; it is called once in each ``epoch``.
+    ``max_bytes`` limits handles that outlive their request, ``max_per_subject`` the handles of one subject's logins.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Handles:
 
     @property
     def bytes(self) -> int:
-        """The accounted bytes: of requests being served without their tokens, of all other handles with them."""
+        """The accounted bytes: of requests in progress without their tokens, of all other handles with them."""
         opened = len(self._alive) - len(self._logins) - len(self._lingering)
         return opened * OPEN_BYTES + self._logins.bytes + self._lingering.bytes
 
@@ -142,11 +142,11 @@ class Handles:
         return handle
 
     def suspect(self) -> None:
-        """Judge each handle again when it is used next: policy, keys, trust or our identity have changed."""
+        """Judge each handle again at its next use: policy, keys, trust or our identity have changed."""
         self.epoch += 1
 
     def keep(self, served: ServedRequest) -> str:
-        """Make the handle of a login, which no request ends; it lives until its token expires. A login has one.
+        """Make the handle of a login, or find it; it lives until the token expires.
 
         Raises:
             Unavailable: OVERLOADED, this subject, or all together, have too many already.
@@ -197,14 +197,14 @@ class Handles:
         served.epoch = self.epoch
 
     def end(self, handle: str) -> None:
-        """The request is answered, aborted or has lost its peer. Calls in flight finish; new ones need linger."""
+        """End the handle with its request. Calls in flight finish; new ones need ``linger_s``."""
         served = self._alive.pop(handle, None)
         if served is None or served.linger_s <= 0:
             return
         token, now, peer = served.delegation.token, self._monotonic(), _peer_of(served)
         cost = token.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
         self._make_room(cost)
-        if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # what is served, and logins, leave no room
+        if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # requests in progress and logins leave no room
             self._lingering.evicted += 1
             return
         served.ended_at = now
@@ -213,7 +213,7 @@ class Handles:
         self._alive[handle] = served
 
     def sweep(self, now: float = 0.0) -> None:  # noqa: ARG002 - it has clocks of its own
-        """Free the handles whose time is over. Runs about once a second; ``resolve`` is exact without it."""
+        """Free expired handles. Runs about once a second; ``resolve`` is exact without it."""
         self._sweep_logins()
         self._kill(self._lingering.sweep(self._monotonic()))
 
@@ -248,6 +248,6 @@ class Handles:
 
 
 def _peer_of(served: ServedRequest) -> str:
-    """Whose call the request is: the actor's that its token names, or the workload's that acts for itself."""
+    """Return the peer of a request: the actor that its token names, or the workload that acts for itself."""
     token = served.delegation.token
     return token.actor_id or token.subject

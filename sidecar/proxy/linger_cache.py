@@ -14,7 +14,7 @@ from sidecar.bounded import BoundedCache
 from sidecar.proxy.revalidation import Guard
 
 _GUARD_BYTES: Final = 2048  # beside the chain that it proves
-_MAX_GUARDS: Final = 16  # of one peer, before those without a handle are looked for
+_MAX_GUARDS: Final = 16  # of one peer, before those without a handle are removed
 
 
 class _OfPeer(BoundedCache[str, Guard | None]):
@@ -54,7 +54,7 @@ class LingerCache:
     def add(self, handle: str, peer: str, guard: Guard | None, *, cost: int, ends_at: float) -> Guard | None:
         """Take a handle of ``peer``. Return the guard to hold on to: that of the same certificate if there is one.
 
-        ``cost`` includes ``cost_of`` the guard. There must be room for it: what is evicted here is told to nobody.
+        ``cost`` includes ``cost_of`` the guard. There must be room for it: evictions here are not reported.
         """
         of_peer = self._peers.get(peer)
         if of_peer is None:

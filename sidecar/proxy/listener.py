@@ -22,7 +22,7 @@ from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimits
 
 _OVERFLOW_PER_RESERVE: Final = 4
-_HANDSHAKES_WHEN_SHORT: Final = 8  # short turns of the loop, so that the next look at the memory is in time
+_HANDSHAKES_WHEN_SHORT: Final = 8  # short event-loop iterations, so that memory is read in time
 _LEAST_CONNECTIONS: Final = 8  # served however short memory is: a sidecar that serves nobody is of no use
 DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
 _CLOSING_S: Final = 86400.0  # the connection itself judges how fast its peer takes the rest; the loop would at 30 s

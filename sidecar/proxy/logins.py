@@ -1,9 +1,9 @@
-"""Users' logins at an entry: verified for one call, or traded once for a handle that the front app goes on with.
+"""Users' logins at an entry: verified for one call, or traded once for a handle that the front app uses from then on.
 
 ``POST /.sidecar/subject`` on the outbound port, with the login token as bearer, gives ``{"handle", "expires_in"}``. The
 handle opens what ``entry.may_call`` says and lives until the login token expires, so that the app need not keep the
-token itself. It is worth what the token would be: when keys or policy have changed, that is verified again. Everything
-below ``/.sidecar/`` is ours: no route can have it.
+token itself. It has the authority of the token: after a change of keys or policy the token is verified again. Paths
+below ``/.sidecar/`` are ours: no route can match them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ _ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json
 
 
 class Logins:
-    """Takes login tokens. ``clock`` is wall time in seconds.
+    """Verifies login tokens. ``clock`` is wall time in seconds.
 
-    ``judged`` remembers, in ``max_bytes``, what logins are worth under the keys and the policy of now; one that is not
-    remembered is verified again.
+    ``judged`` caches, in ``max_bytes``, the authority of logins under the current keys and policy.
     """
 
     def __init__(self, *, handles: Handles, tasks: Tasks, clock: Callable[[], float], max_bytes: int) -> None:
@@ -47,7 +46,7 @@ class Logins:
         self.judged: BoundedCache[str, Delegation] = BoundedCache(max_bytes)  # by token
 
     def verify(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
-        """What a login token is worth here; waits for its issuer's key where that is not known yet.
+        """Verify a login token and return its authority here. Waits for its issuer's key if it is not known yet.
 
         Raises:
             Denied: as ``decide_entry`` says.
@@ -70,9 +69,9 @@ class Logins:
         return delegation
 
     def again(self, delegation: Delegation, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
-        """What a login that was traded for a handle is worth now, and never more than it was then.
+        """Return the authority that a login behind a handle has now, never more than it had then.
 
-        The handle may live for hours: when keys or policy have changed, the login is verified anew.
+        The handle may live for hours: after a change of keys or policy the login is verified again.
 
         Raises:
             Denied: as ``decide_entry`` says.
@@ -99,7 +98,7 @@ class Logins:
         delegation = yield from self.verify(bearer_of(head.values(b"authorization")), snapshot, entry)
         now = int(self._clock())
         expires_in = delegation.token.expires_at - now
-        if expires_in <= 0:  # verified within the leeway; a handle could not be used any more
+        if expires_in <= 0:  # verified within the leeway; a handle would be useless
             raise Denied(Reason.TOKEN_EXPIRED)
         if not delegation.scope:
             raise Denied(Reason.INSUFFICIENT_SCOPE, "scope_from makes nothing of this login")

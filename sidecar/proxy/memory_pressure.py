@@ -1,8 +1,8 @@
-"""Whether the process is short of memory: judged before there is none left. Pure.
+"""Memory pressure of the process: *nearly short*, *short* and *hardly any*, judged before memory runs out. Pure.
 
-A process without memory cannot say so any more: some C library below us ends it, or the kernel does. So it is short
-while there still is some, and until there is so much again that the next caller does not make it short at once. Where
-that much does not come back it is over once it was not short for a while.
+A process without memory can no longer refuse anything: a C library or the kernel ends it. So it is *short* while some
+memory is left. Hysteresis: it is short above 80 %, and until use falls below 70 %, or stays below 80 % for a while,
+because a flood may leave memory in pieces that are never given back.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ NEARLY_SHORT_ABOVE: Final = 0.6  # of the limit
 ENOUGH_BELOW: Final = 0.7
 SHORT_ABOVE: Final = 0.8
 ROOM_BELOW: Final = 0.95
-CALM_LOOKS: Final = 100  # without being short by the first mark: what a flood left in pieces is not given back
-HARDLY_ANY_ABOVE: Final = 0.85  # the rest goes fast: one turn of the loop may read 256 KiB for each answer under way
+CALM_LOOKS: Final = 100  # below the first mark in a row, before it ends
+HARDLY_ANY_ABOVE: Final = (
+    0.85  # the rest goes fast: one event-loop iteration may read 256 KiB for each answer in flight
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +41,9 @@ class MemoryLimits:
 
 
 class Memory:
-    """``limit_bytes``: what may be used. ``read``: what is used, in bytes; None when that cannot be told just now.
+    """Memory in use, against ``limit_bytes``. ``read`` returns the bytes in use; None if they are unknown now.
 
-    ``enforced``: whoever uses more is ended by the kernel, with all that it has started.
+    ``enforced``: the kernel ends a process that uses more, with all its children.
     """
 
     def __init__(self, limit_bytes: int, read: Callable[[], int | None], *, enforced: bool = False) -> None:
@@ -53,21 +55,21 @@ class Memory:
         self._calm_looks = 0
 
     def has_room(self, size: int) -> bool:
-        """Whether a process of ours may take ``size`` bytes for a while, by the last look."""
+        """Return True if a child process may take ``size`` bytes for a while, by the last reading."""
         return not self.enforced or self.used_bytes + size <= self.limit_bytes * ROOM_BELOW
 
     @property
     def hardly_any(self) -> bool:
-        """Whether it is so short that something must go at once."""
+        """True if memory must be freed at once."""
         return self.used_bytes > self.limit_bytes * HARDLY_ANY_ABOVE
 
     @property
     def nearly_short(self) -> bool:
-        """Whether it is short, or may become so at once."""
+        """True if memory is short, or may become so at once."""
         return self.short or self.used_bytes > self.limit_bytes * NEARLY_SHORT_ABOVE
 
     def look(self) -> bool:
-        """Whether it is short now. While nobody can tell, what was known last holds."""
+        """Read the use and return True if memory is short. An unknown use changes nothing."""
         used = self._read()
         if used is not None:
             self.used_bytes = used

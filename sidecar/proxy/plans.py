@@ -1,8 +1,8 @@
-"""Plans of outbound calls, kept for the next call on the same authority: a look-up instead of a decision.
+"""Plans of outbound calls, kept for the next call on the same authority: a lookup instead of a decision.
 
 Of all that a plan is made of (`plan_outbound`), only time passes: a plan is found again for the very same delegation
-and route, under the policy with the same number, until the token expires. A login is planned anew for each call,
-because what it is worth depends on the time.
+and route, under the policy with the same number, until the token expires. A login is planned again for each
+call, because its authority depends on the time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Unguessable text from the system's random bits, fetched in blocks.
 
 Each bit comes from the kernel and is used once. A system call for each handle would cost as much as a third of the
-whole decision: a block serves a hundred, and is spelled and cut in one go.
+whole decision: one block serves a hundred, and is encoded and cut at once.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def texts(chars: int, spell: Callable[[bytes], str]) -> Callable[[], str]:
-    """Gives texts of ``chars`` random characters, each only once, in the spelling ``spell`` has for octets.
+    """Make a source of texts of ``chars`` random characters; ``spell`` encodes octets.
 
-    An endless iterator, put together from parts of the interpreter: no code of ours runs for a text.
+    It is an endless iterator built from parts of the interpreter: no bytecode of ours runs for a text.
     """
     cut = re.compile(f".{{{chars}}}").findall
     endless = chain.from_iterable(map(cut, map(spell, map(os.urandom, repeat(_BLOCK_BYTES)))))
     in_a_block = len(cut(spell(bytes(_BLOCK_BYTES))))
-    # A forked process must not give what its parent gives: it leaves the block behind that they share.
+    # A forked process must not return the same texts as its parent: it skips the block that they share.
     os.register_at_fork(after_in_child=lambda: deque(islice(endless, in_a_block), maxlen=0))
     return endless.__next__
 
 
 def base64url(octets: bytes) -> str:
-    """Octets in the alphabet of RFC 4648 section 5, without padding."""
+    """Encode octets in the alphabet of RFC 4648 section 5, without padding."""
     return b2a_base64(octets, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 

@@ -1,13 +1,13 @@
-"""The handles of the other workers: an agent's call may land on another worker than the request it belongs to.
+"""Handles of the other workers: an agent's call may reach another worker than the one that serves its request.
 
-Theory of operation. A handle begins with its worker's mark. Who is shown another worker's asks that worker, which
-looks it up among its own exactly as if it had been shown there, and counts the call there: so ``max_calls`` holds
-however calls are spread, and a handle dies with its request everywhere at once. Nothing is remembered of an answer. The
-peer's certificates come along, so that a call under way ends with the trust in it wherever it is made.
+Theory of operation. A handle begins with the mark of its worker. A worker that receives another worker's handle asks
+that worker, which looks it up among its own and counts the call there: so ``max_calls`` holds however calls are spread,
+and a handle ends with its request everywhere at once. Answers are not cached. The peer's certificates come along, so
+that a call in flight ends with the trust in its peer, whichever worker makes it.
 
-Each worker has an inbox, a pair of connected sockets made by their common parent before any worker was there. They
-have no name, so nobody else can open them; who holds a writing end is a worker. A message is one packet. Who gets no
-answer in time refuses the call: a worker that has died took its requests, and their handles, with it.
+Each worker has an inbox, a pair of connected sockets that their parent made before it started any worker. They have no
+name, so no other process can open them; whoever holds a writing end is a worker. A message is one packet. Without an
+answer in time the call is refused: a worker that died took its requests, and their handles, with it.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _ID_BYTES: Final = 16
 
 
 class Inbox(NamedTuple):
-    """``read`` is used by its worker alone, ``write`` by the others."""
+    """A worker's inbox. ``read`` is used by this worker alone, ``write`` by the others."""
 
     read: socket.socket
     write: socket.socket
 
 
 def new_inbox() -> Inbox:
-    """An inbox without a name."""
+    """Make an inbox without a name."""
     write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (read, write):
         end.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -53,7 +53,7 @@ def new_inbox() -> Inbox:
 
 
 class RemoteRequest:
-    """A request that another worker serves: what ``ServedRequest`` is for one of ours. ``counting`` None: no limit."""
+    """A request that another worker serves, as ``ServedRequest`` for our own. ``counting`` None: no limit."""
 
     __slots__ = ("_counting", "call_in", "delegation", "ended_at", "facts", "guard")
 
@@ -66,7 +66,7 @@ class RemoteRequest:
         self._counting = counting
 
     def count_call(self) -> Counting | None:
-        """What takes one call from the budget when it is awaited; None: there is no budget.
+        """Return a coroutine function that takes one call from the budget; None: there is no budget.
 
         Raises (then):
             Denied: CALLS_EXHAUSTED, or as ``RemoteHandles.resolve``.
@@ -80,7 +80,7 @@ class _Found(NamedTuple):
     call_in: str | None
     ended_at: float | None
     limited: bool
-    peer: tuple[tuple[bytes, ...], int] | None  # the chain it presented, and until when that was proven
+    peer: tuple[tuple[bytes, ...], int] | None  # the chain it presented, and the end of its proof
 
 
 class _Ask(NamedTuple):
@@ -124,14 +124,14 @@ class RemoteHandles:
         asyncio.get_running_loop().add_reader(self._inboxes[self._number].read.fileno(), self._receive)
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._inboxes[self._number].read.fileno())
         for inbox in self._inboxes:
             loop.remove_writer(inbox.write.fileno())
 
     def owner_of(self, handle: str) -> int | None:
-        """Which other worker made it; None: none did, so it is ours or nobody's."""
+        """Return the other worker that made a handle; None: no other one did."""
         if len(handle) != MARKED_CHARS:
             return None
         owner = MARKS.find(handle[0])
@@ -149,14 +149,14 @@ class RemoteHandles:
         return RemoteRequest(found, counting, None if found.peer is None else self._guard(*found.peer))
 
     def _guard(self, chain: tuple[bytes, ...], until: int) -> Guard:
-        """What proves the peer here, so that a call made here ends with the trust in it."""
+        """Prove the peer here, so that a call made here ends with the trust in it."""
         try:
             return self._prove(chain, until - 1)
         except Denied as error:
             raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is not trusted here: {error}") from error
 
     async def _ask(self, owner: int, handle: str, *, count: bool) -> _Found:
-        ask = secrets.token_bytes(_ID_BYTES)  # not a number: an answer to one who died must not fit its successor
+        ask = secrets.token_bytes(_ID_BYTES)  # not a number: an answer to a dead worker must not fit its successor
         answer = self._asked[ask] = asyncio.get_running_loop().create_future()
         try:
             self._send(owner, _Ask(ask, self._number, handle, count))
@@ -202,7 +202,7 @@ class RemoteHandles:
             asked.set_result(message.answer)
 
     def _send(self, number: int, message: _Ask | _Answer) -> None:
-        """Write, now or when there is room. What finds no place even to wait is dropped: its asker refuses in time."""
+        """Write, now or when there is room. With a full queue the packet is dropped, and its asker times out."""
         packet = pickle.dumps(message)
         waiting = self._waiting[number]
         if waiting:

@@ -1,7 +1,7 @@
-"""Re-evaluates requests and calls under way against the snapshot in force: token, policy, keys, and trust in the peer.
+"""Re-evaluates requests and calls in flight against the current snapshot: token, policy, keys, and trust in the peer.
 
 Expiry alone is no withdrawal: see ``sidecar.delegation.reevaluate``. The same holds for certificates: a peer whose SVID
-has run out is judged at the last second of its time.
+has expired is judged at its last second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sidecar.proxy.snapshot import Snapshot
 
 
 class Guard(Protocol):
-    """What proved a peer (``PeerGuard``): its ``chain``; ``until`` is the first end of a certificate on its path."""
+    """The proof of a peer (``PeerGuard``). ``until`` is the earliest expiry of a certificate on its path."""
 
     @property
     def peer(self) -> VerifiedPeer: ...  # noqa: D102
@@ -37,7 +37,7 @@ class Served(Protocol):
 
 
 def judge_request(permit: Permit, guard: Guard, snapshot: Snapshot, *, method: str, path: str, now: int) -> None:
-    """Return if a peer's request would be permitted now as well.
+    """Re-evaluate a peer's request: return if it would be permitted now as well.
 
     Raises:
         SidecarError: as the inbound journey's.
@@ -56,9 +56,9 @@ def judge_request(permit: Permit, guard: Guard, snapshot: Snapshot, *, method: s
 
 
 def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:
-    """Return if the request that a handle stands for would be permitted now as well: trust in its peer included.
+    """Re-evaluate the request behind a handle, trust in its peer included: return if it would be permitted now as well.
 
-    A route that is gone, and a user's login, are for the call itself to judge.
+    A removed route, and a user's login, are left to the judgement of the call itself.
 
     Raises:
         SidecarError: as the inbound journey's.
@@ -83,7 +83,9 @@ def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:
 def judge_call(
     permit: IssuedPermit, served: Served | None, next_hop: Guard | None, snapshot: Snapshot, now: int
 ) -> None:
-    """Return if a call to a next hop would be permitted now as well. ``next_hop`` None: not connected, or without TLS.
+    """Re-evaluate a call to a next hop: return if it would be permitted now as well.
+
+    ``next_hop`` None: not connected, or without TLS.
 
     Raises:
         SidecarError: as the outbound journey's, or as ``judge_served``.
@@ -96,7 +98,7 @@ def judge_call(
 
 
 def judge_peer(guard: Guard, now: int) -> None:
-    """Return if trust in a peer was not withdrawn. That its certificate, or an authority's, has run out is no matter.
+    """Return if trust in a peer was not withdrawn. Expiry of its certificate, or of an authority, does not count.
 
     Raises:
         Denied: as ``PeerGuard.check``.

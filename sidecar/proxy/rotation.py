@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Rotation(Generic[T]):
-    """``found``: the matches of the last search, the best at the end; ``looked_at``: the time of that search.
+    """Members in rotation. ``found``: the matches of the last search, the best at the end, made at ``looked_at``.
 
     ``fruitless``: members examined in a row without a match. At ``len`` and above, no member matches.
     """
@@ -31,11 +31,11 @@ class Rotation(Generic[T]):
         self._members[member] = None
 
     def discard(self, member: T) -> None:
-        """Take a member out."""
+        """Remove a member."""
         self._members.pop(member, None)
 
     def next(self, most: int) -> tuple[T, ...]:
-        """Return the next members, at most so many, each once, and move them behind all others."""
+        """Return the next members, at most ``most``, each once, and move them behind all others."""
         some = tuple(islice(self._members, most))
         for member in some:
             self._members.move_to_end(member)

@@ -1,8 +1,8 @@
-"""One running sidecar: its listeners, what keeps it from being ready, and how it stops.
+"""One running sidecar: its start, its readiness and its stop.
 
 Start: probe first (it must say why we are not ready), then identity and keys, then, once everything is there, the two
 listeners. Stop: unready at once, no new connections, requests in flight finish, then everything closes. Before that it
-may be told to leave: it serves on, unready, and whoever calls learns with each answer to call others from now on.
+may be told to leave: it goes on serving, unready, and each answer tells its caller to use another replica.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ class Server:
 
     @property
     def draining(self) -> bool:
-        """Whether it has been told to stop."""
+        """True once it has been told to stop."""
         return self._draining
 
     def leave(self) -> None:
-        """Serve on, until told to stop as the agent is already: but whoever calls us shall call others from now on."""
+        """Go on serving until told to stop, but tell callers with each answer to use another replica."""
         if not self._leaving:
             self._leaving = True
             _log.info("leaving: callers are told to call others")
@@ -112,7 +112,7 @@ class Server:
                     listener.leave()
 
     async def cut(self) -> None:
-        """There is no time to drain: what is being served ends now, or as soon as it is told to stop."""
+        """End the requests in progress now, or as soon as it is told to stop: there is no time to drain."""
         self._drain_s = 0.0
         if self._draining:
             for listener in self.parts.listeners:
@@ -120,11 +120,11 @@ class Server:
 
     @property
     def metrics(self) -> Metrics:
-        """Everything that is counted."""
+        """The metrics."""
         return self.parts.log.metrics
 
     def missing(self) -> list[str]:
-        """What keeps the sidecar from being ready, in words for the operator; empty when it is."""
+        """Return the reasons why the sidecar is not ready, in words for the operator; empty if it is."""
         parts = self.parts
         lacking: list[str] = []
         if self._draining:
@@ -154,13 +154,13 @@ class Server:
         self.parts.snapshots.closed = self.bypass.refusal
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Serve until ``stop`` is set, then drain. Return whether all ended in order.
+        """Serve until ``stop`` is set, then drain. Return True if all ended in order.
 
-        That is: every request in time, no part before its time, and every record taken by its sink.
+        That is: every request in time, no part early, and every record written.
 
         Raises:
             OSError: a listener's address is taken or not ours.
-            PartEndedError: a part has ended by itself; what is being served is cut.
+            PartEndedError: a part has ended by itself; requests in progress are cut.
         """
         parts = self.parts
         if parts.remote_handles is not None:
@@ -184,7 +184,7 @@ class Server:
         return in_time and self.background.error is None and not parts.log.unwritten
 
     def room_for(self, size: int) -> bool:
-        """Whether another process of ours may take ``size`` bytes for a while."""
+        """Return True if another process of ours may take ``size`` bytes for a while."""
         return self._shortage is None or self._shortage.room_for(size)
 
     def start_key_updates(self, setup: Setup) -> asyncio.Future[None]:
@@ -192,7 +192,7 @@ class Server:
         return self.background.start("issuer keys", setup.keys.run())
 
     async def _wait_until_ready(self, stop: asyncio.Event) -> bool:
-        """Return whether everything is there: not when told to stop before, or when a part has ended."""
+        """Return True once everything is there; False if told to stop before, or if a part has ended."""
         while not stop.is_set() and self.background.error is None:
             self._look_for_ways_round()
             lacking = [reason for reason in self.missing() if not reason.startswith("listeners")]
@@ -217,14 +217,14 @@ class Server:
         deadline = time.monotonic() + self._drain_s
         self.parts.watch.drain(self._drain_s / 2)
         in_time = True
-        for listener in self.parts.listeners:  # an agent may have to call out to finish what came in: that closes last
+        for listener in self.parts.listeners:  # outbound last: an agent may have to call out to finish a request
             in_time = await listener.drain(max(0.0, deadline - time.monotonic())) and in_time
         return in_time
 
     async def _close(self) -> None:
         try:
             await self._close_parts()
-        finally:  # records are written also where a part does not end in order
+        finally:  # records are written even if a part does not end in order
             log, error = self.parts.log, self.background.error
             log.event("stopped", detail=None if error is None else str(error))
             await log.close()
@@ -261,7 +261,7 @@ class Server:
             await self.trust.look(pool.connections)
 
     def _agent_up(self) -> bool | None:
-        """None also while we leave: the agent may go first then."""
+        """None also while we leave: the agent may stop first then."""
         watch = self.parts.agent
         return None if watch is None or self._draining or self._leaving else watch.up
 
@@ -299,7 +299,7 @@ class Server:
         self._trusted = trusted
 
     def _say(self, lacking: list[str]) -> None:
-        """Tell the operator what is missing, once for each change."""
+        """Log the missing parts, once for each change."""
         if lacking == self._said:
             return
         was_ready = not self._said

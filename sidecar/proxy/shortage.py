@@ -1,13 +1,13 @@
 """Load shedding while memory is short: first caches, then lingering handles, then connections.
 
-If what the caches and the lingering handles give back is not enough, no more connections are accepted, idle ones are
-closed, and then answers that their peer does not take: up to a MiB each. With hardly any memory left the peer gets no
-time to take it: some are cut, or the kernel ends us all.
+If caches and lingering handles free too little, no more connections are accepted, idle ones are closed, and then
+answers that their peer does not take: up to a MiB each. With hardly any memory left, a slow peer gets no more time:
+some answers are cut, or the kernel ends the process.
 
-While memory is nearly short no connection is closed: less of each answer is held, and fewer handshakes run at once.
-Else a crowd fills the rest within one turn of the loop, and the next look comes too late.
+While memory is nearly short no connection is closed: less of each answer is buffered, and fewer handshakes run at a
+time. Otherwise a flood fills the rest within one event-loop iteration, before the next reading.
 
-The look at the memory comes four times a second, and more often from nearly short on; requests never look.
+Memory is read four times a second, and more often while it is nearly short; requests never read it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _MIB: Final = 1024 * 1024
 
 
 class Shortage:
-    """Looks at ``memory`` and tells listeners and pools. Memory that was freed is given back to the system by ``give``.
+    """Reads ``memory`` and tells listeners and pools. ``give`` returns freed memory to the system.
 
-    ``prepare`` is called when it is nearly short for the first time: from then on large pieces should be easy to give.
+    ``prepare`` is called when memory is nearly short for the first time, so that large allocations can be given back.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Shortage:
         self._looks = itertools.count()
 
     async def run(self) -> None:
-        """Look and act until cancelled."""
+        """Read and act until cancelled."""
         while True:
             self.look()
             await asyncio.sleep(_URGENT_S if self._memory.nearly_short else TICK_S)
 
     def room_for(self, size: int) -> bool:
-        """Whether another process may take ``size`` bytes now. Where it may not, caches and lingering handles go."""
+        """Return True if another process may take ``size`` bytes now; shed caches and lingering handles for it."""
         memory = self._memory
         memory.look()
         for handles in (False, True):
@@ -75,7 +75,7 @@ class Shortage:
         return memory.has_room(size)
 
     def look(self) -> None:
-        """Look once, and act on it."""
+        """Read once, and act on it."""
         memory = self._memory
         was_short = memory.short
         if memory.look() or (memory.nearly_short and next(self._looks) % _LOOKS_PER_GIFT == 0):

@@ -1,7 +1,7 @@
-"""What is in force: one immutable snapshot for each request, from its first decision to its last.
+"""Snapshots: one immutable state of policy, keys, exchange and agent for each request, from first decision to last.
 
-A ``Setup`` is what a settings file makes that may change while the process runs; a reload swaps it whole. A
-``Snapshot`` is that setup for the workload we are; None while we do not know who we are.
+A ``Setup`` holds the parts of the settings that may change while the process runs; a reload swaps it whole. A
+``Snapshot`` is that setup for our own SPIFFE ID; there is none without an identity.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MakePolicy = Callable[[SpiffeId, int], Policy]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """``make_policy`` builds a policy for a workload's SPIFFE ID and a running number.
+    """The reloadable parts. ``make_policy`` builds a policy for a workload's SPIFFE ID and a running number.
 
-    ``exchange`` is None where nothing is called, ``agent`` where nobody is served. Without keys of all
-    ``needed_issuers`` the sidecar is not ready; peers of ``peer_trust_domains`` are believed by their bundles alone.
+    ``exchange`` is None without outbound calls, ``agent`` without inbound ones. Without keys of all ``needed_issuers``
+    the sidecar is not ready; peers of ``peer_trust_domains`` are verified by their bundles alone.
     """
 
     make_policy: MakePolicy
@@ -42,11 +42,11 @@ class Setup:
     listener_rule: ListenerRule | None = None
 
     def without_keys(self) -> list[str]:
-        """The needed issuers of which no key was ever seen, or of which the keys are too old to be used."""
+        """Return the needed issuers without usable keys: none was ever fetched, or they are too old."""
         return sorted(issuer for issuer in self.needed_issuers if not self.keys.ready(issuer))
 
     async def wait_for_keys(self, timeout_s: float) -> bool:
-        """Whether there are keys of every needed issuer within that time."""
+        """Wait for keys of every needed issuer. Return False if they do not arrive in time."""
         deadline = time.monotonic() + timeout_s
         while self.without_keys():
             if time.monotonic() > deadline:
@@ -55,7 +55,7 @@ class Setup:
         return True
 
     def problems(self) -> list[Problem]:
-        """Why these settings cannot be used: the needed issuers that gave no keys."""
+        """Return a problem for each needed issuer without keys."""
         errors = self.keys.last_errors()
         return [
             Problem(
@@ -69,7 +69,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one request is judged by."""
+    """The state that one request is judged by."""
 
     policy: Policy
     keys: IssuerKeys
@@ -77,7 +77,7 @@ class Snapshot:
     agent: Origin | None
 
     def require_agent(self) -> Origin:
-        """Where the agent listens.
+        """Return the agent's origin.
 
         Raises:
             Unavailable: UPSTREAM_UNREACHABLE, the settings have none.
@@ -87,7 +87,7 @@ class Snapshot:
         return self.agent
 
     def require_exchange(self) -> TokenExchange:
-        """Where tokens for outbound calls are had.
+        """Return the exchange that issues tokens for outbound calls.
 
         Raises:
             Unavailable: STS_UNAVAILABLE, the settings have none.
@@ -98,7 +98,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """Holds the snapshot in force."""
+    """Holds the current snapshot."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -107,10 +107,10 @@ class Snapshots:
         self._number = 0
 
     def now(self) -> Snapshot:
-        """What to judge by.
+        """Return the snapshot for a new request.
 
         Raises:
-            Unavailable: NOT_READY, there is no identity, so there is nobody to decide for; or ``closed`` is set.
+            Unavailable: NOT_READY, there is no identity, or ``closed`` is set.
         """
         snapshot = self.current
         if snapshot is None or self.closed is not None:
@@ -118,7 +118,7 @@ class Snapshots:
         return snapshot
 
     def in_force(self) -> Snapshot:
-        """What to judge by what has begun: ``closed`` refuses what is new, and must not keep the rest from its end.
+        """Return the snapshot for requests in flight: ``closed`` refuses new ones only.
 
         Raises:
             Unavailable: NOT_READY, there is no identity.
@@ -128,14 +128,14 @@ class Snapshots:
         return self.current
 
     def follow(self, workload: SpiffeId | None) -> None:
-        """Our SPIFFE ID is now ``workload``. A mere renewal of the SVID changes nothing."""
+        """Set our SPIFFE ID. A mere renewal of the SVID changes nothing."""
         if workload is None:
             self.current = None
         elif self.current is None or self.current.policy.workload != workload:
             self._make(workload)
 
     def change(self, setup: Setup) -> None:
-        """A reload: requests that come from now on are judged by ``setup``, whatever was remembered before."""
+        """Put a reloaded ``setup`` in force: from now on requests are judged by it, whatever was cached before."""
         self.setup = setup
         if self.current is not None:
             self._make(self.current.policy.workload)

@@ -1,7 +1,7 @@
-"""What a sidecar knows of itself, for its operator: one JSON document, made when it is asked for.
+"""The status document of a sidecar, for its operator: JSON, made on request.
 
-Nothing here is a secret: no token, no handle, no key, no query. Texts that a caller chose go through ``escape``, which
-takes tokens out and makes everything visible that would act on a terminal.
+It holds no secret: no token, no handle, no key, no query. Texts that a caller chose go through ``escape``, which masks
+tokens and makes control characters visible.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Json = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class SettingsState:
-    """Which settings are in force: the ``number`` of the file's version since the start, and what it holds.
+    """The current settings: the ``number`` of the file's version since the start, and its content.
 
-    ``refused_at`` and ``problems`` are of the last file that could not be used, until one can.
+    ``refused_at`` and ``problems`` describe the last file that was refused, until a later one is accepted.
     """
 
     loaded_at: int
@@ -42,7 +42,7 @@ class SettingsState:
 
 
 def status_of(server: Server, settings: SettingsState, *, since: int, now: int) -> Json:
-    """The document of ``GET /status``. Times are seconds since the epoch."""
+    """Make the document of ``GET /status``. Times are seconds since the epoch."""
     parts = server.parts
     missing = server.missing()
     document = {
@@ -88,7 +88,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
 
 
 def chains_of(server: Server) -> Json:
-    """The document of ``GET /chains``: the requests being served now, the longest first, at most ``MAX_CHAINS``."""
+    """Make the document of ``GET /chains``: the requests in progress, the longest first, at most ``MAX_CHAINS``."""
     entries = server.parts.log.being_served()
     rows = [
         {
@@ -139,7 +139,7 @@ def _issuers(parts: Parts) -> list[Json]:
 
 
 def _memory(parts: Parts) -> Json | None:
-    """None where nothing limits it."""
+    """None if nothing limits it."""
     memory = parts.memory
     if memory is None:
         return None
@@ -159,7 +159,7 @@ def _exchange(parts: Parts) -> Json | None:
 
 
 def _agent(parts: Parts) -> Json | None:
-    """None where nobody is served."""
+    """None without an inbound side."""
     agent = parts.snapshots.setup.agent
     if agent is None or parts.agent is None:
         return None
@@ -167,7 +167,7 @@ def _agent(parts: Parts) -> Json | None:
 
 
 def _upstreams(parts: Parts, now: int) -> list[Json]:
-    """The upstreams to which the last attempt to connect has failed, the newest first."""
+    """List the upstreams to which the last attempt to connect failed, the newest first."""
     return [
         {
             "direction": listener.direction,

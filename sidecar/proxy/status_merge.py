@@ -1,7 +1,7 @@
-"""The status documents of several workers as one of the same form, and beside it a row for each. Pure.
+"""Merges the status documents of several workers into one of the same form, with a row for each worker. Pure.
 
-What is counted is added up. Of what each worker has for itself the worst is told, so that a trouble of one of them is
-a trouble of all: the identity that is missing or ends first, the settings that are oldest, the key set that is.
+Counts are added up. Of the states that each worker has for itself the worst is shown, so that trouble of one worker is
+trouble of all: the identity that is missing or ends first, the oldest settings, the oldest key set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SUMMED: Final = {
 
 
 def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, restarts: int, stopping: bool) -> Json:
-    """``rows``: the document of each worker by its number, None where it gave none. One at least gave one.
+    """Merge ``rows``, the document of each worker by its number; None if it gave none. At least one gave one.
 
     ``run`` and ``pid`` of each are in ``workers``; the document's own ``run`` is None.
     """
@@ -60,13 +60,13 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
 
 
 def merge_chains(documents: Sequence[Json]) -> Json:
-    """The requests being served by any of them, the longest first."""
+    """Merge the requests in progress, the longest first."""
     chains = sorted((row for document in documents for row in document["chains"]), key=lambda row: row["since"])
     return {"being_served": sum(document["being_served"] for document in documents), "chains": chains[:MAX_CHAINS]}
 
 
 def missing_of(rows: Mapping[int, Sequence[str] | None]) -> list[str]:
-    """What each worker lacks; said once where all of them lack it."""
+    """Return the reasons why workers are not ready; one that all share is listed once."""
     lacking: list[str] = []
     told = {number: ["does not answer"] if words is None else words for number, words in rows.items()}
     for number, words in told.items():
@@ -123,7 +123,7 @@ def _badness(issuer: Json) -> tuple[bool, bool, int]:
 
 
 def _agent_badness(agent: Json | None) -> int:
-    """Order of what the workers say of the agent: gone, not seen yet, there."""
+    """Order the agent's states: gone, not seen yet, there."""
     return 2 if agent is None or agent["up"] else 1 if agent["up"] is None else 0
 
 
@@ -138,12 +138,12 @@ def _listeners(several: Sequence[Sequence[Json]]) -> list[Json]:
 
 
 def _bypass(several: Sequence[Json]) -> Json:
-    """All of them look at the same listeners; one may have looked a moment later."""
+    """Merge the findings: all workers read the same listeners, one perhaps a moment later."""
     return max(several, key=lambda one: (one["refused"], len(one["listeners"]), one["error"] is not None))
 
 
 def _memory(several: Sequence[Json | None]) -> Json | None:
-    """Of the one that has least left."""
+    """Take the worker with the least memory left."""
     there = [one for one in several if one is not None]
     return max(there, key=lambda one: (one["short"], one["used_bytes"] / one["limit_bytes"]), default=None)
 
@@ -161,7 +161,7 @@ def _exchange(several: Sequence[Json | None]) -> Json | None:
 
 
 def _records(several: Sequence[Json]) -> Json:
-    """Of one sink: the trouble that any has with it, the backlog of the one that has most, and the least room seen."""
+    """Merge the states of one sink: any worker's trouble, the largest backlog, and the least room seen."""
     trouble = next((one["trouble"] for one in several if one["trouble"] is not None), None)
     behind = max(several, key=lambda one: int(one["waiting_bytes"]))
     fullest = min(several, key=lambda one: (one["free_bytes"] is None, one["free_bytes"]))

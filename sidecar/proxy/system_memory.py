@@ -1,8 +1,8 @@
-"""How much memory is used and may be: of this process by ``/proc``, of its cgroup by the kernel's own count.
+"""Memory in use and its limit: of this process from ``/proc``, of its cgroup from the kernel's own count.
 
-Counted is what the kernel cannot take back without ending us: pages of files are left out, they are read again when
-they are needed. A cgroup's count holds the buffers of sockets and all processes in it, as the kernel counts when it
-looks for somebody to end; so every worker looks at the whole of it.
+Memory that the kernel can reclaim without ending us does not count: pages of files are read again when needed. A
+cgroup's count includes socket buffers and all processes in it, as the kernel counts before it ends one; so every worker
+reads the whole of it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LARGE: Final = 32 * 1024
 
 
 def memory_of(max_mib: int | None, *, processes: int) -> Memory | None:
-    """The memory of one of so many ``processes`` of a sidecar; None where nothing limits it.
+    """Return the memory of one of so many ``processes`` of a sidecar; None if nothing limits it.
 
-    ``max_mib`` of all of them together, each has its share; None: what their cgroup may use.
+    ``max_mib`` limits all of them together, each has its share; None: the limit of their cgroup.
     """
     if max_mib is not None:
         return Memory(max_mib * _MIB // processes, own_bytes)
@@ -37,7 +37,7 @@ def memory_of(max_mib: int | None, *, processes: int) -> Memory | None:
 
 
 def own_bytes(statm: Path = _STATM) -> int | None:
-    """What this process has in memory and shares with no file; None if that cannot be read."""
+    """Return the resident bytes of this process that no file backs; None if they cannot be read."""
     try:
         _, resident, shared, *_ = statm.read_text().split()
         return (int(resident) - int(shared)) * resource.getpagesize()
@@ -47,14 +47,14 @@ def own_bytes(statm: Path = _STATM) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cgroup:
-    """The cgroup in ``folder``, of version 1 or 2, and what it may use."""
+    """The cgroup in ``folder``, of version 1 or 2, and its limit."""
 
     folder: Path
     version: int
     limit_bytes: int
 
     def used_bytes(self) -> int | None:
-        """What it uses and cannot be taken back; None if that cannot be read."""
+        """Return the bytes in use that the kernel cannot reclaim; None if they cannot be read."""
         try:
             current = int((self.folder / _CURRENT[self.version]).read_text())
             lines = (line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
@@ -69,13 +69,16 @@ class Cgroup:
 
 
 _CURRENT: Final = {1: "memory.usage_in_bytes", 2: "memory.current"}
-_LIMITS: Final = {1: ("memory.limit_in_bytes",), 2: ("memory.max", "memory.high")}  # above "high" it hardly moves
+_LIMITS: Final = {
+    1: ("memory.limit_in_bytes",),
+    2: ("memory.max", "memory.high"),
+}  # above "high" the kernel throttles it
 
 
 def find_cgroup(membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> Cgroup | None:
-    """Our cgroup or the one around it that may use least; None if none has a limit, or cannot be read.
+    """Find the cgroup with the lowest limit: ours or one around it. None if none has a limit, or cannot be read.
 
-    In a container the path is often that of the host, and our own cgroup is what is mounted: the root of the tree.
+    In a container the path is often that of the host, and our own cgroup is mounted as the root of the tree.
     """
     try:
         rows = [line.split(":", 2) for line in membership.read_text().splitlines()]
@@ -91,9 +94,9 @@ def find_cgroup(membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> Cgr
 
 
 def _limited(root: Path, path: str, *, version: int) -> Iterator[Cgroup]:
-    """Those with a limit, from the root to ``path``."""
+    """Yield the cgroups with a limit, from the root to ``path``."""
     parts = [part for part in PurePosixPath(path).parts if part != "/"]
-    if ".." in parts:  # of a namespace that we are outside of
+    if ".." in parts:  # of a namespace outside ours
         parts = []
     for depth in range(len(parts) + 1):
         folder = root.joinpath(*parts[:depth])
@@ -107,7 +110,7 @@ def _limited(root: Path, path: str, *, version: int) -> Iterator[Cgroup]:
 
 
 def give_back() -> None:
-    """Let the C library give free memory back to the system; what was freed would stay with the process else."""
+    """Let the C library give freed memory back to the system; otherwise it stays with the process."""
     trim = _found_in_libc("malloc_trim")
     if trim is not None:
         trim(0)
@@ -126,9 +129,9 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def allocated_bytes() -> int | None:
-    """What the C library has given out and not got back: TLS, buffers, long texts. None where it does not say.
+    """Return the bytes allocated by the C library: TLS, buffers, long texts. None if it does not tell.
 
-    Takes about a tenth of a millisecond, and more with many free pieces. Python's small objects are elsewhere.
+    Takes about a tenth of a millisecond, and more with many free pieces. Python's small objects are not included.
     """
     mallinfo2 = _found_in_libc("mallinfo2")
     if mallinfo2 is None:
@@ -139,9 +142,9 @@ def allocated_bytes() -> int | None:
 
 
 def keep_large_ones_apart() -> None:
-    """Let the C library take large pieces from the system one by one: they go back whole when they are freed.
+    """Let the C library map large allocations one by one, so that each goes back to the system when freed.
 
-    Among small ones they leave a heap full of holes: after a flood most of it stays with the process.
+    Among small ones they fragment the heap: after a flood most of it stays with the process.
     """
     mallopt = _found_in_libc("mallopt")
     if mallopt is not None:

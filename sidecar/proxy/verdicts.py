@@ -1,9 +1,9 @@
-"""Tokens already verified and permits already given: a repeated call costs a look-up instead of a signature check.
+"""Caches of verified tokens and of permits: a repeated call costs a lookup instead of a signature check.
 
 The key is the whole token *and* the peer: a variant of a token (JWS signatures are malleable) only misses. A permit
-is found again for the same route and the same certificate of the peer only. The epoch of both is the generation of
-all issuers' keys and the number of the policy: a change of either empties them. Only time can change after that, and
-the core judges it each time. Both are bounded in bytes, and a token that has expired is swept.
+is found only for the same route and the same certificate of the peer. The epoch of both is the generation of
+all issuers' keys and the number of the policy: a change of either empties them. Otherwise only the time changes, and
+the core checks it each time. Both are bounded in bytes, and expired tokens are swept.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Epoch = tuple[int, int]  # the generation of the keys, the number of the policy
 
 
 class Verdicts(BoundedCache[tuple[str, SpiffeId], VerifiedToken]):
-    """Verified tokens, by token and peer. The oldest goes first."""
+    """Verified tokens, by token and peer. The oldest is evicted first."""
 
     def add(self, token: VerifiedToken, peer: SpiffeId, epoch: Epoch) -> None:
-        """Remember a verified token, unless keys or policy changed while it was being verified."""
+        """Keep a verified token, unless keys or policy changed meanwhile."""
         until = token.expires_at + token.leeway_s
         self.keep((token.raw, peer), token, cost=token.held_bytes, expires_at=until, epoch=epoch)
 
 
 class Call(NamedTuple):
-    """What a permit is found again for. ``authorization``: the field's value, None if there is not exactly one."""
+    """The key of a permit. ``authorization``: the field's value, None if there is not exactly one."""
 
     authorization: bytes | None
     certificate: str
@@ -49,10 +49,10 @@ class Given(NamedTuple):
 
 
 class Permits(BoundedCache[Call, Given]):
-    """Permits, by call. The oldest goes first."""
+    """Permits, by call. The oldest is evicted first."""
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
-        """Remember a permit, unless keys or policy changed while it was being decided on."""
+        """Keep a permit, unless keys or policy changed meanwhile."""
         given = Given(permit, delegate(permit), facts_of(permit), facts_of_token(permit.token))
         if call.authorization is not None:
             token = permit.token

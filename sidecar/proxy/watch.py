@@ -7,10 +7,10 @@ the code that judged it first, and ends if it would be refused now, with the rea
 for keys or a token is judged again when it begins. Handles are judged at their next use.
 
 Our own identity: if it was withdrawn, everything ends after ``DENIED_S``, because SPIRE denies an identity for a tenth
-of a second while it signs it anew under another authority. If it has expired, everything ends after
+of a second while it signs it again under another authority. If it has expired, everything ends after
 ``IDENTITY_GRACE_S``.
 
-The work is done in slices of ``TURN_S``, with a turn of the event loop in between. A bug in one forwarding costs only
+The work is done in slices of ``TURN_S``, one per event-loop iteration. A bug in one forwarding costs only
 that one: it is cut, and its record says ``internal``.
 """
 
@@ -44,11 +44,11 @@ class Watched(Timed, Protocol):
     def direction(self) -> Direction: ...  # noqa: D102
 
     def judge(self, now: int) -> None:
-        """Return if it would be permitted by what is in force. Raises ``SidecarError``."""
+        """Return if it would be permitted by the current snapshot. Raises ``SidecarError``."""
         ...
 
     def end(self, error: SidecarError) -> None:
-        """End it in a way that both ends understand; it then calls ``forget``, perhaps a moment later."""
+        """End it in a way that both peers understand; it then calls ``forget``, perhaps a moment later."""
         ...
 
     def cut_off(self, error: SidecarError) -> None:
@@ -146,7 +146,7 @@ class Watch:
         self._woken.set()
 
     async def run(self, in_flight: Callable[[], int]) -> None:
-        """Watch until cancelled. ``in_flight`` counts all requests under way."""
+        """Watch until cancelled. ``in_flight`` counts all requests in flight."""
         while True:
             try:
                 async with asyncio.timeout(TICK_S):
@@ -230,7 +230,7 @@ class Watch:
         try:
             one.judge(int(self.wall()))
         except SidecarError as error:
-            if error.reason is not Reason.NOT_READY:  # that is said in a moment, of everybody
+            if error.reason is not Reason.NOT_READY:  # reported in a moment, for all forwardings
                 self._end(one, error)
         except Exception:  # noqa: BLE001  what cannot be judged may not go on
             self._cut(one)

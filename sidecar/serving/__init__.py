@@ -1,1 +1,1 @@
-"""Listeners of aiohttp that are ours: who is accepted, how many at once, and how long a request may take to come."""
+"""Listeners for aiohttp with our own limits: on peers, on connections, and on the time of a request to arrive."""

@@ -20,7 +20,7 @@ from sidecar.admission import ADMIT, OVERLOADED, WAIT, Admit, Evict, Shed, Wait,
 from sidecar.errors import Reason
 
 HEAD_TIMEOUT_S: Final = 10.0
-PATIENCE_S: Final = 0.5  # with a request while others wait; an honest client's comes in milliseconds
+PATIENCE_S: Final = 0.5  # with a request while others wait; an honest client's arrives in milliseconds
 EVICTED_PER_S: Final = 250  # each that comes in its place costs a handshake, 1.5 ms
 IDLE_S: Final = 1.0  # since its last answer, before a connection is evicted: the answer must have left us
 
@@ -68,7 +68,7 @@ class Connections:
         self._bytes = 0  # of requests that are not answered
 
     def __call__(self) -> asyncio.Protocol:
-        """One more connection was accepted."""
+        """Make the protocol of one more connection."""
         return _Watched(self._make(), self)
 
     def admit(self) -> bool:
@@ -79,7 +79,7 @@ class Connections:
         return True
 
     def before_accept(self, handshakes: int) -> Admit | Wait:
-        """Decide whether to accept one more, with so many ``handshakes`` under way. Only a crowd waits."""
+        """Decide whether to accept one more, with so many ``handshakes`` in flight. Only a crowd waits."""
         if self._crowd is None or not isinstance(self._decide(self.open + handshakes, WAIT), Wait):
             return ADMIT
         return WAIT
@@ -105,22 +105,22 @@ class Connections:
         self.open -= 1
 
     def rest(self, connection: _Watched) -> None:
-        """A connection was answered and is kept."""
+        """Note a connection that was answered and is kept."""
         self._forget_bytes(connection)
         self._idle[connection] = asyncio.get_running_loop().time()
 
     def arriving(self, connection: _Watched) -> None:
-        """A request begins to arrive on a connection."""
+        """Note a connection on which a request begins to arrive."""
         self._idle.pop(connection, None)
         self._arriving[connection] = asyncio.get_running_loop().time()
 
     def arrived(self, connection: _Watched) -> None:
-        """There is a request to serve, or none will come."""
+        """Note a connection whose request has arrived, or will not come."""
         self._idle.pop(connection, None)
         self._arriving.pop(connection, None)
 
     def received(self, connection: _Watched, count: int) -> None:
-        """Some bytes of a request arrived."""
+        """Count received bytes of a request."""
         connection.received += count
         self._bytes += count
         while self._crowd is not None and self._bytes > self._crowd.max_bytes and self._arriving:
@@ -191,13 +191,13 @@ class _Watched(asyncio.Protocol):
             self._inner.connection_lost(error)
 
     def arrived(self) -> None:
-        """A request is being served: it has deadlines of its own."""
+        """Stop the clock: the request is being served and has deadlines of its own."""
         self._serving = True
         self._connections.arrived(self)
         self._stop_the_clock()
 
     def answered(self) -> None:
-        """The request is over; the next one may come, or none."""
+        """Note that the request is over; another one may follow."""
         self._serving = False
         if self._counted:
             self._connections.rest(self)
@@ -212,7 +212,7 @@ class _Watched(asyncio.Protocol):
             self._transport.abort()
 
     def cut(self, reason: Reason) -> None:
-        """End, and tell of it."""
+        """End, and report it."""
         if self._counted:
             self.give_way()
         if self._transport is not None:
@@ -235,14 +235,14 @@ class _Watched(asyncio.Protocol):
 async def head_has_arrived(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Stops the clock while a request is served: there is one to serve, so its head is complete."""
+    """Stop the clock while a request is served: its head is complete."""
     with served(request):
         return await handler(request)
 
 
 @contextmanager
 def served(request: web.Request) -> Iterator[None]:
-    """Stops the clock of the connection that a request came on: as much of it as is waited for has arrived."""
+    """Stop the clock of a request's connection for a while: as much as is needed of it has arrived."""
     protocol = None if request.transport is None else request.transport.get_protocol()
     if not isinstance(protocol, _Watched):
         yield

@@ -1,4 +1,4 @@
-"""The probe's listener: plain HTTP that anybody in a pod's network may connect to."""
+"""The probe's listener: plain HTTP, open to every client in the pod's network."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.first_bytes import first_of_http
 from sidecar.identity.handshake_queue import EVICTED_PER_S, HandshakeQueue
 
-# The library's own log quotes what it could not parse.
+# The library's own log quotes input that it could not parse.
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
 _SILENT.disabled = True
 
-MAX_CONNECTIONS: Final = 1024  # whose request has come
-_DESCRIPTORS_SHARE: Final = 8  # of them, and as many that have asked nothing
+MAX_CONNECTIONS: Final = 1024  # with a complete request head
+_DESCRIPTORS_SHARE: Final = 8  # of the descriptors, and as many for connections without a request
 _HEAD_TIMEOUT_S: Final = 10.0
 _PATIENCE_S: Final = 0.5  # with a connection while others wait; an answer takes milliseconds
 _CUT_OFF_S: Final = 0.1  # at the end: a client that reads no answer must not keep us from ending
@@ -80,7 +80,7 @@ class Probe:
         return oldest if asyncio.get_running_loop().time() - since >= patience_s else None
 
     def _accepted(self) -> asyncio.Protocol:
-        """The protocol of one more connection."""
+        """Make the protocol of one more connection."""
         if len(self._connections) >= self.limit:
             oldest, _ = self._connections.popitem(last=False)
             oldest.cut()

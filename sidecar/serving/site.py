@@ -16,7 +16,7 @@ from sidecar.serving.connections import Connections
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 MAX_HANDSHAKES: Final = 1024
-_OWN_DESCRIPTORS: Final = 64  # for everything but connections
+_OWN_DESCRIPTORS: Final = 64  # for everything except connections
 
 
 class TlsSite(web.BaseSite):
@@ -40,7 +40,7 @@ class TlsSite(web.BaseSite):
         max_handshakes: int = MAX_HANDSHAKES,
         on_given_up: OnGivenUp | None = None,
     ) -> None:
-        """``connections`` makes the protocol of each, around one of the runner's.
+        """Wrap each protocol of the runner's by ``connections``.
 
         ``on_given_up`` is told of handshakes that took too long, or were evicted for another.
         """
@@ -79,7 +79,7 @@ class TlsSite(web.BaseSite):
         self._acceptor.open()
 
     async def stop(self) -> None:
-        """Stop accepting. Connections stay; handshakes under way are ended."""
+        """Stop accepting. Connections stay; handshakes in flight are ended."""
         self._acceptor.close()
         await self._handshakes.close()
         await super().stop()

@@ -1,7 +1,7 @@
-"""What parent and worker say to each other: messages on a pair of connected sockets that nobody else can open.
+"""Messages between parent and worker, on a pair of connected sockets that nobody else can open.
 
-The parent asks by a name and gets an answer, or gives an order and gets none. The first message is the ``Start``. When
-one end is gone, the other end learns it from the kernel at once.
+The parent asks a question by its name and gets an answer, or gives an order and gets none. The first message is the
+``Start``. When one end is gone, the other end learns it from the kernel at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded
 
 _LENGTH: Final = struct.Struct("!I")
-_EVENT: Final = 0  # the number of what answers no question
+_EVENT: Final = 0  # the number of a message that answers no question
 
 UP: Final = "up"
 READY: Final = "ready"
@@ -38,7 +38,7 @@ class SilentError(Exception):
 
 
 class ToWorker:
-    """The parent's end. ``heard`` is what the worker has said unasked: ``UP`` and ``READY``."""
+    """The parent's end. ``heard`` holds the events that the worker has sent: ``UP`` and ``READY``."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.heard: set[str] = set()
@@ -47,7 +47,7 @@ class ToWorker:
         self._asked: dict[int, asyncio.Future[Any]] = {}
 
     async def listen(self, reader: asyncio.StreamReader) -> None:
-        """Take what the worker says, until cancelled: a worker that is gone says nothing."""
+        """Receive messages until cancelled: a worker that is gone sends none."""
         try:
             while True:
                 number, message = await _receive(reader)
@@ -72,10 +72,10 @@ class ToWorker:
             self._writer.write(_packed((_EVENT, message)))
 
     async def ask(self, name: str, timeout_s: float) -> Any:
-        """What the worker answers.
+        """Ask the worker and return its answer.
 
         Raises:
-            SilentError: nothing, in time.
+            SilentError: there is no answer in time.
         """
         number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -97,7 +97,7 @@ class ToParent:
         self._writer: asyncio.StreamWriter | None = None
 
     def receive_start(self) -> Start:
-        """The first message. To be called before there is a loop.
+        """Receive the first message. Call it before there is a loop.
 
         Raises:
             EOFError: the parent is gone.
@@ -109,14 +109,14 @@ class ToParent:
         return start
 
     def say(self, event: str) -> None:
-        """Tell the parent something it did not ask."""
+        """Send the parent an event."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(_packed((_EVENT, event)))
 
     async def serve(
         self, answers: Mapping[str, Callable[[], object]], orders: Mapping[str, Callable[[], None]]
     ) -> None:
-        """Answer and obey until the parent is gone."""
+        """Answer questions and obey orders until the parent is gone."""
         reader, self._writer = await asyncio.open_unix_connection(sock=self._end)
         self.say(UP)
         try:

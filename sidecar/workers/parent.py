@@ -1,11 +1,11 @@
 """``sidecar run --workers N``: starts the workers, replaces those that die, answers for all of them, ends with them.
 
-The parent serves no request and holds no key, token or identity. It has what there can be one of: the probe listener,
-the admin socket, the signals. It makes what the workers share before any of them is there, and hands it down.
+The parent serves no request and holds no key, token or identity. It owns whatever exists only once: the probe listener,
+the admin socket, the signals. It creates the resources that the workers share before it starts them.
 
-A worker that dies unasked is replaced, with the settings as their files have them by then: what it served is lost, the
-others serve on. When that comes too often, when a worker dies before it was ever ready, or when the settings can no
-longer be used, the rest drains and the exit code is 1: whoever supervises us starts afresh.
+A worker that dies unexpectedly is replaced, with the settings as their files are by then: the requests it served are
+lost, the others go on. If that happens too often, if a worker dies before it was ever ready, or if the settings can no
+longer be used, the others drain and the exit code is 1, so that a supervisor starts the sidecar again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log: Final = logging.getLogger("sidecar")
 MAX_RESTARTS: Final = 5  # within RESTARTS_WITHIN_S, of all workers together
 RESTARTS_WITHIN_S: Final = 60.0
 END_S: Final = 15.0  # beyond the drain time, for a worker to write its last records and end
-_ADDRESS_S: Final = 2.0  # the workers of a parent that was killed give theirs back within a second
+_ADDRESS_S: Final = 2.0  # the workers of a killed parent release theirs within a second
 
 
 class Worker:
@@ -49,12 +49,12 @@ class Worker:
 
     @property
     def up(self) -> bool:
-        """Whether its loop has begun to turn."""
+        """True once its event loop runs."""
         return UP in self.line.heard
 
     @property
     def was_ready(self) -> bool:
-        """Whether it ever served."""
+        """True once it was ready."""
         return READY in self.line.heard
 
 
@@ -73,7 +73,7 @@ class Workers:
         self._background = Parts()
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Run all of them until ``stop``. Return whether each request ended in time, and no worker died beyond repair.
+        """Run all of them until ``stop``. Return True if each request ended in time, and every worker was kept alive.
 
         Raises:
             OSError: a listener's address is taken or not ours.
@@ -105,7 +105,7 @@ class Workers:
         self._tell("reload")
 
     def leave(self) -> None:
-        """Let each worker tell its callers to call others."""
+        """Let each worker tell its callers to call other replicas."""
         self._tell("leave")
 
     def _tell(self, order: str) -> None:
@@ -114,7 +114,7 @@ class Workers:
                 worker.line.tell(order)
 
     async def ask(self, name: str, timeout_s: float) -> dict[int, object]:
-        """The answer of each worker by its number, at once; None where there is none in time."""
+        """Ask all workers at once. Return each one's answer by its number; None if there is none in time."""
 
         async def answer(worker: Worker | None) -> object:
             if worker is None or not worker.up:
@@ -128,7 +128,7 @@ class Workers:
         return dict(zip(numbers, await asyncio.gather(*map(answer, self.living.values())), strict=True))
 
     async def _require_addresses(self) -> None:
-        """Have all addresses for ourselves: the workers share them, so none of them would notice a stranger there."""
+        """Check that all addresses are free: workers share them, so no worker would notice a foreign listener there."""
         settings = self._loaded.settings
         deadline = time.monotonic() + _ADDRESS_S
         for side in (settings.inbound, settings.outbound):
@@ -149,7 +149,7 @@ class Workers:
                     break
 
     async def _keep(self, number: int) -> bool:
-        """Have one worker until the end. Whether it ended well."""
+        """Keep one worker running until the end. Return True if it ended well."""
         loaded: Loaded[SidecarSettings] | None = self._loaded
         while loaded is not None:
             worker = await self._start(number, loaded)
@@ -197,7 +197,7 @@ class Workers:
                 *(sys.executable, "-P", "-m", "sidecar.workers.worker", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._lock, *(fd for pair in inboxes for fd in pair)),
-                start_new_session=True,  # Ctrl-C is the parent's affair
+                start_new_session=True,  # Ctrl-C is handled by the parent
             )
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         line = ToWorker(writer)

@@ -1,4 +1,4 @@
-"""The parent process: workers, and before them the probe and the admin socket, which say why they are not ready."""
+"""The parent process: probe and admin socket first, to say why workers are not ready, then the workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sidecar.workers.worker_group import WorkerGroup
 
 
 async def run_workers(loaded: Loaded[SidecarSettings], count: int, stop: asyncio.Event) -> bool:
-    """Run one sidecar in ``count`` processes until ``stop``. Whether every request ended within the drain time."""
+    """Run one sidecar in ``count`` processes until ``stop``. Return True if every request ended in time."""
     settings, workers = loaded.settings, Workers(loaded, count)
     group = WorkerGroup(workers)
     probe = Probe(probe_app(group, settings.agent_probe()), settings.probe.host, settings.probe.port)

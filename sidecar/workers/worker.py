@@ -1,7 +1,7 @@
-"""One worker: a whole sidecar but for probe and admin socket, which its parent has. ``-m sidecar.workers.worker FD``.
+"""One worker: a whole sidecar except probe and admin socket, which its parent has. ``-m sidecar.workers.worker FD``.
 
 It has its own loop, Workload API stream, keys, token cache and limits, and listens at the same addresses as its
-siblings. When its parent is gone it ends at once: nothing of a killed sidecar stays in the next one's way.
+siblings. When its parent is gone it ends at once, so that a killed sidecar does not block the next one's addresses.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(control: int) -> int:
 
 
 async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> bool:
-    """Run one worker until ``stop``. Return whether every request ended within the drain time."""
+    """Run one worker until ``stop``. Return True if every request ended within the drain time."""
     _sign_operations(start.number)
     inboxes = [Inbox(socket.socket(fileno=read), socket.socket(fileno=write)) for read, write in start.inboxes]
     server = assemble(
@@ -78,7 +78,7 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
 
 
 def _sign_operations(number: int) -> None:
-    """Every line of the operations log says which worker wrote it."""
+    """Name the worker in every line of its operations log."""
 
     def sign(record: logging.LogRecord) -> bool:
         record.worker = number

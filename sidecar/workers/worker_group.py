@@ -1,4 +1,4 @@
-"""Several workers asked as one: probe and admin socket of their parent."""
+"""Answers of all workers as one: for the probe and the admin socket of their parent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sidecar.observe.metrics import worker_restarts
 from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
 from sidecar.workers.parent import Workers
 
-# Less than the second after which a kubelet gives up: so the answer says which worker is silent.
+# Less than the second after which a kubelet gives up, so that the answer names the silent worker.
 TIMEOUT_S: Final = 0.8
 
 
 class WorkerGroup:
-    """Asks all of them at once. One that gives no answer in time is not ready; the probe says so (see ``Probed``)."""
+    """Asks all workers at once. A worker that does not answer in time is not ready, for the probe too (``Probed``)."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
@@ -27,7 +27,7 @@ class WorkerGroup:
         ProcessCollector(namespace="sidecar", registry=self._own)
 
     async def stuck(self) -> list[str]:
-        """The workers whose loop does not turn. One that is only starting is not stuck."""
+        """Return the workers whose event loop is stuck. A worker that is starting is not."""
         answers = await self._workers.ask("turns", TIMEOUT_S)
         living = self._workers.living
         return [
@@ -37,14 +37,14 @@ class WorkerGroup:
         ]
 
     async def missing(self) -> list[str]:
-        """What keeps any of them from being ready."""
+        """Return the reasons why any of them is not ready."""
         if self._workers.stopping:
             return ["stopping"]
         answers = await self._workers.ask("missing", TIMEOUT_S)
         return missing_of(cast("dict[int, list[str] | None]", answers))
 
     async def render(self) -> bytes:
-        """The metrics of all, added up; of one that is silent, what it said last."""
+        """Render the metrics of all, added up; a silent worker counts with its last ones."""
         answers = await self._workers.ask("metrics", TIMEOUT_S)
         for number, answer in answers.items():
             worker = self._workers.living[number]
@@ -55,7 +55,7 @@ class WorkerGroup:
         return text_of(added([*told, self._workers.retired, own]))
 
     async def status(self) -> dict[str, Any]:
-        """The status of all as one document.
+        """Return the status of all as one document.
 
         Raises:
             HTTPServiceUnavailable: none of them answers.
@@ -72,6 +72,6 @@ class WorkerGroup:
         )
 
     async def chains(self) -> dict[str, Any]:
-        """The requests that any of them serves now."""
+        """Return the requests that any of them serves now."""
         answers = await self._workers.ask("chains", TIMEOUT_S)
         return merge_chains([cast("dict[str, Any]", answer) for answer in answers.values() if answer is not None])

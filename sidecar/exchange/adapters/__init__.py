@@ -11,13 +11,13 @@ from sidecar.exchange.adapters import rfc8693
 
 
 class Adapter(Protocol):
-    """What a dialect's module offers. Pure: no call is made here."""
+    """The functions of a dialect's module. Pure: no call is made here."""
 
     def build(self, plan: Plan, actor_token: str, *, subject_token_type: str) -> bytes:
-        """The urlencoded body of the request."""
+        """Build the urlencoded body of the request."""
 
     def read(self, status: int, content_type: str | None, body: bytes, *, plan: Plan) -> TokenResponse:
-        """The answer, its token still unverified. Raises SidecarError, and quotes nothing."""
+        """Read the answer; its token is still unverified. Raises SidecarError, and quotes nothing."""
 
 
 ADAPTERS: Final[Mapping[str, Adapter]] = {"rfc8693": rfc8693}

@@ -1,4 +1,4 @@
-"""Token exchange as RFC 8693 has it: our own STS, and every other that follows the standard closely."""
+"""Token exchange by RFC 8693: our own token service, and every other that follows the standard closely."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sidecar.delegation.rfc8693 import (
 
 
 def build(plan: Plan, actor_token: str, *, subject_token_type: str) -> bytes:
-    """The form that asks for the planned token, acting with our JWT-SVID (RFC 8693 section 2.1)."""
+    """Build the form that asks for the planned token, with our JWT-SVID as actor (RFC 8693 section 2.1)."""
     return build_exchange(_request(plan, actor_token, subject_token_type))
 
 
 def read(status: int, content_type: str | None, body: bytes, *, plan: Plan) -> TokenResponse:
-    """The answer, of the shape that was asked for (RFC 8693 section 2.2). The token in it is still unverified.
+    """Read the answer and check that it is what was asked for (RFC 8693 section 2.2). Its token is still unverified.
 
     Raises:
         SidecarError: EXCHANGE_DENIED, STS_ERROR, STS_UNAVAILABLE, STS_REDIRECT, STS_BAD_RESPONSE, STS_TOKEN_TYPE or
