@@ -36,7 +36,7 @@ fmt: setup ## Format the code
 
 lint: setup
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
-	@$(BIN)/python .ci/prose.py
+	@$(BIN)/python .ci/prose.py && $(BIN)/codespell
 
 types: setup
 	@$(BIN)/mypy
