@@ -56,7 +56,7 @@ class FileWatcher:
             everything = self._woken.is_set()
             self._woken.clear()
             for one in self._watched:
-                found = taken(one.fingerprint)
+                found = fingerprint_or_errno(one.fingerprint)
                 if found != one.last or everything:
                     one.last = found  # a bad state is reported once, not at every poll
                     await self._reload(one)
@@ -93,10 +93,10 @@ def fingerprint(path: Path) -> Hashable:
         status = path.stat()
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
-    return taken(take)
+    return fingerprint_or_errno(take)
 
 
-def taken(take: Callable[[], Hashable]) -> Hashable:
+def fingerprint_or_errno(take: Callable[[], Hashable]) -> Hashable:
     """Return the fingerprint that ``take`` returns; the errno if it raises OSError."""
     try:
         return take()

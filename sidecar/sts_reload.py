@@ -11,7 +11,7 @@ from typing import Final
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.errors import ConfigError
-from sidecar.file_watch import Watched, taken
+from sidecar.file_watch import Watched, fingerprint_or_errno
 from sidecar.sts.key_files import file_name, load_schedule, look
 from sidecar.sts.schedule import EphemeralKeys, KeySchedule
 from sidecar.sts.service import Keys, TokenService
@@ -36,7 +36,7 @@ class StsReload:
         directory = self._settings.key_directory
         if directory is None:
             return EphemeralKeys(now)
-        self._keys_fingerprint = taken(partial(look, directory))
+        self._keys_fingerprint = fingerprint_or_errno(partial(look, directory))
         return load_schedule(directory, now)
 
     def watched(self, service: TokenService) -> list[Watched]:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sidecar.errors import ConfigError, Problem
-from sidecar.file_watch import FileWatcher, Watched, fingerprint, taken
+from sidecar.file_watch import FileWatcher, Watched, fingerprint, fingerprint_or_errno
 from tests.fakes.sts import HeardEvents
 
 
@@ -136,4 +136,4 @@ def test_an_absent_file_has_a_fingerprint_too(tmp_path: Path) -> None:
     gone = fingerprint(tmp_path / "gone")
     (tmp_path / "gone").touch()
     assert fingerprint(tmp_path / "gone") != gone
-    assert taken((tmp_path / "never").stat) == errno.ENOENT
+    assert fingerprint_or_errno((tmp_path / "never").stat) == errno.ENOENT

@@ -41,7 +41,7 @@ class Own:
     entry: Entry | None
 
 
-def loosened(document: dict[str, object], platform: Platform) -> list[Problem]:
+def forbidden_settings(document: dict[str, object], platform: Platform) -> list[Problem]:
     """Return the loosenings that are written and forbidden."""
     problems = [
         _forbidden(field)

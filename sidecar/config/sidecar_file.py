@@ -12,7 +12,7 @@ from typing import Final, Literal
 from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import entry_of, exchange_of, key_sets, trusted_issuers
-from sidecar.config.platform_checks import CEILING_CHECKS, Own, loosened
+from sidecar.config.platform_checks import CEILING_CHECKS, Own, forbidden_settings
 from sidecar.config.platform_file import Platform, load_platform
 from sidecar.config.sections import RecordsSection
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
@@ -53,15 +53,15 @@ def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None =
     of_platform = Findings()
     ceiling = None if platform is None else of_platform.attempt("platform", load_platform, platform)
 
-    def look_over(document: dict[str, object]) -> list[Problem]:
-        return [*of_platform.problems, *(loosened(document, ceiling) if ceiling is not None else ())]
+    def check_document(document: dict[str, object]) -> list[Problem]:
+        return [*of_platform.problems, *(forbidden_settings(document, ceiling) if ceiling is not None else ())]
 
     def build(file: SidecarFile, findings: Findings) -> SidecarSettings | None:
         for check in CHECKS:
             findings.extend(check, file)
         return _settings(file, environ, findings, ceiling)
 
-    return load_validated(path, environ, SidecarFile, build, look_over=look_over)
+    return load_validated(path, environ, SidecarFile, build, check_document=check_document)
 
 
 def _settings(

@@ -78,12 +78,12 @@ def load_validated(
     model: type[S],
     build: Callable[[S, Findings], T | None],
     *,
-    look_over: Callable[[dict[str, object]], Iterable[Problem]] = lambda _document: (),
+    check_document: Callable[[dict[str, object]], Iterable[Problem]] = lambda _document: (),
 ) -> T:
     """Read one settings file, apply the environment, validate it, and return what ``build`` makes of it.
 
-    ``build`` is the second pass: it adds what does not agree to the findings. ``look_over`` sees the document as it is
-    written.
+    ``build`` is the second pass: it adds what does not agree to the findings. ``check_document`` sees the document
+    before validation.
 
     Raises:
         ConfigError: every problem of the file and of the environment.
@@ -98,7 +98,7 @@ def load_validated(
         raise ConfigError([Problem(str(path), "is no mapping", "write sections and keys")])
     findings = Findings()
     findings.problems += override(document, environ)
-    findings.problems += look_over(document)
+    findings.problems += check_document(document)
     try:
         file = model.model_validate(document)
     except ValidationError as error:
