@@ -29,7 +29,7 @@ from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.caches import HANDLES, Caches
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import MARKS, Handles
-from sidecar.proxy.headers import from_agent, from_next_hop
+from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
@@ -133,7 +133,7 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
-        forwarder=Forwarder(pool, from_agent, shared.watch, settings.limits),
+        forwarder=Forwarder(pool, FROM_AGENT, shared.watch, settings.limits),
         tasks=shared.tasks,
         clock=time.time,
         memory=shared.memory,
@@ -155,7 +155,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
-        forwarder=Forwarder(pool, from_next_hop, shared.watch, settings.limits),
+        forwarder=Forwarder(pool, FROM_NEXT_HOP, shared.watch, settings.limits),
         tasks=shared.tasks,
         clock=time.time,
         memory=shared.memory,

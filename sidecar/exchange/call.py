@@ -7,7 +7,7 @@ import asyncio
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.endpoint import EndpointAnswer, Trouble
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.head import ResponseHead
+from sidecar.wire.message import Response
 from sidecar.wire.pool import Cancellable
 
 
@@ -28,7 +28,7 @@ class Call:
         self._form = form
         self._max_bytes = max_bytes
         self._connection: ClientConnection | None = None
-        self._head: ResponseHead | None = None
+        self._head: Response | None = None
         self._body = bytearray()
 
     @property
@@ -59,15 +59,15 @@ class Call:
         if connection is not None:
             connection.abort()
 
-    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_whole_response(self, head: Response, data: bytes) -> None:
         """Take a whole answer at once."""
         self.on_response(head, data)
         self.on_response_end()
 
-    def on_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_response(self, head: Response, data: bytes) -> None:
         """Take the head and the first data. Only a content encoding is refused here."""
         self._head = head
-        if head.values(b"content-encoding"):
+        if head.all(b"content-encoding"):
             self.end()
             self._end_with(Denied(Reason.STS_BAD_RESPONSE, Trouble.ENCODED))
         else:
@@ -106,5 +106,5 @@ class Call:
             self.answer.set_exception(error)
 
     def _single(self, name: bytes) -> str | None:
-        values = [] if self._head is None else self._head.values(name)
+        values = [] if self._head is None else self._head.all(name)
         return values[0].decode("latin-1") if len(values) == 1 else None

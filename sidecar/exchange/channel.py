@@ -26,7 +26,7 @@ from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.pinned_origin import Address, Pin, PinnedOrigins
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.h1_client import StaleConnection
-from sidecar.wire.head import encode_fields
+from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver

@@ -12,14 +12,14 @@ from sidecar.observe.record_text import refused_path
 from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.refusal import refusal
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 
 def serve(
     log: AccessLog,
     direction: Direction,
     exchange: ServerExchange,
-    journey: Callable[[ServerExchange, RequestHead, Entry], Journey[None]],
+    journey: Callable[[ServerExchange, Request, Entry], Journey[None]],
 ) -> None:
     """Reserve the record of a request, then start its journey; without room for a record nothing starts."""
     head = exchange.head

@@ -6,7 +6,7 @@ import re
 from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Message
 
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 _HANDLE_ALONE: Final = re.compile(rb"Bearer ([A-Za-z0-9_-]{43,44})")
@@ -20,25 +20,23 @@ class Credential(NamedTuple):
     token: str | None = None
 
 
-def credential_of(head: RequestHead) -> Credential:
+def credential_of(request: Message) -> Credential:
     """Read ``Authorization`` and ``Delegation-Handle``; names are lower case.
 
     Raises:
         Denied: HEADER_MALFORMED (a doubled Authorization), NO_REQUEST_CONTEXT (neither is there or usable, or there
             are two handles: nobody can say which request is meant). One handle may be in both fields.
     """
-    if b"delegation-handle" not in head.common.last:
-        alone = _HANDLE_ALONE.fullmatch(head.fresh.get(b"authorization", b""))
+    own = request.all(b"delegation-handle")
+    if not own:
+        alone = _HANDLE_ALONE.fullmatch(request.one(b"authorization") or b"")
         if alone is not None:
             return Credential(alone[1].decode("ascii"))
-    own = head.values(b"delegation-handle")
     if len(own) > 1:  # also twice the same: two hands have written this head
         raise Denied(Reason.NO_REQUEST_CONTEXT, "two Delegation-Handle fields")
+    authorization = request.one(b"authorization") or b""
     handles = {value.decode("latin-1") for value in own}
-    authorization = head.values(b"authorization")
-    if len(authorization) > 1:
-        raise Denied(Reason.HEADER_MALFORMED, "two Authorization fields")
-    bearer = _BEARER.fullmatch(authorization[0]) if authorization else None
+    bearer = _BEARER.fullmatch(authorization)
     token: str | None = None
     if bearer is not None:
         shown = bearer[1].decode("ascii")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from sidecar.delegation.decide import IssuedPermit, Permit
@@ -17,27 +16,25 @@ from sidecar.proxy.revalidation import Served, judge_call, judge_request
 from sidecar.proxy.watch import Watch
 from sidecar.wire.body import Pump
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import RequestHead, ResponseHead, is_event_stream
 from sidecar.wire.limits import ServerLimits
+from sidecar.wire.message import Edits, Request, Response, is_event_stream
 from sidecar.wire.pool import Origin, UpstreamPool
 
 _PERMITS: Final = (Permit, IssuedPermit)
-
-AnswerLines = Callable[[ResponseHead], bytes]
 
 
 class Forwarder:
     """Everything that requests of one side are forwarded with.
 
-    ``answer_lines`` makes of an answer's head the lines that may pass. Of ``limits``, ``max_upload_s`` and
+    ``answer_edits`` are the edits to the fields of every answer. Of ``limits``, ``max_upload_s`` and
     ``max_stream_s`` count: the longest that a request may come, and its answer go on, past the end of its token.
     """
 
-    __slots__ = ("answer_lines", "limits", "pool", "watch")
+    __slots__ = ("answer_edits", "limits", "pool", "watch")
 
-    def __init__(self, pool: UpstreamPool, answer_lines: AnswerLines, watch: Watch, limits: ServerLimits) -> None:
+    def __init__(self, pool: UpstreamPool, answer_edits: Edits, watch: Watch, limits: ServerLimits) -> None:
         self.pool = pool
-        self.answer_lines = answer_lines
+        self.answer_edits = answer_edits
         self.watch = watch
         self.limits = limits
 
@@ -45,7 +42,7 @@ class Forwarder:
 class Forwarding(Pump):
     """The wait for one whole answer: it ends with the upstream's status once that has passed.
 
-    ``target`` and ``lines`` are what goes upstream, complete but for the fields that state the body's length.
+    ``target`` and ``edits`` make of the request what goes upstream.
     ``served`` is the request that a call of the agent's belongs to.
 
     The wait raises:
@@ -62,16 +59,16 @@ class Forwarding(Pump):
         forwarder: Forwarder,
         permit: Permit | IssuedPermit,
         exchange: ServerExchange,
-        head: RequestHead,
+        head: Request,
         entry: Entry,
         origin: Origin,
         target: bytes,
-        lines: bytes,
+        edits: Edits,
         served: Served | None = None,
     ) -> None:
         if not isinstance(permit, _PERMITS):
             raise TypeError("nothing is forwarded without a permit")
-        Pump.__init__(self, exchange, head, forwarder.pool, origin, target, lines)
+        Pump.__init__(self, exchange, head, forwarder.pool, origin, target, edits)
         self._forwarder = forwarder
         self._permit = permit
         self._entry = entry
@@ -101,12 +98,12 @@ class Forwarding(Pump):
         self._waiter = None
         self.cut(Denied(Reason.PEER_GONE))
 
-    def rewrite(self, head: ResponseHead) -> bytes:
-        """The lines of the answer's head that may pass."""
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields."""
         self._entry.responded(head.status)
-        return self._forwarder.answer_lines(head)
+        return self._forwarder.answer_edits
 
-    def unfinished(self, head: ResponseHead) -> None:
+    def unfinished(self, head: Response) -> None:
         """The answer lasts."""
         if _streams(head):
             self._entry.opened()
@@ -202,6 +199,6 @@ def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:
     return None if transport.get_extra_info("ssl_object") is None else guard_of(transport)
 
 
-def _streams(head: ResponseHead) -> bool:
+def _streams(head: Response) -> bool:
     """Whether nobody can tell when this answer will end."""
-    return head.chunked or head.content_length is None or is_event_stream(head)
+    return head.content_length is None or is_event_stream(head)

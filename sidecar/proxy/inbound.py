@@ -34,7 +34,7 @@ from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 
 class Inbound:
@@ -70,7 +70,7 @@ class Inbound:
         """Answer what was no request, and leave its record."""
         refuse_unread(self._log, "inbound", exchange, error)
 
-    def journey(self, exchange: ServerExchange, head: RequestHead, entry: Entry) -> Journey[None]:
+    def journey(self, exchange: ServerExchange, head: Request, entry: Entry) -> Journey[None]:
         """One request from a peer to the agent and back."""
         policy: Policy | None = None
         route: InboundRoute | None = None
@@ -90,10 +90,10 @@ class Inbound:
             entry.route = route.name
 
             epoch = keys.generation, policy.number
-            call = Call(head.fresh.get(b"authorization"), peer.fingerprint, route.name)
+            call = Call(head.one(b"authorization"), peer.fingerprint, route.name)
             given = self._given_before(call, epoch, entry, now)
             if given is None:
-                raw = bearer_of(head.values(b"authorization"))
+                raw = bearer_of(head.all(b"authorization"))
                 token = self.verdicts.find((raw, peer.spiffe_id), epoch) or (
                     yield from self._verify(raw, peer, route, snapshot, entry)
                 )
@@ -110,23 +110,24 @@ class Inbound:
                     entry.attribute_token(token)
                     raise
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
-            permit, delegation, facts, token_facts = given
+            permit, delegation, facts, token_facts, identity = given
             entry.permitted(facts)
 
             served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in, guard, token_facts)
             handle = self._handles.open(served)
-            trace = next_traceparent(head.values(b"traceparent"), head.values(b"tracestate"))
+            trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
-            lines = to_agent(
+            edits = to_agent(
                 head,
                 permit,
+                identity,
                 handle=handle,
                 request_id=entry.request_id,
                 trace=trace,
                 host=authority_of(agent),
                 source=source_of(exchange.remote_address) if route.forwarded else None,
             )
-            yield Forwarding(self._forwarder, permit, exchange, head, entry, agent, target.encode(), lines)
+            yield Forwarding(self._forwarder, permit, exchange, head, entry, agent, target.encode(), edits)
         except SidecarError as error:
             refuse(
                 exchange,

@@ -24,7 +24,7 @@ from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import Field, RequestHead
+from sidecar.wire.message import Field, Request
 
 OWN_PATHS: Final = "/.sidecar/"
 SUBJECT_PATH: Final = "/.sidecar/subject"
@@ -84,7 +84,7 @@ class Logins:
         return delegation.narrowed_to(fresh)
 
     def hand_over(
-        self, exchange: ServerExchange, head: RequestHead, target: CanonicalTarget, snapshot: Snapshot, entry: Entry
+        self, exchange: ServerExchange, head: Request, target: CanonicalTarget, snapshot: Snapshot, entry: Entry
     ) -> Journey[None]:
         """Serve a request to one of our own paths: the user's token in, a handle out.
 
@@ -95,7 +95,7 @@ class Logins:
             Unavailable: OVERLOADED, too many logins have handles.
         """
         _require_form(head, target, snapshot.policy)
-        delegation = yield from self.verify(bearer_of(head.values(b"authorization")), snapshot, entry)
+        delegation = yield from self.verify(bearer_of(head.all(b"authorization")), snapshot, entry)
         now = int(self._clock())
         expires_in = delegation.token.expires_at - now
         if expires_in <= 0:  # verified within the leeway; a handle would be useless
@@ -107,7 +107,7 @@ class Logins:
         exchange.answer(200, _ANSWER_FIELDS, orjson.dumps({"handle": handle, "expires_in": expires_in}))
 
 
-def _require_form(head: RequestHead, target: CanonicalTarget, policy: Policy) -> None:
+def _require_form(head: Request, target: CanonicalTarget, policy: Policy) -> None:
     if target.path != SUBJECT_PATH:
         raise Denied(Reason.NO_ROUTE)
     if policy.entry is None:
@@ -116,5 +116,5 @@ def _require_form(head: RequestHead, target: CanonicalTarget, policy: Policy) ->
         raise Denied(Reason.METHOD_REFUSED)
     if target.query:  # tokens do not belong into URLs
         raise Denied(Reason.PATH_REFUSED, "a query where none belongs")
-    if head.values(b"delegation-handle"):
+    if head.all(b"delegation-handle"):
         raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle where a login token belongs")

@@ -12,6 +12,7 @@ Read ``Outbound.journey`` top to bottom: it is the whole of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from sidecar.delegation.decide import Delegation, IssuedPermit, Plan
 from sidecar.delegation.target import canonical_target
@@ -31,7 +32,7 @@ from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 
 class Outbound:
@@ -75,7 +76,7 @@ class Outbound:
         """Answer what was no request, and leave its record."""
         refuse_unread(self._log, "outbound", exchange, error)
 
-    def journey(self, exchange: ServerExchange, head: RequestHead, entry: Entry) -> Journey[None]:
+    def journey(self, exchange: ServerExchange, head: Request, entry: Entry) -> Journey[None]:
         """One call of the agent to the next hop and back."""
         try:
             now = int(self._clock())
@@ -101,12 +102,12 @@ class Outbound:
             entry.attribute_issued(permit)
 
             entry.call_out = new_call_id()
-            trace = next_traceparent(head.values(b"traceparent"), head.values(b"tracestate"))
+            trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
-            lines = to_next_hop(head, permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream))
+            edits = to_next_hop(permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream))
             origin = self._origins.of(route, policy.workload)
             status = yield Forwarding(
-                self._forwarder, permit, exchange, head, entry, origin, target.encode(), lines, served
+                self._forwarder, permit, exchange, head, entry, origin, target.encode(), edits, served
             )
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
@@ -116,14 +117,20 @@ class Outbound:
             close(exchange, entry)
 
     def _authority(
-        self, head: RequestHead, snapshot: Snapshot, entry: Entry
+        self, head: Request, snapshot: Snapshot, entry: Entry
     ) -> Journey[tuple[ServedRequest | RemoteRequest | None, Delegation]]:
         """On whose authority the agent calls: the request its handle stands for, or a user's login at an entry."""
         credential = credential_of(head)
         if credential.handle is not None:
             if credential.token is not None and snapshot.policy.entry is not None:
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
-            served = yield from self._resolve(credential.handle)
+            handle, remote_handles = credential.handle, self._remote_handles
+            owner = None if remote_handles is None else remote_handles.owner_of(handle)
+            served: ServedRequest | RemoteRequest
+            if remote_handles is None or owner is None:
+                served = self._handles.resolve(handle)
+            else:  # another worker serves the request
+                served = yield Async(self._tasks, partial(remote_handles.resolve, owner, handle))
             entry.call_in = served.call_in
             entry.after_request = served.ended_at is not None
             entry.attribute_served(served.facts)
@@ -131,15 +138,6 @@ class Outbound:
                 return served, (yield from self.logins.again(served.delegation, snapshot, entry))
             return served, served.delegation
         return None, (yield from self.logins.verify(credential.token or "", snapshot, entry))
-
-    def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
-        """The request of a handle, here or at the worker that serves it."""
-        remote_handles = self._remote_handles
-        owner = None if remote_handles is None else remote_handles.owner_of(handle)
-        if remote_handles is None or owner is None:
-            return self._handles.resolve(handle)
-        served: RemoteRequest = yield Async(self._tasks, lambda: remote_handles.resolve(owner, handle))
-        return served
 
     def _ask(self, plan: Plan, snapshot: Snapshot, entry: Entry) -> Journey[IssuedPermit]:
         """One exchange, shared with everybody who needs the same token."""

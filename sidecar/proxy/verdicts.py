@@ -16,6 +16,8 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.observe.attribution import facts_of, facts_of_token
 from sidecar.observe.record import RecordFields
+from sidecar.proxy.headers import identity_fields
+from sidecar.wire.message import Field
 
 PERMIT_BYTES: Final = 4096  # beside its token and the Authorization field: permit, delegation and facts
 
@@ -40,12 +42,15 @@ class Call(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A permit, the authority of its request, and the facts of its request and of its token for records."""
+    """A permit, the authority of its request, the facts of its request and of its token for records, and what
+    the agent is told of its caller.
+    """
 
     permit: Permit
     delegation: Delegation
     facts: RecordFields
     token_facts: RecordFields
+    identity: tuple[Field, ...]
 
 
 class Permits(BoundedCache[Call, Given]):
@@ -53,9 +58,10 @@ class Permits(BoundedCache[Call, Given]):
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
         """Keep a permit, unless keys or policy changed meanwhile."""
-        given = Given(permit, delegate(permit), facts_of(permit), facts_of_token(permit.token))
+        given = Given(permit, delegate(permit), facts_of(permit), facts_of_token(permit.token), identity_fields(permit))
         if call.authorization is not None:
             token = permit.token
             cost = token.held_bytes + len(call.authorization) + PERMIT_BYTES
+            cost += sum([len(value) for _, value in given.identity])
             self.keep(call, given, cost=cost, expires_at=token.expires_at + token.leeway_s, epoch=epoch)
         return given

@@ -6,9 +6,9 @@ from typing import Final
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, HeadBuffer, LengthBody, UntilClose
-from sidecar.wire.head import ResponseHead
+from sidecar.wire.h1_head import ResponseGrammar
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.parse import parse_response_head
+from sidecar.wire.message import Response
 from sidecar.wire.upgrade import Handshake
 
 _BODYLESS: Final = frozenset({204, 304})
@@ -27,10 +27,10 @@ class AnswerReader:
 
     __slots__ = (
         "_body",
+        "_grammar",
         "_handshake",
         "_heads",
         "_interim",
-        "_max_fields",
         "_max_interim",
         "_method",
         "bodyless",
@@ -41,7 +41,7 @@ class AnswerReader:
     )
 
     def __init__(self, limits: ClientLimits) -> None:
-        self._max_fields = limits.max_fields
+        self._grammar = ResponseGrammar(max_fields=limits.max_fields)
         self._max_interim = limits.max_interim
         self._heads = HeadBuffer(
             max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
@@ -60,7 +60,7 @@ class AnswerReader:
         self._handshake = handshake
         self._body: Body | None = None
         self._interim = 0
-        self.head: ResponseHead | None = None
+        self.head: Response | None = None
         self.complete = False
 
     @property
@@ -78,20 +78,24 @@ class AnswerReader:
         """Whether only the end of the connection ends this answer."""
         return isinstance(self._body, UntilClose)
 
-    def feed(self, data: bytes) -> tuple[ResponseHead | None, bytes]:
+    def feed(self, data: bytes) -> tuple[Response | None, bytes]:
         """Take bytes of the stream: (the final head if these bytes completed it, content).
 
         Raises:
             Denied: the answer is malformed, too large, switches protocols, or has too many interim answers (RFC 9110
                 section 15.2); the reason is one for requests, the detail tells.
         """
-        head = None
+        head, heads, grammar = None, self._heads, self._grammar
         while self._body is None:
-            found = self._heads.feed(data)
-            if found is None:
-                return None, b""
-            raw, data = found
-            head = parse_response_head(raw, max_fields=self._max_fields)
+            match = grammar.match(data, 0, heads.ordinary) if heads.fresh else None
+            if match is not None:  # as most heads do, it came whole
+                head, data = grammar.head(match), data[match.end() :]
+            else:
+                found = heads.feed(data)
+                if found is None:
+                    return None, b""
+                raw, data = found
+                head = grammar.read(raw)
             if head.status < 200:
                 if head.status == 101:
                     self._switch(head)
@@ -121,7 +125,7 @@ class AnswerReader:
         if self._interim > self._max_interim:
             raise Denied(Reason.BAD_REQUEST, "too many interim answers")
 
-    def _switch(self, head: ResponseHead) -> None:
+    def _switch(self, head: Response) -> None:
         if self._handshake is None:
             raise Denied(Reason.BAD_REQUEST, "a switch of protocols that nobody asked for")
         self._handshake.check(head)
@@ -129,7 +133,7 @@ class AnswerReader:
         self._body = UntilClose()
 
 
-def _body_of(head: ResponseHead, length: int | None) -> Body:
+def _body_of(head: Response, length: int | None) -> Body:
     """How the body ends (RFC 9112 section 6.3)."""
     if length is not None:
         return LengthBody(length)

@@ -1,8 +1,8 @@
 """The pump: one request to one upstream and its answer back, both ways at once, each at the pace of the slower end.
 
-Usage: decide first, then make a subclass's ``(exchange, head, pool, origin, target, lines)`` and ``start`` it.
-``lines`` are those of the whole request but framing, Host included. What the subclass says: ``rewrite(head)`` gives
-those of the answer; ``unfinished(head)`` is called once where the answer did not end with the bytes that brought its
+Usage: decide first, then make a subclass's ``(exchange, head, pool, origin, target, edits)`` and ``start`` it.
+``edits`` are those of the request's fields, Host included. What the subclass says: ``rewrite(head)`` gives
+those of the answer's; ``unfinished(head)`` is called once where the answer did not end with the bytes that brought its
 head; ``done(error)`` is called exactly once, later or within ``start``: with None after a whole answer; else with the
 reason, and if then ``exchange.status`` is still 0, nothing was sent and ``done`` must answer. Otherwise the pump has
 cut the answer itself. ``cut(error)`` ends it from outside likewise, and
@@ -17,7 +17,8 @@ from typing import Final
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
-from sidecar.wire.head import RequestHead, ResponseHead, is_event_stream
+from sidecar.wire.h1_fields import edited
+from sidecar.wire.message import Edits, Request, Response, is_event_stream
 from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
 from sidecar.wire.tunnel import Tunnel
 from sidecar.wire.upgrade import handshake_of
@@ -33,9 +34,9 @@ class Pump(ABC):
 
     __slots__ = (
         "_connecting",
+        "_edits",
         "_exchange",
         "_head",
-        "_lines",
         "_origin",
         "_over",
         "_pool",
@@ -49,19 +50,19 @@ class Pump(ABC):
     def __init__(
         self,
         exchange: ServerExchange,
-        head: RequestHead,
+        head: Request,
         pool: UpstreamPool,
         origin: Origin,
         target: bytes,
-        lines: bytes,
+        edits: Edits,
     ) -> None:
         self._exchange = exchange
         self._head = head
         self._pool = pool
         self._origin = origin
         self._target = target
-        self._lines = lines
-        self.response: ResponseHead | None = None
+        self._edits = edits
+        self.response: Response | None = None
         self.retried = False
         self._over = False
         self._connecting: Cancellable | None = None
@@ -69,11 +70,11 @@ class Pump(ABC):
         self._tunnel: Tunnel | None = None
 
     @abstractmethod
-    def rewrite(self, head: ResponseHead) -> bytes:
-        """The lines of the answer's fields but framing."""
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields."""
 
     @abstractmethod
-    def unfinished(self, head: ResponseHead) -> None:
+    def unfinished(self, head: Response) -> None:
         """More of the answer comes later."""
 
     @abstractmethod
@@ -125,17 +126,18 @@ class Pump(ABC):
     def _send(self, upstream: ClientConnection) -> None:
         self._upstream = upstream
         head = self._head
-        if head.chunked or head.content_length:
+        lines = edited(head, self._edits)
+        if head.has_body:
             body = self._exchange.take_whole_body()
             if body is not None:
-                upstream.ask(head.method, self._target, self._lines, self, body=body)
+                upstream.ask(head.method, self._target, lines, self, body=body)
             else:
-                upstream.start(head.method, self._target, self._lines, length=head.content_length, sink=self)
+                upstream.start(head.method, self._target, lines, length=head.content_length, sink=self)
                 self._exchange.read_body(self)
         elif head.upgrade is not None:
-            upstream.ask(head.method, self._target, self._lines, self, handshake_of(head))
+            upstream.ask(head.method, self._target, lines, self, handshake_of(head))
         else:
-            upstream.ask(head.method, self._target, self._lines, self)
+            upstream.ask(head.method, self._target, lines, self)
         if self._exchange.writing_paused:
             upstream.pause_reading()
 
@@ -198,7 +200,7 @@ class Pump(ABC):
 
     # --- the upstream's side
 
-    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_whole_response(self, head: Response, data: bytes) -> None:
         """Give the answer, with one write."""
         self.response = head
         if head.chunked:
@@ -206,12 +208,12 @@ class Pump(ABC):
             self.on_response_end()
         else:
             self._upstream = None
-            self._exchange.send_whole(head.status, self.rewrite(head), data, head.content_length)
+            self._exchange.send_whole(head, self.rewrite(head), data)
             self._over = True
             self._exchange.sender = None
             self.done(None)
 
-    def on_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_response(self, head: Response, data: bytes) -> None:
         """Begin the answer."""
         self.response = head
         if head.status == 101:
@@ -221,15 +223,15 @@ class Pump(ABC):
         if not self._over:
             self.unfinished(head)
 
-    def _begin_answer(self, head: ResponseHead, data: bytes) -> None:
-        self._exchange.send_head(head.status, self.rewrite(head), length=head.content_length)
+    def _begin_answer(self, head: Response, data: bytes) -> None:
+        self._exchange.send_head(head, self.rewrite(head))
         self._exchange.send_data(data)
 
-    def _switch(self, head: ResponseHead, data: bytes) -> None:
+    def _switch(self, head: Response, data: bytes) -> None:
         """Both ends agreed on another protocol: from now on the tunnel joins them."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            self._exchange.switch_protocols(self.rewrite(head))
+            self._exchange.switch_protocols(head, self.rewrite(head))
             tunnel = self._tunnel = Tunnel(self._exchange, upstream, finished=self._finish)
             tunnel.open()
             if data:

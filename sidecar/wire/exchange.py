@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import SidecarError
 from sidecar.wire.framing import UntilClose
-from sidecar.wire.head import Field, RequestHead, encode_fields, encode_response
+from sidecar.wire.h1_fields import edited, encode_response
 from sidecar.wire.intake import Intake
+from sidecar.wire.message import Edits, Field, Layout, Request, Response
 from sidecar.wire.sinks import BodySink, Owner, RequestHandler, Sender
 from sidecar.wire.turns import Turn
 from sidecar.wire.upgrade import SWITCH_LINES
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BodySink", "RequestHandler", "ServerExchange"]
 
+_NO_FIELDS: Final = Layout(())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -49,7 +51,7 @@ class ServerExchange:
         "status",
     )
 
-    def __init__(self, connection: ServerConnection, head: RequestHead | None, bytes_in: int) -> None:
+    def __init__(self, connection: ServerConnection, head: Request | None, bytes_in: int) -> None:
         self.head = head
         self.bytes_in = bytes_in
         self.bytes_out = 0
@@ -60,8 +62,7 @@ class ServerExchange:
         self.owner: Owner | None = None
         self.sender: Sender | None = None
         self._connection = connection
-        # Without the switch it asks for, a handshake ends its connection: what follows may be no HTTP any more.
-        self.closes = head is None or not head.keep_alive or head.upgrade is not None
+        self.closes = head is None or not head.keep_alive
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -141,28 +142,31 @@ class ServerExchange:
 
     # --- the answer
 
-    def send_head(self, status: int, lines: bytes, *, length: int | None) -> None:
-        """Begin the answer. ``lines`` of its fields, as ``encode_fields`` makes them: those for its length are ours.
+    def send_head(self, answer: Response, edits: Edits) -> None:
+        """Begin to pass an answer on, with its fields edited. The fields for its length are ours.
 
-        ``length`` None: chunked, or ended by the connection for an HTTP/1.0 peer. After HEAD, and with 204 and 304, no
-        body is sent whatever ``length`` says.
+        Without a length it is chunked, or ended by the connection for an HTTP/1.0 peer. After HEAD, and with 204 and
+        304, no body is sent whatever the answer says.
         """
         if self.ended or self.gone:
             return
+        status, length = answer.status, answer.content_length
         bodyless = self._bodyless(status)
         chunked = length is None and not bodyless and self.head is not None and self.head.minor == 1
-        head = self._begin(status, lines, length, chunked=chunked)
+        head = self._begin(status, edited(answer, edits), length, chunked=chunked)
         self._connection.out.begin(head, length=0 if bodyless else length, chunked=chunked, bodyless=bodyless)
 
-    def switch_protocols(self, lines: bytes) -> None:
-        """Answer 101: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
+    def switch_protocols(self, answer: Response, edits: Edits) -> None:
+        """Pass a 101 on: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
         if self.ended or self.gone:
             return
         if self.status:
             raise RuntimeError("an exchange has one answer")
         self.status = 101
         self.intake = Intake(UntilClose())
-        self._connection.out.begin(encode_response(101, lines + SWITCH_LINES), length=None, chunked=False)
+        self._connection.out.begin(
+            encode_response(101, edited(answer, edits) + SWITCH_LINES), length=None, chunked=False
+        )
 
     def send_data(self, data: bytes) -> None:
         """Add content to the answer."""
@@ -188,14 +192,14 @@ class ServerExchange:
             self.bytes_out += len(data)
             self._connection.write(data)
 
-    def send_whole(self, status: int, lines: bytes, data: bytes, length: int | None) -> None:
-        """Give a whole answer with one write; ``length`` is what its head says, None: nothing.
+    def send_whole(self, answer: Response, edits: Edits, data: bytes) -> None:
+        """Pass a whole answer on, with its fields edited: one write.
 
-        After HEAD, and with 204 and 304, there must be no ``data``, whatever ``length`` says.
+        After HEAD, and with 204 and 304, there must be no ``data``, whatever length the answer states.
         """
         if self.ended or self.gone:
             return
-        message = self._begin(status, lines, length) + data
+        message = self._begin(answer.status, edited(answer, edits), answer.content_length) + data
         self.bytes_out += len(message)
         connection = self._connection
         connection.writes.put_off(connection.transport, message)
@@ -208,7 +212,8 @@ class ServerExchange:
             return
         self.closes = self.closes or close
         self._forget_sink()
-        self.send_whole(status, encode_fields(fields), b"" if self._bodyless(status) else body, len(body))
+        answer = Response(_NO_FIELDS, (), status, content_length=len(body))
+        self.send_whole(answer, Edits(_any_name, tuple(fields)), b"" if self._bodyless(status) else body)
 
     def abort(self) -> None:
         """Cut the answer, so that the peer sees a truncated one, never a complete one."""
@@ -304,7 +309,7 @@ class ServerExchange:
         sink, self.intake.sink = self.intake.sink, None
         return sink
 
-    def _invite_body(self, head: RequestHead) -> None:
+    def _invite_body(self, head: Request) -> None:
         """Say 100 Continue, unless the body comes uninvited or nobody can expect it (RFC 9110 section 10.1.1)."""
         if head.minor == 1 and not self._connection.has_rest:
             self.bytes_out += len(_CONTINUE)
@@ -315,3 +320,7 @@ class ServerExchange:
         rest = intake.discard(self, self._connection.take_rest())
         if rest is not None:
             self._connection.put_back(rest)
+
+
+def _any_name(_name: bytes) -> bool:
+    return True

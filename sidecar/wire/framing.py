@@ -1,8 +1,7 @@
 """Where a head and a body end in the byte stream: exact, bounded, pure.
 
-The reader of heads (``parse.py``) is only ever given one whole head. What it must not see, because it belongs to a body
-or to the next message, is cut off here first. All errors are ``Denied`` with the
-reason that fits a request; the client side translates them.
+``HeadBuffer`` collects a head that comes in fragments and cuts off what follows it: a body, or the next message. All
+errors are ``Denied`` with the reason that fits a request; the client side translates them.
 """
 
 from __future__ import annotations
@@ -35,29 +34,30 @@ class HeadBuffer:
 
     ``skip_empty_line``: one empty line before each request is no error (RFC 9112 section 2.2), however it is cut.
     Holds at most ``max_head_bytes`` and one read, and looks at every byte a bounded number of times, however it is cut.
-    ``held`` is how many bytes of an unfinished head are here.
+    ``held`` is how many bytes of an unfinished head are here; ``fresh``: none, not even an empty line before it. A head
+    of ``ordinary`` bytes is within all limits.
     """
 
     __slots__ = (
         "_begun",
         "_first_line_end",
-        "_fresh",
         "_max_first_line",
         "_max_head_bytes",
-        "_ordinary",
         "_skip_empty_line",
         "_skips",
         "_sound",
+        "fresh",
         "held",
+        "ordinary",
     )
 
     def __init__(self, *, max_head_bytes: int, max_first_line: int, skip_empty_line: bool) -> None:
         self._max_head_bytes = max_head_bytes
         self._max_first_line = max_first_line
-        self._ordinary = min(max_head_bytes, max_first_line)  # a head of so many bytes is within both limits
+        self.ordinary = min(max_head_bytes, max_first_line)
         self._skip_empty_line = skip_empty_line
         self._skips = skip_empty_line  # whether one may still come before this head
-        self._fresh = True  # nothing came since the last head, not even an empty line
+        self.fresh = True
         self.held = 0
         self._begun = bytearray()
         self._sound = 0
@@ -74,15 +74,15 @@ class HeadBuffer:
         Raises:
             Denied: HEAD_TOO_LARGE, URI_TOO_LONG, BAD_REQUEST.
         """
-        if self._fresh:  # as most heads do, it may come whole and alone
-            end = data.find(b"\r\n\r\n", 0, self._ordinary) + 4
+        if self.fresh:  # as most heads do, it may come whole and alone
+            end = data.find(b"\r\n\r\n", 0, self.ordinary) + 4
             if end > 3 and data[0] != _CR:
                 return (data, b"") if end == len(data) else (data[:end], data[end:])
         return self._go_on(data)
 
     def clear(self) -> None:
         """Forget an unfinished head."""
-        self._fresh = True
+        self.fresh = True
         self.held = 0
         self._begun = bytearray()
         self._skips = self._skip_empty_line
@@ -90,7 +90,7 @@ class HeadBuffer:
         self._first_line_end = -1
 
     def _go_on(self, data: bytes) -> tuple[bytes, bytes] | None:
-        self._fresh = False
+        self.fresh = False
         begun = self._begun
         searched = max(0, len(begun) - 3)
         begun += data

@@ -15,9 +15,10 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
 from sidecar.wire.ending import end_writing
-from sidecar.wire.head import ResponseHead, encode_request, is_event_stream
+from sidecar.wire.h1_fields import encode_request
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ClientLimits
+from sidecar.wire.message import Response, is_event_stream
 from sidecar.wire.outgoing import Outgoing
 from sidecar.wire.sinks import RawSink, ResponseSink
 from sidecar.wire.turns import Turn
@@ -316,7 +317,7 @@ class ClientConnection(asyncio.Protocol):
             self._answered(reader, head)
             sink.on_response_end()
 
-    def _answered(self, reader: AnswerReader, head: ResponseHead) -> None:
+    def _answered(self, reader: AnswerReader, head: Response) -> None:
         """The answer is whole, and the connection free for another request, or of no more use."""
         self._sink = None
         if self._reading_paused:
@@ -330,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
             self.kept = True
             self._on_idle(self)
 
-    def _distrust(self, reader: AnswerReader, head: ResponseHead) -> None:
+    def _distrust(self, reader: AnswerReader, head: Response) -> None:
         """Content that follows though it must not would be taken for the answer to the next request, another user's.
 
         After HEAD and 304 the upstream has content at hand, and frameworks have been seen to send it: the connection
@@ -427,7 +428,7 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream's answer stopped coming"))
 
-    def _allowed_silence(self, head: ResponseHead) -> float:
+    def _allowed_silence(self, head: Response) -> float:
         streams = self._raw_sink is not None or is_event_stream(head)
         return self._limits.stream_idle_timeout_s if streams else self._limits.idle_timeout_s
 

@@ -292,19 +292,19 @@ class ServerConnection(asyncio.Protocol):
     def _read_head(self, data: bytes) -> bool:
         reader = self._reader
         held = reader.held
-        if not held:
-            self._head_began_at = self._moved_at
         try:
             found = reader.read(data)
         except Denied as error:
             self._refuse(error, bytes_in=held + len(data))
             return False
         if found is None:
+            if not held:
+                self._head_began_at = self._moved_at
             return False
         head, size, self._rest = found
         self._its_turn = False  # what follows in the same bytes waits
         exchange = self._exchange = ServerExchange(self, head, size)
-        if head.chunked or head.content_length:
+        if head.has_body:
             exchange.intake = Intake(reader.body_of(head))
             self._body_pace.begin(self._moved_at, size)
         self.handler.on_request(exchange)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.errors import SidecarError
-from sidecar.wire.head import ResponseHead
+from sidecar.wire.message import Response
 
 if TYPE_CHECKING:
     from sidecar.wire.exchange import ServerExchange
@@ -66,10 +66,10 @@ class Sender(Protocol):
 class ResponseSink(Protocol):
     """Takes one answer. ``on_response_flush`` follows each batch: what was collected may be written now."""
 
-    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_whole_response(self, head: Response, data: bytes) -> None:
         """A whole answer at once. The only event; the connection is already back in its pool, or closed."""
 
-    def on_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_response(self, head: Response, data: bytes) -> None:
         """The final head (interim ones were skipped), and the content that came with it. There is more to come.
 
         After a 101 ``switch_protocols`` must be called at once; ``data`` is the first of the raw bytes.

@@ -18,7 +18,7 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.frames import GOING_AWAY, Frames, close_frame
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.head import ResponseHead
+from sidecar.wire.message import Response
 
 GOODBYE_S: Final = 0.5  # a withdrawn authority ends everything within a second, and is noticed within a quarter of one
 _LAST_WORDS_S: Final = 2.0  # for an upstream whose caller has ended its half
@@ -161,11 +161,11 @@ class Tunnel:
 
     # --- the upstream's side
 
-    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_whole_response(self, head: Response, data: bytes) -> None:
         """There is one answer."""
         raise AssertionError(head, data)
 
-    def on_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_response(self, head: Response, data: bytes) -> None:
         """There is one answer."""
         raise AssertionError(head, data)
 

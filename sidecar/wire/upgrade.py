@@ -12,7 +12,8 @@ import re
 from typing import Final
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import Head, RequestHead, ResponseHead, connection_options
+from sidecar.wire.h1_fields import connection_options
+from sidecar.wire.message import Message, Request, Response
 
 SWITCH_LINES: Final = b"connection: Upgrade\r\nupgrade: websocket\r\n"
 """The fields of this hop that ask for the change, and that grant it."""
@@ -33,7 +34,7 @@ class Handshake:
         self.accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
         self.protocols = protocols
 
-    def check(self, head: ResponseHead) -> None:
+    def check(self, head: Response) -> None:
         """Return if a 101 grants this handshake (RFC 6455 section 4.2.2).
 
         Raises:
@@ -41,18 +42,18 @@ class Handshake:
         """
         if head.minor != 1 or head.chunked or head.content_length is not None:
             raise Denied(Reason.BAD_REQUEST, "a 101 of another version, or with a length")
-        options = connection_options(head.common)
+        options = connection_options(head.all(b"connection"))
         if b"upgrade" not in options or not options <= _GRANTING or not _names_websocket(head):
             raise Denied(Reason.BAD_REQUEST, "a 101 that does not switch to WebSocket")
-        if head.values(b"sec-websocket-accept") != [self.accept]:
+        if head.all(b"sec-websocket-accept") != (self.accept,):
             raise Denied(Reason.BAD_REQUEST, "a 101 without the one right Sec-WebSocket-Accept")
-        chosen = head.values(b"sec-websocket-protocol")
+        chosen = head.all(b"sec-websocket-protocol")
         if len(chosen) > 1 or not self.protocols.issuperset(chosen):
             raise Denied(Reason.BAD_REQUEST, "a 101 with a subprotocol that nobody offered")
 
 
-def handshake_of(head: RequestHead) -> Handshake:
-    """The handshake that a request with an Upgrade field asks for; stricter than RFC 6455 section 4.2.1 in its lists.
+def check_upgrade(head: Request) -> None:
+    """Return if a request with an Upgrade field asks for WebSocket; stricter than RFC 6455 section 4.2.1 in its lists.
 
     Raises:
         Denied: UPGRADE_REFUSED, it asks for another protocol, or for this one not exactly as it must be asked for.
@@ -61,19 +62,24 @@ def handshake_of(head: RequestHead) -> Handshake:
         raise Denied(Reason.UPGRADE_REFUSED, "an upgrade by another request than a GET of HTTP/1.1 without a body")
     if not _names_websocket(head):
         raise Denied(Reason.UPGRADE_REFUSED, "an upgrade to something else than WebSocket")
-    options = connection_options(head.common)
+    options = connection_options(head.all(b"connection"))
     if b"upgrade" not in options or b"close" in options:
         raise Denied(Reason.UPGRADE_REFUSED, "the Connection field does not say that it upgrades")
     if any(option.startswith(b"sec-websocket-") for option in options):  # they would be taken off at this hop
         raise Denied(Reason.UPGRADE_REFUSED, "the Connection field names fields of the handshake")
-    if head.values(b"sec-websocket-version") != [_VERSION]:
+    if head.all(b"sec-websocket-version") != (_VERSION,):
         raise Denied(Reason.UPGRADE_REFUSED, "not exactly one Sec-WebSocket-Version, 13")
-    keys = head.values(b"sec-websocket-key")
+    keys = head.all(b"sec-websocket-key")
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise Denied(Reason.UPGRADE_REFUSED, "not exactly one Sec-WebSocket-Key of 16 bytes")
-    offered = b",".join(head.values(b"sec-websocket-protocol")).split(b",")
-    return Handshake(keys[0], frozenset(protocol.strip(b" \t") for protocol in offered))
 
 
-def _names_websocket(head: Head) -> bool:
-    return [value.lower() for value in head.values(b"upgrade")] == [_WEBSOCKET]
+def handshake_of(request: Message) -> Handshake:
+    """The handshake that a request asks for, after ``check_upgrade``."""
+    offered = b",".join(request.all(b"sec-websocket-protocol")).split(b",")
+    (key,) = request.all(b"sec-websocket-key")
+    return Handshake(key, frozenset(protocol.strip(b" \t") for protocol in offered))
+
+
+def _names_websocket(head: Message) -> bool:
+    return [value.lower() for value in head.all(b"upgrade")] == [_WEBSOCKET]

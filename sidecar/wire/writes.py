@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import get_running_loop
 from collections import deque
 from typing import Final
 
@@ -25,21 +26,26 @@ class Writes:
     Whoever ends a connection, or one direction of it, calls ``write_out`` before.
     """
 
-    __slots__ = ("_most", "_waiting")
+    __slots__ = ("_most", "_most_alone", "_waiting")
 
     def __init__(self, most: int = MOST_TOGETHER) -> None:
         self._most = most
+        self._most_alone = _MAX_PUT_OFF if most > 1 else -1  # bytes of the first one
         self._waiting: deque[tuple[asyncio.Transport, bytes]] = deque()
 
     def put_off(self, transport: asyncio.Transport, data: bytes) -> None:
         """Write, at the end of the running loop's round at the latest."""
         waiting = self._waiting
+        if waiting:
+            waiting.append((transport, data))
+            if len(waiting) >= self._most or len(data) > _MAX_PUT_OFF:
+                self.write_out()
+            return
         waiting.append((transport, data))
-        count = len(waiting)
-        if count >= self._most or len(data) > _MAX_PUT_OFF:
+        if len(data) > self._most_alone:
             self.write_out()
-        elif count == 1:
-            asyncio.get_running_loop().call_soon(self.write_out)
+        else:
+            get_running_loop().call_soon(self.write_out)
 
     def write_out(self) -> None:
         """Write everything that was put off. What is for somebody who is gone is dropped.

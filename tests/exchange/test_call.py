@@ -9,7 +9,7 @@ from sidecar.exchange.call import Call
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.head import encode_fields
+from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.limits import ClientLimits
 
 FORM = b"grant_type=x&y=%0D%0A"

@@ -25,7 +25,7 @@ from sidecar.observe.record import Record
 from sidecar.observe.tracing import new_id
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import Handles
-from sidecar.proxy.headers import from_agent
+from sidecar.proxy.headers import FROM_AGENT
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.snapshot import Snapshot
@@ -175,7 +175,7 @@ class InboundWorld:
             snapshots=snapshots,
             log=log,
             handles=self.handles,
-            forwarder=Forwarder(self.agents, from_agent, self.watch, LIMITS),
+            forwarder=Forwarder(self.agents, FROM_AGENT, self.watch, LIMITS),
             tasks=Tasks(),
             clock=lambda: float(NOW),
         )

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from sidecar.errors import Denied, Reason
 from sidecar.wire.answer import AnswerReader
 from sidecar.wire.framing import MAX_CHUNK_LINE, Body, ChunkedBody
-from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits
+from sidecar.wire.message import Response
 from sidecar.wire.outgoing import Outgoing
 from tests.fuzz.properties import chance, little_at_a_time, pieces, quiet
 
@@ -55,7 +55,7 @@ def read_all(body: Body, data: bytes) -> tuple[bytes, bytes]:
     return content, rest
 
 
-def read_answered(reader: AnswerReader, data: bytes) -> tuple[ResponseHead | None, bytes]:
+def read_answered(reader: AnswerReader, data: bytes) -> tuple[Response | None, bytes]:
     """Feed bytes until the answer is complete or has taken all of them."""
     head, content = reader.feed(data)
     while reader.rest:
@@ -85,7 +85,7 @@ def chunked_body(data: bytes) -> None:
 class Answered(NamedTuple):
     """Result of an answer's bytes."""
 
-    head: ResponseHead | None
+    head: Response | None
     content: bytes
     complete: bool
     refusal: Reason | None
@@ -95,7 +95,7 @@ def read_answer(parts: list[bytes], method: str) -> Answered:
     """Feed an answer in these parts, until it is complete."""
     reader = AnswerReader(LIMITS)
     reader.expect(method)
-    told: ResponseHead | None = None
+    told: Response | None = None
     content = b""
     for part in parts:
         try:

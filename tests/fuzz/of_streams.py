@@ -15,7 +15,7 @@ import h11
 
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 from sidecar.wire.request import RequestReader
 from tests.fuzz.agent import Arrived
 from tests.fuzz.inbound_world import LIMITS, InboundWorld, InlineLoop, token
@@ -26,7 +26,7 @@ from tests.fuzz.properties import chance, little_at_a_time, pieces, quiet
 class Meant(NamedTuple):
     """A request as it stands in the stream; ``body`` None: it is not whole, or broken."""
 
-    head: RequestHead
+    head: Request
     body: bytes | None
 
 
@@ -122,8 +122,8 @@ def _check(world: InboundWorld, reading: Reading, *, closes: bool) -> None:
     _check_answers(world)
 
 
-def _what(head: RequestHead) -> tuple[object, ...]:
-    return head.method, head.target, head.fields, head.content_length, head.chunked
+def _what(head: Request) -> tuple[object, ...]:
+    return head.method, head.target, head.fields, head.content_length, head.has_body
 
 
 def _check_forwarded(world: InboundWorld, reading: Reading) -> None:

@@ -20,7 +20,6 @@ from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.delegation.strict_json import MAX_DEPTH, StrictJsonError, nesting_of, parse_object
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.credentials import credential_of
-from sidecar.wire.head import Fields
 from tests.fuzz.properties import quiet
 from tests.wire.written import request_with
 
@@ -48,11 +47,9 @@ def authorization(data: bytes) -> None:
     The two readers, of peers' tokens and of agents' handles, never find different ones in it.
     """
     value, _, handle = data.partition(b"\n")
-    fields = Fields([(b"authorization", value), *([(b"delegation-handle", handle)] if handle else [])])
-    token = _denied(lambda: bearer_of(fields.values(b"authorization")), _NO_BEARER)
-    shown = _denied(
-        lambda: credential_of(request_with(fields)), frozenset({Reason.HEADER_MALFORMED, Reason.NO_REQUEST_CONTEXT})
-    )
+    request = request_with([(b"authorization", value), *([(b"delegation-handle", handle)] if handle else [])])
+    token = _denied(lambda: bearer_of(request.all(b"authorization")), _NO_BEARER)
+    shown = _denied(lambda: credential_of(request), frozenset({Reason.HEADER_MALFORMED, Reason.NO_REQUEST_CONTEXT}))
     if token is not None:
         assert 0 < len(token) <= MAX_TOKEN_BYTES
         assert token.encode() in value

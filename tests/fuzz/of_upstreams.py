@@ -14,7 +14,7 @@ from sidecar.errors import Reason, SidecarError
 from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.head import ResponseHead
+from sidecar.wire.message import Response
 from tests.fuzz.inbound_world import InlineLoop
 from tests.fuzz.of_bodies import LIMITS, read_answer, read_answered
 from tests.fuzz.of_others import end_of
@@ -36,7 +36,7 @@ class Asked:
 
     method: str
     came: bytes = b""
-    head: ResponseHead | None = None
+    head: Response | None = None
     content: bytes = b""
     ended: bool = False
     error: SidecarError | None = None
@@ -46,11 +46,11 @@ class Asked:
     def over(self) -> bool:
         return self.ended or self.error is not None
 
-    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_whole_response(self, head: Response, data: bytes) -> None:
         self.on_response(head, data)
         self.ended = True
 
-    def on_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_response(self, head: Response, data: bytes) -> None:
         assert self.head is None
         assert not self.over
         self.head = head

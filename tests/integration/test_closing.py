@@ -25,6 +25,7 @@ from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 from tests.integration.world import until
 from tests.wire.bench import Clock, Handler
+from tests.wire.written import passed
 
 pytestmark = [pytest.mark.integration, pytest.mark.both_loops]
 
@@ -43,7 +44,7 @@ class Sender:
         self._exchange = exchange
         self._left = PIECES
         exchange.sender = self
-        exchange.send_head(200, b"", length=PIECES * len(PIECE))
+        exchange.send_head(*passed(200, PIECES * len(PIECE)))
         self.on_caller_resume()
 
     def on_caller_gone(self, error: SidecarError | None = None) -> None:

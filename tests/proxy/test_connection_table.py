@@ -16,6 +16,7 @@ from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection, ServerLimits
 from tests.calls import calls_of
 from tests.wire.bench import Clock, Handler, RecordingTransport, answer_ok
+from tests.wire.written import passed
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 PATIENCE_S: Final = 5.0
@@ -37,7 +38,7 @@ class Owner:
 def begin_answer(exchange: ServerExchange) -> None:
     """An answer that is not at its end yet."""
     exchange.owner = Owner()
-    exchange.send_head(200, b"", length=9)
+    exchange.send_head(*passed(200, 9))
 
 
 class Door:

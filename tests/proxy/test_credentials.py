@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.credentials import Credential, credential_of
-from sidecar.wire.head import Field
+from sidecar.wire.message import Field
 from tests.wire.written import request_with
 
 HANDLE = "a_-Z" * 10 + "123"

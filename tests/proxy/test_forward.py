@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.proxy.forward import Forwarder, Forwarding
-from sidecar.proxy.headers import from_agent
+from sidecar.proxy.headers import FROM_AGENT
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.watch import Watch
 from sidecar.wire.limits import ClientLimits, ServerLimits
@@ -25,7 +25,7 @@ class LooksLikeAPermit:
 def test_nothing_is_forwarded_without_a_permit(permit: Any) -> None:
     nothing: Any = None
     watch = Watch(Snapshots(setup()), nothing, wall=time.time, monotonic=time.monotonic)
-    forwarder = Forwarder(UpstreamPool(ClientLimits()), from_agent, watch, ServerLimits())
+    forwarder = Forwarder(UpstreamPool(ClientLimits()), FROM_AGENT, watch, ServerLimits())
     origin = Origin("127.0.0.1", 1, "key")
     with pytest.raises(TypeError):
-        Forwarding(forwarder, permit, nothing, nothing, nothing, origin, b"/", b"")
+        Forwarding(forwarder, permit, nothing, nothing, nothing, origin, b"/", FROM_AGENT)

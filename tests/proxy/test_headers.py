@@ -14,18 +14,20 @@ from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.headers import (
+    FROM_AGENT,
+    FROM_NEXT_HOP,
     MAX_VALUE_BYTES,
     call_id,
     encode_value,
-    from_agent,
-    from_next_hop,
+    identity_fields,
     new_call_id,
     passes_to_mesh,
     source_of,
     to_agent,
     to_next_hop,
 )
-from sidecar.wire.head import NOT_PASSED, Field
+from sidecar.wire.h1_fields import edited
+from sidecar.wire.message import NOT_PASSED, Field
 from tests.delegation.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
@@ -64,21 +66,24 @@ def issued_outside() -> IssuedPermit:
 def for_agent(
     fields: list[Field], by: Permit | None = None, trace: TraceContext = TRACE, source: str | None = None
 ) -> list[Field]:
-    lines = to_agent(
-        request_with(fields),
-        by or permit(),
+    request, by = request_with(fields), by or permit()
+    edits = to_agent(
+        request,
+        by,
+        identity_fields(by),
         handle="h" * 43,
         request_id="r1",
         trace=trace,
         host=b"127.0.0.1:8080",
         source=source,
     )
-    return fields_in(lines)
+    return fields_in(edited(request, edits))
 
 
 def for_next_hop(fields: list[Field], trace: TraceContext = TRACE, *, outside: bool = False) -> list[Field]:
     by = issued_outside() if outside else issued()
-    return fields_in(to_next_hop(request_with(fields), by, call="c" * 32, trace=trace, host=b"crm.internal:7443"))
+    edits = to_next_hop(by, call="c" * 32, trace=trace, host=b"crm.internal:7443")
+    return fields_in(edited(request_with(fields), edits))
 
 
 def call_of(*values: bytes) -> str | None:
@@ -86,11 +91,11 @@ def call_of(*values: bytes) -> str | None:
 
 
 def for_peer(fields: list[Field]) -> list[Field]:
-    return fields_in(from_agent(answer_with(fields)))
+    return fields_in(edited(answer_with(fields), FROM_AGENT))
 
 
 def back_to_agent(fields: list[Field]) -> list[Field]:
-    return fields_in(from_next_hop(answer_with(fields)))
+    return fields_in(edited(answer_with(fields), FROM_NEXT_HOP))
 
 
 NEVER = [  # in no direction, in no spelling

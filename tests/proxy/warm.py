@@ -14,7 +14,7 @@ from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import from_agent, from_next_hop
+from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.outbound import Outbound
@@ -67,7 +67,7 @@ class Warm:
             handles=Handles(clock=lambda: float(NOW), monotonic=world.clock),
             forwarder=Forwarder(
                 self.pool,
-                from_agent,
+                FROM_AGENT,
                 Watch(snapshots, source, wall=lambda: float(NOW), monotonic=world.clock),
                 ServerLimits(),
             ),
@@ -124,7 +124,7 @@ class WarmOutbound:
             snapshots=snapshots,
             log=self.log,
             handles=handles,
-            forwarder=Forwarder(self.pool, from_next_hop, watch, ServerLimits()),
+            forwarder=Forwarder(self.pool, FROM_NEXT_HOP, watch, ServerLimits()),
             tasks=Tasks(),
             origins=origins,
             own_authorities=frozenset({"127.0.0.1:7080"}),

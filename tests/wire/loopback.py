@@ -12,10 +12,10 @@ from sidecar.wire.body import Pump
 from sidecar.wire.connections import Connections
 from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
-from sidecar.wire.head import RequestHead, ResponseHead
 from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.message import Edits, Request, Response
 from sidecar.wire.pool import Origin, UpstreamPool
-from tests.wire.written import pass_fields
+from tests.wire.written import AS_THEY_ARE
 
 WAIT_S = 5.0
 
@@ -121,14 +121,14 @@ class CountedConnection(ServerConnection):
 class Passing(Pump):
     """Forwards one request as it came."""
 
-    def __init__(self, proxy: Proxy, exchange: ServerExchange, head: RequestHead) -> None:
-        super().__init__(exchange, head, proxy.pool, proxy.origin, head.target, pass_fields(head))
+    def __init__(self, proxy: Proxy, exchange: ServerExchange, head: Request) -> None:
+        super().__init__(exchange, head, proxy.pool, proxy.origin, head.target, AS_THEY_ARE)
         self.proxy = proxy
 
-    def rewrite(self, head: ResponseHead) -> bytes:
+    def rewrite(self, head: Response) -> Edits:
         return self.proxy.rewrite(head)
 
-    def unfinished(self, head: ResponseHead) -> None:
+    def unfinished(self, head: Response) -> None:
         self.proxy.unfinished.append(head)
 
     def done(self, error: SidecarError | None) -> None:
@@ -149,8 +149,8 @@ class Proxy:
         self.exchanges: list[ServerExchange] = []
         self.pumps: list[Pump] = []
         self.ends: asyncio.Queue[SidecarError | None] = asyncio.Queue()
-        self.rewrite: Callable[[ResponseHead], bytes] = pass_fields
-        self.unfinished: list[ResponseHead] = []
+        self.rewrite: Callable[[Response], Edits] = lambda _: AS_THEY_ARE
+        self.unfinished: list[Response] = []
         self.port = 0
 
     def on_request(self, exchange: ServerExchange) -> None:

@@ -12,13 +12,13 @@ import pytest
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.body import Pump
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.message import Edits, Response
 from sidecar.wire.pool import Origin, UpstreamPool
 from tests.wire.bench import Served
 from tests.wire.loopback import WAIT_S, Proxy, Raw, Upstream, proxied
 from tests.wire.test_h1_client import Calling
-from tests.wire.written import pass_fields
+from tests.wire.written import AS_THEY_ARE
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: b\r\nX-A: 1\r\n\r\n"
 GET_SENT = b"GET /a?b HTTP/1.1\r\nhost: b\r\nx-a: 1\r\n\r\n"
@@ -659,10 +659,10 @@ class Ending(Pump):
 
     ends: list[SidecarError | None]
 
-    def rewrite(self, head: ResponseHead) -> bytes:
-        return pass_fields(head)
+    def rewrite(self, head: Response) -> Edits:
+        return AS_THEY_ARE
 
-    def unfinished(self, head: ResponseHead) -> None:
+    def unfinished(self, head: Response) -> None:
         pass
 
     def done(self, error: SidecarError | None) -> None:
@@ -673,7 +673,14 @@ def pump_over(served: Served, pool: OneConnection, ends: list[SidecarError | Non
     exchange = served.only
     assert exchange.head is not None
     origin = Origin("b", 1, key="b")
-    pump = Ending(exchange, exchange.head, cast("UpstreamPool", pool), origin, b"/a", b"host: b\r\n")
+    pump = Ending(
+        exchange,
+        exchange.head,
+        cast("UpstreamPool", pool),
+        origin,
+        b"/a",
+        AS_THEY_ARE._replace(fields=((b"host", b"b"),)),
+    )
     pump.ends = ends
     return pump
 

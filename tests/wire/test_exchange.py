@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from tests.wire.bench import Body, Served, answer_ok
+from tests.wire.written import passed
 
 GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"
 HEAD = GET.replace(b"GET", b"HEAD")
@@ -14,7 +15,7 @@ OLD = GET.replace(b"HTTP/1.1", b"HTTP/1.0")
 def streamed(request: bytes, status: int, length: int | None, *pieces: bytes) -> Served:
     served = Served()
     served.receive(request)
-    served.only.send_head(status, b"x: y\r\n", length=length)
+    served.only.send_head(*passed(status, length, [(b"x", b"y")]))
     for piece in pieces:
         served.only.send_data(piece)
     served.only.send_end()
@@ -59,7 +60,7 @@ async def test_an_answer_given_whole_is_the_same_in_one_write(
     served = Served()
     served.receive(request_bytes)
     exchange = served.only
-    exchange.send_whole(status, b"x: y\r\n", b"abc" if rest.endswith(b"abc") else b"", length)
+    exchange.send_whole(*passed(status, length, [(b"x", b"y")]), b"abc" if rest.endswith(b"abc") else b"")
     (written,) = served.transport.writes
     assert written == streamed(request_bytes, status, length, b"abc").transport.written
     assert written.endswith(b"\r\nx: y\r\n" + rest)
@@ -92,7 +93,7 @@ async def test_what_is_sent_between_flushes_is_one_write() -> None:
     served = Served()
     served.receive(GET)
     exchange = served.only
-    exchange.send_head(200, b"", length=None)
+    exchange.send_head(*passed(200, None))
     exchange.send_data(b"a")
     assert served.transport.writes == []
     exchange.flush()
@@ -105,7 +106,7 @@ async def test_what_is_sent_between_flushes_is_one_write() -> None:
 
 
 async def test_what_is_sent_inside_a_read_leaves_at_its_end() -> None:
-    served = Served(lambda exchange: exchange.send_head(200, b"", length=3))
+    served = Served(lambda exchange: exchange.send_head(*passed(200, 3)))
     served.receive(GET)
     assert len(served.transport.writes) == 1
 
@@ -113,9 +114,9 @@ async def test_what_is_sent_inside_a_read_leaves_at_its_end() -> None:
 async def test_a_second_answer_is_a_bug() -> None:
     served = Served()
     served.receive(GET)
-    served.only.send_head(200, b"", length=2)
+    served.only.send_head(*passed(200, 2))
     with pytest.raises(RuntimeError, match="one answer"):
-        served.only.send_head(200, b"", length=2)
+        served.only.send_head(*passed(200, 2))
 
 
 async def test_nothing_is_sent_after_the_end() -> None:
@@ -155,7 +156,7 @@ async def test_an_end_without_an_answer_cuts_the_connection() -> None:
 async def test_an_aborted_chunked_answer_has_no_last_chunk() -> None:
     served = Served()
     served.receive(GET + GET)
-    served.only.send_head(200, b"", length=None)
+    served.only.send_head(*passed(200, None))
     served.only.send_data(b"abc")
     served.only.abort()
     assert served.transport.written.endswith(b"3\r\nabc\r\n")
@@ -168,7 +169,7 @@ async def test_an_aborted_answer_without_any_length_is_reset() -> None:
     with left, right:
         served = Served(extra={"socket": left})
         served.receive(OLD)
-        served.only.send_head(200, b"", length=None)
+        served.only.send_head(*passed(200, None))
         served.only.send_data(b"abc")
         served.only.abort()
         assert served.transport.aborted

@@ -13,8 +13,8 @@ from sidecar.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MAX_LINES
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
-from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits
+from sidecar.wire.message import Response
 from tests.wire.bench import Clock, RecordingTransport
 from tests.wire.test_outflow import connected
 
@@ -34,11 +34,11 @@ class Sink:
     def reasons(self) -> list[Reason]:
         return [error.reason for error in self.errors]
 
-    def on_whole_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_whole_response(self, head: Response, data: bytes) -> None:
         self.on_response(head, data)
         self.on_response_end()
 
-    def on_response(self, head: ResponseHead, data: bytes) -> None:
+    def on_response(self, head: Response, data: bytes) -> None:
         self.status = head.status
         self.events.append("head")
         if data:

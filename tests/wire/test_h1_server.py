@@ -15,6 +15,7 @@ from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
 from tests.wire.bench import Body, Handler, RecordingTransport, Served, answer_ok
 from tests.wire.test_outflow import connected, fill
+from tests.wire.written import passed
 
 GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -402,7 +403,7 @@ async def test_absolute_form_is_served_where_told() -> None:
     served.receive(b"GET http://crm.mesh/a HTTP/1.1\r\nHost: crm.mesh\r\n\r\n")
     head = served.only.head
     assert head is not None
-    assert (head.target, head.authority, head.proxy_form) == (b"/a", "crm.mesh", True)
+    assert (head.target, head.authority) == (b"/a", "crm.mesh")
 
 
 # --- how connections end
@@ -581,7 +582,7 @@ async def test_an_answer_that_had_begun_before_the_drain_did_not_say_that_it_is_
     served = Served()
     served.receive(GET)
     exchange = served.only
-    exchange.send_head(200, b"", length=2)
+    exchange.send_head(*passed(200, 2))
     served.connections.drain(1.0)
     served.after(5.0)
     exchange.send_data(b"ok")
@@ -1030,7 +1031,7 @@ async def test_a_vanished_peer_is_told_once_and_nothing_more_is_written(how: str
     served.lose()
     assert (gone, served.only.gone) == (["gone"], True)
     served.only.answer(200, [], b"ok")
-    served.only.send_head(200, b"", length=None)
+    served.only.send_head(*passed(200, None))
     served.only.send_data(b"a")
     served.only.send_end()
     served.only.abort()

@@ -70,13 +70,13 @@ def test_a_head_that_has_begun_is_known_and_can_be_forgotten() -> None:
 CALL = b"Delegation-Call: 0123\r\n"
 
 
-def test_a_head_that_is_known_is_read_at_once_by_every_reader_with_these_limits() -> None:
+def test_heads_with_the_same_names_share_a_layout_at_every_reader() -> None:
     first = reader().read(post(CALL))
     again = reader().read(post(CALL.replace(b"0123", b"4567")))
     assert first is not None
     assert again is not None
-    assert again[0].values(b"delegation-call") == [b"4567"]
-    assert again[0].common is first[0].common
+    assert again[0].all(b"delegation-call") == (b"4567",)
+    assert again[0].layout is first[0].layout
     assert again[1:] == first[1:] == (len(post(CALL)), b"")
 
 
@@ -106,7 +106,7 @@ def test_what_is_known_as_a_head_is_none_inside_another() -> None:
     found = requests.read(inside)
     assert found is not None
     head, size, rest = found
-    assert (head.target, head.values(b"x"), size, rest) == (b"/b", [b"POST /a HTTP/1.1"], len(begun + inside), b"")
+    assert (head.target, head.all(b"x"), size, rest) == (b"/b", (b"POST /a HTTP/1.1",), len(begun + inside), b"")
 
 
 def test_an_empty_line_may_come_before_a_head_that_is_known() -> None:

@@ -16,14 +16,15 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire import h1_server, tunnel
 from sidecar.wire.body import Pump
 from sidecar.wire.frames import MAX_STEPS, Frames
-from sidecar.wire.head import ResponseHead
 from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.message import Response
 from sidecar.wire.upgrade import Handshake
 from tests.wire.bench import Body, Served
 from tests.wire.loopback import WAIT_S, Proxy, Raw, Upstream, proxied
 from tests.wire.test_body import GET, OK, exchange, held_back
 from tests.wire.test_h1_client import Calling, Sink
 from tests.wire.test_upgrade import ACCEPT, ASKS, GRANTS, KEY, NOT_GRANTING
+from tests.wire.written import passed
 
 ASKED = (
     b"GET /chat HTTP/1.1\r\nhost: a\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n"
@@ -418,7 +419,7 @@ async def test_raw_bytes_that_do_not_come_are_no_body_that_is_late() -> None:
     served, body = Served(body_timeout_s=1), Body()
     served.receive(ASKS)
     (asking,) = served.handler.requests
-    asking.switch_protocols(b"")
+    asking.switch_protocols(*passed(101, None))
     asking.read_body(body)
     served.after(100)
     served.receive(b"raw")
@@ -480,9 +481,9 @@ class InMemory:
             super().__init__()
             self.both = both
 
-        def on_response(self, head: ResponseHead, data: bytes) -> None:
+        def on_response(self, head: Response, data: bytes) -> None:
             exchange = self.both.served.only
-            exchange.switch_protocols(b"")
+            exchange.switch_protocols(*passed(101, None))
             self.both.tunnel = tunnel.Tunnel(exchange, self.both.calling.connection, finished=self.both.ends.append)
             self.both.tunnel.open()
             exchange.flush()

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.head import ResponseHead
-from sidecar.wire.parse import parse_request_head, parse_response_head
-from sidecar.wire.upgrade import Handshake, handshake_of
+from sidecar.wire.message import Response
+from sidecar.wire.upgrade import Handshake, check_upgrade, handshake_of
+from tests.wire.written import parse_request_head, parse_response_head
 
 # The example of RFC 6455 section 1.3.
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -32,10 +32,12 @@ def with_field(head: bytes, field: bytes) -> bytes:
 
 
 def ask(head: bytes) -> Handshake:
-    return handshake_of(parse_request_head(head, max_target_bytes=100, max_fields=20, proxy_form=False))
+    request = parse_request_head(head, max_target_bytes=100, max_fields=20, proxy_form=False)
+    check_upgrade(request)
+    return handshake_of(request)
 
 
-def granted(head: bytes) -> ResponseHead:
+def granted(head: bytes) -> Response:
     return parse_response_head(head, max_fields=20)
 
 

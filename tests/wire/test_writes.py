@@ -15,6 +15,7 @@ from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.writes import MOST_TOGETHER, Writes
 from tests.wire.bench import Handler, RecordingTransport, answer_ok
 from tests.wire.test_h1_client import Sink
+from tests.wire.written import passed
 
 LONG = b"x" * (16 * 1024 + 1)
 
@@ -169,7 +170,7 @@ async def test_an_answer_that_was_put_off_leaves_before_its_connection_ends(end:
 
 async def test_the_beginning_of_an_answer_leaves_before_a_reset_says_that_the_rest_is_missing() -> None:
     def cut_short(exchange: ServerExchange) -> None:
-        exchange.send_head(200, b"", length=None)
+        exchange.send_head(*passed(200, None))
         exchange.send_data(b"begun")
         exchange.abort()
 

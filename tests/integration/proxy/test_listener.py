@@ -33,6 +33,7 @@ from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sink import FakeSink
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER
 from tests.identity.accepting import hello
+from tests.wire.written import passed
 
 pytestmark = pytest.mark.integration
 
@@ -738,7 +739,7 @@ async def test_a_caller_who_takes_nothing_cannot_hold_up_the_end(sink: FakeSink)
         client.writer.write(GET)
         await handler.arrived.wait()
         exchange = handler.exchanges[0]
-        exchange.send_head(200, b"", length=None)
+        exchange.send_head(*passed(200, None))
         exchange.send_data(b"x" * 20_000_000)
         exchange.flush()
         async with asyncio.timeout(PATIENCE_S):

@@ -1,0 +1,215 @@
+"""Fields of HTTP/1.1 heads: what follows from their names, kept from head to head, and how they are written.
+
+A ``Layout`` follows from the names of a head's fields alone. The next head with these names shares it: ``Layouts`` is
+the only cache of heads there is. No value is part of its key or of what it holds, so nothing is remembered that differs
+by user or request, and a value never seen before costs what any other does. Pure: no socket, no clock, no policy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from itertools import chain
+from operator import itemgetter
+from typing import Final
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire.message import FRAMING, NO_NAMES, NOT_PASSED, Edits, Field, Layout, Message, Passes, Pick, picking
+
+LAYOUT_CACHE_BYTES: Final = 1024 * 1024  # of requests, and as much of answers
+_MAX_CACHED_NAMES: Final = 2048  # bytes of the names of one head
+_LAYOUT_BYTES: Final = 1024  # beside its names
+_NAME_BYTES: Final = 256  # of one name, beside its own bytes: places and templates
+_MAX_RULES: Final = 8  # whose templates a layout keeps: there are four
+_are_tokens: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:)*+").fullmatch
+_is_length: Final = re.compile(rb"0|[1-9][0-9]{0,14}").fullmatch
+_OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
+_MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
+_USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # values that change nothing
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
+_breaks_a_line: Final = re.compile(rb"[\r\n\0]").search
+_name_of: Final = itemgetter(0)
+_line_of: Final = b"%b: %b\r\n".__mod__
+
+
+class H1Layout(Layout):
+    """The layout of an HTTP/1.1 head: also where the fields are that speak of framing and of the connection.
+
+    ``host`` is None unless there is exactly one. ``plain``: no field speaks of either; ``usual``: none but one length
+    and one Connection field at most, at ``length`` and ``option``. ``breaks`` are the line feeds of these fields; None
+    if a name is no token.
+    """
+
+    __slots__ = (
+        "breaks",
+        "codings",
+        "connection",
+        "expect",
+        "host",
+        "length",
+        "lengths",
+        "option",
+        "plain",
+        "upgrade",
+        "usual",
+    )
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        super().__init__(names)
+        sound = _are_tokens(b"".join([b"%b:" % name for name in self.names]))
+        self.breaks = b"\n" * len(self.names) if sound else None
+        self.host = self.single.get(b"host")
+        self.expect = self._places(b"expect")
+        self.upgrade = self._places(b"upgrade")
+        self.connection = self._places(b"connection")
+        self.lengths = self._places(b"content-length")
+        self.codings = self._places(b"transfer-encoding")
+        self.length = self.lengths[0] if self.lengths else None
+        self.option = self.connection[0] if self.connection else None
+        self.usual = not self.codings and len(self.lengths) < 2 and len(self.connection) < 2
+        self.plain = not (self.connection or self.expect or self.upgrade or self.lengths or self.codings)
+
+    def _places(self, name: bytes) -> list[int]:
+        return [at for at, found in enumerate(self.names) if found == name]
+
+    def end_of(self, values: Sequence[bytes], minor: int) -> tuple[frozenset[bytes], int | None, bool, bool, int]:
+        """(``Message.listed``, content length, chunked, whether another message may follow, ``minor``).
+
+        Raises:
+            Denied: AMBIGUOUS_FRAMING, BAD_REQUEST, HEAD_TOO_LARGE.
+        """
+        length, option = self.length, self.option
+        if self.usual and (option is None or values[option] in _USUAL_OPTIONS):
+            if length is None:
+                return NO_NAMES, None, False, minor == 1, minor
+            if _is_length(values[length]):
+                return NO_NAMES, int(values[length]), False, minor == 1, minor
+        listed, keep_alive = _connection([values[at] for at in self.connection], minor)
+        content_length, chunked = self._framing(values, minor)
+        return listed, content_length, chunked, keep_alive, minor
+
+    def _framing(self, values: Sequence[bytes], minor: int) -> tuple[int | None, bool]:
+        """(content length, chunked): at most one of them, said once and in its plain form (RFC 9112 section 6)."""
+        if len(self.lengths) > 1 or len(self.codings) > 1:
+            raise Denied(Reason.AMBIGUOUS_FRAMING, "the length of the body is stated twice")
+        if self.lengths and self.codings:
+            raise Denied(Reason.AMBIGUOUS_FRAMING, "a Content-Length beside a Transfer-Encoding")
+        if self.length is not None:
+            value = values[self.length]
+            if not _is_length(value):
+                raise Denied(Reason.AMBIGUOUS_FRAMING, "the Content-Length is no plain number")
+            return int(value), False
+        if not self.codings:
+            return None, False
+        if not minor or values[self.codings[0]].lower() != b"chunked":
+            raise Denied(Reason.AMBIGUOUS_FRAMING, "another transfer coding than chunked alone in HTTP/1.1")
+        return None, True
+
+
+class Layouts(dict[tuple[bytes, ...], H1Layout]):
+    """Cache of layouts, by the names of a head's fields as they are spelled. The oldest is evicted first.
+
+    A dict, so that a look-up that finds runs no code of ours. ``bytes`` is what it holds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __missing__(self, names: tuple[bytes, ...]) -> H1Layout:
+        layout = H1Layout(names)
+        if layout.breaks is not None and sum(map(len, names)) <= _MAX_CACHED_NAMES:
+            self.bytes += _cost_of(names)
+            self[names] = layout
+            while self.bytes > LAYOUT_CACHE_BYTES:
+                oldest = next(iter(self))
+                del self[oldest]
+                self.bytes -= _cost_of(oldest)
+        return layout
+
+
+def _cost_of(names: tuple[bytes, ...]) -> int:
+    return _LAYOUT_BYTES + _NAME_BYTES * len(names) + 4 * sum(map(len, names))
+
+
+request_layouts: Final = Layouts()
+answer_layouts: Final = Layouts()
+
+
+def _connection(found: Sequence[bytes], minor: int) -> tuple[frozenset[bytes], bool]:
+    """(``Message.listed``, whether another message may follow). Every Connection field is looked at."""
+    for value in found:
+        if not _OPTIONS.fullmatch(value):
+            raise Denied(Reason.BAD_REQUEST, "a Connection field is no list of tokens")
+        if value.count(b",") > _MAX_OPTIONS:
+            raise Denied(Reason.HEAD_TOO_LARGE, "too many Connection options")
+    options = connection_options(found)
+    return options - NOT_PASSED, minor == 1 and b"close" not in options
+
+
+def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
+    """The lower-case members of all Connection fields (RFC 9110 section 7.6.1)."""
+    return frozenset([option.strip(b" \t").lower() for value in values for option in value.split(b",")]) - {b""}
+
+
+def edited(message: Message, edits: Edits) -> bytes:
+    """The lines of a message's fields after the edits, each with its line break.
+
+    Raises:
+        ValueError: as ``encode_fields``.
+    """
+    passes, fields = edits
+    layout = message.layout
+    try:
+        text, pick = layout.templates[passes]
+    except KeyError:
+        text, pick = _new_template(layout, passes)
+    if message.listed:
+        text, pick = _template(layout, lambda name: passes(name) and name not in message.listed)
+    if not fields:
+        return text % pick(message.values)
+    return text % pick(message.values) + encode_fields(fields)
+
+
+def _new_template(layout: Layout, passes: Passes) -> tuple[bytes, Pick]:
+    template = _template(layout, passes)
+    if len(layout.templates) < _MAX_RULES:
+        layout.templates[passes] = template
+    return template
+
+
+def _template(layout: Layout, passes: Passes) -> tuple[bytes, Pick]:
+    """The lines of the fields that pass, with a place for each value, and what picks the values."""
+    places = [at for at, name in enumerate(layout.names) if passes(name)]
+    text = b"".join([b"%b: %%b\r\n" % layout.names[at].replace(b"%", b"%%") for at in places])
+    return text, picking(places)
+
+
+def encode_fields(fields: Sequence[Field]) -> bytes:
+    """The lines of some fields, each with its line break.
+
+    Raises:
+        ValueError: one would break a line, or states where a message ends: that is said by who writes the head.
+    """
+    if not FRAMING.isdisjoint(map(_name_of, fields)):
+        raise ValueError("a field states where the message ends")
+    if _breaks_a_line(b"".join(chain.from_iterable(fields))):
+        raise ValueError("a header field holds a line break or NUL")
+    return b"".join(map(_line_of, fields))
+
+
+def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
+    """A whole HTTP/1.1 request head. ``lines``: of all its fields, as ``encode_fields`` makes them.
+
+    Raises:
+        ValueError: the target would break a line.
+    """
+    if _breaks_a_line(target):
+        raise ValueError("a target holds a line break or NUL")
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method.encode("ascii"), target, lines)
+
+
+def encode_response(status: int, lines: bytes) -> bytes:
+    """A whole HTTP/1.1 answer head. ``lines``: of all its fields, as ``encode_fields`` makes them."""
+    return b"%b\r\n%b\r\n" % (_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, lines)

@@ -1,0 +1,201 @@
+"""Messages that cross between policy and wire: requests, answers, and the edits that policy makes to their fields.
+
+Neutral: nothing here is the text of one version of HTTP. Policy reads a message by field name and hands back ``Edits``;
+the wire reads bytes into messages and writes them again (``h1_head``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+from sidecar.errors import Denied, Reason
+
+Field = tuple[bytes, bytes]
+"""A header field: name in lower case, value without surrounding white space."""
+
+Passes = Callable[[bytes], bool]
+"""A rule: tells whether fields of a (lower-case) name may travel on. It looks at nothing but the name."""
+
+FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+"""Fields that state where a message ends, and whether another may follow: the wire writes its own on each hop."""
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields that speak of one connection only (RFC 9110 section 7.6.1, RFC 9113 section 3.2.1)."""
+
+NOT_PASSED: Final = HOP_BY_HOP | FRAMING | {b"expect"}
+"""Fields that never travel on; an expectation is answered by the sidecar itself."""
+
+NO_NAMES: Final[frozenset[bytes]] = frozenset()
+
+
+class Edits(NamedTuple):
+    """Edits to the fields of a message: those whose names pass ``passes`` travel on, and ``fields`` are set.
+
+    Fields that the peer's Connection field lists never pass, whatever the rule says; ``fields`` are set in any case.
+    Where a message ends is for the wire to say: no edit sets a field of ``FRAMING``.
+    """
+
+    passes: Passes
+    fields: tuple[Field, ...] = ()
+
+
+Pick = Callable[[Sequence[bytes]], tuple[bytes, ...]]
+"""Picks some of a message's values."""
+
+_NOTHING: Final[Pick] = itemgetter(slice(0))
+
+
+def picking(places: Sequence[int]) -> Pick:
+    """Picks the values at these places, in this order."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return itemgetter(slice(places[0], places[0] + 1)) if places else _NOTHING
+
+
+class Layout:
+    """The names of a message's fields in order, and what follows from them alone. No value is in a layout.
+
+    ``single`` has the place of each name that comes once, ``pick`` the values of each name. ``templates`` is for who
+    writes messages: their fields as text that waits for values, by the rule that those fields pass.
+    """
+
+    __slots__ = ("names", "pick", "single", "templates")
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        self.names = tuple([name.lower() for name in names])
+        places: dict[bytes, list[int]] = {}
+        for at, name in enumerate(self.names):
+            places.setdefault(name, []).append(at)
+        self.single = {name: at[0] for name, at in places.items() if len(at) == 1}
+        self.pick = {name: picking(at) for name, at in places.items()}
+        self.templates: dict[Passes, tuple[bytes, Pick]] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layout) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+
+class Message:
+    """The fields of a request or an answer; never changed. Messages with the same names of fields share a layout.
+
+    ``layout`` has the names and ``values`` the values, in the same order. ``listed`` are the names that the peer's
+    Connection field lists, beside those that never pass: they end here.
+    """
+
+    __slots__ = ()
+
+    @property
+    def layout(self) -> Layout:
+        """The names of the fields."""
+        raise NotImplementedError
+
+    @property
+    def values(self) -> tuple[bytes, ...]:
+        """The values of the fields, as many as there are names."""
+        raise NotImplementedError
+
+    @property
+    def listed(self) -> frozenset[bytes]:
+        """The names that end at this hop."""
+        raise NotImplementedError
+
+    def one(self, name: bytes) -> bytes | None:
+        """The value of a field (lower-case name) that must not come twice; None if it is absent.
+
+        Raises:
+            Denied: HEADER_MALFORMED, it comes more than once.
+        """
+        layout = self.layout
+        at = layout.single.get(name)
+        if at is not None:
+            return self.values[at]
+        if name in layout.pick:
+            raise Denied(Reason.HEADER_MALFORMED, f"two {name.decode('latin-1').title()} fields")
+        return None
+
+    def all(self, name: bytes) -> tuple[bytes, ...]:
+        """The values of all fields of a (lower-case) name, in order."""
+        return self.layout.pick.get(name, _NOTHING)(self.values)
+
+    @property
+    def fields(self) -> list[Field]:
+        """All fields, in order."""
+        return list(zip(self.layout.names, self.values, strict=True))
+
+
+class _Request(NamedTuple):
+    layout: Layout
+    values: tuple[bytes, ...]
+    method: str
+    target: bytes
+    authority: str
+    listed: frozenset[bytes] = NO_NAMES
+    content_length: int | None = None
+    has_body: bool = False
+    keep_alive: bool = True
+    minor: int = 1
+    expect: bytes | None = None
+    upgrade: bytes | None = None
+
+
+class Request(_Request, Message):
+    """A valid request. ``target`` is in origin-form and not yet canonical; ``authority`` is the Host in lower case.
+
+    The fields are as they came, Host and hop-by-hop ones included. ``content_length`` is None where the request states
+    none: if it has a body, that has an end of its own. ``keep_alive``: another request may follow it. ``minor`` is
+    0 for a peer of HTTP/1.0, which takes no chunks. ``upgrade`` is the protocol that it asks for; None where it may be
+    ignored.
+    """
+
+    __slots__ = ()
+
+
+class _Response(NamedTuple):
+    layout: Layout
+    values: tuple[bytes, ...]
+    status: int
+    listed: frozenset[bytes] = NO_NAMES
+    content_length: int | None = None
+    chunked: bool = False
+    keep_alive: bool = True
+    minor: int = 1
+
+
+class Response(_Response, Message):
+    """A valid answer, final or interim. ``content_length`` is what its field says, also where no body follows.
+
+    ``keep_alive``: the connection may serve another request after it.
+    """
+
+    __slots__ = ()
+
+
+# The constructor of a named tuple is interpreted, tuple's own is not.
+new_edits: Final[Callable[[tuple[Passes, tuple[Field, ...]]], Edits]] = partial(tuple.__new__, Edits)
+new_request: Final[Callable[[tuple[Any, ...]], Request]] = partial(tuple.__new__, Request)
+new_response: Final[Callable[[tuple[Any, ...]], Response]] = partial(tuple.__new__, Response)
+
+
+def is_event_stream(answer: Response) -> bool:
+    """Whether the content is a stream of server-sent events (WHATWG HTML section 9.2)."""
+    values = answer.all(b"content-type")
+    return any(value.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream" for value in values)
