@@ -21,7 +21,7 @@ from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import from_next_hop
+from sidecar.proxy.headers import FROM_NEXT_HOP
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.snapshot import Snapshot
@@ -144,7 +144,7 @@ class AgentCalls:
             snapshots=snapshots,
             log=self.log,
             handles=self.handles,
-            forwarder=Forwarder(self.pool, from_next_hop, watch, ServerLimits()),
+            forwarder=Forwarder(self.pool, FROM_NEXT_HOP, watch, ServerLimits()),
             tasks=self._tasks,
             origins=origins,
             own_authorities=frozenset({OWN}),
