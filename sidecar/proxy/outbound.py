@@ -125,9 +125,8 @@ class Outbound:
             if credential.token is not None and snapshot.policy.entry is not None:
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
             handle, remote_handles = credential.handle, self._remote_handles
-            owner = None if remote_handles is None else remote_handles.owner_of(handle)
             served: ServedRequest | RemoteRequest
-            if remote_handles is None or owner is None:
+            if remote_handles is None or (owner := remote_handles.owner_of(handle)) is None:
                 served = self._handles.resolve(handle)
             else:  # another worker serves the request
                 served = yield Async(self._tasks, partial(remote_handles.resolve, owner, handle))

@@ -125,20 +125,20 @@ class Pump(ABC):
 
     def _send(self, upstream: ClientConnection) -> None:
         self._upstream = upstream
-        head = self._head
+        head, exchange = self._head, self._exchange
         lines = edited(head, self._edits)
         if head.has_body:
-            body = self._exchange.take_whole_body()
+            body = exchange.take_whole_body()
             if body is not None:
                 upstream.ask(head.method, self._target, lines, self, body=body)
             else:
                 upstream.start(head.method, self._target, lines, length=head.content_length, sink=self)
-                self._exchange.read_body(self)
+                exchange.read_body(self)
         elif head.upgrade is not None:
             upstream.ask(head.method, self._target, lines, self, handshake_of(head))
         else:
             upstream.ask(head.method, self._target, lines, self)
-        if self._exchange.writing_paused:
+        if exchange.writing_paused:
             upstream.pause_reading()
 
     def _finish(self, error: SidecarError | None) -> None:

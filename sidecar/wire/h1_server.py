@@ -238,7 +238,8 @@ class ServerConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and (exchange.intake is not None or self.out.pieces):
             exchange.batch_end()
-        if self._rest or self._reading_paused or (exchange is not None and exchange.intake is not None):
+            self._regulate()
+        elif self._rest or self._reading_paused:
             self._regulate()
 
     def _take_body(self, exchange: ServerExchange) -> bool:
