@@ -21,7 +21,6 @@ MAX_SUBJECT = 72
 # Folders and files that are not rewritten yet. The list only shrinks; a new folder is held from its first day.
 UNFINISHED: tuple[str, ...] = (
     "docs/configuration.md",
-    "dev/",
     "sidecar/identity/",
     "sidecar/proxy/",
     "sidecar/wire/",
