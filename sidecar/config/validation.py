@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -197,7 +198,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
 
 def _meant(location: tuple[int | str, ...], model: type[BaseModel]) -> str | None:
     """Return the key of its section that is most like an unknown one; None if none is close."""
-    close = difflib.get_close_matches(str(location[-1]), _keys_at(model.model_json_schema(), location[:-1]), n=1)
+    close = difflib.get_close_matches(str(location[-1]), _keys_at(_schema_of(model), location[:-1]), n=1)
     return close[0] if close else None
 
 
@@ -205,8 +206,13 @@ def _spelling(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     meant = _meant(location, model)
     if meant is not None:
         return f"did you mean {meant}?"
-    known = _keys_at(model.model_json_schema(), location[:-1])
+    known = _keys_at(_schema_of(model), location[:-1])
     return f"known here: {', '.join(sorted(known))}" if known else "remove it"
+
+
+@lru_cache(maxsize=4)
+def _schema_of(model: type[BaseModel]) -> dict[str, object]:
+    return model.model_json_schema()
 
 
 def _keys_at(schema: dict[str, object], location: tuple[int | str, ...]) -> list[str]:

@@ -8,7 +8,8 @@ from sidecar.config import json_schema
 from sidecar.config.docs import main, pages, sections
 
 DOCS = Path(__file__).parents[2] / "docs"
-KEYS = [(name, key) for name, schema in sections().items() for key in schema["properties"]]
+SECTIONS = sections()
+KEYS = [(name, key) for name, schema in SECTIONS.items() for key in schema["properties"]]
 
 
 def test_the_page_of_settings_is_current() -> None:
@@ -26,7 +27,7 @@ def test_every_section_says_what_it_is() -> None:
 
 @pytest.mark.parametrize(("section", "key"), KEYS, ids=".".join)
 def test_every_setting_has_a_meaning(section: str, key: str) -> None:
-    assert sections()[section]["properties"][key]["description"]
+    assert SECTIONS[section]["properties"][key]["description"]
 
 
 def test_every_link_leads_to_a_section() -> None:
