@@ -1,7 +1,7 @@
-"""Accepts connections itself, before an event loop sees them.
+"""Accepts connections before an event loop sees them.
 
-A loop's own server hides what we must know: the address of a peer whose handshake was refused, the number of handshakes
-under way, and that descriptors are running out (uvloop then closes silently, asyncio lets connections hang).
+An event loop's own server hides facts that we need: the address of a peer whose handshake was refused, the number of
+handshakes under way, and that descriptors are running out (uvloop then closes silently, asyncio lets connections hang).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Acceptor:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port it listens on; the port is the real one where 0 was asked for."""
+        """The host and port it listens on; the real port if 0 was requested."""
         if self._socket is None:
             return self._host, self._port
         host, port = self._socket.getsockname()[:2]
@@ -116,7 +116,7 @@ class Acceptor:
         return True
 
     def _pause(self, error: OSError) -> None:
-        """Descriptors or memory are gone: wait a little, instead of spinning on a socket that stays readable."""
+        """Pause without descriptors or memory, instead of spinning on a socket that stays readable."""
         if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             _log.warning("accept failed", extra={"errno": error.errno})
         self._rest(PAUSE_S)

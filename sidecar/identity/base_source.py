@@ -1,13 +1,13 @@
-"""What every identity source has in common: the last good generation, kept as long as it is valid.
+"""The common part of all identity sources: the last good generation, kept as long as it is valid.
 
-A source hands over updates, each the full state. A good one becomes a new generation, built and checked aside and then
-put in place by one assignment. One that cannot be used is counted and changes nothing; if that is for its SVID alone,
-which is ended or vouched for no more, whom we trust follows its bundles. A source that falls silent takes
-nothing away: the last generation serves until its SVID expires. Nobody tells us of that moment, so ``current`` looks at
-the wall clock each time, and a slow tick tells the subscribers. A clock that is set moves the moment with it, in both
-directions: an SVID that was refused only because of the time is tried again when its time has come.
+A source hands over updates, each the full state. A good one becomes a new generation: built and checked first, then
+put in place by one assignment. An unusable one is counted and changes nothing, with one exception: if only its SVID is
+unusable (expired, or no bundle vouches for it any more), trust in peers still follows its bundles. A source that falls
+silent withdraws nothing: the last generation is used until its SVID expires. No message announces that moment, so
+``current`` reads the wall clock each time, and a slow tick tells the subscribers. Setting the clock moves the moment in
+both directions: an SVID that was refused only because of the time is tried again when it becomes valid.
 
-Parsing an update and building its contexts takes tens of milliseconds where a bundle has many authorities, so both are
+Parsing an update and building its contexts takes tens of milliseconds if a bundle has many authorities, so both are
 done in a thread, one update at a time. The state is changed on the event loop only.
 """
 
@@ -38,14 +38,14 @@ class _OvertakenError(Exception):
 
 
 class BaseSource(ABC):
-    """The common part of an ``IdentitySource``; the sources are made from it. ``clock`` is wall time in seconds."""
+    """Base class of the identity sources. ``clock`` is wall time in seconds."""
 
     def __init__(self, clock: Clock, fetch_jwt_svid: Fetch) -> None:
         self.counts = UpdateCounts()
         self._clock = clock
         self._identity: Identity | None = None
-        self._waiting: X509Update | None = None  # good, save that it is not its time
-        self._mixed = False  # in use are an SVID of before and the bundles of an update whose own is of no use
+        self._waiting: X509Update | None = None  # good, except that its SVID is not valid yet
+        self._mixed = False  # in use are an earlier SVID and the bundles of an update whose own SVID is unusable
         self._withdrawn = False
         self._withdrawals = 0
         self._connected = False
@@ -64,7 +64,7 @@ class BaseSource(ABC):
 
     @property
     def state(self) -> State:
-        """Where the source stands."""
+        """The state of the source."""
         if self._identity is None:
             return State.DENIED if self._withdrawn else State.STARTING
         if self.current is None:
@@ -73,12 +73,12 @@ class BaseSource(ABC):
 
     @property
     def last_error(self) -> str | None:
-        """What went wrong last; None after a good update."""
+        """The last error; None after a good update."""
         return self._last_error
 
     @property
     def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:
-        """The keys for JWT-SVIDs by trust domain; empty where none were asked for."""
+        """The keys for JWT-SVIDs by trust domain; empty if none were requested."""
         return self._jwt_bundles
 
     def subscribe(self, callback: Subscriber) -> None:
@@ -86,12 +86,12 @@ class BaseSource(ABC):
         self._subscribers.append(callback)
 
     def unsubscribe(self, callback: Subscriber) -> None:
-        """Call back no more."""
+        """Remove a subscriber."""
         if callback in self._subscribers:
             self._subscribers.remove(callback)
 
     async def jwt_svid(self, audience: str) -> str:
-        """A JWT-SVID of our own for one audience. Unavailable(NOT_READY) if none can be had."""
+        """Get a JWT-SVID of our own for one audience. Raises Unavailable(NOT_READY)."""
         if self.current is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         return await self._jwt_svids.get(audience)
@@ -101,7 +101,7 @@ class BaseSource(ABC):
         """Keep the identity fresh until cancelled."""
 
     async def _take(self, read: Callable[[Identity | None], X509Update]) -> bool:
-        """Put an update in place; False if it cannot be used. ``read`` is called in a thread, with what is held."""
+        """Put an update in place; False if it is unusable. ``read`` runs in a thread, with the current identity."""
         async with self._taking:
             return await self._take_alone(read)
 
@@ -143,9 +143,9 @@ class BaseSource(ABC):
             await self._replace(lambda: new_identity(self._next, update.svid, update.bundles, now=now))
 
     async def _trust_as(self, update: X509Update) -> bool:
-        """Let the bundles of an update count, the SVID of which is of no use. Whether they do.
+        """Use the bundles of an update whose SVID is unusable. Return True if they are in use.
 
-        An authority that they lack was withdrawn, and whether somebody vouches for *us* is for our peers to judge.
+        An authority missing from them was withdrawn. Trust in *us* is for our peers to judge.
         """
         held = self.current
         own = update.svid.spiffe_id.trust_domain
@@ -158,7 +158,7 @@ class BaseSource(ABC):
             return self._mixed
         try:
             await self._replace(lambda: with_bundles(self._next, held.svid, update.bundles))
-        except IdentityError:  # OpenSSL does not take a bundle: what we had stays, all of it
+        except IdentityError:  # OpenSSL rejects a bundle: the whole generation stays
             return False
         self._mixed = True
         self.counts.broken_bundles += update.broken
@@ -180,7 +180,7 @@ class BaseSource(ABC):
         withdrawals = self._withdrawals
         identity, ambiguous = await asyncio.to_thread(build_and_look)
         self._require_no_withdrawal_since(withdrawals)
-        self._identity = identity  # from here to the announcement nothing waits
+        self._identity = identity  # no await from here to the announcement
         self.counts.generations = identity.number
         if ambiguous:
             _log.warning(
@@ -194,15 +194,15 @@ class BaseSource(ABC):
 
     def _discard(self, error: Exception) -> None:
         self.counts.discarded += 1
-        if str(error) != self._last_error:  # some sources bring the same again and again
+        if str(error) != self._last_error:  # some sources repeat the same update
             _log.warning("an identity update cannot be used", extra={"error": str(error)})
         self._last_error = str(error)
         self._announce()
 
     def _lost(self, why: str) -> None:
-        """The source cannot be heard; what we have stays."""
+        """Note that the connection to the source is lost; the identity stays."""
         self.counts.lost_connections += 1
-        if why != self._last_error:  # it is tried again and again
+        if why != self._last_error:  # retried continually
             _log.info("the identity source is lost", extra={"error": why})
         self._last_error = why
 
@@ -214,8 +214,8 @@ class BaseSource(ABC):
         self._announce()
 
     async def _tick(self) -> None:
-        """Look at the clock: an SVID ends, or one that had to wait for its time begins."""
-        if self._taking.locked():  # an update is on its way; what has ended is not kept until it is there
+        """Check the clock: an SVID expires, or a waiting one becomes valid."""
+        if self._taking.locked():  # an update is in progress; an expired identity does not wait for it
             self._announce()
         async with self._taking:
             waiting = self._waiting
@@ -224,13 +224,13 @@ class BaseSource(ABC):
         self._announce()
 
     def _announce(self) -> None:
-        """Tell the subscribers what is current, if they have not heard of it."""
+        """Tell the subscribers the current identity, if it has changed."""
         current = self.current
         self._jwt_svids.belong_to(current.spiffe_id if current is not None else None)
         if current is not self._told:
             self._told = current
             self._jwt_svids.renew()
-            for callback in tuple(self._subscribers):  # one that is told may be the end of another
+            for callback in tuple(self._subscribers):  # a callback may unsubscribe another
                 callback(current)
 
 

@@ -1,4 +1,4 @@
-"""Limits on certificates from outside, checked on their bytes before any library verifies or even parses them. Pure.
+"""Limits on received certificates, checked on their bytes before any library verifies or parses them. Pure.
 
 The sender of a certificate chooses the work of its reader. Parsing one elliptic-curve key with explicit parameters
 takes OpenSSL 0.2 s; an RSA-3072 key with a full-length exponent costs 6 ms for each signature; names times name
@@ -44,7 +44,7 @@ _AUTHORITY_KEY_ID: Final = bytes.fromhex("551d23")
 
 
 class _BoundError(Exception):
-    """A certificate is beyond a limit, or of a kind that is not accepted. The text is fixed."""
+    """A certificate exceeds a limit, or is of a kind that is not accepted. The text is fixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def check_chain(chain: Sequence[bytes]) -> list[Outline]:
 
 
 def outline_of(der: bytes) -> Outline | None:
-    """The outline of one certificate; None if it is beyond a limit, of a kind that is not taken, or unreadable."""
+    """Outline one certificate; None if it exceeds a limit, is of a kind that is not accepted, or is unreadable."""
     try:
         return _outline(der)
     except (_BoundError, DerError):
@@ -129,7 +129,7 @@ def _outline(der: bytes) -> Outline:
 
 
 def _check_key(der: bytes, start: int, end: int) -> None:
-    """SubjectPublicKeyInfo: RSA of bounded size and exponent, a point on a curve that is named, or Ed25519."""
+    """Require in SubjectPublicKeyInfo: RSA of bounded size and exponent, a point on a named curve, or Ed25519."""
     parts = elements_in(der, start, end, 2)
     if [one[0] for one in parts] != [SEQUENCE, _BIT_STRING]:
         raise DerError("no public key")
@@ -170,7 +170,7 @@ def _check_point(der: bytes, algorithm: list[tuple[int, int, int]], start: int, 
 
 
 def _extensions(der: bytes, fields: list[tuple[int, int, int]]) -> dict[bytes, tuple[int, int]]:
-    """The bounds of each extension's value, by object identifier."""
+    """Return the bounds of each extension's value, by object identifier."""
     found: dict[bytes, tuple[int, int]] = {}
     for tag, start, end in fields:
         if tag != _EXTENSIONS:
@@ -192,7 +192,7 @@ def _extensions(der: bytes, fields: list[tuple[int, int, int]]) -> dict[bytes, t
 
 
 def _key_id(der: bytes, value: tuple[int, int] | None, *, of_issuer: bool) -> bytes | None:
-    """The identifier in SubjectKeyIdentifier, or in AuthorityKeyIdentifier where it has one."""
+    """Return the identifier in SubjectKeyIdentifier, or in AuthorityKeyIdentifier if it has one."""
     if value is None:
         return None
     try:
@@ -209,7 +209,7 @@ def _names(der: bytes, value: tuple[int, int] | None) -> int:
 
 
 def _constraints(der: bytes, value: tuple[int, int] | None) -> int:
-    """The subtrees in permittedSubtrees and excludedSubtrees together (RFC 5280 section 4.2.1.10)."""
+    """Count the subtrees in permittedSubtrees and excludedSubtrees together (RFC 5280 section 4.2.1.10)."""
     if value is None:
         return 0
     try:
@@ -235,7 +235,7 @@ def _count_in(der: bytes, start: int, end: int, most: int, of_what: str) -> int:
     count = 0
     try:
         while start < end and count <= most:
-            # Most are short: their length is one byte, and there is no need to take their head apart.
+            # Most are short: their length is one byte, so their head need not be parsed.
             short = start + 1 < end and der[start + 1] < 0x80 and der[start] & 0x1F != 0x1F
             start = start + 2 + der[start + 1] if short else element_at(der, start, end)[2]
             count += 1

@@ -1,6 +1,6 @@
-"""The authorities of one trust domain, and the one question they answer: does this chain end in one of you?
+"""Bundles: the authorities of one trust domain, and the search for a path from a chain to one of them.
 
-Bundles of different trust domains are never merged (SPIFFE Federation section 4.2): each has a store of its own.
+Bundles of different trust domains are never merged (SPIFFE Federation section 4.2): each has its own store.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from sidecar.identity.der import split_der
 
 MAX_SIGNATURES: Final = 12  # checked for one chain, each up to 1 ms
 _MAX_INTERMEDIATES: Final = 8
-_MAX_LOOKED_AT: Final = 64  # ways up, complete or not
+_MAX_LOOKED_AT: Final = 64  # paths, complete or not
 
-# Everything cryptography raises for a certificate it cannot read.
+# Everything that cryptography raises for a certificate that it cannot read.
 CERTIFICATE_ERRORS: Final = (
     ValueError,
     TypeError,
@@ -69,7 +69,7 @@ class _Anchor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class X509Bundle:
-    """What vouches for one trust domain. No authorities means: nothing is trusted of that domain.
+    """The authorities of one trust domain. Without any, nothing of that domain is trusted.
 
     Compared by identity: an unchanged bundle stays the same object from one generation to the next.
     """
@@ -80,7 +80,7 @@ class X509Bundle:
     _anchors: Mapping[bytes, Sequence[_Anchor]] = field(repr=False)  # by subject
 
     def holds(self, der: bytes) -> bool:
-        """Whether a certificate is one of the authorities."""
+        """Return True if a certificate is one of the authorities."""
         return any(anchor.der == der for named in self._anchors.values() for anchor in named)
 
     def verified_chain(
@@ -88,9 +88,9 @@ class X509Bundle:
     ) -> tuple[x509.Certificate, ...]:
         """Find a path from the leaf to an authority (RFC 5280 section 6), valid at ``at`` (seconds since the epoch).
 
-        Paths are found by names and key identifiers, shortest first; signatures are checked along at most so many of
-        them as ``MAX_SIGNATURES`` allows. Two shapes fail closed because the library cannot judge them: Ed25519
-        authorities and URI name constraints.
+        Paths are found by names and key identifiers, shortest first; at most ``MAX_SIGNATURES`` signatures are
+        checked. Two shapes fail closed because the library cannot judge them: Ed25519 authorities and URI name
+        constraints.
 
         Raises:
             VerificationError: there is none.
@@ -107,14 +107,14 @@ class X509Bundle:
         raise VerificationError("no path ends in the bundle")
 
     def _signers_of(self, outline: Outline) -> Iterator[_Anchor]:
-        """The authorities that may have signed a certificate, by name and key identifier."""
+        """Yield the authorities that may have signed a certificate, by name and key identifier."""
         for anchor in self._anchors.get(outline.issuer, ()):
             if None in (anchor.key_id, outline.issuer_key_id) or anchor.key_id == outline.issuer_key_id:
                 yield anchor
 
 
 def paths(leaf: Outline, others: Sequence[Outline]) -> Iterator[tuple[int, ...]]:
-    """The ways up from a leaf by names, as places in ``others``, shortest first. No name comes twice in one."""
+    """Yield the paths up from a leaf by names, as indices into ``others``, shortest first, without repeated names."""
     waiting: deque[tuple[bytes, tuple[int, ...]]] = deque([(leaf.issuer, ())])
     looked_at = 0
     while waiting and looked_at < _MAX_LOOKED_AT:
@@ -129,7 +129,7 @@ def _verified(anchor: _Anchor, leaf: Presented, between: Sequence[Presented], at
     verifier = anchor.policy.time(datetime.datetime.fromtimestamp(at, datetime.UTC)).build_client_verifier()
     try:
         chain = verifier.verify(leaf.certificate, [one.certificate for one in between]).chain
-    except CERTIFICATE_ERRORS as error:  # a name or extension it cannot read, met only on the way
+    except CERTIFICATE_ERRORS as error:  # an unreadable name or extension, met only on the path
         raise VerificationError("a certificate of the chain cannot be read") from error
     if len(chain) < 2:
         raise VerificationError("the leaf is an authority itself")
@@ -137,10 +137,10 @@ def _verified(anchor: _Anchor, leaf: Presented, between: Sequence[Presented], at
 
 
 def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
-    """Read a bundle from concatenated DER certificates, as the Workload API sends them. Nothing at all is a bundle too.
+    """Read a bundle from concatenated DER certificates, as the Workload API sends them. It may be empty.
 
-    Certificates that may not sign others are left out, else a leaf that got into the list would be an authority. So
-    are those beyond the bounds of ``bounds``, which no OpenSSL should be given.
+    Certificates that may not sign others are left out: otherwise a leaf in the list would be an authority. So are
+    those beyond the limits of ``bounds``, which OpenSSL must never see.
 
     Raises:
         BundleError: something in it is no certificate, or none to OpenSSL, or it is too large.
@@ -152,7 +152,7 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
             certificate = x509.load_der_x509_certificate(piece)
             outline = outline_of(piece)
             if outline is not None and _may_sign(certificate):
-                certificate.public_key()  # a point that is not on its curve is told only here
+                certificate.public_key()  # a point that is not on its curve fails only here
                 authorities.append(certificate)
                 policy = _policy_of(trust_domain, certificate)
                 anchors[outline.subject].append(_Anchor(piece, outline.key_id, policy))
@@ -163,10 +163,10 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
 
 
 def with_ambiguous_names(bundles: Iterable[X509Bundle]) -> frozenset[TrustDomain]:
-    """Trust domains with an authority that OpenSSL cannot tell from another one, so that chains may be refused wrongly.
+    """Find trust domains with an authority that OpenSSL may mistake for another one, so that it refuses valid chains.
 
-    It looks issuers up by name and does not come back to try the next one. Key identifiers tell them apart, if each has
-    one of its own: one that has none fits every certificate that names it.
+    OpenSSL looks issuers up by name and does not try the next one. Key identifiers distinguish them, if each has its
+    own: an authority without one matches every certificate that names it.
     """
     named: defaultdict[x509.Name, dict[bytes, bytes | None]] = defaultdict(dict)  # identifiers by key
     homes: defaultdict[x509.Name, set[TrustDomain]] = defaultdict(set)
@@ -179,7 +179,7 @@ def with_ambiguous_names(bundles: Iterable[X509Bundle]) -> frozenset[TrustDomain
 
 
 def key_identifier_of(authority: x509.Certificate) -> bytes | None:
-    """How certificates name the key that signed them (RFC 5280 section 4.2.1.2); None if it does not say."""
+    """Return the identifier by which certificates name this key (RFC 5280 section 4.2.1.2); None without one."""
     for extension in authority.extensions:
         if isinstance(extension.value, x509.SubjectKeyIdentifier):
             return extension.value.digest
@@ -196,9 +196,9 @@ def _key_of(certificate: x509.Certificate) -> bytes:
 
 
 def _require_readable(authorities: Iterable[x509.Certificate]) -> None:
-    """Refuse what OpenSSL does not read, such as a name that is no UTF-8.
+    """Refuse authorities that OpenSSL cannot read, such as a name that is not UTF-8.
 
-    A TLS context holds the authorities of all trust domains: found out there, one partner's would cost every other's.
+    A TLS context holds the authorities of all trust domains: there, one partner's error would cost all others.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
@@ -209,7 +209,7 @@ def _require_readable(authorities: Iterable[x509.Certificate]) -> None:
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:
-    """BasicConstraints say cA, and KeyUsage, where present, says keyCertSign."""
+    """Require cA in BasicConstraints, and keyCertSign in KeyUsage if it is present."""
     constraints = usage = None
     for extension in certificate.extensions:
         if isinstance(extension.value, x509.BasicConstraints):
@@ -220,7 +220,7 @@ def _may_sign(certificate: x509.Certificate) -> bool:
 
 
 def _policy_of(trust_domain: TrustDomain, authority: x509.Certificate) -> PolicyBuilder:
-    """RFC 5280 without the Web PKI's extra demands, which the authorities of SPIFFE deployments often do not meet."""
+    """Build the policy of RFC 5280 without the Web PKI's extra rules, which SPIFFE authorities often break."""
 
     def check_usage(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
         if usage is not None and not usage.key_cert_sign:

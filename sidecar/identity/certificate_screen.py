@@ -56,16 +56,16 @@ class Screen:
         self._check = check
         self._held = bytearray()
         self._records = 0
-        self._read = 0  # how much of what is held has been read
-        self._message = bytearray()  # of a handshake message that is not complete
+        self._read = 0  # how many of the held bytes have been read
+        self._message = bytearray()  # the beginning of an incomplete handshake message
         self._opener: Opener | None = None
-        self.wants_key = False  # the next record is encrypted: nothing goes on before ``open_with``
+        self.wants_key = False  # the next record is encrypted: wait for ``open_with``
         self.over = False
         self.certificates: tuple[bytes, ...] = ()
 
     @property
     def keyed(self) -> bool:
-        """Whether the key of the encrypted records is known."""
+        """True once the key of the encrypted records is known."""
         return self._opener is not None
 
     def open_with(self, opener: Opener) -> None:
@@ -77,7 +77,8 @@ class Screen:
         """Take received bytes; return those that OpenSSL may have.
 
         Raises:
-            Denied: TLS_VERSION, it is no TLS as it is spoken here; as ``check``; UNTRUSTED_CHAIN, too much of it.
+            Denied: TLS_VERSION, it is not the TLS that we accept; UNTRUSTED_CHAIN, the message is too large; as
+            ``check``.
         """
         self._held += received
         through = 0
@@ -91,7 +92,7 @@ class Screen:
             through = through if self._message else self._read
         if self.over:
             through = len(self._held)
-            self._opener = None  # not needed any more, for as long as the connection lasts
+            self._opener = None  # not needed for the rest of the connection
         elif self._message and len(self._held) - through > _MAX_HELD:
             raise Denied(Reason.TLS_VERSION, "a handshake message is padded too much")
         released = bytes(self._held[:through])
@@ -100,7 +101,7 @@ class Screen:
         return released
 
     def _next_record(self) -> bytes | None:
-        """The next record with its header, if it is there whole."""
+        """Return the next record with its header, if it is complete."""
         at = self._read
         header = self._held[at : at + HEADER_BYTES]
         if not header:
@@ -159,6 +160,6 @@ class Screen:
         if kind == CERTIFICATE and self._check is not None:
             encrypted = self._opener is not None
             self.certificates = tuple(certificates_in(body, encrypted=encrypted, most=MAX_CERTIFICATES))
-            if self.certificates:  # without any, OpenSSL says so
+            if self.certificates:  # without any, OpenSSL refuses the peer
                 self._check(self.certificates)
             self.over = True

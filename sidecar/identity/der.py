@@ -1,4 +1,4 @@
-"""Concatenated DER, which is how the Workload API sends chains and bundles, cut into its pieces. Pure."""
+"""Splits concatenated DER, the form in which the Workload API sends chains and bundles. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DerError(ValueError):
 
 
 def split_der(der: bytes) -> list[bytes]:
-    """Cut concatenated DER sequences apart.
+    """Split concatenated DER sequences.
 
     Raises:
         DerError: anything but whole sequences of definite, minimal length, or too much.
@@ -36,7 +36,7 @@ def split_der(der: bytes) -> list[bytes]:
 
 
 def element_at(der: bytes, start: int, end: int) -> tuple[int, int, int]:
-    """Read the head of the DER element at ``start``: its tag, and where its content begins and ends.
+    """Read the head of the DER element at ``start``: its tag, and the start and end of its content.
 
     Raises:
         DerError: it does not fit before ``end``, has a tag of several bytes, or no definite, minimal length.
@@ -56,7 +56,7 @@ def element_at(der: bytes, start: int, end: int) -> tuple[int, int, int]:
 
 
 def elements_in(der: bytes, start: int, end: int, most: int) -> list[tuple[int, int, int]]:
-    """The elements of a content: tag, and where the content of each begins and ends.
+    """Read the elements of a content: tag, start and end of each.
 
     Raises:
         DerError: as ``element_at``, or there are more than ``most``.

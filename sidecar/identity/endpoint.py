@@ -101,7 +101,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """A whole answer of any status. Single-valued headers that came twice are None, like absent ones."""
+    """A complete answer of any status. A repeated single-valued header is None, like an absent one."""
 
     status: int
     content_type: str | None
@@ -113,7 +113,8 @@ def split_url(url: str) -> SplitResult:
     """Take an absolute http or https URL apart.
 
     Raises:
-        ValueError: anything else, and what could hide another host or a secret: user info, fragment, odd characters.
+        ValueError: anything else, and what could hide another host or a secret: user info, fragment, unusual
+        characters.
     """
     if not url.isascii() or any(character <= " " or character in '\\"<>\x7f' for character in url):
         raise ValueError("url: it holds characters a URL cannot have; encode them")
@@ -162,14 +163,14 @@ class EndpointClient:
                 session.get(self._url, ssl=context or True, allow_redirects=False) as response,
             ):
                 answered = True
-                if "Content-Encoding" in response.headers:  # what is judged must be what was sent
+                if "Content-Encoding" in response.headers:  # the body must be judged as it was sent
                     raise EndpointError(Trouble.ENCODED)
                 return _answer(response, await self._read(response))
         except TimeoutError as error:
             raise EndpointError(Trouble.TIMEOUT) from error
         except aiohttp.ClientSSLError as error:
             raise _tls_error(error) from error
-        except aiohttp.ClientResponseError as error:  # bytes came, and were no HTTP
+        except aiohttp.ClientResponseError as error:  # bytes arrived and were not HTTP
             raise EndpointError(Trouble.BROKEN) from error
         except (aiohttp.ClientError, OSError) as error:
             trouble = Trouble.BROKEN if answered else Trouble.UNREACHABLE
@@ -192,7 +193,7 @@ class EndpointClient:
             raise EndpointError(Trouble.IDENTITY, error.detail) from error
 
     def _open(self) -> aiohttp.ClientSession:
-        """The session. It must be made inside the loop that uses it, hence not before the first call."""
+        """Return the session. It must be made inside the loop that uses it, so not before the first call."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(force_close=True, limit=0),
@@ -223,7 +224,7 @@ def _single(response: aiohttp.ClientResponse, name: str) -> str | None:
 
 
 def _tls_error(error: aiohttp.ClientSSLError) -> EndpointError:
-    """The error with its cause: our identity can be lost between the first look and the handshake."""
+    """Make the error with its cause: our identity can be lost between the first check and the handshake."""
     refused = error.__cause__
     if isinstance(refused, HandshakeRefused):
         if refused.refusal is Reason.NOT_READY:

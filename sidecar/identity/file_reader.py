@@ -1,4 +1,4 @@
-"""Looking at files: what is there, what is missing, what cannot be read. Blocking; for a thread."""
+"""Reads files and tells apart those that are present, absent and unreadable. Blocking; for a thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROUP_CHANGES: Final = 0o030
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A file to look at. ``private``: what is in it must not be readable by anybody else."""
+    """A file to read. ``private``: other users must not be able to read it."""
 
     path: Path
     private: bool = False
@@ -26,7 +26,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A file and what it holds. Two looks saw the same if the ``facts`` are: device, inode, size, times."""
+    """A file and its content. Unchanged if the ``facts`` are the same: device, inode, size, times."""
 
     facts: tuple[int, ...]
     content: bytes = field(repr=False, compare=False)
@@ -41,7 +41,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """There is something, or there may be, and it cannot or must not be read."""
+    """There is, or may be, something that cannot or must not be read."""
 
     why: str
 
@@ -50,12 +50,12 @@ Seen = Present | Absent | Unreadable
 
 
 def look_at_all(files: Iterable[Watched], before: Mapping[Path, Seen]) -> dict[Path, Seen]:
-    """Look at each file once. One that has not changed since ``before`` is not read again."""
+    """Read each file once; one that has not changed since ``before`` is not read again."""
     return {file.path: look_at(file, before.get(file.path)) for file in files}
 
 
 def look_at(file: Watched, before: Seen | None = None) -> Seen:
-    """Look at one file, symbolic links followed. No error escapes, whatever is found there."""
+    """Read one file, symbolic links followed. Raises nothing, whatever is there."""
     try:
         if isinstance(before, Present) and _facts(file.path.stat()) == before.facts:
             return before
@@ -67,7 +67,7 @@ def look_at(file: Watched, before: Seen | None = None) -> Seen:
 
 
 def _read(file: Watched) -> Seen:
-    """Through one descriptor, so that what was checked is what is read. A pipe is not waited for."""
+    """Check and read through one descriptor, so that both are of the same file. Never blocks on a pipe."""
     descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
@@ -84,10 +84,10 @@ def _read(file: Watched) -> Seen:
 
 
 def too_open(mode: int, *, owner: int, user: int) -> bool:
-    """Whether a private file of this mode lets others in. ``owner`` owns it, ``user`` is who we run as.
+    """Return True if others may access a private file of this mode. ``owner`` owns it, we run as ``user``.
 
-    The group may read a file that is another user's: a Kubernetes volume belongs to root and lets a process in by its
-    fsGroup alone. A file of our own needs no group, so a group there means somebody else.
+    The group may read another user's file: a Kubernetes volume belongs to root and gives a process access by its
+    fsGroup alone. A file of our own needs no group access, so that would be for somebody else.
     """
     return bool(mode & (_OTHERS | _GROUP_CHANGES)) or (bool(mode & _GROUP_READS) and owner == user)
 

@@ -31,8 +31,8 @@ def read_file_update(
 ) -> X509Update:
     """Read PEM files: our chain, leaf first, its key, our own trust domain's authorities, and those of others.
 
-    A federated bundle of None is a file that is not there. Bundles whose certificates did not change are taken from
-    ``known``, as the same objects, and so are federated ones in the place of which something malformed has come.
+    A federated bundle of None is a missing file. Bundles whose certificates did not change are taken from ``known``, as
+    the same objects; so are federated bundles that are malformed now.
 
     Raises:
         UpdateError: something of ours is malformed, or its parts do not belong together.
@@ -49,7 +49,7 @@ def read_file_update(
         raise UpdateError(f"our own SVID or bundle: {error}") from error
     broken = 0
     for trust_domain, text in federated.items():
-        if text is None or trust_domain == own:  # our own domain's bundle has a place of its own
+        if text is None or trust_domain == own:  # our own domain's bundle is passed separately
             broken += 1
             continue
         try:
@@ -63,9 +63,9 @@ def read_file_update(
 def read_jwt_bundle_file(
     document: bytes, *, known: Mapping[TrustDomain, KeySet] = MappingProxyType({})
 ) -> tuple[Mapping[TrustDomain, KeySet], int]:
-    """Read what spiffe-helper writes: a JSON object of trust domains, each with its JWK set in base64.
+    """Read spiffe-helper's file: a JSON object of trust domains, each with its JWK set in base64.
 
-    Returns the keys by trust domain, and how many bundles are malformed. In their place are the ``known`` keys.
+    Returns the keys by trust domain, and the number of malformed bundles. Their ``known`` keys stay.
 
     Raises:
         UpdateError: the document is no such object.
@@ -100,7 +100,7 @@ def _bundle(trust_domain: TrustDomain, text: bytes, known: Mapping[TrustDomain, 
 
 
 def _speaks_for_another(authority: x509.Certificate, trust_domain: TrustDomain) -> bool:
-    """Whether an authority names another trust domain: some tools can write all bundles into one file.
+    """Return True if an authority names another trust domain: some tools write all bundles into one file.
 
     Merged, each could vouch for names of every domain (SPIFFE Federation section 4.2).
     """
@@ -116,5 +116,5 @@ def _decoded(encoded: object) -> bytes:
         raise KeySetError("the bundle is no text")
     try:
         return base64.b64decode(encoded, validate=True)
-    except ValueError as error:  # of which binascii.Error is but one kind: text beyond ASCII is another
+    except ValueError as error:  # binascii.Error is one; text beyond ASCII raises another
         raise KeySetError("the bundle is no base64") from error

@@ -1,15 +1,15 @@
 """The identity source that reads PEM files and follows their changes.
 
-Theory of operation. A look at all files, every two seconds, is the state; no notification is relied on, so it works on
-every volume. A change is believed when a second look, a moment later, sees the same: a writer that is half done (a
-truncated bundle, a new certificate beside the old key) is not read, and the symbolic link by which Kubernetes swaps a
-whole directory is never caught between two files. What is then wrong is counted and changes nothing.
+Theory of operation. All files are read every two seconds; no file notification is used, so it works on every volume. A
+change counts when a second reading, a moment later, sees the same: a half-written state (a truncated bundle, a new
+certificate beside the old key) is not used, and a swap of a whole directory by Kubernetes' symbolic link is never read
+between two files. Errors in the new state are counted and change nothing.
 
-All files together are the full state, so removing one is how it is taken back, but a file can also be away for a moment
-(a volume mounted anew, a script that deletes and copies). So a missing file means "lost" at first: what we have serves.
-Missing at the next look too, it was withdrawn: without certificate, key or bundle we have no identity; without its file
-a federated trust domain is not trusted. A file that cannot be read is no word of withdrawal; the last generation then
-serves until its SVID expires. For a file of a federated trust domain it costs that domain alone.
+All files together are the full state, so removing a file withdraws it; but a file can also be missing for a moment (a
+volume that is mounted again, a script that deletes and copies). So a missing file means "lost" at first, and the
+identity stays in use. If it is still missing at the next reading, it was withdrawn: without certificate, key or bundle
+we have no identity; without its file a federated trust domain is not trusted. An unreadable file is no withdrawal: the
+last generation is used until its SVID expires. An unreadable file of a federated trust domain affects that domain only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sidecar.identity.handshake import Clock
 from sidecar.identity.update import UpdateError, X509Update
 from sidecar.identity.workload_stream import Pause
 
-# What the usual writers call certificate, key and bundle.
+# Names that the usual writers give to certificate, key and bundle.
 LAYOUTS: Final[Mapping[str, tuple[str, str, str]]] = {
     "cert-manager": ("tls.crt", "tls.key", "ca.crt"),
     "spiffe-helper": ("svid.pem", "svid_key.pem", "svid_bundle.pem"),
@@ -41,9 +41,9 @@ LAYOUTS: Final[Mapping[str, tuple[str, str, str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSettings:
-    """Which file holds what. ``bundle`` is our own trust domain's; ``federated`` has a file for each other one.
+    """The identity files. ``bundle`` is our own trust domain's; ``federated`` has a file for each other one.
 
-    ``jwt_svids``: a file for each audience that somebody wants a JWT-SVID for. ``jwt_bundles``: spiffe-helper's file.
+    ``jwt_svids``: a file for each audience that needs a JWT-SVID. ``jwt_bundles``: spiffe-helper's file.
     """
 
     certificate: Path
@@ -65,17 +65,17 @@ class FileSettings:
 
     @property
     def ours(self) -> tuple[Path, Path, Path]:
-        """The files without which there is no identity."""
+        """The files of our own identity: without one of them there is none."""
         return self.certificate, self.key, self.bundle
 
     @property
     def others(self) -> tuple[Path, ...]:
-        """The files that are worth one trust domain, or the JWT bundles."""
+        """The other files, each of one trust domain or of the JWT bundles."""
         return *self.federated.values(), *((self.jwt_bundles,) if self.jwt_bundles is not None else ())
 
     @property
     def watched(self) -> tuple[Watched, ...]:
-        """Everything that is looked at. JWT-SVIDs are read when they are asked for."""
+        """All files that are read regularly. JWT-SVIDs are read on request."""
         return tuple(Watched(path, private=path == self.key) for path in (*self.ours, *self.others))
 
 
@@ -90,14 +90,14 @@ class FileSource(BaseSource):
         self._judged: Mapping[Path, Seen] | None = None
 
     async def run(self) -> None:
-        """Follow the files until cancelled. Nothing that is found there ends this."""
+        """Follow the files until cancelled. No content of a file ends this."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._jwt_svids.run())
             while True:
                 await self._pause(await self._look())
 
     async def _look(self) -> float:
-        """Look once; returns how long to wait for the next look, in seconds."""
+        """Read once; return the seconds until the next reading."""
         seen = await asyncio.to_thread(look_at_all, self._settings.watched, self._seen)
         settled = seen == self._seen
         self._seen = seen
@@ -107,7 +107,7 @@ class FileSource(BaseSource):
         return self._settings.look_every_s if settled else self._settings.settle_s
 
     async def _judge(self, seen: Mapping[Path, Seen]) -> None:
-        """Act on what two looks agree on."""
+        """Act on a state that two readings agree on."""
         again = seen == self._judged
         self._judged = seen
         if again and self._connected:

@@ -18,7 +18,7 @@ _HANDSHAKE: Final = 22  # ContentType of RFC 8446 section 5.1
 _HEADER: Final = struct.Struct(">BHH")  # type, version, length
 _MAX_RECORD: Final = 2**14  # bytes of a plaintext record, RFC 8446 section 5.1
 _LOOKED_AT: Final = 4096  # bytes; a ClientHello with post-quantum keys has 1,700
-_LAST_ACK_AT: Final = 56  # of struct tcp_info in linux/tcp.h: milliseconds since the peer's last word to our kernel
+_LAST_ACK_AT: Final = 56  # of struct tcp_info in linux/tcp.h: milliseconds since our kernel last heard from the peer
 _ASKED_FOR: Final = 60  # bytes of it
 _TOLD_AT_A_TIME: Final = 32
 ENDED: Final = 0x2000 | 0x10 | 0x8  # EPOLLRDHUP, EPOLLHUP, EPOLLERR
@@ -71,7 +71,7 @@ def _peek(accepted: socket.socket) -> bytes | First:
 
 
 def silent_s(accepted: socket.socket) -> float:
-    """Seconds since a peer that has sent nothing connected; 0 where the system does not tell."""
+    """Return the seconds since a silent peer connected; 0 if the system does not tell."""
     if sys.platform != "linux":
         return 0.0
     try:
@@ -86,7 +86,7 @@ class Watch:
     """Calls ``on_more`` with the descriptor of a socket and its epoll events: more has come, or the peer has ``ENDED``.
 
     The event loop watches one epoll instance for all of them: a socket costs one registration, and one call for each
-    piece that arrives. A turn of the loop makes at most ``_TOLD_AT_A_TIME`` calls.
+    piece that arrives. An event-loop iteration makes at most ``_TOLD_AT_A_TIME`` calls.
     """
 
     def __init__(self, on_more: Callable[[int, int], None]) -> None:
@@ -95,7 +95,7 @@ class Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, descriptor: int) -> None:
-        """Watch a socket until ``discard``; also tells what is there already.
+        """Watch a socket until ``discard``; also reports bytes that are there already.
 
         Raises:
             OSError: there is no descriptor left for the epoll instance, or no memory.
@@ -107,7 +107,7 @@ class Watch:
         self._epoll.register(descriptor, select.EPOLLIN | ENDED | select.EPOLLET)
 
     def discard(self, descriptor: int) -> None:
-        """Watch a socket no more. Call it before the socket is closed."""
+        """Stop watching a socket. Call it before the socket is closed."""
         if self._epoll is not None:
             self._epoll.unregister(descriptor)
 

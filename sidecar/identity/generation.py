@@ -1,7 +1,7 @@
-"""Making a generation: SVID and bundles → TLS contexts, checked before anybody can use them.
+"""Builds a generation: SVID and bundles → TLS contexts, checked before they are used.
 
-Contexts are built new for each generation and never changed. A live context cannot be rotated: a key that does not
-match breaks it for everybody, and an authority can be added to it but never taken out.
+Contexts are built for each generation and never changed. A live context cannot be rotated: a key that does not match
+breaks it for all connections, and an authority can be added to it but never removed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def parse_x509_svid(spiffe_id: str, chain: Sequence[bytes], key_der: bytes, *, h
     """Read our own SVID and check that its parts belong together.
 
     Raises:
-        IdentityError: the chain is none, names another SPIFFE ID, or the key is not the leaf's.
+        IdentityError: it is no chain, names another SPIFFE ID, or the key is not the leaf's.
     """
     if not chain:
         raise IdentityError("the SVID has no certificate")
@@ -63,8 +63,8 @@ def new_identity(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
     """Build the contexts of a generation. ``now`` is in seconds since the epoch.
 
     Raises:
-        IdentityError: we would not believe ourselves (expired, or our own bundle does not vouch for us), or OpenSSL
-            does not take the material.
+        IdentityError: our own SVID does not verify (expired, or our own bundle does not vouch for it), or OpenSSL
+            rejects the material.
     """
     try:
         verify_chain(svid.chain, bundles, now=now)
@@ -74,10 +74,10 @@ def new_identity(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
 
 
 def with_bundles(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509Bundle]) -> Identity:
-    """Build the contexts of a generation without asking whether its bundles vouch for its own SVID.
+    """Build the contexts of a generation without verifying its SVID against its bundles.
 
     Raises:
-        IdentityError: OpenSSL does not take the material.
+        IdentityError: OpenSSL rejects the material.
     """
     try:
         server_context = _new_context(ssl.PROTOCOL_TLS_SERVER, svid, bundles)
@@ -96,10 +96,10 @@ def with_bundles(number: int, svid: X509Svid, bundles: Mapping[TrustDomain, X509
 
 
 def bare_context(protocol: ssl._SSLMethod, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
-    """A context with our rules and nothing in it: it presents nothing and trusts nobody."""
+    """Make a context with our rules and no material: it presents nothing and trusts nobody."""
     context = kind(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # SPIFFE IDs name workloads; host names are not looked at (X509-SVID section 5)
+    context.check_hostname = False  # SPIFFE IDs name workloads; host names are not checked (X509-SVID section 5)
     context.verify_mode = ssl.CERT_REQUIRED
     # Set, not added to: the defaults differ between Pythons. Intermediates may be anchors, as SPIFFE bundles have them.
     context.verify_flags = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
@@ -122,10 +122,10 @@ def _new_context(protocol: ssl._SSLMethod, svid: X509Svid, bundles: Mapping[Trus
 
 
 def _in_order(own: TrustDomain, bundles: Iterable[X509Bundle]) -> Iterable[bytes]:
-    """Each authority once (DER), so that one shuts out as few others as can be.
+    """Yield each authority once (DER), in the order in which it hides the fewest others.
 
-    Of several that have the name of an issuer OpenSSL takes the first whose key identifier does not contradict, and
-    partners name theirs freely. So ours come first, and those without a key identifier, which contradict nobody, last.
+    Of several authorities with an issuer's name OpenSSL takes the first whose key identifier does not contradict, and
+    partners choose names freely. So ours come first, and those without a key identifier, which match anything, last.
     """
     held = [(bundle.trust_domain != own, authority) for bundle in bundles for authority in bundle.authorities]
     held.sort(key=lambda one: (one[0], key_identifier_of(one[1]) is None))
@@ -136,7 +136,7 @@ def present(context: ssl.SSLContext, svid: X509Svid) -> None:
     """Let a context present our SVID.
 
     Raises:
-        ssl.SSLError: OpenSSL does not take it.
+        ssl.SSLError: OpenSSL rejects it.
     """
     with _file_in_memory(_pem(svid)) as path:
         context.load_cert_chain(path)
@@ -144,7 +144,7 @@ def present(context: ssl.SSLContext, svid: X509Svid) -> None:
 
 @contextlib.contextmanager
 def _file_in_memory(content: bytes) -> Iterator[str]:
-    """``load_cert_chain`` wants a path, and a private key has no business on a disk."""
+    """Provide content as a path, for ``load_cert_chain``, without writing a private key to a disk."""
     descriptor = new_memory_file("svid")
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

@@ -1,8 +1,9 @@
 """The SPIFFE check inside the TLS handshake: no protocol object sees a connection whose peer is not proven.
 
-``ssl`` has no verify callback. So the presented certificates are bounded first (``screened``), OpenSSL then accepts or
-refuses them against all bundles together, and ``do_handshake`` judges them against the one bundle that counts. Failing
-there is a failed handshake for asyncio, uvloop and aiohttp alike. After OpenSSL's refusal no path is searched.
+``ssl`` has no verify callback. So the presented certificates are bounded first (``ssl_object``), OpenSSL then accepts
+or refuses them against all bundles together, and ``do_handshake`` judges them against the bundle of their trust domain.
+A refusal there is a failed handshake for asyncio, uvloop and aiohttp alike. After OpenSSL's refusal no path is
+searched.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from sidecar.identity.svid import VerifiedPeer, parse_leaf
 Clock = Callable[[], float]
 OnRefused = Callable[[Reason, str, str | None], None]  # reason, detail for the record, the peer's address
 
-# An SSL object knows no address. Who accepts a connection puts it here before the handshake starts.
+# An SSL object knows no address. The acceptor of a connection puts it here before the handshake starts.
 peer_address: ContextVar[str | None] = ContextVar("peer_address", default=None)
 
-# OpenSSL's words for what is no matter of certificates. What is not listed is a peer that does not speak our TLS.
+# OpenSSL's reasons that are not about trust in a chain. Any other means that the peer does not speak our TLS.
 _REASONS: Final = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": Reason.NO_CLIENT_CERT,
     "BAD_SIGNATURE": Reason.BAD_SVID,  # it does not hold the certificate's key
@@ -47,7 +48,7 @@ _PEER_LEFT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class PeerGuard:
-    """A verified peer and what proved it, so that each later request can be judged by the trust of its own moment."""
+    """A verified peer and its proof, so that each later request is judged by the trust at that moment."""
 
     __slots__ = ("_bundle", "_chain", "_proofs", "_source", "_until", "peer")
 
@@ -56,30 +57,30 @@ class PeerGuard:
 
         Raises:
             Denied: as ``prove``.
-            Unavailable: NOT_READY, we have no identity, so we trust nobody.
+            Unavailable: NOT_READY, we have no identity, so nobody is trusted.
         """
         self._source = source
         self._chain = tuple(chain)
         self._proofs = proofs
         self._bundle: X509Bundle | None = None
-        self._until = 0  # the first end of a certificate on the peer's path: an authority's may come before the leaf's
+        self._until = 0  # the earliest expiry on the peer's path: an authority's may come before the leaf's
         self.peer = self._verify(now)
 
     @property
     def until(self) -> int:
-        """The first end of a certificate on the peer's path (seconds since the epoch): the leaf's or an authority's."""
+        """The earliest expiry on the peer's path (seconds since the epoch): the leaf's or an authority's."""
         return self._until
 
     @property
     def chain(self) -> tuple[bytes, ...]:
-        """What the peer presented, DER, leaf first."""
+        """The certificates that the peer presented, DER, leaf first."""
         return self._chain
 
     def check(self, now: int) -> VerifiedPeer:
-        """The peer, if it is still to be believed. Cheap while its bundle has not changed and vouches for it.
+        """Return the peer if it is still trusted. Cheap while its bundle has not changed.
 
         Raises:
-            Denied: SVID_EXPIRED, or its trust domain's bundle is gone or vouches no more.
+            Denied: SVID_EXPIRED, or its trust domain's bundle is gone or no longer vouches for it.
             Unavailable: NOT_READY, our own identity is gone.
         """
         if now >= self.peer.not_after:
@@ -101,7 +102,7 @@ class PeerGuard:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a delegating context gives to each connection it starts. ``expected`` pins the peer."""
+    """The settings that a delegating context gives to each of its connections. ``expected`` pins the peer."""
 
     source: IdentitySource
     expected: SpiffeId | None = None
@@ -118,7 +119,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
     address: str | None = None
 
     def bind(self, binding: Binding) -> None:
-        """Say whose trust counts. The peer's address is taken from the context variable."""
+        """Set the identity and trust to use. The peer's address is taken from the context variable."""
         self.binding = binding
         self.address = peer_address.get()
 
@@ -155,25 +156,25 @@ class VerifyingSSLObject(ScreenedSSLObject):
             self.binding.on_refused(reason, detail, self.address)
 
     def getpeercert(self, binary_form: bool = False) -> Any:  # noqa: FBT001, FBT002 - the base class's signature
-        """The leaf's DER; never the text rendering, which event loops ask for: names are read from bytes only."""
+        """Return the leaf's DER, never the text form that event loops ask for: names are read from bytes only."""
         return super().getpeercert(binary_form=True) if binary_form else {}
 
     def _prove(self, binding: Binding) -> PeerGuard:
         if self.session_reused:  # a resumed session skips certificates, so it would outlive expiry and withdrawal
             raise Denied(Reason.UNTRUSTED_CHAIN, "the session was resumed")
         chain = self.presented  # kept once, for as long as the connection lasts: it may be 32 KiB
-        if tuple(presented_chain(self)) != chain:  # OpenSSL must have read what was bounded
+        if tuple(presented_chain(self)) != chain:  # OpenSSL must have read the certificates that were bounded
             raise Denied(Reason.BAD_SVID, "the certificates are not as they were sent")
         try:
             guard = PeerGuard(binding.source, chain, binding.proofs, now=int(binding.clock()))
         except Denied as denied:
-            raise self._elsewhere(binding, denied) from denied
+            raise self._wrong_bundle(binding, denied) from denied
         if binding.expected is not None and guard.peer.spiffe_id != binding.expected:
             raise Denied(Reason.UPSTREAM_IDENTITY, f"it is {guard.peer.spiffe_id}, not {binding.expected}")
         return guard
 
-    def _elsewhere(self, binding: Binding, denied: Denied) -> Denied:
-        """WRONG_BUNDLE where OpenSSL ended its path at an authority that the peer's own bundle does not hold."""
+    def _wrong_bundle(self, binding: Binding, denied: Denied) -> Denied:
+        """Return WRONG_BUNDLE if OpenSSL's path ended at an authority that is not in the peer's own bundle."""
         identity, path = binding.source.current, verified_chain(self)
         if denied.reason is not Reason.UNTRUSTED_CHAIN or identity is None or not path:
             return denied
@@ -183,7 +184,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
         return Denied(Reason.WRONG_BUNDLE, denied.detail)
 
     def _why(self, binding: Binding, error: ssl.SSLError) -> tuple[Reason, str]:
-        """The reason behind OpenSSL's refusal: by its code and what the leaf says of itself, without any signature."""
+        """Find the reason behind OpenSSL's refusal, from its code and the unverified leaf."""
         if not isinstance(error, ssl.SSLCertVerificationError):
             return reason_of(error), error.reason or ""
         identity = binding.source.current
@@ -208,7 +209,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
 
 
 def reason_of(error: ssl.SSLError) -> Reason:
-    """The reason code for an error of OpenSSL that is not about trust in a chain."""
+    """Return the reason code for an error of OpenSSL that is not about trust in a chain."""
     known = _REASONS.get(error.reason or "")
     if known is not None:
         return known
@@ -216,23 +217,23 @@ def reason_of(error: ssl.SSLError) -> Reason:
 
 
 def _refused_us(error: ssl.SSLError) -> bool:
-    """Whether this is the other end's alert. That it does not speak TLS 1.3 is our refusal, though it says so first."""
+    """Return True for the other end's alert, except for the TLS version: that refusal is ours, though it sends it."""
     reason = error.reason or ""
     return "_ALERT_" in reason and not reason.endswith("_ALERT_PROTOCOL_VERSION")
 
 
 def presented_chain(ssl_object: ssl.SSLObject) -> list[bytes]:
-    """What the peer sent, DER, leaf first; empty if there is nothing, or no way to learn it on this Python."""
+    """Return the certificates that the peer sent, DER, leaf first; empty if this Python cannot tell."""
     return _chain(ssl_object, "get_unverified_chain")
 
 
 def verified_chain(ssl_object: ssl.SSLObject) -> list[bytes]:
-    """The path that OpenSSL accepted, DER, from the leaf to an authority; empty as above."""
+    """Return the path that OpenSSL accepted, DER, from the leaf to an authority; empty if this Python cannot tell."""
     return _chain(ssl_object, "get_verified_chain")
 
 
 def _chain(ssl_object: ssl.SSLObject, getter: str) -> list[bytes]:
-    """Public since Python 3.13, giving DER. Before, the private object has the same method, giving certificates."""
+    """Call a getter: public since Python 3.13, with DER; before, on the private object, with certificates."""
     public = getattr(ssl_object, getter, None)
     if public is not None:
         return list(cast("Sequence[bytes]", public() or ()))

@@ -30,15 +30,17 @@ PATIENCE_S: Final = 1.0  # with a peer that has sent something: milliseconds may
 EVICTED_PER_S: Final = 1000  # before their handshake, some 50 us each
 HANDSHAKES_EVICTED_PER_S: Final = 250  # 0.7 ms each
 MOST_CONNECTIONS: Final = 8192  # before and in their handshakes, unless told otherwise
-BEGUN_IN_A_TURN: Final = 4  # handshakes; each costs its turn of the loop about half a millisecond
-_LEAST_OF_TIMEOUT: Final = 0.5  # connections that came together do not end, and come again, in one turn of the loop
+MAX_BEGUN_PER_ITERATION: Final = 4  # handshakes in an event-loop iteration; each costs it about half a millisecond
+_LEAST_OF_TIMEOUT: Final = (
+    0.5  # connections that came together must not end, and come again, in one event-loop iteration
+)
 _CAN_WATCH: Final = hasattr(select, "epoll")
 
 OnGivenUp = Callable[[Reason, str, str], None]  # TIMEOUT, OVERLOADED or TLS_VERSION, detail, the peer's address
 
 
 def host_of(address: str) -> str:
-    """The host of HOST:PORT."""
+    """Return the host of HOST:PORT."""
     return address.rpartition(":")[0]
 
 
@@ -81,8 +83,8 @@ class HandshakeQueue:
         self._stages = (self._silent, self._partial, self._ready, self._running)
         self._watched: dict[int, Arrival] = {}
         self._watch = Watch(self._more_came)
-        self._of: dict[str, Arrival] = {}  # those that run, by the peer's address
-        self._silent_since = 0.0  # of the last that was silent when it was accepted
+        self._of: dict[str, Arrival] = {}  # the running ones, by the peer's address
+        self._silent_since = 0.0  # of the last connection that was silent when accepted
         self._begin: asyncio.Handle | None = None
         self._emptied: asyncio.Event | None = None
 
@@ -95,11 +97,11 @@ class HandshakeQueue:
         return len(self._running)
 
     def of(self, host: str) -> int:
-        """The number of connections of one host."""
+        """Return the number of connections of one host."""
         return sum(len(stage.by_host.get(host, ())) for stage in self._stages)
 
     def running_of(self, host: str) -> int:
-        """The number of them whose handshake has begun."""
+        """Return the number of those connections whose handshake has begun."""
         return len(self._running.by_host.get(host, ()))
 
     def over(self, address: str) -> float:
@@ -137,9 +139,9 @@ class HandshakeQueue:
         self._tell(Reason.OVERLOADED, "the oldest handshake made room for another", arrival)
 
     def start(self, accepted: socket.socket, address: str, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Make a connection of an accepted socket; its handshake knows the peer's ``address``.
+        """Take an accepted socket; its handshake knows the peer's ``address``.
 
-        If the connection is refused, ``on_given_up`` or the context's callback has been told, and the socket is closed.
+        A refused connection is reported to ``on_given_up`` or to the context's callback, and its socket is closed.
         """
         now = self._clock()
         timeout_s = self._timeout_s * random.uniform(_LEAST_OF_TIMEOUT, 1.0)  # noqa: S311 - spreads, hides nothing
@@ -152,7 +154,7 @@ class HandshakeQueue:
                 self.evict(other)
         first = self._first(accepted) if _CAN_WATCH else First.WHOLE
         if first is First.NOTHING:
-            self._silent_since = max(self._silent_since, now - silent_s(accepted))  # the system's queue keeps the order
+            self._silent_since = max(self._silent_since, now - silent_s(accepted))  # the accept queue keeps the order
             self._hold(arrival, self._silent, self._silent_since)
         elif first is First.PART:
             self._hold(arrival, self._partial, now)
@@ -160,7 +162,7 @@ class HandshakeQueue:
             self._take(arrival, first)
 
     async def finish(self, timeout_s: float) -> None:
-        """Let handshakes end, for so long; then end the rest."""
+        """Let handshakes finish for ``timeout_s``; then end the rest."""
         if len(self):
             emptied = self._emptied = asyncio.Event()
             with contextlib.suppress(TimeoutError):
@@ -209,7 +211,7 @@ class HandshakeQueue:
             self._look_whether_empty()
 
     def _take(self, arrival: Arrival, first: First) -> None:
-        """A connection can be decided on: it goes on, or is closed."""
+        """Let a connection whose first bytes are known go on, or close it."""
         if first is First.WHOLE:
             self._ready.add(arrival, self._clock())
             self._begin_soon()
@@ -223,10 +225,10 @@ class HandshakeQueue:
             self._begin = asyncio.get_running_loop().call_soon(self._begin_some)
 
     def _begin_some(self) -> None:
-        """Begin handshakes while there is room for them. A few in each turn of the loop: requests have their turns."""
+        """Begin handshakes while there is room, a few per event-loop iteration, so that requests are served."""
         self._begin = None
         loop = asyncio.get_running_loop()
-        for _ in range(BEGUN_IN_A_TURN):
+        for _ in range(MAX_BEGUN_PER_ITERATION):
             if not len(self._ready):
                 return
             decision = on_hello(len(self._running), self._most, self._oldest_running(), self._clock())
@@ -284,7 +286,7 @@ class HandshakeQueue:
 
     def _ended(self, arrival: Arrival) -> None:
         self._forget(arrival)
-        if not arrival.handed_over:  # it was ended before its first step: the loop does not know the socket
+        if not arrival.handed_over:  # it ended before its first step: the loop does not know the socket
             arrival.accepted.close()
         self._look_whether_empty()
 
@@ -301,7 +303,7 @@ class HandshakeQueue:
             task.cancel()
 
     def _leave(self, arrival: Arrival) -> None:
-        """Take a connection out of a stage before the handshake."""
+        """Remove a connection from its stage before the handshake."""
         if arrival.stage is not None:
             arrival.stage.discard(arrival)
         if arrival.timer is not None:
@@ -311,7 +313,7 @@ class HandshakeQueue:
             self._watch.discard(arrival.descriptor)
 
     def _forget(self, arrival: Arrival) -> None:
-        """A running handshake is over."""
+        """Remove a handshake that is over."""
         if arrival.stage is None:
             return
         arrival.stage.discard(arrival)
@@ -320,7 +322,7 @@ class HandshakeQueue:
         self._begin_again()
 
     def _begin_again(self) -> None:
-        """A place is free: those that wait for one need not wait for somebody's patience to end."""
+        """Begin waiting handshakes now: a place is free."""
         if self._begin is not None:
             self._begin.cancel()
             self._begin = None

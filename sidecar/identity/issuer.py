@@ -1,8 +1,8 @@
 """One issuer's keys: fetched, refreshed, and the last good ones kept for a while (RFC 7517).
 
 One task does all the fetching, so there is never more than one fetch in flight. It sleeps until the next refresh, or
-until somebody meets an unknown key ID and wakes it: at most once in ``cooldown_s``, because key IDs come from strangers
-and must not make us a load generator. Tokens never name the URL.
+until an unknown key ID wakes it: at most once in ``cooldown_s``, because key IDs come from strangers and must not make
+us a load generator. Tokens never name the URL.
 
 A success replaces the whole set: a key that is gone is revoked, and an empty set means no keys. A failure keeps the set
 until it is ``max_age_s`` old; after that there are none, and calls are refused as KEYS_UNAVAILABLE.
@@ -27,7 +27,7 @@ _log: Final = logging.getLogger(__name__)
 
 MAX_JWKS_BYTES: Final = 262_144
 DEFAULT_REFRESH_S: Final = 300.0
-MIN_HINT_S: Final = 60.0  # an issuer's max-age is believed between these two
+MIN_HINT_S: Final = 60.0  # an issuer's max-age is clamped to these two
 MAX_HINT_S: Final = 86_400.0
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 5.0
@@ -38,9 +38,9 @@ _MAX_AGE: Final = re.compile(r'(?:^|,)[ \t]*max-age="?([0-9]{1,9})"?[ \t]*(?=,|$
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwksSettings:
-    """Where one issuer publishes its keys. Who answers there is said as in `Endpoint`: a peer, a CA file, or loopback.
+    """The URL of one issuer's keys. Its other end is pinned as in `Endpoint`: a peer, a CA file, or loopback.
 
-    ``refresh_s`` None follows the issuer's ``max-age``, or 300 s where it gives none; a number is meant as it stands.
+    ``refresh_s`` None follows the issuer's ``max-age``, or 300 s without one; a number overrides it.
 
     Raises:
         ValueError: the endpoint is unusable or a time is not positive.
@@ -64,7 +64,7 @@ class JwksSettings:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The URL and who answers there."""
+        """The URL and the identity that answers there."""
         return Endpoint(url=self.url, peer=self.peer, ca_file=self.ca_file)
 
 
@@ -72,14 +72,14 @@ class Fetcher(Protocol):
     """Fetches one issuer's key set document (`EndpointClient` is the real one)."""
 
     async def get(self) -> EndpointAnswer:
-        """The answer, whatever its status. Raises EndpointError."""
+        """Fetch the document; any status is an answer. Raises EndpointError."""
 
     async def close(self) -> None:
-        """Let go of what it holds."""
+        """Close its connections."""
 
 
 def refresh_delay(settings: JwksSettings, cache_control: str | None, *, jitter: float) -> float:
-    """Seconds from a success to the next fetch. ``jitter`` in [0, 1) takes off up to a tenth, so replicas spread.
+    """Return the seconds from a success to the next fetch. ``jitter`` in [0, 1) takes off up to a tenth.
 
     At most half of ``max_age_s``: a healthy issuer's set never gets too old to be used.
     """
@@ -94,7 +94,7 @@ def refresh_delay(settings: JwksSettings, cache_control: str | None, *, jitter: 
 
 
 def retry_delay(failures: int, *, has_keys: bool, cooldown_s: float, jitter: float) -> float:
-    """Seconds from the ``failures``-th failure in a row (from 1) to the next fetch. Quick while there are no keys."""
+    """Return the seconds from the ``failures``-th failure in a row to the next fetch: few while there are no keys."""
     longest = max(LAST_RETRY_S, cooldown_s) if has_keys else LAST_RETRY_S
     return min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 16), longest) * (1 - jitter / 2)
 
@@ -118,54 +118,52 @@ class Issuer:
         self._asked_at: float | None = None
         self._wanted = asyncio.Event()
         self._fetching = False
-        self._round: asyncio.Future[None] | None = (
-            None  # ends with the fetch under way or to come; None: nobody fetches
-        )
+        self._round: asyncio.Future[None] | None = None  # ends with the current or next fetch; None: nobody fetches
 
     @property
     def keys(self) -> KeySet | None:
-        """The set in force: None before the first success, and when the last one is too long ago."""
+        """The current set: None before the first success, and when the last one is too long ago."""
         if self._keys is not None and self._clock() - self._fetched_at > self.settings.max_age_s:
             self._keys = None
-            self._generation += 1  # what was decided by these keys ends with them
+            self._generation += 1  # decisions by these keys end with them
         return self._keys
 
     @property
     def generation(self) -> int:
-        """Grows whenever the keys in force change, and only then."""
+        """A number that grows whenever the current keys change, and only then."""
         _ = self.keys
         return self._generation
 
     @property
     def age_s(self) -> float | None:
-        """Seconds since the set in force was fetched."""
+        """Seconds since the current set was fetched."""
         return None if self.keys is None else self._clock() - self._fetched_at
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """The key, if it is known now."""
+        """Return the key if it is known now."""
         keys = self.keys
         return None if keys is None else keys.find(kid)
 
     def wake(self) -> None:
-        """Fetch now, unless a fetch is under way."""
+        """Fetch now, unless a fetch is in flight."""
         if not self._fetching:
             self._wanted.set()
 
     async def wait_for_key(self, kid: str | None) -> VerificationKey:
-        """The key after one fetch for all who ask. Raises Denied UNKNOWN_KEY or Unavailable KEYS_UNAVAILABLE."""
-        for _ in range(2):  # a fetch already under way may have begun before the key was published; the next has not
+        """Return the key after one fetch for all callers. Raises Denied UNKNOWN_KEY or Unavailable KEYS_UNAVAILABLE."""
+        for _ in range(2):  # a fetch in flight may have begun before the key was published; the next has not
             if not self._ask():
                 break
             await self._wait_for_round()
             key = self.find(kid)
             if key is not None:
                 return key
-        if self.keys is None or self._failures:  # a key we could not ask for is not one that does not exist
+        if self.keys is None or self._failures:  # without a fetch the key may exist
             raise Unavailable(Reason.KEYS_UNAVAILABLE, self.last_error or "")
         raise Denied(Reason.UNKNOWN_KEY, "the issuer publishes no such key")
 
     def _ask(self) -> bool:
-        """Whether a fetch is there to wait for. Starts one if the last one asked for is long enough ago."""
+        """Return True if there is a fetch to wait for; start one unless the last was within ``cooldown_s``."""
         if self._round is None:
             return False
         if not self._fetching and not self._wanted.is_set():
@@ -181,7 +179,7 @@ class Issuer:
             await asyncio.wait([self._round], timeout=2 * self.settings.timeout_s)
 
     async def keep_fresh(self, jitter: Callable[[], float]) -> None:
-        """Fetch, sleep, and again. Ends by cancellation."""
+        """Fetch and sleep until cancelled."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -208,7 +206,7 @@ class Issuer:
             return
 
     async def _fetch(self, jitter: Callable[[], float]) -> float:
-        """Fetch once; the seconds until the next time."""
+        """Fetch once; return the seconds until the next fetch."""
         self._fetching = True
         try:
             answer = await self._fetcher.get()
@@ -222,7 +220,7 @@ class Issuer:
             self._fetching = False
         self._replace(keys)
         self._on_fetched()
-        if not self.ever_had_keys:  # it has only just started; and while we are not ready, nobody meets unknown keys
+        if not self.ever_had_keys:  # it has just started; while we are not ready, no call meets unknown keys
             return EMPTY_RETRY_S
         return refresh_delay(self.settings, answer.cache_control, jitter=jitter())
 
@@ -233,14 +231,14 @@ class Issuer:
         self._fetched_at = self._clock()
         self._failures = 0
         trouble = _trouble_of(keys)
-        if keys.ambiguous and trouble != self.last_error:  # said once, not at every fetch
+        if keys.ambiguous and trouble != self.last_error:  # logged once, not at every fetch
             _log.warning("keys of an issuer are refused", extra={"issuer": self.settings.issuer, "why": trouble})
         self.last_error = trouble
         self.ever_had_keys = self.ever_had_keys or len(keys) > 0
 
 
 def _trouble_of(keys: KeySet) -> str | None:
-    """What an operator should know of a key set that is in force."""
+    """Return the trouble with a current key set, for the operator."""
     if keys.ambiguous:
         kids = ", ".join(sorted(escape(kid) for kid in keys.ambiguous))
         return f"different keys have the same kid, so none of them is used: {kids}"
@@ -248,7 +246,7 @@ def _trouble_of(keys: KeySet) -> str | None:
 
 
 def _same(one: KeySet, other: KeySet) -> bool:
-    """Whether both find the same key for every token, those without a key ID included."""
+    """Return True if both find the same key for every token, those without a key ID included."""
     return one.kids == other.kids and all(one.find(kid) == other.find(kid) for kid in (None, *one.kids))
 
 

@@ -1,4 +1,4 @@
-"""The verification keys of every issuer we believe. How one issuer's are kept fresh is in `issuer.py`."""
+"""The verification keys of every trusted issuer. `issuer.py` keeps those of one issuer fresh."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class IssuerKeys:
     """The verification keys of every configured issuer.
 
     ``source`` is our own identity, needed to speak to an endpoint named by SPIFFE ID. ``clock`` is monotonic, in
-    seconds; ``jitter`` gives numbers in [0, 1). ``on_fetched`` is told the issuer whose set was fetched just now.
+    seconds; ``jitter`` gives numbers in [0, 1). ``on_fetched`` is called with the issuer of each fetched set.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class IssuerKeys:
         }
 
     async def run(self) -> None:
-        """Keep every set fresh until cancelled, also where there is no issuer."""
+        """Keep every set fresh until cancelled, even without any issuer."""
         self._source.subscribe(self._on_identity)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -55,12 +55,12 @@ class IssuerKeys:
             self._source.unsubscribe(self._on_identity)
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        """The key, if it is known now. Never waits."""
+        """Return the key if it is known now. Never waits."""
         state = self._issuers.get(issuer)
         return None if state is None else state.find(kid)
 
     async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
-        """The key that `find` does not know, after one fetch for all who ask.
+        """Return a key that `find` does not know, after one fetch for all callers.
 
         Raises:
             Denied: UNKNOWN_KEY, the issuer publishes no such key (as of ``cooldown_s`` ago at most);
@@ -74,37 +74,37 @@ class IssuerKeys:
 
     @property
     def generation(self) -> int:
-        """Grows whenever the keys of some issuer change, and only then."""
+        """A number that grows whenever the keys of any issuer change, and only then."""
         return sum(state.generation for state in self._issuers.values())
 
     def generation_of(self, issuer: str) -> int:
-        """The same for one issuer; 0 for one that is not configured."""
+        """Return the same for one issuer; 0 for one that is not configured."""
         state = self._issuers.get(issuer)
         return 0 if state is None else state.generation
 
     def ready(self, issuer: str) -> bool:
-        """Whether this issuer has had a key at least once, and its set is not too old to be used."""
+        """Return True if this issuer has ever had a key, and its set is not too old."""
         state = self._issuers.get(issuer)
         return state is not None and state.ever_had_keys and state.keys is not None
 
     def known(self, issuer: str) -> bool:
-        """Whether a key set of this issuer is in force, an empty one too."""
+        """Return True if there is a current key set of this issuer, even an empty one."""
         state = self._issuers.get(issuer)
         return state is not None and state.keys is not None
 
     def ages(self) -> Mapping[str, float | None]:
-        """Seconds since each issuer's set was fetched; None where there is no set in force."""
+        """Return the seconds since each issuer's set was fetched; None without a current set."""
         return {issuer: state.age_s for issuer, state in self._issuers.items()}
 
     def last_errors(self) -> Mapping[str, str | None]:
-        """What is wrong with each issuer's keys now, in our words; None where nothing is."""
+        """Return the trouble with each issuer's keys, in our words; None if there is none."""
         return {issuer: state.last_error for issuer, state in self._issuers.items()}
 
     def _on_identity(self, identity: Identity | None) -> None:
         if identity is None:
             return
         for state in self._issuers.values():
-            if state.keys is None:  # it may have failed for want of an identity: do not sit out the back-off
+            if state.keys is None:  # it may have failed without an identity: do not wait for the back-off
                 state.wake()
 
     def _endpoint_client(self, settings: JwksSettings) -> EndpointClient:

@@ -1,4 +1,4 @@
-"""Our own JWT-SVIDs: one per audience, kept for half of what is left of its life, one call at a time per audience."""
+"""Our own JWT-SVIDs: one per audience, kept for half of its remaining life, one call at a time per audience."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sidecar.identity.handshake import Clock
 
 MAX_AUDIENCES: Final = 256  # audiences come from settings; this bounds a mistake
 RETRY_S: Final = 1.0  # after a failure the old one is used this long before we ask again
-_MARGIN_S: Final = 2  # it must still be valid where it arrives
+_MARGIN_S: Final = 2  # it must still be valid when it arrives
 
 Fetch = Callable[[str, SpiffeId], Awaitable[str]]
 
@@ -39,7 +39,7 @@ class JwtSvids:
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Own the calls under way, until cancelled. Without it nothing can be fetched."""
+        """Own the calls in flight until cancelled. Without it nothing can be fetched."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -48,23 +48,23 @@ class JwtSvids:
             self._group = None
 
     def belong_to(self, owner: SpiffeId | None) -> None:
-        """Say whose they are. When that changes, all are dropped, and what is still under way will not be used."""
+        """Set their owner. When it changes, all are dropped, and results in flight are not used."""
         if owner != self._owner:
             self._owner = owner
             self._held.clear()
             self._flights.clear()
 
     def renew(self) -> None:
-        """There is a new generation of our identity: who signed these may have been withdrawn with the old one.
+        """Mark all as old after a new generation of our identity: their signer may have been withdrawn.
 
-        Each is asked for anew when it is next wanted, and used on only if no other can be had.
+        Each is requested again at its next use, and used further only if the request fails.
         """
         self._generation += 1
         for held in self._held.values():
             held.renew_at = 0.0
 
     async def get(self, audience: str) -> str:
-        """A JWT-SVID for one audience, valid for some seconds at least.
+        """Get a JWT-SVID for one audience, valid for some seconds at least.
 
         Raises:
             Unavailable: NOT_READY, there is no identity, or the Workload API gives none.
@@ -93,7 +93,7 @@ class JwtSvids:
         return flight
 
     async def _fly(self, audience: str, owner: SpiffeId, flight: asyncio.Future[str]) -> None:
-        """Fetch, check, keep. The outcome goes to all who wait; nobody has to be waiting any more."""
+        """Fetch, check, keep. The outcome goes to all callers that still wait."""
         outcome: str | Unavailable = Unavailable(Reason.NOT_READY, "the call was given up")
         generation = self._generation
         try:
@@ -115,10 +115,10 @@ class JwtSvids:
                 flight.set_result(outcome)
             else:
                 flight.set_exception(outcome)
-                flight.exception()  # looked at: no warning if nobody waits
+                flight.exception()  # retrieved: no warning if nobody waits
 
     def _checked(self, token: str, audience: str, owner: SpiffeId) -> _Held:
-        """The Workload API is believed for the signature, not for whom and whose the token is."""
+        """Check owner, audience and expiry; the Workload API is trusted for the signature only."""
         try:
             bearer = parse_jwt_svid(token)
         except Denied as error:
@@ -134,6 +134,6 @@ class JwtSvids:
 
 def _expires_at(bearer: Bearer) -> float:
     expires_at = bearer.claims.get("exp")
-    if not isinstance(expires_at, int | float):  # true would be a second of 1970
+    if not isinstance(expires_at, int | float):  # True would be a second of 1970
         raise Unavailable(Reason.NOT_READY, "the JWT-SVID has no time of expiry")
     return float(expires_at)

@@ -10,7 +10,7 @@ _MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3; not in the os module of every Python
 
 
 def new_memory_file(name: str) -> int:
-    """Make a file that nobody can execute; Linux 6.3 to 6.5 with ``vm.memfd_noexec=2`` has no other. Its descriptor.
+    """Make a file and return its descriptor. It cannot be executed: ``vm.memfd_noexec=2`` may allow no other.
 
     Raises:
         OSError: there is no descriptor left, or the system has no such files.
@@ -22,5 +22,5 @@ def new_memory_file(name: str) -> int:
 
 
 def path_of(descriptor: int) -> str:
-    """A path under which this process can open the file."""
+    """Return a path under which this process can open the file."""
     return str(Path("/proc/self/fd") / str(descriptor))

@@ -18,11 +18,11 @@ class PemError(ValueError):
 
 
 def certificates_of(text: bytes) -> tuple[bytes, ...]:
-    """The certificates of a PEM text, in order. None at all, if there is nothing but white space.
+    """Read the certificates of a PEM text, in order; white space alone gives none.
 
     Raises:
-        PemError: a certificate that is none, or anything else in it: half a file must not pass for a shorter one, and a
-            private key has no business there.
+        PemError: an invalid certificate, or anything else in it: half a file must not pass for a shorter one, and no
+            private key may be there.
     """
     if not text.strip():
         return ()
@@ -36,7 +36,7 @@ def certificates_of(text: bytes) -> tuple[bytes, ...]:
 
 
 def private_key_of(text: bytes) -> bytes:
-    """The one private key of a PEM text, as PKCS#8 DER.
+    """Read the one private key of a PEM text, as PKCS#8 DER.
 
     Raises:
         PemError: there is none, it is encrypted or of an unknown kind, or there is more than one.

@@ -1,14 +1,14 @@
 """The identity source that follows a SPIFFE Workload API through py-spiffe: a second client for the same API.
 
-Theory of operation. py-spiffe calls back on threads of its own; they are bridged to the loop here and nowhere else. Its
-``X509Source`` is not used: it goes on serving a withdrawn identity and closes for ever on an update it cannot parse. A
-supervisor does better with the client below it: one client per attempt (a channel that lives on waits longer and longer
-before it notices that its server is back), no retries of its own, and every error ends the attempt. What the error was
-is only told in words, so the words decide, and a test holds py-spiffe to them.
+Theory of operation. py-spiffe calls back on its own threads; they are bridged to the loop here and nowhere else. Its
+``X509Source`` is not used: it goes on serving a withdrawn identity, and closes for ever on an update that it cannot
+parse. A supervisor around the client below it is better: one client per attempt (a long-lived channel waits longer and
+longer before it notices that its server is back), no retries of its own, and every error ends the attempt. Errors
+differ only by their text, so the text decides, and a test holds py-spiffe to it.
 
-What py-spiffe drops cannot be had here: hints, and everything in an update of which one bundle does not parse. An empty
-bundle does not, so a federated trust domain that withdraws all its authorities that way makes updates unusable. To keep
-our own SVID from expiring over it, the SVIDs are then asked for alone, and go with the bundles that are known.
+Data that py-spiffe drops is not available here: hints, and all of an update if one bundle does not parse. An empty
+bundle does not parse, so a federated trust domain that withdraws all its authorities makes updates unusable. To keep
+our own SVID from expiring meanwhile, the SVIDs are then fetched alone and used with the known bundles.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sidecar.identity.workload_stream import Backoff, Pause
 
 _HAND_OVER_S: Final = 5.0
 _DENIED: Final = "gRPC error: StatusCode.PERMISSION_DENIED"
-_LOST: Final = ("gRPC error: ", "Workload API stream ended unexpectedly")  # what else it says is about an update
+_LOST: Final = ("gRPC error: ", "Workload API stream ended unexpectedly")  # any other text is about an update
 _ABSENT: Final = "the Workload API's socket does not exist"
 _SILENT: Final = "the Workload API did not answer in time"
 
@@ -99,12 +99,12 @@ class PySpiffeSource(BaseSource):
         return Backoff(self._settings.min_backoff_s, self._settings.max_backoff_s)
 
     async def _attempt(self, method: str, take: Callable[[Any], Awaitable[None]]) -> str:
-        """One client with one stream, until it fails; returns why, in py-spiffe's words."""
+        """Run one client with one stream until it fails; return py-spiffe's error text."""
         arrivals: Arrivals = asyncio.Queue()
         hand_over = _bridge(asyncio.get_running_loop(), arrivals)
         try:
             client = WorkloadApiClient(self._settings.address)
-        except ArgumentError:  # the address was checked; what it finds out now is whether the socket is there
+        except ArgumentError:  # the address was checked before; now the socket is missing
             return _ABSENT
         stream = getattr(client, method)(hand_over, hand_over, retry_connect=False)
         timeout_s: float | None = self._settings.first_message_timeout_s
@@ -145,10 +145,10 @@ class PySpiffeSource(BaseSource):
         self._connected = True  # there was an update, and py-spiffe could not parse it
         self._discard(UpdateError(_in_our_words(failure)))
         await self._renew_alone()
-        self._last_error = _in_our_words(failure)  # a renewal does not make up for what is lost
+        self._last_error = _in_our_words(failure)  # a renewal does not replace the lost update
 
     async def _renew_alone(self) -> None:
-        """Our SVIDs without the bundles that py-spiffe cannot parse; with those we know."""
+        """Fetch our SVIDs without the bundles that py-spiffe cannot parse, and use the known ones."""
         if self._identity is None:
             return
         try:
@@ -179,7 +179,7 @@ class PySpiffeSource(BaseSource):
         return str(svid.token)
 
     async def _call(self, call: Callable[[WorkloadApiClient], Any]) -> Any:
-        """One call in a thread, with a client of its own. Raises PySpiffeError."""
+        """Make one call in a thread, with a client of its own. Raises PySpiffeError."""
 
         def in_thread() -> Any:
             with WorkloadApiClient(self._settings.address) as client:
@@ -189,14 +189,14 @@ class PySpiffeSource(BaseSource):
 
 
 def _bridge(loop: asyncio.AbstractEventLoop, arrivals: Arrivals) -> Callable[[object], None]:
-    """A callback for py-spiffe's thread, which waits until the loop has taken what it brings: one update at a time."""
+    """Make a callback for py-spiffe's thread that waits until the loop has taken its update: one at a time."""
 
     def hand_over(event: object) -> None:
         taken: Future[None] = Future()
         try:
             loop.call_soon_threadsafe(arrivals.put_nowait, (event, taken))
             taken.result(_HAND_OVER_S)
-        except (RuntimeError, TimeoutError):  # the loop has stopped, or nobody listens any more
+        except (RuntimeError, TimeoutError):  # the loop has stopped, or the update is not wanted any more
             return
 
     return hand_over
@@ -207,7 +207,7 @@ def _is_lost(failure: str) -> bool:
 
 
 def _in_our_words(failure: str) -> str:
-    """What the operator reads. What py-spiffe says of an update may quote it, so that is not passed on."""
+    """Return the text for the operator. py-spiffe's own text may quote an update, so it is not passed on."""
     if failure == _DENIED:
         return "the Workload API denies us an identity"
     if not _is_lost(failure):

@@ -1,4 +1,4 @@
-"""What py-spiffe parsed → our SVID, bundles and keys. Pure. It parses laxer than we do, so our own parsing follows."""
+"""Updates parsed by py-spiffe → our SVID, bundles and keys. Pure. It parses laxly, so our own parsing follows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_context(
     """Read a whole update, as ``read_x509_update`` reads the message it comes from.
 
     py-spiffe puts the bundles of all our SVIDs among the federated ones. The bundle of an SVID that is not ours, of
-    another trust domain, is left out: that we have such an SVID is no word of trust in its domain.
+    another trust domain, is left out: having such an SVID is no reason to trust its domain.
 
     Raises:
         UpdateError: several SVIDs that could be ours, or something of ours is malformed.
@@ -54,13 +54,13 @@ def read_context(
             bundles[trust_domain] = known_or_parsed(trust_domain, b"".join(der), known)
         except BundleError:
             broken += 1
-            if trust_domain != own:  # ours is no federated one: without it the update is of no use
+            if trust_domain != own:  # ours is no federated one: without it the update is unusable
                 bundles |= last_good(trust_domain, known)
     return X509Update(svid=svid, bundles=MappingProxyType(bundles), broken=broken)
 
 
 def read_svids(svids: Sequence[TheirX509Svid], *, spiffe_id: SpiffeId | None, held: Identity) -> X509Update:
-    """Our SVID from an update whose bundles cannot be had, with the bundles of the identity in use.
+    """Read our SVID from an update whose bundles do not parse, with the bundles of the current identity.
 
     Raises:
         UpdateError, WithdrawnError: as ``read_context``.
@@ -70,9 +70,9 @@ def read_svids(svids: Sequence[TheirX509Svid], *, spiffe_id: SpiffeId | None, he
 
 
 def read_jwt_bundle_set(bundles: JwtBundleSet) -> tuple[Mapping[TrustDomain, KeySet], int]:
-    """The keys by trust domain, and how many bundles were lost because their trust domain's name is none.
+    """Read the keys by trust domain, and the number of bundles whose trust domain has an invalid name.
 
-    What a JWK says of its ``use`` and ``alg`` is lost in py-spiffe: a key stands for all algorithms of its type.
+    py-spiffe drops ``use`` and ``alg`` of a JWK: a key stands for all algorithms of its type.
     """
     key_sets: dict[TrustDomain, KeySet] = {}
     broken = 0

@@ -1,9 +1,9 @@
 """Passes TLS records on a few at a time, so that records without data cannot hold the event loop. Pure.
 
 OpenSSL reads on until it has data for us. A KeyUpdate carries none and costs it 10 to 25 us, a NewSessionTicket 8 us,
-and one turn of the loop may bring megabytes of them (RFC 8446 section 4.6.3 sets no limit). So records are counted
+and one event-loop iteration may bring megabytes of them (RFC 8446 section 4.6.3 sets no limit). So records are counted
 over a tenth of a second: those without data, the bytes around the data, and records of a few bytes. A read that
-brought exactly one record is not counted: it costs a turn of the loop for each.
+brought exactly one record is not counted: each costs an event-loop iteration anyway.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BATCH_BYTES: Final = 20 * 1024  # no further record is added to a batch of so ma
 WINDOW_S: Final = 0.1
 MAX_WITHOUT_DATA: Final = 128  # in a window; lawful peers send two tickets and a KeyUpdate now and then
 MAX_OVERHEAD_BYTES: Final = 24 * 1024  # in a window: messages without data, and padding
-MAX_TINY: Final = 2048  # in a window: records that hold hardly anything
+MAX_TINY: Final = 2048  # in a window: records with hardly any content
 _TINY_BYTES: Final = 32  # of a record's body, with the 17 bytes that encryption adds
 _HEADER_BYTES: Final = 5
 _RECORD_BYTES: Final = 32  # that a record may add to its data
@@ -31,7 +31,7 @@ class TooManyRecordsError(ssl.SSLError):
 
     def __init__(self, text: str) -> None:
         super().__init__(1, text)
-        self.reason = text  # as the errors of OpenSSL have it
+        self.reason = text  # as in OpenSSL's errors
         self.library = ""
 
 
@@ -55,7 +55,7 @@ class RecordGate:
         self._clock = clock
         self._held = b""
         self._at = 0  # how much of it was passed on
-        self._unfinished_bytes = 0  # what is still to come of a record that was passed on in part
+        self._unfinished_bytes = 0  # the missing rest of a record that was passed on in part
         self._since = clock()
         self._without_data = 0
         self._overhead_bytes = 0
@@ -71,11 +71,11 @@ class RecordGate:
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes wait to be passed on."""
+        """The number of bytes that wait to be passed on."""
         return len(self._held) - self._at
 
     def take(self, received: bytes) -> bytes:
-        """Take bytes as they were received, and return those that OpenSSL may have now.
+        """Take received bytes, and return those that OpenSSL may have now.
 
         Raises:
             TooManyRecordsError: as ``more``.
@@ -94,7 +94,7 @@ class RecordGate:
         return self.more()
 
     def more(self) -> bytes:
-        """Return what OpenSSL may have next. Empty: the rest of a record must be received first.
+        """Return the next bytes for OpenSSL. Empty: the rest of a record must be received first.
 
         Raises:
             TooManyRecordsError: a limit is passed within ``WINDOW_S``, or a handshake begins on an established

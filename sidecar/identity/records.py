@@ -55,7 +55,7 @@ class Opener:
         self._sequence = 0
 
     def open(self, record: bytes) -> tuple[int, bytes]:
-        """The true type of a record, given with its header, and its content.
+        """Open a record, given with its header. Return its true type and its content.
 
         Raises:
             Denied: TLS_VERSION, it was not sealed with the handshake's key.
@@ -72,18 +72,18 @@ class Opener:
 
 
 def _expand(secret: bytes, label: bytes, length: int, digest: object) -> bytes:
-    """HKDF-Expand-Label with an empty context; the output is never longer than one hash."""
+    """Compute HKDF-Expand-Label with an empty context; the output is never longer than one hash."""
     info = length.to_bytes(2, "big") + bytes([len(label)]) + label + b"\0"
     return hmac.digest(secret, info + b"\1", digest)[:length]  # type: ignore[arg-type]
 
 
 def offers_finite_field(kind: int, body: bytes) -> bool:
-    """Whether a ClientHello has a key share of a finite-field group, or a ServerHello (also a retry) chooses one.
+    """Return True if a ClientHello has a key share of a finite-field group, or a ServerHello (or retry) chooses one.
 
-    The 8192-bit group costs a server 0.1 s for a key share of 1.2 KB that anybody can send.
+    The 8192-bit group costs a server 0.1 s for a key share of 1.2 KB, which any client can send.
 
     Raises:
-        Denied: TLS_VERSION, the message has not the shape of a hello, or too many extensions or key shares.
+        Denied: TLS_VERSION, the message does not have the shape of a hello, or has too many extensions or key shares.
     """
     try:
         return _offers_finite_field(kind, body)
@@ -92,7 +92,7 @@ def offers_finite_field(kind: int, body: bytes) -> bool:
 
 
 def _offers_finite_field(kind: int, body: bytes) -> bool:
-    """See ``offers_finite_field``. One loop over bytes: every connection pays for it. IndexError: it is cut short."""
+    """See ``offers_finite_field``. One loop over bytes: every connection pays for it. IndexError: it is truncated."""
     at = _RANDOM_BYTES
     at += 1 + body[at]  # session
     if kind == CLIENT_HELLO:
@@ -119,7 +119,7 @@ def _offers_finite_field(kind: int, body: bytes) -> bool:
 
 
 def _groups(kind: int, content: bytes) -> list[int]:
-    """The groups of a key share extension."""
+    """Read the groups of a key share extension."""
     reader = _Reader(content)
     if kind == SERVER_HELLO:
         return [reader.number(2)]
@@ -134,7 +134,7 @@ def _groups(kind: int, content: bytes) -> list[int]:
 
 
 def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
-    """The certificates of a Certificate message (RFC 8446 section 4.4.2; in clear: RFC 5246 section 7.4.2).
+    """Read the certificates of a Certificate message (RFC 8446 section 4.4.2; in clear: RFC 5246 section 7.4.2).
 
     Reading stops after one more than ``most``.
 

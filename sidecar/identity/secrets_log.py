@@ -1,6 +1,6 @@
 """The traffic secrets of the handshake in progress, as OpenSSL logs them, so that ``Screen`` can decrypt it.
 
-``SSLContext.keylog_filename`` is the only public way to them. The file is in memory and has no name; after the step
+``SSLContext.keylog_filename`` is the only public API for them. The file is in memory and has no name; after the step
 that logs the key it is emptied, and nothing more is written to it.
 """
 
@@ -18,7 +18,7 @@ _LONGEST: Final = 65536
 
 
 class _File:
-    """A file in memory, of one thread of one process."""
+    """An in-memory file of one thread of one process."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -35,8 +35,8 @@ _local: Final = _Local()
 
 
 def file_of_thread() -> _File:
-    """The file of this thread. A step of a handshake begins and ends in one, and no other step comes in between."""
-    if _local.file is None or _local.file.process != os.getpid():  # a child must not write into its parent's
+    """Return the file of this thread: a step of a handshake begins and ends in one, without another in between."""
+    if _local.file is None or _local.file.process != os.getpid():  # a child must not write to its parent's
         _local.file = _File()
     return _local.file
 
@@ -44,15 +44,15 @@ def file_of_thread() -> _File:
 class SecretsLog:
     """The key log of one context.
 
-    It is open for one step of a handshake only. OpenSSL logs the secrets of each KeyUpdate too, and a peer may send any
-    number of them.
+    It is open for one step of a handshake only: OpenSSL also logs the secrets of each KeyUpdate, and a peer may send
+    any number of them.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = weakref.proxy(context)
 
     def listen(self) -> None:
-        """Let OpenSSL log."""
+        """Start logging."""
         self._context.keylog_filename = file_of_thread().path
 
     def take(self, *, of_client: bool) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Who we are and whom we trust: one immutable snapshot, and where the newest one is had."""
+"""Our identity and trust as one immutable snapshot, and the protocol of its sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sidecar.identity.bundle import X509Bundle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Svid:
-    """Our own document: DER certificates, leaf first, and the PKCS#8 key. Times in seconds since the epoch."""
+    """Our own SVID: DER certificates, leaf first, and the PKCS#8 key. Times in seconds since the epoch."""
 
     spiffe_id: SpiffeId
     chain: tuple[bytes, ...] = field(repr=False)
@@ -50,22 +50,22 @@ class Identity:
 
 
 class State(StrEnum):
-    """Where a source stands. In READY and STALE there is an identity to use, in the others there is none."""
+    """The state of a source. In READY and STALE there is an identity to use, in the others there is none."""
 
     STARTING = "starting"  # nothing has arrived yet
     READY = "ready"
-    STALE = "stale"  # the connection is lost, what we have is still valid
+    STALE = "stale"  # the connection is lost, the identity is still valid
     DENIED = "denied"  # our identity was withdrawn
     EXPIRED = "expired"
 
 
 @dataclass(slots=True)
 class UpdateCounts:
-    """What a source brought, since the start."""
+    """Counts of a source's updates since the start."""
 
     generations: int = 0
-    discarded: int = 0  # whole updates that could not be used
-    broken_bundles: int = 0  # bundles of single trust domains that could not be used
+    discarded: int = 0  # unusable updates
+    broken_bundles: int = 0  # unusable bundles of single trust domains
     lost_connections: int = 0
 
 
@@ -73,7 +73,7 @@ Subscriber = Callable[["Identity | None"], None]
 
 
 class IdentitySource(Protocol):
-    """Where the newest identity is had."""
+    """A source of our identity."""
 
     @property
     def current(self) -> Identity | None:
@@ -82,22 +82,22 @@ class IdentitySource(Protocol):
 
     @property
     def state(self) -> State:
-        """Where the source stands."""
+        """The state of the source."""
         ...
 
     @property
     def last_error(self) -> str | None:
-        """What went wrong last, for the operator; None after a good update."""
+        """The last error, for the operator; None after a good update."""
         ...
 
     @property
     def counts(self) -> UpdateCounts:
-        """What the source brought since the start."""
+        """Counts of its updates since the start."""
         ...
 
     @property
     def jwt_bundles(self) -> Mapping[TrustDomain, KeySet]:
-        """The keys that sign JWT-SVIDs, by trust domain. Empty where none were asked for."""
+        """The keys that sign JWT-SVIDs, by trust domain. Empty if none were requested."""
         ...
 
     async def run(self) -> None:
@@ -105,10 +105,10 @@ class IdentitySource(Protocol):
         ...
 
     async def jwt_svid(self, audience: str) -> str:
-        """A JWT-SVID of our own for one audience.
+        """Get a JWT-SVID of our own for one audience.
 
         Raises:
-            Unavailable: NOT_READY, none can be had now.
+            Unavailable: NOT_READY, there is none now.
         """
         ...
 
@@ -117,5 +117,5 @@ class IdentitySource(Protocol):
         ...
 
     def unsubscribe(self, callback: Subscriber) -> None:
-        """Call back no more: for whoever ends before the source does. Twice is no harm."""
+        """Remove a subscriber that ends before the source does. Calling it twice does no harm."""
         ...

@@ -1,4 +1,4 @@
-"""Settings → the identity source they mean."""
+"""Makes the identity source that the settings name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ IdentitySettings = WorkloadApiSettings | FileSettings
 
 
 def source_of(settings: IdentitySettings, *, jwt_bundles: bool = False) -> IdentitySource:
-    """The source, not yet running. ``jwt_bundles``: somebody verifies JWT-SVIDs; files say themselves if they hold any.
+    """Make the source, not yet running. ``jwt_bundles``: JWT-SVIDs are verified; for files their settings decide.
 
     Raises:
-        ImportError: py-spiffe is wanted and not installed.
+        ImportError: py-spiffe is configured and not installed.
     """
     if isinstance(settings, FileSettings):
         return FileSource(settings)

@@ -1,7 +1,7 @@
-"""TLS connections whose peer's certificates are within bounds before OpenSSL parses them.
+"""TLS connections whose peer's certificates are bounded before OpenSSL parses them.
 
-The loop puts what it received into the connection's incoming buffer. OpenSSL has another one: until the handshake is
-over the bytes pass through a ``Screen`` on their way from one to the other, and always through a ``RecordGate``.
+The loop puts received bytes into the connection's incoming buffer. OpenSSL has another one: until the handshake is over
+bytes pass through a ``Screen`` from one to the other, and always through a ``RecordGate``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sidecar.identity.record_gate import RecordGate, TooManyRecordsError
 from sidecar.identity.records import Opener
 from sidecar.identity.secrets_log import SecretsLog
 
-# SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2, without a name in ``ssl``: what is compressed has no bounds yet.
+# SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2, unnamed in ``ssl``: compressed certificates are unbounded.
 _NO_COMPRESSED_CERTIFICATES: Final = 1 << 33
 
 
 class HandshakeRefused(ssl.SSLCertVerificationError):
-    """We refused the other end. A client tells by this class that the server did not prove the expected identity."""
+    """A refusal by us. For a client it means that the server did not prove the expected identity."""
 
     def __init__(self, refusal: Reason, detail: str = "") -> None:
         text = f"{refusal}: {detail}" if detail else str(refusal)
@@ -53,7 +53,9 @@ class ScreenedSSLObject(ssl.SSLObject):
         self._released = released
         self._gate = RecordGate()
         self._secrets = secrets
-        check = weakref.WeakMethod(self.check_certificates)  # weak: the screen is ours, and no circle may come of it
+        check = weakref.WeakMethod(
+            self.check_certificates
+        )  # weak: we own the screen, and a reference cycle must not arise
         self._screen = Screen(None if secrets is None else lambda certificates: _called(check, certificates))
 
     def check_certificates(self, certificates: tuple[bytes, ...]) -> None:
@@ -87,7 +89,7 @@ class ScreenedSSLObject(ssl.SSLObject):
 
         Raises:
             Denied: the peer's certificates are beyond a limit, or it does not speak our TLS.
-            Unavailable: OVERLOADED, there is no descriptor for the file by which OpenSSL tells its key.
+            Unavailable: OVERLOADED, there is no descriptor for OpenSSL's key log.
             ssl.SSLError: as ``do_handshake``.
         """
         screen = self._screen
@@ -142,7 +144,7 @@ class ScreenedSSLObject(ssl.SSLObject):
                 return data
 
     def pending(self) -> int:
-        """The bytes that are still to be read. Event loops ask for it before they read again."""
+        """Return the number of bytes still to be read. Event loops ask for it before they read again."""
         return super().pending() + self._released.pending + self._gate.held_bytes
 
     def unwrap(self) -> None:
@@ -165,7 +167,7 @@ class ScreenedSSLObject(ssl.SSLObject):
             raise
 
     def tell_refused(self, reason: Reason, detail: str) -> None:
-        """Report that the peer is refused after its handshake. The base class has nobody to report it to."""
+        """Report that the peer is refused after its handshake. The base class reports to nobody."""
 
     def _let_through(self, released: bytes) -> None:
         """Pass on bytes that the screen has released."""
@@ -200,7 +202,7 @@ class ScreenedSSLObject(ssl.SSLObject):
             return
         try:
             secrets.listen()
-        except OSError as error:  # event loops expect errors of TLS only, and would wait for the handshake's timeout
+        except OSError as error:  # event loops expect TLS errors only, and would wait for the handshake's timeout
             raise Unavailable(Reason.OVERLOADED, "there is no descriptor for a handshake") from error
         try:
             super().do_handshake()

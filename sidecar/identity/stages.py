@@ -44,17 +44,17 @@ class Stage:
 
     @property
     def patience_s(self) -> float:
-        """Seconds in this stage after which a connection may end for another."""
+        """Seconds in this stage after which a connection may be evicted for another."""
         return max(self.least_s, len(self.in_order) / self.per_s)
 
     def add(self, arrival: Arrival, since: float) -> None:
-        """Put a connection at the end."""
+        """Add a connection at the end."""
         arrival.stage, arrival.since = self, since
         self.in_order[arrival] = None
         self.by_host.setdefault(arrival.host, OrderedDict())[arrival] = None
 
     def discard(self, arrival: Arrival) -> None:
-        """Take a connection out."""
+        """Remove a connection."""
         arrival.stage = None
         del self.in_order[arrival]
         own = self.by_host[arrival.host]
@@ -63,12 +63,12 @@ class Stage:
             del self.by_host[arrival.host]
 
     def first(self, host: str | None = None) -> Arrival | None:
-        """The earliest, of one host or of all."""
+        """Return the earliest connection, of one host or of all."""
         among = self.in_order if host is None else self.by_host.get(host, ())
         return next(iter(among), None)
 
     def next_in_turn(self) -> Arrival:
-        """The earliest connection of the next host in turn. The stage must not be empty."""
+        """Return the earliest connection of the next host in turn. The stage must not be empty."""
         host = next(iter(self.by_host))
         self.by_host.move_to_end(host)
         return next(iter(self.by_host[host]))

@@ -1,7 +1,7 @@
 """A certificate chain → the peer it proves, against the one bundle of its trust domain. Pure: time comes in.
 
-TLS has accepted the chain against all bundles together before it comes here. That says nothing yet: an authority of one
-trust domain can sign any name it likes. So the leaf is read first, its trust domain names the bundle, and only that
+TLS has accepted the chain against all bundles together before. That proves nothing yet: an authority of one trust
+domain can sign any name. So the leaf is read first, its trust domain names the bundle, and only that
 bundle may vouch for it (X509-SVID section 5, Workload API section 4.6).
 """
 
@@ -28,7 +28,7 @@ MIN_RSA_BITS: Final = 2048
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _BOTH_WAYS: Final = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
-# What a leaf may mark critical: that, and nothing else, is taken into account here (RFC 5280 section 4.2).
+# Extensions that a leaf may mark critical: exactly those that are processed here (RFC 5280 section 4.2).
 _UNDERSTOOD: Final = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -51,7 +51,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedPeer:
-    """Whom a verified chain proves. ``fingerprint`` is the hex SHA-256 of the leaf's DER."""
+    """A peer proven by a verified chain. ``fingerprint`` is the hex SHA-256 of the leaf's DER."""
 
     spiffe_id: SpiffeId
     not_after: int
@@ -59,13 +59,13 @@ class VerifiedPeer:
 
     @property
     def trust_domain(self) -> TrustDomain:
-        """Whose bundle vouched."""
+        """The trust domain whose bundle vouched."""
         return self.spiffe_id.trust_domain
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A verified chain: whom it proves, by which bundle, from ``not_before`` on and only before ``until`` (seconds)."""
+    """The proof of a ``peer`` by a ``bundle``, valid from ``not_before`` and before ``until`` (seconds)."""
 
     peer: VerifiedPeer
     bundle: X509Bundle
@@ -74,7 +74,7 @@ class Proof:
 
 
 def verify_chain(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, now: int) -> VerifiedPeer:
-    """Whom a chain proves. Errors as ``prove``."""
+    """Return the peer that a chain proves. Errors as ``prove``."""
     return prove(chain, bundles, now=now).peer
 
 
@@ -82,8 +82,8 @@ def prove(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, 
     """Prove a peer from its presented chain (DER, leaf first), in the order of X509-SVID section 5.
 
     Raises:
-        Denied: as ``check_chain``; BAD_SVID (the leaf is none), UNKNOWN_TRUST_DOMAIN (no bundle), UNTRUSTED_CHAIN (the
-            domain's bundle does not vouch), SVID_EXPIRED (before, at or after the end of its time; there is no leeway).
+        Denied: as ``check_chain``; BAD_SVID (the leaf is no SVID), UNKNOWN_TRUST_DOMAIN (no bundle), UNTRUSTED_CHAIN
+            (the domain's bundle does not vouch), SVID_EXPIRED (not valid yet, or expired; there is no leeway).
     """
     outlines = check_chain(chain)
     leaf = parse_leaf(chain[0])
@@ -93,7 +93,7 @@ def prove(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, 
     intermediates = [
         Presented(_parse_certificate(der), outline) for der, outline in zip(chain[1:], outlines[1:], strict=True)
     ]
-    # The path is judged within the leaf's own time, so that "expired" is only said of an SVID that was genuine.
+    # The path is judged within the leaf's own validity, so that only a genuine SVID is reported as expired.
     at = min(max(now, leaf.not_before), leaf.not_after)
     try:
         path = bundle.verified_chain(Presented(leaf.certificate, outlines[0]), intermediates, at=at)
@@ -112,7 +112,7 @@ def parse_leaf(der: bytes) -> Leaf:
     """Read a certificate by the rules for leaves (X509-SVID sections 2 to 4).
 
     Raises:
-        Denied: BAD_SVID, whatever is wrong with it.
+        Denied: BAD_SVID.
     """
     certificate = _parse_certificate(der)
     if certificate.serial_number <= 0:
@@ -138,7 +138,7 @@ def _parse_certificate(der: bytes) -> x509.Certificate:
 
 
 def _spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
-    """Exactly one URI among the alternative names; names of other kinds may be there and never identify."""
+    """Return the only URI among the alternative names; names of other kinds never identify."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -150,7 +150,7 @@ def _spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
 
 
 def _check_purpose(certificate: x509.Certificate) -> None:
-    """It signs messages of its own, for both ends of TLS, and no certificates (X509-SVID section 4.2 to 4.4)."""
+    """Require a leaf for both ends of TLS that may not sign certificates (X509-SVID section 4.2 to 4.4)."""
     usage: x509.Extension[x509.KeyUsage] | None = None
     for extension in certificate.extensions:
         value = extension.value
@@ -177,7 +177,7 @@ def _check_strength(certificate: x509.Certificate) -> None:
 
 
 def is_strong(key: object) -> bool:
-    """Whether a public key is of a kind and size in use today: RSA 2048 to 8192, P-256, P-384, P-521, Ed25519."""
+    """Return True for RSA 2048 to 8192, P-256, P-384, P-521 and Ed25519 keys."""
     if isinstance(key, rsa.RSAPublicKey):
         return MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS
     if isinstance(key, ec.EllipticCurvePublicKey):

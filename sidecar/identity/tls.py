@@ -1,4 +1,5 @@
-"""The contexts that listeners and clients are given once, for good. Each new connection gets the newest generation.
+"""TLS contexts for listeners and clients that follow an identity source: each new connection gets the newest
+generation.
 
 A delegating context holds nothing itself: ``wrap_bio`` hands the work to the contexts of ``source.current``. So
 rotation is one assignment, the certificates and authorities of a connection always belong together, and without an
@@ -27,7 +28,7 @@ class DelegatingContext(ssl.SSLContext):
     _nothing: ssl.SSLContext
 
     def follow(self, binding: Binding) -> None:
-        """Say whose identity and whose trust count."""
+        """Set the identity and trust to use."""
         self._binding = binding
         self._nothing = bare_context(self.protocol)
 
@@ -51,7 +52,7 @@ class DelegatingContext(ssl.SSLContext):
         return ssl_object
 
     def wrap_socket(self, *_arguments: Any, **_named: Any) -> NoReturn:
-        """Blocking sockets would pass the check by.
+        """Refuse blocking sockets: they would bypass the check.
 
         Raises:
             NotImplementedError: always.
@@ -62,15 +63,15 @@ class DelegatingContext(ssl.SSLContext):
 def server_context(
     source: IdentitySource, *, on_refused: OnRefused | None = None, clock: Clock = time.time
 ) -> ssl.SSLContext:
-    """A context for listeners: every client proves its SPIFFE ID inside the handshake.
+    """Make a context for listeners: every client proves its SPIFFE ID inside the handshake.
 
-    ``on_refused`` hears of each refused handshake once; the address comes from ``handshake.peer_address``.
+    ``on_refused`` is called once for each refused handshake; the address comes from ``handshake.peer_address``.
     """
     return _delegating(ssl.PROTOCOL_TLS_SERVER, Binding(source, None, on_refused, clock))
 
 
 def client_context(source: IdentitySource, *, expected: SpiffeId, clock: Clock = time.time) -> ssl.SSLContext:
-    """A context for calls to exactly one workload. A server that is another fails with ``HandshakeRefused``."""
+    """Make a context for calls to exactly one workload. Any other server fails with ``HandshakeRefused``."""
     return _delegating(ssl.PROTOCOL_TLS_CLIENT, Binding(source, expected, None, clock))
 
 
@@ -82,10 +83,10 @@ def _delegating(protocol: ssl._SSLMethod, binding: Binding) -> DelegatingContext
 
 
 def guard_of(transport: asyncio.BaseTransport) -> PeerGuard:
-    """What proved the peer of a connection.
+    """Return the proof of a connection's peer.
 
     Raises:
-        Denied: NO_CLIENT_CERT, the connection is none of ours.
+        Denied: NO_CLIENT_CERT, the connection has none.
     """
     ssl_object = transport.get_extra_info("ssl_object")
     guard = ssl_object.guard if isinstance(ssl_object, VerifyingSSLObject) else None
@@ -95,5 +96,5 @@ def guard_of(transport: asyncio.BaseTransport) -> PeerGuard:
 
 
 def peer_of(transport: asyncio.BaseTransport) -> VerifiedPeer:
-    """The verified peer of a connection, as of its handshake. Errors as ``guard_of``."""
+    """Return the verified peer of a connection, as of its handshake. Errors as ``guard_of``."""
     return guard_of(transport).peer

@@ -1,4 +1,4 @@
-"""One update from an identity source, and the rule by which one of several SVIDs is ours. Pure."""
+"""One update from an identity source, and the rule that selects our SVID from several. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Kept = TypeVar("Kept", X509Bundle, KeySet)
 
 
 class UpdateError(ValueError):
-    """The update cannot be used; what we had stays. The text never quotes it."""
+    """The update is unusable; the current identity stays. The text never quotes the update."""
 
 
 class WithdrawnError(Exception):
-    """The update is good and does not have the SVID that is ours: it was withdrawn."""
+    """The update is good and does not have our SVID: it was withdrawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Update:
-    """The full state as a source tells it. ``broken`` counts federated bundles that are malformed, or missing files."""
+    """The full state from a source. ``broken`` counts federated bundles that are malformed, or missing files."""
 
     svid: X509Svid
     bundles: Mapping[TrustDomain, X509Bundle]
@@ -36,17 +36,17 @@ class X509Update:
 def choose(
     names: Sequence[tuple[str, str]], *, spiffe_id: SpiffeId | None, hint: str | None, held: SpiffeId | None
 ) -> int:
-    """Which of several SVIDs, each named by SPIFFE ID and hint, is ours. Never "the first": its place is an accident.
+    """Select our SVID from several, each named by SPIFFE ID and hint. Never just the first: the order is arbitrary.
 
-    SVIDs of one SPIFFE ID are one identity twice (two registrations of a workload), and any of them will do. ``held``
+    SVIDs with the same SPIFFE ID are one identity (two registrations of a workload), and any of them will do. ``held``
     is the SPIFFE ID in use.
 
     Raises:
-        UpdateError: there is none, or there are several that could be meant.
+        UpdateError: there is none, or several match.
         WithdrawnError: none has the configured SPIFFE ID and hint, or none is the one in use.
     """
     if not names:
-        raise UpdateError("no SVID")  # withdrawal is told by PERMISSION_DENIED, never by an empty list
+        raise UpdateError("no SVID")  # PERMISSION_DENIED means withdrawal, an empty list never does
     fitting = [
         number
         for number, (name, its_hint) in enumerate(names)
@@ -64,11 +64,11 @@ def choose(
 
 
 def known_or_parsed(trust_domain: TrustDomain, der: bytes, known: Mapping[TrustDomain, X509Bundle]) -> X509Bundle:
-    """A bundle from its bytes; the same object as before if the bytes are. Raises BundleError as ``parse_bundle``."""
+    """Parse a bundle; the same bytes give the same object as before. Raises BundleError as ``parse_bundle``."""
     before = known.get(trust_domain)
     return before if before is not None and before.der == der else parse_bundle(trust_domain, der)
 
 
 def last_good(trust_domain: TrustDomain, known: Mapping[TrustDomain, Kept]) -> dict[TrustDomain, Kept]:
-    """What is kept of a trust domain whose bundle is malformed: what was known of it. Absence alone is withdrawal."""
+    """Return the known entry of a trust domain whose bundle is malformed now. Only absence is withdrawal."""
     return {trust_domain: known[trust_domain]} if trust_domain in known else {}

@@ -1,10 +1,10 @@
 """The identity source that follows a SPIFFE Workload API.
 
-Theory of operation. Two streams at most (X.509, and JWT bundles where somebody verifies JWT-SVIDs) run for ever, each
-in a loop of its own: connect, take messages, on any failure wait 0.1 to 1 s and connect anew. Each message is the full
-state, handled as for every source (``base_source.py``). What the Workload API takes away is gone at once:
-PERMISSION_DENIED, or a message without our SVID, leaves no identity. A lost connection takes nothing away.
-SPIRE does not tell of an SVID's end either: it sends nothing, and hands an expired SVID to new streams.
+Theory of operation. Two streams at most (X.509, and JWT bundles if JWT-SVIDs are verified) run for ever, each
+in a loop of its own: connect, take messages, on any failure wait 0.1 to 1 s and connect again. Each message is the full
+state, handled as for every source (``base_source.py``). A withdrawal counts at once:
+PERMISSION_DENIED, or a message without our SVID, leaves no identity. A lost connection withdraws nothing.
+SPIRE does not announce the expiry of an SVID: it sends nothing, and gives an expired SVID to new streams.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from sidecar.identity.workload_update import read_jwt_bundles, read_x509_update
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadApiSettings:
-    """Where the Workload API is, and which of several SVIDs is ours, by SPIFFE ID or hint.
+    """The address of the Workload API, and the SPIFFE ID or hint that selects our SVID from several.
 
-    ``py_spiffe``: by py-spiffe instead of our own client, which knows Unix sockets only, and no hints.
+    ``py_spiffe``: use py-spiffe instead of our own client; it supports Unix sockets only, and no hints.
     """
 
     address: str
@@ -108,7 +108,7 @@ class WorkloadApiSource(BaseSource):
         )
 
     async def _take_x509(self, message: Any) -> bool:
-        """Put a message in place; False if it cannot be used."""
+        """Put a message in place; False if it is unusable."""
         self._connected = True
         return await self._take(
             lambda held: read_x509_update(

@@ -1,6 +1,6 @@
-"""Calls to a SPIFFE Workload API: one channel per call, every failure told apart.
+"""Calls to a SPIFFE Workload API: one channel per call, and a distinct error for each failure.
 
-A channel per attempt has no memory of earlier failures, so the back-off is all ours: a channel that lives on waits
+A channel per attempt has no memory of earlier failures, so the back-off is entirely ours: a long-lived channel waits
 longer and longer before it notices that its server is back.
 """
 
@@ -57,13 +57,13 @@ def parse_address(text: str) -> WorkloadAddress:
             return WorkloadAddress(path=url.path)
         if url.scheme == "tcp" and plain and port and not url.path and "@" not in url.netloc:
             return WorkloadAddress(host=str(ipaddress.ip_address(url.hostname or "")), port=port)
-    except ValueError:  # an address or port that is none
+    except ValueError:  # an invalid address or port
         pass
     raise ValueError("a Workload API address is unix:///absolute/path or tcp://IP-address:port")
 
 
 class WorkloadApiClient:
-    """The calls that the sidecar makes. Times in seconds."""
+    """The calls of the sidecar. Times in seconds."""
 
     def __init__(self, address: WorkloadAddress, *, first_message_timeout_s: float, call_timeout_s: float) -> None:
         self._address = address
@@ -73,9 +73,9 @@ class WorkloadApiClient:
     async def stream(
         self, method: str, request: Any, reply_type: Any, on_message: Callable[[Any], None]
     ) -> WorkloadApiError:
-        """Hand over each message of a stream until it ends, and say why it did.
+        """Hand over each message of a stream until it ends; return the error that ended it.
 
-        A server that accepts and then says nothing counts as a failure: the first message comes at once
+        A server that accepts and stays silent counts as a failure: the first message comes at once
         (Workload API section 4.3).
         """
         return await _cancellable(self._stream(method, request, reply_type, on_message))
@@ -86,7 +86,7 @@ class WorkloadApiClient:
         try:
             async with self._channel() as channel:
                 call = UnaryStreamMethod(channel, SERVICE + method, type(request), reply_type)
-                # The status is raised when this block exits; recv_message() only says that there is no more.
+                # The status is raised when this block exits; recv_message() only reports the end.
                 async with call.open(metadata=_METADATA) as stream:
                     async with asyncio.timeout(self._first_message_timeout_s):
                         await stream.send_message(request, end=True)
@@ -95,7 +95,7 @@ class WorkloadApiClient:
                         on_message(message)
                         message = await stream.recv_message()
         except _FAILURES as error:
-            return _told_apart(error)
+            return _error_of(error)
         return WorkloadApiError("the Workload API ended the stream")
 
     async def call(self, method: str, request: Any, reply_type: Any) -> Any:
@@ -114,7 +114,7 @@ class WorkloadApiClient:
                     request, metadata=_METADATA
                 )
         except _FAILURES as error:
-            raise _told_apart(error) from error
+            raise _error_of(error) from error
 
     def _channel(self) -> Channel:
         if self._address.path is not None:
@@ -123,10 +123,11 @@ class WorkloadApiClient:
 
 
 async def _cancellable(call: Coroutine[Any, Any, T]) -> T:
-    """Make a call in a task of its own, so that who waits for it can be cancelled at any moment.
+    """Make a call in a task of its own, so that its caller can be cancelled at any moment.
 
-    grpclib ends a call whose connection is lost by cancelling its task, and takes every cancellation for its own: one
-    by somebody else at the same time is lost, and a sidecar that stops as its Workload API does would live on.
+    grpclib ends a call whose connection is lost by cancelling its task, and takes every cancellation for its own: a
+    cancellation from outside at the same time is lost, and a sidecar that stops together with its Workload API would
+    not end.
     """
     task = asyncio.ensure_future(call)
     try:
@@ -137,8 +138,8 @@ async def _cancellable(call: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-def _told_apart(error: Exception) -> WorkloadApiError:
-    """What the operator reads. Nothing that a server wrote freely is in it, except a status message."""
+def _error_of(error: Exception) -> WorkloadApiError:
+    """Return the error for the operator. Of the server's text it holds only a status message."""
     match error:
         case GRPCError(status=Status.PERMISSION_DENIED):
             return IdentityDeniedError(f"the Workload API denies us an identity: {error.message}")

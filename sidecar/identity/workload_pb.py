@@ -45,7 +45,7 @@ _Field = descriptor_pb2.FieldDescriptorProto
 
 
 def _add_map(message: descriptor_pb2.DescriptorProto, name: str, number: int) -> None:
-    """A protobuf map is a repeated nested message with a key, a value and the map_entry mark."""
+    """Add a protobuf map: a repeated nested message with a key, a value and the map_entry option."""
     entry_name = "".join(part.capitalize() for part in name.split("_")) + "Entry"
     entry = message.nested_type.add(name=entry_name)
     entry.options.map_entry = True

@@ -1,4 +1,4 @@
-"""Following one stream of the Workload API for ever: connect, take messages, wait a little after each failure."""
+"""Follows one stream of the Workload API for ever: connect, take messages, wait a little after each failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _END: Final = object()
 
 
 class Backoff:
-    """Waits that double from the shortest to the longest, each shortened by up to half, so that many do not march."""
+    """Waits that double from the shortest to the longest, each shortened at random by up to half."""
 
     def __init__(self, shortest_s: float, longest_s: float) -> None:
         self._shortest_s = shortest_s
@@ -26,7 +26,7 @@ class Backoff:
         self._next_s = shortest_s
 
     def next_s(self) -> float:
-        """How long to wait now."""
+        """Return the seconds to wait now."""
         wait_s = self._next_s
         self._next_s = min(2 * wait_s, self._longest_s)
         return wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
@@ -38,7 +38,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """One stream and what becomes of it. ``take`` puts a message in place and says whether it was good."""
+    """One stream and its messages. ``take`` puts a message in place and returns True if it was good."""
 
     name: str
     method: str
@@ -49,7 +49,7 @@ class Subscription:
 
 
 async def follow(client: WorkloadApiClient, stream: Subscription, backoff: Backoff, pause: Pause) -> NoReturn:
-    """Keep a stream open until cancelled. Every failure is waited out, PERMISSION_DENIED too: entries come back.
+    """Keep a stream open until cancelled. Every failure is retried, PERMISSION_DENIED too: entries come back.
 
     Messages are taken in their order, and all of them before a failure is reported. They are not taken inside the
     call: grpclib would cancel that half done when the connection is lost.

@@ -25,10 +25,10 @@ def read_x509_update(
     held: SpiffeId | None = None,
     known: Mapping[TrustDomain, X509Bundle] = MappingProxyType({}),
 ) -> X509Update:
-    """Read a FetchX509SVID message. Which SVID is ours is for ``choose`` to say.
+    """Read a FetchX509SVID message; ``choose`` selects our SVID.
 
-    Bundles whose bytes did not change are taken from ``known``, as the same objects, and so are federated ones in the
-    place of which something malformed has come.
+    Bundles whose bytes did not change are taken from ``known``, as the same objects; so are federated bundles that are
+    malformed now.
 
     Raises:
         UpdateError: no SVID at all, several that could be ours, or something of ours is malformed.
@@ -44,7 +44,7 @@ def read_x509_update(
         raise UpdateError(f"our own SVID or bundle: {error}") from error
     federated, broken = _by_domain(response.federated_bundles)
     for trust_domain, der in federated.items():
-        if trust_domain == own:  # our own domain's bundle comes with the SVID, from nowhere else
+        if trust_domain == own:  # our own domain's bundle comes with the SVID only
             broken += 1
             continue
         try:
@@ -58,9 +58,9 @@ def read_x509_update(
 def read_jwt_bundles(
     response: Any, *, known: Mapping[TrustDomain, KeySet] = MappingProxyType({})
 ) -> tuple[Mapping[TrustDomain, KeySet], int]:
-    """Read a FetchJWTBundles message: the keys by trust domain, and how many bundles are malformed.
+    """Read a FetchJWTBundles message: the keys by trust domain, and the number of malformed bundles.
 
-    In the place of a malformed one are the ``known`` keys of its trust domain.
+    The ``known`` keys of a trust domain stay if its bundle is malformed.
     """
     documents, broken = _by_domain(response.bundles)
     key_sets: dict[TrustDomain, KeySet] = {}
@@ -86,9 +86,10 @@ def _key_set(document: bytes | None) -> KeySet:
 
 
 def _by_domain(bundles: Mapping[str, bytes]) -> tuple[dict[TrustDomain, bytes | None], int]:
-    """The bundles by trust domain, and how many entries are left over: not a trust domain's, or the second of one.
+    """Return the bundles by trust domain, and the number of other entries: no trust domain's, or its second one.
 
-    Keys are trust domains as ``spiffe://name``; SPIRE's tools write the bare name too. Both of one name: None, neither.
+    Keys are trust domains as ``spiffe://name``; SPIRE's tools write the bare name too. With both, neither counts
+    (None).
     """
     if len(bundles) > MAX_TRUST_DOMAINS:
         raise UpdateError("too many trust domains")

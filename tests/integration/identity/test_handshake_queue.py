@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.identity.handshake_queue import BEGUN_IN_A_TURN, SILENT_PATIENCE_S, HandshakeQueue
+from sidecar.identity.handshake_queue import MAX_BEGUN_PER_ITERATION, SILENT_PATIENCE_S, HandshakeQueue
 from sidecar.identity.handshake_queue import PATIENCE_S as WITH_A_TALKER_S
 from tests.calls import calls_of
 from tests.identity.accepting import PATIENCE_S, Accepting, Goodbye, Hello, accepting, hello, wait_for_end
@@ -227,7 +227,7 @@ async def test_fewer_run_while_memory_is_short_and_then_as_many_as_ever() -> Non
 
 async def test_a_few_begin_in_a_turn_of_the_loop() -> None:
     async with accepting() as running:
-        clients = [socket.create_connection(running.acceptor.address) for _ in range(3 * BEGUN_IN_A_TURN)]
+        clients = [socket.create_connection(running.acceptor.address) for _ in range(3 * MAX_BEGUN_PER_ITERATION)]
         running.clients += clients
         for client in clients:
             client.send(HELLO)
@@ -236,7 +236,7 @@ async def test_a_few_begin_in_a_turn_of_the_loop() -> None:
             while running.handshakes.running < len(clients):
                 await asyncio.sleep(0)
                 begun.append(running.handshakes.running)
-        assert max(now - before for before, now in pairwise(begun)) <= BEGUN_IN_A_TURN
+        assert max(now - before for before, now in pairwise(begun)) <= MAX_BEGUN_PER_ITERATION
 
 
 async def test_a_peer_that_does_not_say_goodbye_is_waited_for_as_long_as_was_said() -> None:
