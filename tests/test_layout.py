@@ -42,7 +42,7 @@ ELSEWHERE: Final = {
     "observe/sink.py": "observe/test_writer.py",
     "process.py": "integration/test_process.py",
     "proxy/answers.py": "integration/test_inbound.py",
-    "signals.py": "test_cli.py",
+    "signals.py": "integration/test_cli.py",
     "sts_reload.py": "integration/test_sts_reload.py",
     "reload.py": "integration/test_reload.py",
     "wire/ending.py": "wire/test_h1_server.py",

@@ -120,7 +120,7 @@ def test_a_token_that_made_thousands_of_calls_is_audited_in_no_time(one_trace: b
     """The sidecar in the middle is silent: its calls are placed by their tokens alone, among all that came to it."""
     base = lawful()
     calls: Evidence = {}
-    for number in range(4000):
+    for number in range(1500):
         trace = {"trace_id": "t" if one_trace else f"t{number}"}
         calls[f"caller{number}"] = base["caller1"] | trace | {"call_out": f"a{number}"}
         calls[f"callee{number}"] = base["callee1"] | trace | {"call_in": f"a{number}"}
@@ -128,4 +128,4 @@ def test_a_token_that_made_thousands_of_calls_is_audited_in_no_time(one_trace: b
     records = read([base["issued1"], base["issued2"], *calls.values()])
     began_at = time.process_time()
     rebuild(records)
-    assert time.process_time() - began_at < 10  # once half a minute; twice as many took four times as long
+    assert time.process_time() - began_at < 3  # once 4 s: twice as many took four times as long

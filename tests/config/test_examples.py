@@ -64,7 +64,10 @@ def test_the_schema_beside_the_examples_is_that_of_the_code(name: str) -> None:
     assert json.loads((EXAMPLES / f"{name}.schema.json").read_text()) == schema
 
 
-@pytest.mark.parametrize("name", ["agent", "entry", "files", "tool"])
-def test_a_sidecars_file_is_none_of_a_token_service_and_the_reverse(name: str) -> None:
+@pytest.mark.parametrize("name", ["agent", "tool"])
+def test_a_sidecars_file_is_none_of_a_token_service(name: str) -> None:
     assert check(EXAMPLES / f"{name}.yaml", {}, sts=True).problems
+
+
+def test_a_token_services_file_is_none_of_a_sidecar() -> None:
     assert check(EXAMPLES / "sts.yaml", {}).problems

@@ -120,7 +120,7 @@ def canonical_or_refused(target: bytes) -> CanonicalTarget | None:
 
 @given(st.binary(max_size=40) | TRICKY)
 @example(b"/%25%32%65")
-@settings(max_examples=400)
+@settings(max_examples=120)
 def test_any_target_is_canonical_or_refused(target: bytes) -> None:
     canonical = canonical_or_refused(target)
     if canonical is None:
@@ -136,7 +136,7 @@ def test_any_target_is_canonical_or_refused(target: bytes) -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", min_codepoint=33), min_size=1, max_size=5), max_size=4), st.data())
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_all_spellings_of_one_path_have_one_form(segments: list[str], data: st.DataObject) -> None:
     octets = ("/" + "/".join(segments)).encode()
     forms = set()

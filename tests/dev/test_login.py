@@ -151,7 +151,7 @@ def test_settings_do_not_show_passwords() -> None:
     assert "sesame" not in repr(SETTINGS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.binary(max_size=200)
     | st.dictionaries(st.sampled_from([*ALICE, "scope", "x"]), st.text(max_size=20)).map(

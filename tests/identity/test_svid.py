@@ -317,7 +317,7 @@ def test_a_detail_never_holds_what_a_stranger_wrote() -> None:
     assert "forged" not in str(refused.value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(position=st.integers(min_value=0, max_value=len(SVID.der) - 1), value=st.integers(min_value=0, max_value=255))
 def test_no_changed_byte_yields_another_identity(position: int, value: int) -> None:
     changed = SVID.der[:position] + bytes([value]) + SVID.der[position + 1 :]
@@ -434,7 +434,7 @@ def reachable(start: int, presented: list[tuple[int, int]], anchors: list[tuple[
     return False
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     issuer=st.integers(min_value=0, max_value=3),
     domain=st.sampled_from(["a", "b"]),

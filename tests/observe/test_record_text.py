@@ -38,7 +38,7 @@ def test_text_that_acts_is_made_visible(text: str, escaped: str) -> None:
     assert escape(text) == escaped
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.text(st.characters(), max_size=40))
 def test_escaped_text_is_printable_and_tells_what_it_was(text: str) -> None:
     escaped = escape(text)
@@ -58,7 +58,7 @@ def test_text_at_the_limit_is_not_cut() -> None:
     assert escape("a" * MAX_TEXT) == "a" * MAX_TEXT
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(["subject", "path", "jti_in"]), st.text(max_size=60)))
 def test_a_line_is_one_line_of_harmless_json(fields: dict[str, str]) -> None:
     line = encode([{**LEAST, **fields}])
@@ -217,7 +217,7 @@ def test_a_record_that_needs_care_changes_no_other(at: int, odd: dict[str, objec
 TEXT = st.one_of(st.sampled_from(["alice", "/search", SIGNED, "a" * MAX_TEXT]), st.text(st.characters(), max_size=9))
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.lists(st.fixed_dictionaries({"path": TEXT, "subject": TEXT, "decision": st.sampled_from(["allow", "deny"])})))
 def test_records_look_alike_whether_encoded_together_or_one_by_one(several: list[dict[str, object]]) -> None:
     records = [{**LEAST, **one} for one in several]

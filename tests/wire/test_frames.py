@@ -41,7 +41,7 @@ FRAMES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(FRAMES, st.data())
 def test_every_boundary_is_found_and_no_other(sent: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(sent)
@@ -67,7 +67,7 @@ def test_of_many_frames_so_many_are_followed_at_a_time_and_the_others_given_back
         assert times >= 10_000 // MAX_STEPS
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(FRAMES, st.binary(max_size=12), st.integers(1, 3))
 def test_what_is_followed_a_few_steps_at_a_time_is_followed_as_in_one_go(
     sent: list[bytes], noise: bytes, steps: int

@@ -286,7 +286,7 @@ def test_a_chunked_body_that_stops_early_is_not_complete(end: int) -> None:
     assert not read_chunked(CHUNKED[:end])[2]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.lists(st.integers(0, 300), max_size=4))
 def test_what_was_chunked_is_read_as_it_was(pieces: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
@@ -330,7 +330,7 @@ STREAMS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(STREAMS, st.lists(st.integers(0, 300), max_size=4), st.integers(1, 7))
 def test_what_is_read_a_few_lines_at_a_time_is_what_is_read_in_one_go(
     stream: bytes, cuts: list[int], lines: int
@@ -347,7 +347,7 @@ def test_what_is_read_a_few_lines_at_a_time_is_what_is_read_in_one_go(
     assert found[0] == found[1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=100))
 def test_any_bytes_are_chunks_or_refused(noise: bytes) -> None:
     for stream in (noise, b"3\r\nabc" + noise, b"0\r\n" + noise):

@@ -458,7 +458,7 @@ async def test_a_kept_connection_is_closed_when_unused_or_old(limits: dict[str, 
     assert not calling.connection.usable
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=5), st.sampled_from([b"", OK[:-2], OK, b"HTTP/1.1 200 OK\r\n"]))
 def test_any_bytes_are_an_answer_or_an_error_and_never_an_exception(pieces: list[bytes], start: bytes) -> None:
     async def run() -> None:

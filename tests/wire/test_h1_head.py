@@ -501,7 +501,7 @@ def test_errors_never_quote_the_input() -> None:
         assert "secret" not in str(refused.value).lower()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_head_or_refused(noise: bytes) -> None:
     for head in (
@@ -532,7 +532,7 @@ odd_lines = st.tuples(
 ).map(b"".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(odd_lines, max_size=4))
 def test_a_head_says_what_its_lines_say_one_by_one(lines: list[bytes]) -> None:
     """However much of it is found again: each line is read alone here, as nothing else does."""

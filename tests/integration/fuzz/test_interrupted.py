@@ -14,6 +14,8 @@ import pytest
 from tests.fuzz.__main__ import Processes, fuzz
 from tests.fuzz.harnesses import HARNESSES
 
+pytestmark = pytest.mark.integration
+
 _NAME = "scope"
 _PATIENCE_S = 40.0
 

@@ -1,0 +1,48 @@
+"""The command as a process: what it imports, a reader that goes away, and signals while it loads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+
+def test_parsing_imports_no_room_and_no_library() -> None:
+    script = (
+        "import sys, contextlib, sidecar.cli\n"
+        "with contextlib.suppress(SystemExit): sidecar.cli.main(['--version'])\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'aiohttp', 'pydantic', 'rich', 'cryptography'}))"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("what", ["--schema", "config/agent.yaml"], ids=["while printing", "at the end"])
+def test_a_reader_that_goes_away_is_no_traceback(what: str) -> None:
+    command = [sys.executable, "-m", "sidecar.cli", "check", what]
+    reader, writer = os.pipe()
+    os.close(reader)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
+    os.close(writer)
+    assert (finished.stderr, finished.returncode) == ("", 141)
+
+
+@pytest.mark.parametrize(
+    ("words", "number"), [(["run"], signal.SIGTERM), (["sts"], signal.SIGINT), (["run"], signal.SIGHUP)]
+)
+def test_who_is_told_to_end_while_still_loading_does_not_die_of_it(words: list[str], number: signal.Signals) -> None:
+    """As the first process of a container it would not even hear of it, and be killed in the end."""
+    program = (
+        "import importlib, os, types; from sidecar import cli\n"
+        f"load = lambda name: os.kill(os.getpid(), {int(number)}) or importlib.import_module(name)\n"
+        "cli.importlib = types.SimpleNamespace(import_module=load)\n"
+        f"raise SystemExit(cli.main({[*words, '--config', '/nowhere']}))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, "cannot be read" in ended.stderr) == (2, True)
