@@ -16,7 +16,7 @@ Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). E
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, NoReturn, final
+from typing import Final, Literal, NoReturn, final
 
 from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import Bearer
@@ -92,23 +92,18 @@ _set_mode, _set_peer, _set_route, _set_token = (vars(Permit)[name].__set__ for n
 
 @final
 class IssuedPermit(_Sealed):
-    """The planned call may be made with ``token``, which the STS issued for it.
+    """The planned call may be made with ``token``, which the STS issued for it."""
 
-    ``known`` caches facts for records; it lives as long as the permit.
-    """
-
-    __slots__ = ("known", "plan", "token")
+    __slots__ = ("plan", "token")
 
     token: VerifiedToken
     plan: Plan
-    known: dict[str, Any]
 
     def __init__(self, seal: object, token: VerifiedToken, plan: Plan) -> None:
         if seal is not _SEAL:
             raise TypeError("only a decision makes a permit")
         object.__setattr__(self, "token", token)
         object.__setattr__(self, "plan", plan)
-        object.__setattr__(self, "known", {})
 
 
 def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:

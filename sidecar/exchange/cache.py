@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.observe.attribution import facts_of_issued
+from sidecar.observe.record import RecordFields
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_REJECTED_BYTES: Final = 4 * 1024 * 1024
@@ -36,11 +38,18 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed."""
+    """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed.
+
+    ``facts`` are those of the permit for records: made once, and not to be changed.
+    """
 
     permit: IssuedPermit
     usable_until: int
     refresh_at: int
+    facts: RecordFields = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", facts_of_issued(self.permit))
 
 
 class IssuedTokens:

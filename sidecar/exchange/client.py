@@ -125,7 +125,7 @@ class TokenExchange:
         """The number of exchanges in flight."""
         return len(self._flights)
 
-    def cached(self, plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:
+    def cached(self, plan: Plan, *, policy: Policy, now: int) -> Issued | None:
         """Find the token kept for this plan. None: await `exchange`. Never waits, never raises.
 
         In the last part of the token's life this starts its refresh. Needs a running event loop.
@@ -138,9 +138,9 @@ class TokenExchange:
         self._metrics.token_cache["hit"] += 1
         if now >= issued.refresh_at:
             self._refresh(plan, policy, epoch, issued, now)
-        return issued.permit
+        return issued
 
-    async def exchange(self, plan: Plan, policy: Policy) -> IssuedPermit:
+    async def exchange(self, plan: Plan, policy: Policy) -> Issued:
         """Get a token issued and proven for this plan, by one exchange however many callers need the same.
 
         Raises:
@@ -153,14 +153,14 @@ class TokenExchange:
                 raise Unavailable(Reason.NOT_READY, "this workload has no identity to exchange with")
             kept = self._tokens.find(_key(plan), epoch=epoch, now=int(self._clock()))
             if kept is not None:  # a flight landed since the caller looked
-                return kept.permit
+                return kept
             flight = self._join(plan, policy, epoch)
             await asyncio.wait([flight])  # unlike awaiting the task, this leaves it alone when the caller goes away
             if flight.cancelled():
                 continue
             landed = flight.result()
             if landed.epoch is not None and landed.epoch == self._epoch(policy):
-                return _permit_of(landed.outcome)
+                return _issued_of(landed.outcome)
         raise Unavailable(Reason.STS_UNAVAILABLE, "keys, policy or identity changed during every exchange")
 
     def reject(self, permit: IssuedPermit) -> bool:
@@ -270,10 +270,10 @@ def _lasts_longer(issued: Issued, than: Issued | None) -> bool:
     return than is None or issued.usable_until > than.usable_until
 
 
-def _permit_of(outcome: _Outcome) -> IssuedPermit:
+def _issued_of(outcome: _Outcome) -> Issued:
     if isinstance(outcome, SidecarError):
         raise type(outcome)(outcome.reason, outcome.detail)  # each waiter its own, or their tracebacks pile up
-    return outcome.permit
+    return outcome
 
 
 def _id_of(identity: Identity | None) -> SpiffeId | None:

@@ -31,14 +31,6 @@ def facts_of(permit: Permit) -> RecordFields:
 
 def facts_of_issued(permit: IssuedPermit) -> RecordFields:
     """Return the facts of a permitted outbound call: those of the issued token. Immutable."""
-    known = permit.known
-    if not known:
-        known["facts"] = _facts_of_issued(permit)
-    facts: RecordFields = known["facts"]
-    return facts
-
-
-def _facts_of_issued(permit: IssuedPermit) -> RecordFields:
     issued, plan = permit.token, permit.plan
     jti_in = plan.delegation.token.jti
     facts: RecordFields = {

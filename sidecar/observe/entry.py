@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import SidecarError
-from sidecar.observe.attribution import claims_of, facts_of, facts_of_issued, facts_of_token
+from sidecar.observe.attribution import claims_of, facts_of, facts_of_token
 from sidecar.observe.record import FIELDS, OK, Decision, Direction, Record, RecordFields
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import IssuedPermit, Permit
+    from sidecar.delegation.decide import Permit
     from sidecar.delegation.verify import VerifiedToken
     from sidecar.observe.access_log import AccessLog
 
@@ -87,10 +87,6 @@ class Entry:
     def attribute(self, permit: Permit) -> None:
         """Note a permitted inbound request: its subject, its actors, its route."""
         self.permitted(facts_of(permit))
-
-    def attribute_issued(self, permit: IssuedPermit) -> None:
-        """Note a permitted outbound call: the issued token replaces the one that came in."""
-        self.permitted(facts_of_issued(permit))
 
     def attribute_token(self, token: VerifiedToken) -> None:
         """Note a verified token: its claims are facts from here on, permitted or not."""

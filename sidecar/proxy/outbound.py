@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from sidecar.delegation.decide import Delegation, IssuedPermit, Plan
+from sidecar.delegation.decide import Delegation, Plan
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.exchange.cache import Issued
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
@@ -96,10 +97,11 @@ class Outbound:
             if served is not None and (counting := served.count_call()) is not None:
                 yield Async(self._tasks, counting)
 
-            permit = tokens.cached(plan, policy=policy, now=now)
-            if permit is None:
-                permit = yield from self._ask(plan, snapshot, entry)
-            entry.attribute_issued(permit)
+            issued = tokens.cached(plan, policy=policy, now=now)
+            if issued is None:
+                issued = yield from self._ask(plan, snapshot, entry)
+            permit = issued.permit
+            entry.permitted(issued.facts)
 
             entry.call_out = new_call_id()
             trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
@@ -138,12 +140,12 @@ class Outbound:
             return served, served.delegation
         return None, (yield from self.logins.verify(credential.token or "", snapshot, entry))
 
-    def _ask(self, plan: Plan, snapshot: Snapshot, entry: Entry) -> Journey[IssuedPermit]:
+    def _ask(self, plan: Plan, snapshot: Snapshot, entry: Entry) -> Journey[Issued]:
         """One exchange, shared with everybody who needs the same token."""
         tokens = snapshot.require_exchange()
         entry.exchanging()
         try:
-            permit: IssuedPermit = yield Async(self._tasks, lambda: tokens.exchange(plan, snapshot.policy))
+            issued: Issued = yield Async(self._tasks, lambda: tokens.exchange(plan, snapshot.policy))
         finally:
             entry.exchanged()
-        return permit
+        return issued

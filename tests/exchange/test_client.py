@@ -5,23 +5,23 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import IssuedPermit
 from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.exchange.cache import Issued
 from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, route, running
 from tests.fakes.lies import claims, members
 from tests.fakes.tokens import ISSUER, NOW, PLANNER, WRITER, TokenMint
 
 
-async def ask(world: World, **claims: Any) -> IssuedPermit:
+async def ask(world: World, **claims: Any) -> Issued:
     return await world.exchange.exchange(plan(**claims), policy())
 
 
 async def test_the_first_exchange_serves_the_calls_after_it() -> None:
     async with running(World()) as world:
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
-        permit = await ask(world)
-        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+        issued = await ask(world)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
         assert world.metrics.token_cache == {"hit": 1, "miss": 1, "joined": 0}
 
 
@@ -54,8 +54,8 @@ async def test_a_token_is_for_its_own_plan_alone(other: object) -> None:
 async def test_a_token_is_used_until_shortly_before_its_end(answer: object, last: int) -> None:
     async with running(World()) as world:
         world.sts.behaviour = answer  # type: ignore[assignment]
-        permit = await ask(world)
-        assert world.exchange.cached(plan(), policy=policy(), now=last) is permit
+        issued = await ask(world)
+        assert world.exchange.cached(plan(), policy=policy(), now=last) is issued
         assert world.exchange.cached(plan(), policy=policy(), now=last + 1) is None
 
 
@@ -67,7 +67,7 @@ async def test_a_thousand_calls_for_one_token_make_one_exchange() -> None:
         world.sts.release()
         permits = await asyncio.gather(*calls)
         assert len(world.sts.forms) == 1
-        assert len({id(permit) for permit in permits}) == 1
+        assert len({id(issued) for issued in permits}) == 1
         assert world.metrics.token_cache["joined"] == 999
 
 
@@ -78,7 +78,7 @@ async def test_two_subjects_never_share_a_flight() -> None:
         calls = [asyncio.create_task(ask(world, sub=subject)) for subject in subjects]
         await world.sts.wait_for_requests(2)
         world.sts.release()
-        assert [permit.token.subject for permit in await asyncio.gather(*calls)] == subjects
+        assert [issued.permit.token.subject for issued in await asyncio.gather(*calls)] == subjects
         assert len(world.sts.forms) == 2
 
 
@@ -91,8 +91,8 @@ async def test_a_flight_survives_the_caller_who_started_it() -> None:
         with pytest.raises(asyncio.CancelledError):
             await first
         world.sts.release()
-        permit = await second
-        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+        issued = await second
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
         assert len(world.sts.forms) == 1
 
 
@@ -182,9 +182,9 @@ async def test_what_was_kept_ends_with_the_issuers_keys() -> None:
 
 async def test_a_renewed_identity_keeps_its_tokens() -> None:
     async with running(World()) as world:
-        permit = await ask(world)
+        issued = await ask(world)
         world.source.become(WRITER)
-        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ async def test_what_was_asked_for_before_an_invalidation_is_not_used_after_it(ch
         assert callable(change)
         change(world)
         world.sts.release()
-        permit = await call
-        assert permit.token.jti == "issued-2"
-        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is permit
+        issued = await call
+        assert issued.permit.token.jti == "issued-2"
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
 
 
 async def test_an_invalidation_between_the_landing_and_the_caller_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ async def test_an_invalidation_between_the_landing_and_the_caller_counts(monkeyp
             world.exchange.invalidate()
 
         monkeypatch.setattr(world.metrics, "exchange", invalidate_once)
-        assert (await ask(world)).token.jti == "issued-2"
+        assert (await ask(world)).permit.token.jti == "issued-2"
 
 
 async def test_who_asks_after_an_invalidation_does_not_join_what_began_before() -> None:
@@ -228,14 +228,14 @@ async def test_who_asks_after_an_invalidation_does_not_join_what_began_before() 
         after = asyncio.create_task(ask(world))
         await world.sts.wait_for_requests(2)
         world.sts.release()
-        assert (await after).token.jti == "issued-2"
-        assert (await before).token.jti == "issued-2"
+        assert (await after).permit.token.jti == "issued-2"
+        assert (await before).permit.token.jti == "issued-2"
 
 
 async def test_who_missed_the_landing_by_a_moment_does_not_ask_again() -> None:
     async with running(World()) as world:
-        permit = await ask(world)
-        assert await ask(world) is permit
+        issued = await ask(world)
+        assert await ask(world) is issued
         assert len(world.sts.forms) == 1
 
 
@@ -273,13 +273,13 @@ async def test_without_the_policys_identity_nobody_is_asked(spiffe_id: object) -
 async def test_a_rejected_token_is_exchanged_anew_once_in_ten_seconds() -> None:
     async with running(World()) as world:
         first = await ask(world)
-        assert world.exchange.reject(first)
+        assert world.exchange.reject(first.permit)
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
         second = await ask(world)
-        assert not world.exchange.reject(second)
+        assert not world.exchange.reject(second.permit)
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is second
         world.monotonic.now += 10
-        assert world.exchange.reject(second)
+        assert world.exchange.reject(second.permit)
 
 
 async def test_closing_ends_what_is_under_way() -> None:

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import asyncio
 
-from sidecar.delegation.decide import IssuedPermit
 from sidecar.errors import Reason, Unavailable
+from sidecar.exchange.cache import Issued
 from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, running
 from tests.fakes.lies import claims
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
 
 
-async def ask(world: World) -> IssuedPermit:
+async def ask(world: World) -> Issued:
     return await world.exchange.exchange(plan(), policy())
 
 
@@ -48,14 +48,14 @@ async def test_every_exchange_is_recorded_once_and_every_call_that_joins_it_is_n
 
 async def test_no_record_holds_a_token() -> None:
     async with running(World()) as world:
-        permit = await ask(world)
+        issued = await ask(world)
         world.sts.errors = [Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)]
         await reason_of(world, plan(jti="token-2"))
         await world.records()
         written = world.sink.written.decode()
         for secret in (
-            permit.token.raw,
-            permit.plan.delegation.token.raw,
+            issued.permit.token.raw,
+            issued.permit.plan.delegation.token.raw,
             *(form["actor_token"] for form in world.sts.forms),
         ):
             assert secret.rpartition(".")[2] not in written

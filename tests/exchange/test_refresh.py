@@ -20,14 +20,15 @@ DUE = NOW + 79  # the last fifth of its life, in whole seconds
 async def kept(world: World, exp: int = NOW + LASTS_S + 2) -> IssuedPermit:
     """The first token, and the next ones as long as ``exp`` says until told otherwise."""
     world.sts.behaviour = claims(exp=exp)
-    permit = await world.exchange.exchange(plan(), policy())
+    permit = (await world.exchange.exchange(plan(), policy())).permit
     world.sts.behaviour = claims(exp=NOW + 200)
     return permit
 
 
 def call(world: World, now: int, *, number: int = 1) -> IssuedPermit | None:
     world.clock.now = now
-    return world.exchange.cached(plan(), policy=policy(number), now=now)
+    issued = world.exchange.cached(plan(), policy=policy(number), now=now)
+    return None if issued is None else issued.permit
 
 
 async def landed(world: World) -> None:
@@ -126,7 +127,7 @@ async def test_a_call_that_comes_when_the_old_token_has_ended_joins_the_refresh(
         waiting = asyncio.create_task(world.exchange.exchange(plan(), policy()))
         await asyncio.sleep(0)
         world.sts.release()
-        assert (await waiting).token.jti == "issued-2"
+        assert (await waiting).permit.token.jti == "issued-2"
         assert len(world.sts.forms) == 2
 
 

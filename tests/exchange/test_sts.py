@@ -21,12 +21,12 @@ from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, WRITER, TokenM
 
 async def test_an_honest_answer_becomes_a_permit() -> None:
     async with running(World()) as world:
-        permit = await world.exchange.exchange(plan(), policy())
-        assert permit.token.audience == CRM
-        assert permit.token.subject == "user-4711"
-        assert permit.token.actor_id == WRITER
-        assert permit.token.chain is not None
-        assert permit.token.chain.subjects == (WRITER, PLANNER)
+        issued = await world.exchange.exchange(plan(), policy())
+        assert issued.permit.token.audience == CRM
+        assert issued.permit.token.subject == "user-4711"
+        assert issued.permit.token.actor_id == WRITER
+        assert issued.permit.token.chain is not None
+        assert issued.permit.token.chain.subjects == (WRITER, PLANNER)
 
 
 async def test_the_request_names_subject_actor_target_and_scope() -> None:
@@ -87,8 +87,8 @@ async def test_a_key_the_sts_began_to_use_is_fetched_once() -> None:
     async with running(World()) as world:
         world.sts.mint = TokenMint(kid="next", key=5)
         world.jwks.document = world.sts.mint.jwks
-        permit = await world.exchange.exchange(plan(), policy())
-        assert permit.token.issuer == ISSUER
+        issued = await world.exchange.exchange(plan(), policy())
+        assert issued.permit.token.issuer == ISSUER
         assert world.jwks.fetches == 2
         assert len(world.sts.forms) == 1
 
@@ -161,10 +161,10 @@ async def test_a_login_starts_a_chain_with_the_kind_of_token_its_issuer_is_said_
     by = policy(kind=kind)  # under one profile: what it is called says nothing
     async with running(World()) as world:
         world.sts.behaviour = claims(sub_id=SUB_ID, act={"sub": str(WRITER)}, sub="4711")
-        permit = await world.exchange.exchange(_login_plan(by, client_id=ABSENT, azp="front"), by)
+        issued = await world.exchange.exchange(_login_plan(by, client_id=ABSENT, azp="front"), by)
         assert world.sts.forms[0]["subject_token_type"] == token_type
-        assert permit.token.chain is not None
-        assert permit.token.chain.depth == 1
+        assert issued.permit.token.chain is not None
+        assert issued.permit.token.chain.depth == 1
 
 
 async def test_a_first_token_that_outlives_the_login_is_not_used_after_the_login() -> None:
@@ -179,9 +179,9 @@ async def test_a_first_token_that_outlives_the_login_is_not_used_after_the_login
 
         world.sts.behaviour = long_lived
         wanted = _login_plan(by, client_id=ABSENT, azp="front")
-        permit = await world.exchange.exchange(wanted, by)
-        assert permit.token.expires_at == NOW + 3600
-        assert world.exchange.cached(wanted, policy=by, now=NOW + 287) is permit
+        issued = await world.exchange.exchange(wanted, by)
+        assert issued.permit.token.expires_at == NOW + 3600
+        assert world.exchange.cached(wanted, policy=by, now=NOW + 287) is issued
         assert world.exchange.cached(wanted, policy=by, now=NOW + 288) is None
 
 

@@ -29,8 +29,8 @@ def sts_context(spiffe_id: SpiffeId = STS, by: TrustDomainAuthority | None = Non
 
 async def test_an_honest_answer_over_mutual_tls_becomes_a_permit() -> None:
     async with serving(LyingSts(), sts_context()) as server, running(World(server=server, peer=STS)) as world:
-        permit = await world.exchange.exchange(plan(), policy())
-        assert permit.token.actor_id == WRITER
+        issued = await world.exchange.exchange(plan(), policy())
+        assert issued.permit.token.actor_id == WRITER
 
 
 @pytest.mark.parametrize(("wire", "reason"), WIRE_LIES.values(), ids=WIRE_LIES.keys())
@@ -129,8 +129,8 @@ async def test_two_answers_at_once_are_not_one_for_the_next_caller() -> None:
     async with serving(LyingSts()) as server, running(World(server=server)) as world:
         server.wire, server.keeps = twice, True
         for subject in ("user-1", "user-2"):
-            permit = await world.exchange.exchange(plan(sub=subject), policy())
-            assert permit.token.subject == subject
+            issued = await world.exchange.exchange(plan(sub=subject), policy())
+            assert issued.permit.token.subject == subject
         assert server.connections == 2
 
 
@@ -141,6 +141,6 @@ async def test_an_answer_that_comes_after_its_deadline_is_nobodys() -> None:
         server.sts.hold()
         assert await reason_of(world, plan(sub="user-1")) is Reason.STS_TIMEOUT
         server.sts.release()
-        permit = await world.exchange.exchange(plan(sub="user-2"), policy())
-        assert permit.token.subject == "user-2"
+        issued = await world.exchange.exchange(plan(sub="user-2"), policy())
+        assert issued.permit.token.subject == "user-2"
         assert server.connections == 2

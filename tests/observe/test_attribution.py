@@ -91,15 +91,6 @@ def test_an_issued_permit_names_both_tokens() -> None:
     }
 
 
-def test_what_an_issued_permit_says_is_found_once_for_each() -> None:
-    first, second = (
-        accept_issued(signed(ISSUED_CLAIMS), plan=plan(), key=verification_key(), policy=POLICY, now=NOW)
-        for _ in range(2)
-    )
-    assert facts_of_issued(first) is facts_of_issued(first)
-    assert facts_of_issued(first) is not facts_of_issued(second)
-
-
 def test_an_issued_token_without_parent_leads_back_to_the_one_it_came_from() -> None:
     assert issued(parent_jti=None)["parent_jti"] == "token-2"
 

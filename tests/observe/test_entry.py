@@ -6,6 +6,7 @@ from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decid
 from sidecar.delegation.plan import Plan
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.access_log import AccessLog
+from sidecar.observe.attribution import facts_of_issued
 from sidecar.observe.metrics import Metrics
 from tests.delegation.world import (
     CRM,
@@ -85,7 +86,7 @@ def test_an_outbound_record_names_the_issued_token_and_the_one_it_came_from(sink
     permitted = issued_permit(plan())
     entry = log.reserve("outbound")
     entry.attribute_token(verified(INBOUND_CLAIMS))
-    entry.attribute_issued(permitted)
+    entry.permitted(facts_of_issued(permitted))
     entry.close()
     (record,) = sink.wait_for_records(1)
     said = {
@@ -110,7 +111,8 @@ def test_an_issued_token_without_parent_still_leads_back_to_the_one_it_came_from
 ) -> None:
     bearer = signed({name: value for name, value in ISSUED_CLAIMS.items() if name != "parent_jti"})
     entry = log.reserve("outbound")
-    entry.attribute_issued(accept_issued(bearer, plan=plan(), key=verification_key(), policy=POLICY, now=NOW))
+    permit = accept_issued(bearer, plan=plan(), key=verification_key(), policy=POLICY, now=NOW)
+    entry.permitted(facts_of_issued(permit))
     entry.close()
     (record,) = sink.wait_for_records(1)
     assert (record["jti_in"], record["parent_jti"]) == ("token-2", "token-2")

@@ -17,6 +17,7 @@ from sidecar.delegation.decide import IssuedPermit, Plan, accept_issued
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.policy import Policy
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.exchange.cache import Issued
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -72,20 +73,21 @@ class Tokens:
 
     def __init__(self) -> None:
         self.asked: list[Plan] = []
-        self.kept: IssuedPermit | None = None
+        self.kept: Issued | None = None
         self.rejected: list[IssuedPermit] = []
         self.refusal: SidecarError | None = None
 
-    def cached(self, _plan: Plan, *, policy: Policy, now: int) -> IssuedPermit | None:
+    def cached(self, _plan: Plan, *, policy: Policy, now: int) -> Issued | None:
         return self.kept
 
-    async def exchange(self, plan: Plan, policy: Policy) -> IssuedPermit:
+    async def exchange(self, plan: Plan, policy: Policy) -> Issued:
         self.asked.append(plan)
         if self.refusal is not None:
             raise self.refusal
         claims = ENTRY_CLAIMS if plan.delegation.entry else ISSUED_CLAIMS
         shown = {**claims, "parent_jti": plan.delegation.token.jti, "scope": " ".join(sorted(plan.scope))}
-        return accept_issued(signed(shown), plan=plan, key=verification_key(), policy=policy, now=NOW)
+        permit = accept_issued(signed(shown), plan=plan, key=verification_key(), policy=policy, now=NOW)
+        return Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
 
     def reject(self, permit: IssuedPermit) -> bool:
         self.rejected.append(permit)

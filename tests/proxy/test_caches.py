@@ -17,7 +17,6 @@ from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound, delegate
 from sidecar.delegation.verify import verify_token
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
-from sidecar.observe.attribution import facts_of_issued
 from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.plans import Plans
@@ -151,7 +150,6 @@ class Filled:
         claims = {**ISSUED_CLAIMS, "act": act, "parent_jti": f"j{number}"}
         bearer = signed({**claims, **{name: SHAPES[shape][name] for name in SHAPES[shape] if name == "groups"}})
         permit = issued_of(bearer, came_by)
-        facts_of_issued(permit)
         self.issued.keep(f"{number}", Issued(permit, NOW + 100, NOW + 80), epoch=EPOCH)
 
     def _put_handles(self, number: int, shape: str) -> None:
