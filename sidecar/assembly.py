@@ -42,9 +42,10 @@ from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.system_memory import memory_of
 from sidecar.proxy.watch import Watch
-from sidecar.wire.exchange import RequestHandler
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.dialer import Origin
+from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
+from sidecar.wire.stream import RequestHandler
 
 _UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window gains nothing
 

@@ -13,8 +13,7 @@ from pydantic import Field, create_model
 from sidecar.config.sections import Section
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.memory_pressure import MemoryLimits
-from sidecar.wire.h1_client import ClientLimits
-from sidecar.wire.h1_server import ServerLimits
+from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 
 

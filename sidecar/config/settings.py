@@ -22,8 +22,7 @@ from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.memory_pressure import MemoryLimits
-from sidecar.wire.h1_client import ClientLimits
-from sidecar.wire.h1_server import ServerLimits
+from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 
 _ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)

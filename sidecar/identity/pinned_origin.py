@@ -18,7 +18,7 @@ from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.tls import client_context, guard_of
-from sidecar.wire.dial import Origin
+from sidecar.wire.dialer import Origin
 
 Retire = Callable[[Callable[[Hashable], bool]], None]
 Pin = SpiffeId | FileTrust | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.errors import SidecarError
 from sidecar.observe.attribution import claims_of, facts_of, facts_of_token
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
     from sidecar.delegation.decide import Permit
     from sidecar.delegation.verify import VerifiedToken
-    from sidecar.observe.access_log import AccessLog
 
 LOGIN: Final = "login"  # the op of a request that traded a user's login token for a handle
 
@@ -27,6 +26,19 @@ def request_record(direction: Direction, run: str) -> Record:
     record.update(event="request", run=run, direction=direction, decision="deny", reason="internal")
     record.update(verified=False, after_request=False)
     return record
+
+
+class EntryLog(Protocol):
+    """The log of an entry, as far as the entry needs it."""
+
+    def monotonic(self) -> float:
+        """Return monotonic seconds."""
+
+    def opened(self, entry: Entry, record: Record) -> None:
+        """Write the record of a request that has been permitted and lasts."""
+
+    def finish(self, entry: Entry, record: Record) -> None:
+        """Write the closing record."""
 
 
 class Entry:
@@ -79,7 +91,7 @@ class Entry:
     upstream_ms: float | None
     detail: str | None
 
-    def __init__(self, log: AccessLog, record: Record, started_at: float) -> None:
+    def __init__(self, log: EntryLog, record: Record, started_at: float) -> None:
         self.__dict__ = record
         self._log = log
         self.started_at = started_at

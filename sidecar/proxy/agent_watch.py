@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.dialer import Origin
+from sidecar.wire.pool import UpstreamPool
 
 LOOK_S: Final = 5.0
 _TIMEOUT_S: Final = 2.0

@@ -1,4 +1,4 @@
-"""What both journeys do at their ends: start, refuse the request, close its record."""
+"""Both ends of every journey: start it, refuse its request, close its record."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from sidecar.observe.record import Direction
 from sidecar.observe.record_text import refused_path
 from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.refusal import refusal
-from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.message import Request
+from sidecar.wire.stream import Stream
 
 
 def serve(
     log: AccessLog,
     direction: Direction,
-    exchange: ServerExchange,
-    journey: Callable[[ServerExchange, Request, Entry], Journey[None]],
+    stream: Stream,
+    journey: Callable[[Stream, Request, Entry], Journey[None]],
 ) -> None:
     """Reserve the record of a request, then start its journey; without room for a record nothing starts."""
-    head = exchange.head
+    head = stream.head
     assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
     try:
         entry = log.reserve(direction)
     except Unavailable as error:
-        exchange.answer(*refusal(error, ""))
+        stream.answer(*refusal(error, ""))
         return
     entry.method = head.method
-    drive = exchange.owner = Drive(journey(exchange, head, entry))
+    drive = stream.owner = Drive(journey(stream, head, entry))
     drive.resume(None)
 
 
 def refuse_unread(
-    log: AccessLog, direction: Direction, exchange: ServerExchange, error: SidecarError, *, hang_up: bool = False
+    log: AccessLog, direction: Direction, stream: Stream, error: SidecarError, *, hang_up: bool = False
 ) -> None:
     """Refuse what is not to be judged (a bad head, a limit, a deadline, no room), and leave its record."""
     try:
         entry = log.reserve(direction)
     except Unavailable as unavailable:
-        exchange.answer(*refusal(unavailable, ""), close=hang_up)
+        stream.answer(*refusal(unavailable, ""), close=hang_up)
         return
     try:
         if direction == "inbound":
-            entry.peer = guard_of(exchange.transport).peer.spiffe_id
-        if exchange.head is not None:
-            entry.method = exchange.head.method
-        refuse(exchange, error, entry, hang_up=hang_up)
+            entry.peer = guard_of(stream.transport).peer.spiffe_id
+        if stream.head is not None:
+            entry.method = stream.head.method
+        refuse(stream, error, entry, hang_up=hang_up)
     finally:
-        close(exchange, entry)
+        close(stream, entry)
 
 
 def refuse(
-    exchange: ServerExchange,
+    stream: Stream,
     error: SidecarError,
     entry: Entry,
     *,
@@ -67,20 +67,20 @@ def refuse(
     ``hang_up`` ends it after the answer too, whatever the reason.
     """
     entry.refuse(error)
-    if entry.path is None and exchange.head is not None:
-        entry.path = refused_path(exchange.head.target)
-    if exchange.status or error.answer.status == 0:
-        exchange.abort()
+    if entry.path is None and stream.head is not None:
+        entry.path = refused_path(stream.head.target)
+    if stream.status or error.answer.status == 0:
+        stream.abort()
         return
     status, fields, body = refusal(error, entry.request_id, scope=scope, allow=allow)
-    exchange.answer(status, fields, body, close=hang_up or error.answer.close)
+    stream.answer(status, fields, body, close=hang_up or error.answer.close)
 
 
-def close(exchange: ServerExchange, entry: Entry) -> None:
+def close(stream: Stream, entry: Entry) -> None:
     """Leave the one closing record. A journey that ends without an answer has a bug, which the caller must not feel."""
-    if not (exchange.ended or exchange.gone):
-        refuse(exchange, Unavailable(Reason.INTERNAL, "the journey ended without an answer"), entry)
-    entry.status = exchange.status or None
-    entry.bytes_in = exchange.bytes_in
-    entry.bytes_out = exchange.bytes_out
+    if not (stream.ended or stream.gone):
+        refuse(stream, Unavailable(Reason.INTERNAL, "the journey ended without an answer"), entry)
+    entry.status = stream.status or None
+    entry.bytes_in = stream.bytes_in
+    entry.bytes_out = stream.bytes_out
     entry.close()

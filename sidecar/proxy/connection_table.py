@@ -17,10 +17,10 @@ from sidecar.identity.tls import peer_of
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.rotation import Rotation
 from sidecar.wire.connections import Connections
-from sidecar.wire.exchange import RequestHandler
 from sidecar.wire.h1_server import ServerConnection
-from sidecar.wire.holding import Holding
 from sidecar.wire.kernel import unread
+from sidecar.wire.limits import BufferLimits
+from sidecar.wire.stream import RequestHandler
 
 _LOOK_AGAIN_S: Final = 0.02
 _LOOKED_AT: Final = 64  # connections in one search, 3 us each
@@ -55,7 +55,7 @@ class ConnectionTable(Connections[ServerConnection]):
         self._look_again_at = 0.0
         self._evictions = EvictionRate(per_s=_EVICTED_PER_S, at_once=_EVICTED_AT_ONCE)
         self._admitted_at = 0.0
-        self._holding = Holding(sent=_ANSWER_HELD)
+        self._holding = BufferLimits(sent=_ANSWER_HELD)
 
     def of(self, host: str) -> int:
         """Return the number of connections from one source address."""

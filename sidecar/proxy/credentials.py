@@ -1,4 +1,4 @@
-"""What the agent shows when it calls out: a handle, or, at an entry, a user's login token."""
+"""Credentials that the agent shows when it calls out: a handle, or, at an entry, a user's login token."""
 
 from __future__ import annotations
 

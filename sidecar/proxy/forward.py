@@ -14,11 +14,12 @@ from sidecar.observe.record import Direction
 from sidecar.proxy.journey import Waiter
 from sidecar.proxy.revalidation import Served, judge_call, judge_request
 from sidecar.proxy.watch import Watch
-from sidecar.wire.body import Pump
-from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Edits, Request, Response, is_event_stream
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.pump import Pump
+from sidecar.wire.stream import Stream
 
 _PERMITS: Final = (Permit, IssuedPermit)
 
@@ -47,7 +48,7 @@ class Forwarding(Pump):
 
     The wait raises:
         SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
-            ``exchange.status`` is set by then, an answer had begun and was cut, else the caller must answer.
+            ``stream.status`` is set by then, an answer had begun and was cut, else the caller must answer.
     """
 
     __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "answered_at")
@@ -58,7 +59,7 @@ class Forwarding(Pump):
         self,
         forwarder: Forwarder,
         permit: Permit | IssuedPermit,
-        exchange: ServerExchange,
+        stream: Stream,
         head: Request,
         entry: Entry,
         origin: Origin,
@@ -68,7 +69,7 @@ class Forwarding(Pump):
     ) -> None:
         if not isinstance(permit, _PERMITS):
             raise TypeError("nothing is forwarded without a permit")
-        Pump.__init__(self, exchange, head, forwarder.pool, origin, target, edits)
+        Pump.__init__(self, stream, head, forwarder.pool, origin, target, edits)
         self._forwarder = forwarder
         self._permit = permit
         self._entry = entry
@@ -124,18 +125,18 @@ class Forwarding(Pump):
         if error is not None:
             waiter.fail(error)
         else:
-            waiter.resume(self._exchange.status)
+            waiter.resume(self._stream.status)
 
     # --- for ``Watch``
 
     @property
     def direction(self) -> Direction:
-        """Which side it is on."""
+        """The side it is on."""
         return self._entry.direction
 
     @property
     def endless(self) -> bool:
-        """Whether it does not finish by itself: a WebSocket, or a GET answered by an event stream."""
+        """Tell if it does not finish by itself: a WebSocket, or a GET answered by an event stream."""
         answer = self.response
         if answer is None or self.answered_at is None:
             return False
@@ -143,12 +144,12 @@ class Forwarding(Pump):
 
     @property
     def uploading(self) -> bool:
-        """Whether more of the request is to come."""
-        return not self._exchange.body_complete
+        """Tell if more of the request is to come."""
+        return not self._stream.body_complete
 
     @property
     def began_at(self) -> float:
-        """When the request's head had come, in monotonic seconds."""
+        """Arrival of the request's head, in monotonic seconds."""
         return self._entry.started_at
 
     @property
@@ -159,7 +160,7 @@ class Forwarding(Pump):
     @property
     def peer_expires_at(self) -> float:
         """The first end of a certificate on the path of the peer, in front or behind; in wall seconds."""
-        guard = self._next_hop() if isinstance(self._permit, IssuedPermit) else guard_of(self._exchange.transport)
+        guard = self._next_hop() if isinstance(self._permit, IssuedPermit) else guard_of(self._stream.transport)
         return float("inf") if guard is None else float(guard.until)
 
     @property
@@ -178,16 +179,16 @@ class Forwarding(Pump):
         if isinstance(permit, IssuedPermit):
             judge_call(permit, self._served, self._next_hop(), snapshot, now)
         else:
-            guard = guard_of(self._exchange.transport)
+            guard = guard_of(self._stream.transport)
             method, path = self._entry.method or "", self._entry.path or ""
             judge_request(permit, guard, snapshot, method=method, path=path, now=now)
 
     def cut_off(self, error: SidecarError) -> None:
         """End it with the caller's connection, whatever else fails."""
         try:
-            self._exchange.stop(error)
+            self._stream.stop(error)
         finally:
-            self._exchange.cut_off()
+            self._stream.cut_off()
 
     def _next_hop(self) -> PeerGuard | None:
         """The proof of who is behind; None without a connection, or without TLS."""
@@ -200,5 +201,5 @@ def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:
 
 
 def _streams(head: Response) -> bool:
-    """Whether nobody can tell when this answer will end."""
+    """Tell if the answer's end is unknown when it begins."""
     return head.content_length is None or is_event_stream(head)

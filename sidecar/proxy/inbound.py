@@ -33,8 +33,8 @@ from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts
-from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.message import Request
+from sidecar.wire.stream import Stream
 
 
 class Inbound:
@@ -62,22 +62,22 @@ class Inbound:
         self.permits = Permits(memory.max_permits_mib * MIB)
         log.metrics.verdict_cache = self._look_ups
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, stream: Stream) -> None:
         """Serve one request: make its record, then its journey."""
-        serve(self._log, "inbound", exchange, self.journey)
+        serve(self._log, "inbound", stream, self.journey)
 
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+    def on_refused(self, stream: Stream, error: SidecarError) -> None:
         """Answer what was no request, and leave its record."""
-        refuse_unread(self._log, "inbound", exchange, error)
+        refuse_unread(self._log, "inbound", stream, error)
 
-    def journey(self, exchange: ServerExchange, head: Request, entry: Entry) -> Journey[None]:
+    def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
         """One request from a peer to the agent and back."""
         policy: Policy | None = None
         route: InboundRoute | None = None
         handle = ""
         try:
             now = int(self._clock())
-            guard = guard_of(exchange.transport)
+            guard = guard_of(stream.transport)
             entry.peer = guard.peer.spiffe_id
             snapshot = self._snapshots.now()
             policy, keys, agent = snapshot.policy, snapshot.keys, snapshot.require_agent()
@@ -125,12 +125,12 @@ class Inbound:
                 request_id=entry.request_id,
                 trace=trace,
                 host=authority_of(agent),
-                source=source_of(exchange.remote_address) if route.forwarded else None,
+                source=source_of(stream.remote_address) if route.forwarded else None,
             )
-            yield Forwarding(self._forwarder, permit, exchange, head, entry, agent, target.encode(), edits)
+            yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
         except SidecarError as error:
             refuse(
-                exchange,
+                stream,
                 error,
                 entry,
                 scope=route.scopes if route else (),
@@ -138,7 +138,7 @@ class Inbound:
             )
         finally:
             self._handles.end(handle)
-            close(exchange, entry)
+            close(stream, entry)
 
     def _given_before(self, call: Call, epoch: Epoch, entry: Entry, now: int) -> Given | None:
         given = self.permits.find(call, epoch)

@@ -1,4 +1,4 @@
-"""How a journey runs: a generator as long-lived as its request, resumed from callbacks.
+"""Journeys: each is a generator as long-lived as its request, resumed from callbacks.
 
 A journey yields what it must wait for and is resumed with the result. On the warm path it waits only for bytes, so a
 request costs one generator and a handful of resumes: no task, no future. A wait for keys or for a token exchange
@@ -15,6 +15,7 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Final, Protocol, TypeVar
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.wire.stream import Stream
 
 _log: Final = logging.getLogger("sidecar.journey")
 
@@ -22,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class Waiter(Protocol):
-    """Who is told when a wait is over: exactly one of the two is called, once.
+    """The party that is told when a wait is over: exactly one of the two is called, once.
 
     ``waited``: time has passed since the journey began, so what it has decided on may have changed.
     """
@@ -172,3 +173,74 @@ class Async:
             waiter.fail(Unavailable(Reason.INTERNAL, "a wait failed"))
         else:
             waiter.resume(result)
+
+
+class BodyUpTo:
+    """A wait for the whole body of a request, of at most ``limit`` bytes, for a journey that judges it.
+
+    The wait ends with the body. The stream holds the same bytes, and gives them to whoever takes the body next: what
+    was judged is what is forwarded.
+
+    The wait raises:
+        Denied: TOO_LARGE past the limit; TIMEOUT or BAD_REQUEST, the body is late or malformed.
+    """
+
+    __slots__ = ("_body", "_limit", "_stream", "_waiter")
+
+    def __init__(self, stream: Stream, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._body = bytearray()
+        self._waiter: Waiter | None = None
+
+    def begin(self, waiter: Waiter) -> None:
+        """Take what is here, and wait for the rest.
+
+        Raises:
+            Denied: TOO_LARGE, by the length that the request states.
+        """
+        stream = self._stream
+        if stream.head is not None and (stream.head.content_length or 0) > self._limit:
+            raise self._too_large()
+        self._waiter = waiter
+        body = stream.take_whole_body()
+        if body is None and not stream.body_complete:
+            waiter.waited = True
+            stream.read_body(self)
+        else:
+            self._body += body or b""
+            self.on_body_end()
+
+    def cancel(self) -> None:
+        """Let go of the body. The answer of the journey ends it."""
+        self._waiter = None
+
+    def on_body(self, data: bytes) -> None:
+        """Collect content, up to the limit."""
+        if self._waiter is not None:
+            self._body += data
+            if len(self._body) > self._limit:
+                self._fail(self._too_large())
+
+    def on_body_end(self) -> None:
+        """Go on with the whole body."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            body = bytes(self._body)
+            self._stream.hold_body(body)
+            waiter.resume(body)
+
+    def on_body_error(self, error: SidecarError) -> None:
+        """Go on with the error of a body that is malformed, too long or late."""
+        self._fail(error)
+
+    def on_body_flush(self) -> None:
+        """Nothing is passed on before the end."""
+
+    def _fail(self, error: SidecarError) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.fail(error)
+
+    def _too_large(self) -> Denied:
+        return Denied(Reason.TOO_LARGE, f"the body is longer than the {self._limit} bytes that can be judged")

@@ -18,8 +18,9 @@ from sidecar.observe.record import Direction
 from sidecar.proxy.answers import refuse_unread
 from sidecar.proxy.connection_limits import ConnectionLimits, reserve
 from sidecar.proxy.connection_table import ConnectionTable
-from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.h1_server import RequestHandler, ServerConnection, ServerLimits
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.stream import RequestHandler, Stream
 
 _OVERFLOW_PER_RESERVE: Final = 4
 _HANDSHAKES_WHEN_SHORT: Final = 8  # short event-loop iterations, so that memory is read in time
@@ -239,10 +240,10 @@ class ShedHandler:
         self._log = log
         self._direction = direction
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, exchange: Stream) -> None:
         """Refuse as overloaded and close: the caller's next connection may be admitted."""
         refuse_unread(self._log, self._direction, exchange, Unavailable(Reason.OVERLOADED), hang_up=True)
 
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+    def on_refused(self, exchange: Stream, error: SidecarError) -> None:
         """Refuse an invalid request with its own reason."""
         refuse_unread(self._log, self._direction, exchange, error)

@@ -23,8 +23,8 @@ from sidecar.observe.access_log import Entry
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.snapshot import Snapshot
-from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.message import Field, Request
+from sidecar.wire.stream import Stream
 
 OWN_PATHS: Final = "/.sidecar/"
 SUBJECT_PATH: Final = "/.sidecar/subject"
@@ -84,7 +84,7 @@ class Logins:
         return delegation.narrowed_to(fresh)
 
     def hand_over(
-        self, exchange: ServerExchange, head: Request, target: CanonicalTarget, snapshot: Snapshot, entry: Entry
+        self, stream: Stream, head: Request, target: CanonicalTarget, snapshot: Snapshot, entry: Entry
     ) -> Journey[None]:
         """Serve a request to one of our own paths: the user's token in, a handle out.
 
@@ -104,7 +104,7 @@ class Logins:
             raise Denied(Reason.INSUFFICIENT_SCOPE, "scope_from makes nothing of this login")
         handle = self._handles.keep(ServedRequest(delegation, max_calls=None, linger_s=0.0, call_in=None))
         entry.attribute_login(delegation.token)
-        exchange.answer(200, _ANSWER_FIELDS, orjson.dumps({"handle": handle, "expires_in": expires_in}))
+        stream.answer(200, _ANSWER_FIELDS, orjson.dumps({"handle": handle, "expires_in": expires_in}))
 
 
 def _require_form(head: Request, target: CanonicalTarget, policy: Policy) -> None:

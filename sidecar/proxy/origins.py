@@ -11,7 +11,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.pinned_origin import Address, PinnedOrigins, Retire
 from sidecar.identity.source import IdentitySource
-from sidecar.wire.dial import Origin
+from sidecar.wire.dialer import Origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ from sidecar.proxy.origins import Origins, authority_of
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest
 from sidecar.proxy.snapshot import Snapshot, Snapshots
-from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.message import Request
+from sidecar.wire.stream import Stream
 
 
 class Outbound:
@@ -69,15 +69,15 @@ class Outbound:
         self._clock = clock
         self._remote_handles = remote_handles
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, stream: Stream) -> None:
         """Serve one call: make its record, then its journey."""
-        serve(self._log, "outbound", exchange, self.journey)
+        serve(self._log, "outbound", stream, self.journey)
 
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+    def on_refused(self, stream: Stream, error: SidecarError) -> None:
         """Answer what was no request, and leave its record."""
-        refuse_unread(self._log, "outbound", exchange, error)
+        refuse_unread(self._log, "outbound", stream, error)
 
-    def journey(self, exchange: ServerExchange, head: Request, entry: Entry) -> Journey[None]:
+    def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
         """One call of the agent to the next hop and back."""
         try:
             now = int(self._clock())
@@ -87,7 +87,7 @@ class Outbound:
             target = canonical_target(head.target)
             entry.path = target.path
             if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
-                yield from self.logins.hand_over(exchange, head, target, snapshot, entry)
+                yield from self.logins.hand_over(stream, head, target, snapshot, entry)
                 return
             route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
             entry.route = route.name
@@ -109,14 +109,14 @@ class Outbound:
             edits = to_next_hop(permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream))
             origin = self._origins.of(route, policy.workload)
             status = yield Forwarding(
-                self._forwarder, permit, exchange, head, entry, origin, target.encode(), edits, served
+                self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
             )
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:
-            refuse(exchange, error, entry, allow=SUBJECT_METHODS)
+            refuse(stream, error, entry, allow=SUBJECT_METHODS)
         finally:
-            close(exchange, entry)
+            close(stream, entry)
 
     def _authority(
         self, head: Request, snapshot: Snapshot, entry: Entry

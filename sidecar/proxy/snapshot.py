@@ -18,7 +18,7 @@ from sidecar.errors import Problem, Reason, Unavailable
 from sidecar.exchange.client import TokenExchange
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.proxy.bypass import ListenerRule
-from sidecar.wire.pool import Origin
+from sidecar.wire.dialer import Origin
 
 _POLL_S: Final = 0.02
 

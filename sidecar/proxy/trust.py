@@ -44,7 +44,7 @@ class TrustWatch:
 
 def _end(connection: Connection) -> None:
     if isinstance(connection, ServerConnection):
-        if connection.exchange is None:
+        if connection.stream is None:
             connection.cut_off()
         else:
             connection.finish()  # after the exchange in progress

@@ -1,8 +1,8 @@
-"""The live connections of one side, and the one coarse clock that drives all their deadlines.
+"""Registry of the live connections of one side, and the one coarse clock behind all their deadlines.
 
-A timer per request would cost more than the request. So every connection writes down when it last moved, and a sweep
-asks each of them whether it has waited too long; a deadline fires up to ``interval_s`` late. A turn of the loop asks at
-most ``SWEPT_IN_A_TURN``: a sweep of thousands at once would keep requests waiting for it.
+A timer for each request would cost more than the request. So every connection notes when it last moved, and a periodic
+sweep checks their deadlines; a deadline fires up to ``interval_s`` late. An event-loop iteration sweeps at most
+``SWEPT_AT_ONCE`` connections: a sweep of thousands in one go would delay requests.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from collections.abc import Callable, Hashable, Iterator
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
-from sidecar.wire.turns import Turns
-from sidecar.wire.writes import MOST_TOGETHER, Writes
+from sidecar.wire.scheduling import MOST_TOGETHER, FairQueue, WriteBatch
 
-SWEPT_IN_A_TURN: Final = 64
+SWEPT_AT_ONCE: Final = 64
 
 
 class Swept(Protocol):
-    """What can be asked whether it has waited too long."""
+    """A connection with deadlines."""
 
     def sweep(self, now: float) -> None:
         """Act on every deadline that has passed at ``now`` (monotonic seconds)."""
@@ -32,10 +31,9 @@ C = TypeVar("C", bound=Swept)
 class Connections(Generic[C]):
     """A set of live connections, swept while it is not empty.
 
-    ``draining``: the next answer on each connection is its last, and says so; but requests that waited behind it when
-    the drain began are served for ``patience_s``, since nobody told their caller before. One on which no request comes
-    is idle for ``grace_s`` more: a request that is under way to us must not meet a closed door.
-    ``most_together``: so many writes of theirs are put off at most; 1: none is.
+    ``draining``: the next answer on each connection is its last, and says so. Requests that waited behind it when the
+    drain began are served for ``patience_s``, as their caller was not told before. An idle connection stays open for
+    ``grace_s``: a request may be on its way. ``most_together`` is the size of a batch of writes; 1 disables batching.
     """
 
     def __init__(
@@ -46,8 +44,8 @@ class Connections(Generic[C]):
         most_together: int = MOST_TOGETHER,
     ) -> None:
         self.clock = clock
-        self.turns = Turns()
-        self.writes = Writes(most_together)
+        self.turns = FairQueue()
+        self.writes = WriteBatch(most_together)
         self.draining = False
         self._draining_since = 0.0
         self._grace_s = 0.0
@@ -66,14 +64,14 @@ class Connections(Generic[C]):
         return iter(tuple(self._members))
 
     def add(self, connection: C) -> None:
-        """Watch a connection from now on."""
+        """Add a connection."""
         self._members.add(connection)
         self._empty.clear()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
 
     def discard(self, connection: C) -> None:
-        """Forget a connection that is gone."""
+        """Remove a closed connection."""
         self._members.discard(connection)
         if not self._members:
             self._empty.set()
@@ -82,7 +80,7 @@ class Connections(Generic[C]):
                 self._timer = None
 
     def drain(self, grace_s: float, patience_s: float = float("inf")) -> None:
-        """From now on nobody is kept."""
+        """Begin to drain: no connection is kept alive."""
         if not self.draining:
             self.draining = True
             self._draining_since = self.clock()
@@ -90,19 +88,19 @@ class Connections(Generic[C]):
             self._patient_until = self._draining_since + patience_s
 
     def may_stay(self, *, waiting_since: float) -> bool:
-        """Whether a connection is kept, though it drains, for a request that is here since then."""
+        """Tell if a draining connection stays open for a request that has waited since then."""
         return waiting_since <= self._draining_since and self.clock() < self._patient_until
 
     def no_longer_wanted(self, now: float, idle_since: float) -> bool:
-        """Whether a connection that is idle since then has been given its grace."""
+        """Tell if the grace of a draining connection that has been idle since then is over."""
         return self.draining and now - max(idle_since, self._draining_since) >= self._grace_s
 
     def group_of(self, _connection: C) -> Hashable:
-        """With whom a connection shares one turn, where requests wait behind each other: all with all."""
+        """Return the group of a connection in fair queueing: here, one for all."""
         return None
 
     def sweep(self) -> None:
-        """Ask every connection now."""
+        """Sweep every connection now."""
         now = self.clock()
         for connection in self:
             connection.sweep(now)
@@ -117,8 +115,8 @@ class Connections(Generic[C]):
 
     def _sweep_some(self) -> None:
         loop = asyncio.get_running_loop()
-        some = tuple(islice(self._to_sweep, SWEPT_IN_A_TURN))
-        if len(some) < SWEPT_IN_A_TURN:
+        some = tuple(islice(self._to_sweep, SWEPT_AT_ONCE))
+        if len(some) < SWEPT_AT_ONCE:
             self._timer = loop.call_later(self._interval_s, self._tick)
         else:
             self._timer = loop.call_soon(self._sweep_some)

@@ -1,7 +1,6 @@
-"""Where a head and a body end in the byte stream: exact, bounded, pure.
+"""Framing of bodies in the byte stream, read and written: exact, bounded, pure.
 
-``HeadBuffer`` collects a head that comes in fragments and cuts off what follows it: a body, or the next message. All
-errors are ``Denied`` with the reason that fits a request; the client side translates them.
+All errors are ``Denied`` with the reason that fits a request; the client side translates them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ MAX_CHUNK_EXTENSIONS: Final = 16384
 MAX_TRAILERS: Final = 8192
 MAX_LINES: Final = 512  # of a chunked body at a time: one read holds up to 43,690 chunks of a byte (ADR 0019)
 
-_CR: Final = 0x0D
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
@@ -24,109 +22,6 @@ _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})((?:;%b(?:=(?:%b|%b))?)*)" % (_TOKEN, _TOKEN, _QUOTED))
 _TRAILER: Final = re.compile(rb"(%b):[\t\x20-\x7e\x80-\xff]*" % _TOKEN)
 _NEVER_TRAILING: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"trailer", b"connection"})
-# Everything a head may consist of (RFC 9112 section 2.2: no bare CR or LF, no control bytes).
-_SOUND: Final = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]+|\r\n)*+")
-_FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1-5][0-9][0-9](?: .*)?)")
-
-
-class HeadBuffer:
-    """Collects fragments until one head is whole; what cannot become a head is refused at once, not at the deadline.
-
-    ``skip_empty_line``: one empty line before each request is no error (RFC 9112 section 2.2), however it is cut.
-    Holds at most ``max_head_bytes`` and one read, and looks at every byte a bounded number of times, however it is cut.
-    ``held`` is how many bytes of an unfinished head are here; ``fresh``: none, not even an empty line before it. A head
-    of ``ordinary`` bytes is within all limits.
-    """
-
-    __slots__ = (
-        "_begun",
-        "_first_line_end",
-        "_max_first_line",
-        "_max_head_bytes",
-        "_skip_empty_line",
-        "_skips",
-        "_sound",
-        "fresh",
-        "held",
-        "ordinary",
-    )
-
-    def __init__(self, *, max_head_bytes: int, max_first_line: int, skip_empty_line: bool) -> None:
-        self._max_head_bytes = max_head_bytes
-        self._max_first_line = max_first_line
-        self.ordinary = min(max_head_bytes, max_first_line)
-        self._skip_empty_line = skip_empty_line
-        self._skips = skip_empty_line  # whether one may still come before this head
-        self.fresh = True
-        self.held = 0
-        self._begun = bytearray()
-        self._sound = 0
-        self._first_line_end = -1
-
-    @property
-    def first_line_read(self) -> bool:
-        """Whether the first line of an unfinished head is there: from then on it counts as a request."""
-        return self._first_line_end >= 0
-
-    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Return the whole head and what follows it, or None until it is complete.
-
-        Raises:
-            Denied: HEAD_TOO_LARGE, URI_TOO_LONG, BAD_REQUEST.
-        """
-        if self.fresh:  # as most heads do, it may come whole and alone
-            end = data.find(b"\r\n\r\n", 0, self.ordinary) + 4
-            if end > 3 and data[0] != _CR:
-                return (data, b"") if end == len(data) else (data[:end], data[end:])
-        return self._go_on(data)
-
-    def clear(self) -> None:
-        """Forget an unfinished head."""
-        self.fresh = True
-        self.held = 0
-        self._begun = bytearray()
-        self._skips = self._skip_empty_line
-        self._sound = 0
-        self._first_line_end = -1
-
-    def _go_on(self, data: bytes) -> tuple[bytes, bytes] | None:
-        self.fresh = False
-        begun = self._begun
-        searched = max(0, len(begun) - 3)
-        begun += data
-        if self._skips and len(begun) > 1:
-            self._skips = False
-            if begun.startswith(b"\r\n"):  # the two came apart
-                del begun[:2]
-        self.held = len(begun)
-        end = begun.find(b"\r\n\r\n", searched, self._max_head_bytes)
-        if end < 0:
-            self._check_unfinished()
-            return None
-        whole = bytes(begun)
-        self.clear()
-        self._check_first_line(whole)
-        return whole[: end + 4], whole[end + 4 :]
-
-    def _check_first_line(self, whole: bytes) -> None:
-        if whole.find(b"\r\n") > self._max_first_line:
-            raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
-
-    def _check_unfinished(self) -> None:
-        begun = self._begun
-        sound = _SOUND.match(begun, self._sound)
-        self._sound = sound.end() if sound else 0
-        if bytes(begun[self._sound : self._sound + 2]) not in (b"", b"\r"):
-            raise Denied(Reason.BAD_REQUEST, "a line break or control byte that no head may hold")
-        if self._first_line_end < 0:
-            self._first_line_end = begun.find(b"\r\n")
-            length = self._first_line_end if self._first_line_end >= 0 else len(begun) - begun.endswith(b"\r")
-            if length > self._max_first_line:
-                raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
-            if self._first_line_end >= 0 and not _FIRST_LINE.fullmatch(begun, 0, self._first_line_end):
-                raise Denied(Reason.BAD_REQUEST, "the first line is not that of HTTP/1.0 or HTTP/1.1")
-        if len(begun) >= self._max_head_bytes:
-            raise Denied(Reason.HEAD_TOO_LARGE, "the head is too large")
 
 
 class Body(Protocol):
@@ -264,3 +159,77 @@ class ChunkedBody:
         match = _TRAILER.fullmatch(line)
         if match is None or match[1].lower() in _NEVER_TRAILING or self._trailers > MAX_TRAILERS:
             raise Denied(Reason.BAD_REQUEST, "a trailer is malformed, forbidden or too long")
+
+
+class Outgoing:
+    """The bytes of one outgoing message after another. Pure; whoever owns the transport writes what ``take`` gives.
+
+    ``pieces`` is not empty while there is anything to write; only to be looked at.
+    """
+
+    __slots__ = ("_bodyless", "_chunked", "_remaining", "pieces")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self._bodyless = False
+        self._chunked = False
+        self._remaining: int | None = 0
+
+    def begin(self, head: bytes, *, length: int | None, chunked: bool, bodyless: bool = False) -> None:
+        """Begin a message of ``length`` content bytes; without a length it is chunked, or ends with its connection.
+
+        ``bodyless``: it has no content, and what is added is dropped.
+        """
+        self.pieces.append(head)
+        self._bodyless = bodyless
+        self._chunked = chunked
+        self._remaining = length
+
+    def begin_raw(self) -> None:
+        """Begin bytes that are no message: they end with the connection."""
+        self._chunked = False
+        self._remaining = None
+
+    @property
+    def until_close(self) -> bool:
+        """Tell if only the end of the connection tells the end of the message."""
+        return self._remaining is None and not self._chunked
+
+    def add(self, data: bytes) -> None:
+        """Add content. RuntimeError if there is more than the head says: that would be read as another message."""
+        if not data or self._bodyless:
+            return
+        if self._chunked:
+            self.pieces += (b"%x\r\n" % len(data), data, b"\r\n")
+            return
+        if self._remaining is not None:
+            self._remaining -= len(data)
+            if self._remaining < 0:
+                raise RuntimeError("the message is longer than its head says")
+        self.pieces.append(data)
+
+    def end(self, trailers: bytes = b"") -> bool:
+        """End the message; False, and nothing is added, if it is shorter than its head says.
+
+        ``trailers`` are lines of fields that follow a chunked message.
+        """
+        if self._remaining:
+            return False
+        if self._chunked:
+            self.pieces.append(b"0\r\n%b\r\n" % trailers)
+        self._chunked = False
+        self._remaining = 0
+        return True
+
+    def take(self) -> bytes:
+        """Everything added since the last call."""
+        pieces = self.pieces
+        if len(pieces) == 1:
+            return pieces.pop()
+        data = b"".join(pieces)
+        pieces.clear()
+        return data
+
+    def clear(self) -> None:
+        """Forget what was not taken."""
+        self.pieces.clear()

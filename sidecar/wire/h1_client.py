@@ -12,17 +12,17 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
-from sidecar.wire.ending import end_writing
+from sidecar.wire.framing import Outgoing
 from sidecar.wire.h1_fields import encode_request
+from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response, is_event_stream
-from sidecar.wire.outgoing import Outgoing
-from sidecar.wire.sinks import RawSink, ResponseSink
-from sidecar.wire.turns import Turn
-from sidecar.wire.upgrade import SWITCH_LINES, Handshake
+from sidecar.wire.scheduling import Turn
+from sidecar.wire.stream import RawSink, ResponseSink
+from sidecar.wire.teardown import end_writing
+from sidecar.wire.websocket import SWITCH_LINES, Handshake
 
 __all__ = ["ClientConnection", "ClientLimits", "ResponseSink", "StaleConnection"]
 
@@ -74,13 +74,13 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another request may be sent now."""
+        """Tell if another request may be sent now."""
         free = self._sink is None and self._quiet_at is None
         return free and not self._closed and not self.transport.is_closing()
 
     @property
     def writing_paused(self) -> bool:
-        """Whether the upstream takes no more for now."""
+        """Tell if the upstream takes no more for now."""
         return self._writing_paused
 
     def live_at_most(self, seconds: float) -> None:
@@ -112,7 +112,7 @@ class ClientConnection(asyncio.Protocol):
         head = encode_request(method, target, lines)
         self._begin(method, sink, handshake)
         self._request_ended = True
-        self._writes.put_off(self.transport, head + body)
+        self._writes.defer(self.transport, head + body)
 
     def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
         """Begin a request with a body of ``length`` bytes, None: chunked. ``lines`` as for ``ask``."""
@@ -158,7 +158,7 @@ class ClientConnection(asyncio.Protocol):
         Whether it is ended: then no event loop takes another write.
         """
         self.flush()
-        self._writes.write_out()
+        self._writes.write_all()
         if self._closed or not self.transport.can_write_eof():
             return False
         end_writing(self.transport)
@@ -170,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closed:
             return
         self.flush()
-        self._writes.write_out()
+        self._writes.write_all()
         self.resume_reading()
         self._sink = None
         self._closed = True
@@ -189,7 +189,7 @@ class ClientConnection(asyncio.Protocol):
         if self._in_body and has_left(self.transport):
             self._hear_out()
         else:
-            self._writes.put_off(self.transport, data)
+            self._writes.defer(self.transport, data)
             self._in_body = not self._request_ended and self._raw_sink is None
 
     def _hear_out(self) -> None:
@@ -271,7 +271,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """The upstream sends no more. The transport closes."""
         if self._raw_sink is not None:
-            self._writes.write_out()  # it may still listen; a request was not answered, and may go elsewhere
+            self._writes.write_all()  # it may still listen; a request was not answered, and may go elsewhere
         sink = self._sink
         if sink is not None and self._reader.ends_with_connection and _ended_in_order(self.transport):
             self._sink = None
@@ -434,7 +434,7 @@ class ClientConnection(asyncio.Protocol):
 
 
 def _ended_in_order(transport: asyncio.Transport) -> bool:
-    """Whether an answer that ends with its connection is whole: over TLS only the peer itself can say so.
+    """Tell if an answer that ends with its connection is whole: over TLS only the peer itself can say so.
 
     Anybody on the way can end a TCP connection (RFC 9112 section 9.8). uvloop tells no end then; asyncio does.
     """

@@ -114,7 +114,7 @@ class RequestGrammar:
         return origin if origin.startswith(b"/") else b"/" + origin
 
     def _fault(self, head: bytes) -> Denied:
-        """Why a head does not match, by its first fault."""
+        """Return the error of a head that does not match: its first fault."""
         lines = _lines_of(head, self._max_fields)
         match = _ANY_REQUEST_LINE.fullmatch(lines[0] + b"\r\n")
         if match is None:
@@ -161,7 +161,7 @@ class ResponseGrammar:
         return new_response((layout, values, int(status), *end))
 
     def _fault(self, head: bytes) -> Denied:
-        """Why a head does not match, by its first fault."""
+        """Return the error of a head that does not match: its first fault."""
         lines = _lines_of(head, self._max_fields)
         if _STATUS_LINE.fullmatch(lines[0] + b"\r\n") is None:
             return Denied(Reason.BAD_REQUEST, "the status line is malformed or of another version")

@@ -1,4 +1,4 @@
-"""What the kernel knows of a connection that no transport tells: what it holds, in both directions. Linux only."""
+"""Facts about a connection that only the kernel knows, such as its queues in both directions. Linux only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OVER: Final = frozenset({7, 8})  # TCP_CLOSE and TCP_CLOSE_WAIT, the first byte
 
 
 def acknowledged(transport: asyncio.BaseTransport) -> int | None:
-    """How many bytes the peer's kernel has acknowledged since the connection began; None if that cannot be told."""
+    """Return the bytes that the peer's kernel has acknowledged since the connection began; None if unknown."""
     info = _tcp_info(transport, _BYTES_ACKED_AT + _BYTES_ACKED.size)
     if len(info) < _BYTES_ACKED_AT + _BYTES_ACKED.size:  # an older kernel knows less
         return None
@@ -27,28 +27,28 @@ def acknowledged(transport: asyncio.BaseTransport) -> int | None:
 
 
 def queued(transport: asyncio.BaseTransport) -> int | None:
-    """How many bytes our kernel holds that the peer's has not acknowledged; None if that cannot be told."""
+    """Return the bytes that our kernel holds and the peer's has not acknowledged; None if unknown."""
     sock = _tcp_socket(transport)
     return None if sock is None else _ask(sock, termios.TIOCOUTQ)  # SIOCOUTQ
 
 
 def unread(transport: asyncio.BaseTransport) -> int:
-    """How many bytes have arrived that nobody has read yet; 0 if that cannot be told."""
+    """Return the bytes that have arrived and are not read yet; 0 if unknown."""
     sock = _tcp_socket(transport)
     return 0 if sock is None else _ask(sock, termios.FIONREAD) or 0
 
 
 def has_left(transport: asyncio.BaseTransport) -> bool:
-    """Whether the peer has said that it sends no more, or has reset the connection, also while nobody reads.
+    """Tell if the peer has sent FIN or RST, also while nobody reads.
 
-    False if that cannot be told: a peer whose last bytes find no room here says so after them.
+    False if unknown: the FIN of a peer whose last bytes find no room here comes after them.
     """
     info = _tcp_info(transport, 1)
     return bool(info) and info[0] in _OVER
 
 
-def receives(transport: asyncio.BaseTransport) -> int | None:
-    """How many bytes our kernel may hold that were not read yet; None if that cannot be told."""
+def receive_buffer(transport: asyncio.BaseTransport) -> int | None:
+    """Return the bytes that our kernel may hold unread; None if unknown."""
     sock = _tcp_socket(transport)
     if sock is None:
         return None
@@ -58,8 +58,8 @@ def receives(transport: asyncio.BaseTransport) -> int | None:
         return None
 
 
-def hold_received(transport: asyncio.BaseTransport, size: int) -> None:
-    """Let our kernel hold so many bytes that were not read yet, and no more: one read is never much larger."""
+def set_receive_buffer(transport: asyncio.BaseTransport, size: int) -> None:
+    """Bound the bytes that our kernel holds unread: one read is never much larger."""
     sock = _tcp_socket(transport)
     if sock is not None:
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def hold_received(transport: asyncio.BaseTransport, size: int) -> None:
 
 
 def _tcp_info(transport: asyncio.BaseTransport, size: int) -> bytes:
-    """So many bytes of struct tcp_info at most; none if it cannot be had."""
+    """Return up to ``size`` bytes of struct tcp_info; none if unavailable."""
     sock = _tcp_socket(transport)
     if sock is None:
         return b""

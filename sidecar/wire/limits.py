@@ -1,8 +1,13 @@
-"""Limits and deadlines of both sides. Sizes in bytes, times in seconds; deadlines may fire up to 0.25 s late."""
+"""Limits, deadlines and buffers of both sides. Sizes in bytes, times in seconds; deadlines fire up to 0.25 s late."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Final
+
+from sidecar.wire.kernel import receive_buffer, set_receive_buffer
 
 
 def _require_positive(limits: object, names: list[str]) -> None:
@@ -71,3 +76,47 @@ class ClientLimits:
 
     def __post_init__(self) -> None:
         _require_positive(self, [field.name for field in fields(self)])
+
+
+_LITTLE_SENT: Final = 16 * 1024
+# Half of the initial window, and no less: a sender waits for a whole segment, of 64 KiB on loopback, or for half of the
+# largest window it has seen (RFC 9293 section 3.8.6.2.1). With less a transfer moves by its timer only.
+_LITTLE_RECEIVED: Final = 32 * 1024
+_AGAIN: Final = 256 * 1024  # where the kernel tuned the size before; once it is set, the kernel never tunes it again
+
+
+class BufferLimits:
+    """Per-connection buffer limits: the write high-water mark, and the receive window. Smaller while memory is short.
+
+    Above the high-water mark the source of an answer waits. The receive window bounds one read, and with it one write.
+    None is the default of the event loop (half a MiB with uvloop's TLS) or of the kernel.
+    """
+
+    def __init__(self, *, sent: int | None = None, received: int | None = None) -> None:
+        self._sent = sent
+        self._received = received
+        self._little = False
+
+    def apply(self, transport: asyncio.Transport) -> None:
+        """Limit a new connection."""
+        sent, received = (_LITTLE_SENT, _LITTLE_RECEIVED) if self._little else (self._sent, self._received)
+        if sent is not None:
+            transport.set_write_buffer_limits(high=sent)
+        if received is not None:
+            set_receive_buffer(transport, received)
+
+    def change(self, transports: Iterable[asyncio.Transport], *, little: bool) -> None:
+        """Switch to small or usual buffers, also for these connections, which are all there are.
+
+        A window that the kernel has tuned by itself stays: nobody knows how large its sender saw it.
+        """
+        if little == self._little:
+            return
+        self._little = little
+        for transport in transports:
+            if not transport.is_closing():  # uvloop refuses the call on a closed one
+                transport.set_write_buffer_limits(high=_LITTLE_SENT if little else self._sent)
+                if self._received is not None:
+                    set_receive_buffer(transport, _LITTLE_RECEIVED if little else self._received)
+                elif receive_buffer(transport) == _LITTLE_RECEIVED:
+                    set_receive_buffer(transport, _AGAIN)

@@ -196,6 +196,6 @@ new_response: Final[Callable[[tuple[Any, ...]], Response]] = partial(tuple.__new
 
 
 def is_event_stream(answer: Response) -> bool:
-    """Whether the content is a stream of server-sent events (WHATWG HTML section 9.2)."""
+    """Tell if the content is a stream of server-sent events (WHATWG HTML section 9.2)."""
     values = answer.all(b"content-type")
     return any(value.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream" for value in values)

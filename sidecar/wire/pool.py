@@ -1,7 +1,7 @@
-"""Kept upstream connections: which may be used again, and for whom.
+"""Pool of upstream connections: which may be reused, and by which requests.
 
 Connections are shared only between requests to one ``Origin.key``, which holds everything that must not be mixed: peer
-identity and our own SVID. What happens between the calls for one key is in ``line``.
+identity and our own SVID. The queue of calls for one key is in ``origin_pool``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Final, NamedTuple, Protocol
 
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
-from sidecar.wire.dial import Dialer, Origin
+from sidecar.wire.dialer import Dialer, Origin
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.holding import Holding
-from sidecar.wire.limits import ClientLimits
-from sidecar.wire.line import Line, OnError, OnReady, PoolEvent
+from sidecar.wire.limits import BufferLimits, ClientLimits
+from sidecar.wire.origin_pool import OnError, OnReady, OriginPool, PoolEvent
 from sidecar.wire.resolver import Resolver
 
 __all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
@@ -27,7 +26,7 @@ _MAX_FAILING: Final = 64  # upstreams come from the settings, and those of befor
 
 
 class Failing(NamedTuple):
-    """Why the last attempt to connect to one upstream failed, and when, by the pool's clock."""
+    """Failure of the last attempt to connect to one upstream, by the pool's clock."""
 
     at: float
     reason: Reason
@@ -62,11 +61,11 @@ class UpstreamPool:
         self.counts = new_counts() if counts is None else counts
         self.failing: dict[str, Failing] = {}
         self._limits = limits
-        self._holding = Holding(received=unread)
+        self._holding = BufferLimits(received=unread)
         self._closed = False
         self._dialer = Dialer(resolver or Resolver(), timeout_s=limits.connect_timeout_s)
-        self._lines: dict[Hashable, Line] = {}
-        self._all: set[Line] = set()  # retired ones too, until their last connection is gone
+        self._lines: dict[Hashable, OriginPool] = {}
+        self._all: set[OriginPool] = set()  # retired ones too, until their last connection is gone
 
     def take(self, origin: Origin) -> ClientConnection | None:
         """A kept connection that is free and that no call waits for, or None. Never waits."""
@@ -74,7 +73,7 @@ class UpstreamPool:
         return None if line is None or line.usual else line.take(origin.still_good)
 
     def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
-        """Wait for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.
+        """Waiter for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.
 
         Exactly one of the callbacks is called later, unless the wait is cancelled.
         Errors: UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed).
@@ -84,7 +83,7 @@ class UpstreamPool:
             return asyncio.get_running_loop().call_soon(on_error, gone)
         line = self._lines.get(origin.key)
         if line is None:
-            line = self._lines[origin.key] = Line(
+            line = self._lines[origin.key] = OriginPool(
                 origin, self._limits, self.counts, self.connections.clock, opened=self._open, on_empty=self._forget
             )
             self._all.add(line)
@@ -115,7 +114,7 @@ class UpstreamPool:
             connection.transport.abort()
         await self.connections.wait_for_empty()
 
-    async def _open(self, line: Line) -> ClientConnection:
+    async def _open(self, line: OriginPool) -> ClientConnection:
         """A new connection of a line's. Errors as ``Dialer.dial``."""
         origin = line.origin
         name = f"{origin.host}:{origin.port}"
@@ -149,7 +148,7 @@ class UpstreamPool:
         while len(self.failing) > _MAX_FAILING:
             del self.failing[next(iter(self.failing))]
 
-    def _forget(self, line: Line) -> None:
+    def _forget(self, line: OriginPool) -> None:
         """A line has nothing and nobody left."""
         self._all.discard(line)
         if self._lines.get(line.origin.key) is line:

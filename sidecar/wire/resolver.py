@@ -32,7 +32,7 @@ _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.E
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolverSettings:
-    """How names of upstreams become addresses. Times in seconds.
+    """Settings of name lookup. Times in seconds.
 
     Addresses serve for ``cache_s``, as the system's resolver tells no TTL. While new ones cannot be had (no answer; not
     where the name is gone), the last good ones serve for ``max_stale_s`` more. A failure is remembered for
@@ -52,7 +52,7 @@ class ResolverSettings:
 
 
 class _Name:
-    """What is known of one name."""
+    """Result of the last lookups of one name."""
 
     __slots__ = ("addresses", "failed_at", "failure", "found_at", "landing", "looked_at")
 
@@ -118,7 +118,7 @@ class Resolver:
             name.found_at = min(name.found_at, name.looked_at + settings.failure_cache_s - settings.cache_s)
 
     def _last_good(self, name: _Name, failure: Unavailable) -> tuple[str, ...]:
-        """What is served in the place of what cannot be had."""
+        """Return the last good addresses instead of a failure, if they are not too old."""
         age = self._clock() - name.found_at
         if not name.addresses or age >= self._settings.cache_s + self._settings.max_stale_s:
             raise Unavailable(failure.reason, failure.detail)
@@ -189,7 +189,7 @@ def new_counts() -> dict[LookupResult, int]:
 
 
 def is_address(host: str) -> bool:
-    """Whether this is an IP literal, which needs no lookup."""
+    """Tell if this is an IP literal, which needs no lookup."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The tunnel: an exchange that has switched to WebSocket and its upstream, joined byte for byte.
+"""Tunnel: a stream that has switched to WebSocket and its upstream, joined byte for byte.
 
 Nothing is judged and nothing unpacked. Backpressure is that of the two connections, and so are the deadlines: an end
 that takes nothing, or two that say nothing. When we must end it, both ends are told by a Close frame of ours with code
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.frames import GOING_AWAY, Frames, close_frame
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.message import Response
+from sidecar.wire.stream import Stream
+from sidecar.wire.websocket import GOING_AWAY, Frames, close_frame
 
 GOODBYE_S: Final = 0.5  # a withdrawn authority ends everything within a second, and is noticed within a quarter of one
 _LAST_WORDS_S: Final = 2.0  # for an upstream whose caller has ended its half
@@ -37,16 +37,16 @@ class _Lane:
 
     @property
     def behind(self) -> bool:
-        """Whether bytes have passed that are not followed yet: nobody knows where the next frame begins."""
+        """Tell if bytes have passed that are not parsed yet, so that the start of the next frame is unknown."""
         return bool(self._unfollowed)
 
     @property
     def closed(self) -> bool:
-        """Whether this end has said all it wants to say: a whole Close frame."""
+        """Tell if this end has sent a whole Close frame."""
         return self.frames.closed and self.frames.at_boundary
 
     def take(self, data: bytes) -> bytes:
-        """What of these bytes goes on: all of them, or up to our goodbye."""
+        """Return the part of these bytes that goes on: all of them, or up to our goodbye."""
         if self.over:
             return b""
         if self._unfollowed:
@@ -80,13 +80,13 @@ class _Lane:
 class Tunnel:
     """Both directions. ``finished(error)`` is called once: None after an orderly end, one with a Close frame."""
 
-    __slots__ = ("_exchange", "_finished", "_left", "_reason", "_timer", "_to_caller", "_to_upstream", "upstream")
+    __slots__ = ("_finished", "_left", "_reason", "_stream", "_timer", "_to_caller", "_to_upstream", "upstream")
 
     def __init__(
-        self, exchange: ServerExchange, upstream: ClientConnection, *, finished: Callable[[SidecarError | None], None]
+        self, stream: Stream, upstream: ClientConnection, *, finished: Callable[[SidecarError | None], None]
     ) -> None:
         self.upstream = upstream
-        self._exchange = exchange
+        self._stream = stream
         self._finished: Callable[[SidecarError | None], None] | None = finished
         self._to_caller = _Lane()
         self._to_upstream = _Lane()
@@ -96,10 +96,10 @@ class Tunnel:
 
     def open(self) -> None:
         """Begin, with the bytes that came before their time."""
-        exchange = self._exchange
-        exchange.sender = self
+        stream = self._stream
+        stream.sender = self
         self.upstream.switch_protocols(self)
-        exchange.read_body(self)
+        stream.read_body(self)
 
     def end(self, error: SidecarError) -> None:
         """End it for ``error``: both ends are told, and then hung up."""
@@ -127,8 +127,8 @@ class Tunnel:
         caught_up = not lane.behind
         self.upstream.send_body(lane.take(data))
         if lane.behind and caught_up:
-            self._exchange.pause_body()
-            self._exchange.let_others_first(self._follow_caller)
+            self._stream.pause_body()
+            self._stream.let_others_first(self._follow_caller)
 
     def on_body_flush(self) -> None:
         """Write once per batch."""
@@ -173,14 +173,14 @@ class Tunnel:
         """Pass bytes back."""
         lane = self._to_caller
         caught_up = not lane.behind
-        self._exchange.send_data(lane.take(data))
+        self._stream.send_data(lane.take(data))
         if lane.behind and caught_up:
             self.upstream.pause_reading()
             self.upstream.let_others_first(self._follow_upstream)
 
     def on_response_flush(self) -> None:
         """Write once per batch."""
-        self._exchange.flush()
+        self._stream.flush()
         self._finish_if_over()
 
     def on_response_end(self) -> None:
@@ -193,12 +193,12 @@ class Tunnel:
 
     def on_upstream_pause(self) -> None:
         """Slow the caller down."""
-        self._exchange.pause_body()
+        self._stream.pause_body()
 
     def on_upstream_resume(self) -> None:
         """Take more from the caller."""
         if not (self._to_upstream.behind or self._left):
-            self._exchange.resume_body()
+            self._stream.resume_body()
 
     def on_silence(self) -> None:
         """Nobody says anything any more."""
@@ -211,7 +211,7 @@ class Tunnel:
             return
         self.upstream.send_body(self._to_upstream.catch_up())
         if self._to_upstream.behind:
-            self._exchange.let_others_first(self._follow_caller)
+            self._stream.let_others_first(self._follow_caller)
             return
         self.upstream.flush()
         if not self.upstream.writing_paused:
@@ -221,12 +221,12 @@ class Tunnel:
     def _follow_upstream(self) -> None:
         if self._finished is None:
             return
-        self._exchange.send_data(self._to_caller.catch_up())
+        self._stream.send_data(self._to_caller.catch_up())
         if self._to_caller.behind:
             self.upstream.let_others_first(self._follow_upstream)
             return
-        self._exchange.flush()
-        if not self._exchange.writing_paused:
+        self._stream.flush()
+        if not self._stream.writing_paused:
             self.on_caller_resume()
         self._caught_up()
 
@@ -239,9 +239,9 @@ class Tunnel:
     # --- the end
 
     def _say_goodbye(self, reason: str) -> None:
-        self._exchange.send_data(self._to_caller.end(close_frame(GOING_AWAY, reason, masked=False)))
+        self._stream.send_data(self._to_caller.end(close_frame(GOING_AWAY, reason, masked=False)))
         self.upstream.send_body(self._to_upstream.end(close_frame(GOING_AWAY, reason, masked=True)))
-        self._exchange.flush()
+        self._stream.flush()
         self.upstream.flush()
 
     def _finish_if_over(self) -> None:
@@ -255,7 +255,7 @@ class Tunnel:
         """Hang up and tell how it ended: as we wanted it, in order, or for ``error``."""
         if error is not None and self._reason is None and (self._to_caller.behind or self._to_upstream.behind):
             self._left = self._left or error
-            self._exchange.pause_body()
+            self._stream.pause_body()
             self.upstream.pause_reading()
             return
         finished = self._hang_up()
@@ -270,8 +270,8 @@ class Tunnel:
             return None
         if self._timer is not None:
             self._timer.cancel()
-        exchange = self._exchange
-        exchange.sender = None
+        stream = self._stream
+        stream.sender = None
         self.upstream.leave()
-        exchange.send_end()
+        stream.send_end()
         return finished

@@ -10,11 +10,12 @@ from typing import Final
 import h11
 
 from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.line import OnError, OnReady
-from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
-from sidecar.wire.upgrade import Handshake
+from sidecar.wire.origin_pool import OnError, OnReady
+from sidecar.wire.pool import Cancellable, UpstreamPool
+from sidecar.wire.websocket import Handshake
 from tests.wire.bench import Clock, RecordingTransport
 
 # What may come back for a request; ``EOF`` at the end: then the agent closes.

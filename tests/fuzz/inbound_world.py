@@ -31,10 +31,10 @@ from sidecar.proxy.journey import Tasks
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.watch import Watch
 from sidecar.wire.connections import Connections
-from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.pool import Origin
+from sidecar.wire.stream import Stream
 from tests.delegation import world
 from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, SEARCH, signed, verification_key
 from tests.fuzz.agent import Agents, Arrived
@@ -159,8 +159,8 @@ class InboundWorld:
 
     random: Random
     arrived: list[Arrived] = field(default_factory=list)
-    served: list[ServerExchange] = field(default_factory=list)
-    refused: list[tuple[ServerExchange, SidecarError]] = field(default_factory=list)
+    served: list[Stream] = field(default_factory=list)
+    refused: list[tuple[Stream, SidecarError]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = Clock()
@@ -185,16 +185,16 @@ class InboundWorld:
         guard: Any = _Guard()
         ssl_object.guard = guard
         self.transport = RecordingTransport(ssl_object=ssl_object)
-        self.transport.settle = self.connections.writes.write_out
+        self.transport.settle = self.connections.writes.write_all
         self.server.connection_made(self.transport)
 
     # --- the handler of the connection
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, exchange: Stream) -> None:
         self.served.append(exchange)
         self._inbound.on_request(exchange)
 
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+    def on_refused(self, exchange: Stream, error: SidecarError) -> None:
         self.refused.append((exchange, error))
         self._inbound.on_refused(exchange, error)
 

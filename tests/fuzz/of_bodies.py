@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.answer import AnswerReader
-from sidecar.wire.framing import MAX_CHUNK_LINE, Body, ChunkedBody
+from sidecar.wire.framing import MAX_CHUNK_LINE, Body, ChunkedBody, Outgoing
+from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
-from sidecar.wire.outgoing import Outgoing
 from tests.fuzz.properties import chance, little_at_a_time, pieces, quiet
 
 MAX_BYTES = 600

@@ -12,7 +12,6 @@ from sidecar.delegation.target import CanonicalTarget, read_target
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.headers import MAX_VALUE_BYTES, call_id, encode_value, passes_outside, passes_to_mesh
-from sidecar.wire.framing import HeadBuffer
 from sidecar.wire.h1_fields import (
     Layouts,
     answer_layouts,
@@ -23,6 +22,7 @@ from sidecar.wire.h1_fields import (
     request_layouts,
 )
 from sidecar.wire.h1_head import parse_authority
+from sidecar.wire.h1_reader import HeadBuffer
 from sidecar.wire.message import FRAMING, HOP_BY_HOP, Field, Message, Request, Response
 from tests.fuzz.properties import chance, pieces, quiet
 from tests.wire.written import AS_THEY_ARE, answer_with, parse_request_head, parse_response_head, request_with

@@ -104,7 +104,7 @@ class _Life:
             lambda: server.give_way(Unavailable(Reason.OVERLOADED)),
         ]
         for _ in range(self._random.randint(5, 80)):
-            exchange = server.exchange
+            exchange = server.stream
             is_tunnel = exchange is not None and exchange.switched
             self._random.choice(often if self._random.random() < (0.3 if is_tunnel else 0.8) else seldom)()
             if self._random.random() < 0.3:

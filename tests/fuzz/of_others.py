@@ -10,11 +10,10 @@ from operator import itemgetter
 from typing import Final
 
 from sidecar.errors import Denied
-from sidecar.wire.answer import AnswerReader
 from sidecar.wire.framing import UntilClose
+from sidecar.wire.h1_reader import AnswerReader, RequestReader
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Field
-from sidecar.wire.request import RequestReader
 from tests.fuzz.of_bodies import LIMITS, read_all, read_answered
 from tests.fuzz.other_parsers import Opinion, Seen, aiohttp_answer, aiohttp_request, h11_answer, h11_request
 

@@ -15,8 +15,8 @@ import h11
 
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied
+from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.message import Request
-from sidecar.wire.request import RequestReader
 from tests.fuzz.agent import Arrived
 from tests.fuzz.inbound_world import LIMITS, InboundWorld, InlineLoop, token
 from tests.fuzz.of_bodies import read_all

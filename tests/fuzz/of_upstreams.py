@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from sidecar.errors import Reason, SidecarError
-from sidecar.wire.answer import AnswerReader
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.message import Response
 from tests.fuzz.inbound_world import InlineLoop
 from tests.fuzz.of_bodies import LIMITS, read_answer, read_answered
@@ -97,7 +97,7 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
     connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=clock)
     given_back: list[ClientConnection] = []
     transport = RecordingTransport()
-    transport.settle = connections.writes.write_out
+    transport.settle = connections.writes.write_all
     connection = ClientConnection(
         LIMITS, connections, on_idle=given_back.append, on_closed=lambda _: None, max_age_s=3600
     )

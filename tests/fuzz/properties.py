@@ -15,7 +15,7 @@ from zlib import crc32
 
 import sidecar
 from sidecar.errors import Reason, SidecarError
-from sidecar.wire import frames, framing
+from sidecar.wire import framing, websocket
 
 MAX_DETAIL: Final = 400
 
@@ -38,7 +38,7 @@ def pieces(data: bytes, random: Random | None = None) -> list[bytes]:
 @contextmanager
 def little_at_a_time(data: bytes) -> Iterator[None]:
     """Now and then so little of a body, or so few frames, are read at a time that short ones take many turns."""
-    limits = ((vars(framing), "MAX_LINES"), (vars(frames), "MAX_STEPS"))
+    limits = ((vars(framing), "MAX_LINES"), (vars(websocket), "MAX_STEPS"))
     usual = [module[name] for module, name in limits]
     random = chance(data + b"at a time")
     for (module, name), most in zip(limits, usual, strict=True):

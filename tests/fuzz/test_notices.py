@@ -11,9 +11,9 @@ import pytest
 from sidecar.delegation import decide, target
 from sidecar.observe.entry import Entry
 from sidecar.wire import h1_fields, h1_head
-from sidecar.wire.answer import AnswerReader
-from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.framing import ChunkedBody, HeadBuffer, LengthBody
+from sidecar.wire.framing import ChunkedBody, LengthBody
+from sidecar.wire.h1_reader import AnswerReader, HeadBuffer
+from sidecar.wire.h1_stream import H1Stream
 from tests.fuzz.harnesses import HARNESSES
 from tests.fuzz.inputs import known_inputs
 from tests.fuzz.plain import mutator_of
@@ -52,7 +52,7 @@ def _bodies_are_a_byte_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _unread_bodies_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ServerExchange, "_discard_buffered_body", lambda self: setattr(self, "_body", None))
+    monkeypatch.setattr(H1Stream, "_discard_buffered_body", lambda self: setattr(self, "_body", None))
 
 
 def _gone_peers_leave_no_record(monkeypatch: pytest.MonkeyPatch) -> None:

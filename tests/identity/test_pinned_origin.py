@@ -12,7 +12,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.pinned_origin import Address, Pin, PinnedOrigins, leaf_of, life_s, still_trusted
-from sidecar.wire.dial import Origin
+from sidecar.wire.dialer import Origin
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER

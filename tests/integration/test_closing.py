@@ -16,10 +16,10 @@ from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshake_queue import HandshakeQueue
 from sidecar.identity.tls import client_context, server_context
 from sidecar.wire.connections import Connections
-from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.kernel import queued
 from sidecar.wire.limits import ServerLimits
+from sidecar.wire.stream import Stream
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
@@ -40,7 +40,7 @@ STEP_S = 5.0
 class Sender:
     """Answers with 8 MiB in pieces, as far as the peer takes them: what a pump does."""
 
-    def __init__(self, exchange: ServerExchange) -> None:
+    def __init__(self, exchange: Stream) -> None:
         self._exchange = exchange
         self._left = PIECES
         exchange.sender = self
@@ -62,11 +62,11 @@ class Sender:
             self._exchange.send_end()
 
 
-def send_all(exchange: ServerExchange) -> None:
+def send_all(exchange: Stream) -> None:
     exchange.answer(200, [], PIECE * PIECES)
 
 
-def send_little(exchange: ServerExchange) -> None:
+def send_little(exchange: Stream) -> None:
     exchange.answer(200, [], b"ok")
 
 
@@ -177,7 +177,7 @@ async def called(handler: Handler) -> AsyncIterator[Caller]:
 
 
 @pytest.mark.parametrize("act", [Sender, send_all], ids=["in pieces", "in one write"])
-async def test_a_slow_lawful_reader_gets_every_byte_of_a_last_answer(act: Callable[[ServerExchange], None]) -> None:
+async def test_a_slow_lawful_reader_gets_every_byte_of_a_last_answer(act: Callable[[Stream], None]) -> None:
     async with called(Handler(act)) as caller:
         await caller.head()
         for _ in range(PIECES):
@@ -188,7 +188,7 @@ async def test_a_slow_lawful_reader_gets_every_byte_of_a_last_answer(act: Callab
 
 @pytest.mark.parametrize("act", [Sender, send_all], ids=["in pieces", "in one write"])
 async def test_who_stops_reading_a_last_answer_is_cut_when_its_time_is_over(
-    act: Callable[[ServerExchange], None],
+    act: Callable[[Stream], None],
 ) -> None:
     async with called(Handler(act)) as caller:
         await caller.head()

@@ -214,7 +214,7 @@ async def leaves_in_body_that_nobody_takes(act: Act) -> None:
     await act.answer()
     assert act.heard is not None  # the agent reads no more than the buffer of its reader
     connections = act.sidecar.server.parts.listeners[0].connections
-    await until(lambda: all(one.exchange is not None and one.exchange.body_paused for one in connections))
+    await until(lambda: all(one.stream is not None and one.stream.body_paused for one in connections))
     act.leave(reset=True)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.wire.kernel import receives
-from sidecar.wire.upgrade import Handshake
+from sidecar.wire.kernel import receive_buffer
+from sidecar.wire.websocket import Handshake
 from tests.integration.process import Running, process
 from tests.integration.world import PATIENCE_S, PLANNER, WRITER, Kept, World, calling, mint
 
@@ -242,7 +242,7 @@ async def test_transfers_go_on_whole_while_little_of_them_is_held_and_when_it_is
             pool.hold(little=little)
 
     def held_of_agent() -> set[int | None]:
-        return {receives(one.transport) for pool in parts.pools for one in pool.connections}
+        return {receive_buffer(one.transport) for pool in parts.pools for one in pool.connections}
 
     async with AsyncExitStack() as stack:
 

@@ -28,9 +28,9 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.watch import Watch
 from sidecar.wire.connections import Connections
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.pool import Origin
 from tests.delegation.world import (
     ENTRY_CLAIMS,
     ISSUED_CLAIMS,
@@ -158,7 +158,7 @@ class AgentCalls:
 
     def _open(self) -> None:
         self._transport = RecordingTransport()
-        self._transport.settle = self._connections.writes.write_out
+        self._transport.settle = self._connections.writes.write_all
         self._connection = ServerConnection(self.outbound, ServerLimits(), self._connections, proxy_form=True)
         self._connection.connection_made(self._transport)
 
@@ -185,7 +185,7 @@ class AgentCalls:
         before, sent = len(self._transport.written), len(self.pool.transport.writes)
         self._connection.data_received(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
         await self._tasks.done()
-        self.pool.connections.writes.write_out()
+        self.pool.connections.writes.write_all()
         if len(self.pool.transport.writes) > sent:
             self.pool.agent.data_received(self.answer_of_next_hop)
         return self._read(self._transport.written[before:])

@@ -12,8 +12,9 @@ from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.proxy import connection_table
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.connection_table import ConnectionTable
-from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.h1_server import ServerConnection, ServerLimits
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.stream import Stream
 from tests.calls import calls_of
 from tests.wire.bench import Clock, Handler, RecordingTransport, answer_ok
 from tests.wire.written import passed
@@ -35,7 +36,7 @@ class Owner:
         self.stopped.append(error.reason)
 
 
-def begin_answer(exchange: ServerExchange) -> None:
+def begin_answer(exchange: Stream) -> None:
     """An answer that is not at its end yet."""
     exchange.owner = Owner()
     exchange.send_head(*passed(200, 9))
@@ -436,6 +437,6 @@ async def test_who_was_found_and_is_served_since_is_not_ended() -> None:
     last = found[0]
     assert door.evict()
     assert last not in set(door.table)
-    assert all(connection.exchange is not None for connection in found[1:])
+    assert all(connection.stream is not None for connection in found[1:])
     for connection in door.table:
         door.table.discard(connection)

@@ -9,8 +9,9 @@ from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import FROM_AGENT
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.watch import Watch
+from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.pool import UpstreamPool
 from tests.proxy.test_snapshot import setup
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.proxy.journey import Async, Drive, Journey, Tasks, Wait, Waiter
+from sidecar.proxy.journey import Async, BodyUpTo, Drive, Journey, Tasks, Wait, Waiter
+from sidecar.wire.message import Edits, Response
+from sidecar.wire.pool import Origin
+from sidecar.wire.pump import Pump
+from sidecar.wire.stream import Stream
+from tests.proxy.warm import OneConnection
+from tests.wire.bench import Served
+from tests.wire.written import AS_THEY_ARE
 
 
 class Later:
@@ -210,3 +217,118 @@ async def test_cancelling_a_wait_cancels_its_task() -> None:
     await asyncio.sleep(0)
     assert len(tasks) == 0
     assert traveller.seen == [Reason.PEER_GONE, "closed"]
+
+
+# --- a journey that judges a body
+
+LIMIT = 10
+POST = b"POST /a HTTP/1.1\r\nHost: a\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+ALL = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (b"ju", b"dged")) + b"0\r\n\r\n"
+
+
+class Passing(Pump):
+    """Forwards a request as it is."""
+
+    __slots__ = ()
+
+    def rewrite(self, head: Response) -> Edits:
+        return AS_THEY_ARE
+
+    def unfinished(self, head: Response) -> None:
+        pass
+
+    def done(self, error: SidecarError | None) -> None:
+        pass
+
+
+class Judge:
+    """A journey that reads a body, refuses one that is bad, and forwards every other."""
+
+    def __init__(self) -> None:
+        self.pool = OneConnection()
+        self.judged: list[bytes] = []
+        self.refused: list[Reason] = []
+        self.served = Served(lambda stream: Drive(self.journey(stream)).resume(None))
+
+    @property
+    def forwarded(self) -> bytes:
+        """What went upstream."""
+        self.pool.connections.writes.write_all()
+        return bytes(self.pool.transport.written)
+
+    def journey(self, stream: Stream) -> Journey[None]:
+        try:
+            body = yield BodyUpTo(stream, LIMIT)
+            self.judged.append(body)
+            if b"bad" in body:
+                raise Denied(Reason.NO_ROUTE)
+            assert stream.head is not None
+            origin = Origin("127.0.0.1", 1, "key")
+            Passing(stream, stream.head, self.pool, origin, b"/a", AS_THEY_ARE).start()
+        except SidecarError as error:
+            self.refused.append(error.reason)
+            stream.answer(error.answer.status or 400, [], b"")
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    "request_", [CHUNKED + ALL, POST + b"Content-Length: 6\r\n\r\njudged"], ids=["chunked", "length"]
+)
+async def test_the_bytes_that_are_judged_are_the_bytes_that_are_forwarded(request_: bytes, size: int) -> None:
+    judge = Judge()
+    for at in range(0, len(request_), size):
+        assert judge.forwarded == b""
+        judge.served.receive(request_[at : at + size])
+    assert judge.judged == [b"judged"]
+    assert judge.forwarded.endswith(b"\r\ncontent-length: 6\r\n\r\njudged")
+    assert judge.forwarded.count(b"judged") == 1
+
+
+@pytest.mark.parametrize("head", [CHUNKED + b"0\r\n\r\n", POST + b"\r\n", POST + b"Content-Length: 0\r\n\r\n"])
+async def test_a_request_without_content_is_judged_as_an_empty_body(head: bytes) -> None:
+    judge = Judge()
+    judge.served.receive(head)
+    assert judge.judged == [b""]
+    assert judge.forwarded.endswith(b"content-length: 0\r\n\r\n")
+
+
+async def test_a_body_that_is_judged_bad_is_forwarded_nowhere() -> None:
+    judge = Judge()
+    judge.served.receive(POST + b"Content-Length: 3\r\n\r\n")
+    judge.served.receive(b"bad")
+    assert (judge.judged, judge.refused, judge.forwarded) == ([b"bad"], [Reason.NO_ROUTE], b"")
+
+
+@pytest.mark.parametrize("length", [LIMIT, LIMIT + 1])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_over_the_limit_is_refused_and_never_judged(chunked: bool, length: int) -> None:
+    judge = Judge()
+    body = b"x" * length
+    if chunked:
+        judge.served.receive(CHUNKED)
+        judge.served.receive(b"%x\r\n%b\r\n0\r\n\r\n" % (length, body))
+    else:
+        judge.served.receive(POST + b"Content-Length: %d\r\n\r\n" % length)
+        judge.served.receive(body)
+    if length > LIMIT:
+        assert (judge.judged, judge.refused, judge.forwarded) == ([], [Reason.TOO_LARGE], b"")
+        judge.served.connections.writes.write_all()
+        assert judge.served.transport.written.startswith(b"HTTP/1.1 413 ")
+    else:
+        assert (judge.judged, judge.refused) == ([body], [])
+
+
+async def test_a_peer_that_waits_for_100_continue_is_invited_to_send_what_is_judged() -> None:
+    judge = Judge()
+    judge.served.receive(POST + b"Expect: 100-continue\r\nContent-Length: 6\r\n\r\n")
+    judge.served.connections.writes.write_all()
+    assert judge.served.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    judge.served.receive(b"judged")
+    assert judge.judged == [b"judged"]
+
+
+async def test_a_malformed_body_is_refused() -> None:
+    judge = Judge()
+    judge.served.receive(CHUNKED + b"x\r\n")
+    assert (judge.judged, judge.refused) == ([], [Reason.BAD_REQUEST])

@@ -26,10 +26,9 @@ from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.watch import Watch
 from sidecar.reload import put_in_force
-from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.h1_server import ServerLimits
-from sidecar.wire.limits import ClientLimits
+from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.stream import Stream
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.delegation.world import POLICY
 from tests.fakes.jwks import JwksPublisher
@@ -43,10 +42,10 @@ PATIENCE_S = 5.0
 class Nobody:
     """A handler that is never asked."""
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, exchange: Stream) -> None:
         raise AssertionError
 
-    def on_refused(self, exchange: ServerExchange, error: Exception) -> None:
+    def on_refused(self, exchange: Stream, error: Exception) -> None:
         raise AssertionError
 
 
@@ -62,7 +61,7 @@ def nobody_told(reason: Reason, detail: str, address: str) -> None:
 
 
 class Ordered(Listener):
-    """Writes down when it drains."""
+    """WriteBatch down when it drains."""
 
     order: list[str]
     name: str

@@ -16,7 +16,7 @@ LEFT = 100 // LEFT_PART  # MiB, of a limit of a hundred
 
 
 class Told(Listener):
-    """Writes down what it is told."""
+    """WriteBatch down what it is told."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -32,7 +32,7 @@ class Told(Listener):
 
 
 class ToldPool(UpstreamPool):
-    """Writes down what it is told."""
+    """WriteBatch down what it is told."""
 
     def __init__(self) -> None:
         self.told: list[bool] = []

@@ -21,10 +21,11 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.watch import Watch
 from sidecar.wire.connections import Connections
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.pool import UpstreamPool
 from tests.delegation.world import ISSUED_CLAIMS, NOW, POLICY, STS, WRITER, delegation, plan, signed, verification_key
 from tests.fuzz.inbound_world import InboundWorld, _Snapshots, token
 from tests.wire.bench import RecordingTransport
@@ -79,15 +80,15 @@ class Warm:
         self.connection = ServerConnection(inbound, ServerLimits(), connections)
         self.connection.connection_made(self.transport)
         self.writes = connections.writes
-        self.transport.settle = self.writes.write_out
+        self.transport.settle = self.writes.write_all
         self._number = 0
 
     def request(self) -> None:
         """One request and its answer, each in a round of its own."""
         self.send()
-        self.pool.connections.writes.write_out()
+        self.pool.connections.writes.write_all()
         self.pool.agent.data_received(ANSWER)
-        self.writes.write_out()
+        self.writes.write_all()
 
     def send(self) -> None:
         """One request. What differs from request to request in a mesh differs here."""
@@ -135,7 +136,7 @@ class WarmOutbound:
         self.connection = ServerConnection(outbound, ServerLimits(), connections, proxy_form=True)
         self.connection.connection_made(self.transport)
         self.writes = connections.writes
-        self.transport.settle = self.writes.write_out
+        self.transport.settle = self.writes.write_all
         self._number = 0
 
     def request(self) -> None:
@@ -146,9 +147,9 @@ class WarmOutbound:
             b"POST http://crm.mesh/tool HTTP/1.1\r\nHost: crm.mesh\r\nUser-Agent: agent/1\r\nAccept: */*\r\n"
             b"Authorization: Bearer %b\r\ntraceparent: 00-%b-%b-01\r\n\r\n" % (self.handle.encode(), trace, trace[16:])
         )
-        self.pool.connections.writes.write_out()
+        self.pool.connections.writes.write_all()
         self.pool.agent.data_received(ANSWER)
-        self.writes.write_out()
+        self.writes.write_all()
 
 
 def _issued(served: ServedRequest) -> IssuedPermit:

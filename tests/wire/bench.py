@@ -9,9 +9,9 @@ from typing import Any
 
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
-from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
+from sidecar.wire.stream import Stream
 
 
 class Clock:
@@ -116,22 +116,22 @@ class Body:
 class Handler:
     """Keeps every request; ``act`` says what to do with each, by default nothing yet. Refusals are answered."""
 
-    def __init__(self, act: Callable[[ServerExchange], None] | None = None) -> None:
+    def __init__(self, act: Callable[[Stream], None] | None = None) -> None:
         self.act = act
-        self.requests: list[ServerExchange] = []
-        self.refused: list[tuple[ServerExchange, SidecarError]] = []
+        self.requests: list[Stream] = []
+        self.refused: list[tuple[Stream, SidecarError]] = []
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, exchange: Stream) -> None:
         self.requests.append(exchange)
         if self.act is not None:
             self.act(exchange)
 
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+    def on_refused(self, exchange: Stream, error: SidecarError) -> None:
         self.refused.append((exchange, error))
         exchange.answer(error.answer.status or 400, [], str(error.reason).encode())
 
 
-def answer_ok(exchange: ServerExchange) -> None:
+def answer_ok(exchange: Stream) -> None:
     """The shortest whole answer."""
     exchange.answer(200, [], b"ok")
 
@@ -141,7 +141,7 @@ class Served:
 
     def __init__(
         self,
-        act: Callable[[ServerExchange], None] | None = None,
+        act: Callable[[Stream], None] | None = None,
         *,
         proxy_form: bool = False,
         extra: dict[str, Any] | None = None,
@@ -151,7 +151,7 @@ class Served:
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
         self.handler = Handler(act)
         self.transport = RecordingTransport(**(extra or {}))
-        self.transport.settle = self.connections.writes.write_out
+        self.transport.settle = self.connections.writes.write_all
         self.connection = ServerConnection(
             self.handler, ServerLimits(**limits), self.connections, proxy_form=proxy_form
         )
@@ -174,7 +174,7 @@ class Served:
         assert len(self.connections) == 0
 
     @property
-    def only(self) -> ServerExchange:
+    def only(self) -> Stream:
         (exchange,) = self.handler.requests
         return exchange
 

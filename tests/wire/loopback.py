@@ -8,13 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from sidecar.errors import SidecarError
-from sidecar.wire.body import Pump
 from sidecar.wire.connections import Connections
-from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Edits, Request, Response
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.pump import Pump
+from sidecar.wire.stream import Stream
 from tests.wire.written import AS_THEY_ARE
 
 WAIT_S = 5.0
@@ -121,7 +122,7 @@ class CountedConnection(ServerConnection):
 class Passing(Pump):
     """Forwards one request as it came."""
 
-    def __init__(self, proxy: Proxy, exchange: ServerExchange, head: Request) -> None:
+    def __init__(self, proxy: Proxy, exchange: Stream, head: Request) -> None:
         super().__init__(exchange, head, proxy.pool, proxy.origin, head.target, AS_THEY_ARE)
         self.proxy = proxy
 
@@ -134,7 +135,7 @@ class Passing(Pump):
     def done(self, error: SidecarError | None) -> None:
         self.proxy.ends.put_nowait(error)
         if error is not None:
-            self._exchange.answer(error.answer.status or 400, [], str(error.reason).encode())
+            self._stream.answer(error.answer.status or 400, [], str(error.reason).encode())
 
 
 class Proxy:
@@ -146,14 +147,14 @@ class Proxy:
         self.pool = UpstreamPool(client)
         self.connections: Connections[ServerConnection] = Connections()
         self.counts: dict[str, int] = {}
-        self.exchanges: list[ServerExchange] = []
+        self.exchanges: list[Stream] = []
         self.pumps: list[Pump] = []
         self.ends: asyncio.Queue[SidecarError | None] = asyncio.Queue()
         self.rewrite: Callable[[Response], Edits] = lambda _: AS_THEY_ARE
         self.unfinished: list[Response] = []
         self.port = 0
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, exchange: Stream) -> None:
         head = exchange.head
         assert head is not None
 
@@ -162,7 +163,7 @@ class Proxy:
         self.pumps.append(pump)
         pump.start()
 
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+    def on_refused(self, exchange: Stream, error: SidecarError) -> None:
         exchange.answer(error.answer.status or 400, [], str(error.reason).encode())
 
     def connect(self) -> ServerConnection:

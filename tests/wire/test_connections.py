@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
-from sidecar.wire.connections import SWEPT_IN_A_TURN, Connections
+from sidecar.wire.connections import SWEPT_AT_ONCE, Connections
 
 
 class Waiting:
@@ -32,12 +32,12 @@ async def test_members_are_swept_again_and_again_by_one_timer() -> None:
 
 async def test_a_turn_of_the_loop_sweeps_some_of_many_members_and_none_that_has_left() -> None:
     connections: Connections[Waiting] = Connections(interval_s=0.001)
-    members = [Waiting() for _ in range(3 * SWEPT_IN_A_TURN)]
+    members = [Waiting() for _ in range(3 * SWEPT_AT_ONCE)]
     for member in members:
         connections.add(member)
     swept = [0]
     async with asyncio.timeout(5):
-        while swept[-1] < SWEPT_IN_A_TURN:
+        while swept[-1] < SWEPT_AT_ONCE:
             await asyncio.sleep(0)
             swept.append(sum(len(member.swept) for member in members))
         left = [member for member in members if not member.swept]
@@ -45,7 +45,7 @@ async def test_a_turn_of_the_loop_sweeps_some_of_many_members_and_none_that_has_
         while not all(member.swept for member in left[1:]):
             await asyncio.sleep(0)
             swept.append(sum(len(member.swept) for member in members))
-    assert max(now - before for before, now in pairwise(swept)) <= SWEPT_IN_A_TURN
+    assert max(now - before for before, now in pairwise(swept)) <= SWEPT_AT_ONCE
     assert left[0].swept == []
     for member in members:
         connections.discard(member)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire import framing
-from sidecar.wire.framing import MAX_LINES, ChunkedBody, HeadBuffer, LengthBody, UntilClose
+from sidecar.wire.framing import MAX_LINES, ChunkedBody, LengthBody, UntilClose
+from sidecar.wire.h1_reader import HeadBuffer
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 

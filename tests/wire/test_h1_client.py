@@ -16,7 +16,7 @@ from sidecar.wire.h1_client import ClientConnection, StaleConnection
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
 from tests.wire.bench import Clock, RecordingTransport
-from tests.wire.test_outflow import connected
+from tests.wire.test_teardown import connected
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -75,7 +75,7 @@ class Calling:
         self.idle = 0
         self.gone = 0
         self.transport = RecordingTransport(socket=sock)
-        self.transport.settle = self.connections.writes.write_out
+        self.transport.settle = self.connections.writes.write_all
         self.connection = ClientConnection(
             ClientLimits(**limits), self.connections, on_idle=self._idle, on_closed=self._gone, max_age_s=max_age_s
         )

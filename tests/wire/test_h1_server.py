@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.framing import MAX_LINES
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
+from sidecar.wire.stream import Stream
 from tests.wire.bench import Body, Handler, RecordingTransport, Served, answer_ok
-from tests.wire.test_outflow import connected, fill
+from tests.wire.test_teardown import connected, fill
 from tests.wire.written import passed
 
 GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"
@@ -156,7 +156,7 @@ async def test_another_request_is_served_between_two_turns_of_a_body() -> None:
     served = Served(lambda exchange: exchange.read_body(body))
     other = ServerConnection(Handler(answer_ok), ServerLimits(), served.connections)
     transport = RecordingTransport()
-    transport.settle = served.connections.writes.write_out
+    transport.settle = served.connections.writes.write_all
     other.connection_made(transport)
     served.receive(CHUNKED + tiny(40000))
     asyncio.get_running_loop().call_soon(other.data_received, GET)
@@ -243,7 +243,7 @@ async def test_an_unwanted_body_that_is_here_in_part_ends_the_connection_and_loo
 async def test_who_answers_before_a_body_that_waits_and_is_all_here_serves_on() -> None:
     bodies: list[Body] = []
 
-    def act(exchange: ServerExchange) -> None:
+    def act(exchange: Stream) -> None:
         bodies.append(Body())
         exchange.read_body(bodies[-1])
 
@@ -900,7 +900,7 @@ NOT_WHOLE = {
 async def test_a_body_that_is_not_here_as_a_whole_and_alone_is_read_as_it_comes(first: bytes, then: bytes) -> None:
     body, taken = Body(), []
 
-    def act(exchange: ServerExchange) -> None:
+    def act(exchange: Stream) -> None:
         taken.append(exchange.take_whole_body())
         exchange.read_body(body)
 

@@ -14,8 +14,8 @@ import pytest
 
 from sidecar.errors import Denied
 from sidecar.wire.framing import ChunkedBody
+from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.request import RequestReader
 from tests.wire.written import parse_request_head
 
 HEAD: Final = b"POST /a HTTP/1.1\r\nHost: a\r\n"

@@ -10,10 +10,11 @@ import pytest
 import pytest_asyncio
 
 from sidecar.errors import Reason, SidecarError
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.kernel import receives
+from sidecar.wire.kernel import receive_buffer
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
+from sidecar.wire.pool import Cancellable, UpstreamPool
 from tests.wire.bench import Clock
 from tests.wire.loopback import WAIT_S, Upstream
 from tests.wire.test_h1_client import OK, Sink
@@ -69,7 +70,7 @@ async def test_the_connection_given_back_last_is_taken_first(pool: UpstreamPool,
 
 async def test_connections_hold_so_much_unread_and_little_of_each_way_while_memory_is_short(upstream: Upstream) -> None:
     def held(connection: ClientConnection) -> tuple[int, int | None]:
-        return connection.transport.get_write_buffer_limits()[1], receives(connection.transport)
+        return connection.transport.get_write_buffer_limits()[1], receive_buffer(connection.transport)
 
     pool = UpstreamPool(ClientLimits(), unread=96 * 1024)
     first = await connect(pool, to(upstream))

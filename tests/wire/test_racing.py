@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from sidecar.wire.racing import Race, connect, interleaved
+from sidecar.wire.dialer import Race, connect, interleaved
 from tests.wire.loopback import WAIT_S
 
 AT_ONCE, NEVER = 0.001, 3600.0  # delays until the next address is tried beside the first

@@ -14,16 +14,15 @@ from websockets.frames import Close, Frame, Opcode
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire import h1_server, tunnel
-from sidecar.wire.body import Pump
-from sidecar.wire.frames import MAX_STEPS, Frames
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Response
-from sidecar.wire.upgrade import Handshake
+from sidecar.wire.pump import Pump
+from sidecar.wire.websocket import MAX_STEPS, Frames, Handshake
 from tests.wire.bench import Body, Served
 from tests.wire.loopback import WAIT_S, Proxy, Raw, Upstream, proxied
-from tests.wire.test_body import GET, OK, exchange, held_back
 from tests.wire.test_h1_client import Calling, Sink
-from tests.wire.test_upgrade import ACCEPT, ASKS, GRANTS, KEY, NOT_GRANTING
+from tests.wire.test_pump import GET, OK, exchange, held_back
+from tests.wire.test_websocket import ACCEPT, ASKS, GRANTS, KEY, NOT_GRANTING
 from tests.wire.written import passed
 
 ASKED = (

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from sidecar.proxy.agent_watch import AgentWatch
+from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.pool import UpstreamPool
 from tests.fakes.conversations import listening
 from tests.integration.world import free_port
 

@@ -26,8 +26,8 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.turned_away import TurnedAway
 from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
-from sidecar.wire.exchange import RequestHandler, ServerExchange
-from sidecar.wire.h1_server import ServerLimits
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.stream import RequestHandler, Stream
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sink import FakeSink
@@ -51,25 +51,25 @@ class Held:
 
     def __init__(self, *, at_once: bool = True) -> None:
         self.at_once = at_once
-        self.exchanges: list[ServerExchange] = []
+        self.exchanges: list[Stream] = []
         self.stopped: list[Reason] = []
         self.arrived = asyncio.Event()
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, exchange: Stream) -> None:
         self.exchanges.append(exchange)
         exchange.owner = Stopped(self, exchange)
         self.arrived.set()
         if self.at_once:
             exchange.answer(200, [], b"ok")
 
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+    def on_refused(self, exchange: Stream, error: SidecarError) -> None:
         exchange.answer(error.answer.status, [], b"", close=True)
 
 
 class Stopped:
     """Ends an exchange when it must, and keeps why."""
 
-    def __init__(self, held: Held, exchange: ServerExchange) -> None:
+    def __init__(self, held: Held, exchange: Stream) -> None:
         self._held = held
         self._exchange = exchange
 

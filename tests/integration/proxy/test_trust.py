@@ -16,8 +16,9 @@ from sidecar.identity.generation import new_identity
 from sidecar.identity.tls import client_context, server_context
 from sidecar.proxy.trust import TrustWatch
 from sidecar.wire.connections import Connections
-from sidecar.wire.exchange import ServerExchange
-from sidecar.wire.h1_server import ServerConnection, ServerLimits
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.stream import Stream
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER
@@ -56,18 +57,18 @@ class Waiting:
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
         self.stopped: list[Reason] = []
-        self._exchange: ServerExchange | None = None
+        self._exchange: Stream | None = None
 
     def answer(self) -> None:
         assert self._exchange is not None
         self._exchange.answer(200, [], b"")
 
-    def on_request(self, exchange: ServerExchange) -> None:
+    def on_request(self, exchange: Stream) -> None:
         self._exchange = exchange
         exchange.owner = self
         self.arrived.set()
 
-    def on_refused(self, exchange: ServerExchange, error: SidecarError) -> None:
+    def on_refused(self, exchange: Stream, error: SidecarError) -> None:
         exchange.abort()
 
     def gone(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.wire.dial import Dialer, Origin
+from sidecar.wire.dialer import Dialer, Origin
 from sidecar.wire.resolver import Resolver, ResolverSettings
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.wire.bench import Clock

@@ -10,8 +10,9 @@ import pytest_asyncio
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason
+from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.pool import UpstreamPool
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.wire.bench import Clock
 from tests.wire.loopback import Upstream

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.wire.racing import connect
+from sidecar.wire.dialer import connect
 from tests.wire.loopback import Upstream
 
 pytestmark = pytest.mark.integration

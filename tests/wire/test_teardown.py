@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from sidecar.wire.kernel import acknowledged, has_left, queued
-from sidecar.wire.outflow import Outflow
+from sidecar.wire.teardown import Outflow
 from tests.wire.bench import RecordingTransport
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")

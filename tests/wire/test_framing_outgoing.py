@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.wire.outgoing import Outgoing
+from sidecar.wire.framing import Outgoing
 
 
 def test_everything_added_leaves_in_one_piece() -> None:

@@ -3,17 +3,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from sidecar.wire.turns import Turns
+from sidecar.wire.scheduling import FairQueue
 
 
-async def rounds(turns: Turns) -> None:
+async def rounds(turns: FairQueue) -> None:
     while len(turns):  # noqa: ASYNC110 - the loop itself is what goes on
         await asyncio.sleep(0)
 
 
 async def test_nobody_is_served_before_the_loop_has_gone_on() -> None:
     taken: list[str] = []
-    turns = Turns()
+    turns = FairQueue()
     turns.wait("a", lambda: taken.append("a"))
     assert taken == []
     await asyncio.sleep(0)
@@ -22,7 +22,7 @@ async def test_nobody_is_served_before_the_loop_has_gone_on() -> None:
 
 async def test_each_group_has_one_turn_in_a_round_however_many_wait() -> None:
     taken: list[str] = []
-    turns = Turns()
+    turns = FairQueue()
     for number in range(4):
         turns.wait("crowd", lambda number=number: taken.append(f"crowd {number}"))  # type: ignore[misc]
     turns.wait("other", lambda: taken.append("other"))
@@ -36,7 +36,7 @@ async def test_each_group_has_one_turn_in_a_round_however_many_wait() -> None:
 
 async def test_who_waits_again_stands_behind_who_waits_already() -> None:
     taken: list[str] = []
-    turns = Turns()
+    turns = FairQueue()
 
     def again(name: str, left: int) -> Callable[[], None]:
         def take() -> None:
@@ -54,7 +54,7 @@ async def test_who_waits_again_stands_behind_who_waits_already() -> None:
 
 async def test_others_go_on_between_two_turns() -> None:
     taken: list[str] = []
-    turns = Turns()
+    turns = FairQueue()
 
     def endless(left: int) -> None:
         taken.append("request")
@@ -70,7 +70,7 @@ async def test_others_go_on_between_two_turns() -> None:
 
 
 async def test_a_group_is_forgotten_when_nobody_of_it_waits() -> None:
-    turns = Turns()
+    turns = FairQueue()
     turns.wait("once", lambda: None)
     await rounds(turns)
     assert len(turns) == 0

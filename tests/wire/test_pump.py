@@ -10,11 +10,12 @@ from typing import Any, cast
 import pytest
 
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.wire.body import Pump
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Edits, Response
-from sidecar.wire.pool import Origin, UpstreamPool
+from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.pump import Pump
 from tests.wire.bench import Served
 from tests.wire.loopback import WAIT_S, Proxy, Raw, Upstream, proxied
 from tests.wire.test_h1_client import Calling

@@ -1,14 +1,14 @@
-"""The connections to one place, and the line of calls that wait for one of them.
+"""Connections to one origin, and the queue of calls that wait for one of them.
 
-Theory of operation. The connection returned last is taken first, so that the rest can age and go. A call that finds
-none, or finds others waiting, joins the line, and a connection is opened for it; whichever comes first, that one or one
-that another call gives back, goes to the call that has waited longest. No call overtakes the line: with more calls at
-once than connections, a call that came later would else take what was given back for one that waits. What is opened and
-not needed then is kept, and what is still being opened for nobody is counted on by the next call. So no more
-connections are opened than there are calls at once, and no call waits for a handshake while a connection is free.
+Theory of operation. The connection returned last is taken first, so that the others can age and close. A call that
+finds none, or finds calls waiting, joins the queue, and a connection is opened for it. Whichever comes first, that one
+or one that another call returns, goes to the call that has waited longest. No call overtakes the queue: with more calls
+than connections, a later call would else take what was returned for one that waits. A connection that is opened and no
+longer needed is kept, and an attempt that nobody needs any more counts for the next call. So no more connections are
+opened than there are concurrent calls, and no call waits for a handshake while a connection is free.
 
-A connection that fails to open fails one call, the longest waiting of those it was begun for; the others have their own
-attempts, and their own deadlines. A call that goes away takes an attempt that nobody needs with it.
+A connection that fails to open fails one call, the longest waiting of those that waited when it began; the others have
+attempts and deadlines of their own. A call that is cancelled takes an attempt that nobody needs with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.wire.dial import Origin
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits
 
@@ -30,12 +30,12 @@ OnError = Callable[[SidecarError], None]
 _STALLED: Final = 0.5  # of its time: an attempt past it is no longer counted on, and the next call gets one of its own
 
 
-class Wait:
-    """One call in the line. ``fresh``: a connection that was kept will not do."""
+class Waiter:
+    """One call in the queue. ``fresh``: a reused connection will not do."""
 
     __slots__ = ("_line", "fresh", "on_error", "on_ready", "since", "timer")
 
-    def __init__(self, line: Line, on_ready: OnReady, on_error: OnError, *, fresh: bool, since: float) -> None:
+    def __init__(self, line: OriginPool, on_ready: OnReady, on_error: OnError, *, fresh: bool, since: float) -> None:
         self._line = line
         self.on_ready = on_ready
         self.on_error = on_error
@@ -44,11 +44,11 @@ class Wait:
         self.timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
-        """Leave the line."""
+        """Leave the queue."""
         self._line.leave(self)
 
 
-class Line:
+class OriginPool:
     """The connections of one key and the calls that wait for one. ``alive`` are those in use too."""
 
     def __init__(
@@ -58,16 +58,16 @@ class Line:
         counts: dict[PoolEvent, int],
         clock: Callable[[], float],
         *,
-        opened: Callable[[Line], Coroutine[Any, Any, ClientConnection]],
-        on_empty: Callable[[Line], None],
+        opened: Callable[[OriginPool], Coroutine[Any, Any, ClientConnection]],
+        on_empty: Callable[[OriginPool], None],
     ) -> None:
         self.origin = origin
         self.idle: list[ClientConnection] = []
-        self.waiting: OrderedDict[Wait, None] = OrderedDict()  # the longest waiting first
+        self.waiting: OrderedDict[Waiter, None] = OrderedDict()  # the longest waiting first
         self.attempts: dict[asyncio.Task[ClientConnection], float] = {}  # and when each began
         self.alive: set[ClientConnection] = set()
         self.retired = False
-        self.usual: OrderedDict[Wait, None] = OrderedDict()  # those of them that a kept connection will do for
+        self.usual: OrderedDict[Waiter, None] = OrderedDict()  # those of them that a kept connection will do for
         self._limits = limits
         self._counts = counts
         self._clock = clock
@@ -86,9 +86,9 @@ class Line:
             connection.close()
         return None
 
-    def wait(self, on_ready: OnReady, on_error: OnError, *, fresh: bool) -> Wait:
-        """Join the line."""
-        waiter = Wait(self, on_ready, on_error, fresh=fresh, since=self._clock())
+    def wait(self, on_ready: OnReady, on_error: OnError, *, fresh: bool) -> Waiter:
+        """Join the queue."""
+        waiter = Waiter(self, on_ready, on_error, fresh=fresh, since=self._clock())
         loop = asyncio.get_running_loop()
         waiter.timer = loop.call_later(self._limits.connect_timeout_s, self._time_out, waiter)
         self.waiting[waiter] = None
@@ -97,15 +97,15 @@ class Line:
         self._open_what_is_wanted()
         return waiter
 
-    def leave(self, waiter: Wait) -> None:
+    def leave(self, waiter: Waiter) -> None:
         """A call goes away before it was served."""
         if self.remove(waiter):
             going_on = [attempt for attempt in self.attempts if not attempt.cancelling()]
             if len(going_on) > len(self.waiting):
                 going_on[-1].cancel()
 
-    def remove(self, waiter: Wait) -> bool:
-        """Take a call out of the line. False if it is in it no more."""
+    def remove(self, waiter: Waiter) -> bool:
+        """Take a call out of the queue. False if it is no longer in it."""
         if waiter not in self.waiting:
             return False
         del self.waiting[waiter]
@@ -139,7 +139,7 @@ class Line:
         self._tell_if_empty()
 
     def fail_all(self, error: Unavailable) -> None:
-        """Send everybody away."""
+        """Fail every waiting call."""
         while self.waiting:
             waiter = next(iter(self.waiting))
             self.remove(waiter)
@@ -152,7 +152,7 @@ class Line:
         if waiter is not None and connection is not None and self.remove(waiter):
             waiter.on_ready(connection)
 
-    def _time_out(self, waiter: Wait) -> None:
+    def _time_out(self, waiter: Waiter) -> None:
         if self.remove(waiter):
             waiter.on_error(Unavailable(Reason.UPSTREAM_TIMEOUT, "no connection in time"))
 
@@ -184,7 +184,7 @@ class Line:
             self._failed(error, began_at)
 
     def _why_useless(self, connection: ClientConnection) -> SidecarError | None:
-        """Why no call may have a new connection. Some turns of the loop have passed since its handshake."""
+        """Return the reason why a new connection is unusable: event-loop iterations have passed since its handshake."""
         if not connection.usable:
             return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed a new connection")
         still_good = self.origin.still_good

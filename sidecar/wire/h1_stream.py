@@ -1,7 +1,7 @@
-"""One request and its answer on a server connection, as the journeys see them.
+"""One request and its answer on an HTTP/1.1 server connection: ``Stream`` for this version.
 
-Nothing here waits. What is sent is collected and leaves with one write at ``flush``, ``send_end`` or ``answer``; after
-the exchange has ended, or its peer is gone, every call is without effect.
+What is sent is collected and leaves with one write at ``flush``, ``send_end`` or ``answer``. The body goes from the
+bytes of the connection through ``Intake`` to the sink that wants them.
 """
 
 from __future__ import annotations
@@ -9,33 +9,122 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from sidecar.errors import SidecarError
-from sidecar.wire.framing import UntilClose
-from sidecar.wire.h1_fields import edited, encode_response
-from sidecar.wire.intake import Intake
+from sidecar.errors import Denied, SidecarError
+from sidecar.wire.framing import Body, Outgoing, UntilClose
+from sidecar.wire.h1_fields import edited, encode_fields, encode_response
 from sidecar.wire.message import Edits, Field, Layout, Request, Response
-from sidecar.wire.sinks import BodySink, Owner, RequestHandler, Sender
-from sidecar.wire.turns import Turn
-from sidecar.wire.upgrade import SWITCH_LINES
-
-if TYPE_CHECKING:
-    from sidecar.wire.h1_server import ServerConnection
-
-__all__ = ["BodySink", "RequestHandler", "ServerExchange"]
+from sidecar.wire.scheduling import Turn, WriteBatch
+from sidecar.wire.stream import BodySink, Owner, Sender
+from sidecar.wire.websocket import SWITCH_LINES
 
 _NO_FIELDS: Final = Layout(())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class ServerExchange:
-    """One request (``head``, None if it was unusable) and the one answer to it.
+class Carrier(Protocol):
+    """The connection of a stream, as far as the stream needs it."""
 
-    Its ``owner`` is told that the answer must end, or that the peer vanished before it did; the latter goes to the
-    ``sender`` while there is one, who is also told when the peer takes no more data for now. ``bytes_in`` and
-    ``bytes_out`` count bytes on the wire. ``closes``: no other request follows it.
+    transport: asyncio.Transport
+    writes: WriteBatch
+    out: Outgoing
+    writing_paused: bool
+
+    @property
+    def has_rest(self) -> bool:
+        """Tell if bytes wait that were received and not yet used."""
+
+    def take_rest(self) -> bytes:
+        """The bytes received and not yet used."""
+
+    def take_all(self, length: int | None) -> bytes | None:
+        """The bytes received and not yet used, if they are so many; else None."""
+
+    def put_back(self, rest: bytes) -> None:
+        """Bytes that belong to what follows."""
+
+    def advance(self) -> None:
+        """Go on with the bytes at hand as far as possible."""
+
+    def let_others_first(self, take: Turn) -> None:
+        """Go on with ``take`` in a turn of this peer's."""
+
+    def write(self, data: bytes) -> None:
+        """Write, at the end of this event-loop iteration at the latest."""
+
+    def may_keep(self) -> bool:
+        """Tell if another request may follow the one being served."""
+
+    def answered(self, stream: H1Stream) -> None:
+        """The answer of the current stream has ended."""
+
+    def cut(self, *, reset: bool) -> None:
+        """Close so that an unfinished answer shows."""
+
+    def cut_off(self) -> None:
+        """End the connection at once."""
+
+
+class Intake:
+    """Rest of a request's body, and the ``sink`` that takes it; without one nothing is taken.
+
+    A stream has an intake as long as its body is not whole. ``invited``: a peer that waits for 100 Continue has got it.
     """
+
+    __slots__ = ("_body", "invited", "paused", "sink")
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self.sink: BodySink | None = None
+        self.paused = False
+        self.invited = False
+
+    @property
+    def wanted(self) -> bool:
+        """Tell if a sink takes it now."""
+        return self.sink is not None and not self.paused
+
+    def take(self, stream: H1Stream, data: bytes) -> bytes | None:
+        """Feed received bytes to the sink and return what was not used; None while all of it must wait.
+
+        That follows the body, or is more of it than is read at a time.
+        """
+        body, sink = self._body, self.sink
+        if sink is None or self.paused:
+            return None
+        try:
+            content, rest = body.feed(data)
+        except Denied as error:
+            stream.fail_body(error)
+            return b""
+        stream.bytes_in += len(data) - len(rest)
+        if content:
+            sink.on_body(content)
+        if body.complete:
+            stream.intake = None
+            if self.sink is sink:  # else it has had enough
+                self.sink = None
+                sink.on_body_end()
+                sink.on_body_flush()
+        return rest
+
+    def discard(self, stream: H1Stream, data: bytes) -> bytes | None:
+        """Nobody wants it: what follows the body if ``data`` holds all of it, else None."""
+        body = self._body
+        try:
+            _, rest = body.feed(data)
+        except Denied:
+            return None
+        stream.bytes_in += len(data) - len(rest)
+        if not body.complete:  # or more than is read at a time, which nobody waits for
+            return None
+        stream.intake = None
+        return rest
+
+
+class H1Stream:
+    """One request and its answer: see ``Stream``. ``closes``: no other request follows it on its connection."""
 
     __slots__ = (
         "_connection",
@@ -45,13 +134,14 @@ class ServerExchange:
         "ended",
         "gone",
         "head",
+        "held_body",
         "intake",
         "owner",
         "sender",
         "status",
     )
 
-    def __init__(self, connection: ServerConnection, head: Request | None, bytes_in: int) -> None:
+    def __init__(self, connection: Carrier, head: Request | None, bytes_in: int) -> None:
         self.head = head
         self.bytes_in = bytes_in
         self.bytes_out = 0
@@ -59,6 +149,7 @@ class ServerExchange:
         self.ended = False
         self.gone = False
         self.intake: Intake | None = None
+        self.held_body: bytes | None = None
         self.owner: Owner | None = None
         self.sender: Sender | None = None
         self._connection = connection
@@ -82,17 +173,17 @@ class ServerExchange:
 
     @property
     def switched(self) -> bool:
-        """Whether both directions are raw bytes now."""
+        """Tell if both directions are raw bytes now."""
         return self.status == 101
 
     @property
     def body_complete(self) -> bool:
-        """Whether the request is whole: it has no body, or all of it was taken."""
+        """Tell if the request is whole: it has no body, or all of it was taken."""
         return self.intake is None
 
     @property
     def writing_paused(self) -> bool:
-        """Whether the peer takes no more data for now."""
+        """Tell if the peer takes no more data for now."""
         return self._connection.writing_paused
 
     # --- the request's body
@@ -105,7 +196,11 @@ class ServerExchange:
         if self.ended or self.gone:
             return
         if self.intake is None:
+            body, self.held_body = self.held_body, None
+            if body:
+                sink.on_body(body)
             sink.on_body_end()
+            sink.on_body_flush()
             return
         self.intake.sink = sink
         if self.head is not None and self.head.expect is not None and not self.intake.invited:
@@ -115,6 +210,9 @@ class ServerExchange:
 
     def take_whole_body(self) -> bytes | None:
         """The body, if it is here as a whole, is the last that is here, and nobody has begun to take it; else None."""
+        body, self.held_body = self.held_body, None
+        if body is not None:
+            return body
         intake, head = self.intake, self.head
         if intake is None or intake.sink is not None or head is None or self.ended or self.gone:
             return None
@@ -123,6 +221,10 @@ class ServerExchange:
             self.intake = None
             self.bytes_in += len(data)
         return data
+
+    def hold_body(self, body: bytes) -> None:
+        """Hold a body that was read and judged: whoever takes the body next is given these bytes."""
+        self.held_body = body
 
     def pause_body(self) -> None:
         """Take no more of the body for now; the peer is slowed down by TCP."""
@@ -161,7 +263,7 @@ class ServerExchange:
         if self.ended or self.gone:
             return
         if self.status:
-            raise RuntimeError("an exchange has one answer")
+            raise RuntimeError("a stream has one answer")
         self.status = 101
         self.intake = Intake(UntilClose())
         self._connection.out.begin(
@@ -173,11 +275,14 @@ class ServerExchange:
         if not (self.ended or self.gone):
             self._connection.out.add(data)
 
-    def send_end(self) -> None:
-        """End the answer and write it. An answer shorter than its head says ends as an aborted one."""
+    def send_end(self, trailers: Sequence[Field] = ()) -> None:
+        """End the answer and write it. An answer shorter than its head says ends as an aborted one.
+
+        ``trailers`` follow a chunked answer; of any other they are dropped.
+        """
         if self.ended or self.gone:
             return
-        if not self.status or not self._connection.out.end():
+        if not self.status or not self._connection.out.end(encode_fields(trailers)):
             self.abort()
             return
         self.flush()
@@ -202,7 +307,7 @@ class ServerExchange:
         message = self._begin(answer.status, edited(answer, edits), answer.content_length) + data
         self.bytes_out += len(message)
         connection = self._connection
-        connection.writes.put_off(connection.transport, message)
+        connection.writes.defer(connection.transport, message)
         self.ended = True
         connection.answered(self)
 
@@ -274,18 +379,18 @@ class ServerExchange:
 
     @property
     def waits_for_body(self) -> bool:
-        """Whether somebody waits for body bytes that the peer has not sent."""
+        """Tell if a sink waits for body bytes that the peer has not sent."""
         return self.intake is not None and self.intake.wanted and not self.switched
 
     @property
     def body_paused(self) -> bool:
-        """Whether the body is held back for now: who takes it is behind."""
+        """Tell if the body is held back for now, as its sink is behind."""
         return self.intake is not None and self.intake.paused
 
     def _begin(self, status: int, lines: bytes, length: int | None, *, chunked: bool = False) -> bytes:
         """The head of the answer, which begins with it."""
         if self.status:
-            raise RuntimeError("an exchange has one answer")
+            raise RuntimeError("a stream has one answer")
         if self.intake is not None and self.intake.sink is None:
             self._discard_buffered_body(self.intake)
         self.status = status
@@ -299,7 +404,7 @@ class ServerExchange:
         return encode_response(status, lines)
 
     def _bodyless(self, status: int) -> bool:
-        """Whether an answer of this status has no content, whatever its head says."""
+        """Tell if an answer of this status has no content, whatever its head says."""
         return status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
 
     def _forget_sink(self) -> BodySink | None:

@@ -1,10 +1,10 @@
 """The pump: one request to one upstream and its answer back, both ways at once, each at the pace of the slower end.
 
-Usage: decide first, then make a subclass's ``(exchange, head, pool, origin, target, edits)`` and ``start`` it.
+Usage: decide first, then make a subclass's ``(stream, head, pool, origin, target, edits)`` and ``start`` it.
 ``edits`` are those of the request's fields, Host included. What the subclass says: ``rewrite(head)`` gives
 those of the answer's; ``unfinished(head)`` is called once where the answer did not end with the bytes that brought its
 head; ``done(error)`` is called exactly once, later or within ``start``: with None after a whole answer; else with the
-reason, and if then ``exchange.status`` is still 0, nothing was sent and ``done`` must answer. Otherwise the pump has
+reason, and if then ``stream.status`` is still 0, nothing was sent and ``done`` must answer. Otherwise the pump has
 cut the answer itself. ``cut(error)`` ends it from outside likewise, and
 ``end(error)`` in a way that the other ends understand, where there is one, which may take a moment.
 """
@@ -15,13 +15,14 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.wire.exchange import ServerExchange
+from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
 from sidecar.wire.h1_fields import edited
 from sidecar.wire.message import Edits, Request, Response, is_event_stream
-from sidecar.wire.pool import Cancellable, Origin, UpstreamPool
+from sidecar.wire.pool import Cancellable, UpstreamPool
+from sidecar.wire.stream import Stream
 from sidecar.wire.tunnel import Tunnel
-from sidecar.wire.upgrade import handshake_of
+from sidecar.wire.websocket import handshake_of
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
 
@@ -35,11 +36,11 @@ class Pump(ABC):
     __slots__ = (
         "_connecting",
         "_edits",
-        "_exchange",
         "_head",
         "_origin",
         "_over",
         "_pool",
+        "_stream",
         "_target",
         "_tunnel",
         "_upstream",
@@ -49,14 +50,14 @@ class Pump(ABC):
 
     def __init__(
         self,
-        exchange: ServerExchange,
+        stream: Stream,
         head: Request,
         pool: UpstreamPool,
         origin: Origin,
         target: bytes,
         edits: Edits,
     ) -> None:
-        self._exchange = exchange
+        self._stream = stream
         self._head = head
         self._pool = pool
         self._origin = origin
@@ -79,15 +80,15 @@ class Pump(ABC):
 
     @abstractmethod
     def done(self, error: SidecarError | None) -> None:
-        """How it ended."""
+        """Take the end of the transfer."""
 
     def start(self) -> None:
         """Begin: on a kept connection at once, else on a new one."""
-        exchange = self._exchange
-        if exchange.gone:
+        stream = self._stream
+        if stream.gone:
             self.on_caller_gone()
             return
-        exchange.sender = self
+        stream.sender = self
         upstream = self._pool.take(self._origin)
         if upstream is None:
             self._connect()
@@ -101,7 +102,7 @@ class Pump(ABC):
         may end as if it were whole. Any other answer must look as truncated as it is.
         """
         if self.response is not None and is_event_stream(self.response):
-            self._exchange.send_end()
+            self._stream.send_end()
         self._finish(error)
 
     def end(self, error: SidecarError) -> None:
@@ -125,27 +126,27 @@ class Pump(ABC):
 
     def _send(self, upstream: ClientConnection) -> None:
         self._upstream = upstream
-        head, exchange = self._head, self._exchange
+        head, stream = self._head, self._stream
         lines = edited(head, self._edits)
         if head.has_body:
-            body = exchange.take_whole_body()
+            body = stream.take_whole_body()
             if body is not None:
                 upstream.ask(head.method, self._target, lines, self, body=body)
             else:
                 upstream.start(head.method, self._target, lines, length=head.content_length, sink=self)
-                exchange.read_body(self)
+                stream.read_body(self)
         elif head.upgrade is not None:
             upstream.ask(head.method, self._target, lines, self, handshake_of(head))
         else:
             upstream.ask(head.method, self._target, lines, self)
-        if exchange.writing_paused:
+        if stream.writing_paused:
             upstream.pause_reading()
 
     def _finish(self, error: SidecarError | None) -> None:
         if self._over:
             return
         self._over = True
-        self._exchange.sender = None
+        self._stream.sender = None
         if error is not None:
             self._let_go()
         self.done(error)
@@ -160,8 +161,8 @@ class Pump(ABC):
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
-        if self._exchange.status:
-            self._exchange.abort()
+        if self._stream.status:
+            self._stream.abort()
 
     # --- the caller's side
 
@@ -208,9 +209,9 @@ class Pump(ABC):
             self.on_response_end()
         else:
             self._upstream = None
-            self._exchange.send_whole(head, self.rewrite(head), data)
+            self._stream.send_whole(head, self.rewrite(head), data)
             self._over = True
-            self._exchange.sender = None
+            self._stream.sender = None
             self.done(None)
 
     def on_response(self, head: Response, data: bytes) -> None:
@@ -224,27 +225,27 @@ class Pump(ABC):
             self.unfinished(head)
 
     def _begin_answer(self, head: Response, data: bytes) -> None:
-        self._exchange.send_head(head, self.rewrite(head))
-        self._exchange.send_data(data)
+        self._stream.send_head(head, self.rewrite(head))
+        self._stream.send_data(data)
 
     def _switch(self, head: Response, data: bytes) -> None:
         """Both ends agreed on another protocol: from now on the tunnel joins them."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            self._exchange.switch_protocols(head, self.rewrite(head))
-            tunnel = self._tunnel = Tunnel(self._exchange, upstream, finished=self._finish)
+            self._stream.switch_protocols(head, self.rewrite(head))
+            tunnel = self._tunnel = Tunnel(self._stream, upstream, finished=self._finish)
             tunnel.open()
             if data:
                 tunnel.on_response_data(data)
 
     def on_response_data(self, data: bytes) -> None:
         """Pass content back."""
-        self._exchange.send_data(data)
+        self._stream.send_data(data)
 
     def on_response_end(self) -> None:
         """The answer is whole."""
         self._upstream = None
-        self._exchange.send_end()
+        self._stream.send_end()
         self._finish(None)
 
     def on_response_error(self, error: SidecarError) -> None:
@@ -260,12 +261,12 @@ class Pump(ABC):
 
     def on_response_flush(self) -> None:
         """Write once per batch."""
-        self._exchange.flush()
+        self._stream.flush()
 
     def on_upstream_pause(self) -> None:
         """Slow the caller down."""
-        self._exchange.pause_body()
+        self._stream.pause_body()
 
     def on_upstream_resume(self) -> None:
         """Take more from the caller."""
-        self._exchange.resume_body()
+        self._stream.resume_body()

@@ -4,8 +4,8 @@ import pytest
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import ChunkedBody, LengthBody
+from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.request import RequestReader
 
 
 def reader(*, proxy_form: bool = False) -> RequestReader:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.wire.holding import Holding
+from sidecar.wire.limits import BufferLimits
 from tests.wire.bench import RecordingTransport
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels differ in what they make of a size")
@@ -35,19 +35,19 @@ def most(size: int) -> int:
 def test_a_connection_is_left_alone_unless_there_is_a_limit(sock: socket.socket) -> None:
     before = held(sock)
     transport = RecordingTransport(socket=sock)
-    Holding().apply(transport)
+    BufferLimits().apply(transport)
     assert (transport.told_limits, held(sock)) == ([], before)
 
 
 def test_a_new_connection_gets_the_limits_of_its_set(sock: socket.socket) -> None:
     transport = RecordingTransport(socket=sock)
-    Holding(sent=USUAL, received=USUAL).apply(transport)
+    BufferLimits(sent=USUAL, received=USUAL).apply(transport)
     assert (transport.told_limits, held(sock)) == ([USUAL], USUAL)
 
 
 def test_all_hold_little_while_told_to_and_then_as_usual(sock: socket.socket) -> None:
     transport = RecordingTransport(socket=sock)
-    holding = Holding(sent=USUAL, received=USUAL)
+    holding = BufferLimits(sent=USUAL, received=USUAL)
     for _ in range(2):
         holding.change([transport], little=True)
     assert (transport.told_limits, held(sock)) == ([LITTLE_SENT], LITTLE_RECEIVED)
@@ -60,7 +60,7 @@ def test_a_window_that_the_kernel_found_by_itself_stays_and_a_new_one_is_small_u
     sock: socket.socket,
 ) -> None:
     """A sender that saw a large window waits for half of it."""
-    holding = Holding()
+    holding = BufferLimits()
     before, grown = held(sock), RecordingTransport(socket=sock)
     with socket.socket() as other:
         later = RecordingTransport(socket=other)
@@ -76,9 +76,9 @@ def test_a_window_that_the_kernel_found_by_itself_stays_and_a_new_one_is_small_u
 def test_a_connection_that_is_closing_or_closed_is_told_nothing(sock: socket.socket) -> None:
     closing = RecordingTransport(socket=sock)
     closing.close()
-    holding = Holding(received=USUAL)
+    holding = BufferLimits(received=USUAL)
     holding.change([closing], little=True)
     assert closing.told_limits == []
     sock.close()
     holding.apply(RecordingTransport(socket=sock))  # its socket went before it could be told: nobody is harmed
-    Holding().change([RecordingTransport(socket=sock)], little=True)
+    BufferLimits().change([RecordingTransport(socket=sock)], little=True)

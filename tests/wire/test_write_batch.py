@@ -8,11 +8,11 @@ from itertools import count
 import pytest
 
 from sidecar.wire.connections import Connections
-from sidecar.wire.exchange import ServerExchange
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.writes import MOST_TOGETHER, Writes
+from sidecar.wire.scheduling import MOST_TOGETHER, WriteBatch
+from sidecar.wire.stream import Stream
 from tests.wire.bench import Handler, RecordingTransport, answer_ok
 from tests.wire.test_h1_client import Sink
 from tests.wire.written import passed
@@ -21,7 +21,7 @@ LONG = b"x" * (16 * 1024 + 1)
 
 
 class Ordered(RecordingTransport):
-    """Writes down when each write came, of all writes there are."""
+    """WriteBatch down when each write came, of all writes there are."""
 
     numbers = count()
 
@@ -39,10 +39,10 @@ async def round_ends() -> None:
 
 
 async def test_the_writes_of_a_round_leave_at_its_end_in_their_order() -> None:
-    writes, one, other = Writes(), Ordered(), Ordered()
-    writes.put_off(other, b"b")
-    writes.put_off(one, b"a")
-    writes.put_off(other, b"c")
+    writes, one, other = WriteBatch(), Ordered(), Ordered()
+    writes.defer(other, b"b")
+    writes.defer(one, b"a")
+    writes.defer(other, b"c")
     assert (one.writes, other.writes) == ([], [])
     await round_ends()
     assert (one.writes, other.writes) == ([b"a"], [b"b", b"c"])
@@ -50,17 +50,17 @@ async def test_the_writes_of_a_round_leave_at_its_end_in_their_order() -> None:
 
 
 async def test_each_round_has_an_end() -> None:
-    writes, transport = Writes(), Ordered()
+    writes, transport = WriteBatch(), Ordered()
     for written in (b"a", b"b"):
-        writes.put_off(transport, written)
+        writes.defer(transport, written)
         await round_ends()
         assert transport.writes[-1] == written
 
 
 async def test_so_many_wait_at_most() -> None:
-    writes, transports = Writes(3), [Ordered() for _ in range(4)]
+    writes, transports = WriteBatch(3), [Ordered() for _ in range(4)]
     for transport in transports:
-        writes.put_off(transport, b"a")
+        writes.defer(transport, b"a")
     assert [transport.written for transport in transports] == [b"a", b"a", b"a", b""]
     await round_ends()
     assert transports[3].written == b"a"
@@ -68,17 +68,17 @@ async def test_so_many_wait_at_most() -> None:
 
 
 async def test_a_long_write_waits_not_and_leaves_after_those_before_it() -> None:
-    writes, transport = Writes(), Ordered()
-    writes.put_off(transport, LONG[1:])
+    writes, transport = WriteBatch(), Ordered()
+    writes.defer(transport, LONG[1:])
     assert transport.writes == []
-    writes.put_off(transport, LONG)
+    writes.defer(transport, LONG)
     assert transport.writes == [LONG[1:], LONG]
 
 
 async def test_to_who_is_gone_nothing_is_written_and_others_go_on() -> None:
-    writes, gone, stays = Writes(), Ordered(), Ordered()
-    writes.put_off(gone, b"a")
-    writes.put_off(stays, b"b")
+    writes, gone, stays = WriteBatch(), Ordered(), Ordered()
+    writes.defer(gone, b"a")
+    writes.defer(stays, b"b")
     gone.abort()
     await round_ends()
     assert (gone.order, stays.written) == ([], b"b")
@@ -89,9 +89,9 @@ async def test_a_write_that_fails_costs_its_own_connection_only(caplog: pytest.L
         def write(self, _data: bytes | bytearray | memoryview) -> None:
             raise RuntimeError("a bug")
 
-    writes, broken, sound = Writes(), Broken(), Ordered()
-    writes.put_off(broken, b"a")
-    writes.put_off(sound, b"b")
+    writes, broken, sound = WriteBatch(), Broken(), Ordered()
+    writes.defer(broken, b"a")
+    writes.defer(sound, b"b")
     await round_ends()
     assert (broken.aborted, sound.written) == (True, b"b")
     assert "a write failed" in caplog.text
@@ -102,13 +102,13 @@ async def test_who_writes_out_while_it_is_written_out_leaves_nothing_for_after_i
         def write(self, data: bytes | bytearray | memoryview) -> None:
             super().write(data)
             if data == b"a":  # who is told that it takes no more may end it
-                writes.put_off(self, b"c")
-                writes.write_out()
+                writes.defer(self, b"c")
+                writes.write_all()
                 self.write_eof()
 
-    writes, transport = Writes(), Pausing()
-    writes.put_off(transport, b"a")
-    writes.put_off(transport, b"b")
+    writes, transport = WriteBatch(), Pausing()
+    writes.defer(transport, b"a")
+    writes.defer(transport, b"b")
     await round_ends()
     assert (transport.writes, transport.aborted) == ([b"a", b"b", b"c"], False)
 
@@ -143,7 +143,7 @@ async def test_answers_of_pipelined_requests_leave_in_order() -> None:
     serving = Serving()
     numbers = count(1)
 
-    def act(exchange: ServerExchange) -> None:
+    def act(exchange: Stream) -> None:
         exchange.answer(200, [], b"%d" % next(numbers))
 
     serving.connection.handler = Handler(act)
@@ -169,7 +169,7 @@ async def test_an_answer_that_was_put_off_leaves_before_its_connection_ends(end:
 
 
 async def test_the_beginning_of_an_answer_leaves_before_a_reset_says_that_the_rest_is_missing() -> None:
-    def cut_short(exchange: ServerExchange) -> None:
+    def cut_short(exchange: Stream) -> None:
         exchange.send_head(*passed(200, None))
         exchange.send_data(b"begun")
         exchange.abort()

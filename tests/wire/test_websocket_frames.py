@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
 
-from sidecar.wire import frames as frames_module
-from sidecar.wire.frames import GOING_AWAY, MAX_STEPS, Frames, close_frame
+from sidecar.wire import websocket
+from sidecar.wire.websocket import GOING_AWAY, MAX_STEPS, Frames, close_frame
 
 
 def frame(size: int, *, masked: bool = False, opcode: int = 2, fin: bool = True) -> bytes:
@@ -76,7 +76,7 @@ def test_what_is_followed_a_few_steps_at_a_time_is_followed_as_in_one_go(
     whole, few, rest = Frames(), Frames(), stream
     assert whole.follow(stream) == b""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames_module, "MAX_STEPS", steps)
+        patch.setattr(websocket, "MAX_STEPS", steps)
         while rest:
             rest = few.follow(rest)
     assert (few.at_boundary, few.closed, few._remaining, few._head) == (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Denied
-from sidecar.wire.answer import AnswerReader
+from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.limits import ClientLimits
 
 LIMITS = ClientLimits(max_interim=3, max_head_bytes=300)

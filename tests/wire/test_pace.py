@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sidecar.wire.waits import Linger, Pace
+from sidecar.wire.teardown import Linger, Pace
 
 
 def test_a_pace_begins_anew_when_enough_has_moved_and_not_by_single_bytes() -> None:

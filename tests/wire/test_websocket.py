@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.message import Response
-from sidecar.wire.upgrade import Handshake, check_upgrade, handshake_of
+from sidecar.wire.websocket import Handshake, check_upgrade, handshake_of
 from tests.wire.written import parse_request_head, parse_response_head
 
 # The example of RFC 6455 section 1.3.

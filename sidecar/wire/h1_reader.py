@@ -1,0 +1,304 @@
+"""Readers of requests on a server connection, and of answers on an upstream connection: strict, bounded, pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire.framing import Body, ChunkedBody, LengthBody, UntilClose
+from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
+from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.message import Request, Response
+from sidecar.wire.websocket import Handshake, check_upgrade
+
+CONTINUE: Final = b"100-continue"  # the one expectation there is (RFC 9110 section 10.1.1)
+_CR: Final = 0x0D
+# Everything a head may consist of (RFC 9112 section 2.2: no bare CR or LF, no control bytes).
+_SOUND: Final = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]+|\r\n)*+")
+_FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1-5][0-9][0-9](?: .*)?)")
+
+
+class HeadBuffer:
+    """Collects fragments until one head is whole; what cannot become a head is refused at once, not at the deadline.
+
+    ``skip_empty_line``: one empty line before each request is no error (RFC 9112 section 2.2), however it is cut.
+    Holds at most ``max_head_bytes`` and one read, and looks at every byte a bounded number of times, however it is cut.
+    ``held`` is how many bytes of an unfinished head are here; ``fresh``: none, not even an empty line before it. A head
+    of ``ordinary`` bytes is within all limits.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_first_line_end",
+        "_max_first_line",
+        "_max_head_bytes",
+        "_skip_empty_line",
+        "_skips",
+        "_sound",
+        "fresh",
+        "held",
+        "ordinary",
+    )
+
+    def __init__(self, *, max_head_bytes: int, max_first_line: int, skip_empty_line: bool) -> None:
+        self._max_head_bytes = max_head_bytes
+        self._max_first_line = max_first_line
+        self.ordinary = min(max_head_bytes, max_first_line)
+        self._skip_empty_line = skip_empty_line
+        self._skips = skip_empty_line  # whether one may still come before this head
+        self.fresh = True
+        self.held = 0
+        self._begun = bytearray()
+        self._sound = 0
+        self._first_line_end = -1
+
+    @property
+    def first_line_read(self) -> bool:
+        """Tell if the first line of an unfinished head is there: from then on it counts as a request."""
+        return self._first_line_end >= 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return the whole head and what follows it, or None until it is complete.
+
+        Raises:
+            Denied: HEAD_TOO_LARGE, URI_TOO_LONG, BAD_REQUEST.
+        """
+        if self.fresh:  # as most heads do, it may come whole and alone
+            end = data.find(b"\r\n\r\n", 0, self.ordinary) + 4
+            if end > 3 and data[0] != _CR:
+                return (data, b"") if end == len(data) else (data[:end], data[end:])
+        return self._go_on(data)
+
+    def clear(self) -> None:
+        """Forget an unfinished head."""
+        self.fresh = True
+        self.held = 0
+        self._begun = bytearray()
+        self._skips = self._skip_empty_line
+        self._sound = 0
+        self._first_line_end = -1
+
+    def _go_on(self, data: bytes) -> tuple[bytes, bytes] | None:
+        self.fresh = False
+        begun = self._begun
+        searched = max(0, len(begun) - 3)
+        begun += data
+        if self._skips and len(begun) > 1:
+            self._skips = False
+            if begun.startswith(b"\r\n"):  # the two came apart
+                del begun[:2]
+        self.held = len(begun)
+        end = begun.find(b"\r\n\r\n", searched, self._max_head_bytes)
+        if end < 0:
+            self._check_unfinished()
+            return None
+        whole = bytes(begun)
+        self.clear()
+        self._check_first_line(whole)
+        return whole[: end + 4], whole[end + 4 :]
+
+    def _check_first_line(self, whole: bytes) -> None:
+        if whole.find(b"\r\n") > self._max_first_line:
+            raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
+
+    def _check_unfinished(self) -> None:
+        begun = self._begun
+        sound = _SOUND.match(begun, self._sound)
+        self._sound = sound.end() if sound else 0
+        if bytes(begun[self._sound : self._sound + 2]) not in (b"", b"\r"):
+            raise Denied(Reason.BAD_REQUEST, "a line break or control byte that no head may hold")
+        if self._first_line_end < 0:
+            self._first_line_end = begun.find(b"\r\n")
+            length = self._first_line_end if self._first_line_end >= 0 else len(begun) - begun.endswith(b"\r")
+            if length > self._max_first_line:
+                raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
+            if self._first_line_end >= 0 and not _FIRST_LINE.fullmatch(begun, 0, self._first_line_end):
+                raise Denied(Reason.BAD_REQUEST, "the first line is not that of HTTP/1.0 or HTTP/1.1")
+        if len(begun) >= self._max_head_bytes:
+            raise Denied(Reason.HEAD_TOO_LARGE, "the head is too large")
+
+
+class RequestReader(HeadBuffer):
+    """Reads one head after another. ``refused_head``: the head of a refusal, if it was valid but is not served here."""
+
+    __slots__ = ("_grammar", "_limits", "refused_head")
+
+    def __init__(self, limits: ServerLimits, *, proxy_form: bool) -> None:
+        super().__init__(
+            max_head_bytes=limits.max_head_bytes, max_first_line=limits.max_target_bytes + 64, skip_empty_line=True
+        )
+        self._limits = limits
+        self._grammar = RequestGrammar(
+            max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=proxy_form
+        )
+        self.refused_head: Request | None = None
+
+    def read(self, data: bytes) -> tuple[Request, int, bytes] | None:
+        """Take bytes of the stream: (one valid head, its size in bytes, what followed it); None until it is whole.
+
+        Raises:
+            Denied: the head is malformed or too large, or asks for what is not served here (an unknown expectation, an
+                Upgrade but to WebSocket, CONNECT, TRACE, a body over the limit). What follows is then never to be read
+                as a request.
+        """
+        grammar = self._grammar
+        match = grammar.match(data, 0, self.ordinary) if self.fresh else None
+        if match is not None:  # as most heads do, it came whole
+            head, size = grammar.head(match), match.end()
+            rest = data[size:]
+        else:
+            found = self.feed(data)
+            if found is None:
+                return None
+            raw, rest = found
+            head, size = grammar.read(raw), len(raw)
+        if head.content_length or head.expect is not None or head.upgrade is not None:
+            self._refuse_unspoken(head)
+        return head, size, rest
+
+    def body_of(self, head: Request) -> Body:
+        """Return the reader of the body that follows a head."""
+        if head.content_length is None:
+            return ChunkedBody(max_bytes=self._limits.max_body_bytes)
+        return LengthBody(head.content_length or 0)
+
+    def _refuse_unspoken(self, head: Request) -> None:
+        """Refuse what is valid HTTP and not served here."""
+        self.refused_head = head
+        if head.expect is not None and head.minor == 1 and head.expect.lower() != CONTINUE:
+            raise Denied(Reason.EXPECTATION_REFUSED, "another expectation than 100-continue")
+        if head.upgrade is not None:
+            check_upgrade(head)
+        if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
+            raise Denied(Reason.TOO_LARGE, "the Content-Length is larger than allowed")
+        self.refused_head = None
+
+
+_BODYLESS: Final = frozenset({204, 304})
+_NO_MORE: Final = LengthBody(0)  # of an answer that is whole: what follows is surplus
+_MAX_STATUS_LINE: Final = 8192
+
+
+class AnswerReader:
+    """Reads one answer after another; ``expect`` begins each.
+
+    ``head``: the final head, once there; ``bodyless``: no content belongs to it, whatever it says (RFC 9112 section
+    6.3). ``complete``: the answer is whole, and ``surplus`` then tells whether bytes followed it, which nobody asked
+    for. ``rest``: came too, and is more of it than is read at a time;
+    ``feed`` goes on with it.
+    """
+
+    __slots__ = (
+        "_body",
+        "_grammar",
+        "_handshake",
+        "_heads",
+        "_interim",
+        "_max_interim",
+        "_method",
+        "bodyless",
+        "complete",
+        "head",
+        "rest",
+        "surplus",
+    )
+
+    def __init__(self, limits: ClientLimits) -> None:
+        self._grammar = ResponseGrammar(max_fields=limits.max_fields)
+        self._max_interim = limits.max_interim
+        self._heads = HeadBuffer(
+            max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
+        )
+        self.surplus = False
+        self.bodyless = False
+        self.rest = b""
+        self.expect("")
+
+    def expect(self, method: str, handshake: Handshake | None = None) -> None:
+        """The next bytes answer a request of this method, which may be granted a ``handshake``.
+
+        If it is, 101 is the final head, and all that follows is content until the connection ends.
+        """
+        self._method = method
+        self._handshake = handshake
+        self._body: Body | None = None
+        self._interim = 0
+        self.head: Response | None = None
+        self.complete = False
+
+    @property
+    def began(self) -> bool:
+        """Tell if at least one byte came."""
+        return self.head is not None or self._interim > 0 or self._heads.held > 0
+
+    @property
+    def answers_head(self) -> bool:
+        """Tell if it answers a request of method HEAD."""
+        return self._method == "HEAD"
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Tell if only the end of the connection ends this answer."""
+        return isinstance(self._body, UntilClose)
+
+    def feed(self, data: bytes) -> tuple[Response | None, bytes]:
+        """Take bytes of the stream: (the final head if these bytes completed it, content).
+
+        Raises:
+            Denied: the answer is malformed, too large, switches protocols, or has too many interim answers (RFC 9110
+                section 15.2); the reason is one for requests, the detail tells.
+        """
+        head, heads, grammar = None, self._heads, self._grammar
+        while self._body is None:
+            match = grammar.match(data, 0, heads.ordinary) if heads.fresh else None
+            if match is not None:  # as most heads do, it came whole
+                head, data = grammar.head(match), data[match.end() :]
+            else:
+                found = heads.feed(data)
+                if found is None:
+                    return None, b""
+                raw, data = found
+                head = grammar.read(raw)
+            if head.status < 200:
+                if head.status == 101:
+                    self._switch(head)
+                else:
+                    self._skip_interim()
+                    head = None
+                    if not data:
+                        return None, b""
+                continue
+            self.head = head
+            self.bodyless = bodyless = self._method == "HEAD" or head.status in _BODYLESS
+            length = 0 if bodyless else head.content_length
+            if length == len(data):  # the whole answer came at once, as most do
+                self._body = _NO_MORE
+                self.complete = True
+                self.surplus = False
+                return head, data
+            self._body = _body_of(head, length)
+        content, data = self._body.feed(self.rest + data if self.rest else data)
+        self.complete = self._body.complete
+        self.surplus = self.complete and bool(data)
+        self.rest = b"" if self.complete else data
+        return head, content
+
+    def _skip_interim(self) -> None:
+        self._interim += 1
+        if self._interim > self._max_interim:
+            raise Denied(Reason.BAD_REQUEST, "too many interim answers")
+
+    def _switch(self, head: Response) -> None:
+        if self._handshake is None:
+            raise Denied(Reason.BAD_REQUEST, "a switch of protocols that nobody asked for")
+        self._handshake.check(head)
+        self.head = head
+        self._body = UntilClose()
+
+
+def _body_of(head: Response, length: int | None) -> Body:
+    """Return the reader of an answer's body (RFC 9112 section 6.3)."""
+    if length is not None:
+        return LengthBody(length)
+    return ChunkedBody() if head.chunked else UntilClose()
