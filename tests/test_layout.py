@@ -45,6 +45,7 @@ ELSEWHERE: Final = {
     "signals.py": "integration/test_cli.py",
     "sts_reload.py": "integration/test_sts_reload.py",
     "reload.py": "integration/test_reload.py",
+    "sts/rules.py": "sts/test_policy.py",
     "wire/dialer.py": "integration/wire/test_dial.py",
     "wire/kernel.py": "wire/test_teardown.py",
     "wire/origin_pool.py": "wire/test_pool.py",

@@ -39,7 +39,9 @@ from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
-from sidecar.sts.policy import (
+from sidecar.sts.policy import StsPolicy
+from sidecar.sts.rate import RateSettings
+from sidecar.sts.rules import (
     ANYONE,
     Anyone,
     EntryWorkload,
@@ -47,11 +49,9 @@ from sidecar.sts.policy import (
     LoginKind,
     Rule,
     SelfRule,
-    StsPolicy,
     SubjectMatch,
     Target,
 )
-from sidecar.sts.rate import RateSettings
 from sidecar.sts.server import StsSettings
 
 

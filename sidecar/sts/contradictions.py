@@ -3,30 +3,68 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from sidecar.delegation.act import MAX_ACT_DEPTH
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.scope import ScopeError, parse_scope
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-
-if TYPE_CHECKING:
-    from sidecar.sts.policy import Rule, SelfRule, StsPolicy
+from sidecar.sts.rules import EntryWorkload, LoginIssuer, Rule, SelfRule, Target
 
 MAX_TOKEN_LIFE_S: Final = 3600
 MAX_DELEGATION_LIFE_S: Final = 86_400
 DEFAULT_DELEGATION_LIFE_S: Final = 3600
 
 
-def contradictions(policy: StsPolicy) -> Iterator[Problem]:
+class Declared(Protocol):
+    """A policy, as far as it is declared. ``StsPolicy`` is one."""
+
+    @property
+    def issuer(self) -> str:
+        """Our own identifier."""
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The workloads that tokens can be issued for."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules for subjects."""
+
+    @property
+    def self_rules(self) -> tuple[SelfRule, ...]:
+        """The rules without a subject."""
+
+    @property
+    def entries(self) -> Mapping[SpiffeId, EntryWorkload]:
+        """The workloads where users log in."""
+
+    @property
+    def login_issuers(self) -> Mapping[str, LoginIssuer]:
+        """The issuers of users."""
+
+    @property
+    def token_life_s(self) -> int:
+        """The life of a token."""
+
+    @property
+    def max_depth(self) -> int:
+        """The most actors of a token."""
+
+    def target_of(self, audience: str) -> Target | None:
+        """Return the target that owns an audience."""
+
+
+def contradictions(policy: Declared) -> Iterator[Problem]:
     """Return every contradiction in the policy; ``field`` is relative to it, such as ``rules[2].scopes``."""
     return chain(_own_problems(policy), _target_problems(policy), _rule_problems(policy), _entry_problems(policy))
 
 
-def _own_problems(policy: StsPolicy) -> Iterator[Problem]:
+def _own_problems(policy: Declared) -> Iterator[Problem]:
     if not is_issuer_url(policy.issuer):
         yield Problem(
             "issuer",
@@ -39,7 +77,7 @@ def _own_problems(policy: StsPolicy) -> Iterator[Problem]:
         yield Problem("max_depth", f"is outside 1 to {MAX_ACT_DEPTH} actors", "leave it at the default")
 
 
-def _target_problems(policy: StsPolicy) -> Iterator[Problem]:
+def _target_problems(policy: Declared) -> Iterator[Problem]:
     for name in _repeated(name for target in policy.targets for name in target.names):
         yield Problem("targets", f"the audience {name} means two targets", "give each audience to one workload")
     for number, target in enumerate(policy.targets):
@@ -54,7 +92,7 @@ def _target_problems(policy: StsPolicy) -> Iterator[Problem]:
             yield Problem(f"{where}.scopes", "holds an invalid scope (RFC 6749 section 3.3)", "write it without spaces")
 
 
-def _rule_problems(policy: StsPolicy) -> Iterator[Problem]:
+def _rule_problems(policy: Declared) -> Iterator[Problem]:
     listed = [(f"rules[{number}]", rule) for number, rule in enumerate(policy.rules)]
     listed_self = [(f"self_rules[{number}]", rule) for number, rule in enumerate(policy.self_rules)]
     both: list[tuple[str, Rule | SelfRule]] = [*listed, *listed_self]
@@ -72,7 +110,7 @@ def _rule_problems(policy: StsPolicy) -> Iterator[Problem]:
             yield Problem(f"{where}.subjects", "names an unknown user issuer", "list it under login_issuers")
 
 
-def _entry_problems(policy: StsPolicy) -> Iterator[Problem]:
+def _entry_problems(policy: Declared) -> Iterator[Problem]:
     for name, issuer in policy.login_issuers.items():
         if name != issuer.trusted.issuer:
             yield Problem(f"login_issuers.{name}", "is listed under another name than its own", "use its iss")

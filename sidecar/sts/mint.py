@@ -25,7 +25,8 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import JwtSvid, VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.authority import Authority, authority_of
-from sidecar.sts.policy import LoginKind, StsPolicy
+from sidecar.sts.policy import StsPolicy
+from sidecar.sts.rules import LoginKind
 
 _ACCESS: Final = frozenset({TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT})
 _LOGIN: Final[Mapping[LoginKind, frozenset[str]]] = {

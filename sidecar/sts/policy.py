@@ -8,114 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final
 
 from sidecar.delegation.act import MAX_ACT_DEPTH
-from sidecar.delegation.policy import LoginKind as LoginKind
-from sidecar.delegation.policy import ScopeFrom, UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import PRESETS, TrustedIssuer
 from sidecar.errors import ConfigError
 from sidecar.sts.contradictions import DEFAULT_DELEGATION_LIFE_S, contradictions
-
-
-class Anyone(Enum):
-    """The explicit word for "no restriction"; in a policy file it is written ``*``."""
-
-    ANYONE = "*"
-
-
-ANYONE: Final = Anyone.ANYONE
-
-
-@dataclass(frozen=True, slots=True)
-class SubjectMatch:
-    """The subjects of a rule: ``subject`` of ``issuer`` (the *user* issuer, never us), or each of them ``ANYONE``."""
-
-    issuer: str | Anyone
-    subject: str | Anyone
-
-    def matches(self, issuer: str, subject: str) -> bool:
-        """Compare the pair byte for byte."""
-        return self.issuer in (ANYONE, issuer) and self.subject in (ANYONE, subject)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A workload that tokens can be issued for: its SPIFFE ID, its other ``audiences``, its ``scopes``.
-
-    The scopes are a ceiling and also name what everything behind the target needs.
-    """
-
-    workload: SpiffeId
-    audiences: frozenset[str] = frozenset()
-    scopes: ScopeSet
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Every audience of this target."""
-        return self.audiences | {str(self.workload)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """``actor`` may act for ``subjects`` at ``audience`` with at most ``scopes``. Rules add up."""
-
-    actor: SpiffeId
-    subjects: frozenset[SubjectMatch]
-    audience: str
-    scopes: ScopeSet
-
-    def speaks_of(self, issuer: str, subject: str) -> bool:
-        """Tell if the rule covers this subject of this user issuer."""
-        return any(match.matches(issuer, subject) for match in self.subjects)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelfRule:
-    """``workload`` may act for itself, without a user, at ``audience`` with at most ``scopes`` (client credentials)."""
-
-    workload: SpiffeId
-    audience: str
-    scopes: ScopeSet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginIssuer:
-    """A user issuer: how its login tokens are verified, their ``kind``, and the scopes they give here.
-
-    The profile says which claim must show the entry's OAuth client. ``subject_prefix`` keeps the subjects of two
-    issuers apart in issued tokens.
-    """
-
-    trusted: TrustedIssuer
-    kind: LoginKind
-    scope_from: ScopeFrom
-    subject_prefix: str = ""
-
-    def for_client(self, client_id: str) -> UserIssuer:
-        """Return the same issuer for an entry that is registered there as ``client_id``."""
-        return UserIssuer(
-            trusted=self.trusted,
-            kind=self.kind,
-            client_id=client_id,
-            scope_from=self.scope_from,
-            subject_prefix=self.subject_prefix,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryWorkload:
-    """A workload where users log in: the OAuth client it is registered as, per user issuer.
-
-    ``delegation_life_s`` bounds the first token; None means the login token's remaining life, at most one hour.
-    """
-
-    workload: SpiffeId
-    client_ids: Mapping[str, str]
-    delegation_life_s: int | None = None
+from sidecar.sts.rules import EntryWorkload, LoginIssuer, Rule, SelfRule, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -200,7 +200,8 @@ class H1Stream:
             if body:
                 sink.on_body(body)
             sink.on_body_end()
-            sink.on_body_flush()
+            if body is not None:
+                sink.on_body_flush()
             return
         self.intake.sink = sink
         if self.head is not None and self.head.expect is not None and not self.intake.invited:

@@ -5,7 +5,7 @@ import pytest
 
 from sidecar.config import load_sts
 from sidecar.sts.keygen import add_key
-from sidecar.sts.policy import ANYONE, LoginKind, SubjectMatch
+from sidecar.sts.rules import ANYONE, LoginKind, SubjectMatch
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
 
 STS = example("sts")

@@ -23,19 +23,10 @@ from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import RecordFields
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts.mint import FreshNames
-from sidecar.sts.policy import (
-    ANYONE,
-    EntryWorkload,
-    LoginIssuer,
-    LoginKind,
-    Rule,
-    SelfRule,
-    StsPolicy,
-    SubjectMatch,
-    Target,
-)
+from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import ExchangeRate, RateSettings
 from sidecar.sts.records import ExchangeRecord
+from sidecar.sts.rules import ANYONE, EntryWorkload, LoginIssuer, LoginKind, Rule, SelfRule, SubjectMatch, Target
 from sidecar.sts.service import TokenService
 from tests.fakes.tokens import (
     ABSENT,

@@ -113,7 +113,7 @@ class Records:
     def reserve(self, direction: Any = "inbound") -> Entry:
         record = request_record(direction, "run")
         record["request_id"] = new_id()
-        self.made.append(Entry(self, record, 0.0))  # type: ignore[arg-type]
+        self.made.append(Entry(self, record, 0.0))
         return self.made[-1]
 
     def finish(self, entry: Entry, record: Record) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.errors import ConfigError
 from sidecar.sts.contradictions import is_issuer_url
-from sidecar.sts.policy import ANYONE, EntryWorkload, Rule, SelfRule, SubjectMatch, Target
+from sidecar.sts.rules import ANYONE, EntryWorkload, Rule, SelfRule, SubjectMatch, Target
 from tests.fakes.sts import ALL_USERS, FRONT, LOGIN, OTHER_LOGIN, login_issuer, scopes, small_policy
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
 

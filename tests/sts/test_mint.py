@@ -13,7 +13,7 @@ from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT, 
 from sidecar.delegation.verify import JwtSvid, VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, require_lawful_form
-from sidecar.sts.policy import ANYONE, Rule, SubjectMatch, Target
+from sidecar.sts.rules import ANYONE, Rule, SubjectMatch, Target
 from tests.fakes.sts import ALL_USERS, LOGIN, small_policy
 from tests.fakes.tokens import CRM, ISSUER, NOW, PLANNER, WRITER
 

@@ -18,8 +18,9 @@ from sidecar.delegation.rfc8693 import (
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.sts.keys import KeyRing, SigningKey
-from sidecar.sts.policy import ANYONE, EntryWorkload, LoginKind, Rule, StsPolicy, SubjectMatch
+from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
+from sidecar.sts.rules import ANYONE, EntryWorkload, LoginKind, Rule, SubjectMatch
 from sidecar.sts.schedule import KeySchedule, TimedKey
 from sidecar.sts.service import fresh_names
 from tests.fakes.sts import (
