@@ -41,7 +41,6 @@ ELSEWHERE: Final = {
     "identity/secrets_log.py": "identity/test_ssl_object.py",
     "observe/sink.py": "observe/test_writer.py",
     "process.py": "integration/test_process.py",
-    "proxy/answers.py": "integration/test_inbound.py",
     "signals.py": "integration/test_cli.py",
     "sts_reload.py": "integration/test_sts_reload.py",
     "reload.py": "integration/test_reload.py",

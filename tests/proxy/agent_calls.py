@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,12 +76,14 @@ class Tokens:
         self.kept: Issued | None = None
         self.rejected: list[IssuedPermit] = []
         self.refusal: SidecarError | None = None
+        self.meanwhile: Callable[[], None] = lambda: None  # happens while the call waits for its token
 
     def cached(self, _plan: Plan, *, policy: Policy, now: int) -> Issued | None:
         return self.kept
 
     async def exchange(self, plan: Plan, policy: Policy) -> Issued:
         self.asked.append(plan)
+        self.meanwhile()
         if self.refusal is not None:
             raise self.refusal
         claims = ENTRY_CLAIMS if plan.delegation.entry else ISSUED_CLAIMS

@@ -70,10 +70,6 @@ def no_entry(calls: AgentCalls) -> None:
     calls.policy = replace(POLICY, entry=None)
 
 
-def denied_subject(calls: AgentCalls) -> None:
-    calls.policy = replace(POLICY, number=2, deny=Deny(subjects=frozenset({(None, "alice")})))
-
-
 def as_it_is(_calls: AgentCalls) -> None:
     pass
 
@@ -157,6 +153,25 @@ async def test_an_entry_starts_a_chain_with_the_login_that_comes_with_the_call(c
     assert (await calls.call(bearer(raw_login()))).status == 200
     (plan,) = calls.tokens.asked
     assert (plan.delegation.entry, plan.delegation.token.jti) == (True, "login-1")
+
+
+def deny_alice(calls: AgentCalls) -> None:
+    calls.policy = replace(POLICY, number=2, deny=Deny(subjects=frozenset({(None, "alice")})))
+
+
+def withdraw_identity(calls: AgentCalls) -> None:
+    calls.refused_by = Unavailable(Reason.NOT_READY)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [(deny_alice, "policy_denied"), (withdraw_identity, "not_ready")], ids=["policy", "identity"]
+)
+async def test_a_call_that_waited_for_its_token_is_judged_again_before_it_leaves(
+    calls: AgentCalls, change: Change, reason: str
+) -> None:
+    calls.tokens.meanwhile = lambda: change(calls)
+    refused = await calls.call(bearer(calls.handle()))
+    assert (refused.reason, len(calls.tokens.asked), calls.left) == (reason, 1, b"")
 
 
 # --- several workers
