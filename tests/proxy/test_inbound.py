@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.proxy.snapshot import Snapshot
-from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, verified
+from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, verified
 from tests.proxy.warm import Warm
 
 TOKEN = verified(INBOUND_CLAIMS)
@@ -88,3 +88,16 @@ async def test_the_same_call_is_served_a_moment_before_its_token_expires(tmp_pat
     assert asked.warm.transport.written.count(b"HTTP/1.1 200 OK") == 3
     assert TOKEN.expires_at > NOW
     await asked.warm.log.close()
+
+
+async def test_what_is_no_request_is_refused_and_recorded_with_its_peer(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    before = len(asked.warm.transport.written)
+    asked.warm.connection.data_received(b"POST /search HTTP/1.1\r\nHost: writer\r\nx y: z\r\n\r\n")
+    assert asked.warm.transport.written[before:].startswith(b"HTTP/1.1 400 ")
+    assert len(asked.warm.pool.transport.writes) == asked.arrived
+    await asked.warm.log.close()
+    record = json.loads((tmp_path / "records").read_text().splitlines()[-1])
+    assert [record[key] for key in ("decision", "reason", "direction", "peer")] == [
+        "deny", "bad_request", "inbound", str(PLANNER)
+    ]  # fmt: skip
