@@ -1,4 +1,4 @@
-"""Two kinds of chart as SVG, in a few lines: bars with their spread, and lines over what grows. Pure."""
+"""Two kinds of SVG chart in a few lines: bars with their spread, and lines over a growing quantity. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURS: Final = ("#1f6f8b", "#c8553d", "#588157", "#8d6a9f", "#b08968", "#5c67
 
 
 def bars(title: str, rows: Sequence[tuple[str, Spread]], *, unit: str, mark: str = "") -> str:
-    """A bar for each row, with a line from the lowest to the highest round; the row called ``mark`` stands out."""
+    """Draw a bar for each row, with a line from the lowest to the highest round; the row named ``mark`` stands out."""
     most = max((row.highest for _, row in rows), default=1.0) or 1.0
     scale = (_WIDTH - _LABELS - 110) / most
     height = 34 + _BAR * len(rows)
@@ -36,7 +36,7 @@ def bars(title: str, rows: Sequence[tuple[str, Spread]], *, unit: str, mark: str
 
 
 def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str) -> str:
-    """A line for each series over ``x``, which is logarithmic; ``y`` starts at zero."""
+    """Draw a line for each series over ``x``, which is logarithmic; ``y`` starts at zero."""
     points = [point for line in series.values() for point in line]
     if not points:
         return ""

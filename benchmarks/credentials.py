@@ -13,7 +13,7 @@ from benchmarks.scenarios import Scenario
 from benchmarks.world import CALLER, STRANGER, TRUST_DOMAIN
 
 REUSED: Final = 16
-FRESH: Final = 40_000  # for one window: what is not enough is said in the sample
+FRESH: Final = 40_000  # for one window; the sample reports a shortage
 
 
 def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
@@ -23,7 +23,7 @@ def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
         wanted = scenario.tokens or (FRESH if scenario.fresh_tokens else REUSED)
         if role.credential == "handle":
             for login in rig.world.logins(max(0, scenario.handles - wanted)):
-                _handle(rig, role, login)  # alive, and not used
+                _handle(rig, role, login)  # live but unused
         path.touch(mode=0o600)
         path.write_text("\n".join(_made(rig, scenario, role, wanted)) + "\n")
     return path
@@ -41,7 +41,7 @@ def _made(rig: Rig, scenario: Scenario, role: Role, count: int) -> list[str]:
 
 
 def _chain(actors: int) -> dict[str, object]:
-    """The caller, and before it agents that the token went through."""
+    """Return the caller, preceded by the agents that the token went through."""
     act: dict[str, object] = {}
     for number in range(1, actors):
         act = {"sub": f"spiffe://{TRUST_DOMAIN}/agent/before-{number}", **({"act": act} if act else {})}
@@ -49,7 +49,7 @@ def _chain(actors: int) -> dict[str, object]:
 
 
 def _forged(token: str) -> str:
-    """The same with another signature, of the right length and alphabet."""
+    """Return the token with another signature, of the right length and alphabet."""
     head, _, signature = token.rpartition(".")
     return f"{head}.{signature[::-1][:-1]}A"
 

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.crowd``: connections that want nothing but a place, until standard input ends.
+"""``python -m benchmarks.crowd``: idle connections that only occupy a place, until standard input ends.
 
-``--count`` of them are open at all times: one that is closed by the other end is opened again at once. Each sends
-``--says`` (hexadecimal) when it is connected, and nothing more. A line is written once all were connected.
+``--count`` of them are open at all times: one that the other end closes is opened again at once. Each sends ``--says``
+(hexadecimal) when it is connected, and nothing more. A line is written once all were connected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from benchmarks.scenarios import Beside
 from benchmarks.world import SERVER_NAME
 
-_OPENING_AT_ONCE: Final = 200  # the first time; who comes all in one moment fills the queue of a listening socket
+_OPENING_AT_ONCE: Final = 200  # the first time; more at the same moment fill the queue of a listening socket
 _UNDER_WAY: Final = (0, errno.EINPROGRESS)
 _READ: Final = 65536
 
@@ -38,7 +38,7 @@ class Crowd:
         self.reopened = 0
 
     def stay(self) -> None:
-        """Until standard input ends."""
+        """Run until standard input ends."""
         told = False
         self._poller.register(0, select.EPOLLIN)
         while True:
@@ -68,7 +68,7 @@ class Crowd:
         one = self._open[descriptor]
         try:
             if descriptor not in self._connected:
-                one.send(self._says)  # of no length: tells whether it is connected
+                one.send(self._says)  # an empty write tests the connection
                 self._connected.add(descriptor)
             while one.recv(_READ):
                 pass
@@ -83,7 +83,7 @@ class Crowd:
 
 
 def said(what: Beside) -> bytes:
-    """The bytes that each member of such a crowd sends."""
+    """Return the bytes that each connection of such a flood sends."""
     outgoing = ssl.MemoryBIO()
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=SERVER_NAME)
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -95,7 +95,7 @@ def said(what: Beside) -> bytes:
 
 
 def main() -> None:
-    """Be a crowd, and say at the end how many connections were opened again."""
+    """Run a flood, and print at the end how many connections were opened again."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crowd", description=__doc__)
     parser.add_argument("--connect", required=True)
     parser.add_argument("--count", type=int, required=True)

@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.peers.peer import OUTBOUND, ROUTES
 from benchmarks.scenarios import Scenario
 
-# Axis: what grows there, and what would be wrong.
+# The growing quantity on each axis, and the fault to look for.
 AXES: Final = {
     "connections": "open connections, all busy",
     "routes": "inbound routes; the last one is asked",

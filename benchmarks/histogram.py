@@ -11,7 +11,7 @@ _BITS: Final = 6
 
 
 def bucket_of(value: int) -> int:
-    """The bucket of a value in nanoseconds. Values below 64 have one each; above, the highest seven bits tell it."""
+    """Return the bucket of a value in nanoseconds: one each below 64; above, by the highest seven bits."""
     if value < 1 << _BITS:
         return value
     exponent = value.bit_length() - 1 - _BITS
@@ -19,7 +19,7 @@ def bucket_of(value: int) -> int:
 
 
 def value_of(bucket: int) -> float:
-    """The middle of a bucket, in nanoseconds."""
+    """Return the middle of a bucket, in nanoseconds."""
     if bucket < 1 << _BITS:
         return float(bucket)
     exponent = (bucket >> _BITS) - 1
@@ -28,7 +28,7 @@ def value_of(bucket: int) -> float:
 
 
 def percentile(histogram: Histogram, share: float) -> float:
-    """The value that ``share`` (0 to 1) of all values do not exceed, in microseconds; NaN if there are none."""
+    """Return the value that ``share`` (0 to 1) of all values do not exceed, in microseconds; NaN if there are none."""
     total = sum(count for _, count in histogram)
     seen = 0
     for bucket, count in histogram:
@@ -39,7 +39,7 @@ def percentile(histogram: Histogram, share: float) -> float:
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:
-    """One histogram of all their values."""
+    """Merge histograms into one."""
     counts: dict[int, int] = {}
     for histogram in histograms:
         for bucket, count in histogram:

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.hostile``: one peer with a valid identity that does its worst, until it is told to stop.
+"""``python -m benchmarks.hostile``: an attacking peer with a valid identity, until it is stopped.
 
 At once and from one address: connections that drip a head, that hold a handshake open, that pipeline requests and never
-read an answer, and a stream of new connections with broken heads, no token, a token of 8 KB that is none. Bounded:
+read an answer, and a stream of new connections with broken heads, no token, or a garbage token of 8 KB. Bounded:
 ``CROWD`` connections of each kind, and a new connection every ``PACE_S``.
 """
 
@@ -36,7 +36,7 @@ class Hostile:
         self._name = name
 
     async def run(self) -> None:
-        """All of it, until cancelled. What is refused or cut begins again."""
+        """Run all attacks until cancelled. A refused or cut connection is opened again."""
         async with asyncio.TaskGroup() as group:
             for attack in (self._drip, self._silent, self._never_read):
                 for _ in range(CROWD):

@@ -1,4 +1,4 @@
-"""The machine of a run: its cores, who is bound to which, and what is worth saying about it."""
+"""The machine of a run: its cores, the binding of processes to them, and facts for the report."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Cores:
         return None
 
     def bound(self, command: Sequence[str], *, proxy: bool) -> list[str]:
-        """The command, bound to its core."""
+        """Return the command, bound to its core."""
         core = self.proxy if proxy else self.others
         return [*command] if core is None else ["taskset", "-c", str(core), *command]
 
 
 def cores() -> Cores:
-    """The first two cores that we may use."""
+    """Return the first two cores that we may use."""
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2 or shutil.which("taskset") is None:
         return Cores(None, None)
@@ -44,7 +44,7 @@ def cores() -> Cores:
 
 
 def process_tree(pid: int) -> list[int]:
-    """The process and all its descendants, as far as they live."""
+    """Return the process and all its live descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -60,7 +60,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def memory_mib(pids: Sequence[int], key: str = "VmRSS") -> float:
-    """Resident memory of these processes together, in MiB. ``VmHWM`` is the most it ever was."""
+    """Return the resident memory of these processes together, in MiB. ``VmHWM`` is the peak."""
     total = 0
     for pid in pids:
         try:
@@ -72,7 +72,7 @@ def memory_mib(pids: Sequence[int], key: str = "VmRSS") -> float:
 
 
 def user_and_kernel(pids: Sequence[int]) -> tuple[int, int]:
-    """CPU time of these processes together, in ticks of 10 ms: their own, and the kernel's for them."""
+    """Return the CPU time of these processes together, in ticks of 10 ms: their own, and the kernel's for them."""
     user = kernel = 0
     for pid in pids:
         try:

@@ -1,4 +1,4 @@
-"""One window of load on one peer → what was seen."""
+"""Measures one window of load on one peer."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from benchmarks.world import AGENT, SERVER_NAME, STRANGER, write_identity
 _WARMUP_S: Final = 0.3
 _CROWD_PATIENCE_S: Final = 60.0
 _PATIENCE_S: Final = 120.0
-_ROTATE_EVERY_S: Final = 2.5  # files are looked at every 2 s
-_REMEMBERED: Final = 8192  # tokens, by the sidecar at most: so many are shown once before the window begins
+_ROTATE_EVERY_S: Final = 2.5  # files are checked every 2 s
+_REMEMBERED: Final = 8192  # the most tokens that the sidecar caches: each is shown once before the window begins
 _SLOW_READ_MS: Final = 20  # after each read of up to 64 KB: about 3 MB/s
 
 
 class MeasureError(Exception):
-    """The load could not be made. The text says why."""
+    """The load could not be generated. The text gives the reason."""
 
 
 def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number: int) -> Sample:
     """Load the peer for ``seconds`` in round ``number``.
 
     Raises:
-        MeasureError: not even the connections could be opened.
+        MeasureError: the connections could not be opened.
     """
     role = peer.roles[scenario.role]
     pids = rig.pids(peer, scenario.role)
@@ -63,10 +63,10 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
 
 @contextmanager
 def _beside(rig: Rig, role: Role, scenario: Scenario) -> Iterator[None]:
-    """While this lasts, others are beside the load: a peer that does its worst has a second to begin, a crowd is there.
+    """Run disturbers beside the load: an attacking peer, started a second earlier, or a flood, already connected.
 
     Raises:
-        MeasureError: they are not.
+        MeasureError: they did not start.
     """
     if not scenario.beside:
         yield
@@ -114,7 +114,7 @@ def _loaded(rig: Rig, peer: Peer, scenario: Scenario, role: Role, options: list[
 
 
 def _while_rotating(rig: Rig, peer: Peer, scenario: Scenario, role: Role, options: list[str]) -> dict[str, Any]:
-    """Load, while the files of the peer's identity are replaced time and again."""
+    """Load the peer while the files of its identity are replaced repeatedly."""
     done = threading.Event()
     world = rig.world
 
@@ -134,7 +134,7 @@ def _while_rotating(rig: Rig, peer: Peer, scenario: Scenario, role: Role, option
 
 
 def _held(rig: Rig, peer: Peer, scenario: Scenario, role: Role, pids: list[int]) -> float:
-    """Memory while so many connections are open, each after one request."""
+    """Measure memory while this many connections are open, each after one request."""
     command = rig.cores.bound([*_command(rig, scenario, role, 0), "--hold"], proxy=False)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
         assert load.stdout is not None  # noqa: S101 - for the type checker

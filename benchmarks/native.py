@@ -1,4 +1,4 @@
-"""The compiled parts: the load generator and the backend, built with ``cc`` when they are needed."""
+"""The compiled parts: the load generator and the backend, built with ``cc`` on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLAGS: Final = ("-O2", "-std=c11", "-Wall", "-Wextra")
 
 
 class BuildError(Exception):
-    """The programs cannot be built. The text says what to install."""
+    """The programs cannot be built. The text names the missing package."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ MAX_BASE_SPREAD: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Several measurements of one thing: their median, and how far they are apart."""
+    """Several measurements of one quantity: their median and their range."""
 
     middle: float
     lowest: float
@@ -26,20 +26,20 @@ class Spread:
 
     @property
     def width(self) -> float:
-        """The distance of the furthest from the median, relative to it: 0.1 is within 10 percent."""
+        """Relative distance of the furthest from the median: 0.1 is within 10 percent."""
         if not self.middle:
             return math.inf if self.highest else 0.0
         return max(self.highest - self.middle, self.middle - self.lowest) / self.middle
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """The spread of what was measured; None if nothing was. What is no finite number does not count."""
+    """Return the spread of the finite values; None if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return Spread(median(finite), min(finite), max(finite), len(finite)) if finite else None
 
 
 def ratios(values: Sequence[float | None], base: Sequence[float | None]) -> list[float]:
-    """The ratio in each round that has both. ``values`` and ``base`` are in the order of the rounds."""
+    """Return the ratio in each round that has both. ``values`` and ``base`` are in the order of the rounds."""
     return [
         value / reference
         for value, reference in zip(values, base, strict=True)

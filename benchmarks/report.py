@@ -1,4 +1,4 @@
-"""Results → a report: Markdown with its charts beside it, and one HTML page that holds everything."""
+"""Writes results as a report: Markdown with charts, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def _section(results: Results, scenario: Scenario) -> Section:
         for row in table.rows
         if row.p50_us > 0
     ]
-    if scenario.rate and times:  # latency means something only where the load does not depend on it
+    if scenario.rate and times:  # latency is meaningful only where the load does not depend on it
         charts[f"{scenario.name}-latency"] = bars("Latency: p50, and a line to p99", times, unit="us", mark=ours)
     return scenario.title, [table], charts
 
 
 def _memory(results: Results) -> list[Section]:
-    """Resident memory over connections, as a line for each peer."""
+    """Draw resident memory over connections, a line for each peer."""
     series: dict[str, list[tuple[float, float]]] = {}
     for scenario in SCENARIOS:
         if scenario.measure == "memory":
@@ -77,7 +77,7 @@ def _memory(results: Results) -> list[Section]:
 
 
 def _beside_each(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
-    """The sidecar's CPU per request relative to each peer's: what is most often asked, in one table."""
+    """Tabulate the sidecar's CPU per request relative to each peer's: the most frequent question, in one table."""
     asked = [one for one in SCENARIOS if one.name in _ASKED and _was_measured(results, one)]
     rows: list[tuple[str, ...]] = []
     for peer in results.peers:
@@ -88,7 +88,7 @@ def _beside_each(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
 
 
 def _growth(results: Results, axis: str) -> Section:
-    """Figures, and no ratios: what is asked is how one peer's own cost grows."""
+    """Tabulate figures without ratios: the question is how one peer's own cost grows."""
     tables = [table_of(results.samples, one, [peer.name for peer in results.peers]) for one in _along(axis)]
     series: dict[str, list[tuple[float, float]]] = {}
     for table in tables:

@@ -1,4 +1,4 @@
-"""A run as data: what was measured, by whom, on what. Written as JSON, and read again by the report."""
+"""A run as data: the figures, the peers, the machine. Written as JSON, and read again by the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Taking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """All of one run. ``missing`` says of each peer that did not take part why."""
+    """All of one run. ``missing`` gives the reason for each peer that did not take part."""
 
     made_at: str
     seconds: float
@@ -48,7 +48,7 @@ class Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """As JSON, whole."""
+    """Write everything as JSON."""
     path.write_text(json.dumps(asdict(results), indent=1))
 
 

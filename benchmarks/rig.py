@@ -1,4 +1,4 @@
-"""All peers up at once, each on its own ports, the proxies on one core and everything else on another."""
+"""All peers running at once, each on its own ports, the proxies on one core and everything else on another."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from sidecar_dev.processes import ProcessError, Processes, answers, listens
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """Everything that runs while something is measured."""
+    """Everything that runs during a measurement."""
 
     world: World
     programs: Programs
     cores: Cores
     processes: Processes
-    absent: dict[str, str] = field(default_factory=dict)  # peers that could not be started, by name, and why
+    absent: dict[str, str] = field(default_factory=dict)  # peers that could not be started, by name, with the reason
 
     def pids(self, peer: Peer, role: str) -> list[int]:
-        """The processes that count: the peer's parts in that role, and their workers."""
+        """Return the counted processes: the peer's parts in that role, and their workers."""
         return [pid for name in peer.roles[role].counted for pid in process_tree(self.processes.pid(name))]
 
     def start(self, parts: Sequence[Part]) -> None:
-        """Start these programs, and wait until each listens where it shall."""
+        """Start these programs, and wait until each listens on its ports."""
         for part in parts:
             command = self.cores.bound(part.command, proxy=part.proxy)
             self.processes.start(part.name, command, part.environment)
@@ -55,7 +55,7 @@ def rig(peers: Sequence[Peer], roles: frozenset[str]) -> Iterator[Rig]:
     """
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for all alike, as in a container
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the same for all, as in a container
     processes = Processes(folder)
     try:
         running = Rig(make_world(folder), build(folder / "bin"), cores(), processes)
@@ -63,7 +63,7 @@ def rig(peers: Sequence[Peer], roles: frozenset[str]) -> Iterator[Rig]:
         for peer in peers:
             try:
                 running.start(peer.parts(running.world, roles & peer.roles.keys()))
-            except (ProcessError, OSError) as error:  # the others are compared all the same
+            except (ProcessError, OSError) as error:  # the others are still compared
                 running.absent[peer.name] = " ".join(str(error).split())[:300]
         yield running
     finally:

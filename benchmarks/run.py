@@ -1,4 +1,4 @@
-"""``python -m benchmarks.run``: measure the sidecar beside its peers, and write what was seen."""
+"""``python -m benchmarks.run``: measures the sidecar beside its peers, and writes the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMOKE_PEERS = "sidecar,aiohttp"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 measured, 1 nothing could be measured or a gate of ``--smoke`` is broken, 2 usage."""
+    """Run the benchmark. Exit codes: 0 measured, 1 no measurement or a broken limit of ``--smoke``, 2 usage."""
     arguments = _parser().parse_args(argv)
     if arguments.again is not None:
         _say_written(write_report(read(arguments.again), arguments.again.parent))
@@ -123,9 +123,9 @@ def _run(
 def _measure_all(
     running: Rig, peers: Sequence[Peer], scenarios: Sequence[Scenario], *, rounds: int, seconds: float
 ) -> list[Sample]:
-    """The samples of all rounds, or of those until Ctrl-C: a long run that must end early was not for nothing.
+    """Return the samples of all rounds, or of those before Ctrl-C: a long run that ends early is not lost.
 
-    The order is reversed each round, so that nobody always comes after the same.
+    The order is reversed each round, so that no peer always follows the same one.
     """
     samples: list[Sample] = []
     try:
@@ -136,7 +136,7 @@ def _measure_all(
                     try:
                         sample = measure(running, peer, scenario, seconds=seconds, number=number)
                     except MeasureError as error:
-                        _say(str(error))  # the others are measured all the same; its cell stays empty
+                        _say(str(error))  # the others are still measured; its cell stays empty
                         continue
                     samples.append(sample)
                     print(f"round {number + 1}  {scenario.name:15} {peer.name:17} {sample.told}", flush=True)

@@ -10,7 +10,7 @@ from benchmarks.histogram import Histogram, percentile
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """``seen`` is all that the load generator said; ``rss_mib`` and ``peak_mib`` are of the processes that count."""
+    """``seen`` is the load generator's whole output; ``rss_mib`` and ``peak_mib`` are of the counted processes."""
 
     scenario: str
     peer: str
@@ -22,13 +22,13 @@ class Sample:
 
     @property
     def cpu_us(self) -> float | None:
-        """CPU time of the proxy per request, in microseconds; None if nothing was answered as it should be."""
+        """CPU time of the proxy per request, in microseconds; None without a correct answer."""
         requests = self.seen.get("requests", 0)
         return self.seen["cpu_s"] / requests * 1e6 if requests and not self.is_wrong else None
 
     @property
     def per_second(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return float(self.seen["requests"] / self.seen["seconds"]) if self.seen.get("seconds") else 0.0
 
     @property
@@ -41,12 +41,12 @@ class Sample:
 
     @property
     def latency(self) -> Histogram:
-        """From when a request was due until its answer was there."""
+        """Time from when a request was due until its answer was complete."""
         return [(bucket, count) for bucket, count in self.seen.get("latency", ())]
 
     @property
     def event_delay(self) -> Histogram:
-        """From when an event was written until it was read."""
+        """Time from writing an event until reading it."""
         return [(bucket, count) for bucket, count in self.seen.get("event_delay", ())]
 
     @property

@@ -9,10 +9,10 @@ from typing import Final, Literal
 from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, Peer
 from benchmarks.world import CALLER
 
-# Who is beside the load: a peer that does its worst, or a crowd that is there and says so much: nothing, the begin of a
-# ClientHello, all of one, or HTTP in clear text.
+# Disturbers beside the load: an attacking peer, or a flood that sends nothing, the start of a ClientHello, all of one,
+# or HTTP in clear text.
 Beside = Literal["", "hostile", "nothing", "hello begun", "hello", "clear text"]
-# What is told of a scenario: CPU per request, MB/s, delay of events, or memory.
+# The figure of a scenario: CPU per request, MB/s, delay of events, or memory.
 Measure = Literal["cpu", "throughput", "events", "memory", "slow", "rotation"]
 BODY_BYTES: Final = 100_000_000
 VARIES: Final = "@SIXTEEN_DIGITS@"
@@ -21,9 +21,9 @@ VARIES: Final = "@SIXTEEN_DIGITS@"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One way to use a proxy. ``connections`` at once; ``rate`` 0 is as fast as they are answered.
+    """One way to use a proxy. ``connections`` at once; ``rate`` 0 is saturated.
 
-    ``token`` of a stranger is lawful, but names an actor who is not the peer; one forged has another's signature.
+    A ``token`` of a stranger is valid, but names an actor who is not the peer; a forged one has another's signature.
     """
 
     name: str
@@ -43,18 +43,18 @@ class Scenario:
     identity: str = CALLER
     measure: Measure = "cpu"
     only_judges: bool = False
-    tokens: int = 0  # so many different ones in turn; 0: the usual few
+    tokens: int = 0  # number of distinct ones; 0: the usual few
     chain: int = 1  # actors in each token
-    handles: int = 0  # alive, beside those that are used
+    handles: int = 0  # alive, besides the used ones
     beside: Beside = ""
-    crowd: int = 0  # so many are beside it; one that is closed is opened again at once
-    axis: str = ""  # what grows, for the scenarios of `growth`
+    crowd: int = 0  # size of the flood; closed connections are opened again at once
+    axis: str = ""  # the growing quantity, for the scenarios of `growth`
     amount: int = 0
 
     def suits(self, peer: Peer) -> bool:
         """Tell if the peer has the role of this scenario."""
         if self.measure == "rotation":
-            return peer.name == "sidecar"  # the others follow no files: they are restarted, or told to read again
+            return peer.name == "sidecar"  # the others watch no files: they are restarted, or told to reload
         if peer.name == "direct" and not self.rate and self.measure != "events":
             return False
         if not peer.speaks_http and self.measure in {"events", "slow"}:
@@ -62,11 +62,11 @@ class Scenario:
         return self.role in peer.roles and (peer.judges or not self.only_judges or peer.name == "haproxy")
 
     def expects(self, peer: Peer) -> int:
-        """The status of every answer: a peer that judges nothing refuses nothing."""
+        """Return the status of every answer: a peer without checks refuses nothing."""
         return self.expected if peer.judges or self.expected < 400 else 200
 
     def head(self, host: str, prefix: str = "") -> str:
-        """The request, with a place for the token."""
+        """Return the request, with a placeholder for the token."""
         lines = [
             f"{self.method} {prefix}{self.path} HTTP/1.1",
             f"Host: {host}",
@@ -84,7 +84,7 @@ class Scenario:
 
 
 def _varied() -> Iterator[Scenario]:
-    """The load of ``inbound`` and ``outbound``, in which requests differ as those of agents do."""
+    """Return the load of ``inbound`` and ``outbound`` with requests that differ like those of agents."""
     trace = f"Traceparent: 00-{VARIES}{VARIES}-{VARIES}-01"
     load = Scenario(name="varied", title="as fast as answered, 32 connections, each request with")
     for name, what, change in (
@@ -108,7 +108,7 @@ def _varied() -> Iterator[Scenario]:
 
 
 def _beside_a_crowd() -> Iterator[Scenario]:
-    """The same load beside 600 connections of each kind, on kept connections and on new ones."""
+    """Return the same load beside 600 connections of each kind, on reused connections and on new ones."""
     crowds: dict[str, tuple[Beside, str]] = {
         "silent": ("nothing", "say nothing"),
         "hello-begun": ("hello begun", "stop inside a ClientHello"),

@@ -1,7 +1,7 @@
-"""Wide limits for CI: not how fast it is, but whether something became several times slower. Pure.
+"""Wide limits for CI, to find a slowdown of several times. Pure.
 
-Only ratios and counts, since the machines of CI have noisy neighbours. Each limit is well above what is measured, and
-is lowered here as the sidecar becomes faster.
+Only ratios and counts, since the machines of CI have noisy neighbours. Each limit is well above the measured value, and
+is lowered as the sidecar becomes faster.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def judged(results: Results) -> list[Verdict]:
-    """Each limit against what was measured."""
+    """Compare each limit with the measured value."""
     verdicts = [
         Verdict(f"{name}, CPU relative to {peer}", _ratio(results, name, peer), limit)
         for (name, peer), limit in MAX_RATIO.items()
@@ -81,7 +81,7 @@ def _ratio(results: Results, name: str, peer: str) -> float | None:
 
 
 def _least(results: Results, name: str) -> float | None:
-    """In the first round, when nothing else was asked before."""
+    """Return the value of the first round, before any load."""
     figures = _figures(results, name, _SUBJECT)
     return figures[min(figures)] if figures else None
 

@@ -1,4 +1,7 @@
-"""Samples → tables: for each scenario, each peer's figure and its ratio to the base in the same rounds. Pure."""
+"""Turns samples into tables: for each scenario, each peer's figure and its ratio to the base in the same rounds.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ UNITS: Final[dict[Measure, str]] = {
     "slow": "MiB resident at most",
     "rotation": "us of CPU per request",
 }
-_MANY: Final = 1000  # connections: who waits for whom shows in the p99
+_MANY: Final = 1000  # connections: the p99 shows the fairness of scheduling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class Table:
 
 
 def table_of(samples: Sequence[Sample], scenario: Scenario, peers: Sequence[str]) -> Table:
-    """The table of one scenario. The peers are in the order in which they are shown."""
+    """Build the table of one scenario. The peers are in display order."""
     rounds = sorted({sample.round for sample in samples if sample.scenario == scenario.name})
     base = _column(samples, scenario, BASE, rounds)
     why = None if scenario.measure in {"memory", "slow", "rotation"} else refusal(base)
@@ -58,7 +61,7 @@ def table_of(samples: Sequence[Sample], scenario: Scenario, peers: Sequence[str]
 
 
 def _with_latency(rows: Sequence[Row], scenario: Scenario) -> tuple[Row, ...]:
-    """Each row with its p99 relative to the base's as a remark, where it is the load's latency that is asked for."""
+    """Add the p99 relative to the base's as a remark to each row, where latency is the figure of interest."""
     base = next((row.p99_us for row in rows if row.peer == BASE), 0.0)
     if (not scenario.beside and scenario.connections < _MANY) or not base > 0:
         return tuple(rows)
@@ -69,7 +72,7 @@ def _with_latency(rows: Sequence[Row], scenario: Scenario) -> tuple[Row, ...]:
 
 
 def relative(samples: Sequence[Sample], scenario: Scenario, peer: str, other: str) -> Spread | None:
-    """One peer's figure relative to another's in the same rounds; None where the base was too restless for any."""
+    """Return one peer's figure relative to another's in the same rounds; None if the base spread too wide."""
     rounds = sorted({sample.round for sample in samples if sample.scenario == scenario.name})
     if refusal(_column(samples, scenario, BASE, rounds)) is not None:
         return None
@@ -77,7 +80,7 @@ def relative(samples: Sequence[Sample], scenario: Scenario, peer: str, other: st
 
 
 def figure_of(sample: Sample, measure: Measure) -> float | None:
-    """The one number of a sample; None if it counts for nothing."""
+    """Return the figure of a sample; None if it does not count."""
     if measure in {"cpu", "rotation"}:
         return sample.cpu_us
     if measure == "throughput":
@@ -113,7 +116,7 @@ def _kernel_share(own: Sequence[Sample]) -> Spread | None:
 
 
 def _column(samples: Sequence[Sample], scenario: Scenario, peer: str, rounds: Sequence[int]) -> list[float | None]:
-    """The figure in each round. Memory at rest is that of the first round: later, everything was in use."""
+    """Return the figure in each round. Memory at rest is that of the first round: later, everything was in use."""
     found = {
         sample.round: figure_of(sample, scenario.measure)
         for sample in samples

@@ -21,17 +21,17 @@ from sidecar_dev.pki import TrustDomainAuthority
 from sidecar_dev.processes import free_ports
 
 TRUST_DOMAIN: Final = "bench.example"
-CALLER: Final = f"spiffe://{TRUST_DOMAIN}/agent/caller"  # who calls: the load generator
-AGENT: Final = f"spiffe://{TRUST_DOMAIN}/agent/agent"  # whom every inbound peer stands before
-TOOL: Final = f"spiffe://{TRUST_DOMAIN}/tool/tool"  # whom every outbound peer calls
+CALLER: Final = f"spiffe://{TRUST_DOMAIN}/agent/caller"  # the caller: the load generator
+AGENT: Final = f"spiffe://{TRUST_DOMAIN}/agent/agent"  # the agent behind every inbound peer
+TOOL: Final = f"spiffe://{TRUST_DOMAIN}/tool/tool"  # the target of every outbound peer
 STRANGER: Final = f"spiffe://{TRUST_DOMAIN}/agent/stranger"
-FRONT: Final = f"spiffe://{TRUST_DOMAIN}/agent/front"  # where users log in
+FRONT: Final = f"spiffe://{TRUST_DOMAIN}/agent/front"  # the entry where users log in
 FIRST: Final = f"spiffe://{TRUST_DOMAIN}/agent/first"  # two agents in the middle of a chain
 SECOND: Final = f"spiffe://{TRUST_DOMAIN}/agent/second"
 STS: Final = f"spiffe://{TRUST_DOMAIN}/sts"
 CLIENT_ID: Final = "front-app"
 LOGIN_SCOPE: Final = "assistant"
-SERVER_NAME: Final = "proxy.bench.example"  # some peers insist on a name in the handshake
+SERVER_NAME: Final = "proxy.bench.example"  # some peers require a name in the handshake
 SCOPE: Final = "docs.read"
 KID: Final = "bench-1"
 
@@ -42,7 +42,7 @@ _TOKEN_LIFE_S: Final = 12 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Pem:
-    """Files of one identity: the chain, the key, and both in one, as some servers want it."""
+    """Files of one identity: the chain, the key, and both in one, as some servers require."""
 
     certificate: Path
     key: Path
@@ -50,14 +50,14 @@ class Pem:
 
 
 class Ports:
-    """Ports on loopback by name, given out as they are asked for. All were free at once at the start."""
+    """Ports on loopback by name, assigned on first use. All were free at the start."""
 
     def __init__(self, count: int = 64) -> None:
         self._free = free_ports(count)
         self._given: dict[str, int] = {}
 
     def of(self, name: str) -> int:
-        """The port of this name."""
+        """Return the port of this name."""
         if name not in self._given:
             self._given[name] = self._free.pop()
         return self._given[name]
@@ -69,7 +69,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Made once per run, in ``folder``."""
+    """The shared parts of one run, in ``folder``."""
 
     folder: Path
     ports: Ports
@@ -82,7 +82,7 @@ class World:
 
     @property
     def issuer(self) -> str:
-        """The issuer of all tokens: a small one on loopback, which serves its keys and nothing else."""
+        """The issuer of all tokens: a small server on loopback with only its keys."""
         return f"http://{self.at('issuer')}"
 
     @property
@@ -91,23 +91,23 @@ class World:
         return f"{self.issuer}/file"
 
     def at(self, name: str) -> str:
-        """Host and port of one listener."""
+        """Return host and port of one listener."""
         return f"127.0.0.1:{self.port(name)}"
 
     def port(self, name: str) -> int:
-        """The port of one listener, always the same for a name."""
+        """Return the port of one listener, always the same for a name."""
         return self.ports.of(name)
 
     def tokens(self, count: int, **changes: object) -> list[str]:
-        """Delegated tokens, each different: for the agent, from a subject, with the caller as the actor."""
+        """Make delegated tokens, each different: for the agent, from a subject, with the caller as the actor."""
         return [_signed(self.signing_key, {**_claims(self.issuer, number), **changes}) for number in range(count)]
 
     def name_of(self, address: str) -> str:
-        """The name of the listener at ``HOST:PORT``."""
+        """Return the name of the listener at ``HOST:PORT``."""
         return self.ports.name_of(int(address.rpartition(":")[2]))
 
     def logins(self, count: int) -> list[str]:
-        """Access tokens of users, each different, as the same issuer gives them to the front app."""
+        """Make users' access tokens, each different, as the same issuer gives them to the front app."""
         client = {"azp": CLIENT_ID, "client_id": CLIENT_ID, "aud": CLIENT_ID, "scope": LOGIN_SCOPE}
         tokens = []
         for number in range(count):
@@ -117,7 +117,7 @@ class World:
         return tokens
 
     def token_file(self, name: str, tokens: list[str]) -> Path:
-        """The tokens as the load generator reads them, one a line."""
+        """Write the tokens for the load generator, one a line."""
         path = self.folder / name
         path.write_text("\n".join(tokens) + "\n")
         path.chmod(0o600)
@@ -125,7 +125,7 @@ class World:
 
 
 def make_world(folder: Path) -> World:
-    """Keys and certificates for one run. They live a day, and the folder is removed at the end."""
+    """Create keys and certificates for one run. They live a day, and the folder is removed at the end."""
     authority = TrustDomainAuthority(TrustDomain(TRUST_DOMAIN))
     bundle = folder / "bundle.pem"
     bundle.write_bytes(authority.bundle_pem())
@@ -150,7 +150,7 @@ def make_world(folder: Path) -> World:
 
 
 def write_identity(authority: TrustDomainAuthority, spiffe_id: str, folder: Path) -> Pem:
-    """An SVID as files, mode 0600 where a key is in them."""
+    """Write an SVID as files, mode 0600 where a key is in them."""
     svid = authority.issue_x509(SpiffeId(spiffe_id), ttl_s=_LIFE_S, dns_names=[SERVER_NAME])
     stem = folder / spiffe_id.rpartition("/")[2]
     files = Pem(stem.with_suffix(".crt"), stem.with_suffix(".key"), stem.with_suffix(".pem"))
@@ -179,7 +179,7 @@ def _claims(issuer: str, number: int) -> dict[str, object]:
 
 
 def _signed(key: ec.EllipticCurvePrivateKey, claims: dict[str, object]) -> str:
-    """A JWS in compact form. By hand: a library's encode takes twice as long, and there are many."""
+    """Sign a JWS in compact form, by hand: a library's encode takes twice as long, and there are many."""
     text = f"{_part({'alg': 'ES256', 'typ': 'at+jwt', 'kid': KID})}.{_part(claims)}"
     r, s = decode_dss_signature(key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
     return f"{text}.{_base64url(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"

@@ -1,4 +1,4 @@
-"""Work counted in calls, so that a busy machine changes nothing."""
+"""Counts work in calls, independent of the machine's load."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 def calls_of(act: Callable[[], object]) -> int:
-    """Calls that ``act`` makes of functions of Python and of C: system calls are among them."""
+    """Return the calls that ``act`` makes to functions of Python and C, system calls included."""
     count = 0
 
     def hook(_frame: FrameType, event: str, _argument: Any) -> None:
         nonlocal count
         count += event in ("call", "c_call")
 
-    gc.disable()  # it calls what cleans up after others
+    gc.disable()  # the collector calls finalizers of other objects
     sys.setprofile(hook)
     try:
         act()

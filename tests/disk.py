@@ -1,4 +1,4 @@
-"""A file system of a few KiB, to be really full. Mounting it needs root."""
+"""A file system of a few KiB that can be filled. Mounting it needs root."""
 
 from __future__ import annotations
 

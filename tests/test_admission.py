@@ -32,7 +32,7 @@ HOST: Final = "192.0.2.1"
 
 
 class Candidates:
-    """Names of connections that may be evicted: of all, and of ``HOST``. ``soon``: when patient, when not."""
+    """Names of connections that may be evicted: of all, and of ``HOST``. ``soon``: with and without patience."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ async def fails() -> None:
 
 
 async def is_cancelled() -> None:
-    """Awaits what somebody else has cancelled."""
+    """Await a task that another task has cancelled."""
     gone = asyncio.get_running_loop().create_future()
     gone.cancel()
     await gone

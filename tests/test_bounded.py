@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.bounded import _STALE_ENDS, ENTRY_BYTES, SWEPT_AT_ONCE, BoundedCache, bytes_of
 
-ROOM = 1000 + ENTRY_BYTES  # what one entry of 1000 bytes takes
+ROOM = 1000 + ENTRY_BYTES  # the cost of one entry of 1000 bytes
 
 
 def cache(entries: int = 3) -> BoundedCache[str, int]:
@@ -146,7 +146,7 @@ def test_a_sweep_frees_so_many_at_a_time_and_the_next_one_the_rest() -> None:
 
 
 def test_ends_of_what_is_gone_do_not_pile_up() -> None:
-    """The next to end is far away, so no sweep would find them."""
+    """The next end is far away, so no sweep would find them."""
     made = cache()
     for number in range(100 * _STALE_ENDS):
         made.keep(f"{number}", number, cost=1000, expires_at=1e9)
@@ -166,7 +166,7 @@ def test_shedding_evicts_the_oldest_down_to_what_is_left(to_bytes: int, left: st
 
 
 def taken(make: Callable[[int], object], count: int = 200) -> float:
-    """The bytes that each of so many takes, as the interpreter counts its own allocations."""
+    """Return the bytes of each of this many objects, as the interpreter counts its own allocations."""
     make(0)
     gc.collect()
     tracemalloc.start()

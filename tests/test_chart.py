@@ -1,4 +1,4 @@
-"""The charts as far as they can be judged without Helm: one source of each thing, documented and closed values."""
+"""The charts as far as they can be checked without Helm: one source for each fact, documented and closed values."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_section_of_the_values_takes_an_unknown_key(chart: str) -> None:
 
 
 def lacking(schema: dict[str, Any], values: dict[str, Any], whole: dict[str, Any], where: str = "") -> Iterator[str]:
-    """Values that null takes away and templates go on without: every one with a default, except maps of free keys."""
+    """Return values that null removes although templates use them: all with a default, except maps of free keys."""
     for name, value in values.items():
         inner = schema["properties"][name]
         if "$ref" in inner:
@@ -68,7 +68,7 @@ def lacking(schema: dict[str, Any], values: dict[str, Any], whole: dict[str, Any
             yield from lacking(inner, value, whole, f"{where}{name}.")
 
 
-@pytest.mark.parametrize(("chart", "free"), [("sidecar", []), ("sidecar-lib", ["image.tag"])])  # a digest does as well
+@pytest.mark.parametrize(("chart", "free"), [("sidecar", []), ("sidecar-lib", ["image.tag"])])  # a digest is enough
 def test_every_value_that_has_a_default_is_required(chart: str, free: list[str]) -> None:
     schema = json.loads(read(chart, "values.schema.json"))
     assert list(lacking(schema, yaml.safe_load(read(chart, "values.yaml")), schema)) == free
@@ -101,9 +101,9 @@ def test_no_template_names_an_image() -> None:
 
 
 def test_what_is_not_generated_stays_the_same_at_each_rendering() -> None:
-    """GitOps tools never settle on a chart that looks things up or makes certificates as it is rendered.
+    """GitOps tools never settle on a chart whose rendering looks things up or makes certificates.
 
-    ``refuse.yaml`` renders nothing: what it looks up can stop an installation, and changes none.
+    ``refuse.yaml`` renders nothing: its lookups can stop an installation, but change none.
     """
     words = re.compile(r"\b(lookup|genCA|genSigned\w*|randAlpha\w*|now)\b")
     for file in HELM.rglob("templates/**/*"):

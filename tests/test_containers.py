@@ -59,7 +59,7 @@ def test_the_image_has_its_bases_by_argument_and_needs_no_foreign_frontend() -> 
     assert "# syntax=" not in text
     assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == [
         *("${PYTHON_IMAGE}", "build", "${RUNTIME_IMAGE}", "sidecar"),
-        "sidecar",  # the last stage is what is built: the product, without the tools
+        "sidecar",  # the last stage is built by default: the product, without the tools
     ]
     installs = re.findall(r"pip install .*", text)
     assert all(

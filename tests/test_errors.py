@@ -1,4 +1,4 @@
-"""Every reason has its one answer, and an error says no more than it should."""
+"""Every reason has exactly one answer, and an error reveals no more than it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The health check of a container: red whenever the probe is, and whenever nobody can tell."""
+"""The health check of a container: red whenever the probe is, or gives no answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LACKING = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 25\r\n\r\nno ide
 
 @contextmanager
 def probe(answer: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
-    """A probe listener that gives one answer to one caller."""
+    """Serve one answer of a probe listener to one caller."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -133,7 +133,7 @@ def test_one_that_takes_none_is_not_and_it_says_where(address: str | None, capsy
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Signals that would have been sent: the first process here is not ours."""
+    """Record signals instead of sending them: the first process here is not ours."""
     signals: list[tuple[int, int]] = []
     monkeypatch.setattr("os.kill", lambda pid, number: signals.append((pid, number)))
     return signals

@@ -1,4 +1,4 @@
-"""The page of deviations: what it says of a case is a case of the corpus."""
+"""The page of deviations: every case it names is a case of the corpus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REQUIRED: Final = ("absolute form", "`Host` beside an absolute target", "`OPTION
 
 
 def rows() -> list[list[str]]:
-    """The cells of every row."""
+    """Return the cells of every row."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
     return [
         [cell.strip() for cell in line.strip("|").split(" | ")]

@@ -18,7 +18,7 @@ Graph = dict[str, set[str]]
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Every module by its dotted name."""
+    """Return every module by its dotted name."""
     found = {}
     for path in root.rglob("*.py"):
         parts = [root.name, *path.relative_to(root).with_suffix("").parts]
@@ -27,7 +27,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The names that a module imports anywhere in its text."""
+    """Return the names that a module imports anywhere in its text."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -37,7 +37,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def imports(root: Path) -> Graph:
-    """The modules that each module imports."""
+    """Return the modules that each module imports."""
     known = modules(root)
     graph: Graph = {}
     for name, path in known.items():
@@ -47,7 +47,7 @@ def imports(root: Path) -> Graph:
 
 
 def cycle(graph: Graph) -> list[str]:
-    """The modules of one cycle, in order; none if there is no cycle."""
+    """Return the modules of one cycle, in order; none if there is no cycle."""
     done: set[str] = set()
 
     def visit(name: str, path: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The tests mirror the product: who looks for a module's test finds it by its name, or in this table."""
+"""The tests mirror the product: a module's test has its name, or is in this table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 MARK: Final = "pytest.mark.integration"
 
-# Modules whose behaviour shows only together with others, and where it is tested.
+# Modules whose behaviour shows only together with others, and their tests.
 ELSEWHERE: Final = {
     "app.py": "integration/test_process.py",
     "assembly.py": "integration/test_inbound.py",
@@ -57,14 +57,14 @@ ELSEWHERE: Final = {
 
 
 def modules() -> list[str]:
-    """Modules of the product, and those of the tools for development as ``dev/…``."""
+    """Return modules of the product, and those of the tools for development as ``dev/…``."""
     rooms = {ROOT / "sidecar": Path(), ROOT / "dev" / "sidecar_dev": Path("dev")}
     found = (room / path.relative_to(folder) for folder, room in rooms.items() for path in folder.rglob("*.py"))
     return sorted(str(path) for path in found if path.name != "__init__.py")
 
 
 def exists(test: Path) -> bool:
-    """Return whether there is a test file in its room's folder, or in that room's folder below ``integration``."""
+    """Tell if there is a test file in its room's folder, or in that room's folder below ``integration``."""
     integration = ROOT / "tests" / "integration" / test
     return (ROOT / "tests" / test).is_file() or (test.parent != Path() and integration.is_file())
 

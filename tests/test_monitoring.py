@@ -1,4 +1,4 @@
-"""Rules, alerts and dashboard agree with what is exported, with the reason codes, and with the runbook."""
+"""Rules, alerts and dashboard agree with the exported metrics, with the reason codes, and with the runbook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sidecar.observe.metrics import Metrics
 ROOT: Final = Path(__file__).parent.parent
 MONITORING: Final = ROOT / "monitoring"
 SEVERITIES: Final = {"critical", "warning", "info"}
-# 5xx that say something of the agent or the next hop, or of one user, and nothing of the platform.
+# 5xx that concern the agent, the next hop or one user, and not the platform.
 NOT_OURS: Final = {"upstream_bad_response", "upstream_timeout", "upstream_unreachable"}
 FROM_PROMETHEUS: Final = {"job", "instance", "le"}
 
@@ -58,7 +58,7 @@ def queries() -> Iterator[str]:
 
 
 def of_the_injector() -> Iterable[Metric]:
-    """Its metrics are its own; the page of Kubernetes has them."""
+    """Return the injector's metrics, which the page on Kubernetes lists."""
     return text_string_to_metric_families(InjectorMetrics(Metrics()).render().decode())
 
 
@@ -97,7 +97,7 @@ def test_every_label_that_is_asked_for_exists(expression: str) -> None:
 
 
 def test_no_label_is_made_of_what_a_caller_sends() -> None:
-    """Names of users, tokens and paths are in records; here they would be a series each."""
+    """Names of users, tokens and paths are in records; as labels each would be a series."""
     every = {label for family in families() for label in labels_of(family)}
     assert every & {"subject", "sub", "user", "path", "peer", "actor", "jti", "source", "client_id"} == set()
 

@@ -1,4 +1,4 @@
-"""The page of outages names tests that exist, alerts that exist, and the numbers that are in the code."""
+"""The page of outages names existing tests and alerts, and the numbers of the code."""
 
 from __future__ import annotations
 

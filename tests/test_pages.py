@@ -65,7 +65,7 @@ def test_the_changelog_begins_with_the_first_release_and_what_it_does() -> None:
 
 
 def test_pages_name_no_module_that_is_gone() -> None:
-    """Paths of Python files in backquotes or links of pages exist, except in superseded decisions."""
+    """Check that Python files in backquotes of pages exist, except in superseded decisions."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     if not tracked:
         pytest.skip("no git checkout")

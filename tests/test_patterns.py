@@ -1,8 +1,8 @@
-"""No pattern of ours has several ways to read one text: then it takes no longer than the text is long.
+"""No regular expression is ambiguous: so matching takes linear time.
 
-A regular expression is C: its steps cannot be counted. So its structure is looked at. Two unbounded repetitions that
-may follow each other directly, and share a character, divide a run of it in as many ways as it is long; with a third,
-in as many as its square. One that is possessive (``*+``) takes all there is, in one way.
+A regular expression is C: its steps cannot be counted. So its structure is checked. Two adjacent unbounded repetitions
+that share a character can divide a run of it in linearly many ways; three, in quadratically many. A possessive one
+(``*+``) takes all in one way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sidecar
 EVERYTHING: Final = frozenset(range(256))
 # Run by an operator on files, not by a listener or a client.
 OFFLINE: Final = ("sidecar.audit",)
-LONG: Final = 256  # so many repetitions count as unbounded
+LONG: Final = 256  # this many repetitions count as unbounded
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
@@ -40,7 +40,7 @@ Item = tuple[Any, Any]
 
 
 def characters(items: list[Item]) -> frozenset[int]:
-    """Of a set, ``[...]``."""
+    """Return the characters of a set, ``[...]``."""
     found: set[int] = set()
     negated = False
     for kind, value in items:
@@ -56,7 +56,7 @@ def characters(items: list[Item]) -> frozenset[int]:
 
 
 def first(items: list[Item]) -> tuple[frozenset[int], bool]:
-    """The characters that a sequence may begin with, and whether it may be empty."""
+    """Return the characters that a sequence may begin with, and whether it may be empty."""
     found: frozenset[int] = frozenset()
     for item in items:
         begins, may_be_empty = first_of(item)
@@ -94,7 +94,7 @@ def is_long(item: Item) -> bool:
 
 
 def ambiguous(items: list[Item], after: list[Item]) -> Iterator[str]:
-    """Repetitions within a sequence that may hand a character on to one that follows. ``after``: what comes then."""
+    """Yield repetitions in a sequence that may hand a character to a later one. ``after``: the rest."""
     for number, item in enumerate(items):
         kind, value = item
         rest = items[number + 1 :] + after
@@ -160,14 +160,14 @@ def test_a_pattern_reads_a_text_in_one_way(name: str) -> None:
     [
         (r"[ \t]*;?[ \t]*", True),
         (r"[ \t]*+;?[ \t]*+", False),
-        (r"a(?:[ \t]*;)?[ \t]*", False),  # two ways, however long
+        (r"a(?:[ \t]*;)?[ \t]*", False),  # ambiguous at any length
         (r"a(?:;[ \t]*)?[ \t]*", True),
         (r"(?:a+b?)*", True),
         (r"(?:a+b)*", False),
         (r"(?:a+)+", True),
         (r"[a-z]+[0-9]+", False),
         (r"\w+\d+", True),
-        (r".*x.*", False),  # linear for a match of the whole, and there is none other here
+        (r".*x.*", False),  # linear for a match of the whole, the only kind here
         (r"a{1,64}a{1,64}", False),
     ],
 )

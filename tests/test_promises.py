@@ -1,4 +1,4 @@
-"""Tests that every event, decision and reason of the generated pages is emitted somewhere."""
+"""Every event, decision and reason of the generated pages is emitted somewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from sidecar.errors import Reason
 
 ROOT: Final = Path(__file__).parent.parent
-DESCRIBED: Final = ("errors.py", "observe/record.py", "audit/")  # these name what others emit
+DESCRIBED: Final = ("errors.py", "observe/record.py", "audit/")  # these describe the output of other modules
 
 
 LOOKED_FOR: Final = r"(?<![!=]= )(?<!is )(?<!not )"  # a comparison emits nothing

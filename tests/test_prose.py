@@ -1,4 +1,4 @@
-"""The check of our prose, as ``make lint`` runs it: each fault it must see, beside the same text without it."""
+"""The prose check of ``make lint``: each fault beside the same text without it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The proxies that are compared: one file each says how it is started and what it does not do."""
+"""The compared proxies: one file each, with its start and its omissions."""

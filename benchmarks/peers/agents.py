@@ -1,4 +1,4 @@
-"""The agents in the middle of a chain: they pass on the Authorization header they were given, and know nothing else."""
+"""The agents in the middle of a chain: they forward their Authorization header and do nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.world import World
 
 
 def relay(world: World, name: str, *, to: str, prefix: str = "") -> Part:
-    """An agent on the port of its name that asks the port ``to``, below ``prefix``."""
+    """Return an agent on the port of its name that calls the port ``to``, below ``prefix``."""
     command = [str(world.folder / "bin" / "relay"), "--port", str(world.port(name))]
     command += ["--to", str(world.port(to)), "--prefix", prefix]
     return Part(name=name, command=command, listens=(name,), proxy=False)

@@ -1,6 +1,6 @@
-"""The proxy that every Python engineer would write: aiohttp on both sides, PyJWT, JSON lines. Run as a program.
+"""The proxy that any Python engineer would write: aiohttp on both sides, PyJWT, JSON lines. Run as a program.
 
-It does the sidecar's job as far as that is done in an afternoon: mTLS, the caller from the URI SAN, the token verified,
+It does as much of the sidecar's job as an afternoon allows: mTLS, the caller from the URI SAN, the token verified,
 ``act`` compared with the caller, a scope, the identity headers replaced, one line of log.
 """
 
@@ -40,7 +40,7 @@ class Proxy:
         )
 
     async def stop(self, _: web.Application) -> None:
-        """Close it."""
+        """Close the pool."""
         if self._session is not None:
             await self._session.close()
 
@@ -57,7 +57,7 @@ class Proxy:
         return claims
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """One request."""
+        """Handle one request."""
         started = time.monotonic()
         certificate = request.get_extra_info("peercert") or {}
         peer = next((value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"), "")
@@ -97,7 +97,7 @@ class Proxy:
 
 
 def main() -> None:
-    """Serve until told to end."""
+    """Serve until stopped."""
     parser = argparse.ArgumentParser()
     for name in ("port", "certificate", "key", "bundle", "public-key", "issuer", "audience", "scope", "upstream"):
         parser.add_argument(f"--{name}", required=True)

@@ -13,7 +13,7 @@ given: dict[str, str] = {}  # by --binary NAME=PATH
 
 
 def find(name: str) -> str | None:
-    """The program's path; None if it is nowhere."""
+    """Return the program's path; None if it is not found."""
     if name in given:
         return given[name]
     package, inside = _IN_WHEELS.get(name, ("", ""))

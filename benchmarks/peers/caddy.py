@@ -1,4 +1,4 @@
-"""Caddy, one core's worth of it: mTLS and a log."""
+"""Caddy on one core: mTLS and a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No proxy at all: straight to the agent, in plain HTTP. What a hop adds is told from here."""
+"""No proxy: directly to the agent, in plain HTTP. The base for the cost of a hop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from benchmarks.peers.peer import INBOUND, PAIR, Peer, Role
 
 
 def direct() -> Peer:
-    """Asked only where latency is looked at. Its CPU time is the agent's own."""
+    """A peer for latency only. Its CPU time is the agent's own."""
     return Peer(
         name="direct",
         title="no proxy (its CPU is the agent's)",

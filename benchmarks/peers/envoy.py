@@ -54,7 +54,7 @@ def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, ca
 def _launch(world: World, name: str, filters: list[dict[str, Any]]) -> Part:
     path = world.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(_bootstrap(world, name, filters)))
-    # The wheel's Envoy ends when its parent does: the parent is this program, which stops it anyway.
+    # The wheel's Envoy ends with its parent: this program, which stops it anyway.
     options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     command = [find("envoy") or "envoy", "-c", str(path), *options]
     return Part(name=name, command=command, listens=(f"{name}-inbound",))

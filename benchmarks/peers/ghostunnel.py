@@ -1,4 +1,4 @@
-"""ghostunnel: TLS in, TCP out, with the URI SAN checked. From no registry: the command line says where it is."""
+"""ghostunnel: TLS in, TCP out, with the URI SAN checked. Not in a registry: the command line gives its path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.world import AGENT, CALLER, World
 
 
 def plain() -> Peer:
-    """A floor that knows SPIFFE."""
+    """A lower bound with SPIFFE."""
     return single(
         "ghostunnel",
         "ghostunnel (TLS only, URI SAN)",

@@ -47,7 +47,7 @@ frontend outbound
 backend next
     server next {next} ssl crt {identity} ca-file {bundle} verify required
 """
-# 2.6 has the check of a signature, but of no claim, and cannot read a URI SAN: the caller's name is written down here.
+# 2.6 checks signatures but no claims, and cannot read a URI SAN: the caller's name is written down here.
 _JWT: Final = """
     http-request set-var(txn.bearer) http_auth_bearer
     http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
@@ -61,7 +61,7 @@ _JWT: Final = """
 
 
 def plain() -> Peer:
-    """The base: mTLS and a log, nothing is known of tokens."""
+    """The base: mTLS and a log, without tokens."""
     chain = ("haproxy-front", "haproxy-tool")
     return Peer(
         name="haproxy",

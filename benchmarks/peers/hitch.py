@@ -1,4 +1,4 @@
-"""hitch: TLS in, TCP out. It knows no HTTP: the floor under everything that does."""
+"""hitch: TLS in, TCP out, without HTTP: a lower bound for everything with HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ group = "{group}"
 
 
 def plain() -> Peer:
-    """A floor."""
+    """A lower bound."""
     return single(
         "hitch",
         "hitch (floor: TLS only)",

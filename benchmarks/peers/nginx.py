@@ -1,4 +1,4 @@
-"""nginx: as a plain mTLS proxy, and with njs that verifies tokens and remembers the verdicts."""
+"""nginx: as a plain mTLS proxy, and with njs that verifies tokens and caches the verdicts."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def plain() -> Peer:
 
 
 def with_njs() -> Peer:
-    """The token's signature and claims by a script, its verdict kept for a minute."""
+    """The token's signature and claims by a script, its verdict cached for a minute."""
     return single(
         "nginx-njs",
         "nginx + njs, cached verdicts",

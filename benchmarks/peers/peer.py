@@ -12,18 +12,19 @@ from benchmarks.world import World
 INBOUND: Final = "inbound"  # mTLS in, plain HTTP to the agent
 OUTBOUND: Final = "outbound"  # plain HTTP in, mTLS to the next hop
 PAIR: Final = "pair"  # both, one after the other: from agent to agent
-ROUTES: Final = {"routes-10": 10, "routes-1000": 1000}  # an inbound side with so many routes
+ROUTES: Final = {"routes-10": 10, "routes-1000": 1000}  # an inbound side with this many routes
 MESH: Final = "mesh"  # an entry, two agents in the middle, a tool: three hops
 
-# What a request shows in Authorization: a delegated token over mTLS, a handle from the outbound side, a user's login.
+# Credential of a request in Authorization: a delegated token over mTLS, a handle from the outbound side, a user's
+# login.
 Credential = Literal["token", "handle", "login"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One process: how it is started, and the names of the ports on which it must listen before anything is measured.
+    """One process: its command, and the names of the ports on which it must listen before measurements begin.
 
-    ``ready`` is a URL that must answer with 200 first. ``proxy`` is whether it runs on the core of the proxies.
+    ``ready`` is a URL that must answer with 200 first. ``proxy``: it runs on the core of the proxies.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One proxy. ``missing`` says why it cannot take part, None if it can; ``parts`` writes its settings."""
+    """One proxy. ``missing`` is the reason why it cannot take part, None if it can; ``parts`` writes its settings."""
 
     name: str
     title: str
@@ -59,8 +60,8 @@ class Peer:
     does_not: tuple[str, ...]
     missing: Callable[[], str | None]
     version: Callable[[], str]
-    parts: Callable[[World, frozenset[str]], list[Part]]  # for the roles that will be asked
-    judges: bool = False  # it refuses a token that it should: it can take part where something is refused
+    parts: Callable[[World, frozenset[str]], list[Part]]  # for the roles of the run
+    judges: bool = False  # it refuses bad tokens, so it can take part in scenarios of refusals
     speaks_http: bool = True
 
 
@@ -75,7 +76,7 @@ def single(
     judges: bool = False,
     speaks_http: bool = True,
 ) -> Peer:
-    """A peer of one process, with an inbound side alone. Its port is ``NAME-inbound``."""
+    """Build a peer of one process with an inbound side only. Its port is ``NAME-inbound``."""
     return Peer(
         name=name,
         title=title,

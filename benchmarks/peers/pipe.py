@@ -1,4 +1,4 @@
-"""TLS in, TCP out, on uvloop, with no HTTP at all: what any proxy in Python costs at least. Run as a program."""
+"""TLS in, TCP out, on uvloop, without HTTP: the minimum cost of any proxy in Python. Run as a program."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import uvloop
 
 
 class _End(asyncio.Protocol):
-    """One end of a pipe. What it gets goes to the other, which may still be on its way."""
+    """One end of a pipe. It forwards its bytes to the other end, which may still be connecting."""
 
     def __init__(self, port: int | None, other: _End | None = None) -> None:
-        self._port = port  # where to connect to, for the end that was called
+        self._port = port  # the port to connect to, for the accepted end
         self._other = other
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
         self._connecting: asyncio.Task[object] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's own class is none by inheritance
+        transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
         self._transport = transport
         if self._port is not None:
             loop = asyncio.get_running_loop()
@@ -65,7 +65,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Serve until told to end."""
+    """Serve until stopped."""
     parser = argparse.ArgumentParser()
     for name in ("port", "certificate", "key", "bundle", "upstream"):
         parser.add_argument(f"--{name}", required=True)

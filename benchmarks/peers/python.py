@@ -26,7 +26,7 @@ def with_aiohttp(*, cache: bool) -> Peer:
 
 
 def pipe() -> Peer:
-    """The floor of Python."""
+    """The lower bound for Python."""
     return single(
         "pipe",
         "Python pipe (floor: TLS only)",

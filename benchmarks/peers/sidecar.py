@@ -28,12 +28,15 @@ from benchmarks.world import (
 from sidecar import __version__
 from sidecar.delegation.spiffe_id import SpiffeId
 
-_ACTOR_TOKEN_LIFE_S: Final = 12 * 3600  # nobody renews the file while a run lasts
+_ACTOR_TOKEN_LIFE_S: Final = 12 * 3600  # the file is not renewed during a run
 _METHODS: Final = ["GET", "POST"]
 
 
 def sidecar() -> Peer:
-    """In every role. Its identity comes from PEM files; beyond the inbound side there is a token service beside it."""
+    """Build the sidecar for every role.
+
+    Its identity comes from PEM files; beyond the inbound side a token service runs beside it.
+    """
     front = "sidecar-front"
     return Peer(
         name="sidecar",
@@ -59,7 +62,7 @@ def sidecar() -> Peer:
 
 
 def earlier() -> Peer:
-    """Return the sidecar of another checkout, to compare a change with what was before it.
+    """Return the sidecar of another checkout, to compare a change with its base.
 
     Its inbound side, and its outbound side in front of the tool and the token service of ``sidecar``, which takes part
     too. ``--binary sidecar-before=PATH`` names that checkout's Python.
@@ -111,7 +114,7 @@ def _parts(world: World, roles: frozenset[str]) -> list[Part]:
 
 
 def inbound_settings(world: World, name: str, routes: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The inbound side alone, before the agent that answers everybody. ``routes`` instead of the one for all paths."""
+    """Settings of the inbound side only, in front of the agent. ``routes`` replaces the single route for all paths."""
     everything = {
         "name": "all",
         "match": {"path_prefix": "/", "methods": _METHODS},
@@ -132,7 +135,7 @@ def inbound_settings(world: World, name: str, routes: Sequence[Mapping[str, Any]
 
 
 def _routes(count: int) -> list[dict[str, Any]]:
-    """So many routes, each for a path of its own."""
+    """Return this many routes, each for its own path."""
     match = {"methods": _METHODS}
     rest = {"scopes": [SCOPE], "peers": [CALLER]}
     return [{"name": f"r{n}", "match": {**match, "path_prefix": f"/r{n}"}, **rest} for n in range(count)]
@@ -159,7 +162,7 @@ def _front(world: World, name: str = "sidecar") -> dict[str, Any]:
 
 
 def _middle(world: World, name: str, own: str, peer: str, onward: dict[str, Any]) -> dict[str, Any]:
-    """An agent that is called and calls on."""
+    """Settings of an agent that is called and makes calls."""
     return {
         **_common(world, name, own),
         "inbound": _inbound(world, name, f"sidecar-{name}-agent", peer, [onward["name"]]),
@@ -168,7 +171,7 @@ def _middle(world: World, name: str, own: str, peer: str, onward: dict[str, Any]
 
 
 def _tool(world: World) -> dict[str, Any]:
-    """The end of every chain."""
+    """Settings of the end of every chain."""
     settings = _common(world, "tool", TOOL)
     del settings["exchange"]
     inbound = _inbound(world, "tool", "agent", FRONT, [])
@@ -203,7 +206,7 @@ def _common(world: World, name: str, own: str) -> dict[str, Any]:
 
 
 def _sts(world: World) -> Part:
-    """The token service. It runs beside the load, not with the proxies, and is not counted."""
+    """Settings of the token service. It runs beside the load, not with the proxies, and is not counted."""
     bundles = world.folder / "jwt-bundles.json"
     bundles.write_text(json.dumps({TRUST_DOMAIN: base64.b64encode(world.authority.jwt_bundle()).decode()}))
     anyone = [{"issuer": world.issuer, "subject": "*"}]

@@ -1,7 +1,7 @@
-"""Evidence to audit: a lawful chain of three hops, as all its witnesses tell it. Each test changes one fact.
+"""Evidence to audit: a lawful chain of three hops, in the records of all its witnesses. Each test changes one fact.
 
-Records are named by hop and witness (``caller2``, ``issued2``, ``exchanged2``, ``callee2``); ``read`` numbers them, run
-by run, so that only a test about numbers has gaps.
+Records are named by hop and witness (``caller2``, ``issued2``, ``exchanged2``, ``callee2``); ``read`` numbers them by
+run, so only a test about numbers has gaps.
 """
 
 import json
@@ -29,7 +29,7 @@ def record(**members: Any) -> dict[str, Any]:
 
 
 def lawful(txn: str = "t1", subject: str = "alice", prefix: str = "") -> Evidence:
-    """Three hops for a subject. ``prefix`` sets tokens and calls of two chains apart; runs are per workload."""
+    """Return three hops for a subject. ``prefix`` separates tokens and calls of two chains; runs are per workload."""
     told: Evidence = {}
     for hop in (1, 2, 3):
         caller, callee = WORKLOADS[hop - 1], WORKLOADS[hop]
@@ -77,7 +77,7 @@ def lawful(txn: str = "t1", subject: str = "alice", prefix: str = "") -> Evidenc
 
 
 def read(evidence: Iterable[dict[str, Any]]) -> list[Record]:
-    """The records as their streams would hold them; those that have a number keep it."""
+    """Return the records as their streams would hold them; those with a number keep it."""
     numbers: dict[str, int] = {}
     read = []
     for members in evidence:

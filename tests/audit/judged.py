@@ -8,7 +8,7 @@ from tests.delegation.world import CRM, FRONT, PLANNER, STS, WRITER
 
 
 def inbound(**changes: Any) -> Record:
-    """The planner calls the writer for alice: permitted."""
+    """Return the record of a permitted call: the planner calls the writer for alice."""
     members = record(
         event="request", ts="2026-09-21T14:13:20.000000Z", run="r", seq=1, decision="allow", reason="ok",
         direction="inbound", workload=str(WRITER), peer=str(PLANNER), subject="alice", subject_iss=STS,
@@ -20,7 +20,7 @@ def inbound(**changes: Any) -> Record:
 
 
 def outbound(**changes: Any) -> Record:
-    """The writer calls the CRM on the strength of that request: permitted."""
+    """Return the record of a permitted call: the writer calls the CRM in that request."""
     members = record(
         event="request", ts="2026-09-21T14:13:20.000000Z", run="r", seq=2, decision="allow", reason="ok",
         direction="outbound", workload=str(WRITER), peer=str(CRM), subject="alice", subject_iss=STS, actor=str(WRITER),
@@ -32,7 +32,7 @@ def outbound(**changes: Any) -> Record:
 
 
 def refused_outbound(reason: str, **changes: Any) -> Record:
-    """A refused call: its record holds the token of the request being served."""
+    """Return the record of a refused call, which holds the token of the request in progress."""
     served = {
         "actor": str(PLANNER), "chain": [str(PLANNER), str(FRONT)], "audience": str(WRITER),
         "scope": ["crm.read", "docs.read"], "scope_needed": None, "jti_out": None, "parent_jti": "token-1",

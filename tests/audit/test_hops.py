@@ -117,7 +117,7 @@ def test_a_call_of_another_chain_is_shown_in_its_own() -> None:
 
 @pytest.mark.parametrize("one_trace", [False, True])
 def test_a_token_that_made_thousands_of_calls_is_audited_in_no_time(one_trace: bool) -> None:
-    """The sidecar in the middle is silent: its calls are placed by their tokens alone, among all that came to it."""
+    """The sidecar in the middle has no records: its calls are placed only by their tokens, among all its requests."""
     base = lawful()
     calls: Evidence = {}
     for number in range(1500):

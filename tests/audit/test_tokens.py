@@ -48,7 +48,7 @@ def test_a_token_without_scope_holds_none() -> None:
 
 
 def login(**changes: Any) -> dict[str, Any]:
-    """A refused call at the entry: it tells of the login token."""
+    """Return the record of a refused call at the entry, with the login token."""
     return record(
         event="request", ts="2026-11-24T21:04:00.000000Z", run=FRONT, workload=FRONT, direction="outbound",
         decision="deny", reason="call_not_allowed", verified=True, subject="alice", subject_iss=IDP, jti_in="j0",
@@ -166,7 +166,7 @@ def test_without_txn_a_chain_is_named_by_the_token_that_leads_to_it(
 
 
 def test_a_line_of_thousands_of_tokens_is_named_in_no_time() -> None:
-    """No lawful chain is so long; whoever forges records writes what takes long to read."""
+    """No lawful chain is this long, but a forger can write records that are slow to read."""
     tokens = Tokens()
     for number in range(5000):
         token = token_of(
@@ -176,4 +176,4 @@ def test_a_line_of_thousands_of_tokens_is_named_in_no_time() -> None:
         tokens.add(token)
     began_at = time.process_time()
     assert len({tokens.chain_of(token) for token in tokens}) == 1
-    assert time.process_time() - began_at < 5  # once half a minute; twice as many took four times as long
+    assert time.process_time() - began_at < 5  # formerly half a minute, and quadratic

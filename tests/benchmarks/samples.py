@@ -1,4 +1,4 @@
-"""Windows as the load generator tells them."""
+"""Windows as the load generator reports them."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def sample(
     expected: int = 200,
     **seen: Any,
 ) -> Sample:
-    """A window of 1,000 requests in a second, each at this cost."""
+    """Return a window of 1,000 requests in a second, each at this cost."""
     usual = {
         "requests": 1000,
         "seconds": 1.0,
@@ -37,7 +37,7 @@ def sample(
 
 
 def results(*samples: Sample, missing: dict[str, str] | None = None) -> Results:
-    """A run of HAProxy and the sidecar."""
+    """Return a run of HAProxy and the sidecar."""
     peers = (("haproxy", "HAProxy", ("any look at the token",)), ("sidecar", "delegation sidecar", ()))
     return Results(
         made_at="2026-11-26T00:00:00+00:00",

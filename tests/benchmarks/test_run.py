@@ -34,7 +34,7 @@ def test_without_the_headers_of_openssl_the_cure_is_told(monkeypatch: pytest.Mon
 def test_a_run_that_is_interrupted_keeps_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As by Ctrl-C in the second round, at the second of two peers."""
+    """Interrupted by Ctrl-C in the second round, at the second of two peers."""
     left = [None, None, None]
 
     def measured(_rig: Any, peer: Any, scenario: Any, *, seconds: float, number: int) -> Sample:

@@ -16,14 +16,14 @@ Step = str | int
 
 
 def example(name: str) -> dict[str, Any]:
-    """A shipped example as plain objects."""
+    """Return a shipped example as plain objects."""
     document = parse_document((EXAMPLES / f"{name}.yaml").read_text(), name=name)
     assert isinstance(document, dict)
     return document
 
 
 def changed(document: dict[str, Any], *changes: tuple[str, object]) -> dict[str, Any]:
-    """The document with other values at dotted paths (``inbound.routes.0.name``); ``ABSENT`` removes the key."""
+    """Return the document with other values at dotted paths (``inbound.routes.0.name``); ``ABSENT`` removes the key."""
     result = copy.deepcopy(document)
     for path, value in changes:
         *parents, last = path.split(".")
@@ -40,7 +40,7 @@ def changed(document: dict[str, Any], *changes: tuple[str, object]) -> dict[str,
 
 
 def written(folder: Path, document: object) -> Path:
-    """The document as a file; JSON is YAML."""
+    """Write the document as a file; JSON is YAML."""
     path = folder / "settings.yaml"
     path.write_text(document if isinstance(document, str) else json.dumps(document))
     return path

@@ -44,7 +44,7 @@ def test_a_variable_that_cannot_be_used_is_a_problem_with_its_name(name: str, va
     assert problem.wrong == wrong
 
 
-SERVICE = {  # what Kubernetes sets for a Service called sidecar--b, whose port has a name
+SERVICE = {  # the variables that Kubernetes sets for a Service called sidecar--b with a named port
     "SIDECAR__B_SERVICE_HOST": "10.213.0.9",
     "SIDECAR__B_SERVICE_PORT": "80",
     "SIDECAR__B_SERVICE_PORT_HTTP": "80",

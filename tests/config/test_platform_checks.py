@@ -1,4 +1,4 @@
-"""Each ceiling of a platform with the settings that are above it, beside those that just fit."""
+"""Each ceiling of a platform: settings above it, beside settings that just fit."""
 
 from pathlib import Path
 
@@ -245,7 +245,7 @@ def test_settings_just_below_a_ceiling_fit_and_those_above_are_told(
     (tmp_path / "fits").mkdir()
     assert [p for p in found(tmp_path / "fits", changed(AGENT, *fits), platform) if p.field == field] == []
     (tmp_path / "above").mkdir()
-    if above is None:  # what is allowed fits; where nothing is said it is forbidden
+    if above is None:  # a listed value fits; an unlisted one is forbidden
         told = found(tmp_path / "above", changed(AGENT, *fits), changed(PLATFORM, (field.rpartition(".")[2], ABSENT)))
     else:
         told = found(tmp_path / "above", changed(AGENT, *above), platform)
@@ -321,7 +321,7 @@ def test_what_the_environment_says_is_below_the_ceiling_too(tmp_path: Path) -> N
 
 def test_the_environment_of_a_workload_cannot_raise_the_ceiling(tmp_path: Path) -> None:
     (problem,) = found(tmp_path, AGENT, PLATFORM, SIDECAR__PASS_TOKEN="true")
-    assert problem.field.startswith("pass_token")  # an unknown setting of the workload's, and no word of the platform's
+    assert problem.field.startswith("pass_token")  # an unknown setting of the workload's, and not of the platform's
 
 
 def test_everything_above_the_ceiling_is_told_at_once_beside_other_problems(tmp_path: Path) -> None:

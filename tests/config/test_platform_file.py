@@ -1,4 +1,4 @@
-"""A platform file that is wrong allows nothing: every fault is told, with the word platform before its field."""
+"""A faulty platform file allows nothing: every fault is reported, with the word platform before its field."""
 
 from pathlib import Path
 

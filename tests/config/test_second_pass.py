@@ -17,7 +17,7 @@ Change = tuple[str, object]
 
 
 class Case(NamedTuple):
-    """One thing wrong: how to make it so, the field reported, and the sections whose faults hide it."""
+    """One fault: the change that makes it, the field reported, and the sections whose faults hide it."""
 
     change: Change
     field: str

@@ -1,4 +1,7 @@
-"""Each thing that must agree, with one fact changed. The unchanged examples have no problem (``test_examples``)."""
+"""Each agreement between sections, with one fact changed.
+
+The unchanged examples have no problem (``test_examples``).
+"""
 
 from pathlib import Path
 from typing import Any

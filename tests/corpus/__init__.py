@@ -1,4 +1,4 @@
-"""Raw messages as data; README.md says how they are written."""
+"""Raw messages as data; README.md describes their format."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Words:
         return f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\n{self.auth}\r\n"
 
     def fill(self, text: str) -> bytes:
-        """The octets that a text of the corpus stands for."""
+        """Return the octets of a text of the corpus."""
         text = _TIMES.sub(lambda match: match[1] * int(match[2]), text)
         for name, value in (
             ("{get}", self.get),
@@ -57,7 +57,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Told:
-    """One answer that may be expected: any of ``choices``, each a status and the reason code, None where not ours."""
+    """One expected answer: any of ``choices``, each a status and the reason code, None where not ours."""
 
     choices: tuple[tuple[int, str | None], ...]
 
@@ -72,7 +72,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Case:
-    """One message and what becomes of it."""
+    """One message and its expected result."""
 
     name: str
     row: dict[str, Any] = field(repr=False)
@@ -96,7 +96,7 @@ class Case:
 
     @property
     def methods(self) -> list[str]:
-        """The methods of the requests, as the answers' framing depends on them."""
+        """The methods of the requests, since the answers' framing depends on them."""
         first = self.row.get("send") or self.row.get("line", "GET")
         return [*self.row.get("methods", [first.split(" ")[0]]), *["GET"] * 8]
 
@@ -119,7 +119,7 @@ def _told(one: object) -> Told:
 
 
 def cases(name: str, side: str) -> list[Case]:
-    """The cases of one file for one side, ``inbound`` or ``outbound``."""
+    """Return the cases of one file for one side, ``inbound`` or ``outbound``."""
     rows = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     for row in rows:
         assert not row.keys() - _KEYS, row

@@ -80,7 +80,7 @@ def test_the_chain_keeps_the_object_as_it_came() -> None:
 
 
 def test_members_that_identify_nobody_have_no_effect() -> None:
-    # RFC 8693 section 4.1: exp, nbf, aud ... inside act have no meaning and are not used.
+    # RFC 8693 section 4.1: exp, nbf, aud ... inside act have no meaning and are ignored.
     chain = parse_act({"act": {"sub": "writer", "exp": 0, "aud": ["x"], "cnf": {"jwk": {}}}})
 
     assert chain is not None

@@ -1,4 +1,4 @@
-"""One bearer token from one Authorization field, then a JWT that means one thing."""
+"""One bearer token from one Authorization field, then a JWT with one meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claim values are read by type and bound; nothing is coerced (RFC 7519 section 4.1)."""
+"""Claim values are typed and bounded; nothing is coerced (RFC 7519 section 4.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each thing an STS must have kept or done, changed one at a time (invariant I4)."""
+"""Every property that an STS must keep or add, changed one at a time (invariant I4)."""
 
 from __future__ import annotations
 

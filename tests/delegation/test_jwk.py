@@ -1,4 +1,4 @@
-"""A JWK becomes a key of a kind and size we use, or nothing (RFC 7518 section 6)."""
+"""A JWK becomes a key of a supported kind and size, or nothing (RFC 7518 section 6)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def with_header_document(document: bytes) -> str:
 
 
 def respelled(part: str) -> str:
-    """The same bytes with other trailing bits in the last character; 64 bytes leave four of them unused."""
+    """Return the same bytes with other trailing bits in the last character; 64 bytes leave four of them unused."""
     return part[:-1] + ALPHABET[ALPHABET.index(part[-1]) + 1]
 
 
@@ -263,7 +263,7 @@ def test_any_text_is_a_jws_or_a_refusal(raw: str) -> None:
 
 
 def test_the_header_of_one_token_is_not_that_of_another() -> None:
-    """It is remembered by its text, and nobody can change it for the next."""
+    """It is cached by its text, and immutable."""
     raw = with_header(kid="k1")
     first = parse_compact(raw)
     first.header["kid"] = "other"

@@ -1,4 +1,4 @@
-"""Key sets keep what can be used and nothing else (RFC 7517; SPIFFE Trust Domain and Bundle section 4)."""
+"""Key sets keep only usable keys (RFC 7517; SPIFFE Trust Domain and Bundle section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profiles: how each kind of issuer names its actor, and what may not be configured."""
+"""Profiles: the actor's name in each kind of issuer, and forbidden settings."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ KEY = verification_key()
 
 
 class Keys:
-    """Issuers' keys that the test says."""
+    """Issuers' keys, set by the test."""
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ def test_any_text_is_a_scope_or_an_error(text: str) -> None:
 
 
 def test_large_sets_are_sorted_and_not_remembered() -> None:
-    """They stay as long as their token, not as long as the process."""
+    """They live as long as their token, not as long as the process."""
     gc.collect()
     tracemalloc.start()
     try:

@@ -118,7 +118,7 @@ def test_the_twin_of_an_ecdsa_signature_verifies_and_is_another_token() -> None:
     assert parse_bearer(raw).fingerprint != SIGNED.fingerprint
 
 
-# Project Wycheproof. Its valid vectors that we refuse on purpose, and why:
+# Project Wycheproof. Its valid vectors that we refuse on purpose, with the reasons:
 REFUSED_ON_PURPOSE = {
     259: "empty payload",
     264: "empty payload",

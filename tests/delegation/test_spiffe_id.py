@@ -1,4 +1,4 @@
-"""SPIFFE IDs are valid by the grammar or not there at all (SPIFFE-ID section 2)."""
+"""SPIFFE IDs are valid by the grammar or refused (SPIFFE-ID section 2)."""
 
 from __future__ import annotations
 

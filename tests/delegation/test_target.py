@@ -126,7 +126,7 @@ def test_any_target_is_canonical_or_refused(target: bytes) -> None:
     if canonical is None:
         return
     assert canonical_target(canonical.encode()) == canonical, "what is forwarded is what was decided on"
-    # A server that decodes once sees the same octets, and one that resolves dot segments finds nothing to do.
+    # A server that decodes once sees the same octets, and one that resolves dot segments finds none.
     path = target.partition(b"?")[0]
     decoded = unquote_to_bytes(canonical.path)
     assert decoded == unquote_to_bytes(path)

@@ -1,6 +1,6 @@
-"""One small world for the decision tests: a planner calls a writer for alice, the writer calls a CRM tool.
+"""A small world for the decision tests: a planner calls a writer for alice, the writer calls a CRM tool.
 
-Everything is lawful as it comes; each test changes one fact.
+Everything is lawful; each test changes one fact.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ LOGIN_CLAIMS: Final[Claims] = {
     "jti": "login-1",
     "groups": ["staff", "sales"],
 }
-ENTRY_CLAIMS: Final[Claims] = {  # what the STS issues for the login token
+ENTRY_CLAIMS: Final[Claims] = {  # claims that the STS issues for the login token
     **ISSUED_CLAIMS,
     "sub": "idp|alice",
     "txn": "txn-new",
@@ -136,12 +136,12 @@ def without(claims: Claims, *names: str) -> Claims:
 
 
 def signed(claims: Claims, *, typ: str | None = "at+jwt", key: str = "sts") -> Bearer:
-    """The token, signed and parsed."""
+    """Return the token, signed and parsed."""
     return parse_bearer(jwt.encode(claims, signing_key(key), algorithm="ES256", headers={"kid": "k1", "typ": typ}))
 
 
 def verified(claims: Claims, **changes: Any) -> VerifiedToken:
-    """The token as verification would have made it, without the cost of a signature."""
+    """Return the token as verification would make it, without the cost of a signature."""
     chain = parse_act(claims)
     sub_id = claims.get("sub_id")
     raw = f"raw-of-{claims.get('jti')}"

@@ -1,4 +1,4 @@
-"""Raw calls of the Workload API, as no well-behaved client would make them."""
+"""Raw calls of the Workload API, as only a misbehaving client makes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNARY: dict[str, tuple[Any, Any]] = {
 
 
 def stream_of(channel: Channel, name: str, metadata: Sequence[tuple[str, str]] = HEADER) -> Any:
-    """A stream to be entered with ``async with``."""
+    """Return a stream to be entered with ``async with``."""
     request, reply = STREAMS[name]
     return UnaryStreamMethod(channel, pb.SERVICE + name, request, reply).open(metadata=list(metadata), timeout=5)
 
@@ -38,7 +38,7 @@ async def opened(stream: Any, request: Any) -> Any:
 
 
 async def first(path: Path, name: str, metadata: Sequence[tuple[str, str]] = HEADER) -> Any:
-    """The first message of a stream on a connection of its own."""
+    """Return the first message of a stream on its own connection."""
     async with Channel(path=str(path)) as channel, stream_of(channel, name, metadata) as stream:
         message = await opened(stream, STREAMS[name][0]())
         if message is not None:
@@ -47,7 +47,7 @@ async def first(path: Path, name: str, metadata: Sequence[tuple[str, str]] = HEA
 
 
 async def call(path: Path, name: str, metadata: Sequence[tuple[str, str]] = HEADER, /, **fields: object) -> Any:
-    """The answer of a unary call."""
+    """Return the answer of a unary call."""
     request, reply = UNARY[name]
     async with Channel(path=str(path)) as channel:
         method = UnaryUnaryMethod[Any, Any](channel, pb.SERVICE + name, request, reply)

@@ -1,4 +1,4 @@
-"""Development commands as processes of their own."""
+"""Development commands as separate processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def start(module: str, *arguments: str) -> Process:
 
 @contextlib.asynccontextmanager
 async def running(module: str, *arguments: str) -> AsyncIterator[Process]:
-    """A command that is killed at the end if it has not ended by then."""
+    """Run a command that is killed at the end if it has not ended by then."""
     process = await start(module, *arguments)
     try:
         yield process
@@ -35,7 +35,7 @@ async def running(module: str, *arguments: str) -> AsyncIterator[Process]:
 
 
 async def line_with(process: Process, text: str) -> str:
-    """The next line on stderr that holds the text."""
+    """Return the next line on stderr that holds the text."""
     assert process.stderr
     async with asyncio.timeout(10):
         while line := (await process.stderr.readline()).decode():
@@ -45,7 +45,7 @@ async def line_with(process: Process, text: str) -> str:
 
 
 async def ended(process: Process) -> tuple[int, str]:
-    """Exit code and the rest of stderr."""
+    """Return the exit code and the rest of stderr."""
     async with asyncio.timeout(10):
         _, stderr = await process.communicate()
     assert process.returncode is not None

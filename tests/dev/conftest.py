@@ -13,7 +13,7 @@ MakePeer = Callable[..., Peer]
 
 @pytest.fixture
 def make_peer() -> Iterator[MakePeer]:
-    """Peers that live as long as this process, with the facts a test wants."""
+    """Make peers that live as long as this process, with the facts that a test chooses."""
     made: list[Peer] = []
 
     def make(

@@ -1,4 +1,4 @@
-"""The demo's agents end as a well-behaved server does: what they have begun is finished."""
+"""The demo's agents end like a well-behaved server: they finish their requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sidecar_dev.agent_server import AgentServer, Incoming, Outgoing
 
 
 class Slow:
-    """A script that is in the middle of something until it is let go."""
+    """A script in the middle of its work until it is released."""
 
     def __init__(self) -> None:
         self.begun, self.go_on = threading.Event(), threading.Event()

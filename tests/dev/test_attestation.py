@@ -13,7 +13,7 @@ import pytest
 
 from sidecar_dev.attestation import AttestationError, Peer, attest
 
-# Connects, says which process it is, and obeys: "fork" leaves a child with the socket and ends.
+# Connects, prints its process id, and obeys: "fork" leaves a child with the socket and ends.
 CLIENT = """
 import os, socket, sys
 connection = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""A container that lets something through is told; beside it the one that does not."""
+"""A container with a gap in its confinement is reported; beside it one without."""
 
 from __future__ import annotations
 

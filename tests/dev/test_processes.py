@@ -89,7 +89,7 @@ def test_a_program_that_is_not_there_is_the_callers_to_tell(processes: Processes
 def test_ports_are_free_and_differ() -> None:
     ports = free_ports(8)
     assert len(set(ports)) == 8
-    assert max(ports) < 32_768  # the kernel gives none of these to an outgoing connection meanwhile
+    assert max(ports) < 32_768  # the kernel gives none of these to outgoing connections
     assert not any(map(listens, ports))
     with socket.create_server(("127.0.0.1", ports[0])):
         assert listens(ports[0])

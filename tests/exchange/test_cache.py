@@ -27,7 +27,7 @@ ISSUED = Issued(PERMIT, usable_until=NOW + 100, refresh_at=NOW + 80)
 
 
 def kept(entries: int = 10) -> IssuedTokens:
-    """With room for so many tokens, and for as many rejections."""
+    """Return a cache with space for this many tokens, and for as many rejections."""
     one = IssuedTokens()
     one.keep("key", ISSUED, epoch=EPOCH)
     rejected = PERMIT.plan.delegation.token.held_bytes + ENTRY_BYTES

@@ -18,7 +18,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 class Transport(asyncio.Transport):
-    """Remembers what was written and whether it was cut."""
+    """Records the bytes written, and a cut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Transport(asyncio.Transport):
 
 
 class Ends:
-    """A call on a connection of its own."""
+    """A call on its own connection."""
 
     def __init__(self, *, max_bytes: int = 10) -> None:
         self.transport = Transport()

@@ -105,7 +105,7 @@ async def test_a_flight_nobody_waits_for_any_more_still_ends_well() -> None:
         with pytest.raises(asyncio.CancelledError):
             await only
         world.sts.release()
-        await ask(world)  # joins it, or finds what it brought
+        await ask(world)  # joins it, or finds its result
         assert len(world.sts.forms) == 1
 
 

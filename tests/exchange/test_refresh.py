@@ -1,4 +1,4 @@
-"""Tokens refreshed ahead of their end, while the old one serves. The subject token ends at NOW + 290."""
+"""Tokens refreshed before their end, while the old one is in use. The subject token ends at NOW + 290."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.exchange.world import World, plan, policy, reason_of, running
 from tests.fakes.lies import claims
 from tests.fakes.tokens import NOW, PLANNER, WRITER
 
-LASTS_S = 98  # the token that is kept in these tests: its exp is 100 s away
+LASTS_S = 98  # the cached token of these tests: its exp is 100 s away
 DUE = NOW + 79  # the last fifth of its life, in whole seconds
 
 
 async def kept(world: World, exp: int = NOW + LASTS_S + 2) -> IssuedPermit:
-    """The first token, and the next ones as long as ``exp`` says until told otherwise."""
+    """Return the first token, and the next ones with this ``exp`` until changed."""
     world.sts.behaviour = claims(exp=exp)
     permit = (await world.exchange.exchange(plan(), policy())).permit
     world.sts.behaviour = claims(exp=NOW + 200)
@@ -32,7 +32,7 @@ def call(world: World, now: int, *, number: int = 1) -> IssuedPermit | None:
 
 
 async def landed(world: World) -> None:
-    """All exchanges under way have ended."""
+    """Wait until all exchanges have ended."""
     async with asyncio.timeout(5):
         while world.exchange.under_way:  # noqa: ASYNC110 - nobody tells of a flight that nobody waits for
             await asyncio.sleep(0)
@@ -78,7 +78,7 @@ async def test_while_one_refresh_is_still_in_the_air_no_other_begins() -> None:
         world.sts.hold()
         call(world, DUE)
         await world.sts.wait_for_requests(2)
-        call(world, DUE + 4)  # when one that failed would be tried again
+        call(world, DUE + 4)  # the time of the next retry after a failure
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         world.sts.release()
@@ -95,7 +95,7 @@ async def test_a_refresh_that_fails_costs_no_call_anything_and_is_tried_again_la
         await landed(world)
         assert world.metrics.token_refresh["failed"] == 1
         assert world.exchange.last_refusal == (DUE, Reason.STS_TIMEOUT, Trouble.TIMEOUT)
-        assert call(world, DUE + 3) is first  # 19 s were left: again after 4 of them
+        assert call(world, DUE + 3) is first  # 19 s were left: a retry after 4 of them
         assert world.exchange.under_way == 0
         assert call(world, DUE + 4) is first
         await landed(world)

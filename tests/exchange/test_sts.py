@@ -158,7 +158,7 @@ def _login_plan(by: Policy, **changes: object) -> Plan:
 async def test_a_login_starts_a_chain_with_the_kind_of_token_its_issuer_is_said_to_give(
     kind: LoginKind, token_type: str
 ) -> None:
-    by = policy(kind=kind)  # under one profile: what it is called says nothing
+    by = policy(kind=kind)  # under one profile: its name does not matter
     async with running(World()) as world:
         world.sts.behaviour = claims(sub_id=SUB_ID, act={"sub": str(WRITER)}, sub="4711")
         issued = await world.exchange.exchange(_login_plan(by, client_id=ABSENT, azp="front"), by)

@@ -73,14 +73,14 @@ def policy(
 
 @cache
 def _token(claims: str) -> VerifiedToken:
-    """Signed once: the same claims give the same token, which ECDSA alone would not."""
+    """Sign a token once: the same claims give the same token, which ECDSA alone would not."""
     lawful: dict[str, object] = {"scope": "crm.read docs.read", "txn": "txn-1", "sub_id": SUB_ID}
     changes: Any = {**lawful, **json.loads(claims)}
     return TokenMint().verified(**changes)
 
 
 def plan(to: OutboundRoute | None = None, *, by: Policy | None = None, **claims: object) -> Plan:
-    """The plan for a call on the strength of a token with these claims changed."""
+    """Return the plan for a call with a token whose claims are changed."""
     token = _token(json.dumps(claims))
     delegation = Delegation(token=token, may_call=frozenset({"crm", "mail"}), entry=False, scope=token.scope)
     return plan_outbound(delegation, to or route(), policy=by or policy(), now=NOW)
@@ -124,7 +124,7 @@ class Clock:
 
 
 class World:
-    """All that an exchange needs. ``server`` puts a real connection between the two."""
+    """The parts of an exchange. ``server`` puts a real connection between the two."""
 
     def __init__(self, *, server: Server | None = None, **settings: Any) -> None:
         self.sts = server.sts if server else LyingSts()
@@ -160,14 +160,14 @@ class World:
         )
 
     async def records(self) -> list[dict[str, object]]:
-        """Everything recorded. Ends the log."""
+        """Return all records. Ends the log."""
         await self.log.close()
         return [json.loads(line) for line in self.sink.written.decode().splitlines()]
 
 
 @asynccontextmanager
 async def running(world: World) -> AsyncIterator[World]:
-    """With the issuer's keys there."""
+    """Run with the issuer's keys loaded."""
     task = asyncio.create_task(world.keys.run())
     try:
         await world.has_keys.wait()

@@ -15,7 +15,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterator[int]:
     """Serve on ``port``, or on a free one, and yield it. All connections end with the block.
 
-    The library's own server keeps no reference to them: one that waits may be collected as garbage at any time.
+    The library's own server keeps no reference to them: a waiting one may be garbage-collected at any time.
     """
     serving: set[asyncio.Future[None]] = set()
     writers: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()

@@ -8,7 +8,7 @@ from tests.delegation.world import NOW, PLANNER
 
 
 class FakeGuard:
-    """Trusts its peer until ``withdrawn``, and after ``until`` calls it expired. ``checked`` keeps the times."""
+    """Trusts its peer until ``withdrawn``, and after ``until`` reports it expired. ``checked`` records the times."""
 
     def __init__(self, *, until: int = NOW + 3600, fingerprint: str = "00" * 32) -> None:
         self.peer = VerifiedPeer(PLANNER, until, fingerprint)

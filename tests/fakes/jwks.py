@@ -1,4 +1,4 @@
-"""An issuer's JWKS endpoint without a network: the test says what it publishes, whether it answers, and when."""
+"""An issuer's JWKS endpoint without a network: the test controls the document, the failures and the timing."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ class JwksPublisher:
         self._may_answer.set()
 
     async def wait_for_fetches(self, count: int) -> None:
-        """Until ``count`` fetches have begun, in all."""
+        """Wait until ``count`` fetches have begun, in all."""
         async with asyncio.timeout(5), self._fetched:
             await self._fetched.wait_for(lambda: self.fetches >= count)

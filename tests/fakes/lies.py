@@ -20,12 +20,12 @@ EVIL: Final = "spiffe://acme.example/agent/evil"
 
 
 def claims(**changes: object) -> Behaviour:
-    """A token that says something else."""
+    """A token with other claims."""
     return lambda sts, form: Reply(body=encode(sts.members(form, sts.mint.mint(sts.claims(form, **changes)))))
 
 
 def header(**changes: object) -> Behaviour:
-    """A token whose header says something else."""
+    """A token with another header."""
 
     def lie(sts: LyingSts, form: Form) -> Reply:
         token = sts.mint.mint(sts.claims(form), sts.mint.header(**changes))
@@ -35,12 +35,12 @@ def header(**changes: object) -> Behaviour:
 
 
 def members(**changes: object) -> Behaviour:
-    """A lawful token in an answer that says something else."""
+    """A lawful token in an answer with other members."""
     return lambda sts, form: Reply(body=encode(sts.members(form, sts.mint.mint(sts.claims(form)), **changes)))
 
 
 def token(make: Callable[[LyingSts, Form], str]) -> Behaviour:
-    """Something else in the place of the token."""
+    """Another value in place of the token."""
     return lambda sts, form: Reply(body=encode(sts.members(form, make(sts, form))))
 
 
@@ -205,7 +205,7 @@ CONTENT_LIES: Final[dict[str, tuple[Behaviour, Reason]]] = {
 
 
 def raw(*pieces: bytes) -> Wire:
-    """Bytes as they are, then the end."""
+    """Send bytes as they are, then close."""
 
     async def tell(writer: asyncio.StreamWriter, _honest: bytes) -> None:
         writer.writelines(pieces)
@@ -214,15 +214,15 @@ def raw(*pieces: bytes) -> Wire:
 
 
 async def close(_writer: asyncio.StreamWriter, _answer: bytes) -> None:
-    """Say nothing."""
+    """Close without an answer."""
 
 
 async def hang(writer: asyncio.StreamWriter, _answer: bytes) -> None:
-    await writer.wait_closed()  # until the other end has had enough
+    await writer.wait_closed()  # until the other end gives up
 
 
 async def drip(writer: asyncio.StreamWriter, answer: bytes) -> None:
-    """Each byte within the patience of anyone who only times the gaps."""
+    """Send each byte within the patience of a client that only times the gaps."""
     for byte in answer:
         writer.write(bytes([byte]))
         await writer.drain()
@@ -248,7 +248,7 @@ async def cut(writer: asyncio.StreamWriter, answer: bytes) -> None:
 
 
 async def labelled_gzip(writer: asyncio.StreamWriter, answer: bytes) -> None:
-    """A lawful answer that says it is compressed: a library that believes it reads something else."""
+    """A lawful answer labelled as compressed: a library that trusts the label reads something else."""
     writer.write(answer.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1))
 
 

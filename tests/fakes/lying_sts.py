@@ -1,4 +1,4 @@
-"""A token service with the issuer's real key, that lies where a test says so. The lies themselves are in `lies.py`."""
+"""A token service with the issuer's real key that lies where a test asks for it. `lies.py` holds the lies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fakes.tokens import ABSENT, NOW, WRITER, TokenMint, changed, encode, 
 
 Form = dict[str, str]
 
-SECRET: Final = "s3cret-of-the-sts"  # in every text an STS could say; it must not come out anywhere
+SECRET: Final = "s3cret-of-the-sts"  # in every text of the STS; it must not come out anywhere
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 
 
@@ -35,7 +35,7 @@ class LyingSts:
 
     mint: TokenMint = field(default_factory=TokenMint)
     behaviour: Callable[[LyingSts, Form], Reply] = field(default_factory=lambda: honest)
-    errors: list[SidecarError] = field(default_factory=list)  # what the next calls fail with, before any answer
+    errors: list[SidecarError] = field(default_factory=list)  # failures of the next calls, before any answer
     forms: list[Form] = field(default_factory=list)
     closed: bool = False
     clock: Callable[[], int] = lambda: NOW
@@ -94,7 +94,7 @@ class LyingSts:
         return changed(lawful, changes)
 
     def members(self, form: Form, token: str, **changes: object) -> dict[str, object]:
-        """The members of an honest answer, changed."""
+        """Return the members of an honest answer, changed."""
         lawful = {
             "access_token": token,
             "issued_token_type": ACCESS_TOKEN,
@@ -121,7 +121,7 @@ async def tell_all(writer: asyncio.StreamWriter, answer: bytes) -> None:
 
 @dataclass
 class Server:
-    """A `LyingSts` on a real connection, whose bytes go out as ``wire`` says. It closes then, unless it ``keeps``."""
+    """A `LyingSts` on a real connection, whose bytes are sent as ``wire`` says. It then closes, unless it ``keeps``."""
 
     sts: LyingSts
     url: str = ""
@@ -143,7 +143,7 @@ class Server:
                 if not self.keeps:
                     break
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client had enough
+            pass  # the client gave up
         finally:
             writer.close()
 
@@ -156,7 +156,7 @@ def encode_reply(answer: Reply) -> bytes:
 
 @asynccontextmanager
 async def serving(sts: LyingSts, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """On a free port of loopback, until the block ends."""
+    """Serve on a free port of loopback, until the block ends."""
     server = Server(sts)
     async with listening(server.serve, ssl=tls) as port:
         server.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/token"

@@ -1,4 +1,4 @@
-"""An identity source without a Workload API: the test says when the identity comes, changes and goes."""
+"""An identity source without a Workload API: the test controls when the identity comes, changes and goes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sidecar_dev.pki import TrustDomainAuthority
 
 
 class OwnIdentity:
-    """Has the identity of ``spiffe_id`` from the start, unless that is None."""
+    """A source with the identity ``spiffe_id`` from the start, unless that is None."""
 
     def __init__(self, authority: TrustDomainAuthority, spiffe_id: SpiffeId | None) -> None:
         self.authority = authority
-        self.audiences: list[str] = []  # of the JWT-SVIDs that were asked for
+        self.audiences: list[str] = []  # of the requested JWT-SVIDs
         self.jwt_refused = False
         self._subscribers: list[Subscriber] = []
         self._number = 0
@@ -67,13 +67,13 @@ class OwnIdentity:
         return len(self._subscribers)
 
     def become(self, spiffe_id: SpiffeId | None) -> None:
-        """A new generation: renewed, of another SPIFFE ID, or (None) withdrawn."""
+        """Make a new generation: renewed, of another SPIFFE ID, or (None) withdrawn."""
         self._current = None if spiffe_id is None else self._issue(spiffe_id)
         for callback in tuple(self._subscribers):
             callback(self._current)
 
     def renew_bundles(self, by: TrustDomainAuthority | None = None) -> None:
-        """A new generation with the same SVID, and the same bundles or those of another authority."""
+        """Make a new generation with the same SVID, and the same bundles or those of another authority."""
         assert self._current is not None
         self._number += 1
         svid, bundles = self._current.svid, dict(self._current.bundles)

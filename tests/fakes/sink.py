@@ -1,4 +1,4 @@
-"""A sink in memory that fails or blocks when told to. Tests wait for what it has, they never sleep."""
+"""A sink in memory that fails or blocks on demand. Tests wait for its content; they never sleep."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ def _nothing() -> None:
 
 
 class FakeSink:
-    """Held to the same tests as the real ones in ``tests/observe/test_writer.py``."""
+    """Passes the same tests as the real sinks in ``tests/observe/test_writer.py``."""
 
     name = "fake"
     begins_line = False
@@ -23,7 +23,7 @@ class FakeSink:
         self.error: OSError | None = None
         self.blocked = False
         self.most_bytes = 1 << 20
-        self.script: list[int | OSError] = []  # how the next writes end: after so many bytes, or so
+        self.script: list[int | OSError] = []  # results of the next writes: bytes taken, or an error
         self.on_script_end: Callable[[], None] = _nothing
         self.renewed = 0
         self.replaced = False  # the next renew finds another sink in its place
@@ -59,7 +59,7 @@ class FakeSink:
         return None
 
     def settle(self) -> None:
-        """Nobody waits."""
+        """Do nothing: there are no other writers."""
 
     def close(self) -> None:
         with self.changed:
@@ -67,27 +67,27 @@ class FakeSink:
             self.changed.notify_all()
 
     def fail(self, error: OSError | None) -> None:
-        """From now on writes raise ``error``; None: they succeed again."""
+        """Raise ``error`` from now on; None: writes succeed again."""
         with self.changed:
             self.error = error
             self.changed.notify_all()
 
     def block(self, *, blocked: bool) -> None:
-        """From now on writes do not return; False: they do again."""
+        """Block writes from now on; False: they return again."""
         with self.changed:
             self.blocked = blocked
             self.changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Until ``condition`` holds; it is looked at whenever the sink is used."""
+        """Wait until ``condition`` holds; it is checked whenever the sink is used."""
         with self.changed:
             assert self.changed.wait_for(condition, timeout=5)
 
     def wait_for_lines(self, count: int) -> list[bytes]:
-        """The first ``count`` lines."""
+        """Return the first ``count`` lines."""
         self.wait_for(lambda: self.data.count(b"\n") >= count)
         return self.data.splitlines(keepends=True)[:count]
 
     def wait_for_records(self, count: int) -> list[dict[str, object]]:
-        """The same, parsed."""
+        """Return the first lines, parsed."""
         return [orjson.loads(line) for line in self.wait_for_lines(count)]

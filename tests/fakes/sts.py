@@ -1,6 +1,6 @@
-"""A small mesh as its token service sees it: front (an entry) calls planner, planner writer, writer the CRM.
+"""A small mesh from its token service's view: front (an entry) calls planner, planner writer, writer the CRM.
 
-``Mesh`` makes lawful requests and the same ones with one thing changed.
+``Mesh`` makes lawful requests and the same ones with one fact changed.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def small_policy(**changes: Any) -> StsPolicy:
 
 
 class HeardEvents:
-    """A record stream that keeps what it was told."""
+    """A record stream that keeps its events."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, RecordFields]] = []
@@ -110,9 +110,9 @@ class HeardEvents:
 
 
 class LoginKeySets:
-    """User issuers' keys. ``waited`` are the key ids that had to be waited for; ``late`` come only then.
+    """User issuers' keys. ``waited`` are the key ids that were awaited; ``late`` ones come only then.
 
-    ``meanwhile`` is what happens during such a wait.
+    ``meanwhile`` runs during such a wait.
     """
 
     def __init__(self, keys: Mapping[str, KeySet], *, late: bool = False) -> None:
@@ -148,7 +148,7 @@ class Bundles:
 
 @dataclass
 class Mesh:
-    """A token service with its mints. Each ``ask`` is one request; everything lawful unless changed."""
+    """A token service with its mints. Each ``ask`` is one request, lawful unless changed."""
 
     policy: StsPolicy = field(default_factory=small_policy)
     ring: KeyRing = field(default_factory=lambda: KeyRing(_KEY))
@@ -157,7 +157,7 @@ class Mesh:
     partner: SvidMint = field(default_factory=lambda: SvidMint(kid="p1", key=7))
     logins: TokenMint = field(default_factory=lambda: TokenMint(LOGIN, algorithm="RS256", kid="l1"))
     log: HeardEvents = field(default_factory=HeardEvents)
-    start: int = NOW  # when tokens are minted; the clock stands there until a test moves it
+    start: int = NOW  # time of minting; the clock stays there until a test moves it
 
     def __post_init__(self) -> None:
         self.now: float = self.start
@@ -196,7 +196,7 @@ class Mesh:
         return changed(lawful, changes)
 
     def own(self, **changes: object) -> str:
-        """A token that this service issued, with these claims changed."""
+        """Return a token that this service issued, with these claims changed."""
         return self.ring.active.sign(self.own_claims(**changes))
 
     def login_claims(self, **changes: object) -> dict[str, object]:
@@ -213,16 +213,19 @@ class Mesh:
         return changed(lawful, changes)
 
     def login(self, **changes: object) -> str:
-        """An ID token of alice's login at front, with these claims changed."""
+        """Return an ID token of alice's login at front, with these claims changed."""
         return self.logins.mint(self.login_claims(**changes), self.logins.header(typ="JWT"))
 
     def svid(self, spiffe_id: object, **changes: object) -> str:
-        """A JWT-SVID for this service, with these claims changed."""
+        """Return a JWT-SVID for this service, with these claims changed."""
         lawful = {"sub": spiffe_id, "iat": self.start - 10, "exp": self.start + 290}
         return self.svids.mint(self.svids.claims(**{**lawful, **changes}))
 
     def exchange_form(self, client: SpiffeId = WRITER, **changes: object) -> dict[str, object]:
-        """Writer asks for a token at the CRM. A parameter that is ``ABSENT`` is left out; a list is sent repeatedly."""
+        """Return writer's request for a token at the CRM.
+
+        An ``ABSENT`` parameter is left out; a list is sent repeatedly.
+        """
         lawful = {
             "grant_type": GRANT_TYPE,
             "subject_token": self.own(),
@@ -236,7 +239,7 @@ class Mesh:
         return changed(lawful, changes)
 
     def login_form(self, client: SpiffeId = FRONT, **changes: object) -> dict[str, object]:
-        """Front asks for a token at planner, with alice's login token."""
+        """Return front's request for a token at planner, with alice's login token."""
         lawful = {
             "subject_token": self.login(),
             "subject_token_type": TOKEN_TYPE_ID_TOKEN,
@@ -251,12 +254,12 @@ class Mesh:
         client: SpiffeId = WRITER,
         confirm: Callable[[], object] = lambda: None,
     ) -> dict[str, object]:
-        """One request; the response's members. Raises what the service raises."""
+        """Send one request; return the response's members. Raises what the service raises."""
         record = ExchangeRecord(self.log, ISSUER)
         return await self.service.token(encoded(form), FORM, client=client, record=record, confirm=confirm)
 
     async def claims_for(self, form: Mapping[str, object], client: SpiffeId = WRITER) -> Mapping[str, object]:
-        """The claims of the token that is issued."""
+        """Return the claims of the issued token."""
         answer = await self.ask(form, client)
         token = answer["access_token"]
         assert isinstance(token, str)

@@ -1,4 +1,4 @@
-"""A token service on real sockets, and clients with SVIDs that say exactly the bytes a test wants."""
+"""A token service on real sockets, and clients with SVIDs that send exact bytes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass
 class RunningSts:
-    """The service, its authority, and everything it heard."""
+    """The service, its authority, and its records."""
 
     mesh: Mesh
     authority: TrustDomainAuthority
@@ -61,7 +61,7 @@ class RunningSts:
 
     @property
     def refused(self) -> list[tuple[Reason, str | None]]:
-        """Reason and source of each connection that was turned away."""
+        """The reason and source of each refused connection."""
         events = self.mesh.log.events
         return [(Reason(str(e["reason"])), e["source"]) for name, e in events if name == "connection.refused"]
 
@@ -82,7 +82,7 @@ class RunningSts:
                 await writer.wait_closed()
 
     async def send(self, request: bytes, spiffe_id: SpiffeId = WRITER, *, tls: ssl.SSLContext | None = None) -> Answer:
-        """One request on a connection of its own."""
+        """Send one request on its own connection."""
         async with self.connection(spiffe_id, tls=tls) as (reader, writer):
             writer.write(request)
             return await read_answer(reader)
@@ -100,7 +100,7 @@ class RunningSts:
 
 
 def token_request(form: Mapping[str, object] | bytes, *fields: str, target: str = "/token") -> bytes:
-    """A request to the token endpoint; ``fields`` take the place of the lawful Content-Type."""
+    """Return a request to the token endpoint; ``fields`` replace the lawful Content-Type."""
     body = form if isinstance(form, bytes) else encoded(form)
     head = [f"POST {target} HTTP/1.1", "Host: sts", f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, *(fields or (f"Content-Type: {FORM}",)), "", ""]).encode() + body
@@ -116,7 +116,7 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
 
 @asynccontextmanager
 async def running_sts(mesh: Mesh | None = None, **settings: Any) -> AsyncIterator[RunningSts]:
-    """A service on free ports of loopback, ready unless a test takes something away."""
+    """Run a service on free ports of loopback, ready unless a test removes something."""
     mesh = mesh or Mesh(start=int(time.time()))
     authority = TrustDomainAuthority(TRUST_DOMAIN)
     source = StsIdentity(authority, STS)

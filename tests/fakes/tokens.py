@@ -1,4 +1,4 @@
-"""A small mint: lawful tokens, and the same tokens with one thing changed. The signature is always a real one."""
+"""A small mint: lawful tokens, and the same tokens with one fact changed. The signature is always real."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CRM: Final = SpiffeId("spiffe://acme.example/tool/crm")
 
 
 class Absent(Enum):
-    """As the value of a claim or header member: leave it out."""
+    """Value of a claim or header member that is left out."""
 
     ABSENT = "absent"
 
@@ -53,7 +53,7 @@ def from_base64url(text: str) -> bytes:
 
 
 def encode(value: object) -> bytes:
-    """Compact JSON. Floats, NaN and whatever else a test wants to get past a reader are written as Python does."""
+    """Encode compact JSON. Floats, NaN and other invalid values are written as Python does."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -63,7 +63,7 @@ def changed(base: Claims, changes: Claims) -> dict[str, object]:
 
 @cache
 def private_key(algorithm: str, number: int = 0) -> Any:
-    """A key that fits the algorithm; another ``number``, another key. RSA keys are slow to make: each is made once."""
+    """Return a key that fits the algorithm; another ``number``, another key. RSA keys are slow: each is made once."""
     if algorithm.startswith("ES"):
         return ec.generate_private_key(_CURVES[algorithm])
     if algorithm in {"EdDSA", "Ed25519"}:
@@ -72,7 +72,7 @@ def private_key(algorithm: str, number: int = 0) -> Any:
 
 
 def public_jwk(key: Any, **members: object) -> dict[str, object]:
-    """The public JWK of a private key, with these members beside it."""
+    """Return the public JWK of a private key, with additional members."""
     public = key.public_key()
     if isinstance(public, rsa.RSAPublicKey):
         jwk: dict[str, object] = RSAAlgorithm.to_jwk(public, as_dict=True)
@@ -117,7 +117,7 @@ class TokenMint:
         return key
 
     def claims(self, **changes: object) -> dict[str, object]:
-        """The claims of a lawful token, changed. A claim that is ``ABSENT`` is left out."""
+        """Return the claims of a lawful token, changed. A claim that is ``ABSENT`` is left out."""
         lawful = {
             "iss": self.issuer,
             "sub": "user-4711",
@@ -136,17 +136,17 @@ class TokenMint:
         return changed(lawful, changes)
 
     def mint(self, claims: Claims | None = None, header: Claims | None = None) -> str:
-        """Sign whole claims and a whole header; without them those of a lawful token."""
+        """Sign whole claims and a whole header; by default those of a lawful token."""
         claims_document = encode(self.claims() if claims is None else claims)
         return self.mint_documents(encode(self.header() if header is None else header), claims_document)
 
     def mint_documents(self, header: bytes, payload: bytes) -> str:
-        """Sign any two byte strings: for what no JSON writer would write."""
+        """Sign any two byte strings, for documents that no JSON writer produces."""
         signing_input = f"{base64url(header)}.{base64url(payload)}"
         return f"{signing_input}.{base64url(sign(self.algorithm, self.private_key, signing_input.encode()))}"
 
     def bearer(self, **changes: object) -> Bearer:
-        """A lawful token with these claims changed, parsed."""
+        """Return a lawful token with these claims changed, parsed."""
         return parse_bearer(self.mint(self.claims(**changes)))
 
     def trusted(
@@ -160,7 +160,7 @@ class TokenMint:
         return TrustedIssuer(issuer=self.issuer, profile=preset, scopes=scopes, actor_trust_domains=actor_trust_domains)
 
     def verified(self, *, audience: str = WRITER, now: int = NOW, **changes: object) -> VerifiedToken:
-        """A lawful token with these claims changed, verified for ``audience``."""
+        """Return a lawful token with these claims changed, verified for ``audience``."""
         bearer = self.bearer(**changes)
         return verify_token(bearer, issuer=self.trusted(), key=self.key, audiences={audience}, now=now)
 

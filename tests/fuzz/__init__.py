@@ -1,1 +1,1 @@
-"""Fuzzing: one harness for each reader of foreign bytes, and what feeds them. See CONTRIBUTING.md, "Fuzzing"."""
+"""Fuzzing: one harness for each parser of foreign bytes, and its inputs. See CONTRIBUTING.md, "Fuzzing"."""

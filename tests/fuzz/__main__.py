@@ -1,8 +1,8 @@
-"""``python -m tests.fuzz``: every harness for its share of some minutes, several at a time. ``make fuzz`` calls it.
+"""``python -m tests.fuzz``: runs every harness for its share of some minutes, several at a time, for ``make fuzz``.
 
 An input that breaks a harness is added to ``regressions/``, where the ordinary tests find it, and the exit code is 1.
-Interrupted (SIGINT, SIGTERM) it says what was done until then; the exit code is 130, unless something broke before.
-With ``--grow`` what was found on the way is reduced to the inputs that lead somewhere new: that is the new corpus.
+Interrupted (SIGINT, SIGTERM) it reports the work so far; the exit code is 130, or 1 if a harness broke before. With
+``--grow`` the findings are reduced to the inputs that cover something new: the new corpus.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.fuzz.inputs import (
 from tests.fuzz.reduce import reduced
 
 _ROOT: Final = HERE.parent.parent
-_START_S: Final = 1.5  # what one start costs: it is taken from the harness's share
+_START_S: Final = 1.5  # cost of one start, taken from the harness's share
 _MAX_KEPT: Final = 40  # inputs of a corpus in the tree
 _MAX_KEPT_BYTES: Final = 8192
 _RUNS: Final = re.compile(r"stat::number_of_executed_units: +(\d+)")
@@ -59,19 +59,19 @@ class Outcome:
 
 
 class Processes:
-    """Those under way. Once they are ``stopped`` no other begins; each says what it did, and that it ended is no find.
+    """The processes in progress. Once ``stopped`` no other starts; each reports its work, and its end is not a finding.
 
-    They themselves ignore SIGINT, which a terminal sends to all: Python would raise it inside the harness.
+    The processes ignore SIGINT, which a terminal sends to all: Python would raise it inside the harness.
     """
 
     def __init__(self) -> None:
         self.stopped = False
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.RLock()  # a signal may come while the main thread has it
+        self._lock = threading.RLock()  # a signal may come while the main thread holds it
 
     @property
     def running(self) -> tuple[subprocess.Popen[bytes], ...]:
-        """Those that have begun and not ended."""
+        """The processes in progress."""
         with self._lock:
             return tuple(self._running)
 
@@ -83,7 +83,10 @@ class Processes:
                 process.terminate()
 
     def run(self, command: list[str], *, timeout_s: float) -> tuple[int, str]:
-        """The exit code and all output of one. One that hangs beyond all deadlines raises TimeoutExpired."""
+        """Run one process; return its exit code and output.
+
+        One that hangs beyond all deadlines raises TimeoutExpired.
+        """
         pipes = subprocess.PIPE, subprocess.STDOUT
         with subprocess.Popen(command, cwd=_ROOT, stdout=pipes[0], stderr=pipes[1]) as process:
             with self._lock:
@@ -104,7 +107,7 @@ class Processes:
 def fuzz(
     harness: Harness, seconds: int, seed: int, *, coverage: bool, grow: bool, processes: Processes | None = None
 ) -> Outcome:
-    """Run one harness in a process of its own."""
+    """Run one harness in its own process."""
     processes = processes or Processes()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         corpus, found = Path(scratch) / "corpus", Path(scratch) / "found"
@@ -114,7 +117,7 @@ def fuzz(
             arguments = ["tests.fuzz.one", harness.name, *_libfuzzer(harness, seconds, seed, found), str(corpus)]
         else:
             arguments = ["tests.fuzz.plain", harness.name, str(seconds), str(seed), str(found)]
-        # A harness that hangs is killed by libFuzzer (-timeout); this is for a fuzzer that hangs itself.
+        # libFuzzer kills a harness that hangs (-timeout); this is for a fuzzer that hangs itself.
         exit_code, output = processes.run([sys.executable, "-m", *arguments], timeout_s=seconds + 300)
         broken = next((path.read_bytes() for path in sorted(found.iterdir())), None)
         if exit_code and broken is None and not processes.stopped:
@@ -134,14 +137,14 @@ def _libfuzzer(harness: Harness, seconds: int, seed: int, found: Path) -> list[s
         f"-artifact_prefix={found}/",
         "-timeout=10",
         "-handle_int=0",
-        "-rss_limit_mb=1024",  # memory has a bound, whatever the input
+        "-rss_limit_mb=1024",  # memory is bounded, whatever the input
         "-print_final_stats=1",
         "-verbosity=1",
     ]
 
 
 def _grow(harness: Harness, corpus: Path) -> None:
-    """Of all inputs those that lead somewhere new, the shortest first, as many as a tree should hold."""
+    """Return the inputs that cover something new, the shortest first, as many as a repository should hold."""
     seeds = read_inputs(SEEDS / f"{harness.name}.txt")
     found = (path.read_bytes() for path in corpus.iterdir())
     kept: list[bytes] = []
@@ -152,7 +155,7 @@ def _grow(harness: Harness, corpus: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 nothing broke, 1 something did, 2 it cannot run, 130 it was interrupted."""
+    """Run the harnesses. Exit codes: 0 all held, 1 one broke, 2 it cannot run, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="for all harnesses together (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default %(default)s)")

@@ -1,4 +1,4 @@
-"""An agent in memory: reads with a parser of its own, so that it cannot misread as the sidecar would; misbehaves."""
+"""An agent in memory: reads with its own parser, so that it cannot share the sidecar's misreadings; misbehaves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sidecar.wire.pool import Cancellable, UpstreamPool
 from sidecar.wire.websocket import Handshake
 from tests.wire.bench import Clock, RecordingTransport
 
-# What may come back for a request; ``EOF`` at the end: then the agent closes.
+# Possible answers to a request; after ``EOF`` the agent closes.
 ANSWERS: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -68,7 +68,7 @@ class Agent(RecordingTransport):
             return
         self._parser.receive_data(bytes(data))
         while True:
-            event = self._parser.next_event()  # what is no HTTP raises here: the sidecar must not have written it
+            event = self._parser.next_event()  # invalid HTTP raises here: the sidecar must not have written it
             if isinstance(event, h11.Request):
                 self._request = Arrived(event.method.decode(), event.target, list(event.headers))
                 self._arrived.append(self._request)
@@ -88,7 +88,7 @@ class Agent(RecordingTransport):
                 return
 
     def _switch(self, request: Arrived) -> None:
-        """Grant a WebSocket, most times; after that the bytes are raw."""
+        """Accept a WebSocket, most times; after that the bytes are raw."""
         fields = dict(request.fields)
         if b"upgrade" in fields and self._random.random() < 0.7:
             self.switched = self._random.random() < 0.9
@@ -103,7 +103,7 @@ class Agent(RecordingTransport):
             self._to_say = self._random.choice(ANSWERS)
 
     def turn(self) -> bool:
-        """Say something, if there is anything to say and anybody takes it; whether so."""
+        """Send something, if there is something to send and a reader. Returns True if it did."""
         if self.closed or self.aborted:
             return False
         random = self._random
@@ -137,7 +137,7 @@ class _Attempt:
 
 
 class Agents(UpstreamPool):
-    """A pool whose connections lead to agents in memory. As in the real one, nobody is called back at once."""
+    """A pool whose connections lead to agents in memory. As in the real one, callbacks are never immediate."""
 
     def __init__(self, random: Random, arrived: list[Arrived], clock: Clock) -> None:
         super().__init__(ClientLimits(), clock=clock)
@@ -159,7 +159,7 @@ class Agents(UpstreamPool):
         return self._opening[-1]
 
     def turn(self) -> bool:
-        """Every agent does what it has to do next; whether any had."""
+        """Let every agent take its next step. Returns True if any had one."""
         opening, self._opening = self._opening, []
         for attempt in opening:
             if not attempt.given_up:

@@ -1,6 +1,6 @@
-"""All harnesses by name. A harness takes any bytes and fails by raising: a bug in the product, or here.
+"""All harnesses by name. A harness accepts any bytes and fails by raising: a bug in the product, or here.
 
-``dictionary`` is a file in ``dictionaries/``; ``share`` says how much of a run's time it gets beside the others.
+``dictionary`` is a file in ``dictionaries/``; ``share`` is its weight in a run's time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.fuzz import (
 
 @dataclass(frozen=True, slots=True)
 class Harness:
-    """One reader of foreign bytes and what must hold of it."""
+    """One parser of foreign bytes and its properties."""
 
     check: Callable[[bytes], None]
     dictionary: str
@@ -38,7 +38,7 @@ class Harness:
 
     @property
     def name(self) -> str:
-        """Its corpus, and what it is called on the command line."""
+        """The name of its corpus, also on the command line."""
         return self.check.__name__
 
 

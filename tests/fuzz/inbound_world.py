@@ -1,8 +1,8 @@
 """The inbound side of a sidecar in memory: the real connection, journey, pump and upstream connections, no sockets.
 
-A peer's bytes go in at ``server``; behind it are agents that read what reaches them with a parser of their own (h11)
-and answer as their script says. Policy, token and keys are those of ``tests/delegation/world.py``: ``$TOKEN`` in a
-stream stands for a token that is good for ``POST /search``, and to read below ``/docs``.
+A peer's bytes go in at ``server``; behind it are agents that read with their own parser (h11) and answer by their
+script. Policy, token and keys are those of ``tests/delegation/world.py``: ``$TOKEN`` in a stream stands for a token
+that is valid for ``POST /search``, and for reading below ``/docs``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def token() -> bytes:
 
 
 class InlineLoop:
-    """As much of an event loop as is used here: timers come when they are let, a task runs to its end at once."""
+    """The part of an event loop that is used here: timers fire on demand, a task runs to its end at once."""
 
     def __init__(self) -> None:
         self._soon: list[Callable[[], None]] = []
@@ -97,9 +97,9 @@ class _Done:
 
 
 class Records:
-    """An access log that keeps its records, by request id and in the order in which requests came.
+    """An access log that keeps its records, by request id and in order of arrival.
 
-    They do not close in that order: the end of an answer lets the next request in before its own journey goes on.
+    They close in another order: the end of an answer admits the next request before its own journey continues.
     """
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ class _Guard:
 
 @dataclass
 class InboundWorld:
-    """One peer's connection and all that is behind it. ``served`` and ``refused``: what the handler was given."""
+    """One peer's connection and everything behind it. ``served`` and ``refused``: the handler's requests."""
 
     random: Random
     arrived: list[Arrived] = field(default_factory=list)
@@ -198,22 +198,25 @@ class InboundWorld:
         self.refused.append((exchange, error))
         self._inbound.on_refused(exchange, error)
 
-    # --- what happens
+    # --- events
 
     def turn(self) -> bool:
-        """Every agent does what it has to do next, and the loop goes on; whether there was anything to do."""
+        """Let every agent take its next step, and run the loop. Returns True if there was something to do."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, InlineLoop)
         went_on = loop.go_on()
         return self.agents.turn() or went_on
 
     def settle(self) -> None:
-        """Until nobody has anything to say."""
+        """Run until there is nothing left to do."""
         while self.turn():
             pass
 
     def receive(self, data: bytes) -> bool:
-        """Bytes of the peer; False if they are not taken: the connection closes, or waits for what never comes."""
+        """Receive bytes of the peer.
+
+        Returns False if they are not accepted: the connection closes, or waits for ever.
+        """
         while not self.transport.reading and not self.transport.is_closing() and self.turn():
             pass
         taken = self.transport.reading and not self.transport.is_closing()

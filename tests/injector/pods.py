@@ -10,23 +10,24 @@ from typing import Any, Final
 
 from sidecar.injector.injection import Injection, parse_injection
 
-RENDERED: Final = (Path(__file__).parent / "injection.json").read_bytes()  # tests/chart holds it to what Helm renders
+# tests/chart compares it with Helm's rendering
+RENDERED: Final = (Path(__file__).parent / "injection.json").read_bytes()
 
 
 def injection(**changed: Any) -> Injection:
-    """The chart's definition, with some of its members changed."""
+    """Return the chart's definition, with some of its members changed."""
     return parse_injection(json.dumps({**json.loads(RENDERED), **changed}).encode())
 
 
 def classic() -> Injection:
-    """The same as an ordinary container."""
+    """Return the definition with the sidecar as an ordinary container."""
     document = json.loads(RENDERED)
     del document["container"]["restartPolicy"]
     return parse_injection(json.dumps({**document, "mode": "classic"}).encode())
 
 
 def bare(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
-    """A lawful pod of one agent, as a ReplicaSet asks for it; ``spec`` and ``metadata`` change members."""
+    """Return a lawful pod of one agent, as a ReplicaSet creates it; ``spec`` and ``metadata`` change members."""
     agent = {"name": "agent", "image": "agent:1", "securityContext": {"runAsUser": 1000}}
     return {
         "apiVersion": "v1",
@@ -41,7 +42,7 @@ def bare(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, An
 
 
 def review(pod: Mapping[str, Any] | None = None, **request: Any) -> dict[str, Any]:
-    """The API server's question about a pod."""
+    """Return the API server's review of a pod."""
     return {
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -60,7 +61,7 @@ def review(pod: Mapping[str, Any] | None = None, **request: Any) -> dict[str, An
 
 
 def patched(document: Mapping[str, Any], patch: list[dict[str, Any]]) -> dict[str, Any]:
-    """``add`` and ``move`` of RFC 6902 sections 4.1 and 4.4, which are all that we use."""
+    """Apply ``add`` and ``move`` of RFC 6902 sections 4.1 and 4.4, the only operations used."""
     result = copy.deepcopy(dict(document))
     for operation in patch:
         if operation["op"] == "move":
@@ -85,7 +86,7 @@ def _place(document: Any, pointer: str) -> tuple[Any, str]:
 
 
 def statically(spec: Mapping[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
-    """A pod that has the sidecar already; ``changed`` are members of that container, None leaves one out."""
+    """Return a pod that has the sidecar already; ``changed`` are members of that container, None leaves one out."""
     own = {key: value for key, value in {**injection().container, **changed}.items() if value is not None}
     whole = bare(spec)
     whole["spec"]["initContainers"] = [own, *(whole["spec"].get("initContainers") or [])]

@@ -1,4 +1,4 @@
-"""An injector that runs, and certificates such as it serves with."""
+"""A running injector, and certificates for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE_S = 15.0
 def write_pair(
     directory: Path, authority: TrustDomainAuthority | None = None, *, ttl_s: int = 3600, issued_at: int | None = None
 ) -> TrustDomainAuthority:
-    """A certificate for ``HOST`` and its key, as a Secret's volume has them; who signed it."""
+    """Write a certificate for ``HOST`` and its key, as in a Secret's volume; return its issuer."""
     authority = authority or TrustDomainAuthority(TrustDomain("acme.example"))
     name = SpiffeId("spiffe://acme.example/injector")
     issued = authority.issue_x509(name, dns_names=[HOST], ttl_s=ttl_s, issued_at=issued_at)
@@ -86,7 +86,7 @@ class Running:
 async def running_injector(
     folder: Path, *options: str, max_connections: int = 48, descriptors: int | None = None
 ) -> AsyncIterator[Running]:
-    """An injector as a process of its own, with so many descriptors at the most."""
+    """Run an injector as a separate process, with at most this many descriptors."""
     authority = write_pair(folder)
     (folder / "injection.json").write_bytes(RENDERED)
     port, probe = free_port(), free_port()

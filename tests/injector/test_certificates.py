@@ -30,7 +30,7 @@ def test_a_new_pair_counts_and_one_that_does_not_fit_changes_nothing(tmp_path: P
     assert found.not_after > before
     key = (tmp_path / "tls.key").read_bytes()
     write_pair(tmp_path, ttl_s=60)
-    (tmp_path / "tls.key").write_bytes(key)  # of the pair before
+    (tmp_path / "tls.key").write_bytes(key)  # of the previous pair
     with pytest.raises(ConfigError):
         found.reload()
     assert found.not_after > before

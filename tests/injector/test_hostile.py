@@ -1,4 +1,4 @@
-"""Pods that try to lose the sidecar, or to fake it: whatever is done to a pod, it is refused or has exactly ours."""
+"""Pods that try to lose the sidecar or fake it: after any change, a pod is refused or has exactly ours."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ADDED: dict[str, Any] = {
 
 
 def leaves(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a document, each object and list too."""
+    """Return every place in a document, each object and list too."""
     if way:
         yield way
     if isinstance(value, dict):
@@ -61,7 +61,7 @@ def name_of(way: tuple[Any, ...]) -> str:
     return str(PurePosixPath(*map(str, way)))
 
 
-SIZE: Final = {("resources", "limits"), ("resources", "requests"), ("resources",)}  # to choose, within bounds
+SIZE: Final = {("resources", "limits"), ("resources", "requests"), ("resources",)}  # may be chosen, within bounds
 PLACES: Final = [way for way in leaves(dict(OWN)) if way[:2] not in SIZE and way[:1] not in SIZE and way != ("name",)]
 
 
@@ -99,7 +99,7 @@ def test_a_sidecar_that_lacks_one_field_is_refused(way: tuple[Any, ...]) -> None
 
 @pytest.mark.parametrize("way", PLACES, ids=name_of)
 def test_a_sidecar_with_a_number_for_a_truth_is_refused(way: tuple[Any, ...]) -> None:
-    """In Python true is 1, and 7090 is 7090.0."""
+    """In Python True == 1, and 7090 == 7090.0."""
     pod = statically()
     own = pod["spec"]["initContainers"][0]
     value = at(own, way)
@@ -133,7 +133,7 @@ def test_a_sidecar_of_another_size_is_lawful_within_the_bounds_and_one_with_a_de
 
 
 def test_a_sidecar_whose_image_is_always_pulled_is_lawful_and_one_whose_never_is_not() -> None:
-    """The AlwaysPullImages admission writes it into every container between the two calls."""
+    """The AlwaysPullImages admission changes every container between the two calls."""
     assert inject(statically(imagePullPolicy="Always"), injection()).patch[0]["path"].startswith("/metadata/")
     assert refused(statically(imagePullPolicy="Never"), injection()) == {"foreign_sidecar"}
     always = injection(container={**OWN, "imagePullPolicy": "Always"})
@@ -157,7 +157,7 @@ def test_a_second_volume_of_one_name_is_refused(volume: dict[str, Any]) -> None:
     assert refused(pod, injection()) == {"sidecar_volume"}
 
 
-# --- one place of a lawful pod made something else
+# --- one place of a lawful pod replaced
 
 RICH: Final = bare(
     {
@@ -265,7 +265,7 @@ async def test_a_question_with_any_place_made_something_else_is_refused_or_gets_
         try:
             answer = json.loads(asked.answer(json.dumps(question).encode()))
         except ReviewError:
-            continue  # 400: the API server takes it as a failed call
+            continue  # 400: the API server treats it as a failed call
         assert (answer["apiVersion"], answer["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
         response = answer["response"]
         assert response["uid"] == question["request"]["uid"]

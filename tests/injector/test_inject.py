@@ -11,7 +11,7 @@ from tests.injector.pods import bare, classic, injection, patched, statically
 
 BOTH = pytest.mark.parametrize("definition", [injection(), classic()], ids=["native", "classic"])
 
-# What a patch has to make first, or must not overwrite
+# Parts that a patch has to create first, or must not overwrite
 SHAPES: dict[str, dict[str, Any]] = {
     "nothing there": {},
     "nulls": {"initContainers": None, "volumes": None},
@@ -115,7 +115,7 @@ def changed(**members: Any) -> dict[str, Any]:
     return {**injection().container, **members}
 
 
-# A container with our name that is nearly ours
+# A container with our name that is almost ours
 FAKES: dict[str, dict[str, Any]] = {
     "a name alone": {"name": "sidecar", "image": "evil:1"},
     "another image": changed(image="evil:1"),
@@ -163,7 +163,7 @@ def test_two_names_of_settings_are_one_too_many() -> None:
     assert rules_of(bare({"volumes": injection().volumes_for("writer")}), injection()) == ["no_settings"]
 
 
-# Members of another type than Kubernetes gives them
+# Members of a type other than Kubernetes'
 MALFORMED: dict[str, dict[str, Any]] = {
     "no spec": {**bare(), "spec": None},
     "no containers": bare({"containers": []}),
@@ -189,7 +189,7 @@ def test_a_probe_that_cannot_reach_an_agent_on_loopback_is_warned_of(kind: str) 
     agent: dict[str, Any] = {"name": "agent", "image": "agent:1", "readinessProbe": {kind: {"port": 8080}}}
     (warning,) = inject(bare({"containers": [agent]}), injection()).warnings
     assert warning.startswith("container agent: readinessProbe ")
-    agent["readinessProbe"] = {"httpGet": {"port": 7090, "path": "/healthz"}}  # the sidecar asks the agent
+    agent["readinessProbe"] = {"httpGet": {"port": 7090, "path": "/healthz"}}  # the sidecar relays the probe
     assert inject(bare({"containers": [agent]}), injection()).warnings == []
     agent["readinessProbe"] = {"exec": {"command": ["true"]}}
     assert inject(bare({"containers": [agent]}), injection()).warnings == []

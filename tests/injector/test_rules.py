@@ -102,7 +102,7 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
 }
 
-# Beside each of them: the same with one fact changed
+# The same with one fact changed
 ALLOWED: dict[str, dict[str, Any]] = {
     "nothing special": agent(),
     "what is false": {**agent(), "hostNetwork": False, "hostPID": None, "shareProcessNamespace": False},
@@ -140,7 +140,7 @@ def test_a_pod_does_without_only_where_the_platform_lets_it(value: str) -> None:
     assert list(refusals(bare(labels={"delegation-sidecar.io/inject": "enabled"}), injection())) == []
 
 
-# What a pod may not have either that the platform lets do without: it would pass for a sidecar
+# Forbidden even for a pod that opts out: it would pass for a pod with a sidecar
 WITHOUT: dict[str, tuple[dict[str, Any], str]] = {
     "our name": (beside("initContainers", name="sidecar"), "foreign_sidecar"),
     "our name, later": (beside("ephemeralContainers", name="sidecar"), "foreign_sidecar"),
@@ -159,13 +159,14 @@ WITHOUT: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_pod_that_may_do_without_may_not_pass_for_one(spec: dict[str, Any], rule: str) -> None:
     pod = bare(spec, labels={"delegation-sidecar.io/inject": "disabled"})
     assert [found.rule for found in refusals(pod, injection(optOut=True))] == [rule]
-    lawful = agent(ports=[{"containerPort": 7443}], securityContext={"runAsUser": 2747})  # there is nobody beside it
+    # there is no sidecar beside it
+    lawful = agent(ports=[{"containerPort": 7443}], securityContext={"runAsUser": 2747})
     pod = bare({**lawful, "shareProcessNamespace": True}, labels={"delegation-sidecar.io/inject": "disabled"})
     assert list(refusals(pod, injection(optOut=True))) == []
 
 
 def test_the_mirror_of_a_static_pod_is_refused() -> None:
-    """Its node has started it already, as a file says; putting a sidecar into the mirror would be a lie."""
+    """Its node has started it already from a file; a sidecar in the mirror would not exist."""
     pod = bare(annotations={"kubernetes.io/config.mirror": "0", "delegation-sidecar.io/settings": "planner"})
     assert [found.rule for found in refusals(pod, injection())] == ["static_pod"]
 

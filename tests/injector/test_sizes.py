@@ -16,19 +16,19 @@ NAMESPACES = {"agents": {"cpuLimit": "1", "memoryLimit": "512Mi", "startupSecond
 
 
 def asking(**sizes: str) -> dict[str, Any]:
-    """A pod that chooses sizes by annotations."""
+    """Return a pod that chooses sizes by annotations."""
     names = {ANNOTATIONS[name]: value for name, value in sizes.items()}
     return bare(annotations={"delegation-sidecar.io/settings": "planner", **names})
 
 
 def sidecar_of(pod: dict[str, Any], definition: Injection, namespace: str = "") -> dict[str, Any]:
     made = patched(pod, inject(pod, definition, namespace).patch)
-    assert inject(made, definition, namespace).patch == []  # the second look finds it as it should be
+    assert inject(made, definition, namespace).patch == []  # the second review finds it unchanged
     own: dict[str, Any] = made["spec"][definition.goes_into][0]
     return own
 
 
-# --- what is chosen
+# --- chosen sizes
 
 
 def test_a_pod_chooses_its_sidecar_s_share_and_time_to_start_by_annotations() -> None:
@@ -77,7 +77,7 @@ def test_a_sidecar_of_a_chart_is_known_only_with_the_time_to_start_that_its_pod_
     assert refused(pod, definition)[0].startswith("rule foreign_sidecar ")
 
 
-# --- what is refused
+# --- refused sizes
 
 
 def refused(pod: dict[str, Any], definition: Injection, namespace: str = "") -> list[str]:
@@ -142,7 +142,7 @@ def test_a_misspelt_annotation_and_a_label_among_annotations_are_warned_of() -> 
     assert inject(asking(cpuLimit="1"), injection()).warnings == []
 
 
-# --- what the chart renders
+# --- sizes that the chart renders
 
 
 def rendered(**changed: Any) -> bytes:

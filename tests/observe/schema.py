@@ -1,4 +1,4 @@
-"""A checker for as much of JSON Schema as our schemas use."""
+"""A checker for the part of JSON Schema that our schemas use."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ _KNOWN = {
 
 
 def violations(value: object, schema: object, where: str = "") -> list[tuple[str, str]]:
-    """Each place and keyword that does not fit."""
+    """Return each place and keyword that does not fit."""
     assert isinstance(schema, dict)
     assert schema.keys() <= _KNOWN, "the checker must learn a new keyword"
     return list(_violations(value, schema, where))

@@ -19,14 +19,14 @@ NOW = 1_795_554_245.123456
 
 
 class NoText(str):
-    """A value that no line can be made of."""
+    """A value that cannot be encoded."""
 
     def __str__(self) -> str:
         raise RuntimeError
 
 
 class Clock:
-    """A monotonic clock that is moved by hand."""
+    """A monotonic clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -137,7 +137,7 @@ async def test_without_room_a_request_is_refused_and_with_room_again_served(
     assert metrics.requests["inbound", "none", "deny", "audit_unavailable"] == 1
     for entry in entries:
         entry.close()
-    with pytest.raises(Unavailable):  # written down, but not yet out: the room is still taken
+    with pytest.raises(Unavailable):  # encoded, but not yet written: the space is still taken
         log.reserve()
     sink.block(blocked=False)
     sink.wait_for_records(4)
@@ -204,7 +204,7 @@ async def test_what_was_let_in_before_a_sink_is_full_up_leaves_its_record_and_it
     sink.wait_for(lambda: sink.tries == 1)
     with pytest.raises(Unavailable):
         log.reserve()
-    log.event("token.exchanged")  # that request's
+    log.event("token.exchanged")  # uses that request's space
     entry.close()
     sink.block(blocked=False)
     await log.close()
@@ -222,7 +222,7 @@ async def test_a_failed_sink_refuses_requests_until_it_works(sink: FakeSink, log
     assert refused.value.detail == "the record sink failed: ENOSPC"
     sink.fail(None)
     sink.wait_for_records(1)
-    log.event("ready")  # its record shows that the writer is past the first batch
+    log.event("ready")  # its record shows that the writer has finished the first batch
     sink.wait_for_records(2)
     log.reserve().close()
     assert len(sink.wait_for_records(3)) == 3

@@ -32,7 +32,7 @@ def told(
 
 
 def values(families: Families) -> dict[str, float]:
-    """As a scraper reads them: ``name{labels}`` → value."""
+    """Return values as a scraper reads them: ``name{labels}`` → value."""
     return {
         sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text_of(families).decode())

@@ -37,7 +37,7 @@ def test_lines_come_out_in_order_and_flush_waits_for_them(pipe: tuple[int, int])
 def test_a_reader_that_stops_holds_up_nobody_and_hears_how_much_it_missed(pipe: tuple[int, int]) -> None:
     handler = BackgroundHandler(pipe[1], most_bytes=100_000)
     for _ in range(500):
-        handler.handle(record("x" * 999))  # a stream handler would wait here for ever
+        handler.handle(record("x" * 999))  # a stream handler would block here for ever
     received = b""
     while received.count(b"\n") < 100:
         received += os.read(pipe[0], 65536)

@@ -74,7 +74,7 @@ def test_who_was_not_seen_for_a_window_is_forgotten(
     population: Population, clock: Clock, later_s: float, humans: int
 ) -> None:
     population.saw(STS, "alice", [FRONT])
-    clock.now += 0.49 * WINDOW_S  # somebody looks in between, as every scrape does
+    clock.now += 0.49 * WINDOW_S  # a scrape happens in between
     population.counts()
     clock.now = 1000.0 + later_s * WINDOW_S
     assert population.counts()["human"] == humans

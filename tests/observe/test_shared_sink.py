@@ -1,4 +1,4 @@
-"""Several processes, one sink: each with a lock of its own descriptor, as after an exec."""
+"""Several processes, one sink: each with a lock on its own descriptor, as after an exec."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.fakes.sink import FakeSink
 @pytest.mark.parametrize(
     ("script", "written"),
     [
-        ([0], b"two\n"),  # full: nothing was begun
+        ([0], b"two\n"),  # full: no byte was written
         ([OSError(errno.ENOSPC, "")], b"two\n"),
         ([2, OSError(errno.ENOSPC, "")], b"on\ntwo\n"),
-        ([2, OSError(errno.EPIPE, "")], b"ontwo\n"),  # the reader went away with its half: the next has a whole line
+        ([2, OSError(errno.EPIPE, "")], b"ontwo\n"),  # the reader left with half a line: the next one gets a whole line
     ],
 )
 def test_only_a_line_that_was_begun_is_ended(script: list[int | OSError], written: bytes) -> None:

@@ -13,7 +13,7 @@ LABELS = {None: "none", "search": "search"}
 
 
 def record(direction: Direction = "inbound", **known: object) -> Record:
-    """The record of a request that has ended."""
+    """Return the record of a finished request."""
     return request_record(direction, "r1") | {"total_ms": 1.0} | known
 
 
@@ -30,7 +30,7 @@ def test_every_request_is_counted_once_however_many_there_are(times: int) -> Non
     tally = Tally(LABELS)
     for _ in range(times):
         tally.add(permitted(2))
-    for _ in range(2):  # looking changes nothing
+    for _ in range(2):  # a scrape changes nothing
         counted = tally.counted()
         assert counted.requests.get(("inbound", "search", "allow", OK), 0) == times
         assert counted.request_seconds["inbound"].up_to[-1] == times
@@ -89,7 +89,7 @@ def test_requests_are_told_apart_by_direction_route_decision_and_reason() -> Non
 def test_only_permitted_requests_have_a_depth_and_only_those_decided_on_a_decision_time() -> None:
     tally = Tally(LABELS)
     tally.add(permitted(3))
-    tally.add(record(chain_depth=5))  # refused after its token was read
+    tally.add(record(chain_depth=5))  # refused after its token was parsed
     tally.add(record(decision="allow", reason=OK))  # a login has no chain
     tally.add(record(decision="allow", reason=OK, decide_ms=0.0))
     counted = tally.counted()

@@ -42,7 +42,7 @@ def test_lines_come_out_whole_and_in_order(sink: FakeSink, writer: Writer[bytes]
 
 
 def test_a_line_is_written_within_fifty_milliseconds(sink: FakeSink, writer: Writer[bytes]) -> None:
-    assert FLUSH_S <= 0.025  # the other half is for a thread that is woken late
+    assert FLUSH_S <= 0.025  # the other half is for a thread that wakes late
     writer.put(LINES[0])
     assert sink.wait_for_lines(1) == LINES[:1]
 
@@ -217,7 +217,7 @@ def test_who_puts_does_not_wait_while_the_thread_encodes_and_the_order_stays(sin
     assert encoding.wait(5)
     for line in LINES[1 : 2 * AT_ONCE]:
         writer.put(line)
-    assert writer.pending_lines >= 2 * AT_ONCE  # never missed, though lines are being made of one
+    assert writer.pending_lines >= 2 * AT_ONCE  # never too low, even while lines are being encoded
     go_on.set()
     assert sink.wait_for_lines(2 * AT_ONCE) == LINES[: 2 * AT_ONCE]
     assert writer.close(5) == b""
@@ -227,7 +227,7 @@ def test_what_is_put_by_the_garbage_collector_within_the_encoding_is_written_too
     late = iter(LINES[AT_ONCE : 2 * AT_ONCE])
 
     def encode(lines: list[bytes]) -> bytes:
-        for line in late:  # as the end of a journey that nobody held any more would
+        for line in late:  # as when an abandoned journey ends
             filled.put(line)
         return JOIN(lines)
 
@@ -244,7 +244,7 @@ def test_what_was_put_and_encoded_just_before_the_thread_rests_is_written_withou
     writer = Writer(sink, JOIN)
     clear, late = writer._wake.clear, iter(LINES[1 : AT_ONCE + 1])
 
-    def put_before() -> None:  # as the loop's thread does, where it gets its turn just there
+    def put_before() -> None:  # as the loop's thread does when it runs at that moment
         for line in late:
             writer.put(line)
         clear()
@@ -266,7 +266,7 @@ def test_a_thread_that_is_told_to_end_just_before_it_rests_does_not_rest(
         clear()
 
     monkeypatch.setattr(writer._wake, "clear", told_before)
-    monkeypatch.setattr(writer._thread, "join", lambda _timeout_s: None)  # it is this one that calls close
+    monkeypatch.setattr(writer._thread, "join", lambda _timeout_s: None)  # the test's own thread calls close
     writer.put(LINES[0])
     sink.wait_for(lambda: sink.closed)
     assert sink.data == LINES[0]
@@ -315,7 +315,7 @@ def test_a_pipe_that_a_neighbour_made_non_blocking_is_waited_for() -> None:
     reader, fd = os.pipe()
     os.set_blocking(fd, False)
     writer = Writer(StdoutSink(fd), JOIN)
-    lines = [b"x" * 999 + b"\n"] * 300  # several times what a pipe holds
+    lines = [b"x" * 999 + b"\n"] * 300  # several times a pipe's capacity
     for line in lines:
         writer.put(line)
     received = bytearray()
@@ -483,7 +483,7 @@ def test_a_device_without_room_is_trouble() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
+    """Mount a file system of 64 KiB."""
     with disk(tmp_path / "disk", "64k") as folder:
         yield folder
 
@@ -497,7 +497,7 @@ def test_a_full_disk_is_trouble_and_its_half_line_is_completed_once_there_is_roo
     for line in lines:
         writer.put(line)
     assert wait_for_trouble(writer) == "the record sink failed: ENOSPC"
-    assert not path.read_bytes().endswith(b"\n")  # so that there is something to complete
+    assert not path.read_bytes().endswith(b"\n")  # so that there is a line to complete
     ballast.unlink()
     assert writer.close(5) == b""
     assert path.read_bytes() == b"".join(lines)
@@ -512,12 +512,12 @@ def test_after_a_full_disk_and_a_restart_the_half_line_stands_alone(small_disk: 
     for line in lines:
         killed.put(line)
     wait_for_trouble(killed)
-    assert killed.close(0) == b"".join(lines[path.read_bytes().count(b"\n") :])  # the torn one is among them, whole
-    killed._thread.join(5)  # it has closed its descriptor by then
+    assert killed.close(0) == b"".join(lines[path.read_bytes().count(b"\n") :])  # the torn line is among them, whole
+    killed._thread.join(5)  # then it has closed its descriptor
     sink = FileSink(path)
     before = open_files()
     with pytest.raises(OSError, match="No space"):
-        sink.renew()  # there is no room for the line break either
+        sink.renew()  # there is no space for the line break either
     assert open_files() == before
     ballast.unlink()
     writer = Writer(sink, JOIN)
@@ -562,7 +562,7 @@ def test_a_failure_and_its_end_are_told_once_each_in_the_operations_log(
 
 
 def full(small_disk: Path) -> tuple[Path, Writer[bytes], list[bytes]]:
-    """A record file that fills its disk alone, and a writer that is inside a line of it."""
+    """Fill the disk with the record file alone, with a writer inside a line of it."""
     path = small_disk / "records.jsonl"
     lines = [b'{"n":%d,"x":"%s"}\n' % (number, b"y" * 2000) for number in range(60)]
     writer = Writer(FileSink(path), JOIN)
@@ -581,7 +581,7 @@ def wait_for_recovery(writer: Writer[bytes]) -> None:
 def test_a_full_disk_recovers_by_itself_when_its_record_file_is_removed(small_disk: Path) -> None:
     path, writer, lines = full(small_disk)
     written = path.read_bytes().count(b"\n")
-    path.unlink()  # the blocks are free once the writer gives the file back
+    path.unlink()  # the blocks are free once the writer closes the file
     wait_for_recovery(writer)
     assert writer.close(5) == b""
     assert path.read_bytes() == b"".join(lines[written:])
@@ -657,7 +657,7 @@ def test_a_descriptor_that_fails_for_ever_is_given_up_for_a_new_one(tmp_path: Pa
     class Bad(FileSink):
         def write(self, data: memoryview) -> int:
             if failing.pop() if failing else False:
-                os.close(self._fd)  # what follows is EBADF, as EIO or ESTALE of a dead disk or server
+                os.close(self._fd)  # later errors are EBADF, like EIO or ESTALE of a dead disk or server
             return super().write(data)
 
     writer = Writer(Bad(path), JOIN)

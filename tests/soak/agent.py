@@ -1,4 +1,4 @@
-"""The agent of a soak: it calls out for every request, and serves an event stream and a WebSocket that never end."""
+"""The agent of a soak: it makes a call for every request, and serves an event stream and a WebSocket that never end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVENT_S = 0.25
 
 
 class SoakAgent:
-    """``outbound`` is its sidecar's port; ``failed`` names the calls of its own that were not answered with 200."""
+    """``outbound`` is its sidecar's port; ``failed`` names its own calls that were not answered with 200."""
 
     def __init__(self) -> None:
         self.outbound = 0
@@ -53,7 +53,7 @@ class SoakAgent:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        with contextlib.suppress(ConnectionError):  # its reader went away
+        with contextlib.suppress(ConnectionError):  # its reader has left
             for number in itertools.count():
                 await response.write(b"data: %d\n\n" % number)
                 await asyncio.sleep(EVENT_S)

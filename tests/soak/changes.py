@@ -1,4 +1,4 @@
-"""Everything that changes under a running sidecar, while it is under load."""
+"""Everything that changes under a running sidecar while it is under load."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.integration.world import WRITER, mint
 
 NEW_KEY_S = 4.0  # twice the refresh interval of the soak's settings: a key is published before it signs
 
-PUBLISHED_S = 1.0  # before an authority signs: else some meet what it signed before they know it
+PUBLISHED_S = 1.0  # before an authority signs: otherwise some peers meet its certificates before they know it
 
 TOKEN_S = 20.0
 
 
 class Changes:
-    """Makes changes and keeps how long a new certificate took to be served. ``token`` is signed by the newest key."""
+    """Makes changes and records how long a new certificate took to be served. ``token`` is signed by the newest key."""
 
     def __init__(self, hops: Hops, sidecar: Running) -> None:
         self.made: dict[str, int] = {"svid": 0, "authority": 0, "keys": 0, "reload": 0}
@@ -35,19 +35,20 @@ class Changes:
         self._hops = hops
         self._sidecar = sidecar
         self._key = 0
-        self._looked_at = 0  # bytes of the records: an hour makes hundreds of megabytes, and all share one loop
+        # bytes of the records already read: an hour makes hundreds of megabytes, and all share one loop
+        self._looked_at = 0
         self._reloaded = 0
         self._token: tuple[int, float, str] | None = None
 
     def token(self) -> str:
-        """A token of the planner's, used for a while."""
+        """Return a token of the planner's, reused for a while."""
         now = time.monotonic()
         if self._token is None or self._token[:1] != (self._key,) or now > self._token[1]:
             self._token = self._key, now + TOKEN_S, mint(header={"kid": _kid(self._key)}, key=self._key)
         return self._token[2]
 
     async def run(self, wanted: dict[str, int], seconds: float) -> None:
-        """Make so many of each, spread evenly over the time; who changes certificates waits for the one before."""
+        """Make this many changes of each kind, spread evenly; changes of certificates run one after the other."""
         certificates = {"svid": self.renew, "authority": self.change_authority}
         await asyncio.gather(
             asyncio.sleep(seconds),
@@ -69,7 +70,7 @@ class Changes:
             self.made[kind] += 1
 
     async def renew(self) -> None:
-        """A new SVID for the sidecar, which it must serve at once."""
+        """Renew the sidecar's SVID, which it must serve at once."""
         registry = self._of_writer()
         before = await self._certificate()
         (entry,) = registry.entries
@@ -77,7 +78,7 @@ class Changes:
         await self._wait_for_another(before, "svid")
 
     async def change_authority(self) -> None:
-        """A new authority is published, then signs, and everybody gets a new SVID; the one before is still trusted."""
+        """Publish a new authority, then sign with it: everybody gets a new SVID; the previous one stays trusted."""
         before = await self._certificate()
         for registry in self._hops.world.registries:
             registry.prepare()
@@ -88,18 +89,18 @@ class Changes:
         await self._wait_for_another(before, "authority")
 
     async def change_keys(self) -> None:
-        """The issuer publishes another key, then signs with it; the first one stays for the streams, others go."""
+        """Publish another key, then sign with it; the first key stays for the streams, others go."""
         number = self._key + 1
         published = self._hops.world.keys["keys"]
         published.append(public_jwk(private_key("ES256", number), kid=_kid(number), use="sig", alg="ES256"))
         await asyncio.sleep(NEW_KEY_S)
         old, self._key = self._key, number
-        await asyncio.sleep(NEW_KEY_S)  # nobody is served any more on a token of the one before
+        await asyncio.sleep(NEW_KEY_S)  # no request depends on the previous key any more
         if old:
             published[:] = [key for key in published if key["kid"] != _kid(old)]
 
     async def reload(self) -> None:
-        """Another settings file, read on SIGHUP."""
+        """Replace the settings file, read on SIGHUP."""
         document = yaml.safe_load(self._sidecar.path.read_text())
         count = self._reloads()
         document["deny"] = [{"subject": f"mallory{count}", "note": "soak"}]

@@ -30,7 +30,7 @@ SAMPLE_S: Final = 2.0
 SERVED_WITHIN_S: Final = 1.0
 FDS_MORE: Final = 16
 TASKS_MORE: Final = 16
-MEMORY_MORE: Final = 0.1  # of what it was, and 4 MiB
+MEMORY_MORE: Final = 0.1  # of the initial value, and 4 MiB
 _SLACK_KIB: Final = 4096
 
 
@@ -55,7 +55,7 @@ class Report:
     faults: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """For machines; of many failures some."""
+        """Return the results for machines, with a selection of the failures."""
         return {**asdict(self), "failed": self.failed[:20], "failures": len(self.failed)}
 
 
@@ -72,7 +72,7 @@ class Soak:
         self._samples: list[dict[str, float]] = []
 
     async def run(self, report: Report, *, streams: int, wanted: dict[str, int]) -> None:
-        """Load, streams and changes for the time; then a drain."""
+        """Run load, streams and changes for the time; then a drain."""
         held = [asyncio.ensure_future(work(report)) for work in (self._events, self._chat) for _ in range(streams)]
         load = [asyncio.ensure_future(self._call(report, report.rate / CALLERS)) for _ in range(CALLERS)]
         watching = asyncio.ensure_future(self._watch())
@@ -88,7 +88,7 @@ class Soak:
         self._sum_up(report, wanted)
 
     async def _call(self, report: Report, per_second: float) -> None:
-        """One caller: so many requests a second, on a connection that is replaced now and then."""
+        """Run one caller: this many requests a second, on a connection that is replaced now and then."""
         due = time.monotonic()
         while not self._ending.is_set():
             try:
@@ -108,7 +108,7 @@ class Soak:
                 report.failed.append(repr(error))
 
     async def _events(self, report: Report) -> None:
-        """An event stream: every event in order, none missing. Ends only by being cut."""
+        """Read an event stream: every event in order, none missing. Ends only by being cut."""
         async with (
             self._session(report) as session,
             session.get(self._url("/events"), server_hostname="sidecar") as answer,
@@ -122,7 +122,7 @@ class Soak:
                     report.events += 1
 
     async def _chat(self, report: Report) -> None:
-        """A WebSocket: what is said comes back. Ends only by being cut."""
+        """Run a WebSocket with an echo. Ends only by being cut."""
         async with (
             self._session(report) as session,
             session.ws_connect(self._url("/chat"), server_hostname="sidecar") as socket,
@@ -185,7 +185,7 @@ class Soak:
 async def soak(
     folder: Path, *, seconds: float, rate: int, wanted: dict[str, int], streams: int, workers: int
 ) -> Report:
-    """Run it all."""
+    """Run everything."""
     report = Report(seconds=seconds, rate=rate, workers=workers)
     async with open_hops(folder) as hops, SoakAgent() as agent:
         hops.world.agent.port = agent.port

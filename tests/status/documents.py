@@ -1,4 +1,4 @@
-"""Status documents for tests: of a sidecar that is well, with one thing changed."""
+"""Status documents for tests: of a healthy sidecar, with one fact changed."""
 
 import copy
 from typing import Any, Final
@@ -64,7 +64,7 @@ WELL: Final[dict[str, Any]] = {
 
 
 def status(*changes: tuple[str, object]) -> dict[str, Any]:
-    """The document with other values at dotted paths."""
+    """Return the document with other values at dotted paths."""
     document = copy.deepcopy(WELL)
     for path, value in changes:
         *parents, last = path.split(".")

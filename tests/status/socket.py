@@ -1,4 +1,4 @@
-"""An admin socket that tells what a test says."""
+"""An admin socket with answers set by the test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sidecar.proxy.admin import AdminSocket, admin_app
 
 @contextmanager
 def serving(path: Path, document: dict[str, Any], chains: dict[str, Any] | None = None) -> Iterator[None]:
-    """A sidecar's admin socket in a thread of its own: the command blocks."""
+    """Serve a sidecar's admin socket in its own thread: the command blocks."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

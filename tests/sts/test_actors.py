@@ -33,7 +33,7 @@ def reason_of(
 
 @pytest.fixture
 def actors() -> ActorTokens:
-    """One that has seen the token before."""
+    """Return a cache that has seen the token before."""
     actors = ActorTokens()
     assert reason_of(actors) is None
     return actors

@@ -81,7 +81,7 @@ def test_whoever_keeps_the_set_no_longer_than_he_may_knows_every_key_that_signs(
     token = there(now).at(now + skew_s, keep_s=keep_s).active
     fetched = max(now - seen_before_s, T)
     assert there(fetched).at(fetched, keep_s=keep_s).find(token.kid) is not None
-    used = now + life_s  # as long as the token lives, another replica still publishes its key
+    used = now + life_s  # for the token's lifetime, another replica still publishes its key
     assert there(used).at(used - skew_s, keep_s=keep_s).find(token.kid) is not None
 
 

@@ -43,12 +43,12 @@ Form = Callable[[Mesh], Mapping[str, object]]
 
 
 def exchange(client: SpiffeId = WRITER, **changes: object) -> Form:
-    """Writer's exchange for the CRM with these parameters changed; a callable value gets the mesh."""
+    """Return writer's exchange for the CRM with these parameters changed; a callable value gets the mesh."""
     return lambda mesh: mesh.exchange_form(client, **_made(mesh, changes))
 
 
 def login(client: SpiffeId = FRONT, **changes: object) -> Form:
-    """Front's exchange of a login token, with these parameters changed."""
+    """Return front's exchange of a login token, with these parameters changed."""
     return lambda mesh: mesh.login_form(client, **_made(mesh, changes))
 
 
@@ -69,7 +69,7 @@ def _made(mesh: Mesh, changes: Mapping[str, object]) -> dict[str, object]:
 
 
 def itself(**changes: object) -> Form:
-    """Planner asks for a token of its own at the CRM."""
+    """Return planner's request for its own token at the CRM."""
     lawful = {"grant_type": CLIENT_CREDENTIALS, "audience": CRM, "scope": "crm.read"}
     return lambda _mesh: {**lawful, **changes}
 
@@ -100,7 +100,7 @@ def by_itself(rule: str, what: str, reason: Reason, form: Form, client: SpiffeId
 
 
 def headed(**changes: object) -> Callable[[Mesh], str]:
-    """Writer's token by our own key, with these header members changed."""
+    """Return writer's token with our own key, with these header members changed."""
 
     def minted(mesh: Mesh) -> str:
         key = mesh.ring.active
@@ -116,9 +116,9 @@ def chain_of(actors: int) -> dict[str, object]:
     return {"sub": PLANNER} if actors == 1 else {"sub": PLANNER, "act": chain_of(actors - 1)}
 
 
-# RFC 8693 and the rules this service adds to it: each attack beside its lawful twin.
+# RFC 8693 and this service's additional rules: each attack beside its lawful twin.
 ATTACKS: Final = (
-    # Tolerant of real clients, not of ambiguity.
+    # Tolerance for real clients, none for ambiguity.
     Attack("S0", "a parameter twice", exchange(scope=["crm.read", "crm.read"]), Reason.EXCHANGE_MALFORMED),
     Attack("S0", "no grant type", exchange(grant_type=""), Reason.EXCHANGE_MALFORMED),
     Attack("S0", "another grant", exchange(grant_type="password"), Reason.GRANT_NOT_SUPPORTED),
@@ -139,7 +139,7 @@ ATTACKS: Final = (
         client=PLANNER,
         twin=exchange(client_assertion=svid(PLANNER), client_assertion_type=CLIENT_ASSERTION),
     ),
-    # Types are known and fit.
+    # Types are known and consistent.
     Attack("S2", "unknown subject type", exchange(subject_token_type="urn:x:saml"), Reason.EXCHANGE_MALFORMED),
     Attack(
         "S2", "an access token as id_token", exchange(subject_token_type=TOKEN_TYPE_ID_TOKEN), Reason.EXCHANGE_MALFORMED
@@ -189,7 +189,7 @@ ATTACKS: Final = (
     Attack("S5", "stolen, with own SVID", exchange(PLANNER, audience=WRITER), Reason.NOT_YOUR_TOKEN, client=PLANNER),
     Attack("S5", "two audiences", exchange(subject_token=own(aud=[WRITER, CRM])), Reason.NOT_YOUR_TOKEN),
     Attack("S5", "made for this service", exchange(subject_token=own(aud=ISSUER)), Reason.NOT_YOUR_TOKEN),
-    # The actor token is a JWT-SVID for this service, and no delegated token.
+    # The actor token is a JWT-SVID for this service, without delegation.
     Attack(
         "S6",
         "for another audience",
@@ -219,7 +219,7 @@ ATTACKS: Final = (
         exchange(actor_token=lambda mesh: SvidMint(key=5).mint(mesh.svids.claims(sub=WRITER))),
         Reason.ACTOR_TOKEN_INVALID,
     ),
-    # may_act binds, and a rule is needed in any case.
+    # may_act binds, and a rule is always needed.
     Attack("S7", "may_act names another", exchange(subject_token=own(may_act={"sub": CRM})), Reason.MAY_ACT_REFUSED),
     Attack(
         "S7",
@@ -255,7 +255,7 @@ ATTACKS: Final = (
         exchange(subject_token=own(sub_id=ABSENT)),
         Reason.DELEGATION_NOT_ALLOWED,
     ),
-    # The chain is kept whole, and nobody stands in it twice in a row.
+    # The chain is kept whole, and names nobody twice in a row.
     Attack("S8", "already the current actor", exchange(subject_token=own(act={"sub": WRITER})), Reason.SELF_DELEGATION),
     Attack("S8", "act is a name", exchange(subject_token=own(act=PLANNER)), Reason.ACT_MALFORMED),
     Attack(
@@ -283,7 +283,7 @@ ATTACKS: Final = (
     ),
     Attack("S10", "a subject token without scope", exchange(subject_token=own(scope=ABSENT)), Reason.SCOPE_REFUSED),
     Attack("S10", "two spaces", exchange(scope="crm.read  crm.read"), Reason.SCOPE_REFUSED),
-    # One target, known, as it is called.
+    # One target, known, under a known name.
     Attack("S11", "no target", exchange(audience=""), Reason.TARGET_UNKNOWN),
     Attack("S11", "two targets", exchange(audience=[CRM, WRITER]), Reason.TARGET_UNKNOWN),
     Attack("S11", "two names of one target", exchange(audience=CRM, resource=CRM_URL), Reason.TARGET_UNKNOWN),
@@ -295,7 +295,7 @@ ATTACKS: Final = (
         Reason.TARGET_UNKNOWN,
     ),
     Attack("S11", "a target for which the actor has no rule", exchange(audience=PLANNER), Reason.TARGET_UNKNOWN),
-    # A token that is bound to a key is good with that key alone, and the channel's is another.
+    # A token bound to a key is valid with that key only; the channel's is another.
     Attack("S13", "bound to another key", exchange(subject_token=own(cnf={"x5t#S256": "x"})), Reason.CNF_MISMATCH),
     Attack("S13", "bound in another way", exchange(subject_token=own(cnf={"jkt": "x"})), Reason.CNF_MISMATCH),
     # Delegation or nothing.
@@ -346,7 +346,7 @@ ATTACKS: Final = (
 
 
 def forged(mesh: Mesh) -> str:
-    """Signed by another key, under the kid of ours."""
+    """Sign by another key, under the kid of ours."""
     return replace(SigningKey.generate(), kid=mesh.ring.active.kid).sign(mesh.own_claims())
 
 
@@ -569,7 +569,7 @@ async def test_a_key_is_ours_for_as_long_as_a_token_of_it_may_live_and_clocks_ma
 async def test_the_keys_of_an_unknown_issuer_are_never_asked_for() -> None:
     mesh = Mesh()
     assert await mesh.ask(mesh.login_form(), FRONT)
-    assert mesh.login_keys.waited == []  # a key that is known is not waited for
+    assert mesh.login_keys.waited == []  # a known key is not awaited
     mesh.login_keys.late = True
     for form, client in [(login(PLANNER), PLANNER), (login(subject_token=id_token(iss=OTHER_LOGIN)), FRONT)]:
         with pytest.raises(Denied):
