@@ -1,8 +1,8 @@
-"""Corpora as text: one file for each harness, one input a line, written as Python writes bytes.
+"""Corpora as text: one file for each harness, one input a line, written as a Python bytes literal.
 
-libFuzzer wants a directory of nameless files. That is thousands of files nobody reads; so they are packed for the tree
-and unpacked for a run. ``seeds/`` is written by hand, ``corpus/`` by the fuzzer (``--grow``). In ``regressions/`` a
-line that starts with ``#`` says what the input after it once did.
+libFuzzer needs a directory of nameless files. That is thousands of files that nobody reads, so they are packed in the
+repository and unpacked for a run. ``seeds/`` is written by hand, ``corpus/`` by the fuzzer (``--grow``). In
+``regressions/`` a line that starts with ``#`` describes the failure of the input after it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DICTIONARIES: Final = HERE / "dictionaries"
 
 
 def read_inputs(path: Path) -> list[bytes]:
-    """The inputs of a packed file; none if it is not there."""
+    """Return the inputs of a packed file; none if it does not exist."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="ascii").splitlines()
@@ -29,7 +29,7 @@ def read_inputs(path: Path) -> list[bytes]:
 
 
 def known_inputs(name: str) -> list[bytes]:
-    """Everything that is kept for a harness: seeds, corpus, and what once broke it."""
+    """Return everything stored for a harness: seeds, corpus, and regressions."""
     return [data for folder in (SEEDS, CORPUS, REGRESSIONS) for data in read_inputs(folder / f"{name}.txt")]
 
 
@@ -41,18 +41,18 @@ def write_corpus(name: str, inputs: Iterable[bytes]) -> None:
 
 
 def add_regression(name: str, data: bytes, what: str) -> bool:
-    """Keep an input that broke a harness; False if it is there already."""
+    """Store an input that broke a harness. Returns False if it is stored already."""
     path = REGRESSIONS / f"{name}.txt"
     if data in read_inputs(path):
         return False
-    path.parent.mkdir(exist_ok=True)  # in a tree without regressions it is not there
+    path.parent.mkdir(exist_ok=True)  # missing in a repository without regressions
     with path.open("a", encoding="ascii") as file:
         file.write(f"# {ascii(what)[1:-1]}\n{data!r}\n")
     return True
 
 
 def unpack(inputs: Iterable[bytes], directory: Path) -> None:
-    """Write each input to a file of its own, as libFuzzer wants it."""
+    """Write each input to its own file, as libFuzzer needs it."""
     directory.mkdir(parents=True, exist_ok=True)
     for data in inputs:
         (directory / sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)

@@ -1,7 +1,7 @@
 """A plain mutator with a seed: it feeds the harnesses in the ordinary tests, and where atheris is unavailable.
 
-It knows nothing of coverage. It cuts, repeats, swaps, splices two inputs, and puts in words of a dictionary, which for
-line protocols goes a long way.
+It does not use coverage. It cuts, repeats, swaps, splices two inputs, and inserts words of a dictionary, which works
+well for line protocols.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Mutator:
         return data[:at] + other[self._random.randint(0, len(other)) :]
 
     def _lines(self, data: bytes, _at: int) -> bytes:
-        """Whole lines change places, come twice, or come from another input."""
+        """Swap or repeat whole lines, or take them from another input."""
         random = self._random
         lines = data.split(_LINE)
         place = random.randrange(len(lines))
@@ -68,7 +68,7 @@ class Mutator:
         return _LINE.join(lines)
 
     def _number(self, data: bytes, at: int) -> bytes:
-        """The next number becomes another one."""
+        """Replace the next number."""
         while at < len(data) and not data[at : at + 1].isdigit():
             at += 1
         end = at

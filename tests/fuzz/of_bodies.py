@@ -44,7 +44,7 @@ def decode(parts: list[bytes]) -> Decoded:
 
 
 def read_all(body: Body, data: bytes) -> tuple[bytes, bytes]:
-    """Feed bytes until the body is complete or has taken all of them; each time it takes some."""
+    """Feed bytes until the body is complete or all are consumed; each call consumes some."""
     content, rest = body.feed(data)
     while rest and not body.complete:
         before = len(rest)
@@ -55,7 +55,7 @@ def read_all(body: Body, data: bytes) -> tuple[bytes, bytes]:
 
 
 def read_answered(reader: AnswerReader, data: bytes) -> tuple[Response | None, bytes]:
-    """Feed bytes until the answer is complete or has taken all of them."""
+    """Feed bytes until the answer is complete or all are consumed."""
     head, content = reader.feed(data)
     while reader.rest:
         _, more = reader.feed(b"")
@@ -64,7 +64,7 @@ def read_answered(reader: AnswerReader, data: bytes) -> tuple[Response | None, b
 
 
 def chunked_body(data: bytes) -> None:
-    """One content and one end however it is cut; what we send is read as what we meant."""
+    """One content and one end for any cut; our own encoding is decoded as intended."""
     whole = decode([data])
     with little_at_a_time(data):
         cut = decode(pieces(data))
@@ -118,7 +118,7 @@ def read_answer(parts: list[bytes], method: str) -> Answered:
 
 
 def answer(data: bytes) -> None:
-    """One answer however it is cut, for each method that changes how it ends."""
+    """One answer for any cut, for each method that changes its end."""
     for method in ("GET", "HEAD"):
         whole = read_answer([data], method)
         with little_at_a_time(data):

@@ -1,4 +1,4 @@
-"""Heads and what stands in them: request and answer heads, Host, target, trace context, our own header values."""
+"""Heads and their parts: request and answer heads, Host, target, trace context, our own header values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.wire.written import AS_THEY_ARE, answer_with, parse_request_head, par
 
 _H = TypeVar("_H", Request, Response)
 
-# Small enough for a fuzzer to run into each of them.
+# Small enough for a fuzzer to reach each of them.
 MAX_HEAD_BYTES: Final = 800
 MAX_FIRST_LINE: Final = 200
 MAX_TARGET_BYTES: Final = 136
@@ -76,7 +76,7 @@ class Read(NamedTuple):
 
 
 def read_request(parts: list[bytes], *, proxy_form: bool) -> Read:
-    """The first request head of a stream that comes in these parts."""
+    """Read the first request head of a stream in these parts."""
 
     def parse(raw: bytes) -> Request:
         return parse_request_head(raw, max_target_bytes=MAX_TARGET_BYTES, max_fields=MAX_FIELDS, proxy_form=proxy_form)
@@ -85,7 +85,7 @@ def read_request(parts: list[bytes], *, proxy_form: bool) -> Read:
 
 
 def read_response(parts: list[bytes]) -> Read:
-    """The first answer head of a stream that comes in these parts."""
+    """Read the first answer head of a stream in these parts."""
     return _read(parts, lambda raw: parse_response_head(raw, max_fields=MAX_FIELDS), skip_empty_line=False)
 
 
@@ -136,14 +136,14 @@ def _as_without_cache(data: bytes, read: Callable[[bytes], _H], layouts: Layouts
 
 
 def _beside_others(data: bytes) -> list[bytes]:
-    """The first head of some bytes, all of them, heads like it, and it again."""
+    """Yield the first head of some bytes, all of them, heads like it, and it again."""
     random = chance(data)
     head = b"".join(data.partition(b"\r\n\r\n")[:2])
     return [head, data, *(_like(head, random) for _ in range(6)), head]
 
 
 def _like(data: bytes, random: Random) -> bytes:
-    """Another value in a line that heads differ by, or anything anywhere, and most often as many bytes as before."""
+    """Change a per-request line, or anything anywhere, most often keeping the length."""
     values = [match.span(1) for match in _DIFFERING.finditer(data)]
     begin, end = random.choice(values) if values and random.random() < 0.7 else _anywhere(data, random)
     other = random.choice(_IN_VALUES)
@@ -176,7 +176,7 @@ def _sound_request(head: Request) -> None:
     assert dict(head.fields)[b"host"].decode().lower() == head.authority
     fresh = encode_request(head.method, head.target, _lines(head.fields))
     again = read_request([fresh], proxy_form=False)
-    # It may have grown over a limit: "/" is put before a query, and a space before each value.
+    # It may now exceed a limit: "/" is put before a query, and a space before each value.
     if len(head.target) < MAX_TARGET_BYTES and len(fresh) <= MAX_HEAD_BYTES:
         assert isinstance(again.head, Request)
         assert (again.head.method, again.head.target) == (head.method, head.target)
@@ -221,7 +221,7 @@ def _lines(fields: list[Field]) -> bytes:
 
 
 def authority(data: bytes) -> None:
-    """A Host has one spelling, and reading that gives it back."""
+    """A Host has one spelling, and parsing it gives that spelling again."""
     try:
         read = parse_authority(data)
     except Denied as error:
@@ -234,7 +234,7 @@ def authority(data: bytes) -> None:
 
 
 def target(data: bytes) -> None:
-    """The form that is judged is the form that is forwarded, and every reader comes to it again."""
+    """The judged form is the forwarded form, and every parser returns it again."""
     try:
         read = read_target(data)
     except Denied as error:
@@ -246,7 +246,7 @@ def target(data: bytes) -> None:
     assert read.query == data.partition(b"?")[2]
     assert re.fullmatch(rb"[!-~]+", written)
     assert b"#" not in written
-    # However often a server decodes the path, it finds no other segments than those that were judged.
+    # However often a server decodes the path, it finds the judged segments.
     decoded = read.path
     for _ in range(3):
         decoded = unquote(decoded, errors="strict")
@@ -259,7 +259,7 @@ def target(data: bytes) -> None:
 
 
 def trace(data: bytes) -> None:
-    """Lines of ``traceparent`` and ``tracestate`` in, a valid context out; what we say ourselves is continued."""
+    """Lines of ``traceparent`` and ``tracestate`` in, a valid context out; our own output is continued."""
     lines = [line.partition(b":") for line in data.split(b"\n")]
     states = [value for name, _, value in lines if name == b"s"]
     parents = [value for name, _, value in lines if name != b"s"]
@@ -278,7 +278,7 @@ def trace(data: bytes) -> None:
 
 
 def own_headers(data: bytes) -> None:
-    """A claim in a header is one line and one value, and stands for one text; a spelling of ours is known as ours."""
+    """A claim in a header is one line and one value for one text; any spelling of our names is recognised."""
     text = data.decode("utf-8", "surrogatepass") if _is_text(data) else data.decode("latin-1")
     try:
         value = encode_value(text)

@@ -26,7 +26,7 @@ from tests.identity.shapes import authority, leaf
 DOMAIN: Final = TrustDomain("a.test")
 NOW: Final = 1_790_000_000
 
-warnings.simplefilter("error")  # the library warns of certificates it dislikes; the product must not depend on that
+warnings.simplefilter("error")  # the library warns of certificates; the product must not depend on warnings
 
 
 @lru_cache(maxsize=1)
@@ -42,7 +42,7 @@ def _files() -> dict[bytes, bytes]:
 
 
 def _message(kind: Any, data: bytes) -> Any:
-    """The message, or None: what is no protobuf ends the stream (``workload_client``), and nothing else does."""
+    """Parse the message. None: invalid protobuf, the only fault that ends the stream (``workload_client``)."""
     try:
         return kind.FromString(data)
     except DecodeError:
@@ -71,7 +71,7 @@ def x509_update(data: bytes) -> None:
 
 
 def jwt_bundles(data: bytes) -> None:
-    """Key sets by trust domain; one that cannot be read is counted and harms no other."""
+    """Key sets by trust domain; an unreadable one is counted and affects no other."""
     message = _message(JWTBundlesResponse, data)
     if message is None:
         return
@@ -87,14 +87,14 @@ def jwt_bundles(data: bytes) -> None:
 
 
 def jwt_svid_message(data: bytes) -> None:
-    """The message in which our own JWT-SVID comes; the token itself is ``compact_token``'s."""
+    """The message with our own JWT-SVID; ``compact_token`` covers the token itself."""
     message = _message(JWTSVIDResponse, data)
     if message is not None:
         assert all(isinstance(svid.svid, str) for svid in message.svids)
 
 
 def der(data: bytes) -> None:
-    """Concatenated DER falls into whole pieces that make up the whole."""
+    """Concatenated DER splits into whole pieces that add up to the whole."""
     try:
         cut = split_der(data)
     except DerError as error:
@@ -116,7 +116,7 @@ def certificate(data: bytes) -> None:
         assert SpiffeId(leaf.spiffe_id) == leaf.spiffe_id
         names = leaf.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert names.get_values_for_type(x509.UniformResourceIdentifier) == [leaf.spiffe_id]
-    try:  # alone it is no chain that anybody vouches for
+    try:  # alone it is no chain of a trusted authority
         verify_chain([data], {DOMAIN: parse_bundle(DOMAIN, b"")}, now=NOW)
     except Denied as error:
         assert error.reason in {Reason.BAD_SVID, Reason.UNKNOWN_TRUST_DOMAIN, Reason.UNTRUSTED_CHAIN}
@@ -125,7 +125,7 @@ def certificate(data: bytes) -> None:
 
 
 def bundle(data: bytes) -> None:
-    """Concatenated certificates as a bundle: authorities only, and none of its members can vouch for itself."""
+    """Concatenated certificates as a bundle: only authorities, and no member can vouch for itself."""
     try:
         read = parse_bundle(DOMAIN, data)
     except BundleError as error:

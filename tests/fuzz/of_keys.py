@@ -1,4 +1,4 @@
-"""Key sets of issuers and trust domains, and how long a set is kept."""
+"""Key sets of issuers and trust domains, and their lifetime."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ def _published(key: VerificationKey) -> dict[str, Any]:
 
 
 def cache_control(data: bytes) -> None:
-    """Whatever an issuer says about its cache, its keys are asked for again within half of what they may last."""
+    """Whatever an issuer's cache headers say, its keys are fetched again within half of their lifetime."""
     delay = refresh_delay(_SETTINGS, data.decode("latin-1"), jitter=0.0)
     assert 60 <= delay <= _SETTINGS.max_age_s / 2

@@ -1,9 +1,8 @@
-"""Whole connections, and all that can happen to them beside bytes, in any order: pauses, ends, deadlines, a drain.
+"""Whole connections, and every event besides bytes, in any order: pauses, ends, deadlines, a drain.
 
-The input stands for nothing but chance: what peers send is drawn from whole requests, as odd bytes have their own
-harnesses. What must hold, whatever happens when: nothing raises; each request leaves one closed record, and none of a
-bug; no handle, no stream and no upstream connection in use is left behind. Nothing is done to a transport that an event
-loop would not take.
+The input only supplies chance: peers send whole requests, as malformed bytes have their own harnesses. Properties for
+any order: nothing raises; each request leaves one closed record, never of a bug; no handle, stream or upstream
+connection in use is left behind. Nothing is done to a transport that an event loop would not accept.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ REQUESTS: Final = (
     _WEBSOCKET + b"\x82\x80abcd" * 20 + b"\x88\x80abcd",
     _WEBSOCKET + b"\x88\x80abcd",
 )
-# What agents say beside their answers: more of one, frames, what nobody asked for.
+# Bytes of agents besides their answers: a second answer, frames, unrequested bytes.
 SAYINGS: Final = (
     b"5\r\nhello\r\n",
     b"1\r\nx\r\n" * 20,
@@ -82,10 +81,10 @@ class _Life:
         self._coming = pieces(stream, random)
         self._slow: set[object] = set()
         self._gone: set[object] = set()
-        world.server._half_closes = random.random() < 0.5  # as a connection in clear
+        world.server._half_closes = random.random() < 0.5  # as for a connection without TLS
 
     def live(self) -> None:
-        """Until the peer's connection is gone, and all that was left to do is done."""
+        """Run until the peer's connection is gone, and everything left is done."""
         server, connections = self._world.server, self._world.connections
         often: list[Callable[[], object]] = [self._bytes_come, self._world.turn, self._world.turn]
         seldom: list[Callable[[], object]] = [
@@ -159,7 +158,7 @@ class _Life:
     def _a_timer_comes(self) -> None:
         if self._loop.timers:
             handle, callback = self._loop.timers.pop(0)
-            self._world.clock.now += 0.05  # it took time to come
+            self._world.clock.now += 0.05  # it took time to arrive
             if not handle.cancelled():
                 callback()
 
@@ -182,7 +181,7 @@ class _Life:
         one.connection_lost(None)
 
     def _upstreams(self) -> list[ClientConnection]:
-        """Those that are not gone, the newest last."""
+        """Return the live ones, the newest last."""
         connections = [agent.connection for agent in self._world.agents.all]
         return [one for one in connections if one not in self._gone]
 

@@ -1,7 +1,7 @@
-"""Our heads beside those of two other parsers: whatever we accept, they see as we do, or they refuse it.
+"""Our heads beside those of two other parsers: they agree with everything that we accept, or refuse it.
 
-A message is given to the others as the bytes we take for it. So they must agree about method, target or status, about
-every field in its order, about the body, and about where the next message starts.
+The others get the bytes that we take for a message. They must agree about method, target or status, about every field
+in its order, about the body, and about the start of the next message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar.wire.message import Field
 from tests.fuzz.of_bodies import LIMITS, read_all, read_answered
 from tests.fuzz.other_parsers import Opinion, Seen, aiohttp_answer, aiohttp_request, h11_answer, h11_request
 
-# The one list of what the others see otherwise, and why it opens nothing. A difference that is not here is a finding.
+# The only allowed differences of the others, each with the reason why it is harmless.
 KNOWN_DIFFERENCES: Final = {
     "empty line": "one before a request is skipped here, and never forwarded; h11 and aiohttp refuse or skip it",
     "method": "aiohttp writes it in capitals; here it is a route's word letter by letter, and 'get' finds no route",
@@ -58,7 +58,7 @@ def requests_beside_others(data: bytes) -> None:
 
 
 def answers_beside_others(data: bytes) -> None:
-    """An answer that states where it ends, to GET and to HEAD."""
+    """An answer with an explicit end, to GET and to HEAD."""
     for method in ("GET", "HEAD"):
         reader = AnswerReader(LIMITS)
         reader.expect(method)
@@ -75,7 +75,7 @@ def answers_beside_others(data: bytes) -> None:
 
 
 def _without_interim(message: bytes) -> bytes:
-    """The final answer alone: the others hand out interim ones as messages of their own."""
+    """Return only the final answer: the others return interim ones as separate messages."""
     while message[9:10] == b"1":
         message = message.partition(b"\r\n\r\n")[2]
     return message
@@ -105,5 +105,6 @@ def _agree(ours: Seen, theirs: Opinion, who: str) -> None:
 
 def _comparable(fields: list[Field]) -> list[Field]:
     """Return the fields, without the allowed differences of ``KNOWN_DIFFERENCES``."""
-    by_name = sorted(fields, key=itemgetter(0))  # what never comes again may have changed its place, but among its own
+    # a field that appears once may have moved; those of one name keep their order
+    by_name = sorted(fields, key=itemgetter(0))
     return [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in by_name]

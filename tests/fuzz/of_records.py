@@ -19,7 +19,7 @@ _EMPTY: Final[dict[str, object]] = dict.fromkeys(FIELDS)
 
 
 def record_line(data: bytes) -> None:
-    """A line of a record stream is a record or an error; its digest stands for its members, not their spelling."""
+    """A line of a record stream is a record or an error; its digest covers its members, not their spelling."""
     try:
         record = parse_record(data)
     except RecordError as error:
@@ -33,7 +33,7 @@ def record_line(data: bytes) -> None:
 
 
 def log_line(data: bytes) -> None:
-    """A line of somebody's log names whom it names, and never repeats a query or a credential."""
+    """A line of a foreign log names the same identities as its text, and never repeats a query or a credential."""
     try:
         named = named_by(data, Fields(user=("who",), actor=("by.agent",)))
     except NoRequestError as error:
@@ -45,7 +45,7 @@ def log_line(data: bytes) -> None:
 
 
 def record_text(data: bytes) -> None:
-    """Any text in any record is one line of JSON that acts on nothing."""
+    """Any text in any record is one line of JSON without active characters."""
     text = data.decode("utf-8", "surrogatepass") if _is_text(data) else data.decode("latin-1")
     shown = escape(text)
     printable(shown)

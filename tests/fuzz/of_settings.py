@@ -19,7 +19,7 @@ from tests.fuzz.properties import printable
 
 
 def document(data: bytes) -> None:
-    """YAML of one meaning: written as JSON, which is YAML, it reads the same."""
+    """YAML with one meaning: written as JSON, which is YAML, it reads the same."""
     text = data.decode("utf-8", "replace")
     try:
         read = parse_document(text, name="file")
@@ -28,7 +28,7 @@ def document(data: bytes) -> None:
         return
     assert _depth(read) <= MAX_DEPTH
     again = json.dumps(read)
-    if "\\u" not in again:  # what JSON escapes, YAML may not hold plainly
+    if "\\u" not in again:  # YAML must not hold some characters that JSON escapes
         assert parse_document(again, name="file") == read
     rest: dict[str, object] = {}
     for problem in override(rest, {"SIDECAR__A__B": text, "SIDECAR__A": "{}"}):
@@ -42,17 +42,17 @@ def _depth(value: Any) -> int:
 
 
 def sidecar_file(data: bytes) -> None:
-    """A sidecar's file: settings, or all that is wrong with it."""
+    """A sidecar's file: settings, or all its faults."""
     _file(data, lambda path: load_sidecar(path, {}))
 
 
 def sts_file(data: bytes) -> None:
-    """A token service's file, likewise."""
+    """A token service's file: settings, or all its faults."""
     _file(data, lambda path: load_sts(path, {}))
 
 
 def platform_file(data: bytes) -> None:
-    """A platform file, likewise."""
+    """A platform file: settings, or all its faults."""
     _file(data, load_platform)
 
 

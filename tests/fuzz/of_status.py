@@ -14,7 +14,7 @@ from tests.fuzz.properties import printable
 
 
 class _Said:
-    """A socket from which these bytes come."""
+    """A socket with these bytes to read."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -30,7 +30,7 @@ class _Said:
 
 
 def status_answer(data: bytes) -> None:
-    """A JSON document with the member that a sidecar's has, or one sentence that quotes nothing of what came."""
+    """A JSON document with the member of a sidecar's, or one sentence that quotes nothing of the answer."""
 
     class Connection(http.client.HTTPConnection):
         def __init__(self, _path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Whole connections: a peer's stream of requests through the inbound side, with agents behind it that misbehave too.
+"""Whole connections: a peer's stream of requests through the inbound side, with misbehaving agents behind it.
 
-What must hold, whatever comes and however it is cut: nothing raises; no request reaches an agent that was not decided,
-none is changed on the way; every request whose first line was read leaves exactly one record; the peer reads one answer
-for each, in order, and nothing else.
+Properties for any bytes and any cut: nothing raises; no undecided request reaches an agent, and none is changed on the
+way; every request with a complete first line leaves exactly one record; the peer reads one answer for each, in order,
+and nothing else.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.fuzz.properties import chance, little_at_a_time, pieces, quiet
 
 
 class Meant(NamedTuple):
-    """A request as it stands in the stream; ``body`` None: it is not whole, or broken."""
+    """A request in the stream; ``body`` None: it is incomplete, or broken."""
 
     head: Request
     body: bytes | None
 
 
 class Reading(NamedTuple):
-    """A whole stream, read by the same parsers without a connection: ``rest`` is what no request was made of."""
+    """A whole stream, read by the same parsers without a connection: ``rest`` is the part without a request."""
 
     requests: list[Meant]
     refused: bool
@@ -94,7 +94,7 @@ def _live(stream: bytes, vanishes: bool) -> None:
             world.server.eof_received()
             world.settle()
     closes = world.transport.is_closing() or b"\r\nconnection: close\r\n" in world.transport.written
-    unread = len(world.connections.turns) > 0  # what waits behind others, or behind its own body, is not read yet
+    unread = len(world.connections.turns) > 0  # bytes behind other requests, or behind their own body, are not read yet
     world.server.connection_lost(None)
     world.settle()
     _check(world, reading_of(sent), closes=closes or unread)
@@ -110,7 +110,7 @@ def _check(world: InboundWorld, reading: Reading, *, closes: bool) -> None:
     for _, error in world.refused:
         quiet(error)
     assert len(world.handles) == 0, "a handle outlives its request"
-    # No hidden request: what was served is what stands in the stream, in order.
+    # No hidden request: the served ones are those in the stream, in order.
     asked = [_what(meant.head) for meant in reading.requests]
     assert [_what(exchange.head) for exchange in world.served if exchange.head] == asked[: len(world.served)]
     whole = all(meant.body is not None for meant in reading.requests)
@@ -137,7 +137,7 @@ def _check_forwarded(world: InboundWorld, reading: Reading) -> None:
         assert (arrived.method, arrived.target) == (head.method, canonical_target(head.target).encode())
         assert not arrived.complete or arrived.body == body, "a body that was cut was passed on as whole"
         assert body is None or body.startswith(arrived.body)
-        again = head.method in {"GET", "HEAD", "PUT"} and not head.has_body  # on a connection that proved stale
+        again = head.method in {"GET", "HEAD", "PUT"} and not head.has_body  # on a reused connection that proved stale
         assert times[request_id] <= 1 + again, "a request was sent twice"
         for name in (b"host", b"authorization", b"delegation-subject", b"delegation-actor", b"traceparent"):
             _field(arrived, name)
@@ -153,7 +153,7 @@ def _field(arrived: Arrived, name: bytes) -> bytes:
 
 
 def _check_answers(world: InboundWorld) -> None:
-    """The peer, by its own parser, reads one answer for each request that was answered, in order, and nothing else."""
+    """Check that the peer's own parser reads one answer for each answered request, in order, and nothing else."""
     rest = world.transport.written
     told = []
     exchanges = [*world.served, *(exchange for exchange, _ in world.refused)]

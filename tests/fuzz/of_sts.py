@@ -1,6 +1,6 @@
-"""Both ends of a token exchange: what an STS answers, and what a client asks of ours.
+"""Both ends of a token exchange: answers of an STS, and requests to ours.
 
-The input's first line is the head that matters: ``200 application/json``, or a media type alone.
+The input's first line is the relevant head: ``200 application/json``, or only a media type.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ASKED_WRONGLY: Final = frozenset(
 
 
 def sts_answer(data: bytes) -> None:
-    """An answer is a bearer token of the type and within the scope that were asked for, or one of our refusals."""
+    """An answer is a bearer token of the requested type and within the requested scope, or one of our refusals."""
     head, _, body = data.partition(b"\n")
     status, _, content_type = head.decode("latin-1").partition(" ")
     code = int(status) if re.fullmatch(r"[1-5][0-9]{2}", status) else 200
@@ -81,6 +81,6 @@ def token_request(data: bytes) -> None:
         return
     assert (asked.actor_token is None) == (asked.actor_token_type is None)
     assert asked.subject_token
-    if asked.scope == frozenset():  # an empty parameter is as good as none
+    if asked.scope == frozenset():  # an empty parameter counts as absent
         asked = replace(asked, scope=None)
     assert parse_token_request(build_exchange(asked), _FORM) == asked

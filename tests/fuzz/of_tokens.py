@@ -44,7 +44,7 @@ def _denied(read: Callable[[], Any], reasons: frozenset[Reason]) -> Any:
 def authorization(data: bytes) -> None:
     """The value of an Authorization field (and after a line break of a Delegation-Handle): one credential or none.
 
-    The two readers, of peers' tokens and of agents' handles, never find different ones in it.
+    The two parsers, of peers' tokens and of agents' handles, never find different ones in it.
     """
     value, _, handle = data.partition(b"\n")
     request = request_with([(b"authorization", value), *([(b"delegation-handle", handle)] if handle else [])])
@@ -69,7 +69,7 @@ def compact_token(data: bytes) -> None:
 
 
 def token_documents(data: bytes) -> None:
-    """Header and claims as two JSON documents with a NUL between them, made a token: so a fuzzer gets past base64."""
+    """Header and claims as two JSON documents with a NUL between, made into a token: this gets a fuzzer past base64."""
     header, _, claims = data.partition(b"\0")
     _token(".".join(urlsafe_b64encode(part).rstrip(b"=").decode() for part in (header, claims, b"signature")))
 
@@ -91,7 +91,7 @@ def _one_reading(raw: str, read: Bearer) -> None:
     assert urlsafe_b64encode(read.signature).rstrip(b"=").decode() == signature
     assert read.alg in ALGORITHMS
     assert HEADER_MEMBERS.issuperset(read.header)
-    other = jwt.decode_complete(raw, options={"verify_signature": False})  # another reader, with other JSON habits
+    other = jwt.decode_complete(raw, options={"verify_signature": False})  # another parser, with other JSON rules
     assert other["header"] == read.header
     assert other["payload"] == read.claims
     assert orjson.loads(urlsafe_b64decode(payload + "==")) == read.claims
@@ -111,7 +111,7 @@ def _claims(claims: Any) -> None:
 
 
 def act_chain(data: bytes) -> None:
-    """Claims with an actor chain: every actor is named by plain text, and the chain reads the same once passed on."""
+    """Claims with an actor chain: every actor is named by plain text, and the chain reads the same when passed on."""
     try:
         claims = parse_object(data, max_depth=512)
     except StrictJsonError as error:
@@ -154,7 +154,7 @@ def json_object(data: bytes) -> None:
 
 
 def scope(data: bytes) -> None:
-    """A scope is a set of whole tokens; written and read again it is the same set."""
+    """A scope is a set of whole tokens; written and parsed again it is the same set."""
     text = data.decode("latin-1")
     try:
         read = parse_scope(text)
@@ -169,7 +169,7 @@ def scope(data: bytes) -> None:
 
 
 def spiffe_id(data: bytes) -> None:
-    """A SPIFFE ID is the text it came as, of one trust domain and a path, and no other text is equal to it."""
+    """A SPIFFE ID is its own text, of one trust domain and a path, and no other text equals it."""
     text = data.decode("utf-8", "replace")
     try:
         read = SpiffeId(text)

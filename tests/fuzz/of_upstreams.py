@@ -1,7 +1,7 @@
 """A whole upstream connection: any bytes as the answers to one request after another.
 
-What must hold: each request gets one ending, and nothing after it; an answer that was cut is never told as whole; bytes
-beyond an answer are nobody's answer, and the connection they came on is not used again.
+Properties: each request gets one end, and nothing after it; a truncated answer is never reported as complete; bytes
+beyond an answer belong to no answer, and their connection is not reused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ENDINGS = frozenset(
 
 @dataclass
 class Asked:
-    """One request and what it was told; ``came`` are the bytes that came while it waited."""
+    """One request and its events; ``came`` are the bytes that arrived while it waited."""
 
     method: str
     came: bytes = b""
@@ -110,7 +110,7 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
             connection.ask(asked[-1].method, b"/", b"host: a\r\n", asked[-1])
             return
         connection.start("POST", b"/", b"host: a\r\n", length=3, sink=asked[-1])
-        if random.random() < 0.8:  # else the answer comes before the request is whole
+        if random.random() < 0.8:  # otherwise the answer comes before the request is complete
             connection.send_body(b"abc")
             connection.end_body()
         connection.flush()
@@ -129,7 +129,7 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
         else:
             waiting.came += piece
             if random.random() < 0.3 and connection._waits_for_turn:
-                continue  # the end of all may come before its turn
+                continue  # the connection may end before its turn
             _settle(loop)
             _as_read_alone(waiting)
             if connection.usable:
@@ -137,7 +137,7 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
                     "bytes beyond an answer, and it lives on"
                 )
         if asked[-1].over and random.random() < 0.5:
-            clock.now += 0.05  # silence, after an answer that may have had content all the same
+            clock.now += 0.05  # silence, after an answer that may have had content nevertheless
             connection._look_for_silence()
         if asked[-1].over and connection.usable and random.random() < 0.9:
             assert given_back, "a connection that was not given back is free"
@@ -160,7 +160,7 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
 
 
 def _settle(loop: InlineLoop) -> None:
-    """Until nothing waits for its turn."""
+    """Run until nothing is left to do."""
     while loop.go_on():
         pass
 

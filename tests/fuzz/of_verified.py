@@ -1,7 +1,7 @@
-"""Claims behind a good signature, which prove nothing yet: a peer's token, a user's login, what an STS issued.
+"""Claims behind a good signature, which prove nothing yet: a peer's token, a user's login, a token that an STS issued.
 
-The input is the claim set as JSON; it is signed here with the key that the reader believes. Whatever comes through must
-hold what the invariants say, looked up in the raw claims and not in what was read from them.
+The input is the claim set as JSON, signed here with the trusted key. Every accepted token must satisfy the invariants,
+checked on the raw claims and not on the parsed ones.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _decided(decide: Callable[[], Any]) -> Any:
 
 
 def peer_token(data: bytes) -> None:
-    """A permit means: a token by the one issuer, for us, in its time, with the peer as the outermost actor."""
+    """A permit means: a token by the one issuer, for us, within its times, with the peer as the outermost actor."""
     bearer = _signed(data)
     if bearer is None:
         return
@@ -115,7 +115,7 @@ def issued_token(data: bytes) -> None:
 
 
 def login_token(data: bytes) -> None:
-    """A user's login counts only for the client that the entry is, and as what ``scope_from`` makes of it."""
+    """A user's login is accepted only for the entry's own client, with the scopes of ``scope_from``."""
     bearer = _signed(data, "JWT")
     if bearer is None:
         return

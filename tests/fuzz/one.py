@@ -6,9 +6,9 @@ import importlib
 import signal
 import sys
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it, by SIGTERM
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it, by SIGTERM
 
-atheris = importlib.import_module("atheris")  # requirements/fuzz.txt: not to be had everywhere, and without types
+atheris = importlib.import_module("atheris")  # requirements/fuzz.txt: not available everywhere, and untyped
 
 with atheris.instrument_imports(include=["sidecar"]):
     from tests.fuzz.harnesses import HARNESSES

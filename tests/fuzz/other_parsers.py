@@ -1,8 +1,8 @@
-"""Two other readers of HTTP/1.1, each of its own family: h11, and aiohttp's parser in Python.
+"""Two independent parsers of HTTP/1.1: h11, and aiohttp's parser in Python.
 
-Each is given exactly the bytes that we take for one message, and says what it sees in them. ``None``: it refuses. A
-message that ends elsewhere for it is ``Elsewhere``: then a proxy and the server behind it would disagree about what the
-next request is.
+Each gets exactly the bytes that we take for one message, and returns its reading. ``None``: it refuses. If the message
+ends at another place for it, the result is ``Elsewhere``: a proxy and the server behind it would disagree about the
+next request.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _by_aiohttp(parser: Any, message: bytes) -> Opinion:
 
 
 class _NoLoop:
-    """Nothing runs in it: the parser wants to be told of one."""
+    """A loop in which nothing runs: the parser requires one."""
 
     def get_debug(self) -> bool:
         return False

@@ -1,6 +1,6 @@
 """``python -m tests.fuzz.plain HARNESS SECONDS SEED DIRECTORY``: one harness under the plain mutator, without atheris.
 
-What breaks the harness is written to DIRECTORY as ``crash-…``, as libFuzzer does.
+An input that breaks the harness is written to DIRECTORY as ``crash-…``, as by libFuzzer.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tests.fuzz.mutate import Mutator
 
 
 def mutator_of(harness: Harness, *, seed: int) -> Mutator:
-    """Inputs near those that are kept for a harness."""
+    """Return a mutator around a harness's stored inputs."""
     words = read_dictionary(harness.dictionary)
     return Mutator(known_inputs(harness.name), words, seed=seed, max_len=harness.max_len)
 
 
 def main(name: str, seconds: float, seed: int, directory: Path) -> int:
-    """Run until the time is over, something breaks, or SIGTERM comes; the last lines are like libFuzzer's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it
+    """Run until the time is over, the harness breaks, or SIGTERM arrives; the last lines are like libFuzzer's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     harness = HARNESSES[name]

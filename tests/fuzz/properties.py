@@ -21,12 +21,12 @@ MAX_DETAIL: Final = 400
 
 
 def chance(data: bytes) -> Random:
-    """Choices that depend on the input alone, so that the same input always does the same."""
+    """Return random choices that depend only on the input, so that the same input always does the same."""
     return Random(crc32(data))
 
 
 def pieces(data: bytes, random: Random | None = None) -> list[bytes]:
-    """The input, cut at random places; now and then into single bytes."""
+    """Cut the input at random places; sometimes into single bytes."""
     random = random or chance(data)
     if random.random() < (0.1 if len(data) < 500 else 0.01):
         return [data[at : at + 1] for at in range(len(data))]
@@ -51,7 +51,7 @@ def little_at_a_time(data: bytes) -> Iterator[None]:
 
 
 def quiet(error: Exception) -> None:
-    """An error says nothing but our own words: then it can quote no input, and no token gets into a log by it."""
+    """An error uses only our own words: so it quotes no input, and leaks no token into a log."""
     detail = error.detail if isinstance(error, SidecarError) else str(error)
     assert len(detail) <= MAX_DETAIL, "an error's detail has no bound"
     assert is_ours(detail), f"not our own words: {detail!r}"
@@ -61,7 +61,7 @@ def quiet(error: Exception) -> None:
 def is_ours(text: str, depth: int = 3) -> bool:
     """Tell if a text is a sentence of the source, its gaps filled by plain names, numbers or such sentences."""
     reason, separator, detail = text.partition(": ")
-    if separator and reason in set(Reason):  # an error inside another
+    if separator and reason in set(Reason):  # a nested error
         return is_ours(detail, depth)
     if text in _words().sentences or re.fullmatch(r"[a-z_.]{0,32}|[0-9]{1,10}", text):
         return True
@@ -97,5 +97,5 @@ def _words() -> _Words:
 
 
 def printable(text: str) -> None:
-    """A text shows, and does nothing to a terminal or a log."""
+    """Check that a text is printable, and inactive in a terminal or a log."""
     assert text.isprintable(), f"text that acts: {text!r}"

@@ -1,4 +1,4 @@
-"""A big corpus → a small one: of all inputs, the shortest first, those that take the product along a new way."""
+"""Reduces a corpus: keeps, shortest first, the inputs that cover a new way through the product."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import sidecar
 
-Way = tuple[str, int, int]  # a file, and two of its lines, one run after the other
+Way = tuple[str, int, int]  # a file, and two of its lines that ran in sequence
 
 _PRODUCT: Final = str(Path(sidecar.__file__).parent)
 
 
 def reduced(check: Callable[[bytes], None], inputs: Iterable[bytes], *, known: Iterable[bytes] = ()) -> list[bytes]:
-    """The inputs that add a way to those of ``known``, the shortest first."""
+    """Return the inputs that add a way to those of ``known``, the shortest first."""
     seen: set[Way] = set()
     for data in known:
         seen |= ways_of(check, data)

@@ -1,6 +1,6 @@
-"""No reader of foreign bytes does more than its share: twice the input takes about twice the bytecodes.
+"""Parsers of foreign bytes are linear: twice the input takes about twice the bytecodes.
 
-The harnesses are asked, which do a little more than the product does, and in proportion to it.
+The harnesses are measured, which do slightly more than the product, in proportion to it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tests.fuzz.inputs import SEEDS, read_inputs
 
 SIZE: Final = 1024  # and twice of it
 TIMES: Final = 10
-NOTEWORTHY: Final = 20_000  # bytecodes; below them what an input costs at all is most of it
+NOTEWORTHY: Final = 20_000  # bytecodes; below, an input's fixed cost dominates
 MOST: Final = 2.7
-# Whole connections, in which it matters when something happens; their readers are here by themselves.
+# Whole connections, which depend on time; their parsers are measured separately.
 NO_READERS: Final = frozenset({"event_orders", "request_stream", "answer_stream"})
 UNITS: Final = (
     b"a", b" ", b",", b".", b"/", b"%2e", b'"', b"\\", b"\r\n", b"a: b\r\n", b"1\r\na\r\n", b";a=b", b'{"a":', b"[",
@@ -30,7 +30,7 @@ UNITS: Final = (
 
 
 def inputs(harness: Harness) -> Iterator[tuple[bytes, bytes]]:
-    """An input that repeats something within a seed, and the same with twice as much of it."""
+    """Return an input that repeats a part of a seed, and the same with twice as many repetitions."""
     chance = random.Random(harness.name)
     seeds = read_inputs(SEEDS / f"{harness.name}.txt") or [b""]
     for _ in range(TIMES):
@@ -41,7 +41,7 @@ def inputs(harness: Harness) -> Iterator[tuple[bytes, bytes]]:
 
 
 def work(harness: Harness, data: bytes) -> int:
-    """Bytecodes of one check: the least of two counts, in which no finalizer of something else ran."""
+    """Count the bytecodes of one check: the lower of two counts, without foreign finalizers."""
     return min(bytecodes(lambda: harness.check(data), Exception) for _ in range(2))
 
 
@@ -50,6 +50,6 @@ def test_twice_the_input_takes_about_twice_the_work(name: str) -> None:
     harness = HARNESSES[name]
     for once, twice in inputs(harness):
         with contextlib.suppress(AssertionError):
-            harness.check(twice)  # what is remembered is remembered before it is counted
+            harness.check(twice)  # fills the caches before counting
         least, most = work(harness, once), work(harness, twice)
         assert most < max(NOTEWORTHY, MOST * least), once[:200]

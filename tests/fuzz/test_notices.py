@@ -1,4 +1,4 @@
-"""Each kind of harness notices the kind of bug it is for: the product with one thing broken, and the harness fails."""
+"""Each kind of harness detects its kind of bug: the product with one thing broken, and the harness fails."""
 
 from __future__ import annotations
 

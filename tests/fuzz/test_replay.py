@@ -1,4 +1,4 @@
-"""Every harness with everything that is kept for it, and some thousand inputs near that; no atheris is needed."""
+"""Every harness with all its stored inputs, and some thousand near them; without atheris."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.fuzz.harnesses import HARNESSES, Harness
 from tests.fuzz.inputs import CORPUS, DICTIONARIES, REGRESSIONS, SEEDS, known_inputs, read_dictionary, read_inputs
 from tests.fuzz.plain import mutator_of
 
-NEAR = 60  # inputs near the kept ones, for each unit of a harness's share
+NEAR = 60  # inputs near the stored ones, for each unit of a harness's share
 
 
 @pytest.mark.parametrize("harness", HARNESSES.values(), ids=HARNESSES.keys())

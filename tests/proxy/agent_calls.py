@@ -1,6 +1,6 @@
 """An agent's calls in memory: the real connection, journey and records of the outbound side; no sockets, no crypto.
 
-The next hop answers each call at once; the token service is a fake that remembers what it was asked for.
+The next hop answers each call at once; the token service is a fake that records its requests.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Fields = list[tuple[str, str]]
 
 
 class Keys:
-    """Keys of both issuers. ``late`` are not known before somebody waits for them, ``gone`` are never found."""
+    """Keys of both issuers. ``late`` ones are unknown until awaited, ``gone`` ones are never found."""
 
     def __init__(self) -> None:
         self.generation = 1
@@ -69,7 +69,7 @@ class Keys:
 
 
 class Tokens:
-    """The token service: issues what a plan asks for, or refuses by ``refusal``."""
+    """The token service: issues the planned token, or refuses by ``refusal``."""
 
     def __init__(self) -> None:
         self.asked: list[Plan] = []
@@ -125,7 +125,7 @@ class Answer:
 
 
 class AgentCalls:
-    """One agent's kept connection to its sidecar."""
+    """One agent's connection to its sidecar."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self._records = folder / "records"
@@ -175,14 +175,14 @@ class AgentCalls:
         return self.pool.transport.written
 
     def handle(self, claims: Claims | None = None, *, max_calls: int | None = None, **changes: Any) -> str:
-        """The handle of a request that is being served."""
+        """Return the handle of a request in progress."""
         shown = delegation(**changes) if claims is None else delegation(claims, **changes)
         return self.handles.open(ServedRequest(shown, max_calls=max_calls, linger_s=60.0, call_in="c1"))
 
     async def call(
         self, fields: Fields, *, method: str = "POST", target: str = "/tool", host: str = "crm.mesh"
     ) -> Answer:
-        """One request and its answer."""
+        """Send one request; return its answer."""
         lines = "".join(f"{name}: {value}\r\n" for name, value in [("host", host), ("content-length", "0"), *fields])
         before, sent = len(self._transport.written), len(self.pool.transport.writes)
         self._connection.data_received(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
@@ -201,7 +201,7 @@ class AgentCalls:
         return Answer(int(status.split()[1]), headers, body)
 
     async def records(self) -> list[dict[str, Any]]:
-        """Every record; the log is closed."""
+        """Return every record; closes the log."""
         await self.log.close()
         return [json.loads(line) for line in self._records.read_text().splitlines()]
 

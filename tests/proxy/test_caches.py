@@ -91,9 +91,9 @@ def test_either_caches_or_handles_are_shed_down_to_a_part_of_the_limit(handles: 
     assert not caches.shed(LEFT_PART * 150_000, handles=handles)
 
 
-# --- what is accounted is what it takes, whatever the tokens are like
+# --- the account equals the memory, for any kind of token
 
-# Of a token that may be 16 KiB, by how its claims are made.
+# Claims of a token of up to 16 KiB.
 SHAPES: Final[Mapping[str, Mapping[str, object]]] = {
     "as usual": {},
     "a large claim": {"groups": "x" * 9_000},
@@ -119,7 +119,7 @@ def issued_of(bearer: Bearer, came_by: Permit) -> IssuedPermit:
 
 
 class Filled:
-    """A cache, what puts a token into it, and what it is accounted at."""
+    """A cache, a function that puts a token into it, and its accounted size."""
 
     def __init__(self, kind: str) -> None:
         self.verdicts, self.permits, self.issued = Verdicts(64 * MIB), Permits(64 * MIB), IssuedTokens(64 * MIB)

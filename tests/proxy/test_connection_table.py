@@ -24,7 +24,7 @@ PATIENCE_S: Final = 5.0
 
 
 class Owner:
-    """Of a request; writes down why it was stopped."""
+    """Owner of a request; records why it was stopped."""
 
     def __init__(self) -> None:
         self.stopped: list[Reason] = []
@@ -60,7 +60,7 @@ class Door:
     def connect(
         self, host: str = "192.0.2.1", *, ours: socket.socket | None = None
     ) -> tuple[ServerConnection, RecordingTransport]:
-        """``ours``: the socket that the kernel is asked about."""
+        """Connect; ``ours`` is the socket whose kernel state is read."""
         connection = ServerConnection(self.handler, ServerLimits(), self.table)
         transport = RecordingTransport(peername=(host, 1234), socket=ours)
         connection.connection_made(transport)
@@ -75,7 +75,7 @@ class Door:
 
     @contextmanager
     def connected_unread(self) -> Iterator[tuple[socket.socket, RecordingTransport]]:
-        """A connection on which a request has arrived that nobody has read yet: our socket, and its transport."""
+        """Connect with a request that has arrived and was not read yet; return our socket and its transport."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             theirs, (ours, _) = socket.create_connection(listening.getsockname()), listening.accept()
         with theirs, ours:
@@ -92,7 +92,7 @@ class Peers:
 
 
 def peers_of(monkeypatch: pytest.MonkeyPatch) -> Peers:
-    """Connections prove ``current`` from now on, without TLS."""
+    """Let connections prove ``current`` from now on, without TLS."""
     peers = Peers()
     monkeypatch.setattr(connection_table, "_peer_of", lambda _: peers.current)
     return peers
@@ -210,7 +210,7 @@ async def test_a_peer_with_few_connections_is_the_last_to_make_room_and_has_more
     for _ in range(2):
         assert door.evict()
     assert (sum(one.aborted for one in crowd), alone.aborted) == (2, False)
-    assert door.evict()  # now its peer has as many as anybody
+    assert door.evict()  # now its peer has as many as any other
     assert alone.aborted
 
 
@@ -225,7 +225,7 @@ async def test_who_was_slow_in_the_handshake_has_more_time_for_a_head_within_rea
 
 
 async def test_whose_bytes_are_here_and_not_read_yet_is_not_ended_for_it(door: Door) -> None:
-    """A head that came while our loop did something else: then it is we who are slow."""
+    """A head arrived while our loop was busy: the delay is ours."""
     with door.connected_unread() as (ours, transport):
         door.clock.now += 0.2
         assert not door.evict()
@@ -309,7 +309,7 @@ async def test_an_address_competes_with_its_own_connections_only(door: Door) -> 
 
 
 async def test_a_peer_above_its_cap_evicts_its_own_idle_connection_or_is_shed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cap per SPIFFE ID holds from whatever addresses a peer comes, and costs no other peer a connection."""
+    """The cap per SPIFFE ID holds for all addresses of a peer, and costs no other peer a connection."""
     peers = peers_of(monkeypatch)
     door = Door(max_connections=8, max_per_peer=2)
     door.handler.act = None
@@ -350,11 +350,11 @@ async def test_giving_way_twice_does_no_harm(door: Door) -> None:
     assert len(door.table) == 0
 
 
-# --- what it costs
+# --- cost
 
 
 def crowd_of(count: int, *, busy: bool) -> Door:
-    """A door full of connections, each served or waiting for long; they come from seven hosts."""
+    """Return a full table of connections, each served or waiting for long; they come from seven hosts."""
     door = Door(max_connections=count, max_per_peer=count)
     door.handler.act = None
     for number in range(count):

@@ -85,7 +85,7 @@ def test_one_login_too_many_is_refused_and_no_users_handle_dies_for_it(limits: A
     assert refused.value.reason is Reason.OVERLOADED
     assert [reason(made, handle) for handle in kept] == [None, None]
     clock.now += 10
-    made.keep(served())  # room again, without a sweep
+    made.keep(served())  # space again, without a sweep
 
 
 def test_a_login_has_one_handle_however_often_it_is_traded() -> None:
@@ -219,7 +219,7 @@ def test_ended_handles_are_forgotten_by_the_sweep_and_those_that_linger_are_not(
 
 
 def lingering(made: Handles, count: int = 1, *, peer: SpiffeId = PLANNER, linger_s: float = 30) -> list[str]:
-    """Handles of so many requests of ``peer`` that have ended, the longest ended first."""
+    """Return handles of ended requests of ``peer``, the longest-ended first."""
     delegated = replace(served().delegation, token=replace(served().delegation.token, actor_id=peer))
     ended = []
     for _ in range(count):
@@ -332,7 +332,7 @@ def test_a_request_makes_so_many_calls_and_no_more(max_calls: int) -> None:
 
 
 class Judge:
-    """Says what the test says of every request, and counts."""
+    """Judges every request as the test sets, and counts."""
 
     def __init__(self) -> None:
         self.refusal: SidecarError | None = None
@@ -353,7 +353,7 @@ def test_a_request_is_judged_once_after_each_change_and_never_without_one() -> N
         assert judge.asked == changes
         made.suspect()
     late = made.open(served())
-    assert (reason(made, late), judge.asked) == (None, 2)  # it was decided by what is in force
+    assert (reason(made, late), judge.asked) == (None, 2)  # it was decided by the policy in force
 
 
 DIES = {
@@ -375,7 +375,7 @@ def test_a_handle_dies_with_the_authority_of_its_request(refusal: Denied, told: 
     judge.refusal = refusal
     assert reason(made, handle) is told
     judge.refusal = None
-    assert reason(made, handle) is Reason.NO_REQUEST_CONTEXT  # for good
+    assert reason(made, handle) is Reason.NO_REQUEST_CONTEXT  # permanently
     assert reason(made, other) is None
 
 
@@ -420,7 +420,7 @@ def test_the_proof_of_a_peer_goes_with_its_last_lingering_handle() -> None:
 
 @pytest.mark.parametrize("calls_of_a_certificate", [1, 10])
 def test_at_the_limit_a_new_certificate_makes_room_for_its_proof_too(calls_of_a_certificate: int) -> None:
-    """An eviction that nobody hears of would keep a handle until the process ends."""
+    """An eviction without notice would keep a handle until the process ends."""
     clock, most = Clock(), 20 * (COST - 256) + 3000
     made = handles(clock, max_bytes=most)
     for number in range(400):

@@ -98,7 +98,7 @@ def back_to_agent(fields: list[Field]) -> list[Field]:
     return fields_in(edited(answer_with(fields), FROM_NEXT_HOP))
 
 
-NEVER = [  # in no direction, in no spelling
+NEVER = [  # in no direction and spelling
     b"authorization",
     b"client-cert",
     b"client_cert_chain",
@@ -122,7 +122,7 @@ NEVER = [  # in no direction, in no spelling
     b"x-forwarded-client-cert",
     b"x_forwarded_client_cert",
 ]
-INSIDE = [  # stay out of agents and mesh peers; a host outside may want them
+INSIDE = [  # removed for agents and mesh peers; a host outside may need them
     b"forwarded",
     b"l5d-client-id",
     b"path-info",

@@ -1,4 +1,4 @@
-"""The same call again on the warm path: what was decided before stands for exactly that, and for as long."""
+"""The same call again on the warm path: an earlier decision holds only for exactly that call, and while it is valid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKEN = verified(INBOUND_CLAIMS)
 
 
 class Asked:
-    """A warm connection: the one call was served already, and its token is remembered."""
+    """A warm connection: the call was served once, and its token is cached."""
 
     def __init__(self, folder: Path) -> None:
         self._records = folder / "records"
@@ -28,7 +28,7 @@ class Asked:
         self.arrived = len(self.warm.pool.transport.writes)
 
     async def again(self) -> tuple[bytes, dict[str, object]]:
-        """The status line of the same call once more, and its record. It must not have reached the agent."""
+        """Send the same call again; return the status line and its record. It must not have reached the agent."""
         before = len(self.warm.transport.written)
         self.warm.send()
         answer = self.warm.transport.written[before:]

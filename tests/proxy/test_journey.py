@@ -32,7 +32,7 @@ class Later:
 
 
 class Traveller:
-    """A journey that writes down what happens to it."""
+    """A journey that records its events."""
 
     def __init__(self, wait: Wait) -> None:
         self.wait = wait
@@ -100,7 +100,7 @@ def test_a_request_that_must_end_is_told_why() -> None:
 
 
 class BrokenWait(Later):
-    """Cannot even begin."""
+    """Fails when it begins."""
 
     def begin(self, waiter: Waiter) -> None:
         raise ZeroDivisionError
@@ -119,7 +119,7 @@ def test_a_bug_at_the_start_of_a_wait_ends_the_journey_like_any_other(caplog: py
 
 
 class EndlessWait(Later):
-    """A wait that cannot be given up."""
+    """A wait that cannot be cancelled."""
 
     def cancel(self) -> None:
         raise RuntimeError("a bug")

@@ -8,7 +8,7 @@ ROOM = 1000 + ENTRY_BYTES
 
 
 def added(peers: dict[str, int]) -> LingerCache:
-    """So many handles of each peer, called by the peer and a number; those of a lower number have ended longer ago."""
+    """Add handles of each peer, named by the peer and a number; lower numbers have ended longer ago."""
     made = LingerCache(1000 * ROOM)
     for peer, count in peers.items():
         for number in range(count):

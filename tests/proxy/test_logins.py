@@ -44,7 +44,7 @@ async def test_a_login_is_traded_for_a_handle_that_lives_as_long_as_it(calls: Ag
     members = json.loads(answer.body)
     assert (answer.status, members["expires_in"], len(members["handle"])) == (200, 540, 43)
     assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/json", "no-store")
-    assert (calls.left, calls.tokens.asked) == (b"", [])  # nothing is asked for before it is needed
+    assert (calls.left, calls.tokens.asked) == (b"", [])  # nothing is fetched before it is needed
     (record,) = await calls.records()
     assert [record[key] for key in ("decision", "op", "route", "subject", "jti_in")] == [
         "allow", "login", None, "alice", "login-1"
@@ -212,7 +212,7 @@ async def test_a_handle_ends_with_what_made_its_login_good(calls: AgentCalls, ch
 async def test_a_handle_is_never_worth_more_than_when_it_was_made(calls: AgentCalls) -> None:
     calls.policy = replace(POLICY, entry=replace(ENTRY, issuers={IDP: SALES_ONLY}))
     handle = await handle_of(calls, raw_login())
-    calls.policy = replace(POLICY, number=2)  # the same login is worth docs.read, too, from now on
+    calls.policy = replace(POLICY, number=2)  # from now on the same login also gives docs.read
     assert (await calls.call(bearer(handle))).status == 200
     assert calls.tokens.asked[-1].delegation.scope == {"crm.read"}
     assert (await calls.call(bearer(raw_login(jti="later")))).status == 200

@@ -38,7 +38,7 @@ def test_it_is_short_above_one_mark_until_it_is_below_another(seen: list[int | N
 
 
 def test_what_does_not_come_back_is_no_shortage_for_ever() -> None:
-    """A flood leaves a heap with holes: used, as the kernel counts, and free for the next caller."""
+    """A flood leaves a heap with holes: used for the kernel, and free for the next caller."""
     used = Used()
     memory = Memory(1000, used)
     for used.now in (801, *[750] * (CALM_LOOKS - 1)):

@@ -30,7 +30,7 @@ def authority() -> TrustDomainAuthority:
 
 
 class Pool:
-    """Remembers what is in it."""
+    """A pool that records its keys."""
 
     def __init__(self) -> None:
         self.keys: list[Hashable] = []
@@ -81,7 +81,7 @@ def test_with_a_renewed_svid_calls_go_out_on_connections_of_their_own(
     pool.keys = [before.key, plain.key]
     own.become(WRITER)
     assert origins.of(TO_CRM, WRITER).key != before.key
-    assert pool.keys == [plain.key]  # where no identity is shown, none can be old
+    assert pool.keys == [plain.key]  # without our own identity, none can be old
 
 
 def test_new_bundles_alone_change_no_key(origins: Origins, own: OwnIdentity, pool: Pool) -> None:

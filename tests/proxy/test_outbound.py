@@ -1,4 +1,4 @@
-"""The outbound journey, one fact at a time: with each lawful call stand the same ones that are refused."""
+"""The outbound journey, one fact at a time: each lawful call beside the same call refused."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def as_it_is(_calls: AgentCalls) -> None:
 
 
 Change = Callable[[AgentCalls], None]
-MINE = "mine"  # stands for the handle of the request being served
+MINE = "mine"  # stands for the handle of the request in progress
 REFUSED: dict[str, tuple[Change, Fields, dict[str, str], int, str]] = {
     "no identity": (no_identity, bearer(MINE), {}, 503, "not_ready"),
     "no token service": (no_exchange, bearer(MINE), {}, 503, "sts_unavailable"),

@@ -28,7 +28,7 @@ def test_the_url_safe_form_says_the_same_octets() -> None:
 
 
 class System:
-    """A source of bits that remembers what it gave."""
+    """A source of bits that records its output."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.blocks: list[bytes] = []

@@ -31,7 +31,7 @@ PERMIT = decide_inbound(signed(INBOUND_CLAIMS), peer=PLANNER, route=SEARCH, key=
 
 @dataclass
 class Request:
-    """A request that a handle stands for."""
+    """The request behind a handle."""
 
     delegation: Delegation
     guard: Guard | None
@@ -83,7 +83,7 @@ STANDING: dict[str, tuple[Policy, bool, Reason | None, Reason | None]] = {  # of
     "denied": (DENIED, True, Reason.POLICY_DENIED, Reason.POLICY_DENIED),
     "its peer may call no more": (PEERLESS, True, Reason.POLICY_DENIED, Reason.POLICY_DENIED),
     "its route is elsewhere": (MOVED, True, Reason.NO_ROUTE, None),
-    "its route is gone": (GONE, True, Reason.NO_ROUTE, None),  # and opens nothing any more, which the call says
+    "its route is gone": (GONE, True, Reason.NO_ROUTE, None),  # and opens nothing any more, as the call reports
 }
 
 

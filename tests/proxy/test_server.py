@@ -40,7 +40,7 @@ PATIENCE_S = 5.0
 
 
 class Nobody:
-    """A handler that is never asked."""
+    """A handler that is never called."""
 
     def on_request(self, exchange: Stream) -> None:
         raise AssertionError
@@ -90,7 +90,7 @@ def authority() -> TrustDomainAuthority:
 
 
 class Bench:
-    """A server of real parts without a network but its listeners, and the fakes that they stand on."""
+    """A server of real parts whose only network is its listeners, with fakes below."""
 
     def __init__(
         self, authority: TrustDomainAuthority, *, identity: SpiffeId | None = WRITER, memory: Memory | None = None
@@ -151,13 +151,13 @@ class Bench:
             await self.server.ready.wait()
 
     async def wait_for_reasons(self, *reasons: str) -> None:
-        """Until these are what is missing."""
+        """Wait until exactly these conditions are missing."""
         async with asyncio.timeout(PATIENCE_S):
             while self.server.missing() != list(reasons):  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.005)
 
     async def wait_for_order(self, *order: str) -> None:
-        """Until these were the last things that listeners were told."""
+        """Wait until these were the listeners' last orders."""
         async with asyncio.timeout(PATIENCE_S):
             while self.order[-len(order) :] != list(order):  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.005)
@@ -207,7 +207,7 @@ async def test_without_a_limit_nobody_looks(bench: Bench) -> None:
 
 
 def value_of(bench: Bench, metric: str) -> float:
-    """The one value of a metric without labels."""
+    """Return the one value of a metric without labels."""
     (family,) = [one for one in bench.server.metrics.everything() if one.name == metric]
     (sample,) = family.samples
     return float(sample.value)
@@ -238,7 +238,7 @@ async def test_it_is_not_ready_before_the_sink_has_taken_a_record(authority: Tru
         await bench.wait_for_reasons("listeners: not open yet")
         await bench.jwks.wait_for_fetches(1)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(bench.server.ready.wait(), 0.1)  # it looks every 0.02 s
+            await asyncio.wait_for(bench.server.ready.wait(), 0.1)  # it checks every 0.02 s
         bench.sink.block(blocked=False)
         await bench.wait_until_ready()
 
@@ -284,7 +284,7 @@ async def test_a_listener_that_could_not_drain_in_time_is_told(bench: Bench) -> 
 
 
 class BrokenPool(UpstreamPool):
-    """Has a bug, met when everything ends."""
+    """Has a bug that appears at the end."""
 
     async def close(self) -> NoReturn:
         raise ZeroDivisionError
@@ -368,7 +368,7 @@ async def test_a_new_setup_is_in_force_at_once_and_the_old_one_ends_later(bench:
         now = bench.parts.snapshots.now()
         assert now.keys is fresh
         assert now.policy.number == before.policy.number + 1
-        assert len(bench.parts.tasks) == 1  # keeps the old keys for requests under way
+        assert len(bench.parts.tasks) == 1  # keeps the old keys for requests in flight
 
 
 async def test_a_setup_whose_issuer_gives_no_keys_changes_nothing(
@@ -392,7 +392,7 @@ async def test_a_setup_whose_issuer_gives_no_keys_changes_nothing(
 
 
 def with_all_new(bench: Bench, jwks: JwksPublisher) -> Setup:
-    """A setup whose keys and exchange are none of those in force."""
+    """Return a setup whose keys and exchange are all new."""
     issuer = JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")
     keys = IssuerKeys([issuer], bench.source, fetcher_for=lambda _: jwks)
     sts = ExchangeSettings(
@@ -451,7 +451,7 @@ async def test_what_becomes_missing_is_told_once_on_the_operations_log_and_so_is
     monkeypatch.setattr("sidecar.proxy.server.TICK_S", 0.01)
     caplog.set_level("INFO", "sidecar")
     looks = asyncio.Semaphore(0)
-    monkeypatch.setattr(bench.parts.caches, "sweep", looks.release)  # called at each look
+    monkeypatch.setattr(bench.parts.caches, "sweep", looks.release)  # called at each measurement
 
     async def wait_for_two_looks() -> None:
         while not looks.locked():

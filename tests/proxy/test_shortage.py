@@ -42,7 +42,7 @@ class ToldPool(UpstreamPool):
 
 
 class Cached:
-    """A cache of so many MiB, which are used until they are shed."""
+    """A cache of this many MiB, in use until shed."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -123,7 +123,7 @@ def test_while_it_is_nearly_short_what_is_free_is_given_back_now_and_then(bench:
 async def test_from_nearly_short_on_it_looks_more_often(
     bench: Bench, used_mib: int, often: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Acted on too late a crowd has filled the rest."""
+    """Acting late would let a flood fill the rest."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -153,7 +153,7 @@ def test_what_was_freed_and_not_given_back_is_no_shortage(bench: Bench, caplog: 
     bench.freed = 30 * MIB
     bench.look(90)
     assert bench.given == 1
-    assert bench.told == []  # the look after it found enough
+    assert bench.told == []  # the next measurement found enough
     assert not caplog.records
 
 

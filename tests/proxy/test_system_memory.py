@@ -124,7 +124,7 @@ def test_each_of_several_processes_has_its_share_of_what_the_setting_allows() ->
 
 
 def test_what_was_freed_is_given_back() -> None:
-    give_back()  # or what other tests left free is filled, and nothing is taken from the system
+    give_back()  # otherwise free memory of other tests is used, and none is taken from the system
     before = own_bytes()
     pieces = [bytes(700) for _ in range(100_000)]  # too large for Python's own allocator, too small for a mapping
     kept = pieces[::1000]
@@ -141,7 +141,7 @@ def test_what_was_freed_is_given_back() -> None:
 
 
 def test_large_pieces_can_be_kept_apart_so_that_they_go_back_whole() -> None:
-    """In a process of its own: it changes the C library for good."""
+    """In its own process: it changes the C library permanently."""
     code = """
 from sidecar.proxy.system_memory import keep_large_ones_apart, own_bytes
 bytes(30_000_000)  # from now on glibc takes pieces of this size from its heap

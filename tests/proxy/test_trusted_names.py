@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.proxy.trusted_names import is_trusted_name
 
-# Reader -> names it takes a path, method, scheme, host, client, user or certificate from. One row each.
+# Parser -> names from which it takes a path, method, scheme, host, client, user or certificate. One row each.
 TRUSTED = {
     "gunicorn, by default from loopback": ["script_name", "path_info", "x-forwarded-protocol", "x-forwarded-ssl"],
     "uvicorn, by default from loopback": ["x-forwarded-proto", "x-forwarded-for"],

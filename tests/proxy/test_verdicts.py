@@ -17,7 +17,7 @@ CHANGED = ((2, 1), (1, 2))
 
 
 def remembering(tokens: int = 8) -> Verdicts:
-    """With room for so many."""
+    """Return a cache with space for this many."""
     verdicts = Verdicts(tokens * (TOKEN.held_bytes + ENTRY_BYTES + 64))
     assert verdicts.find((TOKEN.raw, PLANNER), NOW_IN_FORCE) is None
     verdicts.add(TOKEN, PLANNER, NOW_IN_FORCE)

@@ -23,7 +23,7 @@ ROOT: Final = Path(sidecar.__file__).parent
 
 
 class Cost:
-    """Counts what runs while it is in force."""
+    """Counts the code that runs while it is active."""
 
     def __init__(self) -> None:
         self.bytecodes: Counter[CodeType] = Counter()
@@ -38,7 +38,7 @@ class Cost:
         return self
 
     def by_room(self) -> dict[str, tuple[float, float]]:
-        """Room → (bytecodes, calls), per request. ``made`` is code that ``dataclass`` makes."""
+        """Return room → (bytecodes, calls), per request. ``made`` is code that ``dataclass`` generates."""
         rooms: dict[str, tuple[float, float]] = {}
         for code, count in self.bytecodes.items():
             path = Path(code.co_filename)

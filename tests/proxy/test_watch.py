@@ -20,7 +20,7 @@ OTHER = SpiffeId("spiffe://acme.example/agent/other")
 
 
 class Fake:
-    """A forwarding that keeps why it was ended. ``standing`` is what judging it says; ``kind`` which one it is."""
+    """A forwarding that records its end. ``standing`` is the result of judging it; ``kind`` is its kind."""
 
     def __init__(self, bench: Bench, kind: str = "answer", *, direction: Direction = "inbound", **times: Any) -> None:
         self.direction: Direction = direction
@@ -59,7 +59,7 @@ class Fake:
 
 
 class Bench:
-    """A watch without its task: ``look`` is what one tick does."""
+    """A watch without its task: ``look`` is one tick."""
 
     def __init__(self) -> None:
         self.snapshots = Snapshots(setup())
@@ -311,7 +311,7 @@ MANY = 8192
 
 
 class Turns:
-    """Counts what is done between two event-loop iterations, by a clock that only judging moves."""
+    """Counts the work between two event-loop iterations, by a clock that only judging moves."""
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began = bench.passed

@@ -52,7 +52,7 @@ class OneConnection(UpstreamPool):
 
 
 class Warm:
-    """A peer's kept connection: the real connection, journey, pump and record; no sockets."""
+    """A peer's connection: the real connection, journey, pump and record; no sockets."""
 
     def __init__(self, records: Path) -> None:
         self.now = float(NOW)
@@ -84,14 +84,14 @@ class Warm:
         self._number = 0
 
     def request(self) -> None:
-        """One request and its answer, each in a round of its own."""
+        """Send one request and read its answer, each in its own event-loop iteration."""
         self.send()
         self.pool.connections.writes.write_all()
         self.pool.agent.data_received(ANSWER)
         self.writes.write_all()
 
     def send(self) -> None:
-        """One request. What differs from request to request in a mesh differs here."""
+        """Send one request. Values that differ between requests in a mesh differ here."""
         self._number += 1
         call = b"%032x" % self._number
         self.connection.data_received(
@@ -102,7 +102,7 @@ class Warm:
 
 
 class WarmOutbound:
-    """An agent's kept connection, and a token at hand for the call it makes again and again."""
+    """An agent's connection, with a cached token for the call that it repeats."""
 
     def __init__(self, records: Path) -> None:
         self.pool = OneConnection()
@@ -140,7 +140,7 @@ class WarmOutbound:
         self._number = 0
 
     def request(self) -> None:
-        """One call and its answer, each in a round of its own."""
+        """Make one call and read its answer, each in its own event-loop iteration."""
         self._number += 1
         trace = b"%032x" % self._number
         self.connection.data_received(
@@ -168,7 +168,7 @@ class _Own:
 
 
 class _Nobody:
-    """No token service: every token is at hand."""
+    """No token service: every token is cached."""
 
     async def post_form(self, _form: bytes) -> Any:
         raise AssertionError
