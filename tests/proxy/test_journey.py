@@ -253,7 +253,7 @@ class Judge:
 
     @property
     def forwarded(self) -> bytes:
-        """What went upstream."""
+        """The bytes that went upstream."""
         self.pool.connections.writes.write_all()
         return bytes(self.pool.transport.written)
 
