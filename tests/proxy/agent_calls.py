@@ -156,12 +156,17 @@ class AgentCalls:
             **options,
         )
         self._connections: Connections[ServerConnection] = Connections(interval_s=3600)
+        self.serve_by(self.outbound)
+
+    def serve_by(self, handler: Any) -> None:
+        """Open the agent's connection, served by ``handler``."""
+        self._handler = handler
         self._open()
 
     def _open(self) -> None:
         self._transport = RecordingTransport()
         self._transport.settle = self._connections.writes.write_all
-        self._connection = ServerConnection(self.outbound, ServerLimits(), self._connections, proxy_form=True)
+        self._connection = ServerConnection(self._handler, ServerLimits(), self._connections, proxy_form=True)
         self._connection.connection_made(self._transport)
 
     def _snapshot(self) -> Snapshot:
