@@ -12,8 +12,6 @@ from tests.delegation.world import NOW
 from tests.fakes.guard import FakeGuard
 from tests.proxy.test_handles import REST_S, Clock, served
 
-pytestmark = pytest.mark.integration
-
 
 class Worker:
     def __init__(self, number: int, inboxes: list[Inbox], clock: Clock) -> None:
