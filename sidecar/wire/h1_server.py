@@ -11,6 +11,7 @@ requests wait until the answer before them has ended. No task, future or timer i
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 from functools import partial
 from typing import Final, cast
 
@@ -22,12 +23,24 @@ from sidecar.wire.h1_stream import H1Stream, Intake
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.scheduling import Turn
-from sidecar.wire.stream import BodySink, RequestHandler
-from sidecar.wire.teardown import Pace, Teardown
-
-__all__ = ["BodySink", "H1Stream", "RequestHandler", "ServerConnection", "ServerLimits"]
+from sidecar.wire.stream import RequestHandler
+from sidecar.wire.teardown import Pace, Phase, Teardown
 
 _MAY_WAIT: Final = 16 * 1024  # received and not yet of use, while a request is served: only who reads sees a peer leave
+
+
+class Share(Enum):
+    """Share of a connection in fair queueing: what may be done with its buffered input."""
+
+    SPENT = "spent"  # the next request in it waits for a turn
+    GRANTED = "granted"  # a request may be read from it now
+    QUEUED = "queued"  # it waits for its turn
+    LENT = "lent"  # whoever takes raw bytes waits for a turn
+
+
+_SPENT: Final = Share.SPENT  # on the warm path
+_OPEN: Final = Phase.OPEN
+_LINGERING: Final = Phase.LINGERING
 
 
 class ServerConnection(asyncio.Protocol):
@@ -52,14 +65,10 @@ class ServerConnection(asyncio.Protocol):
         self._reader = RequestReader(limits, proxy_form=proxy_form)
         self._rest = b""
         self._stream: H1Stream | None = None
-        self._advancing = False
-        self._its_turn = False
-        self._waits_for_turn = False
-        self._others_first = False
+        self._advancing = False  # input is being used: a call from inside that does nothing
+        self._share = Share.SPENT
         self._reading_paused = False
-        self._half_closes = False
-        self._finishing = False
-        self._refused = False
+        self._half_closes = False  # a fact of the transport: it is no TLS
         self._opened_at = 0.0
         self._ages_at = 0.0
         self._moved_at = 0.0
@@ -92,7 +101,7 @@ class ServerConnection(asyncio.Protocol):
 
         None if one is being served, or the connection is closed.
         """
-        if self._stream is not None or self._teardown.closed:
+        if self._stream is not None or self._teardown.phase is Phase.CLOSING:
             return None
         if self._teardown.linger is not None:
             return self._teardown.linger.began_at
@@ -101,7 +110,7 @@ class ServerConnection(asyncio.Protocol):
     @property
     def behind_since(self) -> float | None:
         """Since when (monotonic seconds) the peer takes next to nothing of what it is behind with; None: it is not."""
-        return self._teardown.behind_since if self.writing_paused or self._teardown.closed else None
+        return self._teardown.behind_since if self.writing_paused or self._teardown.phase is Phase.CLOSING else None
 
     @property
     def kept(self) -> bool:
@@ -115,16 +124,17 @@ class ServerConnection(asyncio.Protocol):
 
     def give_up(self) -> None:
         """Cut it off if only its peer keeps it: it asks for nothing, or does not take the end of what it was given."""
-        asks = (self._reader.held or self._rest) and not (self._teardown.begun or self.writing_paused)
+        asks = (self._reader.held or self._rest) and not (
+            self._teardown.phase >= Phase.LINGERING or self.writing_paused
+        )
         if self._stream is None and not asks:
             self._cut_off()
 
     def finish(self) -> None:
         """Close the connection after the request being served, at once if there is none and none was just refused."""
-        self._finishing = True
-        if self._stream is None and not (
-            self._reader.held or self._rest or self._teardown.linger or self._teardown.closed
-        ):
+        self._teardown.enter(Phase.LAST)
+        lingers = self._teardown.phase >= Phase.LINGERING
+        if self._stream is None and not (self._reader.held or self._rest or lingers):
             self._close_idle()
 
     # --- the event loop's calls
@@ -141,7 +151,7 @@ class ServerConnection(asyncio.Protocol):
         """Serve what has come, and write once."""
         self._moved_at = self._read_at = self._clock()
         rest = self._rest
-        if rest or self._stream is not None or self._teardown.begun:
+        if rest or self._stream is not None or self._teardown.phase >= _LINGERING:
             self._receive_more(data)
             return
         self._advancing = True
@@ -171,7 +181,7 @@ class ServerConnection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """The end."""
         self._connections.discard(self)
-        self._teardown.gone()
+        self._teardown.enter(Phase.CLOSING)
         if self._stream is not None:
             self._lose_peer()
         elif self._reader.first_line_read:
@@ -193,20 +203,21 @@ class ServerConnection(asyncio.Protocol):
         self.writing_paused = False
         if self._stream is not None and self._stream.sender is not None:
             self._stream.sender.on_caller_resume()
-        if self._waits_for_turn and self._stream is None:
+        if self._share is Share.QUEUED and self._stream is None:
             self._wait_for_turn()
 
     # --- reading
 
     def _receive_more(self, data: bytes) -> None:
         """Take input that comes while a request is served or waits, or after the last one."""
-        ending = self._teardown
-        if not ending.begun:
+        teardown = self._teardown
+        if teardown.phase < Phase.LINGERING:
             self._rest = self._rest + data if self._rest else data
-            self._its_turn = not self._waits_for_turn
+            if self._share is _SPENT:
+                self._share = Share.GRANTED
             self.advance()
-        elif ending.linger is not None:
-            ending.received(self.transport, self._moved_at, len(data))
+        elif teardown.linger is not None:
+            teardown.received(self.transport, self._moved_at, len(data))
 
     def advance(self) -> None:
         """Go on with the bytes at hand as far as possible. Called again from inside itself it does nothing."""
@@ -220,13 +231,13 @@ class ServerConnection(asyncio.Protocol):
         self._settle()
 
     def _use_rest(self) -> None:
-        while self._rest and not self._teardown.begun and self._step():
+        while self._rest and self._teardown.phase < _LINGERING and self._step():
             pass
 
     def _step(self) -> bool:
         if self._stream is not None:
             return self._take_body(self._stream)
-        if self._its_turn:
+        if self._share is Share.GRANTED:
             data, self._rest = self._rest, b""
             return self._read_head(data)
         self._wait_for_turn()
@@ -243,14 +254,14 @@ class ServerConnection(asyncio.Protocol):
 
     def _take_body(self, stream: H1Stream) -> bool:
         intake = stream.intake
-        if intake is None or self._waits_for_turn:  # another request waits until this one is answered
+        if intake is None or self._share is Share.QUEUED:  # another request waits until this one is answered
             return False
         data, self._rest = self._rest, b""
         rest = intake.take(stream, data)
         if rest is None:
             self._rest = data
             return False
-        if self._teardown.begun:  # by who takes it
+        if self._teardown.phase >= Phase.LINGERING:  # by who takes it
             return False
         self._rest = rest
         if rest and stream.intake is intake:  # more of the body than is read at a time
@@ -263,25 +274,24 @@ class ServerConnection(asyncio.Protocol):
 
         Who takes no answer waits with further requests.
         """
-        self._waits_for_turn = True
+        self._share = Share.QUEUED
         if self._stream is not None or not self.writing_paused:
             self._connections.turns.wait(self._connections.group_of(self), self._take_turn)
 
     def _take_turn(self) -> None:
         stream = self._stream
-        if self._waits_for_turn and (stream is not None or not self.writing_paused):
-            self._waits_for_turn = False
-            self._its_turn = stream is None
+        if self._share is Share.QUEUED and (stream is not None or not self.writing_paused):
+            self._share = Share.GRANTED if stream is None else Share.SPENT
             self.advance()
 
     def _regulate(self) -> None:
         """Read on unless enough waits already, or a body is held back: so little more than one read is ever held."""
         stream = self._stream
-        if stream is None or self._waits_for_turn:
+        if stream is None or self._share is Share.QUEUED:
             pause = bool(self._rest)
         else:
             pause = stream.body_paused or len(self._rest) > _MAY_WAIT
-        if pause != self._reading_paused and not self._teardown.closed:
+        if pause != self._reading_paused and self._teardown.phase is not Phase.CLOSING:
             self._reading_paused = pause
             if pause:
                 self.transport.pause_reading()
@@ -302,7 +312,7 @@ class ServerConnection(asyncio.Protocol):
                 self._head_began_at = self._moved_at
             return False
         head, size, self._rest = found
-        self._its_turn = False  # what follows in the same bytes waits
+        self._share = _SPENT  # what follows in the same bytes waits
         stream = self._stream = H1Stream(self, head, size)
         if head.has_body:
             stream.intake = Intake(reader.body_of(head))
@@ -316,14 +326,14 @@ class ServerConnection(asyncio.Protocol):
         stream = H1Stream(self, reader.refused_head, reader.held if bytes_in is None else bytes_in)
         stream.closes = True
         reader.clear()
-        self._refused = True
+        self._teardown.enter(Phase.REFUSED)
         self._stream = stream
         self.handler.on_refused(stream, error)
 
     def cut_off(self) -> None:
         """End the connection at once. What the kernel takes of what was written still leaves."""
         self.writes.write_all()
-        self.transport.abort()
+        self._teardown.cut_off(self.transport)
 
     # --- for the stream
 
@@ -333,7 +343,7 @@ class ServerConnection(asyncio.Protocol):
 
     def may_keep(self) -> bool:
         """Tell if another request may follow the one being served."""
-        if self._moved_at >= self._ages_at or self._finishing:
+        if self._moved_at >= self._ages_at or self._teardown.phase is not _OPEN:
             return False
         if not self._connections.draining:
             return True
@@ -346,14 +356,15 @@ class ServerConnection(asyncio.Protocol):
 
     def take_rest(self) -> bytes:
         """The bytes received and not yet used: none of them waits for its turn any more."""
-        self._waits_for_turn = False
+        if self._share is Share.QUEUED:
+            self._share = _SPENT
         data, self._rest = self._rest, b""
         return data
 
     def take_all(self, length: int | None) -> bytes | None:
         """The bytes received and not yet used, if they are so many; else None. Reading goes on after them."""
         data = self._rest
-        if len(data) != length or self._waits_for_turn:
+        if len(data) != length or self._share is Share.QUEUED:
             return None
         self._rest = b""
         if self._reading_paused:
@@ -362,11 +373,12 @@ class ServerConnection(asyncio.Protocol):
 
     def let_others_first(self, take: Turn) -> None:
         """Go on with ``take``, for who takes raw bytes, in a turn of this peer's."""
-        self._others_first = True
+        self._share = Share.LENT
         self._connections.turns.wait(self._connections.group_of(self), partial(self._go_on, take))
 
     def _go_on(self, take: Turn) -> None:
-        self._others_first = False
+        if self._share is Share.LENT:
+            self._share = _SPENT
         take()
 
     def put_back(self, rest: bytes) -> None:
@@ -380,8 +392,8 @@ class ServerConnection(asyncio.Protocol):
         if stream.intake is not None:
             stream.intake.sink = None
             self._begin_lingering()
-        elif stream.closes or self._finishing:
-            if self._refused or self._rest:
+        elif stream.closes or self._teardown.phase is not _OPEN:
+            if self._teardown.phase is Phase.REFUSED or self._rest:
                 self._begin_lingering()
             else:
                 self._close()
@@ -400,7 +412,7 @@ class ServerConnection(asyncio.Protocol):
     # --- the end
 
     def _begin_lingering(self) -> None:
-        """Answered, but the peer may still be sending."""
+        """Answered, but the peer may still be steardown."""
         self.writes.write_all()
         self._rest = b""
         if self._reading_paused:
@@ -424,13 +436,13 @@ class ServerConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
-        ending = self._teardown
-        if ending.closed or self.writing_paused:
-            if ending.waited_enough(self.transport, now):
+        teardown = self._teardown
+        if teardown.phase is Phase.CLOSING or self.writing_paused:
+            if teardown.waited_enough(self.transport, now):
                 self._lose_peer(Denied(Reason.PEER_SLOW, "it took too little of its answer for too long"))
                 self._cut_off()
-        elif ending.linger is not None:
-            if ending.linger.over(now):
+        elif teardown.linger is not None:
+            if teardown.linger.over(now):
                 self._close()
         elif self._stream is not None:
             if self._has_left_unseen(self._stream):
@@ -453,11 +465,10 @@ class ServerConnection(asyncio.Protocol):
 
     def _has_left_unseen(self, stream: H1Stream) -> bool:
         """Tell if the peer has left while nobody reads: then no transport tells. Where we read on soon, it will."""
-        waits = self._reading_paused and not self._others_first
+        waits = self._reading_paused and self._share is not Share.LENT
         return waits and not (self._half_closes and stream.switched) and has_left(self.transport)
 
     def _cut_off(self) -> None:
-        self._teardown.gone()
         self.cut_off()
         self._connections.discard(self)  # uvloop may have closed it without ever telling us
 

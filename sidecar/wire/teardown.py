@@ -2,14 +2,14 @@
 
 States (``Phase``), in order; a connection never goes back:
 
-    OPEN -> LAST -> LINGERING -> CLOSING        LAST and LINGERING may be left out
+    OPEN -> LAST -> REFUSED -> LINGERING -> CLOSING        any but the first may be left out
 
 Who asks for it:
 
 | cause | what happens |
 | --- | --- |
 | an answer that says ``Connection: close`` has been written | linger if the peer may still be sending, else close |
-| a refusal of a head | LAST: the refusal is the last answer; then linger |
+| a head is refused | REFUSED: the refusal is the last answer; then linger |
 | an answer that ends while its request's body is unread | linger |
 | an answer that is cut (``H1Stream.abort``) | close, or reset if the answer stated no length |
 | ``finish`` (drain) | LAST; an idle connection closes |
@@ -36,6 +36,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Final
 
 from sidecar.wire.kernel import acknowledged, queued
@@ -160,27 +161,36 @@ _SETTLED_S: Final = 0.25  # data written so long ago has reached the kernel, or 
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: closing sends RST
 
 
+class Phase(IntEnum):
+    """Phases of a server connection, in order: it never goes back to an earlier one."""
+
+    OPEN = 0  # further requests are served
+    LAST = 1  # the request being read or served, if any, is the last
+    REFUSED = 2  # a head was refused: what follows it is never read as a request
+    LINGERING = 3  # the last answer is written; input is discarded
+    CLOSING = 4  # nothing is read; what was written may still have to leave
+
+
 class Teardown:
-    """The end of one connection. ``clock`` is monotonic seconds.
+    """The end of one connection. ``clock`` is monotonic seconds. ``linger`` is set once it lingers."""
 
-    ``begun``: no further request is read. ``closed``: nothing is; what was written may still have to leave. ``linger``:
-    the answer is written, and what the peer sends is read and thrown away for a while.
-    """
-
-    __slots__ = ("_clock", "_limits", "_outflow", "begun", "closed", "linger")
+    __slots__ = ("_clock", "_limits", "_outflow", "linger", "phase")
 
     def __init__(self, limits: ServerLimits, clock: Callable[[], float]) -> None:
-        self.begun = False
-        self.closed = False
+        self.phase = Phase.OPEN
         self.linger: Linger | None = None
         self._limits = limits
         self._clock = clock
         self._outflow = Outflow()
 
+    def enter(self, phase: Phase) -> None:
+        """Go on to a later phase. Without effect in one that is later still."""
+        self.phase = max(self.phase, phase)
+
     def begin_lingering(self, transport: asyncio.Transport, *, half_closes: bool) -> None:
-        """Answered, but the peer may still be sending: closing now would reset the connection and lose the answer."""
+        """Read and discard input for a while: the last answer is written, but the peer may still be sending."""
         limits = self._limits
-        self.begun = True
+        self.enter(Phase.LINGERING)
         self.linger = Linger(
             self._clock(),
             timeout_s=limits.linger_timeout_s,
@@ -191,33 +201,33 @@ class Teardown:
             end_writing(transport)
 
     def received(self, transport: asyncio.Transport, now: float, size: int) -> None:
-        """The peer still sends, and was answered: that has a limit."""
+        """Count input that is discarded, and close past its limit."""
         if self.linger is not None and not self.linger.received(now, size):
             self.close(transport)
 
     def close(self, transport: asyncio.Transport, *, idle_s: float = 0.0) -> None:
-        """Close once what was written has left. ``idle_s``: since nothing was written any more."""
+        """Close once what was written has left. ``idle_s``: seconds without a write."""
         if idle_s >= _SETTLED_S:
             self._outflow.before_close_notify(transport, self._clock())
         self.stop()
         transport.close()
 
     def stop(self) -> None:
-        """Nothing is read any more."""
-        self.gone()
+        """Read nothing any more, and wait for the peer to take what was written."""
+        self.enter(Phase.CLOSING)
         self.wait_for_peer()
 
-    def gone(self) -> None:
-        """The connection is no more."""
-        self.begun = self.closed = True
+    def cut_off(self, transport: asyncio.Transport) -> None:
+        """End at once. What the kernel has of the written data still leaves."""
+        self.enter(Phase.CLOSING)
+        transport.abort()
 
     def reset(self, transport: asyncio.Transport) -> None:
-        """End with a reset: the only way to show that an answer without a stated length is not whole."""
+        """End with a reset: the only way to show that an answer without a stated length is incomplete."""
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.gone()
-        transport.abort()
+        self.cut_off(transport)
 
     def wait_for_peer(self) -> None:
         """Start the deadline for the peer to take what was written."""
@@ -232,7 +242,7 @@ class Teardown:
         """Tell if the peer takes nothing any more, or has everything and does not close."""
         limits, outflow = self._limits, self._outflow
         behind_s = outflow.behind_s(transport, now, limits.min_rate * limits.write_timeout_s)
-        all_given = self.closed and outflow.empty_s(transport, now) >= _FAREWELL_S
+        all_given = self.phase is Phase.CLOSING and outflow.empty_s(transport, now) >= _FAREWELL_S
         return all_given or behind_s > limits.write_timeout_s
 
 
