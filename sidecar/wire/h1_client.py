@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from enum import Enum
 from typing import Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -24,15 +25,40 @@ from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.teardown import end_writing
 from sidecar.wire.websocket import SWITCH_LINES, Handshake
 
-__all__ = ["ClientConnection", "ClientLimits", "ResponseSink", "StaleConnection"]
-
-
 _SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
 _QUIET_S: Final = 0.05  # without a byte, after an answer whose content may come though it must not
 
 
 class StaleConnection(Unavailable):
     """A kept connection was closed before one byte of an answer came: the upstream may never have seen the request."""
+
+
+class State(Enum):
+    """States of an upstream connection, from request to request. An answer may come in any of them but IDLE and QUIET.
+
+        IDLE -> ASKED -> IDLE                                  a request in one write
+        IDLE -> ASKING -> SENDING -> ENDING -> ASKED -> IDLE   one with a body that comes later
+        ASKED -> QUIET -> IDLE                                 an answer without content, which may follow though
+        ASKED -> RAW -> CLOSED                                 a switch of protocols
+
+    Any of them may go to CLOSED: by an answer that does not let the connection stay, a deadline, a fault, or an end.
+    """
+
+    IDLE = "idle"  # another request may be sent
+    ASKING = "asking"  # a request has begun, and nothing of it is written
+    SENDING = "sending"  # the beginning of a request is written
+    ENDING = "ending"  # the request is complete, and its end is not written
+    ASKED = "asked"  # the request is written
+    QUIET = "quiet"  # no request is sent before the upstream has been silent for a moment
+    RAW = "raw"  # both directions are raw bytes
+    CLOSED = "closed"  # nothing is sent any more
+
+
+_IDLE: Final = State.IDLE  # on the warm path
+_ASKED: Final = State.ASKED
+_CLOSED: Final = State.CLOSED
+_PARTLY_WRITTEN: Final = frozenset({State.SENDING, State.ENDING})
+_COMPLETE: Final = frozenset({State.ASKED, State.ENDING})
 
 
 class ClientConnection(asyncio.Protocol):
@@ -60,23 +86,20 @@ class ClientConnection(asyncio.Protocol):
         self._sink: ResponseSink | None = None
         self._raw_sink: RawSink | None = None
         self._out = Outgoing()
-        self._request_ended = True
-        self._in_body = False  # the beginning of a request is written, and its end is not
-        self._closed = False
+        self._state = State.IDLE
         self._writing_paused = False
         self._reading_paused = False
         self._held_back = False  # by who takes the answer
         self._waits_for_turn = False
         self._opened_at = 0.0
         self._ages_at = 0.0  # from then on it takes no other request
-        self._quiet_at: float | None = None  # it takes none before, and none at all if a byte comes until then
+        self._quiet_at = 0.0  # in QUIET: it takes none before, and none at all if a byte comes until then
         self._moved_at = 0.0
 
     @property
     def usable(self) -> bool:
         """Tell if another request may be sent now."""
-        free = self._sink is None and self._quiet_at is None
-        return free and not self._closed and not self.transport.is_closing()
+        return self._state is _IDLE and not self.transport.is_closing()
 
     @property
     def writing_paused(self) -> bool:
@@ -111,7 +134,7 @@ class ClientConnection(asyncio.Protocol):
             lines += SWITCH_LINES
         head = encode_request(method, target, lines)
         self._begin(method, sink, handshake)
-        self._request_ended = True
+        self._state = _ASKED
         self._writes.defer(self.transport, head + body)
 
     def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
@@ -122,15 +145,14 @@ class ClientConnection(asyncio.Protocol):
             lines += b"content-length: %d\r\n" % length
         head = encode_request(method, target, lines)
         self._begin(method, sink, None)
-        self._request_ended = False
+        self._state = State.ASKING
         self._out.begin(head, length=length, chunked=length is None)
 
     def _begin(self, method: str, sink: ResponseSink, handshake: Handshake | None) -> None:
-        if self._sink is not None or self._closed:
+        if self._state is not _IDLE:
             raise RuntimeError("the connection is in use or closed")
         self._reader.expect(method, handshake)
         self._sink = sink
-        self._in_body = False
         self._moved_at = self._clock()
 
     def send_body(self, data: bytes) -> None:
@@ -140,16 +162,16 @@ class ClientConnection(asyncio.Protocol):
 
     def end_body(self) -> None:
         """The request is complete. RuntimeError if it is shorter than its head says."""
-        if self._sink is None or self._request_ended:
+        if self._sink is None or self._state not in (State.ASKING, State.SENDING):
             return
         if not self._out.end():
             raise RuntimeError("the request is shorter than its head says")
-        self._request_ended = True
+        self._state = State.ASKED if self._state is State.ASKING else State.ENDING
 
     def switch_protocols(self, sink: RawSink) -> None:
         """The upstream has answered 101: content is raw bytes both ways, until the connection ends or ``leave``."""
         self._sink = self._raw_sink = sink
-        self._request_ended = False
+        self._state = State.RAW
         self._out.begin_raw()
 
     def send_no_more(self) -> bool:
@@ -159,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
         """
         self.flush()
         self._writes.write_all()
-        if self._closed or not self.transport.can_write_eof():
+        if self._state is _CLOSED or not self.transport.can_write_eof():
             return False
         end_writing(self.transport)
         return True
@@ -167,13 +189,13 @@ class ClientConnection(asyncio.Protocol):
     def leave(self) -> None:
         """Write what was collected and go; nothing more is told. What still comes is thrown away."""
         self._raw_sink = None  # it knows this connection: a circle would keep both until the garbage collector comes
-        if self._closed:
+        if self._state is _CLOSED:
             return
         self.flush()
         self._writes.write_all()
         self.resume_reading()
         self._sink = None
-        self._closed = True
+        self._state = _CLOSED
         self._moved_at = self._clock()
         if self.transport.can_write_eof():
             end_writing(self.transport)  # and not close: what still comes would be answered with a reset
@@ -182,15 +204,18 @@ class ClientConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what was collected: one write."""
-        if not self._out.pieces or self._closed:
+        if not self._out.pieces or self._state is _CLOSED:
             return
         self._moved_at = self._clock()
         data = self._out.take()
-        if self._in_body and has_left(self.transport):
+        if self._state in _PARTLY_WRITTEN and has_left(self.transport):
             self._hear_out()
-        else:
-            self._writes.defer(self.transport, data)
-            self._in_body = not self._request_ended and self._raw_sink is None
+            return
+        self._writes.defer(self.transport, data)
+        if self._state is State.ASKING:
+            self._state = State.SENDING
+        elif self._state is State.ENDING:
+            self._state = State.ASKED
 
     def _hear_out(self) -> None:
         """The upstream takes no more of the request. It may have answered before, and to write on would lose that."""
@@ -201,7 +226,7 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Give up the request; nothing more is told of it. The upstream sees a cut connection."""
         self._sink = None
-        self._closed = True
+        self._state = _CLOSED
         self._out.clear()
         self.transport.abort()
 
@@ -211,8 +236,8 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close an idle connection. Without effect on a closed one: asyncio's TLS breaks when it is closed again."""
-        if not self._closed:
-            self._closed = True
+        if self._state is not _CLOSED:
+            self._state = _CLOSED
             self.transport.close()
 
     def pause_reading(self) -> None:
@@ -243,7 +268,9 @@ class ClientConnection(asyncio.Protocol):
         """Read what has come of the answer."""
         sink = self._sink
         if sink is None:
-            if not self._closed:  # nobody asked: what comes now could be taken for the answer to the next request
+            if (
+                self._state is not _CLOSED
+            ):  # nobody asked: what comes now could be taken for the answer to the next request
                 self.abort()
             return
         reader = self._reader
@@ -275,16 +302,16 @@ class ClientConnection(asyncio.Protocol):
         sink = self._sink
         if sink is not None and self._reader.ends_with_connection and _ended_in_order(self.transport):
             self._sink = None
-            self._closed = True
+            self._state = _CLOSED
             sink.on_response_end()
         else:
             self._end_of_input()
-        self._closed = True
+        self._state = _CLOSED
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The end."""
         self._connections.discard(self)
-        self._closed = True
+        self._state = _CLOSED
         self._end_of_input()
         self._on_closed(self)
 
@@ -323,11 +350,12 @@ class ClientConnection(asyncio.Protocol):
         if self._reading_paused:
             self.resume_reading()
         young = self._moved_at < self._ages_at
-        if not (head.keep_alive and young and self._request_ended) or reader.surplus:
+        if not (head.keep_alive and young and self._state in _COMPLETE) or reader.surplus:
             self.abort()
         elif reader.bodyless:
             self._distrust(reader, head)
         else:
+            self._state = _IDLE
             self.kept = True
             self._on_idle(self)
 
@@ -341,18 +369,19 @@ class ClientConnection(asyncio.Protocol):
         if reader.answers_head or head.status != 204 or head.chunked or head.content_length:
             self.close()
         else:
+            self._state = State.QUIET
             self._quiet_at = self._moved_at + _QUIET_S
             asyncio.get_running_loop().call_later(_QUIET_S, self._look_for_silence)
 
     def _look_for_silence(self) -> None:
         """Give the connection back if nothing came; bytes that are here and not read yet will end it."""
-        if self._closed or self._quiet_at is None:
+        if self._state is not State.QUIET:
             return
         left = self._quiet_at - self._clock()
         if left > 0 or unread(self.transport):
             asyncio.get_running_loop().call_later(max(left, _QUIET_S / 10), self._look_for_silence)
         else:
-            self._quiet_at = None
+            self._state = State.IDLE
             self.kept = True
             self._on_idle(self)
 
@@ -376,14 +405,14 @@ class ClientConnection(asyncio.Protocol):
         self._waits_for_turn = False
         if self._reader.rest and self._sink is not None and not self._held_back:
             self.data_received(b"")
-            if self._closed and not self._reader.rest:
+            if self._state is _CLOSED and not self._reader.rest:
                 self._end_of_input()
         self._regulate()
 
     def _regulate(self) -> None:
         """Read on unless the answer is held back, or more of it is here than was read."""
         pause = self._held_back or self._waits_for_turn
-        if pause != self._reading_paused and not self._closed:
+        if pause != self._reading_paused and self._state is not _CLOSED:
             self._reading_paused = pause
             if pause:
                 self.transport.pause_reading()
@@ -410,7 +439,7 @@ class ClientConnection(asyncio.Protocol):
         """Act on the deadlines that have passed."""
         silent = now - self._moved_at
         limits = self._limits
-        if self._closed:
+        if self._state is _CLOSED:
             if silent > limits.idle_timeout_s:
                 self.transport.abort()
         elif self._sink is None:
@@ -420,7 +449,7 @@ class ClientConnection(asyncio.Protocol):
             if silent > limits.idle_timeout_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream takes no more of the request"))
         elif self._reader.head is None:
-            if self._request_ended and silent > limits.first_byte_timeout_s:
+            if self._state in _COMPLETE and silent > limits.first_byte_timeout_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "no answer from the upstream"))
         elif not self._reading_paused and silent > self._allowed_silence(self._reader.head):
             if self._raw_sink is not None:

@@ -13,7 +13,7 @@ from random import Random
 from typing import Final
 
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_client import ClientConnection, State
 from sidecar.wire.h1_server import ServerConnection
 from tests.fuzz.agent import Agent
 from tests.fuzz.inbound_world import InboundWorld, InlineLoop, token
@@ -194,4 +194,6 @@ class _Life:
         assert len(world.handles) == len(world.watch) == 0, "something outlives its request"
         assert len(world.connections.turns) == len(world.agents.connections.turns) == 0, "somebody still waits"
         for one in self._upstreams():
-            assert one.usable or one.transport.is_closing() or one._closed, "an upstream connection is still in use"
+            assert one.usable or one.transport.is_closing() or one._state is State.CLOSED, (
+                "an upstream connection is still in use"
+            )
