@@ -4,7 +4,7 @@ Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake an
 changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> decision of the
 core (or the one it made on the same call before, after a look at the clock) -> identity headers rewritten, token
 swapped for a handle -> the agent. Everything that decides is one snapshot, taken at the start: a reload never splits a
-decision. On the warm path nothing here waits but for the agent.
+decision. On the warm path nothing here waits except for the agent.
 
 Read ``Inbound.journey`` top to bottom: it is the whole of it.
 """

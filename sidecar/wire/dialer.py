@@ -24,7 +24,7 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.resolver import Resolver
 
 MAX_ADDRESSES: Final = 8  # of one name, tried for one connection
-_LAST_FOR_S: Final = 30.0  # so long an address that was beaten is tried after the others
+_LAST_FOR_S: Final = 30.0  # an address that lost a race is tried last for so long
 
 P = TypeVar("P", bound=asyncio.Protocol)
 ATTEMPT_DELAY_S: Final = 0.25  # RFC 8305 section 8
@@ -33,7 +33,7 @@ Connect = Callable[[str], Coroutine[Any, Any, socket.socket]]
 
 
 def interleaved(addresses: Sequence[str]) -> list[str]:
-    """Families in turn, beginning with that of the first address; within a family as they came (RFC 8305 section 4)."""
+    """Alternate address families, beginning with that of the first address (RFC 8305 section 4)."""
     first_is_v6 = bool(addresses) and ":" in addresses[0]
     first = [address for address in addresses if (":" in address) is first_is_v6]
     other = [address for address in addresses if (":" in address) is not first_is_v6]
@@ -59,7 +59,7 @@ async def connect(address: str, port: int) -> socket.socket:
 
 
 class Race:
-    """One race. ``beaten`` are the addresses that failed, or had begun before the winner and came after it."""
+    """A race of addresses. ``beaten`` are those that failed, or began before the winner and connected after it."""
 
     def __init__(self, addresses: Sequence[str], connect: Connect, *, delay_s: float = ATTEMPT_DELAY_S) -> None:
         self._waiting = list(addresses)
@@ -94,7 +94,7 @@ class Race:
             await self._close_the_rest()
 
     def _begin_next(self) -> None:
-        """The next address: the one before it has failed, or had its time alone."""
+        """Start the next address: the one before has failed, or had its head start."""
         if self._waiting:
             address = self._waiting.pop(0)
             task = asyncio.get_running_loop().create_task(self._connect(address))
@@ -170,7 +170,7 @@ class Dialer:
             raise _meaning(error) from error
 
     async def _dial_any(self, origin: Origin, make: Callable[[], P], addresses: Sequence[str]) -> P:
-        """Race for a connection, and again among the rest where it cannot be used. Half the time left goes to each."""
+        """Race for a connection, and again among the rest if it is unusable. Each gets half of the time left."""
         left = list(addresses)
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         while True:
@@ -197,7 +197,7 @@ class Dialer:
         return protocol
 
     def _in_order(self, addresses: Sequence[str], port: int) -> list[str]:
-        """Families in turn, what was beaten lately last, and no more than are worth a try."""
+        """Order the addresses: families alternate, recent losers come last."""
         now = self._clock()
         if self._beaten_at:
             self._beaten_at = {key: at for key, at in self._beaten_at.items() if now - at < _LAST_FOR_S}
@@ -212,7 +212,7 @@ def _meaning(error: OSError) -> SidecarError:
     """Translate the failure of a connection."""
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed during the handshake")
-    if isinstance(error.__cause__, Unavailable):  # it was we who could not
+    if isinstance(error.__cause__, Unavailable):  # the fault is ours
         return Unavailable(error.__cause__.reason, error.__cause__.detail)
     if isinstance(error, ssl.SSLError):
         return Denied(Reason.UPSTREAM_IDENTITY, f"the TLS handshake failed: {_tls_cause(error)}")
@@ -220,7 +220,7 @@ def _meaning(error: OSError) -> SidecarError:
 
 
 def _tls_cause(error: ssl.SSLError) -> str:
-    """The cause for the record: our own check's words, or OpenSSL's, which quote nothing of the other end."""
+    """Return the cause for the record: our own check's words, or OpenSSL's, which quote nothing of the other end."""
     if type(error) is ssl.SSLError:
         return error.reason or "no cause is known"
     return getattr(error, "verify_message", None) or str(error)

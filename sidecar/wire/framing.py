@@ -162,7 +162,7 @@ class ChunkedBody:
 
 
 class Outgoing:
-    """The bytes of one outgoing message after another. Pure; whoever owns the transport writes what ``take`` gives.
+    """Writer of one outgoing message after another. Pure: the owner of the transport writes what ``take`` returns.
 
     ``pieces`` is not empty while there is anything to write; only to be looked at.
     """
@@ -186,7 +186,7 @@ class Outgoing:
         self._remaining = length
 
     def begin_raw(self) -> None:
-        """Begin bytes that are no message: they end with the connection."""
+        """Begin raw bytes: they end with the connection."""
         self._chunked = False
         self._remaining = None
 
@@ -222,7 +222,7 @@ class Outgoing:
         return True
 
     def take(self) -> bytes:
-        """Everything added since the last call."""
+        """Return everything added since the last call."""
         pieces = self.pieces
         if len(pieces) == 1:
             return pieces.pop()
@@ -231,5 +231,5 @@ class Outgoing:
         return data
 
     def clear(self) -> None:
-        """Forget what was not taken."""
+        """Discard what was not taken."""
         self.pieces.clear()

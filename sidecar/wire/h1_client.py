@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to an upstream: a request out, its one answer in, and whether it may be used again.
+"""HTTP/1.1 connection to an upstream: a request out, its one answer in, and then reuse or the end.
 
 The upstream is not trusted: its heads are read as strictly as a peer's, bytes beyond the answer or without a request
 close the connection, and an answer that ends early is told as an error, never as an end.
@@ -30,7 +30,7 @@ _QUIET_S: Final = 0.05  # without a byte, after an answer whose content may come
 
 
 class StaleConnection(Unavailable):
-    """A kept connection was closed before one byte of an answer came: the upstream may never have seen the request."""
+    """Failure of a reused connection before one byte of an answer: the upstream may never have seen the request."""
 
 
 class State(Enum):
@@ -74,7 +74,7 @@ class ClientConnection(asyncio.Protocol):
         max_age_s: float,
     ) -> None:
         self.transport: asyncio.Transport
-        self.kept = False  # it has lain in the pool: the upstream may close it at any time, unseen by the next request
+        self.kept = False  # it was idle in the pool: the upstream may close it at any time, unseen by the next request
         self._limits = limits
         self._connections = connections
         self._writes = connections.writes
@@ -107,7 +107,7 @@ class ClientConnection(asyncio.Protocol):
         return self._writing_paused
 
     def live_at_most(self, seconds: float) -> None:
-        """Take no request that begins later than so long after the connection was opened."""
+        """Bound the age at which another request may begin."""
         self._ages_at = min(self._ages_at, self._opened_at + seconds)
 
     # --- the request
@@ -122,9 +122,9 @@ class ClientConnection(asyncio.Protocol):
         *,
         body: bytes = b"",
     ) -> None:
-        """Make a whole request: one write. ``lines`` of its fields, as ``encode_fields`` makes them.
+        """Send a whole request: one write. ``lines`` of its fields, as ``encode_fields`` makes them.
 
-        Those for its length are ours. ``handshake``: it asks to switch protocols.
+        The fields for its length are added here. ``handshake``: it asks to switch protocols.
         """
         if body:
             lines += b"content-length: %d\r\n" % len(body)
@@ -161,7 +161,7 @@ class ClientConnection(asyncio.Protocol):
             self._out.add(data)
 
     def end_body(self) -> None:
-        """The request is complete. RuntimeError if it is shorter than its head says."""
+        """End the request. RuntimeError if it is shorter than its head says."""
         if self._sink is None or self._state not in (State.ASKING, State.SENDING):
             return
         if not self._out.end():
@@ -169,7 +169,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = State.ASKED if self._state is State.ASKING else State.ENDING
 
     def switch_protocols(self, sink: RawSink) -> None:
-        """The upstream has answered 101: content is raw bytes both ways, until the connection ends or ``leave``."""
+        """Carry raw bytes both ways after a 101, until the connection ends or ``leave``."""
         self._sink = self._raw_sink = sink
         self._state = State.RAW
         self._out.begin_raw()
@@ -187,8 +187,8 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def leave(self) -> None:
-        """Write what was collected and go; nothing more is told. What still comes is thrown away."""
-        self._raw_sink = None  # it knows this connection: a circle would keep both until the garbage collector comes
+        """Write what was collected and close. No further event is reported; further input is discarded."""
+        self._raw_sink = None  # a reference cycle would keep both until the garbage collector runs
         if self._state is _CLOSED:
             return
         self.flush()
@@ -218,20 +218,20 @@ class ClientConnection(asyncio.Protocol):
             self._state = State.ASKED
 
     def _hear_out(self) -> None:
-        """The upstream takes no more of the request. It may have answered before, and to write on would lose that."""
-        self._ages_at = self._opened_at  # no other request goes out here
+        """Stop writing: the upstream takes no more. It may have answered, and a write could lose that answer."""
+        self._ages_at = self._opened_at  # no other request is sent here
         if self._sink is not None:
             self._sink.on_upstream_pause()
 
     def abort(self) -> None:
-        """Give up the request; nothing more is told of it. The upstream sees a cut connection."""
+        """Give up the request; no further event is reported. The upstream sees a cut connection."""
         self._sink = None
         self._state = _CLOSED
         self._out.clear()
         self.transport.abort()
 
     def cut_off(self) -> None:
-        """End the connection at once; who waits for an answer is told."""
+        """End the connection at once; the sink is told."""
         self.transport.abort()
 
     def close(self) -> None:
@@ -253,7 +253,7 @@ class ClientConnection(asyncio.Protocol):
         self._regulate()
 
     def let_others_first(self, take: Turn) -> None:
-        """Go on with ``take`` in a turn of this line's: there is more to do than is done at a time."""
+        """Continue with ``take`` in a later turn: there is more to do than is done at a time."""
         self._connections.turns.wait(self._on_closed, take)
 
     # --- the event loop's calls
@@ -265,12 +265,10 @@ class ClientConnection(asyncio.Protocol):
         self._ages_at = self._opened_at + self._max_age_s
 
     def data_received(self, data: bytes) -> None:
-        """Read what has come of the answer."""
+        """Read more of the answer."""
         sink = self._sink
         if sink is None:
-            if (
-                self._state is not _CLOSED
-            ):  # nobody asked: what comes now could be taken for the answer to the next request
+            if self._state is not _CLOSED:  # no request: this could be taken for the answer to the next one
                 self.abort()
             return
         reader = self._reader
@@ -296,7 +294,7 @@ class ClientConnection(asyncio.Protocol):
                 self._wait_for_turn()
 
     def eof_received(self) -> None:
-        """The upstream sends no more. The transport closes."""
+        """Take the upstream's FIN. The transport closes."""
         if self._raw_sink is not None:
             self._writes.write_all()  # it may still listen; a request was not answered, and may go elsewhere
         sink = self._sink
@@ -316,14 +314,14 @@ class ClientConnection(asyncio.Protocol):
         self._on_closed(self)
 
     def pause_writing(self) -> None:
-        """The upstream is slower than we write."""
+        """Pause the source of the request: the upstream is behind."""
         self._writing_paused = True
         self._moved_at = self._clock()
         if self._sink is not None:
             self._sink.on_upstream_pause()
 
     def resume_writing(self) -> None:
-        """The upstream has caught up."""
+        """Resume the source of the request."""
         self._writing_paused = False
         self._moved_at = self._clock()
         if self._sink is not None:
@@ -332,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
     # --- the answer
 
     def _go_on(self, sink: ResponseSink, content: bytes) -> None:
-        """More of an answer that has begun, or nothing of it yet."""
+        """Take more of an answer whose head has come, if it has."""
         reader = self._reader
         head = reader.head
         if head is None:
@@ -345,7 +343,7 @@ class ClientConnection(asyncio.Protocol):
             sink.on_response_end()
 
     def _answered(self, reader: AnswerReader, head: Response) -> None:
-        """The answer is whole, and the connection free for another request, or of no more use."""
+        """Reuse or end the connection after a whole answer."""
         self._sink = None
         if self._reading_paused:
             self.resume_reading()
@@ -360,7 +358,7 @@ class ClientConnection(asyncio.Protocol):
             self._on_idle(self)
 
     def _distrust(self, reader: AnswerReader, head: Response) -> None:
-        """Content that follows though it must not would be taken for the answer to the next request, another user's.
+        """Guard against content after an answer that must have none: it would be taken for another user's answer.
 
         After HEAD and 304 the upstream has content at hand, and frameworks have been seen to send it: the connection
         ends. So it does after a 204 that states content, which may be late. After any other 204 a mistake is rarer, and
@@ -374,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(_QUIET_S, self._look_for_silence)
 
     def _look_for_silence(self) -> None:
-        """Give the connection back if nothing came; bytes that are here and not read yet will end it."""
+        """Return the connection to the pool if nothing came; unread bytes in the socket will end it."""
         if self._state is not State.QUIET:
             return
         left = self._quiet_at - self._clock()
@@ -386,7 +384,7 @@ class ClientConnection(asyncio.Protocol):
             self._on_idle(self)
 
     def _end_of_input(self) -> None:
-        """Nothing more comes: the answer is cut short, unless the rest of it is here already."""
+        """Fail the answer as cut short, unless the rest of it is buffered."""
         if self._sink is None:
             return
         if self._reader.rest:
@@ -395,7 +393,7 @@ class ClientConnection(asyncio.Protocol):
             self._fail(self._cut_short())
 
     def _wait_for_turn(self) -> None:
-        """More of the answer is here than is read at a time."""
+        """Queue for a turn: more of the answer is buffered than is parsed at a time."""
         if not self._waits_for_turn:
             self._waits_for_turn = True
             self.let_others_first(self._take_turn)
@@ -410,7 +408,7 @@ class ClientConnection(asyncio.Protocol):
         self._regulate()
 
     def _regulate(self) -> None:
-        """Read on unless the answer is held back, or more of it is here than was read."""
+        """Pause or resume reading."""
         pause = self._held_back or self._waits_for_turn
         if pause != self._reading_paused and self._state is not _CLOSED:
             self._reading_paused = pause

@@ -20,7 +20,7 @@ _FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1
 
 
 class HeadBuffer:
-    """Collects fragments until one head is whole; what cannot become a head is refused at once, not at the deadline.
+    """Collects fragments of one head. Input that cannot become a head is refused at once, not at the deadline.
 
     ``skip_empty_line``: one empty line before each request is no error (RFC 9112 section 2.2), however it is cut.
     Holds at most ``max_head_bytes`` and one read, and looks at every byte a bounded number of times, however it is cut.
@@ -86,7 +86,7 @@ class HeadBuffer:
         begun += data
         if self._skips and len(begun) > 1:
             self._skips = False
-            if begun.startswith(b"\r\n"):  # the two came apart
+            if begun.startswith(b"\r\n"):
                 del begun[:2]
         self.held = len(begun)
         end = begun.find(b"\r\n\r\n", searched, self._max_head_bytes)
@@ -176,7 +176,7 @@ class RequestReader(HeadBuffer):
 
 
 _BODYLESS: Final = frozenset({204, 304})
-_NO_MORE: Final = LengthBody(0)  # of an answer that is whole: what follows is surplus
+_NO_MORE: Final = LengthBody(0)  # of a whole answer: further bytes are surplus
 _MAX_STATUS_LINE: Final = 8192
 
 
@@ -216,7 +216,7 @@ class AnswerReader:
         self.expect("")
 
     def expect(self, method: str, handshake: Handshake | None = None) -> None:
-        """The next bytes answer a request of this method, which may be granted a ``handshake``.
+        """Expect the answer to a request of this method, which may be granted a ``handshake``.
 
         If it is, 101 is the final head, and all that follows is content until the connection ends.
         """

@@ -26,7 +26,7 @@ from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Pace, Phase, Teardown
 
-_MAY_WAIT: Final = 16 * 1024  # received and not yet of use, while a request is served: only who reads sees a peer leave
+_MAY_WAIT: Final = 16 * 1024  # bytes buffered while a request is served: without reading, a peer's end goes unnoticed
 
 
 class Share(Enum):
@@ -97,7 +97,7 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def waits_since(self) -> float | None:
-        """Since when (monotonic seconds) no request is served: it waits for a head, or for the peer to stop.
+        """Start of the current wait for a head, or for the peer to stop (monotonic seconds).
 
         None if one is being served, or the connection is closed.
         """
@@ -109,7 +109,7 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def behind_since(self) -> float | None:
-        """Since when (monotonic seconds) the peer takes next to nothing of what it is behind with; None: it is not."""
+        """Start of the period in which the peer takes next to nothing (monotonic seconds); None if it is not behind."""
         return self._teardown.behind_since if self.writing_paused or self._teardown.phase is Phase.CLOSING else None
 
     @property
@@ -118,12 +118,12 @@ class ServerConnection(asyncio.Protocol):
         return not self._reader.held and self._teardown.linger is None and self._moved_at != self._opened_at
 
     def give_way(self, error: SidecarError) -> None:
-        """End at once for another connection. A head that has begun is refused, and so is a request being served."""
+        """End at once, as evicted: a begun head is refused, and a request in progress is stopped."""
         self.stop(error)
         self._cut_off()
 
     def give_up(self) -> None:
-        """Cut it off if only its peer keeps it: it asks for nothing, or does not take the end of what it was given."""
+        """Cut it off if only its peer keeps it open: it asks for nothing, or does not take the end of an answer."""
         asks = (self._reader.held or self._rest) and not (
             self._teardown.phase >= Phase.LINGERING or self.writing_paused
         )
@@ -131,7 +131,7 @@ class ServerConnection(asyncio.Protocol):
             self._cut_off()
 
     def finish(self) -> None:
-        """Close the connection after the request being served, at once if there is none and none was just refused."""
+        """Close the connection after the request in progress; at once if there is none and none was just refused."""
         self._teardown.enter(Phase.LAST)
         lingers = self._teardown.phase >= Phase.LINGERING
         if self._stream is None and not (self._reader.held or self._rest or lingers):
@@ -148,7 +148,7 @@ class ServerConnection(asyncio.Protocol):
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Serve what has come, and write once."""
+        """Serve the input, and write once."""
         self._moved_at = self._read_at = self._clock()
         rest = self._rest
         if rest or self._stream is not None or self._teardown.phase >= _LINGERING:
@@ -163,7 +163,7 @@ class ServerConnection(asyncio.Protocol):
         self._settle()
 
     def eof_received(self) -> bool:
-        """The peer sends no more: an unfinished head is answered, work for it is given up. Whether to keep writing.
+        """Take the peer's FIN: answer an unfinished head, give up the request in progress. Tell if writing goes on.
 
         The transport closes, but after a switch of protocols where a connection can be closed by halves.
         """
@@ -192,14 +192,14 @@ class ServerConnection(asyncio.Protocol):
         self._rest = b""
 
     def pause_writing(self) -> None:
-        """The peer is slower than we write."""
+        """Pause the source of the answer: the peer is behind."""
         self.writing_paused = True
         self._teardown.wait_for_peer()
         if self._stream is not None and self._stream.sender is not None:
             self._stream.sender.on_caller_pause()
 
     def resume_writing(self) -> None:
-        """The peer has caught up."""
+        """Resume the source of the answer."""
         self.writing_paused = False
         if self._stream is not None and self._stream.sender is not None:
             self._stream.sender.on_caller_resume()
@@ -220,7 +220,7 @@ class ServerConnection(asyncio.Protocol):
             teardown.received(self.transport, self._moved_at, len(data))
 
     def advance(self) -> None:
-        """Go on with the bytes at hand as far as possible. Called again from inside itself it does nothing."""
+        """Use the buffered input as far as possible. A nested call does nothing."""
         if self._advancing:
             return
         self._advancing = True
@@ -270,9 +270,9 @@ class ServerConnection(asyncio.Protocol):
         return True
 
     def _wait_for_turn(self) -> None:
-        """More is here than is served at a time: of requests, or of one's body. Others come first.
+        """Queue for a turn: more input is buffered than is served at a time.
 
-        Who takes no answer waits with further requests.
+        A peer that takes no answer gets no turn for further requests.
         """
         self._share = Share.QUEUED
         if self._stream is not None or not self.writing_paused:
@@ -285,7 +285,7 @@ class ServerConnection(asyncio.Protocol):
             self.advance()
 
     def _regulate(self) -> None:
-        """Read on unless enough waits already, or a body is held back: so little more than one read is ever held."""
+        """Pause or resume reading, so that little more than one read is ever buffered."""
         stream = self._stream
         if stream is None or self._share is Share.QUEUED:
             pause = bool(self._rest)
@@ -321,7 +321,7 @@ class ServerConnection(asyncio.Protocol):
         return True
 
     def _refuse(self, error: SidecarError, *, bytes_in: int | None = None) -> None:
-        """Nothing that follows on this connection is read as a request. ``bytes_in`` None: an unfinished head's."""
+        """Refuse a head. What follows is never read as a request. ``bytes_in`` None: as many as were collected."""
         reader = self._reader
         stream = H1Stream(self, reader.refused_head, reader.held if bytes_in is None else bytes_in)
         stream.closes = True
@@ -331,14 +331,14 @@ class ServerConnection(asyncio.Protocol):
         self.handler.on_refused(stream, error)
 
     def cut_off(self) -> None:
-        """End the connection at once. What the kernel takes of what was written still leaves."""
+        """End the connection at once. What the kernel has of the written data still leaves."""
         self.writes.write_all()
         self._teardown.cut_off(self.transport)
 
     # --- for the stream
 
     def write(self, data: bytes) -> None:
-        """Write, at the end of this round of the loop at the latest."""
+        """Write at the end of this event-loop iteration at the latest."""
         self.writes.defer(self.transport, data)
 
     def may_keep(self) -> bool:
@@ -355,14 +355,14 @@ class ServerConnection(asyncio.Protocol):
         return bool(self._rest)
 
     def take_rest(self) -> bytes:
-        """The bytes received and not yet used: none of them waits for its turn any more."""
+        """Take all buffered input: none of it waits for a turn any more."""
         if self._share is Share.QUEUED:
             self._share = _SPENT
         data, self._rest = self._rest, b""
         return data
 
     def take_all(self, length: int | None) -> bytes | None:
-        """The bytes received and not yet used, if they are so many; else None. Reading goes on after them."""
+        """Take all buffered input if it has this length; else None. Reading resumes."""
         data = self._rest
         if len(data) != length or self._share is Share.QUEUED:
             return None
@@ -372,7 +372,7 @@ class ServerConnection(asyncio.Protocol):
         return data
 
     def let_others_first(self, take: Turn) -> None:
-        """Go on with ``take``, for who takes raw bytes, in a turn of this peer's."""
+        """Continue with ``take`` in a turn of this peer's, for the sink of raw bytes."""
         self._share = Share.LENT
         self._connections.turns.wait(self._connections.group_of(self), partial(self._go_on, take))
 
@@ -382,11 +382,11 @@ class ServerConnection(asyncio.Protocol):
         take()
 
     def put_back(self, rest: bytes) -> None:
-        """Bytes that belong to what follows."""
+        """Put back input that follows the body."""
         self._rest = rest
 
     def answered(self, stream: H1Stream) -> None:
-        """The answer of the current exchange has ended."""
+        """Go on after the answer of the current stream: next request, linger, or close."""
         self._stream = None
         self._moved_at = self._clock()
         if stream.intake is not None:
@@ -401,7 +401,7 @@ class ServerConnection(asyncio.Protocol):
             self.advance()
 
     def cut(self, *, reset: bool) -> None:
-        """Close so that an unfinished answer shows; ``reset`` where only a reset can show it (no stated length)."""
+        """Close so that an answer shows as incomplete; ``reset`` where only a reset can show it (no stated length)."""
         self._stream = None
         if reset:
             self.writes.write_all()
@@ -412,7 +412,7 @@ class ServerConnection(asyncio.Protocol):
     # --- the end
 
     def _begin_lingering(self) -> None:
-        """Answered, but the peer may still be steardown."""
+        """Linger: the last answer is written, but the peer may still be sending."""
         self.writes.write_all()
         self._rest = b""
         if self._reading_paused:
@@ -453,18 +453,18 @@ class ServerConnection(asyncio.Protocol):
         elif self._reader.held:
             if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
-        elif self._idle_too_long(now) and not unread(self.transport):  # else it is we who are slow
+        elif self._idle_too_long(now) and not unread(self.transport):  # else the delay is ours
             self._close_idle()
 
     def _sweep_body(self, stream: H1Stream, now: float) -> None:
         limits, pace = self._limits, self._body_pace
-        if not stream.waits_for_body or self._rest:  # else it is we who are slow
+        if not stream.waits_for_body or self._rest:  # else the delay is ours
             pace.begin(now, stream.bytes_in)
         elif pace.lasts(now, stream.bytes_in, limits.min_rate * limits.body_timeout_s) > limits.body_timeout_s:
             stream.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
 
     def _has_left_unseen(self, stream: H1Stream) -> bool:
-        """Tell if the peer has left while nobody reads: then no transport tells. Where we read on soon, it will."""
+        """Tell if the peer has left while reading is paused, when no transport tells. If reading resumes, it will."""
         waits = self._reading_paused and self._share is not Share.LENT
         return waits and not (self._half_closes and stream.switched) and has_left(self.transport)
 

@@ -103,21 +103,21 @@ class Intake:
             sink.on_body(content)
         if body.complete:
             stream.intake = None
-            if self.sink is sink:  # else it has had enough
+            if self.sink is sink:  # else the sink was detached meanwhile
                 self.sink = None
                 sink.on_body_end()
                 sink.on_body_flush()
         return rest
 
     def discard(self, stream: H1Stream, data: bytes) -> bytes | None:
-        """Nobody wants it: what follows the body if ``data`` holds all of it, else None."""
+        """Discard the body: return what follows it if ``data`` holds all of it, else None."""
         body = self._body
         try:
             _, rest = body.feed(data)
         except Denied:
             return None
         stream.bytes_in += len(data) - len(rest)
-        if not body.complete:  # or more than is read at a time, which nobody waits for
+        if not body.complete:
             return None
         stream.intake = None
         return rest
@@ -331,7 +331,7 @@ class H1Stream:
         self._connection.cut(reset=self._connection.out.until_close)
 
     def cut_off(self) -> None:
-        """End the whole connection at once. What the kernel takes of the answer still leaves."""
+        """End the whole connection at once. What the kernel has of the answer still leaves."""
         self._connection.cut_off()
 
     def stop(self, error: SidecarError) -> None:
@@ -349,13 +349,13 @@ class H1Stream:
             sink.on_body_error(error)
 
     def batch_end(self) -> None:
-        """All received bytes were offered."""
+        """Flush after all buffered input was offered."""
         if self.intake is not None and self.intake.sink is not None:
             self.intake.sink.on_body_flush()
         self.flush()
 
     def end_of_input(self) -> bool:
-        """The peer sends no more. Whether it may still be answered: only raw bytes may end one way."""
+        """Take the peer's FIN. Tell if the peer may still be answered: only raw bytes may end one way."""
         sink = self._forget_sink()
         if not self.switched or sink is None:
             return False
@@ -365,7 +365,7 @@ class H1Stream:
         return not self.ended
 
     def lose_peer(self, error: SidecarError | None = None) -> None:
-        """The peer is gone, or is cut off for ``error``."""
+        """End the stream: the peer is gone, or is cut off for ``error``."""
         if self.ended or self.gone:
             return
         self.gone = True
@@ -389,7 +389,7 @@ class H1Stream:
         return self.intake is not None and self.intake.paused
 
     def _begin(self, status: int, lines: bytes, length: int | None, *, chunked: bool = False) -> bytes:
-        """The head of the answer, which begins with it."""
+        """Begin the answer; return its head."""
         if self.status:
             raise RuntimeError("a stream has one answer")
         if self.intake is not None and self.intake.sink is None:
@@ -409,7 +409,7 @@ class H1Stream:
         return status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
 
     def _forget_sink(self) -> BodySink | None:
-        """Give the body to nobody any more. Who took it until now."""
+        """Detach the body's sink, and return it."""
         if self.intake is None:
             return None
         sink, self.intake.sink = self.intake.sink, None
@@ -422,7 +422,7 @@ class H1Stream:
             self._connection.write(_CONTINUE)
 
     def _discard_buffered_body(self, intake: Intake) -> None:
-        """Nobody wants the body: if all of it is here already, the connection can go on after the answer."""
+        """Discard an unread body: if all of it is buffered, the connection can go on after the answer."""
         rest = intake.discard(self, self._connection.take_rest())
         if rest is not None:
             self._connection.put_back(rest)

@@ -27,16 +27,16 @@ PoolEvent = Literal["opened", "failed", "retried"]
 OnReady = Callable[[ClientConnection], None]
 OnError = Callable[[SidecarError], None]
 
-_STALLED: Final = 0.5  # of its time: an attempt past it is no longer counted on, and the next call gets one of its own
+_STALLED: Final = 0.5  # of the timeout: a slower attempt no longer counts, and the next call starts one of its own
 
 
 class Waiter:
     """One call in the queue. ``fresh``: a reused connection will not do."""
 
-    __slots__ = ("_line", "fresh", "on_error", "on_ready", "since", "timer")
+    __slots__ = ("_pool", "fresh", "on_error", "on_ready", "since", "timer")
 
-    def __init__(self, line: OriginPool, on_ready: OnReady, on_error: OnError, *, fresh: bool, since: float) -> None:
-        self._line = line
+    def __init__(self, pool: OriginPool, on_ready: OnReady, on_error: OnError, *, fresh: bool, since: float) -> None:
+        self._pool = pool
         self.on_ready = on_ready
         self.on_error = on_error
         self.fresh = fresh
@@ -45,11 +45,11 @@ class Waiter:
 
     def cancel(self) -> None:
         """Leave the queue."""
-        self._line.leave(self)
+        self._pool.leave(self)
 
 
 class OriginPool:
-    """The connections of one key and the calls that wait for one. ``alive`` are those in use too."""
+    """Connections of one key, and the calls that wait for one. ``alive`` includes those in use."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class OriginPool:
         self.attempts: dict[asyncio.Task[ClientConnection], float] = {}  # and when each began
         self.alive: set[ClientConnection] = set()
         self.retired = False
-        self.usual: OrderedDict[Waiter, None] = OrderedDict()  # those of them that a kept connection will do for
+        self.usual: OrderedDict[Waiter, None] = OrderedDict()  # those of them that may get a reused connection
         self._limits = limits
         self._counts = counts
         self._clock = clock
@@ -75,7 +75,7 @@ class OriginPool:
         self._on_empty = on_empty
 
     def take(self, still_good: Callable[[asyncio.BaseTransport], bool] | None) -> ClientConnection | None:
-        """The connection given back last that may still be used. While ``usual`` waits it is promised to others."""
+        """Return the newest idle connection that is usable. While ``usual`` waits it is promised to others."""
         idle = self.idle
         while idle:
             connection = idle.pop()
@@ -98,7 +98,7 @@ class OriginPool:
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """A call goes away before it was served."""
+        """Take a cancelled call out of the queue."""
         if self.remove(waiter):
             going_on = [attempt for attempt in self.attempts if not attempt.cancelling()]
             if len(going_on) > len(self.waiting):
@@ -115,23 +115,23 @@ class OriginPool:
         return True
 
     def keep(self, connection: ClientConnection) -> None:
-        """A request has ended and its connection is free."""
+        """Keep a connection whose request has ended."""
         if self.retired or len(self.idle) >= self._limits.max_idle + len(self.usual):
             connection.close()
             return
         self.idle.append(connection)
         if self.waiting:
-            asyncio.get_running_loop().call_soon(self._serve)  # not here: what ended just now is still being told
+            asyncio.get_running_loop().call_soon(self._serve)  # not here: the end is still being reported
 
     def forget(self, connection: ClientConnection) -> None:
-        """A connection is gone."""
+        """Forget a closed connection."""
         self.alive.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
         self._tell_if_empty()
 
     def retire(self) -> None:
-        """No request of another call goes out on these connections: they close once they are free."""
+        """Use these connections for no further call: they close when they are idle."""
         self.retired = True
         idle, self.idle = self.idle, []
         for connection in idle:
@@ -157,7 +157,7 @@ class OriginPool:
             waiter.on_error(Unavailable(Reason.UPSTREAM_TIMEOUT, "no connection in time"))
 
     def _open_what_is_wanted(self) -> None:
-        """As many attempts as calls wait, within the limit."""
+        """Start as many attempts as calls wait, within the limit."""
         now = self._clock()
         stalled_s = self._limits.connect_timeout_s * _STALLED
         promising = sum(now - began_at < stalled_s for began_at in self.attempts.values())

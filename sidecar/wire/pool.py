@@ -64,16 +64,16 @@ class UpstreamPool:
         self._holding = BufferLimits(received=unread)
         self._closed = False
         self._dialer = Dialer(resolver or Resolver(), timeout_s=limits.connect_timeout_s)
-        self._lines: dict[Hashable, OriginPool] = {}
+        self._pools: dict[Hashable, OriginPool] = {}
         self._all: set[OriginPool] = set()  # retired ones too, until their last connection is gone
 
     def take(self, origin: Origin) -> ClientConnection | None:
-        """A kept connection that is free and that no call waits for, or None. Never waits."""
-        line = self._lines.get(origin.key)
-        return None if line is None or line.usual else line.take(origin.still_good)
+        """Return an idle connection that no call waits for, or None. Never waits."""
+        pool = self._pools.get(origin.key)
+        return None if pool is None or pool.usual else pool.take(origin.still_good)
 
     def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
-        """Waiter for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.
+        """Wait for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.
 
         Exactly one of the callbacks is called later, unless the wait is cancelled.
         Errors: UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed).
@@ -81,32 +81,32 @@ class UpstreamPool:
         if self._closed:
             gone = Unavailable(Reason.UPSTREAM_UNREACHABLE, "the pool was closed")
             return asyncio.get_running_loop().call_soon(on_error, gone)
-        line = self._lines.get(origin.key)
-        if line is None:
-            line = self._lines[origin.key] = OriginPool(
+        pool = self._pools.get(origin.key)
+        if pool is None:
+            pool = self._pools[origin.key] = OriginPool(
                 origin, self._limits, self.counts, self.connections.clock, opened=self._open, on_empty=self._forget
             )
-            self._all.add(line)
-        line.origin = origin
-        return line.wait(on_ready, on_error, fresh=fresh)
+            self._all.add(pool)
+        pool.origin = origin
+        return pool.wait(on_ready, on_error, fresh=fresh)
 
     def retire(self, of: Callable[[Hashable], bool] = lambda _key: True) -> None:
-        """Use connections whose key ``of`` selects for no further call: free ones close now, others once they are."""
-        for key in [key for key in self._lines if of(key)]:
-            self._lines.pop(key).retire()
+        """Use connections whose key ``of`` selects for no further call: each closes when it is idle."""
+        for key in [key for key in self._pools if of(key)]:
+            self._pools.pop(key).retire()
 
     def hold(self, *, little: bool) -> None:
-        """Let little of each request and answer wait, or as much as usual again."""
+        """Switch to small or usual buffers."""
         self._holding.change((one.transport for one in self.connections), little=little)
 
     async def close(self) -> None:
-        """Cut everything, requests under way included, and wait until it is gone."""
+        """Cut everything, requests in flight included, and wait until it is gone."""
         self._closed = True
-        lines = tuple(self._all)
-        for line in lines:
-            line.retire()
-            line.fail_all(Unavailable(Reason.UPSTREAM_UNREACHABLE, "the pool was closed"))
-        attempts = [attempt for line in lines for attempt in line.attempts]
+        pools = tuple(self._all)
+        for pool in pools:
+            pool.retire()
+            pool.fail_all(Unavailable(Reason.UPSTREAM_UNREACHABLE, "the pool was closed"))
+        attempts = [attempt for pool in pools for attempt in pool.attempts]
         for attempt in attempts:
             attempt.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
@@ -114,9 +114,9 @@ class UpstreamPool:
             connection.transport.abort()
         await self.connections.wait_for_empty()
 
-    async def _open(self, line: OriginPool) -> ClientConnection:
-        """A new connection of a line's. Errors as ``Dialer.dial``."""
-        origin = line.origin
+    async def _open(self, pool: OriginPool) -> ClientConnection:
+        """Open a connection. Errors as ``Dialer.dial``."""
+        origin = pool.origin
         name = f"{origin.host}:{origin.port}"
         try:
             connection = await self._dialer.dial(
@@ -124,8 +124,8 @@ class UpstreamPool:
                 lambda: ClientConnection(
                     self._limits,
                     self.connections,
-                    on_idle=line.keep,
-                    on_closed=line.forget,
+                    on_idle=pool.keep,
+                    on_closed=pool.forget,
                     max_age_s=self._limits.max_age_s * random.uniform(0.8, 1.0),  # noqa: S311 - spreads, hides nothing
                 ),
             )
@@ -135,7 +135,7 @@ class UpstreamPool:
         self.failing.pop(name, None)
         # Not in connection_made: when cancelled just then, uvloop closes the transport and never calls connection_lost.
         if connection.usable:
-            line.alive.add(connection)
+            pool.alive.add(connection)
             self.connections.add(connection)
             self._holding.apply(connection.transport)
             if origin.life_s is not None:
@@ -148,13 +148,13 @@ class UpstreamPool:
         while len(self.failing) > _MAX_FAILING:
             del self.failing[next(iter(self.failing))]
 
-    def _forget(self, line: OriginPool) -> None:
-        """A line has nothing and nobody left."""
-        self._all.discard(line)
-        if self._lines.get(line.origin.key) is line:
-            del self._lines[line.origin.key]
+    def _forget(self, pool: OriginPool) -> None:
+        """Forget the pool of an origin that has no connection and no call."""
+        self._all.discard(pool)
+        if self._pools.get(pool.origin.key) is pool:
+            del self._pools[pool.origin.key]
 
 
 def new_counts() -> dict[PoolEvent, int]:
-    """A count of every event, none yet."""
+    """Return a zero for every event."""
     return {"opened": 0, "failed": 0, "retried": 0}

@@ -1,12 +1,14 @@
-"""The pump: one request to one upstream and its answer back, both ways at once, each at the pace of the slower end.
+"""Pump: passes one request to one upstream and its answer back, each direction at the pace of the slower end.
 
-Usage: decide first, then make a subclass's ``(stream, head, pool, origin, target, edits)`` and ``start`` it.
-``edits`` are those of the request's fields, Host included. What the subclass says: ``rewrite(head)`` gives
-those of the answer's; ``unfinished(head)`` is called once where the answer did not end with the bytes that brought its
-head; ``done(error)`` is called exactly once, later or within ``start``: with None after a whole answer; else with the
-reason, and if then ``stream.status`` is still 0, nothing was sent and ``done`` must answer. Otherwise the pump has
-cut the answer itself. ``cut(error)`` ends it from outside likewise, and
-``end(error)`` in a way that the other ends understand, where there is one, which may take a moment.
+Usage: decide first, then make a subclass's ``(stream, head, pool, origin, target, edits)`` and ``start`` it. ``edits``
+are those of the request's fields, Host included. A subclass implements:
+
+- ``rewrite(head)`` returns the edits of the answer's fields;
+- ``unfinished(head)`` is called once if the answer did not end with the bytes that brought its head;
+- ``done(error)`` is called exactly once, later or within ``start``: with None after a whole answer, else with the
+  reason. If ``stream.status`` is 0 then, nothing was sent and ``done`` must answer; else the pump has cut the answer.
+
+``cut(error)`` ends the transfer at once, and ``end(error)`` by the protocol's own goodbye, which may take a moment.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # R
 
 
 class Pump(ABC):
-    """Streams one exchange through one upstream connection, with backpressure both ways.
+    """Passes one stream through one upstream connection, with back-pressure both ways.
 
-    ``response`` is the upstream's head once there; ``retried`` says that a kept connection proved stale.
+    ``response`` is the upstream's head once there; ``retried`` says that a reused connection proved stale.
     """
 
     __slots__ = (
@@ -76,14 +78,14 @@ class Pump(ABC):
 
     @abstractmethod
     def unfinished(self, head: Response) -> None:
-        """More of the answer comes later."""
+        """Note that more of the answer comes later."""
 
     @abstractmethod
     def done(self, error: SidecarError | None) -> None:
         """Take the end of the transfer."""
 
     def start(self) -> None:
-        """Begin: on a kept connection at once, else on a new one."""
+        """Begin: at once on an idle connection, else on a new one."""
         stream = self._stream
         if stream.gone:
             self.on_caller_gone()
@@ -96,7 +98,7 @@ class Pump(ABC):
             self._send(upstream)
 
     def cut(self, error: SidecarError) -> None:
-        """End it now, for a reason from outside.
+        """End the transfer now, for a reason from outside.
 
         A stream of events ends between two of them or in one that is then ignored (WHATWG HTML section 9.2.6), and so
         may end as if it were whole. Any other answer must look as truncated as it is.
@@ -106,7 +108,7 @@ class Pump(ABC):
         self._finish(error)
 
     def end(self, error: SidecarError) -> None:
-        """End it likewise, but a WebSocket by Close frames of our own, which may take a moment."""
+        """End the transfer; a WebSocket by Close frames of our own, which may take a moment."""
         if self._tunnel is not None:
             self._tunnel.end(error)
         else:
@@ -152,7 +154,7 @@ class Pump(ABC):
         self.done(error)
 
     def _let_go(self) -> None:
-        """Give up whatever is under way."""
+        """Give up everything in flight."""
         if self._connecting is not None:
             self._connecting.cancel()
         tunnel, self._tunnel = self._tunnel, None
@@ -172,12 +174,12 @@ class Pump(ABC):
             self._upstream.send_body(data)
 
     def on_body_end(self) -> None:
-        """The request is complete."""
+        """End the request."""
         if self._upstream is not None:
             self._upstream.end_body()
 
     def on_body_error(self, error: SidecarError) -> None:
-        """The request will never be complete: the upstream must not take it for one."""
+        """Cut the request, so that the upstream does not take it for a complete one."""
         self._finish(error)
 
     def on_body_flush(self) -> None:
@@ -186,7 +188,7 @@ class Pump(ABC):
             self._upstream.flush()
 
     def on_caller_gone(self, error: SidecarError | None = None) -> None:
-        """End it: nobody gets the answer any more."""
+        """End the transfer: nobody takes the answer any more."""
         self._finish(error or Denied(Reason.PEER_GONE, "the caller went away"))
 
     def on_caller_pause(self) -> None:
@@ -229,7 +231,7 @@ class Pump(ABC):
         self._stream.send_data(data)
 
     def _switch(self, head: Response, data: bytes) -> None:
-        """Both ends agreed on another protocol: from now on the tunnel joins them."""
+        """Join both ends by a tunnel: they have agreed on another protocol."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             self._stream.switch_protocols(head, self.rewrite(head))
@@ -243,19 +245,19 @@ class Pump(ABC):
         self._stream.send_data(data)
 
     def on_response_end(self) -> None:
-        """The answer is whole."""
+        """End the answer."""
         self._upstream = None
         self._stream.send_end()
         self._finish(None)
 
     def on_response_error(self, error: SidecarError) -> None:
-        """No answer, or not all of it; a stale kept connection is replaced once, where repeating is safe."""
+        """Fail, or replace a stale connection once, where a retry is safe."""
         upstream, self._upstream = self._upstream, None
         safe = self._head.method in _IDEMPOTENT and not self._head.has_body
         if isinstance(error, StaleConnection) and safe and upstream is not None:
             self.retried = True
             self._pool.counts["retried"] += 1
-            self._connect()  # a new connection is never stale: this happens once
+            self._connect()  # a new connection is never stale: one retry at most
         else:
             self._finish(error)
 

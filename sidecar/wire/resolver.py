@@ -1,10 +1,10 @@
-"""Names of upstreams → addresses, so that a slow or dead resolver costs its callers a deadline and others nothing.
+"""Resolver of upstream names: a slow or dead resolver costs its callers a deadline, and other calls nothing.
 
 Theory of operation. The system's ``getaddrinfo`` knows hosts files, search domains and all else that an operator set
-up, but it can neither be given a deadline nor be stopped, and it tells no TTL. So each lookup runs in a daemon thread
-of its own: at most ``max_lookups`` of them, one per name however many ask, and who waits for one stops waiting at the
-deadline. A lookup that hangs is not waited for by anybody who comes later: they get the last good addresses at once, or
-an error. Only names in the settings come here, so what is remembered is bounded by them.
+up, but it has no deadline, cannot be cancelled and reports no TTL. So each lookup runs in a daemon thread of its own:
+at most ``max_lookups`` of them, one per name however many callers wait, and each caller stops waiting at its deadline.
+Nobody waits for a lookup that already hangs: later callers get the last good addresses at once, or an error. Only names
+in the settings are looked up, so they bound the cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LookupResult = Literal["ok", "failed", "timeout", "stale"]
 Lookup = Callable[[str], Sequence[str]]
 
 MAX_ADDRESSES: Final = 64  # of one name that are kept; an answer may hold thousands
-_GIVEN_UP_S: Final = 30.0  # a thread that has hung for so long is left alone, and the name is looked up by another
+_GIVEN_UP_S: Final = 30.0  # a thread that has hung for so long is abandoned, and another looks the name up
 _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
 
 
@@ -34,9 +34,9 @@ _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.E
 class ResolverSettings:
     """Settings of name lookup. Times in seconds.
 
-    Addresses serve for ``cache_s``, as the system's resolver tells no TTL. While new ones cannot be had (no answer; not
-    where the name is gone), the last good ones serve for ``max_stale_s`` more. A failure is remembered for
-    ``failure_cache_s``. A lookup has ``timeout_s``; at most ``max_lookups`` run at once, hanging ones included.
+    Addresses serve for ``cache_s``, as the system's resolver reports no TTL. While lookups get no answer, the last good
+    ones serve for ``max_stale_s`` more; not if the name is gone. A failure is cached for ``failure_cache_s``. A lookup
+    has ``timeout_s``; at most ``max_lookups`` run at once, hanging ones included.
     """
 
     timeout_s: float = 2.0
@@ -111,7 +111,7 @@ class Resolver:
         return name.addresses
 
     def doubt(self, host: str) -> None:
-        """Nobody of use answered at the addresses of ``host``: they are kept for no longer than a failure would be."""
+        """Shorten the life of the addresses of ``host`` to that of a failure: no connection to them succeeded."""
         name = self._names.get(host)
         if name is not None:
             settings = self._settings
@@ -126,7 +126,7 @@ class Resolver:
         return name.addresses
 
     def _landing(self, host: str, name: _Name, now: float) -> asyncio.Future[None]:
-        """The end of the lookup under way, which is begun if there is none."""
+        """Return the end of the lookup in flight; start one if there is none."""
         if name.landing is None or now - name.looked_at >= _GIVEN_UP_S:
             name.landing = asyncio.get_running_loop().create_future()
             name.looked_at = now
@@ -148,7 +148,7 @@ class Resolver:
                 loop.call_soon(self._landed, name, name.landing, OSError("no thread"))
 
     def _work(self, loop: asyncio.AbstractEventLoop, host: str, name: _Name, landing: asyncio.Future[None]) -> None:
-        """In a thread of its own."""
+        """Look a name up, in a thread of its own."""
         try:
             outcome: Sequence[str] | Exception = self._lookup(host)
         except Exception as error:  # noqa: BLE001 - judged where it lands
@@ -184,7 +184,7 @@ class Resolver:
 
 
 def new_counts() -> dict[LookupResult, int]:
-    """A count of every result, none yet."""
+    """Return a zero for every result."""
     return {"ok": 0, "failed": 0, "timeout": 0, "stale": 0}
 
 

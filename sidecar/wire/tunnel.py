@@ -1,11 +1,11 @@
 """Tunnel: a stream that has switched to WebSocket and its upstream, joined byte for byte.
 
-Nothing is judged and nothing unpacked. Backpressure is that of the two connections, and so are the deadlines: an end
-that takes nothing, or two that say nothing. When we must end it, both ends are told by a Close frame of ours with code
-1001 (going away), put where a frame ends; who is inside a long one has ``GOODBYE_S`` to come to its end.
+Content is neither judged nor unpacked. Back-pressure and deadlines are those of the two connections: an end that takes
+nothing, or two that are silent. When the sidecar must end a tunnel, it sends both ends a Close frame with code 1001
+(going away) at the end of a frame; an end inside a long frame has ``GOODBYE_S`` to finish it.
 
-Bytes pass as they come. Where their frames end is found out some hundred frames at a time: of more than that, the rest
-is followed later, others come first, and nothing more is read from who sent them. An end waits for that, too.
+Bytes pass as they come. Their frames are parsed some hundred at a time: the rest is parsed in a later turn, and nothing
+more is read from its sender meanwhile. The end of a tunnel waits for that, too.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sidecar.wire.message import Response
 from sidecar.wire.stream import Stream
 from sidecar.wire.websocket import GOING_AWAY, Frames, close_frame
 
-GOODBYE_S: Final = 0.5  # a withdrawn authority ends everything within a second, and is noticed within a quarter of one
+GOODBYE_S: Final = 0.5  # a withdrawn authority ends everything within a second, and is noticed within 0.25 s
 _LAST_WORDS_S: Final = 2.0  # for an upstream whose caller has ended its half
 
 
 class _Lane:
-    """One direction. ``over``: nothing more goes this way: a Close frame was the last, or the caller has ended it."""
+    """One direction. ``over``: nothing more is sent this way, after a Close frame or the caller's FIN."""
 
     __slots__ = ("_goodbye", "_unfollowed", "frames", "over")
 
@@ -59,7 +59,7 @@ class _Lane:
         return data if boundary < 0 else data[:boundary] + self._say(self._goodbye)
 
     def end(self, goodbye: bytes) -> bytes:
-        """Say ``goodbye`` as soon as it can be said; what can be said now."""
+        """Send ``goodbye`` at the next end of a frame; return what can be sent now."""
         if self.over:
             return b""
         if self.frames.at_boundary and not self._unfollowed:
@@ -68,7 +68,7 @@ class _Lane:
         return b""
 
     def catch_up(self) -> bytes:
-        """Follow more of what has passed; what can be said then."""
+        """Parse more of what has passed; return what can be sent then."""
         self._unfollowed = self.frames.follow(self._unfollowed)
         return b"" if self._goodbye is None else self.end(self._goodbye)
 
@@ -91,18 +91,18 @@ class Tunnel:
         self._to_caller = _Lane()
         self._to_upstream = _Lane()
         self._reason: SidecarError | None = None
-        self._left: SidecarError | None = None  # one end has left, and how is not known before all is followed
+        self._left: SidecarError | None = None  # one end has left; the error is known when all is parsed
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Begin, with the bytes that came before their time."""
+        """Begin, with the bytes that came early."""
         stream = self._stream
         stream.sender = self
         self.upstream.switch_protocols(self)
         stream.read_body(self)
 
     def end(self, error: SidecarError) -> None:
-        """End it for ``error``: both ends are told, and then hung up."""
+        """End the tunnel for ``error``: send both ends a Close frame, then close."""
         if self._reason is not None or self._left is not None or self._finished is None:
             return
         self._reason = error
@@ -113,7 +113,7 @@ class Tunnel:
         self._finish_if_over()
 
     def cut(self) -> None:
-        """End it now. Whoever is not inside a frame is told."""
+        """End the tunnel now. An end that is not inside a frame gets a Close frame."""
         if self._finished is None:
             return
         self._say_goodbye("")
@@ -136,18 +136,18 @@ class Tunnel:
         self._finish_if_over()
 
     def on_body_end(self) -> None:
-        """The caller sends no more and still reads: the upstream may finish, if it does so soon."""
+        """Take the caller's FIN: it still reads, so the upstream may finish soon."""
         if self.upstream.send_no_more():
             self._to_upstream.over = True
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self.on_caller_gone)
 
     def on_body_error(self, error: SidecarError) -> None:
-        """Raw bytes cannot be broken."""
+        """Never called: raw bytes have no framing."""
         raise AssertionError(error)
 
     def on_caller_gone(self, error: SidecarError | None = None) -> None:
-        """Pass on what it has said, and end."""
+        """Pass on what the caller has sent, and end."""
         self._finish(error or Denied(Reason.PEER_GONE, "the caller left without a Close frame"))
 
     def on_caller_pause(self) -> None:
@@ -162,11 +162,11 @@ class Tunnel:
     # --- the upstream's side
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
-        """There is one answer."""
+        """Never called: a tunnel follows the answer."""
         raise AssertionError(head, data)
 
     def on_response(self, head: Response, data: bytes) -> None:
-        """There is one answer."""
+        """Never called: a tunnel follows the answer."""
         raise AssertionError(head, data)
 
     def on_response_data(self, data: bytes) -> None:
@@ -184,11 +184,11 @@ class Tunnel:
         self._finish_if_over()
 
     def on_response_end(self) -> None:
-        """The upstream has closed. What it has said still goes on."""
+        """End the tunnel after the upstream's FIN. What it has sent still passes."""
         self._finish(Denied(Reason.UPSTREAM_ABORTED, "the upstream left without a Close frame"))
 
     def on_response_error(self, error: SidecarError) -> None:
-        """The upstream's connection broke, or it takes nothing."""
+        """End the tunnel after a failure of the upstream's connection."""
         self._finish(error)
 
     def on_upstream_pause(self) -> None:
@@ -201,10 +201,10 @@ class Tunnel:
             self._stream.resume_body()
 
     def on_silence(self) -> None:
-        """Nobody says anything any more."""
+        """End a silent tunnel."""
         self.end(Denied(Reason.TIMEOUT, "nothing has passed in either direction for too long"))
 
-    # --- what has passed and is followed later
+    # --- frames that have passed and are parsed later
 
     def _follow_caller(self) -> None:
         if self._finished is None:
@@ -252,7 +252,7 @@ class Tunnel:
         self._finish(None)
 
     def _finish(self, error: SidecarError | None) -> None:
-        """Hang up and tell how it ended: as we wanted it, in order, or for ``error``."""
+        """Close and report the end: as requested, in order, or for ``error``."""
         if error is not None and self._reason is None and (self._to_caller.behind or self._to_upstream.behind):
             self._left = self._left or error
             self._stream.pause_body()
@@ -264,7 +264,7 @@ class Tunnel:
             finished(self._reason or (None if orderly else error))
 
     def _hang_up(self) -> Callable[[SidecarError | None], None] | None:
-        """Let go of both ends, once they have taken what was said. Inside a frame that looks as unfinished as it is."""
+        """Close both ends after their pending data. Inside a frame this shows as a truncated frame."""
         finished, self._finished = self._finished, None
         if finished is None:
             return None
