@@ -196,7 +196,7 @@ class TokenExchange:
             self._metrics.token_cache["joined"] += 1
             return flight
         if len(self._flights) >= self._settings.max_flights:
-            raise Unavailable(Reason.OVERLOADED, "too many exchanges are under way")
+            raise Unavailable(Reason.OVERLOADED, "too many exchanges are in flight")
         return self._take_off(plan, policy, epoch)
 
     def _refresh(self, plan: Plan, policy: Policy, epoch: Epoch, issued: Issued, now: int) -> None:

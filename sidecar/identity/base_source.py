@@ -130,7 +130,7 @@ class BaseSource(ABC):
         except IdentityError as error:
             if not await self._trust_as(update):
                 raise
-            raise IdentityError(f"{error}; we go on with the one we had, and trust by the bundles of now") from error
+            raise IdentityError(f"{error}; the previous SVID stays in use, with the current bundles") from error
         self._mixed = False
 
     async def _use(self, update: X509Update) -> None:

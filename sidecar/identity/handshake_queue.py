@@ -136,7 +136,7 @@ class HandshakeQueue:
     def evict(self, arrival: Arrival) -> None:
         """End a connection for another one."""
         self._end(arrival)
-        self._tell(Reason.OVERLOADED, "the oldest handshake made room for another", arrival)
+        self._tell(Reason.OVERLOADED, "evicted for another connection", arrival)
 
     def start(self, accepted: socket.socket, address: str, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         """Take an accepted socket; its handshake knows the peer's ``address``.

@@ -45,7 +45,7 @@ class AgentWatch:
             if up:
                 _log.info("the agent listens again", extra=where)
             else:
-                _log.warning("the agent listens no more", extra=where)
+                _log.warning("the agent no longer listens", extra=where)
         if up or self.up is not None:
             self.up = up
 

@@ -108,7 +108,7 @@ class BypassWatch:
             if self.found:
                 _log.warning("the agent can be reached past the sidecar", extra={"listeners": self.told})
             else:
-                _log.info("the agent can be reached past the sidecar no more")
+                _log.info("the agent can no longer be reached past the sidecar")
 
     @property
     def told(self) -> str:

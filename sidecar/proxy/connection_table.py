@@ -121,7 +121,7 @@ class ConnectionTable(Connections[ServerConnection]):
     def evict(self, connection: ServerConnection) -> None:
         """End a connection for another one."""
         self._evictions.spend(self.clock())
-        connection.give_way(Unavailable(Reason.OVERLOADED, "it made room for another connection"))
+        connection.give_way(Unavailable(Reason.OVERLOADED, "evicted for another connection"))
 
     def evictable_soon(self, *, patiently: bool = True) -> bool:
         """Return True if a connection that cannot be evicted yet can be soon, so that a new one had better wait.

@@ -161,7 +161,7 @@ class Handles:
             raise Unavailable(Reason.OVERLOADED, "too many logins of this subject have handles")
         cost = token.held_bytes + HELD_BYTES
         if not self._logins.fits(cost):
-            raise Unavailable(Reason.OVERLOADED, "handles of logins take all the memory they may")
+            raise Unavailable(Reason.OVERLOADED, "handles of logins use all the memory allowed for them")
         self._make_room(cost)
         handle = self.open(served)
         self._logins.keep(token.raw, _Login(handle, subject), cost=cost, expires_at=token.expires_at)

@@ -101,7 +101,7 @@ class Logins:
         if expires_in <= 0:  # verified within the leeway; a handle would be useless
             raise Denied(Reason.TOKEN_EXPIRED)
         if not delegation.scope:
-            raise Denied(Reason.INSUFFICIENT_SCOPE, "scope_from makes nothing of this login")
+            raise Denied(Reason.INSUFFICIENT_SCOPE, "scope_from gives this login no scope")
         handle = self._handles.keep(ServedRequest(delegation, max_calls=None, linger_s=0.0, call_in=None))
         entry.attribute_login(delegation.token)
         stream.answer(200, _ANSWER_FIELDS, orjson.dumps({"handle": handle, "expires_in": expires_in}))
@@ -115,6 +115,6 @@ def _require_form(head: Request, target: CanonicalTarget, policy: Policy) -> Non
     if head.method not in SUBJECT_METHODS:
         raise Denied(Reason.METHOD_REFUSED)
     if target.query:  # tokens do not belong into URLs
-        raise Denied(Reason.PATH_REFUSED, "a query where none belongs")
+        raise Denied(Reason.PATH_REFUSED, "no query is allowed here")
     if head.all(b"delegation-handle"):
-        raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle where a login token belongs")
+        raise Denied(Reason.NO_REQUEST_CONTEXT, "expected a login token, got a handle")

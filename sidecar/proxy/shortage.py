@@ -89,9 +89,9 @@ class Shortage:
 
     def _tell(self, memory: Memory, *, was_short: bool) -> None:
         if memory.short and not was_short:
-            self._say(logging.WARNING, "memory is short: no more connections are taken")
+            self._say(logging.WARNING, "memory is short: new connections are refused")
         elif was_short and not memory.short:
-            self._say(logging.INFO, "there is memory again")
+            self._say(logging.INFO, "memory is no longer short")
         if memory.nearly_short and not self._prepared:
             self._prepared = True
             self._prepare()

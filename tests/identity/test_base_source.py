@@ -264,7 +264,7 @@ async def test_an_authority_that_is_withdrawn_is_trusted_no_more_though_our_svid
         assert identity.svid is before.svid
         assert dict(identity.bundles) == dict(update.bundles)
         assert source.last_error is not None
-        assert source.last_error.endswith("we go on with the one we had, and trust by the bundles of now")
+        assert source.last_error.endswith("the previous SVID stays in use, with the current bundles")
     assert source.told == [before, identity]
     assert source.counts.discarded == 2
 

@@ -121,7 +121,7 @@ def test_each_change_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFix
         looking.look()
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("WARNING", "the agent can be reached past the sidecar"),
-        ("INFO", "the agent can be reached past the sidecar no more"),
+        ("INFO", "the agent can no longer be reached past the sidecar"),
     ]
     assert vars(caplog.records[0])["listeners"] == "0.0.0.0:8080"
 

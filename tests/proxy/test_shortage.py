@@ -145,7 +145,7 @@ def test_while_it_is_short_both_listeners_are_told_at_each_look_and_once_when_it
         bench.look(used)
     assert bench.told == ["tighten", "tighten", "tighten", "tighten at once", "brace", "relax"]
     said = [(one.message, one.__dict__["used_mib"], one.__dict__["limit_mib"]) for one in caplog.records]
-    assert said == [("memory is short: no more connections are taken", 81, 100), ("there is memory again", 70, 100)]
+    assert said == [("memory is short: new connections are refused", 81, 100), ("memory is no longer short", 70, 100)]
 
 
 def test_what_was_freed_and_not_given_back_is_no_shortage(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -38,7 +38,7 @@ async def test_an_agent_that_goes_is_told_and_one_that_comes_back_too(caplog: py
             assert await look() is True
         assert await look() is False
     said = [record.message for record in caplog.records if "agent" in record.message]
-    assert said == ["the agent listens no more", "the agent listens again", "the agent listens no more"]
+    assert said == ["the agent no longer listens", "the agent listens again", "the agent no longer listens"]
 
 
 async def test_a_connection_that_is_open_is_proof_enough() -> None:
