@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ NOT_OURS: Final = {"upstream_bad_response", "upstream_timeout", "upstream_unreac
 FROM_PROMETHEUS: Final = {"job", "instance", "le"}
 
 
+@cache
 def rules() -> list[dict[str, Any]]:
     files = sorted((MONITORING / "rules").glob("*.yaml"))
     groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
@@ -36,10 +38,14 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for rule in rules() if "alert" in rule]
 
 
-def cases_of(alert: str) -> list[dict[str, Any]]:
+@cache
+def cases() -> list[dict[str, Any]]:
     files = (MONITORING / "tests").glob("*.yaml")
-    every = [test for file in files for test in yaml.safe_load(file.read_text())["tests"]]
-    return [test for test in every if test["name"].startswith(f"{alert}: ")]
+    return [test for file in files for test in yaml.safe_load(file.read_text())["tests"]]
+
+
+def cases_of(alert: str) -> list[dict[str, Any]]:
+    return [test for test in cases() if test["name"].startswith(f"{alert}: ")]
 
 
 def panels() -> list[dict[str, Any]]:
@@ -47,6 +53,7 @@ def panels() -> list[dict[str, Any]]:
     return found
 
 
+@cache
 def dashboard() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((MONITORING / "dashboards" / "sidecar.json").read_text())
     return found
@@ -62,6 +69,7 @@ def of_the_injector() -> Iterable[Metric]:
     return text_string_to_metric_families(InjectorMetrics(Metrics()).render().decode())
 
 
+@cache
 def exported() -> set[str]:
     names: set[str] = set()
     for family in (*families(), *of_the_injector()):
@@ -70,6 +78,7 @@ def exported() -> set[str]:
     return names
 
 
+@cache
 def recorded() -> set[str]:
     return {rule["record"] for rule in rules() if "record" in rule}
 
