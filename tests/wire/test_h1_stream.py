@@ -274,3 +274,39 @@ async def test_without_a_body_there_is_nothing_to_invite(framing: bytes) -> None
     served = Served(lambda exchange: exchange.read_body(Body()))
     served.receive(GET[:-2] + framing + b"Expect: 100-continue\r\n\r\n")
     assert (len(served.handler.requests), served.transport.written) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("request_", "length", "end"),
+    [(GET, None, b"0\r\nx-sum: 7\r\n\r\n"), (GET, 3, b"abc"), (OLD, None, b"abc")],
+    ids=["chunked", "length", "HTTP/1.0"],
+)
+async def test_trailers_follow_a_chunked_answer_and_are_dropped_from_any_other(
+    request_: bytes, length: int | None, end: bytes
+) -> None:
+    served = Served()
+    served.receive(request_)
+    served.only.send_head(*passed(200, length))
+    served.only.send_data(b"abc")
+    served.only.send_end([(b"x-sum", b"7")])
+    served.connections.writes.write_all()
+    assert served.transport.written.endswith(end)
+
+
+@pytest.mark.parametrize("trailer", [(b"content-length", b"1"), (b"x", b"1\r\ny: 2")], ids=["framing", "a line break"])
+async def test_a_trailer_that_could_end_a_message_elsewhere_is_never_written(trailer: tuple[bytes, bytes]) -> None:
+    served = Served()
+    served.receive(GET)
+    served.only.send_head(*passed(200, None))
+    with pytest.raises(ValueError, match="field"):
+        served.only.send_end([trailer])
+
+
+async def test_a_body_that_was_judged_is_given_to_whoever_takes_it_next() -> None:
+    served, body = Served(), Body()
+    served.receive(GET)
+    served.only.hold_body(b"judged")
+    served.only.read_body(body)
+    assert (body.data, body.events) == (b"judged", ["data", "end", "flush"])
+    served.only.hold_body(b"again")
+    assert (served.only.take_whole_body(), served.only.take_whole_body()) == (b"again", None)

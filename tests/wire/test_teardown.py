@@ -3,14 +3,17 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from sidecar.wire.kernel import acknowledged, has_left, queued
-from sidecar.wire.teardown import Outflow
-from tests.wire.bench import RecordingTransport
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.teardown import Outflow, Phase, Teardown
+from tests.wire.bench import RecordingTransport, Served, answer_ok
+
+GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
 
@@ -121,3 +124,64 @@ def test_where_the_kernel_cannot_be_asked_what_leaves_the_buffer_has_moved() -> 
     assert outflow.behind_s(transport, 2.0, ENOUGH) == 2.0
     transport.unsent = 4000
     assert outflow.behind_s(transport, 3.0, ENOUGH) == 0.0
+
+
+# --- phases
+
+
+def closes(served: Served) -> None:
+    served.receive(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+
+def refuses(served: Served) -> None:
+    served.receive(b"GET  / HTTP/1.1\r\n\r\n")
+
+
+def leaves_its_body_unread(served: Served) -> None:
+    served.receive(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+
+
+def finishes(served: Served) -> None:
+    served.connection.finish()
+
+
+def finishes_inside_a_head(served: Served) -> None:
+    served.receive(GET[:20])
+    served.connection.finish()
+
+
+def says_fin(served: Served) -> None:
+    served.connection.eof_received()
+
+
+def is_cut_off(served: Served) -> None:
+    served.connection.cut_off()
+
+
+@pytest.mark.parametrize(
+    ("ends", "phase"),
+    [
+        (lambda served: served.receive(GET), Phase.OPEN),
+        (closes, Phase.CLOSING),
+        (refuses, Phase.LINGERING),
+        (leaves_its_body_unread, Phase.LINGERING),
+        (finishes, Phase.CLOSING),
+        (finishes_inside_a_head, Phase.LAST),
+        (says_fin, Phase.CLOSING),
+        (is_cut_off, Phase.CLOSING),
+    ],
+    ids=["a request", "close", "refusal", "unread body", "finish", "finish inside a head", "FIN", "cut off"],
+)
+async def test_each_cause_leads_to_its_phase(ends: Callable[[Served], None], phase: Phase) -> None:
+    served = Served(answer_ok)
+    ends(served)
+    assert served.connection._teardown.phase is phase
+
+
+@pytest.mark.parametrize("later", Phase)
+@pytest.mark.parametrize("earlier", Phase)
+def test_a_connection_never_goes_back_to_an_earlier_phase(earlier: Phase, later: Phase) -> None:
+    teardown = Teardown(ServerLimits(), lambda: 0.0)
+    teardown.enter(later)
+    teardown.enter(earlier)
+    assert teardown.phase is max(earlier, later)
