@@ -1,8 +1,8 @@
 """Registry of the live connections of one side, and the one coarse clock behind all their deadlines.
 
-A timer for each request would cost more than the request. So every connection notes when it last moved, and a periodic
-sweep checks their deadlines; a deadline fires up to ``interval_s`` late. An event-loop iteration sweeps at most
-``SWEPT_AT_ONCE`` connections: a sweep of thousands in one go would delay requests.
+A timer for each request would cost more than the request. So every connection notes its last progress, and a periodic
+sweep checks the deadlines; a deadline fires up to ``interval_s`` late. An event-loop iteration sweeps at most
+``SWEPT_AT_ONCE`` connections: sweeping thousands at once would delay requests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Connections(Generic[C]):
     """A set of live connections, swept while it is not empty.
 
     ``draining``: the next answer on each connection is its last, and says so. Requests that waited behind it when the
-    drain began are served for ``patience_s``, as their caller was not told before. An idle connection stays open for
+    drain began are served for ``patience_s``, as their caller had no notice. An idle connection stays open for
     ``grace_s``: a request may be on its way. ``most_together`` is the size of a batch of writes; 1 disables batching.
     """
 

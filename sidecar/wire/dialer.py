@@ -43,10 +43,10 @@ def interleaved(addresses: Sequence[str]) -> list[str]:
 
 
 async def connect(address: str, port: int) -> socket.socket:
-    """A TCP connection to an IP literal.
+    """Open a TCP connection to an IP literal.
 
     Raises:
-        OSError: there is none.
+        OSError: it failed.
     """
     made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -69,10 +69,10 @@ class Race:
         self.beaten: list[str] = []
 
     async def win(self) -> tuple[str, socket.socket]:
-        """The first address that is connected, and its socket. All others are closed.
+        """Return the first address that connects, and its socket. All others are closed.
 
         Raises:
-            OSError: no address can be connected: how the last one failed.
+            OSError: no address connects: the error of the last one.
         """
         failure: OSError = OSError("no address")
         try:
@@ -119,8 +119,8 @@ def _close_late(task: asyncio.Task[socket.socket]) -> None:
 class Origin:
     """Destination of requests. Connections are shared by equal ``key``: host, port, peer identity, own identity …
 
-    ``still_good`` is asked before a connection is used, a new one too: the peer's identity may have ended meanwhile.
-    ``life_s`` is asked once of a new one: for how many seconds it may be used, because of who is at its two ends.
+    ``still_good`` is called before a connection is used, a new one too: the peer's identity may have ended meanwhile.
+    ``life_s`` is called once for a new one: the seconds for which it may be used, given the identities of both ends.
     """
 
     host: str
@@ -150,11 +150,11 @@ class Dialer:
         self._beaten_at: dict[tuple[str, int], float] = {}
 
     async def dial(self, origin: Origin, make: Callable[[], P]) -> P:
-        """The protocol of a new connection, made by ``make``; with TLS, after its handshake.
+        """Return the protocol of a new connection, made by ``make``; with TLS, after its handshake.
 
         Raises:
             SidecarError: UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed), or
-                what we lacked ourselves: OVERLOADED, NOT_READY.
+                our own shortage: OVERLOADED, NOT_READY.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -166,7 +166,7 @@ class Dialer:
             self._resolver.doubt(origin.host)
             raise Unavailable(Reason.UPSTREAM_TIMEOUT, "no connection in time") from error
         except OSError as error:
-            self._resolver.doubt(origin.host)  # also where another workload answers: addresses are given to others
+            self._resolver.doubt(origin.host)  # also if another workload answers: addresses are reassigned
             raise _meaning(error) from error
 
     async def _dial_any(self, origin: Origin, make: Callable[[], P], addresses: Sequence[str]) -> P:

@@ -25,14 +25,15 @@ _NEVER_TRAILING: Final = frozenset({b"content-length", b"transfer-encoding", b"h
 
 
 class Body(Protocol):
-    """The rest of one message: gives content out of the stream until ``complete``."""
+    """The rest of one message: extracts content from the stream until ``complete``."""
 
     complete: bool
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes of the stream: (content, what follows the body). Raises ``Denied``.
+        """Take bytes of the stream: (content, the rest). Raises ``Denied``.
 
-        While the body is not ``complete``, what is given back is more of it: so much is not read at a time.
+        The rest follows the body. While the body is not ``complete``, the rest is more of it, beyond the share of one
+        event-loop iteration.
         """
         ...
 
@@ -88,7 +89,7 @@ class ChunkedBody:
         self._next = self._on_size
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes of the stream, ``MAX_LINES`` of chunks at most.
+        """Take bytes of the stream, at most ``MAX_LINES`` of chunks.
 
         Raises:
             Denied: BAD_REQUEST, or TOO_LARGE past ``max_bytes``.
@@ -96,7 +97,7 @@ class ChunkedBody:
         if self._held:
             data = self._held + data
             self._held = b""
-        content = b""  # one piece is passed on as it is; more are no list, which would take thirty times their bytes
+        content = b""  # one piece is passed on as it is; a list of many would take thirty times their bytes
         joined: bytearray | None = None
         at = lines = 0
         while not self.complete:
@@ -164,7 +165,7 @@ class ChunkedBody:
 class Outgoing:
     """Writer of one outgoing message after another. Pure: the owner of the transport writes what ``take`` returns.
 
-    ``pieces`` is not empty while there is anything to write; only to be looked at.
+    ``pieces`` is not empty while there is something to write; read-only for others.
     """
 
     __slots__ = ("_bodyless", "_chunked", "_remaining", "pieces")
@@ -192,11 +193,11 @@ class Outgoing:
 
     @property
     def until_close(self) -> bool:
-        """Tell if only the end of the connection tells the end of the message."""
+        """Tell if only the end of the connection ends the message."""
         return self._remaining is None and not self._chunked
 
     def add(self, data: bytes) -> None:
-        """Add content. RuntimeError if there is more than the head says: that would be read as another message."""
+        """Add content. RuntimeError beyond the stated length: the excess would be read as another message."""
         if not data or self._bodyless:
             return
         if self._chunked:
@@ -209,7 +210,7 @@ class Outgoing:
         self.pieces.append(data)
 
     def end(self, trailers: bytes = b"") -> bool:
-        """End the message; False, and nothing is added, if it is shorter than its head says.
+        """End the message. Returns False, and adds nothing, if it is shorter than its head says.
 
         ``trailers`` are lines of fields that follow a chunked message.
         """

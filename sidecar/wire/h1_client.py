@@ -1,7 +1,7 @@
 """HTTP/1.1 connection to an upstream: a request out, its one answer in, and then reuse or the end.
 
-The upstream is not trusted: its heads are read as strictly as a peer's, bytes beyond the answer or without a request
-close the connection, and an answer that ends early is told as an error, never as an end.
+The upstream is not trusted: its heads are parsed as strictly as a peer's, bytes beyond the answer or without a request
+close the connection, and a truncated answer is reported as an error, never as an end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sidecar.wire.teardown import end_writing
 from sidecar.wire.websocket import SWITCH_LINES, Handshake
 
 _SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
-_QUIET_S: Final = 0.05  # without a byte, after an answer whose content may come though it must not
+_QUIET_S: Final = 0.05  # of silence, after an answer that must have no content but may
 
 
 class StaleConnection(Unavailable):
@@ -89,10 +89,10 @@ class ClientConnection(asyncio.Protocol):
         self._state = State.IDLE
         self._writing_paused = False
         self._reading_paused = False
-        self._held_back = False  # by who takes the answer
+        self._held_back = False  # by the sink of the answer
         self._waits_for_turn = False
         self._opened_at = 0.0
-        self._ages_at = 0.0  # from then on it takes no other request
+        self._ages_at = 0.0  # after this time it accepts no other request
         self._quiet_at = 0.0  # in QUIET: it takes none before, and none at all if a byte comes until then
         self._moved_at = 0.0
 
@@ -103,7 +103,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def writing_paused(self) -> bool:
-        """Tell if the upstream takes no more for now."""
+        """Tell if the upstream accepts no more for now."""
         return self._writing_paused
 
     def live_at_most(self, seconds: float) -> None:
@@ -175,9 +175,9 @@ class ClientConnection(asyncio.Protocol):
         self._out.begin_raw()
 
     def send_no_more(self) -> bool:
-        """Write what was collected, and end this direction where a connection can be closed by halves (no TLS).
+        """Write the collected bytes, and end this direction if the connection can be half-closed (no TLS).
 
-        Whether it is ended: then no event loop takes another write.
+        Returns True if it has ended: then no event loop accepts another write.
         """
         self.flush()
         self._writes.write_all()
@@ -198,12 +198,12 @@ class ClientConnection(asyncio.Protocol):
         self._state = _CLOSED
         self._moved_at = self._clock()
         if self.transport.can_write_eof():
-            end_writing(self.transport)  # and not close: what still comes would be answered with a reset
+            end_writing(self.transport)  # not close: later bytes would be answered with a reset
         else:
             self.transport.close()
 
     def flush(self) -> None:
-        """Write what was collected: one write."""
+        """Write the collected bytes: one write."""
         if not self._out.pieces or self._state is _CLOSED:
             return
         self._moved_at = self._clock()
@@ -241,12 +241,12 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     def pause_reading(self) -> None:
-        """Take no more of the answer for now."""
+        """Pause reading the answer."""
         self._held_back = True
         self._regulate()
 
     def resume_reading(self) -> None:
-        """Take more of the answer again."""
+        """Resume reading the answer."""
         self._held_back = False
         if self._reader.rest and self._sink is not None:
             self._wait_for_turn()
@@ -296,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Take the upstream's FIN. The transport closes."""
         if self._raw_sink is not None:
-            self._writes.write_all()  # it may still listen; a request was not answered, and may go elsewhere
+            self._writes.write_all()  # it may still read; an unanswered request may be retried elsewhere
         sink = self._sink
         if sink is not None and self._reader.ends_with_connection and _ended_in_order(self.transport):
             self._sink = None
@@ -307,7 +307,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _CLOSED
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """The end."""
+        """Handle the end of the connection."""
         self._connections.discard(self)
         self._state = _CLOSED
         self._end_of_input()
@@ -338,7 +338,7 @@ class ClientConnection(asyncio.Protocol):
         self._moved_at = self._clock()
         if content:
             sink.on_response_data(content)
-        if reader.complete and self._sink is sink:  # else it has had enough
+        if reader.complete and self._sink is sink:  # otherwise it has enough
             self._answered(reader, head)
             sink.on_response_end()
 
@@ -362,7 +362,7 @@ class ClientConnection(asyncio.Protocol):
 
         After HEAD and 304 the upstream has content at hand, and frameworks have been seen to send it: the connection
         ends. So it does after a 204 that states content, which may be late. After any other 204 a mistake is rarer, and
-        calls are frequent: silence will do.
+        calls are frequent: a silence is enough.
         """
         if reader.answers_head or head.status != 204 or head.chunked or head.content_length:
             self.close()
@@ -461,9 +461,9 @@ class ClientConnection(asyncio.Protocol):
 
 
 def _ended_in_order(transport: asyncio.Transport) -> bool:
-    """Tell if an answer that ends with its connection is whole: over TLS only the peer itself can say so.
+    """Tell if an answer that ends with its connection is complete: over TLS only the peer itself can say so.
 
-    Anybody on the way can end a TCP connection (RFC 9112 section 9.8). uvloop tells no end then; asyncio does.
+    Anybody on the path can end a TCP connection (RFC 9112 section 9.8). uvloop then reports no end; asyncio does.
     """
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     if tls is None:

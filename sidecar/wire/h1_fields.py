@@ -19,8 +19,8 @@ from sidecar.wire.message import FRAMING, NO_NAMES, NOT_PASSED, Edits, Field, La
 
 LAYOUT_CACHE_BYTES: Final = 1024 * 1024  # of requests, and as much of answers
 _MAX_CACHED_NAMES: Final = 2048  # bytes of the names of one head
-_LAYOUT_BYTES: Final = 1024  # beside its names
-_NAME_BYTES: Final = 256  # of one name, beside its own bytes: places and templates
+_LAYOUT_BYTES: Final = 1024  # besides its names
+_NAME_BYTES: Final = 256  # of one name, besides its own bytes: places and templates
 _MAX_RULES: Final = 8  # whose templates a layout keeps: there are four
 _are_tokens: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:)*+").fullmatch
 _is_length: Final = re.compile(rb"0|[1-9][0-9]{0,14}").fullmatch
@@ -34,10 +34,10 @@ _line_of: Final = b"%b: %b\r\n".__mod__
 
 
 class H1Layout(Layout):
-    """The layout of an HTTP/1.1 head: also where the fields are that speak of framing and of the connection.
+    """The layout of an HTTP/1.1 head, with the places of the fields for framing and for the connection.
 
-    ``host`` is None unless there is exactly one. ``plain``: no field speaks of either; ``usual``: none but one length
-    and one Connection field at most, at ``length`` and ``option``. ``breaks`` are the line feeds of these fields; None
+    ``host`` is None unless there is exactly one. ``plain``: there are none of these fields; ``usual``: at most one
+    length and one Connection field, at ``length`` and ``option``. ``breaks`` are the line feeds of these fields; None
     if a name is no token.
     """
 
@@ -74,7 +74,7 @@ class H1Layout(Layout):
         return [at for at, found in enumerate(self.names) if found == name]
 
     def end_of(self, values: Sequence[bytes], minor: int) -> tuple[frozenset[bytes], int | None, bool, bool, int]:
-        """(``Message.listed``, content length, chunked, whether another message may follow, ``minor``).
+        """Return (``Message.listed``, content length, chunked, whether another message may follow, ``minor``).
 
         Raises:
             Denied: AMBIGUOUS_FRAMING, BAD_REQUEST, HEAD_TOO_LARGE.
@@ -90,7 +90,7 @@ class H1Layout(Layout):
         return listed, content_length, chunked, keep_alive, minor
 
     def _framing(self, values: Sequence[bytes], minor: int) -> tuple[int | None, bool]:
-        """(content length, chunked): at most one of them, said once and in its plain form (RFC 9112 section 6)."""
+        """Return (content length, chunked): at most one of them, stated once in its plain form (RFC 9112 section 6)."""
         if len(self.lengths) > 1 or len(self.codings) > 1:
             raise Denied(Reason.AMBIGUOUS_FRAMING, "the length of the body is stated twice")
         if self.lengths and self.codings:
@@ -138,7 +138,7 @@ answer_layouts: Final = Layouts()
 
 
 def _connection(found: Sequence[bytes], minor: int) -> tuple[frozenset[bytes], bool]:
-    """(``Message.listed``, whether another message may follow). Every Connection field is looked at."""
+    """Return (``Message.listed``, whether another message may follow). Every Connection field counts."""
     for value in found:
         if not _OPTIONS.fullmatch(value):
             raise Denied(Reason.BAD_REQUEST, "a Connection field is no list of tokens")
@@ -149,12 +149,12 @@ def _connection(found: Sequence[bytes], minor: int) -> tuple[frozenset[bytes], b
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
-    """The lower-case members of all Connection fields (RFC 9110 section 7.6.1)."""
+    """Return the lower-case members of all Connection fields (RFC 9110 section 7.6.1)."""
     return frozenset([option.strip(b" \t").lower() for value in values for option in value.split(b",")]) - {b""}
 
 
 def edited(message: Message, edits: Edits) -> bytes:
-    """The lines of a message's fields after the edits, each with its line break.
+    """Return the lines of a message's fields after the edits, each with its line break.
 
     Raises:
         ValueError: as ``encode_fields``.
@@ -180,17 +180,17 @@ def _new_template(layout: Layout, passes: Passes) -> tuple[bytes, Pick]:
 
 
 def _template(layout: Layout, passes: Passes) -> tuple[bytes, Pick]:
-    """The lines of the fields that pass, with a place for each value, and what picks the values."""
+    """Build the lines of the fields that pass, with a placeholder for each value, and the selection of the values."""
     places = [at for at, name in enumerate(layout.names) if passes(name)]
     text = b"".join([b"%b: %%b\r\n" % layout.names[at].replace(b"%", b"%%") for at in places])
     return text, picking(places)
 
 
 def encode_fields(fields: Sequence[Field]) -> bytes:
-    """The lines of some fields, each with its line break.
+    """Encode the lines of some fields, each with its line break.
 
     Raises:
-        ValueError: one would break a line, or states where a message ends: that is said by who writes the head.
+        ValueError: one would break a line, or states the length of a message, which the writer of the head does.
     """
     if not FRAMING.isdisjoint(map(_name_of, fields)):
         raise ValueError("a field states where the message ends")
@@ -200,7 +200,7 @@ def encode_fields(fields: Sequence[Field]) -> bytes:
 
 
 def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
-    """A whole HTTP/1.1 request head. ``lines``: of all its fields, as ``encode_fields`` makes them.
+    """Encode a whole HTTP/1.1 request head. ``lines``: of all its fields, as ``encode_fields`` makes them.
 
     Raises:
         ValueError: the target would break a line.
@@ -211,5 +211,5 @@ def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
 
 
 def encode_response(status: int, lines: bytes) -> bytes:
-    """A whole HTTP/1.1 answer head. ``lines``: of all its fields, as ``encode_fields`` makes them."""
+    """Encode a whole HTTP/1.1 answer head. ``lines``: of all its fields, as ``encode_fields`` makes them."""
     return b"%b\r\n%b\r\n" % (_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, lines)

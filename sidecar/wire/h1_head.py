@@ -1,8 +1,8 @@
-"""Heads of HTTP/1.1 messages, read: strict and pure, and the same for the same bytes.
+"""Parser for heads of HTTP/1.1 messages: strict and pure.
 
 The grammar is that of RFC 9112 without its allowances: no bare LF, no folding, no white space before a colon, no other
-version, exactly one Host. The length of a body is stated once and plainly. A head is found by one expression and judged
-as a whole, so that one never seen before costs what any other does; a head that is malformed is read once more for the
+version, exactly one Host. The length of a body is stated once and plainly. One expression finds a head, which is then
+judged as a whole, so that a new head costs no more than a known one; a malformed head is parsed again to find the
 reason. All errors are ``Denied`` with the reason that fits a request; their detail never quotes the input.
 """
 
@@ -19,8 +19,8 @@ from sidecar.wire.h1_fields import H1Layout, answer_layouts, request_layouts
 from sidecar.wire.message import NO_NAMES, Request, Response, new_request, new_response
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-# field-line of RFC 9112 section 5 in three steps, as classes of characters are slow to match: expressions find where
-# lines and names end; that names are tokens is seen once for each layout; ``translate`` sees that there is no control.
+# field-line of RFC 9112 section 5 in three steps, as character classes are slow to match: expressions find the ends of
+# lines and names; each layout checks once that names are tokens; ``translate`` checks that there is no control.
 _LINE: Final = rb"[^:\r]++:[^\r]*+\r\n"
 _field_lines: Final = re.compile(rb"([^:]++):[\t ]*+([^\r]*+)\r\n").findall
 _TEXT: Final = bytes([*b"\t\r", *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -34,7 +34,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-
 _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
 )
-# The spelling of almost all of them, which needs no more looks.
+# The usual spelling, which needs no further check.
 _plain_authority: Final = re.compile(rb"[a-z0-9_][a-z0-9._-]{0,254}(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}))?").fullmatch
 _NO_FIELDS: Final[tuple[tuple[bytes, ...], tuple[bytes, ...]]] = ((), ())
 _MINOR: Final = {b"0": 0, b"1": 1}
@@ -73,7 +73,7 @@ class RequestGrammar:
         return self.head(match)
 
     def head(self, match: re.Match[bytes]) -> Request:
-        """The head that ``match`` has found.
+        """Return the head that ``match`` has found.
 
         Raises:
             Denied: as ``read``.
@@ -95,7 +95,7 @@ class RequestGrammar:
             authority = parse_authority(host)
             upgrade = _upgrade(layout, values)
             listed, length, chunked, keep_alive, minor = layout.end_of(values, _MINOR[version])
-            keep_alive = keep_alive and upgrade is None  # without the switch, what follows may be no HTTP any more
+            keep_alive = keep_alive and upgrade is None  # without the switch, the next bytes may not be HTTP
             end = listed, length, chunked or bool(length), keep_alive, minor, expect, upgrade
         if target[0] != _SLASH:
             target = self._origin_form(target, host, authority)
@@ -147,7 +147,7 @@ class ResponseGrammar:
         return self.head(match)
 
     def head(self, match: re.Match[bytes]) -> Response:
-        """The head that ``match`` has found.
+        """Return the head that ``match`` has found.
 
         Raises:
             Denied: as ``read``.
@@ -168,7 +168,7 @@ class ResponseGrammar:
         return Denied(Reason.BAD_REQUEST, "a header field is malformed")
 
 
-@cache  # as many as there are kinds of listeners
+@cache  # one per kind of listener
 def _request_head(max_target_bytes: int, max_fields: int) -> re.Pattern[bytes]:
     return re.compile(_head(_REQUEST_LINE % (_METHOD, max_target_bytes), 1, max_fields))
 
@@ -179,13 +179,13 @@ def _response_head(max_fields: int) -> re.Pattern[bytes]:
 
 
 def _head(first_line: bytes, least: int, most: int) -> bytes:
-    """A first line, so many fields, and the empty line. No part of it is ever read in two ways."""
+    """Build the pattern of a first line, a number of fields, and the empty line. No part of it is ambiguous."""
     return rb"%b((?:%b){%d,%d}+)\r\n" % (first_line, _LINE, least, max(most, least))
 
 
 def _lines_of(head: bytes, max_fields: int) -> list[bytes]:
-    """The first line, and those of the fields."""
-    # No more become objects: one takes ten times the bytes of its line.
+    """Split a head into its first line, and those of the fields."""
+    # No more become objects: each takes ten times the bytes of its line.
     lines = head.split(b"\r\n", max_fields + 2) if max_fields >= 0 else []
     if len(lines) < 3 or lines[-2:] != [b"", b""]:
         raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
@@ -199,9 +199,9 @@ def _expect(layout: H1Layout, values: Sequence[bytes]) -> bytes | None:
 
 
 def _upgrade(layout: H1Layout, values: Sequence[bytes]) -> bytes | None:
-    """The protocol that must be switched to, or refused; None for h2c alone, an offer that a server may ignore.
+    """Return the protocol of an upgrade to judge; None for h2c alone, an offer that a server may ignore.
 
-    Java's client makes this offer with every request unless told otherwise (RFC 9110 section 7.8, RFC 9113 appendix B).
+    Java's client makes this offer with every request by default (RFC 9110 section 7.8, RFC 9113 appendix B).
     """
     if not layout.upgrade:
         return None
@@ -210,7 +210,7 @@ def _upgrade(layout: H1Layout, values: Sequence[bytes]) -> bytes | None:
 
 
 def parse_authority(value: bytes) -> str:
-    """A host with an optional port, in lower case; ``Denied`` BAD_REQUEST if it is anything else."""
+    """Parse a host with an optional port, in lower case; ``Denied`` BAD_REQUEST if it is anything else."""
     match = _AUTHORITY.fullmatch(value)
     if match is None:
         raise Denied(Reason.BAD_REQUEST, "the Host is no host with an optional port")

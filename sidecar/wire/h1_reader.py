@@ -12,9 +12,9 @@ from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Request, Response
 from sidecar.wire.websocket import Handshake, check_upgrade
 
-CONTINUE: Final = b"100-continue"  # the one expectation there is (RFC 9110 section 10.1.1)
+CONTINUE: Final = b"100-continue"  # the only supported expectation (RFC 9110 section 10.1.1)
 _CR: Final = 0x0D
-# Everything a head may consist of (RFC 9112 section 2.2: no bare CR or LF, no control bytes).
+# All octets allowed in a head (RFC 9112 section 2.2: no bare CR or LF, no control bytes).
 _SOUND: Final = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]+|\r\n)*+")
 _FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1-5][0-9][0-9](?: .*)?)")
 
@@ -22,10 +22,10 @@ _FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1
 class HeadBuffer:
     """Collects fragments of one head. Input that cannot become a head is refused at once, not at the deadline.
 
-    ``skip_empty_line``: one empty line before each request is no error (RFC 9112 section 2.2), however it is cut.
-    Holds at most ``max_head_bytes`` and one read, and looks at every byte a bounded number of times, however it is cut.
-    ``held`` is how many bytes of an unfinished head are here; ``fresh``: none, not even an empty line before it. A head
-    of ``ordinary`` bytes is within all limits.
+    ``skip_empty_line``: one empty line before each request is allowed (RFC 9112 section 2.2), for any cut. Holds at
+    most ``max_head_bytes`` and one read, and examines every byte a bounded number of times, for any cut. ``held`` is
+    the number of bytes of an unfinished head; ``fresh``: none, not even an empty line before it. A head of ``ordinary``
+    bytes is within all limits.
     """
 
     __slots__ = (
@@ -46,7 +46,7 @@ class HeadBuffer:
         self._max_first_line = max_first_line
         self.ordinary = min(max_head_bytes, max_first_line)
         self._skip_empty_line = skip_empty_line
-        self._skips = skip_empty_line  # whether one may still come before this head
+        self._skips = skip_empty_line  # one may still come before this head
         self.fresh = True
         self.held = 0
         self._begun = bytearray()
@@ -64,7 +64,7 @@ class HeadBuffer:
         Raises:
             Denied: HEAD_TOO_LARGE, URI_TOO_LONG, BAD_REQUEST.
         """
-        if self.fresh:  # as most heads do, it may come whole and alone
+        if self.fresh:  # most heads arrive whole and alone
             end = data.find(b"\r\n\r\n", 0, self.ordinary) + 4
             if end > 3 and data[0] != _CR:
                 return (data, b"") if end == len(data) else (data[:end], data[end:])
@@ -135,16 +135,16 @@ class RequestReader(HeadBuffer):
         self.refused_head: Request | None = None
 
     def read(self, data: bytes) -> tuple[Request, int, bytes] | None:
-        """Take bytes of the stream: (one valid head, its size in bytes, what followed it); None until it is whole.
+        """Take bytes of the stream: (one valid head, its size in bytes, the rest); None until it is complete.
 
         Raises:
-            Denied: the head is malformed or too large, or asks for what is not served here (an unknown expectation, an
-                Upgrade but to WebSocket, CONNECT, TRACE, a body over the limit). What follows is then never to be read
+            Denied: the head is malformed or too large, or asks for an unsupported feature (an unknown expectation, an
+                Upgrade other than WebSocket, CONNECT, TRACE, a body over the limit). The rest must then never be parsed
                 as a request.
         """
         grammar = self._grammar
         match = grammar.match(data, 0, self.ordinary) if self.fresh else None
-        if match is not None:  # as most heads do, it came whole
+        if match is not None:  # most heads arrive whole
             head, size = grammar.head(match), match.end()
             rest = data[size:]
         else:
@@ -164,7 +164,7 @@ class RequestReader(HeadBuffer):
         return LengthBody(head.content_length or 0)
 
     def _refuse_unspoken(self, head: Request) -> None:
-        """Refuse what is valid HTTP and not served here."""
+        """Refuse valid HTTP that is not supported here."""
         self.refused_head = head
         if head.expect is not None and head.minor == 1 and head.expect.lower() != CONTINUE:
             raise Denied(Reason.EXPECTATION_REFUSED, "another expectation than 100-continue")
@@ -183,10 +183,9 @@ _MAX_STATUS_LINE: Final = 8192
 class AnswerReader:
     """Reads one answer after another; ``expect`` begins each.
 
-    ``head``: the final head, once there; ``bodyless``: no content belongs to it, whatever it says (RFC 9112 section
-    6.3). ``complete``: the answer is whole, and ``surplus`` then tells whether bytes followed it, which nobody asked
-    for. ``rest``: came too, and is more of it than is read at a time;
-    ``feed`` goes on with it.
+    ``head``: the final head, once there; ``bodyless``: it has no content, whatever it says (RFC 9112 section 6.3).
+    ``complete``: the answer has ended, and ``surplus`` then tells if unrequested bytes followed it. ``rest``: received
+    bytes of it beyond one iteration's share; ``feed`` continues with them.
     """
 
     __slots__ = (
@@ -218,7 +217,7 @@ class AnswerReader:
     def expect(self, method: str, handshake: Handshake | None = None) -> None:
         """Expect the answer to a request of this method, which may be granted a ``handshake``.
 
-        If it is, 101 is the final head, and all that follows is content until the connection ends.
+        If it does, 101 is the final head, and the rest is content until the connection ends.
         """
         self._method = method
         self._handshake = handshake
@@ -229,7 +228,7 @@ class AnswerReader:
 
     @property
     def began(self) -> bool:
-        """Tell if at least one byte came."""
+        """Tell if at least one byte arrived."""
         return self.head is not None or self._interim > 0 or self._heads.held > 0
 
     @property
@@ -252,7 +251,7 @@ class AnswerReader:
         head, heads, grammar = None, self._heads, self._grammar
         while self._body is None:
             match = grammar.match(data, 0, heads.ordinary) if heads.fresh else None
-            if match is not None:  # as most heads do, it came whole
+            if match is not None:  # most heads arrive whole
                 head, data = grammar.head(match), data[match.end() :]
             else:
                 found = heads.feed(data)
@@ -272,7 +271,7 @@ class AnswerReader:
             self.head = head
             self.bodyless = bodyless = self._method == "HEAD" or head.status in _BODYLESS
             length = 0 if bodyless else head.content_length
-            if length == len(data):  # the whole answer came at once, as most do
+            if length == len(data):  # most answers arrive whole
                 self._body = _NO_MORE
                 self.complete = True
                 self.surplus = False

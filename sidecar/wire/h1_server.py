@@ -58,7 +58,7 @@ class ServerConnection(asyncio.Protocol):
         self.writing_paused = False
         self.handler = handler
         self.writes = connections.writes
-        self.out = Outgoing()  # of the exchange under way
+        self.out = Outgoing()  # of the exchange in progress
         self._limits = limits
         self._connections = connections
         self._clock = connections.clock
@@ -79,7 +79,7 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def stream(self) -> H1Stream | None:
-        """The request being served, if any."""
+        """The request in progress, if any."""
         return self._stream
 
     @property
@@ -88,7 +88,7 @@ class ServerConnection(asyncio.Protocol):
         return self._reader.held > 0
 
     def stop(self, error: SidecarError) -> None:
-        """End the request being served, or refuse the one whose head is arriving, for ``error``; then close."""
+        """End the request in progress, or refuse the one whose head is arriving, for ``error``; then close."""
         if self._stream is not None:
             self._stream.stop(error)
         elif self._reader.first_line_read:
@@ -99,7 +99,7 @@ class ServerConnection(asyncio.Protocol):
     def waits_since(self) -> float | None:
         """Start of the current wait for a head, or for the peer to stop (monotonic seconds).
 
-        None if one is being served, or the connection is closed.
+        None if one is in progress, or the connection is closed.
         """
         if self._stream is not None or self._teardown.phase is Phase.CLOSING:
             return None
@@ -114,7 +114,7 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def kept(self) -> bool:
-        """Tell if it waits for the first byte of another request."""
+        """Tell if it is idle, waiting for the first byte of another request."""
         return not self._reader.held and self._teardown.linger is None and self._moved_at != self._opened_at
 
     def give_way(self, error: SidecarError) -> None:
@@ -165,7 +165,7 @@ class ServerConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Take the peer's FIN: answer an unfinished head, give up the request in progress. Tell if writing goes on.
 
-        The transport closes, but after a switch of protocols where a connection can be closed by halves.
+        The transport closes, except after a switch of protocols on a connection that can be half-closed.
         """
         self.writes.write_all()
         stream = self._stream
@@ -179,7 +179,7 @@ class ServerConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """The end."""
+        """Handle the end of the connection."""
         self._connections.discard(self)
         self._teardown.enter(Phase.CLOSING)
         if self._stream is not None:
@@ -209,7 +209,7 @@ class ServerConnection(asyncio.Protocol):
     # --- reading
 
     def _receive_more(self, data: bytes) -> None:
-        """Take input that comes while a request is served or waits, or after the last one."""
+        """Handle input during a request, while one waits, or after the last one."""
         teardown = self._teardown
         if teardown.phase < Phase.LINGERING:
             self._rest = self._rest + data if self._rest else data
@@ -244,7 +244,7 @@ class ServerConnection(asyncio.Protocol):
         return False
 
     def _settle(self) -> None:
-        """Write what the input has produced, then pause or resume reading."""
+        """Write the output of the processed input, then pause or resume reading."""
         stream = self._stream
         if stream is not None and (stream.intake is not None or self.out.pieces):
             stream.batch_end()
@@ -261,10 +261,10 @@ class ServerConnection(asyncio.Protocol):
         if rest is None:
             self._rest = data
             return False
-        if self._teardown.phase >= Phase.LINGERING:  # by who takes it
+        if self._teardown.phase >= Phase.LINGERING:  # by its sink
             return False
         self._rest = rest
-        if rest and stream.intake is intake:  # more of the body than is read at a time
+        if rest and stream.intake is intake:  # more of the body than one iteration's share
             self._wait_for_turn()
             return False
         return True
@@ -312,7 +312,7 @@ class ServerConnection(asyncio.Protocol):
                 self._head_began_at = self._moved_at
             return False
         head, size, self._rest = found
-        self._share = _SPENT  # what follows in the same bytes waits
+        self._share = _SPENT  # the next request in the same bytes waits
         stream = self._stream = H1Stream(self, head, size)
         if head.has_body:
             stream.intake = Intake(reader.body_of(head))
@@ -342,7 +342,7 @@ class ServerConnection(asyncio.Protocol):
         self.writes.defer(self.transport, data)
 
     def may_keep(self) -> bool:
-        """Tell if another request may follow the one being served."""
+        """Tell if another request may follow the one in progress."""
         if self._moved_at >= self._ages_at or self._teardown.phase is not _OPEN:
             return False
         if not self._connections.draining:
@@ -351,7 +351,7 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def has_rest(self) -> bool:
-        """Tell if bytes wait that were received and not yet used."""
+        """Tell if received bytes are waiting to be used."""
         return bool(self._rest)
 
     def take_rest(self) -> bytes:
@@ -470,7 +470,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _cut_off(self) -> None:
         self.cut_off()
-        self._connections.discard(self)  # uvloop may have closed it without ever telling us
+        self._connections.discard(self)  # uvloop may have closed it without notice
 
     def _idle_too_long(self, now: float) -> bool:
         fresh = self._moved_at == self._opened_at

@@ -1,7 +1,7 @@
 """One request and its answer on an HTTP/1.1 server connection: ``Stream`` for this version.
 
-What is sent is collected and leaves with one write at ``flush``, ``send_end`` or ``answer``. The body goes from the
-bytes of the connection through ``Intake`` to the sink that wants them.
+Sent data is collected and leaves with one write at ``flush``, ``send_end`` or ``answer``. The body goes from the bytes
+of the connection through ``Intake`` to its sink.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ class Carrier(Protocol):
 
     @property
     def has_rest(self) -> bool:
-        """Tell if bytes wait that were received and not yet used."""
+        """Tell if received bytes are waiting to be used."""
 
     def take_rest(self) -> bytes:
-        """The bytes received and not yet used."""
+        """Return the received and unused bytes."""
 
     def take_all(self, length: int | None) -> bytes | None:
-        """The bytes received and not yet used, if they are so many; else None."""
+        """Return the received and unused bytes if there are this many; else None."""
 
     def put_back(self, rest: bytes) -> None:
-        """Bytes that belong to what follows."""
+        """Put back bytes that belong to the next request."""
 
     def advance(self) -> None:
-        """Go on with the bytes at hand as far as possible."""
+        """Process the received bytes as far as possible."""
 
     def let_others_first(self, take: Turn) -> None:
-        """Go on with ``take`` in a turn of this peer's."""
+        """Continue with ``take`` in a later turn of this peer's."""
 
     def write(self, data: bytes) -> None:
         """Write, at the end of this event-loop iteration at the latest."""
 
     def may_keep(self) -> bool:
-        """Tell if another request may follow the one being served."""
+        """Tell if another request may follow the one in progress."""
 
     def answered(self, stream: H1Stream) -> None:
-        """The answer of the current stream has ended."""
+        """Finish the current stream: its answer has ended."""
 
     def cut(self, *, reset: bool) -> None:
         """Close so that an unfinished answer shows."""
@@ -67,9 +67,9 @@ class Carrier(Protocol):
 
 
 class Intake:
-    """Rest of a request's body, and the ``sink`` that takes it; without one nothing is taken.
+    """The rest of a request's body, and its ``sink``; without one nothing is consumed.
 
-    A stream has an intake as long as its body is not whole. ``invited``: a peer that waits for 100 Continue has got it.
+    A stream has an intake until its body is complete. ``invited``: the peer was sent 100 Continue.
     """
 
     __slots__ = ("_body", "invited", "paused", "sink")
@@ -82,13 +82,13 @@ class Intake:
 
     @property
     def wanted(self) -> bool:
-        """Tell if a sink takes it now."""
+        """Tell if a sink consumes it now."""
         return self.sink is not None and not self.paused
 
     def take(self, stream: H1Stream, data: bytes) -> bytes | None:
-        """Feed received bytes to the sink and return what was not used; None while all of it must wait.
+        """Feed received bytes to the sink and return the rest; None while all of it must wait.
 
-        That follows the body, or is more of it than is read at a time.
+        The rest follows the body, or is more of it than one iteration's share.
         """
         body, sink = self._body, self.sink
         if sink is None or self.paused:
@@ -157,7 +157,7 @@ class H1Stream:
 
     @property
     def transport(self) -> asyncio.Transport:
-        """The peer's transport, for what is known about the peer. Not for writing."""
+        """The peer's transport, for facts about the peer. Not for writing."""
         return self._connection.transport
 
     @property
@@ -178,20 +178,20 @@ class H1Stream:
 
     @property
     def body_complete(self) -> bool:
-        """Tell if the request is whole: it has no body, or all of it was taken."""
+        """Tell if the request is complete: it has no body, or all of it was consumed."""
         return self.intake is None
 
     @property
     def writing_paused(self) -> bool:
-        """Tell if the peer takes no more data for now."""
+        """Tell if the peer reads no more data for now."""
         return self._connection.writing_paused
 
     # --- the request's body
 
     def read_body(self, sink: BodySink) -> None:
-        """Give the body to ``sink``: at once what is there, the rest as it comes. Until then, reading is paused.
+        """Give the body to ``sink``: the received part at once, the rest as it arrives. Until then, reading is paused.
 
-        A peer that waits for 100 Continue gets it now, when the request was authorised and somebody takes its body.
+        A peer that waits for 100 Continue gets it now, when the request is authorised and its body has a sink.
         """
         if self.ended or self.gone:
             return
@@ -210,7 +210,7 @@ class H1Stream:
         self._connection.advance()
 
     def take_whole_body(self) -> bytes | None:
-        """The body, if it is here as a whole, is the last that is here, and nobody has begun to take it; else None."""
+        """Return the body if it was received completely, is the last data here, and has no sink yet; else None."""
         body, self.held_body = self.held_body, None
         if body is not None:
             return body
@@ -224,29 +224,29 @@ class H1Stream:
         return data
 
     def hold_body(self, body: bytes) -> None:
-        """Hold a body that was read and judged: whoever takes the body next is given these bytes."""
+        """Hold a body that was read and judged: its next reader gets exactly these bytes."""
         self.held_body = body
 
     def pause_body(self) -> None:
-        """Take no more of the body for now; the peer is slowed down by TCP."""
+        """Pause the body; TCP slows the peer down."""
         if self.intake is not None:
             self.intake.paused = True
         self._connection.advance()
 
     def resume_body(self) -> None:
-        """Take more of the body again."""
+        """Resume the body."""
         if self.intake is not None:
             self.intake.paused = False
         self._connection.advance()
 
     def let_others_first(self, take: Turn) -> None:
-        """Go on with ``take`` in a turn of the peer's: there is more to do than is done at a time."""
+        """Continue with ``take`` in a later turn of the peer's: there is more work than one iteration's share."""
         self._connection.let_others_first(take)
 
     # --- the answer
 
     def send_head(self, answer: Response, edits: Edits) -> None:
-        """Begin to pass an answer on, with its fields edited. The fields for its length are ours.
+        """Begin to pass an answer on, with its fields edited. The wire adds the fields for its length.
 
         Without a length it is chunked, or ended by the connection for an HTTP/1.0 peer. After HEAD, and with 204 and
         304, no body is sent whatever the answer says.
@@ -291,7 +291,7 @@ class H1Stream:
         self._connection.answered(self)
 
     def flush(self) -> None:
-        """Write what was sent since the last flush: one write."""
+        """Write the data sent since the last flush: one write."""
         out = self._connection.out
         if out.pieces and not (self.ended or self.gone):
             data = out.take()
@@ -313,7 +313,7 @@ class H1Stream:
         connection.answered(self)
 
     def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
-        """Give a whole answer of our own. If the request's body is not all there, the connection closes after it."""
+        """Give a whole answer of our own. If part of the request's body is missing, the connection closes after it."""
         if self.ended or self.gone:
             return
         self.closes = self.closes or close
@@ -335,14 +335,14 @@ class H1Stream:
         self._connection.cut_off()
 
     def stop(self, error: SidecarError) -> None:
-        """End it for ``error``, as its owner sees fit."""
+        """End the answer for ``error``, as its owner decides."""
         if self.owner is not None:
             self.owner.stop(error)
 
     # --- for the connection only
 
     def fail_body(self, error: SidecarError) -> None:
-        """End an unfinished body; whatever follows is not read as a request."""
+        """End an unfinished body; later bytes are not parsed as a request."""
         sink = self._forget_sink()
         self.closes = True
         if sink is not None:
@@ -385,7 +385,7 @@ class H1Stream:
 
     @property
     def body_paused(self) -> bool:
-        """Tell if the body is held back for now, as its sink is behind."""
+        """Tell if the body is paused because its sink is behind."""
         return self.intake is not None and self.intake.paused
 
     def _begin(self, status: int, lines: bytes, length: int | None, *, chunked: bool = False) -> bytes:
@@ -416,7 +416,7 @@ class H1Stream:
         return sink
 
     def _invite_body(self, head: Request) -> None:
-        """Say 100 Continue, unless the body comes uninvited or nobody can expect it (RFC 9110 section 10.1.1)."""
+        """Send 100 Continue, unless the body comes uninvited or the peer cannot expect it (RFC 9110 section 10.1.1)."""
         if head.minor == 1 and not self._connection.has_rest:
             self.bytes_out += len(_CONTINUE)
             self._connection.write(_CONTINUE)

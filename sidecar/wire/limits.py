@@ -20,14 +20,13 @@ def _require_positive(limits: object, names: list[str]) -> None:
 class ServerLimits:
     """Limits of one server connection.
 
-    ``head_timeout_s`` runs from a head's first byte to its last, and from the connection to the first byte.
-    Within each ``body_timeout_s`` a body that is wanted, and within each ``write_timeout_s`` an answer that the peer
-    is behind with, must move by ``min_rate`` bytes a second on average: silence is too slow, and so are single bytes.
-    An answer has moved as far as the peer's kernel acknowledged it; that one may ask for more only in large steps.
-    ``max_upload_s`` and ``max_stream_s`` are the longest that a request may come, and an answer go on, past the end of
-    its token; what never ends by itself (event streams, WebSockets) ends with the token. ``linger_*`` bound what is
-    still read, and thrown away, after an early answer: silence ends it only where the connection cannot be half closed
-    (TLS).
+    ``head_timeout_s`` runs from a head's first byte to its last, and from the connection to the first byte. Within each
+    ``body_timeout_s`` an awaited body, and within each ``write_timeout_s`` a pending answer, must progress by
+    ``min_rate`` bytes a second on average: both silence and single bytes are too slow. An answer has progressed as far
+    as the peer's kernel has acknowledged it, which may happen only in large steps. ``max_upload_s`` and
+    ``max_stream_s`` are the longest times that a request may arrive, and an answer continue, after its token has
+    expired; event streams and WebSockets end with the token. ``linger_*`` bound the input that is discarded after an
+    early answer; silence ends it only where the connection cannot be half-closed (TLS).
     """
 
     max_head_bytes: int = 32768
@@ -54,12 +53,12 @@ class ServerLimits:
 class ClientLimits:
     """Limits of upstream connections.
 
-    ``first_byte_timeout_s`` runs from the end of the request to the end of the answer's head; ``idle_timeout_s`` is the
-    longest silence inside an answer, and the longest time in which the upstream takes nothing of a request;
+    ``first_byte_timeout_s`` runs from the end of the request to the end of the answer's head. ``idle_timeout_s`` is the
+    longest silence inside an answer, and the longest time in which the upstream reads nothing of a request;
     ``stream_idle_timeout_s`` is the longest silence of an event stream, or of a WebSocket in both directions. At most
-    ``max_connecting`` connections per origin are being opened at a time. At most ``max_idle`` are kept; one is closed
-    after ``idle_keep_s`` without use, and at a random age of 80 to 100 % of ``max_age_s``, so that not all go at once;
-    with mTLS no later than after half the life of our own SVID.
+    ``max_connecting`` connections per origin are being opened at a time. At most ``max_idle`` are kept idle; one is
+    closed after ``idle_keep_s`` without use, and at a random age of 80 to 100 % of ``max_age_s``, so that they do not
+    all close at once; with mTLS no later than after half the life of our own SVID.
     """
 
     connect_timeout_s: float = 5.0
@@ -80,9 +79,10 @@ class ClientLimits:
 
 _LITTLE_SENT: Final = 16 * 1024
 # Half of the initial window, and no less: a sender waits for a whole segment, of 64 KiB on loopback, or for half of the
-# largest window it has seen (RFC 9293 section 3.8.6.2.1). With less a transfer moves by its timer only.
+# largest window it has seen (RFC 9293 section 3.8.6.2.1). With less a transfer moves only by its timer.
 _LITTLE_RECEIVED: Final = 32 * 1024
-_AGAIN: Final = 256 * 1024  # where the kernel tuned the size before; once it is set, the kernel never tunes it again
+# for connections whose window the kernel had tuned; once set, the kernel never tunes it again
+_AGAIN: Final = 256 * 1024
 
 
 class BufferLimits:
@@ -98,7 +98,7 @@ class BufferLimits:
         self._little = False
 
     def apply(self, transport: asyncio.Transport) -> None:
-        """Limit a new connection."""
+        """Apply the limits to a new connection."""
         sent, received = (_LITTLE_SENT, _LITTLE_RECEIVED) if self._little else (self._sent, self._received)
         if sent is not None:
             transport.set_write_buffer_limits(high=sent)
@@ -108,7 +108,7 @@ class BufferLimits:
     def change(self, transports: Iterable[asyncio.Transport], *, little: bool) -> None:
         """Switch to small or usual buffers, also for these connections, which are all there are.
 
-        A window that the kernel has tuned by itself stays: nobody knows how large its sender saw it.
+        A window that the kernel has tuned by itself stays: its sender may have seen any size.
         """
         if little == self._little:
             return

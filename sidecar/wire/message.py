@@ -70,10 +70,10 @@ def picking(places: Sequence[int]) -> Pick:
 
 
 class Layout:
-    """The names of a message's fields in order, and what follows from them alone. No value is in a layout.
+    """The names of a message's fields in order, and everything that follows from them alone. A layout holds no value.
 
-    ``single`` has the place of each name that comes once, ``pick`` the values of each name. ``templates`` is for who
-    writes messages: their fields as text that waits for values, by the rule that those fields pass.
+    ``single`` has the place of each name that appears once, ``pick`` the values of each name. ``templates`` is for
+    writers of messages: their fields as text with placeholders for values, by the rule that those fields pass.
     """
 
     __slots__ = ("names", "pick", "single", "templates")
@@ -119,10 +119,10 @@ class Message:
         raise NotImplementedError
 
     def one(self, name: bytes) -> bytes | None:
-        """The value of a field (lower-case name) that must not come twice; None if it is absent.
+        """Return the value of a field (lower-case name) that must not be repeated; None if it is absent.
 
         Raises:
-            Denied: HEADER_MALFORMED, it comes more than once.
+            Denied: HEADER_MALFORMED, it is repeated.
         """
         layout = self.layout
         at = layout.single.get(name)
@@ -133,12 +133,12 @@ class Message:
         return None
 
     def all(self, name: bytes) -> tuple[bytes, ...]:
-        """The values of all fields of a (lower-case) name, in order."""
+        """Return the values of all fields of a (lower-case) name, in order."""
         return self.layout.pick.get(name, _NOTHING)(self.values)
 
     @property
     def fields(self) -> list[Field]:
-        """All fields, in order."""
+        """Return all fields, in order."""
         return list(zip(self.layout.names, self.values, strict=True))
 
 
@@ -160,10 +160,9 @@ class _Request(NamedTuple):
 class Request(_Request, Message):
     """A valid request. ``target`` is in origin-form and not yet canonical; ``authority`` is the Host in lower case.
 
-    The fields are as they came, Host and hop-by-hop ones included. ``content_length`` is None where the request states
-    none: if it has a body, that has an end of its own. ``keep_alive``: another request may follow it. ``minor`` is
-    0 for a peer of HTTP/1.0, which takes no chunks. ``upgrade`` is the protocol that it asks for; None where it may be
-    ignored.
+    The fields are as received, Host and hop-by-hop ones included. ``content_length`` is None if the request states
+    none: a body then has its own end. ``keep_alive``: another request may follow. ``minor`` is 0 for a peer of
+    HTTP/1.0, which cannot read chunks. ``upgrade`` is the requested protocol; None if it may be ignored.
     """
 
     __slots__ = ()
@@ -181,7 +180,7 @@ class _Response(NamedTuple):
 
 
 class Response(_Response, Message):
-    """A valid answer, final or interim. ``content_length`` is what its field says, also where no body follows.
+    """A valid answer, final or interim. ``content_length`` is the value of its field, even without a body.
 
     ``keep_alive``: the connection may serve another request after it.
     """
@@ -189,7 +188,7 @@ class Response(_Response, Message):
     __slots__ = ()
 
 
-# The constructor of a named tuple is interpreted, tuple's own is not.
+# The constructor of a named tuple is interpreted; tuple's own is not.
 new_edits: Final[Callable[[tuple[Passes, tuple[Field, ...]]], Edits]] = partial(tuple.__new__, Edits)
 new_request: Final[Callable[[tuple[Any, ...]], Request]] = partial(tuple.__new__, Request)
 new_response: Final[Callable[[tuple[Any, ...]], Response]] = partial(tuple.__new__, Response)

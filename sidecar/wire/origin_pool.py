@@ -1,14 +1,14 @@
 """Connections to one origin, and the queue of calls that wait for one of them.
 
-Theory of operation. The connection returned last is taken first, so that the others can age and close. A call that
-finds none, or finds calls waiting, joins the queue, and a connection is opened for it. Whichever comes first, that one
-or one that another call returns, goes to the call that has waited longest. No call overtakes the queue: with more calls
-than connections, a later call would else take what was returned for one that waits. A connection that is opened and no
-longer needed is kept, and an attempt that nobody needs any more counts for the next call. So no more connections are
+Theory of operation. The connection returned last is reused first, so that the others can age and close. A call that
+finds none, or finds calls waiting, joins the queue, and a connection is opened for it. The first free connection, new
+or returned by another call, goes to the call that has waited longest. No call passes the queue: with more calls than
+connections, a later call would otherwise take a returned connection from a waiting one. A new connection that is no
+longer needed is kept, and an attempt that is no longer needed counts for the next call. So no more connections are
 opened than there are concurrent calls, and no call waits for a handshake while a connection is free.
 
-A connection that fails to open fails one call, the longest waiting of those that waited when it began; the others have
-attempts and deadlines of their own. A call that is cancelled takes an attempt that nobody needs with it.
+A failed attempt fails one call, the longest waiting of those that waited when it began; the others have attempts and
+deadlines of their own. A cancelled call cancels an attempt that is no longer needed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STALLED: Final = 0.5  # of the timeout: a slower attempt no longer counts, and 
 
 
 class Waiter:
-    """One call in the queue. ``fresh``: a reused connection will not do."""
+    """One call in the queue. ``fresh``: a reused connection is not acceptable."""
 
     __slots__ = ("_pool", "fresh", "on_error", "on_ready", "since", "timer")
 
@@ -64,7 +64,7 @@ class OriginPool:
         self.origin = origin
         self.idle: list[ClientConnection] = []
         self.waiting: OrderedDict[Waiter, None] = OrderedDict()  # the longest waiting first
-        self.attempts: dict[asyncio.Task[ClientConnection], float] = {}  # and when each began
+        self.attempts: dict[asyncio.Task[ClientConnection], float] = {}  # with their start times
         self.alive: set[ClientConnection] = set()
         self.retired = False
         self.usual: OrderedDict[Waiter, None] = OrderedDict()  # those of them that may get a reused connection
@@ -184,7 +184,7 @@ class OriginPool:
             self._failed(error, began_at)
 
     def _why_useless(self, connection: ClientConnection) -> SidecarError | None:
-        """Return the reason why a new connection is unusable: event-loop iterations have passed since its handshake."""
+        """Return the reason why a new connection is unusable: time has passed since its handshake."""
         if not connection.usable:
             return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed a new connection")
         still_good = self.origin.still_good
@@ -214,7 +214,7 @@ class OriginPool:
         if not isinstance(error, SidecarError):
             if waiter is not None:
                 waiter.on_error(SidecarError(Reason.INTERNAL, type(error).__name__))
-            raise error  # a bug: the request ends, and the loop's exception handler hears of it
+            raise error  # a bug: the request ends, and the loop's exception handler reports it
         if waiter is not None:
             waiter.on_error(error)
 

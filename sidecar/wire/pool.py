@@ -22,7 +22,7 @@ from sidecar.wire.resolver import Resolver
 
 __all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
 
-_MAX_FAILING: Final = 64  # upstreams come from the settings, and those of before a reload are forgotten
+_MAX_FAILING: Final = 64  # upstreams come from the settings; those from before a reload are dropped
 
 
 class Failing(NamedTuple):
@@ -43,9 +43,9 @@ class Cancellable(Protocol):
 class UpstreamPool:
     """The connections to all upstreams of one listener.
 
-    ``failing`` has the upstreams, as HOST:PORT, to which the last attempt to connect failed. ``counts`` is added to, by
-    ``PoolEvent``. ``unread`` bytes of each connection may wait in the kernel; None: as it
-    likes, so that an upstream far away is as fast as it can be.
+    ``failing`` has the upstreams, as HOST:PORT, to which the last attempt to connect failed. ``counts`` has a counter
+    for each ``PoolEvent``. At most ``unread`` bytes of each connection wait in the kernel; None: the kernel decides, so
+    that a remote upstream is as fast as possible.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class UpstreamPool:
     def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
         """Wait for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.
 
-        Exactly one of the callbacks is called later, unless the wait is cancelled.
-        Errors: UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed).
+        Exactly one of the callbacks is called later, unless the wait is cancelled. Errors: UPSTREAM_UNREACHABLE,
+        UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed).
         """
         if self._closed:
             gone = Unavailable(Reason.UPSTREAM_UNREACHABLE, "the pool was closed")

@@ -74,7 +74,7 @@ class Pump(ABC):
 
     @abstractmethod
     def rewrite(self, head: Response) -> Edits:
-        """Edits to the answer's fields."""
+        """Return the edits to the answer's fields."""
 
     @abstractmethod
     def unfinished(self, head: Response) -> None:
@@ -82,7 +82,7 @@ class Pump(ABC):
 
     @abstractmethod
     def done(self, error: SidecarError | None) -> None:
-        """Take the end of the transfer."""
+        """Handle the end of the transfer."""
 
     def start(self) -> None:
         """Begin: at once on an idle connection, else on a new one."""
@@ -101,7 +101,7 @@ class Pump(ABC):
         """End the transfer now, for a reason from outside.
 
         A stream of events ends between two of them or in one that is then ignored (WHATWG HTML section 9.2.6), and so
-        may end as if it were whole. Any other answer must look as truncated as it is.
+        may end like a complete one. Any other answer must look truncated.
         """
         if self.response is not None and is_event_stream(self.response):
             self._stream.send_end()
@@ -197,7 +197,7 @@ class Pump(ABC):
             self._upstream.pause_reading()
 
     def on_caller_resume(self) -> None:
-        """Take more from the upstream."""
+        """Resume reading from the upstream."""
         if self._upstream is not None:
             self._upstream.resume_reading()
 
@@ -270,5 +270,5 @@ class Pump(ABC):
         self._stream.pause_body()
 
     def on_upstream_resume(self) -> None:
-        """Take more from the caller."""
+        """Resume reading from the caller."""
         self._stream.resume_body()

@@ -25,7 +25,7 @@ from sidecar.errors import Reason, Unavailable
 LookupResult = Literal["ok", "failed", "timeout", "stale"]
 Lookup = Callable[[str], Sequence[str]]
 
-MAX_ADDRESSES: Final = 64  # of one name that are kept; an answer may hold thousands
+MAX_ADDRESSES: Final = 64  # addresses kept for one name; an answer may hold thousands
 _GIVEN_UP_S: Final = 30.0  # a thread that has hung for so long is abandoned, and another looks the name up
 _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
 
@@ -61,12 +61,12 @@ class _Name:
         self.found_at = 0.0
         self.failure: Unavailable | None = None
         self.failed_at = 0.0
-        self.landing: asyncio.Future[None] | None = None  # of the lookup under way
+        self.landing: asyncio.Future[None] | None = None  # of the lookup in progress
         self.looked_at = 0.0  # when that began
 
 
 class Resolver:
-    """Looks names up for one event loop. ``counts`` is added to, by ``LookupResult``."""
+    """Looks names up for one event loop. ``counts`` has a counter for each ``LookupResult``."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Resolver:
         self.running = 0  # threads, hanging ones included
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """The addresses of ``host`` in the order of preference, at least one; an IP literal is its own.
+        """Return the addresses of ``host`` in the order of preference, at least one; an IP literal is its own.
 
         Raises:
             Unavailable: UPSTREAM_UNREACHABLE, there is none; UPSTREAM_TIMEOUT, none came in time.
@@ -137,14 +137,14 @@ class Resolver:
     def _begin(self) -> None:
         while self._queue and self.running < self._settings.max_lookups:
             host, name = self._queue.popleft()
-            if name.landing is None:  # it waited so long that another lookup came and went
+            if name.landing is None:  # it waited so long that another lookup began and ended
                 continue
             self.running += 1
             loop = asyncio.get_running_loop()
             work = (loop, host, name, name.landing)
             try:
                 threading.Thread(target=self._work, args=work, daemon=True, name="resolver").start()
-            except RuntimeError:  # the system gives no more threads
+            except RuntimeError:  # the system has no more threads
                 loop.call_soon(self._landed, name, name.landing, OSError("no thread"))
 
     def _work(self, loop: asyncio.AbstractEventLoop, host: str, name: _Name, landing: asyncio.Future[None]) -> None:
@@ -164,7 +164,7 @@ class Resolver:
             self._failed(name, outcome)
         elif isinstance(outcome, Exception):
             if not landing.done():
-                landing.set_exception(outcome)  # a bug: it ends the calls that wait, and stays visible
+                landing.set_exception(outcome)  # a bug: it ends the waiting calls, and stays visible
         elif not outcome:
             self._failed(name, socket.gaierror(socket.EAI_NODATA, "no usable address"))
         else:
@@ -198,7 +198,7 @@ def is_address(host: str) -> bool:
 
 
 def look_up(host: str) -> list[str]:
-    """Ask the system. Blocks for as long as it likes. Link-local addresses are left out: they need an interface.
+    """Look a name up with the system. Blocks for any time. Link-local addresses are left out: they need an interface.
 
     Raises:
         OSError: there is no address, or no answer.

@@ -59,7 +59,7 @@ _log: Final = logging.getLogger("sidecar.wire")
 class WriteBatch:
     """Batch of the writes of one side's connections, in their order. ``most`` is its size; 1 disables batching.
 
-    Whoever ends a connection, or one direction of it, calls ``write_all`` before.
+    Code that ends a connection, or one direction of it, calls ``write_all`` first.
     """
 
     __slots__ = ("_most", "_most_alone", "_waiting")

@@ -1,7 +1,7 @@
-"""Streams: one request and its answer, as policy and the other side of a proxy see them, whatever version carries them.
+"""Streams: one request and its answer, as policy and the other side of a proxy see them, for any version of HTTP.
 
 ``Stream`` is the server's side. ``h1_stream`` implements it for HTTP/1.1; a stream of HTTP/2 can as well. The other
-protocols are told of events: sinks take what comes, an owner and a sender are told when it must end.
+protocols receive events: sinks consume data, an owner and a sender are notified when it must end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sidecar.wire.message import Edits, Field, Request, Response
 
 
 class BodySink(Protocol):
-    """Takes a request body. ``on_body_flush`` follows each batch: what was collected may be written now."""
+    """Takes a request body. ``on_body_flush`` follows each batch: collected data may be written now."""
 
     def on_body(self, data: bytes) -> None:
         """More content, decoded, never empty."""
@@ -32,13 +32,13 @@ class BodySink(Protocol):
 
 
 class Owner(Protocol):
-    """The party that serves a request, and is told when it must end."""
+    """The party that serves a request, and is notified when it must end."""
 
     def gone(self) -> None:
         """The peer vanished before the answer ended."""
 
     def stop(self, error: SidecarError) -> None:
-        """The answer must end now, for this reason."""
+        """End the answer now, for this reason."""
 
 
 class Sender(Protocol):
@@ -51,18 +51,18 @@ class Sender(Protocol):
         """
 
     def on_caller_pause(self) -> None:
-        """The peer takes no more of the answer for now."""
+        """Pause: the peer reads no more of the answer for now."""
 
     def on_caller_resume(self) -> None:
-        """The peer takes more of the answer again."""
+        """Resume: the peer reads more of the answer again."""
 
 
 class Stream(Protocol):
     """One request (``head``, None if it was unusable) and the one answer to it. Nothing here waits.
 
-    Its ``owner`` is told that the answer must end, or that the peer vanished before it did; the latter goes to the
-    ``sender`` while there is one, which is also told when the peer takes no more data for now. ``status`` is 0 until an
-    answer begins. After the stream has ``ended``, or its peer is ``gone``, every call is without effect. ``bytes_in``
+    Its ``owner`` is notified that the answer must end, or that the peer vanished before it did; the latter goes to the
+    ``sender`` while there is one, which is also notified when the peer reads no more data for now. ``status`` is 0
+    until an answer begins. After the stream has ``ended``, or its peer is ``gone``, calls have no effect. ``bytes_in``
     and ``bytes_out`` count bytes on the wire.
     """
 
@@ -79,7 +79,7 @@ class Stream(Protocol):
 
     @property
     def transport(self) -> asyncio.Transport:
-        """The peer's transport, for what is known about the peer. Not for writing."""
+        """The peer's transport, for facts about the peer. Not for writing."""
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:
@@ -91,7 +91,7 @@ class Stream(Protocol):
 
     @property
     def writing_paused(self) -> bool:
-        """Tell if the peer takes no more data for now."""
+        """Tell if the peer reads no more data for now."""
 
     @property
     def switched(self) -> bool:
@@ -101,33 +101,33 @@ class Stream(Protocol):
 
     @property
     def body_complete(self) -> bool:
-        """Tell if the request is whole: it has no body, or all of it was taken."""
+        """Tell if the request is complete: it has no body, or all of it was consumed."""
 
     def read_body(self, sink: BodySink) -> None:
-        """Give the body to ``sink``: at once what is there, the rest as it comes. Until then, reading is paused.
+        """Give the body to ``sink``: the received part at once, the rest as it arrives. Until then, reading is paused.
 
-        A peer that waits for 100 Continue gets it now, when the request was authorised and somebody takes its body.
+        A peer that waits for 100 Continue gets it now, when the request is authorised and its body has a sink.
         """
 
     def take_whole_body(self) -> bytes | None:
-        """The body, if it is here as a whole and nobody has begun to take it; else None."""
+        """Return the body if it was received completely and has no sink yet; else None."""
 
     def hold_body(self, body: bytes) -> None:
-        """Hold a body that was read and judged: whoever takes the body next is given these bytes."""
+        """Hold a body that was read and judged: its next reader gets exactly these bytes."""
 
     def pause_body(self) -> None:
-        """Take no more of the body for now: the peer is slowed down."""
+        """Pause the body: the peer is slowed down."""
 
     def resume_body(self) -> None:
-        """Take more of the body again."""
+        """Resume the body."""
 
     def let_others_first(self, take: Callable[[], None]) -> None:
-        """Go on with ``take`` in a turn of the peer's: there is more to do than is done at a time."""
+        """Continue with ``take`` in a later turn of the peer's: there is more work than one iteration's share."""
 
     # --- the answer
 
     def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
-        """Give a whole answer of our own. If the request's body is not all there, the connection closes after it."""
+        """Give a whole answer of our own. If part of the request's body is missing, the connection closes after it."""
 
     def send_whole(self, answer: Response, edits: Edits, data: bytes) -> None:
         """Pass a whole answer on, with its fields edited: one write.
@@ -136,7 +136,7 @@ class Stream(Protocol):
         """
 
     def send_head(self, answer: Response, edits: Edits) -> None:
-        """Begin to pass an answer on, with its fields edited. The fields for its length are the wire's own."""
+        """Begin to pass an answer on, with its fields edited. The wire adds the fields for its length."""
 
     def switch_protocols(self, answer: Response, edits: Edits) -> None:
         """Pass a 101 on: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
@@ -145,7 +145,7 @@ class Stream(Protocol):
         """Add content to the answer."""
 
     def flush(self) -> None:
-        """Write what was sent since the last flush: one write."""
+        """Write the data sent since the last flush: one write."""
 
     def send_end(self, trailers: Sequence[Field] = ()) -> None:
         """End the answer and write it. An answer shorter than its head says ends as an aborted one.
@@ -159,10 +159,10 @@ class Stream(Protocol):
         """Cut the answer, so that the peer sees a truncated one, never a complete one."""
 
     def stop(self, error: SidecarError) -> None:
-        """End it for ``error``, as its owner sees fit."""
+        """End the answer for ``error``, as its owner decides."""
 
     def cut_off(self) -> None:
-        """End the whole connection at once. What the kernel takes of the answer still leaves."""
+        """End the whole connection at once. Bytes of the answer that the kernel accepts still leave."""
 
 
 class RequestHandler(Protocol):
@@ -172,11 +172,14 @@ class RequestHandler(Protocol):
         """One whole valid head; ``stream.head`` is set."""
 
     def on_refused(self, stream: Stream, error: SidecarError, /) -> None:
-        """No request: the head is unusable, unspoken here, or late. The connection closes after the answer."""
+        """Handle a failed request: the head is unusable, unsupported, or late.
+
+        The connection closes after the answer.
+        """
 
 
 class ResponseSink(Protocol):
-    """Takes one answer. ``on_response_flush`` follows each batch: what was collected may be written now."""
+    """Takes one answer. ``on_response_flush`` follows each batch: collected data may be written now."""
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
         """A whole answer at once. The only event; the connection is already back in its pool, or closed."""
@@ -200,14 +203,14 @@ class ResponseSink(Protocol):
         """No more events for now."""
 
     def on_upstream_pause(self) -> None:
-        """The upstream takes no more of the request for now."""
+        """Pause: the upstream reads no more of the request for now."""
 
     def on_upstream_resume(self) -> None:
-        """The upstream takes more of the request again."""
+        """Resume: the upstream reads more of the request again."""
 
 
 class RawSink(ResponseSink, Protocol):
     """Takes the raw bytes that follow a switch of protocols, as content of the answer."""
 
     def on_silence(self) -> None:
-        """Nothing has passed in either direction for as long as is allowed."""
+        """Handle a silence in both directions that reached its limit."""

@@ -104,7 +104,7 @@ class Outflow:
     def __init__(self) -> None:
         self._pace = Pace()
         self._empty_since: float | None = None
-        self._had_all: tuple[float, int] | None = None  # when the peer had everything, and how much that was
+        self._had_all: tuple[float, int] | None = None  # the time when the peer had everything, and the amount
 
     def begin(self, now: float) -> None:
         """Start to wait for the peer."""
@@ -133,9 +133,9 @@ class Outflow:
         return self._pace.lasts(now, moved, enough)
 
     def empty_s(self, transport: asyncio.Transport, now: float) -> float:
-        """Seconds in which, whenever asked, nothing but ``close_notify`` was left to take; 0 if unknown.
+        """Seconds in which, at every check, only ``close_notify`` was left to send; 0 if unknown.
 
-        One look is not enough: data moves between the transport's buffer and the kernel's queue.
+        One check is not enough: data moves between the transport's buffer and the kernel's queue.
         """
         if not _is_empty(transport):
             self._empty_since = None
@@ -157,7 +157,7 @@ def _is_empty(transport: asyncio.Transport) -> bool:
 
 
 _FAREWELL_S: Final = 1.0  # for the close_notify of a peer that has everything, and may be frozen or gone
-_SETTLED_S: Final = 0.25  # data written so long ago has reached the kernel, or still fills its queue
+_SETTLED_S: Final = 0.25  # data written this long ago has reached the kernel, or still fills its queue
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: closing sends RST
 
 
@@ -230,16 +230,16 @@ class Teardown:
         self.cut_off(transport)
 
     def wait_for_peer(self) -> None:
-        """Start the deadline for the peer to take what was written."""
+        """Start the deadline for the peer to read the written data."""
         self._outflow.begin(self._clock())
 
     @property
     def behind_since(self) -> float:
-        """Start of the period in which the peer took next to nothing."""
+        """Start of the period in which the peer read next to nothing."""
         return self._outflow.behind_since
 
     def waited_enough(self, transport: asyncio.Transport, now: float) -> bool:
-        """Tell if the peer takes nothing any more, or has everything and does not close."""
+        """Tell if the peer reads nothing any more, or has everything and does not close."""
         limits, outflow = self._limits, self._outflow
         behind_s = outflow.behind_s(transport, now, limits.min_rate * limits.write_timeout_s)
         all_given = self.phase is Phase.CLOSING and outflow.empty_s(transport, now) >= _FAREWELL_S
@@ -247,6 +247,6 @@ class Teardown:
 
 
 def end_writing(transport: asyncio.Transport) -> None:
-    """Close our half, once what was written has left. Without effect where the peer has reset the connection unseen."""
-    with contextlib.suppress(OSError):  # that is how asyncio says so, and the transport learns it by itself
+    """Close our half, once the written data has left. No effect if the peer has reset the connection unnoticed."""
+    with contextlib.suppress(OSError):  # asyncio's way to report it; the transport learns it by itself
         transport.write_eof()

@@ -46,7 +46,7 @@ class _Lane:
         return self.frames.closed and self.frames.at_boundary
 
     def take(self, data: bytes) -> bytes:
-        """Return the part of these bytes that goes on: all of them, or up to our goodbye."""
+        """Return the part of these bytes that is passed on: all of them, or up to our Close frame."""
         if self.over:
             return b""
         if self._unfollowed:
@@ -155,7 +155,7 @@ class Tunnel:
         self.upstream.pause_reading()
 
     def on_caller_resume(self) -> None:
-        """Take more from the upstream."""
+        """Resume reading from the upstream."""
         if not (self._to_caller.behind or self._left):
             self.upstream.resume_reading()
 
@@ -196,7 +196,7 @@ class Tunnel:
         self._stream.pause_body()
 
     def on_upstream_resume(self) -> None:
-        """Take more from the caller."""
+        """Resume reading from the caller."""
         if not (self._to_upstream.behind or self._left):
             self._stream.resume_body()
 

@@ -1,7 +1,7 @@
 """WebSocket (RFC 6455): the opening handshake, the ends of frames, and the one frame that we send. Pure.
 
-The opening handshake (section 4) is the only change of protocols that is served. It travels as an ordinary request,
-with Connection and Upgrade written by us on each hop, and is judged like one; the connection changes only after the
+The opening handshake (section 4) is the only supported change of protocols. It travels as an ordinary request, with
+Connection and Upgrade written by us on each hop, and is judged like one; the connection changes only after the
 upstream's own 101.
 
 A tunnel passes bytes and judges none. It follows the lengths of frames (section 5.2), so that a Close frame of ours is
@@ -24,7 +24,7 @@ SWITCH_LINES: Final = b"connection: Upgrade\r\nupgrade: websocket\r\n"
 """The fields of this hop that ask for the change, and that grant it."""
 
 _WEBSOCKET: Final = b"websocket"
-_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")  # 16 bytes in base64, in the one form that they have
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")  # 16 bytes in base64, in their one canonical form
 _VERSION: Final = b"13"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _GRANTING: Final = frozenset({b"upgrade", b"keep-alive"})
@@ -40,7 +40,7 @@ class Handshake:
         self.protocols = protocols
 
     def check(self, head: Response) -> None:
-        """Return if a 101 grants this handshake (RFC 6455 section 4.2.2).
+        """Return if a 101 accepts this handshake (RFC 6455 section 4.2.2).
 
         Raises:
             Denied: BAD_REQUEST; the caller knows that this was an answer.
@@ -58,10 +58,10 @@ class Handshake:
 
 
 def check_upgrade(head: Request) -> None:
-    """Return if a request with an Upgrade field asks for WebSocket; stricter than RFC 6455 section 4.2.1 in its lists.
+    """Return if a request with an Upgrade field asks for WebSocket; its lists are stricter than RFC 6455 section 4.2.1.
 
     Raises:
-        Denied: UPGRADE_REFUSED, it asks for another protocol, or for this one not exactly as it must be asked for.
+        Denied: UPGRADE_REFUSED, it asks for another protocol, or for this one in another form.
     """
     if head.method != "GET" or head.minor != 1 or head.has_body or head.expect is not None:
         raise Denied(Reason.UPGRADE_REFUSED, "an upgrade by another request than a GET of HTTP/1.1 without a body")
@@ -70,7 +70,7 @@ def check_upgrade(head: Request) -> None:
     options = connection_options(head.all(b"connection"))
     if b"upgrade" not in options or b"close" in options:
         raise Denied(Reason.UPGRADE_REFUSED, "the Connection field does not say that it upgrades")
-    if any(option.startswith(b"sec-websocket-") for option in options):  # they would be taken off at this hop
+    if any(option.startswith(b"sec-websocket-") for option in options):  # they would be removed at this hop
         raise Denied(Reason.UPGRADE_REFUSED, "the Connection field names fields of the handshake")
     if head.all(b"sec-websocket-version") != (_VERSION,):
         raise Denied(Reason.UPGRADE_REFUSED, "not exactly one Sec-WebSocket-Version, 13")
@@ -80,7 +80,7 @@ def check_upgrade(head: Request) -> None:
 
 
 def handshake_of(request: Message) -> Handshake:
-    """The handshake that a request asks for, after ``check_upgrade``."""
+    """Return the handshake that a request asks for, after ``check_upgrade``."""
     offered = b",".join(request.all(b"sec-websocket-protocol")).split(b",")
     (key,) = request.all(b"sec-websocket-key")
     return Handshake(key, frozenset(protocol.strip(b" \t") for protocol in offered))
@@ -92,7 +92,7 @@ def _names_websocket(head: Message) -> bool:
 
 GOING_AWAY: Final = 1001  # RFC 6455 section 7.4.1
 
-MAX_STEPS: Final = 512  # over heads and contents at a time: one read holds up to 131,072 empty frames (ADR 0019)
+MAX_STEPS: Final = 512  # over heads and contents per iteration: one read holds up to 131,072 empty frames (ADR 0019)
 
 _CLOSE: Final = 0x8
 _MAX_CONTROL: Final = 125
@@ -115,7 +115,7 @@ class Frames:
         return not (self._remaining or self._head or self._lost)
 
     def follow(self, data: bytes) -> bytes:
-        """These bytes have passed. Those of them that are to be followed later, as so much is not done at a time."""
+        """Follow passed bytes. Returns those to be followed later, beyond one iteration's share."""
         size = len(data)
         if self._remaining >= size:
             self._remaining -= size
@@ -127,7 +127,9 @@ class Frames:
         return data[at:]
 
     def first_boundary(self, data: bytes) -> int:
-        """Follow these bytes up to the first place between two frames, and return it; -1, and all passed, if none."""
+        """Follow these bytes to the first place between two frames, and return it; -1 if there is none, with all
+        followed.
+        """
         at = 0
         while not self.at_boundary:
             if at == len(data):
@@ -136,7 +138,7 @@ class Frames:
         return at
 
     def _step(self, data: bytes, at: int) -> int:
-        """Go on to the end of a head, of a frame, or of ``data``."""
+        """Advance to the end of a head, of a frame, or of ``data``."""
         if self._lost:
             return len(data)
         if self._remaining:
@@ -159,7 +161,7 @@ class Frames:
             length = int.from_bytes(head[2:4], "big")
         elif length == 127:
             length = int.from_bytes(head[2:10], "big")
-            self._lost = bool(length >> 63)  # no frame is that long: whoever reads this will end the connection
+            self._lost = bool(length >> 63)  # no frame is that long: its reader will end the connection
         self.closed = self.closed or head[0] & 0x0F == _CLOSE
         self._remaining = length
         head.clear()
@@ -174,7 +176,7 @@ def _head_size(head: bytearray) -> int:
 
 
 def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
-    """A Close frame (section 5.5.1); ``masked`` towards a server. A reason that is too long is left out."""
+    """Build a Close frame (section 5.5.1); ``masked`` towards a server. A reason that is too long is left out."""
     content = code.to_bytes(2, "big") + reason.encode("ascii")
     if len(content) > _MAX_CONTROL:
         content = content[:2]

@@ -27,7 +27,7 @@ class Clock:
 class RecordingTransport(asyncio.Transport):
     """Keeps what is written, one entry per write; ``unsent`` stands for what the peer has not taken yet.
 
-    ``settle`` is called by whoever looks at it: as if a round of the loop had ended, so that what was put off is there.
+    ``settle`` is called before each check, like the end of an event-loop iteration: it runs deferred writes.
     """
 
     def __init__(self, **extra: Any) -> None:

@@ -803,7 +803,7 @@ async def test_a_peer_that_had_everything_and_is_gone_is_not_waited_for_to_take_
         served.receive(GET)
         served.clock.now += 0.25
         served.connection.finish()
-        fill(ours)  # TLS's last word; a living peer takes some of it, and may want the rest
+        fill(ours)  # close_notify; a live peer reads some of it, and may want the rest
         served.after(0.75)
         early = served.transport.aborted
         served.after(0.25)

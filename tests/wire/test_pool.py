@@ -354,7 +354,7 @@ async def test_a_connection_that_is_no_longer_good_is_given_to_nobody(pool: Upst
 
 @pytest.mark.parametrize("good", [True, False])
 async def test_a_new_connection_is_judged_before_it_is_used(pool: UpstreamPool, upstream: Upstream, good: bool) -> None:
-    """Between its handshake and its use are some turns of the loop, in which trust may have been withdrawn."""
+    """Between its handshake and its use are some event-loop iterations, in which trust may be withdrawn."""
     line = Line(pool, replace(to(upstream), still_good=lambda _transport: good))
     line.join("first")
     ((_, served),) = await line.wait_for(1)
