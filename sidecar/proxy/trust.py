@@ -1,28 +1,33 @@
-"""Ends connections whose other end is no longer to be believed: trust that changes reaches what lies between requests.
+"""Ends connections whose other end is no longer trusted: a change of trust reaches idle connections too.
 
-Every request is judged by the trust of its own moment, and every forwarding is watched (``watch``). What is left are
-connections: an idle one ends at the next look, one in use after the exchange in progress. A certificate that has run
-out is a reason too, and cuts no exchange.
+Every request is judged by the trust at its time, and every forwarding is watched (``watch``). Connections are left: an
+idle one ends at the next look, one in use after the request in progress. An expired certificate is a reason too, and
+cuts no request.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from sidecar.errors import Denied, Unavailable
 from sidecar.identity.tls import guard_of
-from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.h1_server import ServerConnection
 
-_AT_A_TIME: Final = 8  # after a change of bundles each look costs 0.3 ms, and requests want the loop too
+_AT_A_TIME: Final = 8  # after a change of bundles each look costs 0.3 ms, and requests need the event loop too
 
-Connection = ServerConnection | ClientConnection
+
+class Connection(Protocol):
+    """A connection of either side."""
+
+    transport: asyncio.Transport
+
+    def end_unused(self) -> None:
+        """End now if no request is in progress, else as soon as that is over."""
 
 
 class TrustWatch:
-    """Looks at the connections of one process. ``wall`` tells expiry, in seconds."""
+    """Looks at the connections of one process. ``wall`` is the wall clock, in seconds."""
 
     def __init__(self, *, wall: Callable[[], float]) -> None:
         self._wall = wall
@@ -37,16 +42,6 @@ class TrustWatch:
             try:
                 guard_of(connection.transport).check(int(self._wall()))
             except Denied:
-                _end(connection)
-            except Unavailable:  # it is our own identity that is gone: requests are refused until it is back
+                connection.end_unused()
+            except Unavailable:  # our own identity is gone: requests are refused until it is back
                 continue
-
-
-def _end(connection: Connection) -> None:
-    if isinstance(connection, ServerConnection):
-        if connection.stream is None:
-            connection.cut_off()
-        else:
-            connection.finish()  # after the exchange in progress
-    elif connection.usable:
-        connection.cut_off()  # one in use ends when it is idle

@@ -162,7 +162,7 @@ class ChunkedBody:
             raise Denied(Reason.BAD_REQUEST, "a trailer is malformed, forbidden or too long")
 
 
-class Outgoing:
+class MessageWriter:
     """Writer of one outgoing message after another. Pure: the owner of the transport writes what ``take`` returns.
 
     ``pieces`` is not empty while there is something to write; read-only for others.

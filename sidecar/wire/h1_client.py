@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
-from sidecar.wire.framing import Outgoing
+from sidecar.wire.framing import MessageWriter
 from sidecar.wire.h1_fields import encode_request
 from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.kernel import has_left, unread
@@ -85,7 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = AnswerReader(limits)
         self._sink: ResponseSink | None = None
         self._raw_sink: RawSink | None = None
-        self._out = Outgoing()
+        self._out = MessageWriter()
         self._state = State.IDLE
         self._writing_paused = False
         self._reading_paused = False
@@ -233,6 +233,13 @@ class ClientConnection(asyncio.Protocol):
     def cut_off(self) -> None:
         """End the connection at once; the sink is told."""
         self.transport.abort()
+
+    def end_unused(self) -> None:
+        """End now if no request is in progress. One in use takes no other after it."""
+        if self.usable:
+            self.cut_off()
+        else:
+            self._ages_at = self._opened_at
 
     def close(self) -> None:
         """Close an idle connection. Without effect on a closed one: asyncio's TLS breaks when it is closed again."""

@@ -17,7 +17,7 @@ from typing import Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
-from sidecar.wire.framing import Outgoing
+from sidecar.wire.framing import MessageWriter
 from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.h1_stream import H1Stream, Intake
 from sidecar.wire.kernel import has_left, unread
@@ -58,7 +58,7 @@ class ServerConnection(asyncio.Protocol):
         self.writing_paused = False
         self.handler = handler
         self.writes = connections.writes
-        self.out = Outgoing()  # of the exchange in progress
+        self.out = MessageWriter()  # of the stream in progress
         self._limits = limits
         self._connections = connections
         self._clock = connections.clock
@@ -136,6 +136,13 @@ class ServerConnection(asyncio.Protocol):
         lingers = self._teardown.phase >= Phase.LINGERING
         if self._stream is None and not (self._reader.held or self._rest or lingers):
             self._close_idle()
+
+    def end_unused(self) -> None:
+        """End now if no request is in progress, else after it."""
+        if self._stream is None:
+            self.cut_off()
+        else:
+            self.finish()
 
     # --- the event loop's calls
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from sidecar.errors import Denied, SidecarError
-from sidecar.wire.framing import Body, Outgoing, UntilClose
+from sidecar.wire.framing import Body, MessageWriter, UntilClose
 from sidecar.wire.h1_fields import edited, encode_fields, encode_response
 from sidecar.wire.message import Edits, Field, Layout, Request, Response
 from sidecar.wire.scheduling import Turn, WriteBatch
@@ -28,7 +28,7 @@ class Carrier(Protocol):
 
     transport: asyncio.Transport
     writes: WriteBatch
-    out: Outgoing
+    out: MessageWriter
     writing_paused: bool
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.framing import MAX_CHUNK_LINE, Body, ChunkedBody, Outgoing
+from sidecar.wire.framing import MAX_CHUNK_LINE, Body, ChunkedBody, MessageWriter
 from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
@@ -72,7 +72,7 @@ def chunked_body(data: bytes) -> None:
     assert (whole.rest, whole.refusal is None) == (cut.rest, cut.refusal is None)
     if whole.refusal is None:
         assert whole.content == cut.content
-    out = Outgoing()
+    out = MessageWriter()
     out.begin(b"", length=None, chunked=True)
     content = data[:MAX_BYTES]
     for piece in pieces(content):
