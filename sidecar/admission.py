@@ -5,17 +5,18 @@ has a limit, and nobody may use a limit to lock others out. So one rule holds at
 limit a connection is admitted; at the limit it evicts the first connection that has outstayed its patience; if there is
 none, it waits where waiting is cheap, or it is shed.
 
-A new connection meets the rule at four points, each with the facts that are known by then:
+A new connection meets the rule at four points, each with the facts known there:
 
-1. ``before_accept``: somebody is in the kernel's accept queue. Waiting there costs no descriptor, so a connection waits
+1. ``before_accept``: it is in the kernel's accept queue. Waiting there costs no descriptor, so a connection waits
    there while one of those held will soon be evictable.
 2. ``on_accept``: the source address is known. An address at its own limit evicts its own connections only.
 3. ``on_hello``: the ClientHello is complete. The number of handshakes that run at a time is limited.
 4. ``on_peer``: the SPIFFE ID is proven. A peer at its own limit evicts its own connections only.
 
-Patience depends on what a connection does with its place (`tenure_of`). A connection that serves a request, or has
-unread bytes in its socket, is never evicted. Connections of unproven peers are evicted before those of proven peers,
-and connections of peers with more than the average before those with fewer (`below_share`).
+Patience depends on what a connection does with its place (`tenure_of`). A connection on which a request is served is
+never evicted, unless its peer takes nothing of the answer. Unread bytes in its socket excuse a connection for a while:
+the delay is ours. Connections of unproven peers are evicted before those of proven peers, and connections of peers with
+more than the average before those with fewer (`below_share`).
 
 Callers collect facts and carry out decisions. Facts that cost a search come from ``Candidates``, which is asked only at
 a limit and examines a bounded sample (ADR 0033): a decision costs the same however many connections there are.

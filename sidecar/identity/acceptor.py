@@ -1,7 +1,7 @@
 """Accepts connections before an event loop sees them.
 
 An event loop's own server hides facts that we need: the address of a peer whose handshake was refused, the number of
-handshakes under way, and that descriptors are running out (uvloop then closes silently, asyncio lets connections hang).
+handshakes in flight, and that descriptors are running out (uvloop then closes silently, asyncio lets connections hang).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def too_open(mode: int, *, owner: int, user: int) -> bool:
     """Return True if others may access a private file of this mode. ``owner`` owns it, we run as ``user``.
 
     The group may read another user's file: a Kubernetes volume belongs to root and gives a process access by its
-    fsGroup alone. A file of our own needs no group access, so that would be for somebody else.
+    fsGroup alone. A file of our own needs no group access, so group access is a mistake.
     """
     return bool(mode & (_OTHERS | _GROUP_CHANGES)) or (bool(mode & _GROUP_READS) and owner == user)
 

@@ -3,7 +3,7 @@
 Outbound routes and the token service connect by these. A connection proves two identities and lives no longer than
 both are fresh. With a renewed SVID, calls go out on new connections at once, and the old ones close as their calls
 end. New bundles end what they no longer vouch for: each kept connection is judged again before its next call, because
-what a handshake proved an hour ago is no proof of now. Connections to the token service end with any new bundles.
+the proof of a handshake an hour ago does not hold now. Connections to the token service end with any new bundles.
 """
 
 from __future__ import annotations

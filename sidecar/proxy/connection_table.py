@@ -31,7 +31,7 @@ _ANSWER_HELD: Final = 64 * 1024  # bytes of an answer before its source has to w
 _HEAD_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
 _HANDSHAKES_FOR_A_HEAD: Final = 4  # or so many times as long as the handshake took: the peer, or the machine, is slow
 _STUCK_S: Final = 2.0  # without taking anything of an answer
-_HOLD_S: Final = 3.0  # after the last was admitted: by then a stuck answer can be told from one that is merely served
+_HOLD_S: Final = 3.0  # after the last was admitted: long enough to tell a stuck answer from a slow one
 
 
 class ConnectionTable(Connections[ServerConnection]):
@@ -227,7 +227,7 @@ class _Owner(NamedTuple):
 
 
 class _Evictable(NamedTuple):
-    """A connection that may be evicted; the least goes first."""
+    """A connection that may be evicted; the least one is evicted first."""
 
     below_share: bool
     since: float

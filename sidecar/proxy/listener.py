@@ -24,7 +24,7 @@ from sidecar.wire.stream import RequestHandler, Stream
 
 _OVERFLOW_PER_RESERVE: Final = 4
 _HANDSHAKES_WHEN_SHORT: Final = 8  # short event-loop iterations, so that memory is read in time
-_LEAST_CONNECTIONS: Final = 8  # served however short memory is: a sidecar that serves nobody is of no use
+_LEAST_CONNECTIONS: Final = 8  # served however short memory is: a sidecar without connections is useless
 DRAIN_GRACE_S: Final = 1.0  # for requests that were sent before their caller could know that we stop
 _CLOSING_S: Final = 86400.0  # the connection itself judges how fast its peer takes the rest; the loop would at 30 s
 _LAST_WORDS_S: Final = 0.5  # for a refusal to leave before the connection is cut

@@ -34,7 +34,7 @@ class Origins:
         """Return the origin of a route, for calls made as ``workload``.
 
         Raises:
-            Denied: UPSTREAM_IDENTITY, the route wants TLS and does not say with whom.
+            Denied: UPSTREAM_IDENTITY, the route wants TLS and pins no peer.
             Unavailable: NOT_READY, we are ``workload`` no more.
         """
         known = self._known.get(route.name)
@@ -51,7 +51,7 @@ class Origins:
                 raise Denied(Reason.UPSTREAM_IDENTITY, "the route names nobody who must answer")
         else:
             identity = self._source.current
-            if identity is None or identity.spiffe_id != workload:  # its token would be presented by somebody else
+            if identity is None or identity.spiffe_id != workload:  # another workload would present its token
                 raise Unavailable(Reason.NOT_READY, "the identity that this call was decided for is gone")
         return self._pinned.of(Address(upstream.scheme, upstream.host, upstream.port), route.peer)
 

@@ -106,7 +106,7 @@ class Server:
         """Go on serving until told to stop, but tell callers with each answer to use another replica."""
         if not self._leaving:
             self._leaving = True
-            _log.info("leaving: callers are told to call others")
+            _log.info("leaving: callers are told to use other replicas")
             for listener in self.parts.listeners:
                 if listener.direction == "inbound":
                     listener.leave()
