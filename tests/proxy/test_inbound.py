@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.delegation.policy import Deny, Policy
+from sidecar.errors import Denied
 from sidecar.proxy.snapshot import Snapshot
 from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, verified
-from tests.proxy.warm import Warm
+from tests.proxy.warm import ANSWER, Warm
 
 TOKEN = verified(INBOUND_CLAIMS)
 
@@ -101,3 +102,17 @@ async def test_what_is_no_request_is_refused_and_recorded_with_its_peer(tmp_path
     assert [record[key] for key in ("decision", "reason", "direction", "peer")] == [
         "deny", "bad_request", "inbound", str(PLANNER)
     ]  # fmt: skip
+
+
+async def test_a_request_under_way_is_judged_by_what_is_in_force_now(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    asked.warm.send()
+    asked.warm.snapshots.in_force = lambda: asked.warm.snapshots.now()
+    (under_way,) = asked.warm.watch.young
+    under_way.judge(NOW)
+    asked.judge_by(replace(POLICY, number=2, deny=Deny(subjects=frozenset({(None, TOKEN.subject)}))))
+    with pytest.raises(Denied, match="policy_denied"):
+        under_way.judge(NOW)
+    asked.warm.pool.connections.writes.write_all()
+    asked.warm.pool.agent.data_received(ANSWER)
+    await asked.warm.log.close()

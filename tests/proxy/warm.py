@@ -62,16 +62,12 @@ class Warm:
         world = InboundWorld(Random(1))
         self.pool = OneConnection()
         self.log = AccessLog(FileSink(records), run="run", metrics=Metrics(), wall=lambda: float(NOW))
+        self.watch = Watch(snapshots, source, wall=lambda: float(NOW), monotonic=world.clock)
         inbound = Inbound(
             snapshots=snapshots,
             log=self.log,
             handles=Handles(clock=lambda: float(NOW), monotonic=world.clock),
-            forwarder=Forwarder(
-                self.pool,
-                FROM_AGENT,
-                Watch(snapshots, source, wall=lambda: float(NOW), monotonic=world.clock),
-                ServerLimits(),
-            ),
+            forwarder=Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits()),
             tasks=Tasks(),
             clock=lambda: self.now,
         )
