@@ -27,8 +27,8 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
 from sidecar.observe.probe import OneProcess, probe_app
-from sidecar.observe.turned_away import TurnedAway
-from sidecar.observe.unproven import Unproven
+from sidecar.observe.record_rate import UnprovenRecords
+from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.admin import AdminSocket, admin_app
 from sidecar.proxy.server import Server
@@ -147,7 +147,7 @@ async def run_token_service(
         settings.server,
         service=service,
         source=source,
-        turned_away=TurnedAway(log, "inbound", Unproven(log, settings.records.unproven)),
+        refused_connections=RefusedConnections(log, "inbound", UnprovenRecords(log, settings.records.unproven)),
     )
     watcher = FileWatcher(reload.watched(service) if reload is not None else [], log)
     background = Parts()

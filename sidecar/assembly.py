@@ -22,9 +22,9 @@ from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import Direction
+from sidecar.observe.record_rate import RecordRate, UnprovenRecords
+from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.observe.shared_sink import SharedSink
-from sidecar.observe.turned_away import TurnedAway
-from sidecar.observe.unproven import RecordRate, Unproven
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.caches import HANDLES, Caches
 from sidecar.proxy.forward import Forwarder
@@ -139,11 +139,11 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         clock=time.time,
         memory=shared.memory,
     )
-    turned_away = TurnedAway(shared.log, "inbound", Unproven(shared.log, shared.record_rate))
+    refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["verdicts"] = lambda: journeys.verdicts
     shared.caches["permits"] = lambda: journeys.permits
-    tls = server_context(shared.source, on_refused=turned_away)
-    return pool, _listener("inbound", settings, shared, turned_away, handler=journeys, context=tls)
+    tls = server_context(shared.source, on_refused=refused_connections)
+    return pool, _listener("inbound", settings, shared, refused_connections, handler=journeys, context=tls)
 
 
 def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
@@ -161,10 +161,12 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
         clock=time.time,
         memory=shared.memory,
     )
-    turned_away = TurnedAway(shared.log, "outbound", Unproven(shared.log, shared.record_rate))
+    refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.logins.judged
     shared.caches["plans"] = lambda: journeys.plans
-    return pool, _listener("outbound", settings, shared, turned_away, handler=journeys, context=None, proxy_form=True)
+    return pool, _listener(
+        "outbound", settings, shared, refused_connections, handler=journeys, context=None, proxy_form=True
+    )
 
 
 def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, shared: _Shared) -> UpstreamPool:
@@ -180,7 +182,7 @@ def _listener(
     direction: Direction,
     settings: InboundSettings | OutboundSettings,
     shared: _Shared,
-    turned_away: TurnedAway,
+    refused_connections: RefusedConnections,
     *,
     handler: RequestHandler,
     context: ssl.SSLContext | None,
@@ -197,7 +199,7 @@ def _listener(
         settings.limits,
         handler=handler,
         shed=ShedHandler(shared.log, direction),
-        turned_away=turned_away,
+        refused_connections=refused_connections,
         context=context,
         proxy_form=proxy_form,
     )

@@ -17,7 +17,7 @@ ELSEWHERE: Final = {
     "audit/judgement.py": "audit/test_explanation.py",
     "audit/reasons_inbound.py": "audit/test_reasons.py",
     "audit/reasons_outbound.py": "audit/test_reasons.py",
-    "audit/rebuilt.py": "audit/test_explanation.py",
+    "audit/recorded_token.py": "audit/test_explanation.py",
     "config/addresses.py": "config/test_sidecar_file.py",
     "config/field_types.py": "config/test_sidecar_file.py",
     "config/issuers.py": "config/test_sidecar_file.py",

@@ -14,8 +14,8 @@ from typing import Final
 
 from sidecar.audit.attribution import UNKNOWABLE, Attribution, Tally
 from sidecar.audit.identities import Fields, Named, NoRequestError, named_by
-from sidecar.audit.lines import Line, read_lines
-from sidecar.audit.printing import complain, hang_up, print_line, print_table, visible
+from sidecar.audit.log_lines import Line, read_lines
+from sidecar.audit.output import complain, hang_up, print_line, print_table, visible
 
 _COMMAND: Final = "sidecar audit attribution"
 _SHOWN_ONE_BY_ONE: Final = 40

@@ -12,8 +12,8 @@ from typing import Final
 from sidecar.audit.chains import Audit, Chain, rebuild
 from sidecar.audit.findings import MEANINGS, Finding, Kind
 from sidecar.audit.hops import Hop
-from sidecar.audit.lines import read_lines
-from sidecar.audit.printing import complain, hang_up, print_json, print_line, print_table
+from sidecar.audit.log_lines import read_lines
+from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import Record, RecordError, parse_record
 from sidecar.audit.witnesses import missing_witnesses
 

@@ -9,7 +9,7 @@ from sidecar.audit.judge_inbound import judge_inbound
 from sidecar.audit.judge_outbound import judge_outbound
 from sidecar.audit.judgement import OK, Judgement
 from sidecar.audit.reasons import GUIDANCE, Guidance, seen
-from sidecar.audit.rebuilt import UNPROVABLE, CannotJudgeError
+from sidecar.audit.recorded_token import UNPROVABLE, CannotJudgeError
 from sidecar.audit.records import Record, is_login
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ANSWERS, Reason

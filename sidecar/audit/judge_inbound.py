@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.audit.judgement import OK, Check, Judgement, conclude, names
-from sidecar.audit.rebuilt import spiffe_id, time_of, token_of
+from sidecar.audit.recorded_token import spiffe_id, time_of, token_of
 from sidecar.audit.records import Record
 from sidecar.delegation.decide import decide_verified
 from sidecar.delegation.policy import Deny, Policy

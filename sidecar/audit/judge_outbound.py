@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.audit.judgement import OK, Check, Judgement, conclude, names
-from sidecar.audit.rebuilt import time_of, token_of
+from sidecar.audit.recorded_token import time_of, token_of
 from sidecar.audit.records import Record
 from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Policy

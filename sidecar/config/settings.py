@@ -17,8 +17,8 @@ from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
+from sidecar.observe.record_rate import RecordRate
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
-from sidecar.observe.unproven import RecordRate
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.memory_pressure import MemoryLimits

@@ -32,7 +32,7 @@ from sidecar.delegation.route import (
 )
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-from sidecar.observe.unproven import RecordRate
+from sidecar.observe.record_rate import RecordRate
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.memory_pressure import MemoryLimits

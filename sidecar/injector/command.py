@@ -30,9 +30,9 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
 from sidecar.observe.probe import probe_app
+from sidecar.observe.record_rate import UnprovenRecords
+from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.observe.sink import StdoutSink
-from sidecar.observe.turned_away import TurnedAway
-from sidecar.observe.unproven import Unproven
 from sidecar.process import run_until_signal
 from sidecar.serving.connections import Connections, Crowd
 from sidecar.serving.probe import Probe
@@ -168,8 +168,8 @@ class Injector:
         self._metrics.certificate(self._certificate.not_after)
         log = AccessLog(StdoutSink(), run=secrets.token_hex(8), metrics=counts, spill_folder=self.spill_folder)
         self._recorded = log
-        turned_away = TurnedAway(log, "inbound", Unproven(log))
-        self._webhook = Webhook(self._injection, log=log, metrics=self._metrics, unproven=turned_away.unproven)
+        refused_connections = RefusedConnections(log, "inbound", UnprovenRecords(log))
+        self._webhook = Webhook(self._injection, log=log, metrics=self._metrics, unproven=refused_connections.unproven)
         watcher = FileWatcher(self._watched(), log)
         serving = Probe(probe_app(self), *probe)
         runner = web.AppRunner(
@@ -180,7 +180,7 @@ class Injector:
         background = Parts()
         background.start("files", watcher.run())
         try:
-            await self._site(runner, listen, turned_away, self._webhook.no_review).start()
+            await self._site(runner, listen, refused_connections, self._webhook.no_review).start()
             await serving.open()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watcher.wake)
             release_signals(signal.SIGHUP)
@@ -200,12 +200,16 @@ class Injector:
         return not log.unwritten
 
     def _site(
-        self, runner: web.AppRunner, listen: tuple[str, int], turned_away: TurnedAway, no_review: Callable[[str], None]
+        self,
+        runner: web.AppRunner,
+        listen: tuple[str, int],
+        refused_connections: RefusedConnections,
+        no_review: Callable[[str], None],
     ) -> TlsSite:
         assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
 
         def cut(reason: Reason, address: str | None) -> None:
-            turned_away(reason, "the request did not arrive in time, or was evicted", address or "")
+            refused_connections(reason, "the request did not arrive in time, or was evicted", address or "")
 
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limit = max(2, min(self.max_connections, descriptors - _OWN_DESCRIPTORS))
@@ -213,7 +217,7 @@ class Injector:
         connections = Connections(make, limit=limit, head_timeout_s=_ARRIVES_IN_S, on_cut=cut, crowd=_CROWD)
         return TlsSite(
             runner, *listen, context=self._certificate.context, connections=connections,
-            handshake_timeout_s=_ARRIVES_IN_S, max_handshakes=limit // 2, on_given_up=turned_away,
+            handshake_timeout_s=_ARRIVES_IN_S, max_handshakes=limit // 2, on_given_up=refused_connections,
         )  # fmt: skip
 
     async def stuck(self) -> list[str]:

@@ -19,7 +19,7 @@ from sidecar.injector.injection import Injection
 from sidecar.injector.metrics import INJECTED, INTERNAL, NO_REVIEW, UNCHANGED, UNRECORDED, InjectorMetrics
 from sidecar.injector.review import MAX_BYTES, Review, ReviewError, allowed, parse_review, refused
 from sidecar.observe.access_log import AccessLog
-from sidecar.observe.unproven import RecordRate, Unproven
+from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.serving.connections import served
 
 PATH: Final = "/inject"
@@ -38,7 +38,7 @@ class Webhook:
         *,
         log: AccessLog,
         metrics: InjectorMetrics,
-        unproven: Unproven | None = None,
+        unproven: UnprovenRecords | None = None,
         reviews: RecordRate | None = None,
     ) -> None:
         """``unproven`` limits the records of invalid reviews, ``reviews`` those of reviews: anybody can send both."""
@@ -46,8 +46,8 @@ class Webhook:
         self._log = log
         self._metrics = metrics
         self._large = asyncio.Lock()
-        self._unproven = unproven or Unproven(log)
-        self._reviews = Unproven(log, reviews or REVIEWS)
+        self._unproven = unproven or UnprovenRecords(log)
+        self._reviews = UnprovenRecords(log, reviews or REVIEWS)
 
     def app(self) -> web.Application:
         """The one route, for a listener with TLS."""

@@ -15,11 +15,11 @@ from typing import Final, Unpack, get_args
 
 from sidecar.errors import Reason, Unavailable
 from sidecar.observe.entry import Entry, request_record
-from sidecar.observe.filling import Filling, sink_metrics
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import FIELDS, Direction, Record, RecordFields
 from sidecar.observe.record_text import encode
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
+from sidecar.observe.sink_space import SinkSpace, sink_metrics
 from sidecar.observe.spill import name_unwritten, spill, warn_if_unusable
 from sidecar.observe.tracing import new_id
 from sidecar.observe.writer import Writer
@@ -112,7 +112,7 @@ class AccessLog:
         return self._writer.bytes_in - self._writer.bytes_out
 
     @property
-    def filling(self) -> Filling | None:
+    def filling(self) -> SinkSpace | None:
         """Free space of the sink's file system; None if it is on none."""
         return self._writer.filling
 

@@ -11,9 +11,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.errors import Reason
-from sidecar.observe.filling import Filling, sink_metrics
 from sidecar.observe.metrics import NO_ROUTE, Metrics
 from sidecar.observe.record import OK
+from sidecar.observe.sink_space import SinkSpace, sink_metrics
 from sidecar.observe.tally import OTHER
 
 _WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/observe/metrics.py and docs.py instead. -->"
@@ -57,7 +57,7 @@ def families() -> list[Metric]:
     metrics.cache_lookups = lambda: {("verdicts", "hit"): 0}
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
-    metrics.records = lambda: sink_metrics(0, Filling())
+    metrics.records = lambda: sink_metrics(0, SinkSpace())
     return list(text_string_to_metric_families(metrics.render().decode()))
 
 

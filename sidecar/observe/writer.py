@@ -15,8 +15,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Final, Generic, TypeVar
 
-from sidecar.observe.filling import Filling
 from sidecar.observe.sink import Sink
+from sidecar.observe.sink_space import SinkSpace
 
 FLUSH_S: Final = 0.02  # records that arrive within this are written together; the promise is 50 ms
 AT_ONCE: Final = 64  # records that are encoded together, in about 50 microseconds
@@ -68,7 +68,7 @@ class Writer(Generic[T]):
         self.bytes_in = self.bytes_out = 0
         # including its opening, which may block: a pipe waits for its reader
         self.reliable_until = time.monotonic() + stall_s
-        self.filling: Filling | None = None  # of the sink's file system, as last measured; None: it is on none
+        self.filling: SinkSpace | None = None  # of the sink's file system, as last measured; None: it is on none
         self._error: Exception | None = None
         self._abandoned = threading.Event()
         self._batch = b""  # being written, up to ``_offset``
@@ -257,7 +257,7 @@ class Writer(Generic[T]):
         else:
             self._recovered()
         self._sink.settle()
-        self.filling = None if room is None else (self.filling or Filling()).measured(room, now)
+        self.filling = None if room is None else (self.filling or SinkSpace()).measured(room, now)
         if self._error is None:
             self.reliable_until = inf
 

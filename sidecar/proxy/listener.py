@@ -43,7 +43,7 @@ class ListenerSettings(ConnectionLimits):
 class Listener:
     """Accepts connections for one handler. ``shed`` serves those above the limit: it only says that we are overloaded.
 
-    ``turned_away`` is told of connections that were closed before their handshake was over.
+    ``refused_connections`` is told of connections that were closed before their handshake was over.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Listener:
         *,
         handler: RequestHandler,
         shed: RequestHandler,
-        turned_away: OnGivenUp,
+        refused_connections: OnGivenUp,
         context: ssl.SSLContext | None,
         proxy_form: bool = False,
     ) -> None:
@@ -66,7 +66,7 @@ class Listener:
             room=settings.before_handshake,
             timeout_s=settings.handshake_timeout_s,
             closing_s=_CLOSING_S,
-            on_given_up=turned_away,
+            on_given_up=refused_connections,
         )
         self.connections = ConnectionTable(settings, shed=shed, on_made=self._handshakes.over)
         self._candidates = _Candidates(self._handshakes, self.connections)
@@ -74,7 +74,7 @@ class Listener:
         self.handler = handler
         self._shed = shed
         self._proxy_form = proxy_form
-        self._turned_away = turned_away
+        self._turned_away = refused_connections
         self._tls = context is not None
         self.direction: Direction = "outbound" if context is None else "inbound"
         self._acceptor = Acceptor(

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.audit.printing import complain, print_json, print_line, print_table
+from sidecar.audit.output import complain, print_json, print_line, print_table
 from sidecar.audit.reasons import GUIDANCE
 from sidecar.errors import Reason
 from sidecar.status.client import NoAnswerError, ask

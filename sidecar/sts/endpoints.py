@@ -20,7 +20,7 @@ from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUE
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
-from sidecar.observe.unproven import Unproven
+from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.serving.connections import head_has_arrived
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
@@ -49,14 +49,14 @@ class TokenEndpoint:
         *,
         base_url: str | None = None,
         body_timeout_s: float = 5.0,
-        unproven: Unproven | None = None,
+        unproven: UnprovenRecords | None = None,
     ) -> None:
         """``base_url`` is where clients reach us, if that is not the issuer identifier.
 
         ``unproven`` limits the records of requests without a valid SVID.
         """
         self._service = service
-        self._unproven = unproven or Unproven(service.log)
+        self._unproven = unproven or UnprovenRecords(service.log)
         self._base_url = base_url
         self._body_timeout_s = body_timeout_s
         self._in_flight = 0

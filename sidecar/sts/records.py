@@ -12,9 +12,9 @@ from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import OK, RecordFields
+from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.record_text import masked
 from sidecar.observe.tracing import new_id
-from sidecar.observe.unproven import Unproven
 from sidecar.sts.mint import Grant
 
 
@@ -50,7 +50,7 @@ class ExchangeRecord:
     """
 
     def __init__(
-        self, log: EventLog, issuer: str, *, source: str | None = None, unproven: Unproven | None = None
+        self, log: EventLog, issuer: str, *, source: str | None = None, unproven: UnprovenRecords | None = None
     ) -> None:
         self._log = log
         self._unproven = unproven

@@ -16,7 +16,7 @@ from sidecar.errors import Reason
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.probe import OneProcess, probe_app
-from sidecar.observe.turned_away import TurnedAway
+from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
@@ -105,10 +105,10 @@ class StsServer:
         *,
         service: TokenService,
         source: IdentitySource,
-        turned_away: TurnedAway | None = None,
+        refused_connections: RefusedConnections | None = None,
     ) -> None:
-        """``turned_away`` records refused handshakes and other connections without a request."""
-        self._turned_away = turned_away or TurnedAway(service.log, "inbound")
+        """``refused_connections`` records refused handshakes and other connections without a request."""
+        self._turned_away = refused_connections or RefusedConnections(service.log, "inbound")
         self._settings = settings
         self._service = service
         self._source = source

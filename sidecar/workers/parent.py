@@ -24,7 +24,7 @@ from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded, load_again
 from sidecar.errors import ConfigError
 from sidecar.identity.acceptor import Acceptor
-from sidecar.observe.added import Families, added, counts_only
+from sidecar.observe.metrics_merge import Families, counts_only, merged
 from sidecar.observe.shared_sink import new_lock
 from sidecar.proxy.remote_handles import Inbox, new_inbox
 from sidecar.workers.channel import READY, UP, SilentError, Start, ToWorker
@@ -156,7 +156,7 @@ class Workers:
             code = await worker.process.wait()
             self.living[number] = None
             self._background.stop(worker.listening)
-            self.retired = added([self.retired, counts_only(worker.families)])
+            self.retired = merged([self.retired, counts_only(worker.families)])
             if self.stopping:
                 return code == 0
             _log.error("a worker has died", extra={"worker": number, "code": code})

@@ -17,7 +17,7 @@ from functools import partial
 
 from sidecar.assembly import Place, assemble
 from sidecar.file_watch import FileWatcher
-from sidecar.observe.added import families_of
+from sidecar.observe.metrics_merge import families_of
 from sidecar.observe.placement import placement
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.remote_handles import Inbox

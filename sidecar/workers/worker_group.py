@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from sidecar.observe.added import Families, added, families_of, text_of
 from sidecar.observe.metrics import worker_restarts
+from sidecar.observe.metrics_merge import Families, families_of, merged, text_of
 from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
 from sidecar.workers.parent import Workers
 
@@ -52,7 +52,7 @@ class WorkerGroup:
                 worker.families = cast("Families", answer)
         told = [worker.families for worker in self._workers.living.values() if worker is not None]
         own = families_of([*self._own.collect(), worker_restarts(self._workers.restarts)])
-        return text_of(added([*told, self._workers.retired, own]))
+        return text_of(merged([*told, self._workers.retired, own]))
 
     async def status(self) -> dict[str, Any]:
         """Return the status of all as one document.

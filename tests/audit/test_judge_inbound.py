@@ -5,7 +5,7 @@ import pytest
 
 from sidecar.audit.judge_inbound import CHECKS, judge_inbound
 from sidecar.audit.judgement import OK, Outcome
-from sidecar.audit.rebuilt import CannotJudgeError
+from sidecar.audit.recorded_token import CannotJudgeError
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoutes
 from sidecar.delegation.spiffe_id import TrustDomain

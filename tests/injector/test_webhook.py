@@ -13,7 +13,7 @@ from sidecar.injector.webhook import Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import record_schema
-from sidecar.observe.unproven import RecordRate
+from sidecar.observe.record_rate import RecordRate
 from tests.fakes.sink import FakeSink
 from tests.injector.pods import bare, injection, patched, review
 from tests.observe.schema import violations

@@ -130,7 +130,7 @@ class Bench:
     def _listener(self, name: str) -> Ordered:
         settings = ListenerSettings(host="127.0.0.1", port=self.ports.get(name, 0))
         listener = Ordered(
-            settings, ServerLimits(), handler=Nobody(), shed=Nobody(), turned_away=nobody_told, context=None
+            settings, ServerLimits(), handler=Nobody(), shed=Nobody(), refused_connections=nobody_told, context=None
         )
         listener.order, listener.name = self.order, name
         return listener

@@ -24,7 +24,7 @@ from sidecar.identity.handshake import peer_address
 from sidecar.identity.tls import client_context, server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.turned_away import TurnedAway
+from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import RequestHandler, Stream
@@ -148,7 +148,7 @@ async def listening(
         ServerLimits(),
         handler=handler,
         shed=shed or ShedHandler(log, "outbound"),
-        turned_away=TurnedAway(log, "outbound"),
+        refused_connections=RefusedConnections(log, "outbound"),
         context=context,
     )
     listener.open()
@@ -611,7 +611,7 @@ async def test_an_address_that_is_taken_is_an_error_and_leaks_nothing(sink: Fake
             ServerLimits(),
             handler=Held(),
             shed=Held(),
-            turned_away=nobody_told,
+            refused_connections=nobody_told,
             context=None,
         )
         with pytest.raises(OSError, match=r"[Aa]ddress"):
@@ -754,7 +754,7 @@ async def test_an_ipv6_address_is_served_too(sink: FakeSink) -> None:
         ServerLimits(),
         handler=Held(),
         shed=ShedHandler(log, "inbound"),
-        turned_away=nobody_told,
+        refused_connections=nobody_told,
         context=None,
     )
     listener.open()

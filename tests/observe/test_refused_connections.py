@@ -4,8 +4,8 @@ from sidecar.errors import Reason
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import record_schema
-from sidecar.observe.turned_away import TurnedAway
-from sidecar.observe.unproven import RecordRate, Unproven
+from sidecar.observe.record_rate import RecordRate, UnprovenRecords
+from sidecar.observe.refused_connections import RefusedConnections
 from tests.fakes.sink import FakeSink
 from tests.observe.schema import violations
 from tests.wire.bench import Clock
@@ -14,11 +14,11 @@ from tests.wire.bench import Clock
 async def test_each_is_counted_and_a_flood_is_told_by_its_number() -> None:
     sink, clock = FakeSink(), Clock()
     log = AccessLog(sink, run="r", metrics=Metrics(), monotonic=clock)
-    turned_away = TurnedAway(log, "inbound", Unproven(log, RecordRate(per_s=1.0, burst=20)))
+    refused_connections = RefusedConnections(log, "inbound", UnprovenRecords(log, RecordRate(per_s=1.0, burst=20)))
     for number in range(25):
-        turned_away(Reason.TIMEOUT, "the handshake took too long", f"192.0.2.1:{number}")
+        refused_connections(Reason.TIMEOUT, "the handshake took too long", f"192.0.2.1:{number}")
     clock.now += 1
-    turned_away(Reason.OVERLOADED, "too many", "192.0.2.2:1")
+    refused_connections(Reason.OVERLOADED, "too many", "192.0.2.2:1")
     await log.close()
     events = sink.wait_for_records(21)
     assert sink.data.count(b"\n") == 21

@@ -43,7 +43,7 @@ class RecordRate:
         return RecordRate(per_s=self.per_s / processes, burst=max(1, self.burst // processes))
 
 
-class Unproven:
+class UnprovenRecords:
     """Token bucket of one listener. Each record that passes states how many were suppressed before it."""
 
     def __init__(self, log: Counted, rate: RecordRate | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol, Unpack
 
 from sidecar.errors import Reason
 from sidecar.observe.record import Direction, RecordFields
-from sidecar.observe.unproven import Counted, Unproven
+from sidecar.observe.record_rate import Counted, UnprovenRecords
 
 
 class Log(Counted, Protocol):
@@ -17,13 +17,13 @@ class Log(Counted, Protocol):
         ...
 
 
-class TurnedAway:
+class RefusedConnections:
     """Writes ``connection.refused``: for failed handshakes, and for connections abandoned or cut before a request."""
 
-    def __init__(self, log: Log, direction: Direction, unproven: Unproven | None = None) -> None:
+    def __init__(self, log: Log, direction: Direction, unproven: UnprovenRecords | None = None) -> None:
         self._log = log
         self._direction = direction
-        self.unproven = unproven or Unproven(log)
+        self.unproven = unproven or UnprovenRecords(log)
 
     def __call__(self, reason: Reason, detail: str, address: str | None) -> None:
         """Count and record a refused connection from ``address``."""

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.observe.filling import LEAST_S, MARK_S, MARKS, Filling, sink_metrics
 from sidecar.observe.sink import Room
+from sidecar.observe.sink_space import LEAST_S, MARK_S, MARKS, SinkSpace, sink_metrics
 
 GIB = 1 << 30
 
 
-def filled(*free: int, every_s: float = 60.0) -> Filling:
-    filling = Filling()
+def filled(*free: int, every_s: float = 60.0) -> SinkSpace:
+    filling = SinkSpace()
     for number, one in enumerate(free):
         filling = filling.measured(Room(one, 10 * GIB), 1000.0 + number * every_s)
     return filling

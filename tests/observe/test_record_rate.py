@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.unproven import RecordRate, Unproven
+from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from tests.wire.bench import Clock
 
 
@@ -18,12 +18,12 @@ def log() -> Log:
     return Log()
 
 
-def taken(unproven: Unproven, times: int) -> int:
+def taken(unproven: UnprovenRecords, times: int) -> int:
     return sum(unproven.take() for _ in range(times))
 
 
 def test_a_burst_passes_then_the_rate_and_the_rest_is_counted(log: Log) -> None:
-    unproven = Unproven(log, RecordRate(per_s=2.0, burst=10))
+    unproven = UnprovenRecords(log, RecordRate(per_s=2.0, burst=10))
     assert taken(unproven, 1000) == 10
     log.monotonic.now += 3
     assert taken(unproven, 1000) == 6
@@ -31,7 +31,7 @@ def test_a_burst_passes_then_the_rate_and_the_rest_is_counted(log: Log) -> None:
 
 
 def test_a_day_of_flood_leaves_no_more_than_the_rate_and_a_burst(log: Log) -> None:
-    unproven = Unproven(log)
+    unproven = UnprovenRecords(log)
     records = 0
     for _ in range(86_400):
         records += taken(unproven, 10)
@@ -40,13 +40,13 @@ def test_a_day_of_flood_leaves_no_more_than_the_rate_and_a_burst(log: Log) -> No
 
 
 def test_tokens_gather_to_a_burst_and_no_further(log: Log) -> None:
-    unproven = Unproven(log, RecordRate(per_s=2.0, burst=10))
+    unproven = UnprovenRecords(log, RecordRate(per_s=2.0, burst=10))
     log.monotonic.now += 3600
     assert taken(unproven, 100) == 10
 
 
 def test_the_next_record_tells_once_how_many_were_left_out(log: Log) -> None:
-    unproven = Unproven(log, RecordRate(per_s=1.0, burst=1))
+    unproven = UnprovenRecords(log, RecordRate(per_s=1.0, burst=1))
     assert unproven.take()
     assert unproven.suppressed() is None
     assert taken(unproven, 7) == 0

@@ -4,8 +4,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar import __version__
 from sidecar.errors import Reason
-from sidecar.observe.added import Families, added, counts_only, families_of, text_of
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.metrics_merge import Families, counts_only, families_of, merged, text_of
 
 
 class Clock:
@@ -41,7 +41,7 @@ def values(families: Families) -> dict[str, float]:
 
 
 def test_counts_are_added_up() -> None:
-    found = values(added([told(requests=2, in_flight=1), told(requests=3, seconds=20.0, in_flight=4)]))
+    found = values(merged([told(requests=2, in_flight=1), told(requests=3, seconds=20.0, in_flight=4)]))
     assert found["sidecar_requests_total allow inbound ok draft"] == 5
     assert found["sidecar_request_duration_seconds_count inbound"] == 5
     assert found["sidecar_request_duration_seconds_sum inbound"] == 2 * 0.2 + 3 * 20.0
@@ -53,19 +53,19 @@ def test_counts_are_added_up() -> None:
 
 
 def test_of_what_all_follow_the_worst_is_told() -> None:
-    found = values(added([told(expires_at=900, age=5), told(expires_at=800, age=7)]))
+    found = values(merged([told(expires_at=900, age=5), told(expires_at=800, age=7)]))
     assert found["sidecar_svid_expiry_timestamp_seconds"] == 800
     assert found["sidecar_bundle_age_seconds acme.example"] == 7
     assert found[f"sidecar_build_info {__version__}"] == 1
 
 
 def test_one_without_an_identity_shows_as_none() -> None:
-    assert values(added([told(expires_at=900), told()]))["sidecar_svid_expiry_timestamp_seconds"] == 0
+    assert values(merged([told(expires_at=900), told()]))["sidecar_svid_expiry_timestamp_seconds"] == 0
 
 
 def test_one_that_is_gone_leaves_its_counts_and_nothing_else() -> None:
     gone = counts_only(told(requests=2, in_flight=3, expires_at=1, age=9))
-    found = values(added([told(requests=1, expires_at=900), gone]))
+    found = values(merged([told(requests=1, expires_at=900), gone]))
     assert found["sidecar_requests_total allow inbound ok draft"] == 3
     assert found["sidecar_request_duration_seconds_count inbound"] == 3
     assert found["sidecar_requests_in_flight"] == 0
@@ -88,9 +88,9 @@ def test_one_process_that_is_not_ready_or_refused_its_settings_shows() -> None:
     ready, not_ready = Metrics(), Metrics()
     ready.lacking = list
     not_ready.reloaded(ok=False)
-    found = values(added([families_of(ready.everything()), families_of(not_ready.everything())]))
+    found = values(merged([families_of(ready.everything()), families_of(not_ready.everything())]))
     assert (found["sidecar_ready"], found["sidecar_config_last_reload_successful"]) == (0, 0)
-    found = values(added([families_of(ready.everything()), families_of(ready.everything())]))
+    found = values(merged([families_of(ready.everything()), families_of(ready.everything())]))
     assert (found["sidecar_ready"], found["sidecar_config_last_reload_successful"]) == (1, 1)
 
 
@@ -99,6 +99,6 @@ def test_the_people_whom_each_process_saw_are_not_added_up() -> None:
     for metrics, users in ((one, ["alice", "bob"]), (other, ["alice"])):
         for user in users:
             metrics.population.saw("https://sts", user, ["spiffe://acme.example/agent"])
-    families = added([families_of(one.everything()), families_of(other.everything())])
+    families = merged([families_of(one.everything()), families_of(other.everything())])
     seen = families["sidecar_identities_seen"].values
     assert {dict(labels)["kind"]: count for (_, labels), count in seen.items()} == {"human": 2, "machine": 1}

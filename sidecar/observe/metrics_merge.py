@@ -62,7 +62,7 @@ def families_of(collected: Iterable[Metric]) -> Families:
     }
 
 
-def added(several: Sequence[Families]) -> Families:
+def merged(several: Sequence[Families]) -> Families:
     """Merge all of them, in the order in which metrics and series first appear."""
     sums: Families = {}
     for families in several:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.lines import MAX_LINE_BYTES, read_lines
+from sidecar.audit.log_lines import MAX_LINE_BYTES, read_lines
 
 
 def test_lines_of_all_files_come_with_their_places(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from sidecar.audit.printing import print_line, print_table
+from sidecar.audit.output import print_line, print_table
 
 
 class Terminal(io.StringIO):

@@ -15,14 +15,14 @@ MARKS: Final = 10  # samples kept: the rate is that of the last ten minutes
 LEAST_S: Final = 60.0  # a rate over less is noise
 
 
-class Filling(NamedTuple):
+class SinkSpace(NamedTuple):
     """Free and total bytes as last measured, and the samples (time, free bytes) for the rate."""
 
     room: Room = Room(0, 0)
     marks: tuple[tuple[float, int], ...] = ()
     full_in_s: int | None = None  # None: it does not fill, or there are too few samples
 
-    def measured(self, room: Room, now: float) -> Filling:
+    def measured(self, room: Room, now: float) -> SinkSpace:
         """Add a measurement."""
         marks = self.marks
         if not marks or now - marks[-1][0] >= MARK_S:
@@ -32,10 +32,10 @@ class Filling(NamedTuple):
         full_in_s = None
         if now - since >= LEAST_S and used > 0:
             full_in_s = int(room.free_bytes * (now - since) / used)
-        return Filling(room, marks, full_in_s)
+        return SinkSpace(room, marks, full_in_s)
 
 
-def sink_metrics(waiting_bytes: int, filling: Filling | None) -> Iterator[Metric]:
+def sink_metrics(waiting_bytes: int, filling: SinkSpace | None) -> Iterator[Metric]:
     """Return gauges of a record sink: its backlog, and the free space if it is a file."""
     yield GaugeMetricFamily(
         "sidecar_records_waiting_bytes", "Records that the sink has not taken yet.", value=waiting_bytes
