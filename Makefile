@@ -138,9 +138,9 @@ bench-smoke: setup ## Under two minutes, with wide limits: has something become 
 demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--json)
 	@$(BIN)/sidecar demo $(ARGS)
 
-docs: setup ## Write the pages of records, reasons, settings and metrics again
+docs: setup ## Write the pages of records, reasons, settings and metrics again, and the JSON Schemas
 	@$(BIN)/python -m sidecar.audit.docs docs
-	@$(BIN)/python -m sidecar.config.docs docs
+	@$(BIN)/python -m sidecar.config.docs docs config
 	@$(BIN)/python -m sidecar.observe.docs docs
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
 

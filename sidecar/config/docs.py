@@ -128,11 +128,14 @@ def _default(schema: Schema, *, required: bool) -> str:
     return f"`{json.dumps(default)}`" if not isinstance(default, str) else f"`{default or chr(39) * 2}`"
 
 
-def main(folder: Path) -> None:
-    """Write the pages."""
+def main(folder: Path, examples: Path) -> None:
+    """Write the pages into ``folder``, and the JSON Schemas beside the examples of settings."""
     for name, text in pages().items():
         (folder / name).write_text(text, encoding="utf-8")
+    for name in ("sidecar", "sts", "platform"):
+        schema = json_schema(sts=name == "sts", platform=name == "platform")
+        (examples / f"{name}.schema.json").write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))
+    main(*map(Path, sys.argv[1:]))

@@ -17,8 +17,9 @@ def test_the_page_of_settings_is_current() -> None:
 
 
 def test_the_page_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
-    main(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["configuration.md"]
+    main(tmp_path, tmp_path)
+    schemas = {f"{name}.schema.json" for name in ("sidecar", "sts", "platform")}
+    assert {file.name for file in tmp_path.iterdir()} == {"configuration.md", *schemas}
 
 
 def test_every_section_says_what_it_is() -> None:

@@ -59,7 +59,7 @@ def test_entry_and_token_service_agree_on_what_a_login_is_worth() -> None:
 
 @pytest.mark.parametrize("name", ["sidecar", "sts", "platform"])
 def test_the_schema_beside_the_examples_is_that_of_the_code(name: str) -> None:
-    # To write it again: json.dumps(json_schema(sts=..., platform=...), indent=2)
+    # To write it again: make docs
     schema = json_schema(sts=name == "sts", platform=name == "platform")
     assert json.loads((EXAMPLES / f"{name}.schema.json").read_text()) == schema
 
