@@ -17,7 +17,7 @@ from sidecar.admission import ADMIT, Admit, Wait
 
 _log: Final = logging.getLogger("sidecar.listener")
 
-ACCEPTS_PER_WAKE: Final = 16  # some 50 us each: requests wait no longer than a millisecond for a crowd
+ACCEPTS_PER_WAKE: Final = 16  # some 50 us each: a flood delays requests by at most a millisecond
 PAUSE_S: Final = 0.1
 
 OnAccepted = Callable[[socket.socket, str], None]
@@ -61,7 +61,7 @@ class Acceptor:
         """Bind and start to accept.
 
         Raises:
-            OSError: the address is taken or not ours; the text names it.
+            OSError: the address is in use or not ours; the text names it.
         """
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

@@ -34,7 +34,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class _OvertakenError(Exception):
-    """The identity was withdrawn while an update was read or built."""
+    """The identity was withdrawn while an update was parsed or built."""
 
 
 class BaseSource(ABC):

@@ -49,7 +49,7 @@ class _BoundError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The fields by which a path is searched, as bytes of the certificate. Unverified."""
+    """The fields used to search a path, as bytes of the certificate. Unverified."""
 
     issuer: bytes = field(repr=False)
     subject: bytes = field(repr=False)
@@ -64,7 +64,7 @@ def check_chain(chain: Sequence[bytes]) -> list[Outline]:
 
     Raises:
         Denied: NO_CLIENT_CERT, there is none; UNTRUSTED_CHAIN, the chain or a certificate above the leaf is beyond a
-            limit; BAD_SVID, the leaf is, or something is no certificate. The detail names the limit.
+            limit; BAD_SVID, the leaf is, or an element is not a certificate. The detail names the limit.
     """
     if not chain:
         raise Denied(Reason.NO_CLIENT_CERT)

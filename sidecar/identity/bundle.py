@@ -30,7 +30,7 @@ from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.identity.bounds import Outline, outline_of
 from sidecar.identity.der import split_der
 
-MAX_SIGNATURES: Final = 12  # checked for one chain, each up to 1 ms
+MAX_SIGNATURES: Final = 12  # verified for one chain, each up to 1 ms
 _MAX_INTERMEDIATES: Final = 8
 _MAX_LOOKED_AT: Final = 64  # paths, complete or not
 
@@ -47,7 +47,7 @@ CERTIFICATE_ERRORS: Final = (
 
 
 class BundleError(ValueError):
-    """The bytes are no bundle. The message never quotes them."""
+    """The bytes are not a bundle. The message never quotes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def _policy_of(trust_domain: TrustDomain, authority: x509.Certificate) -> Policy
     agnostic = Criticality.AGNOSTIC
     ca_policy = (
         ExtensionPolicy.permit_all()
-        .require_present(x509.BasicConstraints, agnostic, None)  # the library itself then insists on cA
+        .require_present(x509.BasicConstraints, agnostic, None)  # the library itself then requires cA
         .may_be_present(x509.KeyUsage, agnostic, check_usage)
         .may_be_present(x509.SubjectAlternativeName, agnostic, check_names)
     )

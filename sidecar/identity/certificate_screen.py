@@ -1,4 +1,4 @@
-"""Holds a peer's handshake bytes back until its certificates are within bounds, then releases them. Pure."""
+"""Holds a peer's handshake bytes until its certificates are known to be within bounds, then releases them. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sidecar.identity.records import (
 MAX_MESSAGE_BYTES: Final = 16384  # of any handshake message but Certificate
 _MAX_CERTIFICATE_MESSAGE: Final = MAX_CHAIN_BYTES + 4096  # the lengths and extensions of the entries
 _MAX_HELD: Final = 2 * _MAX_CERTIFICATE_MESSAGE
-MAX_RECORDS: Final = 128  # until the certificates are there; each costs a decryption
+MAX_RECORDS: Final = 128  # before the certificates; each costs a decryption
 _CHANGE_CIPHER_SPEC: Final = 20
 _MESSAGE_HEADER: Final = 4
 
@@ -35,7 +35,7 @@ Check = Callable[[tuple[bytes, ...]], object]  # raises Denied
 class Screen:
     """The peer's bytes of one handshake. ``check`` judges its certificates; None: none are requested.
 
-    Records are released only up to the end of a complete handshake message, so OpenSSL gets nothing that was not read
+    Records are released only up to the end of a complete handshake message, so OpenSSL gets no byte that was not parsed
     here. After the certificates everything is released.
     """
 
@@ -117,7 +117,7 @@ class Screen:
         return bytes(self._held[at:end]) if end <= len(self._held) else None
 
     def _read_record(self, record: bytes) -> bool:
-        """Read one record. False: the key is not known yet."""
+        """Parse one record. False: the key is not known yet."""
         kind, content = record[0], record[HEADER_BYTES:]
         if kind == APPLICATION_DATA:
             if self._check is None:

@@ -2,9 +2,9 @@
 
 Key sets are fetched this way, never a request of a peer; token exchanges use ``exchange/channel.py``. Only the settings
 choose a URL: no redirect is followed, no proxy is taken from the environment, no cookie is kept. Each call has its own
-connection. That costs a handshake every few minutes, and buys three things: a late or second answer can never be taken
-for the next caller's, each call proves both ends again (after a rotation too), and a failure before the answer is a
-failure of this call alone.
+connection. That costs a handshake every few minutes, and has three advantages: a late or second answer can never reach
+the next caller, each call proves both ends again (after a rotation too), and a failure before the answer is a failure
+of this call alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _READ_BYTES: Final = 16384
 
 
 class Trouble(StrEnum):
-    """A reason why a call to an endpoint gave no answer."""
+    """A reason why a call to an endpoint got no answer."""
 
     NOT_READY = "this workload has no identity"
     IDENTITY = "the other end did not prove the expected identity"
@@ -136,7 +136,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class EndpointClient:
-    """Fetches from one endpoint, each time on a connection of its own."""
+    """Fetches from one endpoint, each time on a new connection."""
 
     def __init__(self, endpoint: Endpoint, source: IdentitySource, *, timeout_s: float, max_bytes: int) -> None:
         self._endpoint = endpoint
@@ -152,7 +152,7 @@ class EndpointClient:
         """Fetch the document.
 
         Raises:
-            EndpointError: there is no whole answer within the size and the total deadline.
+            EndpointError: there is no complete answer within the size and the total deadline.
         """
         context = self._tls()
         session = self._open()
@@ -199,7 +199,7 @@ class EndpointClient:
                 connector=aiohttp.TCPConnector(force_close=True, limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=_HEADERS,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # one deadline is enough: ours
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # the only deadline is ours
                 trust_env=False,
                 auto_decompress=False,
             )

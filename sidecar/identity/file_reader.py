@@ -34,7 +34,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """There is no such file."""
+    """The file does not exist."""
 
     why: str
 

@@ -9,7 +9,7 @@ from typing import Final
 from sidecar.errors import Denied, Reason
 from sidecar.identity.ssl_object import ScreenedContext, ScreenedSSLObject
 
-# Of TLS 1.2. Without DHE: a server chooses its group freely, and a large one keeps its client busy for a second.
+# For TLS 1.2, without DHE: a server chooses its group freely, and a large one costs its client a second of CPU.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
@@ -22,10 +22,10 @@ class FileTrust:
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for a connection that is opened now: the same one until the file changes.
+        """Return the context for a new connection: the same one until the file changes.
 
         Raises:
-            Denied: UPSTREAM_IDENTITY, the file cannot be used.
+            Denied: UPSTREAM_IDENTITY, the file is unusable.
         """
         try:
             facts = Path(self._ca_file).stat()

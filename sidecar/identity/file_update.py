@@ -1,4 +1,4 @@
-"""The contents of identity files → our SVID and the bundles. Pure. All files together are the full state."""
+"""Turns the contents of identity files into our SVID and the bundles. Pure. All files together are the full state."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The first bytes of accepted connections, peeked at in the kernel's buffer.
+"""The first bytes of accepted connections, peeked in the kernel's buffer.
 
-A connection that has sent no whole TLS record costs a descriptor and a registration here, and no TLS state.
+A connection that has not sent a whole TLS record costs a descriptor and a registration here, and no TLS state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEADER: Final = struct.Struct(">BHH")  # type, version, length
 _MAX_RECORD: Final = 2**14  # bytes of a plaintext record, RFC 8446 section 5.1
 _LOOKED_AT: Final = 4096  # bytes; a ClientHello with post-quantum keys has 1,700
 _LAST_ACK_AT: Final = 56  # of struct tcp_info in linux/tcp.h: milliseconds since our kernel last heard from the peer
-_ASKED_FOR: Final = 60  # bytes of it
+_ASKED_FOR: Final = 60  # bytes of it to read
 _TOLD_AT_A_TIME: Final = 32
 ENDED: Final = 0x2000 | 0x10 | 0x8  # EPOLLRDHUP, EPOLLHUP, EPOLLERR
 
@@ -77,7 +77,7 @@ def silent_s(accepted: socket.socket) -> float:
     try:
         info = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ASKED_FOR)
         (last_ack_ms,) = struct.unpack_from("=I", info, _LAST_ACK_AT)
-    except (OSError, struct.error):  # closed already; no TCP
+    except (OSError, struct.error):  # closed already, or not TCP
         return 0.0
     return float(last_ack_ms / 1000)
 

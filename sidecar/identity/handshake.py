@@ -112,7 +112,7 @@ class Binding:
 
 
 class VerifyingSSLObject(ScreenedSSLObject):
-    """An SSL object whose handshake ends only with a proven peer. Unbound, it refuses everybody."""
+    """An SSL object whose handshake ends only with a proven peer. Unbound, it refuses every peer."""
 
     binding: Binding | None = None
     guard: PeerGuard | None = None
@@ -162,7 +162,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
     def _prove(self, binding: Binding) -> PeerGuard:
         if self.session_reused:  # a resumed session skips certificates, so it would outlive expiry and withdrawal
             raise Denied(Reason.UNTRUSTED_CHAIN, "the session was resumed")
-        chain = self.presented  # kept once, for as long as the connection lasts: it may be 32 KiB
+        chain = self.presented  # kept once for the life of the connection: it may be 32 KiB
         if tuple(presented_chain(self)) != chain:  # OpenSSL must have read the certificates that were bounded
             raise Denied(Reason.BAD_SVID, "the certificates are not as they were sent")
         try:
@@ -198,7 +198,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
             return denied.reason, denied.detail
         if leaf.spiffe_id.trust_domain not in identity.bundles:
             return Reason.UNKNOWN_TRUST_DOMAIN, leaf.spiffe_id.trust_domain
-        # OpenSSL does not say which certificate of the path has expired.
+        # OpenSSL does not report which certificate of the path has expired.
         expired = error.verify_code in _EXPIRED_CODES and not leaf.not_before <= binding.clock() < leaf.not_after
         return Reason.SVID_EXPIRED if expired else Reason.UNTRUSTED_CHAIN, error.verify_message
 

@@ -25,11 +25,11 @@ from sidecar.identity.first_bytes import ENDED, First, Look, Watch, first_of_tls
 from sidecar.identity.handshake import peer_address
 from sidecar.identity.stages import Arrival, Stage, first_to_evict
 
-SILENT_PATIENCE_S: Final = 0.25  # with a silent peer, while others wait; an honest one takes milliseconds
-PATIENCE_S: Final = 1.0  # with a peer that has sent something: milliseconds may be long on a busy machine
+SILENT_PATIENCE_S: Final = 0.25  # for a silent peer, while others wait; an honest one takes milliseconds
+PATIENCE_S: Final = 1.0  # for a peer that has sent something: milliseconds may be long on a busy machine
 EVICTED_PER_S: Final = 1000  # before their handshake, some 50 us each
 HANDSHAKES_EVICTED_PER_S: Final = 250  # 0.7 ms each
-MOST_CONNECTIONS: Final = 8192  # before and in their handshakes, unless told otherwise
+MOST_CONNECTIONS: Final = 8192  # before and in their handshakes, unless configured
 MAX_BEGUN_PER_ITERATION: Final = 4  # handshakes in an event-loop iteration; each costs it about half a millisecond
 _LEAST_OF_TIMEOUT: Final = (
     0.5  # connections that came together must not end, and come again, in one event-loop iteration
@@ -47,13 +47,13 @@ def host_of(address: str) -> str:
 class HandshakeQueue:
     """The connections of one listener whose handshake is not over.
 
-    At most ``most`` handshakes run at a time (None: any number). A connection whose ClientHello is whole waits for one
-    of them to end, or evicts one that took longer than ``PATIENCE_S``; source addresses take turns. At most ``room``
-    connections are held in all; ``full``: one more has to wait in the kernel's accept queue, since all are young.
-    Silence in that queue counts. A connection has ``timeout_s`` for everything, less a random part of its second half.
-    Without ``context`` there is no handshake, only a wait for the ``first`` bytes, if these are looked at.
-    ``on_given_up`` is told of each connection that ends here. ``closing_s``: a TLS connection that was closed is cut
-    after so long, whatever is still to be sent (None: 30 s).
+    At most ``most`` handshakes run at a time (None: any number). A connection whose ClientHello is complete waits for
+    one of them to end, or evicts one that took longer than ``PATIENCE_S``; source addresses take turns. At most
+    ``room`` connections are held in all; ``full``: one more has to wait in the kernel's accept queue, since all are
+    young. Silence in that queue counts. A connection has ``timeout_s`` for everything, less a random part of its second
+    half. Without ``context`` there is no handshake, only a wait for the ``first`` bytes, if these are awaited.
+    ``on_given_up`` is called for each connection that ends here. ``closing_s``: a closed TLS connection is cut after
+    this time, with bytes still to be sent or not (None: 30 s).
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class HandshakeQueue:
         return len(self._running.by_host.get(host, ()))
 
     def over(self, address: str) -> float:
-        """Forget a connection from ``address``, whose handshake is over. Return how many seconds it took."""
+        """Forget a connection from ``address``, whose handshake is over. Return the seconds it took."""
         arrival = self._of.get(address)
         if arrival is None:
             return 0.0
@@ -121,12 +121,12 @@ class HandshakeQueue:
 
     @property
     def full(self) -> bool:
-        """True: one more has to wait, because there is no room and every connection is too young to be evicted."""
+        """True: one more has to wait, because there is no space and every connection is too young to be evicted."""
         return self._first is not None and at_limit(len(self), self._room, self.first_to_evict, WAIT) is WAIT
 
     @property
     def pending(self) -> int:
-        """The number of connections that will end or be made soon; 0 where nothing is waited for."""
+        """The number of connections that will end or be made soon; 0 if nothing is awaited."""
         return 0 if self._first is None else len(self)
 
     def first_to_evict(self, host: str | None = None) -> Arrival | None:

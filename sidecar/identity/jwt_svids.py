@@ -13,7 +13,7 @@ from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.handshake import Clock
 
 MAX_AUDIENCES: Final = 256  # audiences come from settings; this bounds a mistake
-RETRY_S: Final = 1.0  # after a failure the old one is used this long before we ask again
+RETRY_S: Final = 1.0  # after a failure the old one is used this long before a retry
 _MARGIN_S: Final = 2  # it must still be valid when it arrives
 
 Fetch = Callable[[str, SpiffeId], Awaitable[str]]

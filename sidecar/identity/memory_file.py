@@ -1,4 +1,4 @@
-"""Files in memory, without a name: for keys that a library takes from or writes to files only."""
+"""Anonymous files in memory, for keys that a library reads from or writes to files only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PEM text (RFC 7468) → the DER that the rest of this room works with. Pure, and stricter than the library."""
+"""Converts PEM text (RFC 7468) into DER for the rest of this room. Pure, and stricter than the library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BEGIN: Final = b"-----BEGIN "
 
 
 class PemError(ValueError):
-    """The text is not what it should be. The message never quotes it."""
+    """The text is malformed. The message never quotes it."""
 
 
 def certificates_of(text: bytes) -> tuple[bytes, ...]:
@@ -47,5 +47,5 @@ def private_key_of(text: bytes) -> bytes:
         return serialization.load_pem_private_key(text, password=None).private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # the library quotes what it could not parse
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # the library quotes the input in its errors
         raise PemError("it holds no unencrypted PEM private key") from None

@@ -1,4 +1,4 @@
-"""Origins whose other end must prove an identity: one TLS context per pin, one pool key per address, pin and own SVID.
+"""Origins with a pinned identity: one TLS context per pin, one pool key per address, pin and own SVID.
 
 Outbound routes and the token service connect by these. A connection proves two identities and lives no longer than
 both are fresh. With a renewed SVID, calls go out on new connections at once, and the old ones close as their calls
@@ -25,7 +25,7 @@ Pin = SpiffeId | FileTrust | None
 
 
 class Address(NamedTuple):
-    """The place where an upstream listens."""
+    """Address of an upstream."""
 
     scheme: str
     host: str
@@ -33,10 +33,10 @@ class Address(NamedTuple):
 
 
 class OriginKey(NamedTuple):
-    """Everything that connections must have in common to be shared. Plain members: it is hashed for every call.
+    """Everything that shared connections must have in common. Plain members: it is hashed for every call.
 
-    ``own`` is the leaf of our SVID, None where it is not shown. ``trust`` is the SPIFFE ID or the CA file's context by
-    which the other end is judged.
+    ``own`` is the leaf of our SVID, None if it is not shown. ``trust`` is the SPIFFE ID or the CA file's context that
+    judges the other end.
     """
 
     address: Address
@@ -72,7 +72,7 @@ class PinnedOrigins:
         """Return the origin for a call that begins now. ``pin`` None: plain HTTP, which proves nothing.
 
         Raises:
-            Denied: UPSTREAM_IDENTITY, the CA file cannot be used.
+            Denied: UPSTREAM_IDENTITY, the CA file is unusable.
             Unavailable: NOT_READY, there is no identity to show.
         """
         identity = self._source.current
@@ -113,7 +113,7 @@ class PinnedOrigins:
         return life_s(self._source, transport, self._clock())
 
     def _certificate_life_s(self, transport: asyncio.BaseTransport) -> float:
-        """Seconds to the end of the certificate of a host that a CA file vouches for."""
+        """Return the seconds to the end of the certificate of a host that a CA file vouches for."""
         certificate = transport.get_extra_info("peercert") or {}
         return max(0.0, ssl.cert_time_to_seconds(certificate["notAfter"]) - self._clock())
 
@@ -122,7 +122,7 @@ class PinnedOrigins:
 
 
 def life_s(source: IdentitySource, transport: asyncio.BaseTransport, now: float) -> float:
-    """Half of our own SVID's life, and never past its end or that of the peer's. Seconds from ``now``, never below 0.
+    """Return half of our own SVID's life, never past its end or the peer's. Seconds from ``now``, never below 0.
 
     Raises:
         Denied: NO_CLIENT_CERT, the connection proved no peer.
@@ -136,7 +136,7 @@ def life_s(source: IdentitySource, transport: asyncio.BaseTransport, now: float)
 
 
 def still_trusted(transport: asyncio.BaseTransport, now: float) -> bool:
-    """Return True if a kept connection's other end would be trusted if it connected now."""
+    """Tell if an idle connection's other end would be trusted if it connected now."""
     try:
         guard_of(transport).check(int(now))
     except SidecarError:

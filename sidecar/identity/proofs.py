@@ -1,8 +1,8 @@
-"""Cache of proofs by certificate chain: a workload that connects again shows the same certificates.
+"""Cache of proofs by certificate chain: a workload that reconnects shows the same certificates.
 
-A proof depends on the chain, on the bundle that vouches for it and on the time, and on nothing else. So a proof counts
-again for the very same bytes and the very same bundle, within the time of every certificate on its path; otherwise the
-chain is verified as if it had never been seen. That the peer holds the key is shown by each handshake.
+A proof depends only on the chain, on the bundle that vouches for it and on the time. So a proof is reused for exactly
+the same bytes and the same bundle, within the validity of every certificate on its path; otherwise the chain is
+verified as if new. Each handshake proves that the peer holds the key.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.svid import Proof, prove
 
 MAX_BYTES: Final = 6 * 1024 * 1024
-MAX_CHAIN_BYTES: Final = 4096  # of a chain that is kept: peers choose what they send along
-PROOF_BYTES: Final = 1536  # beside the chain: the proof, its peer, and the tuple of certificates
+MAX_CHAIN_BYTES: Final = 4096  # of a cached chain: peers choose its length
+PROOF_BYTES: Final = 1536  # besides the chain: the proof, its peer, and the tuple of certificates
 
 
 class Proofs(BoundedCache[tuple[bytes, ...], Proof]):
-    """Proves peers by their chains. The oldest proof is evicted first; refusals are never kept."""
+    """Proves peers by their chains. The oldest proof is evicted first; refusals are never cached."""
 
     __slots__ = ()
 

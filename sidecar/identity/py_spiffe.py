@@ -45,7 +45,7 @@ Arrivals = asyncio.Queue[tuple[object, Future[None]]]
 
 
 class PySpiffeSource(BaseSource):
-    """An ``IdentitySource`` on a Workload API, by py-spiffe. Its sockets are Unix sockets."""
+    """An ``IdentitySource`` on a Workload API, through py-spiffe. Unix sockets only."""
 
     def __init__(
         self, settings: WorkloadApiSettings, *, clock: Clock = time.time, pause: Pause = asyncio.sleep
@@ -142,7 +142,7 @@ class PySpiffeSource(BaseSource):
             if failure == _DENIED:
                 self._withdraw(_in_our_words(failure))
             return
-        self._connected = True  # there was an update, and py-spiffe could not parse it
+        self._connected = True  # py-spiffe could not parse an update
         self._discard(UpdateError(_in_our_words(failure)))
         await self._renew_alone()
         self._last_error = _in_our_words(failure)  # a renewal does not replace the lost update

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Final
 
 BATCH: Final = 32  # records passed on at once
-BATCH_BYTES: Final = 20 * 1024  # no further record is added to a batch of so many
+BATCH_BYTES: Final = 20 * 1024  # no further record is added to a batch of this size
 WINDOW_S: Final = 0.1
-MAX_WITHOUT_DATA: Final = 128  # in a window; lawful peers send two tickets and a KeyUpdate now and then
+MAX_WITHOUT_DATA: Final = 128  # in a window; honest peers send two tickets and an occasional KeyUpdate
 MAX_OVERHEAD_BYTES: Final = 24 * 1024  # in a window: messages without data, and padding
 MAX_TINY: Final = 2048  # in a window: records with hardly any content
 _TINY_BYTES: Final = 32  # of a record's body, with the 17 bytes that encryption adds
@@ -54,7 +54,7 @@ class RecordGate:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._held = b""
-        self._at = 0  # how much of it was passed on
+        self._at = 0  # number of bytes passed on
         self._unfinished_bytes = 0  # the missing rest of a record that was passed on in part
         self._since = clock()
         self._without_data = 0
@@ -88,7 +88,7 @@ class RecordGate:
                 and received[3] << 8 | received[4] == size
                 and not self._unfinished_bytes
             ):
-                return received  # one record, as most often
+                return received  # one record, the usual case
         self._held = self._held[self._at :] + received
         self._at = 0
         return self.more()

@@ -1,7 +1,7 @@
 """Parser for the TLS records and handshake messages that carry certificates (RFC 8446). Pure.
 
-OpenSSL parses and verifies a peer's certificates in one step, and ``ssl`` has no hook before it. Here they
-are read from the same bytes first: encrypted records are opened with the handshake's own traffic secret.
+OpenSSL parses and verifies a peer's certificates in one step, and ``ssl`` has no hook before it. Here they are parsed
+from the same bytes first: encrypted records are opened with the handshake's own traffic secret.
 """
 
 from __future__ import annotations

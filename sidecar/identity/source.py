@@ -52,7 +52,7 @@ class Identity:
 class State(StrEnum):
     """The state of a source. In READY and STALE there is an identity to use, in the others there is none."""
 
-    STARTING = "starting"  # nothing has arrived yet
+    STARTING = "starting"  # no update has arrived yet
     READY = "ready"
     STALE = "stale"  # the connection is lost, the identity is still valid
     DENIED = "denied"  # our identity was withdrawn

@@ -21,7 +21,7 @@ def source_of(settings: IdentitySettings, *, jwt_bundles: bool = False) -> Ident
         return FileSource(settings)
     settings = replace(settings, jwt_bundles=jwt_bundles)
     if settings.py_spiffe:
-        from sidecar.identity.py_spiffe import PySpiffeSource  # an extra, and 22 MiB with the threads it brings
+        from sidecar.identity.py_spiffe import PySpiffeSource  # an extra, which costs 22 MiB with its threads
 
         return PySpiffeSource(settings)
     return WorkloadApiSource(settings)

@@ -104,7 +104,7 @@ class ScreenedSSLObject(ssl.SSLObject):
                 self._step(screen)
             except ssl.SSLWantReadError:
                 if not blocked:
-                    if more := self._gate.more():  # never what the screen has not seen
+                    if more := self._gate.more():  # never bytes that the screen has not seen
                         self._released.write(more)
                         continue
                     raise
@@ -176,14 +176,14 @@ class ScreenedSSLObject(ssl.SSLObject):
         self._pass_eof()
 
     def _receive(self) -> bool:
-        """Pass on received bytes. The result tells whether OpenSSL has anything new to read."""
+        """Pass on received bytes. Returns True if OpenSSL has new bytes to read."""
         released = self._gate.take(self._incoming.read())
         self._released.write(released)
         self._pass_eof()
         return bool(released)
 
     def _let_more_through(self) -> bool:
-        """Pass on what waits at the gate, then what was received since. The result is that of ``_receive``."""
+        """Pass on the bytes at the gate, then those received since. The result is that of ``_receive``."""
         more = self._gate.more()
         if not more:
             return bool(self._incoming.pending or self._incoming.eof) and self._receive()

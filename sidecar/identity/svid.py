@@ -41,7 +41,7 @@ _UNDERSTOOD: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A certificate that has the form of an X.509-SVID. Nothing has vouched for it yet. Times in seconds, inclusive."""
+    """A certificate in the form of an X.509-SVID, not verified yet. Times in seconds, inclusive."""
 
     spiffe_id: SpiffeId
     not_before: int

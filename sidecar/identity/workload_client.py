@@ -27,7 +27,7 @@ _FAILURES: Final = (OSError, GRPCError, StreamTerminatedError, ProtocolError, De
 
 
 class WorkloadApiError(Exception):
-    """A call failed; trying again later may help."""
+    """A call failed; a later retry may succeed."""
 
 
 class IdentityDeniedError(WorkloadApiError):

@@ -1,4 +1,7 @@
-"""Workload API messages → our SVID and the bundles. Pure. A message is the full state: what it lacks is withdrawn."""
+"""Turns Workload API messages into our SVID and the bundles.
+
+Pure. A message is the full state: absent parts are withdrawn.
+"""
 
 from __future__ import annotations
 
