@@ -1,4 +1,4 @@
-"""Alerts with one thing changed each: a list shortened, a comparison turned round, a label dropped. Pure."""
+"""Alerts with one change each: a shorter list, a reversed comparison, a dropped label. Pure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _GROUPING: Final = re.compile(r"\b(by|on)( ?)\(([^)]*)\)")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TURNED: Final = {"<": ">", ">": "<", "==": "!=", "and": "or", "or": "and", "unless": "and"}
 _FLIPPED: Final = {"=": "!=", "!=": "=", "=~": "!~", "!~": "=~"}
-# A guard against a division by zero, or against what is not there: any other number guards as well.
+# Guards against a division by zero, or against an absent series: any other number does as well.
 _GUARDS: Final = ("lifetime_seconds > ",)
 
 
 def mutants(alert: Alert) -> Iterator[tuple[str, Alert]]:
-    """Each change by its name, and the alert with it. Nothing that means the same as before."""
+    """Return each change by its name, with the changed alert. Changes without effect are left out."""
     expression = alert["expr"]
     seen = {expression}
     for name, changed in _changed(expression):

@@ -1,6 +1,6 @@
-"""A systemd that is booted for a test: in namespaces of its own, on a copy-on-write view of this machine's files.
+"""A systemd booted for a test: in its own namespaces, on a copy-on-write view of this machine's files.
 
-Nothing of the machine changes: files are an overlay in memory, processes, network, host name and cgroups are new. Needs
+Nothing on the machine changes: files are an overlay in memory; processes, network, host name and cgroups are new. Needs
 root and /lib/systemd/systemd.
 """
 
@@ -63,7 +63,7 @@ def lacking() -> str | None:
 
 
 class Machine:
-    """The booted machine. ``checkout`` is where the project lies in it."""
+    """The booted machine. ``checkout`` is the project's place in it."""
 
     checkout: Final = "/checkout"
 
@@ -73,7 +73,7 @@ class Machine:
         self._root = root
 
     def run(self, command: str, *, fails: bool = False) -> str:
-        """Run a command as the machine's root and return its standard output; its exit code is as expected."""
+        """Run a command as the machine's root and return its standard output; the exit code must be as expected."""
         spaces = ("--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--root", "--wd")
         done = subprocess.run(
             ["nsenter", f"--target={self._init}", *spaces, "sh", "-c", f"cd {self.checkout} && {command}"],
@@ -89,7 +89,7 @@ class Machine:
 
 @contextmanager
 def machine(folder: Path, checkout: Path, *, before: str) -> Iterator[Machine]:
-    """Boot. ``before`` runs on the machine's files while the network of this one is still in reach."""
+    """Boot the machine. ``before`` runs on its files while this machine's network is still reachable."""
     holder = subprocess.Popen(
         ["unshare", "--mount", "--propagation=private", "sh", "-c", _FILES, "sh", str(folder), str(checkout)],
         stdout=subprocess.PIPE,
@@ -126,7 +126,7 @@ def machine(folder: Path, checkout: Path, *, before: str) -> Iterator[Machine]:
 
 
 def _first_child(parent: int) -> int:
-    """The process that unshare forked: pid 1 of the new machine."""
+    """Return the process that unshare forked: pid 1 of the new machine."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()

@@ -1,4 +1,4 @@
-"""Chains as the audit rebuilds them from what witnesses wrote down."""
+"""Chains that the audit rebuilds from the witnesses' records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Hops = list[dict[str, Any]]
 
 
 def whole_chains(records: Mapping[str, Iterable[object]], folder: Path) -> list[Hops]:
-    """The hops of each chain of three that caller, token service and callee all bear out. ``records`` by witness."""
+    """Return the hops of each chain of three that caller, token service and callee confirm. ``records`` by witness."""
     files = []
     for witness, written in records.items():
         files.append(folder / f"{witness}.records")

@@ -1,11 +1,11 @@
-"""Run inside a pod, by ``python3 -c``, with the image's own modules: what an attacker there tries.
+"""Attacks inside a pod, run by ``python3 -c`` with the image's own modules.
 
-``outsider`` is a pod beside the mesh with nothing; ``agent`` runs in the writer's own container; ``thief`` has the
-SVIDs of three sidecars and of a workload of which nobody expects a call; ``forger`` has them and what a partner's
-authority mints; ``captured`` is the writer with our program as its agent; ``careless`` is the front app with a token
-service that does not delegate. The first line of standard input is a JSON object: the address of each workload's pod,
-and what was stolen. A line of JSON for every attempt; beside each stands its lawful twin. What has to be tried in
-another container is asked for by a line, too (``elsewhere``), and we wait until it is done.
+``outsider`` is a pod beside the mesh without credentials; ``agent`` runs in the writer's own container; ``thief`` has
+the SVIDs of three sidecars and of a workload from which no call is expected; ``forger`` has them and the certificates
+of a partner's authority; ``captured`` is the writer with our program as its agent; ``careless`` is the front app with a
+token service that does not delegate. The first line of standard input is a JSON object: the address of each workload's
+pod, and the stolen files. The output has a line of JSON for every attempt, each beside its lawful twin. An attempt that
+needs another container is requested by a line, too (``elsewhere``), and awaited.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ Told = dict[str, Any]
 
 
 def refused(title: str, answer: Answer, status: int, reason: str | None = None) -> Told:
-    """It held if the answer has this status (0 is none) and reason."""
+    """Describe an attempt that is refused if the answer has this status (0 is none) and reason."""
     held = answer.status == status and reason in (None, answer.reason)
     return {"title": title, "said": answer.said, "held": held, "reached": [], "refusal": [status, reason or ""]}
 
 
 def works(title: str, answer: Answer, *reached: str) -> Told:
-    """The lawful twin, and which agents it reaches."""
+    """Describe the lawful twin, and the agents that it reaches."""
     return {"title": f"(lawful) {title}", "said": answer.said, "held": answer.status == 200, "reached": reached}
 
 
@@ -57,7 +57,7 @@ def seen(title: str, said: str, *, held: bool) -> Told:
 
 
 def elsewhere(workload: str, attempt: str, title: str, **given: Any) -> Told:
-    """Has ``attempt`` made in the agent's container of another workload."""
+    """Request ``attempt`` in the agent's container of another workload."""
     return {"elsewhere": [attempt, workload], "given": {"title": title, **given}}
 
 
@@ -66,7 +66,7 @@ def spiffe_id(name: str) -> str:
 
 
 def log_in(audience: str | None = None) -> str:
-    """alice's token from her login issuer: for the front app, or for any API, as many issuers give them."""
+    """Return alice's token from her login issuer: for the front app, or for any API, as many issuers give them."""
     form = {"grant_type": "password", "username": "alice", "password": "", "client_id": "front-app"}
     form |= {"scope": "assistant"} if audience is None else {"scope": "crm.read", "audience": audience}
     return str(json.loads(call(f"{LOGIN}/token", "POST", headers=FORM, body=urlencode(form)).body)["access_token"])
@@ -76,7 +76,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-# --- beside the mesh, with nothing
+# --- beside the mesh, without credentials
 
 
 def outsider(pods: Mapping[str, str]) -> Iterator[Told]:
@@ -101,7 +101,7 @@ def outsider(pods: Mapping[str, str]) -> Iterator[Told]:
 
 
 def forged(name: str) -> ssl.SSLContext:
-    """A certificate with a lawful name by an authority that nobody trusts."""
+    """Return a certificate with a lawful name by an untrusted authority."""
     issued = TrustDomainAuthority(TrustDomain("acme.example")).issue_x509(SpiffeId(spiffe_id(name)))
     return stolen("forged", {"svid.pem": certificate_pem(issued.leaf), "svid_key.pem": key_pem(issued.key)})
 
@@ -114,13 +114,13 @@ def stolen(name: str, files: Mapping[str, bytes]) -> ssl.SSLContext:
     return showing(folder)
 
 
-# --- an agent that was taken over, in its own container
+# --- a compromised agent, in its own container
 
 
 def agent(pods: Mapping[str, str]) -> Iterator[Told]:
     yield from (seen(title, said, held=held) for title, said, held in confinement())
     own = call("http://127.0.0.1:8080/")
-    yield {**works("the writer's own loopback", own, "writer"), "held": own.status == 404}  # it knows no such path
+    yield {**works("the writer's own loopback", own, "writer"), "held": own.status == 404}  # it does not know this path
     for name in ("planner", "crm"):
         for port in (8080, 7080):
             yield refused(f"{name}'s loopback port {port}", call(f"http://{pods[name]}:{port}/customers/42"), 0)
@@ -137,7 +137,7 @@ def agent(pods: Mapping[str, str]) -> Iterator[Told]:
 
 
 class Thief:
-    """Whoever holds SVIDs: calls, and exchanges tokens."""
+    """A holder of SVIDs: makes calls, and exchanges tokens."""
 
     def __init__(self, pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> None:
         self._pods = pods
@@ -152,7 +152,7 @@ class Thief:
         return call(url, "POST", headers=headers, body=PLAN, context=self._contexts[who])
 
     def draft(self, who: str, token: str) -> Answer:
-        """At the sidecar of this pod."""
+        """Call the sidecar of this pod."""
         headers = {**JSON, **bearer(token)}
         return call("https://127.0.0.1:7443/draft", "POST", headers=headers, body=PLAN, context=self._contexts[who])
 
@@ -173,7 +173,7 @@ class Thief:
         return call(f"{STS}/token", "POST", headers=FORM, body=urlencode(form), context=self._contexts[who])
 
     def chain(self, login: str) -> Iterator[tuple[Told, str]]:
-        """The exchanges of alice's question, each with its token: for the planner, the writer, the CRM."""
+        """Return the exchanges of alice's question, each with its token: for the planner, the writer, the CRM."""
         token = login
         for who, audience, scope in (
             ("front", "planner", "crm.read docs.write plan.make"),
@@ -222,7 +222,7 @@ def thief(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> It
 
 
 def forger(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> Iterator[Told]:
-    """Sidecars trust partner.example for its own names: its certificate for such a name is the second twin."""
+    """Attack with a partner's certificates, which sidecars trust for its own names only: the second twin."""
     me = Thief(pods, svids)
     *_, (_, to_crm) = me.chain(log_in())
     yield refused("minted by partner.example", me.crm("the writer, by partner.example", to_crm), 0)
@@ -235,7 +235,7 @@ def forger(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> I
 
 
 class Captured:
-    """The agent that its sidecar gives requests to. It answers when we let it."""
+    """The agent that receives its sidecar's requests. It answers on demand."""
 
     def __init__(self) -> None:
         given, free = queue.Queue[dict[str, str]](), threading.Event()
@@ -281,7 +281,7 @@ def captured(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) ->
 
 
 def stranger(title: str, headers: Mapping[str, str]) -> Iterator[Told]:
-    """At another sidecar, with all the headers that came with a request of the writer's."""
+    """Call another sidecar, with all the headers of a request to the writer."""
     sent = {name: value for name, value in headers.items() if name not in ("host", "content-length")}
     answer = call(f"{OUT}/writer/draft", "POST", headers=sent, body="{}")
     yield refused(title, answer, 403, "no_request_context")
@@ -303,7 +303,7 @@ def careful(title: str, login: str) -> Iterator[Told]:
 
 
 def widened(token: str) -> str:
-    """The same signature over other claims."""
+    """Return the same signature over other claims."""
     header, payload, signature = token.split(".")
     claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     claims["scope"] += " crm.export"

@@ -18,7 +18,7 @@ from tests.interop.kube import Object, apply, kubectl
 STS_URL: Final = "https://mesh-sts.sidecar.svc:7444"
 CARELESS_URL: Final = f"https://careless-sts.{USERS}.svc:7444"
 _IDLE: Final = {"intruder": ("intruder", "crm"), "captured": ("writer", "writer"), "careless": ("front", "careless")}
-_BROUGHT: Final = ("files", "certificates", "svid")  # each imports only those before it
+_BROUGHT: Final = ("files", "certificates", "svid")  # each imports only the ones before it
 _FETCH: Final = """
 import asyncio, json, pathlib, sys, types
 sys.modules["sidecar_dev"] = types.ModuleType("sidecar_dev")
@@ -44,11 +44,11 @@ WHERE: Final = {
 
 
 class Attackers:
-    """No network policy stands in their way: what refuses is a sidecar. ``tried`` is what each has tried so far."""
+    """No network policy blocks them: only sidecars refuse. ``tried`` has the attempts of each so far."""
 
     def __init__(self, mesh: ClusterMesh) -> None:
         apply(*_pods(mesh.tools))
-        at = f"spiffeIDs.workloads[{len(PODS)}]"  # one more than the example has
+        at = f"spiffeIDs.workloads[{len(PODS)}]"  # one more than in the example
         intruder = f"{at}.namespace={AGENTS},{at}.serviceAccount=intruder,{at}.images[0]={mesh.tools}"
         mesh.upgrade("--set", "networkPolicy.enabled=false", "--set", f"'{intruder}'")
         for name in _IDLE:
@@ -182,7 +182,7 @@ def _idle(name: str, account: str, settings: str, image: str) -> Object:
 
 
 def _careless_sts() -> list[Object]:
-    """A token service with an identity of its own, outside the mesh: its pod asks the Workload API itself."""
+    """Return a token service with its own identity, outside the mesh: its pod calls the Workload API itself."""
     labels, metadata = {"app": "careless-sts"}, {"name": "careless-sts", "namespace": USERS}
     socket = "/spiffe-workload-api/spire-agent.sock"
     command = ["python3", "-m", "sidecar_dev.careless_sts", "--socket", socket, "--listen", "0.0.0.0:7444"]

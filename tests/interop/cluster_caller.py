@@ -1,6 +1,6 @@
-"""Run inside a pod, by ``python3 -c``: users who log in and ask the front app. A line of JSON for every answer.
+"""Users in a pod who log in and call the front app, run by ``python3 -c``. Prints a line of JSON for every answer.
 
-``ask QUESTION`` asks once, ``get URL`` reads a page, ``load RATE`` asks so often a second until standard input ends.
+``ask QUESTION`` asks once, ``get URL`` reads a page, ``load RATE`` asks at this rate until standard input ends.
 Standard library only.
 """
 
@@ -23,7 +23,7 @@ QUESTION = {"question": "When does Globex renew?", "customer": "42"}
 
 def log_in(user: str = "alice") -> str:
     form = {"grant_type": "password", "username": user, "password": "", "client_id": "front-app", "scope": "assistant"}
-    context = ssl._create_unverified_context()  # as `curl -k`: its certificate names no host
+    context = ssl._create_unverified_context()  # like `curl -k`: its certificate names no host
     connection = http.client.HTTPSConnection("login.login.svc", 7300, timeout=10, context=context)
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     connection.request("POST", "/token", urlencode(form), headers)
@@ -31,7 +31,7 @@ def log_in(user: str = "alice") -> str:
 
 
 def ask(token: str, **question: str) -> dict[str, Any]:
-    """Status 0 is no answer at all."""
+    """Ask once. Status 0 is no answer at all."""
     began = time.time()
     connection = http.client.HTTPConnection("front.agents.svc", 8080, timeout=30)
     try:
@@ -46,14 +46,14 @@ def ask(token: str, **question: str) -> dict[str, Any]:
 
 
 def load(rate: float) -> None:
-    """Callers at their own pace: a slow answer delays nobody else's call."""
+    """Run independent callers: a slow answer delays no other call."""
     told = threading.Lock()
     ended = threading.Event()
     threading.Thread(target=_until_the_end_of_input, args=(ended,), daemon=True).start()
     tokens, calls = [log_in()], list[threading.Thread]()
 
     def one() -> None:
-        if len(calls) % CALLS_PER_TOKEN == 0:  # somebody else logs in: it takes exchanges
+        if len(calls) % CALLS_PER_TOKEN == 0:  # another user logs in, which needs exchanges
             tokens.append(log_in())
         answer = ask(tokens[-1])
         with told:

@@ -1,8 +1,8 @@
-"""The Workload API of a node, where there is no SPIRE: pods get what the cluster's ClusterSPIFFEIDs say.
+"""A node's Workload API without SPIRE: pods get the identities of the cluster's ClusterSPIFFEIDs.
 
-It stands in for SPIRE's agent with its Kubernetes attestor and for the spire-controller-manager. Who asks is told by
-the kernel: the process behind the connection, and of that its kubelet's mounts, which name pod and container. Only
-the tests' own machine may be the node.
+It replaces SPIRE's agent with its Kubernetes attestor and the spire-controller-manager. The kernel identifies the
+caller: the process behind the connection, and its kubelet's mounts, which name pod and container. Only the tests' own
+machine may be the node.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sidecar_dev.registry import Entitlement, NoIdentityError, Registry
 from sidecar_dev.workload_server import DevWorkloadApi
 
 DOMAIN: Final = TrustDomain("acme.example")
-PARTNER: Final = TrustDomain("partner.example")  # what SPIRE is federated with
+PARTNER: Final = TrustDomain("partner.example")  # SPIRE's federation partner
 SOCKET: Final = "spire-agent.sock"
 _MOUNT: Final = re.compile(r"/pods/([0-9a-f-]{36})/containers/([a-z0-9-]+)/")
 _TEMPLATED: Final = re.compile(r"{{ \.(\w+(?:\.\w+)*) }}")
@@ -55,7 +55,7 @@ CRD: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One container of one pod. ``selectors`` are those that SPIRE's Kubernetes attestor finds for it."""
+    """One container of one pod. ``selectors`` are those that SPIRE's Kubernetes attestor would find."""
 
     namespace: str
     service_account: str
@@ -65,7 +65,7 @@ class Workload:
 
 
 def processes_of(uid: str, container: str) -> list[int]:
-    """This machine's processes of one container of a pod."""
+    """Return this machine's processes of one container of a pod."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -123,7 +123,7 @@ def workload_of(pid: int, pods: list[dict[str, Any]], namespaces: list[dict[str,
 
 
 def workload_in(pod: dict[str, Any], container: str, namespace_labels: Mapping[str, str]) -> Workload:
-    """One container of a pod, as the API server shows the pod."""
+    """Return one container of a pod, as the API server shows the pod."""
     return Workload(
         namespace=pod["metadata"]["namespace"],
         service_account=pod["spec"]["serviceAccountName"],
@@ -134,9 +134,9 @@ def workload_in(pod: dict[str, Any], container: str, namespace_labels: Mapping[s
 
 
 def _attested(pod: dict[str, Any], container: str) -> Iterator[str]:
-    """The selectors that SPIRE 1.13 makes of a pod's status: an image counts by its reference and by its digest.
+    """Return the selectors that SPIRE 1.13 derives from a pod's status: an image by its reference and by its digest.
 
-    Of a container that waits Kubernetes shows the reference alone, as it stands in the pod.
+    For a waiting container Kubernetes shows only the reference in the pod's spec.
     """
     status = pod.get("status", {})
     plain, init = status.get("containerStatuses", []), status.get("initContainerStatuses", [])
@@ -176,7 +176,7 @@ def _filled(template: str, workload: Workload) -> str:
 
 
 def _selected(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """As `metav1.LabelSelector`, with the two operators that the chart uses."""
+    """Match like `metav1.LabelSelector`, with the two operators that the chart uses."""
     if not selector:
         return True
     asked = selector.get("matchLabels", {})
@@ -187,13 +187,13 @@ def _selected(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> 
 
 
 class _PodRegistry(Registry):
-    """Entitles pods by the ClusterSPIFFEIDs that are there when they first ask."""
+    """Entitles pods by the ClusterSPIFFEIDs that exist when they first ask."""
 
     def __init__(self) -> None:
         super().__init__([TrustDomainAuthority(DOMAIN), TrustDomainAuthority(PARTNER)])
         self.kinds = tuple(Watched(kind) for kind in ("pods", "namespaces", "clusterspiffeids"))
         self.withdrawn: set[str] = set()
-        self._known: WeakKeyDictionary[Peer, tuple[Entry, ...]] = WeakKeyDictionary()  # a pid may be used again
+        self._known: WeakKeyDictionary[Peer, tuple[Entry, ...]] = WeakKeyDictionary()  # a pid may be reused
 
     def entitlement(self, peer: Peer | None) -> Entitlement:
         if peer is None or not peer.alive:
@@ -209,13 +209,13 @@ class _PodRegistry(Registry):
         pods, namespaces, rules = self.kinds
         workload = workload_of(peer.pid, pods.all(), namespaces.all())
         found = () if workload is None else tuple(entries(workload, peer.uid, rules.all()))
-        if found:  # what a process is stays; only a process that is nobody may yet become somebody
+        if found:  # an identified process stays so; only an unidentified one may change
             self._known[peer] = found
         return found
 
 
 class ClusterIdentities:
-    """Serves it in ``folder`` from a thread of its own, until stopped."""
+    """Serves the Workload API in ``folder`` from its own thread, until stopped."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / SOCKET
@@ -257,7 +257,7 @@ class ClusterIdentities:
         return IssuedSvid(spiffe_id=SpiffeId(spiffe_id), chain=(leaf,), key=key)
 
     def withdraw(self, spiffe_id: str) -> None:
-        """Nobody has it any more."""
+        """Withdraw the identity from everybody."""
         self._change(self._registry.withdrawn.add, spiffe_id)
 
     def give_back(self, spiffe_id: str) -> None:

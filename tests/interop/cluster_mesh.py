@@ -1,9 +1,9 @@
-"""The example of docs/kubernetes.md on a real cluster: brought up by the five commands that stand there, and asked.
+"""The example of docs/kubernetes.md on a real cluster, installed by the page's five commands.
 
-``kubectl``, ``helm`` and KUBECONFIG say which cluster; the images have to be on its nodes as SIDECAR_IMAGE
-(sidecar:dev) and SIDECAR_DEV_IMAGE (sidecar-dev:dev), and by their digests, as ones that were pulled by them.
-CLUSTER_WORKLOAD_API names a folder of this machine, which has to be the node, that the driver csi.spiffe.io mounts: the
-Workload API is served there by the tests. Without it the cluster has a SPIRE for acme.example of its own.
+``kubectl``, ``helm`` and KUBECONFIG select the cluster; the images must be on its nodes as SIDECAR_IMAGE (sidecar:dev)
+and SIDECAR_DEV_IMAGE (sidecar-dev:dev), and by their digests, as if pulled by them. CLUSTER_WORKLOAD_API names a folder
+of this machine, which must be the node, that the driver csi.spiffe.io mounts: the tests serve the Workload API there.
+Without it the cluster has its own SPIRE for acme.example.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.interop.kube import Object, apply, kubectl
 DOCS: Final = ROOT / "docs" / "kubernetes.md"
 SYSTEM: Final = "sidecar"
 AGENTS: Final = "agents"
-USERS: Final = "sidecar-test-users"  # where callers are pods like any other
+USERS: Final = "sidecar-test-users"  # namespace of the callers, pods like any other
 OTHERS: Final = "sidecar-test-others"  # another team's namespace, with sidecars too
 PODS: Final = ("front", "planner", "writer", "crm")
 CARELESS_ID: Final = "sidecar-test-careless-sts"  # a ClusterSPIFFEID is in no namespace
@@ -66,7 +66,7 @@ def _node_images(nodes: list[Object]) -> dict[str, str]:
 
 
 def _on_node(image: str) -> str:
-    """As nodes call it: a name without a registry is Docker Hub's."""
+    """Return a name as nodes write it: without a registry it is Docker Hub's."""
     first, slash, _ = image.partition("/")
     if not slash:
         return f"docker.io/library/{image}"
@@ -74,24 +74,24 @@ def _on_node(image: str) -> str:
 
 
 def by_digest(image: str) -> str:
-    """The same image by its digest, REGISTRY/NAME@sha256:…"""
+    """Return the same image by its digest, REGISTRY/NAME@sha256:…"""
     nodes = json.loads(kubectl("get", "nodes", "-o", "json").stdout)["items"]
     return _node_images(nodes)[_on_node(image)]
 
 
 def image_values(image: str) -> str:
-    """The chart's values for an image by its digest."""
+    """Return the chart's values for an image by its digest."""
     repository, _, digest = image.partition("@")
     return f"sidecar.image.repository={repository},sidecar.image.digest={digest}"
 
 
 def five_commands() -> list[str]:
-    """As they stand in the docs, without their comments."""
+    """Return the commands of the docs, without their comments."""
     return [line.partition("  #")[0].strip() for line in commands_of("Five commands")[0]]
 
 
 def what_to_try() -> list[tuple[str, list[str]]]:
-    """The other commands of that section, each with the parts of what it is said to print."""
+    """Return the section's other commands, each with parts of its documented output."""
     found: list[tuple[str, list[str]]] = []
     for line in (line for block in commands_of("Five commands")[1:] for line in block):
         if line.startswith("  "):
@@ -102,13 +102,13 @@ def what_to_try() -> list[tuple[str, list[str]]]:
 
 
 def commands_of(title: str) -> list[list[str]]:
-    """The blocks of a section of the docs, line by line."""
+    """Return the code blocks of a section of the docs, line by line."""
     section = DOCS.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
     return [block.strip("\n").splitlines() for block in section.split("```")[1::2]]
 
 
 def run(command: str, folder: Path = ROOT) -> str:
-    """One line of a shell; its standard output."""
+    """Run one line of a shell; return its standard output."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
@@ -124,7 +124,7 @@ def run(command: str, folder: Path = ROOT) -> str:
 
 
 class ClusterMesh:
-    """The release ``mesh``, the example's agents, and a pod from where users call."""
+    """The release ``mesh``, the example's agents, and a pod of callers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -133,7 +133,7 @@ class ClusterMesh:
             (folder / "helm" / part).symlink_to(ROOT / "helm" / part)
         shutil.copytree(ROOT / "helm" / "example", folder / "helm" / "example")
         self.image = by_digest(IMAGE)
-        self.tools = by_digest(DEV_IMAGE)  # what agents run
+        self.tools = by_digest(DEV_IMAGE)  # the image of the agents
         served = os.environ.get("CLUSTER_WORKLOAD_API")
         self.identities = ClusterIdentities(Path(served)) if served else None
         self.values = self._certificate()
@@ -141,7 +141,7 @@ class ClusterMesh:
             self.values += f" --set 'spiffeIDs.federatesWith={{{PARTNER}}}'"
 
     def _certificate(self) -> str:
-        """The options for a certificate of our own, where there is no cert-manager."""
+        """Return the options for our own certificate, without cert-manager."""
         if kubectl("get", "crd", "certificates.cert-manager.io").returncode == 0:
             return ""
         authority = TrustDomainAuthority(TrustDomain("acme.example"))
@@ -154,7 +154,7 @@ class ClusterMesh:
         return f"--set {tls} --set-file injector.tls.caBundle=ca.pem"
 
     def up(self) -> None:
-        """The commands after the first, which is about where images come from."""
+        """Run the commands after the first, which only provides images."""
         if self.identities is not None:
             apply(dict(CRD))
             run("kubectl wait --for=condition=Established --timeout=30s crd/clusterspiffeids.spire.spiffe.io")
@@ -171,22 +171,22 @@ class ClusterMesh:
         run(f"kubectl -n {USERS} wait --for=condition=Ready pod/caller --timeout=60s")
 
     def wait(self) -> None:
-        """Until every pod of the example is ready, and no other."""
+        """Wait until every pod of the example is ready, and no other."""
         for namespace in (AGENTS, "login"):
             for name in PODS if namespace == AGENTS else ("login",):
                 run(f"kubectl -n {namespace} rollout status deployment/{name} --timeout=90s")
 
     def run(self, command: str) -> str:
-        """A command in the folder, after the first of the five: that one sets ``image`` and ``tools``."""
+        """Run a command in the folder, after the first of the five, which sets ``image`` and ``tools``."""
         return run(f"image={self.image} tools={self.tools}; {command}", self.folder)
 
     def upgrade(self, *options: str) -> None:
-        """The fourth command again, as an upgrade."""
+        """Run the fourth command again, as an upgrade."""
         install = five_commands()[3].replace("helm install", "helm upgrade")
         self.run(f"{install} {self.values} {' '.join(options)} --timeout 120s")
 
     def restart_agents(self) -> None:
-        """Every pod is replaced, and the old ones are gone."""
+        """Replace every pod, and wait until the old ones are gone."""
         old = [pod["metadata"]["name"] for name in PODS for pod in self.pods(name)]
         run(f"kubectl -n {AGENTS} rollout restart {' '.join(f'deployment/{name}' for name in PODS)}")
         self.wait()
@@ -201,10 +201,10 @@ class ClusterMesh:
         if self.identities is not None:
             self.identities.stop()
 
-    # --- what is asked
+    # --- calls
 
     def ask(self, **question: str) -> Object:
-        """A user's question, from a pod outside the mesh: ``{status, body}``."""
+        """Send a user's question from a pod outside the mesh; return ``{status, body}``."""
         return self._call("ask", json.dumps(question))
 
     def get(self, url: str) -> Object:
@@ -219,7 +219,7 @@ class ClusterMesh:
 
     @contextmanager
     def load(self, rate: int = 5, *, at_least: int = 20) -> Iterator[list[Object]]:
-        """Users ask all the time while the body runs, and so often at least; then the list has what each was told."""
+        """Run a constant load while the body runs, with at least this many calls; the list gets the answers."""
         told: list[Object] = []
         words = ["kubectl", "exec", "-i", "-n", USERS, "caller", "--", "python3", "-uIc", _CALLER.read_text(), "load"]
         with subprocess.Popen([*words, str(rate)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as calling:
@@ -235,7 +235,7 @@ class ClusterMesh:
         assert calling.returncode == 0
 
     def records(self, name: str) -> list[Object]:
-        """Of every sidecar that runs for a workload, or of the token service."""
+        """Return the records of every sidecar of a workload, or of the token service."""
         where = (
             (SYSTEM, "app.kubernetes.io/component=sts", "sts") if name == "sts" else (AGENTS, f"app={name}", "sidecar")
         )
@@ -244,7 +244,7 @@ class ClusterMesh:
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
 
     def pods(self, name: str) -> list[Object]:
-        """Those of a workload that are not about to end."""
+        """Return a workload's pods that are not terminating."""
         found = json.loads(kubectl("get", "pods", "-n", AGENTS, "-l", f"app={name}", "-o", "json").stdout)["items"]
         return [one for one in found if "deletionTimestamp" not in one["metadata"]]
 

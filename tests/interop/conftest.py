@@ -13,7 +13,7 @@ from tests.interop.engine import require
 
 @pytest.fixture(scope="session")
 def mesh_on_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMesh]:
-    """One installed example for all that is asked of it."""
+    """Install one example for all its tests."""
     require(missing())
     mesh = ClusterMesh(tmp_path_factory.mktemp("cluster"))
     try:
@@ -25,5 +25,5 @@ def mesh_on_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
 
 @pytest.fixture
 def promtool() -> None:
-    """Skip where there is no promtool; continuous integration has to have it."""
+    """Skip without promtool; continuous integration must have it."""
     require(None if shutil.which("promtool") else "promtool is not on PATH")

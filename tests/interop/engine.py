@@ -1,4 +1,4 @@
-"""A Docker engine with Compose, as `docker` on PATH and DOCKER_HOST give it, and one mesh on it."""
+"""A Docker engine with Compose, from `docker` on PATH and DOCKER_HOST, and one mesh on it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def missing() -> str | None:
 
 
 def require(lacking: str | None) -> None:
-    """Skip for want of something, or fail where continuous integration has to have it."""
+    """Skip if a requirement is missing, or fail where continuous integration must have it."""
     if lacking:
         assert "CI" not in os.environ, lacking
         pytest.skip(lacking)
 
 
 def docker(*words: str, check: bool = True, stdin: str | None = None) -> str:
-    """A command to the engine; its standard output."""
+    """Send a command to the engine; return its standard output."""
     return output(["docker", *words], check=check, stdin=stdin)
 
 
@@ -68,7 +68,7 @@ class Answer:
 
 
 class Mesh:
-    """One compose project, with ports of its own on 127.0.0.1. ``files`` are laid over compose.yaml."""
+    """One compose project, with its own ports on 127.0.0.1. ``files`` are laid over compose.yaml."""
 
     def __init__(self, name: str, *files: Path) -> None:
         self.name = name
@@ -91,7 +91,7 @@ class Mesh:
         self.compose("--profile", "*", "down", "--volumes", "--timeout", "3")
 
     def attack(self, attacker: str) -> tuple[int, str]:
-        """The verdict of one attack, and what it says."""
+        """Run one attack; return its verdict and output."""
         command = [*self._command, "run", "--rm", "--no-deps", f"attack-{attacker}"]
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=_COMMAND_S, check=False, env=self.environ
@@ -99,7 +99,7 @@ class Mesh:
         return done.returncode, done.stdout + done.stderr
 
     def ask(self, user: str = "alice", **question: Any) -> Answer:
-        """A user asks the front app. Status 0 is no answer at all."""
+        """Ask the front app as a user. Status 0 is no answer at all."""
         body = json.dumps({"question": "When does Globex renew?", "customer": "42", **question}).encode()
         authorization = f"Basic {b64encode(f'{user}:'.encode()).decode()}"
         request = urllib.request.Request(
@@ -115,7 +115,7 @@ class Mesh:
             return Answer(0, {"error": repr(error)})
 
     def wait_for_the_chain(self) -> None:
-        """Until alice gets her answer again."""
+        """Wait until alice gets her answer again."""
         last = wait_for(lambda: self.ask(), lambda answer: answer.status == 200)
         assert last.status == 200, last
 
@@ -127,11 +127,11 @@ class Mesh:
         return found
 
     def services(self) -> list[str]:
-        """Those of the plain mesh, without profiles."""
+        """The services of the plain mesh, without profiles."""
         return sorted(self.compose("config", "--services").split())
 
     def config(self) -> dict[str, Any]:
-        """The whole file as Compose understands it."""
+        """Return the whole file as Compose reads it."""
         found: dict[str, Any] = json.loads(self.compose("--profile", "*", "config", "--format", "json"))
         return found
 
@@ -141,7 +141,7 @@ class Mesh:
 
 
 def wait_for(look: Callable[[], Any], is_it: Callable[[Any], bool]) -> Any:
-    """Look until it is there, or patience ends; what was seen last."""
+    """Poll until the condition holds or time is over; return the last value."""
     deadline = time.monotonic() + _PATIENCE_S
     while not is_it(found := look()) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,7 +1,7 @@
-"""Real servers and frameworks at their defaults, each with an app that tells what it was told of a request.
+"""Real servers and frameworks at their defaults, each with an app that reports its view of a request.
 
-What they need is installed once, below ``build/frameworks``. FRAMEWORKS chooses some by name, separated by spaces; all
-if it is not set. One whose tools are missing is skipped with the reason; one that was chosen fails under CI=true.
+Their requirements are installed once, below ``build/frameworks``. FRAMEWORKS selects some by name, separated by spaces;
+all by default. One with missing tools is skipped with the reason; a selected one fails under CI=true.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.integration.world import free_port, until
 ROOT: Final = Path(__file__).parents[2]
 APPS: Final = Path(__file__).parent / "apps"
 CACHE: Final = Path(os.environ.get("FRAMEWORKS_CACHE", ROOT / "build/frameworks"))
-READY_S: Final = 90.0  # a busy machine compiles Spring's classes for a while
+READY_S: Final = 90.0  # a busy machine takes a while to compile Spring's classes
 
 PYTHON: Final = CACHE / "python/bin"
 LOCK: Final = ROOT / "requirements/frameworks.txt"
@@ -38,7 +38,7 @@ def _run(*command: str | Path, cwd: Path = APPS, **environment: str) -> None:
 
 
 def _once(mark: str, sources: Sequence[Path], make: Callable[[], None]) -> None:
-    """Make something unless it was made from the same sources."""
+    """Build something unless it was built from the same sources."""
     done = CACHE / f"{mark}.made"
     wanted = "".join(source.read_text() for source in sources)
     if not done.exists() or done.read_text() != wanted:
@@ -87,14 +87,14 @@ def java_caller() -> list[str]:
 
 
 def _nothing() -> None:
-    """All that is needed is on PATH."""
+    """Do nothing: everything needed is on PATH."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Framework:
-    """One server: the tools it needs, how it is made and started on a port, and which attacks work without a sidecar.
+    """One server: its tools, its build and start on a port, and the attacks that work without a sidecar.
 
-    ``library`` is a command that succeeds only where a library is there that no name on PATH shows.
+    ``library`` is a command that succeeds only with a library that no name on PATH shows.
     """
 
     name: str
@@ -105,16 +105,16 @@ class Framework:
     bites: frozenset[str] = frozenset()
 
     def reason_to_skip(self) -> str | None:
-        """Tell why it cannot be tried here; None: it can.
+        """Return the reason to skip it here; None: it can run.
 
         Raises:
-            AssertionError: it was chosen, under CI=true, and its tools are missing.
+            AssertionError: it was selected, under CI=true, and its tools are missing.
         """
         return reason_to_skip(self.name, self.tools, self.library)
 
 
 def reason_to_skip(name: str, tools: Sequence[str], library: Sequence[str] = ()) -> str | None:
-    """Tell why something that needs these tools is not tried: see ``Framework.reason_to_skip``."""
+    """Return the reason to skip a test of these tools: see ``Framework.reason_to_skip``."""
     chosen = os.environ.get("FRAMEWORKS", "").split()
     if chosen and name not in chosen:
         return "not chosen by FRAMEWORKS"
@@ -196,7 +196,7 @@ FRAMEWORKS: Final = (
 
 @asynccontextmanager
 async def serving(framework: Framework, log: Path) -> AsyncIterator[int]:
-    """Run a framework's app: its port."""
+    """Run a framework's app; yield its port."""
     port = free_port()
     process = _begin(framework, port, log)
     try:
@@ -235,7 +235,7 @@ def _end_of(log: Path) -> str:
 
 
 def view_of(body: bytes) -> dict[str, Any]:
-    """Read an app's answer. Names of fields come as the server spells them: lower case and hyphens here."""
+    """Read an app's answer. Servers spell names of fields differently: lower case and hyphens here."""
     view: dict[str, Any] = json.loads(body)
     view["fields"] = {name.lower().replace("_", "-"): value for name, value in view["fields"].items()}
     return view

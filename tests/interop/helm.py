@@ -1,4 +1,4 @@
-"""Helm, in every version that is on PATH, and what it renders."""
+"""Helm, in every version on PATH, and its renderings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Object = dict[str, Any]
 
 
 def helms() -> list[str]:
-    """Helm 3 and 4 where both are there by these names, else the one that is called helm."""
+    """Return Helm 3 and 4 if both exist under these names, else the one named helm."""
     named = [name for name in ("helm3", "helm4") if shutil.which(name)]
     return named or [name for name in ("helm",) if shutil.which(name)]
 
@@ -32,7 +32,7 @@ def missing() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """``objects`` in a fixed order, or what was said instead."""
+    """``objects`` in a fixed order, or the error."""
 
     objects: list[Object]
     said: str
@@ -69,7 +69,7 @@ def render(
 
 
 def pods(found: Rendered) -> Iterator[tuple[str, Object]]:
-    """The spec of every pod that the objects make, by the name of what makes it."""
+    """Return the spec of every pod that the objects make, by the name of the object."""
     for one in found.objects:
         name = f"{one['kind']} {one['metadata']['name']}"
         if one["kind"] == "Pod":

@@ -1,4 +1,4 @@
-"""Pods for an API server: lawful ones, and ones that try to lose the sidecar, to fake it or to reach into it."""
+"""Pods for an API server: lawful ones, and ones that try to lose the sidecar, fake it or reach into it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pod(
     annotations: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Object:
-    """An agent that passes *restricted* and mentions no sidecar; ``spec`` and ``agent`` change members."""
+    """Return an agent that passes *restricted* and mentions no sidecar; ``spec`` and ``agent`` change members."""
     metadata = {
         "generateName": "planner-",
         "annotations": {"delegation-sidecar.io/settings": "planner", **(annotations or {})},
@@ -35,7 +35,7 @@ def pod(
 
 
 def beside(**members: Any) -> Object:
-    """A pod with an init container of which ``members`` are said."""
+    """Return a pod with an init container with these ``members``."""
     return pod({"initContainers": [{**CONTAINER, "name": "other", **members}]})
 
 
@@ -94,7 +94,7 @@ HOSTILE: dict[str, tuple[Object, str]] = {
 PROFILED: Final[Object] = {"appArmorProfile": {"type": "RuntimeDefault"}}
 _TOKEN: Final = {"serviceAccountToken": {"path": "token", "audience": "spiffe://acme.example/sts"}}
 
-# Pods that are strange and lawful: what they change harms nobody else, or is stopped by what TLS proves
+# Unusual but lawful pods: their changes harm nobody else, or TLS defeats them
 LAWFUL: dict[str, Object] = {
     "plain": pod(),
     "a faked marker": pod(annotations={"delegation-sidecar.io/status": "injected"}),
@@ -120,7 +120,7 @@ LAWFUL: dict[str, Object] = {
 }
 
 
-# What some fakes mount
+# Volumes that some fakes mount
 FAKED_VOLUMES: Final[list[Object]] = [
     {"name": "own", "emptyDir": {}},
     {"name": "kube-api-access-x", "projected": {"sources": [_TOKEN]}},
@@ -128,7 +128,7 @@ FAKED_VOLUMES: Final[list[Object]] = [
 
 
 def fakes(own: Object) -> dict[str, Object]:
-    """Containers that are nearly the sidecar ``own``, each with one thing changed that would matter."""
+    """Return containers that are almost the sidecar ``own``, each with one relevant change."""
     command = {"exec": {"command": ["sh"]}}
     mounts, variables, rights = own["volumeMounts"], own["env"], own["securityContext"]
 
@@ -213,7 +213,7 @@ def fakes(own: Object) -> dict[str, Object]:
 
 
 def changed_volumes(volumes: list[Object]) -> dict[str, list[Object]]:
-    """The sidecar's volumes, each in turn something else, or with more said to its driver."""
+    """Return the sidecar's volumes, each in turn replaced, or with additional driver attributes."""
     said = [{**one, "csi": {**one["csi"], "volumeAttributes": {"x": "y"}}} if "csi" in one else one for one in volumes]
     return {
         "something said to the driver": said,
@@ -225,7 +225,7 @@ def changed_volumes(volumes: list[Object]) -> dict[str, list[Object]]:
 
 
 def newer_fakes(own: Object) -> dict[str, Object]:
-    """Fakes by fields that not every Kubernetes has: one that has not drops them, and the sidecar is ours again."""
+    """Return fakes by fields of newer Kubernetes: an older one drops them, and the sidecar is ours again."""
     rule = {"action": "Restart", "exitCodes": {"operator": "In", "values": [0]}}
     return {
         "rules for its restarts": {**own, "restartPolicyRules": [rule]},

@@ -1,4 +1,4 @@
-"""A Kubernetes as `kubectl` and KUBECONFIG give it, and the injector beside its API server."""
+"""A Kubernetes from `kubectl` and KUBECONFIG, and the injector beside its API server."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def kubectl(*words: str, document: Mapping[str, Any] | list[Object] | None = Non
 
 
 def apply(*objects: Object) -> None:
-    """Create or change objects, strictly."""
+    """Create or change objects, with strict validation."""
     for one in objects:
         done = kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", document=one)
         assert done.returncode == 0, done.stderr
 
 
 def namespace(name: str, **labels: str) -> list[Object]:
-    """One with the account that pods there run as."""
+    """Create a namespace with the service account of its pods."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}, account]
 
 
 @cache
 def version() -> str:
-    """Of the API server, as 1.34.4."""
+    """Return the API server's version, such as 1.34.4."""
     found = json.loads(kubectl("version", "--output=json").stdout)["serverVersion"]["gitVersion"]
     return str(found).removeprefix("v").partition("+")[0]
 
@@ -72,7 +72,7 @@ def try_pod(pod: Object, namespace: str) -> tuple[Object | None, str]:
 
 
 def wait_for(look: Callable[[], Any], is_it: Callable[[Any], bool]) -> Any:
-    """Look until it is there, or patience ends; what was seen last."""
+    """Poll until the condition holds or time is over; return the last value."""
     deadline = time.monotonic() + PATIENCE_S
     while not is_it(found := look()) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -80,7 +80,7 @@ def wait_for(look: Callable[[], Any], is_it: Callable[[Any], bool]) -> Any:
 
 
 class Api:
-    """The API server by plain HTTP, through `kubectl proxy`: a hundred questions in the time of ten `kubectl`."""
+    """The API server over plain HTTP, through `kubectl proxy`: a hundred requests in the time of ten `kubectl`."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True)
@@ -97,7 +97,7 @@ class Api:
         return self._ask("POST", f"/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldValidation=Strict", pod)
 
     def try_object(self, one: Object) -> tuple[Object | None, str]:
-        """The same of any object of Kubernetes' own kinds, made or changed (server-side apply)."""
+        """Send any object of a built-in kind, created or changed (server-side apply)."""
         group, kind, metadata = one["apiVersion"], one["kind"].lower(), one["metadata"]
         plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
         namespace = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
@@ -119,7 +119,7 @@ class Api:
 
 
 class LocalInjector:
-    """``sidecar injector`` as a process beside the API server, where that shares our loopback."""
+    """``sidecar injector`` as a process beside the API server, if that shares our loopback."""
 
     def __init__(self, folder: Path, injection: str) -> None:
         self.folder, self.port, self.probe = folder, free_port(), free_port()
@@ -134,7 +134,7 @@ class LocalInjector:
 
     @property
     def url(self) -> str:
-        """As the API server calls it."""
+        """The webhook's URL for the API server."""
         return f"https://localhost:{self.port}/inject"
 
     def start(self) -> None:

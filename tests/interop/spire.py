@@ -60,7 +60,7 @@ plugins {{
 
 
 def missing() -> list[str]:
-    """The programs that are not there."""
+    """Return the missing programs."""
     return [name for name in NEEDED if shutil.which(name) is None]
 
 
@@ -100,7 +100,7 @@ class Spire:
             await asyncio.to_thread(process.wait, 10)
 
     async def register(self, spiffe_id: str, *, ttl_s: int = 3600) -> str:
-        """An entry for every process of our own uid; returns its id."""
+        """Register an entry for every process of our uid; return its id."""
         shown = await self.server(
             *("entry", "create", "-parentID", f"spiffe://{self._domain}/node", "-spiffeID", spiffe_id),
             *("-selector", f"unix:uid:{os.getuid()}", "-x509SVIDTTL", str(ttl_s), "-output", "json"),
@@ -109,12 +109,12 @@ class Spire:
         return entry
 
     async def authority(self, *words: str) -> dict[str, Any]:
-        """A `localauthority` command, such as `x509 prepare`."""
+        """Run a `localauthority` command, such as `x509 prepare`."""
         found: dict[str, Any] = json.loads(await self.server("localauthority", *words, "-output", "json"))
         return found
 
     async def server(self, *words: str) -> str:
-        """A command to the server; its standard output."""
+        """Send a command to the server; return its standard output."""
         command = ("spire-server", *words, "-socketPath", f"{self._folder}/server.sock")
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Injector, policy and Pod Security in a real API server: nothing is started, every pod is asked about."""
+"""Injector, policy and Pod Security in a real API server: no pod is started, all are dry runs."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
 _RUN: Final = secrets.token_hex(3)  # an earlier run's namespaces may still be ending
 AGENTS: Final = f"sidecar-test-agents-{_RUN}"
-LAX: Final = f"sidecar-test-lax-{_RUN}"  # asks for sidecars, and for nothing of Pod Security
+LAX: Final = f"sidecar-test-lax-{_RUN}"  # enables sidecars, without Pod Security
 PLAIN: Final = f"sidecar-test-plain-{_RUN}"
-QUOTA: Final = f"sidecar-test-quota-{_RUN}"  # a ResourceQuota there takes no container without a cpu limit
+QUOTA: Final = f"sidecar-test-quota-{_RUN}"  # a ResourceQuota refuses containers without a cpu limit
 SIZED: Final = f"sidecar-test-sized-{_RUN}"  # the same, and the chart's values have a cpu limit for it
 RANGED: Final = f"sidecar-test-ranged-{_RUN}"  # the same, and a LimitRange with a default
 
 
-_DEFAULT: Final = "runtime/default"  # as the annotation says it
-PEM: Final = "-----BEGIN CERTIFICATE-----"  # what a CA's begins with
+_DEFAULT: Final = "runtime/default"  # as in the annotation
+PEM: Final = "-----BEGIN CERTIFICATE-----"  # the start of a CA's PEM
 WITH_SECRET: Final = f"injector.tls.certManager.enabled=false,injector.tls.secretName=tls,injector.tls.caBundle={PEM}"
 
 
 class Cluster:
-    """The chart's webhook, pointed at a process of ours, and its policy."""
+    """The chart's webhook, with a process of ours behind it, and its policy."""
 
     def __init__(self, folder: Path) -> None:
         values = {
@@ -117,7 +117,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def static(
     cluster: Cluster, own: Object | None = None, *, base: Object | None = None, volumes: list[Object] | None = None
 ) -> Object:
-    """A pod that has the sidecar already, as a chart of its own makes it, or ``own`` or ``volumes`` in its place."""
+    """Return a pod that has the sidecar already, as a team's own chart makes it, or with ``own`` or ``volumes``
+    instead.
+    """
     made = copy.deepcopy(pod() if base is None else base)
     definition = json.loads(cluster.injection)
     spec = made["spec"]
@@ -141,8 +143,8 @@ def test_a_plain_agent_gets_a_native_sidecar_in_a_restricted_namespace(cluster: 
     assert made is not None, said
     own = json.loads(cluster.injection)["container"]
     first = made["spec"]["initContainers"][0]
-    assert {key: first[key] for key in own} == own  # Kubernetes writes nothing of ours otherwise
-    assert set(first) - set(own) == set()  # and there is nothing that it fills in
+    assert {key: first[key] for key in own} == own  # Kubernetes changes nothing of ours
+    assert set(first) - set(own) == set()  # and fills in nothing
     assert restricted_problems({"containers": [], "initContainers": [first], "volumes": made["spec"]["volumes"]}) == []
     asked = [record["op"] for record in cluster.injector.records() if record["event"] == "pod.injected"]
     assert set(asked) <= {"injected", "unchanged"}
@@ -241,7 +243,7 @@ LIMITED: Final = {"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "1
 
 @pytest.fixture(scope="module")
 def quotas(cluster: Cluster) -> None:
-    """Quotas in force: their controller has seen them."""
+    """Return quotas in force: their controller has seen them."""
     for name in (QUOTA, SIZED, RANGED):
         meta = {"name": "cpu", "namespace": name}
         apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": {"limits.cpu": "8"}}})
@@ -298,12 +300,12 @@ def test_who_may_do_everything_in_a_namespace_may_not_relabel_it(cluster: Cluste
     assert [verb for verb in ("update", "patch", "delete") if may(verb, f"namespaces/{AGENTS}")] == []
 
 
-# --- releases: while one is there its webhook is asked too, so nobody else may be at work
+# --- releases: a release's webhook is called too, so no other test may run
 
 
 @pytest.fixture
 def vacant(cluster: Cluster) -> Iterator[Cluster]:
-    """A cluster without webhook and policy: there is one of each, whoever made it."""
+    """A cluster without webhook and policy, which exist once per cluster."""
     kubectl("delete", "mutatingwebhookconfiguration", cluster.webhook["metadata"]["name"])
     for one in reversed(cluster.policy):
         kubectl("delete", one["kind"], one["metadata"]["name"])
@@ -320,7 +322,7 @@ KINDS: Final = (
 
 
 def made_by(release: str) -> set[str]:
-    """The names of all objects of a release, whatever their namespace."""
+    """Return the names of all objects of a release, in any namespace."""
     label = f"app.kubernetes.io/instance={release}"
     found = kubectl("get", KINDS, "--all-namespaces", "-l", label, "-o", "name", "--ignore-not-found")
     assert found.returncode == 0, found.stderr
@@ -358,13 +360,13 @@ def test_a_release_is_installed_upgraded_rolled_back_and_leaves_nothing(vacant: 
 
 
 def installable(seed: int) -> dict[str, Any]:
-    """Random values without objects that only an operator knows."""
+    """Return random values without objects that only an operator knows."""
     values = random_values(seed)
     tls = {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": PEM}
     values = changed("injector.tls", tls, values)
     for part in ("spiffeIDs", "podMonitor", "prometheusRule"):
         values = changed(f"{part}.enabled", value=False, base=values)
-    for part in ("workloads", "platforms", "networkPolicy.agentNamespaces"):  # of namespaces that are not there
+    for part in ("workloads", "platforms", "networkPolicy.agentNamespaces"):  # of missing namespaces
         values = changed(part, [], values)
     return values
 
@@ -430,8 +432,8 @@ def test_a_second_release_is_refused_with_the_cure_until_the_first_is_gone(vacan
             assert f'this cluster has one, of the release "{first}" in the namespace "{homes[first]}"' in said, said
             assert "upgrade or uninstall that release, or set injector.enabled=false here" in said
             assert made_by(second) == set()
-            helm.run(program, "uninstall", second, "--namespace", homes[second])  # what Helm keeps of a failure
-        # one of the same name in another namespace is another release
+            helm.run(program, "uninstall", second, "--namespace", homes[second])  # Helm keeps the failed release
+        # the same name in another namespace is another release
         other = helm.run(programs[-1], "install", first, str(helm.CHART), "--set", WITH_SECRET, "-n", homes[second])
         assert (other.returncode != 0, "this cluster has one" in other.stderr) == (True, True), other.stderr
         assert made_by(first) == before
@@ -450,7 +452,7 @@ def test_a_second_release_is_refused_with_the_cure_until_the_first_is_gone(vacan
     assert made_by(first) | made_by(second) == set()
 
 
-# --- without it: the policy alone
+# --- without the webhook: only the policy
 
 
 @pytest.fixture
@@ -476,7 +478,7 @@ def test_the_policy_refuses_pods_without_a_sidecar_and_fakes_and_everything_host
         made, said = alone.try_pod(static(alone, volumes=volumes), LAX)
         assert (made, "rule sidecar_volume" in said) == (None, True), (name, said)
     for name, (hostile, rule) in HOSTILE.items():
-        if rule == "foreign_sidecar" and "sidecar" in names_of(hostile):  # a name can be there once
+        if rule == "foreign_sidecar" and "sidecar" in names_of(hostile):  # a name must be unique
             made, said = alone.try_pod(hostile, LAX)
             assert (made, "rule no_sidecar" in said or f"rule {rule}" in said) == (None, True), (name, said)
         else:
@@ -513,7 +515,7 @@ WITHOUT: Final = {"delegation-sidecar.io/inject": "disabled"}
 
 @pytest.fixture
 def otherwise(alone: Cluster) -> Iterator[Cluster]:
-    """The policy of other values: classic, with a ceiling, pods that may do without."""
+    """The policy with other values: classic, with a ceiling, with opt-out."""
     other = Cluster.__new__(Cluster)
     other.api, other.rendered = alone.api, render(OTHERWISE)
     other.injection = other.rendered.one("ConfigMap", "injector")["data"]["injection.json"]
@@ -568,7 +570,7 @@ def test_the_policy_of_other_values_holds_a_classic_sidecar_and_who_does_without
     behind["spec"]["containers"].reverse()
     made, said = otherwise.try_pod(behind, LAX)
     assert (made, "rule no_sidecar" in said) == (None, True), said
-    # who does without shares its processes with whom it likes, and may not pass for one either
+    # a pod that opts out may share its processes, but must not pass for one with a sidecar
     made, said = otherwise.try_pod(pod({"shareProcessNamespace": True}, labels=WITHOUT), LAX)
     assert made is not None, said
     for asked, rule in (
@@ -597,7 +599,7 @@ def test_the_policy_takes_what_is_lawful_and_every_image_of_the_platform_s(alone
 
 
 def test_the_policy_takes_the_annotation_that_kubernetes_makes_of_a_pod_s_profile_and_no_other(alone: Cluster) -> None:
-    """Kubernetes 1.30 to 1.33 write it for every container, the sidecar too, before the policy is asked."""
+    """Kubernetes 1.30 to 1.33 write it for every container, the sidecar too, before the policy is called."""
     made, said = alone.try_pod(static(alone, base=pod({"securityContext": PROFILED}, annotations={APPARMOR: _DEFAULT})))
     assert made is not None, said
     for spec, profile in (({}, _DEFAULT), ({"securityContext": PROFILED}, "unconfined")):
@@ -607,7 +609,7 @@ def test_the_policy_takes_the_annotation_that_kubernetes_makes_of_a_pod_s_profil
 
 @pytest.fixture
 def running(alone: Cluster) -> Iterator[str]:
-    """A pod with the sidecar, in a namespace where no Pod Security stands before the policy."""
+    """Create a pod with the sidecar, in a namespace without Pod Security."""
     made = static(alone)
     made["metadata"]["name"] = "running"
     done = kubectl("create", "-n", LAX, "-f", "-", document=made)

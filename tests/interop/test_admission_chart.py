@@ -1,4 +1,4 @@
-"""Everything that the chart makes, in a real API server: strictly, and every pod as *restricted*. Nothing is kept."""
+"""Every object of the chart in a real API server: strictly, and every pod as *restricted*. Only dry runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.interop.values import random_values
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
-PLAIN: Final = f"sidecar-test-chart-{secrets.token_hex(3)}"  # an earlier run's may still be ending
+PLAIN: Final = f"sidecar-test-chart-{secrets.token_hex(3)}"  # an earlier run's may still be terminating
 FOREIGN: Final = ("cert-manager.io", "spire.spiffe.io", "monitoring.coreos.com")
 EVERY = pytest.mark.parametrize("values", MATRIX, ids=lambda path: path.stem)
 
@@ -38,7 +38,7 @@ def api() -> Iterator[Api]:
 
 
 def take_strictly(api: Api, found: Rendered) -> None:
-    """Every object as a strict dry run; every pod, also of a template, as Pod Security *restricted* sees it."""
+    """Send every object as a strict dry run; every pod, also of a template, through Pod Security *restricted*."""
     for one in found.objects:
         if one["apiVersion"].split("/")[0] in FOREIGN or one["kind"] == "Pod":
             continue
@@ -65,7 +65,7 @@ def test_the_api_server_takes_what_random_values_make(api: Api, seed: int) -> No
     found = render(random_values(seed), kube=version())
     take_strictly(api, found)
     definitions = [one for one in found.of("ConfigMap") if "injection.json" in one["data"]]
-    for definition in definitions:  # and the pod that is injected by it
+    for definition in definitions:  # and the pod that it injects
         document = definition["data"]["injection.json"].encode()
         asked = pod()
         made, said = api.try_pod(patched(asked, inject(asked, parse_injection(document)).patch), PLAIN)

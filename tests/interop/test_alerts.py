@@ -1,4 +1,4 @@
-"""The alerts with the real promtool: each fires and stays quiet as it should, and no change of one goes unnoticed."""
+"""The alerts with the real promtool: each fires and stays quiet as it should, and every change of one is detected."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_agents_know_the_partners_that_are_named_and_the_token_service_knows_non
     assert not [one for one in alone if "federatesWith" in one["spec"]]
 
 
-# Names that YAML would read as something else than text
+# Names that YAML would not read as text
 ODD: Final = ("123", "1e3", "0x10", "true", "null", "no")
 
 
@@ -176,7 +176,7 @@ def test_a_package_has_rules_dashboards_and_library(tmp_path: Path) -> None:
 
 
 def test_a_package_made_with_the_library_s_package_has_the_library(tmp_path: Path) -> None:
-    """As `helm dependency update` leaves it in ``charts``; what lies beside the chart's own files stays out."""
+    """As `helm dependency update` leaves it in ``charts``; files beside the chart's own are left out."""
     for helm in helms():
         chart = tmp_path / helm / "sidecar"
         shutil.copytree(CHART, chart)
@@ -195,7 +195,7 @@ def test_a_package_made_with_the_library_s_package_has_the_library(tmp_path: Pat
 
 
 def test_a_package_of_a_build_has_labels_that_kubernetes_takes(tmp_path: Path) -> None:
-    """A version may name its build after a plus, which no label may have."""
+    """A version may name its build after a plus, which a label must not contain."""
     words = ("--version", f"0.1.0+{'build.' * 12}7", "--destination", str(tmp_path))
     assert run(helms()[0], "package", str(CHART), *words).returncode == 0
     (package,) = tmp_path.glob("*.tgz")
@@ -204,7 +204,7 @@ def test_a_package_of_a_build_has_labels_that_kubernetes_takes(tmp_path: Path) -
             assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value), value
 
 
-# what is said after an installation → the values that make it so, and those that do not
+# the notes after an installation → values that print them, and values that do not
 NOTES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no ValidatingAdmissionPolicy": ({"admissionPolicy": {"mode": "disabled"}}, {}),
     "go without a sidecar: ": ({"injector": {"allowOptOut": True}}, {}),
@@ -216,7 +216,7 @@ NOTES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def notes_as_an_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart with its notes as an object: `helm template` leaves them out, `helm install` wants a cluster."""
+    """The chart with its notes as an object: `helm template` leaves them out, `helm install` needs a cluster."""
     chart = tmp_path_factory.mktemp("chart") / "sidecar"
     shutil.copytree(CHART, chart)
     lines = (chart / "templates" / "NOTES.txt").read_text().splitlines()
@@ -233,7 +233,7 @@ def test_the_notes_are_true(said: str, notes_as_an_object: Path) -> None:
 
 
 def test_a_pod_that_may_do_without_is_asked_about_all_the_same() -> None:
-    """It may not pass for a sidecar either; and a label that is put on later opens nothing."""
+    """It must not pass for one with a sidecar either; and a label added later opens nothing."""
     found = render({"injector": {"allowOptOut": True}})
     assert "objectSelector" not in found.one("MutatingWebhookConfiguration")["webhooks"][0]
     assert "objectSelector" not in found.one("ValidatingAdmissionPolicy")["spec"]["matchConstraints"]
@@ -246,7 +246,7 @@ def test_another_name_than_the_release_s_is_in_the_name_of_every_object_and_in_n
     assert not [name for name in names if name.startswith("mesh-")]
     selectors = [[one["spec"]["selector"] for one in found.of("Deployment")] for found in (plain, named)]
     assert selectors[0] == selectors[1]
-    for helm in helms():  # where no Service can be named after the release
+    for helm in helms():  # where the release's name makes no valid Service name
         words = ("template", "1x", str(CHART), "--kube-version=1.33.0", "--set=nameOverride=delegation")
         assert run(helm, *words).returncode == 0
 
@@ -293,7 +293,7 @@ def test_namespaces_have_the_sizes_that_are_set() -> None:
 
 
 def test_a_cluster_has_one_webhook_and_one_policy_whatever_the_release_is_called() -> None:
-    """Applied without Helm, a second release takes the place of the first and does not stand beside it."""
+    """Applied without Helm, a second release replaces the first instead of standing beside it."""
     kinds = ("MutatingWebhookConfiguration", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
     for release, namespace in (("mesh", "sidecar"), ("other", "elsewhere")):
         words = ("template", release, str(CHART), "--namespace", namespace, "--kube-version=1.33.0")
@@ -310,7 +310,7 @@ def injection_of(found: Rendered) -> Injection:
 
 
 def static_chart(folder: Path) -> Path:
-    """A team's own chart that includes the library."""
+    """Return a team's own chart that includes the library."""
     (folder / "templates").mkdir(parents=True)
     (folder / "charts").mkdir()
     (folder / "charts" / "sidecar-lib").symlink_to(LIBRARY)
@@ -346,7 +346,7 @@ def test_an_injected_pod_is_the_pod_that_a_chart_includes_the_library_in(
     spec = static.one("Pod")["spec"]
     spec = {key: value for key, value in spec.items() if value is not None}
     assert patched(bare(), inject(bare(), definition).patch)["spec"] == spec
-    assert inject(bare(spec), definition).patch[0]["path"].startswith("/metadata/")  # and it is known again
+    assert inject(bare(spec), definition).patch[0]["path"].startswith("/metadata/")  # and it is recognised
     assert restricted_problems({**spec, "containers": [c for c in spec["containers"] if c["name"] == "sidecar"]}) == []
 
 
@@ -445,10 +445,10 @@ def test_the_jobs_have_the_names_that_the_alerts_know() -> None:
     assert {one["metadata"]["name"] for one in render(FULL).of("PodMonitor")} == {"sidecar", "sts", "injector"}
 
 
-# --- values that are refused
+# --- refused values
 
 
-# what contradicts what → the cure that is told
+# contradicting values → the cure
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "two certificates": (changed("injector.tls.secretName", "tls"), "set certManager.enabled to false"),
     "no certificate": (changed("injector.tls.certManager.enabled", False), "set certManager.enabled to true"),
@@ -594,7 +594,7 @@ MISTYPED: dict[str, Any] = {
 }
 
 
-# null takes a default away: what is left would be no port, no backstop, everybody's monitoring
+# null removes a default: without port, backstop, or restriction of monitoring
 NONE: Final = (
     "sidecar.mode",
     "sidecar.ports.inbound",

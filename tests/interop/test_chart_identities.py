@@ -31,7 +31,9 @@ def _helm() -> None:
 
 
 def status(name: str, image: str, *, runs: bool = True) -> dict[str, Any]:
-    """As a kubelet tells: of what runs a reference by tag and the digest, of what waits the reference in the pod."""
+    """Return a pod's status as a kubelet reports it: for running containers tag and digest, for waiting ones the spec's
+    reference.
+    """
     if not runs:
         return {"name": name, "image": image, "imageID": ""}
     return {"name": name, "image": f"{image.partition('@')[0]}:dev", "imageID": image, "containerID": "containerd://x"}
@@ -46,7 +48,7 @@ def pod(
     sidecar: str = SIDECAR,
     runs: bool = True,
 ) -> dict[str, Any]:
-    """A pod whose sidecar asks for an identity, before its agent was ever started unless it ``runs``."""
+    """Return a pod whose sidecar asks for an identity before its agent was ever started, unless it ``runs``."""
     plain = [status(f"agent-{at}", image, runs=runs) for at, image in enumerate(agents)]
     first = [status("sidecar", sidecar), *(status(f"init-{at}", image, runs=runs) for at, image in enumerate(init))]
     return {
@@ -57,7 +59,7 @@ def pod(
 
 
 def ids(values: dict[str, Any], made: dict[str, Any], container: str = "sidecar", **labels: str) -> list[str]:
-    """The SPIFFE IDs that a container is given."""
+    """Return the SPIFFE IDs that a container gets."""
     found = render({**IMAGE, **values})
     assert found.objects, found.said
     named = {"kubernetes.io/metadata.name": made["metadata"]["namespace"]}
@@ -77,7 +79,7 @@ def test_a_workload_has_its_identity_before_and_after_its_agent_starts() -> None
         assert ids(bound(), pod(runs=runs)) == WRITERS
 
 
-# One fact changed: nobody is the writer
+# One fact changed: none is the writer
 STRANGERS: dict[str, dict[str, Any]] = {
     "the same account in another labelled namespace": pod(namespace="other"),
     "another account": pod(account="planner"),
@@ -104,7 +106,7 @@ def test_the_agent_s_own_container_is_nobody_and_neither_is_a_pod_of_a_namespace
 
 
 def test_an_agent_that_runs_the_sidecar_s_image_is_nobody_all_the_same() -> None:
-    """The container's name tells them apart."""
+    """The container's name separates them."""
     values, made = bound(images=[SIDECAR]), pod(agents=(SIDECAR,))
     assert ids(values, made, "agent-0") == []
     assert ids(values, made) == WRITERS
@@ -164,7 +166,7 @@ def test_the_token_service_is_bound_to_its_namespace_account_and_image() -> None
         assert entries(workload_in(other, "sts", its), 2747, [rule]) == []
 
 
-# --- what is refused
+# --- refused values
 
 
 TEMPLATES: Final = {

@@ -62,7 +62,7 @@ def test_the_three_hops_from_pod_to_pod_give_alice_her_answer(mesh: ClusterMesh)
 
 
 def test_the_page_prints_what_its_commands_print(mesh: ClusterMesh) -> None:
-    """In one shell, as a reader has it: commands use what those before them set."""
+    """In one shell, as a reader has it: commands use variables of earlier ones."""
     lines = ["set +e; exec 2>&1; trap 'kill %1 %2' EXIT"]
     for command, _ in what_to_try():
         lines.append(command)
@@ -105,11 +105,11 @@ def test_metrics_are_read_at_the_probe_port(mesh: ClusterMesh) -> None:
         assert "alice" not in metrics["body"]
 
 
-# --- who gets an identity
+# --- identities
 
 
 def _stranger(name: str, namespace: str, account: str, image: str) -> list[Object]:
-    """A pod with a sidecar and the settings of the writer."""
+    """Return a pod with a sidecar and the settings of the writer."""
     metadata = {"name": name, "namespace": namespace}
     agent = {"name": "agent", "image": image, "command": IDLE, "securityContext": restricted()}
     labels = {"app": name}
@@ -169,7 +169,7 @@ def test_an_attack_from_a_pod_fails_and_no_agent_hears_of_it(attackers: Attacker
     assert any("refusal" in one for one in tried)
 
 
-# Where the example lacks a route of the demo's: the same attack at one that it has
+# Where the example lacks a route of the demo's: the same attack on one that it has
 OTHERWISE: Final = {"export with crm.read": "a plan with crm.read"}
 
 

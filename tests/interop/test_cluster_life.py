@@ -1,4 +1,4 @@
-"""The example on a real kubelet while it changes: users ask all the time, and no lawful call is lost."""
+"""The example on a real kubelet while it changes: under constant load, no lawful call is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.interop.kube import Object, apply, kubectl, try_pod, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(400)]
 
-NEXT: Final = os.environ.get("SIDECAR_IMAGE_NEXT", IMAGE)  # what is upgraded to
+NEXT: Final = os.environ.get("SIDECAR_IMAGE_NEXT", IMAGE)  # the image of the upgrade
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def mesh(mesh_on_cluster: ClusterMesh) -> ClusterMesh:
 
 
 def lost(told: list[Object]) -> list[str]:
-    """Calls without the answer, each in a line."""
+    """Return calls without the answer, a line for each."""
     return [
         f"{one['at']:.1f} {one['status']} {one['body'].get('reason') or one['body']}"
         for one in told
@@ -102,7 +102,8 @@ def test_new_settings_are_taken_over_and_no_call_is_lost(mesh: ClusterMesh) -> N
     (mesh.folder / "changed.yaml").write_text(yaml.safe_dump({"workloads": values["workloads"]}))
     with mesh.load() as told:
         mesh.upgrade("-f", "changed.yaml")
-        run(f"kubectl -n {AGENTS} annotate pod -l app=planner looked-at=now --overwrite")  # a kubelet looks at once
+        # a kubelet then syncs at once
+        run(f"kubectl -n {AGENTS} annotate pod -l app=planner looked-at=now --overwrite")
         wait_for(lambda: [one["event"] for one in mesh.records("planner")], lambda events: "config.reloaded" in events)
     assert "config.reloaded" in [one["event"] for one in mesh.records("planner")]
     assert lost(told) == []
@@ -119,14 +120,14 @@ def test_the_token_service_s_keys_are_rotated_as_the_page_says_and_no_call_is_lo
     with mesh.load() as told:
         mesh.run("\n".join(commands_of("The token service's keys")[0]))
         selected = f"-n {SYSTEM} -l app.kubernetes.io/component=sts"
-        run(f"kubectl annotate pod {selected} looked-at=now --overwrite")  # a kubelet looks at once
+        run(f"kubectl annotate pod {selected} looked-at=now --overwrite")  # a kubelet then syncs at once
         assert wait_for(reloaded, lambda count: count >= 2) >= 2  # both replicas
     assert (len(keys()), set(before) < set(keys())) == (len(before) + 1, True)
     assert lost(told) == []
 
 
 def test_an_upgrade_of_everything_loses_no_call_and_neither_does_its_rollback(mesh: ClusterMesh) -> None:
-    """Identities are bound to the image: both images have one before the first pod of the next is made."""
+    """Identities are bound to the image: both images have one before the first new pod is created."""
     coming = by_digest(NEXT)
     mesh.upgrade("--set", f"'spiffeIDs.alsoImages={{{coming}}}'")
     before = [pod["metadata"]["name"] for name in PODS for pod in mesh.pods(name)]
@@ -149,7 +150,7 @@ def test_an_upgrade_of_everything_loses_no_call_and_neither_does_its_rollback(me
 
 
 def test_a_pod_that_is_deleted_answers_what_it_has_begun_and_its_sidecar_ends_last(mesh: ClusterMesh) -> None:
-    """The writer thinks for five seconds; in the middle of it its pod is deleted."""
+    """The writer takes five seconds for its answer; meanwhile its pod is deleted."""
     (old,) = mesh.pods("writer")
     name, address = old["metadata"]["name"], old["status"]["podIP"]
     answers: list[Object] = []
@@ -172,7 +173,7 @@ def test_a_pod_that_is_deleted_answers_what_it_has_begun_and_its_sidecar_ends_la
 
 
 def test_of_two_pods_one_may_go_and_no_call_is_lost(mesh: ClusterMesh) -> None:
-    """The older one, to which everybody is connected; no other comes in its place."""
+    """The older one, with all the connections, is deleted; none replaces it."""
     (older,) = (one["metadata"]["name"] for one in mesh.pods("writer"))
     run(f"kubectl -n {AGENTS} annotate pod {older} controller.kubernetes.io/pod-deletion-cost=-1")
     run(f"kubectl -n {AGENTS} scale deployment/writer --replicas=2")

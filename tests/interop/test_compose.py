@@ -1,4 +1,4 @@
-"""The compose mesh on a real engine: brought up cold, looked at, attacked, restarted in every order, drained."""
+"""The compose mesh on a real engine: started cold, inspected, attacked, restarted in every order, drained."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_chain_is_rebuilt_from_the_records_of_all_witnesses(mesh: Mesh, tmp_
     assert [hop["audience"].rpartition("/")[2] for hop in whole[0]] == ["planner", "writer", "crm"]
 
 
-# --- what each container is given
+# --- contents of each container
 
 
 def test_every_container_is_confined(mesh: Mesh) -> None:
@@ -141,7 +141,7 @@ HOLES: Final[dict[str, tuple[str, str | None, dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("hole", HOLES)
 def test_a_mesh_with_a_hole_loses(mesh: Mesh, hole: str, tmp_path: Path) -> None:
-    """The verdicts mean something: one fact changed, and the attack wins."""
+    """The verdicts are meaningful: with one fact changed, the attack succeeds."""
     attacker, changed, facts = HOLES[hole]
     overlay = tmp_path / "hole.yaml"
     overlay.write_text(yaml.safe_dump({"services": {changed or f"attack-{attacker}": facts}}))
@@ -179,7 +179,7 @@ def test_a_pod_comes_back_whatever_the_order_of_restarts(mesh: Mesh, order: tupl
 
 
 def test_a_sidecar_whose_network_went_first_waits_for_nobody(mesh: Mesh) -> None:
-    """Its callers keep connections that nothing comes through any more; the drain is not for them."""
+    """Its callers keep connections without a network; the drain does not wait for them."""
     mesh.wait_for_the_chain()
     try:
         mesh.compose("stop", "planner")
@@ -208,7 +208,7 @@ def test_a_killed_sidecar_means_no_way_in_and_no_way_round(mesh: Mesh) -> None:
 
 
 def test_without_the_identity_service_what_is_known_serves_on(mesh: Mesh) -> None:
-    mesh.wait_for_the_chain()  # what it needs is known from here on: a JWT-SVID is fetched when it is first shown
+    mesh.wait_for_the_chain()  # its requirements are known from here on: a JWT-SVID is fetched on first use
     mesh.compose("stop", "identity")
     try:
         assert mesh.ask().status == 200
@@ -228,14 +228,14 @@ def test_without_the_token_service_no_new_chain_starts(mesh: Mesh) -> None:
     mesh.wait_for_the_chain()
 
 
-# --- crashes: nobody runs Compose again
+# --- crashes: Compose is not run again
 
 
 def crash(mesh: Mesh, service: str) -> None:
     """Kill the first process of a container, as the kernel does when memory is out.
 
-    `docker kill` would be an order, after which no restart policy applies. The engine may be in a pid namespace of its
-    own, so the signal comes from a container that sees the engine's processes.
+    `docker kill` is a user's order, after which no restart policy applies. The engine may be in its own pid namespace,
+    so the signal comes from a container that sees the engine's processes.
     """
     pid = mesh.inspect(service)[0]["State"]["Pid"]
     options = ["--rm", "--pid=host", "--network=none", "--user=0", "--entrypoint=python3"]
@@ -255,7 +255,7 @@ def test_the_chain_comes_back_by_itself_after_a_crash(mesh: Mesh, victim: str) -
 
 def test_a_pod_without_its_owner_says_that_its_network_is_gone(mesh: Mesh) -> None:
     mesh.wait_for_the_chain()
-    docker("kill", "--signal", "KILL", mesh.container("planner"))  # an order: no restart policy brings it back
+    docker("kill", "--signal", "KILL", mesh.container("planner"))  # a user's order: no restart policy restarts it
     try:
         states = wait_for(
             lambda: [mesh.inspect(f"planner-{part}")[0]["State"] for part in ("sidecar", "agent")],

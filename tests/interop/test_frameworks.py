@@ -1,7 +1,7 @@
-"""Real servers at their defaults behind a real sidecar: no header makes one serve another call than was decided on.
+"""Real servers at their defaults behind a real sidecar: no header makes one serve a call other than the judged one.
 
-Each attack stands beside its lawful twin, the same call without the header: the server must say the same of both. The
-attacks that a server falls for without a sidecar are tried on it directly too, so that they are known to be attacks.
+Each attack stands beside its lawful twin, the same call without the header: the server must report the same for both.
+Attacks that work on a server without a sidecar are also sent to it directly, to prove that they are attacks.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ ATTACKS: Final[dict[str, Fields]] = {
             *("Delegation-Subject", "Delegation_Subject", "Delegation.Subject", "DELEGATION-ACTOR", "Delegation_Scope"),
         )
     },
-    # what servers and frameworks say to themselves, and the rest
+    # internal headers of servers and frameworks, and the rest
     "X-Middleware-Subrequest": [("X-Middleware-Subrequest", "middleware:middleware:middleware")],
     "Rack::Sendfile": [("X-Sendfile-Type", "X-Accel-Redirect"), ("X-Accel-Mapping", "/=/etc/")],
     "Spring Cloud Function": [("spring.cloud.function.definition", "mallory")],
@@ -96,7 +96,7 @@ def settings_of(world: World, port: int) -> dict[str, Any]:
 
 
 def seen(answer: Answer) -> dict[str, Any]:
-    """The server's view, without what is new in each request."""
+    """Return the server's view, without the parts that are new in each request."""
     assert answer.status == 200, answer
     if answer.headers.get("transfer-encoding") == "chunked":
         size, _, rest = answer.body.partition(b"\r\n")
@@ -108,7 +108,7 @@ def seen(answer: Answer) -> dict[str, Any]:
 
 
 def without_length(view: dict[str, Any]) -> dict[str, Any]:
-    """The same, however the length of the body was stated."""
+    """Return the same, without the form of the body's length."""
     lengths = {"content-length", "transfer-encoding"}
     return {**view, "fields": {name: value for name, value in view["fields"].items() if name not in lengths}}
 
@@ -162,7 +162,7 @@ async def _judge(world: World, framework: Framework, port: int) -> None:
 
 
 def _check_told(framework: Framework, told: dict[str, Any], forwarded: dict[str, str], port: int) -> None:
-    if framework.name == "waitress":  # it clears what it was not told to trust
+    if framework.name == "waitress":  # it removes headers that it is not configured to trust
         assert forwarded == {}
     else:
         expected = {"proto": "https", "host": f"127.0.0.1:{port}", "for": "127.0.0.1"}
@@ -172,12 +172,12 @@ def _check_told(framework: Framework, told: dict[str, Any], forwarded: dict[str,
 
 
 async def _bites(asked: Any, unguarded: dict[str, Any]) -> bool:
-    """Tell whether an attack changed more than the fields that the server lists."""
+    """Tell if an attack changed more than the fields that the server lists."""
     return bool(differing(unguarded, await asked).keys() - {"fields"})
 
 
 async def _with_trailers(world: World, port: int, planner: Any, shown: Fields) -> dict[str, Any]:
-    """The same call, its body in one chunk, with a trailer."""
+    """Return the same call, its body in one chunk, with a trailer."""
     lines = [f"POST {PATH} HTTP/1.1", f"host: 127.0.0.1:{port}", "transfer-encoding: chunked", "connection: close"]
     head = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in [*shown, *LAWFUL]), "", ""]).encode()
     chunk = b"%x\r\n%b\r\n0\r\n" % (len(BODY), BODY)

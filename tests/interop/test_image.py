@@ -1,4 +1,4 @@
-"""The image, looked at from outside, and run as it is meant to be run."""
+"""The image, inspected from outside, and run as intended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFINED: Final = (
     "--memory=128m",
     "--pids-limit=64",
 )
-MAX_ADDED: Final = 95 * 1024 * 1024  # what we lay on a base, uncompressed
+MAX_ADDED: Final = 95 * 1024 * 1024  # our layers on a base, uncompressed
 SHELLS: Final = {"sh", "bash", "dash", "busybox", "ash", "zsh"}
 INSTALLERS: Final = {"pip", "pip3", "apt", "apt-get", "dpkg", "apk", "gcc", "cc", "wget", "curl"}
 SETTINGS: Final = """
@@ -50,7 +50,7 @@ def image(request: pytest.FixtureRequest) -> str:
 
 
 def files_of(image: str) -> list[tarfile.TarInfo]:
-    """Everything in the image, as a container would see it."""
+    """Return every file in the image, as a container sees it."""
     made = docker("create", image).strip()
     try:
         exported = subprocess.run(["docker", "export", made], capture_output=True, check=True).stdout
@@ -153,7 +153,7 @@ def test_what_we_lay_on_the_base_keeps_its_size(image: str) -> None:
 
 @pytest.fixture
 def running(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A sidecar without an identity: it runs, and is not ready."""
+    """Run a sidecar without an identity: it is alive, and not ready."""
     file = tmp_path_factory.mktemp("settings") / "sidecar.yaml"
     file.write_text(SETTINGS)
     file.chmod(0o644)
@@ -174,7 +174,7 @@ def state(container: str) -> dict[str, Any]:
 
 
 def health(container: str) -> dict[str, Any]:
-    """The last check, once the sidecar answers."""
+    """Return the last check, once the sidecar answers."""
     found: dict[str, Any] = wait_for(
         lambda: state(container)["Health"],
         lambda found: bool(found["Log"]) and "identity" in found["Log"][-1]["Output"],

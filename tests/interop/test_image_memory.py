@@ -1,6 +1,6 @@
-"""The image in a cgroup with a limit, and a flood that costs memory: it sheds, the kernel does not end it, it recovers.
+"""The image in a cgroup with a limit, and a flood that costs memory: it sheds load, is not killed, and recovers.
 
-The container shares the network and a folder with the test; all but its memory is as in ``tests/integration``.
+The container shares the network and a folder with the test; everything but its memory is as in ``tests/integration``.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tests.interop.engine import IMAGE, docker, missing, require
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 LIMIT: Final = "128m"
-UNSEEN_MIB: Final = 65536  # a limit of the sidecar's own, far above its cgroup's: it looks at that alone
+UNSEEN_MIB: Final = 65536  # a limit of the sidecar's own, far above its cgroup's, and the only one it reads
 MUCH: Final = ok(b"x" * 8_000_000)
 FLOODED_S: Final = 60.0
 
 
 @asynccontextmanager
 async def container(world: World, settings: Mapping[str, Any]) -> AsyncIterator[tuple[str, Mapping[str, int], Path]]:
-    """The image with this little memory: its name, its ports, its records; ready when the block begins."""
+    """Run the image with this little memory; yield its name, ports and records, ready when the block begins."""
     path, _, ports, records = await world.written(WRITER, settings, {})
     folder = world.folder
     options = ["--network=host", f"--memory={LIMIT}", f"--memory-swap={LIMIT}", "--read-only", "--cap-drop=ALL"]
-    options += ["--user=0:0", f"--volume={folder}:{folder}"]  # the Workload API here knows this process's user alone
+    options += ["--user=0:0", f"--volume={folder}:{folder}"]  # the Workload API here knows only this process's user
     name = docker("run", "--detach", *options, IMAGE, "run", "--config", str(path)).strip()
     try:
         await until(lambda: records.exists() and '"event":"started"' in records.read_text(), START_S)
@@ -53,7 +53,7 @@ async def is_short(world: World, port: int) -> bool:
 
 
 def flood() -> list[Kind]:
-    """Answers that nobody takes, heads that do not end, bodies that stop."""
+    """Flood it with unread answers, heads that do not end, bodies that stop."""
     head = f"/draft HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {mint()}\r\n"
     return [
         Kind(count=150, first=f"GET {head}x-much: yes\r\n\r\n", reads=False),
@@ -64,7 +64,7 @@ def flood() -> list[Kind]:
 
 @pytest.mark.parametrize("looks", [True, False], ids=["as it is", "looking elsewhere"])
 async def test_it_sheds_before_the_kernel_ends_it_and_recovers(world: World, looks: bool) -> None:
-    """The second run is the first one's proof: without the look at its cgroup the same flood is its end."""
+    """The second run proves the first: without reading its cgroup the same flood kills it."""
     require(missing())
     world.agent.script = lambda head, _: MUCH if b"x-much: yes" in head else ok(b"done")
     source = await world.source(PLANNER)

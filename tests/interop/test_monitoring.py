@@ -45,7 +45,7 @@ def exit_code(*words: str) -> int:
 
 
 def prometheus_image() -> str:
-    """The real one, or, where no registry is to be had, one made of the program on PATH."""
+    """Return the real image, or, without a registry, one made of the program on PATH."""
     if exit_code("docker", "image", "inspect", PROMETHEUS) == 0:
         return PROMETHEUS
     program = shutil.which("prometheus")
@@ -75,7 +75,7 @@ def value(mesh: Mesh, query: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def busy(mesh: Mesh) -> Mesh:
-    """With something to see: users, refusals and attacks, over a while."""
+    """Make traffic: users, refusals and attacks, over a while."""
     for number in range(20):
         mesh.ask("alice" if number % 2 else "bob", customer="66" if number % 3 else "42")
     for attacker in ("agent", "thief"):
@@ -125,9 +125,9 @@ def test_people_and_machines_are_counted_where_tokens_are_issued(busy: Mesh) -> 
 
 
 def test_mixed_load_makes_no_series(busy: Mesh) -> None:
-    """Users, tokens and paths that were never seen before leave what is exported as it was."""
+    """New users, paths and tokens change no exported series."""
     services = ("front-sidecar", "planner-sidecar", "writer-sidecar", "crm-sidecar", "sts")
-    for attacker in ("agent", "thief"):  # once, so that each reason has been there
+    for attacker in ("agent", "thief"):  # once, so that each reason has occurred
         busy.attack(attacker)
     before = {service: series(busy, service) for service in services}
     for number in range(40):

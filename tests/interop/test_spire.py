@@ -86,10 +86,10 @@ async def test_a_sidecar_lives_on_a_real_spire(world: World, spire: Spire) -> No
 
 
 async def _rotate_authority(spire: Spire, source: IdentitySource) -> None:
-    """Another authority signs, the old one is tainted and revoked: the SVID follows without a restart.
+    """Rotate the authority: another one signs, the old one is tainted and revoked; the SVID follows without a restart.
 
-    When an authority is tainted, SPIRE may deny the identity for a moment before it hands out the re-signed SVID; the
-    sidecar believes it, and is not ready for that moment.
+    When an authority is tainted, SPIRE may deny the identity for a moment before it sends the re-signed SVID; the
+    sidecar treats that as a withdrawal, and is not ready for that moment.
     """
     before = _chain(source)
     old = (await spire.authority("x509", "show"))["active"]["authority_id"]

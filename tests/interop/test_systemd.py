@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 
 def commands() -> list[str]:
-    """The commands of the page, in their order."""
+    """Return the commands of the page, in order."""
     block = re.findall(r"```\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
     return [line for line in block.splitlines() if line]
 
 
 def settings(name: str, port: int) -> str:
-    """Settings as a user would write them, for the identities of the test."""
+    """Return a user's settings, for the identities of the test."""
     return json.dumps(
         {
             "identity": {"workload_api": "unix:///run/spire/agent.sock"},
@@ -51,7 +51,7 @@ def settings(name: str, port: int) -> str:
 
 
 def identities(booted: Machine) -> None:
-    """Start what SPIRE and a token service are in production."""
+    """Start replacements for SPIRE and a token service."""
     uids = {name: int(booted.run(f"id -u sidecar-{name}")) for name in ("planner", "writer")}
     entries = {
         "entries": [
@@ -76,7 +76,7 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     first = next(number for number, line in enumerate(lines) if line.startswith("install "))
     prepare = "\n".join(
         [
-            *lines[:first],  # they install from registries, which the booted machine does not reach
+            *lines[:first],  # they install from registries, which the booted machine cannot reach
             *(line.replace("planner", "writer") for line in lines[:first] if line.startswith("useradd")),
         ]
     )

@@ -1,4 +1,4 @@
-"""Values for the chart: the matrix' fullest, one changed, many drawn by lot."""
+"""Values for the chart: the matrix' fullest, one changed, many random."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def changed(path: str, value: Any, base: dict[str, Any] | None = None) -> dict[s
 
 
 def example(name: str, image: str) -> str:
-    """A file of the example with the agents' image filled in, as its page says."""
+    """Return a file of the example with the agents' image filled in, as its page says."""
     return (ROOT / "helm" / "example" / name).read_text().replace("sidecar-dev:dev", image)
 
 
@@ -85,7 +85,7 @@ CHOICES: dict[str, list[Any]] = {
 
 
 def random_values(seed: int) -> dict[str, Any]:
-    """Values by lot, the same for the same seed; they may contradict each other."""
+    """Return random values, the same for the same seed; they may contradict each other."""
     dice = random.Random(seed)
     values: dict[str, Any] = {}
     for path, choices in CHOICES.items():

@@ -1,4 +1,4 @@
-"""Tells, as JSON, what an ASGI server says of a request. For uvicorn."""
+"""Returns, as JSON, an ASGI server's view of a request. For uvicorn."""
 
 from __future__ import annotations
 

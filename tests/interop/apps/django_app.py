@@ -1,4 +1,4 @@
-"""Tells, as JSON, what Django says of a request: ``python django_app.py runserver ADDRESS``."""
+"""Returns, as JSON, Django's view of a request: ``python django_app.py runserver ADDRESS``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells, as JSON, what Flask says of a request."""
+"""Returns, as JSON, Flask's view of a request."""
 
 from __future__ import annotations
 

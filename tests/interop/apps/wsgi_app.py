@@ -1,4 +1,4 @@
-"""Tells, as JSON, what a WSGI server says of a request. For gunicorn and waitress."""
+"""Returns, as JSON, a WSGI server's view of a request. For gunicorn and waitress."""
 
 from __future__ import annotations
 
