@@ -25,7 +25,7 @@ PATIENCE_S = 5.0
 
 
 class Hello(asyncio.Protocol):
-    """Says hello to everybody whose connection is made."""
+    """Sends a greeting on every connection that is made."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -33,7 +33,7 @@ class Hello(asyncio.Protocol):
 
 
 class Accepting:
-    """A listening socket and its handshakes; ``admitted`` and ``refused`` keep the addresses."""
+    """A listening socket and its handshakes; ``admitted`` and ``refused`` record the addresses."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Accepting:
             return said
 
     async def shake_hands(self, client: socket.socket) -> None:
-        """The TLS handshake of a client that reads no more after it."""
+        """Run the TLS handshake of a client that reads no more after it."""
         assert self.client is not None
         loop, incoming, outgoing = asyncio.get_running_loop(), ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = self.client.wrap_bio(incoming, outgoing, server_hostname="sidecar")
@@ -109,7 +109,7 @@ class Accepting:
         await loop.sock_sendall(client, outgoing.read())
 
     async def silent(self, host: str = "127.0.0.1") -> socket.socket:
-        """A client that connects and says nothing, once it was admitted."""
+        """Open a client that connects and sends nothing, once it was admitted."""
         client = socket.socket()
         client.bind((host, 0))
         client.setblocking(False)
@@ -122,7 +122,7 @@ class Accepting:
 
 
 def hello() -> bytes:
-    """A whole ClientHello, of a client that says no more."""
+    """Return a whole ClientHello, of a client that sends no more."""
     outgoing = ssl.MemoryBIO()
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="sidecar")
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -131,7 +131,7 @@ def hello() -> bytes:
 
 
 class Goodbye(asyncio.Protocol):
-    """Closes each connection at once, and keeps when it was lost."""
+    """Closes each connection at once, and records when it was lost."""
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
@@ -145,7 +145,7 @@ class Goodbye(asyncio.Protocol):
 
 @asynccontextmanager
 async def accepting(*, tls: bool = True, **settings: Any) -> AsyncIterator[Accepting]:
-    """``settings``: of ``Accepting``."""
+    """Run a listener. ``settings``: of ``Accepting``."""
     running = Accepting(tls=tls, **settings)
     running.acceptor.open()
     try:
@@ -158,7 +158,7 @@ async def accepting(*, tls: bool = True, **settings: Any) -> AsyncIterator[Accep
 
 
 async def wait_for_end(client: socket.socket) -> None:
-    """Until the other end hangs up, in whatever way."""
+    """Wait until the other end closes, in whatever way."""
     async with asyncio.timeout(PATIENCE_S):
         with contextlib.suppress(ConnectionError):
             while await asyncio.get_running_loop().sock_recv(client, 4096):

@@ -1,4 +1,4 @@
-"""An identity source that holds still: tests say what is current."""
+"""An identity source that never changes by itself: tests set the current identity."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FixedSource:
 def identity_of(
     own: Iterable[Issued], spiffe_id: str, bundles: Mapping[str, Iterable[Issued]], *, number: int = 1
 ) -> Identity:
-    """A generation from a chain, leaf first, and the authorities of each trust domain."""
+    """Build a generation from a chain, leaf first, and the authorities of each trust domain."""
     chain = list(own)
     parsed = {
         TrustDomain(name): parse_bundle(TrustDomain(name), b"".join(der_of(*held))) for name, held in bundles.items()

@@ -1,4 +1,4 @@
-"""Certificates that cost whoever reads them more than they cost their sender. None is signed by anybody trusted."""
+"""Certificates that cost their receiver more than their sender. No trusted authority signed any of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ P256 = bytes.fromhex("06082a8648ce3d030107")
 _SIGNED_WITH = tlv(0x30, bytes.fromhex("06082a8648ce3d040302"))
 _NO_SIGNATURE = tlv(0x03, b"\0" + tlv(0x30, bytes.fromhex("020101020101")))
 
-# A prime: square roots by it take 0.1 s, and OpenSSL takes two when it reads a compressed point and generator.
+# A prime: square roots modulo it take 0.1 s, and OpenSSL computes two when it reads a compressed point and generator.
 FIELD = 141 * 2**640 + 1
 
 
@@ -28,7 +28,7 @@ def integer(number: int) -> bytes:
 
 
 def rsa_spki(bits: int, exponent: int = 65537) -> bytes:
-    """A key that nobody has: any odd modulus will do."""
+    """Return a key without an owner: any odd modulus works."""
     return tlv(0x30, tlv(0x30, RSA) + tlv(0x03, b"\0" + tlv(0x30, integer(2 ** (bits - 1) + 1) + integer(exponent))))
 
 
@@ -37,7 +37,7 @@ def ec_spki(parameters: bytes, point: bytes) -> bytes:
 
 
 def own_curve_spki() -> bytes:
-    """A point on a curve of our own making, both compressed."""
+    """Return a point on a custom curve, both compressed."""
     size = (FIELD.bit_length() + 7) // 8
     x, y = 2, 4
     b = (y * y - x**3 - x) % FIELD
@@ -49,7 +49,7 @@ def own_curve_spki() -> bytes:
 
 
 def with_spki(spki: bytes, like: Issued) -> bytes:
-    """The DER of a certificate with another public key, and no signature."""
+    """Return the DER of a certificate with another public key, and no signature."""
     tbs = like.certificate.tbs_certificate_bytes
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     own = like.certificate.public_key().public_bytes(serialization.Encoding.DER, form)
@@ -76,7 +76,7 @@ def name_constraints(permitted: int, excluded: int = 0) -> bytes:
 
 
 def presenting(chain: Sequence[bytes], *, server: bool = False, key: Any = None) -> ssl.SSLContext:
-    """An end that presents any certificates at all; the first has the key of every leaf here."""
+    """Return an end that presents any certificates; the first has the key of every leaf here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""A Workload API that says what the test tells it to, right or wrong."""
+"""A Workload API that follows the test's script, right or wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def x509_message(
     federated: dict[str, bytes] | None = None,
     hints: tuple[str, ...] = (),
 ) -> Any:
-    """A FetchX509SVID answer, from SPIFFE IDs with their chains, leaf first."""
+    """Build a FetchX509SVID answer, from SPIFFE IDs with their chains, leaf first."""
     hints = hints or ("",) * len(svids)
     return workload_pb.X509SVIDResponse(
         svids=[
@@ -50,7 +50,7 @@ class ScriptedApi:
         self.jwt_svid: Callable[[Any], Any] = lambda _: workload_pb.JWTSVIDResponse()
         self.calls: list[tuple[str, str | None]] = []  # method and security header
         self.requests: list[Any] = []  # of JWT-SVIDs
-        self.hold = asyncio.Event()  # JWT-SVIDs are answered once it is set
+        self.hold = asyncio.Event()  # JWT-SVIDs are answered once this is set
         self.hold.set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,7 +86,7 @@ class ScriptedApi:
                     queue.put_nowait(None)
             await self._idle.wait()  # closing alone leaves a client's stream hanging
             server.close()
-            await server.hang_up()  # it waits for streams only, and some clients keep the connection a little longer
+            await server.hang_up()  # it waits only for streams, and some clients keep the connection a little longer
             await server.wait_closed()
             self.path.unlink(missing_ok=True)
 
@@ -139,7 +139,7 @@ class ScriptedApi:
 
 
 class _Server(Server):
-    """Knows its connections, so that none outlives it."""
+    """Tracks its connections, so that none outlives it."""
 
     def __init__(self, handlers: Any) -> None:
         super().__init__(handlers)

@@ -1,4 +1,4 @@
-"""Seals TLS 1.3 records: the other half of what ``records.Opener`` does."""
+"""Seals TLS 1.3 records: the inverse of ``records.Opener``."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Sealer:
         return HKDFExpand(self._hash, length, info).derive(self._secret)
 
     def next_secret(self) -> bytes:
-        """The secret after a KeyUpdate (RFC 8446 section 7.2)."""
+        """Return the secret after a KeyUpdate (RFC 8446 section 7.2)."""
         return self._expand(b"traffic upd", self._hash.digest_size)
 
     def skip(self, records: int) -> None:
-        """Count records that were sealed elsewhere."""
+        """Count records that were sealed by OpenSSL."""
         self._sequence += records
 
     def seal(self, kind: int, content: bytes, *, padding: int = 0) -> bytes:
-        """One record."""
+        """Seal one record."""
         inner = content + bytes([kind]) + bytes(padding)
         header = b"\x17\3\3" + (len(inner) + 16).to_bytes(2, "big")
         counter = self._sequence.to_bytes(12, "big")

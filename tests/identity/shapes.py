@@ -1,4 +1,4 @@
-"""Certificates of every shape, right and wrong, from keys that a test run makes once."""
+"""Certificates of every shape, valid and invalid, with keys that a test run makes once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Extension = tuple[x509.ExtensionType, bool] | None  # (value, critical); None le
 
 @functools.cache
 def new_key(kind: str, label: str) -> CertificateIssuerPrivateKeyTypes:
-    """One key per kind and label for the whole run."""
+    """Return one key per kind and label for the whole run."""
     match kind:
         case "rsa":
             return rsa.generate_private_key(65537, 2048)
@@ -115,7 +115,7 @@ def authority(
     not_before: int = NOW - 10 * HOUR,
     not_after: int = NOW + 100 * HOUR,
 ) -> Issued:
-    """A CA as SPIRE makes them, save for what ``extensions`` changes."""
+    """Make a CA like SPIRE's, except for the changes in ``extensions``."""
     key = key or new_key(kind, subject)
     public: Any = key.public_key()
     shape: dict[str, Extension] = {
@@ -138,7 +138,7 @@ def leaf(
     not_before: int = NOW - HOUR,
     not_after: int = NOW + HOUR,
 ) -> Issued:
-    """An X.509-SVID as SPIRE makes them, save for what ``extensions`` changes."""
+    """Make an X.509-SVID like SPIRE's, except for the changes in ``extensions``."""
     shape: dict[str, Extension] = {
         "san": (uris(spiffe_id), False),
         "bc": (x509.BasicConstraints(ca=False, path_length=None), True),
@@ -166,14 +166,14 @@ def der_of(*certificates: Issued) -> tuple[bytes, ...]:
 
 
 def presented(issued: Issued) -> Presented:
-    """A certificate within bounds, as a bundle is asked about it."""
+    """Return a certificate within bounds, as a bundle receives it."""
     outline = outline_of(issued.der)
     assert outline is not None
     return Presented(issued.certificate, outline)
 
 
 def tlv(tag: int, content: bytes) -> bytes:
-    """A DER element."""
+    """Encode a DER element."""
     if len(content) < 0x80:
         return bytes([tag, len(content)]) + content
     length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
@@ -181,7 +181,7 @@ def tlv(tag: int, content: bytes) -> bytes:
 
 
 def resigned(certificate: Issued, signer: Issued, edit: Sequence[tuple[bytes, bytes]]) -> Issued:
-    """The certificate with bytes of equal length exchanged in what is signed, and a signature that fits again."""
+    """Return the certificate with signed bytes of equal length replaced, and a fitting signature."""
     tbs = certificate.certificate.tbs_certificate_bytes
     for old, new in edit:
         assert tbs.count(old) >= 1
@@ -198,7 +198,7 @@ def signed(tbs: bytes, like: Issued, signer: Issued) -> Issued:
 
 
 def version_1(subject: str) -> Issued:
-    """A self-signed certificate of version 1, which has no extensions at all."""
+    """Make a self-signed certificate of version 1, which has no extensions."""
     plain = issue(subject, new_key("p256", subject), None, {})
     tbs = plain.certificate.tbs_certificate_bytes
     header = 4 if tbs[1] == 0x82 else 3 if tbs[1] == 0x81 else 2

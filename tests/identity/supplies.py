@@ -31,7 +31,7 @@ OPEN_MODE, PRIVATE_MODE = 0o644, 0o600
 
 @dataclass
 class Given:
-    """One full state: our chain, leaf first, the key (the leaf's, unless it is another's), and the bundles."""
+    """One full state: our chain, leaf first, the key (by default the leaf's), and the bundles."""
 
     chain: Sequence[Issued]
     bundle: Sequence[Issued]
@@ -41,7 +41,7 @@ class Given:
 
 
 class Supply(Protocol):
-    """``lose`` and ``restore``: it cannot be heard. ``withdraw``: it says that the identity is taken back."""
+    """``lose`` and ``restore`` the connection to the source; ``withdraw`` the identity."""
 
     def source(
         self, federated: Sequence[str], clock: Callable[[], float], spiffe_id: SpiffeId | None
@@ -122,7 +122,7 @@ class ApiSupply:
 
 
 class FileSupply:
-    """A folder as Kubernetes makes it: a link ``..data`` to the folder with the newest files, changed in one step."""
+    """A folder as Kubernetes makes it: a link ``..data`` to the folder with the newest files, changed atomically."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -175,7 +175,7 @@ class FileSupply:
         self._swap()
 
     async def lose(self) -> None:
-        self._point_at("..data")  # a link to itself: neither there nor missing
+        self._point_at("..data")  # a link to itself: neither present nor missing
 
     async def restore(self) -> None:
         if self._turn:
@@ -197,7 +197,7 @@ class FileSupply:
 
 
 def replace(path: Path, content: bytes, mode: int) -> None:
-    """Write a file whole, in one step."""
+    """Replace a whole file atomically."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.touch(mode=mode)
     fresh.chmod(mode)
@@ -222,7 +222,7 @@ SUPPLIES: dict[str, Callable[[Path], Supply]] = {
 
 
 class Follower:
-    """A running source, what it told, and its wall clock."""
+    """A running source, its notifications, and its wall clock."""
 
     def __init__(self, supply: Supply, federated: Sequence[str], spiffe_id: SpiffeId | None) -> None:
         self.now = float(NOW)
@@ -245,7 +245,7 @@ class Follower:
         return identity
 
     async def until(self, condition: Callable[[BaseSource], bool]) -> None:
-        """For what is told to nobody."""
+        """Wait for a change that is not announced."""
         async with asyncio.timeout(10):
             for _ in iter(lambda: condition(self.source), True):
                 await asyncio.sleep(0)

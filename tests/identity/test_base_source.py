@@ -37,7 +37,7 @@ def update_of(issued: Issued, *, broken: int = 0) -> X509Update:
 
 
 class Handed(BaseSource):
-    """A source without a source."""
+    """A source without a supplier."""
 
     def __init__(self) -> None:
         self.now = float(NOW)
@@ -317,7 +317,7 @@ class Issuing(Handed):
 
 
 async def test_a_new_generation_renews_jwt_svids_and_the_same_one_does_not() -> None:
-    """As when an authority is replaced whole: what the old one signed is refused by all who heard of it."""
+    """As when an authority is replaced without an overlap: its tokens are refused by everybody who knows."""
     source = Issuing()
     await source.hand(GOOD)
     signing = asyncio.ensure_future(source._jwt_svids.run())

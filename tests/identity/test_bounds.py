@@ -46,7 +46,7 @@ def with_constraints(permitted: int, excluded: int = 0) -> bytes:
 
 
 def of_size(size: int) -> bytes:
-    """A certificate of exactly so many bytes."""
+    """Return a certificate of exactly this many bytes."""
 
     def made(padding: int) -> bytes:
         return with_spki(SPKI, authority("size", ROOT, extensions=extension("1.2.3", b"\0" * padding)))
@@ -67,14 +67,14 @@ def subject_of(size: int) -> bytes:
 
 
 def with_extensions(count: int) -> bytes:
-    """Beside the four of every authority here."""
+    """Add extensions to the four of every authority here."""
     more: dict[str, object] = {}
     for number in range(count - 4):
         more |= extension(f"1.2.3.{number}", b"\5\0")
     return authority("extensions", ROOT, extensions=more).der  # type: ignore[arg-type]
 
 
-# Each limit: what is just within it, and what is just beyond, above the leaf.
+# Each limit: a value just within it, and one just beyond, above the leaf.
 LIMITS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[], Sequence[bytes]], str]] = {
     "certificates": (lambda: [MIDDLE.der] * 9, lambda: [MIDDLE.der] * 10, "more than 10 certificates"),
     "bytes of one": (lambda: [of_size(8192)], lambda: [of_size(8193)], "more than 8192 bytes"),
@@ -188,7 +188,7 @@ def test_an_outline_says_by_what_a_path_is_found() -> None:
 
 
 def worst_chain(certificates: int) -> list[bytes]:
-    """As much to walk as the limits allow."""
+    """Return the chain that costs most within the limits."""
     more: dict[str, object] = extension(NAMES, alternative_names(256 // certificates))
     for number in range(27):
         more |= extension(f"1.2.3.{number}", b"\5\0")

@@ -45,7 +45,7 @@ class Judged:
 
 
 def keyed(judge: Judged) -> tuple[Screen, Sealer]:
-    """A screen after the hello."""
+    """Return a screen after the hello."""
     screen = Screen(judge)
     assert screen.take(HELLO) == HELLO
     screen.open_with(Opener(SUITE, SECRET))

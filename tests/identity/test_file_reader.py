@@ -98,7 +98,7 @@ def test_a_private_file_that_is_opened_to_others_is_noticed(tmp_path: Path) -> N
 
 
 US, ROOT = 1000, 0
-# mode, owner -> whether others are let in, for a process that runs as US
+# mode, owner -> whether others can read it, for a process that runs as US
 OPEN = {
     "ours alone": (0o600, US, False),
     "ours, to read": (0o400, US, False),

@@ -29,7 +29,7 @@ def own(number: int, kind: str = "p256") -> Issued:
 
 
 class Looks:
-    """A source that looks when it is told to. Each look ends in a wait, whose length says what was seen."""
+    """A source that checks on demand. Each check ends in a wait whose length shows its result."""
 
     def __init__(self, settings: FileSettings) -> None:
         self._waits: asyncio.Queue[float] = asyncio.Queue()

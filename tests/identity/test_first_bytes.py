@@ -15,7 +15,7 @@ RECORD: Final = b"\x16\x03\x01\x00\x04abcd"
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The peer's end and ours, over TCP."""
+    """Connect the peer's end and ours over TCP."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         theirs, (ours, _) = socket.create_connection(listening.getsockname()), listening.accept()
     with theirs, ours:
@@ -32,9 +32,10 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         (RECORD[:-1], First.PART),
         (RECORD, First.WHOLE),
         (RECORD + b"more", First.WHOLE),
-        (b"\x16\x03\x01\x40\x01", First.NO_TLS),  # longer than a record may be: nothing is waited for
+        (b"\x16\x03\x01\x40\x01", First.NO_TLS),  # longer than a record may be: refused without waiting
         (b"\x16\x03\x01\x40\x00" + bytes(4090), First.PART),
-        (b"\x16\x03\x01\x40\x00" + bytes(4091), First.WHOLE),  # as much as is looked at: OpenSSL judges the rest
+        # the most bytes that are examined: OpenSSL judges the rest
+        (b"\x16\x03\x01\x40\x00" + bytes(4091), First.WHOLE),
         (b"\x15" + RECORD[1:], First.NO_TLS),
         (b"G", First.NO_TLS),
     ],
@@ -56,8 +57,8 @@ def test_first_bytes_are_judged_and_stay_where_they_are(
         (b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", First.WHOLE),
         (b"GET /livez HTTP/1.0\n\n", First.WHOLE),
         (b"G" * 4095, First.PART),
-        (b"G" * 4096, First.WHOLE),  # who parses it refuses it
-        (RECORD[:3], First.WHOLE),  # likewise
+        (b"G" * 4096, First.WHOLE),  # the parser refuses it
+        (RECORD[:3], First.WHOLE),  # the parser refuses it
     ],
 )
 def test_a_head_is_whole_or_begun(pair: tuple[socket.socket, socket.socket], said: bytes, first: First) -> None:
@@ -100,7 +101,7 @@ async def test_each_piece_is_told_once_and_so_is_the_end() -> None:
         came.clear()
         for _ in range(5):
             await asyncio.sleep(0)
-        assert (len(told), any(told)) == (number, number == 3)  # nobody has read, and nothing is told again
+        assert (len(told), any(told)) == (number, number == 3)  # unread bytes are not reported again
         theirs.send(b"a") if number == 1 else theirs.close()
     watch.discard(ours.fileno())
     watch.close()

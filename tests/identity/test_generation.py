@@ -21,7 +21,7 @@ OWN = leaf(ROOT_A, SELF)
 
 
 def descriptors() -> set[str]:
-    """The open descriptors, without the one that looks."""
+    """Return the open descriptors, without the one of this check."""
     return {path.name for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
 
 

@@ -1,4 +1,4 @@
-"""Handshakes in memory: our end by its delegating context, the other end by a plain one that presents what we like."""
+"""Handshakes in memory: our end by its delegating context, the other by a plain one that presents any certificate."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def source_of(anchors: Iterable[Issued] = (), *, federated: Iterable[Issued] = (
 
 
 def plain(*, server: bool, chain: Sequence[Issued] = ()) -> ssl.SSLContext:
-    """An end of no scruples: it believes everybody and presents anything."""
+    """Return an end that trusts everybody and presents anything."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -99,7 +99,7 @@ def admit(source: FixedSource, chain: Sequence[Issued]) -> VerifyingSSLObject:
 
 
 def refuse(source: FixedSource, client: ssl.SSLContext) -> HandshakeRefused:
-    """The refusal of a client; the hook has heard of it exactly once."""
+    """Return the refusal of a client; the hook was called exactly once."""
     refusals = Refusals()
     with pytest.raises(HandshakeRefused) as refused:
         shake(tls.server_context(source, on_refused=refusals), client)
@@ -115,7 +115,7 @@ def test_a_lawful_client_is_admitted(case: str) -> None:
     assert guard.peer.trust_domain == "a.test"
 
 
-# Keys with which nobody can take part in TLS 1.3.
+# Keys that cannot be used in TLS 1.3.
 NO_TLS_KEYS = {"P-192", "P-224", "secp256k1"}
 
 
@@ -345,11 +345,11 @@ def test_a_client_without_an_identity_calls_nobody() -> None:
     assert refused.value.refusal is Reason.NOT_READY
 
 
-# What a context may do.
+# Permissions of a context.
 
 
 def test_a_session_is_never_resumed() -> None:
-    """A resumed session would skip the certificates: expired and withdrawn peers would stay in."""
+    """A resumed session would skip the certificates: expired and withdrawn peers would stay connected."""
     source = source_of()
     server, client = tls.server_context(source), plain(server=False, chain=[PEER])
     ours, theirs = shake(server, client)
@@ -421,7 +421,7 @@ def test_a_guard_lets_nobody_in_when_our_own_identity_is_gone() -> None:
 
 def test_a_partner_with_an_authority_named_like_ours_does_not_shut_our_own_peers_out() -> None:
     key = new_key("p256", "of another who calls itself root a")
-    namesake = authority("root a", key=key, extensions={"ski": None})  # OpenSSL tells issuers apart by name and key ID
+    namesake = authority("root a", key=key, extensions={"ski": None})  # OpenSSL separates issuers by name and key ID
     source = FixedSource(identity_of([OWN], SELF, {"b.test": [namesake, ROOT_B], "a.test": [ROOT_A]}))
     guard = admit(source, [PEER]).guard
     assert guard is not None
@@ -455,7 +455,7 @@ def test_when_the_authority_of_our_own_svid_is_withdrawn_peers_of_it_are_refused
     ours, theirs = shake(tls.server_context(source), plain(server=False, chain=[leaf(successor, "spiffe://a.test/x")]))
     assert isinstance(ours, VerifyingSSLObject)
     assert ours.guard is not None
-    assert theirs.getpeercert(binary_form=True) == OWN.der  # presented still: whether to believe it is theirs to judge
+    assert theirs.getpeercert(binary_form=True) == OWN.der  # still presented: the peers decide if they trust it
 
 
 def test_a_guard_follows_the_bundle_of_its_peer() -> None:

@@ -54,11 +54,11 @@ class World:
         self.fetched.clear()
 
     async def wait_for_failure(self) -> None:
-        """Fetch once more, in vain."""
+        """Fetch once more, with a failure."""
         self.publisher.error = EndpointError(Trouble.UNREACHABLE)
         begun = self.publisher.fetches
         self.issuer.wake()
-        await self.publisher.wait_for_fetches(begun + 2)  # the second says that the first is over
+        await self.publisher.wait_for_fetches(begun + 2)  # the second proves that the first is over
 
 
 @asynccontextmanager
@@ -177,7 +177,7 @@ async def test_a_fetch_that_began_before_the_key_was_published_does_not_decide()
         world.publisher.hold()
         await world.publisher.wait_for_fetches(world.publisher.fetches + 1)
         waiter = asyncio.create_task(world.issuer.wait_for_key("new"))
-        await asyncio.sleep(0)  # the waiter joins the fetch under way
+        await asyncio.sleep(0)  # the waiter joins the fetch in progress
         world.publisher.release()
         world.fetched.clear()
         await world.wait_for_success()

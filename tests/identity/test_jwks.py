@@ -17,7 +17,7 @@ from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import TRUST_DOMAIN, WRITER, TokenMint
 
 HERE = TokenMint("https://here.example", kid="k1")
-THERE = TokenMint("https://there.example", kid="k1", key=1)  # the same key ID, as any two issuers may have
+THERE = TokenMint("https://there.example", kid="k1", key=1)  # the same key ID, as any two issuers may use
 AUTHORITY = TrustDomainAuthority(TRUST_DOMAIN)
 
 

@@ -21,7 +21,7 @@ TTL_S = 100
 
 
 class Api:
-    """Issues on demand; ``answers`` go first."""
+    """Issues on demand; ``answers`` come first."""
 
     def __init__(self) -> None:
         self.now = float(START)
@@ -77,7 +77,7 @@ async def test_a_token_is_kept_for_half_of_its_life() -> None:
 
 
 async def test_with_a_new_generation_of_the_identity_a_token_is_asked_for_anew() -> None:
-    """Whoever signed the old one may have been withdrawn with it: the token service would refuse it until its end."""
+    """The authority of the old one may be withdrawn: the token service would refuse it until its end."""
     api = Api()
     async with held(api) as svids:
         first = await svids.get(STS)

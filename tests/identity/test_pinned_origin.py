@@ -24,7 +24,7 @@ AUTHORITY = TrustDomainAuthority(TRUST_DOMAIN)
 
 
 class Pool:
-    """Keeps the keys of its connections."""
+    """A pool that records the keys of its connections."""
 
     def __init__(self) -> None:
         self.keys: list[Hashable] = []
@@ -128,7 +128,7 @@ def test_a_changed_ca_file_retires_connections_and_an_unusable_one_calls_nobody(
     before = ends.connect(THERE, trust)
     assert ends.connect(THERE, trust) is before
     file.write_bytes(TrustDomainAuthority(TRUST_DOMAIN).bundle_pem())
-    os.utime(file, ns=(1, 1))  # whatever the file system's clock can tell apart
+    os.utime(file, ns=(1, 1))  # whatever the resolution of the file system's clock
     after = ends.connect(THERE, trust)
     assert ends.pool.keys == [after.key]
     assert after.key != before.key

@@ -64,7 +64,7 @@ def test_a_trust_domain_that_is_none_costs_its_own_bundle() -> None:
 
 
 def test_one_set_of_authorities_is_one_bundle_whatever_their_order() -> None:
-    for start in range(0, len(MANY), 4):  # py-spiffe keeps them in a set, whose order is often that of arrival
+    for start in range(0, len(MANY), 4):  # py-spiffe keeps them in a set, which often iterates in order of arrival
         some = MANY[start : start + 4]
         first = read_context(context([svid(OWN)], bundle("b.test", some)))
         again = read_context(context([svid(OWN)], bundle("b.test", some[::-1])), known=first.bundles)

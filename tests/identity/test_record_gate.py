@@ -1,4 +1,4 @@
-"""Records on their way to OpenSSL: in batches, whole, in order, and not many without data."""
+"""Records on their way to OpenSSL: in batches, whole, in order, and few without data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Reader:
         self._unread = b""
 
     def read_all(self, received: bytes) -> bytes:
-        """Everything that it gets."""
+        """Return all received data."""
         passed = b""
         batch = self._gate.take(received)
         while batch:
@@ -66,7 +66,7 @@ def all_of(gate: RecordGate, received: bytes) -> bytes:
 
 
 def drained(gate: RecordGate) -> bytes:
-    """Everything that OpenSSL gets, if nothing of it is data."""
+    """Return everything that OpenSSL gets, if none of it is data."""
     return b"".join(iter(gate.more, b""))
 
 

@@ -1,4 +1,4 @@
-"""Real handshakes with what costs OpenSSL most. Counted is what OpenSSL is given: the bound refuses first."""
+"""Real handshakes with the most expensive inputs. OpenSSL's input is counted: the bounds refuse first."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _FULL_EXPONENT = rsa_spki(3072, 2**3070 + 1)
 
 
 class Given:
-    """The encrypted records that OpenSSL was given before the handshake was over."""
+    """Counts the encrypted records that OpenSSL got before the handshake was over."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.released = b""
@@ -76,7 +76,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
 
 
 def federated_chain(certificates: int, spki: bytes) -> list[bytes]:
-    """Under an authority that is trusted, each with a key that is dear to check with."""
+    """Return a chain under a trusted authority, each key expensive to verify with."""
     above = [authority(f"dear {n}", ROOT_B, key=new_key("p256", "dear")) for n in range(certificates)]
     return [with_spki(spki, one) for one in above]
 
@@ -108,7 +108,7 @@ def test_openssl_is_never_given_certificates_that_are_beyond_a_limit(given: Give
         shake(*ends)
     assert refused.value.refusal is Reason.UNTRUSTED_CHAIN
     assert refused.value.detail
-    # A server's certificates come after two messages that are harmless: EncryptedExtensions, CertificateRequest.
+    # A server's certificates come after two harmless messages: EncryptedExtensions, CertificateRequest.
     assert given.encrypted <= (1 if server else 0)
 
 
@@ -148,7 +148,7 @@ def test_other_groups_are_agreed_on_after_a_retry_too(group: str) -> None:
 
 
 def test_after_openssls_refusal_no_path_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three bundles hold authorities of one name and key identifier, as the issuer of a stranger's chain has them."""
+    """Three bundles hold authorities with the name and key identifier of the issuer of a stranger's chain."""
     key = new_key("p256", "one CA name")
     names = [authority("one CA name", key=new_key("p256", f"one CA name {n}")) for n in range(3)]
     stranger = authority("one CA name", key=key)
@@ -160,7 +160,7 @@ def test_after_openssls_refusal_no_path_is_searched(monkeypatch: pytest.MonkeyPa
     assert refused.value.refusal is Reason.UNTRUSTED_CHAIN
 
 
-# A chain may be within every limit and still be long: this is the most of it that interpreted code does.
+# A chain may be within every limit and still long: this is the maximum for interpreted code.
 
 
 def handshake_with(chain: Sequence[Issued], source: FixedSource) -> int:
@@ -222,7 +222,7 @@ class Updating:
 
 
 def test_key_updates_of_a_peer_are_not_told_and_keep_no_other_peer_out() -> None:
-    """OpenSSL tells the secrets of each: unread they would fill the memory, and hide the next handshake's."""
+    """OpenSSL logs the secrets of each: unread they would fill the memory, and hide the next handshake's."""
     server = tls.server_context(source_of())
     peer = Updating(server)
     for _ in range(5):
@@ -258,7 +258,7 @@ def test_a_flood_of_key_updates_is_cut_and_told_while_the_connection_is_closed()
 
 
 def in_tiny_records(flight: bytes, suite: str, secret: bytes) -> bytes:
-    """The same flight with everything after the certificate in records of one byte."""
+    """Return the same flight with everything after the certificate in records of one byte."""
     opener, sealer = Opener(suite, secret), Sealer(suite, secret)
     clear = messages = b""
     for record in records_of(flight):
@@ -281,7 +281,7 @@ def records_of(sent: bytes) -> Iterator[bytes]:
 
 
 def test_a_flood_of_records_within_the_handshake_is_cut_and_told() -> None:
-    """After the certificates nothing is screened, and whoever shows them need not hold their key."""
+    """After the certificates nothing is screened, and their presenter need not hold their key."""
     told: list[tuple[Reason, str, str | None]] = []
     context = tls.server_context(source_of(), on_refused=lambda *refusal: told.append(refusal))
     client = plain(server=False, chain=[PEER])
@@ -323,7 +323,7 @@ def test_tickets_that_share_a_record_are_counted_by_their_bytes(records: int, ti
     with pytest.raises(ssl.SSLWantReadError):
         client.read(100)
     sealer = Sealer(cipher[0], bytes.fromhex(logged.partition("SERVER_TRAFFIC_SECRET_0 ")[2].split()[1]))
-    sealer.skip(2)  # a server of OpenSSL's sends two at once
+    sealer.skip(2)  # OpenSSL's server sends two at once
     given = Counted(client)
     for _ in range(records):
         incoming.write(sealer.seal(22, (b"\4" + len(TICKET).to_bytes(3, "big") + TICKET) * tickets))
@@ -440,11 +440,11 @@ def test_compressed_certificates_are_not_offered() -> None:
 
 
 def test_without_a_descriptor_for_the_key_log_a_handshake_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An OSError would pass by what event loops expect of TLS, and a client would wait for the handshake's timeout."""
+    """Event loops do not expect an OSError from TLS, and a client would wait for the handshake's timeout."""
     refused: list[Reason] = []
     server = tls.server_context(source_of(), on_refused=lambda reason, *_: refused.append(reason))
     client = tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x"))
-    for context in (server, client):  # each the first step of its end
+    for context in (server, client):  # the first step of each end
         connection = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=context is server)
         with monkeypatch.context() as limited:
             limited.setattr("sidecar.identity.secrets_log.file_of_thread", _no_descriptor)
@@ -452,7 +452,7 @@ def test_without_a_descriptor_for_the_key_log_a_handshake_is_refused_at_once(mon
                 connection.do_handshake()
         assert error.value.refusal is Reason.OVERLOADED
     assert refused == [Reason.OVERLOADED]
-    shake(server, plain(server=False, chain=[PEER]))  # and with one, it is not
+    shake(server, plain(server=False, chain=[PEER]))  # with a descriptor it is accepted
 
 
 def _no_descriptor() -> None:
@@ -499,12 +499,12 @@ def test_a_host_may_not_choose_the_group_of_tls_1_2_key_agreement(host_trust: ss
 
 
 def test_a_host_may_not_show_other_certificates_in_a_second_handshake(host_trust: ssl.SSLContext) -> None:
-    """Of TLS 1.2; the screen is gone by then."""
+    """In TLS 1.2; the screen is gone by then."""
     assert host_trust.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_the_limits_hold_without_a_handshake_too() -> None:
-    """For an update from the Workload API, and for a peer that is judged again."""
+    """In an update from the Workload API, and for a peer that is judged again."""
     source = source_of()
     assert source.current is not None
     chain = (*der_of(PEER), authority_with(own_curve_spki()))
@@ -514,7 +514,9 @@ def test_the_limits_hold_without_a_handshake_too() -> None:
 
 
 def test_a_connection_is_freed_when_it_ends_without_a_collection() -> None:
-    """Else what thousands of connections took stays until the collector comes, which an idle process does not need."""
+    """Otherwise thousands of closed connections would hold memory until a collection, which an idle process does not
+    run.
+    """
     gc.collect()
     gc.disable()
     try:

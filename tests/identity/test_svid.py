@@ -49,7 +49,7 @@ def test_a_verified_chain_proves_the_spiffe_id_of_its_leaf() -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """A chain, and the bundle of a.test it is to end in."""
+    """A chain, and the bundle of a.test in which it should end."""
 
     chain: list[Issued]
     anchors: list[Issued] = field(default_factory=lambda: [ROOT_A])
@@ -242,7 +242,7 @@ FOREIGN: dict[str, tuple[list[Issued], Reason]] = {
 @pytest.mark.parametrize("case", FOREIGN)
 def test_an_authority_vouches_for_its_own_trust_domain_only(case: str) -> None:
     chain, reason = FOREIGN[case]
-    # Only the handshake knows that another domain's bundle vouched: no second path is searched to find out.
+    # Only the handshake knows that another domain's bundle vouched: no second path is searched.
     alone = Reason.UNTRUSTED_CHAIN if reason is Reason.WRONG_BUNDLE else reason
     assert refusal_of(der_of(*chain)) is alone
 
@@ -327,7 +327,7 @@ def test_no_changed_byte_yields_another_identity(position: int, value: int) -> N
         verify_chain((changed,), BUNDLES, now=NOW)
     except Denied:
         return
-    # What is signed is the same: a signature that ends in a zero bit can be said to be one bit shorter.
+    # The signed bytes are the same: a signature that ends in a zero bit can be declared one bit shorter.
     assert position == SVID.der.rindex(b"\x00" + SVID.certificate.signature)
 
 
@@ -355,7 +355,7 @@ class Checked:
 
 
 def ring(names: int, copies: int) -> list[Issued]:
-    """Authorities of one key that sign each other in all ways: a naive search of paths is exponential."""
+    """Return authorities with one key that all sign each other: a naive path search is exponential."""
     key = shapes.new_key("p256", "explosion")
     above = [authority(f"ring {number}", key=key) for number in range(names)]
     return [authority(f"ring {number % names}", above[(number + 1) % names], key=key) for number in range(copies)]
@@ -378,7 +378,7 @@ def test_a_bundle_of_many_authorities_of_one_name_costs_few_signatures(monkeypat
     many = [authority("one name", key=shapes.new_key("p256", f"many {n}"), extensions={"ski": None}) for n in range(30)]
     bundles = bundles_of(a=many)
     assert verify_chain(der_of(leaf(many[0])), bundles, now=NOW).trust_domain == A
-    assert refusal_of(der_of(leaf(many[29])), bundles) is Reason.UNTRUSTED_CHAIN  # without key identifiers: in vain
+    assert refusal_of(der_of(leaf(many[29])), bundles) is Reason.UNTRUSTED_CHAIN  # without key identifiers: exhausted
     assert checked.signatures <= bundle.MAX_SIGNATURES + 1
     told_apart = [authority("one name", key=shapes.new_key("p256", f"apart {n}")) for n in range(30)]
     assert verify_chain(der_of(leaf(told_apart[29])), bundles_of(a=told_apart), now=NOW).trust_domain == A
@@ -416,7 +416,7 @@ def test_keys_are_strong_but_no_burden(case: str) -> None:
     assert is_strong(key) is strong
 
 
-# Four authorities, each of them certified by each: cross-signed roots, re-issued intermediates, overlapping bundles.
+# Four authorities, each certified by each: cross-signed roots, re-issued intermediates, overlapping bundles.
 FOUR = [authority(f"ca {number}") for number in range(4)]
 CROSS = {(below, above): authority(f"ca {below}", FOUR[above]) for below in range(4) for above in range(4)}
 EDGES = st.lists(st.sampled_from(sorted(CROSS)), max_size=5, unique=True)
@@ -457,7 +457,7 @@ def test_exactly_the_paths_into_the_named_bundle_are_believed(
 
 def test_an_issuers_name_that_cannot_be_read_is_untrusted() -> None:
     name = ROOT_A.certificate.subject.public_bytes()
-    broken = name[:11] + b"\x00" + name[12:]  # a value that is no string; values are only read when asked for
+    broken = name[:11] + b"\x00" + name[12:]  # a malformed value; values are only parsed on access
     assert refusal_of(der_of(shapes.resigned(SVID, ROOT_A, [(name, broken)]))) is Reason.UNTRUSTED_CHAIN
 
 

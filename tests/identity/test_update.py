@@ -11,7 +11,7 @@ ONE, TWO = SpiffeId("spiffe://a.test/one"), SpiffeId("spiffe://a.test/two")
 GONE = SpiffeId("spiffe://a.test/gone")
 ROOT_A, ROOT_B = authority("root a"), authority("root b")
 
-# SVIDs as (SPIFFE ID, hint), what the settings say, and the number of the one that is ours
+# SVIDs as (SPIFFE ID, hint), the settings, and the index of our SVID
 CHOSEN: dict[str, tuple[list[tuple[str, str]], SpiffeId | None, str | None, int]] = {
     "the only one": ([(ONE, "")], None, None, 0),
     "the only one, whatever its hint": ([(ONE, "x")], None, None, 0),

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.identity import workload_pb
 
-# Written down from workload.proto's field numbers by hand: tag byte = number << 3 | 2 for length-delimited fields.
+# Encoded by hand from workload.proto's field numbers: tag byte = number << 3 | 2 for length-delimited fields.
 WIRE = {
     "svid": (
         workload_pb.X509SVID(spiffe_id="a", x509_svid=b"b", x509_svid_key=b"c", bundle=b"d", hint="e"),

@@ -38,7 +38,7 @@ def test_no_wait_is_longer_than_the_longest(number: int) -> None:
 
 
 class Streaming:
-    """A client whose stream brings some messages, then fails or stays open."""
+    """A client whose stream yields some messages, then fails or stays open."""
 
     def __init__(self, messages: list[object], *, ends: bool) -> None:
         self._messages = messages
@@ -87,7 +87,7 @@ async def test_of_many_messages_the_newest_are_taken() -> None:
 
 
 async def test_an_unexpected_error_ends_the_stream_and_is_raised() -> None:
-    """Or the stream would stay open, and no update would be taken any more."""
+    """Otherwise the stream would stay open, and no update would be processed any more."""
     with pytest.raises(ExceptionGroup) as raised:
         await asyncio.wait_for(following(Streaming([1, 2], ends=False), [], fails_at=2), 10)
     assert raised.group_contains(OSError)

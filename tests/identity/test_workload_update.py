@@ -16,7 +16,7 @@ from tests.identity.shapes import authority, leaf
 A, B, C = TrustDomain("a.test"), TrustDomain("b.test"), TrustDomain("c.test")
 ROOT_A = authority("root a")
 ROOT_B = authority("root b")
-# An issuer whose name is no UTF-8: cryptography reads it when asked for it, OpenSSL reads no such certificate.
+# An issuer whose name is not UTF-8: cryptography parses it on access, OpenSSL reads no such certificate.
 UNREADABLE = ROOT_B.der.replace(b"root b", b"root \xff", 1)
 ONE, TWO = "spiffe://a.test/one", "spiffe://a.test/two"
 SVID_ONE, SVID_TWO = (ONE, [leaf(ROOT_A, ONE)]), (TWO, [leaf(ROOT_A, TWO)])
@@ -59,7 +59,7 @@ def test_chain_and_bundles_are_cut_apart() -> None:
 
 
 def edited(**changes: Any) -> Any:
-    """A good message with fields of its SVID exchanged."""
+    """Return a good message with fields of its SVID replaced."""
     message = x509_message(SVID_ONE, bundle=[ROOT_A])
     for name, value in changes.items():
         setattr(message.svids[0], name, value)
