@@ -18,7 +18,10 @@ FRESH: Final = 40_000  # for one window; the sample reports a shortage
 
 def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
     """Write a file of them, one a line: once, or in each round (``number``) if each is to be used once."""
-    path = rig.world.folder / f"{scenario.name}-{role.credential}-{number if scenario.fresh_tokens else 0}.tokens"
+    path = (
+        rig.world.folder
+        / f"{scenario.name}-{role.port}-{role.credential}-{number if scenario.fresh_tokens else 0}.tokens"
+    )
     if not path.exists():
         wanted = scenario.tokens or (FRESH if scenario.fresh_tokens else REUSED)
         if role.credential == "handle":
