@@ -18,7 +18,7 @@ from tests.integration.world import World, open_world
 
 @pytest.fixture(autouse=True)
 def _finished_records_do_not_change() -> Iterator[None]:
-    """Lines are made of them a moment later, and by another thread."""
+    """Their lines are encoded a moment later, in another thread."""
     finished: deque[tuple[Record, Record]] = deque(maxlen=1000)
     finish = AccessLog.finish
 
@@ -34,7 +34,8 @@ def _finished_records_do_not_change() -> Iterator[None]:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    with tempfile.TemporaryDirectory(prefix="sc-") as folder:  # a socket's path is short, pytest's folders are not
+    # a socket's path must be short, and pytest's folders are not
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
         async with open_world(Path(folder)) as opened:
             yield opened
 
@@ -54,9 +55,9 @@ async def mesh() -> AsyncIterator[Mesh]:
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """uvloop serves in production; what depends on how the loop behaves must hold on stock asyncio too.
+    """Run on uvloop as in production; tests that depend on the loop's behaviour must hold on stock asyncio too.
 
-    Tests of one room, in a folder of their own, run on stock asyncio; those of the wire's sockets on both.
+    Tests of one room, in their own folder, run on stock asyncio; those of the wire's sockets on both.
     """
     factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
     room = item.path.parent.name

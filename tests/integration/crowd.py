@@ -1,7 +1,7 @@
-"""Connections that want nothing but room, in a process of their own: who is slow here is slow by itself.
+"""Idle connections that only occupy places, in a separate process, so that its slowness does not slow the test.
 
-``python -m tests.integration.crowd`` reads one line of JSON: where to connect to and from, a PEM file with chain and
-key, and kinds of members. A line is written once each of them has connected. Each comes again as soon as it is cut.
+``python -m tests.integration.crowd`` reads one line of JSON: the target address, the source address, a PEM file with
+chain and key, and kinds of members. A line is written once each of them has connected. A cut one reconnects at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LITTLE: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """So many that connect, say ``first`` and then ``drip`` now and then. ``reads``: whether they take an answer."""
+    """A number of connections that send ``first`` and then an occasional ``drip``. ``reads``: they read answers."""
 
     count: int
     tls: bool = True
@@ -37,7 +37,7 @@ class Kind:
 
 
 def written(identity: Identity, file: Path) -> Path:
-    """Chain and key of an identity, as a client of the standard library takes them."""
+    """Return chain and key of an identity, as a client of the standard library needs them."""
     key = ssl.DER_cert_to_PEM_cert(identity.svid.key_der).replace("CERTIFICATE", "PRIVATE KEY")
     file.write_text("".join(map(ssl.DER_cert_to_PEM_cert, identity.svid.chain)) + key)
     return file
@@ -45,7 +45,7 @@ def written(identity: Identity, file: Path) -> Path:
 
 @asynccontextmanager
 async def crowd_at(port: int, pem: Path, kinds: Sequence[Kind], *, host: str = "127.0.0.1") -> AsyncIterator[None]:
-    """A crowd from ``host`` that is there, until the block ends."""
+    """Run connected members from ``host``, until the block ends."""
     order = {"port": port, "host": host, "pem": str(pem), "kinds": [asdict(kind) for kind in kinds]}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, stdin=pipe, stdout=pipe)
@@ -62,7 +62,7 @@ async def crowd_at(port: int, pem: Path, kinds: Sequence[Kind], *, host: str = "
 
 
 class Crowd:
-    """The members, in the process of their own."""
+    """The members, in the separate process."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self._to = "127.0.0.1", order["port"]
@@ -76,7 +76,7 @@ class Crowd:
         self.all_connected = asyncio.Event()
 
     async def stay(self) -> None:
-        """For ever."""
+        """Run for ever."""
         async with asyncio.TaskGroup() as group:
             for kind in self._kinds:
                 for _ in range(kind.count):
@@ -99,7 +99,7 @@ class Crowd:
             sock.setblocking(False)
             sock.bind((self._host, 0))
             if not kind.reads:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LITTLE)  # nor does its kernel
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LITTLE)  # nor does its kernel buffer much
             await asyncio.get_running_loop().sock_connect(sock, self._to)
             if not connected.is_set():
                 connected.set()

@@ -1,7 +1,7 @@
 """A front app with its sidecar, the real token service, one agent behind it, and two issuers where users log in.
 
-Both issuers know an ``alice``, and she is not the same person. One gives access tokens, the other ID tokens under a
-profile that is called after neither.
+Both issuers have an ``alice``, two different people. One issues access tokens, the other ID tokens under a profile
+whose name suggests neither.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Settings = dict[str, Any]
 
 
 class EntryWorld:
-    """``front`` is an entry, ``plain`` the same sidecar without that."""
+    """``front`` is an entry, ``plain`` the same sidecar without an entry."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -60,7 +60,7 @@ class EntryWorld:
         return f"https://127.0.0.1:{self.ports['sts']}"
 
     def log_in(self, mint: TokenMint = STAFF, **changes: object) -> str:
-        """Alice's login token at the front app, with these claims changed; None leaves one out."""
+        """Return alice's login token at the front app, with these claims changed; None leaves one out."""
         now = int(time.time())
         claims: dict[str, object] = {"iss": mint.issuer, "sub": "alice", "iat": now, "exp": now + 600, "jti": "login-1"}
         if mint is STAFF:
@@ -72,7 +72,7 @@ class EntryWorld:
         return mint.mint(claims, mint.header(typ="at+jwt" if mint is STAFF else "JWT"))
 
     async def trade(self, token: str, *fields: tuple[str, str], **changes: Any) -> Answer:
-        """Hand a login token over at the sidecar."""
+        """Trade a login token at the sidecar."""
         lawful: dict[str, Any] = {"target": "/.sidecar/subject", "method": "POST"}
         shown = [("authorization", f"Bearer {token}"), *fields]
         return await self.ask(self.front, shown, **{**lawful, **changes})
@@ -80,7 +80,7 @@ class EntryWorld:
     async def ask(
         self, sidecar: Sidecar, fields: list[tuple[str, str]], *, target: str = "/planner/plan", **options: Any
     ) -> Answer:
-        """A call of the front app's."""
+        """Make a call of the front app's."""
         return await self.world.call(sidecar.outbound, None, target, headers=fields, **options)
 
     def sts_records(self, event: str = "token.exchanged") -> list[Record]:
@@ -102,7 +102,7 @@ class EntryWorld:
         return {**self._common(), "outbound": {"routes": [route]}, "entry": {**entry, **changes}}
 
     async def start(self) -> None:
-        """Everything up: the token service first, which the sidecars need to become ready."""
+        """Start everything: the token service first, since the sidecars need it to become ready."""
         await self._start_sts()
         inbound = {
             "agent": f"http://127.0.0.1:{self.world.agent.port}",
@@ -157,7 +157,7 @@ class EntryWorld:
         await until(lambda: bool(self.sts_records("started")))
 
     def write_sts(self, document: Settings) -> None:
-        """The token service's settings file, whole and at once."""
+        """Write the token service's settings file atomically."""
         self.sts_document = document
         fresh = self.world.folder / "sts.new"
         fresh.write_text(yaml.safe_dump(json.loads(json.dumps(document))))
@@ -174,7 +174,7 @@ class EntryWorld:
         customers = {
             "issuer": CUSTOMERS.issuer,
             "jwks": jwks,
-            "profile": {"preset": "sts", "typ": ["JWT"], "required_claims": ["azp"]},  # only kind says what it is
+            "profile": {"preset": "sts", "typ": ["JWT"], "required_claims": ["azp"]},  # only ``kind`` states its kind
             "kind": "id_token",
             "scope_from": {"claim": "groups", "map": {"gold": ["docs.write"]}},
         }

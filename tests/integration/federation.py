@@ -50,7 +50,7 @@ Settings = dict[str, Any]
 
 
 class Federation:
-    """All of it; ``ask`` is how it starts."""
+    """Both organisations; ``ask`` starts a call."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -60,14 +60,14 @@ class Federation:
         self.sidecars: dict[str, Sidecar] = {}
 
     async def ask(self, name: str, organisation: str, target: str, *, method: str = "POST") -> Answer:
-        """A user of the organisation logs in, and the front app of ``name`` calls on for them."""
+        """Log a user of the organisation in, and call through the front app of ``name``."""
         form = {"grant_type": "password", "username": "alice", "client_id": CLIENTS[organisation], "scope": "assistant"}
         token = self.users[organisation].log_in(urlencode(form).encode())["access_token"]
         shown = [("authorization", f"Bearer {token}")]
         return await self.world.call(self.sidecars[name].outbound, None, target, method=method, headers=shown)
 
     async def record(self, name: str, direction: str) -> Record:
-        """The one record of that direction."""
+        """Return the one record of that direction."""
         await until(lambda: any(r["direction"] == direction for r in self.sidecars[name].records()))
         (record,) = [r for r in self.sidecars[name].records() if r["direction"] == direction]
         return record

@@ -1,7 +1,7 @@
-"""The middle of a mesh: planner → writer's sidecar → crm, with a token service that lies where a test says so.
+"""The middle of a mesh: planner → writer's sidecar → crm, with a token service that lies where a test asks for it.
 
-The agent behind the writer's sidecar answers when the test says so: while it holds a request, the request's handle is
-alive, and the test itself makes the calls that the agent would make.
+The agent behind the writer's sidecar answers on demand: while it holds a request, the request's handle is alive, and
+the test itself makes the agent's calls.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Headers = list[tuple[str, str]]
 
 @dataclass
 class Held:
-    """A request that the agent is serving: what it was given, and the answer it will give."""
+    """A request held by the agent: its fields, and the answer to give."""
 
     head: bytes
     body: bytes
@@ -68,7 +68,7 @@ class Held:
 
 
 class HoldingAgent(Agent):
-    """Keeps every request until the test answers it. Requests are told apart by their ``x-number`` field."""
+    """Keeps every request until the test answers it. Requests are identified by their ``x-number`` field."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class HoldingAgent(Agent):
 
 
 class Hops:
-    """The writer's sidecar between a peer and a next hop. ``crm`` and ``mail`` keep what reached them."""
+    """The writer's sidecar between a peer and a next hop. ``crm`` and ``mail`` record their requests."""
 
     def __init__(self, world: World, sts: Server, sts_stack: AsyncExitStack) -> None:
         self._sts_stack = sts_stack
@@ -101,7 +101,10 @@ class Hops:
         self._numbers = itertools.count()
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """The writer's settings. ``route`` changes its inbound route, ``exchange`` and ``limits`` those sections."""
+        """Return the writer's settings.
+
+        ``route`` changes its inbound route, ``exchange`` and ``limits`` those sections.
+        """
         settings = self.world.settings(
             outbound={
                 "routes": [
@@ -133,7 +136,7 @@ class Hops:
     async def serving(
         self, claims: Mapping[str, object] | None = None, *, token: str | None = None, sidecar: Sidecar | None = None
     ) -> AsyncIterator[Held]:
-        """A request of the planner's that the agent holds until the block ends."""
+        """Send a request of the planner's that the agent holds until the block ends."""
         number = str(next(self._numbers))
         headers = [*bearer(token or mint(claims)), ("x-number", number), ("delegation-call", secrets.token_hex(16))]
         port = (sidecar or self.writer).inbound
@@ -149,15 +152,15 @@ class Hops:
     async def call(
         self, headers: Sequence[tuple[str, str]], target: str = "/crm/customers", *, method: str = "GET", **options: Any
     ) -> Answer:
-        """A call of the agent's."""
+        """Make a call of the agent's."""
         return await self.world.call(self.writer.outbound, None, target, method=method, headers=headers, **options)
 
     async def stop_sts(self) -> None:
-        """The token service is down from now on."""
+        """Stop the token service for good."""
         await self._sts_stack.aclose()
 
     async def outbound_records(self, count: int) -> list[dict[str, Any]]:
-        """The records of the agent's calls, once there are so many."""
+        """Return the records of the agent's calls, once there are this many."""
 
         def found() -> list[dict[str, Any]]:
             return [record for record in self.writer.records() if record["direction"] == "outbound"]

@@ -1,4 +1,4 @@
-"""Callers that keep their connections and open a new one when they are told that an answer was the last."""
+"""Callers that reuse their connections and open a new one after an announced last answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.integration.world import Kept, World, bearer, mint, until
 
 
 class Load:
-    """Counts what was ``answered``, and names what was ``lost``: requests that were sent and got no good answer."""
+    """Counts ``answered`` requests, and names ``lost`` ones: sent without a good answer."""
 
     def __init__(self, world: World, port: int, context: ssl.SSLContext) -> None:
         self.answered = 0
@@ -22,9 +22,9 @@ class Load:
         self._ending = False
 
     async def run(self, *, callers: int, count: int, then: Callable[[], Awaitable[int]]) -> None:
-        """Call from so many connections; after ``count`` answers ``then`` ends it while they go on calling.
+        """Call over this many connections; after ``count`` answers ``then`` ends the sidecar while the calls continue.
 
-        They stop when nobody lets them in any more.
+        They stop when no connection is accepted any more.
         """
         calling = [asyncio.ensure_future(self._call()) for _ in range(callers)]
         await until(lambda: self.answered >= count)

@@ -49,7 +49,7 @@ Script = Callable[[dict[str, str]], Awaitable[bytes]]
 class Mesh:
     """Four agents that forward their Authorization to the next one, each beside its sidecar.
 
-    ``scripts`` replace what an agent does, by name: each gets the request's fields and gives its answer.
+    ``scripts`` replace an agent's behaviour, by name: each gets the request's fields and returns its answer.
     """
 
     def __init__(self, world: World, ports: dict[str, int], users: UserIssuer) -> None:
@@ -61,18 +61,20 @@ class Mesh:
         self.scripts: dict[str, Script] = {}
 
     def log_in(self, user: str = "alice", *, age_s: int = 0, issuer: str | None = None, **form: str) -> str:
-        """A user's login token at the front app's client; ``age_s`` old, and of another ``issuer`` by the same key."""
+        """Return a user's login token for the front app's client; ``age_s`` old, and of another ``issuer`` by the same
+        key.
+        """
         lawful = {"grant_type": "password", "username": user, "client_id": CLIENT_ID, "scope": LOGIN_SCOPE}
         users = UserIssuer(issuer or self.users.issuer, LOGINS, clock=lambda: time.time() - age_s)
         users._keys = self.users._keys
         return str(users.log_in(urlencode({**lawful, **form}).encode())["access_token"])
 
     async def call(self, name: str, target: str, fields: list[tuple[str, str]], *, method: str = "GET") -> Answer:
-        """A call of an agent's through its own sidecar."""
+        """Make a call of an agent's through its own sidecar."""
         return await self.world.call(self.sidecars[name].outbound, None, target, method=method, headers=fields)
 
     async def ask(self, token: str, *fields: tuple[str, str]) -> Answer:
-        """The front app calls the planner with a user's token."""
+        """Call the planner through the front app with a user's token."""
         shown = [("authorization", f"Bearer {token}"), *fields]
         return await self.call("front", "/planner/plan", shown, method="POST")
 
@@ -105,7 +107,7 @@ class Mesh:
 
 
 def passed(answer: Answer) -> bytes:
-    """An agent's answer that is the answer it got."""
+    """Return an agent's answer that passes on the answer it got."""
     head = f"HTTP/1.1 {answer.status} X\r\ncontent-length: {len(answer.body)}\r\n"
     reason = answer.reason or answer.headers.get("x-reason")
     if reason:

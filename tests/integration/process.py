@@ -1,4 +1,4 @@
-"""A sidecar as a process of its own, or as several."""
+"""A sidecar as one separate process, or as several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 
 from tests.integration.world import PATIENCE_S, WRITER, Record, World, free_port, until
 
-START_S: Final = 30.0  # an interpreter, on a machine that has other things to do
+START_S: Final = 30.0  # an interpreter, on a busy machine
 
 
 class Running:
@@ -40,7 +40,7 @@ class Running:
         await until(lambda: self.file.exists() and self.file.read_text().count(f'"event":"{event}"') >= count, START_S)
 
     async def wait_for_refusal(self) -> None:
-        """Until nobody is let in any more."""
+        """Wait until no connection is accepted any more."""
 
         async def refused() -> bool:
             try:
@@ -72,9 +72,9 @@ async def process(
     stderr: int = PIPE,
     started: Callable[[], None] | None = None,
 ) -> AsyncIterator[Running]:
-    """The writer's sidecar, with the world's settings unless others are given; there have been ``starts`` by then.
+    """Run the writer's sidecar, by default with the world's settings; yields after ``starts`` records of a start.
 
-    ``started`` returns when that is so, where ``records`` go to no file.
+    ``started`` returns at that point, if ``records`` go to no file.
     """
     api = await world.api(WRITER)
     path = world.folder / "process.yaml"
@@ -104,10 +104,10 @@ async def process(
 
 
 async def _gone(child: Process) -> None:
-    """Until its workers are, too: they outlive a killed parent for a moment, and write in the test's folder."""
+    """Wait until its workers are gone too: they outlive a killed parent for a moment, and write to the test folder."""
     if child.returncode is None:
         child.kill()
-    await child.communicate()  # stderr is theirs as well, and at its end when the last of them is
+    await child.communicate()  # stderr is theirs as well, and ends with the last of them
 
 
 def _port(document: Mapping[str, Any], section: str) -> int:

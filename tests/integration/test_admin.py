@@ -107,7 +107,7 @@ async def test_chains_tell_who_acts_for_whom_now(hops: Hops) -> None:
         assert row["chain"] == [PLANNER, FRONT]
         assert (row["direction"], row["verified"]) == ("inbound", True)
         assert abs(row["since"] - time.time()) < 30
-        await until(lambda: bool(writer.records("request.opened")))  # it lasts, and is still told
+        await until(lambda: bool(writer.records("request.opened")))  # it lasts, and is still listed
         assert [one["request_id"] for one in chains_of(writer.server)["chains"]] == [row["request_id"]]
     assert chains_of(writer.server) == {"being_served": 0, "chains": []}
 
@@ -164,7 +164,7 @@ async def test_a_refused_reload_is_told_with_its_problems_until_a_good_one(hops:
     path.write_text(yaml.safe_dump({**good, "admin": {"socket": "/run/other.sock"}}))
     with pytest.raises(ConfigError):
         await reload.reload()
-    assert [problem.field for problem in reload.state.problems] == ["admin"]  # it is bound once
+    assert [problem.field for problem in reload.state.problems] == ["admin"]  # it is bound only once
     path.write_text(yaml.safe_dump({**good, "deny": [{"subject": "mallory"}, {"txn": "t"}]}))
     await reload.reload()
     told = status(writer, reload.state)["settings"]

@@ -1,7 +1,8 @@
 """Nothing outlives its authority: each cause of an end, against each kind of forwarding, inbound and outbound.
 
-In every test all kinds are under way for two groups of callers. First comes the twin of the cause, which concerns
-nobody, and all go on; then the cause, which concerns one group, and only that one ends, with the reason in its records.
+In every test all kinds are in flight for two groups of callers. First comes the twin of the cause, which concerns
+nobody, and all continue; then the cause, which concerns one group, and only that one ends, with the reason in its
+records.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def out_route(number: int, **changes: Any) -> Step:
 
 
 def keys(*kids: str) -> Step:
-    """The issuer publishes exactly these, and that of the token service; the sidecar has them."""
+    """Publish exactly these keys, and that of the token service; wait until the sidecar has them."""
 
     async def step(underway: Underway) -> None:
         world, in_force = underway.hops.world, underway.sidecar.server.parts.snapshots.now().keys
@@ -69,7 +70,7 @@ def keys(*kids: str) -> Step:
 
 
 async def renewed(underway: Underway) -> None:
-    """A planned rotation: new authorities, the old ones trusted on, and a new SVID of our own."""
+    """Make a planned rotation: new authorities, the old ones still trusted, and a new SVID of our own."""
     await rotated(underway.sidecar, underway.sidecar.api.registry.rotate)
     for registry in underway.hops.world.registries:
         registry.notify()  # the others learn of the new authorities, and keep their SVIDs
@@ -92,7 +93,7 @@ async def partner_distrusted(underway: Underway) -> None:
 
 
 async def old_authority_dropped(underway: Underway) -> None:
-    """Our own trust domain's old authority, which signed the planner's SVID, is withdrawn."""
+    """Withdraw our own trust domain's old authority, which signed the planner's SVID."""
     await rotated(underway.sidecar, lambda: drop_old(underway.sidecar))
 
 
@@ -103,14 +104,14 @@ def drop_old(sidecar: Sidecar) -> None:
 
 
 async def closed(underway: Underway) -> None:
-    """No new call is served: nobody knows which listeners there are."""
+    """Serve no new call: the listeners are unknown."""
     server = underway.sidecar.server
     rule = ListenerRule(agent_port=None, refuse=True)
     server.bypass = BypassWatch(lambda: rule, tuple, tables=[Path("/proc/none")])
     await until(lambda: server.parts.snapshots.closed is not None)
 
 
-# name: (the twin, the cause, whom it concerns, reason inbound)
+# name: (the twin, the cause, the group concerned, reason inbound)
 INBOUND: dict[str, tuple[Step, Step, str, str]] = {
     "its subject is denied": (deny(subject="mallory"), deny(subject="alice"), "helper", "policy_denied"),
     "its subject is denied while no new call is served": (closed, deny(subject="alice"), "helper", "policy_denied"),
@@ -172,7 +173,7 @@ async def test_inbound_everything_ends_when_it_would_be_refused_and_nothing_else
     await underway.go_on("inbound", "planner" if group == "helper" else "helper")
 
 
-# name: (the twin, the cause, whose calls it concerns, reason outbound)
+# name: (the twin, the cause, the group whose calls are concerned, reason outbound)
 OUTBOUND: dict[str, tuple[Step, Step, str, str]] = {
     "its subject is denied": (deny(subject="mallory"), deny(subject="alice"), "helper", "policy_denied"),
     "its subject is denied while no new call is served": (closed, deny(subject="alice"), "helper", "policy_denied"),
@@ -229,7 +230,7 @@ async def identity_withdrawn(underway: Underway) -> None:
 
 
 async def identity_renewed(underway: Underway) -> None:
-    """Another SVID by the same authority, and then another SVID by another one."""
+    """Renew the SVID by the same authority, and then by another one."""
     registry = underway.sidecar.api.registry
     (entry,) = registry.entries
     await rotated(underway.sidecar, lambda: registry.replace_entries([replace(entry, ttl_s=entry.ttl_s - 1)]))
@@ -344,15 +345,15 @@ async def test_a_handle_dies_with_the_authority_of_its_request(
             await twin(underway)
             for group in ("helper", "planner"):
                 async with asyncio.timeout(PATIENCE_S):
-                    while await underway.call(group) != (200, None):  # the next hop has not heard of the new authority
+                    while await underway.call(group) != (200, None):  # the next hop does not know the new authority yet
                         pass
             await cause(underway)
             assert await underway.call("helper") == told
             assert await underway.call("planner") == (200, None)
-            assert (await underway.call("helper"))[0] == 403  # for good, or because of what denies it
+            assert (await underway.call("helper"))[0] == 403  # permanently, or because of the denial
 
 
-# --- what waits before it begins
+# --- requests that wait before they begin
 
 
 async def test_a_call_that_is_denied_while_it_waits_for_its_token_never_begins(underway: Underway) -> None:
@@ -362,7 +363,7 @@ async def test_a_call_that_is_denied_while_it_waits_for_its_token_never_begins(u
     sts.hold()
     waiting = {group: asyncio.ensure_future(underway.call(group)) for group in ("helper", "planner")}
     await sts.wait_for_requests(2)
-    await route(0, peers=[])(underway)  # which no plan of an exchange looks at
+    await route(0, peers=[])(underway)  # which no plan of an exchange reads
     sts.release()
     assert await waiting["planner"] == (200, None)
     assert await waiting["helper"] == (403, "policy_denied")

@@ -1,4 +1,4 @@
-"""An agent that listens beyond loopback can be called past its sidecar: told, and refused where the platform says."""
+"""An agent that listens beyond loopback bypasses its sidecar: reported, and refused if the platform says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command as a process: what it imports, a reader that goes away, and signals while it loads."""
+"""The command as a process: its imports, a closed pipe, and signals during loading."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_reader_that_goes_away_is_no_traceback(what: str) -> None:
     ("words", "number"), [(["run"], signal.SIGTERM), (["sts"], signal.SIGINT), (["run"], signal.SIGHUP)]
 )
 def test_who_is_told_to_end_while_still_loading_does_not_die_of_it(words: list[str], number: signal.Signals) -> None:
-    """As the first process of a container it would not even hear of it, and be killed in the end."""
+    """As the first process of a container it would not receive the signal, and be killed in the end."""
     program = (
         "import importlib, os, types; from sidecar import cli\n"
         f"load = lambda name: os.kill(os.getpid(), {int(number)}) or importlib.import_module(name)\n"

@@ -1,4 +1,4 @@
-"""The end of a connection over real TLS: who reads slowly gets every byte, who has been given all is not waited for."""
+"""The end of a connection over real TLS: a slow reader gets every byte; a peer that has everything is not awaited."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ PATIENCE_S = 20.0
 LAST = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 PIECE = bytes(range(256)) * 256
 PIECES = 128  # 8 MiB
-WINDOW = 65536  # of the caller: what it does not read stays on our side
+WINDOW = 65536  # of the caller: its unread bytes stay on our side
 STEP_S = 5.0
 
 
 class Sender:
-    """Answers with 8 MiB in pieces, as far as the peer takes them: what a pump does."""
+    """Answers with 8 MiB in pieces, at the peer's pace, like a pump."""
 
     def __init__(self, exchange: Stream) -> None:
         self._exchange = exchange
@@ -102,7 +102,7 @@ class Caller:
         await self._flush()
 
     async def read(self, size: int) -> bytes:
-        """Exactly so much; less only at the end."""
+        """Read exactly this much; less only at the end."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self._read) < size:
                 try:
@@ -117,7 +117,7 @@ class Caller:
         return said
 
     async def given_everything(self) -> None:
-        """Until our kernel holds nothing that the caller's has not acknowledged; it reads none of it."""
+        """Wait until the caller's kernel has acknowledged everything; the caller reads none of it."""
         await until(lambda: any(one.transport.is_closing() and queued(one.transport) == 0 for one in self.connections))
 
     async def head(self) -> bytes:
@@ -129,7 +129,7 @@ class Caller:
         return said
 
     async def after(self, seconds: float) -> None:
-        """Let time pass in which each deadline is looked at, and the loop does what there is to do."""
+        """Let time pass, so that each deadline is checked, and run the loop."""
         self.clock.now += seconds
         self.connections.sweep()
         for _ in range(5):
@@ -147,7 +147,7 @@ class Caller:
 
 @asynccontextmanager
 async def called(handler: Handler) -> AsyncIterator[Caller]:
-    """A caller that has sent its request."""
+    """Return a caller that has sent its request."""
     clock = Clock()
     connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=clock)
     authority = TrustDomainAuthority(TRUST_DOMAIN)

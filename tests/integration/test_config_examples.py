@@ -1,4 +1,4 @@
-"""Every example of ``config/`` runs as it is written: only addresses, sockets, URLs and folders are overridden."""
+"""Every example of ``config/`` runs as written: only addresses, sockets, URLs and folders are overridden."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Environment = dict[str, str]
 
 
 def variables(**values: object) -> Environment:
-    """``SIDECAR__…`` variables; JSON is YAML."""
+    """Return ``SIDECAR__…`` variables; JSON is YAML."""
     return {f"SIDECAR__{name.upper()}": json.dumps(value) for name, value in values.items()}
 
 
 class Running:
-    """A process of the ``sidecar`` command, and what its probe says."""
+    """A process of the ``sidecar`` command, and its probe."""
 
     def __init__(self, world: World, process: asyncio.subprocess.Process, probe: int) -> None:
         self._world = world
@@ -45,7 +45,7 @@ class Running:
         self._probe = probe
 
     async def says(self) -> set[str]:
-        """The lines of ``/readyz``, without what went wrong; empty before it is listened at."""
+        """Return the lines of ``/readyz`` without their causes; empty before it listens."""
         try:
             answer = await self._world.call(self._probe, None, "/readyz", method="GET")
         except ConnectionError:
@@ -89,7 +89,7 @@ async def running(
 
 
 async def token_service(world: World, spiffe_id: SpiffeId, issuer: str) -> int:
-    """The example's token service in this process; its port."""
+    """Run the example's token service in this process; yield its port."""
     port = free_port()
     environ = variables(
         issuer=issuer,
@@ -107,7 +107,7 @@ async def token_service(world: World, spiffe_id: SpiffeId, issuer: str) -> int:
 
 
 def elsewhere(issuers: list[dict[str, Any]], ports: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The same issuers, with their keys on this machine; where nobody listens, unless there is a port."""
+    """Return the same issuers with their keys on this machine; without a port nothing listens there."""
     return [
         {**one, "jwks": f"https://127.0.0.1:{ports.get(one['issuer']) or free_port()}{path(one['jwks'])}"}
         for one in issuers
@@ -135,7 +135,7 @@ async def overrides(world: World, name: str, spiffe_id: SpiffeId) -> Environment
 
 
 async def here(world: World, document: Mapping[str, Any], spiffe_id: SpiffeId) -> dict[str, Any]:
-    """Listeners and the identity."""
+    """Return overrides for listeners and the identity."""
     values: dict[str, Any] = {
         f"{side}__listen": f"127.0.0.1:{free_port()}" for side in ("inbound", "outbound") if side in document
     }
@@ -243,7 +243,7 @@ def records(world: World) -> Path:
 
 
 def replace(file: Path, text: str) -> None:
-    """As a whole, so that no half of it is read."""
+    """Replace a file atomically."""
     fresh = file.with_suffix(".new")
     fresh.write_text(text)
     fresh.replace(file)

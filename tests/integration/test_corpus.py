@@ -1,6 +1,6 @@
 """Raw messages to both listeners of a running sidecar, and raw answers of both upstreams, from ``tests/corpus``.
 
-The upstream is read byte by byte: what is forwarded arrives once and canonical, what is refused does not arrive. After
+The upstream is read byte by byte: a forwarded request arrives once and canonical, a refused one does not arrive. After
 every message an ordinary request is served.
 """
 
@@ -37,7 +37,7 @@ class CutShortError(Exception):
 
 @dataclass
 class Upstream:
-    """Keeps the requests it was sent, ``(head, body)``, and answers each with ``answer`` to the octet."""
+    """Records its requests, ``(head, body)``, and answers each with exactly the octets of ``answer``."""
 
     seen: list[tuple[bytes, bytes]] = field(default_factory=list)
     answer: bytes = DONE
@@ -94,7 +94,7 @@ class Given:
 
 
 async def read_answer(reader: asyncio.StreamReader, method: str) -> Given:
-    """The next answer. Raises CutShortError where it ends before it is whole."""
+    """Return the next answer. Raises CutShortError if it ends early."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         status, fields = int(head.split(b" ")[1]), _fields(head)
@@ -148,7 +148,7 @@ class Side:
         return reader, writer
 
     def close(self) -> None:
-        """Every connection, also of a case that failed."""
+        """Close every connection, also that of a failed case."""
         for writer in self._writers:
             writer.close()
 
@@ -162,7 +162,7 @@ class Side:
         return (given.status, given.content) == (200, b"done")
 
     async def run(self, case: Case) -> None:
-        """Send one message, and see that what becomes of it is what the case says."""
+        """Send one message, and compare the result with the case."""
         row, upstream = case.row, self.upstream
         upstream.answer = self.words.fill(row["answer"]) if "answer" in row else DONE
         upstream.hangs_up = row.get("hangs_up", False)
@@ -239,7 +239,7 @@ class Side:
 
 
 async def all_hold(side: Side, rows: list[Case]) -> None:
-    """Run every case; those that do not hold are told together."""
+    """Run every case; report all failures together."""
     failed = []
     for case in rows:
         try:
@@ -267,7 +267,7 @@ async def inbound(hops: Hops) -> Side:
 
 @asynccontextmanager
 async def outbound_side(hops: Hops) -> AsyncIterator[Side]:
-    """The agent's side, while a request is being served whose handle may be used without end."""
+    """Return the agent's side, during a request whose handle may be used without limit."""
     upstream = Upstream()
     tls = server_context(await hops.world.source(CRM))
     hops.ports["crm"] = await hops.world.listen(upstream.serve, ssl=tls)

@@ -1,4 +1,4 @@
-"""The demo, judged from outside: nothing of ours is imported, only the command, curl, PyJWT and the files it left."""
+"""The demo, judged from outside: nothing of ours is imported; only the command, curl, PyJWT and its files are used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CRM = f"{SPIFFE}/tool/crm"
 
 @dataclass(frozen=True)
 class Kept:
-    """A demo that was kept running: what it said, and its folder."""
+    """A demo that was kept running: its output, and its folder."""
 
     process: subprocess.Popen[str]
     said: dict[str, Any]
@@ -72,7 +72,7 @@ def test_everything_held_and_in_time(kept: Kept) -> None:
 
 
 def refusal(said: str) -> tuple[int, str] | None:
-    """Status and reason, if that is what was said."""
+    """Return status and reason, if the output holds them."""
     status, _, rest = said.partition(" ")
     if said == "no handshake":
         return 0, ""

@@ -1,4 +1,4 @@
-"""The real command, with hardly any file descriptors: it sheds what it cannot take, and recovers by itself."""
+"""The real command with few file descriptors: it sheds load, and recovers by itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ START_S: Final = 30.0  # on a busy machine the imports alone take long
 async def command(
     world: World, settings: Mapping[str, Any], *, descriptors: int = DESCRIPTORS
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Mapping[str, int], Path]]:
-    """``sidecar run`` as a process of its own; ready when the block begins."""
+    """Run ``sidecar run`` as a separate process; ready when the block begins."""
     path, _, ports, records = await world.written(WRITER, settings, {})
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -48,7 +48,7 @@ async def command(
 
 
 async def call(world: World, port: int, context: ssl.SSLContext) -> Answer | None:
-    """One lawful request; None if the connection is refused or cut."""
+    """Make one lawful request; None if the connection is refused or cut."""
     try:
         answer = await world.call(port, context, headers=bearer(mint()))
     except (OSError, asyncio.IncompleteReadError):

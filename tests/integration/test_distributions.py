@@ -1,4 +1,4 @@
-"""Tests that the product's wheel is the product alone, and that the tools for development come as a second one."""
+"""The product's wheel is the product alone; the tools for development come as a second one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = re.compile(r"attack|careless|demo|sidecar_dev|user_issuer|workload_server", re.IGNORECASE)
-MENTIONS: Final = {"cli.py"}  # says how to get them
+MENTIONS: Final = {"cli.py"}  # names the way to install them
 
 
 def wheel(source: Path, folder: Path) -> zipfile.ZipFile:
@@ -36,7 +36,7 @@ def wheel(source: Path, folder: Path) -> zipfile.ZipFile:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy, so that a build leaves nothing behind in the working copy."""
+    """Copy the sources, so that a build leaves nothing in the working copy."""
     copy = tmp_path_factory.mktemp("sources")
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
     for part in ("sidecar", "dev"):

@@ -1,6 +1,6 @@
-"""Every way in which a request can end, and what is on record of it: one closing record, and one opening if it lasts.
+"""Every way in which a request can end, and its records: one closing record, and one opening if it lasts.
 
-The peer and the agent are both played by hand, byte by byte.
+The test plays both the peer and the agent, byte by byte.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ByHand:
 
 @dataclass
 class Act:
-    """One request on its way: who calls, who answers, and the sidecar between them."""
+    """One request on its way: the caller, the agent, and the sidecar between them."""
 
     sidecar: Sidecar
     caller: Kept
@@ -66,13 +66,13 @@ class Act:
         self.caller.writer.write(self.head + fields + b"\r\n" + body)
 
     async def head_arrives(self) -> None:
-        """The sidecar has the beginning of a head."""
+        """Wait until the sidecar has the beginning of a head."""
         self.caller.writer.write(self.head)
         connections = self.sidecar.server.parts.listeners[0].connections
         await until(lambda: any(connection.receiving for connection in connections))
 
     async def answer(self, *pieces: bytes) -> None:
-        """The agent answers; each piece is with the caller before the next one leaves."""
+        """Answer as the agent; each piece reaches the caller before the next one is sent."""
         if self.answering is None:
             async with asyncio.timeout(PATIENCE_S):
                 self.heard, self.answering = await self.agent.connections.get()
@@ -84,12 +84,12 @@ class Act:
                 self.received += await self.caller.reader.readuntil(content)
 
     def end_answer(self) -> None:
-        """The last chunk."""
+        """Send the last chunk."""
         assert self.answering is not None
         self.answering.write(b"0\r\n\r\n")
 
     async def hears(self, content: bytes) -> None:
-        """The agent has this much of the body."""
+        """Wait until the agent has this much of the body."""
         await self.answer()
         assert self.heard is not None
         async with asyncio.timeout(PATIENCE_S):
@@ -100,12 +100,12 @@ class Act:
         self.received += await self.caller.wait_for_end()
 
     def crash(self, *, reset: bool) -> None:
-        """The agent dies: its side of the connection is closed, or reset."""
+        """Crash the agent: its side of the connection is closed, or reset."""
         assert self.answering is not None
         hang_up(self.answering, reset=reset)
 
     def leave(self, *, reset: bool) -> None:
-        """The caller goes away."""
+        """Let the caller leave."""
         hang_up(self.caller.writer, reset=reset)
 
 
@@ -134,7 +134,7 @@ async def acting(world: World, **settings: Any) -> AsyncIterator[Act]:
                 writer.transport.abort()
 
 
-# --- the agent's answer is whole
+# --- the agent's answer is complete
 
 
 async def whole(act: Act) -> None:
@@ -159,7 +159,7 @@ async def chunks(act: Act) -> None:
 async def until_close(act: Act) -> None:
     act.ask(b"connection: close\r\n")
     await act.answer(UNTIL_CLOSE + b"one.", b"two.")
-    act.crash(reset=False)  # which is how such an answer ends
+    act.crash(reset=False)  # the normal end of such an answer
     await act.last_words()
 
 
@@ -168,7 +168,7 @@ async def refuses_body_and_leaves(act: Act) -> None:
     async with asyncio.timeout(PATIENCE_S):
         _, writer = await act.agent.connections.get()
     writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
-    hang_up(writer, reset=False)  # a reset all the same: it has not read everything
+    hang_up(writer, reset=False)  # a reset nevertheless: it has not read everything
     await act.last_words()
 
 
@@ -212,7 +212,7 @@ async def leaves_with_another_waiting(act: Act) -> None:
 async def leaves_in_body_that_nobody_takes(act: Act) -> None:
     act.ask(b"content-length: 9000000\r\n", b"x" * 8_000_000)
     await act.answer()
-    assert act.heard is not None  # the agent reads no more than the buffer of its reader
+    assert act.heard is not None  # the agent reads no more than its reader's buffer
     connections = act.sidecar.server.parts.listeners[0].connections
     await until(lambda: all(one.stream is not None and one.stream.body_paused for one in connections))
     act.leave(reset=True)
@@ -225,7 +225,7 @@ async def leaves_in_answer(act: Act) -> None:
 
 
 async def takes_nothing(act: Act) -> None:
-    """Takes what fits into its buffers of a large answer, and then nothing for longer than it may."""
+    """Read what fits into the buffers of a large answer, and then nothing for longer than allowed."""
     act.ask()
     await act.answer()
     assert act.answering is not None
@@ -438,7 +438,7 @@ async def test_a_request_leaves_one_record_of_how_it_ended(world: World, ending:
     async with acting(world, **then.settings) as act:
         await ending(act)
         await act.sidecar.wait_for_records(1)
-        act.sidecar.stop.set()  # so that a second record, if there is one, is here too
+        act.sidecar.stop.set()  # so that a second record would be here too
         await asyncio.wait_for(act.sidecar.running, PATIENCE_S)
     (record,) = act.sidecar.records()
     told = (record["reason"], record["status"], record["upstream_status"], record["decision"])
@@ -446,7 +446,7 @@ async def test_a_request_leaves_one_record_of_how_it_ended(world: World, ending:
     assert record["peer"] == PLANNER
     assert record["total_ms"] > 0
     assert_opened(act.sidecar, record, opened=then.opened)
-    if act.received and then.reason not in {"peer_gone", "peer_slow"}:  # the caller has read all that there was
+    if act.received and then.reason not in {"peer_gone", "peer_slow"}:  # the caller has read everything
         assert record["bytes_out"] == len(act.received)
     assert record["bytes_in"] > 0
 

@@ -33,7 +33,7 @@ def handle_of(answer: Answer) -> str:
 
 
 def received(entry: EntryWorld, number: int = -1) -> dict[str, Any]:
-    """The claims of the token that reached the planner; its route passes them."""
+    """Return the claims of the token that reached the planner; its route passes them."""
     return dict(parse_bearer(entry.world.agent.headers(number)["delegation-token"]).claims)
 
 
@@ -51,7 +51,7 @@ async def test_a_login_is_traded_for_a_handle_that_lives_as_long_as_it(entry: En
     assert [record[key] for key in told] == [
         "allow", "ok", "outbound", 200, "POST", "/.sidecar/subject", "login", None, "alice", STAFF.issuer
     ]  # fmt: skip
-    assert entry.sts_records() == []  # nothing is asked for before it is needed
+    assert entry.sts_records() == []  # nothing is fetched before it is needed
 
 
 @pytest.mark.parametrize("header", ["Authorization", "Delegation-Handle"])
@@ -74,7 +74,7 @@ NEXT = TokenMint(STAFF.issuer, kid="next", key=5)
 
 
 def next_login(entry: EntryWorld) -> str:
-    """Of another user, under a key that is not known yet: it makes the sidecar look at the issuer's keys again."""
+    """Log another user in, under an unknown key: it makes the sidecar fetch the issuer's keys again."""
     return entry.log_in(NEXT, sub="bob", jti="login-2", scope="openid assistant", nonce=None)
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 
 class Feed:
-    """A server that says what the test says, when the test says so; None ends an answer. POSTs hear ``posted``."""
+    """A server whose events the test controls; None ends an answer. POSTs get ``posted``."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -121,7 +121,7 @@ async def test_compressed_events_are_not_unpacked(world: World, feed: Feed) -> N
         assert await hear(answer) == packed
 
 
-# --- how they end
+# --- ends
 
 
 def soon() -> str:
@@ -152,7 +152,7 @@ async def test_another_answer_may_outlive_its_token(
     sidecar, tls = await start(world, feed.port)
     expires_at = int(time.time()) + 1
     async with listening(sidecar, tls, token=mint({"exp": expires_at}), method=method, query=query) as answer:
-        await until(lambda: time.time() > expires_at + 0.6)  # two looks at least
+        await until(lambda: time.time() > expires_at + 0.6)  # two checks at least
         said = feed.posted if method == "POST" else feed.said
         said.put_nowait(piece.encode())
         assert await hear(answer) == piece.encode()

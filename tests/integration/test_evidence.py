@@ -145,7 +145,7 @@ async def test_while_records_cannot_be_written_nothing_is_served_and_then_it_is_
         await until(lambda: '"event":"request"' in file.read_text())
         file.rename(folder / "rotated")
         file.mkdir()
-        assert (await hops.call(held.shown)).status == 200  # nobody knows yet; it has its room, and its record waits
+        assert (await hops.call(held.shown)).status == 200  # not known yet; it has its space, and its record waits
         await until(lambda: bool(hops.writer.server.missing()))
         served = len(hops.crm.requests)
         refused = await hops.call(held.shown)

@@ -1,4 +1,4 @@
-"""The exchange over real connections: what is no HTTP, no end, no hurry, or not the token service at all."""
+"""The exchange over real connections: servers that are not HTTP, do not end, are slow, or are not the token service."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ HELD: Final = 15  # requests while the fault lasts
 
 
 class Steady:
-    """Asks at a steady pace until it is told to stop, each time on a new connection, and counts what it is told."""
+    """Calls at a steady pace until stopped, each time on a new connection, and counts the answers."""
 
     def __init__(self, world: World, port: int, context: ssl.SSLContext) -> None:
         self._world = world
@@ -141,7 +141,7 @@ async def test_a_withdrawn_identity_stops_everything_until_it_is_granted_again(w
         entries = sidecar.api.registry.entries
         sidecar.api.registry.replace_entries(())
         await until(lambda: sidecar.server.parts.source.current is None)
-        await steady.hold()  # what was under way
+        await steady.hold()  # requests in flight
         assert "served" not in await steady.hold()
         await unlawful_is_refused(world, sidecar)
         sidecar.api.registry.replace_entries(entries)

@@ -1,4 +1,4 @@
-"""Two token services with their own keys and users: chains cross the border where that is lawful, and nowhere else."""
+"""Two token services with their own keys and users: chains cross the border only where that is lawful."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_token_of_the_other_issuer_is_refused_on_a_route_that_does_not_n
 
 
 async def test_a_chain_never_changes_its_token_service_on_the_way(federation: Federation) -> None:
-    # The buyer's route takes either issuer, and its sidecar exchanges at acme's: what the partner's issued ends here.
+    # The buyer's route accepts either issuer, but its sidecar exchanges at acme's: the partner's tokens end here.
     refused = await federation.ask("shop", "partner", "/buyer/either")
     assert refused.status == 403
     outbound = await federation.record("buyer", "outbound")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @contextmanager
 def no_circles() -> Iterator[None]:
-    """Nothing of ours becomes garbage that only the collector finds."""
+    """Check that nothing of ours becomes garbage that only the collector finds."""
     gc.collect()
     gc.disable()
     try:

@@ -1,6 +1,6 @@
-"""The real command with 64 descriptors against a hostile crowd: lawful calls do not notice, and nothing stays.
+"""The real command with 64 descriptors against a hostile flood: lawful calls are unaffected, and nothing remains.
 
-Whoever connects waits behind the crowd in the system's queue; but who is let in is served, and nobody tries twice.
+New connections wait behind the flood in the kernel's accept queue; an accepted one is served at the first try.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 CALLERS: Final = 4
 CALLS_OF_EACH: Final = 2
 QUEUE_S: Final = 40.0
-STUCK_S: Final = 20.0  # a peer that takes nothing may do so for 30 s, where nobody needs its place
+STUCK_S: Final = 20.0  # a peer may read nothing for 30 s while its place is not needed
 BASELINE_WITHIN_S: Final = 5.0
-AGENTS_CONNECTIONS: Final = 4  # kept for the next calls, and closed when they are not used
+AGENTS_CONNECTIONS: Final = 4  # kept for the next calls, and closed when idle
 
 
 def descriptors(pid: int) -> int:
@@ -61,7 +61,7 @@ def head_of(actor: SpiffeId) -> str:
 
 
 def settings_of(world: World) -> dict[str, Any]:
-    """Planner and front may call."""
+    """Settings: planner and front may call."""
     settings = world.settings()
     settings["inbound"]["routes"][0]["peers"] = [str(PLANNER), str(FRONT)]
     return settings
@@ -72,7 +72,7 @@ def never_reads(actor: SpiffeId, count: int) -> Kind:
 
 
 async def lawful(port: int, context: ssl.SSLContext) -> int:
-    """One call of the planner, on a connection of its own."""
+    """Make one call of the planner, on its own connection."""
     async with asyncio.timeout(QUEUE_S):
         reader, writer = await connect(port, context)
         try:
@@ -90,7 +90,7 @@ async def several(port: int, context: ssl.SSLContext) -> Sequence[int]:
 
 
 async def keep_calling(kept: Kept, statuses: list[int]) -> None:
-    """One call after another on one connection, until cancelled."""
+    """Make one call after another on one connection, until cancelled."""
     while True:
         statuses.append((await kept.ask(headers=bearer(mint()))).status)
         await asyncio.sleep(0.05)
@@ -127,7 +127,7 @@ async def test_lawful_calls_do_not_notice_a_crowd_and_nothing_of_it_stays(
             assert not keeping.done()
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
-        assert sum('"overloaded"' in line for line in whole_lines(records)) > 20  # it was a crowd
+        assert sum('"overloaded"' in line for line in whole_lines(records)) > 20  # it was a flood
         assert len(kept_statuses) > 5
         assert set(kept_statuses) == {200}
         await until(lambda: descriptors(process.pid) <= before + AGENTS_CONNECTIONS, BASELINE_WITHIN_S)
@@ -137,7 +137,7 @@ async def test_lawful_calls_do_not_notice_a_crowd_and_nothing_of_it_stays(
 
 
 async def test_readers_that_never_read_hold_no_place_that_others_need(world: World) -> None:
-    """More than there is room for: while they may still be taken for slow ones, who comes is told so."""
+    """There are more than fit: while they may still be merely slow, new callers are refused."""
     world.agent.script = answer
     source = await world.source(PLANNER)
     planner = calling(source, WRITER)

@@ -1,4 +1,4 @@
-"""A sidecar lives on each kind of identity source alike: it serves, is renewed, is cut off and comes back."""
+"""A sidecar works the same on each kind of identity source: it serves, is renewed, is cut off and recovers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Life(Protocol):
 
 
 class OnApi:
-    """Registrations at a development Workload API; ``py_spiffe`` is the other client for it."""
+    """Registrations at a development Workload API; ``py_spiffe`` selects the other client."""
 
     def __init__(self, *, py_spiffe: bool) -> None:
         self._py_spiffe = py_spiffe

@@ -315,7 +315,7 @@ async def test_a_token_bound_to_a_certificate_is_good_with_that_certificate_only
     own = hashlib.sha256(source.current.svid.chain[0]).digest()
     bound = bearer(mint({"cnf": {"x5t#S256": base64url(own)}}))
     elsewhere = bearer(mint({"cnf": {"x5t#S256": base64url(bytes(32))}}))
-    for _ in range(2):  # verified, and remembered
+    for _ in range(2):  # verified, then cached
         assert (await world.call(sidecar.inbound, planner, headers=bound)).status == 200
         refused = await world.call(sidecar.inbound, planner, headers=elsewhere)
         assert (refused.status, refused.reason) == (401, "cnf_mismatch")

@@ -1,4 +1,4 @@
-"""Identity comes, changes and goes under running sidecars; a sidecar stops without losing what it has begun."""
+"""Identity comes, changes and goes under running sidecars; a sidecar stops without losing requests in flight."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_without_its_own_identity_a_sidecar_serves_nobody_and_comes_back_b
         registry.replace_entries([])
         await until(lost(hops.writer))
         of_next_hops = hops.writer.server.parts.pools[1]
-        await until(lambda: len(of_next_hops.connections) == 0)  # made as somebody we are no more
+        await until(lambda: len(of_next_hops.connections) == 0)  # made with an identity that we no longer have
         served = len(hops.agent.requests), len(hops.crm.requests)
         refused = await inbound.ask(headers=bearer(mint()))
         assert (refused.status, refused.reason) == (503, "not_ready")
@@ -124,7 +124,7 @@ async def test_svids_are_renewed_under_load_and_no_request_is_lost(hops: Hops) -
 
 
 async def partners(world: World) -> Sidecar:
-    """The writer's sidecar, whose route also takes the partner's helper."""
+    """Return the writer's sidecar, whose route also admits the partner's helper."""
     settings = world.settings()
     settings["issuers"][0]["actor_trust_domains"].append("partner.example")
     settings["inbound"]["routes"][0]["peers"].append(HELPER)
@@ -132,7 +132,7 @@ async def partners(world: World) -> Sidecar:
 
 
 def distrust_partner(sidecar: Sidecar) -> None:
-    """The partner's bundle is gone; our own SVID stays as it is, or all connections would end with the old one."""
+    """Withdraw the partner's bundle; our own SVID stays, or all connections would end with the old one."""
     distrust(sidecar.api.registry)
 
 
@@ -173,7 +173,7 @@ async def test_when_a_trust_domain_is_no_longer_trusted_its_kept_connections_end
 
 
 async def with_helper(hops: Hops) -> Agent:
-    """The writer's sidecar, with a route to a next hop of the partner's."""
+    """Return the writer's sidecar, with a route to a next hop of the partner's."""
     helper = Agent()
     port = await hops.world.listen(helper.serve, ssl=server_context(await hops.world.source(HELPER)))
     settings = hops.settings(route={"may_call": ["crm", "helper"]})
@@ -230,7 +230,7 @@ async def test_a_stopping_sidecar_takes_no_connections_and_finishes_what_it_has(
         await idle.wait_for_end()
         assert await refused_connection(writer.inbound)
         assert writer.server.missing() == ["stopping"]
-        late = await hops.call(held.shown)  # what the agent needs to finish is still there
+        late = await hops.call(held.shown)  # the agent can still finish its work
         assert late.status == 200
         assert not writer.running.done()
         held.answer.set_result(ok(b"finished"))

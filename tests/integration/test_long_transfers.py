@@ -1,4 +1,4 @@
-"""Long transfers through a sidecar that is a process of its own: its end while they run, and its memory."""
+"""Long transfers through a sidecar in a separate process: its end while they run, and its memory."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ ENOUGH = 64 * 1024 * 1024
 
 
 class Agent:
-    """Says the hash of what it hears on POST; sends 8 MiB on GET, the second half when ``go`` is set.
+    """Answers a POST with the hash of its body; sends 8 MiB on GET, the second half when ``go`` is set.
 
-    Below ``/flood`` it sends without end, or hears nothing; with an Upgrade it switches first.
+    Below ``/flood`` it sends without end, or reads nothing; with an Upgrade it switches first.
     """
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ async def test_a_stream_whose_caller_is_frozen_does_not_keep_it_either(world: Wo
 async def test_a_caller_who_takes_nothing_fails_the_drain_only_if_there_is_more_to_give(
     world: World, agent: Agent, fields: list[bytes]
 ) -> None:
-    """The stream was ended in time, and its record is written; of the answer something is still to be sent."""
+    """The stream was ended in time, and its record is written; part of the answer is still to be sent."""
     agent.go.set()
     async with AsyncExitStack() as stack:
         sidecar = await stack.enter_async_context(process(world, drain_s=4.0))
@@ -220,7 +220,7 @@ async def test_a_caller_who_takes_nothing_fails_the_drain_only_if_there_is_more_
         caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
         ask(caller, "GET", *fields)
         await asyncio.wait_for(agent.asked.wait(), PATIENCE_S)
-        await asyncio.sleep(1.0)  # until no more fits in between
+        await asyncio.sleep(1.0)  # until the buffers in between are full
         assert await sidecar.end(signal.SIGTERM) == (0 if fields else 1)
 
 
@@ -230,7 +230,7 @@ async def test_a_caller_who_takes_nothing_fails_the_drain_only_if_there_is_more_
 async def test_transfers_go_on_whole_while_little_of_them_is_held_and_when_it_is_over(
     world: World, agent: Agent
 ) -> None:
-    """Each way, begun before memory is nearly short, meanwhile and later."""
+    """In both directions, begun before memory is nearly short, meanwhile and later."""
     sidecar = await world.sidecar(WRITER, world.settings())
     parts = sidecar.server.parts
     planner = calling(await world.source(PLANNER), WRITER)
@@ -268,7 +268,7 @@ async def test_transfers_go_on_whole_while_little_of_them_is_held_and_when_it_is
 
 
 def peak_kib(sidecar: Running) -> int:
-    """The most memory the process has had."""
+    """Return the process's peak memory."""
     status = Path(f"/proc/{sidecar.process.pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found is not None
@@ -294,7 +294,7 @@ async def test_a_caller_that_does_not_read_costs_no_memory(world: World, agent: 
         caller = await connected(world, stack, sidecar)
         before = peak_kib(sidecar)
         (ask_to_switch if switch else lambda kept, field: ask(kept, "GET", field))(caller, b"X-Flood: answer")
-        await head_of(caller)  # and then no more: the reader holds 128 KiB and pauses
+        await head_of(caller)  # and then no more: the reader buffers 128 KiB and pauses
         assert await settled(agent) < ENOUGH
         assert peak_kib(sidecar) - before < 16 * 1024
 

@@ -1,4 +1,4 @@
-"""The real command, with hardly any memory: it sheds what it cannot take, stays below its limit, and recovers."""
+"""The real command, with little memory: it sheds load, stays below its limit, and recovers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, 
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-LIMIT_MIB: Final = 120  # three times what it takes by itself
-MOST_MIB: Final = 138  # what comes within one look may go beyond it; without a limit it is more
-CROWD: Final = 400  # of which each takes a third of a MiB, given the time
+LIMIT_MIB: Final = 120  # three times its own need
+MOST_MIB: Final = 138  # bytes within one measurement may exceed the limit; without a limit it is more
+CROWD: Final = 400  # each takes a third of a MiB, given the time
 MUCH: Final = ok(b"x" * 20_000_000)
-FILLED_S: Final = 60.0  # all of the crowd shares the agent's event loop
+FILLED_S: Final = 60.0  # they all share the agent's event loop
 
 
 def crowd() -> Kind:
-    """Callers who ask for much and take nothing of it; each comes again, whether it was cut or not."""
+    """Callers that request large answers and read nothing; each reconnects, cut or not."""
     head = f"GET /draft HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {mint()}\r\nx-much: yes\r\n\r\n"
     return Kind(count=CROWD, first=head, reads=False)
 
 
 def ended_for_memory(records: Path) -> int:
-    """Requests that were; a handshake that made room for another on a busy machine is overloaded as well."""
+    """Return requests ended for memory; a handshake evicted on a busy machine is overloaded as well."""
     return sum(
         (record["event"], record["reason"], record["detail"]) == ("request", "overloaded", "memory is short")
         for record in map(json.loads, whole_lines(records))
@@ -81,10 +81,10 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
 
 # --- large tokens
 
-TOKENS: Final = 1_200  # different ones, of 12.5 KB: without a bound verdicts, permits and handles take 90 MiB
+TOKENS: Final = 1_200  # distinct ones, of 12.5 KB: without a bound verdicts, permits and handles take 90 MiB
 LIVES_S: Final = 15
 LITTLE: Final = {"max_handles_mib": 8, "max_verdicts_mib": 4, "max_permits_mib": 4}
-MARGIN_MIB: Final = 14  # heads that are remembered, and what the heap keeps
+MARGIN_MIB: Final = 14  # cached heads, and the heap's own
 
 
 async def held_bytes(world: World, probe: int) -> float:
@@ -99,7 +99,7 @@ async def held_bytes(world: World, probe: int) -> float:
 async def test_large_tokens_take_what_they_may_and_give_it_back_when_they_expire(
     world: World, memory: dict[str, int]
 ) -> None:
-    """The second run is the first one's proof: it takes more than that may."""
+    """The second run proves the first: it takes more than that may."""
     planner = calling(await world.source(PLANNER), WRITER)
     settings = world.settings(memory=memory)
     settings["issuers"][0]["profile"] = {"preset": "sts", "leeway_s": 0}
@@ -137,5 +137,5 @@ async def test_connections_give_their_memory_back_when_they_leave(world: World) 
 
         before = used_mib()
         async with crowd_at(ports["in"], pem, [Kind(count=500, first=head)]):
-            await until(lambda: used_mib() - before > 18, FILLED_S)  # 22 when all are there; what is little stays
-        await until(lambda: used_mib() - before < 10, 3 * PATIENCE_S)  # the first connections warm up what stays
+            await until(lambda: used_mib() - before > 18, FILLED_S)  # 22 when all are there; small parts stay
+        await until(lambda: used_mib() - before < 10, 3 * PATIENCE_S)  # the first connections warm up permanent memory

@@ -1,4 +1,4 @@
-"""The whole mesh: a login starts a chain, each hop narrows it, three witnesses tell of each hop, nobody is mixed up."""
+"""The whole mesh: a login starts a chain, each hop narrows it, each hop has three witnesses, nobody is confused."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def test_login_keys_that_rotate_are_followed(mesh: Mesh) -> None:
     assert (await mesh.ask(before)).status == 200
 
 
-# --- an agent that is tricked
+# --- a tricked agent
 
 
 async def test_an_injected_agent_reaches_no_more_than_its_request_may(mesh: Mesh) -> None:

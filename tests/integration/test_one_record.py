@@ -1,4 +1,4 @@
-"""Every request whose first line was read leaves exactly one closing record, however it ends."""
+"""Every request with a complete first line leaves exactly one closing record, however it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST = b"POST /draft HTTP/1.1\r\nhost: sidecar\r\n"
 
 
 class Mess:
-    """Callers of all kinds at one sidecar. The agent answers what does not ask it to wait."""
+    """Callers of all kinds at one sidecar. The agent answers every request that is not marked to wait."""
 
     def __init__(self, world: World, port: int, tls: ssl.SSLContext) -> None:
         self.waiting = 0
@@ -36,7 +36,7 @@ class Mess:
         return self._world.agent.never()
 
     async def says(self, raw: bytes, then: Callable[[Kept], Awaitable[object]]) -> None:
-        """Send this on a connection of its own, do that, and hang up without a word."""
+        """Send this on its own connection, run that, and close without a word."""
         async with self._world.kept(self._port, self._tls) as kept:
             kept.writer.write(raw)
             await kept.writer.drain()
@@ -53,7 +53,7 @@ async def answered(kept: Kept) -> None:
 
 
 async def soon(_kept: Kept) -> None:
-    await asyncio.sleep(0.3)  # for what was sent to be read: nothing tells of it
+    await asyncio.sleep(0.3)  # time for the bytes to be read: nothing announces it
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -81,7 +81,7 @@ async def test_every_request_that_began_has_exactly_one_record_whatever_became_o
             for _ in range(EACH)
         ]
         await until(lambda: mess.waiting == gone + EACH)
-        assert await sidecar.end(signal.SIGTERM) == 1  # what waited was cut
+        assert await sidecar.end(signal.SIGTERM) == 1  # waiting requests were cut
         await asyncio.gather(*in_flight)
     records = [record for record in sidecar.records() if record["event"] == "request"]
     assert len({record["request_id"] for record in records}) == len(records)

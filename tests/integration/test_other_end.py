@@ -1,4 +1,4 @@
-"""The other end cannot prove who it is: record and status name the cause, the caller learns the class alone."""
+"""The other end cannot prove its identity: record and status name the cause, the caller learns only the class."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CAUSES = [
 
 
 def serving_as(svid: IssuedSvid, folder: Path) -> ssl.SSLContext:
-    """A server that shows this certificate to everybody."""
+    """Run a server that shows this certificate to everybody."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     chain, key = folder / "other.pem", folder / "other.key"
     chain.write_bytes(svid.chain_pem)
@@ -60,7 +60,7 @@ def serving_as(svid: IssuedSvid, folder: Path) -> ssl.SSLContext:
 
 
 def told(hops: Hops) -> tuple[dict[str, Any], dict[str, str]]:
-    """The status, and what `sidecar status` says is wrong, by what it is about."""
+    """Return the status, and the problems of `sidecar status` by subject."""
     document = status_of(hops.writer.server, SettingsState(loaded_at=5), since=7, now=int(time.time()))
     document = json.loads(json.dumps(document))
     return document, {one.what: f"{one.wrong} / {one.cure}" for one in troubles(document)}

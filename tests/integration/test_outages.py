@@ -1,4 +1,4 @@
-"""One dependency is gone: what goes on, what is refused by which name, and that it comes back by itself."""
+"""One dependency is gone: calls that continue, calls that are refused and their reason, and recovery without help."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_without_the_record_sink_nothing_is_served(hops: Hops, tmp_path: P
     assert await inbound(hops) == (200, None)
     served = len(hops.agent.requests)
     sink.rename(tmp_path / "old")
-    os.mkfifo(sink)  # nobody reads it
+    os.mkfifo(sink)  # it has no reader
     await until(lambda: not hops.writer.server.parts.log.healthy)
     assert await inbound(hops) == (503, "audit_unavailable")
     assert len(hops.agent.requests) == served

@@ -224,7 +224,7 @@ async def test_a_handle_that_has_lingered_long_enough_is_forgotten(hops: Hops) -
 
 async def test_no_handle_outlives_its_token_however_long_it_may_linger(hops: Hops) -> None:
     await hops.start(route={"linger_s": 60})
-    async with hops.serving({"exp": int(time.time()) - 1}) as held:  # within the leeway: served, but nothing follows
+    async with hops.serving({"exp": int(time.time()) - 1}) as held:  # within the leeway: served, but no exchange
         during = await hops.call(held.shown)
     after = await hops.call(held.shown)
     assert (during.reason, after.reason) == ("no_request_context", "no_request_context")
@@ -390,7 +390,7 @@ async def test_an_answer_without_a_length_is_whole_only_if_tls_ended_in_order(
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
         await end.wait()
         if not in_order:
-            writer.transport.abort()  # as if the process had died, or somebody on the way had ended the connection
+            writer.transport.abort()  # as if the process had died, or somebody on the path had ended the connection
         writer.close()
 
     port = await hops.world.listen(answer_half, ssl=server_context(await hops.world.source(CRM)))

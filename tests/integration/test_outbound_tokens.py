@@ -14,7 +14,7 @@ from tests.integration.world import PLANNER, mint, ok
 
 pytestmark = [pytest.mark.integration, pytest.mark.both_loops]
 
-# Their times are relative to the fakes' own clock, not to the real one; the exchange's own tests tell them.
+# Their times are relative to the fakes' own clock; the exchange's own tests cover them.
 RELATIVE = {"not yet valid", "issued in the future"}
 SUBJECT = {
     "jti": "token-1",

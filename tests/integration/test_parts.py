@@ -1,4 +1,4 @@
-"""Every part of every process: when one ends by itself, the process says which, and ends."""
+"""Every part of every process: when one ends by itself, the process names it, and ends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.integration
 
 
 def end(work: str) -> None:
-    """Have the part that does this work end as if by itself."""
+    """Let the part that runs this work end as if by itself."""
     (part,) = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == work]
     part.cancel()
 
@@ -68,7 +68,7 @@ async def test_a_sidecar_ends_with_each_of_its_parts(world: World, work: str, pa
 
 
 def sts_settings(world: World, address: str, **changes: Any) -> dict[str, Any]:
-    """A token service without login issuers, which is the default."""
+    """Return a token service without login issuers, which is the default."""
     ports = {"sts": free_port(), "sts-probe": free_port(), "login": free_port()}
     document: dict[str, Any] = json.loads(json.dumps(mesh_files.sts(ports)))
     document["identity"] = {"workload_api": address}
@@ -154,7 +154,7 @@ async def test_a_parent_ends_when_it_cannot_hear_a_worker(world: World) -> None:
     end("ToWorker.listen")
     with pytest.raises(PartEndedError, match="line to worker 0"):
         await asyncio.wait_for(running, START_S)
-    for inbox in workers._inboxes:  # a parent has them to its end
+    for inbox in workers._inboxes:  # a parent holds them until its end
         inbox.read.close()
         inbox.write.close()
 

@@ -1,4 +1,4 @@
-"""Connections to the next hop, over mTLS: as few as will do, each for one peer and one SVID, by name and address."""
+"""Connections to the next hop, over mTLS: as few as possible, each for one peer and one SVID, by name and address."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from tests.integration.world import CRM, PATIENCE_S, WRITER, Agent, Kept, Sideca
 pytestmark = pytest.mark.integration
 
 AT_ONCE: Final = 64
-SLOW_MACHINE: Final = {"connect_timeout_s": 60, "idle_keep_s": 300}  # one that stalls for seconds tells nothing
+SLOW_MACHINE: Final = {"connect_timeout_s": 60, "idle_keep_s": 300}  # a machine that stalls for seconds proves nothing
 NAME: Final = "crm.internal"
 
 
 @dataclass
 class NextHop(Agent):
-    """Remembers which certificate each connection showed it. ``answers_each``: then it takes one more and hangs up."""
+    """Records the certificate of each connection.
+
+    ``answers_each``: after that it accepts one more request and hangs up.
+    """
 
     shown: list[bytes] = field(default_factory=list)
     answers_each: int | None = None
@@ -55,7 +58,7 @@ class NextHop(Agent):
 
 
 async def next_hop(hops: Hops, **options: Any) -> NextHop:
-    """It takes the place of the crm."""
+    """Run it in place of the crm."""
     hop = NextHop(**options)
     hops.ports["crm"] = await hops.world.listen(hop.serve, ssl=server_context(await hops.world.source(CRM)))
     return hop
@@ -63,7 +66,7 @@ async def next_hop(hops: Hops, **options: Any) -> NextHop:
 
 @asynccontextmanager
 async def callers(hops: Hops, count: int) -> AsyncIterator[list[Kept]]:
-    """So many connections of the agent's."""
+    """Open this many connections of the agent's."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(hops.world.kept(hops.writer.outbound)) for _ in range(count)]
 
@@ -78,7 +81,7 @@ def metrics_of(hops: Hops) -> Metrics:
 
 
 async def start_by_name(hops: Hops, lookup: Lookup) -> None:
-    """With the crm behind a name."""
+    """Start with the crm behind a name."""
     outbound = hops.settings()["outbound"]
     for route in outbound["routes"][:2]:
         route["upstream"] = f"https://{NAME}:{hops.ports['crm']}"
@@ -156,7 +159,7 @@ class Gate:
 
 
 async def next_sidecar(hops: Hops, gate: Gate, connections: Mapping[str, int]) -> Sidecar:
-    """The crm behind a sidecar of its own."""
+    """Run the crm behind its own sidecar."""
     settings = hops.world.settings()
     (route,) = settings["inbound"]["routes"]
     route |= {"match": {"path": "/x", "methods": ["GET"]}, "scopes": ["crm.read"], "peers": [str(WRITER)]}

@@ -1,4 +1,4 @@
-"""A sidecar as a process of its own: what is left of it when it is killed, and how it ends when it is told to."""
+"""A sidecar in a separate process: its traces after a kill, and its end on a signal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 
 class Streaming:
-    """An agent that gives the first chunk of an answer, and the rest when the test says what it is."""
+    """An agent that sends the first chunk of an answer, and the rest on demand."""
 
     def __init__(self) -> None:
         self.rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -53,7 +53,7 @@ async def agent(world: World) -> AsyncIterator[Streaming]:
 
 @asynccontextmanager
 async def calling_in(world: World, sidecar: Running) -> AsyncIterator[Kept]:
-    """A caller that has the first chunk of an answer."""
+    """Return a caller that has the first chunk of an answer."""
     planner = calling(await world.source(PLANNER), WRITER)
     async with world.kept(sidecar.port, planner) as caller:
         caller.send(headers=bearer(mint()))
@@ -81,7 +81,7 @@ async def test_the_next_start_after_a_kill_needs_no_clean_up_and_is_told_apart(w
         await first.wait_for("request")
         await first.end(signal.SIGKILL)
         with first.file.open("a") as file:
-            file.write('{"event":"req')  # as if the kill had come in the middle of a write
+            file.write('{"event":"req')  # as if the kill had come during a write
     async with process(world, starts=2) as second:
         assert (await world.call(second.port, planner, headers=bearer(mint()))).status == 200
         await second.wait_for("request", 2)

@@ -1,4 +1,4 @@
-"""Settings that change under a running sidecar: swapped whole and at once, or not at all."""
+"""Settings that change under a running sidecar: replaced whole and at once, or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 
 class Reloadable:
-    """A sidecar, its settings file, and the thing that follows it."""
+    """A sidecar, its settings file, and its file watch."""
 
     def __init__(self, world: World, sidecar: Sidecar, settings: dict[str, Any]) -> None:
         self.world = world

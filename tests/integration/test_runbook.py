@@ -1,5 +1,5 @@
-"""The runbook, walked: each fault is provoked on real sockets, ``sidecar status`` prints what its section quotes, the
-cure is made, and the line is gone.
+"""The runbook in practice: each fault is provoked on real sockets, ``sidecar status`` prints the quoted lines, the cure
+is applied, and the line is gone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ SECTIONS: Final = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MU
 
 
 def quoted(section: str) -> list[re.Pattern[str]]:
-    """The lines of troubles that a section says ``sidecar status`` prints; ``…`` stands for what varies."""
+    """Return the lines of problems that a section quotes from ``sidecar status``; ``…`` stands for varying parts."""
     lines = re.findall(r"^(?:WRONG|NOTE): .+$", SECTIONS[section], re.MULTILINE)
     return [re.compile(".*".join(map(re.escape, line.split("…")))) for line in lines]
 
@@ -81,7 +81,7 @@ def printed(sidecar: Sidecar, settings: SettingsState | None = None) -> dict[str
 
 
 def shown(section: str, told: dict[str, str], about: str) -> list[str]:
-    """The lines about this that the section quotes, with a cure that it quotes as well, if it quotes cures."""
+    """Return the lines about this that the section quotes, with a quoted cure if it quotes cures."""
     return [
         line
         for line, cure in told.items()
@@ -93,7 +93,7 @@ def shown(section: str, told: dict[str, str], about: str) -> list[str]:
 
 @dataclass
 class Fault:
-    """A fault on a running mesh: the sidecar to ask, the cure, and the state of its settings."""
+    """A fault on a running mesh: the affected sidecar, the cure, and the state of its settings."""
 
     sidecar: Sidecar
     cure: Callable[[], Awaitable[Any]]
@@ -105,7 +105,7 @@ Provoke = Callable[[Hops], contextlib.AbstractAsyncContextManager[Fault]]
 
 
 async def call(hops: Hops) -> tuple[int, str | None]:
-    """A call of the agent's to the next hop, in a request of its own."""
+    """Make a call of the agent's to the next hop, in a new request."""
     async with hops.serving({"jti": f"j{time.monotonic_ns()}"}) as held:
         answer = await hops.call(held.shown)
     return answer.status, answer.reason
@@ -148,7 +148,7 @@ async def svid_ends_soon(hops: Hops) -> AsyncIterator[Fault]:
 
 
 def stale_caller(hops: Hops) -> ssl.SSLContext:
-    """TLS as the planner that got its SVID before the CA was rotated, and believes whatever answers."""
+    """Return TLS as the planner with an SVID from before the CA's rotation, trusting any server."""
     svid = hops.world.acme.issue_x509(PLANNER)
     chain, key = hops.world.folder / "stale.pem", hops.world.folder / "stale.key"
     chain.write_bytes(svid.chain_pem)
@@ -308,7 +308,7 @@ async def name_not_found(hops: Hops) -> AsyncIterator[Fault]:
     assert (await call(hops))[0] in (503, 504)
 
     async def cure() -> None:
-        """The name is corrected: another sidecar, with the address."""
+        """Correct the name: another sidecar, with the address."""
         again = hops.settings()
         hops.writer = await hops.world.sidecar(WRITER, again)
         assert (await call(hops))[0] == 200
@@ -338,7 +338,7 @@ async def clock_slow(hops: Hops) -> AsyncIterator[Fault]:
 
 
 class OtherKeys(PeerService):
-    """Hands out the workload's SVID with the key of another."""
+    """Delivers the workload's SVID with another key."""
 
     async def x509_svid(self, call: Call) -> None:
         def with_another_key(registry: Registry, peer: Peer | None) -> State:

@@ -1,4 +1,4 @@
-"""A short soak, at a pace that any machine keeps; `make soak` is the long one, also of several workers."""
+"""A short soak, at a pace that any machine keeps; `make soak` is the long one, also with several workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A token service whose policy and keys change under it: the next request counts by the new state, none is lost."""
+"""A token service with changing policy and keys: the next request uses the new state, none is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def entry() -> AsyncIterator[EntryWorld]:
 
 
 async def reload(entry: EntryWorld, event: str = "config.reloaded", *, what: str = "policy") -> Record:
-    """Tell the service, and wait for what it says of ``what``."""
+    """Trigger a reload, and wait for its report on ``what``."""
     before = told(entry, event, what)
     os.kill(os.getpid(), signal.SIGHUP)
     await until(lambda: len(told(entry, event, what)) > len(before))
@@ -47,7 +47,7 @@ def with_rules(entry: EntryWorld, rules: list[Any]) -> dict[str, Any]:
 
 
 async def status(entry: EntryWorld) -> tuple[int, str | None]:
-    """Of a call that needs a new exchange."""
+    """Return the status of a call that needs a new exchange."""
     answer = await entry.ask(entry.front, bearer(entry.log_in(jti=f"login-{time.monotonic_ns()}")))
     return answer.status, answer.reason
 

@@ -1,4 +1,4 @@
-"""No answered call without its record: sinks that stop, fill up, vanish or are replaced, under a running sidecar."""
+"""No answered call without its record: sinks that stall, fill up, vanish or are replaced, under a running sidecar."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMED = re.compile(r"record not written run=(\w+) seq=(\d+) event=(\S+) request_
 
 
 class Pipe:
-    """A pipe of one page. Its reader reads until it has seen so many starts, and then nothing until the end."""
+    """A pipe of one page. Its reader reads until it has seen this many starts, and then nothing until the end."""
 
     def __init__(self, starts: int) -> None:
         self.reader, self.writer = os.pipe()
@@ -45,7 +45,7 @@ class Pipe:
             self._received += os.read(self.reader, 65536)
 
     def fill(self) -> None:
-        """Let nothing fit any more, not even a short line into the rest of the page."""
+        """Fill the pipe so that not even a short line fits."""
         fd = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
         with suppress(BlockingIOError):
             while True:
@@ -53,7 +53,7 @@ class Pipe:
         os.close(fd)
 
     def rest(self) -> list[bytes]:
-        """Every whole line that was taken, at the end."""
+        """Return every whole line that was taken, at the end."""
         os.close(self.writer)
         while data := os.read(self.reader, 65536):
             self._received += data
@@ -67,7 +67,7 @@ async def planner(world: World) -> ssl.SSLContext:
 
 
 async def until_refused(world: World, sidecar: Running, planner: ssl.SSLContext, *, refusals: int = 1) -> int:
-    """Call until the answer is audit_unavailable so often in a row. How many calls were answered 200."""
+    """Call until the answer is audit_unavailable this often in a row. Returns the number of 200 answers."""
     answered = refused = 0
     while refused < refusals:
         answer = await world.call(sidecar.port, planner, headers=bearer(mint()))
@@ -86,19 +86,19 @@ async def until_served(world: World, sidecar: Running, planner: ssl.SSLContext) 
 
 
 def requests(lines: list[bytes]) -> set[tuple[str, int]]:
-    """The name of each record of a request that was served."""
+    """Return the name of each record of a served request."""
     records = [json.loads(line) for line in lines]
     return {(one["run"], one["seq"]) for one in records if (one["event"], one["reason"]) == ("request", "ok")}
 
 
 def served(event: str, lines: list[bytes]) -> set[tuple[str, int]]:
-    """The same for another event than a request, of what was allowed."""
+    """Return the names of allowed events other than requests."""
     records = [json.loads(line) for line in lines]
     return {(one["run"], one["seq"]) for one in records if (one["event"], one["decision"]) == (event, "allow")}
 
 
 def named(log: str) -> set[tuple[str, int]]:
-    """Of those that the operations log names."""
+    """Return the names in the operations log."""
     found = (one.groups() for one in NAMED.finditer(log))
     return {(run, int(seq)) for run, seq, event, _, _, reason in found if (event, reason) == ("request", "ok")}
 
@@ -116,7 +116,7 @@ async def test_what_a_stopped_reader_did_not_take_is_named_by_its_request_id(
         _, log = await asyncio.wait_for(sidecar.process.communicate(), 60)
         assert sidecar.process.returncode == 1
     taken, left = requests(pipe.rest()), named(log.decode())
-    assert len(taken | left) == answered  # all of them, though not in one place
+    assert len(taken | left) == answered  # all of them, though in two places
     assert 0 < len(left) <= workers * MAX_BYTES / RECORD_BYTES
     named_by = [request_id for _, _, event, request_id, _, _ in NAMED.findall(log.decode()) if event == "request"]
     assert len(set(named_by) - {"-"}) == len(left)
@@ -139,7 +139,7 @@ async def test_what_a_stopped_reader_did_not_take_is_spilled_also_where_nobody_r
     ) as sidecar:
         answered = await until_refused(world, sidecar, planner, refusals=20 * workers)
         await asyncio.to_thread(pipe.fill)
-        sidecar.process.send_signal(signal.SIGTERM)  # it says that it stops, and nobody takes that line
+        sidecar.process.send_signal(signal.SIGTERM)  # it logs that it stops, and nobody reads that line
         assert await asyncio.wait_for(sidecar.process.wait(), 60) == 1
     spilled = [line for file in folder.iterdir() for line in file.read_bytes().splitlines(keepends=True)]
     taken = requests([line for line in pipe.rest() if line.startswith(b"{") and line.endswith(b"}\n")])
@@ -235,7 +235,7 @@ async def test_a_token_service_issues_nothing_that_a_stopped_reader_does_not_tak
 async def test_an_injector_lets_no_pod_be_that_a_stopped_reader_does_not_take(tmp_path: Path) -> None:
     folder = tmp_path / "spill"
     folder.mkdir()
-    async with running_injector(tmp_path, f"--spill={folder}") as injector:  # its standard output is read no more
+    async with running_injector(tmp_path, f"--spill={folder}") as injector:  # its standard output is no longer read
         let_be = 0
         while (await injector.ask())[0] == 200:
             let_be += 1

@@ -1,4 +1,4 @@
-"""Two trust domains, two issuers: the shipped example with each ceiling's token that is above it, beside one below."""
+"""Two trust domains, two issuers: the shipped example with a token above each ceiling, beside one below."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ BUYER: Final = SpiffeId("spiffe://partner.example/agent/buyer")
 SELLER: Final = SpiffeId("spiffe://partner.example/agent/seller")
 PARTNERS: Final = "https://sts.partner.example"
 PARTNERS_ID: Final = "https://id.partner.example"
-MINE, THEIRS = 0, 1  # which issuer's key signs; both call theirs k0
+MINE, THEIRS = 0, 1  # the issuer whose key signs; both name theirs k0
 
 Claims = dict[str, object]
 
 
 def from_acme(actor: SpiffeId, *, scope: str = "crm.read", act: object = None, **claims: object) -> Claims:
-    """A token of our own token service, for a chain from our own users."""
+    """Return a token of our own token service, for a chain from our own users."""
     chain = act or {"sub": actor, "act": {"sub": PLANNER}}
     return {"aud": CRM, "client_id": actor, "scope": scope, "act": chain, **claims}
 
 
 def from_partner(actor: SpiffeId, *, act_iss: str | None = PARTNERS_ID, **claims: object) -> Claims:
-    """A token of the partner's, which writes actors as ``iss`` and ``sub``."""
+    """Return a token of the partner's, which writes actors as ``iss`` and ``sub``."""
     act = {"sub": actor} if act_iss is None else {"iss": act_iss, "sub": actor}
     return {"iss": PARTNERS, **from_acme(actor, act=act), **claims}
 

@@ -1,4 +1,4 @@
-"""Callers that proved nothing cannot fill the record stream; whoever is proven keeps one record for each request."""
+"""Unproven callers cannot fill the record stream; a proven peer keeps one record for each request."""
 
 from __future__ import annotations
 

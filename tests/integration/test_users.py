@@ -1,4 +1,4 @@
-"""Two users through one agent, many calls in flight, answers in any order: nobody ever acts for somebody else."""
+"""Two users through one agent, many calls in flight, answers in any order: nobody ever acts for another user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CALLS = 64
 
 
 async def test_two_users_through_one_agent_are_never_mixed_up(hops: Hops) -> None:
-    await hops.start(exchange={"timeout_s": 20.0})  # all exchanges are made at once, also on a machine that is busy
+    await hops.start(exchange={"timeout_s": 20.0})  # all exchanges run at once, also on a busy machine
     everybody_waits = asyncio.Event()
     waiting: list[asyncio.Future[None]] = []
 
@@ -41,7 +41,7 @@ async def test_two_users_through_one_agent_are_never_mixed_up(hops: Hops) -> Non
         lines = head.decode().split("\r\n")[1:]
         headers = dict(line.split(": ", 1) for line in lines if line)
         found = await hops.call([("authorization", headers["authorization"])])
-        if found.status != 200:  # told, not raised: that would look like an agent which hung up
+        if found.status != 200:  # reported, not raised: that would look like an agent that hung up
             return ok(f"{found.status} {found.reason}".encode())
         return ok(found.body + b" for " + headers["delegation-subject"].encode())
 

@@ -29,9 +29,9 @@ OCCASIONAL: Final = 20  # the periodic sweep of one second's work, give or take
 
 
 class Costs:
-    """Counts what the sidecar's own sockets and its own code do, by the interpreter's profiling hook.
+    """Counts the calls of the sidecar's own sockets and code, by the interpreter's profiling hook.
 
-    ``own`` is the sidecar's port, ``upstream`` where its other connections lead.
+    ``own`` is the sidecar's port, ``upstream`` that of its other connections.
     """
 
     def __init__(self, *, own: int, upstream: int) -> None:
@@ -83,7 +83,7 @@ async def ask(kept: Kept, target: str, headers: Headers, host: str, times: int) 
 
 
 async def measure(kept: Kept, target: str, headers: Headers, *, host: str, own: int, upstream: int) -> None:
-    """Ask a few times to warm up, then count."""
+    """Send a few requests to warm up, then count."""
     tasks: list[object] = []
 
     def counting(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
@@ -123,7 +123,7 @@ async def outbound(hops: Hops) -> None:
 def test_a_warm_request_costs_two_reads_two_writes_no_task_and_no_future(
     path: Callable[[Hops], Coroutine[Any, Any, None]],
 ) -> None:
-    """On stock asyncio, whose socket calls Python can see; the sidecar does the same on uvloop."""
+    """On stock asyncio, whose socket calls are visible to Python; the sidecar does the same on uvloop."""
 
     async def main() -> None:
         with tempfile.TemporaryDirectory(prefix="sc-") as folder:

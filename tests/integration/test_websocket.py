@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.both_loops]
 
 
 class EchoServer:
-    """Says back what it hears; keeps the requests that opened its connections and how these were closed."""
+    """An echo server; records the requests that opened its connections and their ends."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -89,7 +89,7 @@ async def start(world: World, agent_port: int, **changes: Any) -> tuple[Sidecar,
 def opening(
     sidecar: Sidecar, tls: ssl.SSLContext, token: str | None = None, *, path: str = "/chat", **options: Any
 ) -> connect:
-    """A client of the ``websockets`` library."""
+    """Open a client of the ``websockets`` library."""
     headers = bearer(mint() if token is None else token) if token != "" else []
     return connect(
         f"wss://127.0.0.1:{sidecar.inbound}{path}",
@@ -187,7 +187,7 @@ async def test_aiohttp_talks_to_aiohttp(world: World) -> None:
         await runner.cleanup()
 
 
-# --- authorised like any request, before the agent hears of it
+# --- authorised like any request, before the agent receives it
 
 
 REFUSED: dict[str, tuple[dict[str, object] | None, int, str]] = {
@@ -256,7 +256,7 @@ async def test_the_agents_own_refusal_passes(world: World) -> None:
     assert (record["decision"], record["reason"], record["status"]) == ("allow", "ok", 403)
 
 
-# --- how it ends
+# --- ends
 
 
 async def ended(sidecar: Sidecar) -> Record:
@@ -381,7 +381,7 @@ async def test_a_stopping_sidecar_tells_it_and_ends_in_time(world: World, echo: 
         sidecar.stop.set()
         assert await close_of(client) == (1001, "draining")
         assert await asyncio.wait_for(sidecar.running, PATIENCE_S) is True
-        assert time.monotonic() - began < 4.0  # nothing else was to be waited for
+        assert time.monotonic() - began < 4.0  # there was nothing else to wait for
     assert await echo.closed() == (1001, "draining")
     assert (await ended(sidecar))["reason"] == "draining"
 

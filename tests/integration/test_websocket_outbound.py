@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 async def crm(hops: Hops) -> AsyncIterator[EchoServer]:
-    """The next hop speaks WebSocket, with the identity that the route pins."""
+    """Run the next hop with WebSocket, and the identity that the route pins."""
     server = EchoServer()
     tls = server_context(await hops.world.source(CRM))
     async with serve(server.talk, "127.0.0.1", 0, ssl=tls, ping_interval=None) as listening:

@@ -1,4 +1,4 @@
-"""One sidecar in several processes: to peers, agent and operator it is one."""
+"""One sidecar in several processes is one to peers, agent and operator."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def workers(world: World, settings: Any = None, **options: Any) -> AsyncIt
 
 @asynccontextmanager
 async def serving(hops: Hops, port: int, number: int, token: str | None = None) -> AsyncIterator[Held]:
-    """A request that the agent holds."""
+    """Send a request that the agent holds."""
     headers = [*bearer(token or mint()), ("x-number", str(number))]
     call = asyncio.ensure_future(hops.world.call(port, hops.planner, headers=headers))
     held = await asyncio.wait_for(asyncio.shield(hops.agent.expect(str(number))), PATIENCE_S)

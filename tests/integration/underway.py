@@ -1,8 +1,8 @@
-"""Forwardings of every kind under way at once, through one sidecar, inbound and outbound, played byte by byte.
+"""Forwardings of every kind in flight at once, through one sidecar, inbound and outbound, played byte by byte.
 
-Two groups of callers share the sidecar and nothing else: ``helper`` (partner.example, for alice, by key k0, on route
-``helpers``, calling ``crm``) and ``planner`` (acme.example, for bob, by key k2, on route ``planners``, calling
-``mail``). What concerns one of them must not touch the other.
+Two groups of callers share only the sidecar: ``helper`` (partner.example, for alice, by key k0, on route ``helpers``,
+calling ``crm``) and ``planner`` (acme.example, for bob, by key k2, on route ``planners``, calling ``mail``). Events of
+one group must not affect the other.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _HANDSHAKE: Final = (
 
 @dataclass
 class Forwarded:
-    """One forwarding: its caller, and who is behind the sidecar."""
+    """One forwarding: its caller, and the end behind the sidecar."""
 
     kind: str
     caller: Kept
@@ -64,7 +64,7 @@ class Forwarded:
     behind: asyncio.StreamWriter
 
     async def pass_on(self, word: bytes) -> None:
-        """One piece goes through, in the direction that the kind is about."""
+        """Pass one piece through, in the direction of its kind."""
         async with asyncio.timeout(PATIENCE_S):
             if self.kind == "upload":
                 self.caller.writer.write(b"%x\r\n%b\r\n" % (len(word), word))
@@ -77,7 +77,7 @@ class Forwarded:
             await self.caller.reader.readuntil(word)
 
     async def ended(self) -> bytes:
-        """It is over at both ends; what the caller heard last. A stream of events ends well-formed."""
+        """Wait for the end at both ends; return the caller's last bytes. A stream of events ends well-formed."""
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(PATIENCE_S):
                 while await self.heard.read(65536):
@@ -90,7 +90,7 @@ class Forwarded:
 
 @dataclass
 class Underway:
-    """The sidecar and everything that is under way. ``forwarded`` by direction and group."""
+    """The sidecar and everything in flight. ``forwarded`` by direction and group."""
 
     hops: Hops
     far: dict[str, ByHand]
@@ -116,7 +116,7 @@ class Underway:
             await one.pass_on(b"begun")
 
     async def hold(self, group: str, **claims: object) -> None:
-        """A request that the agent serves without an answer, so that its handle is alive."""
+        """Send a request that the agent holds without an answer, so that its handle is alive."""
         one = await self._inbound(group, "held", **claims)
         self.held[group] = one
 
@@ -151,12 +151,12 @@ class Underway:
         return Forwarded(kind, caller, heard, behind)
 
     def lingers(self, group: str) -> bool:
-        """The handle's request has ended, and the handle lives."""
+        """Wait until the handle's request has ended while the handle lives."""
         handle = self.handles[group].removeprefix("Bearer ")
         return self.sidecar.server.parts.handles.resolve(handle).ended_at is not None
 
     async def call(self, group: str) -> tuple[int, str | None]:
-        """One more call by the group's handle: status and reason of the refusal. The next hop answers at once."""
+        """Make one more call with the group's handle; return status and reason. The next hop answers at once."""
         target = GROUPS[group][3]
         host = f"{target}.mesh"
         async with self.hops.world.kept(self.sidecar.outbound) as caller:
@@ -173,16 +173,16 @@ class Underway:
             return answer.status, answer.reason
 
     async def go_on(self, direction: str, group: str) -> None:
-        """Every one of them is alive."""
+        """Check that every one of them is alive."""
         for one in self.forwarded[direction, group]:
             await one.pass_on(b"still")
 
     async def look(self) -> None:
-        """Let the watch see what has happened, as its next tick would."""
+        """Run the watch's next tick."""
         list(self.sidecar.server.parts.watch.steps(99))
 
     async def ended(self, direction: str, group: str, reason: str) -> None:
-        """Every one of them has ended, and its record says why."""
+        """Check that every one of them has ended, with the reason in its record."""
         for one in self.forwarded[direction, group]:
             await one.ended()
         peer, subject, _, _ = GROUPS[group]

@@ -48,7 +48,7 @@ Record = dict[str, Any]
 
 
 async def until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
-    """For what tells nobody: a file that a thread writes, a state that only changes. All else is awaited."""
+    """Poll for changes without notification: a file that a thread writes, a state. Everything else is awaited."""
     async with asyncio.timeout(patience_s):
         while not condition():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.005)
@@ -59,9 +59,9 @@ _given: Final[deque[int]] = deque(maxlen=256)
 
 
 def free_port() -> int:
-    """A port that nobody listens on, that the system gives to no outgoing connection, and that was not given lately.
+    """Return a free port that the system gives to no outgoing connection, and that was not returned recently.
 
-    Not of the random numbers that tests are given: with their seed each worker would choose the same ones.
+    Not from the tests' random numbers: with their seed each worker would choose the same ones.
     """
     while True:
         port = _any.randrange(10_000, 32_000)
@@ -76,7 +76,9 @@ def free_port() -> int:
 def mint(
     changes: Mapping[str, object] | None = None, header: Mapping[str, object] | None = None, *, key: int = 0
 ) -> str:
-    """A token of ``ISSUER`` for the writer, as the planner holds it for alice; members that are None are left out."""
+    """Return a token of ``ISSUER`` for the writer, as the planner holds it for alice; members that are None are left
+    out.
+    """
     now = int(time.time())
     claims: dict[str, object] = {
         "iss": ISSUER,
@@ -99,7 +101,7 @@ def mint(
 
 
 def whole_lines(file: Path) -> list[str]:
-    """The lines of a file that is being written: the last one counts once it is whole."""
+    """Return the complete lines of a file that is being written."""
     text = file.read_text()
     return text[: text.rfind("\n") + 1].splitlines()
 
@@ -117,7 +119,7 @@ class Answer:
 
 @dataclass
 class Agent:
-    """A plain HTTP server that keeps what it was sent. ``script`` answers a request's raw head and body."""
+    """A plain HTTP server that records its requests. ``script`` answers a request's raw head and body."""
 
     port: int = 0
     requests: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -127,11 +129,11 @@ class Agent:
     heard: bytearray = field(default_factory=bytearray)
 
     async def wait_for_bytes(self, wanted: bytes) -> None:
-        """Until these bytes of some body are here, whether or not it is whole."""
+        """Wait until these bytes of some body have arrived, complete or not."""
         await until(lambda: wanted in self.heard)
 
     def never(self) -> asyncio.Future[bytes]:
-        """An answer that does not come."""
+        """Never answer."""
         return asyncio.get_running_loop().create_future()
 
     def say_and_hang_up(self, raw: bytes) -> None:
@@ -190,7 +192,7 @@ def ok(body: bytes, *fields: bytes) -> bytes:
 
 
 class Sidecar:
-    """One running sidecar, its Workload API and what it wrote down. ``running`` gives whether it drained in time."""
+    """One running sidecar, its Workload API and its records. ``running`` yields whether it drained in time."""
 
     def __init__(
         self,
@@ -231,15 +233,15 @@ class World:
         self.keys = {"keys": [public_jwk(private_key("ES256", 0), kid="k0", use="sig", alg="ES256")]}
         self.agent = Agent()
         self.jwks_port = 0
-        self.broken_keys: bytes | None = None  # what is said instead, to the byte
+        self.broken_keys: bytes | None = None  # sent instead, byte for byte
         self.keys_asked = asyncio.Event()
-        self.keys_wait: asyncio.Event | None = None  # keys are given only when it is set
+        self.keys_wait: asyncio.Event | None = None  # keys are served only once it is set
         self.registries: list[Registry] = []  # behind every Workload API here, in the order of ``api``
         self._stack = stack
         self._names = 0
 
     async def api(self, spiffe_id: SpiffeId, **entry: Any) -> DevWorkloadApi:
-        """A Workload API of its own for one workload: all of them live in this process, so pids cannot part them."""
+        """Run a separate Workload API for one workload: all share this process, so pids cannot separate them."""
         self._names += 1
         authority = self.acme if spiffe_id.trust_domain == ACME else self.partner
         other = self.partner if authority is self.acme else self.acme
@@ -258,7 +260,7 @@ class World:
         return await self._stack.enter_async_context(DevWorkloadApi(self.folder / f"w{self._names}.sock", registry))
 
     async def source(self, spiffe_id: SpiffeId, **entry: Any) -> WorkloadApiSource:
-        """An identity, ready to use."""
+        """Return an identity, ready to use."""
         api = await self.api(spiffe_id, **entry)
         source = WorkloadApiSource(WorkloadApiSettings(address=api.address, jwt_bundles=True))
         there = asyncio.Event()
@@ -300,7 +302,7 @@ class World:
         writer.close()
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """The writer's sidecar: POST /draft for the planner, anything below /public without a scope."""
+        """Return the writer's settings: POST /draft for the planner, anything below /public without a scope."""
         return {
             "issuers": [
                 {
@@ -329,7 +331,7 @@ class World:
     async def written(
         self, spiffe_id: SpiffeId, settings: Mapping[str, Any], ports: Mapping[str, int]
     ) -> tuple[Path, DevWorkloadApi, Mapping[str, int], Path]:
-        """The settings as a file: its path, its Workload API, the ports chosen, and where records go."""
+        """Write the settings to a file; return its path, its Workload API, the ports, and the records' file."""
         api = await self.api(spiffe_id)
         self._names += 1
         records = self.folder / f"s{self._names}.records"
@@ -362,7 +364,7 @@ class World:
         running = asyncio.get_running_loop().create_task(server.run(stop))
 
         async def end() -> None:
-            await server.cut()  # nobody waits for it to drain, but tests that look how it does
+            await server.cut()  # no test waits for its drain, except those about the drain
             stop.set()
             await asyncio.gather(running, return_exceptions=True)
 
@@ -383,7 +385,7 @@ class World:
         body: bytes = b"",
         host: str | None = None,
     ) -> Answer:
-        """One request on a connection of its own. ``host`` is the address that is called, unless given."""
+        """Send one request on a new connection. ``host`` is by default the called address."""
         authority = host or f"127.0.0.1:{port}"
         lines = [f"{method} {target} HTTP/1.1", f"host: {authority}", f"content-length: {len(body)}"]
         lines += ["connection: close"]
@@ -393,7 +395,7 @@ class World:
 
     @asynccontextmanager
     async def kept(self, port: int, context: ssl.SSLContext | None = None) -> AsyncIterator[Kept]:
-        """A connection for one request after another."""
+        """Open a connection for one request after another."""
         server_hostname = "sidecar" if context is not None else None
         async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(
@@ -412,7 +414,7 @@ class World:
             return True
 
     async def exchange(self, port: int, context: ssl.SSLContext | None, raw: bytes) -> bytes:
-        """Send bytes on a connection of its own and read until the other end closes."""
+        """Send bytes on a new connection and read until the other end closes."""
         server_hostname = "sidecar" if context is not None else None
         async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(
@@ -437,7 +439,7 @@ class Kept:
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
     async def receive(self) -> Answer:
-        """The next answer. Raises IncompleteReadError or ConnectionError if the other end hangs up instead."""
+        """Return the next answer. Raises IncompleteReadError or ConnectionError if the other end closes instead."""
         async with asyncio.timeout(PATIENCE_S):
             answer = parse(await self.reader.readuntil(b"\r\n\r\n"))
             answer.body = await self.reader.readexactly(int(answer.headers["content-length"]))
@@ -480,7 +482,7 @@ async def open_world(folder: Path) -> AsyncIterator[World]:
 
 
 def calling(source: WorkloadApiSource, expected: SpiffeId) -> ssl.SSLContext:
-    """TLS as the workload of ``source``, for exactly one other workload."""
+    """Return TLS as the workload of ``source``, for exactly one other workload."""
     return client_context(source, expected=expected)
 
 

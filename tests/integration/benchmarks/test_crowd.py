@@ -1,4 +1,4 @@
-"""The crowd of the benchmark: as many as were ordered, and again when they are closed."""
+"""The benchmark's flood: the requested number of connections, reopened when they are closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load generator against the backend, both just compiled. Skipped where they cannot be."""
+"""The load generator against the backend, both freshly compiled. Skipped without a compiler."""
 
 import json
 import re

@@ -73,7 +73,7 @@ async def test_an_interpreter_that_cannot_be_started_gives_no_settings() -> None
 
 
 async def test_an_interpreter_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "sts.yaml")  # nobody ever writes to it
+    os.mkfifo(tmp_path / "sts.yaml")  # it has no writer
     with pytest.raises(ConfigError, match="too long"):
         await load_again(SettingsFiles("sts", tmp_path / "sts.yaml"), os.environ, timeout_s=0.05)
 
@@ -149,10 +149,10 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def test_loading_takes_no_more_memory_than_is_asked_for() -> None:
-    # Measured by a small process: a child that is forked counts with what its parent has.
+    # Measured by a small process: a forked child starts with its parent's memory.
     command = [sys.executable, "-c", _MEASURING, str(EXAMPLES / "agent.yaml")]
     most_kib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert most_kib * 1024 < LOADING_BYTES + 24 * 1024 * 1024  # pages of files are shared by all
+    assert most_kib * 1024 < LOADING_BYTES + 24 * 1024 * 1024  # all processes share pages of files
 
 
 @pytest.mark.parametrize("name", ["agent", "entry", "tool"])

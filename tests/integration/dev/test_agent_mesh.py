@@ -1,4 +1,4 @@
-"""``sidecar dev run`` as a person uses it: an agent of ten lines, and the curl line that is printed."""
+"""``sidecar dev run`` as a person uses it: an agent of ten lines, and the printed curl line."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Agent).serve_forever()
 
 
 class Session:
-    """A running ``sidecar dev run`` and what it said."""
+    """A running ``sidecar dev run`` and its output."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.said: list[str] = []
 
     async def hears(self, pattern: str) -> re.Match[str]:
-        """The next line on stderr that matches."""
+        """Return the next line on stderr that matches."""
         assert self.process.stderr is not None
         async with asyncio.timeout(PATIENCE_S):
             while line := (await self.process.stderr.readline()).decode():
@@ -61,7 +61,7 @@ class Session:
         raise AssertionError(f"it ended without saying {pattern!r}: {''.join(self.said)}")
 
     async def ends(self) -> tuple[int, str]:
-        """Exit code, and the last it said."""
+        """Return the exit code, and the last output."""
         async with asyncio.timeout(PATIENCE_S):
             _, last = await self.process.communicate()
         assert self.process.returncode is not None

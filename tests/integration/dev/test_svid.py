@@ -55,7 +55,7 @@ async def test_the_wait_ends_when_there_is_an_identity(tmp_path: Path) -> None:
     api = DevWorkloadApi(tmp_path / "s", registry)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(fetch(api.path, audience=None, timeout_s=5))
-        async with api:  # until now there was not even a socket
+        async with api:  # until now there was no socket
             registry.add_entry(ENTRY)
             assert (await waiting).spiffe_id == PLANNER
 

@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def served(file: Path) -> AsyncIterator[Process]:
-    """The command, serving this process."""
+    """Run the command, serving this process."""
     write_whole(file, entries_for(os.getpid()))
     options = ["--socket", str(file.parent / "s"), "--authorities", str(file.parent / "authorities")]
     options += ["--bundles", str(file.parent)]
@@ -98,7 +98,7 @@ async def test_signals_rotate_and_drop_the_authorities_also_those_written_to_fil
 
 
 def x509_certificates(message: object) -> list[bytes]:
-    """The bundle's certificates: each begins a DER sequence of its own."""
+    """Count the bundle's certificates: each begins a DER sequence."""
     bundle: bytes = message.svids[0].bundle  # type: ignore[attr-defined]
     found = []
     while bundle:

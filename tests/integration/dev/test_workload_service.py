@@ -124,7 +124,7 @@ async def test_what_does_not_concern_a_process_is_not_sent_to_it(path: Path, reg
     async with Channel(path=str(path)) as channel, stream_of(channel, "FetchX509SVID") as stream:
         await opened(stream, pb.X509SVIDRequest())
         registry.add_entry(Entry(spiffe_id=OTHER, selectors=Selectors(pids=frozenset({1}))))
-        await first(path, "FetchX509Bundles")  # the stream had its turn meanwhile
+        await first(path, "FetchX509Bundles")  # the stream was served meanwhile
         registry.add_entry(Entry(spiffe_id=OTHER, selectors=US))
         message = await stream.recv_message()
         assert [svid.spiffe_id for svid in message.svids] == [PLANNER, OTHER]

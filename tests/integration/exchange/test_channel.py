@@ -1,4 +1,4 @@
-"""The channel over real connections: which are kept, which are never used again, and what each failure is called."""
+"""The channel over real connections: which are kept, which are never reused, and the reason of each failure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def echo(_server: Server, form: bytes, writer: asyncio.StreamWriter) -> No
 
 
 class Server:
-    """Answers each form with itself, on as many connections as are opened; ``respond`` may do otherwise."""
+    """Answers each form with a copy of it, on any number of connections; ``respond`` can replace that."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -104,7 +104,7 @@ class Clock:
 
 @asynccontextmanager
 async def calling(server: Server, source: OwnIdentity | None = None, **settings: Any) -> AsyncIterator[StsChannel]:
-    """A channel to the server: mutual TLS where ``peer`` or ``ca_file`` says so."""
+    """Open a channel to the server: mutual TLS with ``peer`` or ``ca_file``."""
     who = {name: settings.pop(name) for name in ("peer", "ca_file") if name in settings}
     host = "localhost" if "ca_file" in who else "127.0.0.1"
     endpoint = Endpoint(url=f"{'https' if who else 'http'}://{host}:{server.port}/token", **who)
@@ -219,7 +219,7 @@ async def test_when_a_kept_connection_stays_silent_the_others_are_not_trusted_ei
 @pytest.mark.parametrize("resets", [False, True], ids=["closed", "reset"])
 async def test_a_kept_connection_found_closed_is_replaced_once(resets: bool) -> None:
     async def gone(server: Server, form: bytes, writer: asyncio.StreamWriter) -> None:
-        if len(server.forms) == 2:  # as a server does that closes just when the next request is on its way
+        if len(server.forms) == 2:  # like a server that closes just when the next request is on its way
             if resets:
                 connection: socket.socket = writer.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -387,13 +387,13 @@ async def test_a_kept_connection_is_not_used_after_its_peers_certificate_has_end
         await channel.post_form(b"a=2")
         assert server.connections == 1
         clock.ahead_s = 366 * 86400
-        assert await reason_of(channel) is Reason.STS_IDENTITY  # the handshake goes by its own clock
+        assert await reason_of(channel) is Reason.STS_IDENTITY  # the handshake uses its own clock
         assert server.connections == 2
         assert server.forms == [b"a=1", b"a=2"]
 
 
 class Fleeting(OwnIdentity):
-    """Has an identity when asked first, and none after that."""
+    """Has an identity at the first call, and none after that."""
 
     @property
     def current(self) -> Identity | None:
@@ -408,7 +408,7 @@ async def test_an_identity_lost_before_the_handshake_is_no_fault_of_the_other_en
 
 
 def host_tls(directory: Path, name: str) -> ssl.SSLContext:
-    """A server certified by name, as a web PKI would."""
+    """Return a server context certified by name, as in the web PKI."""
     issued = authority().issue_x509(STS, dns_names=[name])
     file = directory / "server.pem"
     file.write_bytes(issued.chain_pem + issued.key_pem)

@@ -1,4 +1,4 @@
-"""Connections accepted by hand, on real sockets."""
+"""The acceptor on real sockets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_an_address_that_is_taken_is_told() -> None:
 
 @contextmanager
 def descriptors(limit: int | None = None) -> Iterator[None]:
-    """At most so many; None: as many as may be."""
+    """Allow at most this many descriptors; None: the hard limit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] if limit is None else limit, before[1]))
     try:
@@ -82,7 +82,7 @@ def next_descriptor() -> int:
 
 
 class Counting(Acceptor):
-    """Counts how often there was nothing to accept with."""
+    """Counts attempts to accept without a descriptor."""
 
     pauses = 0
 
@@ -93,7 +93,7 @@ class Counting(Acceptor):
 
 @asynccontextmanager
 async def starved() -> AsyncIterator[tuple[Accepting, Counting, socket.socket]]:
-    """An acceptor that has no descriptor for the client that waits; it has tried."""
+    """Return an acceptor without a descriptor for a waiting client; it has tried."""
     async with accepting(tls=False) as running:
         running.acceptor.close()
         running.acceptor = acceptor = Counting("127.0.0.1", 0, running.admit)

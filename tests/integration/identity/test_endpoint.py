@@ -28,7 +28,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 
 
 class Server:
-    """Keeps its connections open, and answers every request on them with the same bytes."""
+    """Keeps its connections open, and answers every request with the same bytes."""
 
     def __init__(self) -> None:
         self.answer = ANSWER
@@ -81,7 +81,7 @@ def source() -> OwnIdentity:
 
 
 def host_context(directory: Path, *, name: str = "localhost", tls12: bool = False) -> ssl.SSLContext:
-    """A server certified by name, as a web PKI would."""
+    """Return a server context certified by name, as in the web PKI."""
     issued = AUTHORITY.issue_x509(STS, dns_names=[name])
     file = directory / "server.pem"
     file.write_bytes(issued.chain_pem + issued.key_pem)
@@ -146,11 +146,11 @@ async def test_without_an_identity_a_spiffe_peer_is_not_called(source: OwnIdenti
     async with serving(server_context(OwnIdentity(AUTHORITY, STS))) as server:
         endpoint = Endpoint(url=f"https://127.0.0.1:{server.port}/", peer=STS)
     source.become(None)
-    assert await trouble_of(endpoint, source) is Trouble.NOT_READY  # the server is gone: it was not even tried
+    assert await trouble_of(endpoint, source) is Trouble.NOT_READY  # the server is gone: no attempt was made
 
 
 class Fleeting(OwnIdentity):
-    """Has an identity when asked first, and none after that."""
+    """Has an identity at the first call, and none after that."""
 
     @property
     def current(self) -> Identity | None:
@@ -219,7 +219,7 @@ async def test_a_ca_file_is_read_again_when_it_changes(source: OwnIdentity, tmp_
         with pytest.raises(EndpointError):
             await client.get()
         ca_file(tmp_path)
-        os.utime(path, ns=(1, 1))  # whatever the file system's clock can tell apart
+        os.utime(path, ns=(1, 1))  # whatever the resolution of the file system's clock
         assert (await client.get()).status == 200
         (tmp_path / "ca.pem").write_text("no certificate")
         with pytest.raises(EndpointError):

@@ -33,7 +33,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def stalled(running: Accepting, said: bytes = HELLO, host: str = "127.0.0.1") -> socket.socket:
-    """A client that says so much and no more."""
+    """Open a client that sends these bytes and no more."""
     client = await running.silent(host)
     client.send(said)
     return client
@@ -97,7 +97,7 @@ async def test_while_all_are_young_who_comes_waits_in_the_queue_and_is_served() 
 
 
 async def test_who_was_silent_in_the_queue_already_is_as_old_as_its_connection() -> None:
-    """A crowd that says nothing is known as one when it is accepted; who has spoken there has all the time."""
+    """A silent client is recognised when it is accepted; one that has sent something has all its time."""
     async with accepting(room=2) as running:
         silent, speaking = (socket.create_connection(running.acceptor.address) for _ in range(2))
         running.clients += [silent, speaking]
@@ -196,7 +196,7 @@ async def test_where_as_many_run_as_may_the_next_waits_for_the_oldest_to_end_or_
 
 
 async def test_source_addresses_take_turns() -> None:
-    """A crowd at one address keeps those of another waiting for one of its own at most."""
+    """A flood from one address delays another address by at most one of its connections."""
     order: list[str] = []
     async with accepting(most=1) as running:
         blocking = await stalled(running)
@@ -273,7 +273,7 @@ async def test_the_end_waits_for_handshakes_and_for_those_that_may_still_begin()
         assert running.given_up == []
 
 
-# --- what it costs
+# --- cost
 
 
 async def cost_with(count: int) -> dict[str, int]:

@@ -28,7 +28,7 @@ SELF = SpiffeId("spiffe://a.test/self")
 
 
 def own(number: int = 1, root: Issued = ROOT_A, **changes: object) -> Issued:
-    """An SVID of ours; each ``number`` is another certificate."""
+    """Return an SVID of ours; each ``number`` is another certificate."""
     return leaf(root, SELF, **({"not_after": NOW + HOUR + number} | changes))  # type: ignore[arg-type]
 
 

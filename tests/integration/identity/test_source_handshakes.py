@@ -1,7 +1,7 @@
-"""The tables of certificate chains and SPIFFE IDs, by the handshake of each kind of source.
+"""The tables of certificate chains and SPIFFE IDs, through the handshake of each kind of source.
 
-One source of each kind follows all states of trust that the tables need, one after the other. The handshakes are then
-made with the identities that came out of it.
+One source of each kind goes through all states of trust that the tables need. The handshakes then use the identities
+that it made.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def follow_all(kind: str, folder: Path) -> dict[Anchors, Identity]:
 
 @functools.cache
 def identities_of(kind: str) -> dict[Anchors, Identity]:
-    """The identities that a source made, by what the bundle of a.test holds beside its root."""
+    """Return the identities that a source made, by the content of a.test's bundle besides its root."""
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:
         return asyncio.run(follow_all(kind, Path(folder)))
 

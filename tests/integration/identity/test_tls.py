@@ -32,7 +32,7 @@ Loop = Callable[[Coroutine[Any, Any, None]], None]
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Loop:
-    """Runs a coroutine on one of the two event loops."""
+    """Run a coroutine on one of the two event loops."""
     factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 
     def runner(main: Coroutine[Any, Any, None]) -> None:
@@ -50,11 +50,11 @@ def source(spiffe_id: str, *, issuer: Any = ROOT_A, trusted: Any = ROOT_A) -> Fi
 
 @contextlib.asynccontextmanager
 async def listening(context: ssl.SSLContext) -> AsyncIterator[int]:
-    """A server that accepts by itself, says who is calling, and hands on the caller's address."""
+    """Run a server with its own acceptor that reports the caller, and passes on the caller's address."""
 
     class Greeter(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            stream = cast(asyncio.Transport, transport)  # uvloop's is none by class
+            stream = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
             stream.write(peer_of(stream).spiffe_id.encode())
             stream.close()
 
@@ -118,7 +118,7 @@ def test_an_impostor_of_a_federated_domain_is_refused_once_with_its_address(run:
             assert impostor.current is not None
             plain = bare_context(ssl.PROTOCOL_TLS_CLIENT)
             plain.sslobject_class = ssl.SSLObject
-            plain.verify_mode = ssl.CERT_NONE  # believes everybody
+            plain.verify_mode = ssl.CERT_NONE  # trusts everybody
             present(plain, impostor.current.svid)
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=plain)
             local = writer.get_extra_info("sockname")

@@ -1,4 +1,4 @@
-"""The source on real sockets: a scripted Workload API for what must not happen, the development one for what does."""
+"""The source on real sockets: a scripted Workload API for faults, the development one for normal operation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TICK_S = 1.0
 
 
 class Pauses:
-    """Every wait of a source, in the test's hand."""
+    """Every wait of a source, under the test's control."""
 
     def __init__(self) -> None:
         self.waits: asyncio.Queue[float] = asyncio.Queue()
@@ -59,7 +59,7 @@ class Pauses:
 
 
 class Follower:
-    """A running source, and what it told."""
+    """A running source, and its notifications."""
 
     def __init__(self, address: str, *, clock: Callable[[], float] | None = None, **settings: Any) -> None:
         self.now = float(NOW)
@@ -97,7 +97,7 @@ async def following(address: str, **settings: Any) -> AsyncIterator[Follower]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """For what is told to nobody."""
+    """Wait for a change that is not announced."""
     async with asyncio.timeout(5):
         for _ in iter(condition, True):
             await asyncio.sleep(0)
@@ -106,7 +106,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def message(
     spiffe_id: str = SELF, *, number: int = 1, federated: dict[str, bytes] | None = None, **changes: Any
 ) -> Any:
-    """A good message; each ``number`` has another certificate."""
+    """Return a good message; each ``number`` has another certificate."""
     own = leaf(ROOT_A, spiffe_id, not_after=NOW + HOUR + number)
     built = x509_message((spiffe_id, [own]), bundle=[ROOT_A], federated=federated)
     for name, value in changes.items():
@@ -449,7 +449,7 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any]) -> Non
         WorkloadApiSettings(**({"address": "unix:///x"} | changes))
 
 
-# The development Workload API, which is held to the standard by its own tests.
+# The development Workload API, which its own tests hold to the standard.
 
 
 async def test_it_follows_the_development_api_through_registration_rotation_and_loss(tmp_path: Path) -> None:

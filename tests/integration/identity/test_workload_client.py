@@ -116,7 +116,7 @@ async def test_every_call_bears_the_security_header(tmp_path: Path) -> None:
 async def test_who_is_cancelled_as_the_connection_is_lost_is_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost_first: bool
 ) -> None:
-    """Its own end of a call is a cancellation to grpclib: a sidecar whose Workload API ended with it lived on."""
+    """grpclib's own end of a call is a cancellation: a sidecar that stopped together with its Workload API lived on."""
     channels: list[Channel] = []
 
     def channel_of(self: WorkloadApiClient) -> Channel:

@@ -1,4 +1,4 @@
-"""The injector as a process: real TLS, certificates and definition that change, the end in order."""
+"""The injector as a process: real TLS, changing certificates and definition, an orderly end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_who_speaks_an_older_tls_is_not_served(running: Running) -> None:
 
 async def test_a_new_certificate_counts_and_a_broken_one_does_not(running: Running) -> None:
     running.authority.rotate()
-    running.authority.drop_old()  # who trusts the new authority alone is no longer served by the old pair
+    running.authority.drop_old()  # a client that trusts only the new authority refuses the old pair
     with pytest.raises(aiohttp.ClientError):
         await running.ask()
     write_pair(running.folder, running.authority)

@@ -1,4 +1,4 @@
-"""Hostile questions to a webhook that runs, over real TLS: each has its answer, and the next lawful pod is injected."""
+"""Hostile reviews to a running webhook, over real TLS: each has its answer, and the next lawful pod is injected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Client:
-    """Posts on one connection for as long as the webhook keeps it."""
+    """Posts on one connection while the webhook keeps it open."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -99,7 +99,7 @@ async def test_another_content_type_is_refused(running: Running) -> None:
 
 
 async def test_every_place_of_a_question_may_be_anything(running: Running) -> None:
-    """A sample of what is tried without sockets, in one long conversation."""
+    """A sample of the cases without sockets, in one long conversation."""
     client = Client(running)
     for number, (name, other) in enumerate(OTHERS.items()):
         for way in EVERYWHERE[number % 5 :: 5]:

@@ -1,4 +1,4 @@
-"""Anybody in a cluster may connect to the webhook: whatever they do there, the API server has its answer in time."""
+"""Anybody in a cluster may connect to the webhook: whatever they do, the API server has its answer in time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def connect(running: Running, context: ssl.SSLContext | None = None) -> St
 async def crowd(
     count: int, make: Callable[[], asyncio.Future[Stream]] | Callable[[], object]
 ) -> AsyncIterator[list[Stream]]:
-    """So many connections, opened one after the other so that each is there."""
+    """Open this many connections, one after the other."""
     streams: list[Stream] = []
     try:
         for _ in range(count):
@@ -88,7 +88,7 @@ async def test_more_connections_than_there_is_room_for_that_never_end_their_requ
 async def test_handshakes_that_never_begin_or_never_end(running: Running) -> None:
     async def half() -> Stream:
         reader, writer = await connect(running)
-        writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # the begin of a ClientHello
+        writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # the start of a ClientHello
         return reader, writer
 
     async with crowd(80, half), crowd(40, lambda: connect(running)):

@@ -1,4 +1,4 @@
-"""Several processes, one sink: each with a lock of its own descriptor, as after an exec."""
+"""Several processes, one sink: each with a lock on its own descriptor, as after an exec."""
 
 from __future__ import annotations
 

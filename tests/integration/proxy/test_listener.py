@@ -1,4 +1,4 @@
-"""The listener on real sockets: what it admits, what it sheds, how it recovers, how it ends."""
+"""The listener on real sockets: admission, shedding, recovery, end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def nobody_told(reason: Reason, detail: str, address: str) -> None:
 
 
 class Held:
-    """Answers nothing until told; also a handler that answers at once."""
+    """Answers on demand; also a handler that answers at once."""
 
     def __init__(self, *, at_once: bool = True) -> None:
         self.at_once = at_once
@@ -67,7 +67,7 @@ class Held:
 
 
 class Stopped:
-    """Ends an exchange when it must, and keeps why."""
+    """Ends an exchange on demand, and records the reason."""
 
     def __init__(self, held: Held, exchange: Stream) -> None:
         self._held = held
@@ -95,7 +95,7 @@ class Client:
         self.writer = writer
 
     async def ask(self, request: bytes = GET) -> bytes:
-        """The answer's status line and fields; empty if the other end hangs up."""
+        """Return the answer's status line and fields; empty if the other end closes."""
         self.writer.write(request)
         return await self.head()
 
@@ -219,7 +219,7 @@ async def test_at_the_cap_a_connection_that_was_busy_just_now_stays(sink: FakeSi
 
 
 async def _serve(listener: Listener, handler: Held, count: int) -> list[Client]:
-    """So many connections, each with a request that has no answer yet."""
+    """Open this many connections, each with a request without an answer yet."""
     clients = []
     for number in range(len(handler.exchanges) + 1, len(handler.exchanges) + count + 1):
         clients.append(await connect(listener))
@@ -243,14 +243,14 @@ async def test_while_memory_is_short_there_are_no_more_than_there_were_and_then_
             while len(listener.connections) > 9:  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.005)
         listener.tighten(at_once=False)
-        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 503 ")  # nobody took the place
+        assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 503 ")  # no connection took the place
         assert listener.max_connections == 20
         listener.relax()
         handler.at_once = True
         assert (await (await connect(listener)).ask()).startswith(b"HTTP/1.1 200 ")
         for exchange in handler.exchanges[:10]:
             exchange.answer(200, [], b"late")
-        assert (await served[1].head()).startswith(b"HTTP/1.1 200 ")  # who was served was left in peace
+        assert (await served[1].head()).startswith(b"HTTP/1.1 200 ")  # the request in progress was not disturbed
 
 
 async def test_however_short_memory_is_some_are_served(sink: FakeSink) -> None:
@@ -453,7 +453,7 @@ async def test_silent_handshakes_lock_nobody_out_the_oldest_make_room(
     server, caller = tls(authority)
     async with listening(Held(), sink, context=server, max_connections=8, handshake_timeout_s=60) as listener:
         silent = [await connect(listener)]
-        for _ in range(3):  # those that have ended take no place
+        for _ in range(3):  # ended ones take no place
             assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
         await _stays(silent[0])
         silent += [await connect(listener) for _ in range(4)]
@@ -494,7 +494,7 @@ async def test_each_of_a_crowd_that_comes_at_once_makes_room_for_one(
 ) -> None:
     server, _ = tls(authority)
     async with listening(Held(), sink, context=server, max_connections=4, handshake_timeout_s=60) as listener:
-        crowd = [socket.create_connection(listener.address) for _ in range(6)]  # the loop does not turn meanwhile
+        crowd = [socket.create_connection(listener.address) for _ in range(6)]  # the loop does not run meanwhile
         clients = [await asyncio.open_connection(sock=one) for one in crowd]
         for reader, _ in clients[:4]:
             with contextlib.suppress(ConnectionError):
@@ -544,7 +544,7 @@ async def test_a_refused_handshake_is_told_with_the_callers_address(
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """No descriptor can be opened that is not open already."""
+    """Use up all descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
@@ -557,7 +557,7 @@ def no_descriptor_left() -> Iterator[None]:
 
 @contextmanager
 def counted(name: str) -> Iterator[list[object]]:
-    """Each call of a built-in method of this name, by the interpreter's profiling hook."""
+    """Count the calls of a built-in method of this name, by the interpreter's profiling hook."""
     calls: list[object] = []
 
     def hook(_frame: FrameType, event: str, argument: Any) -> None:
@@ -676,7 +676,7 @@ async def test_a_request_on_an_idle_connection_is_still_served_and_told_that_it_
 
 async def test_who_has_connected_but_was_not_yet_accepted_is_served(sink: FakeSink) -> None:
     async with listening(Held(), sink) as listener:
-        client = socket.create_connection(listener.address)  # the loop does not turn: nobody accepts it
+        client = socket.create_connection(listener.address)  # the loop does not run: nothing accepts it
         client.sendall(GET)
         draining = asyncio.ensure_future(listener.drain(PATIENCE_S))
         client.setblocking(False)

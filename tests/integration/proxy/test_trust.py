@@ -31,7 +31,7 @@ PLANNER = SpiffeId("spiffe://acme.example/agent/planner")
 
 
 class Federated(OwnIdentity):
-    """Trusts the partner too, until told not to."""
+    """Trusts the partner too, until changed."""
 
     def __init__(self, own: TrustDomainAuthority, partner: TrustDomainAuthority, spiffe_id: SpiffeId) -> None:
         self._partner = parse_bundle(partner.trust_domain, partner.bundle_der())
@@ -52,7 +52,7 @@ class Federated(OwnIdentity):
 
 
 class Waiting:
-    """Keeps requests, and why they were stopped."""
+    """Keeps requests, and the reasons why they were stopped."""
 
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
@@ -93,7 +93,7 @@ class Bench:
 
     @asynccontextmanager
     async def connected(self, spiffe_id: SpiffeId | None) -> AsyncIterator[asyncio.StreamReader]:
-        """A connection of a peer, by TLS unless it is nobody's."""
+        """Open a connection of a peer, by TLS except without a peer."""
         loop = asyncio.get_running_loop()
         context = server_context(self.own) if spiffe_id else None
         server = await loop.create_server(
@@ -139,7 +139,7 @@ async def test_a_connection_of_a_peer_that_is_trusted_no_more_ends_after_the_exc
         bench.own.distrust()
         await bench.end_distrusted()
         assert not is_cut(bench)
-        assert bench.handler.stopped == []  # that is for the watch to do
+        assert bench.handler.stopped == []  # that is the watch's task
         bench.handler.answer()
         assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200 OK")  # to the end
 

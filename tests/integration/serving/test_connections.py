@@ -38,7 +38,7 @@ async def test_a_second_head_has_its_time_too_and_an_idle_connection_stays() -> 
         writer.write(request)
         assert (await read_answer(reader)).status == 200
         idle_until = time.monotonic() + 0.5
-        while time.monotonic() < idle_until:  # longer than a head may take
+        while time.monotonic() < idle_until:  # longer than the time for a head
             await lawful(sts)
         writer.write(request)
         assert (await read_answer(reader)).status == 200
@@ -84,7 +84,7 @@ async def test_at_the_limit_an_idle_connection_makes_room_or_else_a_request_that
         request = token_request(sts.mesh.exchange_form())
         to.write(request)
         assert (await read_answer(slow)).status == 200
-        to.write(request[:20])  # it was idle for longer, and is not now
+        to.write(request[:20])  # it was idle for longer, and no longer is
         writer.write(request)
         assert (await read_answer(idle)).status == 200
         ended, (stays, onward, rest) = (slow, (idle, writer, request)) if idle_s else (idle, (slow, to, request[20:]))

@@ -26,7 +26,7 @@ async def test_silent_connections_keep_nobody_out_and_end_with_the_service() -> 
     async with running_sts() as sts:
         silent = [await asyncio.open_connection(*sts.server.address) for _ in range(8)]
         assert (await sts.send(token_request(sts.mesh.exchange_form()))).status == 200
-        async with asyncio.timeout(3):  # less than a handshake may take
+        async with asyncio.timeout(3):  # less than the handshake timeout
             await sts.server.stop()
             assert [await reader.read() for reader, _ in silent] == [b""] * 8
         for _, writer in silent:

@@ -45,7 +45,8 @@ async def test_a_local_name_by_a_strangers_authority_gets_no_further_than_the_ha
     async with running_sts() as sts:
         forger = TrustDomainAuthority(TRUST_DOMAIN)
         forged = forger.issue_x509(WRITER)
-        both = parse_bundle(TRUST_DOMAIN, sts.authority.bundle_der() + forger.bundle_der())  # it trusts us, not we it
+        # it trusts us, but we do not trust it
+        both = parse_bundle(TRUST_DOMAIN, sts.authority.bundle_der() + forger.bundle_der())
         svid = parse_x509_svid(WRITER, forged.chain_der, forged.key_der)
         source = FixedSource(new_identity(1, svid, {TRUST_DOMAIN: both}, now=int(time.time())))
         with pytest.raises(NO_HANDSHAKE):
@@ -98,7 +99,7 @@ async def test_a_request_in_flight_is_answered_before_the_service_stops() -> Non
         request = token_request(sts.mesh.exchange_form())
         writer.write(request[:-10])
         await writer.drain()
-        await lawful(sts)  # by now the service has begun to read the first one
+        await lawful(sts)  # then the service has begun to read the first one
         stopping = asyncio.ensure_future(sts.server.stop())
         async with asyncio.timeout(5):
             while (await sts.probe("/readyz")).body != b"draining\n":

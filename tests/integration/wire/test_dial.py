@@ -1,4 +1,4 @@
-"""New connections over real sockets. 127.0.0.x are as many hosts as a test wants; in 198.51.100.0/24 nobody answers."""
+"""New connections over real sockets. 127.0.0.x are as many hosts as needed; nothing answers in 198.51.100.0/24."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class End(asyncio.Protocol):
 
 
 class Bench:
-    """Hosts that listen on one port, and a name for the addresses a test wants."""
+    """Hosts that listen on one port, and a name with addresses that the test chooses."""
 
     def __init__(self, port: int, hosts: dict[str, Upstream], **options: Any) -> None:
         self.hosts = hosts
@@ -187,7 +187,7 @@ async def test_an_address_where_somebody_else_answers_is_told_and_not_passed_by(
     impostor = server_side(TrustDomainAuthority(TD), tmp_path / "other")
     tls = {ONE: impostor, TWO: server_side(authority, tmp_path)}
     async with running(ONE, TWO, tls=tls) as bench:
-        for _ in range(2):  # nor is it remembered as one to be tried last
+        for _ in range(2):  # nor is it remembered as a loser
             assert await bench.reason(ONE, TWO, tls=client_side(authority)) is Reason.UPSTREAM_IDENTITY
         assert bench.hosts[TWO].count == 0
         assert (await bench.dial(TWO, ONE, tls=client_side(authority))).address == TWO
@@ -213,7 +213,7 @@ async def test_an_address_that_never_ends_its_handshake_leaves_half_of_the_time_
 
 
 class Lacking(ssl.SSLObject):
-    """Ends a handshake for want of something of our own, or for ``cause``."""
+    """Ends a handshake for lack of a resource of ours, or for ``cause``."""
 
     cause: Exception = Unavailable(Reason.OVERLOADED, "no descriptor")
 
@@ -240,7 +240,7 @@ async def test_when_every_address_hangs_up_on_tls_the_upstream_is_unreachable(au
 
 @asynccontextmanager
 async def silent(port: int) -> AsyncIterator[None]:
-    """``ONE`` answers no connection attempt: its queue of connections is full."""
+    """Let ``ONE`` answer no connection attempt: its accept queue is full."""
     with socket.socket() as full:
         full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         full.bind((ONE, port))
