@@ -37,7 +37,7 @@ def serve(
 def refuse_unread(
     log: AccessLog, direction: Direction, stream: Stream, error: SidecarError, *, hang_up: bool = False
 ) -> None:
-    """Refuse what is not to be judged (a bad head, a limit, a deadline, no room), and leave its record."""
+    """Refuse a request before any judgement (a bad head, a limit, a deadline, no space), and write its record."""
     try:
         entry = log.reserve(direction)
     except Unavailable as unavailable:

@@ -46,6 +46,6 @@ def credential_of(request: Message) -> Credential:
             token = shown
     if len(handles) > 1:
         raise Denied(Reason.NO_REQUEST_CONTEXT, "two different handles")
-    if not handles and (token is None or "." not in token):  # what is no JWT can only have been meant as a handle
+    if not handles and (token is None or "." not in token):  # anything but a JWT can only be meant as a handle
         raise Denied(Reason.NO_REQUEST_CONTEXT, "no handle")
     return Credential(next(iter(handles), None), token)

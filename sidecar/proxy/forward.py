@@ -80,7 +80,7 @@ class Forwarding(Pump):
         """Send the request.
 
         Raises:
-            SidecarError: what was decided before a wait would be refused now.
+            SidecarError: the decision from before a wait would be a refusal now.
         """
         self._waiter = waiter
         watch = self._forwarder.watch
@@ -174,7 +174,7 @@ class Forwarding(Pump):
         return self._forwarder.limits.max_stream_s
 
     def judge(self, now: int) -> None:
-        """Return if the request would be permitted by what is in force. Raises ``SidecarError``."""
+        """Return if the request is permitted by the policy in force. Raises ``SidecarError``."""
         snapshot, permit = self._forwarder.watch.snapshots.in_force(), self._permit
         if isinstance(permit, IssuedPermit):
             judge_call(permit, self._served, self._next_hop(), snapshot, now)

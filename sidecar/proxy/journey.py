@@ -47,7 +47,7 @@ class Wait(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Nobody waits any more: let go of everything."""
+        """Cancel the wait and release everything."""
         ...
 
 
@@ -68,7 +68,7 @@ class Drive:
         self._wait: Wait | None = None
 
     def resume(self, result: Any) -> None:
-        """Go on with what was waited for, until the next wait."""
+        """Continue with the result of the wait, until the next one."""
         try:
             wait = self._wait = self._journey.send(result)
         except StopIteration:
@@ -92,11 +92,11 @@ class Drive:
             self._begin(wait)
 
     def gone(self) -> None:
-        """The peer vanished: stop what is under way and let the journey close its record."""
+        """Note that the peer vanished: cancel the wait and let the journey close its record."""
         self.stop(Denied(Reason.PEER_GONE))
 
     def stop(self, error: SidecarError) -> None:
-        """The request must end now: stop what is under way and let the journey answer and close its record."""
+        """End the request now: cancel the wait and let the journey answer and close its record."""
         wait, self._wait = self._wait, None
         if wait is not None:
             try:

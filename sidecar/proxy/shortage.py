@@ -79,7 +79,7 @@ class Shortage:
         memory = self._memory
         was_short = memory.short
         if memory.look() or (memory.nearly_short and next(self._looks) % _LOOKS_PER_GIFT == 0):
-            self._give()  # some milliseconds: what was freed counts as used until then
+            self._give()  # some milliseconds: freed memory counts as used until then
             memory.look()
         for handles in (False, True):
             if memory.short and self._caches.shed(memory.limit_bytes, handles=handles):
