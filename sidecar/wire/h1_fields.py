@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from itertools import chain
-from operator import itemgetter
 from typing import Final
 
 from sidecar.errors import Denied, Reason
@@ -23,28 +21,34 @@ _LAYOUT_BYTES: Final = 1024  # besides its names
 _NAME_BYTES: Final = 256  # of one name, besides its own bytes: places and templates
 _MAX_RULES: Final = 8  # whose templates a layout keeps: there are four
 _are_tokens: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:)*+").fullmatch
-_is_length: Final = re.compile(rb"0|[1-9][0-9]{0,14}").fullmatch
+is_length: Final = re.compile(rb"0|[1-9][0-9]{0,14}").fullmatch
+LINE_BREAK: Final = b"\r\n"
+LINE_TEXT: Final = bytes([*b"\t", *range(0x20, 0x7F), *range(0x80, 0x100)])
+"""The octets of a line: what ``translate`` leaves of some lines without them are their breaks, or there is a fault."""
+
+TEXT: Final = LINE_TEXT + b"\r"
+_MAX_TEMPLATES: Final = 256  # of lines that are set: there are some twenty
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # values that change nothing
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 _breaks_a_line: Final = re.compile(rb"[\r\n\0]").search
-_name_of: Final = itemgetter(0)
-_line_of: Final = b"%b: %b\r\n".__mod__
 
 
 class H1Layout(Layout):
     """The layout of an HTTP/1.1 head, with the places of the fields for framing and for the connection.
 
     ``host`` is None unless there is exactly one. ``plain``: there are none of these fields; ``usual``: at most one
-    length and one Connection field, at ``length`` and ``option``. ``breaks`` are the line feeds of these fields; None
-    if a name is no token.
+    length and one Connection field, at ``length`` and ``option``. ``constant`` are the fields whose values decide
+    how the head is read, except that length. ``breaks`` are the line feeds of these fields; None if a name is no
+    token.
     """
 
     __slots__ = (
         "breaks",
         "codings",
         "connection",
+        "constant",
         "expect",
         "host",
         "length",
@@ -68,6 +72,11 @@ class H1Layout(Layout):
         self.length = self.lengths[0] if self.lengths else None
         self.option = self.connection[0] if self.connection else None
         self.usual = not self.codings and len(self.lengths) < 2 and len(self.connection) < 2
+        self.constant = {*self.connection, *self.expect, *self.upgrade, *self.codings}
+        if self.host is not None:
+            self.constant.add(self.host)
+        if not self.usual:
+            self.constant |= {*self.lengths}
         self.plain = not (self.connection or self.expect or self.upgrade or self.lengths or self.codings)
 
     def _places(self, name: bytes) -> list[int]:
@@ -83,7 +92,7 @@ class H1Layout(Layout):
         if self.usual and (option is None or values[option] in _USUAL_OPTIONS):
             if length is None:
                 return NO_NAMES, None, False, minor == 1, minor
-            if _is_length(values[length]):
+            if is_length(values[length]):
                 return NO_NAMES, int(values[length]), False, minor == 1, minor
         listed, keep_alive = _connection([values[at] for at in self.connection], minor)
         content_length, chunked = self._framing(values, minor)
@@ -97,7 +106,7 @@ class H1Layout(Layout):
             raise Denied(Reason.AMBIGUOUS_FRAMING, "a Content-Length beside a Transfer-Encoding")
         if self.length is not None:
             value = values[self.length]
-            if not _is_length(value):
+            if not is_length(value):
                 raise Denied(Reason.AMBIGUOUS_FRAMING, "the Content-Length is no plain number")
             return int(value), False
         if not self.codings:
@@ -190,13 +199,32 @@ def encode_fields(fields: Sequence[Field]) -> bytes:
     """Encode the lines of some fields, each with its line break.
 
     Raises:
-        ValueError: one would break a line, or states the length of a message, which the writer of the head does.
+        ValueError: one holds a control byte, or states the length of a message, which the writer of the head does.
     """
-    if not FRAMING.isdisjoint(map(_name_of, fields)):
-        raise ValueError("a field states where the message ends")
-    if _breaks_a_line(b"".join(chain.from_iterable(fields))):
-        raise ValueError("a header field holds a line break or NUL")
-    return b"".join(map(_line_of, fields))
+    if not fields:
+        return b""
+    names, values = zip(*fields)  # noqa: B905 - there are only pairs
+    lines = _line_templates[names] % values
+    if lines.translate(None, LINE_TEXT) != LINE_BREAK * len(names):
+        raise ValueError("a header field holds a line break or NUL, or another control byte")
+    return lines
+
+
+class _LineTemplates(dict[tuple[bytes, ...], bytes]):
+    """Cache of lines with a placeholder for each value, by the names of the fields. The oldest is evicted first."""
+
+    def __missing__(self, names: tuple[bytes, ...]) -> bytes:
+        if not FRAMING.isdisjoint(names):
+            raise ValueError("a field states where the message ends")
+        template = b"".join([b"%b: %%b\r\n" % name.replace(b"%", b"%%") for name in names])
+        if len(template) <= _MAX_CACHED_NAMES:
+            if len(self) == _MAX_TEMPLATES:
+                del self[next(iter(self))]
+            self[names] = template
+        return template
+
+
+_line_templates: Final = _LineTemplates()
 
 
 def encode_request(method: str, target: bytes, lines: bytes) -> bytes:

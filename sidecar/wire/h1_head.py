@@ -15,7 +15,7 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.h1_fields import H1Layout, answer_layouts, request_layouts
+from sidecar.wire.h1_fields import TEXT, H1Layout, answer_layouts, request_layouts
 from sidecar.wire.message import NO_NAMES, Request, Response, new_request, new_response
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -23,7 +23,6 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 # lines and names; each layout checks once that names are tokens; ``translate`` checks that there is no control.
 _LINE: Final = rb"[^:\r]++:[^\r]*+\r\n"
 _field_lines: Final = re.compile(rb"([^:]++):[\t ]*+([^\r]*+)\r\n").findall
-_TEXT: Final = bytes([*b"\t\r", *range(0x20, 0x7F), *range(0x80, 0x100)])
 _strip: Final = bytes.strip
 _METHOD: Final = rb"(?!(?:CONNECT|TRACE|TRACK) )%b{1,32}" % _TOKEN
 _REFUSED_METHOD: Final = re.compile(rb"(?:CONNECT|TRACE|TRACK) [!-~]+ HTTP/1\.[01]")
@@ -81,7 +80,7 @@ class RequestGrammar:
         method, target, version, lines = match.groups()
         names, values = zip(*_field_lines(lines))  # noqa: B905 - there are only pairs
         layout, values = request_layouts[names], tuple(map(_strip, values))
-        if lines.translate(None, _TEXT) != layout.breaks:
+        if lines.translate(None, TEXT) != layout.breaks:
             raise Denied(Reason.BAD_REQUEST, "a header field is malformed")
         if layout.host is None:
             raise Denied(Reason.BAD_REQUEST, "there is not exactly one Host")
@@ -155,7 +154,7 @@ class ResponseGrammar:
         version, status, lines = match.groups()
         names, values = zip(*_field_lines(lines)) if lines else _NO_FIELDS  # noqa: B905 - as above
         layout, values = answer_layouts[names], tuple(map(_strip, values))
-        if lines.translate(None, _TEXT) != layout.breaks:
+        if lines.translate(None, TEXT) != layout.breaks:
             raise Denied(Reason.BAD_REQUEST, "a header field is malformed")
         end = layout.end_of(values, _MINOR[version])
         return new_response((layout, values, int(status), *end))

@@ -8,6 +8,7 @@ from typing import Final
 from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, LengthBody, UntilClose
 from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
+from sidecar.wire.h1_shape import ShapeLearner
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Request, Response
 from sidecar.wire.websocket import Handshake, check_upgrade
@@ -122,7 +123,7 @@ class HeadBuffer:
 class RequestReader(HeadBuffer):
     """Reads one head after another. ``refused_head``: the head of a refusal, if it was valid but is not served here."""
 
-    __slots__ = ("_grammar", "_limits", "refused_head")
+    __slots__ = ("_grammar", "_limits", "_shapes", "refused_head")
 
     def __init__(self, limits: ServerLimits, *, proxy_form: bool) -> None:
         super().__init__(
@@ -132,6 +133,7 @@ class RequestReader(HeadBuffer):
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=proxy_form
         )
+        self._shapes = ShapeLearner()
         self.refused_head: Request | None = None
 
     def read(self, data: bytes) -> tuple[Request, int, bytes] | None:
@@ -142,20 +144,32 @@ class RequestReader(HeadBuffer):
                 Upgrade other than WebSocket, CONNECT, TRACE, a body over the limit). The rest must then never be parsed
                 as a request.
         """
+        shape = self._shapes.shape
+        if shape is not None and self.fresh and (repeated := shape.request(data)) is not None:
+            head, size = repeated, shape.size
+            rest = data[size:]
+        else:
+            found = self._read_new(data)
+            if found is None:
+                return None
+            head, size, rest = found
+        if head.content_length or head.expect is not None or head.upgrade is not None:
+            self._refuse_unspoken(head)
+        return head, size, rest
+
+    def _read_new(self, data: bytes) -> tuple[Request, int, bytes] | None:
+        """Read by the grammar."""
         grammar = self._grammar
         match = grammar.match(data, 0, self.ordinary) if self.fresh else None
         if match is not None:  # most heads arrive whole
             head, size = grammar.head(match), match.end()
-            rest = data[size:]
-        else:
-            found = self.feed(data)
-            if found is None:
-                return None
-            raw, rest = found
-            head, size = grammar.read(raw), len(raw)
-        if head.content_length or head.expect is not None or head.upgrade is not None:
-            self._refuse_unspoken(head)
-        return head, size, rest
+            self._shapes.missed(match[0], head)
+            return head, size, data[size:]
+        found = self.feed(data)
+        if found is None:
+            return None
+        raw, rest = found
+        return grammar.read(raw), len(raw), rest
 
     def body_of(self, head: Request) -> Body:
         """Return the reader of the body that follows a head."""
@@ -196,6 +210,7 @@ class AnswerReader:
         "_interim",
         "_max_interim",
         "_method",
+        "_shapes",
         "bodyless",
         "complete",
         "head",
@@ -209,6 +224,7 @@ class AnswerReader:
         self._heads = HeadBuffer(
             max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
         )
+        self._shapes = ShapeLearner()
         self.surplus = False
         self.bodyless = False
         self.rest = b""
@@ -248,17 +264,15 @@ class AnswerReader:
             Denied: the answer is malformed, too large, switches protocols, or has too many interim answers (RFC 9110
                 section 15.2); the reason is one for requests, the detail tells.
         """
-        head, heads, grammar = None, self._heads, self._grammar
+        head, heads = None, self._heads
         while self._body is None:
-            match = grammar.match(data, 0, heads.ordinary) if heads.fresh else None
-            if match is not None:  # most heads arrive whole
-                head, data = grammar.head(match), data[match.end() :]
+            shape = self._shapes.shape
+            if shape is not None and heads.fresh and (repeated := shape.response(data)) is not None:
+                head, data = repeated, data[shape.size :]
             else:
-                found = heads.feed(data)
-                if found is None:
+                head, data = self._read_new(data)
+                if head is None:
                     return None, b""
-                raw, data = found
-                head = grammar.read(raw)
             if head.status < 200:
                 if head.status == 101:
                     self._switch(head)
@@ -282,6 +296,20 @@ class AnswerReader:
         self.surplus = self.complete and bool(data)
         self.rest = b"" if self.complete else data
         return head, content
+
+    def _read_new(self, data: bytes) -> tuple[Response | None, bytes]:
+        """Read a head by the grammar: (the head, what follows it), or (None, nothing) until it is complete."""
+        grammar, heads = self._grammar, self._heads
+        match = grammar.match(data, 0, heads.ordinary) if heads.fresh else None
+        if match is not None:  # most heads arrive whole
+            head = grammar.head(match)
+            self._shapes.missed(match[0], head)
+            return head, data[match.end() :]
+        found = heads.feed(data)
+        if found is None:
+            return None, b""
+        raw, rest = found
+        return grammar.read(raw), rest
 
     def _skip_interim(self) -> None:
         self._interim += 1

@@ -1,0 +1,153 @@
+"""Heads of a known shape are read as the grammar reads them, and all others are left to it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sidecar.errors import Denied
+from sidecar.wire.h1_reader import AnswerReader, RequestReader
+from sidecar.wire.h1_shape import HeadShape
+from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.message import Request, Response
+
+REQUESTS = {
+    "origin form": (
+        b"GET /search?q=1 HTTP/1.1\r\nHost: writer:7443\r\nAccept: */*\r\nAuthorization: Bearer abcdefgh\r\n"
+        b"traceparent: 00-11-22-01\r\n\r\n"
+    ),
+    "absolute form": b"GET http://crm.mesh/tool HTTP/1.1\r\nHost: crm.mesh\r\nX-Trace: 0123\r\n\r\n",
+    "an authority alone": b"GET http://crm.mesh HTTP/1.1\r\nHost: crm.mesh\r\nX-Trace: 0123\r\n\r\n",
+    "a body": b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nX-Trace: 0123\r\n\r\n",
+    "chunks": b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nX-Trace: 0123\r\n\r\n",
+    "a connection": b"GET /a HTTP/1.0\r\nHost: a\r\nConnection: keep-alive, x-trace\r\nX-Trace: 0123\r\n\r\n",
+    "one field twice": b"GET /a HTTP/1.1\r\nhost:a\r\nX-Trace:  0123 \r\nx-trace: 4567\r\n\r\n",
+}
+ANSWERS = {
+    "a length": b"HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 06:00:00 GMT\r\nContent-Length: 1024\r\nX: a b c\r\n\r\n",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: abc\r\n\r\n",
+    "no reason phrase": b"HTTP/1.1 404\r\nX: abc\r\nConnection: close\r\n\r\n",
+}
+
+
+def requests() -> RequestReader:
+    return RequestReader(ServerLimits(), proxy_form=True)
+
+
+def answers() -> AnswerReader:
+    return AnswerReader(ClientLimits())
+
+
+def request_of(reader: RequestReader, head: bytes) -> Request | str | None:
+    try:
+        found = reader.read(head)
+    except Denied as denied:
+        return f"{denied.reason} {denied.detail}"
+    return None if found is None else found[0]
+
+
+def answer_of(reader: AnswerReader, head: bytes) -> Response | str | None:
+    reader.expect("HEAD")
+    try:
+        return reader.feed(head)[0]
+    except Denied as denied:
+        return f"{denied.reason} {denied.detail}"
+
+
+def trained_on(head: bytes) -> RequestReader:
+    reader = requests()
+    for _ in range(20):
+        assert request_of(reader, head) is not None
+    return reader
+
+
+def answering(head: bytes) -> AnswerReader:
+    reader = answers()
+    for _ in range(20):
+        assert answer_of(reader, head) is not None
+    return reader
+
+
+def variants(head: bytes, seed: int) -> list[bytes]:
+    """Heads of the same size with some bytes changed, mostly to what matters to a parser."""
+    chance = random.Random(seed)
+    found = []
+    for _ in range(60):
+        changed = bytearray(head)
+        for _ in range(chance.choice([1, 1, 2, 5])):
+            changed[chance.randrange(len(changed))] = chance.choice(b"\r\n\t\0 :/?#%az09\x7f\x80\xffHc")
+        found.append(bytes(changed))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("case", REQUESTS)
+def test_a_request_is_read_as_by_a_reader_that_knows_no_shape(case: str, seed: int) -> None:
+    head = REQUESTS[case]
+    reader = trained_on(head)
+    for variant in variants(head, seed):
+        if not reader.fresh:
+            reader = trained_on(head)
+        assert request_of(reader, variant) == request_of(requests(), variant), variant
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("case", ANSWERS)
+def test_an_answer_is_read_as_by_a_reader_that_knows_no_shape(case: str, seed: int) -> None:
+    head = ANSWERS[case]
+    reader = answering(head)
+    for variant in variants(head, seed):
+        assert answer_of(reader, variant) == answer_of(answers(), variant), variant
+        if reader.began and reader.head is None:
+            reader = answering(head)
+
+
+@pytest.mark.parametrize("case", REQUESTS.keys() - {"an authority alone"})
+def test_a_head_with_other_values_in_the_same_places_is_read_by_its_shape(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = REQUESTS[case]
+    reader = trained_on(head)
+    other = head.replace(b"0123", b"9876").replace(b"Bearer abcdefgh", b"Bearer hgfedcba")
+    expected = request_of(requests(), other)
+    monkeypatch.setattr(RequestReader, "_read_new", lambda *_: pytest.fail("left to the grammar"))
+    found = request_of(reader, other)
+    assert isinstance(found, Request)
+    assert found == expected
+
+
+def test_an_authority_that_host_does_not_name_is_refused_whatever_came_before() -> None:
+    reader = trained_on(REQUESTS["absolute form"])
+    for head in (
+        b"GET http://crm.mesx/tool HTTP/1.1\r\nHost: crm.mesh\r\nX-Trace: 0123\r\n\r\n",
+        b"GET http://crm.mesh.tool HTTP/1.1\r\nHost: crm.mesh\r\nX-Trace: 0123\r\n\r\n",
+    ):
+        assert request_of(reader, head) == request_of(requests(), head)
+        assert isinstance(request_of(reader, head), str)
+
+
+def test_a_shape_holds_no_value_that_may_differ_by_user() -> None:
+    reader = trained_on(REQUESTS["origin form"])
+    shape = reader._shapes.shape
+    assert shape is not None
+    held = repr([getattr(shape, name) for name in HeadShape.__slots__])
+    assert "abcdefgh" not in held
+    assert "search" not in held
+    assert "writer:7443" in held
+
+
+def test_where_each_head_has_another_shape_hardly_any_is_learned() -> None:
+    reader, learned, before = requests(), 0, None
+    for size in range(3000):
+        request_of(reader, b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * (size % 1500)))
+        learned += reader._shapes.shape is not before
+        before = reader._shapes.shape
+    assert 2 < learned < 12
+
+
+def test_what_follows_a_head_of_a_known_shape_is_left() -> None:
+    head = REQUESTS["a body"]
+    found = trained_on(head).read(head + b"123456789012GET")
+    assert found is not None
+    assert found[1:] == (len(head), b"123456789012GET")
