@@ -71,7 +71,7 @@ def test_what_was_refused_is_told_with_its_meaning_and_where_the_cures_are(
         assert main(["status", "--socket", str(path)]) == 0
     out = capsys.readouterr().out
     assert "docs/reasons.md" in out
-    assert "unknown_key  3      the issuer's key set has no such key" in out
+    assert "unknown_key  3      the issuer's key set does not have this key" in out
 
 
 def test_for_machines_it_is_the_document_with_the_troubles(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
