@@ -26,7 +26,7 @@ def _first_line_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _values_may_hold_controls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(h1_head, "_TEXT", bytes(byte for byte in range(256) if byte != 0x0A))
+    monkeypatch.setattr(h1_head, "TEXT", bytes(byte for byte in range(256) if byte != 0x0A))
 
 
 def _layouts_are_found_by_length(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,7 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         [
             *lines[:first],  # they install from registries, which the booted machine cannot reach
             *(line.replace("planner", "writer") for line in lines[:first] if line.startswith("useradd")),
+            "/opt/sidecar/bin/pip install --no-deps ./dev",  # the replacements for SPIRE and a token service
         ]
     )
     with machine(folder, ROOT, before=prepare) as started:
