@@ -207,10 +207,10 @@ def test_a_package_of_a_build_has_labels_that_kubernetes_takes(tmp_path: Path) -
 # the notes after an installation → values that print them, and values that do not
 NOTES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no ValidatingAdmissionPolicy": ({"admissionPolicy": {"mode": "disabled"}}, {}),
-    "go without a sidecar: ": ({"injector": {"allowOptOut": True}}, {}),
+    "run without a sidecar: ": ({"injector": {"allowOptOut": True}}, {}),
     "kubectl label namespace": ({}, {"injector": {"enabled": False}}),
     "kube-prometheus-stack": ({"prometheusRule": {"enabled": True}}, {}),
-    "NetworkPolicies count only": ({}, {"networkPolicy": {"enabled": False}}),
+    "NetworkPolicies have an effect only": ({}, {"networkPolicy": {"enabled": False}}),
 }
 
 
