@@ -8,7 +8,7 @@ from typing import Final
 from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, LengthBody, UntilClose
 from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
-from sidecar.wire.h1_shape import ShapeLearner
+from sidecar.wire.h1_shape import answer_shapes, request_shapes
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Request, Response
 from sidecar.wire.websocket import Handshake, check_upgrade
@@ -133,7 +133,7 @@ class RequestReader(HeadBuffer):
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=proxy_form
         )
-        self._shapes = ShapeLearner()
+        self._shapes = request_shapes((limits.max_target_bytes, limits.max_fields, proxy_form))
         self.refused_head: Request | None = None
 
     def read(self, data: bytes) -> tuple[Request, int, bytes] | None:
@@ -144,7 +144,7 @@ class RequestReader(HeadBuffer):
                 Upgrade other than WebSocket, CONNECT, TRACE, a body over the limit). The rest must then never be parsed
                 as a request.
         """
-        shape = self._shapes.shape
+        shape = self._shapes.get(len(data))
         if shape is not None and self.fresh and (repeated := shape.request(data)) is not None:
             head, size = repeated, shape.size
             rest = data[size:]
@@ -163,7 +163,7 @@ class RequestReader(HeadBuffer):
         match = grammar.match(data, 0, self.ordinary) if self.fresh else None
         if match is not None:  # most heads arrive whole
             head, size = grammar.head(match), match.end()
-            self._shapes.missed(match[0], head)
+            self._shapes.missed(len(data), match[0], head)
             return head, size, data[size:]
         found = self.feed(data)
         if found is None:
@@ -224,7 +224,7 @@ class AnswerReader:
         self._heads = HeadBuffer(
             max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
         )
-        self._shapes = ShapeLearner()
+        self._shapes = answer_shapes(limits.max_fields)
         self.surplus = False
         self.bodyless = False
         self.rest = b""
@@ -266,7 +266,7 @@ class AnswerReader:
         """
         head, heads = None, self._heads
         while self._body is None:
-            shape = self._shapes.shape
+            shape = self._shapes.get(len(data))
             if shape is not None and heads.fresh and (repeated := shape.response(data)) is not None:
                 head, data = repeated, data[shape.size :]
             else:
@@ -303,7 +303,7 @@ class AnswerReader:
         match = grammar.match(data, 0, heads.ordinary) if heads.fresh else None
         if match is not None:  # most heads arrive whole
             head = grammar.head(match)
-            self._shapes.missed(match[0], head)
+            self._shapes.missed(len(data), match[0], head)
             return head, data[match.end() :]
         found = heads.feed(data)
         if found is None:

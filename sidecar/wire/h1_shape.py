@@ -1,6 +1,6 @@
-"""Shape of the last head of a connection: the next head mostly has its values in the same places.
+"""Shapes of heads: of two heads of one size the second mostly has its values in the same places.
 
-Of two heads of one size usually only a target, a token, a trace id, a length or a date differs. A shape has the
+Usually only a target, a token, a trace id, a length or a date differs. A shape has the
 constant bytes between those values, and none of the values. A head of this shape is read by one ``struct``, one
 comparison and one scan for control bytes, and the result is that of the grammar; any other head is left to the
 grammar. Pure.
@@ -9,6 +9,7 @@ grammar. Pure.
 from __future__ import annotations
 
 import re
+from functools import cache
 from struct import Struct
 from typing import Any, Final
 
@@ -19,8 +20,9 @@ _values_in: Final = re.compile(rb"[^:\r]++:[\t ]*+([^\r]*+)\r\n").finditer
 _is_target: Final = re.compile(rb"/[!-~]*+").fullmatch
 _strip: Final = bytes.strip
 _MAX_FIELDS: Final = 40  # of a head with a shape
-_FIRST_WAIT: Final = 8  # heads without a shape, or of another one, until the next is learned
-_LONGEST_WAIT: Final = 1024
+_LEARNED_AFTER: Final = 16  # heads of a size: to learn a shape costs as much as to read two
+_MAX_COUNTED: Final = 256  # sizes
+_MAX_SHAPES: Final = 64  # of about 2 KiB
 
 
 class HeadShape:
@@ -121,27 +123,40 @@ def _hole_of_target(head: bytes, message: Request | Response) -> tuple[int, int]
     return (start, end) if head[start:end] == message.target else None
 
 
-class ShapeLearner:
-    """Learns the shape of a connection's heads, and seldom where each head has another one.
+class HeadShapes(dict[int, HeadShape]):
+    """Cache of shapes by the number of bytes that arrived together. The oldest is evicted first.
 
-    ``shape`` is the current shape, if any. Call ``missed`` with each head that was read without it.
+    Call ``missed`` with each head that was read without a shape.
     """
 
-    __slots__ = ("_missed", "_wait", "shape")
-
     def __init__(self) -> None:
-        self.shape: HeadShape | None = None
-        self._missed = 0
-        self._wait = _FIRST_WAIT
+        super().__init__()
+        self._missed: dict[int, int] = {}
 
-    def missed(self, head: bytes, message: Request | Response) -> None:
-        """Count a head that was read by the grammar, and learn its shape if enough of them have come."""
-        self._missed += 1
-        if self._missed < self._wait:
+    def missed(self, size: int, head: bytes, message: Request | Response) -> None:
+        """Count a head read by the grammar, of ``size`` bytes that arrived together; learn its shape if many came."""
+        missed = self._missed.get(size, 0) + 1
+        if missed < _LEARNED_AFTER:
+            if len(self._missed) >= _MAX_COUNTED:
+                self._missed.clear()
+            self._missed[size] = missed
             return
-        self._missed = 0
-        self._wait = min(2 * self._wait, _LONGEST_WAIT)
-        layout = message.layout
-        hole = _hole_of_target(head, message)
+        self._missed[size] = 0
+        layout, hole = message.layout, _hole_of_target(head, message)
         if isinstance(layout, H1Layout) and len(layout.names) <= _MAX_FIELDS and hole is not None:
-            self.shape = HeadShape(head, message, layout, hole)
+            self.pop(size, None)
+            if len(self) >= _MAX_SHAPES:
+                del self[next(iter(self))]
+            self[size] = HeadShape(head, message, layout, hole)
+
+
+@cache  # one per kind of listener: a shape holds within its limits only
+def request_shapes(_limits: tuple[int, int, bool]) -> HeadShapes:
+    """Return the shapes of requests within (most bytes of a target, most fields, whether absolute form is read)."""
+    return HeadShapes()
+
+
+@cache  # as above
+def answer_shapes(_max_fields: int) -> HeadShapes:
+    """Return the shapes of answers within a number of fields."""
+    return HeadShapes()
