@@ -133,7 +133,7 @@ class RequestReader(HeadBuffer):
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=proxy_form
         )
-        self._shapes = request_shapes((limits.max_target_bytes, limits.max_fields, proxy_form))
+        self._shapes = request_shapes((limits.max_head_bytes, limits.max_target_bytes, limits.max_fields, proxy_form))
         self.refused_head: Request | None = None
 
     def read(self, data: bytes) -> tuple[Request, int, bytes] | None:
@@ -224,7 +224,7 @@ class AnswerReader:
         self._heads = HeadBuffer(
             max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
         )
-        self._shapes = answer_shapes(limits.max_fields)
+        self._shapes = answer_shapes((limits.max_head_bytes, limits.max_fields))
         self.surplus = False
         self.bodyless = False
         self.rest = b""

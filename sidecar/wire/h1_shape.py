@@ -1,9 +1,8 @@
 """Shapes of heads: of two heads of one size the second mostly has its values in the same places.
 
-Usually only a target, a token, a trace id, a length or a date differs. A shape has the
-constant bytes between those values, and none of the values. A head of this shape is read by one ``struct``, one
-comparison and one scan for control bytes, and the result is that of the grammar; any other head is left to the
-grammar. Pure.
+Usually only a target, a token, a trace id, a length or a date differs. A shape has the constant bytes between those
+values, and none of the values. A head of this shape is read by one ``struct``, one comparison and one scan for control
+bytes, and the result is that of the grammar; any other head is left to the grammar. Pure.
 """
 
 from __future__ import annotations
@@ -151,12 +150,12 @@ class HeadShapes(dict[int, HeadShape]):
 
 
 @cache  # one per kind of listener: a shape holds within its limits only
-def request_shapes(_limits: tuple[int, int, bool]) -> HeadShapes:
-    """Return the shapes of requests within (most bytes of a target, most fields, whether absolute form is read)."""
+def request_shapes(_limits: tuple[int, int, int, bool]) -> HeadShapes:
+    """Return the shapes of requests within (most bytes of a head, of a target, most fields, absolute form is read)."""
     return HeadShapes()
 
 
 @cache  # as above
-def answer_shapes(_max_fields: int) -> HeadShapes:
-    """Return the shapes of answers within a number of fields."""
+def answer_shapes(_limits: tuple[int, int]) -> HeadShapes:
+    """Return the shapes of answers within (most bytes of a head, most fields)."""
     return HeadShapes()

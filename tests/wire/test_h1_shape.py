@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -179,3 +180,21 @@ def test_what_follows_a_head_of_a_known_shape_is_left() -> None:
         assert found is not None
         assert found[1:] == (len(head), b"123456789012GET")
     assert len(data) in reader._shapes
+
+
+@pytest.mark.parametrize(
+    "lower", [{"max_head_bytes": 150}, {"max_target_bytes": 99}, {"max_fields": 3}], ids=["head", "target", "fields"]
+)
+def test_a_listener_with_a_lower_limit_does_not_share_the_shapes_of_another(lower: dict[str, int]) -> None:
+    head = b"GET /%b HTTP/1.1\r\nHost: a\r\nA: b\r\nB: c\r\nC: d\r\n\r\n" % (b"x" * 120)
+    trained_on(head)
+    stricter = RequestReader(replace(ServerLimits(), **lower), proxy_form=True)
+    assert isinstance(request_of(stricter, head), str)
+
+
+@pytest.mark.parametrize("lower", [{"max_head_bytes": 60}, {"max_fields": 1}], ids=["head", "fields"])
+def test_an_upstream_with_a_lower_limit_does_not_share_them_either(lower: dict[str, int]) -> None:
+    head = ANSWERS["a length"]
+    answering(head)
+    stricter = AnswerReader(replace(ClientLimits(), **lower))
+    assert isinstance(answer_of(stricter, head), str)
