@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from sidecar.errors import Denied, Reason
 
@@ -94,7 +94,7 @@ class Layout:
         return hash(self.names)
 
 
-class Message:
+class Message(Protocol):
     """The fields of a request or an answer; never changed. Messages with the same names of fields share a layout.
 
     ``layout`` has the names and ``values`` the values, in the same order. ``listed`` are the names that the peer's
@@ -106,17 +106,17 @@ class Message:
     @property
     def layout(self) -> Layout:
         """The names of the fields."""
-        raise NotImplementedError
+        ...
 
     @property
     def values(self) -> tuple[bytes, ...]:
         """The values of the fields, as many as there are names."""
-        raise NotImplementedError
+        ...
 
     @property
     def listed(self) -> frozenset[bytes]:
         """The names that end at this hop."""
-        raise NotImplementedError
+        ...
 
     def one(self, name: bytes) -> bytes | None:
         """Return the value of a field (lower-case name) that must not be repeated; None if it is absent.

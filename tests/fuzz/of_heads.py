@@ -127,12 +127,12 @@ def _as_without_cache(data: bytes, read: Callable[[bytes], _H], layouts: Layouts
     """Check that cached layouts change no reading."""
     for raw in _beside_others(data):
         cached = _outcome(read, raw)
-        written = edited(cached, AS_THEY_ARE) if isinstance(cached, Message) else b""
+        written = edited(cached, AS_THEY_ARE) if isinstance(cached, Request | Response) else b""
         layouts.clear()
         layouts.bytes = 0
         fresh = _outcome(read, raw)
         assert fresh == cached
-        assert not isinstance(fresh, Message) or edited(fresh, AS_THEY_ARE) == written
+        assert not isinstance(fresh, Request | Response) or edited(fresh, AS_THEY_ARE) == written
 
 
 def _beside_others(data: bytes) -> list[bytes]:
