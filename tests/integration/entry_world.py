@@ -32,7 +32,6 @@ from tests.integration.world import (
     World,
     free_port,
     open_world,
-    until,
     whole_lines,
 )
 
@@ -154,7 +153,7 @@ class EntryWorld:
         reload = StsReload(Loaded(settings, files, files.fingerprint()), os.environ)
         keys = reload.own_keys(int(time.time()))
         self.world.background(run_token_service(settings, keys, asyncio.Event(), reload=reload))
-        await until(lambda: bool(self.sts_records("started")))
+        await self.world.until_ready(self.ports["sts-probe"])
 
     def write_sts(self, document: Settings) -> None:
         """Write the token service's settings file atomically."""

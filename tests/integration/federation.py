@@ -125,7 +125,7 @@ async def _start_service(federation: Federation, organisation: str) -> None:
     path.write_text(yaml.safe_dump(json.loads(json.dumps(document))))
     ring = KeyRing(active=SigningKey.generate())
     federation.world.background(run_token_service(load_sts(path, {}), ring, asyncio.Event()))
-    await until(lambda: records.exists() and '"started"' in records.read_text())
+    await federation.world.until_ready(int(document["probe"]["listen"].rpartition(":")[2]))
 
 
 def _service(federation: Federation, organisation: str) -> Settings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,7 +34,6 @@ from tests.integration.world import (
     free_port,
     ok,
     open_world,
-    until,
     whole_lines,
 )
 
@@ -143,9 +141,4 @@ async def _start_sts(mesh: Mesh) -> None:
     path.write_text(yaml.safe_dump(document))
     ring = KeyRing(active=SigningKey.generate())
     mesh.world.background(run_token_service(load_sts(path, {}), ring, asyncio.Event()))
-    await until(lambda: _listens(mesh.ports["sts"]))
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
+    await mesh.world.until_ready(mesh.ports["sts-probe"])

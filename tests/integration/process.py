@@ -10,13 +10,11 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
-from tests.integration.world import PATIENCE_S, WRITER, Record, World, free_port, until
-
-START_S: Final = 30.0  # an interpreter, on a busy machine
+from tests.integration.world import PATIENCE_S, START_S, WRITER, Record, World, free_port, until
 
 
 class Running:

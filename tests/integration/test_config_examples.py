@@ -90,19 +90,18 @@ async def running(
 
 async def token_service(world: World, spiffe_id: SpiffeId, issuer: str) -> int:
     """Run the example's token service in this process; yield its port."""
-    port = free_port()
+    port, probe = free_port(), free_port()
     environ = variables(
         issuer=issuer,
         listen=f"127.0.0.1:{port}",
-        probe__listen=f"127.0.0.1:{free_port()}",
+        probe__listen=f"127.0.0.1:{probe}",
         identity__workload_api=(await world.api(spiffe_id)).address,
         records={"sink": {"file": str(world.folder / f"{port}.records")}},
         login_issuers=elsewhere(example("sts")["login_issuers"], {}),
     )
     settings = load_sts(EXAMPLES / "sts.yaml", environ)
     world.background(run_token_service(settings, KeyRing(active=SigningKey.generate()), asyncio.Event()))
-    records = world.folder / f"{port}.records"
-    await until(lambda: records.exists() and '"started"' in records.read_text())
+    await world.until_ready(probe, without="keys of ")
     return port
 
 

@@ -17,13 +17,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.world import PATIENCE_S, PLANNER, WRITER, Answer, World, bearer, calling, mint, until
+from tests.integration.world import PATIENCE_S, PLANNER, START_S, WRITER, Answer, World, bearer, calling, mint, until
 
 pytestmark = pytest.mark.integration
 
 DESCRIPTORS: Final = 64
 CROWD: Final = 150
-START_S: Final = 30.0  # on a busy machine the imports alone take long
 
 
 @asynccontextmanager

@@ -23,14 +23,13 @@ from sidecar.injector.command import Injector
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.workers.parent import Workers
 from sidecar_dev.login_tls import certified
-from sidecar_dev.processes import answers
 from tests.injector.pods import RENDERED
 from tests.injector.serving import write_pair
 from tests.integration import mesh_files
-from tests.integration.process import START_S
 from tests.integration.world import (
     CRM,
     PATIENCE_S,
+    START_S,
     STS,
     WRITER,
     World,
@@ -117,7 +116,7 @@ async def test_a_token_service_without_login_issuers_serves_until_told_to_stop(w
         host, _, port = document["listen"].rpartition(":")
         writer = calling(await world.source(WRITER), STS)
         probe = int(document["probe"]["listen"].rpartition(":")[2])
-        await until(lambda: answers(f"http://127.0.0.1:{probe}/readyz"), START_S)
+        await world.until_ready(probe)
         form = b"grant_type=client_credentials&scope=crm.read&audience=" + quote(str(CRM), safe="").encode()
         fields = [("content-type", "application/x-www-form-urlencoded")]
         answer = await world.call(int(port), writer, "/token", headers=fields, body=form, host=f"{host}:{port}")

@@ -208,6 +208,7 @@ async def test_a_token_service_issues_nothing_that_a_stopped_reader_does_not_tak
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe.writer)
     try:
         await asyncio.to_thread(pipe.read_starts)
+        await world.until_ready(int(document["probe"]["listen"].rpartition(":")[2]))
         host, _, port = document["listen"].rpartition(":")
         writer = calling(await world.source(WRITER), STS)
         form = b"grant_type=client_credentials&scope=crm.read&audience=" + quote(str(CRM), safe="").encode()

@@ -18,9 +18,9 @@ import pytest
 from sidecar.cli import main
 from tests.integration.hops import Held, Hops
 from tests.integration.load import Load
-from tests.integration.process import START_S, Running, process
+from tests.integration.process import Running, process
 from tests.integration.test_lifecycle import HELPER, distrust
-from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, calling, mint, ok
+from tests.integration.world import PATIENCE_S, PLANNER, START_S, WRITER, World, bearer, calling, mint, ok
 from tests.integration.world import until as until_true
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]

@@ -43,6 +43,7 @@ CRM: Final = SpiffeId("spiffe://acme.example/tool/crm")
 STS: Final = SpiffeId("spiffe://acme.example/sts")
 ISSUER: Final = "https://sts.acme.example"
 PATIENCE_S: Final = 10.0
+START_S: Final = 30.0  # an interpreter and its imports, on a busy machine
 
 Record = dict[str, Any]
 
@@ -392,6 +393,20 @@ class World:
         lines += [f"{name}: {value}" for name, value in headers]
         raw = await self.exchange(port, context, "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
         return parse(raw)
+
+    async def until_ready(self, probe: int, *, without: str | None = None) -> None:
+        """Wait until a process says on its probe's port that it is ready, or that only one thing is missing.
+
+        A token service listens, and writes ``started``, before it has its identity: until then it refuses handshakes.
+        """
+        async with asyncio.timeout(START_S):
+            while True:
+                with contextlib.suppress(ConnectionError):
+                    answer = await self.call(probe, None, "/readyz", method="GET")
+                    lacking = answer.body.decode().splitlines() if answer.status != 200 else []
+                    if all(without is not None and line.startswith(without) for line in lacking):
+                        return
+                await asyncio.sleep(0.01)
 
     @asynccontextmanager
     async def kept(self, port: int, context: ssl.SSLContext | None = None) -> AsyncIterator[Kept]:

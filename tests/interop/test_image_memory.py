@@ -15,8 +15,20 @@ from typing import Any, Final
 import pytest
 
 from tests.integration.crowd import Kind, crowd_at, written
-from tests.integration.test_descriptors import START_S, call
-from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, calling, mint, ok, until, whole_lines
+from tests.integration.test_descriptors import call
+from tests.integration.world import (
+    PATIENCE_S,
+    PLANNER,
+    START_S,
+    WRITER,
+    World,
+    bearer,
+    calling,
+    mint,
+    ok,
+    until,
+    whole_lines,
+)
 from tests.interop.engine import IMAGE, docker, missing, require
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
