@@ -15,6 +15,7 @@ from typing import Final, Unpack, get_args
 
 from sidecar.errors import Reason, Unavailable
 from sidecar.observe.entry import Entry, request_record
+from sidecar.observe.hash_chain import HashChain
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import FIELDS, Direction, Record, RecordFields
 from sidecar.observe.record_text import encode
@@ -71,7 +72,8 @@ class AccessLog:
         self.max_bytes = max_bytes
         self._spill_folder = spill_folder
         warn_if_unusable(spill_folder)
-        self._writer = Writer(sink, encode, on_lost=self._lose)
+        self._chain = HashChain(encode)
+        self._writer = Writer(sink, self._chain, on_lost=self._lose)
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._promised = 0  # lines with space: taken by the writer, or reserved for requests in flight
@@ -115,6 +117,11 @@ class AccessLog:
     def filling(self) -> SinkSpace | None:
         """Free space of the sink's file system; None if it is on none."""
         return self._writer.filling
+
+    @property
+    def head(self) -> tuple[int, str] | None:
+        """Number of the last encoded record, and the hash of its line; None before the first."""
+        return self._chain.head
 
     @property
     def settled(self) -> bool:

@@ -202,6 +202,15 @@ class RecordFields(TypedDict, total=False):
     ]
 
 
+class _ChainFields(TypedDict):
+    """The key that the hash chain sets, the last of a line."""
+
+    prev: Annotated[
+        str | None,
+        Key("the SHA-256 of the run's line before this one, without its newline, in hex; null in the first", _ALL),
+    ]
+
+
 _KINDS: Final[Mapping[object, Kind]] = {
     str: "text",
     int: "count",
@@ -213,7 +222,9 @@ _KINDS: Final[Mapping[object, Kind]] = {
 
 def _keys() -> Mapping[str, Key]:
     found: dict[str, Key] = {}
-    for name, annotation in (_WriterFields.__annotations__ | RecordFields.__annotations__).items():
+    for name, annotation in (
+        _WriterFields.__annotations__ | RecordFields.__annotations__ | _ChainFields.__annotations__
+    ).items():
         declared, key = get_args(annotation)
         value = next((one for one in get_args(declared) if one is not type(None)), declared)
         found[name] = replace(

@@ -210,7 +210,7 @@ def test_a_permitted_request_is_opened_with_all_that_is_known_of_it(sink: FakeSi
     opened, closed = sink.wait_for_records(2)
     assert (opened["event"], opened["decision"], opened["reason"]) == ("request.opened", "allow", "ok")
     assert opened["total_ms"] is None
-    later = {"event", "seq", "total_ms"}
+    later = {"event", "seq", "total_ms", "prev"}
     assert {name: opened[name] for name in opened.keys() - later} == {
         name: closed[name] for name in closed.keys() - later
     }

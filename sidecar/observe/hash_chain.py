@@ -1,0 +1,57 @@
+"""Hash chain over the lines of one run: each line holds the SHA-256 of the line before it.
+
+A line that is changed, removed, inserted or moved no longer fits its neighbours; ``sidecar audit verify`` says where.
+Who can rewrite all lines can also compute the chain again: the token service therefore countersigns its head from time
+to time (``checkpoint``), and what was countersigned cannot be rewritten unnoticed.
+
+A record that was lost before it was encoded is no link: its number is missing, and the chain is whole. So a loss that
+the process admitted differs from a line that somebody removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Final
+
+from sidecar.observe.record import FIELDS, Record
+
+_UNLINKED: Final = b'"prev":null}\n'  # end of an encoded line: ``prev`` is the last key
+_NULL: Final = len(b"null}\n")
+
+if FIELDS[-1] != "prev":
+    raise AssertionError("the key prev must be the last of a record: the hash is spliced into the end of the line")
+
+
+class HashChain:
+    """Encodes records as linked lines. ``encode`` makes lines in which ``prev`` is null.
+
+    ``head`` is the number of the last linked record and the hash of its line, in hex; None before the first. It is
+    replaced as a whole, so another thread may read it.
+    """
+
+    __slots__ = ("_encode", "head")
+
+    def __init__(self, encode: Callable[[Sequence[Record]], bytes]) -> None:
+        self._encode = encode
+        self.head: tuple[int, str] | None = None
+
+    def __call__(self, records: Sequence[Record]) -> bytes:
+        """Encode records in the order of their numbers. If it raises, the chain has not moved."""
+        if not records:
+            return b""
+        linked = []
+        before = None if self.head is None else self.head[1].encode()
+        for line in self._encode(records).splitlines(keepends=True):
+            if before is not None:
+                line = b'%b"%b"}\n' % (line[:-_NULL], before)
+            linked.append(line)
+            before = line_hash(line[:-1]).encode()
+        if before is not None:
+            self.head = records[-1]["seq"], before.decode()
+        return b"".join(linked)
+
+
+def line_hash(line: bytes) -> str:
+    """Return the hash of a line without its newline, in hex: that of ``sha256sum``."""
+    return sha256(line).hexdigest()
