@@ -28,6 +28,11 @@ MAX_WORKERS: Final = 64  # the marks available to handles
 
 # Commands that end in order on a signal, from the first moment on.
 _LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.command:run")
+# The rooms of the audit: each module has `run` and `add_arguments`.
+_AUDITS: Final = {
+    "attribution": ("sidecar.audit.attribution_command", "tell for each logged request if it names user and actor"),
+    "chains": ("sidecar.audit.chains_command", "rebuild every chain from the records of all witnesses"),
+}
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone
 
 
@@ -57,7 +62,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     _sidecar(commands)
     _other_services(commands, words)
-    _afterwards(commands)
+    _afterwards(commands, words)
     _development(commands, words)
     return parser
 
@@ -122,8 +127,8 @@ def _other_services(commands: _Commands, words: Sequence[str]) -> None:
         importlib.import_module("sidecar.injector.command").add_arguments(injector)
 
 
-def _afterwards(commands: _Commands) -> None:
-    """Add the commands that evaluate records and logs."""
+def _afterwards(commands: _Commands, words: Sequence[str]) -> None:
+    """Add the commands that evaluate records and logs. A room of the audit adds its own arguments."""
     explain = _command(commands, "explain", "sidecar.explain:run", "judge a recorded request again")
     explain.set_defaults(default_config=DEFAULT_CONFIG)
     explain.add_argument("record", metavar="RECORD", help="a file of records, or - for standard input")
@@ -137,15 +142,10 @@ def _afterwards(commands: _Commands) -> None:
         "audit", help="evaluate records and logs offline", description="Evaluate records and logs offline."
     )
     audit_commands = audit.add_subparsers(metavar="COMMAND", required=True)
-    attribution = _audit(audit_commands, "attribution", "tell for each logged request if it names user and actor")
-    attribution.add_argument(
-        "--user", action="append", default=[], metavar="FIELD", help="a JSON field that names the user"
-    )
-    attribution.add_argument(
-        "--actor", action="append", default=[], metavar="FIELD", help="a JSON field that names the actor"
-    )
-    chains = _audit(audit_commands, "chains", "rebuild every chain from the records of all witnesses")
-    chains.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding to ignore")
+    for name, (module, text) in _AUDITS.items():
+        command = _command(audit_commands, name, f"{module}:run", text)
+        if words[:2] == ["audit", name]:
+            importlib.import_module(module).add_arguments(command)
 
 
 def _development(commands: _Commands, words: Sequence[str]) -> None:
@@ -181,13 +181,6 @@ def _workers(text: str) -> int:
 def _command(commands: _Commands, name: str, target: str, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(target=target)
-    return command
-
-
-def _audit(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
-    command = _command(commands, name, f"sidecar.audit.{name}_command:run", text)
-    command.add_argument("files", nargs="+", metavar="FILE", help="a log, .gz too, or - for standard input")
-    command.add_argument("--json", action="store_true", help="for machines")
     return command
 
 

@@ -49,3 +49,11 @@ def test_without_the_tools_a_command_says_how_to_get_them(
         main(words)
     assert ended.value.code == 2
     assert "pip install ./dev" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["attribution", "chains"])
+def test_a_room_of_the_audit_adds_its_own_arguments(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", name, "--help"])
+    assert ended.value.code == 0
+    assert "--json" in capsys.readouterr().out

@@ -15,12 +15,21 @@ from typing import Final
 from sidecar.audit.attribution import UNKNOWABLE, Attribution, Tally
 from sidecar.audit.identities import Fields, Named, NoRequestError, named_by
 from sidecar.audit.log_lines import Line, read_lines
-from sidecar.audit.output import complain, hang_up, print_line, print_table, visible
+from sidecar.audit.output import add_logs, complain, hang_up, print_line, print_table, visible
 
 _COMMAND: Final = "sidecar audit attribution"
 _SHOWN_ONE_BY_ONE: Final = 40
 
 Judged = tuple[Line, Named, Attribution]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_logs(parser)
+    parser.add_argument("--user", action="append", default=[], metavar="FIELD", help="a JSON field that names the user")
+    parser.add_argument(
+        "--actor", action="append", default=[], metavar="FIELD", help="a JSON field that names the actor"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

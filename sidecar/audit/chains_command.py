@@ -13,12 +13,18 @@ from sidecar.audit.chains import Audit, Chain, rebuild
 from sidecar.audit.findings import MEANINGS, Finding, Kind
 from sidecar.audit.hops import Hop
 from sidecar.audit.log_lines import read_lines
-from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
+from sidecar.audit.output import add_logs, complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import Record, RecordError, parse_record
 from sidecar.audit.witnesses import missing_witnesses
 
 _COMMAND: Final = "sidecar audit chains"
 _MOST_PLACES: Final = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_logs(parser)
+    parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding to ignore")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ acts on a terminal.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -13,6 +14,20 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 from sidecar.observe.record_text import escape
+
+
+def add_formats(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that finds weaknesses: ``--json`` or ``--sarif``, and ``--ignore``."""
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="for machines")
+    formats.add_argument("--sarif", action="store_true", help="for code scanning services (SARIF 2.1.0)")
+    parser.add_argument("--ignore", action="append", default=[], metavar="RULE", help="a rule to ignore")
+
+
+def add_logs(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a command that reads logs line by line: the files, and ``--json``."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a log, .gz too, or - for standard input")
+    parser.add_argument("--json", action="store_true", help="for machines")
 
 
 def print_line(text: str = "", *, style: str = "") -> None:

@@ -1,9 +1,10 @@
+import argparse
 import io
 import sys
 
 import pytest
 
-from sidecar.audit.output import print_line, print_table
+from sidecar.audit.output import add_formats, print_line, print_table
 
 
 class Terminal(io.StringIO):
@@ -35,3 +36,13 @@ def test_a_terminal_gets_a_drawn_table_and_no_text_is_taken_for_markup(monkeypat
     assert "[red]x[/]\\u{1b}[2J" in shown
     assert "[bold]y[/]" in shown
     assert "\x1b[2J" not in shown
+
+
+def test_a_command_writes_json_or_sarif_but_not_both(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_formats(parser)
+    assert vars(parser.parse_args([])) == {"json": False, "sarif": False, "ignore": []}
+    assert parser.parse_args(["--sarif", "--ignore", "a", "--ignore", "b"]).ignore == ["a", "b"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--json", "--sarif"])
+    assert "not allowed with" in capsys.readouterr().err

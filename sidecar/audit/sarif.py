@@ -1,0 +1,110 @@
+"""SARIF 2.1.0: weaknesses as code scanners and dashboards read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Final
+from urllib.parse import quote
+
+from sidecar import __version__
+from sidecar.audit.output import visible
+from sidecar.audit.rules import Place, Rule, Severity, Weakness
+
+SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_FINGERPRINT: Final = "delegationSidecar/v1"
+_STDIN: Final = "stdin"  # a URI for the input that is named - on the command line
+
+_LEVELS: Final = {
+    Severity.CRITICAL: "error",
+    Severity.HIGH: "error",
+    Severity.MEDIUM: "warning",
+    Severity.LOW: "note",
+}
+# The number by which code scanning services rank a security rule: from 9.0 critical, 7.0 high, 4.0 medium.
+_SCORES: Final = {Severity.CRITICAL: "9.5", Severity.HIGH: "8.0", Severity.MEDIUM: "5.5", Severity.LOW: "2.0"}
+
+
+def sarif(command: str, rules: Sequence[Rule], weaknesses: Sequence[Weakness]) -> dict[str, object]:
+    """Return the document of one run. ``command`` names the tool, as in ``sidecar audit selectors``.
+
+    Files keep the form in which they were given: a relative path stays relative, only an absolute one gives an
+    absolute URI.
+
+    Raises:
+        ValueError: a weakness breaks a rule that is not among the rules.
+    """
+    indexes = {rule.id: index for index, rule in enumerate(rules)}
+    driver = {"name": command, "version": __version__, "rules": [_rule(rule) for rule in rules]}
+    return {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {"driver": driver},
+                "columnKind": "unicodeCodePoints",
+                "invocations": [{"executionSuccessful": True}],
+                "results": [_result(one, indexes) for one in weaknesses],
+            }
+        ],
+    }
+
+
+def _rule(rule: Rule) -> dict[str, object]:
+    return {
+        "id": rule.id,
+        "shortDescription": {"text": rule.title},
+        "fullDescription": {"text": rule.why},
+        "help": {
+            "text": f"{rule.why}\nCure: {rule.cure}\nSee: {rule.standard}",
+            "markdown": f"{rule.why}\n\n**Cure:** {rule.cure}\n\n**See:** {rule.standard}",
+        },
+        "defaultConfiguration": {"level": _LEVELS[rule.severity]},
+        "properties": {
+            "severity": str(rule.severity),
+            "security-severity": _SCORES[rule.severity],
+            "standard": rule.standard,
+            "tags": ["security"],
+        },
+    }
+
+
+def _result(one: Weakness, indexes: dict[str, int]) -> dict[str, object]:
+    if one.rule.id not in indexes:
+        raise ValueError(f"{one.rule.id} is not among the rules of the run")
+    properties: dict[str, object] = {
+        "severity": str(one.severity),
+        "confidence": str(one.confidence),
+        "cure": "\n".join(map(visible, one.cure.split("\n"))),
+    }
+    if one.facts:
+        properties["facts"] = {visible(name): visible(fact) for name, fact in one.facts.items()}
+    return {
+        "ruleId": one.rule.id,
+        "ruleIndex": indexes[one.rule.id],
+        "level": _LEVELS[one.severity],
+        "message": {"text": visible(one.text)},
+        "locations": [_location(one.place)],
+        "partialFingerprints": {_FINGERPRINT: one.fingerprint},
+        "properties": properties,
+    }
+
+
+def _location(place: Place) -> dict[str, object]:
+    physical: dict[str, object] = {"artifactLocation": {"uri": _uri(place.file)}}
+    if place.line is not None:
+        column = {} if place.column is None else {"startColumn": place.column}
+        physical["region"] = {"startLine": place.line, **column}
+    location: dict[str, object] = {"physicalLocation": physical}
+    if place.object is not None:
+        location["logicalLocations"] = [{"fullyQualifiedName": visible(place.object)}]
+    return location
+
+
+def _uri(file: str) -> str:
+    """Return a URI reference. ``./`` is dropped, and a colon is escaped: it would end a scheme."""
+    if file == "-":
+        return _STDIN
+    path = PurePath(file)
+    escaped = quote(path.as_posix().encode("utf-8", "surrogateescape"), safe="/~")
+    return f"file://{escaped}" if path.is_absolute() else escaped
