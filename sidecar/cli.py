@@ -30,7 +30,7 @@ MAX_WORKERS: Final = 64  # the marks available to handles
 _LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.command:run")
 # The rooms of the audit: each module has `run` and `add_arguments`.
 _AUDITS: Final = {
-    "attribution": ("sidecar.audit.attribution_command", "tell for each logged request if it names user and actor"),
+    "attribution": ("sidecar.audit.attribution.command", "tell for each logged request if it names user and actor"),
     "chains": ("sidecar.audit.chains_command", "rebuild every chain from the records of all witnesses"),
 }
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone

@@ -7,8 +7,8 @@ from typing import Final
 
 import orjson
 
-from sidecar.audit.attribution import Tally
-from sidecar.audit.identities import Fields, NoRequestError, named_by
+from sidecar.audit.attribution.readings import Fields, NoRequestError, named_by
+from sidecar.audit.attribution.verdicts import Tally
 from sidecar.audit.records import RecordError, parse_record, record_of
 from sidecar.delegation.strict_json import parse_object
 from sidecar.observe.record import EVENTS, FIELDS

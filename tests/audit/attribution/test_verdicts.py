@@ -1,7 +1,7 @@
 import pytest
 
-from sidecar.audit.attribution import MAX_GROUPS, Attribution, Tally, attribution_of
-from sidecar.audit.identities import Named
+from sidecar.audit.attribution.readings import Named
+from sidecar.audit.attribution.verdicts import MAX_GROUPS, Attribution, Tally, attribution_of
 
 WRITER = "spiffe://acme.example/agent/writer"
 

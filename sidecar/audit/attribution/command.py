@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
-from sidecar.audit.attribution import UNKNOWABLE, Attribution, Tally
-from sidecar.audit.identities import Fields, Named, NoRequestError, named_by
+from sidecar.audit.attribution.readings import Fields, Named, NoRequestError, named_by
+from sidecar.audit.attribution.verdicts import UNKNOWABLE, Attribution, Tally
 from sidecar.audit.log_lines import Line, read_lines
 from sidecar.audit.output import add_logs, complain, hang_up, print_line, print_table, visible
 

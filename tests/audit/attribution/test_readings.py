@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.audit.identities import Fields, Named, NoRequestError, named_by
+from sidecar.audit.attribution.readings import Fields, Named, NoRequestError, named_by
 from tests.audit.evidence import lawful, record
 
 COMMON = '10.0.0.1 - {user} [24/Nov/2026:21:04:05 +0000] "{request}" 200 12'

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from sidecar.audit.identities import Named
+from sidecar.audit.attribution.readings import Named
 
 MAX_GROUPS: Final = 1000
 
