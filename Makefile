@@ -139,7 +139,7 @@ demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--j
 	@$(BIN)/sidecar demo $(ARGS)
 
 docs: setup ## Write the pages of records, reasons, settings and metrics again, and the JSON Schemas
-	@$(BIN)/python -m sidecar.audit.docs docs
+	@$(BIN)/python -m sidecar.explain.docs docs
 	@$(BIN)/python -m sidecar.config.docs docs config
 	@$(BIN)/python -m sidecar.observe.docs docs
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib

@@ -129,7 +129,7 @@ def _other_services(commands: _Commands, words: Sequence[str]) -> None:
 
 def _afterwards(commands: _Commands, words: Sequence[str]) -> None:
     """Add the commands that evaluate records and logs. A room of the audit adds its own arguments."""
-    explain = _command(commands, "explain", "sidecar.explain:run", "judge a recorded request again")
+    explain = _command(commands, "explain", "sidecar.explain.command:run", "judge a recorded request again")
     explain.set_defaults(default_config=DEFAULT_CONFIG)
     explain.add_argument("record", metavar="RECORD", help="a file of records, or - for standard input")
     explain.add_argument("--request", metavar="ID", help="the request id, if there is more than one record")

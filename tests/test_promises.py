@@ -9,7 +9,13 @@ from typing import Final
 from sidecar.errors import Reason
 
 ROOT: Final = Path(__file__).parent.parent
-DESCRIBED: Final = ("errors.py", "observe/record.py", "audit/")  # these describe the output of other modules
+DESCRIBED: Final = (
+    "errors.py",
+    "observe/record.py",
+    "audit/",
+    "explain/",
+    "reasons/",
+)  # these describe the output of other modules
 
 
 LOOKED_FOR: Final = r"(?<![!=]= )(?<!is )(?<!not )"  # a comparison emits nothing

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidecar.audit.output import complain, print_json, print_line, print_table
-from sidecar.audit.reasons import GUIDANCE
 from sidecar.errors import Reason
+from sidecar.reasons.advice import GUIDANCE
 from sidecar.status.client import NoAnswerError, ask
 from sidecar.status.troubles import Grade, Trouble, span, troubles
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sidecar.audit.reasons import GUIDANCE
 from sidecar.errors import Reason
 from sidecar.identity.source import State
+from sidecar.reasons.advice import GUIDANCE
 
 Json = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""Generates the pages of records and reason codes from the schema and the texts: ``python -m sidecar.audit.docs``."""
+"""Generates the pages of records and reason codes from the schema and the texts: ``python -m sidecar.explain.docs``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sidecar.audit.reasons import GUIDANCE, seen
 from sidecar.errors import ANSWERS, Reason
 from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS, record_schema
 from sidecar.observe.record_text import CUT, MAX_TEXT
+from sidecar.reasons.advice import GUIDANCE, seen
 
 _WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/{source} instead. -->"
 
@@ -58,7 +58,7 @@ def _reasons_page() -> str:
         [
             "# Reason codes",
             "",
-            _WRITTEN.format(source="audit/reasons_inbound.py and reasons_outbound.py"),
+            _WRITTEN.format(source="reasons/inbound.py and outbound.py"),
             "",
             "A refusal has one reason code: in the record, in `sidecar_…` metrics, and for the caller in the"
             " `Delegation-Reason` header and the problem+json body, with the request id. The caller learns the class"

@@ -5,7 +5,7 @@ import pytest
 
 from sidecar.cli import main
 
-RECORDED = Path(__file__).parent / "audit" / "recorded"
+RECORDED = Path(__file__).parents[1] / "audit" / "recorded"
 STOLEN = "a03f2de7f96414f475d58f435b83cdeb"
 
 

@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from sidecar.audit.explanation import explain
 from sidecar.audit.records import record_of
 from sidecar.errors import Reason
+from sidecar.explain.explanation import explain
 from tests.audit.evidence import record
-from tests.audit.judged import inbound, refused_outbound
 from tests.delegation.world import CRM, POLICY
+from tests.explain.judged import inbound, refused_outbound
 
 
 def test_a_refusal_is_explained_with_who_must_act() -> None:

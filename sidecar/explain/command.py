@@ -10,15 +10,15 @@ import os
 from pathlib import Path
 from typing import Final
 
-from sidecar.audit.explanation import Explanation, explain
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, print_json, print_line, print_table
-from sidecar.audit.reasons import seen
-from sidecar.audit.recorded_token import UNPROVABLE, CannotJudgeError, spiffe_id
 from sidecar.audit.records import Record, RecordError, parse_record
 from sidecar.config import load_sidecar
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ConfigError
+from sidecar.explain.explanation import Explanation, explain
+from sidecar.explain.recorded_token import UNPROVABLE, CannotJudgeError, spiffe_id
+from sidecar.reasons.advice import seen
 
 _COMMAND: Final = "sidecar explain"
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.audit.guidance import Guidance, Role, Stage
-from sidecar.audit.reasons_inbound import INBOUND
-from sidecar.audit.reasons_outbound import OUTBOUND
 from sidecar.errors import ANSWERS, Reason
+from sidecar.reasons.guidance import Guidance, Role, Stage
+from sidecar.reasons.inbound import INBOUND
+from sidecar.reasons.outbound import OUTBOUND
 
 __all__ = ["GUIDANCE", "Guidance", "Role", "Stage", "seen"]
 

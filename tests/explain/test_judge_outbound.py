@@ -3,14 +3,14 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.judge_outbound import CHECKS, judge_outbound
-from sidecar.audit.judgement import OK, Outcome
 from sidecar.audit.records import Record
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.delegation.route import OutboundRoutes
 from sidecar.errors import Reason
-from tests.audit.judged import outbound, refused_outbound
+from sidecar.explain.judge_outbound import CHECKS, judge_outbound
+from sidecar.explain.judgement import OK, Outcome
 from tests.delegation.world import ENTRY, IDP, POLICY, TO_CRM, WRITER
+from tests.explain.judged import outbound, refused_outbound
 
 LOGIN: dict[str, Any] = {"subject_iss": IDP, "chain": None, "actor": None, "call_in": None, "scope": None, "txn": None}
 FIRST: dict[str, Any] = {"chain": [str(WRITER)], "call_in": None, "subject": "idp|alice"}

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.docs import main, pages
+from sidecar.explain.docs import main, pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from sidecar.audit.judgement import OK, Check, Judgement, conclude, names
-from sidecar.audit.recorded_token import spiffe_id, time_of, token_of
 from sidecar.audit.records import Record
 from sidecar.delegation.decide import decide_verified
 from sidecar.delegation.policy import Deny, Policy
@@ -15,6 +13,8 @@ from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
+from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
+from sidecar.explain.recorded_token import spiffe_id, time_of, token_of
 
 _DENY_LIST, _DOMAIN, _PEERS = "deny list", "issuer's trust domains", "route's peers"
 

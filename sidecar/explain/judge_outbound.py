@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from sidecar.audit.judgement import OK, Check, Judgement, conclude, names
-from sidecar.audit.recorded_token import time_of, token_of
 from sidecar.audit.records import Record
 from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
+from sidecar.explain.recorded_token import time_of, token_of
 
 CHECKS: Final = (
     Check(

@@ -1,9 +1,9 @@
 import pytest
 
-from sidecar.audit.reasons import GUIDANCE, Stage, seen
-from sidecar.audit.reasons_inbound import INBOUND
-from sidecar.audit.reasons_outbound import OUTBOUND
 from sidecar.errors import ANSWERS, Reason
+from sidecar.reasons.advice import GUIDANCE, Stage, seen
+from sidecar.reasons.inbound import INBOUND
+from sidecar.reasons.outbound import OUTBOUND
 
 
 def test_every_reason_has_one_row_of_advice() -> None:

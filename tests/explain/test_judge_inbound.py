@@ -3,15 +3,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.judge_inbound import CHECKS, judge_inbound
-from sidecar.audit.judgement import OK, Outcome
-from sidecar.audit.recorded_token import CannotJudgeError
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoutes
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason
-from tests.audit.judged import inbound
+from sidecar.explain.judge_inbound import CHECKS, judge_inbound
+from sidecar.explain.judgement import OK, Outcome
+from sidecar.explain.recorded_token import CannotJudgeError
 from tests.delegation.world import CRM, IDP, PLANNER, POLICY, SEARCH, STS, STS_TRUST
+from tests.explain.judged import inbound
 
 OTHER = "spiffe://other.example/agent/planner"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.audit.judge_inbound import judge_inbound
-from sidecar.audit.judge_outbound import judge_outbound
-from sidecar.audit.judgement import OK, Judgement
-from sidecar.audit.reasons import GUIDANCE, Guidance, seen
-from sidecar.audit.recorded_token import UNPROVABLE, CannotJudgeError
 from sidecar.audit.records import Record, is_login
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ANSWERS, Reason
+from sidecar.explain.judge_inbound import judge_inbound
+from sidecar.explain.judge_outbound import judge_outbound
+from sidecar.explain.judgement import OK, Judgement
+from sidecar.explain.recorded_token import UNPROVABLE, CannotJudgeError
+from sidecar.reasons.advice import GUIDANCE, Guidance, seen
 
 _JUDGES: Final = {"inbound": judge_inbound, "outbound": judge_outbound}
 

@@ -1,0 +1,51 @@
+"""An audit runs where no sidecar does: without any part of the data plane, and without its libraries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+RECORDED: Final = sorted((Path(__file__).parents[2] / "audit" / "recorded").glob("*.records"))
+LIBRARIES: Final = ("aiohttp", "grpclib", "h2", "prometheus_client", "pydantic", "uvloop")
+ROOMS: Final = ("app", "assembly", "config", "exchange", "identity", "process", "proxy", "serving", "sts", "wire")
+# An interpreter in which each of them fails to import, however it is asked for.
+WITHOUT: Final = f"""
+import sys
+sys.modules.update(dict.fromkeys({[*LIBRARIES, *(f"sidecar.{room}" for room in ROOMS)]!r}))
+"""
+EVERY_MODULE: Final = """
+import importlib, pkgutil, sidecar.audit
+for module in pkgutil.walk_packages(sidecar.audit.__path__, "sidecar.audit."):
+    importlib.import_module(module.name)
+    print(module.name)
+"""
+COMMAND: Final = "from sidecar.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def interpreter(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", WITHOUT + code, *words], capture_output=True, text=True, check=False)
+
+
+def test_every_module_of_the_audit_is_imported_without_the_data_plane() -> None:
+    done = interpreter(EVERY_MODULE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "sidecar.audit.records" in done.stdout.split()
+
+
+@pytest.mark.parametrize("command", ["chains", "attribution"])
+def test_a_command_of_the_audit_runs_without_the_data_plane(command: str) -> None:
+    done = interpreter(COMMAND, "audit", command, "--json", *map(str, RECORDED))
+    assert (done.returncode in {0, 1}, done.stderr) == (True, "")
+    assert done.stdout.startswith("{")
+
+
+def test_a_command_that_needs_the_data_plane_does_not_run_so() -> None:
+    done = interpreter(COMMAND, "explain", str(RECORDED[0]))
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
