@@ -138,11 +138,12 @@ bench-smoke: setup ## Under two minutes, with wide limits: has something become 
 demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--json)
 	@$(BIN)/sidecar demo $(ARGS)
 
-docs: setup ## Write the pages of records, reasons, settings and metrics again, and the JSON Schemas
+docs: setup ## Write the pages of records, reasons, settings and metrics again, the JSON Schemas, and the completion scripts
 	@$(BIN)/python -m sidecar.explain.docs docs
 	@$(BIN)/python -m sidecar.config.docs docs config
 	@$(BIN)/python -m sidecar.observe.docs docs
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
+	@$(BIN)/python .ci/completions.py sidecar/completions
 
 lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@$(BIN)/python -m pip install -q pip-tools

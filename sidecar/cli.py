@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from sidecar import __version__
+from sidecar.examples import add_examples
 from sidecar.signals import hold_signals
 
 Run = Callable[[argparse.Namespace], int]
@@ -39,7 +40,7 @@ _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program who
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser(words).parse_args(words)
+    arguments = build_parser(words).parse_args(words)
     if arguments.target in _LASTING and getattr(arguments, "trial", None) is None:
         hold_signals()
     module, function = arguments.target.split(":")
@@ -53,9 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def build_parser(words: Sequence[str] | None) -> argparse.ArgumentParser:
+    """Return the parser for these words: only their command gets its arguments, by importing its module.
+
+    With None every command gets them, those of ``sidecar-dev`` too if it is installed.
+    """
     parser = argparse.ArgumentParser(
         prog="sidecar", description="A reverse proxy beside every AI agent that makes every hop attributable."
+    )
+    add_examples(
+        parser,
+        "sidecar run --config sidecar.yaml",
+        "sidecar audit attribution access.log",
+        "sidecar audit --help  # each command has examples",
     )
     parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -64,12 +75,27 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _other_services(commands, words)
     _afterwards(commands, words)
     _development(commands, words)
+
+    completion = _command(commands, "completion", "sidecar.completion:run", "print a shell's completion script")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that sources it")
+    add_examples(
+        completion,
+        "sidecar completion bash >~/.local/share/bash-completion/completions/sidecar",
+        "sidecar completion zsh >~/.zsh/_sidecar  # a folder of fpath",
+        "sidecar completion fish >~/.config/fish/completions/sidecar.fish",
+    )
     return parser
+
+
+def _named(words: Sequence[str] | None, *path: str) -> bool:
+    """Tell if the words name this command, so that it needs its arguments."""
+    return words is None or tuple(words[: len(path)]) == path
 
 
 def _sidecar(commands: _Commands) -> None:
     """Add the commands that run a sidecar and query it."""
     run = _command(commands, "run", "sidecar.app:run", "run beside an agent")
+    add_examples(run, "sidecar run --config sidecar.yaml", "sidecar run --platform platform.yaml --workers 2")
     _config(run, DEFAULT_CONFIG)
     _platform(run)
     run.add_argument(
@@ -77,6 +103,12 @@ def _sidecar(commands: _Commands) -> None:
     )
 
     check = _command(commands, "check", "sidecar.check:run", "list every problem of a settings file")
+    add_examples(
+        check,
+        "sidecar check sidecar.yaml",
+        "sidecar check sts.yaml --sts --json",
+        "sidecar check --schema >sidecar.schema.json",
+    )
     check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
     _platform(check)
     check.add_argument("--sts", action="store_true", help="the file is a token service's")
@@ -86,6 +118,7 @@ def _sidecar(commands: _Commands) -> None:
     status = _command(
         commands, "status", "sidecar.status.command:run", "print the state of a running sidecar, its problems and cures"
     )
+    add_examples(status, "sidecar status", "sidecar status --socket /run/sidecar/admin.sock --chains")
     status.add_argument(
         "--socket", default=DEFAULT_SOCKET, metavar="PATH", help="its admin.socket (default %(default)s)"
     )
@@ -93,6 +126,12 @@ def _sidecar(commands: _Commands) -> None:
     status.add_argument("--json", action="store_true", help="for machines")
 
     health = _command(commands, "healthcheck", "sidecar.healthcheck:run", "exit with 0 if the sidecar is ready")
+    add_examples(
+        health,
+        "sidecar healthcheck --probe 127.0.0.1:7090",
+        "sidecar healthcheck --config sidecar.yaml --wait 30",
+        "sidecar healthcheck --connect 127.0.0.1:8080 --restart-without-network",
+    )
     health.add_argument("--probe", metavar="HOST:PORT", help="the probe listener (default: from the settings)")
     health.add_argument(
         "--config", default=DEFAULT_CONFIG, metavar="FILE", help="the settings that name it (default %(default)s)"
@@ -113,23 +152,29 @@ def _sidecar(commands: _Commands) -> None:
     )
 
 
-def _other_services(commands: _Commands, words: Sequence[str]) -> None:
+def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
     """Add the services beside sidecars, once or for each cluster. Modules are imported only where needed."""
     sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)
+    add_examples(sts, "sidecar sts --config sts.yaml", "sidecar sts keygen /var/lib/sidecar/keys")
     sts_commands = sts.add_subparsers(metavar="COMMAND", required=False)
     keygen = _command(sts_commands, "keygen", "sidecar.sts.keygen:run", "add the next signing key to a directory")
-    if words[:2] == ["sts", "keygen"]:
+    if _named(words, "sts", "keygen"):
         importlib.import_module("sidecar.sts.keygen").add_arguments(keygen)
 
     injector = _command(commands, "injector", "sidecar.injector.command:run", "inject sidecars into Kubernetes pods")
-    if words[:1] == ["injector"]:
+    if _named(words, "injector"):
         importlib.import_module("sidecar.injector.command").add_arguments(injector)
 
 
-def _afterwards(commands: _Commands, words: Sequence[str]) -> None:
+def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     """Add the commands that evaluate records and logs. A room of the audit adds its own arguments."""
     explain = _command(commands, "explain", "sidecar.explain.command:run", "judge a recorded request again")
+    add_examples(
+        explain,
+        "sidecar explain record.json",
+        "sidecar explain records.jsonl --request 59f98de2b75601501126ddfa8c234ab8 --config sidecar.yaml",
+    )
     explain.set_defaults(default_config=DEFAULT_CONFIG)
     explain.add_argument("record", metavar="RECORD", help="a file of records, or - for standard input")
     explain.add_argument("--request", metavar="ID", help="the request id, if there is more than one record")
@@ -141,29 +186,32 @@ def _afterwards(commands: _Commands, words: Sequence[str]) -> None:
     audit = commands.add_parser(
         "audit", help="evaluate records and logs offline", description="Evaluate records and logs offline."
     )
+    add_examples(audit, "sidecar audit attribution access.log", "sidecar audit chains records/*.jsonl")
     audit_commands = audit.add_subparsers(metavar="COMMAND", required=True)
     for name, (module, text) in _AUDITS.items():
         command = _command(audit_commands, name, f"{module}:run", text)
-        if words[:2] == ["audit", name]:
+        if _named(words, "audit", name):
             importlib.import_module(module).add_arguments(command)
 
 
-def _development(commands: _Commands, words: Sequence[str]) -> None:
+def _development(commands: _Commands, words: Sequence[str] | None) -> None:
     """Add the commands of the distribution ``sidecar-dev``, found by entry point and absent in production."""
     for name, text in (
         ("demo", "show three hops, three tokens, no impersonation"),
         ("dev", "for development only: identities, test users, a mesh around one agent"),
     ):
         command = commands.add_parser(name, help=f"{text} (sidecar-dev)", description=text[0].upper() + text[1:] + ".")
-        if words[:1] == [name]:
-            _add_installed(name, command, words[1:])
+        if _named(words, name):
+            _add_installed(name, command, None if words is None else words[1:])
 
 
-def _add_installed(name: str, command: argparse.ArgumentParser, words: Sequence[str]) -> None:
+def _add_installed(name: str, command: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     from importlib.metadata import entry_points  # a quarter of the time that --version takes
 
     for found in entry_points(group=ENTRY_POINTS, name=name):
         found.load()(command, words)
+        return
+    if words is None:
         return
     command.error(
         f"`sidecar {name}` is for development and not installed: it belongs to the distribution sidecar-dev;"

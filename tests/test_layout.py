@@ -10,6 +10,7 @@ MARK: Final = "pytest.mark.integration"
 
 # Modules whose behaviour shows only together with others, and their tests.
 ELSEWHERE: Final = {
+    "__main__.py": "integration/test_completion.py",
     "app.py": "integration/test_process.py",
     "assembly.py": "integration/test_inbound.py",
     "audit/findings.py": "audit/test_chains.py",

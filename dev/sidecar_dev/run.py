@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigError, Problem
+from sidecar.examples import add_examples
 from sidecar_dev import run_settings
 from sidecar_dev.agent_mesh import AgentMesh, say
 from sidecar_dev.processes import ProcessError, listens
@@ -25,6 +26,11 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_examples(
+        parser,
+        "sidecar dev run -- python agent.py",
+        "sidecar dev run --agent-port 9090 --may-call crm=http://127.0.0.1:9000 -- ./agent --port 9090",
+    )
     parser.add_argument(
         "--agent-port", type=int, default=8080, metavar="PORT", help="where the agent listens (default %(default)s)"
     )

@@ -12,6 +12,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from sidecar.examples import add_examples
 from sidecar.identity import workload_pb as pb
 from sidecar.identity.der import split_der
 from sidecar.identity.workload_client import WorkloadAddress, WorkloadApiClient, WorkloadApiError
@@ -39,6 +40,7 @@ class Fetched:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_examples(parser, "sidecar dev svid --socket /tmp/mesh/agent.sock --out svids/shell")
     parser.add_argument("--socket", required=True, type=Path, metavar="PATH", help="the Workload API's Unix socket")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="gets svid.pem, svid_key.pem, bundle.pem"

@@ -24,6 +24,7 @@ from aiohttp import web
 
 from sidecar.background import PartEndedError, Parts
 from sidecar.errors import ConfigError, Problem
+from sidecar.examples import add_examples
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar_dev.login import MAX_FORM_BYTES, LoginError, LoginSettings, UserIssuer
 from sidecar_dev.login_tls import certified
@@ -37,6 +38,7 @@ _SHUTDOWN_S: Final = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_examples(parser, "sidecar dev user-issuer --user alice --user bob:secret --client shop")
     parser.add_argument(
         "--listen", default="127.0.0.1:7300", metavar="HOST:PORT", help="a loopback address (default %(default)s)"
     )

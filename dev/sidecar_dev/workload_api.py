@@ -19,6 +19,7 @@ from typing import Final, get_args
 
 from sidecar.delegation.spiffe_id import SpiffeIdError, TrustDomain
 from sidecar.errors import ConfigError, Problem
+from sidecar.examples import add_examples
 from sidecar_dev.certificates import DEVELOPMENT_ONLY, KeyType, certificate_pem, key_pem
 from sidecar_dev.entries import Entry, parse_entries
 from sidecar_dev.files import write_whole
@@ -32,6 +33,10 @@ _SETTLED_S: Final = 0.1  # a file that changed this recently may change again wi
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_examples(
+        parser,
+        "sidecar dev workload-api --socket /tmp/mesh/agent.sock --entries entries.yaml --trust-domain acme.example",
+    )
     parser.add_argument(
         "--socket",
         required=True,

@@ -16,6 +16,7 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import add_logs, complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import Record, RecordError, parse_record
 from sidecar.audit.witnesses import missing_witnesses
+from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit chains"
 _MOST_PLACES: Final = 5
@@ -23,6 +24,11 @@ _MOST_PLACES: Final = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    add_examples(
+        parser,
+        "sidecar audit chains records/*.jsonl",
+        "sidecar audit chains records.jsonl.gz --ignore missing_witness --json  # one kind of finding is known",
+    )
     add_logs(parser)
     parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding to ignore")
 

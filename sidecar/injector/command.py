@@ -20,6 +20,7 @@ from aiohttp import web
 
 from sidecar.background import Parts
 from sidecar.errors import ConfigError, Problem, Reason
+from sidecar.examples import add_examples
 from sidecar.file_watch import FileWatcher, Watched, fingerprint
 from sidecar.injector.certificates import CERTIFICATE, KEY, ServingCertificate, files_in
 from sidecar.injector.injection import Injection, parse_injection
@@ -51,6 +52,11 @@ _ARRIVES_IN_S: Final = 5.0  # for handshake, then head and body: an API server's
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_examples(
+        parser,
+        "sidecar injector --injection /etc/sidecar/injection.yaml --tls /etc/sidecar/tls",
+        "sidecar injector --injection injection.yaml --try pod.yaml --namespace shop",
+    )
     parser.add_argument("--injection", required=True, type=Path, metavar="FILE", help="what the chart rendered")
     parser.add_argument("--tls", type=Path, metavar="DIR", help="the folder of tls.crt and tls.key")
     parser.add_argument(

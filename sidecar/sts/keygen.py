@@ -16,6 +16,7 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sidecar.errors import ConfigError, Problem
+from sidecar.examples import add_examples
 from sidecar.sts.key_files import file_name, key_times
 from sidecar.sts.keys import SigningKey
 from sidecar.sts.schedule import ANNOUNCE_S
@@ -26,6 +27,11 @@ ALGORITHMS: Final = ("ES256", "EdDSA", "RS256")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_examples(
+        parser,
+        "sidecar sts keygen /var/lib/sidecar/keys",
+        "sidecar sts keygen /var/lib/sidecar/keys --every 604800 --lead 7200  # from a timer: a new key each week",
+    )
     parser.add_argument("directory", metavar="DIRECTORY", help="directory of the keys; created if missing")
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="ES256", help="default %(default)s")
     parser.add_argument(

@@ -16,6 +16,7 @@ from sidecar.audit.attribution.readings import Fields, Named, NoRequestError, na
 from sidecar.audit.attribution.verdicts import UNKNOWABLE, Attribution, Tally
 from sidecar.audit.log_lines import Line, read_lines
 from sidecar.audit.output import add_logs, complain, hang_up, print_line, print_table, visible
+from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit attribution"
 _SHOWN_ONE_BY_ONE: Final = 40
@@ -25,6 +26,11 @@ Judged = tuple[Line, Named, Attribution]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    add_examples(
+        parser,
+        "sidecar audit attribution access.log",
+        "kubectl logs deploy/crm | sidecar audit attribution - --user claims.sub --actor claims.act.sub --json",
+    )
     add_logs(parser)
     parser.add_argument("--user", action="append", default=[], metavar="FIELD", help="a JSON field that names the user")
     parser.add_argument(
