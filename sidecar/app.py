@@ -24,6 +24,7 @@ from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity
 from sidecar.identity.source_factory import source_of
 from sidecar.observe.access_log import AccessLog
+from sidecar.observe.countersigning import Countersigning
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
 from sidecar.observe.probe import OneProcess, probe_app
@@ -143,6 +144,7 @@ async def run_token_service(
 
     source.subscribe(follow)
     metrics.identity_updates = lambda: asdict(source.counts)
+    countersigning = Countersigning(log, service.countersign_own)
     server = StsServer(
         settings.server,
         service=service,
@@ -151,7 +153,12 @@ async def run_token_service(
     )
     watcher = FileWatcher(reload.watched(service) if reload is not None else [], log)
     background = Parts()
-    for name, work in (("identity", source.run()), ("login issuer keys", keys.run()), ("policy", watcher.run())):
+    for name, work in (
+        ("identity", source.run()),
+        ("login issuer keys", keys.run()),
+        ("policy", watcher.run()),
+        ("checkpoints", countersigning.run()),
+    ):
         background.start(name, work)
     loop = asyncio.get_running_loop()
     if reload is not None:
@@ -164,6 +171,7 @@ async def run_token_service(
     finally:
         try:
             in_time = await server.stop()  # it drains while identity and keys are still updated
+            await countersigning.close()
             await background.close()
             if reload is not None:
                 loop.remove_signal_handler(signal.SIGHUP)

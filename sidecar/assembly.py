@@ -12,7 +12,9 @@ from typing import Final
 from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
 from sidecar.config.addresses import Address
+from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
@@ -20,6 +22,7 @@ from sidecar.identity.source import IdentitySource
 from sidecar.identity.source_factory import source_of
 from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
+from sidecar.observe.countersigning import TIMEOUT_S, Countersigning
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
@@ -123,6 +126,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             addresses=tuple((listen.host, listen.port) for listen in settings.listens),
             agent=None if settings.inbound is None else AgentWatch(sides[0][0], lambda: snapshots.setup.agent),
             caches=Caches(shared.caches, clock=time.time),
+            countersigning=_countersigning(settings, source, snapshots, log),
         )
     )
 
@@ -242,6 +246,23 @@ def make_exchange(
         resolver=_resolver(settings, log),
         max_bytes=settings.memory.max_issued_mib * MIB,
     )
+
+
+def _countersigning(
+    settings: SidecarSettings, source: IdentitySource, snapshots: Snapshots, log: AccessLog
+) -> Countersigning | None:
+    countersign = settings.records.countersign
+    if countersign is None:
+        return None
+    channel = StsChannel(
+        countersign.endpoint,
+        source,
+        timeout_s=TIMEOUT_S,
+        max_bytes=MAX_ANSWER_BYTES,
+        resolver=_resolver(settings, log),
+    )
+    countersigner = Countersigner(countersign.issuer, source, lambda: snapshots.setup.keys, channel)
+    return Countersigning(log, countersigner.countersign, every_s=countersign.every_s, close=channel.close)
 
 
 def _resolver(settings: SidecarSettings, log: AccessLog) -> Resolver:

@@ -9,14 +9,24 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from sidecar.config.addresses import is_loopback
-from sidecar.config.sections import ActorRow, IssuerSection, KeySource, ProfileSection, TlsSection, UserIssuerSection
+from sidecar.config.sections import (
+    ActorRow,
+    CountersignSection,
+    IssuerSection,
+    KeySource,
+    ProfileSection,
+    TlsSection,
+    UserIssuerSection,
+)
 from sidecar.config.sidecar_model import ExchangeSection, SidecarFile
 from sidecar.config.validation import Findings
 from sidecar.delegation.policy import Entry, LoginKind, ScopeFrom, UserIssuer
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
+from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.sts import ExchangeSettings
+from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.issuer import JwksSettings
 
 U = TypeVar("U", bound=UserIssuerSection)
@@ -231,6 +241,23 @@ def exchange_of(file: SidecarFile) -> ExchangeSettings | None:
             max_response_bytes=section.max_response_bytes,
             retries=section.retries,
             adapter=section.adapter,
+        )
+
+
+def countersign_of(section: CountersignSection | None) -> CountersignSettings | None:
+    """Make the settings of the token service that countersigns records; None if there is none."""
+    if section is None:
+        return None
+    tls = section.tls if section.tls is not None else TlsSection(peer=section.peer)
+    with renamed("url", "endpoint"):
+        return CountersignSettings(
+            issuer=section.issuer,
+            endpoint=Endpoint(
+                url=section.endpoint or f"{section.issuer.rstrip('/')}/countersign",
+                peer=SpiffeId(tls.peer) if tls.peer is not None else None,
+                ca_file=tls.ca,
+            ),
+            every_s=section.every_s,
         )
 
 

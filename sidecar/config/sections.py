@@ -180,6 +180,22 @@ class FileSinkSection(Section):
     file: FileText = Field(description="the file, created with mode 0600")
 
 
+class CountersignSection(Section):
+    """The token service that countersigns the record stream. Its keys are those of ``issuer``."""
+
+    issuer: Line = Field(description="the issuer that the token service is, one of `issuers`")
+    endpoint: UrlText | None = Field(
+        default=None, description="URL of its countersigning endpoint; `{issuer}/countersign` if not set"
+    )
+    peer: SpiffeIdText | None = Field(
+        default=None, description="SPIFFE ID of the workload that must answer there; or use `tls`"
+    )
+    tls: TlsSection | None = Field(default=None, description="the identity that must answer there")
+    every_s: Annotated[float, Field(ge=5, le=3600)] = Field(
+        default=60.0, description="interval between two checkpoints: records after the last one can be rewritten"
+    )
+
+
 class RecordsSection(Section):
     """Destination of records. A request that cannot be recorded is refused; there is no other choice.
 
@@ -197,6 +213,13 @@ class RecordsSection(Section):
         description=(
             "directory on another disk than the sink's. A process that stops writes the records there that"
             " the sink did not accept; without it the operations log names each by its request ID"
+        ),
+    )
+    countersign: CountersignSection | None = Field(
+        default=None,
+        description=(
+            "the token service that signs the record stream from time to time, so that it cannot be rewritten"
+            " unnoticed; a token service signs its own"
         ),
     )
     unproven_per_s: Annotated[float, Field(gt=0, le=1000)] = Field(

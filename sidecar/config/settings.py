@@ -13,6 +13,7 @@ from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
+from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
@@ -38,6 +39,7 @@ class RecordSettings:
     file: Path | None = None
     spill: Path | None = None
     unproven: RecordRate = field(default_factory=RecordRate)
+    countersign: CountersignSettings | None = None
 
     def open_sink(self) -> Sink:
         """Make the sink. Its writer opens the file, so that a failure means "not ready" and not a crash."""
@@ -108,6 +110,7 @@ class SidecarSettings:
         peers.update(route.peer for route in self.outbound_routes.routes)
         peers.update(keys.peer for keys in self.keys)
         peers.add(None if self.exchange is None else self.exchange.peer)
+        peers.add(None if self.records.countersign is None else self.records.countersign.endpoint.peer)
         return frozenset(peer.trust_domain for peer in peers if peer is not None)
 
     def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:

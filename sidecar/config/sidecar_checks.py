@@ -197,6 +197,20 @@ def _exchange(file: SidecarFile) -> Iterator[Problem]:
             )
 
 
+def _records(file: SidecarFile) -> Iterator[Problem]:
+    countersign = file.records.countersign
+    if countersign is None:
+        return
+    if countersign.peer is not None and countersign.tls is not None:
+        yield Problem("records.countersign.tls", "is set beside peer", "keep one of them")
+    if all(section.issuer != countersign.issuer for section in file.issuers):
+        yield Problem(
+            "records.countersign.issuer",
+            "names an issuer that is not configured, so its signatures could not be verified",
+            "list it under issuers, with its keys",
+        )
+
+
 def _entry(file: SidecarFile) -> Iterator[Problem]:
     entry = file.entry
     if entry is None:
@@ -245,6 +259,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _inbound_routes,
     _outbound_routes,
     _exchange,
+    _records,
     _entry,
     _deny,
     _admin,

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.identity import actor_token_problems, identity_of
-from sidecar.config.issuers import entry_of, exchange_of, key_sets, trusted_issuers
+from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, trusted_issuers
 from sidecar.config.platform_checks import CEILING_CHECKS, Own, forbidden_settings
 from sidecar.config.platform_file import Platform, load_platform
 from sidecar.config.sections import RecordsSection
@@ -75,6 +75,7 @@ def _settings(
     exchange = findings.attempt("exchange", exchange_of, file)
     if identity is not None and exchange is not None:
         findings.extend(actor_token_problems, identity, exchange.issuer)
+    records_settings = findings.attempt("records.countersign", lambda: records(file.records))
     entry = findings.attempt("entry", entry_of, file, findings)
     inbound = findings.attempt("inbound", _inbound, file)
     outbound = findings.attempt("outbound", _outbound, file)
@@ -82,7 +83,9 @@ def _settings(
         own = Own(issuers=issuers, keys=keys, exchange=exchange, entry=entry)
         for check in CEILING_CHECKS:
             findings.extend(check, file, platform, own)
-    if findings.problems or identity is None or inbound_routes is None or outbound_routes is None:
+    if findings.problems or identity is None or records_settings is None:
+        return None
+    if inbound_routes is None or outbound_routes is None:
         return None
     return SidecarSettings(
         identity=identity,
@@ -99,7 +102,7 @@ def _settings(
         exchange=exchange,
         entry=entry,
         deny=_deny(file.deny),
-        records=records(file.records),
+        records=records_settings,
         probe=parse_address(file.probe.listen),
         agent_probes=tuple(file.probe.agent),
         drain_s=file.drain_s,
@@ -149,11 +152,12 @@ def _outbound(file: SidecarFile) -> OutboundSettings | None:
 
 
 def records(section: RecordsSection) -> RecordSettings:
-    """Make the settings of records."""
+    """Make the settings of records. Raises ValueError for an unusable endpoint."""
     return RecordSettings(
         file=None if isinstance(section.sink, str) else Path(section.sink.file),
         spill=None if section.spill is None else Path(section.spill),
         unproven=RecordRate(per_s=section.unproven_per_s, burst=section.unproven_burst),
+        countersign=countersign_of(section.countersign),
     )
 
 

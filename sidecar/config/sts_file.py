@@ -161,6 +161,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
         findings.extend(_duplicates, file)
         findings.extend(_ephemeral_keys, file)
         findings.extend(_listeners, file)
+        findings.extend(_records, file)
         return _settings(file, environ, findings)
 
     return load_validated(path, environ, StsFile, build)
@@ -197,6 +198,11 @@ def _listeners(file: StsFile) -> Iterator[Problem]:
     for (first, one), (second, other) in combinations(listeners.items(), 2):
         if one.port and one.port == other.port:
             yield Problem(first, f"is the port of {second}", "give each listener a port of its own")
+
+
+def _records(file: StsFile) -> Iterator[Problem]:
+    if file.records.countersign is not None:
+        yield Problem("records.countersign", "is for sidecars: a token service signs its own records", "remove it")
 
 
 def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> TokenServiceSettings | None:

@@ -119,6 +119,11 @@ class AccessLog:
         return self._writer.filling
 
     @property
+    def last_seq(self) -> int:
+        """Number of the last record, encoded or not, written or lost; 0 before the first."""
+        return self._seq
+
+    @property
     def head(self) -> tuple[int, str] | None:
         """Number of the last encoded record, and the hash of its line; None before the first."""
         return self._chain.head

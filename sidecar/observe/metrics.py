@@ -72,6 +72,8 @@ class Metrics(Collector):
         self._last_reload_ok = True
         self.events_dropped = 0
         self.records_suppressed = 0
+        self.uncountersigned: Callable[[], int] | None = None  # records since the last checkpoint; None: never any
+        self.countersign_failures = 0
         self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink; the record stream sets it
         self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
         self._bundles: dict[str, float] = {}
@@ -115,6 +117,10 @@ class Metrics(Collector):
     def handshake_refused(self, reason: Reason) -> None:
         """Count one TLS handshake that failed."""
         self.handshakes_refused[reason if reason in self.handshakes_refused else Reason.BAD_SVID] += 1
+
+    def countersigning_failed(self) -> None:
+        """Count a checkpoint that could not be had."""
+        self.countersign_failures += 1
 
     def svid_changed(self, lifetime: tuple[int, int] | None) -> None:
         """Set our X.509-SVID's first and last second since the epoch; None: there is none."""
@@ -224,6 +230,15 @@ class Metrics(Collector):
             "Records of unproven callers suppressed above their listener's rate.",
             value=self.records_suppressed,
         )
+        yield CounterMetricFamily(
+            "sidecar_countersign_failures",
+            "Checkpoints of the record stream that the token service did not give.",
+            value=self.countersign_failures,
+        )
+        if self.uncountersigned is not None:
+            yield GaugeMetricFamily(
+                "sidecar_records_uncountersigned", "Records since the last checkpoint.", value=self.uncountersigned()
+            )
         yield worker_restarts(0)  # a single process never restarts itself
 
     def _connections(self) -> Iterator[Metric]:

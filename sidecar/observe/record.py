@@ -35,6 +35,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "not_ready": "a sidecar is no longer ready: `detail` says what is missing",
     "ready": "a sidecar is ready again, after `not_ready`; the first time it is `started` that says so",
     "started": "the process runs",
+    "records.countersigned": "the token service signed the head of this run's hash chain; at the token service: it"
+    " signed the head of `peer`",
     "stopped": "the process ends in order; a run without this event was killed, or still runs",
     "pod.injected": "the injector admitted a pod with a sidecar",
     "pod.refused": "the injector refused a pod, or a request that is no admission review",
@@ -95,7 +97,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "the SPIFFE ID at the other end of the mTLS connection: inbound the caller, outbound the next hop"
             " that the route names, at the token service its client",
-            _CALLS,
+            (*_CALLS, "records.countersigned"),
         ),
     ]
     subject: Annotated[
@@ -198,6 +200,14 @@ class RecordFields(TypedDict, total=False):
             "number of records of callers that proved no identity that this listener left out since the last one"
             " it wrote; null for none",
             ("connection.refused", "token.exchange_refused", *_PODS),
+        ),
+    ]
+    checkpoint: Annotated[
+        str | None,
+        Key(
+            "what the token service signed, and its signature; at the token service also the run of `peer`. `sidecar"
+            " audit verify` checks it",
+            ("records.countersigned",),
         ),
     ]
 

@@ -20,6 +20,7 @@ from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
+from sidecar.observe.countersigning import Countersigning
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.bypass import BypassWatch
@@ -64,6 +65,7 @@ class Parts:
     addresses: tuple[tuple[str, int], ...] = ()
     memory: Memory | None = None
     agent: AgentWatch | None = None
+    countersigning: Countersigning | None = None
     caches: Caches = field(default_factory=lambda: Caches({}, clock=time.time))
 
 
@@ -171,6 +173,8 @@ class Server:
         self.background.start("watch", parts.watch.run(self.metrics.in_flight))
         if parts.agent is not None:
             self.background.start("agent", parts.agent.run())
+        if parts.countersigning is not None:
+            self.background.start("checkpoints", parts.countersigning.run())
         if self._shortage is not None:
             self.background.start("memory", self._shortage.run())
         try:
@@ -226,6 +230,8 @@ class Server:
             await self._close_parts()
         finally:  # records are written even if a part does not end in order
             log, error = self.parts.log, self.background.error
+            if self.parts.countersigning is not None:
+                await self.parts.countersigning.close()
             log.event("stopped", detail=None if error is None else str(error))
             await log.close()
 

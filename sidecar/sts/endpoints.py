@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -69,6 +69,7 @@ class TokenEndpoint:
         prefix = urlsplit(self._service.policy.issuer).path.rstrip("/")
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[head_has_arrived])
         app.router.add_route(hdrs.METH_ANY, f"{prefix}/token", self.token, expect_handler=_go_on)
+        app.router.add_route(hdrs.METH_ANY, f"{prefix}/countersign", self.countersign, expect_handler=_go_on)
         app.router.add_get(f"{prefix}/jwks", self.jwks)
         app.router.add_get(f"/.well-known/oauth-authorization-server{prefix}", self.metadata)
         return app
@@ -88,10 +89,17 @@ class TokenEndpoint:
 
     async def token(self, request: web.Request) -> web.Response:
         """Handle one request to the token endpoint: one answer and one record in every case."""
+        return await self._tracked(self._answer(request))
+
+    async def countersign(self, request: web.Request) -> web.Response:
+        """Handle one request to countersign a client's record stream: likewise."""
+        return await self._tracked(self._countersigned(request))
+
+    async def _tracked(self, answering: Coroutine[None, None, web.Response]) -> web.Response:
         self._in_flight += 1
         self._idle.clear()
         try:
-            response = await self._answer(request)
+            response = await answering
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -122,6 +130,25 @@ class TokenEndpoint:
             _LOG.error("token request failed", extra={"bug": type(error).__name__, "request_id": record.request_id})
             return _refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
         return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=_NO_STORE)
+
+    async def _countersigned(self, request: web.Request) -> web.Response:
+        service = self._service
+        record = self._record(request)
+        try:
+            record.identify(self._client_of(request))
+            body = await self._body_of(request)
+            client = self._client_of(request)  # trust may have been withdrawn while the body arrived
+            checkpoint = service.countersign(body, request.headers.get(hdrs.CONTENT_TYPE), client=client)
+        except SidecarError as error:
+            return _refusal(error, record)
+        except asyncio.CancelledError:
+            record.refuse(Unavailable(Reason.DRAINING, "the service stopped before the answer was ready"), 503)
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_answer`
+            _LOG.error("countersigning failed", extra={"bug": type(error).__name__, "request_id": record.request_id})
+            return _refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
+        body = orjson.dumps({"checkpoint": checkpoint.text()})
+        return web.Response(body=body, content_type=_JSON, headers=_NO_STORE)
 
     def unserved(self, request: web.BaseRequest, status: int, allow: str | None = None) -> web.Response:
         """Answer a request that is no HTTP, has no route here, or met a bug elsewhere; one record, nothing quoted."""
@@ -217,6 +244,7 @@ def server_metadata(policy: StsPolicy, base_url: str | None = None) -> dict[str,
         "issuer": policy.issuer,
         "token_endpoint": f"{base}/token",
         "jwks_uri": f"{base}/jwks",
+        "record_countersigning_endpoint": f"{base}/countersign",
         "grant_types_supported": [GRANT_TYPE, CLIENT_CREDENTIALS],
         "response_types_supported": [],
         "token_endpoint_auth_methods_supported": ["tls_client_auth"],

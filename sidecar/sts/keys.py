@@ -18,12 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
+from sidecar.delegation.checkpoint import Checkpoint, Head, countersign
 from sidecar.delegation.keyset import VerificationKey
 
 TOKEN_TYP: Final = "at+jwt"  # noqa: S105 - the header value of RFC 9068 section 2.1
 MIN_RSA_BITS: Final = 2048
+_ALGORITHMS: Final = get_default_algorithms()
 _THUMBPRINT_MEMBERS: Final = ("crv", "e", "kty", "n", "x", "y")  # RFC 7638 section 3.2, in its order
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
@@ -84,6 +86,16 @@ class SigningKey:
     def sign(self, claims: Mapping[str, object]) -> str:
         """Sign an access token: compact JWS, ``typ`` at+jwt (RFC 9068 section 2.1)."""
         return jwt.encode(dict(claims), self.private_key, self.algorithm, headers={"typ": TOKEN_TYP, "kid": self.kid})
+
+    def countersign(self, head: Head, *, issuer: str, workload: str, at: int) -> Checkpoint:
+        """Sign the head of a workload's record stream at ``at``, seconds since 1970."""
+        return countersign(
+            head, issuer=issuer, workload=workload, at=at, alg=self.algorithm, kid=self.kid, sign=self._signature
+        )
+
+    def _signature(self, data: bytes) -> bytes:
+        signature: bytes = _ALGORITHMS[self.algorithm].sign(data, self.private_key)
+        return signature
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,11 @@ class EventLog(Protocol):
         ...
 
     @property
+    def workload(self) -> str | None:
+        """Our own SPIFFE ID, once it is known."""
+        ...
+
+    @property
     def monotonic(self) -> Callable[[], float]:
         """Return a clock, in seconds."""
         ...

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from sidecar.delegation.bearer import MAX_TOKEN_BYTES, Bearer, parse_bearer
+from sidecar.delegation.checkpoint import Checkpoint, Head, parse_head
 from sidecar.delegation.keyset import KeySet, VerificationKey
 from sidecar.delegation.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
@@ -123,6 +124,28 @@ class TokenService:
         grant = await self._exchange(request, client, policy, ring, record, confirm)
         issued_token_type = request.requested_token_type or TOKEN_TYPE_ACCESS_TOKEN  # a JWT access token is both
         return self._issue(grant, ring, record, issued_token_type=issued_token_type)
+
+    def countersign(self, body: bytes, content_type: str | None, *, client: SpiffeId) -> Checkpoint:
+        """Sign the head of the client's record stream. Nothing is kept but the record of it.
+
+        Raises:
+            SidecarError: EXCHANGE_MALFORMED, OVERLOADED, or AUDIT_UNAVAILABLE.
+        """
+        head = parse_head(body, content_type)
+        self.rate.take(("countersign", client))
+        if not self.log.healthy:  # no await between here and the record
+            raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the checkpoint could not be recorded")
+        ring, policy = self.current_ring(), self.policy
+        checkpoint = ring.active.countersign(head, issuer=policy.issuer, workload=client, at=self._now())
+        self.log.event("records.countersigned", peer=client, checkpoint=f"run={head.run} {checkpoint.text()}")
+        return checkpoint
+
+    async def countersign_own(self, head: Head) -> Checkpoint:
+        """Sign the head of our own record stream. Raises Unavailable NOT_READY before we know our own name."""
+        if self.log.workload is None:
+            raise Unavailable(Reason.NOT_READY, "there is no identity")
+        key, issuer = self.current_ring().active, self.policy.issuer
+        return key.countersign(head, issuer=issuer, workload=self.log.workload, at=self._now())
 
     async def _exchange(
         self,

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,8 @@ from sidecar.config import SidecarSettings, load_sidecar
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.exchange.countersigner import CountersignSettings
+from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.workload_api import WorkloadApiSettings
 from sidecar.observe.sink import FileSink, StdoutSink
 from sidecar.proxy.bypass import ListenerRule, ListeningSocket
@@ -92,6 +95,37 @@ def test_records_may_go_to_a_file(tmp_path: Path) -> None:
         ("records", {"sink": {"file": "/var/log/r"}}),
     )
     assert isinstance(settings.records.open_sink(), FileSink)
+
+
+def test_records_are_countersigned_by_the_token_service_at_its_own_path(tmp_path: Path) -> None:
+    peer = "spiffe://acme.example/sts"
+    assert load(tmp_path, "agent").records.countersign is None
+    settings = load(tmp_path, "agent", ("records", {"countersign": {"issuer": STS, "peer": peer}}))
+    assert settings.records.countersign == CountersignSettings(
+        issuer=STS, endpoint=Endpoint(url=f"{STS}/countersign", peer=SpiffeId(peer)), every_s=60.0
+    )
+    elsewhere = {"issuer": STS, "tls": {"ca": "/ca.pem"}, "endpoint": "https://witness.example/x", "every_s": 5.0}
+    countersign = load(tmp_path, "agent", ("records", {"countersign": elsewhere})).records.countersign
+    assert countersign is not None
+    assert countersign.endpoint == Endpoint(url="https://witness.example/x", ca_file="/ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"issuer": "https://other.example"}, "records.countersign.issuer"),
+        ({"tls": {"ca": "/ca.pem"}}, "records.countersign.tls"),
+        ({"peer": None}, "records.countersign.tls"),
+        ({"endpoint": "http://sts.acme.example/countersign", "peer": None}, "records.countersign.endpoint"),
+        ({"every_s": 1.0}, "records.countersign.every_s"),
+    ],
+)
+def test_a_countersigner_that_could_not_be_believed_is_refused(
+    tmp_path: Path, changes: dict[str, Any], field: str
+) -> None:
+    countersign = {"issuer": STS, "peer": "spiffe://acme.example/sts", **changes}
+    document = changed(example("agent"), ("records", {"countersign": countersign}))
+    assert [problem.field for problem in problems(tmp_path, document)] == [field]
 
 
 def test_the_deny_list_becomes_policy(tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None
         pytest.param([("keys", "ephemeral")], "keys", "development", id="keys-for-development"),
         pytest.param([("listen", "127.0.0.1:7090")], "listen", "port of probe", id="one-port"),
         pytest.param(
+            [("records", {"countersign": {"issuer": "https://x", "peer": "spiffe://acme.example/sts"}})],
+            "records.countersign",
+            "is for sidecars",
+            id="countersigned-by-another",
+        ),
+        pytest.param(
             [("rules.0.audience", "spiffe://acme.example/x")], "rules[0].audience", "not a target", id="no-target"
         ),
         pytest.param([("rules.0.scopes", ["x"])], "rules[0].scopes", "does not know", id="unknown-scope"),

@@ -94,6 +94,7 @@ class HeardEvents:
     def __init__(self) -> None:
         self.events: list[tuple[str, RecordFields]] = []
         self.healthy = True
+        self.workload: str | None = None
         self.metrics = Metrics()
         self.monotonic: Callable[[], float] = lambda: 1.5
         self._heard = asyncio.Event()

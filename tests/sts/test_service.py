@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 
 from sidecar.delegation.bearer import MAX_TOKEN_BYTES
+from sidecar.delegation.checkpoint import Head, head_form
 from sidecar.delegation.rfc8693 import (
     CLIENT_CREDENTIALS,
     TOKEN_TYPE_ACCESS_TOKEN,
@@ -26,6 +27,7 @@ from sidecar.sts.service import fresh_names
 from tests.fakes.sts import (
     ALL_USERS,
     CRM_URL,
+    FORM,
     FRONT,
     LOGIN,
     OTHER_LOGIN,
@@ -716,3 +718,46 @@ def test_random_names_are_long_and_new() -> None:
     names = [fresh_names() for _ in range(100)]
     assert len({name for pair in names for name in (pair.jti, pair.txn)}) == 200
     assert all(len(pair.jti) == 22 for pair in names)
+
+
+HEAD: Final = Head(run="7f3a", seq=41, hash="ab" * 32)
+
+
+def test_a_head_is_signed_for_the_client_that_asks_and_recorded() -> None:
+    mesh = Mesh()
+    checkpoint = mesh.service.countersign(head_form(HEAD), FORM, client=WRITER)
+    assert (checkpoint.workload, checkpoint.issuer, checkpoint.at, checkpoint.head) == (WRITER, ISSUER, NOW, HEAD)
+    assert mesh.log.events == [
+        ("records.countersigned", {"peer": WRITER, "checkpoint": f"run=7f3a {checkpoint.text()}"})
+    ]
+
+
+def test_no_head_is_signed_that_cannot_be_recorded() -> None:
+    mesh = Mesh()
+    mesh.log.healthy = False
+    with pytest.raises(SidecarError) as refused:
+        mesh.service.countersign(head_form(HEAD), FORM, client=WRITER)
+    assert refused.value.reason is Reason.AUDIT_UNAVAILABLE
+    assert mesh.log.events == []
+
+
+def test_one_client_does_not_have_heads_signed_without_limit() -> None:
+    mesh = Mesh(rate=RateSettings(burst=2, per_s=1.0))
+    service = mesh.service
+    for _ in range(2):
+        service.countersign(head_form(HEAD), FORM, client=WRITER)
+    with pytest.raises(SidecarError) as refused:
+        service.countersign(head_form(HEAD), FORM, client=WRITER)
+    assert refused.value.reason is Reason.OVERLOADED
+    service.countersign(head_form(HEAD), FORM, client=PLANNER)
+
+
+async def test_the_service_signs_its_own_records_once_it_knows_its_name() -> None:
+    mesh = Mesh()
+    service = mesh.service
+    with pytest.raises(SidecarError) as refused:
+        await service.countersign_own(HEAD)
+    assert refused.value.reason is Reason.NOT_READY
+    mesh.log.workload = "spiffe://acme.example/sts"
+    checkpoint = await service.countersign_own(HEAD)
+    assert (checkpoint.workload, checkpoint.head) == ("spiffe://acme.example/sts", HEAD)

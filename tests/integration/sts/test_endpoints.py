@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from sidecar.delegation.bearer import parse_bearer
+from sidecar.delegation.checkpoint import Head, parse_checkpoint
 from sidecar.delegation.keyset import parse_jwks
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -372,6 +373,7 @@ async def test_metadata_names_every_endpoint_and_how_clients_authenticate() -> N
         "issuer": ISSUER,
         "token_endpoint": f"{ISSUER}/token",
         "jwks_uri": f"{ISSUER}/jwks",
+        "record_countersigning_endpoint": f"{ISSUER}/countersign",
         "grant_types_supported": [GRANT_TYPE, CLIENT_CREDENTIALS],
         "response_types_supported": [],
         "token_endpoint_auth_methods_supported": ["tls_client_auth"],
@@ -438,3 +440,56 @@ async def test_a_request_that_names_two_targets_is_recorded_with_both() -> None:
         answer = await sts.send(token_request(sts.mesh.exchange_form(audience=[CRM, WRITER])))
     assert answer.members["error"] == "invalid_target"
     assert sts.mesh.log.events[0][1]["audience"] == f"{CRM} {WRITER}"
+
+
+SIGNED = Head(run="7f3a", seq=41, hash="ab" * 32)
+HEAD_FORM = {"run": "7f3a", "seq": "41", "hash": "ab" * 32}
+
+
+async def test_a_head_is_countersigned_over_mtls_for_the_client_and_verifies_with_the_published_keys() -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(token_request(HEAD_FORM, target="/countersign"))
+        keys = parse_jwks((await sts.get("/jwks")).body)
+    assert answer.status == 200
+    checkpoint = parse_checkpoint(answer.members["checkpoint"], workload=WRITER, run="7f3a")
+    assert checkpoint.head == SIGNED
+    key = keys.find(checkpoint.kid)
+    assert key is not None
+    checkpoint.verify(key)
+    ((event, fields),) = sts.mesh.log.events
+    assert (event, fields["peer"]) == ("records.countersigned", WRITER)
+
+
+async def test_what_is_no_head_is_refused_and_recorded() -> None:
+    async with running_sts() as sts:
+        answer = await sts.send(token_request(sts.mesh.exchange_form(), target="/countersign"))
+        assert (answer.status, answer.headers["delegation-reason"]) == (400, "exchange_malformed")
+        assert [(event, fields["peer"]) for event, fields in sts.mesh.log.events] == [
+            ("token.exchange_refused", WRITER)
+        ]
+        await lawful(sts)
+
+
+async def test_a_client_whose_svid_has_ended_gets_no_checkpoint() -> None:
+    async with running_sts() as sts, sts.connection() as (reader, writer):
+        writer.write(token_request(HEAD_FORM, target="/countersign"))
+        assert (await read_answer(reader)).status == 200
+        sts.mesh.now += 7200
+        writer.write(token_request(HEAD_FORM, target="/countersign"))
+        answer = await read_answer(reader)
+        assert (answer.status, answer.headers["delegation-reason"]) == (401, "client_not_authenticated")
+
+
+async def test_a_client_that_is_distrusted_while_its_head_comes_gets_no_checkpoint() -> None:
+    async with running_sts() as sts:
+        request = token_request(HEAD_FORM, TYPE, "Expect: 100-Continue", target="/countersign")
+        head, _, body = request.partition(b"\r\n\r\n")
+        async with sts.connection() as (reader, writer):
+            writer.write(head + b"\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            sts.authority.rotate()
+            sts.authority.drop_old()
+            sts.source.become(STS)
+            writer.write(body)
+            answer = await read_answer(reader)
+        assert (answer.status, answer.headers["delegation-reason"]) == (401, "client_not_authenticated")
