@@ -69,9 +69,13 @@ def room_of(name: str) -> str:
     return parts[1] if len(parts) > 2 or parts[-1] in ROOMS else ""
 
 
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return imports(ROOT)
+
+
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_room_has_a_cycle_of_imports(room: str) -> None:
-    graph = imports(ROOT)
+def test_no_room_has_a_cycle_of_imports(room: str, graph: Graph) -> None:
     inside = {name for name in graph if room_of(name) == room}
     assert inside
     assert cycle({name: graph[name] & inside for name in inside}) == []
