@@ -14,7 +14,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit integration test soak interop interop-spire interop-engine interop-frameworks systemd image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-rest integration test soak interop interop-spire interop-engine interop-frameworks systemd image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,18 +44,34 @@ types: setup
 imports: setup
 	@$(BIN)/lint-imports
 
-UNIT = --ignore tests/integration --ignore tests/interop
-unit: setup
-	@$(SHARED) $(UNIT)
+# Side by side, two at a time, as many as a small machine has cores. The unit tests are in parts, each a process: with
+# xdist every worker would collect all of them, and a third process would read 30,000 reports.
+BESIDE := $(MAKE) --no-print-directory --keep-going -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+UNIT_WIRE := tests/wire tests/proxy tests/fuzz
+UNIT_CORE := tests/delegation tests/identity tests/exchange tests/sts
+UNIT := unit-wire unit-core unit-rest
+# A test that hangs inside C, where it hears no signal, is ended with its process, and named.
+$(UNIT): PYTEST += -q -o faulthandler_timeout=90 -o faulthandler_exit_on_timeout=true
 
-check: lint types imports unit ## Lint, types, import contracts, unit tests
+unit-wire: setup
+	@$(PYTEST) $(UNIT_WIRE)
+
+unit-core: setup
+	@$(PYTEST) $(UNIT_CORE)
+
+unit-rest: setup
+	@$(PYTEST) $(addprefix --ignore=,tests/integration tests/interop $(UNIT_WIRE) $(UNIT_CORE))
+
+unit: setup
+	@$(BESIDE) $(UNIT)
+
+check: setup ## Lint, types, import contracts, unit tests
+	@$(BESIDE) types $(UNIT) lint imports
 
 integration: setup ## Real sockets, real TLS, the embedded parts
 	@$(SHARED) --dist loadfile tests/integration
 
-test: setup ## Every test that needs no foreign service
-	@$(SHARED) $(UNIT)
-	@$(SHARED) --dist loadfile tests/integration
+test: unit integration ## Every test that needs no foreign service
 
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)

@@ -22,6 +22,6 @@ def _signals_as_they_were() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt the collected tests from garbage collection: a collection then takes a millisecond, not a quarter second."""
+    """Exempt collected tests from garbage collection: it then takes a millisecond, not a quarter of a second."""
     gc.collect()
     gc.freeze()
