@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 FUZZER := $(VENV)/.fuzzer
 PEERS  := $(VENV)/.peers
 SCHEMAS := $(VENV)/.schemas
+DIST_TOOLS := $(VENV)/.dist
 PYTEST := $(BIN)/python -m pytest
 # A process that hangs inside C hears no signal: it is ended, and its test told. What runs alone still has to clean up.
 SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
@@ -14,7 +15,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-rest integration test soak interop interop-spire interop-engine interop-frameworks systemd image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-rest integration test soak interop interop-spire interop-engine interop-frameworks systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -85,7 +86,16 @@ interop-frameworks: setup ## Headers that agents' servers trust, on real ones be
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-dist ## Everything against real counterparts
+
+$(DIST_TOOLS): $(STAMP) requirements/dist.txt
+	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@
+
+dist: setup $(DIST_TOOLS) ## Build wheels, sdists, charts, bill of materials and SHA256SUMS into dist/, the same bytes from the same commit
+	@$(BIN)/python .ci/dist.py dist
+
+interop-dist: setup $(DIST_TOOLS) ## Build twice from two clones and compare; install by pip, pipx and uv tool; walk the README's commands
+	@$(PYTEST) -q -p no:randomly tests/interop/test_dist.py
 
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
 IMAGE            ?= sidecar:dev
@@ -170,6 +180,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o build.txt build.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o chart.txt chart.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o pretty.txt pretty.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o dist.txt dist.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o frameworks.txt frameworks.in
 
 clean: ## Remove what make made

@@ -1,0 +1,173 @@
+"""Builds a release into a folder: wheels, source archives, charts, a bill of materials and SHA256SUMS.
+
+    python .ci/dist.py dist
+
+It builds what the last commit contains, and the same commit always gives the same bytes: in any folder, at any time,
+with any umask. Times are the commit's. The builders themselves are locked: requirements/dev.txt and dist.txt.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DISTRIBUTIONS = (".", "dev")
+_BACKEND = "import sys, setuptools.build_meta as backend; getattr(backend, sys.argv[1])(sys.argv[2])"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of an archive."""
+
+    name: str
+    content: bytes
+    executable: bool = False
+
+
+def main(out: Path) -> None:
+    """Build everything into a folder that is empty, missing, or of an earlier build."""
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()) and not (out / "SHA256SUMS").is_file():
+        raise SystemExit(f"dist: {out} is not empty and not of an earlier build; name another folder or empty it")
+    for old in out.iterdir():
+        old.unlink()
+    epoch = int(_git("log", "-1", "--format=%ct"))
+    with tempfile.TemporaryDirectory(prefix="dist-") as folder:
+        source = Path(folder)
+        unpack(_git_bytes("archive", "--format=tar", "HEAD"), source, epoch)
+        build_python(source, out, epoch)
+        for chart in sorted(source.glob("helm/*/Chart.yaml")):
+            pack_chart(chart.parent, out, epoch)
+        write_sbom(source, out, epoch)
+    built = sorted(out.iterdir())
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in built]
+    (out / "SHA256SUMS").write_text("".join(sums))
+    for file in (*built, out / "SHA256SUMS"):
+        print(f"{file.stat().st_size:>9}  {file.name}")
+    if _git("status", "--porcelain", "--untracked-files=no"):
+        print("dist: built from the last commit; changes that are not committed are not in it", file=sys.stderr)
+
+
+def unpack(archive: bytes, folder: Path, epoch: int) -> None:
+    """Unpack with modes and times that depend on the archive and ``epoch`` alone."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(folder, filter="data")
+    for path in sorted(folder.rglob("*"), reverse=True):  # a folder's time after those of its files
+        runs = path.is_dir() or path.stat().st_mode & 0o100
+        path.chmod(0o755 if runs else 0o644)
+        os.utime(path, (epoch, epoch))
+
+
+def environment(epoch: int) -> dict[str, str]:
+    """Return all that a builder learns of its surroundings. Sets have one order: a bill of materials lists some."""
+    fixed = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    return {"PATH": os.environ["PATH"], **fixed}
+
+
+def build_python(source: Path, out: Path, epoch: int) -> None:
+    """Build both distributions by the locked backend, without a network."""
+    for distribution in DISTRIBUTIONS:
+        for hook in ("build_sdist", "build_wheel"):  # the archive first: a wheel's build leaves a folder
+            done = subprocess.run(
+                [sys.executable, "-P", "-c", _BACKEND, hook, out],
+                cwd=source / distribution,
+                env=environment(epoch),
+                umask=0o022,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise SystemExit(f"dist: {hook} of {distribution} failed\n{done.stdout}{done.stderr}")
+    for archive in out.glob("*.tar.gz"):  # setuptools writes the time of day and the builder's name
+        pack(archive, entries_of(archive), epoch)
+
+
+def entries_of(archive: Path) -> list[Entry]:
+    """Return the files of an archive."""
+    with tarfile.open(archive) as tar:
+        return [
+            Entry(member.name, content.read(), bool(member.mode & 0o100))
+            for member in tar.getmembers()
+            if (content := tar.extractfile(member)) is not None
+        ]
+
+
+def pack_chart(folder: Path, out: Path, epoch: int) -> None:
+    """Pack a chart with what its links lead to, as ``helm package`` does, which writes the time of day, too."""
+    lines = (folder / "Chart.yaml").read_text().splitlines()
+    version = next(line.partition(":")[2].strip() for line in lines if line.startswith("version:"))
+    entries = [
+        Entry(f"{folder.name}/{(Path(top) / name).relative_to(folder).as_posix()}", (Path(top) / name).read_bytes())
+        for top, _, names in os.walk(folder, followlinks=True)
+        for name in names
+    ]
+    pack(out / f"{folder.name}-{version}.tgz", entries, epoch)
+
+
+def pack(archive: Path, entries: Iterable[Entry], epoch: int) -> None:
+    """Write a gzipped tar whose bytes depend on the arguments alone."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for entry in sorted(entries, key=lambda one: one.name):
+            member = tarfile.TarInfo(entry.name)
+            member.size, member.mtime, member.mode = len(entry.content), epoch, 0o755 if entry.executable else 0o644
+            tar.addfile(member, io.BytesIO(entry.content))
+    with archive.open("wb") as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+        packed.write(plain.getvalue())
+
+
+def write_sbom(source: Path, out: Path, epoch: int) -> None:
+    """Write a CycloneDX bill of materials of the wheel and its locked dependencies, by cyclonedx-bom."""
+    command = ("requirements", "--pyproject", "pyproject.toml", "--output-reproducible", "--of", "JSON", "--sv", "1.6")
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-m", "cyclonedx_py", *command, "requirements/run.txt"],
+        cwd=source,
+        env=environment(epoch),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"dist: no bill of materials: {done.stderr.decode()}; run it by: make dist")
+    wheel = next(out.glob("delegation_sidecar-*.whl"))
+    bill = completed(json.loads(done.stdout), version=wheel.name.split("-")[1])
+    (out / f"delegation-sidecar-{bill['metadata']['component']['version']}.cdx.json").write_text(
+        json.dumps(bill, indent=1, sort_keys=True) + "\n"
+    )
+
+
+def completed(bill: Mapping[str, object], version: str) -> dict[str, object]:
+    """Add the version, which pyproject.toml leaves to the package, and drop copies of the lock file's lines."""
+    document = json.loads(json.dumps(bill))
+    component = document["metadata"]["component"]
+    component |= {"version": version, "purl": f"pkg:pypi/{component['name']}@{version}"}
+    for one in document["components"]:
+        one.pop("description", None)
+    return document
+
+
+def _git(*words: str) -> str:
+    return _git_bytes(*words).decode().strip()
+
+
+def _git_bytes(*words: str) -> bytes:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"dist: a release is built from a git clone: {done.stderr.decode().strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "dist"))

@@ -1,0 +1,193 @@
+"""A release: two clones give the same bytes, and what pip, pipx and uv install works. By ``make interop-dist``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from sidecar import __version__
+from tests.interop.engine import require
+from tests.interop.helm import MATRIX, helms, render
+from tests.interop.helm import missing as missing_helm
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
+
+ROOT: Final = Path(__file__).parents[2]
+BUILT: Final = {
+    *(f"delegation_sidecar-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
+    *(f"sidecar_dev-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
+    *(f"{chart}-{__version__}.tgz" for chart in ("sidecar", "sidecar-lib")),
+    f"delegation-sidecar-{__version__}.cdx.json",
+    "SHA256SUMS",
+}
+
+
+def said(*words: str | Path, cwd: Path, **environ: str) -> str:
+    done = subprocess.run(words, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build(clone: Path, *, umask: int, age_s: int, **environ: str) -> Path:
+    """Clone, make every file look changed at another time, and build."""
+    before = os.umask(umask)
+    try:
+        said("git", "clone", "-q", "--no-hardlinks", ROOT, clone, cwd=ROOT)
+        for path in clone.rglob("*"):
+            if ".git" not in path.parts and not path.is_symlink():
+                os.utime(path, (path.stat().st_mtime - age_s,) * 2)
+        said(sys.executable, ".ci/dist.py", "out", cwd=clone, **environ)
+    finally:
+        os.umask(before)
+    return clone / "out"
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require(None if find_spec("cyclonedx_py") else "the tools of a release are missing: make interop-dist")
+    return build(tmp_path_factory.mktemp("one") / "clone", umask=0o022, age_s=0)
+
+
+def sums(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def test_two_clones_give_the_same_bytes(release: Path, tmp_path: Path) -> None:
+    environ = {"TZ": "Pacific/Auckland", "LC_ALL": "C", "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "1"}
+    other = build(tmp_path / "another folder" / "b", umask=0o077, age_s=40_000_000, **environ)
+    assert set(sums(release)) == BUILT
+    assert sums(other) == sums(release)
+
+
+def test_another_commit_gives_other_bytes(release: Path, tmp_path: Path) -> None:
+    said("git", "clone", "-q", ROOT, tmp_path / "clone", cwd=ROOT)
+    with (tmp_path / "clone" / "README.md").open("a") as page:
+        page.write("more\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example", "-c", "core.hooksPath=/dev/null")
+    said("git", *who, "commit", "-qam", "More", cwd=tmp_path / "clone")
+    said(sys.executable, ".ci/dist.py", "out", cwd=tmp_path / "clone")
+    wheel = f"delegation_sidecar-{__version__}-py3-none-any.whl"
+    assert sums(tmp_path / "clone" / "out")[wheel] != sums(release)[wheel]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years")
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "dist.py", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "is not empty" in done.stderr) == (1, True)
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+
+
+def test_the_checksums_are_those_of_the_files(release: Path) -> None:
+    said("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=release)
+    assert len((release / "SHA256SUMS").read_text().splitlines()) == len(BUILT) - 1
+
+
+def test_the_source_archive_builds_the_same_wheel_and_has_no_tests(release: Path, tmp_path: Path) -> None:
+    for name in ("delegation_sidecar", "sidecar_dev"):
+        with tarfile.open(release / f"{name}-{__version__}.tar.gz") as tar:
+            assert [one for one in tar.getnames() if "/tests/" in one] == []
+            tar.extractall(tmp_path, filter="data")
+        code = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
+        said(sys.executable, "-P", "-c", code, tmp_path, cwd=tmp_path / f"{name}-{__version__}")
+        wheel = f"{name}-{__version__}-py3-none-any.whl"
+        with zipfile.ZipFile(tmp_path / wheel) as one, zipfile.ZipFile(release / wheel) as other:
+            assert {name: one.read(name) for name in one.namelist()} == {n: other.read(n) for n in other.namelist()}
+
+
+def test_the_bill_of_materials_is_of_the_locked_dependencies_and_has_no_time_of_day(release: Path) -> None:
+    bill = json.loads((release / f"delegation-sidecar-{__version__}.cdx.json").read_text())
+    locked = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE)
+    assert {(one["name"], one["version"]) for one in bill["components"]} == set(locked)
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill["metadata"]["component"]["purl"] == f"pkg:pypi/delegation-sidecar@{__version__}"
+    assert "serialNumber" not in bill
+    committed = said("git", "log", "-1", "--format=%ct", cwd=ROOT)
+    assert datetime.fromisoformat(bill["metadata"]["timestamp"]).timestamp() == int(committed)
+    assert all(one["externalReferences"][0]["hashes"] for one in bill["components"])
+
+
+@pytest.mark.parametrize("values", MATRIX, ids=lambda path: path.stem)
+def test_a_packed_chart_renders_what_its_sources_render(release: Path, values: Path) -> None:
+    require(missing_helm())
+    for helm in helms():
+        found = render(values, helm=helm, chart=release / f"sidecar-{__version__}.tgz")
+        assert found.objects == render(values, helm=helm).objects
+        assert found.objects != []
+
+
+def test_a_packed_chart_has_the_files_that_helm_packs(release: Path, tmp_path: Path) -> None:
+    require(missing_helm())
+    for chart in ("sidecar", "sidecar-lib"):
+        said(helms()[-1], "package", ROOT / "helm" / chart, "--destination", tmp_path, cwd=ROOT)
+        name = f"{chart}-{__version__}.tgz"
+        with tarfile.open(tmp_path / name) as theirs, tarfile.open(release / name) as ours:
+            assert set(theirs.getnames()) == set(ours.getnames())
+
+
+def works(program: Path, folder: Path) -> None:
+    """Use an installed command where there is no clone, as a newcomer does."""
+    log = folder / "access.log"
+    log.write_text('{"method": "GET", "path": "/customers/42", "sub": "alice"}\n')
+    settings = folder / "sidecar.yaml"
+    shutil.copy(ROOT / "config" / "agent.yaml", settings)
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *words], cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+    assert run("--version").stdout == f"sidecar {__version__}\n"
+    checked = run("check", settings)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    audited = run("audit", "attribution", "--json", log)
+    assert (audited.returncode in {0, 1}, audited.stderr) == (True, "")
+    assert "-F _shtab_sidecar sidecar" in run("completion", "bash").stdout
+    refused = run("demo")
+    assert (refused.returncode, "sidecar-dev" in refused.stderr) == (2, True)
+
+
+def wheel_of(release: Path) -> Path:
+    return release / f"delegation_sidecar-{__version__}-py3-none-any.whl"
+
+
+def test_pip_installs_it_in_a_fresh_environment(release: Path, tmp_path: Path) -> None:
+    said(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    said(python, "-m", "pip", "install", "-q", "--no-cache-dir", wheel_of(release), cwd=tmp_path)
+    said(python, "-m", "pip", "check", cwd=tmp_path)
+    works(tmp_path / "venv" / "bin" / "sidecar", tmp_path)
+    assert said(python, "-m", "sidecar", "--version", cwd=tmp_path) == f"sidecar {__version__}\n"
+
+    dev = release / f"sidecar_dev-{__version__}-py3-none-any.whl"
+    said(python, "-m", "pip", "install", "-q", dev, cwd=tmp_path)
+    assert "--keep" in said(tmp_path / "venv" / "bin" / "sidecar", "demo", "--help", cwd=tmp_path)
+
+
+def test_pipx_installs_it(release: Path, tmp_path: Path) -> None:
+    require(None if find_spec("pipx") else "pipx is missing: make interop-dist")
+    environ = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
+    said(sys.executable, "-m", "pipx", "install", wheel_of(release), cwd=tmp_path, **environ)
+    works(tmp_path / "bin" / "sidecar", tmp_path)
+
+
+def test_uv_installs_it_as_a_tool(release: Path, tmp_path: Path) -> None:
+    require(None if find_spec("uv") else "uv is missing: make interop-dist")
+    folders = {"UV_TOOL_DIR": "tools", "UV_TOOL_BIN_DIR": "bin", "UV_CACHE_DIR": "cache"}
+    environ = {name: str(tmp_path / folder) for name, folder in folders.items()}
+    words = ("-m", "uv", "tool", "install", "--python", sys.executable)
+    said(sys.executable, *words, wheel_of(release), cwd=tmp_path, UV_PYTHON_DOWNLOADS="never", **environ)
+    works(tmp_path / "bin" / "sidecar", tmp_path)

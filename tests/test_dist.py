@@ -1,0 +1,99 @@
+"""The archives of a release depend on their contents and the commit's time alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent
+EPOCH: Final = 1_700_000_000
+
+
+@pytest.fixture(scope="module")
+def dist() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dist", ROOT / ".ci" / "dist.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["dist"] = module  # a dataclass looks its module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["dist"]
+    return module
+
+
+def chart(folder: Path, *, mode: int, reverse: bool) -> Path:
+    """Write a chart, whose rules are a link, in one order or the other."""
+    (folder / "team").mkdir(parents=True)
+    (folder / "rules").mkdir()
+    (folder / "team" / "rules").symlink_to("../rules")
+    files = {"team/Chart.yaml": "name: team\nversion: 1.2.3\n", "team/values.yaml": "a: 1\n", "rules/r.yaml": "r: 1\n"}
+    for name in sorted(files, reverse=reverse):
+        (folder / name).write_text(files[name])
+        (folder / name).chmod(mode)
+    return folder / "team"
+
+
+def packed(dist: ModuleType, folder: Path, epoch: int = EPOCH) -> bytes:
+    dist.pack_chart(folder, folder.parent, epoch)
+    return (folder.parent / "team-1.2.3.tgz").read_bytes()
+
+
+def test_a_chart_packed_elsewhere_with_other_modes_times_and_order_has_the_same_bytes(
+    dist: ModuleType, tmp_path: Path
+) -> None:
+    one = chart(tmp_path / "one", mode=0o600, reverse=False)
+    other = chart(tmp_path / "another folder", mode=0o664, reverse=True)
+    os.utime(other / "values.yaml", (1, 1))
+    assert packed(dist, one) == packed(dist, other)
+    assert packed(dist, one) != packed(dist, one, EPOCH + 1)
+    (other / "values.yaml").write_text("a: 2\n")
+    assert packed(dist, one) != packed(dist, other)
+
+
+def test_a_chart_is_packed_with_what_its_links_lead_to(dist: ModuleType, tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(packed(dist, chart(tmp_path / "one", mode=0o644, reverse=False)))) as tar:
+        assert tar.getnames() == ["team/Chart.yaml", "team/rules/r.yaml", "team/values.yaml"]
+        assert {(one.mode, one.mtime, one.uid, one.uname) for one in tar} == {(0o644, EPOCH, 0, "")}
+
+
+def test_a_source_archive_is_packed_again_with_its_contents(dist: ModuleType, tmp_path: Path) -> None:
+    entries = [dist.Entry("p-1/run", b"#!/bin/sh\n", executable=True), dist.Entry("p-1/LICENSE", b"text")]
+    dist.pack(tmp_path / "p-1.tar.gz", entries, EPOCH)
+    before = (tmp_path / "p-1.tar.gz").read_bytes()
+    assert dist.entries_of(tmp_path / "p-1.tar.gz") == sorted(entries, key=lambda one: one.name)
+    dist.pack(tmp_path / "p-1.tar.gz", reversed(entries), EPOCH)
+    assert (tmp_path / "p-1.tar.gz").read_bytes() == before
+
+
+def test_sources_are_unpacked_with_modes_and_times_of_no_umask(dist: ModuleType, tmp_path: Path) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, mode in (("a/tool", 0o775), ("a/text", 0o664)):
+            member = tarfile.TarInfo(name)
+            member.mode, member.size = mode, 1
+            tar.addfile(member, io.BytesIO(b"x"))
+    before = os.umask(0o077)
+    try:
+        dist.unpack(archive.getvalue(), tmp_path, EPOCH)
+    finally:
+        os.umask(before)
+    found = {path.name: (path.stat().st_mode & 0o777, path.stat().st_mtime) for path in tmp_path.rglob("*")}
+    assert found == {"a": (0o755, EPOCH), "tool": (0o755, EPOCH), "text": (0o644, EPOCH)}
+
+
+def test_the_bill_of_materials_names_the_version_and_repeats_no_lock_line(dist: ModuleType) -> None:
+    bill = {"metadata": {"component": {"name": "p"}}, "components": [{"name": "q", "description": "line 1"}]}
+    assert dist.completed(bill, "1.0") == {
+        "metadata": {"component": {"name": "p", "version": "1.0", "purl": "pkg:pypi/p@1.0"}},
+        "components": [{"name": "q"}],
+    }
