@@ -29,3 +29,10 @@ def bytecodes(call: Callable[[], object], *ignored: type[Exception]) -> int:
     finally:
         sys.settrace(before)
     return count
+
+
+def growth(of_size: Callable[[int], Callable[[], object]], size: int) -> float:
+    """Return how many times the bytecodes of ``size`` the call for twice the size runs: 2 is linear, 4 quadratic."""
+    once, twice = of_size(size), of_size(2 * size)
+    once()  # fills the caches before counting
+    return bytecodes(twice) / bytecodes(once)

@@ -1,6 +1,5 @@
 import json
 import re
-import time
 
 import orjson
 import pytest
@@ -178,9 +177,8 @@ def test_tokens_are_masked_in_every_text_of_the_facts() -> None:
     "text", ["eyA" * 400_000, "eyA." * 300_000, "eyA" * 200_000 + "." + "eyA" * 200_000, "eyA" + "%25" * 400_000]
 )
 def test_text_of_many_beginnings_of_tokens_takes_no_longer_than_another(text: str) -> None:
-    started = time.process_time()
+    """A search that tries each beginning to the end takes minutes; the time limit of every test ends it."""
     assert len(escape(text)) == MAX_TEXT
-    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import json
-import time
 from typing import Any
 
 import pytest
@@ -138,8 +137,7 @@ def test_any_line_names_or_is_refused(line: bytes) -> None:
 
 
 def test_a_hostile_line_takes_no_longer_than_an_honest_one() -> None:
-    started = time.process_time()
+    """A reading of quadratic time takes minutes; the time limit of every test ends it."""
     for hostile in (b"a a " + b" [" * 500_000, b'a a a [t] "' + b"\\" * 999_999, b"a " * 500_000):
         with pytest.raises(NoRequestError):
             named_by(hostile, Fields())
-    assert time.process_time() - started < 5
