@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -21,13 +22,16 @@ def bytecodes(call: Callable[[], object], *ignored: type[Exception]) -> int:
         count += event == "opcode"
         return trace
 
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()  # the collector calls finalizers of other objects
     sys.settrace(trace)  # type: ignore[arg-type]
     try:
         with contextlib.suppress(*ignored):
             call()
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return count
 
 

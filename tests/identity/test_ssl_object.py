@@ -10,6 +10,7 @@ import ssl
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,10 +99,15 @@ HOSTILE: dict[str, Callable[[], Sequence[bytes]]] = {
 }
 
 
+@cache
+def hostile(case: str) -> tuple[bytes, ...]:
+    return tuple(HOSTILE[case]())
+
+
 @pytest.mark.parametrize("server", [False, True], ids=["from a client", "from a server"])
 @pytest.mark.parametrize("case", HOSTILE)
 def test_openssl_is_never_given_certificates_that_are_beyond_a_limit(given: Given, case: str, server: bool) -> None:
-    other = presenting(HOSTILE[case](), server=server)
+    other = presenting(hostile(case), server=server)
     client = tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x"))
     ends = (other, client) if server else (tls.server_context(source_of()), other)
     with pytest.raises(HandshakeRefused) as refused:
@@ -486,7 +492,7 @@ def test_a_host_of_the_file_is_believed(host_trust: ssl.SSLContext, version: ssl
 def test_a_hosts_certificates_are_bounded_as_well(
     host_trust: ssl.SSLContext, given: Given, version: ssl.TLSVersion, case: str
 ) -> None:
-    server = presenting(HOSTILE[case](), server=True)
+    server = presenting(hostile(case), server=True)
     server.maximum_version = version
     with pytest.raises(HandshakeRefused) as refused:
         shake(server, host_trust)

@@ -173,8 +173,8 @@ def test_a_layout_with_very_long_names_is_read_and_not_kept(layouts: Any) -> Non
     assert len(layouts) == 0
 
 
-@pytest.mark.parametrize("lines", [2, 90])
-def test_a_flood_of_heads_that_never_come_again_takes_some_mib_and_no_more(lines: int) -> None:
+@pytest.mark.parametrize(("lines", "heads"), [(2, 600), (90, 150)])
+def test_a_flood_of_heads_that_never_come_again_takes_some_mib_and_no_more(lines: int, heads: int) -> None:
     def read(numbers: range) -> int:
         for number in numbers:
             value = b"v" * (4000 // lines - 20)
@@ -189,8 +189,8 @@ def test_a_flood_of_heads_that_never_come_again_takes_some_mib_and_no_more(lines
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        full = read(range(600))
-        again = read(range(600, 1200))
+        full = read(range(heads))
+        again = read(range(heads, 2 * heads))
     finally:
         tracemalloc.stop()
     assert full - before < 6 * 1024 * 1024

@@ -35,6 +35,19 @@ GRANTED = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave an end inside a frame as long as a busy machine takes to finish it."""
+    monkeypatch.setattr(tunnel, "GOODBYE_S", WAIT_S)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for nobody."""
+    monkeypatch.setattr(tunnel, "GOODBYE_S", 0.05)
+    monkeypatch.setattr(tunnel, "_LAST_WORDS_S", 0.05)
+
+
 def text(content: bytes, *, masked: bool = False) -> bytes:
     return Frame(Opcode.TEXT, content).serialize(mask=masked)
 
@@ -152,6 +165,7 @@ async def test_an_answer_that_is_no_101_passes_as_an_ordinary_one_and_what_was_s
         await again.close()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_the_upstream_connection_of_a_tunnel_is_never_used_again() -> None:
     async with joined() as both:
         await both.caller.send(closing(masked=True))
@@ -216,6 +230,7 @@ async def test_an_end_inside_a_close_frame_is_a_broken_one() -> None:
         assert error.reason is Reason.UPSTREAM_ABORTED
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_caller_that_just_leaves_is_gone_and_what_it_said_arrives() -> None:
     async with joined() as both:
         await both.caller.send(text(b"last", masked=True))
@@ -270,8 +285,8 @@ async def test_a_caller_that_has_said_everything_still_hears_the_answer() -> Non
         assert await both.proxy.end() is None
 
 
-async def test_who_has_half_closed_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel, "GOODBYE_S", 0.05)
+@pytest.mark.usefixtures("impatient")
+async def test_who_has_half_closed_is_not_waited_for_forever() -> None:
     async with joined() as both:
         both.caller.writer.write_eof()
         error = await both.proxy.end()
@@ -333,8 +348,8 @@ async def test_inside_a_frame_its_end_is_waited_for() -> None:
         assert await reason_of_end(both) is Reason.TOKEN_EXPIRED
 
 
-async def test_inside_a_frame_that_does_not_end_the_connection_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel, "GOODBYE_S", 0.05)
+@pytest.mark.usefixtures("impatient")
+async def test_inside_a_frame_that_does_not_end_the_connection_is_cut() -> None:
     async with joined() as both:
         await both.server.send(text(b"d" * 100)[:30])
         await both.caller.read_exactly(30)
@@ -382,7 +397,7 @@ async def test_a_tunnel_in_which_nobody_speaks_ends() -> None:
 
 
 async def test_a_caller_that_takes_nothing_is_cut() -> None:
-    async with joined(server=ServerLimits(write_timeout_s=1.0)) as both:
+    async with joined(server=ServerLimits(write_timeout_s=0.2)) as both:
         both.caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
         (connection,) = both.proxy.connections
         async with asyncio.timeout(WAIT_S):
