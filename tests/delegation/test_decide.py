@@ -337,6 +337,15 @@ def test_an_access_token_issued_to_the_entrys_client_starts_one_too() -> None:
         assert refusal.value.reason is Reason.WRONG_AUDIENCE
 
 
+def test_the_client_that_a_profile_reads_from_another_claim_is_the_entrys() -> None:
+    profile = replace(PRESETS["oidc-access-token"], client_claim="app")
+    policy = users(trusted=replace(USERS.trusted, profile=profile))
+    assert enter(LOGIN_CLAIMS | {"app": "front-app"}, policy).entry
+    with pytest.raises(Denied) as refusal:
+        enter(LOGIN_CLAIMS | {"app": "other-app"}, policy)
+    assert refusal.value.reason is Reason.WRONG_AUDIENCE
+
+
 @pytest.mark.parametrize("claim", CLIENT_CLAIMS)
 def test_every_claim_that_names_a_client_names_the_entrys(claim: str) -> None:
     policy = users(trusted=replace(USERS.trusted, profile=PRESETS["oidc-access-token"]))

@@ -46,6 +46,7 @@ UNUSABLE: dict[str, dict[str, object]] = {
     "e even": changed(RSA, {"e": "Ag"}),
     "Ed25519 too short": changed(OKP, {"x": base64url(bytes(31))}),
     "Ed25519 without x": changed(OKP, {"x": ABSENT}),
+    "Ed25519 under another kty": changed(OKP, {"kty": "oct"}),
     "Ed448": public_jwk(ed448.Ed448PrivateKey.generate()),
     "a key of key agreement": {
         "kty": "OKP",
@@ -109,6 +110,7 @@ BARE = {
     "no key": b"k" * 32,
     "a private key": private_key("ES256"),
     "RSA of 1024 bits": rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key(),
+    "RSA of 8193 bits": rsa.RSAPublicNumbers(65537, 2**8192 + 1).public_key(),
     "RSA with an exponent of 65539": rsa.RSAPublicNumbers(65539, 2**2047 + 1).public_key(),
     "a curve of coins": ec.generate_private_key(ec.SECP256K1()).public_key(),
     "Ed448": ed448.Ed448PrivateKey.generate().public_key(),

@@ -173,6 +173,16 @@ CHANGES = {
         in_force(users(scope_from=ScopeFrom(claim="groups", map={"staff": frozenset({"docs.read"})}))),
         Reason.INSUFFICIENT_SCOPE,
     ),
+    "out, at an entry: another key of the login key's name": (
+        at_entry,
+        in_force(login_key=verification_key("other")),
+        Reason.BAD_SIGNATURE,
+    ),
+    "out, at an entry: no user issuer any more": (
+        at_entry,
+        in_force(replace(POLICY, entry=replace(ENTRY, issuers={}))),
+        Reason.WRONG_ISSUER,
+    ),
     "out: another key of that name": (outbound, in_force(key=verification_key("other")), Reason.STS_SIGNATURE),
 }
 
@@ -181,6 +191,16 @@ CHANGES = {
 def test_what_would_not_be_permitted_now_does_not_stand(permitted: Any, by: InForce, reason: Reason) -> None:
     with pytest.raises(SidecarError) as refused:
         judge(permitted(), by)
+    assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("permitted", "reason"),
+    [(inbound, Reason.TOKEN_NOT_YET_VALID), (outbound, Reason.STS_LIFETIME), (at_entry, Reason.TOKEN_NOT_YET_VALID)],
+)
+def test_a_token_that_is_not_valid_yet_does_not_stand(permitted: Any, reason: Reason) -> None:
+    with pytest.raises(Denied) as refused:
+        judge(permitted(), in_force(), now=NOW - 600)  # the clock was set back
     assert refused.value.reason is reason
 
 

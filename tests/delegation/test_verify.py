@@ -14,7 +14,14 @@ from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.profile import PRESETS, IssuerProfile
-from sidecar.delegation.verify import VerifiedToken, check_binding, check_header, check_times, verify_token
+from sidecar.delegation.verify import (
+    VerifiedToken,
+    check_binding,
+    check_header,
+    check_times,
+    verify_again,
+    verify_token,
+)
 from sidecar.errors import Denied, Reason
 from tests.delegation.test_act import nested
 from tests.delegation.test_strict_json import JSON
@@ -477,3 +484,30 @@ def test_any_claims_are_verified_or_refused(changes: dict[str, object]) -> None:
     outcome = refusal_of_claims(changes)
 
     assert outcome == "accepted" or Reason(outcome)
+
+
+def again(token: VerifiedToken, *, audience: str = WRITER, now: int = NOW, certificate: str | None = None) -> str:
+    try:
+        verify_again(
+            token,
+            issuer=MINT.trusted("sts"),
+            key=MINT.key,
+            audiences=frozenset({audience}),
+            now=now,
+            peer_certificate_sha256=certificate,
+        )
+    except Denied as error:
+        return error.reason
+    return "accepted"
+
+
+def test_a_verified_token_is_checked_again_for_time_audience_and_certificate() -> None:
+    bound = MINT.mint(MINT.claims(cnf={"x5t#S256": THUMBPRINT}))
+    certificate = CERTIFICATE.hex()
+    token = verify(bound, certificate=certificate)
+
+    assert again(token, certificate=certificate) == "accepted"
+    assert again(token, certificate=certificate, audience=CRM) == "wrong_audience"
+    assert again(token, certificate=certificate, now=token.expires_at + token.leeway_s) == "token_expired"
+    assert again(token, certificate=certificate, now=token.not_before - 31) == "token_not_yet_valid"
+    assert again(token) == again(token, certificate="00" * 32) == "cnf_mismatch"

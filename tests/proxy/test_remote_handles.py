@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -70,6 +71,7 @@ async def test_a_handle_says_which_other_worker_made_it(workers: Workers) -> Non
     assert workers.second.remote.owner_of(handle[1:]) is None
     assert workers.second.remote.owner_of("") is None
     assert workers.second.remote.owner_of("D" + handle[1:]) is None  # there are three
+    assert workers.second.remote.owner_of("~" + handle[1:]) is None  # no worker has this mark
 
 
 async def test_the_request_of_a_handle_is_found_at_its_worker(workers: Workers) -> None:
@@ -133,8 +135,13 @@ async def test_a_worker_that_does_not_answer_is_no_permission(workers: Workers) 
 
 async def test_more_than_an_inbox_holds_waits_and_is_answered(workers: Workers) -> None:
     workers.second.remote.timeout_s = 30.0
+    workers.inboxes[0].write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel gives its least
     handle = workers.open(served())
-    assert await asyncio.gather(*(workers.ask(handle) for _ in range(2000))) == [None] * 2000
+    asked = asyncio.gather(*(workers.ask(handle) for _ in range(200)))
+    await asyncio.sleep(0)
+    assert workers.second.remote._waiting[0]
+    assert await asked == [None] * 200
+    assert not workers.second.remote._waiting[0]
 
 
 async def test_what_finds_a_full_inbox_of_one_who_never_reads_is_refused_and_nobody_is_stopped(

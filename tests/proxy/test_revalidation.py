@@ -9,6 +9,7 @@ from sidecar.delegation.decide import Delegation, accept_issued, decide_inbound,
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.revalidation import Guard, judge_call, judge_peer, judge_request, judge_served
 from sidecar.proxy.snapshot import Snapshot
 from tests.delegation.test_reevaluate import KEY, Keys, with_inbound
@@ -69,6 +70,22 @@ def test_a_peer_stands_though_its_certificate_has_run_out(now: int) -> None:
 def test_a_peer_does_not_stand_when_trust_in_it_is_withdrawn(now: int) -> None:
     with pytest.raises(Denied) as refused:
         judge_peer(withdrawn(), now)
+    assert refused.value.reason is Reason.UNTRUSTED_CHAIN
+
+
+class NotYetValid(FakeGuard):
+    """The proof of a peer whose certificate begins after ``NOW``."""
+
+    def check(self, now: int) -> VerifiedPeer:
+        if now <= NOW:
+            raise Denied(Reason.UNTRUSTED_CHAIN, "not valid yet")
+        return super().check(now)
+
+
+def test_a_peer_does_not_stand_before_its_certificate_begins() -> None:
+    judge_peer(NotYetValid(), NOW + 1)
+    with pytest.raises(Denied) as refused:
+        judge_peer(NotYetValid(), NOW)
     assert refused.value.reason is Reason.UNTRUSTED_CHAIN
 
 
