@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
@@ -34,6 +35,10 @@ class Epoch(NamedTuple):
     def older_than(self, other: Epoch) -> bool:
         """Return True if a caller with this epoch decides by keys or policy that have been replaced since."""
         return (self.keys, self.policy, self.withdrawals) < (other.keys, other.policy, other.withdrawals)
+
+
+# The constructor of a named tuple is interpreted; tuple's own is not.
+new_epoch: Final[Callable[[tuple[int, int, int, SpiffeId]], Epoch]] = partial(tuple.__new__, Epoch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens
+from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
 from sidecar.exchange.events import issued_fields, refused_fields
 from sidecar.exchange.refresh_schedule import retry_at
 from sidecar.exchange.sts import Caller, ExchangeSettings, Sts
@@ -187,7 +187,7 @@ class TokenExchange:
         identity = self._source.current
         if identity is None or (own_id := identity.svid.spiffe_id) != policy.workload:
             return None
-        return Epoch(self._keys.generation_of(self._settings.issuer), policy.number, self._withdrawals, own_id)
+        return new_epoch((self._keys.generation_of(self._settings.issuer), policy.number, self._withdrawals, own_id))
 
     def _join(self, plan: Plan, policy: Policy, epoch: Epoch) -> _Flight:
         key = (_key(plan), epoch)

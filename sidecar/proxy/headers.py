@@ -17,7 +17,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.random_text import random_128
 from sidecar.proxy.trusted_names import is_trusted_name
-from sidecar.wire.message import NOT_PASSED, Edits, Field, Message, Request, new_edits
+from sidecar.wire.message import NOT_PASSED, Edits, Message, Request, new_edits
 
 MAX_VALUE_BYTES: Final = 6144
 
@@ -32,6 +32,19 @@ _CREDENTIALS: Final = frozenset({b"client-cert", b"client-cert-chain", b"x-forwa
 _STAY_INSIDE: Final = _SET_BY_US | _CREDENTIALS
 _OUR_PREFIX: Final = b"delegation-"
 _PASS_BACK: Final = frozenset({b"delegation-reason", b"delegation-request-id"})
+_FOR_AGENT: Final[tuple[bytes, ...]] = (
+    b"host",
+    b"delegation-subject",
+    b"delegation-subject-issuer",
+    b"delegation-actor",
+    b"delegation-scope",
+    b"authorization",
+    b"delegation-request-id",
+    b"traceparent",
+)
+# The way the judged call reached us: over TLS, under this authority, from this address.
+_FORWARDED: Final = (b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
+_FOR_NEXT_HOP: Final[tuple[bytes, ...]] = (b"host", b"authorization", b"delegation-call", b"traceparent")
 _CALL: Final = re.compile(rb"[0-9a-f]{32}")
 
 
@@ -51,25 +64,25 @@ def encode_value(text: str) -> bytes:
     return encoded
 
 
-def identity_fields(permit: Permit) -> tuple[Field, ...]:
-    """The fields by which an agent learns who calls it, and for whom: the same for every request of a permit.
+def identity_values(permit: Permit) -> tuple[bytes, ...]:
+    """The values by which an agent learns who calls it, and for whom: the same for every request of a permit.
 
     Raises:
         Denied: as ``encode_value``.
     """
     token = permit.token
     return (
-        (b"delegation-subject", encode_value(token.subject)),
-        (b"delegation-subject-issuer", encode_value(token.issuer)),
-        (b"delegation-actor", permit.peer.encode("ascii")),
-        (b"delegation-scope", format_scope(token.scope).encode("ascii")),
+        encode_value(token.subject),
+        encode_value(token.issuer),
+        permit.peer.encode("ascii"),
+        format_scope(token.scope).encode("ascii"),
     )
 
 
 def to_agent(
     request: Request,
     permit: Permit,
-    identity: tuple[Field, ...],
+    identity: tuple[bytes, ...],
     *,
     handle: str,
     request_id: str,
@@ -81,22 +94,24 @@ def to_agent(
 
     Where the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's
     in any case, so that an agent which forwards it can call out. ``source`` is the peer's address, where the route says
-    ``forwarded``: the agent is told how the call reached us. ``identity``: the permit's ``identity_fields``.
+    ``forwarded``: the agent is told how the call reached us. ``identity``: the permit's ``identity_values``.
     """
-    fields: tuple[Field, ...] = (
-        (b"host", host),
+    names = _FOR_AGENT
+    values: tuple[bytes, ...] = (
+        host,
         *identity,
-        (b"authorization", b"Bearer " + handle.encode("ascii")),
-        (b"delegation-request-id", request_id.encode("ascii")),
-        (b"traceparent", trace.traceparent.encode("ascii")),
+        b"Bearer " + handle.encode("ascii"),
+        request_id.encode("ascii"),
+        trace.traceparent.encode("ascii"),
     )
     if trace.tracestate is not None:
-        fields += ((b"tracestate", trace.tracestate.encode("ascii")),)
+        names, values = (*names, b"tracestate"), (*values, trace.tracestate.encode("ascii"))
     if permit.route.pass_token:
-        fields += ((b"delegation-token", permit.token.raw.encode("ascii")),)
+        names, values = (*names, b"delegation-token"), (*values, permit.token.raw.encode("ascii"))
     if source is not None:
-        fields += _forwarded(request.authority, source)
-    return new_edits((passes_to_mesh, fields))
+        forwarded = b"https", request.authority.encode("ascii"), source.encode("ascii")
+        names, values = names + _FORWARDED, values + forwarded
+    return new_edits((passes_to_mesh, names, values))
 
 
 def source_of(address: object) -> str:
@@ -110,15 +125,16 @@ def to_next_hop(permit: IssuedPermit, *, call: str, trace: TraceContext, host: b
     A route that names no peer leads out of the mesh.
     """
     passes = passes_outside if permit.plan.route.peer is None else passes_to_mesh
-    fields: tuple[Field, ...] = (
-        (b"host", host),
-        (b"authorization", b"Bearer " + permit.token.raw.encode("ascii")),
-        (b"delegation-call", call.encode("ascii")),
-        (b"traceparent", trace.traceparent.encode("ascii")),
+    names = _FOR_NEXT_HOP
+    values: tuple[bytes, ...] = (
+        host,
+        b"Bearer " + permit.token.raw.encode("ascii"),
+        call.encode("ascii"),
+        trace.traceparent.encode("ascii"),
     )
     if trace.tracestate is not None:
-        fields += ((b"tracestate", trace.tracestate.encode("ascii")),)
-    return new_edits((passes, fields))
+        names, values = (*names, b"tracestate"), (*values, trace.tracestate.encode("ascii"))
+    return new_edits((passes, names, values))
 
 
 def call_id(request: Message) -> str | None:
@@ -162,12 +178,3 @@ def passes_from_next_hop(name: bytes) -> bool:
 
 FROM_AGENT: Final = Edits(passes_from_agent)
 FROM_NEXT_HOP: Final = Edits(passes_from_next_hop)
-
-
-def _forwarded(authority: str, source: str) -> tuple[Field, ...]:
-    """The way the judged call reached us: over TLS, under this authority, from this address."""
-    return (
-        (b"x-forwarded-proto", b"https"),
-        (b"x-forwarded-host", authority.encode("ascii")),
-        (b"x-forwarded-for", source.encode("ascii")),
-    )

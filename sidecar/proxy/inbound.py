@@ -32,7 +32,7 @@ from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
-from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts
+from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
@@ -90,7 +90,7 @@ class Inbound:
             entry.route = route.name
 
             epoch = keys.generation, policy.number
-            call = Call(head.one(b"authorization"), peer.fingerprint, route.name)
+            call = new_call((head.one(b"authorization"), peer.fingerprint, route.name))
             given = self._given_before(call, epoch, entry, now)
             if given is None:
                 raw = bearer_of(head.all(b"authorization"))

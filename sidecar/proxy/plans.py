@@ -28,13 +28,14 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
         Raises:
             SidecarError: as ``plan_outbound``.
         """
+        if delegation.entry:
+            return plan_outbound(delegation, route, policy=policy, now=now)
         token = delegation.token
         key = token.raw, route.name
         plan = self.find(key, policy.number)
         if plan is not None and plan.delegation is delegation and plan.route is route and now < token.expires_at:
             return plan
         plan = plan_outbound(delegation, route, policy=policy, now=now)
-        if not delegation.entry:
-            cost = token.held_bytes + PLAN_BYTES
-            self.keep(key, plan, cost=cost, expires_at=token.expires_at, epoch=policy.number)
+        cost = token.held_bytes + PLAN_BYTES
+        self.keep(key, plan, cost=cost, expires_at=token.expires_at, epoch=policy.number)
         return plan

@@ -8,6 +8,8 @@ the core checks it each time. Both are bounded in bytes, and expired tokens are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
@@ -16,8 +18,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.observe.attribution import facts_of, facts_of_token
 from sidecar.observe.record import RecordFields
-from sidecar.proxy.headers import identity_fields
-from sidecar.wire.message import Field
+from sidecar.proxy.headers import identity_values
 
 PERMIT_BYTES: Final = 4096  # beside its token and the Authorization field: permit, delegation and facts
 
@@ -41,6 +42,10 @@ class Call(NamedTuple):
     route: str
 
 
+# The constructor of a named tuple is interpreted; tuple's own is not.
+new_call: Final[Callable[[tuple[bytes | None, str, str]], Call]] = partial(tuple.__new__, Call)
+
+
 class Given(NamedTuple):
     """A permit, the authority of its request, the facts of its request and of its token for records, and what
     the agent is told of its caller.
@@ -50,7 +55,7 @@ class Given(NamedTuple):
     delegation: Delegation
     facts: RecordFields
     token_facts: RecordFields
-    identity: tuple[Field, ...]
+    identity: tuple[bytes, ...]
 
 
 class Permits(BoundedCache[Call, Given]):
@@ -58,10 +63,10 @@ class Permits(BoundedCache[Call, Given]):
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
         """Keep a permit, unless keys or policy changed meanwhile."""
-        given = Given(permit, delegate(permit), facts_of(permit), facts_of_token(permit.token), identity_fields(permit))
+        given = Given(permit, delegate(permit), facts_of(permit), facts_of_token(permit.token), identity_values(permit))
         if call.authorization is not None:
             token = permit.token
             cost = token.held_bytes + len(call.authorization) + PERMIT_BYTES
-            cost += sum([len(value) for _, value in given.identity])
+            cost += sum(map(len, given.identity))
             self.keep(call, given, cost=cost, expires_at=token.expires_at + token.leeway_s, epoch=epoch)
         return given

@@ -57,8 +57,8 @@ class State(Enum):
 _IDLE: Final = State.IDLE  # on the warm path
 _ASKED: Final = State.ASKED
 _CLOSED: Final = State.CLOSED
-_PARTLY_WRITTEN: Final = frozenset({State.SENDING, State.ENDING})
-_COMPLETE: Final = frozenset({State.ASKED, State.ENDING})
+_PARTLY_WRITTEN: Final = State.SENDING, State.ENDING  # tuples: a look-up calls no ``__hash__`` of an enum
+_COMPLETE: Final = State.ASKED, State.ENDING
 
 
 class ClientConnection(asyncio.Protocol):

@@ -22,17 +22,20 @@ _NAME_BYTES: Final = 256  # of one name, besides its own bytes: places and templ
 _MAX_RULES: Final = 8  # whose templates a layout keeps: there are four
 _are_tokens: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:)*+").fullmatch
 is_length: Final = re.compile(rb"0|[1-9][0-9]{0,14}").fullmatch
-LINE_BREAK: Final = b"\r\n"
-LINE_TEXT: Final = bytes([*b"\t", *range(0x20, 0x7F), *range(0x80, 0x100)])
-"""The octets of a line: what ``translate`` leaves of some lines without them are their breaks, or there is a fault."""
+_CONTROLS: Final = frozenset({*range(0x20), 0x7F}) - {0x09}  # no value holds one; a tab is no control here
+CONTROLS_MARKED: Final = bytes([0x3F if octet in _CONTROLS else octet for octet in range(256)])
+"""A table for ``translate``: text without control bytes is equal to its translation."""
 
-TEXT: Final = LINE_TEXT + b"\r"
+TEXT: Final = bytes([octet for octet in range(256) if octet not in _CONTROLS]) + b"\r"
+"""The octets of lines except line feeds: what ``translate`` leaves of lines without them are their breaks, or there is
+a fault.
+"""
+
 _MAX_TEMPLATES: Final = 256  # of lines that are set: there are some twenty
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # values that change nothing
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
-_breaks_a_line: Final = re.compile(rb"[\r\n\0]").search
 
 
 class H1Layout(Layout):
@@ -82,8 +85,8 @@ class H1Layout(Layout):
     def _places(self, name: bytes) -> list[int]:
         return [at for at, found in enumerate(self.names) if found == name]
 
-    def end_of(self, values: Sequence[bytes], minor: int) -> tuple[frozenset[bytes], int | None, bool, bool, int]:
-        """Return (``Message.listed``, content length, chunked, whether another message may follow, ``minor``).
+    def end_of(self, values: Sequence[bytes], minor: int) -> tuple[int | None, bool, frozenset[bytes], bool, int]:
+        """Return (content length, chunked, ``Message.listed``, whether another message may follow, ``minor``).
 
         Raises:
             Denied: AMBIGUOUS_FRAMING, BAD_REQUEST, HEAD_TOO_LARGE.
@@ -91,12 +94,12 @@ class H1Layout(Layout):
         length, option = self.length, self.option
         if self.usual and (option is None or values[option] in _USUAL_OPTIONS):
             if length is None:
-                return NO_NAMES, None, False, minor == 1, minor
+                return None, False, NO_NAMES, minor == 1, minor
             if is_length(values[length]):
-                return NO_NAMES, int(values[length]), False, minor == 1, minor
+                return int(values[length]), False, NO_NAMES, minor == 1, minor
         listed, keep_alive = _connection([values[at] for at in self.connection], minor)
         content_length, chunked = self._framing(values, minor)
-        return listed, content_length, chunked, keep_alive, minor
+        return content_length, chunked, listed, keep_alive, minor
 
     def _framing(self, values: Sequence[bytes], minor: int) -> tuple[int | None, bool]:
         """Return (content length, chunked): at most one of them, stated once in its plain form (RFC 9112 section 6)."""
@@ -168,31 +171,47 @@ def edited(message: Message, edits: Edits) -> bytes:
     Raises:
         ValueError: as ``encode_fields``.
     """
-    passes, fields = edits
+    passes, names, values = edits
     layout = message.layout
     try:
-        text, pick = layout.templates[passes]
+        text, pick = layout.templates[passes, names]
     except KeyError:
-        text, pick = _new_template(layout, passes)
+        text, pick = _new_template(layout, passes, names)
     if message.listed:
-        text, pick = _template(layout, lambda name: passes(name) and name not in message.listed)
-    if not fields:
+        text, pick = _template(layout, lambda name: passes(name) and name not in message.listed, names)
+    if not names:
         return text % pick(message.values)
-    return text % pick(message.values) + encode_fields(fields)
+    text %= pick(message.values) + values
+    _check(values)
+    return text
 
 
-def _new_template(layout: Layout, passes: Passes) -> tuple[bytes, Pick]:
-    template = _template(layout, passes)
+def _new_template(layout: Layout, passes: Passes, names: tuple[bytes, ...]) -> tuple[bytes, Pick]:
+    template = _template(layout, passes, names)
     if len(layout.templates) < _MAX_RULES:
-        layout.templates[passes] = template
+        layout.templates[passes, names] = template
     return template
 
 
-def _template(layout: Layout, passes: Passes) -> tuple[bytes, Pick]:
-    """Build the lines of the fields that pass, with a placeholder for each value, and the selection of the values."""
+def _template(layout: Layout, passes: Passes, names: tuple[bytes, ...]) -> tuple[bytes, Pick]:
+    """Build the lines of the fields that pass and of those that are set, with a placeholder for each value.
+
+    Returns also the selection of the values that pass.
+    """
     places = [at for at, name in enumerate(layout.names) if passes(name)]
-    text = b"".join([b"%b: %%b\r\n" % layout.names[at].replace(b"%", b"%%") for at in places])
-    return text, picking(places)
+    return _lines([layout.names[at] for at in places]) + _line_templates[names], picking(places)
+
+
+def _lines(names: Iterable[bytes]) -> bytes:
+    """Return the lines of these fields with a placeholder for each value."""
+    return b"".join([b"%b: %%b\r\n" % name.replace(b"%", b"%%") for name in names])
+
+
+def _check(values: Iterable[bytes]) -> None:
+    """Raise ValueError if one of the values holds a control byte."""
+    text = b"".join(values)
+    if text.translate(CONTROLS_MARKED) != text:
+        raise ValueError("a header field holds a line break or NUL, or another control byte")
 
 
 def encode_fields(fields: Sequence[Field]) -> bytes:
@@ -205,8 +224,7 @@ def encode_fields(fields: Sequence[Field]) -> bytes:
         return b""
     names, values = zip(*fields)  # noqa: B905 - there are only pairs
     lines = _line_templates[names] % values
-    if lines.translate(None, LINE_TEXT) != LINE_BREAK * len(names):
-        raise ValueError("a header field holds a line break or NUL, or another control byte")
+    _check(values)
     return lines
 
 
@@ -216,7 +234,8 @@ class _LineTemplates(dict[tuple[bytes, ...], bytes]):
     def __missing__(self, names: tuple[bytes, ...]) -> bytes:
         if not FRAMING.isdisjoint(names):
             raise ValueError("a field states where the message ends")
-        template = b"".join([b"%b: %%b\r\n" % name.replace(b"%", b"%%") for name in names])
+        _check(names)
+        template = _lines(names)
         if len(template) <= _MAX_CACHED_NAMES:
             if len(self) == _MAX_TEMPLATES:
                 del self[next(iter(self))]
@@ -233,7 +252,7 @@ def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
     Raises:
         ValueError: the target would break a line.
     """
-    if _breaks_a_line(target):
+    if b"\n" in target or b"\r" in target or b"\0" in target:
         raise ValueError("a target holds a line break or NUL")
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (method.encode("ascii"), target, lines)
 

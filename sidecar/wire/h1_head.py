@@ -16,7 +16,7 @@ from typing import Final
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.h1_fields import TEXT, H1Layout, answer_layouts, request_layouts
-from sidecar.wire.message import NO_NAMES, Request, Response, new_request, new_response
+from sidecar.wire.message import NO_NAMES, Request, Response
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 # field-line of RFC 9112 section 5 in three steps, as character classes are slow to match: expressions find the ends of
@@ -38,9 +38,9 @@ _plain_authority: Final = re.compile(rb"[a-z0-9_][a-z0-9._-]{0,254}(?::(?:[1-9][
 _NO_FIELDS: Final[tuple[tuple[bytes, ...], tuple[bytes, ...]]] = ((), ())
 _MINOR: Final = {b"0": 0, b"1": 1}
 _SLASH: Final = 0x2F
-_End = tuple[frozenset[bytes], int | None, bool, bool, int, bytes | None, bytes | None]
+_End = tuple[int | None, bool, frozenset[bytes], bool, int, bytes | None, bytes | None]
 _PLAIN_END: Final[dict[bytes, _End]] = {
-    version: (NO_NAMES, None, False, minor == 1, minor, None, None) for version, minor in _MINOR.items()
+    version: (None, False, NO_NAMES, minor == 1, minor, None, None) for version, minor in _MINOR.items()
 }
 
 
@@ -93,12 +93,12 @@ class RequestGrammar:
             expect = _expect(layout, values)
             authority = parse_authority(host)
             upgrade = _upgrade(layout, values)
-            listed, length, chunked, keep_alive, minor = layout.end_of(values, _MINOR[version])
+            length, chunked, listed, keep_alive, minor = layout.end_of(values, _MINOR[version])
             keep_alive = keep_alive and upgrade is None  # without the switch, the next bytes may not be HTTP
-            end = listed, length, chunked or bool(length), keep_alive, minor, expect, upgrade
+            end = length, chunked or bool(length), listed, keep_alive, minor, expect, upgrade
         if target[0] != _SLASH:
             target = self._origin_form(target, host, authority)
-        return new_request((layout, values, method.decode(), target, authority, *end))
+        return Request(layout, values, method.decode(), target, authority, *end)
 
     def _origin_form(self, target: bytes, host: bytes, authority: str) -> bytes:
         if not self._proxy_form or not target.startswith(b"http://"):
@@ -157,7 +157,7 @@ class ResponseGrammar:
         if lines.translate(None, TEXT) != layout.breaks:
             raise Denied(Reason.BAD_REQUEST, "a header field is malformed")
         end = layout.end_of(values, _MINOR[version])
-        return new_response((layout, values, int(status), *end))
+        return Response(layout, values, int(status), *end)
 
     def _fault(self, head: bytes) -> Denied:
         """Return the error of a head that does not match: its first fault."""

@@ -1,19 +1,20 @@
 """Shapes of heads: of two heads of one size the second mostly has its values in the same places.
 
-Usually only a target, a token, a trace id, a length or a date differs. A shape has the constant bytes between those
-values, and none of the values. A head of this shape is read by one ``struct``, one comparison and one scan for control
-bytes, and the result is that of the grammar; any other head is left to the grammar. Pure.
+Usually only a target, a token, a trace id or a date differs. A shape has the constant bytes between those values, and
+no value that may differ by user. A head of this shape is read by one ``struct``, one comparison and one scan for
+control bytes, and the result is that of the grammar; any other head is left to the grammar. Pure.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from functools import cache
 from struct import Struct
 from typing import Any, Final
 
-from sidecar.wire.h1_fields import LINE_BREAK, LINE_TEXT, H1Layout, is_length
-from sidecar.wire.message import Request, Response, new_request, new_response, picking
+from sidecar.wire.h1_fields import CONTROLS_MARKED, H1Layout, is_length
+from sidecar.wire.message import Request, Response, picking
 
 _values_in: Final = re.compile(rb"[^:\r]++:[\t ]*+([^\r]*+)\r\n").finditer
 _is_target: Final = re.compile(rb"/[!-~]*+").fullmatch
@@ -22,101 +23,138 @@ _MAX_FIELDS: Final = 40  # of a head with a shape
 _LEARNED_AFTER: Final = 16  # heads of a size: to learn a shape costs as much as to read two
 _MAX_COUNTED: Final = 256  # sizes
 _MAX_SHAPES: Final = 64  # of about 2 KiB
+_STEADY: Final = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"server",
+        b"user-agent",
+        b"vary",
+    }
+)
+"""Fields that tell of programs and content, and of no user. Their values are constant until one is seen to differ."""
 
 
 class HeadShape:
     """A shape, learned from one head. ``size`` is the size of the head in bytes, ``hole`` the place of its target.
 
-    Constant are the names of the fields, and the values from which the state of the connection follows: Host,
-    Connection, Expect, Upgrade, Transfer-Encoding, and a Content-Length that is repeated.
+    Constant are the names of the fields, and two kinds of values. From the first the state of the connection follows:
+    Host, Connection, Expect, Upgrade, Transfer-Encoding, and a Content-Length that is repeated. The others are of
+    ``_STEADY`` fields, unless ``before``, the shape that this one replaces, had other ones.
     """
 
     __slots__ = (
-        "_breaks",
         "_constants",
         "_layout",
         "_length",
         "_method",
+        "_only",
         "_pick",
         "_rest",
-        "_still",
+        "_steady",
+        "_texts",
         "_unpack",
         "size",
     )
 
-    def __init__(self, head: bytes, message: Request | Response, layout: H1Layout, hole: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        head: bytes,
+        message: Request | Response,
+        layout: H1Layout,
+        hole: tuple[int, int] | None,
+        before: HeadShape | None = None,
+    ) -> None:
+        values = message.values
         spans = [match.span(1) for match in _values_in(head, head.index(b"\n") + 1)]
-        still = sorted(layout.constant)
-        varying = [at for at in range(len(spans)) if at not in layout.constant]
-        holes = [hole]
-        holes += [spans[at] for at in varying]
+        constants = {at: values[at] for at in layout.constant}
+        constants |= {
+            at: values[at]
+            for at, name in enumerate(layout.names)
+            if name in _STEADY and (before is None or before.allows(layout, at, values[at]))
+        }
+        varying = [at for at in range(len(spans)) if at not in constants]
         sizes, end = [], 0
-        for begin, after in holes:
+        for begin, after in [*([] if hole is None else [hole]), *[spans[at] for at in varying]]:
             sizes += [begin - end, after - begin]
             end = after
         self._unpack = Struct("".join([f"{size}s" for size in (*sizes, len(head) - end)])).unpack_from
-        self._constants = self._unpack(head)[::2]
-        self._still = tuple([message.values[at] for at in still])
-        places = {at: 3 + 2 * number for number, at in enumerate(varying)}
-        places |= {at: len(sizes) + 1 + number for number, at in enumerate(still)}
+        self._texts = self._unpack(head)[::2]
+        self._steady = constants
+        self._constants = tuple(constants.values())
+        places = {at: place for place, at in enumerate((*varying, *constants))}
         self._pick = picking([places[at] for at in range(len(spans))])
-        self._breaks = LINE_BREAK * (len(spans) + 2)
         self._layout = layout
-        self._length = layout.length if layout.usual else None
+        self._length = layout.length if layout.usual and layout.length in varying else None
+        self._only = message if isinstance(message, Response) and not varying else None
         self._method = message.method if isinstance(message, Request) else ""
-        self._rest: tuple[Any, ...] = message[4:] if isinstance(message, Request) else message[2:]
+        self._rest = _after_target(message) if isinstance(message, Request) else _after_values(message)
         self.size = len(head)
 
+    def allows(self, layout: H1Layout, at: int, value: bytes) -> bool:
+        """Tell if the value at this place may be constant in the next shape: no other was seen with this layout."""
+        return layout is not self._layout or self._steady.get(at) == value
+
     def request(self, data: bytes) -> Request | None:
-        """Read the request head at the beginning of ``data``; None if it is not of this shape."""
-        pieces = self._pieces(data)
-        if pieces is None or not _is_target(pieces[1]):
+        """Read the request head at the beginning of ``data``; None if it has another shape.
+
+        As many bytes arrived together as when the shape was learned.
+        """
+        pieces = self._unpack(data)
+        if pieces[::2] != self._texts:
             return None
-        values = tuple(map(_strip, self._pick(pieces + self._still)))
-        at = self._length
-        if at is None:
-            return new_request((self._layout, values, self._method, pieces[1], *self._rest))
-        if not is_length(values[at]):
+        target, varying = pieces[1], pieces[3::2]
+        text = b"".join(varying)
+        if text.translate(CONTROLS_MARKED) != text or not _is_target(target):
             return None
-        length = int(values[at])
-        authority, listed, _, _, *rest = self._rest
-        return new_request(
-            (self._layout, values, self._method, pieces[1], authority, listed, length, length > 0, *rest)
-        )
+        values = self._pick(tuple(map(_strip, varying)) + self._constants)
+        if self._length is None:
+            return Request(self._layout, values, self._method, target, *self._rest)
+        if not is_length(values[self._length]):
+            return None
+        length = int(values[self._length])
+        authority, _, _, *rest = self._rest
+        return Request(self._layout, values, self._method, target, authority, length, length > 0, *rest)
 
     def response(self, data: bytes) -> Response | None:
-        """Read the answer head at the beginning of ``data``; None if it is not of this shape."""
-        pieces = self._pieces(data)
-        if pieces is None:
-            return None
-        values = tuple(map(_strip, self._pick(pieces + self._still)))
-        at = self._length
-        if at is None:
-            return new_response((self._layout, values, *self._rest))
-        if not is_length(values[at]):
-            return None
-        status, listed, _, *rest = self._rest
-        return new_response((self._layout, values, status, listed, int(values[at]), *rest))
-
-    def _pieces(self, data: bytes) -> tuple[bytes, ...] | None:
-        """Cut the head at the beginning of ``data`` into constants and values, in turn; None: it has another shape."""
-        size = self.size
-        if len(data) < size:
-            return None
+        """Read the answer head at the beginning of ``data``; as ``request``."""
         pieces = self._unpack(data)
-        if pieces[::2] != self._constants:
+        if pieces[::2] != self._texts:
             return None
-        head = data if len(data) == size else data[:size]
-        return pieces if head.translate(None, LINE_TEXT) == self._breaks else None
+        if self._only is not None:
+            return self._only
+        varying = pieces[1::2]
+        text = b"".join(varying)
+        if text.translate(CONTROLS_MARKED) != text:
+            return None
+        values = self._pick(tuple(map(_strip, varying)) + self._constants)
+        if self._length is None:
+            return Response(self._layout, values, *self._rest)
+        if not is_length(values[self._length]):
+            return None
+        status, _, *rest = self._rest
+        return Response(self._layout, values, status, int(values[self._length]), *rest)
 
 
-def _hole_of_target(head: bytes, message: Request | Response) -> tuple[int, int] | None:
+def _after_target(message: Request) -> tuple[Any, ...]:
+    """Return the arguments that follow ``target``."""
+    return tuple([getattr(message, field.name) for field in fields(Request)[4:]])
+
+
+def _after_values(message: Response) -> tuple[Any, ...]:
+    """Return the arguments that follow ``values``."""
+    return tuple([getattr(message, field.name) for field in fields(Response)[2:]])
+
+
+def _hole_of_target(head: bytes, message: Request) -> tuple[int, int] | None:
     """Return the place of a request's path and query: in absolute form, what comes before them is constant.
 
     None if they are not there as they were read: an absolute form may end with its authority.
     """
-    if not isinstance(message, Request):
-        return 0, 0
     end = head.index(b" ", head.index(b" ") + 1)
     start = end - len(message.target)
     return (start, end) if head[start:end] == message.target else None
@@ -141,12 +179,16 @@ class HeadShapes(dict[int, HeadShape]):
             self._missed[size] = missed
             return
         self._missed[size] = 0
-        layout, hole = message.layout, _hole_of_target(head, message)
-        if isinstance(layout, H1Layout) and len(layout.names) <= _MAX_FIELDS and hole is not None:
-            self.pop(size, None)
-            if len(self) >= _MAX_SHAPES:
-                del self[next(iter(self))]
-            self[size] = HeadShape(head, message, layout, hole)
+        layout = message.layout
+        hole = _hole_of_target(head, message) if isinstance(message, Request) else None
+        if not isinstance(layout, H1Layout) or len(layout.names) > _MAX_FIELDS:
+            return
+        if hole is None and isinstance(message, Request):
+            return
+        before = self.pop(size, None)
+        if len(self) >= _MAX_SHAPES:
+            del self[next(iter(self))]
+        self[size] = HeadShape(head, message, layout, hole, before)
 
 
 @cache  # one per kind of listener: a shape holds within its limits only

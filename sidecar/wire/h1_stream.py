@@ -14,12 +14,11 @@ from typing import Final, Protocol
 from sidecar.errors import Denied, SidecarError
 from sidecar.wire.framing import Body, MessageWriter, UntilClose
 from sidecar.wire.h1_fields import edited, encode_fields, encode_response
-from sidecar.wire.message import Edits, Field, Layout, Request, Response
+from sidecar.wire.message import Edits, Field, Request, Response
 from sidecar.wire.scheduling import Turn, WriteBatch
 from sidecar.wire.stream import BodySink, Owner, Sender
 from sidecar.wire.websocket import SWITCH_LINES
 
-_NO_FIELDS: Final = Layout(())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -303,9 +302,12 @@ class H1Stream:
 
         After HEAD, and with 204 and 304, there must be no ``data``, whatever length the answer states.
         """
-        if self.ended or self.gone:
-            return
-        message = self._begin(answer.status, edited(answer, edits), answer.content_length) + data
+        if not (self.ended or self.gone):
+            self._give(answer.status, edited(answer, edits), answer.content_length, data)
+
+    def _give(self, status: int, lines: bytes, length: int | None, data: bytes) -> None:
+        """Write a whole answer, and go on after it."""
+        message = self._begin(status, lines, length) + data
         self.bytes_out += len(message)
         connection = self._connection
         connection.writes.defer(connection.transport, message)
@@ -318,8 +320,7 @@ class H1Stream:
             return
         self.closes = self.closes or close
         self._forget_sink()
-        answer = Response(_NO_FIELDS, (), status, content_length=len(body))
-        self.send_whole(answer, Edits(_any_name, tuple(fields)), b"" if self._bodyless(status) else body)
+        self._give(status, encode_fields(fields), len(body), b"" if self._bodyless(status) else body)
 
     def abort(self) -> None:
         """Cut the answer, so that the peer sees a truncated one, never a complete one."""
@@ -426,7 +427,3 @@ class H1Stream:
         rest = intake.discard(self, self._connection.take_rest())
         if rest is not None:
             self._connection.put_back(rest)
-
-
-def _any_name(_name: bytes) -> bool:
-    return True

@@ -7,9 +7,10 @@ the wire reads bytes into messages and writes them again (``h1_head``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 
@@ -46,14 +47,16 @@ NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 
 class Edits(NamedTuple):
-    """Edits to the fields of a message: those whose names pass ``passes`` travel on, and ``fields`` are set.
+    """Edits to the fields of a message: those whose names pass ``passes`` travel on, and fields of ours are set.
 
-    Fields that the peer's Connection field lists never pass, whatever the rule says; ``fields`` are set in any case.
-    Where a message ends is for the wire to say: no edit sets a field of ``FRAMING``.
+    ``names`` and ``values`` are those of the fields that are set, in the same order. Fields that the peer's Connection
+    field lists never pass, whatever the rule says; ours are set in any case. Where a message ends is for the wire to
+    say: no edit sets a field of ``FRAMING``.
     """
 
     passes: Passes
-    fields: tuple[Field, ...] = ()
+    names: tuple[bytes, ...] = ()
+    values: tuple[bytes, ...] = ()
 
 
 Pick = Callable[[Sequence[bytes]], tuple[bytes, ...]]
@@ -73,7 +76,8 @@ class Layout:
     """The names of a message's fields in order, and everything that follows from them alone. A layout holds no value.
 
     ``single`` has the place of each name that appears once, ``pick`` the values of each name. ``templates`` is for
-    writers of messages: their fields as text with placeholders for values, by the rule that those fields pass.
+    writers of messages: edited fields as text with placeholders for values, by the rule that fields pass and the names
+    that are set.
     """
 
     __slots__ = ("names", "pick", "single", "templates")
@@ -85,7 +89,7 @@ class Layout:
             places.setdefault(name, []).append(at)
         self.single = {name: at[0] for name, at in places.items() if len(at) == 1}
         self.pick = {name: picking(at) for name, at in places.items()}
-        self.templates: dict[Passes, tuple[bytes, Pick]] = {}
+        self.templates: dict[tuple[Passes, tuple[bytes, ...]], tuple[bytes, Pick]] = {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layout) and self.names == other.names
@@ -94,7 +98,7 @@ class Layout:
         return hash(self.names)
 
 
-class Message(Protocol):
+class Message:
     """The fields of a request or an answer; never changed. Messages with the same names of fields share a layout.
 
     ``layout`` has the names and ``values`` the values, in the same order. ``listed`` are the names that the peer's
@@ -103,20 +107,9 @@ class Message(Protocol):
 
     __slots__ = ()
 
-    @property
-    def layout(self) -> Layout:
-        """The names of the fields."""
-        ...
-
-    @property
-    def values(self) -> tuple[bytes, ...]:
-        """The values of the fields, as many as there are names."""
-        ...
-
-    @property
-    def listed(self) -> frozenset[bytes]:
-        """The names that end at this hop."""
-        ...
+    layout: Layout
+    values: tuple[bytes, ...]
+    listed: frozenset[bytes]
 
     def one(self, name: bytes) -> bytes | None:
         """Return the value of a field (lower-case name) that must not be repeated; None if it is absent.
@@ -142,22 +135,8 @@ class Message(Protocol):
         return list(zip(self.layout.names, self.values, strict=True))
 
 
-class _Request(NamedTuple):
-    layout: Layout
-    values: tuple[bytes, ...]
-    method: str
-    target: bytes
-    authority: str
-    listed: frozenset[bytes] = NO_NAMES
-    content_length: int | None = None
-    has_body: bool = False
-    keep_alive: bool = True
-    minor: int = 1
-    expect: bytes | None = None
-    upgrade: bytes | None = None
-
-
-class Request(_Request, Message):
+@dataclass(slots=True)
+class Request(Message):
     """A valid request. ``target`` is in origin-form and not yet canonical; ``authority`` is the Host in lower case.
 
     The fields are as received, Host and hop-by-hop ones included. ``content_length`` is None if the request states
@@ -165,33 +144,39 @@ class Request(_Request, Message):
     HTTP/1.0, which cannot read chunks. ``upgrade`` is the requested protocol; None if it may be ignored.
     """
 
-    __slots__ = ()
-
-
-class _Response(NamedTuple):
     layout: Layout
     values: tuple[bytes, ...]
-    status: int
-    listed: frozenset[bytes] = NO_NAMES
+    method: str
+    target: bytes
+    authority: str
     content_length: int | None = None
-    chunked: bool = False
+    has_body: bool = False
+    listed: frozenset[bytes] = NO_NAMES
     keep_alive: bool = True
     minor: int = 1
+    expect: bytes | None = None
+    upgrade: bytes | None = None
 
 
-class Response(_Response, Message):
+@dataclass(slots=True)
+class Response(Message):
     """A valid answer, final or interim. ``content_length`` is the value of its field, even without a body.
 
     ``keep_alive``: the connection may serve another request after it.
     """
 
-    __slots__ = ()
+    layout: Layout
+    values: tuple[bytes, ...]
+    status: int
+    content_length: int | None = None
+    chunked: bool = False
+    listed: frozenset[bytes] = NO_NAMES
+    keep_alive: bool = True
+    minor: int = 1
 
 
 # The constructor of a named tuple is interpreted; tuple's own is not.
-new_edits: Final[Callable[[tuple[Passes, tuple[Field, ...]]], Edits]] = partial(tuple.__new__, Edits)
-new_request: Final[Callable[[tuple[Any, ...]], Request]] = partial(tuple.__new__, Request)
-new_response: Final[Callable[[tuple[Any, ...]], Response]] = partial(tuple.__new__, Response)
+new_edits: Final[Callable[[tuple[Passes, tuple[bytes, ...], tuple[bytes, ...]]], Edits]] = partial(tuple.__new__, Edits)
 
 
 def is_event_stream(answer: Response) -> bool:

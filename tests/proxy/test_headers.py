@@ -19,7 +19,7 @@ from sidecar.proxy.headers import (
     MAX_VALUE_BYTES,
     call_id,
     encode_value,
-    identity_fields,
+    identity_values,
     new_call_id,
     passes_to_mesh,
     source_of,
@@ -70,7 +70,7 @@ def for_agent(
     edits = to_agent(
         request,
         by,
-        identity_fields(by),
+        identity_values(by),
         handle="h" * 43,
         request_id="r1",
         trace=trace,

@@ -28,6 +28,7 @@ REQUESTS = {
 ANSWERS = {
     "a length": b"HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 06:00:00 GMT\r\nContent-Length: 1024\r\nX: a b c\r\n\r\n",
     "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: abc\r\n\r\n",
+    "steady fields alone": b"HTTP/1.1 200 OK\r\nServer: a/1\r\nContent-Type: text/plain\r\n\r\n",
     "no reason phrase": b"HTTP/1.1 404\r\nX: abc\r\nConnection: close\r\n\r\n",
 }
 
@@ -153,6 +154,41 @@ def test_a_shape_holds_no_value_that_may_differ_by_user() -> None:
     assert "abcdefgh" not in held
     assert "search" not in held
     assert "writer:7443" in held
+
+
+def test_a_shape_of_an_answer_holds_the_values_of_steady_fields_alone() -> None:
+    reader = answering(ANSWERS["a length"])
+    shape = reader._shapes[len(ANSWERS["a length"])]
+    held = repr([getattr(shape, name) for name in HeadShape.__slots__])
+    assert "1024" in held
+    assert "2026" not in held
+    assert "a b c" not in held
+
+
+def test_heads_whose_steady_values_differ_are_soon_read_by_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = b"GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: one\r\nAccept: */*\r\nX-Trace: 0123\r\n\r\n"
+    two = one.replace(b"one", b"two")
+    reader = requests()
+    for _ in range(16):
+        request_of(reader, one)
+    assert reader._shapes[len(one)].request(two) is None
+    for _ in range(16):
+        request_of(reader, two)
+    expected = [request_of(unshaped(), head) for head in (one, two)]
+    monkeypatch.setattr(RequestReader, "_read_new", lambda *_: pytest.fail("left to the grammar"))
+    assert [request_of(reader, head) for head in (one, two)] == expected
+    assert "*/*" in repr(reader._shapes[len(one)]._constants)
+
+
+def test_a_head_with_other_fields_of_the_same_size_makes_a_new_shape() -> None:
+    one = b"GET /a HTTP/1.1\r\nHost: a\r\nAccept: one\r\n\r\n"
+    two = b"GET /a HTTP/1.1\r\nHost: a\r\nServer: two\r\n\r\n"
+    reader = requests()
+    for head in (one, two):
+        for _ in range(16):
+            request_of(reader, head)
+        assert reader._shapes[len(one)].request(head) == request_of(unshaped(), head)
+    assert reader._shapes[len(one)].request(one) is None
 
 
 def test_shapes_and_sizes_are_bounded_however_many_come() -> None:

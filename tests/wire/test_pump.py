@@ -19,7 +19,7 @@ from sidecar.wire.pump import Pump
 from tests.wire.bench import Served
 from tests.wire.loopback import WAIT_S, Proxy, Raw, Upstream, proxied
 from tests.wire.test_h1_client import Calling
-from tests.wire.written import AS_THEY_ARE
+from tests.wire.written import AS_THEY_ARE, end_to_end
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: b\r\nX-A: 1\r\n\r\n"
 GET_SENT = b"GET /a?b HTTP/1.1\r\nhost: b\r\nx-a: 1\r\n\r\n"
@@ -680,7 +680,7 @@ def pump_over(served: Served, pool: OneConnection, ends: list[SidecarError | Non
         cast("UpstreamPool", pool),
         origin,
         b"/a",
-        AS_THEY_ARE._replace(fields=((b"host", b"b"),)),
+        Edits(end_to_end, (b"host",), (b"b",)),
     )
     pump.ends = ends
     return pump

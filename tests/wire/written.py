@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from sidecar.errors import Denied, Reason
@@ -60,4 +61,4 @@ AS_THEY_ARE: Final = Edits(end_to_end)
 
 def passed(status: int, length: int | None, fields: Iterable[Field] = ()) -> tuple[Response, Edits]:
     """An answer to pass on as it is."""
-    return answer_with(fields)._replace(status=status, content_length=length), AS_THEY_ARE
+    return replace(answer_with(fields), status=status, content_length=length), AS_THEY_ARE
