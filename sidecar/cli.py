@@ -33,6 +33,7 @@ _LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.c
 _AUDITS: Final = {
     "attribution": ("sidecar.audit.attribution.command", "tell for each logged request if it names user and actor"),
     "chains": ("sidecar.audit.chains_command", "rebuild every chain from the records of all witnesses"),
+    "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),
 }
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone
 

@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --algorithm --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key-type --lead --life --listen --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit verify' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --algorithm --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key-type --keys --lead --life --listen --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -124,6 +124,13 @@ complete -c sidecar -n '_shtab_sidecar_using audit chains' -s h -l help -d 'show
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l ignore -x -d 'a kind of finding to ignore'
 complete -c sidecar -n '_shtab_sidecar_using audit chains; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a verify -d 'Find records that were changed, removed, inserted or moved.'
+complete -c sidecar -n '_shtab_sidecar_using audit verify' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit verify' -l json -d 'for machines'
+complete -c sidecar -n '_shtab_sidecar_using audit verify' -l keys -xka "(__fish_complete_path (commandline -ct))" -d 'the token service'"'"'s keys (JWKS), retired ones too; without them signatures are not checked'
+complete -c sidecar -n '_shtab_sidecar_using audit verify' -l countersigned -d 'a run without a valid checkpoint is a finding as well'
+complete -c sidecar -n '_shtab_sidecar_using audit verify' -l ignore -x -d 'a kind of finding to ignore'
+complete -c sidecar -n '_shtab_sidecar_using audit verify; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a demo -d 'Show three hops, three tokens, no impersonation.'
 complete -c sidecar -n '_shtab_sidecar_using demo' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using demo' -l keep -d 'leave the mesh running and print commands to try'

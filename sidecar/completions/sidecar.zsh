@@ -30,6 +30,7 @@ _shtab_sidecar_audit_commands() {
   local _commands=(
     attribution:'Tell for each logged request if it names user and actor.'
     chains:'Rebuild every chain from the records of all witnesses.'
+    verify:'Find records that were changed, removed, inserted or moved.'
   )
   _describe 'sidecar audit commands' _commands
 }
@@ -86,6 +87,18 @@ _shtab_sidecar_audit_chains_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_chains_defaults_added=0
+
+_shtab_sidecar_audit_verify_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[for machines]"
+  "*--keys[the token service\'s keys (JWKS), retired ones too\; without them signatures are not checked]:FILE:_files"
+  "--countersigned[a run without a valid checkpoint is a finding as well]"
+  "*--ignore[a kind of finding to ignore]:KIND:"
+  "(*):a log, .gz too, or - for standard input:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_verify_defaults_added=0
 
 _shtab_sidecar_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -306,6 +319,7 @@ _shtab_sidecar_audit() {
       case $line[1] in
         attribution) _arguments -C -s $_shtab_sidecar_audit_attribution_options ;;
         chains) _arguments -C -s $_shtab_sidecar_audit_chains_options ;;
+        verify) _arguments -C -s $_shtab_sidecar_audit_verify_options ;;
       esac
   esac
 }

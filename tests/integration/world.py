@@ -213,10 +213,10 @@ class Sidecar:
         self.api = api
         self.inbound = ports["in"]
         self.outbound = ports["out"]
-        self._records = records
+        self.records_path = records
 
     def records(self, event: str = "request") -> list[Record]:
-        lines = whole_lines(self._records) if self._records.exists() else []
+        lines = whole_lines(self.records_path) if self.records_path.exists() else []
         return [record for record in map(json.loads, lines) if record["event"] == event]
 
     async def wait_for_records(self, count: int, event: str = "request") -> list[Record]:

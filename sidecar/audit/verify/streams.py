@@ -1,0 +1,183 @@
+"""Record streams as evidence: reads every line once, and keeps of each its number, its hash and where it stands.
+
+About 50 bytes a record are kept, so ten million records take half a gigabyte. Lines may come in any order, from any
+number of files and runs.
+
+The hash of a line is that of its canonical text: the keys of a record in their order, as the sidecar wrote them. A log
+shipper that parses a line and writes it again (other spacing, another order, keys of its own) does not break the chain.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import orjson
+
+from sidecar.audit.log_lines import Line
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.observe.hash_chain import line_hash
+from sidecar.observe.record import EVENTS, FIELDS
+
+MAX_LINE_BYTES: Final = 1 << 20
+_HASH_BYTES: Final = 16  # 128 bits of a SHA-256: nobody finds a second line with the same
+_NONE: Final = bytes.fromhex(line_hash(b""))[:_HASH_BYTES]  # null: no record has an empty line before it
+_MAX_PLACES: Final = 5
+
+
+class Stored(NamedTuple):
+    """One record of a run. ``prev`` is None where the line says null. ``order`` is that of reading."""
+
+    seq: int
+    own: bytes
+    prev: bytes | None
+    order: int
+
+
+class Told(NamedTuple):
+    """A checkpoint as a record tells it: the text, the workload and run it is about, and the record's place."""
+
+    text: str
+    workload: str
+    run: str
+    seq: int  # of the record that tells it, in its own run
+    place: str
+    by_service: bool  # told by the token service's own record
+
+
+@dataclass(slots=True)
+class Run:
+    """All records of one run of one process."""
+
+    name: str
+    workload: str | None = None
+    stopped: bool = False
+    _seqs: array[int] = field(default_factory=lambda: array("Q"))
+    _own: bytearray = field(default_factory=bytearray)
+    _prev: bytearray = field(default_factory=bytearray)
+    _files: array[int] = field(default_factory=lambda: array("H"))
+    _lines: array[int] = field(default_factory=lambda: array("Q"))
+
+    def __len__(self) -> int:
+        return len(self._seqs)
+
+    def add(self, seq: int, own: str, prev: str | None, file: int, line: int) -> None:
+        """Add a record."""
+        self._seqs.append(seq)
+        self._own += bytes.fromhex(own)[:_HASH_BYTES]
+        self._prev += _NONE if prev is None else bytes.fromhex(prev)[:_HASH_BYTES]
+        self._files.append(file)
+        self._lines.append(line)
+
+    def by_number(self) -> Iterator[Stored]:
+        """Yield the records by their numbers; those of one number in the order of reading."""
+        seqs = self._seqs
+        for index in sorted(range(len(seqs)), key=seqs.__getitem__):
+            at = slice(index * _HASH_BYTES, (index + 1) * _HASH_BYTES)
+            prev = bytes(self._prev[at])
+            yield Stored(seqs[index], bytes(self._own[at]), None if prev == _NONE else prev, index)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the file's number and the line of a record."""
+        return self._files[index], self._lines[index]
+
+    def out_of_order(self) -> Iterator[int]:
+        """Yield the records that stand after one of a higher number in the same file."""
+        highest: dict[int, int] = {}
+        for index, (file, seq) in enumerate(zip(self._files, self._seqs, strict=True)):
+            if seq < highest.get(file, 0):
+                yield index
+            else:
+                highest[file] = seq
+
+
+class Streams:
+    """Everything that was read."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.told: list[Told] = []
+        self.records = 0
+        self.unchained = 0  # records of versions before the chain
+        self.unreadable = 0
+        self.unreadable_places: list[str] = []
+        self._files: list[str] = []
+
+    def read(self, lines: Iterable[Line]) -> None:
+        """Read lines. Raises OSError as ``read_lines`` does."""
+        for line in lines:
+            if not self._files or self._files[-1] != line.file:
+                self._files.append(line.file)
+            if line.content is None or not self._take(line.content, line):
+                self.unreadable += 1
+                if len(self.unreadable_places) < _MAX_PLACES:
+                    self.unreadable_places.append(line.place)
+
+    def place(self, run: Run, index: int) -> str:
+        """Return the place of a record of a run as FILE:LINE."""
+        file, line = run.place(index)
+        return f"{self._files[file]}:{line}"
+
+    def _take(self, content: bytes, line: Line) -> bool:
+        members = _members(content)
+        if members is None:
+            return False
+        run, seq, event, prev = (members.get(name) for name in ("run", "seq", "event", "prev"))
+        if not isinstance(run, str) or not isinstance(event, str) or event not in EVENTS:
+            return False
+        if isinstance(seq, bool) or not isinstance(seq, int) or not 0 < seq < 2**63:
+            return False
+        if not (prev is None or (isinstance(prev, str) and _is_hash(prev))):
+            return False
+        self.records += 1
+        if "prev" not in members:
+            self.unchained += 1
+            return True
+        stored = self.runs.get(run)
+        if stored is None:
+            stored = self.runs[run] = Run(run)
+        workload = members.get("workload")
+        if isinstance(workload, str):
+            stored.workload = workload
+        stored.stopped |= event == "stopped"
+        stored.add(seq, line_hash(canonical(members)), prev, len(self._files) - 1, line.number)
+        if event == "records.countersigned":
+            self._tell(members, run, seq, line.place)
+        return True
+
+    def _tell(self, members: dict[str, object], run: str, seq: int, place: str) -> None:
+        text, workload, peer = (members.get(name) for name in ("checkpoint", "workload", "peer"))
+        if not isinstance(text, str):
+            text = ""
+        if isinstance(peer, str):  # a token service tells which run of its client it signed
+            word, _, rest = text.partition(" ")
+            self.told.append(Told(rest, peer, word.removeprefix("run="), seq, place, by_service=True))
+        else:
+            self.told.append(Told(text, str(workload), run, seq, place, by_service=False))
+
+
+def canonical(members: dict[str, object]) -> bytes:
+    """Return the text of a record as its sidecar wrote it, without the newline."""
+    return orjson.dumps({name: members[name] for name in FIELDS if name in members})
+
+
+def _members(content: bytes) -> dict[str, object] | None:
+    """Return the members of a line; None if it is no JSON object, or one that reads in two ways."""
+    try:
+        members = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(members, dict):
+        return None
+    if orjson.dumps(members) == content:
+        return members
+    try:  # written by another program: a name that appears twice would read differently elsewhere
+        return parse_object(content, max_bytes=MAX_LINE_BYTES)
+    except StrictJsonError:
+        return None
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdef")

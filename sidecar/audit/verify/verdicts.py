@@ -1,0 +1,313 @@
+"""Verdicts on record streams: what was changed, removed, inserted or moved, and up to where a stream is proven.
+
+A line that was changed breaks the link of the line after it; a line that was removed breaks the link across the gap. A
+gap that the chain spans was never written: the process lost those records, and said so by their numbers.
+
+The chain alone is no proof against whoever can write the file, since all of it can be computed again. A checkpoint is:
+the token service signed the hash of one line, and with it every line before. Its own records tell the same of each run,
+so that a run whose end was cut off, or which is missing, is noticed where they are given too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby, pairwise
+from typing import Final
+
+from sidecar.audit.verify.streams import Run, Stored, Streams, Told
+from sidecar.delegation.checkpoint import Checkpoint, CheckpointError, parse_checkpoint
+from sidecar.delegation.keyset import KeySet
+from sidecar.errors import Denied
+
+
+class Kind(StrEnum):
+    """Stable codes, for machines."""
+
+    CHANGED = "changed"
+    REMOVED = "removed"
+    INSERTED = "inserted"
+    REORDERED = "reordered"
+    REPEATED = "repeated"
+    LOST = "lost"
+    BEGINS_LATE = "begins_late"
+    TAIL_REMOVED = "tail_removed"
+    RUN_MISSING = "run_missing"
+    FALSE_CHECKPOINT = "false_checkpoint"
+    UNKNOWN_KEY = "unknown_key"
+    NOT_COUNTERSIGNED = "not_countersigned"
+    UNCHAINED = "unchained"
+    UNREADABLE = "unreadable"
+
+
+MEANINGS: Final[dict[Kind, str]] = {
+    Kind.CHANGED: "a line is not the one that its successor was written after",
+    Kind.REMOVED: "lines are missing that were there when their successor was written",
+    Kind.INSERTED: "a second line claims a number that a line of the chain has",
+    Kind.REORDERED: "lines stand after lines that were written later",
+    Kind.REPEATED: "a line appears again",
+    Kind.LOST: "numbers are missing, and the chain spans the gap: the process could not write these records",
+    Kind.BEGINS_LATE: "the first lines of a run are not in these files: removed, or rotated away",
+    Kind.TAIL_REMOVED: "the token service countersigned a later line than the last one here",
+    Kind.RUN_MISSING: "the token service countersigned a run of which there is no line here",
+    Kind.FALSE_CHECKPOINT: "a checkpoint that is not the token service's, or not of the line that is here",
+    Kind.UNKNOWN_KEY: "a checkpoint is signed by a key that is not among the given ones",
+    Kind.NOT_COUNTERSIGNED: "a run has no checkpoint, and --countersigned asks for one",
+    Kind.UNCHAINED: "records without a hash: of a version before 0.2, or somebody took the hashes out",
+    Kind.UNREADABLE: "lines that are not records",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One contradiction. ``places`` are FILE:LINE, the evidence first."""
+
+    kind: Kind
+    text: str
+    run: str | None = None
+    places: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunVerdict:
+    """One run: its records by number, and the number and time (seconds since 1970) up to which it is countersigned."""
+
+    run: str
+    workload: str | None
+    records: int
+    first: int
+    last: int
+    stopped: bool
+    countersigned: tuple[int, int] | None
+    findings: int
+
+    @property
+    def uncovered(self) -> int:
+        """Number of records after the last checkpoint: they can be rewritten without a trace."""
+        return self.last - (self.countersigned[0] if self.countersigned else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result: every run and every finding."""
+
+    runs: Sequence[RunVerdict]
+    findings: Sequence[Finding]
+    signatures_checked: bool
+
+    @property
+    def summary(self) -> tuple[int, str]:
+        """Return the number of findings, and a sentence."""
+        count = len(self.findings)
+        if count:
+            return count, f"{count} contradictions in {len(self.runs)} runs"
+        return 0, f"{len(self.runs)} runs, and no line was changed, removed, inserted or moved"
+
+
+def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False) -> Verdict:
+    """Judge everything that was read.
+
+    ``keys`` are the token service's; None: signatures are not checked. ``countersigned``: each run must have a
+    checkpoint.
+    """
+    findings: list[Finding] = []
+    if streams.unreadable:
+        count = streams.unreadable
+        text = "1 line is not a record" if count == 1 else f"{count} lines are not records"
+        findings.append(Finding(kind=Kind.UNREADABLE, text=text, places=tuple(streams.unreadable_places)))
+    if streams.unchained:
+        findings.append(
+            Finding(kind=Kind.UNCHAINED, text=f"{_count(streams.unchained)} without the hash of the line before")
+        )
+    runs = []
+    told = _told_of(streams)
+    for name, run in streams.runs.items():
+        chain, found = _chain(streams, run)
+        checkpoints, of_checkpoints = _checkpoints(told.pop(name, []), chain, keys)
+        found += of_checkpoints
+        if countersigned and not checkpoints:
+            found.append(Finding(kind=Kind.NOT_COUNTERSIGNED, text=f"{_who(run)} has no valid checkpoint", run=name))
+        last = max(checkpoints, key=lambda one: one.head.seq, default=None)
+        runs.append(
+            RunVerdict(
+                run=name,
+                workload=run.workload,
+                records=len(chain),
+                first=chain[0].seq,
+                last=chain[-1].seq,
+                stopped=run.stopped,
+                countersigned=None if last is None else (last.head.seq, last.at),
+                findings=len(found),
+            )
+        )
+        findings += found
+    for of_run in told.values():
+        findings.append(_missing(of_run[-1], keys))
+    return Verdict(runs, findings, keys is not None)
+
+
+def _told_of(streams: Streams) -> dict[str, list[Told]]:
+    told: dict[str, list[Told]] = {}
+    for one in streams.told:
+        told.setdefault(one.run, []).append(one)
+    return told
+
+
+def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
+    """Return the records of a run, one of each number, and what contradicts that they are one chain."""
+    found: list[Finding] = []
+    chain = _one_of_each(streams, run, found)
+    moved = list(run.out_of_order())
+    if moved:
+        places = tuple(streams.place(run, index) for index in moved[:1])
+        text = f"{len(moved)} lines of {_who(run)} stand after lines that were written later"
+        found.append(Finding(kind=Kind.REORDERED, text=text, run=run.name, places=places))
+    first = chain[0]
+    if first.seq > 1:
+        text = f"{_records(1, first.seq - 1)} of {_who(run)} {_are(1, first.seq - 1)} not here"
+        found.append(_at(streams, run, Kind.BEGINS_LATE, text, first))
+    elif first.prev is not None:
+        text = f"record 1 of {_who(run)} claims a line before it"
+        found.append(_at(streams, run, Kind.CHANGED, text, first))
+    found += _broken_links(streams, run, chain)
+    return chain, found
+
+
+def _one_of_each(streams: Streams, run: Run, found: list[Finding]) -> list[Stored]:
+    """Return one record of each number: of two different ones, the one that its successor was written after."""
+    chain: list[Stored] = []
+    groups = [list(group) for _, group in groupby(run.by_number(), key=lambda one: one.seq)]
+    for number, group in enumerate(groups):
+        chosen = group[0]
+        different = {one.own: one for one in reversed(group)}
+        if len(different) > 1:
+            after = groups[number + 1] if number + 1 < len(groups) else []
+            before = chain[-1].own if chain else None
+            prevs = {one.prev for one in after}
+            chosen = max(different.values(), key=lambda one: (one.own in prevs, one.prev == before, -one.order))
+            for one in different.values():
+                if one is not chosen:
+                    text = f"a second record {one.seq} of {_who(run)} does not belong to its chain"
+                    found.append(_at(streams, run, Kind.INSERTED, text, one, chosen))
+        elif len(group) > 1:
+            text = f"record {chosen.seq} of {_who(run)} appears {len(group)} times"
+            found.append(_at(streams, run, Kind.REPEATED, text, *group[1:3]))
+        chain.append(chosen)
+    return chain
+
+
+def _broken_links(streams: Streams, run: Run, chain: Sequence[Stored]) -> Iterator[Finding]:
+    changed: list[Stored] = []  # neighbours, all of which fail to be what their successor was written after
+    for before, after in pairwise(chain):
+        linked = after.prev == before.own
+        adjacent = after.seq == before.seq + 1
+        if linked or not adjacent:
+            yield from _changed(streams, run, changed)
+            changed = []
+        if not linked and adjacent:
+            changed.append(before)
+        elif not adjacent:
+            first, last = before.seq + 1, after.seq - 1
+            kind, verb = (Kind.LOST, "never written") if linked else (Kind.REMOVED, "removed")
+            text = f"{_records(first, last)} of {_who(run)} {_was(first, last)} {verb}"
+            yield _at(streams, run, kind, text, before, after)
+    yield from _changed(streams, run, changed)
+
+
+def _changed(streams: Streams, run: Run, changed: Sequence[Stored]) -> Iterator[Finding]:
+    if not changed:
+        return
+    first, last = changed[0].seq, changed[-1].seq
+    if first == last:
+        text = f"record {first} of {_who(run)} was changed"
+    else:
+        text = f"records {first} to {last} of {_who(run)} were changed, all or some of them"
+    yield _at(streams, run, Kind.CHANGED, text, changed[0], changed[-1])
+
+
+def _checkpoints(
+    told: Sequence[Told], chain: Sequence[Stored], keys: KeySet | None
+) -> tuple[list[Checkpoint], list[Finding]]:
+    """Return the checkpoints that hold, and what contradicts the others."""
+    held: list[Checkpoint] = []
+    found: list[Finding] = []
+    own = {one.seq: one.own for one in chain}
+    for one in told:
+        checkpoint = _proven(one, keys)
+        if isinstance(checkpoint, Finding):
+            found.append(checkpoint)
+            continue
+        seq, wanted = checkpoint.head.seq, bytes.fromhex(checkpoint.head.hash)
+        there = own.get(seq)
+        if there is None and seq <= chain[-1].seq:
+            continue  # the gap is a finding already
+        if there is not None and wanted.startswith(there):
+            held.append(checkpoint)
+        elif there is not None:
+            text = f"record {seq} of run {one.run} is not the one that was countersigned: it was rewritten"
+            found.append(Finding(kind=Kind.FALSE_CHECKPOINT, text=text, run=one.run, places=(one.place,)))
+        else:
+            text = f"record {seq} of run {one.run} was countersigned, and the last one here is {chain[-1].seq}"
+            found.append(Finding(kind=Kind.TAIL_REMOVED, text=text, run=one.run, places=(one.place,)))
+    return held, found
+
+
+def _missing(told: Told, keys: KeySet | None) -> Finding:
+    """Return the finding about a run of which there is no line, by the newest checkpoint of it."""
+    checkpoint = _proven(told, keys)
+    if isinstance(checkpoint, Finding):
+        return checkpoint
+    text = (
+        f"run {told.run} of {told.workload} was countersigned up to record {checkpoint.head.seq}, and no line of it is"
+        " here; give its files too, or ignore run_missing"
+    )
+    return Finding(kind=Kind.RUN_MISSING, text=text, run=told.run, places=(told.place,))
+
+
+def _proven(told: Told, keys: KeySet | None) -> Checkpoint | Finding:
+    def because(kind: Kind, text: str) -> Finding:
+        text = f"a checkpoint of run {told.run} {text}"
+        return Finding(kind=kind, text=text, run=told.run, places=(told.place,))
+
+    try:
+        checkpoint = parse_checkpoint(told.text, workload=told.workload, run=told.run)
+    except CheckpointError:
+        return because(Kind.FALSE_CHECKPOINT, "has another form than the token service writes")
+    if not told.by_service and checkpoint.head.seq >= told.seq:
+        return because(Kind.FALSE_CHECKPOINT, "is of a line that was not written before it")
+    if keys is None:
+        return checkpoint
+    key = keys.find(checkpoint.kid)
+    if key is None:
+        return because(Kind.UNKNOWN_KEY, f"is signed by the key {checkpoint.kid}, which is not among those given")
+    try:
+        checkpoint.verify(key)
+    except Denied:
+        return because(Kind.FALSE_CHECKPOINT, "has a false signature")
+    return checkpoint
+
+
+def _at(streams: Streams, run: Run, kind: Kind, text: str, *evidence: Stored) -> Finding:
+    places = tuple(dict.fromkeys(streams.place(run, one.order) for one in evidence))
+    return Finding(kind=kind, text=text, run=run.name, places=places)
+
+
+def _who(run: Run) -> str:
+    return f"run {run.name}" if run.workload is None else f"{run.workload} (run {run.name})"
+
+
+def _count(records: int) -> str:
+    return "1 record is" if records == 1 else f"{records} records are"
+
+
+def _records(first: int, last: int) -> str:
+    return f"record {first}" if first == last else f"records {first} to {last}"
+
+
+def _was(first: int, last: int) -> str:
+    return "was" if first == last else "were"
+
+
+def _are(first: int, last: int) -> str:
+    return "is" if first == last else "are"

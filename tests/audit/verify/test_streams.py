@@ -1,0 +1,59 @@
+"""Lines are read as the sidecar meant them: in any order, written again by a shipper, and never in two ways."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.audit.verify.evidence import Writer, kinds, verdict
+from tests.fakes.tokens import NOW, PLANNER
+
+
+@pytest.fixture
+def writer() -> Writer:
+    writer = Writer()
+    writer.write(10)
+    writer.checkpoint()  # the eleventh
+    writer.write(5)
+    return writer
+
+
+def test_runs_may_be_mixed_and_files_in_any_order(writer: Writer) -> None:
+    other = Writer("r2", PLANNER)
+    other.write(16)
+    mixed = [line for pair in zip(writer.lines, other.lines, strict=True) for line in pair]
+    assert kinds(verdict(mixed[20:], mixed[:20])) == []
+
+
+def test_a_shipper_may_write_lines_again_with_other_spacing_order_and_keys_of_its_own(writer: Writer) -> None:
+    lines = [
+        json.dumps({**dict(sorted(json.loads(line).items())), "host": "n1"}, indent=None).encode()
+        for line in writer.lines
+    ]
+    found = verdict(lines)
+    assert found.findings == []
+    assert found.runs[0].countersigned == (10, NOW)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"event":"request"}',
+        b'{"event":"request","run":"r1","seq":true,"prev":null}',
+        b'{"event":"request","run":"r1","seq":1,"prev":"ABC"}',
+        b'{"event":"unheard","run":"r1","seq":1,"prev":null}',
+    ],
+)
+def test_what_is_no_record_is_told_with_its_place(writer: Writer, line: bytes) -> None:
+    (finding,) = verdict([*writer.lines, line]).findings
+    assert (finding.kind, finding.places) == ("unreadable", ("0:17",))
+
+
+def test_a_line_that_reads_in_two_ways_is_no_record(writer: Writer) -> None:
+    twice = writer.lines[3].replace(b'{"event"', b'{"subject":"mallory","event"', 1)
+    assert json.loads(twice) == json.loads(writer.lines[3])
+    assert kinds(verdict([*writer.lines[:3], twice, *writer.lines[4:]])) == ["unreadable", "removed"]
