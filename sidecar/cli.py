@@ -34,6 +34,7 @@ _AUDITS: Final = {
     "attribution": ("sidecar.audit.attribution.command", "tell for each logged request if it names user and actor"),
     "chains": ("sidecar.audit.chains_command", "rebuild every chain from the records of all witnesses"),
     "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),
+    "credentials": ("sidecar.audit.credentials.command", "list static credentials of agents, and a way to retire each"),
 }
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone
 

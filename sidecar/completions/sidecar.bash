@@ -7,7 +7,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_sidecar_sts_subparsers=(keygen)
-_shtab_sidecar_audit_subparsers=(attribution chains verify)
+_shtab_sidecar_audit_subparsers=(attribution chains verify credentials)
 _shtab_sidecar_dev_subparsers=(workload-api user-issuer svid run)
 _shtab_sidecar_subparsers=(run check status healthcheck sts injector explain audit demo dev completion)
 
@@ -22,6 +22,7 @@ _shtab_sidecar_explain_option_strings=(-h --help --request --config --json)
 _shtab_sidecar_audit_attribution_option_strings=(-h --help --json --user --actor)
 _shtab_sidecar_audit_chains_option_strings=(-h --help --json --ignore)
 _shtab_sidecar_audit_verify_option_strings=(-h --help --json --keys --countersigned --ignore)
+_shtab_sidecar_audit_credentials_option_strings=(-h --help --history --key --json --sarif --ignore)
 _shtab_sidecar_audit_option_strings=(-h --help)
 _shtab_sidecar_demo_option_strings=(-h --help --keep --json)
 _shtab_sidecar_dev_workload_api_option_strings=(-h --help --socket --entries --trust-domain --key-type --socket-mode --authorities --bundles)
@@ -50,6 +51,8 @@ _shtab_sidecar_audit_attribution_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_chains_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_verify_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_verify___keys_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_audit_credentials_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_audit_credentials___key_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_workload_api___socket_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_workload_api___entries_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_workload_api___authorities_COMPGEN=_shtab_compgen_dirs
@@ -59,7 +62,7 @@ _shtab_sidecar_dev_svid___out_COMPGEN=_shtab_compgen_dirs
 
 _shtab_sidecar_sts_keygen___algorithm_choices=(ES256 EdDSA RS256)
 _shtab_sidecar_sts_pos_0_choices=(keygen)
-_shtab_sidecar_audit_pos_0_choices=(attribution chains verify)
+_shtab_sidecar_audit_pos_0_choices=(attribution chains verify credentials)
 _shtab_sidecar_dev_workload_api___key_type_choices=(ec-p256 rsa-2048)
 _shtab_sidecar_dev_pos_0_choices=(workload-api user-issuer svid run)
 _shtab_sidecar_completion_pos_0_choices=(bash zsh fish)
@@ -105,6 +108,12 @@ _shtab_sidecar_audit_verify__h_nargs=0
 _shtab_sidecar_audit_verify___help_nargs=0
 _shtab_sidecar_audit_verify___json_nargs=0
 _shtab_sidecar_audit_verify___countersigned_nargs=0
+_shtab_sidecar_audit_credentials_pos_0_nargs=+
+_shtab_sidecar_audit_credentials__h_nargs=0
+_shtab_sidecar_audit_credentials___help_nargs=0
+_shtab_sidecar_audit_credentials___history_nargs=0
+_shtab_sidecar_audit_credentials___json_nargs=0
+_shtab_sidecar_audit_credentials___sarif_nargs=0
 _shtab_sidecar_audit_pos_0_nargs=A...
 _shtab_sidecar_audit__h_nargs=0
 _shtab_sidecar_audit___help_nargs=0

@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit verify' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --algorithm --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key-type --keys --lead --life --listen --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit verify' 'audit credentials' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --algorithm --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key --key-type --keys --lead --life --listen --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -131,6 +131,14 @@ complete -c sidecar -n '_shtab_sidecar_using audit verify' -l keys -xka "(__fish
 complete -c sidecar -n '_shtab_sidecar_using audit verify' -l countersigned -d 'a run without a valid checkpoint is a finding as well'
 complete -c sidecar -n '_shtab_sidecar_using audit verify' -l ignore -x -d 'a kind of finding to ignore'
 complete -c sidecar -n '_shtab_sidecar_using audit verify; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a credentials -d 'List static credentials of agents, and a way to retire each.'
+complete -c sidecar -n '_shtab_sidecar_using audit credentials' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l history -d 'also read former versions in the Git repositories there'
+complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'the key of the fingerprints, so that runs can be compared (default: a new one for each run)'
+complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l json -d 'for machines'
+complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l sarif -d 'for code scanning services (SARIF 2.1.0)'
+complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l ignore -x -d 'a rule to ignore'
+complete -c sidecar -n '_shtab_sidecar_using audit credentials; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a file, a folder, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a demo -d 'Show three hops, three tokens, no impersonation.'
 complete -c sidecar -n '_shtab_sidecar_using demo' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using demo' -l keep -d 'leave the mesh running and print commands to try'

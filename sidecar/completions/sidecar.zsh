@@ -30,6 +30,7 @@ _shtab_sidecar_audit_commands() {
   local _commands=(
     attribution:'Tell for each logged request if it names user and actor.'
     chains:'Rebuild every chain from the records of all witnesses.'
+    credentials:'List static credentials of agents, and a way to retire each.'
     verify:'Find records that were changed, removed, inserted or moved.'
   )
   _describe 'sidecar audit commands' _commands
@@ -87,6 +88,19 @@ _shtab_sidecar_audit_chains_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_chains_defaults_added=0
+
+_shtab_sidecar_audit_credentials_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--history[also read former versions in the Git repositories there]"
+  "--key[the key of the fingerprints, so that runs can be compared (default\: a new one for each run)]:FILE:_files"
+  "--json[for machines]"
+  "--sarif[for code scanning services (SARIF 2.1.0)]"
+  "*--ignore[a rule to ignore]:RULE:"
+  "(*):a file, a folder, or - for standard input:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_credentials_defaults_added=0
 
 _shtab_sidecar_audit_verify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -319,6 +333,7 @@ _shtab_sidecar_audit() {
       case $line[1] in
         attribution) _arguments -C -s $_shtab_sidecar_audit_attribution_options ;;
         chains) _arguments -C -s $_shtab_sidecar_audit_chains_options ;;
+        credentials) _arguments -C -s $_shtab_sidecar_audit_credentials_options ;;
         verify) _arguments -C -s $_shtab_sidecar_audit_verify_options ;;
       esac
   esac

@@ -18,7 +18,7 @@ from sidecar.delegation.bearer import parse_bearer
 from sidecar.sts.key_files import file_name
 from sidecar.sts.keygen import add_key
 from tests.integration.entry_world import CUSTOMERS, STAFF, EntryWorld, open_entry_world
-from tests.integration.world import START_S, Record, bearer, until
+from tests.integration.world import Record, bearer, until
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +34,7 @@ async def reload(entry: EntryWorld, event: str = "config.reloaded", *, what: str
     """Trigger a reload, and wait for its report on ``what``."""
     before = told(entry, event, what)
     os.kill(os.getpid(), signal.SIGHUP)
-    await until(lambda: len(told(entry, event, what)) > len(before), START_S)  # a process of its own reads the settings
+    await until(lambda: len(told(entry, event, what)) > len(before))
     return told(entry, event, what)[-1]
 
 
@@ -65,7 +65,7 @@ async def test_a_rule_that_is_taken_away_ends_with_the_next_exchange_and_comes_b
 
 async def test_a_changed_file_is_noticed_without_being_told(entry: EntryWorld) -> None:
     entry.write_sts(with_rules(entry, []))
-    await until(lambda: bool(told(entry, "config.reloaded", "policy")), START_S)
+    await until(lambda: bool(told(entry, "config.reloaded", "policy")))
     assert await status(entry) == (403, "exchange_denied")
 
 

@@ -1,0 +1,93 @@
+"""Values that look like secrets and are none: placeholders, references, digests, public material."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from typing import Final
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text as a set."""
+    return frozenset(text.split())
+
+
+_PLACEHOLDER: Final = re.compile(
+    r"change[-_ ]?(?:me|it|this)|replace[-_ ]?(?:me|with|this)|your[-_ ]|[-_]your|[-_ ]here$|place[-_ ]?holder"
+    r"|redacted|example|insert[-_ ]|not[-_ ]?a[-_ ]?(?:real|secret)|to[-_ ]?be[-_ ]?(?:set|filled|defined)"
+    r"|(?<![a-z0-9])(?:dummy|fake|mock|todo|fixme|tbd|sample|foobar|invalid|some[-_]?(?:key|secret|token|password))"
+    r"(?![a-z0-9])|x{6,}|\*{3,}|\.{3,}|…|_{6,}|#{4,}|•{3,}|0{12,}",
+    re.IGNORECASE,
+)
+_WORDS: Final = words(
+    "api-key none null nil true false undefined empty unset default secret password passwd pass token key api_key"
+    " test testing tests demo local localhost admin root user postgres mysql redis rabbitmq guest changeit"
+    " string str bytes text value required optional yes no on off"
+)
+# Names of places where the value is: variables, templates, stores of secrets, encrypted values, paths.
+_REFERENCE: Final = re.compile(
+    r"\$\{|\$\(|\$[A-Za-z_]\w*$|\$\$|\{\{|\{%|<%|\[\[|%[A-Za-z_]\w*%|%\(|<[^<>]+>|__[A-Z0-9_]+__"
+    r"|@[A-Z0-9_]+@|@Microsoft\.KeyVault|ENC\[|\$ANSIBLE_VAULT|(?:vault|op|bws|doppler|keyring|sm|ssm|secretsmanager"
+    r"|awssm|awsps|gcpsm|gcp|azurekeyvault|azkv|akv|ref\+[a-z]+|secret|secrets|env|file|infisical|keepass|pass|sops)"
+    r":(?!/{2}[^/@\s]+:[^/@\s]+@)|arn:aws|projects/[^/]+/secrets/|(?:~|\.{1,2})?/(?:[a-z.][a-z0-9._-]*/)+[\w.-]*$|[A-Za-z]:\\|process\.env|os\.environ"
+    r"|getenv|env\.|secrets\.|vars\.|var\.|local\.|data\.|module\.|self\.|this\.|config\.|settings\.|input\."
+)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_DIGEST: Final = re.compile(
+    r"(?:sha\d+|md5|h1|blake\w+)[-:_].*|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{128}", re.I
+)
+_CRYPT: Final = re.compile(r"\$(?:2[aby]|5|6|1|y|argon2\w*|scrypt|pbkdf2\S*|apr1)\$.*|\{(?:SSHA|SHA|CRYPT)\d*\}.*")
+_PUBLIC: Final = re.compile(
+    r"-----BEGIN (?:CERTIFICATE|[A-Z ]*PUBLIC KEY)|ssh-(?:rsa|ed25519) |ecdsa-sha2-|MII[A-Za-z0-9+/]{40}"
+)
+_OF_DIGEST: Final = re.compile(
+    r"sha\d*|md5|digest|checksum|integrity|hash|commit|revision|etag|fingerprint|thumbprint|signature|nonce|uid|uuid"
+    r"|serial|version|image|tag|public|pub|cert|ca|salt|^id|_id|guid|build|trace|span",
+    re.IGNORECASE,
+)
+_SEQUENCES: Final = "abcdefghijklmnopqrstuvwxyz", "01234567890123456789", "zyxwvutsrqponmlkjihgfedcba", "9876543210"
+_SEQUENCE: Final = 8  # characters in a row of an alphabet: nobody draws these
+
+
+def is_placeholder(value: str) -> bool:
+    """Tell if a person is meant to put a value here, or documentation shows one."""
+    text = value.strip()
+    if text.lower() in _WORDS or _PLACEHOLDER.search(text):
+        return True
+    body = re.sub(r"[^a-z0-9]", "", text.lower())
+    if len(body) >= _SEQUENCE and any(body[at : at + _SEQUENCE] in row for row in _SEQUENCES for at in _steps(body)):
+        return True
+    return len(text) >= 4 and len(set(re.sub(r"[-_.\s]", "", text))) <= 2
+
+
+def _steps(body: str) -> range:
+    return range(min(len(body), 256) - _SEQUENCE + 1)
+
+
+def is_reference(value: str) -> bool:
+    """Tell if the value names the place of a secret."""
+    return _REFERENCE.match(value.strip()) is not None
+
+
+def is_public(value: str) -> bool:
+    """Tell if the value is a certificate or a public key, or a hash of a password."""
+    return _PUBLIC.match(value) is not None or _CRYPT.fullmatch(value) is not None
+
+
+def is_digest(name: str, value: str) -> bool:
+    """Tell if the value is an identifier or a digest: by its form, or for a hexadecimal one by its name."""
+    if _UUID.fullmatch(value):
+        return True
+    return _DIGEST.fullmatch(value) is not None and (not value.isalnum() or _OF_DIGEST.search(name) is not None)
+
+
+def is_decoy(value: str) -> bool:
+    """Tell if the value is no secret, whatever its name."""
+    return is_placeholder(value) or is_reference(value) or is_public(value)
+
+
+def entropy(text: str) -> float:
+    """Return the Shannon entropy of a text in bits per character."""
+    counts = Counter(text)
+    return -sum(count / len(text) * math.log2(count / len(text)) for count in counts.values()) if text else 0.0

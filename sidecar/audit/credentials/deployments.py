@@ -1,0 +1,168 @@
+"""Reader of what starts agents besides Kubernetes: compose files, MCP clients, CI files, and trees of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Final
+
+from sidecar.audit.credentials.fields import Exposure, Field, Read, Reference, walk
+from sidecar.audit.credentials.kubernetes import embedded
+from sidecar.audit.credentials.plain import fields_of
+from sidecar.audit.credentials.tree import Node
+
+_SERVERS: Final = ("mcpServers", "servers", "context_servers", "mcp_servers")
+_PIPELINES: Final = (
+    *(".gitlab-ci.yml", "azure-pipelines.yml", "bitbucket-pipelines.yml", ".drone.yml", ".travis.yml"),
+    *("cloudbuild.yaml", "buildspec.yml", "jenkinsfile", "appveyor.yml", ".woodpecker.yml", ".cirrus.yml"),
+)
+
+
+def is_pipeline(path: str) -> bool:
+    """Tell by its path if a file is a CI file."""
+    parts = PurePath(path).parts
+    name = parts[-1].lower() if parts else ""
+    folders = {".github", ".circleci", ".gitlab", ".buildkite", ".tekton", ".woodpecker"}
+    return (
+        name in _PIPELINES
+        or bool(folders.intersection(parts[:-1]))
+        or name.endswith((".gitlab-ci.yml", ".jenkinsfile"))
+    )
+
+
+def is_compose(document: Node) -> bool:
+    """Tell if a document is a compose file."""
+    services = document.get("services")
+    keys = {"image", "build", "environment", "env_file", "command", "ports", "extends"}
+    return services is not None and any(
+        keys.intersection(name for name, _ in one.members) for _, one in services.members
+    )
+
+
+def mcp_servers(document: Node) -> list[tuple[str, Node]]:
+    """Return the servers of an MCP client's configuration by their names; none if it is no such file."""
+    for key in _SERVERS:
+        for node in (document.get(key), document.get("mcp", key)):
+            servers = [] if node is None else node.members
+            servers = servers or [(one.text_of("name") or "unnamed", one) for one in (node.items if node else ())]
+            if servers and all(_starts_server(one) for _, one in servers):
+                return servers
+    return []
+
+
+def _starts_server(one: Node) -> bool:
+    return any(one.get(key) is not None for key in ("command", "url", "serverUrl", "httpUrl", "transport"))
+
+
+def read_mcp(document: Node) -> Read:
+    """Read an MCP client's configuration: env, headers, arguments and URLs of each server."""
+    fields: list[Field] = []
+    for name, server in mcp_servers(document):
+        owner = f"MCP server {name}"
+        template = Field(
+            name="", value="", line=server.line, object=owner, owner=owner, exposure=Exposure.CONFIGURATION
+        )
+        arguments = server.get("args")
+        for key, member in server.members:
+            if member is arguments:
+                fields += _arguments(member, template)
+            elif key not in ("type", "disabled", "autoApprove", "alwaysAllow", "cwd"):
+                fields += _values(member, replace(template, name=key), path=key)
+    return Read(tuple(fields))
+
+
+def _arguments(arguments: Node, template: Field) -> Iterator[Field]:
+    """Yield each argument, named by the flag before it: ``--token X``, ``--token=X``, ``--header "A: B"``."""
+    flag = ""
+    for number, item in enumerate(arguments.items):
+        text = item.text or ""
+        field = replace(
+            template, value=text, line=item.line, object=f"{template.object}, args[{number}]", group=id(arguments)
+        )
+        name, equals, value = text.partition("=")
+        if equals and name.startswith("-") and " " not in name:
+            yield replace(field, name=name.lstrip("-"), value=value)
+            yield from fields_of(value, replace(field, value=""))  # -e API_KEY=value has no blank
+            flag = ""
+        elif text.startswith("-"):
+            flag = text.lstrip("-")
+        else:
+            yield replace(field, name=flag)
+            yield from fields_of(text, replace(field, value=""))
+            flag = ""
+
+
+def _values(node: Node, template: Field, *, path: str) -> Iterator[Field]:
+    """Yield the fields below a node, texts of several lines by their lines."""
+    for field in walk(node, template, path=path):
+        field = field if field.name else replace(field, name=template.name)
+        yield field
+        text = field.value.strip()
+        if "\n" in text or " " in text or _is_assignment(text):
+            yield from embedded(field)
+
+
+def _is_assignment(text: str) -> bool:
+    name, equals, value = text.partition("=")
+    return bool(equals and value and name.replace("_", "").isalnum())
+
+
+def read_compose(path: str, document: Node) -> Read:
+    """Read a compose file: environment, commands, labels and build arguments of each service, and its env files."""
+    fields: list[Field] = []
+    references: list[Reference] = []
+    services = document.get("services")
+    for name, service in [] if services is None else services.members:
+        owner = f"service {name}"
+        template = Field(
+            name="", value="", line=service.line, object=owner, owner=owner, exposure=Exposure.CONFIGURATION
+        )
+        for key, member in service.members:
+            if key == "env_file":
+                entries = [member, *member.items, *filter(None, (item.get("path") for item in member.items))]
+                targets = [str(PurePath(path).parent / entry.text) for entry in entries if entry.text]
+                references += [Reference(target=target, owner=owner) for target in targets]
+            elif key not in ("image", "depends_on", "networks", "volumes", "ports", "secrets", "configs"):
+                fields += _values(member, replace(template, name=key), path=key)
+    for key in ("secrets", "configs", "x-common", "x-environment"):
+        node = document.get(key)
+        if node is not None:
+            fields += _values(
+                node, Field(name=key, value="", line=node.line, exposure=Exposure.CONFIGURATION), path=key
+            )
+    return Read(tuple(fields), tuple(references))
+
+
+def read_pipeline(documents: list[Node]) -> Read:
+    """Read a CI file: every value, scripts line by line. The owner is the job."""
+    fields: list[Field] = []
+    for document in documents:
+        jobs = document.get("jobs")
+        for name, job in jobs.members if jobs is not None else document.members:
+            if job.members or job.items or jobs is not None:
+                owner = f"job {name}"
+                fields += _values(job, _of_pipeline(job, owner), path="")
+            else:
+                fields += _values(job, _of_pipeline(job, "pipeline"), path=name)
+        for name, node in document.members if jobs is not None else ():
+            if node is not jobs:
+                fields += _values(node, _of_pipeline(node, "pipeline"), path=name)
+    return Read(tuple(fields))
+
+
+def _of_pipeline(node: Node, owner: str) -> Field:
+    return Field(name="", value="", line=node.line, object=owner, owner=owner, exposure=Exposure.PIPELINE)
+
+
+def read_settings(path: str, documents: list[Node]) -> Read:
+    """Read a tree of settings, such as Helm values. The owner is the folder: of a chart, its name."""
+    folder = PurePath(path).parent.name
+    template = Field(
+        name="",
+        value="",
+        line=1,
+        owner=f"folder {folder}" if folder else None,
+        exposure=Exposure.CONFIGURATION,
+    )
+    return Read(tuple(field for document in documents for field in _values(document, template, path="")))

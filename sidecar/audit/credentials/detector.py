@@ -1,0 +1,62 @@
+"""The detector library: MongoDB's Kingfisher, in this process, offline. The one module that knows it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, Protocol
+
+MISSING: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
+_TIMEOUT_S: Final = 30.0  # of one text; the engine is linear in its length, so that this is a fuse
+
+
+class DetectorError(Exception):
+    """The library is missing, or gave up on a text. The message has the cure."""
+
+
+class Hit(NamedTuple):
+    """A secret in a text. Lines and columns begin with 1. ``secret`` never leaves this room."""
+
+    rule: str
+    secret: str
+    line: int
+    column: int
+
+
+class Detector(Protocol):
+    """Finds secrets by their form."""
+
+    def find(self, text: str) -> Iterator[Hit]:
+        """Yield each secret of a text."""
+        ...
+
+
+class Kingfisher:
+    """Kingfisher's own catalogue of rules, compiled once for a process and kept in the user's cache folder."""
+
+    def __init__(self, cache: str | None = None) -> None:
+        """Load the rules; ``cache`` is a folder of one's own for the compiled ones.
+
+        Raises:
+            DetectorError: the library is not installed.
+        """
+        try:
+            library: Any = importlib.import_module("kingfisher_sdk")
+        except ImportError:
+            raise DetectorError(MISSING) from None
+        self._scanner: Any = library.Scanner(library.Rules(cache_dir=cache), base64=False)
+
+    def find(self, text: str) -> Iterator[Hit]:
+        """See the protocol.
+
+        Raises:
+            DetectorError: the library gave up on the text.
+        """
+        try:
+            findings = self._scanner.scan(text.encode("utf-8", "replace"), timeout=_TIMEOUT_S)
+        except (TimeoutError, RuntimeError, ValueError):  # its texts may quote the input
+            raise DetectorError("the detector gave up; split the file") from None
+        for finding in findings:
+            if finding.visible:
+                where = finding.location
+                yield Hit(finding.rule_id, finding.secret, where["line"], where["column"] + 1)

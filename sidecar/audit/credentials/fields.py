@@ -1,0 +1,100 @@
+"""Fields: values with a name, as a reader of some format finds them, before anybody judges what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from sidecar.audit.credentials.kinds import Kind
+from sidecar.audit.credentials.tree import Node
+
+MAX_FIELDS: Final = 50_000  # of one file
+MAX_VALUE: Final = 262_144  # characters of one value
+
+
+class Exposure(StrEnum):
+    """The kind of place, which tells who can read it."""
+
+    CODE = "repository"  # everybody who can clone
+    HISTORY = "git history"  # the same, and a removal changes nothing
+    PIPELINE = "CI file"
+    CONFIGURATION = "configuration"  # manifests, compose, env files, MCP clients: readable by whoever deploys
+    SECRET_OBJECT = "Kubernetes Secret"  # noqa: S105 - base64, in a file
+    PROVIDER = "IdP export"
+    RECORD = "record"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A value with its name and place. ``group`` is the same for values that stand together, as in one env list.
+
+    ``kind`` is set where the format alone says what the value is. ``identity`` names a credential whose value the file
+    does not hold; ``value`` is empty then. ``hidden`` are parts of secrets beside the value, for the mask.
+    """
+
+    name: str
+    value: str
+    line: int
+    literal: bool = False  # its lines are lines of the file
+    object: str | None = None
+    owner: str | None = None
+    exposure: Exposure = Exposure.CODE
+    group: int = 0
+    kind: Kind | None = None
+    identity: tuple[str, ...] = ()
+    created: str | None = None  # a date, YYYY-MM-DD
+    expires: str | None = None
+    hidden: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A workload that uses a credential of another file: a Secret by its name, or an env file by its path."""
+
+    target: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """All that a reader found in one file."""
+
+    fields: tuple[Field, ...]
+    references: tuple[Reference, ...] = ()
+
+
+def walk(node: Node, template: Field, *, path: str = "") -> Iterator[Field]:
+    """Yield each text below a node as a field, named by its member; ``{name: A, value: x}`` is a field A.
+
+    The template gives everything but name, value, line and group; its object is the beginning of each path.
+    """
+    steps = MAX_FIELDS
+    stack: list[tuple[Node, str, str, int]] = [(node, "", path, template.group)]
+    while stack and steps:
+        steps -= 1
+        at, name, where, group = stack.pop()
+        if at.text is not None:
+            if at.text:
+                yield _at(template, at, name, where, group)
+            continue
+        named = at.text_of("name") or at.text_of("key")
+        value = at.get("value")
+        if named and value is not None and value.text is not None:
+            if value.text:
+                yield _at(template, value, named, f"{where}.{named}" if where else named, group)
+            continue
+        for key, member in reversed(at.members):
+            stack.append((member, key, f"{where}.{key}" if where else key, id(at)))
+        for number, item in reversed(list(enumerate(at.items))):
+            stack.append((item, name, f"{where}[{number}]", id(at)))
+
+
+def _at(template: Field, node: Node, name: str, where: str, group: int) -> Field:
+    text = (node.text or "")[:MAX_VALUE]
+    label = ", ".join(filter(None, (template.object, where)))
+    return replace(
+        template, name=name, value=text, line=node.line, literal=node.literal, object=label or None, group=group
+    )

@@ -1,0 +1,149 @@
+"""Forms of values that hold a secret whatever their name: headers, URLs, connection strings, signed tokens."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+from sidecar.audit.credentials.decoys import words
+from sidecar.audit.credentials.kinds import Kind
+
+LONG_LIFE_S: Final = 24 * 3600
+_MIN_QUERY: Final = 12
+_MAX_QUERY: Final = 64
+
+_BASIC: Final = re.compile(
+    r"(?:Authorization\s*[:=]\s*)?[\"']?Basic\s+([A-Za-z0-9+/_-]{8,}={0,2})[\"']?", re.IGNORECASE
+)
+_BEARER: Final = re.compile(
+    r"(?:(?:Authorization|X-Api-Key|X-Auth-Token)\s*[:=]\s*)?[\"']?(?:Bearer|Token|ApiKey|Api-Key)\s+"
+    r"([A-Za-z0-9._~+/=-]{12,})[\"']?",
+    re.IGNORECASE,
+)
+_JWT: Final = re.compile(r"(?<![A-Za-z0-9_-])(eyJ[A-Za-z0-9_-]{8,})\.(eyJ[A-Za-z0-9_-]{4,})\.([A-Za-z0-9_-]{16,})")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+]{1,20}://[^\s'\"<>`]{4,2048}")
+_AUTHORITY: Final = re.compile(r"([A-Za-z0-9+]+)://([^/?#]*)")
+_QUERY_NAMES: Final = re.compile(
+    r"(?:api[-_]?key|access[-_]?token|auth[-_]?token|token|key|sig|secret|subscription-key)", re.IGNORECASE
+)
+_PAIRS: Final = re.compile(
+    r"(?<![A-Za-z])(AccountKey|SharedAccessKey|Password|Pwd)\s{0,2}=\s{0,2}([^;\s'\"]{6,256})", re.IGNORECASE
+)
+_CONNECTION: Final = re.compile(
+    r"(?:Server|Data Source|Host|Endpoint|DefaultEndpointsProtocol|AccountName|User Id|Uid|Database|dbname)\s{0,2}=",
+    re.I,
+)
+_DATABASES: Final = words(
+    "postgres postgresql mysql mariadb mongodb redis rediss mssql sqlserver oracle cockroachdb clickhouse"
+    " cassandra neo4j bolt influxdb couchdb db2 snowflake redshift"
+)
+
+
+class Formed(NamedTuple):
+    """A recognised form. ``kind`` is None for a token that is short-lived or over: no long-lived credential."""
+
+    kind: Kind | None
+    secret: str
+    expires: str | None = None
+    target: str | None = None
+
+
+def formed(value: str, *, now: int) -> Formed | None:
+    """Return the form of a value, or None if it has none of these."""
+    basic = _BASIC.fullmatch(value.strip())
+    if basic is not None:
+        return _of_basic(basic[1])
+    token = _JWT.search(value)
+    if token is not None:
+        return _of_jwt(token, now)
+    bearer = _BEARER.fullmatch(value.strip())
+    if bearer is not None:
+        return Formed(Kind.BEARER_TOKEN, bearer[1])
+    return _of_url(value) or _of_connection_string(value)
+
+
+def _of_basic(encoded: str) -> Formed | None:
+    try:
+        user, colon, password = base64.b64decode(encoded, altchars=b"-_", validate=False).decode("utf-8").partition(":")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None
+    return Formed(Kind.BASIC_CREDENTIALS, password) if colon and user and password else None
+
+
+def _of_jwt(token: re.Match[str], now: int) -> Formed | None:
+    """Judge a signed token by its claims: how long it lives, or for a token without an end, for ever."""
+    claims = _claims(token[2])
+    if claims is None:
+        return None
+    end, begin = _seconds(claims.get("exp")), _seconds(claims.get("iat")) or _seconds(claims.get("nbf"))
+    if end is None:
+        return Formed(Kind.BEARER_TOKEN, token[0])
+    if end <= now or end - (now if begin is None else begin) <= LONG_LIFE_S:
+        return Formed(None, token[0])
+    return Formed(Kind.BEARER_TOKEN, token[0], date_of(end))
+
+
+def _claims(part: str) -> dict[str, object] | None:
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, RecursionError):
+        return None
+    return claims if isinstance(claims, dict) else None
+
+
+def _seconds(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e11:
+        return None
+    return int(value)
+
+
+def date_of(seconds: int) -> str:
+    """Return the day of a time, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
+def _of_url(value: str) -> Formed | None:
+    """Return the first secret in the URLs of a value: a password before the host, or a key in the query."""
+    for url in _URL.finditer(value):
+        found = _of_authority(url[0]) or _of_query(url[0])
+        if found is not None:
+            return found
+    return None
+
+
+def _of_authority(url: str) -> Formed | None:
+    parts = _AUTHORITY.match(url)
+    if parts is None:
+        return None
+    user, at, host = parts[2].rpartition("@")
+    _, colon, password = user.partition(":")
+    if not at or not colon or not password:
+        return None
+    kind = Kind.DATABASE_PASSWORD if parts[1].lower().split("+")[0] in _DATABASES else Kind.BASIC_CREDENTIALS
+    return Formed(kind, unquote(password), target=host)
+
+
+def _of_query(url: str) -> Formed | None:
+    query = url.partition("?")[2].partition("#")[0]
+    for name, secret in parse_qsl("&".join(query.split("&")[:_MAX_QUERY])):
+        if _QUERY_NAMES.fullmatch(name) and len(secret) >= _MIN_QUERY and any(map(str.isdigit, secret)):
+            parts = _AUTHORITY.match(url)
+            return Formed(
+                Kind.AZURE_KEY if name == "sig" else Kind.API_KEY, secret, target=None if parts is None else parts[2]
+            )
+    return None
+
+
+def _of_connection_string(value: str) -> Formed | None:
+    if not _CONNECTION.search(value):
+        return None
+    pair = _PAIRS.search(value)
+    if pair is None:
+        return None
+    azure = pair[1].lower() in ("accountkey", "sharedaccesskey")
+    return Formed(Kind.AZURE_KEY if azure else Kind.DATABASE_PASSWORD, pair[2])

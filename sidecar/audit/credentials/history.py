@@ -1,0 +1,85 @@
+"""Former versions of files in Git repositories, by the detector library: no program runs, nothing is fetched."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sidecar.audit.credentials.detector import MISSING, DetectorError
+from sidecar.audit.credentials.forms import date_of
+from sidecar.audit.credentials.walk import MAX_FILE_BYTES, decoded
+
+MAX_COMMITS: Final = 200_000
+MAX_VERSIONS: Final = 500_000
+MAX_REPOSITORIES: Final = 200
+
+
+class HistoryError(Exception):
+    """A repository's history cannot be read; the message names the repository and the cure."""
+
+
+class Version(NamedTuple):
+    """A file as one commit wrote it: the first that did."""
+
+    path: str
+    text: str
+    commit: str
+    date: str
+
+
+def versions(paths: Sequence[str], skipped: Counter[str]) -> Iterator[Version]:
+    """Yield each version of each file in the repositories below the paths, by the commit that wrote it first.
+
+    Raises:
+        DetectorError: the library is not installed.
+        HistoryError: a repository cannot be read, or is larger than the limits.
+    """
+    try:
+        library: Any = importlib.import_module("kingfisher_sdk")
+    except ImportError:
+        raise DetectorError(MISSING) from None
+    for repository in _repositories(paths):
+        yield from _versions(library, repository, skipped)
+
+
+def _repositories(paths: Sequence[str]) -> list[Path]:
+    found: dict[Path, None] = {}
+    for path in paths:
+        folder = Path(path)
+        if path == "-" or not folder.exists():
+            continue
+        around = [one for one in (folder, *folder.resolve().parents) if (one / ".git").exists()][:1]
+        below = [one.parent for one in folder.glob("*/.git")] + [one.parent for one in folder.glob("*/*/.git")]
+        found.update(dict.fromkeys([*around, *sorted(below)]))
+    if len(found) > MAX_REPOSITORIES:
+        raise HistoryError(f"more than {MAX_REPOSITORIES} repositories; name the folders that matter")
+    return list(found)
+
+
+def _versions(library: Any, repository: Path, skipped: Counter[str]) -> Iterator[Version]:
+    with warnings.catch_warnings(record=True) as left_out:
+        warnings.simplefilter("always")
+        try:
+            for version in library.git_inputs(
+                repository,
+                scope=library.GitScope(refs=None),
+                discover=False,
+                max_blob_size=MAX_FILE_BYTES,
+                max_commits=MAX_COMMITS,
+                max_inputs=MAX_VERSIONS,
+                skip_missing_blobs=True,
+            ):
+                text = decoded(version.data, skipped)
+                if text is None or not version.origins:
+                    continue
+                first = min(version.origins, key=lambda one: one.committer.timestamp)
+                yield Version(str(repository / version.path), text, first.id, date_of(max(0, first.author.timestamp)))
+        except (ValueError, RuntimeError, OSError, TimeoutError):  # its texts may quote the repository
+            raise HistoryError(
+                f"{repository}: the history cannot be read; run `git fsck` there, or leave --history out"
+            ) from None
+    skipped["versions that are too large or missing"] += len(left_out)

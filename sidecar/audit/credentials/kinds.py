@@ -1,0 +1,296 @@
+"""Declared kinds of credentials, and the rules of the detector library that find them."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from sidecar.audit.rules import Rule, Severity
+
+
+class Kind(StrEnum):
+    """Stable words: the ids of rules."""
+
+    MODEL_PROVIDER_KEY = "model-provider-key"
+    AWS_ACCESS_KEY = "aws-access-key"
+    GCP_SERVICE_ACCOUNT_KEY = "gcp-service-account-key"
+    AZURE_KEY = "azure-key"
+    GIT_HOST_TOKEN = "git-host-token"  # noqa: S105
+    SERVICE_TOKEN = "service-token"  # noqa: S105
+    DATABASE_PASSWORD = "database-password"  # noqa: S105
+    BASIC_CREDENTIALS = "basic-credentials"
+    BEARER_TOKEN = "bearer-token"  # noqa: S105
+    PRIVATE_KEY = "private-key"
+    CLIENT_CERTIFICATE = "client-certificate"
+    OAUTH_CLIENT_SECRET = "oauth-client-secret"  # noqa: S105
+    KUBERNETES_TOKEN = "kubernetes-token"  # noqa: S105
+    API_KEY = "api-key"
+    PASSWORD = "password"  # noqa: S105
+    PASSWORD_GRANT = "password-grant"  # noqa: S105
+    CLIENT_WITHOUT_DELEGATION = "client-without-delegation"
+    RANDOM_TEXT = "random-text"
+
+
+class Declared(NamedTuple):
+    """A kind: its rule, and its reach, from 1 (one service) to 5 (a whole account)."""
+
+    rule: Rule
+    reach: int
+
+
+_NHI: Final = "OWASP Non-Human Identities Top 10, NHI7 Long-Lived Secrets"
+_LEAK: Final = "OWASP Non-Human Identities Top 10, NHI2 Secret Leakage"
+_BCP: Final = "RFC 9700 section 2.5"
+
+
+def _declared(
+    kind: Kind, severity: Severity, reach: int, title: str, why: str, cure: str, standard: str
+) -> tuple[Kind, Declared]:
+    rule = Rule(id=kind.value, title=title, severity=severity, why=why, cure=cure, standard=standard)
+    return kind, Declared(rule, reach)
+
+
+KINDS: Final[dict[Kind, Declared]] = dict(
+    (
+        _declared(
+            Kind.MODEL_PROVIDER_KEY,
+            Severity.HIGH,
+            3,
+            "Key of a model provider",
+            "All agents with the key are one caller to the provider, for every user, until somebody rotates it.",
+            "Keep the key in one gateway and let agents reach that by a route of their sidecar, or call the model"
+            " through a cloud that federates workload identities.",
+            _NHI,
+        ),
+        _declared(
+            Kind.AWS_ACCESS_KEY,
+            Severity.CRITICAL,
+            5,
+            "AWS access key",
+            "The key never expires and holds all permissions of its IAM user, from anywhere.",
+            "Trust SPIRE's OIDC issuer in IAM and assume a role with a JWT-SVID (AssumeRoleWithWebIdentity), or use"
+            " IAM Roles Anywhere with the X.509-SVID; then delete the IAM user's key.",
+            _NHI,
+        ),
+        _declared(
+            Kind.GCP_SERVICE_ACCOUNT_KEY,
+            Severity.CRITICAL,
+            5,
+            "Google Cloud service account key",
+            "The key lives for years and is the service account, from anywhere.",
+            "Configure a workload identity pool with SPIRE's OIDC issuer as provider and delete the key.",
+            _NHI,
+        ),
+        _declared(
+            Kind.AZURE_KEY,
+            Severity.CRITICAL,
+            5,
+            "Azure key or client secret",
+            "The key is an application or a storage account, from anywhere, until it is rotated.",
+            "Add a federated identity credential with SPIRE's OIDC issuer to the application and delete the secret;"
+            " for storage, assign a role to it and disable shared keys.",
+            _NHI,
+        ),
+        _declared(
+            Kind.GIT_HOST_TOKEN,
+            Severity.CRITICAL,
+            4,
+            "Token of a Git host",
+            "The token reads or writes code as the person or robot it belongs to.",
+            "Use the pipeline's own OIDC or job token, or a GitHub App that mints tokens of an hour.",
+            _NHI,
+        ),
+        _declared(
+            Kind.SERVICE_TOKEN,
+            Severity.HIGH,
+            3,
+            "Token of a hosted service",
+            "Whoever holds the token is the integration: the service cannot tell agents or users apart.",
+            "Keep the token in one tool server and let agents reach that by a route of their sidecar.",
+            _NHI,
+        ),
+        _declared(
+            Kind.DATABASE_PASSWORD,
+            Severity.HIGH,
+            4,
+            "Database password",
+            "The database sees one account for every agent and user, and the password is in every copy of the file.",
+            "Authenticate with the X.509-SVID (client certificates) or put a tool server in front of the database.",
+            _NHI,
+        ),
+        _declared(
+            Kind.BASIC_CREDENTIALS,
+            Severity.HIGH,
+            3,
+            "Basic credentials",
+            "A user name and password travel with every call, and the target knows no caller behind them.",
+            "Put a sidecar beside the target and let agents reach it by a route, with a token for each call.",
+            _NHI,
+        ),
+        _declared(
+            Kind.BEARER_TOKEN,
+            Severity.HIGH,
+            3,
+            "Long-lived bearer token",
+            "Whoever copies the token is its subject until it expires, which is more than a day away or never.",
+            "Let the sidecar exchange a token for each target instead; it lives for minutes.",
+            _BCP,
+        ),
+        _declared(
+            Kind.PRIVATE_KEY,
+            Severity.HIGH,
+            4,
+            "Private key in a file",
+            "The key proves an identity for as long as its certificate or registration lasts, to whoever has the file.",
+            "Let SPIRE issue keys to the workload: they live in memory, for an hour.",
+            "SPIFFE X.509-SVID section 4.4",
+        ),
+        _declared(
+            Kind.CLIENT_CERTIFICATE,
+            Severity.MEDIUM,
+            3,
+            "Certificate registered as a client's credential",
+            "The private key behind it is long-lived and lies with the client.",
+            "Replace it by a federated identity credential for the client's SPIFFE ID.",
+            _BCP,
+        ),
+        _declared(
+            Kind.OAUTH_CLIENT_SECRET,
+            Severity.HIGH,
+            4,
+            "OAuth client secret",
+            "The secret obtains tokens as the client, without a user: calls made so delegate nothing.",
+            "Let the client authenticate with its SVID (our token service does, RFC 8705), or with a JWT-SVID as client"
+            " assertion; then delete the secret.",
+            _BCP,
+        ),
+        _declared(
+            Kind.KUBERNETES_TOKEN,
+            Severity.HIGH,
+            4,
+            "Long-lived Kubernetes service account token",
+            "The token never expires and is the service account, also outside the cluster.",
+            "Delete the Secret and mount a projected token, which lives for an hour and is bound to its pod.",
+            "Kubernetes: Managing Service Accounts",
+        ),
+        _declared(
+            Kind.API_KEY,
+            Severity.MEDIUM,
+            2,
+            "API key",
+            "Whoever holds the key is its owner to the target, which cannot tell agents or users apart.",
+            "Put a sidecar beside the target and let agents reach it by a route, with a token for each call.",
+            _NHI,
+        ),
+        _declared(
+            Kind.PASSWORD,
+            Severity.MEDIUM,
+            2,
+            "Password",
+            "The password is in every copy of the file, and the target sees one account for every user.",
+            "Authenticate with the workload's SVID instead, or put a sidecar beside the target.",
+            _LEAK,
+        ),
+        _declared(
+            Kind.PASSWORD_GRANT,
+            Severity.HIGH,
+            4,
+            "Client that may log in with users' passwords",
+            "Direct access grants let the client take a user's password and act as that user: impersonation.",
+            "Turn off direct access grants for the client; let users log in at an entry.",
+            "RFC 9700 section 2.4",
+        ),
+        _declared(
+            Kind.CLIENT_WITHOUT_DELEGATION,
+            Severity.HIGH,
+            4,
+            "OAuth client that calls for itself",
+            "Its tokens name no actor, so a static credential of the client is the only proof behind the call.",
+            "Let the workload exchange its caller's token at the token service; the route then names the actor.",
+            "RFC 8693 section 1.1",
+        ),
+        _declared(
+            Kind.RANDOM_TEXT,
+            Severity.LOW,
+            1,
+            "Text that looks random",
+            "Only the text's entropy speaks for a secret; it is not counted.",
+            "Look at it once; name it with --ignore random-text if it is none.",
+            _LEAK,
+        ),
+    )
+)
+
+RULES: Final = tuple(declared.rule for declared in KINDS.values())
+
+# Model providers by the beginning of the library's rule, or by a part of a field's name.
+PROVIDERS: Final = (
+    *("openai", "anthropic", "azure-openai", "mistral", "cohere", "huggingface", "groq", "deepseek", "perplexity"),
+    *("openrouter", "togetherai", "replicate", "xai", "cerebras", "voyageai", "stability-ai", "nvidia", "kimi"),
+    *("minimax", "elevenlabs", "ollama", "assemblyai", "deepgram", "cartesia", "fal", "upstage", "zai", "fireworks"),
+)
+_GOOGLE: Final = ("gcp-api-key", "gcp-gemini-api")
+_DATABASES: Final = ("mongodb-connection-string", "planetscale-password")
+# Identifiers, public keys, and what is short-lived: no long-lived secrets.
+_NO_SECRET: Final = re.compile(
+    r"-id(?:\.\d)?$|-pub-|-public-|-url(?:\.\d)?$|-browser-|-app-id|-host|project-api-key$|session|short-lived"
+    r"|cicd-job-token|encryption-key$|devcycle-client|devcycle-mobile|configcat|credential-uri"
+    r"|^curl-|^kubernetes-secret|^jwt|^aws-secret|^polymarket-address|^segment-public|^disqus|^docker-swarm-join"
+)
+
+
+# Names as their owners write them; the others are capitalised. None is the beginning of a secret.
+_NAMES: Final = {
+    "github": "GitHub",
+    "gitlab": "GitLab",
+    "openai": "OpenAI",
+    "azure-openai": "Azure OpenAI",
+    "aws": "AWS",
+    "huggingface": "Hugging Face",
+    "xai": "xAI",
+    "deepseek": "DeepSeek",
+    "sendgrid": "SendGrid",
+    "npm": "npm",
+}
+
+
+class Known(NamedTuple):
+    """A kind and the provider, as far as a rule of the library tells."""
+
+    kind: Kind
+    provider: str | None
+
+
+def provider_name(word: str) -> str:
+    """Return a provider's name for people."""
+    return _NAMES.get(word) or word.replace("-", " ").capitalize()
+
+
+def known(rule_id: str) -> Known | None:
+    """Return the kind of a rule of the library; None for what is short-lived, public, or judged by rules of ours."""
+    kind, word = _known(rule_id.removeprefix("betterleaks.").removeprefix("veles.secrets/"))
+    return None if kind is None else Known(kind, None if word is None else provider_name(word))
+
+
+def _known(name: str) -> tuple[Kind | None, str | None]:
+    if name in _GOOGLE:
+        return Kind.MODEL_PROVIDER_KEY, "google"
+    if name == "gcp-service-account":
+        return Kind.GCP_SERVICE_ACCOUNT_KEY, "google"
+    if name.startswith("aws-access-token") or name == "aws-amazon-bedrock-api-key-long-lived":
+        return Kind.AWS_ACCESS_KEY, "aws"
+    if _NO_SECRET.search(name) and not name.endswith("webhook-url"):
+        return None, None
+    provider = next((one for one in PROVIDERS if name == one or name.startswith(f"{one}-")), None)
+    if provider is not None or name == "grokxaiapikey":
+        return Kind.MODEL_PROVIDER_KEY, provider or "xai"
+    if name.startswith("azure-"):
+        return Kind.AZURE_KEY, "azure"
+    if name.startswith(("github-", "gitlab-", "bitbucket", "gitea-", "sourcegraph-", "codecommit", "codecatalyst")):
+        return Kind.GIT_HOST_TOKEN, re.split(r"[-.]", name)[0]
+    if name in _DATABASES:
+        return Kind.DATABASE_PASSWORD, None
+    if name in ("private-key", "age-secret-key"):
+        return Kind.PRIVATE_KEY, None
+    return Kind.SERVICE_TOKEN, re.split(r"[-.]", name)[0]

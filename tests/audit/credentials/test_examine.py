@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+from sidecar.audit.credentials.detector import DetectorError
+from sidecar.audit.credentials.examine import Result, examine
+from sidecar.audit.credentials.fields import Exposure
+from sidecar.audit.credentials.kinds import Kind
+from sidecar.audit.credentials.secrecy import MASK, Fingerprints
+from sidecar.audit.rules import Severity
+from tests.audit.credentials.test_recorded import RECORD
+from tests.audit.credentials.values import GITHUB, HUGGING_FACE, KEY, PASSWORD, PEM
+from tests.fakes.detector import FakeDetector
+
+NOW = 1_790_000_000
+
+
+def run(folder: Path, **more: object) -> Result:
+    return examine([str(folder)], FakeDetector(), now=NOW, **more)  # type: ignore[arg-type]
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_one_secret_in_three_files_is_one_credential_with_three_places(tmp_path: Path) -> None:
+    write(tmp_path, a_env=f"TOKEN={GITHUB}", b__c_yaml=f"x: 1\nkey: {GITHUB}\n", d_py=f"# {GITHUB}\n")
+    (found,) = run(tmp_path).credentials
+    assert found.kind is Kind.GIT_HOST_TOKEN
+    assert [(Path(place.file).name, place.line) for place in found.places] == [("a.env", 1), ("d.py", 1), ("c.yaml", 2)]
+
+
+def test_two_secrets_are_two_credentials(tmp_path: Path) -> None:
+    write(tmp_path, a_env=f"TOKEN={GITHUB}\nHF_TOKEN={HUGGING_FACE}\n")
+    assert len(run(tmp_path).credentials) == 2
+
+
+def test_a_secrets_owner_is_the_workload_that_uses_it_in_another_file(tmp_path: Path) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "shop"}}
+    data = {"data": {"TOKEN": base64.b64encode(GITHUB.encode()).decode()}}
+    write(tmp_path, a_json=json.dumps({**secret, **data}))
+    assert run(tmp_path).credentials[0].owners == ("Secret shop/keys",)
+    spec = {"containers": [{"envFrom": [{"secretRef": {"name": "keys"}}]}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "crm", "namespace": "shop"}, "spec": spec}
+    write(tmp_path, z_json=json.dumps(pod))
+    assert run(tmp_path).credentials[0].owners == ("Pod shop/crm",)
+
+
+def test_the_env_file_of_a_service_belongs_to_it(tmp_path: Path) -> None:
+    write(tmp_path, crm_env=f"TOKEN={GITHUB}\n", compose_yaml="services: {crm: {image: a, env_file: crm.env}}")
+    assert run(tmp_path).credentials[0].owners == ("service crm",)
+
+
+def test_one_key_in_two_forms_is_one_credential_of_the_kind_that_reaches_further(tmp_path: Path) -> None:
+    write(tmp_path, a_pem=PEM)
+    assert [one.kind for one in run(tmp_path).credentials] == [Kind.PRIVATE_KEY]
+    write(tmp_path, b_json=json.dumps({"type": "service_account", "private_key": PEM, "client_email": "a@b"}))
+    (found,) = run(tmp_path).credentials
+    assert (found.kind, len(found.places)) == (Kind.GCP_SERVICE_ACCOUNT_KEY, 2)
+
+
+def test_text_that_only_looks_random_is_unsure_and_not_counted(tmp_path: Path) -> None:
+    write(tmp_path, a_yaml=f"seed: {KEY}{PASSWORD}\n")
+    result = run(tmp_path)
+    assert result.summary == (0, "No static credential was found in 1 files.")
+    assert [one.kind for one in result.unsure] == [Kind.RANDOM_TEXT]
+
+
+def test_an_ignored_kind_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, a_env=f"TOKEN={GITHUB}\nCRM_API_KEY={KEY}\n")
+    assert [one.kind for one in run(tmp_path, ignored=["api-key"]).credentials] == [Kind.GIT_HOST_TOKEN]
+
+
+def test_the_highest_rank_comes_first(tmp_path: Path) -> None:
+    write(tmp_path, a_env=f"CRM_API_KEY={KEY}\n", b_env=f"TOKEN={GITHUB}\n")
+    found = run(tmp_path).credentials
+    assert [one.kind for one in found] == [Kind.GIT_HOST_TOKEN, Kind.API_KEY]
+    assert found[0].rank > found[1].rank
+    assert found[0].severity is Severity.HIGH
+
+
+def test_a_name_that_repeats_the_secret_is_masked(tmp_path: Path) -> None:
+    folder = tmp_path / PASSWORD
+    write(folder, a_yaml=json.dumps({PASSWORD: {"db_password": PASSWORD}}))
+    (found,) = run(tmp_path).credentials
+    (place,) = found.places
+    assert PASSWORD not in place.file + str(place.object) + str(found.owners)
+    assert MASK in place.file
+
+
+def test_one_key_makes_two_runs_comparable(tmp_path: Path) -> None:
+    write(tmp_path, a_env=f"TOKEN={GITHUB}\n")
+    one, other = (run(tmp_path, fingerprints=Fingerprints(b"k" * 32)).credentials[0].fingerprint for _ in range(2))
+    assert one == other != run(tmp_path).credentials[0].fingerprint
+
+
+def test_a_stream_of_records_is_read_by_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text(json.dumps(RECORD) + "\n")
+    (found,) = run(tmp_path).credentials
+    assert (found.kind, found.exposures, found.age_days) == (Kind.CLIENT_WITHOUT_DELEGATION, (Exposure.RECORD,), 1)
+
+
+def test_a_file_on_which_the_detector_gives_up_is_counted(tmp_path: Path) -> None:
+    class Tired(FakeDetector):
+        def find(self, text: str):  # type: ignore[no-untyped-def]
+            raise DetectorError("gave up")
+
+    write(tmp_path, a_env=f"TOKEN={GITHUB}\n")
+    result = examine([str(tmp_path)], Tired(), now=NOW)
+    assert (result.credentials, result.skipped) == ((), {"the detector gave up": 1})
+
+
+def test_the_summary_is_a_number_and_a_sentence(tmp_path: Path) -> None:
+    write(tmp_path, a_env=f"TOKEN={GITHUB}\nHF_TOKEN={HUGGING_FACE}\n", b_env=f"TOKEN={GITHUB}\n")
+    number, sentence = run(tmp_path).summary
+    assert number == 2
+    assert sentence.startswith("2 static credentials lie in 3 places")
+
+
+def test_each_place_is_a_weakness_with_the_credentials_fingerprint(tmp_path: Path) -> None:
+    write(tmp_path, a_env=f"TOKEN={GITHUB}\n", b_env=f"TOKEN={GITHUB}\n")
+    result = run(tmp_path)
+    weaknesses = result.weaknesses()
+    assert len(weaknesses) == 2
+    assert {one.fingerprint for one in weaknesses} == {result.credentials[0].fingerprint}
+    assert weaknesses[0].facts["provider"] == "GitHub"

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sidecar.audit.credentials.fields import Field
+from sidecar.audit.credentials.kinds import Kind
+from sidecar.audit.credentials.recorded import is_records, read_recorded
+from sidecar.audit.log_lines import Line
+
+RECORD: dict[str, object] = {
+    "event": "request",
+    "ts": "2026-09-20T10:00:00.000000Z",
+    "run": "r",
+    "seq": 1,
+    "decision": "allow",
+    "direction": "inbound",
+    "workload": "spiffe://acme.example/agent/crm",
+    "subject": "batch",
+    "subject_iss": "https://sts.acme.example",
+    "client_id": "batch",
+}
+
+
+def read(*records: dict[str, object]) -> list[Field]:
+    lines = (Line("r.jsonl", number, json.dumps(one).encode()) for number, one in enumerate(records, 1))
+    return read_recorded(lines)
+
+
+def test_a_client_whose_tokens_name_no_actor_is_found_once_with_its_first_use() -> None:
+    later = {**RECORD, "ts": "2026-09-21T10:00:00.000000Z", "seq": 2}
+    (field,) = read(later, RECORD, {**later, "seq": 3})
+    assert (field.kind, field.owner, field.line, field.created) == (
+        Kind.CLIENT_WITHOUT_DELEGATION,
+        "client batch",
+        2,
+        "2026-09-20",
+    )
+    assert dict(field.facts) == {"calls": "3", "acts for": "itself"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actor": "spiffe://acme.example/agent/planner"},
+        {"chain": ["spiffe://acme.example/agent/planner"]},
+        {"client_id": None},
+        {"direction": "outbound"},
+        {"event": "token.exchanged"},
+    ],
+)
+def test_a_delegated_call_or_another_event_is_none(change: dict[str, object]) -> None:
+    assert read({**RECORD, **change}) == []
+
+
+def test_a_line_that_is_no_record_is_passed_over() -> None:
+    broken = Line("r.jsonl", 1, b"{"), Line("r.jsonl", 2, None), Line("r.jsonl", 3, json.dumps(RECORD).encode())
+    assert [field.line for field in read_recorded(broken)] == [3]
+
+
+def test_a_stream_is_known_by_its_first_line() -> None:
+    assert is_records(json.dumps(RECORD).encode())
+    assert not is_records(b'{"event": "request"}')
+    assert not is_records(b"GET / HTTP/1.1")

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sidecar.audit.credentials import walk
+from sidecar.audit.credentials.walk import MAX_FILE_BYTES, TooManyFilesError, text_files
+from tests.audit.credentials.test_recorded import RECORD
+
+
+def read(*paths: Path) -> tuple[dict[str, str | None], Counter[str]]:
+    skipped: Counter[str] = Counter()
+    return {file.name: file.text for file in text_files([str(path) for path in paths], skipped)}, skipped
+
+
+def test_files_and_folders_are_read_and_each_file_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    file = tmp_path / "a" / "x.txt"
+    file.write_text("text")
+    assert read(tmp_path, file)[0] == {str(file): "text"}
+
+
+def test_what_is_not_read_is_counted_by_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "x").write_text("text")
+    (tmp_path / "zero").write_bytes(b"a\0b")
+    (tmp_path / "picture.png").write_text("text")
+    (tmp_path / "big").write_bytes(b"a" * (MAX_FILE_BYTES + 1))
+    (tmp_path / "whole").write_bytes(b"a" * MAX_FILE_BYTES)
+    os.mkfifo(tmp_path / "pipe")
+    files, skipped = read(tmp_path)
+    assert list(files) == [str(tmp_path / "whole")]
+    assert skipped == {"folders of tools, or too deep": 1, "binary": 2, "larger than 4 MiB": 1, "no regular files": 1}
+
+
+def test_a_link_in_a_folder_leads_nowhere_and_a_given_one_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("text")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "loop").symlink_to(folder)
+    (folder / "link").symlink_to(tmp_path / "target")
+    assert read(folder)[0] == {}
+    assert read(folder / "link")[0] == {str(folder / "link"): "text"}
+
+
+def test_utf_16_with_a_mark_is_text(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes("KEY=a".encode("utf-16"))
+    assert read(tmp_path / "x")[0] == {str(tmp_path / "x"): "KEY=a"}
+
+
+def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="absent"):
+        read(tmp_path / "absent")
+
+
+def test_a_stream_of_records_has_no_text_and_no_limit(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text(json.dumps(RECORD) + "\n" + " " * MAX_FILE_BYTES)
+    (tmp_path / "other.jsonl").write_text("{}\n")
+    assert read(tmp_path)[0] == {str(tmp_path / "records.jsonl"): None, str(tmp_path / "other.jsonl"): "{}\n"}
+
+
+def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "MAX_FILES", 2)
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    assert len(read(tmp_path)[0]) == 2
+    (tmp_path / "c").write_text("c")
+    with pytest.raises(TooManyFilesError, match="more than 2 files"):
+        read(tmp_path)
