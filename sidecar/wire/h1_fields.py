@@ -66,12 +66,13 @@ class H1Layout(Layout):
         super().__init__(names)
         sound = _are_tokens(b"".join([b"%b:" % name for name in self.names]))
         self.breaks = b"\n" * len(self.names) if sound else None
-        self.host = self.single.get(b"host")
-        self.expect = self._places(b"expect")
-        self.upgrade = self._places(b"upgrade")
-        self.connection = self._places(b"connection")
-        self.lengths = self._places(b"content-length")
-        self.codings = self._places(b"transfer-encoding")
+        hosts = self.places.get(b"host", [])
+        self.host = hosts[0] if len(hosts) == 1 else None
+        self.expect = self.places.get(b"expect", [])
+        self.upgrade = self.places.get(b"upgrade", [])
+        self.connection = self.places.get(b"connection", [])
+        self.lengths = self.places.get(b"content-length", [])
+        self.codings = self.places.get(b"transfer-encoding", [])
         self.length = self.lengths[0] if self.lengths else None
         self.option = self.connection[0] if self.connection else None
         self.usual = not self.codings and len(self.lengths) < 2 and len(self.connection) < 2
@@ -81,9 +82,6 @@ class H1Layout(Layout):
         if not self.usual:
             self.constant |= {*self.lengths}
         self.plain = not (self.connection or self.expect or self.upgrade or self.lengths or self.codings)
-
-    def _places(self, name: bytes) -> list[int]:
-        return [at for at, found in enumerate(self.names) if found == name]
 
     def end_of(self, values: Sequence[bytes], minor: int) -> tuple[int | None, bool, frozenset[bytes], bool, int]:
         """Return (content length, chunked, ``Message.listed``, whether another message may follow, ``minor``).
@@ -173,24 +171,18 @@ def edited(message: Message, edits: Edits) -> bytes:
     """
     passes, names, values = edits
     layout = message.layout
-    try:
-        text, pick = layout.templates[passes, names]
-    except KeyError:
-        text, pick = _new_template(layout, passes, names)
+    template = layout.templates.get((passes, names))
+    if template is None:
+        template = _template(layout, passes, names)
+        if len(layout.templates) < _MAX_RULES:
+            layout.templates[passes, names] = template
     if message.listed:
-        text, pick = _template(layout, lambda name: passes(name) and name not in message.listed, names)
+        template = _template(layout, lambda name: passes(name) and name not in message.listed, names)
+    text, pick = template
     if not names:
         return text % pick(message.values)
-    text %= pick(message.values) + values
     _check(values)
-    return text
-
-
-def _new_template(layout: Layout, passes: Passes, names: tuple[bytes, ...]) -> tuple[bytes, Pick]:
-    template = _template(layout, passes, names)
-    if len(layout.templates) < _MAX_RULES:
-        layout.templates[passes, names] = template
-    return template
+    return text % (pick(message.values) + values)
 
 
 def _template(layout: Layout, passes: Passes, names: tuple[bytes, ...]) -> tuple[bytes, Pick]:

@@ -75,20 +75,17 @@ def picking(places: Sequence[int]) -> Pick:
 class Layout:
     """The names of a message's fields in order, and everything that follows from them alone. A layout holds no value.
 
-    ``single`` has the place of each name that appears once, ``pick`` the values of each name. ``templates`` is for
-    writers of messages: edited fields as text with placeholders for values, by the rule that fields pass and the names
-    that are set.
+    ``places`` has the places of the values of each name. ``templates`` is for writers of messages: edited fields as
+    text with placeholders for values, by the rule that fields pass and the names that are set.
     """
 
-    __slots__ = ("names", "pick", "single", "templates")
+    __slots__ = ("names", "places", "templates")
 
     def __init__(self, names: Iterable[bytes]) -> None:
-        self.names = tuple([name.lower() for name in names])
-        places: dict[bytes, list[int]] = {}
+        self.names = tuple(map(bytes.lower, names))
+        self.places: dict[bytes, list[int]] = {}
         for at, name in enumerate(self.names):
-            places.setdefault(name, []).append(at)
-        self.single = {name: at[0] for name, at in places.items() if len(at) == 1}
-        self.pick = {name: picking(at) for name, at in places.items()}
+            self.places.setdefault(name, []).append(at)
         self.templates: dict[tuple[Passes, tuple[bytes, ...]], tuple[bytes, Pick]] = {}
 
     def __eq__(self, other: object) -> bool:
@@ -117,17 +114,17 @@ class Message:
         Raises:
             Denied: HEADER_MALFORMED, it is repeated.
         """
-        layout = self.layout
-        at = layout.single.get(name)
-        if at is not None:
-            return self.values[at]
-        if name in layout.pick:
+        places = self.layout.places.get(name)
+        if places is None:
+            return None
+        if len(places) > 1:
             raise Denied(Reason.HEADER_MALFORMED, f"two {name.decode('latin-1').title()} fields")
-        return None
+        return self.values[places[0]]
 
     def all(self, name: bytes) -> tuple[bytes, ...]:
         """Return the values of all fields of a (lower-case) name, in order."""
-        return self.layout.pick.get(name, _NOTHING)(self.values)
+        places = self.layout.places.get(name)
+        return () if places is None else tuple(map(self.values.__getitem__, places))
 
     @property
     def fields(self) -> list[Field]:
