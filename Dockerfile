@@ -5,41 +5,52 @@
 #   docker build -t sidecar-dev:dev --target sidecar-dev .
 #   docker build -t sidecar:dev --build-arg RUNTIME_IMAGE=gcr.io/distroless/python3-debian13:nonroot .
 #
-# Both bases need the same Python and C library. A release pins them by digest through these arguments.
+# Both bases need the same Python and C library. A release pins them by digest through these arguments. With SOURCE_DATE_EPOCH,
+# the same sources on the same bases give the same image, byte for byte (`make image` sets it to the last commit's time).
 ARG PYTHON_IMAGE=python:3.13-slim
 ARG RUNTIME_IMAGE=${PYTHON_IMAGE}
 
 FROM ${PYTHON_IMAGE} AS build
-ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_COMPILE=1
+ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY requirements/build.txt requirements/run.txt requirements/
 # Wheels built with Rust need libgcc, which a distroless base may lack.
 # A --target folder, not a virtual environment, which would be tied to this base's interpreter.
 RUN --mount=type=cache,target=/var/cache/pip \
-    python3 -m pip install -q --require-hashes -r requirements/build.txt --target /build \
- && python3 -m pip install -q --require-hashes --only-binary :all: -r requirements/run.txt --target /opt/sidecar/lib \
+    python3 -m pip install -q --no-compile --require-hashes -r requirements/build.txt --target /build \
+ && python3 -m pip install -q --no-compile --require-hashes --only-binary :all: -r requirements/run.txt --target /opt/sidecar/lib \
  && rm -rf /opt/sidecar/lib/bin \
  && mkdir /opt/sidecar/native && cp -L /usr/lib/*/libgcc_s.so.1 /opt/sidecar/native/
 COPY pyproject.toml README.md LICENSE ./
 COPY sidecar sidecar
 COPY .ci/sbom.py .ci/
-# The root is read-only at run time: modules not compiled here would be compiled at every start.
-RUN PYTHONPATH=/build python3 -m pip install -q --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/app . \
+# The root is read-only at run time: modules not compiled here would be compiled at every start. One process compiles them:
+# what it compiled before shows in the bytes. Each part gets its folders from the root on, all of one time: COPY keeps the
+# times of what it copies, and would give folders that it makes itself the time of day.
+ARG SOURCE_DATE_EPOCH=0
+RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/app . \
  && rm -rf /opt/sidecar/app/bin \
  && mkdir /opt/sidecar/share \
  && python3 .ci/sbom.py /opt/sidecar/lib /opt/sidecar/app >/opt/sidecar/share/sbom.cdx.json \
- && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/sidecar/lib /opt/sidecar/app \
- && chmod -R a+rX,a-w /opt/sidecar
+ && PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/sidecar/lib /opt/sidecar/app \
+ && chmod -R a+rX,a-w /opt/sidecar \
+ && for part in native lib share app; do \
+      mkdir -p /parts/$part/opt/sidecar && cp -a /opt/sidecar/$part /parts/$part/opt/sidecar/; \
+    done \
+ && find /parts -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 
 FROM build AS build-dev
+ARG SOURCE_DATE_EPOCH=0
 COPY requirements/pretty.txt requirements/
 RUN --mount=type=cache,target=/var/cache/pip \
-    python3 -m pip install -q --require-hashes --only-binary :all: -r requirements/pretty.txt --target /opt/sidecar/dev
+    python3 -m pip install -q --no-compile --require-hashes --only-binary :all: -r requirements/pretty.txt --target /opt/sidecar/dev
 COPY dev dev
-RUN PYTHONPATH=/build python3 -m pip install -q --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/dev ./dev \
+RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/dev ./dev \
  && rm -rf /opt/sidecar/dev/bin \
- && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/sidecar/dev \
- && chmod -R a+rX,a-w /opt/sidecar/dev
+ && PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/sidecar/dev \
+ && chmod -R a+rX,a-w /opt/sidecar/dev \
+ && mkdir -p /parts/dev/opt/sidecar && cp -a /opt/sidecar/dev /parts/dev/opt/sidecar/ \
+ && find /parts/dev -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${RUNTIME_IMAGE} AS sidecar
 ARG VERSION=dev REVISION=unknown
@@ -51,10 +62,10 @@ LABEL org.opencontainers.image.title="delegation-sidecar" \
 ENV PYTHONPATH=/opt/sidecar/app:/opt/sidecar/lib \
     LD_LIBRARY_PATH=/opt/sidecar/native \
     PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-COPY --from=build /opt/sidecar/native /opt/sidecar/native
-COPY --from=build /opt/sidecar/lib /opt/sidecar/lib
-COPY --from=build /opt/sidecar/share /opt/sidecar/share
-COPY --from=build /opt/sidecar/app /opt/sidecar/app
+COPY --from=build /parts/native/ /
+COPY --from=build /parts/lib/ /
+COPY --from=build /parts/share/ /
+COPY --from=build /parts/app/ /
 # By number: Kubernetes cannot verify from a name that it is not root.
 USER 65532:65532
 WORKDIR /
@@ -69,7 +80,7 @@ FROM sidecar AS sidecar-dev
 LABEL org.opencontainers.image.title="sidecar-dev" \
       org.opencontainers.image.description="The sidecar with its tools for development: identities for nothing, attacks. Never for production."
 ENV PYTHONPATH=/opt/sidecar/app:/opt/sidecar/lib:/opt/sidecar/dev
-COPY --from=build-dev /opt/sidecar/dev /opt/sidecar/dev
+COPY --from=build-dev /parts/dev/ /
 
 # Built where no target is named.
 FROM sidecar

@@ -94,8 +94,8 @@ $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 dist: setup $(DIST_TOOLS) ## Build wheels, sdists, charts, bill of materials and SHA256SUMS into dist/, the same bytes from the same commit
 	@$(BIN)/python .ci/dist.py dist
 
-interop-dist: setup $(DIST_TOOLS) ## Build twice from two clones and compare; install by pip, pipx and uv tool; walk the README's commands
-	@$(PYTEST) -q -p no:randomly tests/interop/test_dist.py
+interop-dist: setup $(DIST_TOOLS) ## Build artifacts and images twice from two clones and compare; install by pip, pipx and uv tool
+	@BUILD_ARGS="$(BUILD_ARGS)" PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_dist.py
 
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
 IMAGE            ?= sidecar:dev
@@ -105,7 +105,8 @@ DISTROLESS_IMAGE ?= gcr.io/distroless/python3-debian13:nonroot
 BUILD_ARGS       ?=
 BUILD = docker build $(BUILD_ARGS) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) \
   --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' sidecar/__init__.py) \
-  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)
+  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+  --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0)
 
 image: ## Build both images, the product's and the one with tools for development (IMAGE=sidecar:dev DEV_IMAGE=sidecar-dev:dev PYTHON_IMAGE=python:3.13-slim)
 	@.ci/retry $(BUILD) -t $(IMAGE) .

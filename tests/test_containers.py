@@ -67,6 +67,18 @@ def test_the_image_has_its_bases_by_argument_and_needs_no_foreign_frontend() -> 
     )
 
 
+def test_what_is_copied_into_the_image_has_the_time_of_the_commit() -> None:
+    """COPY keeps times only of folders that it does not make itself: so each part comes with its folders."""
+    text = (ROOT / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY --from=\S+ (.*)$", text, re.MULTILINE)
+    assert copied == [*(f"/parts/{part}/ /" for part in ("native", "lib", "share", "app", "dev"))]
+    assert re.findall(r'find (\S+) -exec touch -hd "@\$SOURCE_DATE_EPOCH"', text) == ["/parts", "/parts/dev"]
+    assert all(
+        "--no-compile" in line for line in re.findall(r"pip install .*", text)
+    )  # pip writes its temporary folder
+    assert "--build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct" in (ROOT / "Makefile").read_text()
+
+
 def test_only_what_is_named_reaches_a_build() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"

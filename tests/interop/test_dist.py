@@ -72,6 +72,43 @@ def test_two_clones_give_the_same_bytes(release: Path, tmp_path: Path) -> None:
     assert sums(other) == sums(release)
 
 
+def missing_engine() -> str | None:
+    base = os.environ.get("PYTHON_IMAGE", "python:3.13-slim")
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "version"], capture_output=True, check=False).returncode
+    ):
+        return "no Docker engine answers"
+    known = subprocess.run(["docker", "image", "inspect", base], capture_output=True, check=False)
+    return f"there is no image {base} to build on" if known.returncode else None
+
+
+def test_two_clones_give_the_same_images_on_the_same_base(tmp_path: Path) -> None:
+    """Nothing of the first build is used for the second."""
+    require(missing_engine())
+    build_args = f"{os.environ.get('BUILD_ARGS', '')} --no-cache"
+    images: list[list[str]] = []
+    for folder, umask in (("one", 0o022), ("another folder", 0o077)):
+        before = os.umask(umask)
+        try:
+            said("git", "clone", "-q", ROOT, tmp_path / folder, cwd=ROOT)
+        finally:
+            os.umask(before)
+        names = [f"sidecar-twice:{umask}", f"sidecar-dev-twice:{umask}"]
+        said(
+            "make",
+            "image",
+            f"IMAGE={names[0]}",
+            f"DEV_IMAGE={names[1]}",
+            f"BUILD_ARGS={build_args}",
+            cwd=tmp_path / folder,
+        )
+        images.append(said("docker", "image", "inspect", "--format={{.Id}}", *names, cwd=ROOT).split())
+        said("docker", "image", "rm", *names, cwd=ROOT)
+    assert images[0] == images[1]
+    assert len(set(images[0])) == 2
+
+
 def test_another_commit_gives_other_bytes(release: Path, tmp_path: Path) -> None:
     said("git", "clone", "-q", ROOT, tmp_path / "clone", cwd=ROOT)
     with (tmp_path / "clone" / "README.md").open("a") as page:
