@@ -30,7 +30,6 @@ ELSEWHERE: Final = {
     "dev/attack.py": "interop/test_compose.py",
     "dev/attacks.py": "integration/test_demo.py",
     "dev/careless_sts.py": "integration/test_demo.py",
-    "dev/curl.py": "integration/test_demo.py",
     "dev/demo.py": "integration/test_demo.py",
     "dev/login_tls.py": "dev/test_user_issuer.py",
     "dev/mesh.py": "integration/test_demo.py",

@@ -16,6 +16,7 @@ from typing import Final
 
 from sidecar.errors import ConfigError, Problem
 from sidecar_dev import run_settings
+from sidecar_dev.curl import HEADER_FILE_SINCE, curl_problem, version_text
 from sidecar_dev.files import write_whole
 from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN, Places, write
 from sidecar_dev.processes import Processes, answers, free_ports, listens
@@ -109,6 +110,8 @@ class AgentMesh:
         write_whole(header, f"Authorization: Bearer {self._log_in()}\n".encode(), private=True)
         say(f"call it through the mesh, as {self._user}:")
         say(f"  curl -H @{header} http://{self._places.at('front-out')}/agent/")
+        if problem := curl_problem(HEADER_FILE_SINCE):
+            say(f"that line needs curl {version_text(HEADER_FILE_SINCE)} or newer: {problem}")
 
     def _log_in(self) -> str:
         form = {

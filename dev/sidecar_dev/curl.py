@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-_NEEDED: Final = ("curl", "openssl")
+JSON_SINCE: Final = (7, 82)  # curl --json
+HEADER_FILE_SINCE: Final = (7, 55)  # curl --header @FILE
 _TIMEOUT_S: Final = 20
 
 
@@ -38,14 +40,43 @@ class Answer:
 
 
 def require_tools() -> None:
-    """Check that curl and openssl are there.
+    """Check that openssl is there, and a curl that knows ``--json``.
 
     Raises:
-        ToolError: one is missing; the text says what to install.
+        ToolError: one is missing or too old; the text says what is needed.
     """
-    missing = [name for name in _NEEDED if shutil.which(name) is None]
-    if missing:
-        raise ToolError(f"the demo shows its attacks with curl and openssl; please install {' and '.join(missing)}")
+    lacking = [] if shutil.which("openssl") else ["openssl is not on PATH"]
+    if problem := curl_problem(JSON_SINCE):
+        lacking.insert(0, problem)
+    if lacking:
+        needed = f"curl {version_text(JSON_SINCE)} or newer and openssl"
+        raise ToolError(f"the demo needs {needed}: {'; '.join(lacking)}. Install it, or put it first on PATH")
+
+
+def curl_problem(since: tuple[int, int]) -> str | None:
+    """Return a problem in words if the curl on PATH is missing or older than ``since``."""
+    program = shutil.which("curl")
+    if program is None:
+        return "curl is not on PATH"
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return f"{program} does not run"
+    found = curl_version(done.stdout.decode(errors="replace"))
+    if found is None:
+        return f"{program} does not tell its version"
+    return f"{program} is curl {version_text(found)}" if found < since else None
+
+
+def curl_version(text: str) -> tuple[int, int] | None:
+    """Return the major and minor version in the output of ``curl --version``."""
+    told = re.match(r"curl (\d{1,4})\.(\d{1,4})\b", text)
+    return None if told is None else (int(told[1]), int(told[2]))
+
+
+def version_text(version: tuple[int, int]) -> str:
+    """Write a version as people do."""
+    return ".".join(map(str, version))
 
 
 class Shell:
