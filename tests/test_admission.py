@@ -86,9 +86,16 @@ def test_the_rule_at_a_limit(held: int, limit: int | None, first: str | None, de
         pytest.param(BELOW._replace(held=5), NOBODY, ADMIT, id="below-every-limit"),
         pytest.param(BELOW._replace(held=5, handshakes=3), NOBODY, ADMIT, id="handshakes-that-leave-room"),
         pytest.param(BELOW._replace(held=5, handshakes_full=True), NOBODY, WAIT, id="no-room-before-the-handshake"),
-        pytest.param(FULL, Candidates(connection="idle"), ADMIT, id="full-and-a-connection-may-be-evicted"),
-        pytest.param(FULL, Candidates(handshake="silent"), ADMIT, id="full-and-a-handshake-may-be-evicted"),
+        pytest.param(
+            FULL._replace(handshakes=1), Candidates(connection="idle"), ADMIT, id="full-and-a-connection-may-be-evicted"
+        ),
+        pytest.param(
+            FULL._replace(handshakes=1), Candidates(handshake="silent"), ADMIT, id="full-and-a-handshake-may-be-evicted"
+        ),
         pytest.param(FULL._replace(handshakes=1), NOBODY, WAIT, id="full-and-a-handshake-ends-soon"),
+        pytest.param(
+            FULL._replace(held=4, limit=4, handshakes=1), NOBODY, WAIT, id="a-limit-below-that-of-one-address"
+        ),
         pytest.param(FULL, Candidates(soon=(True, False)), WAIT, id="full-and-a-connection-is-free-soon"),
         pytest.param(FULL, NOBODY, ADMIT, id="full-for-long-is-told"),
         pytest.param(BELOW, Candidates(soon=(True, False)), ADMIT, id="one-address-holds-up-no-other"),

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.policy import Deny
+from sidecar.delegation.route import OutboundRoutes
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.proxy.remote_handles import RemoteRequest
 from tests.delegation.world import INBOUND_CLAIMS, LOGIN_CLAIMS, POLICY, delegation, signed
-from tests.proxy.agent_calls import AgentCalls, Fields, bearer
+from tests.proxy.agent_calls import OWN, AgentCalls, Fields, bearer
 
 
 def raw_login(**changes: Any) -> str:
@@ -174,6 +175,30 @@ async def test_a_call_that_waited_for_its_token_is_judged_again_before_it_leaves
     assert (refused.reason, len(calls.tokens.asked), calls.left) == (reason, 1, b"")
 
 
+async def test_a_handle_beside_a_credential_decides_where_no_chain_starts(calls: AgentCalls) -> None:
+    no_entry(calls)
+    answer = await calls.call([*bearer(raw_login()), ("delegation-handle", calls.handle())])
+    assert answer.status == 200
+    assert calls.left.count(b"Bearer ey") == 1
+    assert raw_login().encode() not in calls.left
+
+
+async def test_a_path_on_our_own_authority_is_a_call_by_its_prefix(calls: AgentCalls) -> None:
+    route = replace(POLICY.outbound.routes[0], host=None, prefix="/crm")
+    calls.policy = replace(POLICY, outbound=OutboundRoutes([route]))
+    assert (await calls.call(bearer(calls.handle()), target="/crm/tool", host=OWN)).status == 200
+    assert calls.left.startswith(b"POST /tool HTTP/1.1\r\n")
+    refused = await calls.call(bearer(calls.handle()), target="/crm/tool", host="mail.mesh")
+    assert refused.reason == "target_denied"
+
+
+async def test_what_is_no_request_is_refused_and_recorded(calls: AgentCalls) -> None:
+    refused = await calls.call([*bearer(calls.handle()), ("x y", "z")])
+    assert (refused.status, calls.left) == (400, b"")
+    (record,) = await calls.records()
+    assert [record[key] for key in ("decision", "reason", "direction")] == ["deny", "bad_request", "outbound"]
+
+
 # --- several workers
 
 
@@ -184,7 +209,7 @@ class Others:
         self.served = served
 
     def owner_of(self, handle: str) -> int | None:
-        return 1 if handle.startswith("B") else None
+        return 1 if handle == "B" + "x" * 43 else None  # a random one of ours may begin with B
 
     async def resolve(self, owner: int, handle: str) -> RemoteRequest:
         assert (owner, len(handle)) == (1, 44)

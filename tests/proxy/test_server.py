@@ -283,6 +283,27 @@ async def test_a_listener_that_could_not_drain_in_time_is_told(bench: Bench) -> 
     assert bench.order == ["inbound", "outbound"]
 
 
+async def test_a_record_that_was_not_written_is_told_at_the_end(bench: Bench) -> None:
+    async with bench.running() as running:
+        await bench.wait_until_ready()
+        bench.parts.log.unwritten = 1
+        bench.stop.set()
+        assert await asyncio.wait_for(running, PATIENCE_S) is False
+
+
+def test_a_call_around_the_sidecar_makes_it_unready(bench: Bench) -> None:
+    assert "calls go around the sidecar" not in bench.server.missing()
+    bench.parts.snapshots.closed = "calls go around the sidecar"
+    assert "calls go around the sidecar" in bench.server.missing()
+
+
+def test_another_process_gets_memory_where_there_is_some(authority: TrustDomainAuthority) -> None:
+    server = Bench(authority, memory=Memory(1000, lambda: 100, enforced=True)).server
+    assert server.room_for(10)
+    assert not server.room_for(10_000)
+    assert Bench(authority).server.room_for(10_000)  # no limit is known
+
+
 class BrokenPool(UpstreamPool):
     """Has a bug that appears at the end."""
 

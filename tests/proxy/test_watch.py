@@ -295,6 +295,18 @@ def test_an_identity_that_is_withdrawn_within_the_grace_ends_everything() -> Non
     assert one.reasons == [Reason.NOT_READY]
 
 
+def test_an_identity_that_runs_out_after_it_was_withdrawn_gets_no_longer_grace() -> None:
+    bench = Bench()
+    one = Fake(bench)
+    bench.lose_identity(State.DENIED)
+    bench.look()
+    bench.source.state = State.EXPIRED
+    bench.look()
+    bench.at(wall=bench.wall + DENIED_S + 0.001)
+    bench.look()
+    assert one.reasons == [Reason.NOT_READY]
+
+
 def test_who_cannot_be_judged_for_want_of_an_identity_that_is_told_in_a_moment_goes_on() -> None:
     bench = Bench()
     one = Fake(bench)
