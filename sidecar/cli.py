@@ -33,6 +33,7 @@ _LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.c
 _AUDITS: Final = {
     "attribution": ("sidecar.audit.attribution.command", "tell for each logged request if it names user and actor"),
     "chains": ("sidecar.audit.chains_command", "rebuild every chain from the records of all witnesses"),
+    "export": ("sidecar.audit.export.command", "write records as events of ECS or OCSF, for a SIEM"),
     "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),
     "credentials": ("sidecar.audit.credentials.command", "list static credentials of agents, and a way to retire each"),
 }

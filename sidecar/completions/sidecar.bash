@@ -7,7 +7,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_sidecar_sts_subparsers=(keygen)
-_shtab_sidecar_audit_subparsers=(attribution chains verify credentials)
+_shtab_sidecar_audit_subparsers=(attribution chains export verify credentials)
 _shtab_sidecar_dev_subparsers=(workload-api user-issuer svid run)
 _shtab_sidecar_subparsers=(run check status healthcheck sts injector explain audit demo dev completion)
 
@@ -21,6 +21,7 @@ _shtab_sidecar_injector_option_strings=(-h --help --injection --tls --try --json
 _shtab_sidecar_explain_option_strings=(-h --help --request --config --json)
 _shtab_sidecar_audit_attribution_option_strings=(-h --help --json --user --actor)
 _shtab_sidecar_audit_chains_option_strings=(-h --help --json --ignore)
+_shtab_sidecar_audit_export_option_strings=(-h --help --as)
 _shtab_sidecar_audit_verify_option_strings=(-h --help --json --keys --countersigned --ignore)
 _shtab_sidecar_audit_credentials_option_strings=(-h --help --history --key --json --sarif --ignore)
 _shtab_sidecar_audit_option_strings=(-h --help)
@@ -49,6 +50,7 @@ _shtab_sidecar_explain_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_explain___config_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_attribution_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_chains_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_audit_export_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_verify_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_verify___keys_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_credentials_pos_0_COMPGEN=_shtab_compgen_files
@@ -62,7 +64,8 @@ _shtab_sidecar_dev_svid___out_COMPGEN=_shtab_compgen_dirs
 
 _shtab_sidecar_sts_keygen___algorithm_choices=(ES256 EdDSA RS256)
 _shtab_sidecar_sts_pos_0_choices=(keygen)
-_shtab_sidecar_audit_pos_0_choices=(attribution chains verify credentials)
+_shtab_sidecar_audit_export___as_choices=(ecs ocsf)
+_shtab_sidecar_audit_pos_0_choices=(attribution chains export verify credentials)
 _shtab_sidecar_dev_workload_api___key_type_choices=(ec-p256 rsa-2048)
 _shtab_sidecar_dev_pos_0_choices=(workload-api user-issuer svid run)
 _shtab_sidecar_completion_pos_0_choices=(bash zsh fish)
@@ -103,6 +106,9 @@ _shtab_sidecar_audit_chains_pos_0_nargs=+
 _shtab_sidecar_audit_chains__h_nargs=0
 _shtab_sidecar_audit_chains___help_nargs=0
 _shtab_sidecar_audit_chains___json_nargs=0
+_shtab_sidecar_audit_export_pos_0_nargs=+
+_shtab_sidecar_audit_export__h_nargs=0
+_shtab_sidecar_audit_export___help_nargs=0
 _shtab_sidecar_audit_verify_pos_0_nargs=+
 _shtab_sidecar_audit_verify__h_nargs=0
 _shtab_sidecar_audit_verify___help_nargs=0

@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit verify' 'audit credentials' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --algorithm --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key --key-type --keys --lead --life --listen --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit export' 'audit verify' 'audit credentials' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --algorithm --as --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key --key-type --keys --lead --life --listen --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -124,6 +124,10 @@ complete -c sidecar -n '_shtab_sidecar_using audit chains' -s h -l help -d 'show
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l ignore -x -d 'a kind of finding to ignore'
 complete -c sidecar -n '_shtab_sidecar_using audit chains; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a export -d 'Write records as events of ECS or OCSF, for a SIEM.'
+complete -c sidecar -n '_shtab_sidecar_using audit export' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit export' -l as -xka "ecs ocsf" -d 'the schema: Elastic Common Schema, or OCSF'
+complete -c sidecar -n '_shtab_sidecar_using audit export; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records, .gz too, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a verify -d 'Find records that were changed, removed, inserted or moved.'
 complete -c sidecar -n '_shtab_sidecar_using audit verify' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit verify' -l json -d 'for machines'

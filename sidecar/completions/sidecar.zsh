@@ -31,6 +31,7 @@ _shtab_sidecar_audit_commands() {
     attribution:'Tell for each logged request if it names user and actor.'
     chains:'Rebuild every chain from the records of all witnesses.'
     credentials:'List static credentials of agents, and a way to retire each.'
+    export:'Write records as events of ECS or OCSF, for a SIEM.'
     verify:'Find records that were changed, removed, inserted or moved.'
   )
   _describe 'sidecar audit commands' _commands
@@ -101,6 +102,15 @@ _shtab_sidecar_audit_credentials_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_credentials_defaults_added=0
+
+_shtab_sidecar_audit_export_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--as[the schema\: Elastic Common Schema, or OCSF]:form:(ecs ocsf)"
+  "(*):records, .gz too, or - for standard input:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_export_defaults_added=0
 
 _shtab_sidecar_audit_verify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -334,6 +344,7 @@ _shtab_sidecar_audit() {
         attribution) _arguments -C -s $_shtab_sidecar_audit_attribution_options ;;
         chains) _arguments -C -s $_shtab_sidecar_audit_chains_options ;;
         credentials) _arguments -C -s $_shtab_sidecar_audit_credentials_options ;;
+        export) _arguments -C -s $_shtab_sidecar_audit_export_options ;;
         verify) _arguments -C -s $_shtab_sidecar_audit_verify_options ;;
       esac
   esac

@@ -1,0 +1,79 @@
+"""``sidecar audit export``: writes records as events of ECS or OCSF, one JSON object a line, for a SIEM.
+
+Exit codes: 0 every line was a record, 1 some were not, 2 a file cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from sidecar.audit.export.ecs import ecs_event
+from sidecar.audit.export.ocsf import ocsf_event
+from sidecar.audit.log_lines import read_lines
+from sidecar.audit.output import complain, hang_up
+from sidecar.audit.records import Record, RecordError, record_of
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.examples import add_examples
+
+_COMMAND: Final = "sidecar audit export"
+_MAX_LINE_BYTES: Final = 1 << 20
+
+FORMS: Final[Mapping[str, Callable[[Record, Mapping[str, Any]], dict[str, Any]]]] = {
+    "ecs": ecs_event,
+    "ocsf": ocsf_event,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_examples(
+        parser,
+        "sidecar audit export --as ecs records.jsonl",
+        "kubectl logs deploy/crm -c sidecar | sidecar audit export --as ocsf -",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="records, .gz too, or - for standard input")
+    parser.add_argument(
+        "--as", dest="form", choices=sorted(FORMS), required=True, help="the schema: Elastic Common Schema, or OCSF"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the events to standard output."""
+    convert = FORMS[arguments.form]
+    write = sys.stdout.buffer.write
+    others: list[str] = []
+    count = 0
+    try:
+        for line in read_lines(arguments.files):
+            event = _event(line.content, convert)
+            if event is None:
+                count += 1
+                others[:1] = others[:1] or [line.place]
+            else:
+                write(event)
+                if line.file == "-":  # a follower of a live stream wants each event at once
+                    sys.stdout.buffer.flush()
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        return hang_up()
+    except OSError as error:
+        return complain(_COMMAND, str(error))
+    if count:
+        complain(_COMMAND, f"lines that are not records, and were left out: {count}, the first is {others[0]}")
+        return 1
+    return 0
+
+
+def _event(content: bytes | None, convert: Callable[[Record, Mapping[str, Any]], dict[str, Any]]) -> bytes | None:
+    if content is None:
+        return None
+    try:
+        members = parse_object(content, max_bytes=_MAX_LINE_BYTES)
+        return orjson.dumps(convert(record_of(members), members), option=orjson.OPT_APPEND_NEWLINE)
+    except (StrictJsonError, RecordError, ValueError, orjson.JSONEncodeError):
+        return None
