@@ -31,7 +31,7 @@ MAX_WORKERS: Final = 64  # the marks available to handles
 _LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.command:run")
 # The rooms of the audit: each module has `run` and `add_arguments`.
 _AUDITS: Final = {
-    "attribution": ("sidecar.audit.attribution.command", "tell for each logged request if it names user and actor"),
+    "attribution": ("sidecar.audit.attribution.command", "tell from logs if agents impersonate users or delegate"),
     "chains": ("sidecar.audit.chains_command", "rebuild every chain from the records of all witnesses"),
     "export": ("sidecar.audit.export.command", "write records as events of ECS or OCSF, for a SIEM"),
     "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),

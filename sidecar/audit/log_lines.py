@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, BinaryIO, Final, Protocol, cast
 
 MAX_LINE_BYTES: Final = 1 << 20
 _LONG_INPUT_BYTES: Final = 8 << 20  # below this a bar would only flicker
@@ -35,25 +35,33 @@ class _Stream(Protocol):
     def readline(self, size: int, /) -> bytes: ...
 
 
+class LogStream(_Stream, Protocol):
+    """An open log, unpacked."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
+        ...
+
+
 def read_lines(files: Sequence[str]) -> Iterator[Line]:
-    """Yield all lines of all files that are not blank. ``-`` is standard input, ``.gz`` is unpacked.
+    """Yield all lines of all files that are not blank. ``-`` is standard input, ``.gz`` and ``.zst`` are unpacked.
 
     Progress goes to standard error, only if that is a terminal and the input is long.
 
     Raises:
         OSError: a file cannot be read, or a compressed one is broken or ends early; the text names it.
     """
-    sizes = [0 if file == "-" else Path(file).stat().st_size for file in files]
-    with _progress(sum(sizes)) as advance:
-        for number, file in enumerate(files):
-            with _open(file) as (stream, position):
-                for line in _lines_of(file, stream):
+    with shown_progress(files) as advance:
+        for file in files:
+            with opened(file) as (stream, position):
+                for line in lines_of(file, stream):
                     yield line
                     if line.number % _LINES_PER_STEP == 0:
-                        advance(sum(sizes[:number]) + position())
+                        advance(file, position())
 
 
-def _lines_of(file: str, stream: _Stream) -> Iterator[Line]:
+def lines_of(file: str, stream: _Stream) -> Iterator[Line]:
+    """Yield the lines of one open file that are not blank."""
     for number, content in enumerate(_bounded(stream), 1):
         if content is None or content.strip():
             yield Line(file, number, content)
@@ -70,37 +78,60 @@ def _bounded(stream: _Stream) -> Iterator[bytes | None]:
 
 
 @contextlib.contextmanager
-def _open(file: str) -> Iterator[tuple[_Stream, Callable[[], int]]]:
-    """Open a file; return its stream, and a function for the number of bytes read."""
+def opened(file: str) -> Iterator[tuple[LogStream, Callable[[], int]]]:
+    """Open a file; return its stream, and a function for the number of bytes read. ``.gz`` and ``.zst`` are unpacked.
+
+    Raises:
+        OSError: see ``read_lines``.
+    """
     if file == "-":
         yield sys.stdin.buffer, lambda: 0
         return
     with Path(file).open("rb") as raw:
-        if file.endswith(".gz"):
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                try:
-                    yield unpacked, raw.tell
-                except EOFError:
-                    raise OSError(
-                        f"{file}: the compressed file ends early; copy it again, or unpack the intact part"
-                    ) from None
-                except (gzip.BadGzipFile, zlib.error):
-                    raise OSError(
-                        f"{file}: not a compressed file, or a broken one; rename it if it is plain text"
-                    ) from None
-        else:
+        if not file.endswith((".gz", ".zst")):
             yield raw, raw.tell
+            return
+        unpacked, broken = _unpacked(file, raw)
+        with unpacked:
+            try:
+                yield unpacked, raw.tell
+            except EOFError:
+                raise OSError(
+                    f"{file}: the compressed file ends early; copy it again, or unpack the intact part"
+                ) from None
+            except broken:
+                raise OSError(
+                    f"{file}: not a compressed file, or a broken one; rename it if it is plain text"
+                ) from None
+
+
+def _unpacked(file: str, raw: BinaryIO) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
+    """Return a stream of the unpacked bytes, and the errors that it raises for a broken file."""
+    if file.endswith(".gz"):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), (gzip.BadGzipFile, zlib.error)
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise OSError(f"{file}: this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'") from None
+    return cast("IO[bytes]", zstd.ZstdFile(raw)), (zstd.ZstdError,)
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, for long input and if rich is installed; yields its update function."""
-    if total < _LONG_INPUT_BYTES or not sys.stderr.isatty() or find_spec("rich") is None:
-        yield lambda _: None
+def shown_progress(files: Sequence[str]) -> Iterator[Callable[[str, int], None]]:
+    """Show a bar on a terminal, for long input and if rich is installed; yields the function to advance it, which takes
+    a file and the bytes read of it.
+    """
+    sizes = [0 if file == "-" else Path(file).stat().st_size for file in files]
+    if sum(sizes) < _LONG_INPUT_BYTES or not sys.stderr.isatty() or find_spec("rich") is None:
+        yield lambda _file, _position: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
+    before = {file: sum(sizes[:number]) for number, file in enumerate(files)}
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=total)
-        yield lambda done: bar.update(task, completed=done)
+        task = bar.add_task("reading", total=sum(sizes))
+        yield lambda file, position: bar.update(task, completed=before[file] + position)

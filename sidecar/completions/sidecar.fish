@@ -52,7 +52,7 @@ function _shtab_sidecar_using
 end
 
 set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit export' 'audit verify' 'audit credentials' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --algorithm --as --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key --key-type --keys --lead --life --listen --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key --key-type --keys --lead --life --listen --mapping --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -113,11 +113,13 @@ complete -c sidecar -n '_shtab_sidecar_using explain' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using explain; and test $_shtab_sidecar_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a file of records, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a audit -d 'Evaluate records and logs offline.'
 complete -c sidecar -n '_shtab_sidecar_using audit' -s h -l help -d 'show this help message and exit'
-complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a attribution -d 'Tell for each logged request if it names user and actor.'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a attribution -d 'Tell from logs if agents impersonate users or delegate.'
 complete -c sidecar -n '_shtab_sidecar_using audit attribution' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l json -d 'for machines'
-complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l user -x -d 'a JSON field that names the user'
-complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l actor -x -d 'a JSON field that names the actor'
+complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l agents -xka "(__fish_complete_path (commandline -ct))" -d 'the agents, one a line: SPIFFE ID, client id, service account, address, …'
+complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l mapping -xka "(__fish_complete_path (commandline -ct))" -d 'a log format of your own (docs/attribution.md)'
+complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l user -x -d 'a field that names the user'
+complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l actor -x -d 'a field that names the actor'
 complete -c sidecar -n '_shtab_sidecar_using audit attribution; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a chains -d 'Rebuild every chain from the records of all witnesses.'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -s h -l help -d 'show this help message and exit'

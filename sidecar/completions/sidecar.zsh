@@ -28,7 +28,7 @@ _shtab_sidecar_commands() {
 
 _shtab_sidecar_audit_commands() {
   local _commands=(
-    attribution:'Tell for each logged request if it names user and actor.'
+    attribution:'Tell from logs if agents impersonate users or delegate.'
     chains:'Rebuild every chain from the records of all witnesses.'
     credentials:'List static credentials of agents, and a way to retire each.'
     export:'Write records as events of ECS or OCSF, for a SIEM.'
@@ -72,8 +72,10 @@ _shtab_sidecar_audit_defaults_added=0
 _shtab_sidecar_audit_attribution_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[for machines]"
-  "*--user[a JSON field that names the user]:FIELD:"
-  "*--actor[a JSON field that names the actor]:FIELD:"
+  "--agents[the agents, one a line\: SPIFFE ID, client id, service account, address, \…]:FILE:_files"
+  "*--mapping[a log format of your own (docs\/attribution.md)]:FILE:_files"
+  "*--user[a field that names the user]:FIELD:"
+  "*--actor[a field that names the actor]:FIELD:"
   "(*):a log, .gz too, or - for standard input:_files"
 )
 

@@ -7,6 +7,11 @@ import pytest
 
 from sidecar.audit.log_lines import MAX_LINE_BYTES, read_lines
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 
 def test_lines_of_all_files_come_with_their_places(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
@@ -89,3 +94,25 @@ def test_long_input_is_read_without_rich(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "rich", None)
     assert sum(1 for _ in read_lines([str(file)])) == 9000
     assert terminal.getvalue() == ""
+
+
+def test_a_file_compressed_with_zstandard_is_unpacked(tmp_path: Path) -> None:
+    file = tmp_path / "log.zst"
+    file.write_bytes(zstd.compress(b"a\nb\n"))
+    assert [line.content for line in read_lines([str(file)])] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("content", [zstd.compress(b"line\n" * 1000)[:-6], b"plain\n"], ids=["cut", "plain"])
+def test_one_that_is_broken_is_an_error_that_names_it(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "log.zst").write_bytes(content)
+    with pytest.raises(OSError, match=r"log\.zst"):
+        list(read_lines([str(tmp_path / "log.zst")]))
+
+
+def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("backports.zstd", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr("backports.zstd", raising=False)
+    (tmp_path / "log.zst").write_bytes(b"")
+    with pytest.raises(OSError, match=r"pip install 'delegation-sidecar\[audit\]'"):
+        list(read_lines([str(tmp_path / "log.zst")]))

@@ -7,14 +7,21 @@ from typing import Final
 
 import orjson
 
-from sidecar.audit.attribution.readings import Fields, NoRequestError, named_by
-from sidecar.audit.attribution.verdicts import Tally
+from sidecar.audit.attribution.mapping_files import shipped
+from sidecar.audit.attribution.readings import Fields, Reader, same_party
+from sidecar.audit.attribution.recognition import Recogniser
+from sidecar.audit.attribution.roster import parse
+from sidecar.audit.attribution.splitting import names_somebody
+from sidecar.audit.attribution.tally import Tally
+from sidecar.audit.attribution.verdicts import Kind, judge
 from sidecar.audit.records import RecordError, parse_record, record_of
 from sidecar.delegation.strict_json import parse_object
 from sidecar.observe.record import EVENTS, FIELDS
 from sidecar.observe.record_text import MAX_TEXT, encode, escape
 from tests.fuzz.properties import printable, quiet
 
+_READERS: Final = [Reader(mapping, Fields(user=("who",), actor=("by.agent",))) for mapping in shipped()]
+_ROSTER: Final = parse("writer = spiffe://example.org/writer, writer, 10.0.0.0/8, user-agent:writer/*")
 _EMPTY: Final[dict[str, object]] = dict.fromkeys(FIELDS)
 
 
@@ -33,15 +40,21 @@ def record_line(data: bytes) -> None:
 
 
 def log_line(data: bytes) -> None:
-    """A line of a foreign log names the same identities as its text, and never repeats a query or a credential."""
-    try:
-        named = named_by(data, Fields(user=("who",), actor=("by.agent",)))
-    except NoRequestError as error:
-        quiet(error)
-        return
-    if named is not None:
-        Tally().add(named)
-        assert named.request is None or "?" not in named.request
+    """A line of a foreign log reads in one way or in none, and never shows a query, a credential or a forged actor."""
+    for found in Recogniser(_READERS).recognise(data):
+        reading = found.reading
+        if reading is None:
+            continue
+        assert reading.request is None or "?" not in reading.request
+        for roster in (None, _ROSTER):
+            judged = judge(reading, roster)
+            Tally().add(judged, "log:1", reading.format, refused=reading.refused)
+            if judged.kind is Kind.DELEGATES:
+                assert reading.actors
+                assert reading.users
+                assert not any(same_party(reading.actors[0], user) for user in reading.users)
+        shown = (*reading.users, *reading.actors, *reading.clients)
+        assert all(names_somebody(value) for party in shown for value in party.values)
 
 
 def record_text(data: bytes) -> None:

@@ -1,6 +1,7 @@
-"""``sidecar audit attribution``: tells from existing access logs if agents impersonate or delegate today.
+"""``sidecar audit attribution``: tells from existing logs if agents impersonate users or delegate.
 
-Exit codes: 0 every request names user and actor, 1 some do not, 2 a file cannot be read or holds no requests.
+Exit codes: 0 every agent delegates or acts on its own authority, 1 some agent does not or cannot be told, 2 a file
+cannot be used or holds no requests.
 """
 
 from __future__ import annotations
@@ -8,130 +9,207 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Mapping
 from typing import Final
 
-from sidecar.audit.attribution.readings import Fields, Named, NoRequestError, named_by
-from sidecar.audit.attribution.verdicts import UNKNOWABLE, Attribution, Tally
-from sidecar.audit.log_lines import Line, read_lines
+from sidecar.audit.attribution.elements import Element
+from sidecar.audit.attribution.examination import UNKNOWABLE, Result, examine
+from sidecar.audit.attribution.mapping_files import MappingError
+from sidecar.audit.attribution.readings import Party, Reading
+from sidecar.audit.attribution.roster import RosterError
+from sidecar.audit.attribution.tally import Agent, Evidence
+from sidecar.audit.attribution.verdicts import MEANINGS, Judged, Kind
 from sidecar.audit.output import add_logs, complain, hang_up, print_line, print_table, visible
 from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit attribution"
-_SHOWN_ONE_BY_ONE: Final = 40
-
-Judged = tuple[Line, Named, Attribution]
+_MAX_ROWS: Final = 100
+CURES: Final[Mapping[Kind, str]] = {
+    Kind.IMPERSONATES: "exchange the user's token with the agent as the actor (RFC 8693 section 4.1), as a sidecar"
+    " beside the agent does",
+    Kind.CANNOT_TELL: "log the claims of the verified token (sub and act), list the agents with --agents, and write"
+    " all identifiers of one agent on one line",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_examples(
         parser,
-        "sidecar audit attribution access.log",
+        "sidecar audit attribution --agents agents.txt access.log audit.json.gz",
         "kubectl logs deploy/crm | sidecar audit attribution - --user claims.sub --actor claims.act.sub --json",
+        "sidecar audit attribution --mapping our-format.toml app.log",
     )
     add_logs(parser)
-    parser.add_argument("--user", action="append", default=[], metavar="FIELD", help="a JSON field that names the user")
     parser.add_argument(
-        "--actor", action="append", default=[], metavar="FIELD", help="a JSON field that names the actor"
+        "--agents", metavar="FILE", help="the agents, one a line: SPIFFE ID, client id, service account, address, …"
     )
+    parser.add_argument(
+        "--mapping", action="append", default=[], metavar="FILE", help="a log format of your own (docs/attribution.md)"
+    )
+    parser.add_argument("--user", action="append", default=[], metavar="FIELD", help="a field that names the user")
+    parser.add_argument("--actor", action="append", default=[], metavar="FIELD", help="a field that names the actor")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Judge the log files."""
-    tally = Tally()
-    fields = Fields(user=[name.lower() for name in arguments.user], actor=[name.lower() for name in arguments.actor])
-    judged = _judged(read_lines(arguments.files), fields, tally)
+    rows = _Rows() if arguments.json else None
     try:
-        if arguments.json:
-            _print_document(judged, tally)
+        result = examine(
+            arguments.files,
+            agents=arguments.agents,
+            mapping=arguments.mapping,
+            user=arguments.user,
+            actor=arguments.actor,
+            seen=rows.write if rows else None,
+        )
+        if rows is None:
+            _show(result)
         else:
-            _show(judged, tally)
+            rows.end(result)
     except BrokenPipeError:
         return hang_up()
-    except OSError as error:
+    except (OSError, MappingError, RosterError) as error:
         return complain(_COMMAND, str(error))
-    if not tally.requests:
-        return complain(_COMMAND, f"no line is a request; lines not understood: {tally.not_understood}")
-    return 0 if tally.counts[Attribution.DELEGATING] == tally.requests else 1
+    if not result.tally.requests:
+        return complain(
+            _COMMAND,
+            f"no entry is a request; entries of another kind: {result.no_requests}, not understood:"
+            f" {result.not_understood}; --mapping describes a format, see docs/attribution.md",
+        )
+    return 0 if all(map(_is_fine, result.tally.agents.values())) else 1
 
 
-def _judged(lines: Iterator[Line], fields: Fields, tally: Tally) -> Iterator[Judged]:
-    for line in lines:
-        try:
-            named = None if line.content is None else named_by(line.content, fields)
-        except NoRequestError:
-            tally.not_understood += 1
-            continue
-        if line.content is None:
-            tally.not_understood += 1
-        elif named is not None:
-            yield line, named, tally.add(named)
+def _is_fine(agent: Agent) -> bool:
+    return Kind.IMPERSONATES not in agent.evidence and agent.verdict is not Kind.CANNOT_TELL
 
 
-def _print_document(judged: Iterator[Judged], tally: Tally) -> None:
-    """Print one JSON document, written while reading: the requests need not fit into memory."""
-    write = sys.stdout.write
-    write('{"requests": [')
-    for number, (line, named, attribution) in enumerate(judged):
+class _Rows:
+    """One JSON document, written while reading: the requests need not fit into memory."""
+
+    def __init__(self) -> None:
+        self._before = '{"requests": [\n'
+
+    def write(self, element: Element, reading: Reading, judged: Judged) -> None:
         row = {
-            "place": line.place,
-            "attribution": attribution,
-            "user": _shown(named.user),
-            "actor": _shown(named.actor),
-            "client": _shown(named.client),
-            "request": _shown(named.request),
-            "refused": named.refused,
+            "place": visible(element.place),
+            "format": reading.format,
+            "verdict": judged.kind,
+            "agent": None if judged.kind is Kind.NO_AGENT else visible(judged.agent),
+            "user": _shown(reading.users),
+            "actor": _shown(reading.actors),
+            "client": _shown(reading.clients),
+            "peer": _shown(reading.peers),
+            "request": None if reading.request is None else visible(reading.request),
+            "time": None if reading.time is None else visible(reading.time),
+            "refused": reading.refused,
+            "fields": list(judged.fields),
+            "reason": judged.reason,
+            "confidence": judged.confidence,
         }
-        write(("," if number else "") + "\n" + json.dumps(row))
-    summary: dict[str, object] = {
-        "requests": tally.requests,
-        **{attribution: tally.counts[attribution] for attribution in Attribution},
-        "not_understood": tally.not_understood,
-        "sentences": tally.sentences(),
-        "unknowable": UNKNOWABLE,
+        sys.stdout.write(self._before + json.dumps(row))
+        self._before = ",\n"
+
+    def end(self, result: Result) -> None:
+        number, sentence = result.summary
+        counts = result.tally.verdicts()
+        verdicts = {str(kind): counts[kind] for kind in Kind if kind is not Kind.NO_AGENT}
+        document: dict[str, object] = {
+            "agents": [_agent(agent) for agent in result.agents],
+            "files": {
+                visible(file): {
+                    "formats": dict(report.formats),
+                    "no_requests": report.no_requests,
+                    "not_understood": report.not_understood,
+                }
+                for file, report in result.files.items()
+            },
+            "summary": {
+                "impersonating_agents": number,
+                "sentence": sentence,
+                **verdicts,
+                "requests": result.tally.requests,
+                "no_agent": result.tally.no_agent,
+                "no_requests": result.no_requests,
+                "not_understood": result.not_understood,
+            },
+            "unknowable": UNKNOWABLE,
+        }
+        head = '{"requests": [' if self._before.startswith("{") else ""
+        sys.stdout.write(f"{head}\n],\n{json.dumps(document, indent=2)[2:]}\n")
+
+
+def _shown(parties: tuple[Party, ...]) -> str | None:
+    return visible(parties[0].shown) if parties else None
+
+
+def _agent(agent: Agent) -> dict[str, object]:
+    return {
+        "agent": visible(agent.name),
+        "verdict": agent.verdict,
+        "confidence": agent.confidence,
+        "requests": agent.requests,
+        "evidence": {kind: _evidence(one) for kind, one in agent.evidence.items()},
     }
-    write(f'\n],\n"summary": {json.dumps(summary, indent=2)}}}\n')
 
 
-def _shown(text: str | None) -> str | None:
-    """Return the path for the table, with any tokens in it masked."""
-    return None if text is None else visible(text)
+def _evidence(evidence: Evidence) -> dict[str, object]:
+    return {
+        "requests": evidence.requests,
+        "refused": evidence.refused,
+        "places": [visible(place) for place in evidence.places],
+        "fields": {visible(fields): count for fields, count in evidence.fields.items()},
+        "reasons": dict(evidence.reasons),
+        "formats": dict(evidence.formats),
+    }
 
 
-def _show(judged: Iterator[Judged], tally: Tally) -> None:
-    first = [one for one, _ in zip(judged, range(_SHOWN_ONE_BY_ONE), strict=False)]
-    rest = next(judged, None)
-    if rest is None:
-        print_table(
-            ("request", "says", "user", "actor", "client", "at"),
-            (
-                (named.request, attribution.replace("_", " "), named.user, named.actor, named.client, line.place)
-                for line, named, attribution in first
-            ),
-        )
-    else:
-        for _ in chain([rest], judged):
-            pass
-        print_table(
-            ("requests", "says", "user", "actor", "client"),
-            (
-                (count, group.attribution.replace("_", " "), group.user, group.actor, group.client)
-                for group, count in tally.groups.most_common(_SHOWN_ONE_BY_ONE)
-            ),
-        )
-        hidden = sum(count for _, count in tally.groups.most_common()[_SHOWN_ONE_BY_ONE:]) + tally.others
-        if hidden:
-            print_line(f"and {hidden} more; --json lists every request", style="dim")
-    if not tally.requests:
+def _show(result: Result) -> None:
+    if not result.tally.requests:
         return
+    agents = result.agents
+    if agents:
+        print_table(
+            ("agent", "verdict", "confidence", "requests", "because", "fields", "first at"),
+            (row for agent in agents[:_MAX_ROWS] for row in _rows(agent)),
+        )
+    if len(agents) > _MAX_ROWS:
+        print_line(f"and {len(agents) - _MAX_ROWS} more agents; --json lists all", style="dim")
     print_line()
-    for sentence in tally.sentences():
-        print_line(sentence, style="bold")
-    if tally.not_understood:
-        print_line(f"lines not understood, and not counted: {tally.not_understood}")
+    print_line(f"{result.summary[1]}.", style="bold")
+    for kind, count in sorted(result.tally.verdicts().items()):
+        print_line(f"{_words(kind)}: {count}; {MEANINGS[kind]}")
+    if result.tally.no_agent:
+        print_line(f"requests without an agent, set aside: {result.tally.no_agent} of {result.tally.requests}")
+    for kind, cure in CURES.items():
+        if any(kind in agent.evidence for agent in agents):
+            print_line(f"{_words(kind)}? {cure}")
     print_line()
-    print_line("Limits of this report:")
+    for file, report in result.files.items():
+        formats = ", ".join(f"{name} ({count})" for name, count in report.formats.most_common()) or "no known format"
+        print_line(f"{file}: {formats}{_left(report.no_requests, report.not_understood)}")
+    print_line()
+    print_line("Limits of this report (docs/attribution.md):")
     for sentence in UNKNOWABLE:
         print_line(f"  {sentence}", style="dim")
+
+
+def _left(no_requests: int, not_understood: int) -> str:
+    said = f"; no requests: {no_requests}" if no_requests else ""
+    return said + (f"; not understood, and not counted: {not_understood}" if not_understood else "")
+
+
+def _rows(agent: Agent) -> list[tuple[object, ...]]:
+    """Return a row for each outcome of an agent; the verdict stands in the first."""
+    rows: list[tuple[object, ...]] = []
+    for kind, evidence in sorted(agent.evidence.items(), key=lambda one: list(Kind).index(one[0])):
+        head = (agent.name, _words(agent.verdict), agent.confidence) if not rows else ("", "", "")
+        reason = evidence.reasons.most_common(1)[0][0]
+        because = reason if kind is agent.verdict else f"{_words(kind)}: {reason}"
+        fields = evidence.fields.most_common(1)[0][0] if evidence.fields else ""
+        rows.append((*head, evidence.requests, because, fields or None, evidence.places[0]))
+    return rows
+
+
+def _words(kind: Kind) -> str:
+    return kind.replace("_", " ")

@@ -1,149 +1,217 @@
-"""Extracts the identities in one line of an access log: the user, the actor, the OAuth client. Pure.
+"""The parties that one line of a log names, by the mapping of its format. Pure.
 
-Common and combined log format have one name, the user's. JSON has arbitrary fields; only a closed list of names, and
-the operator's own, count. A ``User-Agent`` identifies nobody: every caller writes its own. Nor does an OAuth client: it
-obtained the token, and another party may carry it (RFC 8693 section 4.3).
+A field counts by what wrote it. An authenticated user, a verified token's ``act`` and the peer of a TLS connection are
+the server's words. A ``User-Agent``, an address and what an agent says of itself recognise an agent, and prove nothing.
+An OAuth client obtained the token, and another party may carry it (RFC 8693 section 4.3).
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Final
 
-from sidecar.audit.records import is_login
-from sidecar.delegation.jws import TOKEN_PATTERN
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.audit.attribution.mapping import LogFormat
+from sidecar.audit.attribution.roster import address_of
+from sidecar.audit.attribution.splitting import Flat, SplitError, flatten, names_somebody, parse_json
 
-# Apache's vhost_combined has "name:port" in front. Every part is bounded, so that no line takes long.
-_COMMON: Final = re.compile(
-    r"(?:\S{1,255}:\d{1,5} )?\S{1,255} \S{1,255} (?P<user>.{1,255}?) \[[^\]]{1,64}\] "
-    r'"(?P<request>(?:[^"\\]|\\.)*)" \d{3} \S+'
-)
-_CREDENTIAL: Final = re.compile(rf"(?i:(?:bearer|basic|digest|negotiate|dpop) |eyJ)|{TOKEN_PATTERN}")
-_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")  # RFC 9110 section 9.1; longer ones may be tokens
+# RFC 9110 section 9.1, and the slash of MCP's; longer ones may be tokens
+_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z/]{1,32}")
 _USERINFO: Final = re.compile(r"\A(https?://)[^/]*@", re.IGNORECASE)
-_USER_AGENT: Final = re.compile(r"[^/\s]+/\d|.*\s")
+_FORWARDED_URI: Final = re.compile(r"(?i)(?:^|;)uri=\"?([^;,\"]{1,2048})")
+_ACCOUNT: Final = re.compile(r"(?i)(?:acct:|mailto:|user:|oidc:|[^\\@/:]{1,64}\\)")
+_REFUSED: Final = frozenset({"401", "403"})
 
-USER_FIELDS: Final = (
-    "sub", "subject", "user", "username", "user_name", "user_id", "userid", "remote_user", "auth_user", "authuser",
-    "auth", "principal", "enduser.id", "user.id", "user.name", "user.username", "user.email", "email", "clientusername",
+# The claims of a token, below each object that a mapping lists as ``claims``: parties, with several names each.
+_SUBJECT: Final = ("sub", "preferred_username", "email", "upn")
+_ACT: Final = ("act.sub", "act.client_id", "act")
+_ROLES: Final = (
+    "user", "on_behalf_of", "actor", "client", "peer", "declared", "user_agent", "address", "method", "path",
+    "request", "status", "time",
 )  # fmt: skip
-# ECS and Kubernetes separate the performer from the owner of the rights, the other way round from a token.
-EFFECTIVE_USER_FIELDS: Final = ("user.effective.id", "user.effective.name", "impersonateduser.username")
-ACTOR_FIELDS: Final = (
-    "act.sub", "act.client_id", "act", "actor", "actor.sub", "actor.id", "actor_id", "acting_party", "agent",
-    "agent_id", "agent.id", "agent.name", "agent_name", "gen_ai.agent.id", "gen_ai.agent.name", "delegation_actor",
-)  # fmt: skip
-CLIENT_FIELDS: Final = ("client_id", "clientid", "client", "azp", "appid", "oauth_client", "client.id")
-_METHODS: Final = ("method", "request_method", "http.request.method", "verb", "requestmethod")
-_PATHS: Final = ("path", "uri", "request_uri", "url.path", "url", "requesturi", "requestpath")
-_MAX_FIELDS: Final = 512
+_ASKED: Final = ("method", "path", "request", "user", "actor", "client")  # in conditions, such as "@method"
+_CLIENT: Final = ("client_id", "azp", "appid", "cid")
 
 
-class NoRequestError(ValueError):
-    """The line is no readable request. The message never quotes it."""
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One party, by the names that stand for it: ``fields[n]`` holds ``values[n]``."""
 
+    fields: tuple[str, ...]
+    values: tuple[str, ...]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
-    """The identities in a request's line. ``request`` is its method and path, without the query, for display only."""
-
-    user: str | None = None
-    actor: str | None = None
-    client: str | None = None
-    request: str | None = None
-    ours: bool = False
-    refused: bool = False
+    @property
+    def shown(self) -> str:
+        """The name for people."""
+        return self.values[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """JSON field names that count besides the built-in ones: lower case, with dots for nesting."""
+    """Field names that count before the built-in ones: lower case, with dots for nesting."""
 
     user: Sequence[str] = ()
     actor: Sequence[str] = ()
 
 
-def named_by(line: bytes, fields: Fields) -> Named | None:
-    """Return the identities in a line; None for one of our records that describes no request.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The parties of one request. ``request`` is its method and path, without the query, for display only.
 
-    Raises:
-        NoRequestError: it is neither common or combined log format nor a JSON object.
+    ``silent`` says that the format has no field for a user; ``doubtful``, that the actor's field may be forged.
     """
-    if line.lstrip().startswith(b"{"):
-        try:
-            members = parse_object(line, max_bytes=1 << 20)
-        except StrictJsonError as error:
-            raise NoRequestError(str(error)) from error
-        return _ours(members) if {"event", "run", "seq"} <= members.keys() else _foreign(members, fields)
-    match = _COMMON.match(line.decode("utf-8", "backslashreplace"))
-    if match is None:
-        raise NoRequestError("neither common log format nor JSON")
-    method, _, target = match["request"].partition(" ")
-    user = match["user"]
-    return Named(
-        user=None if user in {"-", '""'} else user, request=_request(method, target.rpartition(" ")[0] or target)
-    )
+
+    format: str
+    users: tuple[Party, ...] = ()
+    actors: tuple[Party, ...] = ()
+    clients: tuple[Party, ...] = ()
+    peers: tuple[Party, ...] = ()
+    declared: tuple[Party, ...] = ()
+    user_agents: tuple[Party, ...] = ()
+    addresses: tuple[Party, ...] = ()
+    request: str | None = None
+    time: str | None = None
+    refused: bool = False
+    own: bool = False
+    silent: bool = False
+    doubtful: bool = False
 
 
-def _ours(record: Mapping[str, object]) -> Named | None:
-    """Read one of our records: only verified claims identify anybody."""
-    if record.get("event") != "request" or is_login(*map(record.get, ("direction", "op", "path"))):
-        return None
-    known = record.get("verified") is True
-    return Named(
-        user=_text(record.get("subject")) if known else None,
-        actor=_text(record.get("actor")) if known else None,
-        client=_text(record.get("client_id")) if known else None,
-        request=_request(_text(record.get("method")), _text(record.get("path"))),
-        ours=True,
-        refused=record.get("decision") == "deny",
-    )
+class Reader:
+    """Reads split lines of one format. Fields are found by the names that a line has, not by those that it might."""
+
+    def __init__(self, mapping: LogFormat, extra: Fields) -> None:
+        self.mapping = mapping
+        self._extra = extra
+        self._index: dict[str, list[tuple[str, int, int]]] = {}
+        fields = mapping.fields
+        claimed = {"user": (_SUBJECT, extra.user), "actor": (_ACT, extra.actor), "client": (_CLIENT, ())}
+        for role in _ROLES:
+            claims, chosen = claimed.get(role, ((), ()))
+            below = (tuple(f"{place}.{name}" if place else name for name in claims) for place in fields.claims)
+            for number, party in enumerate((*chosen, *getattr(fields, role), *(names for names in below if names))):
+                for position, name in enumerate((party,) if isinstance(party, str) else party):
+                    self._index.setdefault(name, []).append((role, number, position))
+        for name in fields.forwarded_cert:
+            self._index.setdefault(name, []).append(("forwarded_cert", 0, 0))
+        self._silent = not (extra.user or fields.user or fields.on_behalf_of or fields.claims)
+
+    def read(self, flat: Flat) -> Reading | None:
+        """Return the parties that the fields of a line name; None if the line tells of no request.
+
+        Raises:
+            SplitError: claims that are logged as text contradict others.
+        """
+        mapping = self.mapping
+        found = self._found(_with_embedded(mapping, flat))
+        users, actors, clients = found["user"], found["actor"], found["client"]
+        if self._extra.user and users and users[0].fields[0] in self._extra.user:
+            users = users[:1]
+        elif behalf := found["on_behalf_of"]:
+            users, actors = behalf, (*users, *actors)
+        clients = tuple(party for party in clients if address_of(party.shown) is None)  # some call an address a client
+        if mapping.requests and not self._is_request(flat, found):
+            return None
+        own = bool(mapping.own) and mapping.holds(mapping.own, flat)
+        if own:
+            users, clients = clients or users, ()
+        elif mapping.client_acts and mapping.holds(mapping.client_acts, flat):
+            actors, clients = (*actors, *clients), ()
+        method, path = _method_and_path(found)
+        return Reading(
+            format=mapping.name,
+            users=users,
+            actors=()
+            if own
+            else tuple(actor for actor in actors if not any(same_party(actor, user) for user in users)),
+            clients=clients,
+            peers=(*found["peer"], *_forwarded(found["forwarded_cert"])),
+            declared=found["declared"],
+            user_agents=found["user_agent"],
+            addresses=tuple(_addresses(found["address"])),
+            request=_request(method, path),
+            time=_first(found["time"]),
+            refused=_first(found["status"]) in _REFUSED or mapping.holds(mapping.refused, flat),
+            own=own,
+            silent=self._silent and not own,
+            doubtful=mapping.holds(mapping.doubtful, flat),
+        )
+
+    def _found(self, flat: Flat) -> Mapping[str, tuple[Party, ...]]:
+        hits: dict[str, dict[int, list[tuple[int, str, str]]]] = {}
+        none = self.mapping.none
+        for name in self._index.keys() & flat.keys():
+            value = flat[name].strip()
+            if value and value not in none and names_somebody(value):
+                for role, number, position in self._index[name]:
+                    hits.setdefault(role, {}).setdefault(number, []).append((position, name, value))
+        found: defaultdict[str, tuple[Party, ...]] = defaultdict(tuple)
+        for role, parties in hits.items():
+            found[role] = tuple(_party(sorted(parties[number])) for number in sorted(parties))
+        return found
+
+    def _is_request(self, flat: Flat, found: Mapping[str, tuple[Party, ...]]) -> bool:
+        present = {f"@{role}": "present" for role in _ASKED if found[role]}
+        if any(
+            party.fields[0] in (*self._extra.user, *self._extra.actor) for party in (*found["user"], *found["actor"])
+        ):
+            present["@chosen"] = "present"
+        return self.mapping.holds(self.mapping.requests, {**flat, **present})
 
 
-def _foreign(members: Mapping[str, object], fields: Fields) -> Named:
-    flat = dict(_flattened(members))
-    actor = _first(flat, (*fields.actor, *(name for name in ACTOR_FIELDS if not _is_user_agent(flat.get(name)))))
-    user = _first(flat, (*fields.user, *USER_FIELDS))
-    effective = _first(flat, EFFECTIVE_USER_FIELDS)
-    if effective is not None and not fields.user:
-        user, actor = effective, actor or user
-    request = _request(_first(flat, _METHODS), _first(flat, _PATHS))
-    client = _first(flat, CLIENT_FIELDS)
-    return Named(user=user, actor=actor, client=None if _is_address(client) else client, request=request)
+def _party(hits: Sequence[tuple[int, str, str]]) -> Party:
+    return Party(tuple(name for _, name, _ in hits), tuple(value for _, _, value in hits))
 
 
-def _flattened(members: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Return every text and number of a JSON object under its dotted, lower-case name."""
-    for name, value in list(members.items())[:_MAX_FIELDS]:
-        key = f"{prefix}{name}".lower()
-        if isinstance(value, str) and not _CREDENTIAL.match(value):  # a token is no name and must not be displayed
-            yield key, value
-        elif isinstance(value, int) and not isinstance(value, bool):
-            yield key, str(value)
-        elif isinstance(value, dict):
-            yield from _flattened(value, f"{key}.")
+def same_party(one: Party, other: Party) -> bool:
+    """Tell if two parties share a name, in any usual spelling: an actor that is the user is no second party."""
+    return any(_equal(a, b) for a in one.values for b in other.values)
 
 
-def _first(flat: Mapping[str, str], names: Sequence[str]) -> str | None:
-    return next((flat[name] for name in names if flat.get(name) not in {None, "", "-"}), None)
+def _equal(one: str, other: str) -> bool:
+    one, other = (_ACCOUNT.sub("", name.strip().casefold(), count=1) for name in (one, other))
+    if one == other:
+        return True
+    (name, at, _), (other_name, other_at, _) = one.partition("@"), other.partition("@")
+    return name == other_name and bool(at) != bool(other_at)
 
 
-def _is_user_agent(value: str | None) -> bool:
-    """Tell if a field such as ``agent`` holds a User-Agent, as in the log formats of several servers."""
-    return value is not None and not value.startswith("spiffe://") and _USER_AGENT.match(value) is not None
+def _first(parties: Sequence[Party]) -> str | None:
+    return parties[0].shown if parties else None
 
 
-def _is_address(value: str | None) -> bool:
-    """Tell if a field such as ``client`` holds the network address of a request."""
-    try:
-        ip_address(value or "")
-    except ValueError:
-        return False
-    return True
+def _with_embedded(mapping: LogFormat, flat: Flat) -> Flat:
+    """Add the members of claims that are logged as text which is JSON."""
+    for place in mapping.fields.claims:
+        text = flat.get(place, "")
+        if text.startswith("{"):
+            flat = {**flat}
+            for name, value in flatten(parse_json(text)).items():
+                if flat.setdefault(f"{place}.{name}", value) != value:
+                    raise SplitError("two fields have one name")
+    return flat
+
+
+def _forwarded(headers: Sequence[Party]) -> Iterator[Party]:
+    """Yield the peers of x-forwarded-client-cert, the nearest first: each proxy adds its own at the end."""
+    for header in headers:
+        for element in reversed(header.shown.split(",")):
+            yield from (Party(header.fields, (uri,)) for uri in _FORWARDED_URI.findall(element))
+
+
+def _addresses(headers: Sequence[Party]) -> Iterator[Party]:
+    """Yield addresses, the nearest first: each proxy adds one at the end of X-Forwarded-For."""
+    for header in headers:
+        yield from (Party(header.fields, (part.strip(),)) for part in reversed(header.shown.split(",")) if part.strip())
+
+
+def _method_and_path(found: Mapping[str, tuple[Party, ...]]) -> tuple[str | None, str | None]:
+    if request := _first(found["request"]):
+        method, _, target = request.partition(" ")
+        return method, target.rpartition(" ")[0] or target
+    return _first(found["method"]), _first(found["path"])
 
 
 def _request(method: str | None, target: str | None) -> str | None:
@@ -154,9 +222,4 @@ def _request(method: str | None, target: str | None) -> str | None:
     if method is not None and not _METHOD.fullmatch(method):
         method = None
     path = _USERINFO.sub(r"\1", (target or "").partition("?")[0])
-    words = [word for word in (method, path) if word]
-    return " ".join(words) or None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return " ".join(filter(None, (method, path))) or None

@@ -1,104 +1,221 @@
-"""Judges from access logs if requests impersonate or delegate: one line alone, and many together. Pure.
+"""Judges one request: does an agent impersonate the user, delegate, or act on its own authority? Pure.
 
-RFC 8693 section 1.1: an impersonator *is* the user to everybody else; a delegate is named beside the user.
+RFC 8693 section 1.1: an impersonator *is* the user to everybody else; a delegate is named beside the user. The order of
+the checks is the safety of the audit: a request counts as delegating only if a field that counts as evidence names the
+very agent that sent it, beside a user who is somebody else, and nothing in the line contradicts it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from sidecar.audit.attribution.readings import Named
+from sidecar.audit.attribution.readings import Party, Reading, same_party
+from sidecar.audit.attribution.roster import Roster
+from sidecar.audit.rules import Confidence
 
-MAX_GROUPS: Final = 1000
-
-
-class Attribution(StrEnum):
-    """The identities that a log line shows for a request."""
-
-    IMPERSONATING = "impersonating"
-    DELEGATING = "delegating"
-    AGENT_ONLY = "agent_only"
-    UNATTRIBUTED = "unattributed"
+UNNAMED: Final = "(not named)"
+# Identities that only workloads have, on the platforms that the mappings know.
+_WORKLOAD: Final = re.compile(r"spiffe://|system:serviceaccount:|service-account-")
 
 
-MEANINGS: Final[dict[Attribution, str]] = {
-    Attribution.IMPERSONATING: "the log does not name the agent",
-    Attribution.DELEGATING: "the actor is named beside the user",
-    Attribution.AGENT_ONLY: "an agent is named, but no user",
-    Attribution.UNATTRIBUTED: "neither agent nor user is named",
+class Kind(StrEnum):
+    """Outcome of one request, and verdict over all requests of an agent."""
+
+    IMPERSONATES = "impersonates"
+    DELEGATES = "delegates"
+    OWN_AUTHORITY = "own_authority"
+    CANNOT_TELL = "cannot_tell"
+    NO_AGENT = "no_agent"
+    MIXED = "mixed"
+
+
+MEANINGS: Final[dict[Kind, str]] = {
+    Kind.IMPERSONATES: "the user is named, the agent is not named as the actor",
+    Kind.DELEGATES: "the agent is named as the actor beside the user",
+    Kind.OWN_AUTHORITY: "the agent is the only principal",
+    Kind.CANNOT_TELL: "the log does not show enough",
+    Kind.NO_AGENT: "no agent takes part, as far as the log shows",
+    Kind.MIXED: "requests of more than one kind",
 }
-
-UNKNOWABLE: Final = (
-    "A log shows names, not proofs: it does not say if or how a name was verified.",
-    "A person who calls by hand and an agent that carries the person's token look alike; both count as impersonating.",
-    "User-Agent and addresses do not count: every caller can choose them. An OAuth client obtained the token; another"
-    " party may carry it.",
-    "Requests that were never logged are not counted.",
-)
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Requests with the same identities."""
+class Judged:
+    """Outcome of one request. ``fields`` are the evidence; ``reason`` is a sentence of a small fixed set."""
 
-    attribution: Attribution
-    user: str | None
-    actor: str | None
-    client: str | None
-
-
-def attribution_of(named: Named) -> Attribution:
-    """Judge one request. An actor equal to the user does not count as a second party."""
-    user, actor = named.user, named.actor
-    if user is not None and user.startswith("spiffe://") and actor in {None, user}:
-        return Attribution.AGENT_ONLY  # a workload acting for itself
-    if user is None:
-        return Attribution.UNATTRIBUTED if actor is None else Attribution.AGENT_ONLY
-    return Attribution.IMPERSONATING if actor in {None, user} else Attribution.DELEGATING
+    kind: Kind
+    agent: str
+    fields: tuple[str, ...]
+    reason: str
+    confidence: Confidence
 
 
-@dataclass(slots=True)
-class Tally:
-    """Totals over many requests. ``others`` are those beyond ``MAX_GROUPS`` groups."""
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """The agent that sent the request, and the kind of field that says so."""
 
-    requests: int = 0
-    counts: Counter[Attribution] = field(default_factory=Counter)
-    groups: Counter[Group] = field(default_factory=Counter)
-    others: int = 0
-    with_client: int = 0
-    refused: int = 0
-    not_understood: int = 0
+    agent: str
+    by: str
+    field: str
 
-    def add(self, named: Named) -> Attribution:
-        """Count one request."""
-        attribution = attribution_of(named)
-        group = Group(attribution, named.user, named.actor, named.client)
-        self.requests += 1
-        self.counts[attribution] += 1
-        if attribution is Attribution.IMPERSONATING:
-            self.with_client += named.client is not None
-            self.refused += named.refused
-        if group in self.groups or len(self.groups) < MAX_GROUPS:
-            self.groups[group] += 1
-        else:
-            self.others += 1
-        return attribution
 
-    def sentences(self) -> list[str]:
-        """Return the summary, one sentence for each outcome that occurs."""
-        total = f"{self.requests} request" if self.requests == 1 else f"{self.requests} requests"
-        said = [
-            f"{attribution.replace('_', ' ')}: {self.counts[attribution]} of {total}; {MEANINGS[attribution]}"
-            for attribution in Attribution
-            if self.counts[attribution]
-        ]
-        if self.with_client:
-            said.append(
-                f"in {self.with_client} of these an OAuth client, which got the token, is named beside the user"
+_CONFIDENCE: Final = {
+    "peer": Confidence.HIGH,
+    "user": Confidence.HIGH,
+    "client": Confidence.MEDIUM,
+    "address": Confidence.MEDIUM,
+    "declared": Confidence.LOW,
+    "user-agent": Confidence.LOW,
+}
+_FORGEABLE: Final = frozenset({"declared", "user-agent"})
+
+
+def judge(reading: Reading, roster: Roster | None) -> Judged:
+    """Judge one request. Without a roster, a party is an agent only if the log itself says so."""
+    if roster is None:
+        return _judge_unlisted(reading)
+    sender = _sender(reading, roster)
+    agents = [(user, agent) for user in reading.users if (agent := _identity(user, roster))]
+    humans = [user for user in reading.users if not _identity(user, roster)]
+    if not reading.users:
+        return _userless(reading, roster, sender)
+    if reading.actors:
+        return _with_actor(reading, roster, sender, humans[0] if humans else agents[0][0])
+    if not humans:
+        return _own(agents[0], sender)
+    if sender is None:
+        return _no_agent(reading)
+    if sender.by != "peer" and not agents and (reading.own or all(map(_is_workload, humans))):
+        return _found(Kind.CANNOT_TELL, sender, humans, "a workload is named that is not on the list of agents")
+    return _found(Kind.IMPERSONATES, sender, humans, "only the user is named")
+
+
+def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: Party) -> Judged:
+    """Judge a request with a user and an actor who is somebody else."""
+    named = [(actor, agent) for actor in reading.actors if (agent := _identity(actor, roster))]
+    if len(named) < len(reading.actors) and (named or _differ(reading.actors)):
+        return _contradiction(reading, named, sender)
+    if not named:
+        if sender is None:
+            return _no_agent(reading)
+        if _identity(user, roster) == sender.agent:
+            return _found(Kind.CANNOT_TELL, sender, reading.actors, "the agent is named as the user of another party")
+        return _found(Kind.IMPERSONATES, sender, [user, *reading.actors], "the actor named is not this agent")
+    actor, agent = named[0]
+    if any(other != agent for _, other in named):
+        return _contradiction(reading, named, sender)
+    if sender is not None and sender.agent != agent and sender.by != "user":
+        kind = Kind.CANNOT_TELL if sender.by in _FORGEABLE else Kind.IMPERSONATES
+        confidence = Confidence.HIGH if sender.by == "peer" else Confidence.LOW  # one agent may have two entries
+        return replace(_found(kind, sender, [user, actor], "the actor named is another agent"), confidence=confidence)
+    if reading.doubtful:
+        return Judged(Kind.CANNOT_TELL, agent, actor.fields, "the field of the actor can be forged", Confidence.LOW)
+    confidence = Confidence.HIGH if sender is not None and sender.by == "peer" else _by_field(actor)
+    return Judged(Kind.DELEGATES, agent, (*user.fields[:1], *actor.fields[:1]), "actor and user are named", confidence)
+
+
+def _contradiction(reading: Reading, named: Sequence[tuple[Party, str]], sender: _Sender | None) -> Judged:
+    agent = sender.agent if sender else named[0][1] if named else None
+    if agent is None:
+        return _no_agent(reading)
+    fields = tuple(field for actor in reading.actors for field in actor.fields[:1])
+    return Judged(Kind.CANNOT_TELL, agent, fields, "two fields name different actors", Confidence.LOW)
+
+
+def _own(principal: tuple[Party, str], sender: _Sender | None) -> Judged:
+    """Judge a request whose only principal is an agent: its own, unless another agent presents it."""
+    user, agent = principal
+    if sender is not None and sender.agent != agent and sender.by == "peer":
+        return _found(Kind.IMPERSONATES, sender, [user], "only another agent is named")
+    return Judged(Kind.OWN_AUTHORITY, agent, user.fields[:1], "the agent is the only principal", Confidence.HIGH)
+
+
+def _userless(reading: Reading, roster: Roster, sender: _Sender | None) -> Judged:
+    """Judge a request without a user: an actor alone acts for itself; of anybody else, the log says too little."""
+    for actor in reading.actors:
+        if (agent := _identity(actor, roster)) and (sender is None or sender.agent == agent):
+            return Judged(Kind.OWN_AUTHORITY, agent, actor.fields[:1], "no user is named", Confidence.LOW)
+    if sender is None:
+        return _no_agent(reading)
+    return _found(Kind.CANNOT_TELL, sender, [], "the format shows no user" if reading.silent else "no user is named")
+
+
+def _judge_unlisted(reading: Reading) -> Judged:
+    """Judge without a list of agents: a peer, a client or a caller may be an agent, an app or a person."""
+    user, actor = next(iter(reading.users), None), next(iter(reading.actors), None)
+    other = next(iter((*reading.peers, *reading.clients, *reading.declared)), None)
+    workload = user is not None and (reading.own or _is_workload(user))
+    if user is None or (actor is None and not workload):
+        name = (actor or other).shown if actor or other else UNNAMED  # type: ignore[union-attr]
+        reason = "without --agents nobody is known as an agent" if user else "no user is named"
+        return Judged(Kind.CANNOT_TELL, name, () if user is None else user.fields[:1], reason, Confidence.LOW)
+    if actor is None:
+        if reading.peers and _WORKLOAD.match(reading.peers[0].shown) and not same_party(reading.peers[0], user):
+            return Judged(
+                Kind.CANNOT_TELL, reading.peers[0].shown, user.fields[:1], "the peer is somebody else", Confidence.LOW
             )
-        if self.refused:
-            said.append(f"refused by a sidecar, of the impersonating: {self.refused}")
-        return said
+        return Judged(
+            Kind.OWN_AUTHORITY, user.shown, user.fields[:1], "the agent is the only principal", Confidence.MEDIUM
+        )
+    fields = (*user.fields[:1], *actor.fields[:1])
+    if _differ(reading.actors) or reading.doubtful:
+        reason = "the field of the actor can be forged" if reading.doubtful else "two fields name different actors"
+        return Judged(Kind.CANNOT_TELL, actor.shown, fields, reason, Confidence.LOW)
+    if reading.peers and not any(same_party(peer, actor) for peer in reading.peers):
+        return Judged(
+            Kind.CANNOT_TELL, reading.peers[0].shown, fields, "the actor named is another party", Confidence.LOW
+        )
+    return Judged(Kind.DELEGATES, actor.shown, fields, "actor and user are named", Confidence.MEDIUM)
+
+
+def _sender(reading: Reading, roster: Roster) -> _Sender | None:
+    """Return the agent that sent the request, by the strongest field that recognises one."""
+    return next(_senders(reading, roster), None)
+
+
+def _senders(reading: Reading, roster: Roster) -> Iterator[_Sender]:
+    kinds: tuple[tuple[str, tuple[Party, ...], Callable[[str], str | None]], ...] = (
+        ("peer", reading.peers, roster.identity),
+        ("user", reading.users, roster.identity),
+        ("client", reading.clients, roster.identity),
+        ("address", reading.addresses, roster.address),
+        ("declared", reading.declared, roster.identity),
+        ("user-agent", reading.user_agents, roster.user_agent),
+    )
+    for by, parties, match in kinds:
+        for party in parties:
+            for field, value in zip(party.fields, party.values, strict=True):
+                if agent := match(value):
+                    yield _Sender(agent, by, field)
+
+
+def _is_workload(party: Party) -> bool:
+    return any(map(_WORKLOAD.match, party.values))
+
+
+def _identity(party: Party, roster: Roster) -> str | None:
+    return next((agent for value in party.values if (agent := roster.identity(value))), None)
+
+
+def _differ(parties: Sequence[Party]) -> bool:
+    return any(not same_party(parties[0], other) for other in parties[1:])
+
+
+def _by_field(actor: Party) -> Confidence:
+    """Rate an actor's field: the claim of a token was verified by whoever logged it, more likely than a log's own."""
+    return Confidence.HIGH if any("act." in f"{field}." for field in actor.fields) else Confidence.MEDIUM
+
+
+def _found(kind: Kind, sender: _Sender, others: Sequence[Party], reason: str) -> Judged:
+    fields = (sender.field, *(party.fields[0] for party in others))
+    confidence = Confidence.LOW if kind is Kind.CANNOT_TELL else _CONFIDENCE[sender.by]
+    return Judged(kind, sender.agent, tuple(dict.fromkeys(fields)), reason, confidence)
+
+
+def _no_agent(reading: Reading) -> Judged:
+    fields = reading.users[0].fields[:1] if reading.users else ()
+    return Judged(Kind.NO_AGENT, UNNAMED, fields, "no agent of the list takes part", Confidence.HIGH)

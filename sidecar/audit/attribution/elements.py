@@ -1,0 +1,237 @@
+"""Reads the entries of log files: lines, or the objects of a JSON document, at any size and in constant memory.
+
+Clouds and identity providers export one document: an array, or an object whose ``Records`` or ``value`` is one. A file
+whose first line is no whole object is read as such a document; every other file is read line by line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sidecar.audit.attribution.splitting import DECODER, Ambiguous, SplitError
+from sidecar.audit.log_lines import MAX_LINE_BYTES, lines_of, opened, shown_progress
+
+_HEAD_BYTES: Final = 1 << 16
+_CHUNK_BYTES: Final = 1 << 18
+_ENTRIES_PER_STEP: Final = 2048
+CONTAINERS: Final = ("records", "value", "items", "events")
+_SPACE: Final = re.compile(r"[\s,]*+")
+_BLANK: Final = re.compile(r"\s*+")
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One entry: the text of a line, or a JSON object. ``content`` is None where it is larger than a megabyte, or
+    broken.
+    """
+
+    file: str
+    line: int
+    item: int | None
+    content: bytes | dict[str, object] | None
+
+    @property
+    def place(self) -> str:
+        """The place as ``file:line``, in a document with the number of the object."""
+        return f"{self.file}:{self.line}" + ("" if self.item is None else f", item {self.item}")
+
+
+class _Stream(Protocol):
+    def readline(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Rewound:
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, stream: _Stream) -> None:
+        self._head = head
+        self._stream = stream
+
+    def read(self, size: int, /) -> bytes:
+        if not self._head:
+            return self._stream.read(size)
+        piece, self._head = self._head[:size], self._head[size:]
+        return piece
+
+    def readline(self, size: int, /) -> bytes:
+        if not self._head:
+            return self._stream.readline(size)
+        end = self._head.find(b"\n", 0, size) + 1
+        line = self.read(end or size)
+        return line if end or len(line) == size else line + self._stream.readline(size - len(line))
+
+
+def read_elements(files: Sequence[str]) -> Iterator[Element]:
+    """Yield the entries of all files.
+
+    Raises:
+        OSError: a file cannot be read, or a compressed one is broken or ends early; the text names it.
+    """
+    with shown_progress(files) as advance:
+        for file in files:
+            with opened(file) as (stream, position):
+                head = stream.read(_HEAD_BYTES)
+                rewound = _Rewound(head, stream)
+                entries = _Document(file, rewound).entries() if _is_document(head) else _lines(file, rewound)
+                for number, entry in enumerate(entries):
+                    yield entry
+                    if number % _ENTRIES_PER_STEP == 0:
+                        advance(file, position())
+
+
+def _lines(file: str, stream: _Stream) -> Iterator[Element]:
+    for line in lines_of(file, stream):
+        yield Element(file, line.number, None, line.content)
+
+
+def _is_document(head: bytes) -> bool:
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if text.startswith(b"["):  # Envoy begins a line of text with a time in brackets
+        return text[1:].lstrip()[:1] in {b"{", b"]", b""}
+    if not text.startswith(b"{"):
+        return False
+    return not text.partition(b"\n")[0].rstrip().endswith(b"}")
+
+
+class _Document:
+    """The objects of a JSON document, or of several one after the other."""
+
+    def __init__(self, file: str, stream: _Stream) -> None:
+        self._file = file
+        self._stream = stream
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._text = ""
+        self._at = 0
+        self._line = 1
+        self._item = 0
+        self._ended = False
+        self._null = False  # the value just read is ``null``
+
+    def entries(self) -> Iterator[Element]:
+        """Yield the objects. Text that is no JSON is skipped to the end of its line, as an entry without content."""
+        while character := self._next():
+            if character == "[":
+                self._at += 1
+                yield from self._array()
+            elif character == "{":
+                yield from self._object()
+            else:
+                yield self._broken()
+
+    def _array(self) -> Iterator[Element]:
+        depth = 1
+        while character := self._next():
+            if character in "[]":
+                self._at += 1
+                depth += 1 if character == "[" else -1
+                if not depth:
+                    return
+                continue
+            value = self._value()
+            yield self._broken() if value is None and not self._null else self._entry(value)
+
+    def _object(self) -> Iterator[Element]:
+        """Yield the elements of an object's list of records, or the object itself where it has none."""
+        line = self._line
+        members: dict[str, object] = {}
+        doubled = contained = closed = False
+        self._at += 1
+        while character := self._next():
+            if character == "}":
+                self._at += 1
+                closed = True
+                break
+            name = self._value() if character == '"' else None
+            if not isinstance(name, str) or self._next() != ":":
+                yield self._broken()
+                return
+            self._at += 1
+            if self._next() == "[" and name.lower() in CONTAINERS and self._holds_objects():
+                contained = True
+                self._at += 1
+                yield from self._array()
+                continue
+            value = self._value()
+            if value is None and not self._null:
+                yield self._broken()
+                return
+            doubled = doubled or name in members
+            members[name] = value
+            if len(members) > 4096:
+                yield self._broken()
+                return
+        if not closed:
+            yield self._broken()
+        elif not contained:
+            self._item += 1
+            yield Element(self._file, line, self._item, Ambiguous(members) if doubled else members)
+
+    def _value(self) -> object:
+        """Return the next JSON value; None where there is none, or ``null`` (then ``_null``)."""
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self._text, self._at)
+            except (json.JSONDecodeError, RecursionError, SplitError) as error:
+                if not isinstance(error, json.JSONDecodeError) or not self._more():
+                    self._null = False
+                    return None
+                continue
+            if end == len(self._text) and self._more():
+                continue  # a number or a word may go on
+            self._null = value is None
+            self._move(end)
+            return value
+
+    def _holds_objects(self) -> bool:
+        """Tell if the list that begins here is one of objects."""
+        while True:
+            at = _BLANK.match(self._text, self._at + 1).end()  # type: ignore[union-attr]
+            if at < len(self._text):
+                return self._text[at] == "{"
+            if not self._more():
+                return False
+
+    def _entry(self, value: object) -> Element:
+        self._item += 1
+        return Element(self._file, self._line, self._item, value if isinstance(value, dict) else None)
+
+    def _broken(self) -> Element:
+        """Skip the rest of the line."""
+        self._item += 1
+        element = Element(self._file, self._line, self._item, None)
+        end = -1
+        while (end := self._text.find("\n", self._at)) < 0:
+            self._at = len(self._text)
+            if not self._more():
+                return element
+        self._move(end + 1)
+        return element
+
+    def _next(self) -> str:
+        """Return the next character that is no space and no comma; empty at the end."""
+        while True:
+            self._move(_SPACE.match(self._text, self._at).end())  # type: ignore[union-attr]
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                return ""
+
+    def _move(self, at: int) -> None:
+        self._line += self._text.count("\n", self._at, at)
+        self._at = at
+
+    def _more(self) -> bool:
+        """Read more text; False at the end, and where one value is larger than a megabyte."""
+        if self._ended or len(self._text) - self._at > MAX_LINE_BYTES:
+            return False
+        chunk = self._stream.read(max(_CHUNK_BYTES, len(self._text) - self._at))
+        self._ended = not chunk
+        self._text = self._text[self._at :] + self._decode.decode(chunk, final=self._ended)
+        self._at = 0
+        return bool(chunk)

@@ -1,0 +1,125 @@
+"""Examines log files: each entry recognised, read, judged and counted. Prints nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sidecar.audit.attribution import mapping_files as mappings
+from sidecar.audit.attribution import roster as rosters
+from sidecar.audit.attribution.elements import Element, read_elements
+from sidecar.audit.attribution.readings import Fields, Reader, Reading
+from sidecar.audit.attribution.recognition import Recogniser
+from sidecar.audit.attribution.roster import Roster
+from sidecar.audit.attribution.tally import Agent, Tally
+from sidecar.audit.attribution.verdicts import UNNAMED, Judged, Kind, judge
+
+MAX_FILES: Final = 10_000
+
+UNKNOWABLE: Final = (
+    "A log shows names, not proofs: it does not say if or how a name was verified.",
+    "A person who calls by hand and an agent that carries the person's token look alike in a log that does not name"
+    " the agent.",
+    "User-Agent, addresses and what an agent says of itself recognise an agent and prove nothing: every caller can"
+    " choose them. An OAuth client obtained the token; another party may carry it.",
+    "Requests that were never logged are not counted.",
+)
+
+
+@dataclass(slots=True)
+class FileReport:
+    """One file: entries by format, and those that are no requests or were not understood."""
+
+    formats: Counter[str] = field(default_factory=Counter)
+    no_requests: int = 0
+    not_understood: int = 0
+
+
+@dataclass(slots=True)
+class Result:
+    """Outcome over all files."""
+
+    tally: Tally = field(default_factory=Tally)
+    files: dict[str, FileReport] = field(default_factory=dict)
+    listed: bool = False  # a list of agents was given
+
+    @property
+    def agents(self) -> list[Agent]:
+        """The agents, the worst first."""
+        return self.tally.ranked()
+
+    @property
+    def summary(self) -> tuple[int, str]:
+        """The number of agents that impersonate, and one sentence."""
+        counts = self.tally.verdicts()
+        agents = sum(counts.values())
+        number = sum(
+            Kind.IMPERSONATES in agent.evidence for agent in self.tally.agents.values() if agent.name != UNNAMED
+        )
+        if not self.listed:
+            return number, (
+                f"callers that delegate: {counts[Kind.DELEGATES]} of {agents}; without a list of agents (--agents),"
+                " nobody else can be called an agent"
+            )
+        return number, f"agents that impersonate the user in at least one request: {number} of {agents}"
+
+    @property
+    def not_understood(self) -> int:
+        """Entries that fit no mapping, over all files."""
+        return sum(report.not_understood for report in self.files.values())
+
+    @property
+    def no_requests(self) -> int:
+        """Entries that tell of no request, over all files."""
+        return sum(report.no_requests for report in self.files.values())
+
+
+def examine(
+    paths: Sequence[str | Path],
+    *,
+    agents: str | None = None,
+    mapping: Sequence[str] = (),
+    user: Sequence[str] = (),
+    actor: Sequence[str] = (),
+    seen: Callable[[Element, Reading, Judged], None] | None = None,
+) -> Result:
+    """Examine log files; ``seen`` is called for each request.
+
+    Raises:
+        OSError: a file cannot be read.
+        MappingError, RosterError: a file of the operator cannot be used.
+    """
+    result = Result(listed=agents is not None)
+    roster = None if agents is None else rosters.load(agents)
+    fields = Fields(user=[name.lower() for name in user], actor=[name.lower() for name in actor])
+    readers = [Reader(known, fields) for known in mappings.load(mapping)]
+    for element, reading, judged in _judged(result, list(map(str, paths)), readers, roster):
+        result.tally.add(judged, element.place, reading.format, refused=reading.refused)
+        if seen is not None:
+            seen(element, reading, judged)
+    return result
+
+
+def _judged(
+    result: Result,
+    paths: Sequence[str],
+    readers: Sequence[Reader],
+    roster: Roster | None,
+) -> Iterator[tuple[Element, Reading, Judged]]:
+    recognisers: dict[str, Recogniser] = {}
+    for element in read_elements(paths):
+        if element.file not in recognisers:
+            recognisers = {element.file: Recogniser(readers)}  # files come one after the other
+        report = result.files.setdefault(element.file, FileReport())
+        for found in recognisers[element.file].recognise(element.content):
+            if found.format is None:
+                report.not_understood += 1
+                continue
+            report.formats[found.format] += 1
+            if found.reading is None:
+                report.no_requests += 1
+                continue
+            yield element, found.reading, judge(found.reading, roster)

@@ -1,0 +1,91 @@
+"""Line templates: the text of a log line with ``{field}`` where a value stands. Pure.
+
+A template is all that a mapping says about a line of text, so that no mapping holds a regular expression. Each field
+ends before the first occurrence of the text that follows it, and gives nothing back: matching takes linear time, and a
+line reads in one way or in none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_FIELD: Final = re.compile(r"\{([^{}]*)\}|\{\{|\}\}|[{}]")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_ANY: Final = r"[^\n]"
+# Values with a form of their own, so that other text is no request.
+_SPECIAL: Final[Mapping[str, str]] = {
+    "status": r"(-?\d{1,3}|-)",
+    "port": r"(\d{1,5})",
+    "address": r"([\w.:%-]++|\[[0-9A-Fa-f:.%]++\](?::\d{1,5})?)",
+}
+
+
+class TemplateError(ValueError):
+    """The template cannot be used; the message says why."""
+
+
+class Template:
+    """A compiled template. ``{_}`` skips a value, ``{{`` and ``}}`` are braces, ``{status}`` and ``{port}`` are
+    numbers, and ``{address}`` is a host's name or an address.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._names: list[str] = []
+        self._pattern = re.compile(self._compiled(text))
+
+    def match(self, line: str) -> dict[str, str] | None:
+        """Return the fields of a line that is described from its first to its last character."""
+        found = self._pattern.fullmatch(line)
+        return None if found is None else dict(zip(self._names, found.groups(), strict=True))
+
+    def _compiled(self, text: str) -> str:
+        pieces = list(_pieces(text))
+        pattern = ""
+        for number, (name, literal) in enumerate(pieces):
+            before = pieces[number - 1][1] if number else ""
+            if name is None:
+                pattern += re.escape(literal)
+                continue
+            value = _value(before, literal)
+            if name != "_":
+                if name in self._names:
+                    raise TemplateError(f"{{{name}}} stands twice; name the second {{_}}")
+                self._names.append(name)
+                value = _SPECIAL.get(name, f"({value})")
+            pattern += value + re.escape(literal)
+            if not literal and number < len(pieces) - 1:
+                raise TemplateError(f"no text stands between {{{name}}} and the field after it; put some there")
+        if not self._names:
+            raise TemplateError("no {field} stands in it")
+        return pattern
+
+
+def _value(before: str, after: str) -> str:
+    """Return the expression of one value: everything before ``after``, and inside quotes an escaped quote too."""
+    escaped = r"\\." if before.endswith('"') and after.startswith('"') else ""
+    stop = f"[^{re.escape(after)}\\n]" if len(after) == 1 else f"(?!{re.escape(after)}){_ANY}" if after else _ANY
+    return f"(?:{escaped}|{stop})*+" if escaped else f"(?:{stop})*+"
+
+
+def _pieces(text: str) -> list[tuple[str | None, str]]:
+    """Split a template into fields, each with the literal text behind it; the first piece may be text alone."""
+    pieces: list[tuple[str | None, str]] = [(None, "")]
+    at = 0
+    for found in _FIELD.finditer(text):
+        name, literal = pieces[-1]
+        pieces[-1] = name, literal + text[at : found.start()]
+        at = found.end()
+        if found.group() in {"{{", "}}"}:
+            name, literal = pieces[-1]
+            pieces[-1] = name, literal + found.group()[0]
+        elif found[1] is None or not _NAME.fullmatch(found[1]):
+            raise TemplateError(
+                f"{found.group()!r} is no field; a name has letters, digits, _, . and -; {{{{ is a brace"
+            )
+        else:
+            pieces.append((found[1], ""))
+    name, literal = pieces[-1]
+    pieces[-1] = name, literal + text[at:]
+    return pieces

@@ -1,0 +1,90 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from sidecar.audit.attribution.elements import Element, read_elements
+from sidecar.audit.attribution.splitting import Ambiguous
+
+
+def read(tmp_path: Path, text: str | bytes, name: str = "log") -> list[Element]:
+    file = tmp_path / name
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return list(read_elements([str(file)]))
+
+
+def contents(elements: list[Element]) -> list[object]:
+    return [element.content for element in elements]
+
+
+def test_lines_are_entries(tmp_path: Path) -> None:
+    found = read(tmp_path, '[2026-11-28T10:00:00Z] "GET"\n\n{"a":"b"}\nend')
+    assert contents(found) == [b'[2026-11-28T10:00:00Z] "GET"', b'{"a":"b"}', b"end"]
+    assert [element.place for element in found] == [f"{tmp_path}/log:{number}" for number in (1, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('[{"a":"1"},{"a":"2"}]', id="an-array"),
+        pytest.param('[\n  {"a": "1"},\n  {"a": "2"}\n]\n', id="an-array-over-lines"),
+        pytest.param('{"Records":[{"a":"1"},{"a":"2"}]', id="records-whose-end-is-missing"),
+        pytest.param('{\n"@odata.context":"x","value":[{"a":"1"},\n{"a":"2"}],"n":null}', id="a-value-after-others"),
+        pytest.param('{\n "a": "1"\n}\n{\n "a": "2"\n}\n', id="objects-one-after-the-other"),
+    ],
+)
+def test_a_document_gives_its_objects(tmp_path: Path, text: str) -> None:
+    found = [content for content in contents(read(tmp_path, text)) if content is not None]
+    assert found == [{"a": "1"}, {"a": "2"}]
+
+
+def test_an_object_of_a_document_is_placed(tmp_path: Path) -> None:
+    found = read(tmp_path, '[\n{"a":1},\n{"a":2}]')
+    assert found[1].place == f"{tmp_path}/log:3, item 2"
+
+
+def test_a_large_document_passes_in_pieces(tmp_path: Path) -> None:
+    text = json.dumps({"Records": [{"n": str(number), "pad": "é" * 200} for number in range(3000)]})
+    found = read(tmp_path, gzip.compress(text.encode()), "trail.json.gz")
+    assert [one["n"] for one in contents(found) if isinstance(one, dict)] == [str(number) for number in range(3000)]
+
+
+def test_a_long_first_line_that_is_one_object_stays_a_line(tmp_path: Path) -> None:
+    first, second = json.dumps({"a": "x" * 200_000}), '{"a":"y"}'
+    found = read(tmp_path, f"{first}\n{second}\n")
+    assert [one["a"][:1] for one in map(_members, contents(found))] == ["x", "y"]
+
+
+def _members(content: object) -> dict[str, str]:
+    return json.loads(content) if isinstance(content, bytes) else dict(content)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        pytest.param('[{"a":1},\n{"a":,}\n,{"a":3}]', 2, id="in-the-middle"),
+        pytest.param('[{"a":1},{"a":', 1, id="at-the-end"),
+        pytest.param('{"a":1,\n', 0, id="an-object-without-its-end"),
+        pytest.param('[{"a":1},\n"text",\n{"a":3}]', 2, id="no-object"),
+    ],
+)
+def test_what_is_broken_is_an_entry_without_content(tmp_path: Path, text: str, kept: int) -> None:
+    found = read(tmp_path, text)
+    assert sum(one.content is not None for one in found) == kept
+    assert None in contents(found)
+
+
+def test_an_object_larger_than_a_megabyte_is_skipped(tmp_path: Path) -> None:
+    found = read(tmp_path, json.dumps([{"a": "x" * 3_000_000}]) + '\n[{"a":"y"}]')
+    assert contents(found) == [None, {"a": "y"}]
+
+
+def test_a_member_twice_is_remembered(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, '{\n"act":"a","act":"b"}')
+    assert isinstance(found.content, Ambiguous)
+
+
+def test_an_empty_file_has_no_entries(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == []
+    assert read(tmp_path, "[]") == []
