@@ -169,6 +169,7 @@ docs: setup ## Write the pages of records, reasons, settings and metrics again, 
 	@$(BIN)/python -m sidecar.explain.docs docs
 	@$(BIN)/python -m sidecar.config.docs docs config
 	@$(BIN)/python -m sidecar.observe.docs docs
+	@$(BIN)/python -m sidecar.audit.selectors.docs docs/selectors.md
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
 	@$(BIN)/python .ci/completions.py sidecar/completions
 

@@ -36,6 +36,7 @@ _AUDITS: Final = {
     "export": ("sidecar.audit.export.command", "write records as events of ECS or OCSF, for a SIEM"),
     "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),
     "credentials": ("sidecar.audit.credentials.command", "list static credentials of agents, and a way to retire each"),
+    "selectors": ("sidecar.audit.selectors.command", "find SPIRE entries that attest on something weak"),
 }
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone
 

@@ -51,7 +51,7 @@ def test_without_the_tools_a_command_says_how_to_get_them(
     assert "pip install ./dev" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["attribution", "chains"])
+@pytest.mark.parametrize("name", ["attribution", "chains", "selectors"])
 def test_a_room_of_the_audit_adds_its_own_arguments(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["audit", name, "--help"])

@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit export' 'audit verify' 'audit credentials' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --entries --every --ignore --injection --issuer --key --key-type --keys --lead --life --listen --mapping --max-connections --may-call --namespace --out --platform --probe --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --entries --every --federated --ignore --injection --issuer --key --key-type --keys --lead --life --listen --mapping --max-connections --may-call --namespace --out --platform --probe --records --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -145,6 +145,16 @@ complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l json -d 'for 
 complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l sarif -d 'for code scanning services (SARIF 2.1.0)'
 complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l ignore -x -d 'a rule to ignore'
 complete -c sidecar -n '_shtab_sidecar_using audit credentials; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a file, a folder, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a selectors -d 'Find SPIRE entries that attest on something weak.'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l agents -xka "(__fish_complete_path (commandline -ct))" -d 'SPIFFE IDs of agents, such as /agent/* (default: a path with the segment agent or agents)'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l records -xka "(__fish_complete_path (commandline -ct))" -d 'records whose actors are graded, .gz too'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l trust-domain -x -d 'the server'"'"'s trust domain: another one is reported'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l federated -x -d 'a partner'"'"'s trust domain: others are reported'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l json -d 'for machines'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l sarif -d 'for code scanning services (SARIF 2.1.0)'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l ignore -x -d 'a rule to ignore'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'output of `spire-server entry show -output json`, a registration file, manifests, a folder of them, or -'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a demo -d 'Show three hops, three tokens, no impersonation.'
 complete -c sidecar -n '_shtab_sidecar_using demo' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using demo' -l keep -d 'leave the mesh running and print commands to try'

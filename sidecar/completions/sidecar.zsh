@@ -32,6 +32,7 @@ _shtab_sidecar_audit_commands() {
     chains:'Rebuild every chain from the records of all witnesses.'
     credentials:'List static credentials of agents, and a way to retire each.'
     export:'Write records as events of ECS or OCSF, for a SIEM.'
+    selectors:'Find SPIRE entries that attest on something weak.'
     verify:'Find records that were changed, removed, inserted or moved.'
   )
   _describe 'sidecar audit commands' _commands
@@ -113,6 +114,21 @@ _shtab_sidecar_audit_export_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_export_defaults_added=0
+
+_shtab_sidecar_audit_selectors_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--agents[SPIFFE IDs of agents, such as \/agent\/\* (default\: a path with the segment agent or agents)]:FILE|PATTERN:_files"
+  "*--records[records whose actors are graded, .gz too]:FILE:_files"
+  "--trust-domain[the server\'s trust domain\: another one is reported]:NAME:"
+  "*--federated[a partner\'s trust domain\: others are reported]:NAME:"
+  "--json[for machines]"
+  "--sarif[for code scanning services (SARIF 2.1.0)]"
+  "*--ignore[a rule to ignore]:RULE:"
+  "(*):output of \`spire-server entry show -output json\`, a registration file, manifests, a folder of them, or -:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_selectors_defaults_added=0
 
 _shtab_sidecar_audit_verify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -347,6 +363,7 @@ _shtab_sidecar_audit() {
         chains) _arguments -C -s $_shtab_sidecar_audit_chains_options ;;
         credentials) _arguments -C -s $_shtab_sidecar_audit_credentials_options ;;
         export) _arguments -C -s $_shtab_sidecar_audit_export_options ;;
+        selectors) _arguments -C -s $_shtab_sidecar_audit_selectors_options ;;
         verify) _arguments -C -s $_shtab_sidecar_audit_verify_options ;;
       esac
   esac

@@ -1,0 +1,83 @@
+"""Actors of records, each with the grade of its identity: how strongly the actor of a hop was attested."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.audit.log_lines import read_lines
+from sidecar.audit.records import RecordError, parse_record
+from sidecar.audit.rules import Place, Weakness
+from sidecar.audit.selectors.entries import SCHEME
+from sidecar.audit.selectors.grades import Grade
+from sidecar.audit.selectors.rulebook import RULE
+from sidecar.audit.selectors.shapes import id_pattern
+
+MAX_HOPS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """An actor and the audience that it called, with the number of calls and the grade; None without an entry."""
+
+    actor: str
+    audience: str
+    calls: int
+    grade: Grade | None
+
+
+def actors_in(records: Sequence[str], grades: Mapping[str, Grade]) -> tuple[list[Actor], list[Weakness]]:
+    """Return the hops of all record files by actor and audience, and a weakness for each actor without an entry.
+
+    Lines that are no records are passed over: ``sidecar audit chains`` reports them.
+
+    Raises:
+        OSError: a file cannot be read, or holds too many different hops.
+    """
+    ends: Counter[tuple[str, str, str]] = Counter()  # a call has a record at either end, if both are given
+    first: dict[str, Place] = {}
+    for line in read_lines(records) if records else ():
+        if line.content is None:
+            continue
+        try:
+            record = parse_record(line.content)
+        except RecordError:
+            continue
+        for actor in {record.actor, *(record.chain or ())} if record.allowed else ():
+            if actor is not None and actor.startswith(SCHEME):
+                first.setdefault(actor, Place(file=line.file, line=line.number, object=actor))
+        if record.allowed and record.actor in first and record.event == "request":
+            ends[record.actor, record.audience or "unknown", record.direction or ""] += 1
+        if len(ends) > MAX_HOPS or len(first) > MAX_HOPS:
+            raise OSError(f"{line.file}: more than {MAX_HOPS} different hops; give fewer records")
+    hops: dict[tuple[str, str], int] = {}
+    for (actor, audience, _), count in ends.items():
+        hops[actor, audience] = max(count, hops.get((actor, audience), 0))
+    known = _Known(grades)
+    missing = RULE["actor-without-entry"]
+    return (
+        [Actor(actor, audience, count, known.grade(actor)) for (actor, audience), count in sorted(hops.items())],
+        [
+            missing.broken(place, f"{actor} has no entry")
+            for actor, place in first.items()
+            if known.grade(actor) is None
+        ],
+    )
+
+
+class _Known:
+    """Grades by SPIFFE ID. A template of a ClusterSPIFFEID stands for each ID that it makes."""
+
+    def __init__(self, grades: Mapping[str, Grade]) -> None:
+        self._grades = {name: grade for name, grade in grades.items() if "{{" not in name}
+        self._patterns = [(id_pattern(name), grade) for name, grade in grades.items() if "{{" in name]
+
+    def grade(self, spiffe_id: str) -> Grade | None:
+        """Return the weakest grade among the entries that give the ID."""
+        found = [grade for pattern, grade in self._patterns if pattern.fullmatch(spiffe_id)]
+        exact = self._grades.get(spiffe_id)
+        if exact is not None:
+            found.append(exact)
+        return max(found, key=lambda one: one.strength.rank, default=None)

@@ -1,0 +1,101 @@
+"""Patterns that say which SPIFFE IDs are agents, and the marks by which an entry of a sidecar is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from sidecar.audit.selectors.entries import SCHEME, Entry, Selector, path_of
+from sidecar.audit.selectors.kinds import repository_of
+
+MAX_PATTERNS: Final = 10_000
+_MAX_FILE_BYTES: Final = 4 << 20
+_SEGMENTS: Final = frozenset({"agent", "agents"})
+_NODES: Final = "/spire/"
+_SIDECAR: Final = re.compile(r"(?:^|[-_./])sidecar(?:$|[-_.])")
+
+
+class Agents:
+    """Decides if a SPIFFE ID is an agent's.
+
+    By default an agent has the segment ``agent`` or ``agents`` in its path, as ``/agent/writer`` and
+    ``/ns/agents/sa/writer`` have. Patterns replace the default: ``*`` stands for any text.
+    """
+
+    def __init__(self, patterns: Sequence[str] = ()) -> None:
+        self._exact = frozenset(one for one in patterns if not re.search(r"[*?\[]", one))
+        self._globs = tuple(one for one in patterns if one not in self._exact)
+        self._by_path = not patterns
+
+    def includes(self, spiffe_id: str) -> bool:
+        """Tell if it is an agent's. A pattern may leave out ``spiffe://`` and the trust domain."""
+        path = path_of(spiffe_id)
+        if self._by_path:
+            return not path.startswith(_NODES) and not _SEGMENTS.isdisjoint(path.split("/"))
+        forms = (spiffe_id, spiffe_id.removeprefix(SCHEME), path)
+        return any(form in self._exact for form in forms) or any(
+            fnmatchcase(form, one) for one in self._globs for form in forms
+        )
+
+
+def agents_of(given: Iterable[str]) -> Agents:
+    """Return the agents for the words of ``--agents``: a file with one pattern a line, or a pattern.
+
+    Raises:
+        ValueError: a file is not text, is too long, or holds no pattern; the text names it.
+        OSError: a file cannot be read.
+    """
+    patterns: list[str] = []
+    for word in given:
+        if not Path(word).is_file():
+            if "/" not in word:
+                raise ValueError(f"--agents {word}: is no file and no pattern; write /agent/* or spiffe://…/agent/*")
+            patterns.append(word)
+            continue
+        with Path(word).open("rb") as file:
+            raw = file.read(_MAX_FILE_BYTES + 1)
+        try:
+            lines = [line.partition("#")[0].strip() for line in raw.decode().splitlines()]
+        except UnicodeDecodeError:
+            raise ValueError(f"--agents {word}: is no UTF-8 text; save it as UTF-8") from None
+        found = [line for line in lines if line]
+        if not found or len(found) > MAX_PATTERNS or len(raw) > _MAX_FILE_BYTES:
+            raise ValueError(f"--agents {word}: holds {len(found)} patterns; 1 to {MAX_PATTERNS} are read, one a line")
+        patterns += found
+    return Agents(patterns)
+
+
+def is_of_sidecar(entry: Entry) -> bool:
+    """Tell if the selectors name a sidecar: its container, its user, its program, or a socket of its own."""
+    return _name_sidecar(entry.selectors)
+
+
+@lru_cache(maxsize=65536)
+def _name_sidecar(selectors: frozenset[Selector]) -> bool:
+    for one in selectors:
+        read = _NAMES.get((one.type, one.kind))
+        if (read is not None and _SIDECAR.search(read(one.value))) or (one.type, one.kind) == ("dev", "socket"):
+            return True
+    return False
+
+
+def _last(value: str) -> str:
+    return value.rpartition("/")[2]
+
+
+def _image(value: str) -> str:
+    return _last(repository_of(value))
+
+
+_NAMES: Final[dict[tuple[str, str], Callable[[str], str]]] = {
+    ("k8s", "container-name"): str,
+    ("k8s", "container-image"): _image,
+    ("unix", "user"): str,
+    ("unix", "path"): _last,
+    ("docker", "label"): lambda value: value.rpartition(":")[2],
+    ("docker", "image_id"): _image,
+}

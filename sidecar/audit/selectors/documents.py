@@ -1,0 +1,267 @@
+"""Documents of JSON and YAML as a stream of objects, each with its line. Nothing in them is executed or expanded.
+
+JSON is read object by object, so that ten thousand entries of a server cost a fraction of a second and each has its
+line. YAML is built from the parser's events, without recursion. An alias refers to the same object, so a few lines may
+describe a tree of billions: readers take single members, and never walk or print a whole value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import yaml
+
+MAX_BYTES: Final = 64 << 20
+MAX_YAML_BYTES: Final = 16 << 20
+MAX_DEPTH: Final = 64
+MAX_FAULTS: Final = 1000
+_LISTS: Final = frozenset({"entries", "items", "results"})
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BLANK: Final = re.compile(r"[ \t\r\n,]*")
+_NEXT_LINE: Final = re.compile(r"\n(?=[{\[])")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+_WORDS: Final[dict[str, object]] = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object, or a place where none can be read. ``fault`` quotes nothing of the document."""
+
+    line: int
+    value: object = None
+    fault: str | None = None
+
+
+class Located(dict[str, object]):
+    """A mapping of a YAML document with the line at which it begins."""
+
+    line: int = 1
+
+
+def read_documents(text: str) -> Iterator[Found]:
+    """Yield each object of JSON, JSON lines or YAML documents; the lists of a server or of kubectl give their items."""
+    text = text.removeprefix("\ufeff")
+    if text.lstrip()[:1] in ("{", "["):
+        yield from _json(text)
+    elif len(text) > MAX_YAML_BYTES:
+        yield Found(1, fault=f"is longer than {MAX_YAML_BYTES} characters of YAML; export it as JSON, or split it")
+    else:
+        yield from _yaml(text)
+
+
+def _json(text: str) -> Iterator[Found]:
+    scan, faults = _Scan(text), 0
+    while faults < MAX_FAULTS:
+        try:
+            for at, value in scan.objects():
+                yield Found(scan.line(at), value)
+        except (ValueError, RecursionError):
+            faults += 1
+            yield Found(scan.line(scan.at), fault="is no JSON, or has two members with one name, from here on")
+        else:
+            return
+        following = _NEXT_LINE.search(text, scan.at + 1)
+        if following is None:
+            return
+        scan.at = following.end()
+
+
+class _Scan:
+    """A position in a text of JSON. ``at`` is the start of the object that is being read."""
+
+    def __init__(self, text: str) -> None:
+        self.at = 0
+        self._text = text
+        self._decode = json.JSONDecoder(
+            object_pairs_hook=_members, parse_constant=_refuse, parse_int=_integer
+        ).raw_decode
+        self._counted = (0, 1)
+
+    def line(self, at: int) -> int:
+        """Return the line of a position. Positions are asked for in order, so each line is counted once."""
+        before, line = self._counted
+        if at < before:
+            before, line = 0, 1
+        line += self._text.count("\n", before, at)
+        self._counted = (at, line)
+        return line
+
+    def objects(self) -> Iterator[tuple[int, object]]:
+        while True:
+            self.at = self._skip(self.at)
+            if self.at >= len(self._text):
+                return
+            if self._text[self.at] == "[":
+                self.at = yield from self._items(self.at)
+            elif self._text[self.at] == "{":
+                self.at = yield from self._members(self.at)
+            else:
+                raise ValueError("neither an object nor a list")
+
+    def _items(self, at: int) -> Generator[tuple[int, object], None, int]:
+        at = self._skip(at + 1)
+        while self._peek(at) != "]":
+            self.at = at
+            value, end = self._decode(self._text, at)
+            yield at, value
+            at = self._skip(end)
+        return at + 1
+
+    def _members(self, start: int) -> Generator[tuple[int, object], None, int]:
+        members: list[tuple[str, object]] = []
+        at, listed = self._skip(start + 1), False
+        while self._peek(at) != "}":
+            name, at = self._decode(self._text, self._quote(at))
+            at = self._skip(at)
+            if self._peek(at) != ":":
+                raise ValueError("a member without a value")
+            at = self._skip(at + 1)
+            if name in _LISTS and self._peek(at) == "[":
+                listed = True
+                at = yield from self._items(at)
+                members.append((name, []))
+            else:
+                value, at = self._decode(self._text, at)
+                members.append((name, value))
+            at = self._skip(at)
+        whole = _members(members)
+        if not listed:
+            yield start, whole
+        return at + 1
+
+    def _skip(self, at: int) -> int:
+        found = _BLANK.match(self._text, at)
+        return at if found is None else found.end()
+
+    def _peek(self, at: int) -> str:
+        if at >= len(self._text):
+            raise ValueError("ends early")
+        return self._text[at]
+
+    def _quote(self, at: int) -> int:
+        if self._peek(at) != '"':
+            raise ValueError("a member without a name")
+        return at
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("two members with one name")
+    return members
+
+
+def _refuse(_: str) -> object:
+    raise ValueError("no number of JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 19:
+        raise ValueError("a number is too long")
+    return int(digits)
+
+
+def _yaml(text: str) -> Iterator[Found]:
+    builder = _Builder()
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.take(event)
+            if isinstance(event, yaml.DocumentEndEvent):
+                yield from builder.finished()
+    except yaml.YAMLError as error:  # its text quotes the input
+        mark = getattr(error, "problem_mark", None)
+        yield Found(
+            1 if mark is None else mark.line + 1, fault="is no YAML from here on; check indentation and brackets"
+        )
+    except _RefusedError as error:
+        yield Found(error.line, fault=str(error))
+
+
+class _RefusedError(Exception):
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.line = line
+
+
+class _Builder:
+    """Builds one document after the other. ``_open`` holds the open collections, each with the awaited name."""
+
+    def __init__(self) -> None:
+        self._root: object = None
+        self._line = 1
+        self._open: list[tuple[Located | list[object], list[str], str | None]] = []
+        self._anchors: dict[str, object] = {}
+
+    def finished(self) -> Iterator[Found]:
+        root, self._root = self._root, None
+        self._anchors.clear()
+        listed = next((root[name] for name in _LISTS if name in root), None) if isinstance(root, Located) else root
+        if isinstance(listed, list):
+            for item in listed:
+                yield Found(item.line if isinstance(item, Located) else self._line, item)
+        elif root is not None:
+            yield Found(self._line, root)
+
+    def take(self, event: yaml.events.Event) -> None:
+        line = event.start_mark.line + 1 if event.start_mark is not None else 1
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:  # none, or one that would contain itself
+                raise _RefusedError(line, "holds an alias of nothing")
+            self._add(self._anchors[event.anchor], line)
+        elif isinstance(event, yaml.ScalarEvent):
+            value = _scalar(event.value) if event.style in (None, "") else event.value
+            self._finish(value, event.anchor, line)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(self._open) >= MAX_DEPTH:
+                raise _RefusedError(line, f"is nested deeper than {MAX_DEPTH} levels")
+            opened: Located | list[object] = Located() if isinstance(event, yaml.MappingStartEvent) else []
+            if isinstance(opened, Located):
+                opened.line = line
+            if not self._open:
+                self._line = line
+            self._open.append((opened, [], event.anchor))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            closed, _, anchor = self._open.pop()
+            self._finish(_merged(closed) if isinstance(closed, Located) else closed, anchor, line)
+
+    def _finish(self, value: object, anchor: str | None, line: int) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = value
+        self._add(value, line)
+
+    def _add(self, value: object, line: int) -> None:
+        if not self._open:
+            self._root = value
+            return
+        parent, names, _ = self._open[-1]
+        if isinstance(parent, list):
+            parent.append(value)
+        elif names:
+            parent[names.pop()] = value
+        else:
+            if isinstance(value, dict | list):
+                raise _RefusedError(line, "has a key that is no text; render a template before")
+            name = value if isinstance(value, str) else str(value)
+            if name in parent:
+                raise _RefusedError(line, "has a key that is there twice; keep one of them")
+            names.append(name)
+
+
+def _merged(mapping: Located) -> Located:
+    """Add the members of ``<<: *other`` that the mapping does not state itself."""
+    others = mapping.pop("<<", None)
+    for other in others if isinstance(others, list) else [others]:
+        if isinstance(other, dict):
+            for name, value in other.items():
+                mapping.setdefault(name, value)
+    return mapping
+
+
+def _scalar(text: str) -> object:
+    if text in _WORDS:
+        return _WORDS[text]
+    return int(text) if _INTEGER.fullmatch(text) else text

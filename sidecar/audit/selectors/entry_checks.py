@@ -1,0 +1,250 @@
+"""Rules that one entry breaks by itself, with the cure written out for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.audit.rules import Confidence, Rule, Severity, Weakness, fingerprint_of
+from sidecar.audit.selectors import cures
+from sidecar.audit.selectors.agents import Agents, is_of_sidecar
+from sidecar.audit.selectors.entries import Entry, Origin, selector_of, trust_domain_of
+from sidecar.audit.selectors.kinds import (
+    CHOSEN_BY_AUTHOR,
+    GROUPS,
+    IMAGES,
+    KNOWN,
+    OF_NAMESPACE,
+    OF_NOTHING,
+    digest_of,
+    is_interpreter,
+    is_signed,
+    repository_of,
+)
+from sidecar.audit.selectors.rulebook import MAX_JWT_TTL_S, MAX_X509_TTL_S, RULE
+from sidecar.delegation.spiffe_id import SpiffeIdError, TrustDomain
+
+_CHOSEN_IN_DOCKER: Final = frozenset({"label", "env"})
+_PIECE: Final = re.compile(r"{{.*?}}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The facts that an operator states: agents, the trust domain, partners, and the time."""
+
+    agents: Agents
+    now: int
+    trust_domain: str | None = None
+    partners: frozenset[str] | None = None  # None where nobody stated them
+
+
+Broken = Iterator[Weakness]
+
+
+def check_entry(entry: Entry, setting: Setting) -> Broken:
+    """Yield each rule that the entry breaks by itself. Aliases of nodes have no workload to attest."""
+    yield from _trust_domain(entry, setting)
+    yield from _federation(entry, setting)
+    if entry.is_node:
+        return
+    for check in _CHECKS:
+        yield from check(entry)
+    if entry.expires_at and entry.expires_at <= setting.now:
+        yield _broken("expired-entry", entry, "expired", cure=cures.deletion(entry))
+    if setting.agents.includes(entry.spiffe_id):
+        yield from _agent(entry)
+
+
+def _broken(
+    rule: str, entry: Entry, text: str, *, cure: str = "", severity: Severity | None = None, about: str = ""
+) -> Weakness:
+    return broken(RULE[rule], entry, text, cure=cure, severity=severity, about=about)
+
+
+def broken(
+    rule: Rule,
+    entry: Entry,
+    text: str,
+    *,
+    cure: str = "",
+    severity: Severity | None = None,
+    confidence: Confidence = Confidence.HIGH,
+    about: str = "",
+) -> Weakness:
+    """Return the weakness of an entry. ``cure`` is added to the rule's own.
+
+    Entries may have neither an ID nor a line of their own, so the fingerprint is of the identity and the selectors,
+    and of ``about`` where an entry breaks a rule several times.
+    """
+    selectors = " ".join(sorted(map(str, entry.selectors)))
+    return rule.broken(
+        entry.place,
+        f"{entry.spiffe_id}: {text}",
+        severity=severity,
+        confidence=confidence,
+        cure=f"{rule.cure}\n{cure}" if cure else rule.cure,
+        fingerprint=fingerprint_of(rule.id, entry.place.file, entry.name, entry.spiffe_id, selectors, about),
+        facts={"spiffe_id": entry.spiffe_id, "selectors": selectors},
+    )
+
+
+def _selectors(entry: Entry) -> Broken:
+    """Yield entries that ask for too little: nothing, a namespace, names that their author chooses, a group.
+
+    A template has rules of its own for this.
+    """
+    if entry.template is not None:
+        return
+    if not entry.selectors:
+        yield _broken("no-selectors", entry, "no selector is asked for", cure=cures.deletion(entry))
+        return
+    kinds = {(one.type, one.kind) for one in entry.selectors}
+    of_k8s = {kind for type_, kind in kinds if type_ == "k8s"}
+    types = {type_ for type_, _ in kinds}
+    if types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING:
+        asked = ", ".join(sorted(map(str, entry.selectors)))
+        cure = cures.with_selectors(entry, add=cures.OF_POD)
+        yield _broken("namespace-only", entry, f"{asked} is all that is asked for", cure=cure)
+    elif types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING | CHOSEN_BY_AUTHOR:
+        chosen = ", ".join(sorted(str(one) for one in entry.selectors if one.kind in CHOSEN_BY_AUTHOR))
+        cure = cures.with_selectors(entry, add=(cures.NAMESPACE, cures.ACCOUNT, cures.IMAGE))
+        yield _broken("label-only", entry, f"the author of a pod chooses {chosen}", cure=cure)
+    elif types == {"docker"} and {kind for _, kind in kinds} <= _CHOSEN_IN_DOCKER:
+        cure = cures.with_selectors(entry, add=(cures.DOCKER_IMAGE,))
+        yield _broken("label-only", entry, "whoever runs a container chooses all that is asked for", cure=cure)
+    elif types == {"unix"} and {kind for _, kind in kinds} <= GROUPS:
+        cure = cures.with_selectors(entry, add=(cures.USER,))
+        yield _broken("group-only", entry, "a group is all that is asked for", cure=cure)
+
+
+def _account(entry: Entry) -> Broken:
+    accounts = entry.of_kind("k8s", "sa")
+    if accounts and not entry.of_kind("k8s", "ns") and entry.template is None:
+        cure = cures.with_selectors(entry, add=(cures.NAMESPACE,))
+        text = f"{accounts[0]} is asked for in any namespace"
+        yield _broken("service-account-without-namespace", entry, text, cure=cure)
+    if any(one.value == "default" for one in accounts):
+        cure = cures.with_selectors(entry, remove=accounts, add=(cures.ACCOUNT,))
+        text = "each pod that names no ServiceAccount runs as default"
+        yield _broken("shared-service-account", entry, text, cure=cure)
+
+
+def _images(entry: Entry) -> Broken:
+    images = [one for one in entry.selectors if (one.type, one.kind) in IMAGES]
+    known = {(one.kind, repository_of(one.value)) for one in images if digest_of(one.value)}
+    for one in sorted(images):
+        repository = repository_of(one.value)
+        if digest_of(one.value) or (one.kind, repository) in known or one.value.startswith("{{"):
+            continue
+        if is_signed(entry.selectors) and one.kind in ("container-image", "image_id"):
+            continue  # the signature says what the image is
+        pinned = selector_of(f"{one.type}:{one.kind}:{repository}@sha256:DIGEST")
+        cure = cures.changed(entry, selectors=(entry.selectors - {one}) | {pinned})
+        yield _broken("image-tag", entry, f"{one} is no digest", cure=cure, about=str(one))
+
+
+def _user(entry: Entry) -> Broken:
+    roots = [one for one in entry.of_kind("unix", "uid", "user") if one.value.lstrip("0") in ("", "root")]
+    if roots:
+        cure = cures.with_selectors(entry, remove=roots, add=(cures.USER,))
+        yield _broken("root-user", entry, f"{roots[0]} is every process of root", cure=cure)
+    paths = [one for one in entry.of_kind("unix", "path") if is_interpreter(one.value)]
+    if paths:
+        useless = [*paths, *entry.of_kind("unix", "sha256")]
+        cure = cures.with_selectors(entry, remove=useless, add=(cures.USER,))
+        yield _broken("interpreter-path", entry, f"{paths[0]} runs other programs", cure=cure)
+
+
+def _lifetimes(entry: Entry) -> Broken:
+    if entry.x509_svid_ttl_s > MAX_X509_TTL_S and not entry.downstream:
+        cure = cures.changed(entry, x509_svid_ttl_s=MAX_X509_TTL_S)
+        day = entry.x509_svid_ttl_s > 24 * 3600
+        text = f"an X.509-SVID lives {entry.x509_svid_ttl_s} s"
+        yield _broken("long-x509-ttl", entry, text, cure=cure, severity=Severity.HIGH if day else None)
+    if entry.jwt_svid_ttl_s > MAX_JWT_TTL_S:
+        cure = cures.changed(entry, jwt_svid_ttl_s=300)
+        day = entry.jwt_svid_ttl_s > 24 * 3600
+        text = f"a JWT-SVID lives {entry.jwt_svid_ttl_s} s"
+        yield _broken("long-jwt-ttl", entry, text, cure=cure, severity=Severity.HIGH if day else None)
+
+
+def _store(entry: Entry) -> Broken:
+    if entry.store_svid:
+        yield _broken("store-svid", entry, "its key is stored outside", cure=cures.changed(entry, store_svid=False))
+
+
+def _unknown(entry: Entry) -> Broken:
+    unknown = sorted(one for one in entry.selectors if one.type in KNOWN and one.kind not in KNOWN[one.type])
+    if unknown and entry.origin is not Origin.DEVELOPMENT:
+        yield _broken("unknown-selector", entry, f"no attestor finds {unknown[0]}")
+
+
+def _trust_domain(entry: Entry, setting: Setting) -> Broken:
+    own = trust_domain_of(entry.spiffe_id)
+    parent = None if entry.parent_id is None else trust_domain_of(entry.parent_id)
+    wrong = [one for one in (parent, setting.trust_domain) if one is not None and one != own]
+    if wrong and not _PIECE.match(own):
+        named = "its parent is of" if wrong[0] == parent else "--trust-domain says"
+        yield _broken("trust-domain-mismatch", entry, f"{named} {wrong[0]}")
+
+
+def _federation(entry: Entry, setting: Setting) -> Broken:
+    names = [one.removeprefix("spiffe://") for one in entry.federates_with]
+    valid = [one for one in names if _is_trust_domain(one)]
+    wrong = [one for one in names if one not in valid and not _PIECE.search(one)]
+    if wrong:
+        cure = cures.changed(entry, federates_with=tuple(valid))
+        yield _broken("federates-with-wildcard", entry, f"{wrong[0]} is no trust domain", cure=cure)
+    unknown = sorted(set(valid) - (setting.partners or set())) if setting.partners is not None else []
+    if unknown:
+        cure = cures.changed(entry, federates_with=tuple(one for one in valid if one not in unknown))
+        yield _broken("federates-with-unknown", entry, f"{', '.join(unknown)} is not among the partners", cure=cure)
+
+
+def _is_trust_domain(name: str) -> bool:
+    try:
+        TrustDomain(name)
+    except SpiffeIdError:
+        return False
+    return True
+
+
+def _agent(entry: Entry) -> Broken:
+    """Yield the rules for entries of agents."""
+    if entry.admin:
+        yield _broken("agent-admin", entry, "admin is set", cure=cures.changed(entry, admin=False))
+    if entry.downstream:
+        yield _broken("agent-downstream", entry, "downstream is set", cure=cures.changed(entry, downstream=False))
+    if entry.dns_names:
+        named = ", ".join(entry.dns_names[:3])
+        severity = Severity.HIGH if any("*" in one for one in entry.dns_names) else None
+        cure = cures.changed(entry, dns_names=())
+        yield _broken("dns-name", entry, f"its certificate names {named}", cure=cure, severity=severity)
+    if not entry.of_kind("k8s", "sa") or is_of_sidecar(entry):
+        return
+    container = [one for one in entry.selectors if one.kind in ("container-name", "container-image")]
+    if not container and not is_signed(entry.selectors):
+        cure = cures.with_selectors(entry, add=(cures.CONTAINER, cures.IMAGE))
+        yield _broken("whole-pod", entry, "each container of the pod gets it", cure=cure)
+
+
+def agent_entry(entry: Entry, agents: Agents) -> Broken:
+    """Yield the weakness of an entry that names the container of an agent instead of the sidecar's."""
+    names = entry.of_kind("k8s", "container-name")
+    if names and agents.includes(entry.spiffe_id) and not is_of_sidecar(entry):
+        remove = [*names, *entry.of_kind("k8s", "container-image")]
+        cure = cures.with_selectors(entry, remove=remove, add=(cures.CONTAINER, cures.IMAGE))
+        yield _broken("agent-entry", entry, f"{names[0]} is no sidecar", cure=cure)
+
+
+_CHECKS: Final[tuple[Callable[[Entry], Broken], ...]] = (
+    _selectors,
+    _account,
+    _images,
+    _user,
+    _lifetimes,
+    _store,
+    _unknown,
+)

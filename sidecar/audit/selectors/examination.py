@@ -1,0 +1,113 @@
+"""Examination of registration entries: from paths to weaknesses and a grade for each SPIFFE ID. Prints nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.audit.rules import Place, Weakness, worst_first
+from sidecar.audit.selectors.actors import Actor, actors_in
+from sidecar.audit.selectors.agents import Agents
+from sidecar.audit.selectors.documents import read_documents
+from sidecar.audit.selectors.entries import Entry
+from sidecar.audit.selectors.entry_checks import Setting, check_entry
+from sidecar.audit.selectors.files import Text, read_texts
+from sidecar.audit.selectors.grades import Grade, Strength, counts, grades_of
+from sidecar.audit.selectors.rulebook import RULE
+from sidecar.audit.selectors.set_checks import check_together
+from sidecar.audit.selectors.shapes import ShapeError, entry_of, is_entry, partner_of
+from sidecar.audit.selectors.template_checks import check_template
+
+MAX_ENTRIES: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The outcome. ``actors`` are those of records, empty without any."""
+
+    entries: Sequence[Entry]
+    weaknesses: Sequence[Weakness]
+    grades: Mapping[str, Grade]
+    actors: Sequence[Actor] = ()
+
+    @property
+    def summary(self) -> tuple[int, str]:
+        """Return the number of weakly attested identities, and a sentence."""
+        weak = counts(self.grades)[Strength.WEAK]
+        of, found = len(self.grades), len(self.weaknesses)
+        sentence = f"{weak} of {_many(of, 'identity', 'identities')} {'is' if weak == 1 else 'are'} attested weakly;"
+        inside = _many(len(self.entries), "entry", "entries")
+        return weak, f"{sentence} {_many(found, 'weakness', 'weaknesses')} in {inside}."
+
+
+def examine(
+    paths: Sequence[str],
+    *,
+    records: Sequence[str] = (),
+    agents: Agents | None = None,
+    trust_domain: str | None = None,
+    partners: Iterable[str] | None = None,
+    ignored: Collection[str] = (),
+    now: float | None = None,
+) -> Result:
+    """Read the entries of all paths and judge them. ``ignored`` rules are left out, also of the grades' reasons.
+
+    Raises:
+        OSError: a path cannot be read, or holds more than a limit allows; the text names both.
+    """
+    entries, faults, manifested = _read(read_texts(paths))
+    known = set(partners or ()) | manifested
+    setting = Setting(
+        agents=Agents() if agents is None else agents,
+        now=int(time.time() if now is None else now),
+        trust_domain=trust_domain,
+        partners=frozenset(known) if known else None,
+    )
+    weaknesses = [*faults, *judge(entries, setting)]
+    kept = [one for one in weaknesses if one.rule.id not in ignored]
+    grades = grades_of(entries, kept)
+    actors, unknown = actors_in(records, grades)
+    kept += [one for one in unknown if one.rule.id not in ignored]
+    return Result(entries=entries, weaknesses=worst_first(kept), grades=grades, actors=actors)
+
+
+def judge(entries: Sequence[Entry], setting: Setting) -> list[Weakness]:
+    """Return each weakness of the entries, alone and together."""
+    found: list[Weakness] = []
+    for entry in entries:
+        found += check_entry(entry, setting)
+        if entry.template is not None:
+            found += check_template(entry, entry.template)
+    found += check_together(entries, setting)
+    return found
+
+
+def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]:
+    entries: list[Entry] = []
+    faults: list[Weakness] = []
+    partners: set[str] = set()
+    for text in texts:
+        for found in read_documents(text.content):
+            place = Place(file=text.file, line=found.line)
+            if found.fault is not None:
+                if not text.is_template:  # its rendering can be read, and is what counts
+                    faults.append(RULE["unreadable-entry"].broken(place, f"{place} {found.fault}"))
+                continue
+            partner = partner_of(found.value)
+            if partner is not None:
+                partners.add(partner)
+            if not is_entry(found.value) or not isinstance(found.value, dict):
+                continue
+            try:
+                entries.append(entry_of(found.value, file=text.file, line=found.line))
+            except ShapeError as error:
+                faults.append(RULE["unreadable-entry"].broken(place, f"the entry at {place} cannot be read: {error}"))
+            if len(entries) > MAX_ENTRIES:
+                raise OSError(f"{text.file}: more than {MAX_ENTRIES} entries; give those of one parent at a time")
+    return entries, faults, partners
+
+
+def _many(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"

@@ -1,0 +1,75 @@
+"""Files to read entries from: those that are named, and those of a folder that mention SPIFFE."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sidecar.audit.selectors.documents import MAX_BYTES
+
+MAX_FILES: Final = 20_000
+_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson", ".yaml", ".yml"})
+_TEMPLATES: Final = "/templates/"
+_SKIPPED: Final = frozenset({".git", "node_modules", ".venv", "__pycache__"})
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The text of one file. ``is_template`` is true for a template of a chart that was found in a folder."""
+
+    file: str
+    content: str
+    is_template: bool = False
+
+
+def read_texts(paths: Sequence[str]) -> Iterator[Text]:
+    """Yield the text of each file. ``-`` is standard input. Links inside of folders are not followed.
+
+    Raises:
+        OSError: a path cannot be read, is too large, or is not text; a folder holds too many files. The text says so.
+    """
+    for path in paths:
+        if path != "-" and Path(path).is_dir():
+            for file in _files_of(path):
+                raw = _read(file)
+                if raw is not None and (b"spiffe" in raw or b"SPIFFE" in raw):
+                    yield Text(file, raw.decode("utf-8", "replace"), is_template=_TEMPLATES in file and b"{{" in raw)
+            continue
+        raw = sys.stdin.buffer.read(MAX_BYTES + 1) if path == "-" else _read(path)
+        if raw is None or len(raw) > MAX_BYTES:
+            raise OSError(f"{path}: is larger than {MAX_BYTES >> 20} MiB, or no file; split it")
+        try:
+            yield Text(path, raw.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            raise OSError(f"{path}: is no UTF-8 text; unpack it, or save it as UTF-8") from None
+
+
+def _files_of(folder: str) -> Iterator[str]:
+    count = 0
+    for root, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(set(folders) - _SKIPPED)
+        for name in sorted(names):
+            count += 1
+            if count > MAX_FILES:
+                raise OSError(f"{folder}: holds more than {MAX_FILES} files; name the folders that hold entries")
+            if Path(name).suffix.lower() in _SUFFIXES:
+                yield str(Path(root, name))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _read(file: str) -> bytes | None:
+    """Read a regular file up to the limit; None for anything else: a pipe could wait forever."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as opened:
+        kind = os.fstat(descriptor)
+        if not stat.S_ISREG(kind.st_mode) or kind.st_size > MAX_BYTES:
+            return None
+        return opened.read(MAX_BYTES + 1)

@@ -1,0 +1,157 @@
+"""Rules that entries break together: shared accounts and users, overlaps, hints, parents, agent beside sidecar."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sidecar.audit.rules import Confidence, Severity
+from sidecar.audit.selectors import cures
+from sidecar.audit.selectors.agents import is_of_sidecar
+from sidecar.audit.selectors.entries import Entry, Origin, path_of, trust_domain_of
+from sidecar.audit.selectors.entry_checks import Broken, Setting, agent_entry, broken
+from sidecar.audit.selectors.kinds import is_broad_node
+from sidecar.audit.selectors.overlaps import Related, Relation, Work, hint_collisions, related
+from sidecar.audit.selectors.rulebook import RULE
+
+_JOINED: Final = "/spire/agent/join_token/"
+
+
+def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None = None) -> Broken:
+    """Yield each rule that an entry breaks because of another one."""
+    workloads = [entry for entry in entries if not entry.is_node]
+    for one in related(workloads, work):
+        yield from _related(one)
+    for entry, other in hint_collisions(workloads, work):
+        text = f"the hint {entry.hint} is also that of {other.spiffe_id} ({other.label})"
+        cure = cures.changed(entry, hint=path_of(entry.spiffe_id).rpartition("/")[2])
+        yield broken(RULE["hint-collision"], entry, text, cure=cure)
+    yield from _accounts(workloads)
+    yield from _users(workloads)
+    yield from _beside_sidecars(workloads, setting)
+    yield from _parents(workloads, entries)
+
+
+def _related(one: Related) -> Broken:
+    entry, other = one.entry, one.other
+    more = f", and {one.count - 1} more" if one.count > 1 else ""
+    same = entry.spiffe_id == other.spiffe_id
+    cure = cures.deletion(entry)
+    if one.relation is Relation.EQUAL and same:
+        yield broken(RULE["duplicate-entry"], entry, f"{other.label} is the same{more}", cure=cure)
+    elif one.relation is Relation.EQUAL:
+        text = f"a process that matches is also {other.spiffe_id} ({other.label}){more}"
+        yield broken(RULE["identical-selectors"], entry, text, cure=cure)
+    elif one.relation is Relation.PART and same:
+        text = f"{other.label} asks for more{more}, in vain: this one gives the same identity for less"
+        yield broken(RULE["subset-entry"], entry, text, cure=cure)
+    elif one.relation is Relation.PART:
+        text = f"each process of {other.spiffe_id} ({other.label}) gets this identity too{more}"
+        yield broken(RULE["subset-entry"], entry, text, cure=_narrower(entry))
+    else:
+        text = f"a process can also match {other.label} of {other.spiffe_id}{more}"
+        rule = RULE["overlapping-entry"]
+        yield broken(rule, entry, text, cure=_narrower(entry), confidence=Confidence.MEDIUM)
+
+
+def _narrower(entry: Entry) -> str:
+    types = {one.type for one in entry.selectors}
+    added = (cures.DOCKER_IMAGE,) if "docker" in types else (cures.USER,)
+    return cures.with_selectors(entry, add=cures.OF_POD if "k8s" in types else added)
+
+
+def _accounts(workloads: Sequence[Entry]) -> Broken:
+    holders: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    for entry in workloads:
+        for account in entry.of_kind("k8s", "sa"):
+            if account.value == "default" or account.value.startswith("{{"):
+                continue  # reported by itself, or another one for each pod
+            for namespace in entry.of_kind("k8s", "ns"):
+                holders[entry.cluster, namespace.value, account.value].append(entry)
+    for (_, space, name), found in holders.items():
+        for entry, other in _of_several_workloads(found):
+            cure = cures.with_selectors(entry, remove=entry.of_kind("k8s", "sa"), add=(cures.ACCOUNT,))
+            text = f"ServiceAccount {space}/{name} is also that of {other.spiffe_id} ({other.label})"
+            yield broken(RULE["shared-service-account"], entry, text, cure=cure)
+
+
+def _of_several_workloads(found: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
+    """Yield each entry with one of another workload. An agent and its sidecar are in one pod, and so of one account."""
+    examples: dict[tuple[bool, bool], dict[str, Entry]] = defaultdict(dict)  # two IDs and two names of either kind
+    for entry in found:
+        kind = is_of_sidecar(entry)
+        for by_id, name in ((True, entry.spiffe_id), (False, _workload(entry))):
+            if len(examples[kind, by_id]) < 2:
+                examples[kind, by_id].setdefault(name, entry)
+    few = [one for of_kind in examples.values() for one in of_kind.values()]
+    for entry in found:
+        other = next((one for one in few if _differ(entry, one)), None)
+        if other is not None:
+            yield entry, other
+
+
+def _differ(one: Entry, other: Entry) -> bool:
+    if one.spiffe_id == other.spiffe_id:
+        return False
+    return _workload(one) != _workload(other) or is_of_sidecar(one) == is_of_sidecar(other)
+
+
+def _workload(entry: Entry) -> str:
+    return path_of(entry.spiffe_id).rpartition("/")[2]
+
+
+def _users(workloads: Sequence[Entry]) -> Broken:
+    holders: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in workloads:
+        for user in entry.of_kind("unix", "uid", "user"):
+            if user.value.lstrip("0") not in ("", "root"):
+                holders[entry.nodes, str(user)].append(entry)
+    for (_, name), found in holders.items():
+        examples: dict[str, Entry] = {}
+        for entry in found:
+            examples.setdefault(entry.spiffe_id, entry)
+            if len(examples) == 2:
+                break
+        for entry in found if len(examples) == 2 else ():
+            other = next(one for one in examples.values() if one.spiffe_id != entry.spiffe_id)
+            cure = cures.with_selectors(entry, remove=entry.of_kind("unix", "uid", "user"), add=(cures.USER,))
+            text = f"{name} is also asked for by {other.label} of {other.spiffe_id}"
+            yield broken(RULE["shared-uid"], entry, text, cure=cure)
+
+
+def _beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
+    sidecars: dict[tuple[str, bool], Entry] = {}  # a mesh for development is another one
+    for entry in workloads:
+        if is_of_sidecar(entry):
+            sidecars.setdefault((entry.spiffe_id, entry.origin is Origin.DEVELOPMENT), entry)
+    for entry in workloads:
+        sidecar = sidecars.get((entry.spiffe_id, entry.origin is Origin.DEVELOPMENT))
+        if sidecar is None:
+            yield from agent_entry(entry, setting.agents)
+        elif not is_of_sidecar(entry):
+            text = f"{sidecar.label} gives the identity to a sidecar, this one to another process"
+            yield broken(RULE["shared-with-sidecar"], entry, text, cure=cures.deletion(entry))
+
+
+def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Broken:
+    aliases: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.is_node:
+            aliases[entry.spiffe_id].append(entry)
+    for entry in workloads:
+        if entry.parent_id is None:
+            continue
+        nodes = aliases.get(entry.parent_id, [])
+        by_token = any("/join_token/" in one.value for node in nodes for one in node.selectors)
+        cure = cures.changed(entry, parent_id=f"spiffe://{trust_domain_of(entry.spiffe_id)}/NODES_OF_THIS_WORKLOAD")
+        if entry.has_server_as_parent and not entry.downstream:
+            text = "its parent is the server, not a node"
+            yield broken(RULE["broad-parent"], entry, text, cure=cure)
+        elif path_of(entry.parent_id).startswith(_JOINED) or by_token:
+            yield broken(RULE["join-token-parent"], entry, f"its parent {entry.parent_id} was attested by a join token")
+        broad = next((node for node in nodes if is_broad_node(node.selectors)), None)
+        if broad is not None:
+            asked = ", ".join(sorted(map(str, broad.selectors)))
+            text = f"its parent {entry.parent_id} is each node with {asked}"
+            yield broken(RULE["broad-parent"], entry, text, cure=cure, severity=Severity.MEDIUM)
