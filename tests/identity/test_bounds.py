@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from sidecar.errors import Denied, Reason
 from sidecar.identity import bounds
 from sidecar.identity.bounds import check_chain, outline_of
+from sidecar.identity.der import element_at
 from tests.counting import MOST_AT_ONCE, bytecodes
 from tests.identity.hostile import (
+    EC,
     P256,
+    RSA,
     alternative_names,
     authority_with,
     ec_spki,
@@ -45,6 +48,10 @@ def with_constraints(permitted: int, excluded: int = 0) -> bytes:
     return authority("constraints", ROOT, extensions=extension(CONSTRAINTS, name_constraints(permitted, excluded))).der
 
 
+def with_values(oid: str, value: bytes) -> bytes:
+    return authority("values", ROOT, extensions=extension(oid, value)).der
+
+
 def of_size(size: int) -> bytes:
     """Return a certificate of exactly this many bytes."""
 
@@ -72,6 +79,24 @@ def with_extensions(count: int) -> bytes:
     for number in range(count - 4):
         more |= extension(f"1.2.3.{number}", b"\5\0")
     return authority("extensions", ROOT, extensions=more).der  # type: ignore[arg-type]
+
+
+def edited(der: bytes, path: Sequence[int], *new: bytes) -> bytes:
+    """Put elements in the place of one: ``path`` leads to it by its index in each sequence that holds it."""
+    if not path:
+        return b"".join(new)
+    tag, at, end = element_at(der, 0, len(der))
+    parts = []
+    while at < end:
+        part = der[at : element_at(der, at, end)[2]]
+        parts.append(part)
+        at += len(part)
+    parts[path[0]] = edited(parts[path[0]], path[1:], *new)
+    return tlv(tag, b"".join(parts))
+
+
+def spki(algorithm: bytes, key: bytes) -> bytes:
+    return tlv(0x30, tlv(0x30, algorithm) + tlv(0x03, b"\0" + key))
 
 
 # Each limit: a value just within it, and one just beyond, above the leaf.
@@ -104,6 +129,32 @@ LIMITS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[], Sequence[byt
         lambda: [authority("of Ed25519", kind="ed25519").der],
         lambda: [authority_with(tlv(0x30, tlv(0x30, bytes.fromhex("06032b6571")) + tlv(0x03, bytes(58))))],  # Ed448
         "not RSA, ECDSA or Ed25519",
+    ),
+    "kind of key, of the size of Ed25519": (
+        lambda: [authority_with(spki(bytes.fromhex("06032b6570"), bytes(32)))],
+        lambda: [authority_with(spki(bytes.fromhex("06032b656e"), bytes(32)))],  # X25519
+        "not RSA, ECDSA or Ed25519",
+    ),
+    "size of Ed25519": (
+        list,
+        lambda: [authority_with(spki(bytes.fromhex("06032b6570"), bytes(31)))],
+        "not RSA, ECDSA or Ed25519",
+    ),
+    "a curve at all": (list, lambda: [authority_with(spki(EC, b"\4" + bytes(64)))], "curve is not P-256"),
+    "a curve by its name": (
+        list,
+        lambda: [authority_with(ec_spki(b"\x04" + P256[1:], b"\4" + bytes(64)))],
+        "curve is not P-256",
+    ),
+    "an alternative name that goes on after its list": (
+        lambda: [with_values(NAMES, tlv(0x30, b"\x82\1a"))],
+        lambda: [with_values(NAMES, tlv(0x30, b"\x82\5a"))],
+        "or unreadable ones",
+    ),
+    "an alternative name with a tag of two bytes": (
+        list,
+        lambda: [with_values(NAMES, tlv(0x30, b"\x9f\1a"))],
+        "or unreadable ones",
     ),
     "bytes of a name": (lambda: [subject_of(1024)], lambda: [subject_of(1025)], "name of more than 1024 bytes"),
     "extensions": (lambda: [with_extensions(32)], lambda: [with_extensions(33)], "more than 32 extensions"),
@@ -150,6 +201,7 @@ def test_a_leaf_beyond_a_limit_is_no_svid(case: str) -> None:
     assert detail in refused.detail
 
 
+KEY, EXTENSION = [0, 6], [0, 7, 0, 0]  # where they are in a certificate (RFC 5280 section 4.1)
 UNREADABLE = {
     "nothing": b"",
     "an empty sequence": b"\x30\x00",
@@ -161,6 +213,17 @@ UNREADABLE = {
     ),
     "a point of another size": authority_with(ec_spki(P256, b"\4" + bytes(63))),
     "a hybrid point": authority_with(ec_spki(P256, b"\6" + bytes(64))),
+    "an RSA key that is no sequence": authority_with(spki(RSA, tlv(0x31, integer(2**3071 + 1) + integer(65537)))),
+    "an RSA key whose numbers are none": authority_with(
+        spki(RSA, tlv(0x30, tlv(0x04, integer(2**3071 + 1)[4:]) + integer(65537)))
+    ),
+    "a key that is no bit string": edited(SVID.der, [*KEY, 1], tlv(0x04, b"\0\4" + bytes(64))),
+    "an algorithm that is no identifier": edited(SVID.der, [*KEY, 0, 0], b"\x04" + EC[1:]),
+    "no fields": edited(SVID.der, [0], tlv(0x30, b"")),
+    "a serial number that is none": edited(SVID.der, [0, 1], tlv(0x04, b"\1")),
+    "an empty extension": edited(SVID.der, EXTENSION, tlv(0x30, b"")),
+    "an extension whose name is no identifier": edited(SVID.der, [*EXTENSION, 0], tlv(0x04, b"\1")),
+    "an extension whose value is no octet string": edited(SVID.der, EXTENSION, tlv(0x30, EC + tlv(0x03, b"\0"))),
     "a key without algorithm": authority_with(tlv(0x30, tlv(0x30, b"") + tlv(0x03, b"\0"))),
     "an extension twice": authority("twice", ROOT).der.replace(
         bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d13")
@@ -175,6 +238,10 @@ def test_what_is_no_certificate_is_no_svid_wherever_it_is(case: str) -> None:
     assert outline_of(UNREADABLE[case]) is None
 
 
+def test_a_certificate_without_a_version_is_read_alike() -> None:
+    assert outline_of(edited(SVID.der, [0, 0])) == outline_of(SVID.der)
+
+
 def test_no_chain_is_no_certificate() -> None:
     assert refusal_of().reason is Reason.NO_CLIENT_CERT
 
@@ -183,6 +250,7 @@ def test_an_outline_says_by_what_a_path_is_found() -> None:
     svid, middle, root = check_chain(der_of(leaf(MIDDLE), MIDDLE, ROOT))
     assert (svid.issuer, middle.issuer) == (middle.subject, root.subject)
     assert (svid.issuer_key_id, middle.issuer_key_id) == (middle.key_id, root.key_id)
+    assert svid.issuer_key_id is not None
     assert root.issuer_key_id is None
     assert svid.names == 1
 
