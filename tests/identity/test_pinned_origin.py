@@ -85,6 +85,14 @@ def test_another_svid_retires_connections_at_once_and_new_bundles_alone_do_not(
         assert ends.connect().key != before.key
 
 
+def test_without_our_identity_there_is_no_connection_that_shows_it(ends: Ends) -> None:
+    ends.own.become(None)
+    assert ends.connect(Address("http", "127.0.0.1", 80), None).tls is None
+    with pytest.raises(Unavailable) as refused:
+        ends.connect()
+    assert refused.value.reason is Reason.NOT_READY
+
+
 def test_where_every_generation_counts_new_bundles_retire_connections_too(ends: Ends) -> None:
     strict = PinnedOrigins(ends.own, time.time, ends.pool.retire, per_generation=True)
     ends.pool.keys = [strict.of(THERE, STS).key]

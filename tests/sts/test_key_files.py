@@ -37,7 +37,15 @@ def test_a_files_name_says_when_its_key_signs() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["active.pem", "20260921T142640.pem", "20261321T142640Z.pem", "2026-09-21T14:26:40Z.pem", f"{FIRST}.bak"]
+    "name",
+    [
+        "active.pem",
+        "20260921T142640.pem",
+        "20261321T142640Z.pem",
+        "2026-09-21T14:26:40Z.pem",
+        "20260921T14264Z.pem",
+        f"{FIRST}.bak",
+    ],
 )
 def test_another_name_says_no_time(name: str) -> None:
     assert time_of(name) is None
