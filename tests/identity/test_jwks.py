@@ -73,6 +73,7 @@ async def test_nothing_is_fetched_for_an_issuer_that_is_not_configured() -> None
         assert caught.value.reason is Reason.WRONG_ISSUER
         assert [publisher.fetches for publisher in world.publishers.values()] == [1, 1]
         assert not world.keys.ready("https://evil.example")
+        assert not world.keys.known("https://evil.example")
         assert world.keys.generation_of("https://evil.example") == 0
 
 
@@ -87,10 +88,12 @@ async def test_an_issuer_is_ready_from_its_first_key_on() -> None:
     world = World()
     world.publishers[THERE.issuer].document = b'{"keys":[]}'
     assert not world.keys.ready(HERE.issuer)
+    assert not world.keys.known(HERE.issuer)
     async with running(world):
         await wait_for_both(world)
         assert world.keys.ready(HERE.issuer)
         assert not world.keys.ready(THERE.issuer)
+        assert world.keys.known(THERE.issuer)  # the empty set is one
 
 
 async def test_an_issuer_whose_keys_are_too_old_is_ready_no_more() -> None:
@@ -107,8 +110,10 @@ async def test_an_issuer_whose_keys_are_too_old_is_ready_no_more() -> None:
     await asyncio.wait_for(world.fetched.get(), 5)
     now[0] += 60
     assert keys.ready(HERE.issuer)
+    assert keys.known(HERE.issuer)
     now[0] += 1
     assert not keys.ready(HERE.issuer)
+    assert not keys.known(HERE.issuer)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

@@ -153,6 +153,14 @@ def test_a_second_handshake_is_refused(first: bool) -> None:
         all_of(established(), sent)
 
 
+def test_a_second_handshake_is_refused_after_data_that_looks_like_a_record() -> None:
+    gate, inner = established(), record(40)
+    assert gate.take(record(len(inner), fill=b"")) == record(len(inner), fill=b"")  # a head without its data
+    assert gate.take(inner) == inner  # its data
+    with pytest.raises(TooManyRecordsError, match="handshake"):
+        gate.take(b"\x16\3\3" + record(40)[3:])
+
+
 def test_nothing_is_busy_once_all_records_have_given_their_data() -> None:
     gate = established()
     gate.take(record(60) * 3)
