@@ -48,7 +48,6 @@ ELSEWHERE: Final = {
     "sts_reload.py": "integration/test_sts_reload.py",
     "reload.py": "integration/test_reload.py",
     "sts/rules.py": "sts/test_policy.py",
-    "wire/dialer.py": "integration/wire/test_dial.py",
     "wire/kernel.py": "wire/test_teardown.py",
     "wire/origin_pool.py": "wire/test_pool.py",
     "wire/stream.py": "wire/test_h1_stream.py",

@@ -123,13 +123,17 @@ class ScreenedSSLObject(ssl.SSLObject):
             TooManyRecordsError: the peer sends many records without data.
             ssl.SSLError: as the base class.
         """
-        gate = self._gate
-        if not gate.busy:
-            if self._incoming.pending and not self._released.pending:
-                self._guarded(self._receive)
-            elif self._incoming.eof:
+        gate, incoming, released = self._gate, self._incoming, self._released
+        if not gate.busy:  # as for most reads: they run no more code than this
+            if incoming.pending and not released.pending:
+                try:
+                    released.write(gate.take(incoming.read()))
+                except TooManyRecordsError as error:
+                    self.tell_refused(Reason.TLS_VERSION, error.reason)
+                    raise
+            if incoming.eof:
                 self._pass_eof()
-            if not (self._gate.busy or self._incoming.pending):
+            if not (self._gate.busy or incoming.pending):
                 return super().read(len, buffer)
         while True:
             if not self._released.pending:
@@ -145,7 +149,9 @@ class ScreenedSSLObject(ssl.SSLObject):
 
     def pending(self) -> int:
         """Return the number of bytes still to be read. Event loops ask for it before they read again."""
-        return super().pending() + self._released.pending + self._gate.held_bytes
+        gate = self._gate
+        held = gate.held_bytes if gate.busy else 0
+        return super().pending() + self._released.pending + held
 
     def unwrap(self) -> None:
         """Close the TLS connection as ``ssl.SSLObject.unwrap`` does. Errors as ``read``."""

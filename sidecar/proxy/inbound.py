@@ -30,7 +30,6 @@ from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, source_of, to_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
-from sidecar.proxy.origins import authority_of
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
 from sidecar.wire.message import Request
@@ -124,7 +123,7 @@ class Inbound:
                 handle=handle,
                 request_id=entry.request_id,
                 trace=trace,
-                host=authority_of(agent),
+                host=agent.authority,
                 source=source_of(stream.remote_address) if route.forwarded else None,
             )
             yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)

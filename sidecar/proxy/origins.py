@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 
-from sidecar.delegation.route import OutboundRoute, Upstream
+from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.pinned_origin import Address, PinnedOrigins, Retire
@@ -58,13 +57,3 @@ class Origins:
     def _retire(self, of: Callable[[Hashable], bool]) -> None:
         self._known.clear()
         self._retire_in_pool(of)
-
-
-def authority_of(upstream: Upstream | Origin) -> bytes:
-    """Return the Host field of a request to an upstream (RFC 9112 section 3.2)."""
-    return _authority(upstream.host, upstream.port)
-
-
-@lru_cache(maxsize=1024)
-def _authority(host: str, port: int) -> bytes:
-    return f"[{host}]:{port}".encode("ascii") if ":" in host else f"{host}:{port}".encode("ascii")

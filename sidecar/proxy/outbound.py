@@ -28,7 +28,7 @@ from sidecar.proxy.headers import new_call_id, to_next_hop
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
-from sidecar.proxy.origins import Origins, authority_of
+from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest
 from sidecar.proxy.snapshot import Snapshot, Snapshots
@@ -106,8 +106,8 @@ class Outbound:
             entry.call_out = new_call_id()
             trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
-            edits = to_next_hop(permit, call=entry.call_out, trace=trace, host=authority_of(route.upstream))
             origin = self._origins.of(route, policy.workload)
+            edits = to_next_hop(permit, call=entry.call_out, trace=trace, host=origin.authority)
             status = yield Forwarding(
                 self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
             )

@@ -121,6 +121,7 @@ class Origin:
 
     ``still_good`` is called before a connection is used, a new one too: the peer's identity may have ended meanwhile.
     ``life_s`` is called once for a new one: the seconds for which it may be used, given the identities of both ends.
+    ``authority`` is the Host of requests to it (RFC 9112 section 3.2).
     """
 
     host: str
@@ -130,6 +131,11 @@ class Origin:
     server_name: str | None = None
     still_good: Callable[[asyncio.BaseTransport], bool] | None = field(default=None, repr=False)
     life_s: Callable[[asyncio.BaseTransport], float] | None = field(default=None, repr=False)
+    authority: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        object.__setattr__(self, "authority", f"{host}:{self.port}".encode("ascii"))
 
 
 class Dialer:

@@ -74,7 +74,18 @@ async def test_the_same_call_served_again_leaves_the_same_record(tmp_path: Path)
         asked.warm.request()
     await asked.warm.log.close()
     first, *later = map(json.loads, (tmp_path / "records").read_text().splitlines())
-    its_own = {"seq", "ts", "request_id", "call_in", "trace_id", "span_id", "decide_ms", "upstream_ms", "total_ms"}
+    its_own = {
+        "seq",
+        "prev",
+        "ts",
+        "request_id",
+        "call_in",
+        "trace_id",
+        "span_id",
+        "decide_ms",
+        "upstream_ms",
+        "total_ms",
+    }
     assert len(later) == 3
     assert (first["subject"], first["decision"], first["route"]) == (TOKEN.subject, "allow", "search")
     for record in later:

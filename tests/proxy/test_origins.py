@@ -13,7 +13,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.proofs import Proofs
-from sidecar.proxy.origins import Origins, authority_of
+from sidecar.proxy.origins import Origins
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.delegation.world import TO_CRM, WRITER
 from tests.fakes.own_identity import OwnIdentity
@@ -173,11 +173,3 @@ def test_tls_with_nobody_named_is_refused_instead_of_sent_in_the_clear(origins: 
     with pytest.raises(Denied) as refused:
         origins.of(replace(TO_CRM, peer=None), WRITER)
     assert refused.value.reason is Reason.UPSTREAM_IDENTITY
-
-
-@pytest.mark.parametrize(
-    ("host", "port", "expected"),
-    [("crm.internal", 7443, b"crm.internal:7443"), ("::1", 80, b"[::1]:80"), ("10.0.0.1", 443, b"10.0.0.1:443")],
-)
-def test_the_host_field_names_the_upstream(host: str, port: int, expected: bytes) -> None:
-    assert authority_of(Upstream(scheme="https", host=host, port=port)) == expected

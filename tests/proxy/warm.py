@@ -116,7 +116,8 @@ class WarmOutbound:
         assert tokens._tokens.keep(_key(plan(served.delegation)), issued, epoch=epoch)
         snapshots: Any = SimpleNamespace(now=lambda: Snapshot(policy=POLICY, keys=keys, exchange=tokens, agent=None))
         watch = Watch(snapshots, source, wall=lambda: float(NOW), monotonic=lambda: 0.0)
-        origins: Any = SimpleNamespace(of=lambda _route, _workload: Origin("crm.internal", 7443, "crm"))
+        origin = Origin("crm.internal", 7443, "crm")
+        origins: Any = SimpleNamespace(of=lambda _route, _workload: origin)
         outbound = Outbound(
             snapshots=snapshots,
             log=self.log,
