@@ -60,6 +60,7 @@ class LogFormat:
     doubtful: Condition = ()  # the actor's field cannot be relied upon
     refused: Condition = ()
     none: tuple[str, ...] = ("", "-")
+    embedded: Names = ()  # fields whose text is a JSON object, besides those of ``claims``
     fields: FieldNames = FieldNames()
     compiled: tuple[Template, ...] = field(init=False, default=(), compare=False)
 

@@ -197,6 +197,7 @@ _READERS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "kind": _kind,
     "templates": _templates,
     "none": _texts,
+    "embedded": _names,
     **dict.fromkeys(_CONDITIONS, _condition),
 }
 

@@ -21,6 +21,7 @@ from sidecar.audit.attribution.splitting import Flat, SplitError, flatten, names
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z/]{1,32}")
 _USERINFO: Final = re.compile(r"\A(https?://)[^/]*@", re.IGNORECASE)
 _FORWARDED_URI: Final = re.compile(r"(?i)(?:^|;)uri=\"?([^;,\"]{1,2048})")
+_COMMON_NAME: Final = re.compile(r"(?i)(?:^|[,/]\s?)CN=([^,/+]{1,256})")
 _ACCOUNT: Final = re.compile(r"(?i)(?:acct:|mailto:|user:|oidc:|[^\\@/:]{1,64}\\)")
 _REFUSED: Final = frozenset({"401", "403"})
 
@@ -60,7 +61,8 @@ class Fields:
 class Reading:
     """The parties of one request. ``request`` is its method and path, without the query, for display only.
 
-    ``silent`` says that the format has no field for a user; ``doubtful``, that the actor's field may be forged.
+    ``inferred`` says that the actor is the caller, beside a user whose rights the log names apart; ``silent``, that the
+    format has no field for a user; ``doubtful``, that the actor's field may be forged.
     """
 
     format: str
@@ -75,6 +77,7 @@ class Reading:
     time: str | None = None
     refused: bool = False
     own: bool = False
+    inferred: bool = False
     silent: bool = False
     doubtful: bool = False
 
@@ -105,12 +108,14 @@ class Reader:
             SplitError: claims that are logged as text contradict others.
         """
         mapping = self.mapping
-        found = self._found(_with_embedded(mapping, flat))
+        flat = _with_embedded(mapping, flat)
+        found = self._found(flat)
         users, actors, clients = found["user"], found["actor"], found["client"]
+        inferred = False
         if self._extra.user and users and users[0].fields[0] in self._extra.user:
             users = users[:1]
         elif behalf := found["on_behalf_of"]:
-            users, actors = behalf, (*users, *actors)
+            users, actors, inferred = behalf, (*users, *actors), True
         clients = tuple(party for party in clients if address_of(party.shown) is None)  # some call an address a client
         if mapping.requests and not self._is_request(flat, found):
             return None
@@ -127,7 +132,7 @@ class Reader:
             if own
             else tuple(actor for actor in actors if not any(same_party(actor, user) for user in users)),
             clients=clients,
-            peers=(*found["peer"], *_forwarded(found["forwarded_cert"])),
+            peers=(*map(_with_common_name, found["peer"]), *_forwarded(found["forwarded_cert"])),
             declared=found["declared"],
             user_agents=found["user_agent"],
             addresses=tuple(_addresses(found["address"])),
@@ -135,6 +140,7 @@ class Reader:
             time=_first(found["time"]),
             refused=_first(found["status"]) in _REFUSED or mapping.holds(mapping.refused, flat),
             own=own,
+            inferred=inferred,
             silent=self._silent and not own,
             doubtful=mapping.holds(mapping.doubtful, flat),
         )
@@ -183,8 +189,8 @@ def _first(parties: Sequence[Party]) -> str | None:
 
 
 def _with_embedded(mapping: LogFormat, flat: Flat) -> Flat:
-    """Add the members of claims that are logged as text which is JSON."""
-    for place in mapping.fields.claims:
+    """Add the members of objects that are logged as text."""
+    for place in (*mapping.fields.claims, *mapping.embedded):
         text = flat.get(place, "")
         if text.startswith("{"):
             flat = {**flat}
@@ -192,6 +198,12 @@ def _with_embedded(mapping: LogFormat, flat: Flat) -> Flat:
                 if flat.setdefault(f"{place}.{name}", value) != value:
                     raise SplitError("two fields have one name")
     return flat
+
+
+def _with_common_name(peer: Party) -> Party:
+    """Add the common name of a certificate's subject: it recognises an agent, and names no actor."""
+    found = _COMMON_NAME.search(peer.shown)
+    return peer if found is None else Party((*peer.fields, peer.fields[0]), (*peer.values, found[1]))
 
 
 def _forwarded(headers: Sequence[Party]) -> Iterator[Party]:

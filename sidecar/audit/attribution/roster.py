@@ -22,7 +22,12 @@ from typing import Final
 MAX_FILE_BYTES: Final = 4 << 20
 _CACHED: Final = 16384
 _LINE: Final = re.compile(r"([^=,]{1,256}?)\s+=\s+(.+)")
-_KIND: Final = re.compile(r"(?i)(user-agent|ua|ip|client|name|spiffe)\s*:(?!//)\s*(.*)")
+_KIND: Final = re.compile(
+    r"(?i)(user[-_]?agent|ua|ip|cidr|address|client(?:[-_]id)?|service[-_]?account|sa|name)\s*:(?!//)\s*(.*)"
+)
+_USER_AGENT: Final = frozenset({"user-agent", "user_agent", "useragent", "ua"})
+_ADDRESS: Final = frozenset({"ip", "cidr", "address"})
+_OWN_PREFIX: Final = re.compile(r"(?:agent|client|service|workload|serviceaccount):(?!/)")
 _ROLE_SESSION: Final = re.compile(r"arn:(aws[a-z-]*):sts::(\d+):assumed-role/([^/]+)/.*")
 _PORT: Final = re.compile(r"\[?([0-9A-Fa-f:.]{2,45})\]?:\d{1,5}")
 
@@ -74,7 +79,8 @@ class Roster:
 
     def _user_agent(self, value: str) -> str | None:
         folded = value.casefold()
-        return next((name for pattern, name in self.user_agents if pattern.match(folded)), None)
+        by_pattern = next((name for pattern, name in self.user_agents if pattern.match(folded)), None)
+        return by_pattern or self.names.get(folded.partition("/")[0])  # "writer/1.0" names a product as the list does
 
     def _address(self, value: str) -> str | None:
         address = address_of(value)
@@ -102,6 +108,8 @@ def _forms(value: str) -> Iterator[str]:
         yield value.removeprefix("spiffe://")  # Istio's principals
     if value.startswith("service-account-"):
         yield value.removeprefix("service-account-")  # Keycloak: the service account of a client
+    if prefix := _OWN_PREFIX.match(value):
+        yield value[prefix.end() :]
     if role := _ROLE_SESSION.fullmatch(value):
         yield f"arn:{role[1]}:iam::{role[2]}:role/{role[3]}"
 
@@ -156,15 +164,15 @@ def _add(roster: Roster, name: str | None, identifier: str) -> None:
         raise ValueError("an identifier is empty; write one between the commas")
     if value.strip("*") in {"", "spiffe://"}:
         raise ValueError(f"{value!r} would make everybody an agent; write more of the name")
-    if kind in {"user-agent", "ua"}:
+    if kind in _USER_AGENT:
         roster.user_agents.append((_pattern(value), name or value))
         return
     network = _network(value)
     if network is not None and not network.prefixlen:
         raise ValueError(f"{value!r} would make every address an agent's; write the network of the agents")
-    if network is not None and kind in {"", "ip"}:
+    if network is not None and (not kind or kind in _ADDRESS):
         roster.networks.append((network, name or value))
-    elif kind == "ip":
+    elif kind in _ADDRESS:
         raise ValueError(f"{value!r} is no address and no network; write ip:10.0.3.7 or ip:10.0.3.0/24")
     else:
         _add_identity(roster, name, value, also_user_agent=not kind)

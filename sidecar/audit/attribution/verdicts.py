@@ -162,6 +162,10 @@ def _judge_unlisted(reading: Reading) -> Judged:
             Kind.OWN_AUTHORITY, user.shown, user.fields[:1], "the agent is the only principal", Confidence.MEDIUM
         )
     fields = (*user.fields[:1], *actor.fields[:1])
+    if reading.inferred and not _is_workload(actor):  # a person may use another's rights, too
+        return Judged(
+            Kind.CANNOT_TELL, actor.shown, fields, "without --agents nobody is known as an agent", Confidence.LOW
+        )
     if _differ(reading.actors) or reading.doubtful:
         reason = "the field of the actor can be forged" if reading.doubtful else "two fields name different actors"
         return Judged(Kind.CANNOT_TELL, actor.shown, fields, reason, Confidence.LOW)

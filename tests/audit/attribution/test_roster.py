@@ -31,6 +31,7 @@ def roster() -> Roster:
         ("WRITER-CLIENT", "writer"),
         ("example.org/agent/writer", "writer"),
         ("service-account-writer-client", "writer"),
+        ("client:writer-client", "writer"),
         ("spiffe://example.org/agent/writer2", None),
         ("spiffe://other.example/agent/writer", None),
         ("spiffe://example.org/tools/crm", "spiffe://example.org/tools/crm"),
@@ -64,7 +65,13 @@ def test_an_address_is_an_agent_by_its_network(roster: Roster, value: str, agent
 
 
 @pytest.mark.parametrize(
-    ("value", "agent"), [("Writer/2.1 (linux)", "writer"), ("python-agent/1", "python-agent/*"), ("Mozilla/5.0", None)]
+    ("value", "agent"),
+    [
+        ("Writer/2.1 (linux)", "writer"),
+        ("python-agent/1", "python-agent/*"),
+        ("front-agent/3", "front-agent"),
+        ("Mozilla/5.0", None),
+    ],
 )
 def test_a_user_agent_is_an_agent_by_a_pattern(roster: Roster, value: str, agent: str | None) -> None:
     assert roster.user_agent(value) == agent
@@ -95,6 +102,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         with pytest.raises(RosterError) as error:
             load(str(path))
         assert f"{path}: {said}" in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["10.0.3.0/24", "ip:10.0.3.0/24", "cidr: 10.0.3.0/24", "IP : 10.0.3.0/24"])
+def test_a_kind_of_identifier_may_be_said(line: str) -> None:
+    assert parse(line).address("10.0.3.9") == "10.0.3.0/24"
+    assert parse("client_id: a\nsa: b").identity("B") == "b"
 
 
 def test_many_values_do_not_fill_the_memory(roster: Roster) -> None:
