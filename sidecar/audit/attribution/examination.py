@@ -17,8 +17,6 @@ from sidecar.audit.attribution.roster import Roster
 from sidecar.audit.attribution.tally import Agent, Tally
 from sidecar.audit.attribution.verdicts import UNNAMED, Judged, Kind, judge
 
-MAX_FILES: Final = 10_000
-
 UNKNOWABLE: Final = (
     "A log shows names, not proofs: it does not say if or how a name was verified.",
     "A person who calls by hand and an agent that carries the person's token look alike in a log that does not name"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.audit.attribution import elements
 from sidecar.audit.attribution.elements import Element, read_elements
 from sidecar.audit.attribution.splitting import Ambiguous
 
@@ -88,3 +89,18 @@ def test_a_member_twice_is_remembered(tmp_path: Path) -> None:
 def test_an_empty_file_has_no_entries(tmp_path: Path) -> None:
     assert read(tmp_path, "") == []
     assert read(tmp_path, "[]") == []
+
+
+def test_a_folder_gives_its_files_without_binaries_hidden_and_linked_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in (("b/two.log", b"2"), ("a.log", b"1"), (".hidden", b"x"), (".git/c", b"x"), ("d.bin", b"\0x")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link.log").symlink_to(tmp_path / "a.log")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert contents(list(read_elements([str(tmp_path)]))) == [b"1", b"2"]
+    assert contents(list(read_elements([str(tmp_path / "d.bin")]))) == [b"\0x"]
+    monkeypatch.setattr(elements, "MAX_FILES", 1)
+    with pytest.raises(OSError, match="more than 1 files; name the folders that hold logs"):
+        list(read_elements([str(tmp_path)]))
