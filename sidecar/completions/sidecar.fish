@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --entries --every --federated --ignore --injection --issuer --key --key-type --keys --lead --life --listen --mapping --max-connections --may-call --namespace --out --platform --probe --records --request --socket --socket-mode --spill --timeout --tls --trust-domain --try --user --wait --workers --workload-api
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --entries --every --federated --hash-key --ignore --injection --issuer --key --key-type --keys --lead --life --listen --mapping --max-connections --may-call --merge --namespace --out --platform --probe --records --request --save --socket --socket-mode --spill --timeout --tls --trigger --trust-domain --try --user --wait --window --workers --workload-api
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -126,6 +126,19 @@ complete -c sidecar -n '_shtab_sidecar_using audit chains' -s h -l help -d 'show
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l ignore -x -d 'a kind of finding to ignore'
 complete -c sidecar -n '_shtab_sidecar_using audit chains; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a ratio -d 'Count machine identities against people, with the trigger at 50 to 1.'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l entries -xka "(__fish_complete_path (commandline -ct))" -d 'registration entries: registered workloads'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l credentials -xka "(__fish_complete_path (commandline -ct))" -d 'the result of audit credentials --json'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l directory -xka "(__fish_complete_path (commandline -ct))" -d 'an export of the people: CSV, SCIM, Graph'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l directory-field -x -d 'the field with the sub of tokens (default: a guess)'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l window -x -d 'only records of this last time: a number and h or d, such as 24h or 30d'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l trigger -x -d 'machines per person to warn at (default 50)'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l hash-key -xka "(__fish_complete_path (commandline -ct))" -d 'count people by keyed hashes: sketches of one key can be merged'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l save -xka "(__fish_complete_path (commandline -ct))" -d 'write a sketch, to be merged elsewhere; it holds no name'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l merge -xka "(__fish_complete_path (commandline -ct))" -d 'a sketch of another site to count together with'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l json -d 'for machines: the numbers and every machine identity'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records of sidecars and token services, .gz too, or -'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a export -d 'Write records as events of ECS or OCSF, for a SIEM.'
 complete -c sidecar -n '_shtab_sidecar_using audit export' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit export' -l as -xka "ecs ocsf" -d 'the schema: Elastic Common Schema, or OCSF'

@@ -32,6 +32,7 @@ _shtab_sidecar_audit_commands() {
     chains:'Rebuild every chain from the records of all witnesses.'
     credentials:'List static credentials of agents, and a way to retire each.'
     export:'Write records as events of ECS or OCSF, for a SIEM.'
+    ratio:'Count machine identities against people, with the trigger at 50 to 1.'
     selectors:'Find SPIRE entries that attest on something weak.'
     verify:'Find records that were changed, removed, inserted or moved.'
   )
@@ -114,6 +115,24 @@ _shtab_sidecar_audit_export_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_export_defaults_added=0
+
+_shtab_sidecar_audit_ratio_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--entries[registration entries\: registered workloads]:PATH:_files"
+  "*--credentials[the result of audit credentials --json]:FILE:_files"
+  "*--directory[an export of the people\: CSV, SCIM, Graph]:FILE:_files"
+  "--directory-field[the field with the sub of tokens (default\: a guess)]:NAME:"
+  "--window[only records of this last time\: a number and h or d, such as 24h or 30d]:TIME:"
+  "--trigger[machines per person to warn at (default 50)]:N:"
+  "--hash-key[count people by keyed hashes\: sketches of one key can be merged]:FILE:_files"
+  "--save[write a sketch, to be merged elsewhere\; it holds no name]:FILE:_files"
+  "*--merge[a sketch of another site to count together with]:FILE:_files"
+  "--json[for machines\: the numbers and every machine identity]"
+  "(*)::records of sidecars and token services, .gz too, or -:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_ratio_defaults_added=0
 
 _shtab_sidecar_audit_selectors_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -363,6 +382,7 @@ _shtab_sidecar_audit() {
         chains) _arguments -C -s $_shtab_sidecar_audit_chains_options ;;
         credentials) _arguments -C -s $_shtab_sidecar_audit_credentials_options ;;
         export) _arguments -C -s $_shtab_sidecar_audit_export_options ;;
+        ratio) _arguments -C -s $_shtab_sidecar_audit_ratio_options ;;
         selectors) _arguments -C -s $_shtab_sidecar_audit_selectors_options ;;
         verify) _arguments -C -s $_shtab_sidecar_audit_verify_options ;;
       esac

@@ -7,51 +7,16 @@ estimates (HyperLogLog, Flajolet et al. 2007): accurate to a few in a thousand u
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
 
+from sidecar.observe.distinct import Distinct, estimate
+
 WINDOW_S: Final = 86_400.0
-_BITS: Final = 12
-_REGISTERS: Final = 1 << _BITS
-_REST: Final = 64 - _BITS
-_ALPHA: Final = 0.7213 / (1 + 1.079 / _REGISTERS)
 _SPIFFE: Final = "spiffe://"
-
-
-class Distinct:
-    """Estimator of the number of distinct values."""
-
-    __slots__ = ("registers",)
-
-    def __init__(self) -> None:
-        self.registers = bytearray(_REGISTERS)
-
-    def add(self, thing: str) -> None:
-        """Count a value unless it was counted before."""
-        digest = int.from_bytes(blake2b(thing.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-        register, rest = digest >> _REST, digest & ((1 << _REST) - 1)
-        rank = _REST - rest.bit_length() + 1  # the number of leading zeros plus one
-        if rank > self.registers[register]:
-            self.registers[register] = rank
-
-    def clear(self) -> None:
-        """Reset to zero."""
-        self.registers = bytearray(_REGISTERS)
-
-
-def estimate(*several: Distinct) -> int:
-    """Return the estimated number of distinct values in the union of some estimators."""
-    registers = [max(ranks) for ranks in zip(*(one.registers for one in several), strict=True)]
-    untouched = registers.count(0)
-    raw = _ALPHA * _REGISTERS**2 / math.fsum(2.0**-rank for rank in registers)
-    if raw <= 2.5 * _REGISTERS and untouched:
-        raw = _REGISTERS * math.log(_REGISTERS / untouched)
-    return round(raw)
 
 
 class Population:

@@ -1,0 +1,136 @@
+"""Census of identities: machines (workloads and static keys) and people, from every source, each counted once.
+
+Machines are workloads by SPIFFE ID, seen in records or registered in entries, and static keys by their fingerprint.
+People are subjects of verified records that are not workloads, by issuer and ``sub``, and the members of a directory
+export. A person of the directory who is also seen is one person if the directory names the same ``sub``.
+
+The list of machines is exact. People are many, so they are counted exactly up to ``EXACT``, and estimated beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.audit.records import Record
+from sidecar.observe.distinct import Distinct, estimate
+
+EXACT: Final = 1_000_000
+_SPIFFE: Final = "spiffe://"
+
+
+@dataclass(slots=True)
+class Machine:
+    """One workload or static key: where it was found, its records, whom it acted for, when it was seen last."""
+
+    name: str
+    kind: str  # workload, static key
+    sources: set[str] = field(default_factory=set)
+    records: int = 0
+    last_seen: str | None = None
+    people: Distinct = field(default_factory=Distinct, repr=False)
+    owner: str | None = None
+
+    @property
+    def people_served(self) -> int:
+        """Number of people that it acted for, an estimate beyond some hundreds."""
+        return estimate(self.people) if self.records else 0
+
+
+class People:
+    """Distinct people: exact up to ``EXACT`` of them, an estimate beyond."""
+
+    def __init__(self) -> None:
+        self.sketch = Distinct()
+        self._names: set[str] | None = set()
+
+    def add(self, name: str) -> None:
+        """Count a person unless counted before."""
+        self.sketch.add(name)
+        if self._names is not None:
+            self._names.add(name)
+            if len(self._names) > EXACT:
+                self._names = None
+
+    @property
+    def count(self) -> int:
+        """Number of distinct people."""
+        return estimate(self.sketch) if self._names is None else len(self._names)
+
+    @property
+    def exact(self) -> bool:
+        """True if the count is no estimate."""
+        return self._names is not None
+
+
+class Census:
+    """Everything that was counted. ``name_of`` turns (issuer, subject) into the name under which a person counts."""
+
+    def __init__(
+        self, name_of: Callable[[str, str], str], *, since: str | None = None, until: str | None = None
+    ) -> None:
+        self.machines: dict[str, Machine] = {}
+        self.people = People()
+        self.seen = People()
+        self.records = 0
+        self.outside = 0  # records before or after the window
+        self.first: str | None = None
+        self.last: str | None = None
+        self._name_of = name_of
+        self._since = since
+        self._until = until
+
+    def add_record(self, record: Record) -> None:
+        """Count the identities of a record. Only verified claims name people and actors."""
+        if (self._since is not None and record.ts < self._since) or (
+            self._until is not None and record.ts >= self._until
+        ):
+            self.outside += 1
+            return
+        self.records += 1
+        self.first = min(self.first or record.ts, record.ts)
+        self.last = max(self.last or record.ts, record.ts)
+        person = self._person(record)
+        if person is not None:
+            self.people.add(person)
+            self.seen.add(person)
+        acting = set(self._workloads(record))
+        for name in acting:
+            machine = self._machine(name, "workload", "records")
+            machine.records += 1
+            machine.last_seen = max(machine.last_seen or record.ts, record.ts)
+            if person is not None:
+                machine.people.add(person)
+
+    def add_entry(self, spiffe_id: str) -> None:
+        """Count a registered workload."""
+        self._machine(spiffe_id, "workload", "entries")
+
+    def add_key(self, fingerprint: str, owner: str | None) -> None:
+        """Count a static key by its fingerprint."""
+        self._machine(fingerprint, "static key", "credentials").owner = owner
+
+    def add_person(self, issuer: str, subject: str) -> None:
+        """Count a member of a directory."""
+        self.people.add(self._name_of(issuer, subject))
+
+    def _person(self, record: Record) -> str | None:
+        subject, issuer = record.subject, record.subject_iss
+        if not record.verified or subject is None or issuer is None or subject.startswith(_SPIFFE):
+            return None
+        return self._name_of(issuer, subject)
+
+    def _workloads(self, record: Record) -> Iterator[str]:
+        proven: Iterable[str | None] = (record.workload, record.peer)
+        claimed: Iterable[str | None] = (record.actor, *(record.chain or ()), record.subject) if record.verified else ()
+        for name in (*proven, *claimed):
+            if name is not None and name.startswith(_SPIFFE):
+                yield name
+
+    def _machine(self, name: str, kind: str, source: str) -> Machine:
+        machine = self.machines.get(name)
+        if machine is None:
+            machine = self.machines[name] = Machine(name, kind)
+        machine.sources.add(source)
+        return machine

@@ -1,0 +1,280 @@
+"""``sidecar audit ratio``: counts machine identities against people, with the list behind the number.
+
+Exit codes: 0 the ratio is below the trigger, 1 it has reached it, 2 a file cannot be used or nothing can be counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sidecar.audit.log_lines import read_lines
+from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
+from sidecar.audit.ratio.census import Census, Machine
+from sidecar.audit.ratio.sketches import Sketches, load, save
+from sidecar.audit.ratio.sources import keys_in, people_in
+from sidecar.audit.records import RecordError, parse_record
+from sidecar.audit.selectors.examination import examine as examine_entries
+from sidecar.examples import add_examples
+from sidecar.observe.distinct import Distinct, estimate
+
+_COMMAND: Final = "sidecar audit ratio"
+TRIGGER: Final = 50.0
+_SHOWN: Final = 20
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([hd])")
+_HOUR_S: Final = 3600
+_MIN_KEY_BYTES: Final = 16
+_EXAMPLE: Final = "a number and h or d, such as 24h or 30d"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="records of sidecars and token services, .gz too, or -"
+    )
+    parser.add_argument(
+        "--entries", action="append", default=[], metavar="PATH", help="registration entries: registered workloads"
+    )
+    parser.add_argument(
+        "--credentials", action="append", default=[], metavar="FILE", help="the result of audit credentials --json"
+    )
+    parser.add_argument(
+        "--directory", action="append", default=[], metavar="FILE", help="an export of the people: CSV, SCIM, Graph"
+    )
+    parser.add_argument("--directory-field", metavar="NAME", help="the field with the sub of tokens (default: a guess)")
+    parser.add_argument("--window", type=_window, metavar="TIME", help=f"only records of this last time: {_EXAMPLE}")
+    parser.add_argument(
+        "--trigger", type=float, default=TRIGGER, metavar="N", help="machines per person to warn at (default 50)"
+    )
+    parser.add_argument(
+        "--hash-key", type=Path, metavar="FILE", help="count people by keyed hashes: sketches of one key can be merged"
+    )
+    parser.add_argument("--save", metavar="FILE", help="write a sketch, to be merged elsewhere; it holds no name")
+    parser.add_argument(
+        "--merge", action="append", default=[], metavar="FILE", help="a sketch of another site to count together with"
+    )
+    parser.add_argument("--json", action="store_true", help="for machines: the numbers and every machine identity")
+    add_examples(
+        parser,
+        "sidecar audit ratio records/*.jsonl",
+        "sidecar audit ratio --window 30d --entries entries.json --directory users.csv records/*.jsonl",
+        "sidecar audit ratio --save site-a.sketch --hash-key salt records/*.jsonl",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The count. ``machines`` and ``people`` include merged sketches; ``exact`` is False for estimates."""
+
+    machines: int
+    people: int
+    exact: bool
+    trigger: float
+    census: Census
+    not_records: int = 0
+
+    @property
+    def ratio(self) -> float | None:
+        """Machines per person; None without people."""
+        return self.machines / self.people if self.people else None
+
+    @property
+    def reached(self) -> bool:
+        """True if the trigger is reached. Machines without any person reach it."""
+        return self.machines > 0 if self.ratio is None else self.ratio >= self.trigger
+
+    @property
+    def summary(self) -> tuple[int, str]:
+        """Return the machines per person, rounded, and a sentence."""
+        about = "" if self.exact else "about "
+        counted = f"{about}{self.machines} machine identities and {about}{self.people} people"
+        if self.ratio is None:
+            return self.machines, f"{counted}: no person was seen, so there is no ratio"
+        against = "reaches" if self.reached else "is below"
+        return round(self.ratio), f"{counted}: {self.ratio:.1f} to 1, which {against} {self.trigger:g} to 1"
+
+
+def examine(
+    files: Sequence[str],
+    *,
+    entries: Sequence[str] = (),
+    credentials: Sequence[str] = (),
+    directory: Sequence[str] = (),
+    directory_field: str | None = None,
+    since: str | None = None,
+    key: bytes | None = None,
+    trigger: float = TRIGGER,
+    merged: Sequence[str] = (),
+) -> Result:
+    """Count the identities of all sources.
+
+    Raises:
+        OSError: a file cannot be read; the text names it.
+        ValueError: a file is not what it should be; the text names it and the cure.
+    """
+    # A directory states no issuer: beside one, people count by their sub alone.
+    census = Census(_name_of(key, with_issuer=not directory), since=since)
+    not_records = 0
+    for line in read_lines(files) if files else ():
+        try:
+            census.add_record(parse_record(line.content or b""))
+        except RecordError:
+            not_records += 1
+    if entries:
+        for entry in examine_entries(entries).entries:
+            if not entry.is_node:
+                census.add_entry(entry.spiffe_id)
+    for file in credentials:
+        for fingerprint, owner in keys_in(file):
+            census.add_key(fingerprint, owner)
+    for file in directory:
+        for subject in people_in(file, directory_field):
+            census.add_person("", subject)
+    machines, people, exact = len(census.machines), census.people.count, census.people.exact
+    if merged:
+        whole = sketches_of(census)
+        for file in merged:
+            whole = whole.merge(load(file))
+        machines, people, exact = estimate(whole.machines), estimate(whole.people), False
+    return Result(
+        machines=machines, people=people, exact=exact, trigger=trigger, census=census, not_records=not_records
+    )
+
+
+def sketches_of(census: Census) -> Sketches:
+    """Return the sketches of a census."""
+    machines = Distinct()
+    for name in census.machines:
+        machines.add(name)
+    return Sketches(machines, census.people.sketch)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Count and print."""
+    try:
+        result = examine(
+            arguments.files,
+            entries=arguments.entries,
+            credentials=arguments.credentials,
+            directory=arguments.directory,
+            directory_field=arguments.directory_field,
+            since=None if arguments.window is None else _before_now(arguments.window),
+            key=None if arguments.hash_key is None else _key(arguments.hash_key),
+            trigger=arguments.trigger,
+            merged=arguments.merge,
+        )
+        if arguments.save:
+            save(sketches_of(result.census), arguments.save)
+    except (OSError, ValueError) as error:
+        return complain(_COMMAND, str(error))
+    if not result.machines and not result.people:
+        return complain(_COMMAND, "nothing to count: give records, --entries, --credentials or --directory")
+    try:
+        if arguments.json:
+            print_json(_document(result))
+        else:
+            _show(result)
+    except BrokenPipeError:
+        return hang_up()
+    return 1 if result.reached else 0
+
+
+def _name_of(key: bytes | None, *, with_issuer: bool) -> Callable[[str, str], str]:
+    def name(issuer: str, subject: str) -> str:
+        text = f"{issuer}\0{subject}" if with_issuer else subject
+        if key is None:
+            return text
+        return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()[:32]
+
+    return name
+
+
+def _key(file: Path) -> bytes:
+    key = file.read_bytes().strip()
+    if len(key) < _MIN_KEY_BYTES:
+        raise ValueError(f"{file}: a key has at least {_MIN_KEY_BYTES} bytes; make one: openssl rand -hex 32 > {file}")
+    return key
+
+
+def _window(text: str) -> int:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"it is {_EXAMPLE}")
+    return int(match[1]) * (_HOUR_S if match[2] == "h" else 24 * _HOUR_S)
+
+
+def _before_now(window_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() - window_s))
+
+
+def _sorted(census: Census) -> list[Machine]:
+    """Machines, those first that act for nobody: what nobody asked for is what can go."""
+    return sorted(census.machines.values(), key=lambda one: (one.people_served, one.records, one.name))
+
+
+def _document(result: Result) -> dict[str, object]:
+    census = result.census
+    return {
+        "machines": result.machines,
+        "people": result.people,
+        "people_seen": census.seen.count,
+        "exact": result.exact,
+        "ratio": result.ratio,
+        "trigger": result.trigger,
+        "reached": result.reached,
+        "records": census.records,
+        "outside_window": census.outside,
+        "not_records": result.not_records,
+        "first": census.first,
+        "last": census.last,
+        "identities": [
+            {
+                "name": one.name,
+                "kind": one.kind,
+                "sources": sorted(one.sources),
+                "owner": one.owner,
+                "records": one.records,
+                "people": one.people_served,
+                "last_seen": one.last_seen,
+            }
+            for one in _sorted(census)
+        ],
+    }
+
+
+def _show(result: Result) -> None:
+    census = result.census
+    machines = _sorted(census)
+    if machines:
+        print_table(
+            ("machine identity", "kind", "found in", "acts for", "records", "last seen"),
+            (
+                (
+                    one.name if one.owner is None else f"{one.name} ({one.owner})",
+                    one.kind,
+                    ", ".join(sorted(one.sources)),
+                    one.people_served or "nobody",
+                    one.records,
+                    one.last_seen,
+                )
+                for one in machines[:_SHOWN]
+            ),
+        )
+        if len(machines) > _SHOWN:
+            print_line(f"and {len(machines) - _SHOWN} more; --json lists all", style="dim")
+        print_line()
+    workloads = sum(one.kind == "workload" for one in machines)
+    print_line(f"workloads: {workloads}, static keys: {len(machines) - workloads}, people seen: {census.seen.count}")
+    if census.outside:
+        print_line(f"records outside the window, not counted: {census.outside}")
+    if result.not_records:
+        print_line(f"lines that are not records, not counted: {result.not_records}")
+    print_line(result.summary[1], style="bold")
+    if result.reached:
+        print_line("Begin with identities that act for nobody: delete the entry, or retire the key.")
