@@ -11,6 +11,7 @@ from typing import Final
 
 from tests.fuzz import (
     of_bodies,
+    of_entries,
     of_heads,
     of_identity,
     of_keys,
@@ -80,6 +81,7 @@ _ALL: Final = (
     Harness(of_records.record_line, "record", max_len=4096),
     Harness(of_records.log_line, "record", max_len=4096),
     Harness(of_records.record_text, "record", max_len=4096),
+    Harness(of_entries.registration_entries, "settings", max_len=4096),
     Harness(of_status.status_answer, "record", max_len=4096),
     Harness(of_others.requests_beside_others, "http", share=3),
     Harness(of_others.answers_beside_others, "http", share=2),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from sidecar.audit.selectors.examination import Result, examine
 from tests.interop.cluster_identities import Workload, entries, workload_in
 from tests.interop.engine import ROOT, require
 from tests.interop.helm import helms, missing, render
-from tests.interop.values import changed, example
+from tests.interop.values import FULL_VALUES, changed, example
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
 
@@ -230,3 +232,26 @@ def test_every_workload_of_the_example_is_bound_to_its_namespace_and_to_both_ima
 def test_the_example_needs_images_by_their_digest() -> None:
     values = yaml.safe_load((ROOT / "helm" / "example" / "values.yaml").read_text())
     assert "spiffeIDs" in render({**values, **IMAGE}).said
+
+
+def judged(folder: Path, values: dict[str, Any], helm: str | None = None, *, digest: str = DIGEST) -> Result:
+    """Judge the rendering, with another text instead of each digest."""
+    found = render(values, helm=helm)
+    assert found.of("ClusterSPIFFEID"), found.said
+    (folder / "rendered.yaml").write_text(yaml.safe_dump_all(found.objects).replace(f"@{DIGEST}", f"@{digest}"))
+    return examine([str(folder / "rendered.yaml")])
+
+
+@pytest.mark.parametrize("helm", helms())
+def test_the_entries_that_the_chart_makes_are_strong(helm: str, tmp_path: Path) -> None:
+    agents = {**yaml.safe_load(example("values.yaml", AGENT)), **IMAGE}
+    for values in (agents, FULL_VALUES, {**IMAGE, **bound()}):
+        result = judged(tmp_path, values, helm)
+        assert result.weaknesses == []
+        assert {grade.strength for grade in result.grades.values()} == {"strong"}
+
+
+def test_the_same_entries_without_digests_are_not(tmp_path: Path) -> None:
+    result = judged(tmp_path, {**IMAGE, **bound()}, digest="latest")
+    assert [one.rule.id for one in result.weaknesses] == ["image-tag"]
+    assert {grade.strength for grade in result.grades.values()} == {"medium"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,7 @@ from sidecar.delegation.spiffe_id import SpiffeIdError, TrustDomain
 
 _CHOSEN_IN_DOCKER: Final = frozenset({"label", "env"})
 _PIECE: Final = re.compile(r"{{.*?}}")
+MAX_SHOWN: Final = 16_384  # characters of a cure, and of the selectors of an entry: whoever writes it chooses how many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +58,8 @@ def check_entry(entry: Entry, setting: Setting) -> Broken:
         yield from _agent(entry)
 
 
-def _broken(
-    rule: str, entry: Entry, text: str, *, cure: str = "", severity: Severity | None = None, about: str = ""
-) -> Weakness:
-    return broken(RULE[rule], entry, text, cure=cure, severity=severity, about=about)
+def _broken(rule: str, entry: Entry, text: str, *, cure: str = "", severity: Severity | None = None) -> Weakness:
+    return broken(RULE[rule], entry, text, cure=cure, severity=severity)
 
 
 def broken(
@@ -71,12 +70,10 @@ def broken(
     cure: str = "",
     severity: Severity | None = None,
     confidence: Confidence = Confidence.HIGH,
-    about: str = "",
 ) -> Weakness:
-    """Return the weakness of an entry. ``cure`` is added to the rule's own.
+    """Return the weakness of an entry. ``cure`` is added to the rule's own, unless it is too long to be read.
 
-    Entries may have neither an ID nor a line of their own, so the fingerprint is of the identity and the selectors,
-    and of ``about`` where an entry breaks a rule several times.
+    Entries may have neither an ID nor a line of their own, so the fingerprint is of the identity and the selectors.
     """
     selectors = " ".join(sorted(map(str, entry.selectors)))
     return rule.broken(
@@ -84,10 +81,16 @@ def broken(
         f"{entry.spiffe_id}: {text}",
         severity=severity,
         confidence=confidence,
-        cure=f"{rule.cure}\n{cure}" if cure else rule.cure,
-        fingerprint=fingerprint_of(rule.id, entry.place.file, entry.name, entry.spiffe_id, selectors, about),
-        facts={"spiffe_id": entry.spiffe_id, "selectors": selectors},
+        cure=f"{rule.cure}\n{cure}" if cure and len(cure) <= MAX_SHOWN else rule.cure,
+        fingerprint=fingerprint_of(rule.id, entry.place.file, entry.name, entry.spiffe_id, selectors),
+        facts={"spiffe_id": entry.spiffe_id, "selectors": selectors[:MAX_SHOWN]},
     )
+
+
+def _few(items: Iterable[object]) -> str:
+    """Return a few of the items for a sentence."""
+    words = sorted(map(str, items))
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
 def _selectors(entry: Entry) -> Broken:
@@ -104,11 +107,11 @@ def _selectors(entry: Entry) -> Broken:
     of_k8s = {kind for type_, kind in kinds if type_ == "k8s"}
     types = {type_ for type_, _ in kinds}
     if types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING:
-        asked = ", ".join(sorted(map(str, entry.selectors)))
+        asked = _few(entry.selectors)
         cure = cures.with_selectors(entry, add=cures.OF_POD)
         yield _broken("namespace-only", entry, f"{asked} is all that is asked for", cure=cure)
     elif types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING | CHOSEN_BY_AUTHOR:
-        chosen = ", ".join(sorted(str(one) for one in entry.selectors if one.kind in CHOSEN_BY_AUTHOR))
+        chosen = _few(one for one in entry.selectors if one.kind in CHOSEN_BY_AUTHOR)
         cure = cures.with_selectors(entry, add=(cures.NAMESPACE, cures.ACCOUNT, cures.IMAGE))
         yield _broken("label-only", entry, f"the author of a pod chooses {chosen}", cure=cure)
     elif types == {"docker"} and {kind for _, kind in kinds} <= _CHOSEN_IN_DOCKER:
@@ -132,17 +135,21 @@ def _account(entry: Entry) -> Broken:
 
 
 def _images(entry: Entry) -> Broken:
-    images = [one for one in entry.selectors if (one.type, one.kind) in IMAGES]
-    known = {(one.kind, repository_of(one.value)) for one in images if digest_of(one.value)}
-    for one in sorted(images):
-        repository = repository_of(one.value)
-        if digest_of(one.value) or (one.kind, repository) in known or one.value.startswith("{{"):
-            continue
-        if is_signed(entry.selectors) and one.kind in ("container-image", "image_id"):
-            continue  # the signature says what the image is
-        pinned = selector_of(f"{one.type}:{one.kind}:{repository}@sha256:DIGEST")
-        cure = cures.changed(entry, selectors=(entry.selectors - {one}) | {pinned})
-        yield _broken("image-tag", entry, f"{one} is no digest", cure=cure, about=str(one))
+    images = [one for one in entry.selectors if (one.type, one.kind) in IMAGES and not one.value.startswith("{{")]
+    pinned = {(one.kind, repository_of(one.value)) for one in images if digest_of(one.value)}
+    signed = is_signed(entry.selectors)  # a signature says what the container's own image is
+    tagged = [
+        one
+        for one in sorted(images)
+        if not digest_of(one.value)
+        and (one.kind, repository_of(one.value)) not in pinned
+        and not (signed and one.kind in ("container-image", "image_id"))
+    ]
+    if tagged:
+        digests = {selector_of(f"{one.type}:{one.kind}:{repository_of(one.value)}@sha256:DIGEST") for one in tagged}
+        cure = cures.changed(entry, selectors=(entry.selectors - set(tagged)) | digests)
+        more = f", and {len(tagged) - 1} more" if len(tagged) > 1 else ""
+        yield _broken("image-tag", entry, f"{tagged[0]} is no digest{more}", cure=cure)
 
 
 def _user(entry: Entry) -> Broken:
@@ -193,14 +200,14 @@ def _trust_domain(entry: Entry, setting: Setting) -> Broken:
 def _federation(entry: Entry, setting: Setting) -> Broken:
     names = [one.removeprefix("spiffe://") for one in entry.federates_with]
     valid = [one for one in names if _is_trust_domain(one)]
-    wrong = [one for one in names if one not in valid and not _PIECE.search(one)]
+    wrong = sorted(one for one in set(names) - set(valid) if not _PIECE.search(one))
     if wrong:
         cure = cures.changed(entry, federates_with=tuple(valid))
         yield _broken("federates-with-wildcard", entry, f"{wrong[0]} is no trust domain", cure=cure)
     unknown = sorted(set(valid) - (setting.partners or set())) if setting.partners is not None else []
     if unknown:
         cure = cures.changed(entry, federates_with=tuple(one for one in valid if one not in unknown))
-        yield _broken("federates-with-unknown", entry, f"{', '.join(unknown)} is not among the partners", cure=cure)
+        yield _broken("federates-with-unknown", entry, f"{_few(unknown)} is not among the partners", cure=cure)
 
 
 def _is_trust_domain(name: str) -> bool:
@@ -218,7 +225,7 @@ def _agent(entry: Entry) -> Broken:
     if entry.downstream:
         yield _broken("agent-downstream", entry, "downstream is set", cure=cures.changed(entry, downstream=False))
     if entry.dns_names:
-        named = ", ".join(entry.dns_names[:3])
+        named = _few(entry.dns_names)
         severity = Severity.HIGH if any("*" in one for one in entry.dns_names) else None
         cure = cures.changed(entry, dns_names=())
         yield _broken("dns-name", entry, f"its certificate names {named}", cure=cure, severity=severity)

@@ -64,11 +64,11 @@ def _narrower(entry: Entry) -> str:
 def _accounts(workloads: Sequence[Entry]) -> Broken:
     holders: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
     for entry in workloads:
-        for account in entry.of_kind("k8s", "sa"):
-            if account.value == "default" or account.value.startswith("{{"):
-                continue  # reported by itself, or another one for each pod
-            for namespace in entry.of_kind("k8s", "ns"):
-                holders[entry.cluster, namespace.value, account.value].append(entry)
+        accounts, namespaces = entry.of_kind("k8s", "sa"), entry.of_kind("k8s", "ns")
+        # The account default is reported by itself, and a template stands for another account in each pod. No process
+        # has two accounts.
+        if len(accounts) == len(namespaces) == 1 and accounts[0].value != "default" and "{{" not in accounts[0].value:
+            holders[entry.cluster, namespaces[0].value, accounts[0].value].append(entry)
     for (_, space, name), found in holders.items():
         for entry, other in _of_several_workloads(found):
             cure = cures.with_selectors(entry, remove=entry.of_kind("k8s", "sa"), add=(cures.ACCOUNT,))
@@ -104,7 +104,7 @@ def _workload(entry: Entry) -> str:
 def _users(workloads: Sequence[Entry]) -> Broken:
     holders: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in workloads:
-        for user in entry.of_kind("unix", "uid", "user"):
+        for user in [*entry.of_kind("unix", "uid"), *entry.of_kind("unix", "user")][:1]:
             if user.value.lstrip("0") not in ("", "root"):
                 holders[entry.nodes, str(user)].append(entry)
     for (_, name), found in holders.items():
@@ -135,23 +135,25 @@ def _beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
 
 
 def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Broken:
-    aliases: dict[str, list[Entry]] = defaultdict(list)
+    joined: set[str] = set()
+    broad: dict[str, Entry] = {}
     for entry in entries:
         if entry.is_node:
-            aliases[entry.spiffe_id].append(entry)
+            if any("/join_token/" in one.value for one in entry.selectors):
+                joined.add(entry.spiffe_id)
+            if is_broad_node(entry.selectors):
+                broad.setdefault(entry.spiffe_id, entry)
     for entry in workloads:
         if entry.parent_id is None:
             continue
-        nodes = aliases.get(entry.parent_id, [])
-        by_token = any("/join_token/" in one.value for node in nodes for one in node.selectors)
         cure = cures.changed(entry, parent_id=f"spiffe://{trust_domain_of(entry.spiffe_id)}/NODES_OF_THIS_WORKLOAD")
         if entry.has_server_as_parent and not entry.downstream:
             text = "its parent is the server, not a node"
             yield broken(RULE["broad-parent"], entry, text, cure=cure)
-        elif path_of(entry.parent_id).startswith(_JOINED) or by_token:
+        elif path_of(entry.parent_id).startswith(_JOINED) or entry.parent_id in joined:
             yield broken(RULE["join-token-parent"], entry, f"its parent {entry.parent_id} was attested by a join token")
-        broad = next((node for node in nodes if is_broad_node(node.selectors)), None)
-        if broad is not None:
-            asked = ", ".join(sorted(map(str, broad.selectors)))
+        alias = broad.get(entry.parent_id)
+        if alias is not None:
+            asked = ", ".join(sorted(map(str, alias.selectors))[:3])
             text = f"its parent {entry.parent_id} is each node with {asked}"
             yield broken(RULE["broad-parent"], entry, text, cure=cure, severity=Severity.MEDIUM)

@@ -12,6 +12,11 @@ from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 
 GROUP: Final = "spire.spiffe.io/"
 PARTNERS: Final = "ClusterFederatedTrustDomain"
+MAX_ITEMS: Final = 256  # selectors, names or partners of an entry
+MAX_TEXT: Final = 4096
+_IDS: Final = frozenset({"spiffe_id", "spiffeId"})
+_OTHER_MARKS: Final = frozenset({"parent_id", "parentId", "x509_svid_ttl"})
+_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])[A-Z]")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(h|ms|m|s|us|µs|ns)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _TRUE: Final = frozenset({"true", "yes", "on", "y", "1"})  # YAML 1.1 and shells
@@ -32,7 +37,10 @@ def is_entry(value: object) -> bool:
         return False
     if "kind" in value and str(value.get("apiVersion", "")).startswith(GROUP):
         return value["kind"] in (Origin.STATIC, Origin.TEMPLATE)
-    return "spiffe_id" in value or ("entry" in value and "status" in value)
+    if "entry" in value and "status" in value:
+        return True
+    # One that lost its ID is to be reported, and gRPC tools write the names of members in another way.
+    return not _IDS.isdisjoint(value) or ("selectors" in value and not _OTHER_MARKS.isdisjoint(value))
 
 
 def partner_of(value: object) -> str | None:
@@ -55,9 +63,16 @@ def entry_of(value: Mapping[str, object], *, file: str, line: int) -> Entry:
         return _static(_object(value, "spec"), _name(value), file, line)
     if "entry" in value and "status" in value:
         return _registered(_object(value, "entry"), Origin.SERVER, file, line)
+    if "spiffeId" in value or "parentId" in value:
+        value = {_snake(name): member for name, member in value.items()}
     if isinstance(value.get("selectors"), dict):
         return _development(value, file, line)
-    return _registered(value, Origin.SERVER if isinstance(value["spiffe_id"], dict) else Origin.DATA, file, line)
+    return _registered(value, Origin.SERVER if isinstance(value.get("spiffe_id"), dict) else Origin.DATA, file, line)
+
+
+def _snake(name: str) -> str:
+    """Return ``x509SvidTtl`` as ``x509_svid_ttl``."""
+    return _CAPITAL.sub(lambda found: f"_{found[0].lower()}", name)
 
 
 def _registered(value: Mapping[str, object], origin: Origin, file: str, line: int) -> Entry:
@@ -186,8 +201,8 @@ def _text(value: Mapping[str, object], name: str) -> str:
     member = value.get(name)
     if member is None:
         return ""
-    if not isinstance(member, str):
-        raise ShapeError(f"{name} is no text")
+    if not isinstance(member, str) or len(member) > MAX_TEXT:
+        raise ShapeError(f"{name} is no text, or longer than {MAX_TEXT} characters")
     return member
 
 
@@ -195,8 +210,10 @@ def _texts(value: Mapping[str, object], name: str) -> tuple[str, ...]:
     member = value.get(name)
     if member is None:
         return ()
-    if not isinstance(member, list) or not all(isinstance(one, str) for one in member):
-        raise ShapeError(f"{name} is no list of texts")
+    if not isinstance(member, list) or not all(isinstance(one, str) and len(one) <= MAX_TEXT for one in member):
+        raise ShapeError(f"{name} is no list of texts of at most {MAX_TEXT} characters")
+    if len(member) > MAX_ITEMS:
+        raise ShapeError(f"{name} has more than {MAX_ITEMS} items")
     return tuple(member)
 
 
@@ -241,11 +258,11 @@ def _id(value: Mapping[str, object], name: str) -> str | None:
     if member is None:
         return None
     if isinstance(member, dict):
-        domain, path = member.get("trust_domain"), member.get("path", "")
+        domain, path = member.get("trust_domain", member.get("trustDomain")), member.get("path", "")
         whole = isinstance(domain, str) and isinstance(path, str) and "/" not in domain
         member = f"{SCHEME}{domain}{path}" if whole else None
     if not isinstance(member, str):
-        raise ShapeError(f"{name} is no SPIFFE ID")
+        raise ShapeError(f"{name} is not a valid SPIFFE ID")
     if member.startswith(SCHEME) and "/" not in member.removeprefix(SCHEME):
         _checked(TrustDomain, member.removeprefix(SCHEME), name)
         return member
@@ -256,15 +273,15 @@ def _checked(make: Callable[[str], str], text: str, name: str) -> str:
     try:
         return make(text)
     except SpiffeIdError as error:
-        raise ShapeError(f"{name} is no SPIFFE ID: {error}") from None
+        raise ShapeError(f"{name} is not a valid SPIFFE ID: {error}") from None
 
 
 def _pairs(value: Mapping[str, object]) -> frozenset[Selector]:
     member = value.get("selectors")
     if member is None:
         return frozenset()
-    if not isinstance(member, list):
-        raise ShapeError("selectors is no list")
+    if not isinstance(member, list) or len(member) > MAX_ITEMS:
+        raise ShapeError(f"selectors is no list, or has more than {MAX_ITEMS} items")
     found = set()
     for one in member:
         if not isinstance(one, dict):
@@ -285,14 +302,14 @@ def _labels(spec: Mapping[str, object], name: str) -> list[str]:
         raise ShapeError(f"{name} is no object")
     labels, expressions = member.get("matchLabels"), member.get("matchExpressions")
     labels, expressions = {} if labels is None else labels, [] if expressions is None else expressions
-    if not isinstance(labels, dict) or not isinstance(expressions, list):
-        raise ShapeError(f"{name} is no label selector")
+    if not isinstance(labels, dict) or not isinstance(expressions, list) or len(labels) + len(expressions) > MAX_ITEMS:
+        raise ShapeError(f"{name} is no label selector, or has more than {MAX_ITEMS} labels")
     found = [f"{key}:{_word(one, name)}" for key, one in labels.items()]
     for expression in expressions:
         if not isinstance(expression, dict) or not isinstance(expression.get("key"), str):
             raise ShapeError(f"{name} has an expression without a key")
         chosen = expression.get("values") or []
-        values = [_word(one, name) for one in chosen] if isinstance(chosen, list) else []
+        values = [_word(one, name) for one in chosen[:MAX_ITEMS]] if isinstance(chosen, list) else []
         operator = _word(expression.get("operator"), name)
         one_of = operator == "In" and len(values) == 1
         key = expression["key"]
@@ -302,8 +319,8 @@ def _labels(spec: Mapping[str, object], name: str) -> list[str]:
 
 def _word(value: object, name: str) -> str:
     """Return a scalar as text. Of anything else not even a part: an alias makes it as long as its author likes."""
-    if isinstance(value, list) and all(isinstance(one, int) for one in value):
+    if isinstance(value, list) and len(value) <= MAX_ITEMS and all(isinstance(one, int) for one in value):
         return ",".join(map(str, value))
-    if isinstance(value, dict | list):
-        raise ShapeError(f"{name} holds a value that is no text")
-    return str(value)
+    if isinstance(value, dict | list) or len(text := str(value)) > MAX_TEXT:
+        raise ShapeError(f"{name} holds a value that is no text, or longer than {MAX_TEXT} characters")
+    return text

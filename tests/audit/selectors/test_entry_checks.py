@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.audit.rules import Severity, Weakness
 from sidecar.audit.selectors.agents import Agents
+from sidecar.audit.selectors.entry_checks import MAX_SHOWN
 from tests.audit.selectors.labelled import DIGEST, HASH, WRITER, Shown, in_pod, on_host, shown, template
 from tests.audit.selectors.test_rulebook import judged
 
@@ -56,11 +57,19 @@ def test_a_wildcard_or_a_day_is_worse(tmp_path: Path) -> None:
     assert found(tmp_path, in_pod(WRITER, x509_svid_ttl=86400))["long-x509-ttl"].severity is Severity.MEDIUM
 
 
-def test_each_tagged_image_is_a_weakness_of_its_own(tmp_path: Path) -> None:
+def test_all_tagged_images_are_one_weakness_with_one_cure(tmp_path: Path) -> None:
     entry = in_pod(WRITER, "k8s:pod-image:a:1", "k8s:pod-image:b:1", f"k8s:pod-image:c@sha256:{DIGEST}")
-    weaknesses = judged(tmp_path, [entry]).weaknesses
-    assert [one.rule.id for one in weaknesses] == ["image-tag", "image-tag"]
-    assert len({one.fingerprint for one in weaknesses}) == 2
+    [one] = judged(tmp_path, [entry]).weaknesses
+    assert one.text.endswith("k8s:pod-image:a:1 is no digest, and 1 more")
+    assert "-selector k8s:pod-image:a@sha256:DIGEST -selector k8s:pod-image:b@sha256:DIGEST" in one.cure
+    assert f"-selector k8s:pod-image:c@sha256:{DIGEST}" in one.cure
+
+
+def test_an_entry_as_long_as_its_author_likes_gets_no_cure_as_long(tmp_path: Path) -> None:
+    entry = in_pod(WRITER, *(f"k8s:pod-label:{at}:{'x' * 1000}" for at in range(100)), admin=True)
+    [one] = judged(tmp_path, [entry]).weaknesses
+    assert len(one.cure) < 200
+    assert len(one.facts["selectors"]) <= MAX_SHOWN
 
 
 def test_a_tag_beside_the_digest_of_the_same_image_is_pinned(tmp_path: Path) -> None:

@@ -64,6 +64,27 @@ def test_an_entry_of_a_server_is_read() -> None:
     assert read.place.object == "entry 5f0c spiffe://acme.example/agent/x"
 
 
+def test_names_of_members_as_grpc_tools_write_them_are_read() -> None:
+    written = {
+        "spiffeId": {"trustDomain": "acme.example", "path": "/agent/x"},
+        "parentId": {"trustDomain": "acme.example", "path": "/n"},
+        "selectors": [{"type": "unix", "value": "uid:1"}],
+        "x509SvidTtl": 7200,
+        "storeSvid": True,
+        "dnsNames": ["x"],
+    }
+    read = entry(written)
+    assert (read.spiffe_id, read.parent_id) == ("spiffe://acme.example/agent/x", "spiffe://acme.example/n")
+    assert (read.x509_svid_ttl_s, read.store_svid, read.dns_names) == (7200, True, ("x",))
+
+
+def test_an_entry_that_lost_its_id_is_a_fault_and_not_another_object() -> None:
+    without = shown("/agent/x", "unix:uid:1")
+    del without["spiffe_id"]
+    with pytest.raises(ShapeError, match="spiffe_id is not a valid SPIFFE ID"):
+        entry(without)
+
+
 def test_the_answer_to_entry_create_is_read() -> None:
     made = {"entry": in_pod("/agent/x"), "status": {"code": 0, "message": "OK"}}
     assert entry(made) == entry(in_pod("/agent/x"))
@@ -142,6 +163,9 @@ def test_a_template_stands_for_what_it_selects() -> None:
         {"admin": {}},
         {"hint": 1},
         {"id": 1},
+        {"selectors": [{"type": "unix", "value": f"uid:{number}"} for number in range(257)]},
+        {"dns_names": ["x"] * 257},
+        {"hint": "x" * 4097},
     ],
 )
 def test_a_member_of_another_type_is_a_fault_that_quotes_nothing(changed: dict[str, object]) -> None:

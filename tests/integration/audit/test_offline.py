@@ -45,6 +45,13 @@ def test_a_command_of_the_audit_runs_without_the_data_plane(command: str) -> Non
     assert done.stdout.startswith("{")
 
 
+def test_entries_are_judged_without_the_data_plane() -> None:
+    entries = Path(__file__).parents[2] / "audit" / "selectors" / "data" / "spire-1.13.3.json"
+    done = interpreter(COMMAND, "audit", "selectors", "--json", str(entries))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("{")
+
+
 def test_a_command_that_needs_the_data_plane_does_not_run_so() -> None:
     done = interpreter(COMMAND, "explain", str(RECORDED[0]))
     assert done.returncode == 1
