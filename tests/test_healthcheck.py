@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar import healthcheck
 from sidecar.cli import main
 from sidecar.healthcheck import DEFAULT_PROBE, network_addresses, probe_of
 
@@ -34,7 +35,7 @@ def probe(answer: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
                     asked.append(received)
                 connection.sendall(answer)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         thread.join()
@@ -107,10 +108,11 @@ def test_it_loads_little() -> None:
 
 
 def test_a_wait_ends_when_all_is_well_and_says_what_is_wrong_when_it_never_is(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with probe(LACKING) as unwell, probe(READY) as well:
         assert main(["healthcheck", "--probe", well, "--wait", "30"]) == 0
+        monkeypatch.setattr(healthcheck, "TIMEOUT_S", 0.2)  # it answers once, and then never
         assert main(["healthcheck", "--probe", unwell, "--wait", "0.01"]) == 1
     assert main(["healthcheck", "--probe", free_address(), "--wait", "0.3"]) == 1
     assert "no answer from" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,20 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / ".ci" / "prose.py"
 
 
-def run(*arguments: str, cwd: Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs the check in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(SCRIPT))["main"]
+
+    def check(*arguments: str) -> tuple[int, str]:
+        status = main(list(arguments))
+        return status, capsys.readouterr().out
+
+    return check
 
 
 PROSE = {
@@ -35,15 +44,17 @@ PROSE = {
 
 
 @pytest.mark.parametrize(("path", "bad", "good"), [(path, *pair) for path, pairs in PROSE.items() for pair in pairs])
-def test_a_fault_fails_and_the_same_file_without_it_passes(path: str, bad: str, good: str, tmp_path: Path) -> None:
+def test_a_fault_fails_and_the_same_file_without_it_passes(
+    path: str, bad: str, good: str, tmp_path: Path, run: Run
+) -> None:
     file = tmp_path / path
     file.parent.mkdir(exist_ok=True)
     file.write_text(bad)
-    status, said = run(path, cwd=tmp_path)
+    status, said = run(path)
     assert status == 1
     assert said.startswith(f"{path}:")
     file.write_text(good)
-    assert run(path, cwd=tmp_path) == (0, "")
+    assert run(path) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -57,8 +68,8 @@ def test_a_fault_fails_and_the_same_file_without_it_passes(path: str, bad: str, 
         ("# only comments\n", "no subject"),
     ],
 )
-def test_a_commit_subject_has_at_most_72_characters(message: str, fault: str, tmp_path: Path) -> None:
+def test_a_commit_subject_has_at_most_72_characters(message: str, fault: str, tmp_path: Path, run: Run) -> None:
     (tmp_path / "message").write_text(message)
-    status, said = run("--commit-msg", "message", cwd=tmp_path)
+    status, said = run("--commit-msg", "message")
     assert status == bool(fault)
     assert fault in said

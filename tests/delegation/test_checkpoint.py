@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from base64 import urlsafe_b64decode
 from dataclasses import replace
 from typing import Any
@@ -19,8 +20,10 @@ from sidecar.delegation.checkpoint import (
     parse_checkpoint,
     parse_head,
 )
+from sidecar.delegation.verify import verify_token
 from sidecar.errors import Denied, Reason
 from sidecar.sts.keys import SigningKey
+from tests.delegation.world import STS_TRUST
 from tests.fakes.sts import FORM
 from tests.fakes.tokens import ISSUER, NOW, PLANNER, WRITER
 
@@ -82,8 +85,10 @@ def test_the_key_chooses_the_algorithm() -> None:
 
 
 def test_it_is_no_access_token() -> None:
-    with pytest.raises(Denied):
-        parse_bearer(compact(SIGNED))
+    bearer = parse_bearer(compact(SIGNED))
+    with pytest.raises(Denied) as refused:
+        verify_token(bearer, issuer=STS_TRUST, key=KEY.verification_key, audiences=frozenset({str(WRITER)}), now=NOW)
+    assert refused.value.reason is Reason.TOKEN_TYPE
 
 
 def test_its_text_holds_nothing_that_looks_like_a_token() -> None:
@@ -116,7 +121,7 @@ def test_a_signature_has_one_spelling() -> None:
     last = text[-1]
     other = next(
         letter
-        for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+        for letter in string.ascii_letters + string.digits
         if letter != last and urlsafe_b64decode(text[-2:-1] + letter + "==") == urlsafe_b64decode(text[-2:] + "==")
     )
     with pytest.raises(CheckpointError, match="canonical"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -39,7 +38,6 @@ BODIES: Final = {
 
 
 def peak(work: Callable[[bytes], object], stream: bytes) -> int:
-    gc.collect()
     tracemalloc.start()
     try:
         with suppress(Denied):
@@ -83,7 +81,6 @@ def ids_in_any_order() -> Iterator[bytes]:
 def test_a_flood_of_orders_of_lines_leaves_next_to_nothing_behind(
     flood: Callable[[], Iterator[bytes]],
 ) -> None:
-    gc.collect()
     tracemalloc.start()
     try:
         for head in flood():
