@@ -15,7 +15,7 @@ from sidecar.audit.credentials.history import HistoryError
 from sidecar.audit.credentials.kinds import KINDS, RULES
 from sidecar.audit.credentials.retire import settings_for
 from sidecar.audit.credentials.secrecy import Fingerprints, KeyFileError, read_key
-from sidecar.audit.credentials.walk import TooManyFilesError
+from sidecar.audit.credentials.walk import TooLargeError
 from sidecar.audit.output import add_formats, complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.rules import Place, unknown_rules
 from sidecar.audit.sarif import sarif
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             history=arguments.history,
             ignored=arguments.ignore,
         )
-    except (DetectorError, HistoryError, KeyFileError, TooManyFilesError) as error:
+    except (DetectorError, HistoryError, KeyFileError, TooLargeError) as error:
         return complain(COMMAND, str(error))
     except OSError as error:
         return complain(COMMAND, f"{error.filename}: cannot be read ({error.strerror}); name a readable file or folder")

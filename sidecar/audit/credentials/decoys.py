@@ -37,7 +37,14 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGN
 _DIGEST: Final = re.compile(
     r"(?:sha\d+|md5|h1|blake\w+)[-:_].*|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{128}", re.I
 )
-_CRYPT: Final = re.compile(r"\$(?:2[aby]|5|6|1|y|argon2\w*|scrypt|pbkdf2\S*|apr1)\$.*|\{(?:SSHA|SHA|CRYPT)\d*\}.*")
+_CRYPT: Final = re.compile(
+    r"\$(?:2[aby]|5|6|1|y|argon2\w*|scrypt|pbkdf2\S*|apr1)\$.*|\{(?:SSHA|SHA|CRYPT)\d*\}.*"
+    r"|(?:pbkdf2|bcrypt|argon2|scram|scrypt|crypt|sha\d+|md5)[\w-]*[$:].*",
+    re.IGNORECASE,
+)
+_NUMBERS: Final = re.compile(
+    r"[\^~<>=v]{0,3}\d+(?:\.[\dx*]+)+(?:[-+][\w.+-]*)?|\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?"
+)
 _PUBLIC: Final = re.compile(
     r"-----BEGIN (?:CERTIFICATE|[A-Z ]*PUBLIC KEY)|ssh-(?:rsa|ed25519) |ecdsa-sha2-|MII[A-Za-z0-9+/]{40}"
 )
@@ -76,8 +83,8 @@ def is_public(value: str) -> bool:
 
 
 def is_digest(name: str, value: str) -> bool:
-    """Tell if the value is an identifier or a digest: by its form, or for a hexadecimal one by its name."""
-    if _UUID.fullmatch(value):
+    """Tell if the value is an identifier, a version, a date or a digest: by its form, a hexadecimal one by its name."""
+    if _UUID.fullmatch(value) or _NUMBERS.fullmatch(value):
         return True
     return _DIGEST.fullmatch(value) is not None and (not value.isalnum() or _OF_DIGEST.search(name) is not None)
 

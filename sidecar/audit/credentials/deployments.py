@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
-from sidecar.audit.credentials.fields import Exposure, Field, Read, Reference, walk
-from sidecar.audit.credentials.kubernetes import embedded
-from sidecar.audit.credentials.plain import fields_of
+from sidecar.audit.credentials.fields import Exposure, Field, Read, Reference
 from sidecar.audit.credentials.tree import Node
+from sidecar.audit.credentials.values import values
 
 _SERVERS: Final = ("mcpServers", "servers", "context_servers", "mcp_servers")
+_MAX_DEPTH: Final = 3  # the servers of a project lie below "projects" and its path
+_MAX_STEPS: Final = 10_000
 _PIPELINES: Final = (
     *(".gitlab-ci.yml", "azure-pipelines.yml", "bitbucket-pipelines.yml", ".drone.yml", ".travis.yml"),
     *("cloudbuild.yaml", "buildspec.yml", "jenkinsfile", "appveyor.yml", ".woodpecker.yml", ".cirrus.yml"),
@@ -41,71 +41,42 @@ def is_compose(document: Node) -> bool:
 
 
 def mcp_servers(document: Node) -> list[tuple[str, Node]]:
-    """Return the servers of an MCP client's configuration by their names; none if it is no such file."""
-    for key in _SERVERS:
-        for node in (document.get(key), document.get("mcp", key)):
-            servers = [] if node is None else node.members
-            servers = servers or [(one.text_of("name") or "unnamed", one) for one in (node.items if node else ())]
-            if servers and all(_starts_server(one) for _, one in servers):
-                return servers
-    return []
+    """Return the servers of an MCP client's configuration by their names, those of its projects too."""
+    found: list[tuple[str, Node]] = []
+    stack, steps = [(document, 0)], _MAX_STEPS
+    while stack and steps:
+        steps -= 1
+        node, depth = stack.pop()
+        for key, member in node.members:
+            if key in _SERVERS:
+                found += _servers(member)
+            elif depth < _MAX_DEPTH:
+                stack.append((member, depth + 1))
+    return found
+
+
+def _servers(node: Node) -> list[tuple[str, Node]]:
+    servers = node.members or [(one.text_of("name") or "unnamed", one) for one in node.items]
+    return servers if servers and all(_starts_server(one) for _, one in servers) else []
 
 
 def _starts_server(one: Node) -> bool:
     return any(one.get(key) is not None for key in ("command", "url", "serverUrl", "httpUrl", "transport"))
 
 
-def read_mcp(document: Node) -> Read:
-    """Read an MCP client's configuration: env, headers, arguments and URLs of each server."""
+def read_mcp(path: str, document: Node) -> Read:
+    """Read an MCP client's configuration: env, headers, arguments and URLs of each server, then the other settings."""
     fields: list[Field] = []
     for name, server in mcp_servers(document):
         owner = f"MCP server {name}"
         template = Field(
             name="", value="", line=server.line, object=owner, owner=owner, exposure=Exposure.CONFIGURATION
         )
-        arguments = server.get("args")
         for key, member in server.members:
-            if member is arguments:
-                fields += _arguments(member, template)
-            elif key not in ("type", "disabled", "autoApprove", "alwaysAllow", "cwd"):
-                fields += _values(member, replace(template, name=key), path=key)
-    return Read(tuple(fields))
-
-
-def _arguments(arguments: Node, template: Field) -> Iterator[Field]:
-    """Yield each argument, named by the flag before it: ``--token X``, ``--token=X``, ``--header "A: B"``."""
-    flag = ""
-    for number, item in enumerate(arguments.items):
-        text = item.text or ""
-        field = replace(
-            template, value=text, line=item.line, object=f"{template.object}, args[{number}]", group=id(arguments)
-        )
-        name, equals, value = text.partition("=")
-        if equals and name.startswith("-") and " " not in name:
-            yield replace(field, name=name.lstrip("-"), value=value)
-            yield from fields_of(value, replace(field, value=""))  # -e API_KEY=value has no blank
-            flag = ""
-        elif text.startswith("-"):
-            flag = text.lstrip("-")
-        else:
-            yield replace(field, name=flag)
-            yield from fields_of(text, replace(field, value=""))
-            flag = ""
-
-
-def _values(node: Node, template: Field, *, path: str) -> Iterator[Field]:
-    """Yield the fields below a node, texts of several lines by their lines."""
-    for field in walk(node, template, path=path):
-        field = field if field.name else replace(field, name=template.name)
-        yield field
-        text = field.value.strip()
-        if "\n" in text or " " in text or _is_assignment(text):
-            yield from embedded(field)
-
-
-def _is_assignment(text: str) -> bool:
-    name, equals, value = text.partition("=")
-    return bool(equals and value and name.replace("_", "").isalnum())
+            if key not in ("type", "disabled", "autoApprove", "alwaysAllow", "cwd"):
+                fields += values(member, replace(template, name=key), path=key)
+        server.members = []
+    return Read((*fields, *read_settings(path, [document]).fields))
 
 
 def read_compose(path: str, document: Node) -> Read:
@@ -124,13 +95,11 @@ def read_compose(path: str, document: Node) -> Read:
                 targets = [str(PurePath(path).parent / entry.text) for entry in entries if entry.text]
                 references += [Reference(target=target, owner=owner) for target in targets]
             elif key not in ("image", "depends_on", "networks", "volumes", "ports", "secrets", "configs"):
-                fields += _values(member, replace(template, name=key), path=key)
+                fields += values(member, replace(template, name=key), path=key)
     for key in ("secrets", "configs", "x-common", "x-environment"):
         node = document.get(key)
         if node is not None:
-            fields += _values(
-                node, Field(name=key, value="", line=node.line, exposure=Exposure.CONFIGURATION), path=key
-            )
+            fields += values(node, Field(name=key, value="", line=node.line, exposure=Exposure.CONFIGURATION), path=key)
     return Read(tuple(fields), tuple(references))
 
 
@@ -142,12 +111,12 @@ def read_pipeline(documents: list[Node]) -> Read:
         for name, job in jobs.members if jobs is not None else document.members:
             if job.members or job.items or jobs is not None:
                 owner = f"job {name}"
-                fields += _values(job, _of_pipeline(job, owner), path="")
+                fields += values(job, _of_pipeline(job, owner), path="")
             else:
-                fields += _values(job, _of_pipeline(job, "pipeline"), path=name)
+                fields += values(job, replace(_of_pipeline(job, "pipeline"), name=name), path=name)
         for name, node in document.members if jobs is not None else ():
             if node is not jobs:
-                fields += _values(node, _of_pipeline(node, "pipeline"), path=name)
+                fields += values(node, replace(_of_pipeline(node, "pipeline"), name=name), path=name)
     return Read(tuple(fields))
 
 
@@ -163,6 +132,7 @@ def read_settings(path: str, documents: list[Node]) -> Read:
         value="",
         line=1,
         owner=f"folder {folder}" if folder else None,
+        strict=True,
         exposure=Exposure.CONFIGURATION,
     )
-    return Read(tuple(field for document in documents for field in _values(document, template, path="")))
+    return Read(tuple(field for document in documents for field in values(document, template, path="")))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.audit.credentials.detector import Detector, DetectorError
+from sidecar.audit.credentials.detector import Detector, DetectorError, Kingfisher
 from sidecar.audit.credentials.fields import Exposure, Read, Reference
 from sidecar.audit.credentials.forms import date_of
 from sidecar.audit.credentials.history import Version, versions
@@ -119,7 +119,7 @@ class Result:
 
 def examine(
     paths: Sequence[str],
-    detector: Detector,
+    detector: Detector | None = None,
     *,
     fingerprints: Fingerprints | None = None,
     history: bool = False,
@@ -128,13 +128,16 @@ def examine(
 ) -> Result:
     """Find the credentials in files and folders, and with ``history`` in the repositories that hold them.
 
+    The detector is by default the library's, and the fingerprints those of this run.
+
     Raises:
         OSError: a path cannot be read.
-        TooManyFilesError: there are more files than the limit.
+        TooLargeError: a path is beyond a limit.
+        DetectorError: there is no detector, and the library is not installed.
         HistoryError: a repository's history cannot be read.
     """
     now = int(time.time()) if now is None else now
-    search = _Search(detector, fingerprints or Fingerprints(), now)
+    search = _Search(detector or Kingfisher(), fingerprints or Fingerprints(), now)
     skipped: Counter[str] = Counter()
     for file in text_files(paths, skipped):
         search.file(file, skipped)

@@ -38,6 +38,7 @@ class Field:
     value: str
     line: int
     literal: bool = False  # its lines are lines of the file
+    strict: bool = False  # program text, or texts for people: a name alone is little evidence
     object: str | None = None
     owner: str | None = None
     exposure: Exposure = Exposure.CODE
@@ -89,7 +90,8 @@ def walk(node: Node, template: Field, *, path: str = "") -> Iterator[Field]:
         for key, member in reversed(at.members):
             stack.append((member, key, f"{where}.{key}" if where else key, id(at)))
         for number, item in reversed(list(enumerate(at.items))):
-            stack.append((item, name, f"{where}[{number}]", id(at)))
+            label = where if item.get("value") is not None else f"{where}[{item.text_of('name') or number}]"
+            stack.append((item, name, label, id(at)))
 
 
 def _at(template: Field, node: Node, name: str, where: str, group: int) -> Field:

@@ -25,12 +25,14 @@ _BEARER: Final = re.compile(
     r"([A-Za-z0-9._~+/=-]{12,})[\"']?",
     re.IGNORECASE,
 )
+_MODEL: Final = re.compile(r"sk-[A-Za-z0-9_-]{32,256}")  # OpenAI's form, which many compatible providers took over
 _JWT: Final = re.compile(r"(?<![A-Za-z0-9_-])(eyJ[A-Za-z0-9_-]{8,})\.(eyJ[A-Za-z0-9_-]{4,})\.([A-Za-z0-9_-]{16,})")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+]{1,20}://[^\s'\"<>`]{4,2048}")
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9+]+)://([^/?#]*)")
 _QUERY_NAMES: Final = re.compile(
     r"(?:api[-_]?key|access[-_]?token|auth[-_]?token|token|key|sig|secret|subscription-key)", re.IGNORECASE
 )
+_DOCUMENTED: Final = frozenset(("John Doe", "supabase-demo", "payload"))  # claims of tokens in documentation
 _PAIRS: Final = re.compile(
     r"(?<![A-Za-z])(AccountKey|SharedAccessKey|Password|Pwd)\s{0,2}=\s{0,2}([^;\s'\"]{6,256})", re.IGNORECASE
 )
@@ -51,6 +53,7 @@ class Formed(NamedTuple):
     secret: str
     expires: str | None = None
     target: str | None = None
+    encoded: str = ""  # the secret as the text has it, if that is another text
 
 
 def formed(value: str, *, now: int) -> Formed | None:
@@ -63,7 +66,10 @@ def formed(value: str, *, now: int) -> Formed | None:
         return _of_jwt(token, now)
     bearer = _BEARER.fullmatch(value.strip())
     if bearer is not None:
-        return Formed(Kind.BEARER_TOKEN, bearer[1])
+        drawn = any(map(str.isdigit, bearer[1])) and any(map(str.isalpha, bearer[1]))
+        return Formed(Kind.BEARER_TOKEN, bearer[1]) if drawn else None
+    if _MODEL.fullmatch(value.strip()) and any(map(str.isdigit, value)):
+        return Formed(Kind.MODEL_PROVIDER_KEY, value.strip())
     return _of_url(value) or _of_connection_string(value)
 
 
@@ -72,17 +78,19 @@ def _of_basic(encoded: str) -> Formed | None:
         user, colon, password = base64.b64decode(encoded, altchars=b"-_", validate=False).decode("utf-8").partition(":")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return None
-    return Formed(Kind.BASIC_CREDENTIALS, password) if colon and user and password else None
+    printable = colon and user and password and f"{user}{password}".isprintable()
+    return Formed(Kind.BASIC_CREDENTIALS, password, encoded=encoded) if printable else None
 
 
 def _of_jwt(token: re.Match[str], now: int) -> Formed | None:
     """Judge a signed token by its claims: how long it lives, or for a token without an end, for ever."""
     claims = _claims(token[2])
-    if claims is None:
-        return None
+    if claims is None or _DOCUMENTED.intersection(map(str, claims.values())):
+        return None if claims is None else Formed(None, token[0])  # of documentation
     end, begin = _seconds(claims.get("exp")), _seconds(claims.get("iat")) or _seconds(claims.get("nbf"))
     if end is None:
-        return Formed(Kind.BEARER_TOKEN, token[0])
+        cluster = claims.get("iss") == "kubernetes/serviceaccount"
+        return Formed(Kind.KUBERNETES_TOKEN if cluster else Kind.BEARER_TOKEN, token[0])
     if end <= now or end - (now if begin is None else begin) <= LONG_LIFE_S:
         return Formed(None, token[0])
     return Formed(Kind.BEARER_TOKEN, token[0], date_of(end))
@@ -125,14 +133,17 @@ def _of_authority(url: str) -> Formed | None:
     if not at or not colon or not password:
         return None
     kind = Kind.DATABASE_PASSWORD if parts[1].lower().split("+")[0] in _DATABASES else Kind.BASIC_CREDENTIALS
-    return Formed(kind, unquote(password), target=host)
+    return Formed(kind, unquote(password), target=host, encoded=password)
 
 
 def _of_query(url: str) -> Formed | None:
     query = url.partition("?")[2].partition("#")[0]
+    parts = _AUTHORITY.match(url)
+    database = parts is not None and parts[1].lower().split("+")[0] in _DATABASES
     for name, secret in parse_qsl("&".join(query.split("&")[:_MAX_QUERY])):
+        if database and name.lower() in ("password", "pwd") and secret:
+            return Formed(Kind.DATABASE_PASSWORD, secret)
         if _QUERY_NAMES.fullmatch(name) and len(secret) >= _MIN_QUERY and any(map(str.isdigit, secret)):
-            parts = _AUTHORITY.match(url)
             return Formed(
                 Kind.AZURE_KEY if name == "sig" else Kind.API_KEY, secret, target=None if parts is None else parts[2]
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from sidecar.audit.credentials.decoys import entropy, is_decoy, is_digest, is_placeholder
@@ -36,16 +37,16 @@ class Judged(NamedTuple):
 
 _CLIENT: Final = re.compile(r"client[-_.]?secret|app[-_.]?secret|consumer[-_.]?secret|oauth[-_.]?secret", re.IGNORECASE)
 _PASSWORD: Final = re.compile(
-    r"(?:^|[-_.\s])(?:password|passwd|passphrase|pwd|pass)(?:$|[-_.\s]|\d)|password$", re.IGNORECASE
+    r"(?:^|[-_.\s])(?:password|passwd|passphrase|passcode|pwd|pass|pw|bindpw)(?:$|[-_.\s]|\d)|password$", re.IGNORECASE
 )
 _KEY: Final = re.compile(
     r"api[-_.]?key|api[-_.]?token|access[-_.]?key|secret[-_.]?key|auth[-_.]?key|auth[-_.]?token|access[-_.]?token"
     r"|subscription[-_.]?key|account[-_.]?key|bearer|private[-_.]?token|(?:^|[-_.])(?:token|secret|pat|apikey)$"
-    r"|^authorization$|signing[-_.]?(?:key|secret)|webhook[-_.]?secret|license[-_.]?key|credentials?$",
+    r"|^authorization$|refresh[-_.]?token|signing[-_.]?(?:key|secret)|webhook[-_.]?secret|license[-_.]?key|credentials?$",
     re.IGNORECASE,
 )
 _DATABASE: Final = re.compile(
-    r"postgres|pg_?pass|mysql|maria|mongo|redis|(?:^|[-_.])(?:db|database|sql|jdbc|clickhouse|cassandra|influx)(?:[-_.]|$)"
+    r"postgres|pg_?pass|datasource|mysql|maria|mongo|redis|(?:^|[-_.])(?:db|database|sql|jdbc|clickhouse|cassandra|influx)(?:[-_.]|$)"
     r"|^db|database",
     re.IGNORECASE,
 )
@@ -57,10 +58,24 @@ _NOT_SECRET: Final = re.compile(
     re.IGNORECASE,
 )
 _CALL: Final = re.compile(r"[()\[\]{};]|=>|::|\s{2}")
+_AWS_ID: Final = "betterleaks.aws-access-token"
+_AWS_NAME: Final = re.compile(r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}")  # no secret without its other half
+_AWS_HALF: Final = re.compile(r"aws|secret", re.IGNORECASE)
+_AWS_KEY: Final = re.compile(r"[A-Za-z0-9/+]{40}")
+_NEAR: Final = 8  # lines
 _AWS_SECRET: Final = re.compile(r"aws.{0,20}(?:secret|access).{0,20}|secret[-_]?access[-_]?key", re.IGNORECASE)
 _TEMPORARY: Final = re.compile(r"(?:ASIA|ACCA)[A-Z0-9]{16}")  # of STS: they end by themselves
 _PEM: Final = re.compile(r"PRIVATE KEY(?: BLOCK)?-----(.{16,}?)-----END", re.DOTALL)
+_HUMPS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # clientSecret
+_ANY_KEY: Final = re.compile(r"(?:^|[-_.])(?:key|keys)$", re.IGNORECASE)
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[-.][a-z0-9]+)+")
 _MIN_KEY: Final = 12
+_MIN_LONG_KEY: Final = 20
+_MIN_LETTERS: Final = 16
+_MIN_PROVIDER: Final = 5  # "zai" and "fal" are in words
+_MIXED: Final = 0.3, 0.7
+_DRAWN: Final = 3.0  # bits of entropy for each character
+_MIN_RANDOM, _RANDOM = 32, 4.2
 _MIN_PASSWORD: Final = 6
 
 
@@ -96,27 +111,31 @@ def _hits(fields: Sequence[Field], detector: Detector) -> dict[int, list[Hit]]:
 
 
 def _aws_pairs(fields: Sequence[Field], hits: dict[int, list[Hit]]) -> dict[int, list[Judged]]:
-    """Return for each field of an AWS key pair what it is: both halves are one credential, named by its key id."""
-    ids: dict[int, str] = {}
-    for number, found in hits.items():
-        for hit in found:
-            if hit.rule == "betterleaks.aws-access-token":
-                ids.setdefault(fields[number].group, hit.secret)
+    """Return for each secret half of an AWS key pair its credential, which is named by the key id near to it."""
+    ids = [(fields[n], hit.secret) for n, found in hits.items() for hit in found if hit.rule == _AWS_ID]
     paired: dict[int, list[Judged]] = {}
     for number, field in enumerate(fields):
-        key_id = ids.get(field.group)
-        if key_id is None or not field.group or not _AWS_SECRET.search(field.name) or key_id in field.value:
+        if not ids or not _AWS_HALF.search(field.name) or not _AWS_KEY.fullmatch(field.value) or is_decoy(field.value):
             continue
-        if len(field.value) == 40 and not is_decoy(field.value):  # the form of such a key
+        near = [(abs(one.line - field.line), key_id) for one, key_id in ids if _stand_together(one, field)]
+        if near:
+            key_id = min(near)[1]
             temporary = _TEMPORARY.fullmatch(key_id) is not None
-            paired[number] = [] if temporary else [Judged(field, Kind.AWS_ACCESS_KEY, key_id, provider="AWS")]
+            hidden = replace(field, hidden=(*field.hidden, field.value))
+            paired[number] = [] if temporary else [Judged(hidden, Kind.AWS_ACCESS_KEY, key_id, provider="AWS")]
     return paired
+
+
+def _stand_together(one: Field, other: Field) -> bool:
+    if one.group and one.group == other.group:
+        return True
+    return not (one.group and other.group) and abs(one.line - other.line) <= _NEAR
 
 
 def _judged(field: Field, hits: Sequence[Hit], now: int) -> Iterator[Judged]:
     if field.kind is not None:
         if not is_decoy(field.value):
-            yield Judged(field, field.kind, _canonical(field.value), expires=field.expires)
+            yield Judged(field, field.kind, canonical(field.value), expires=field.expires)
         return
     if not field.name and field.literal:  # the whole text of a file
         yield from _specific(field, hits)
@@ -136,9 +155,11 @@ def _judged(field: Field, hits: Sequence[Hit], now: int) -> Iterator[Judged]:
 def _of_form(field: Field, form: Formed, hits: Sequence[Hit]) -> Judged:
     """Return what a form says, or more exactly what the detector says about the same secret."""
     assert form.kind is not None  # noqa: S101 - for the type only
+    if form.encoded:
+        field = replace(field, hidden=(*field.hidden, form.encoded))
     for hit in hits:
         what = known(hit.rule)
-        if what is not None and hit.secret == form.secret and form.kind in (Kind.BEARER_TOKEN, Kind.API_KEY):
+        if what is not None and hit.secret == form.secret and what.kind is not Kind.DATABASE_PASSWORD:
             return Judged(field, what.kind, hit.secret, provider=what.provider, target=form.target)
     return Judged(field, form.kind, form.secret, expires=form.expires, target=form.target)
 
@@ -150,14 +171,14 @@ def _specific(field: Field, hits: Sequence[Hit]) -> Iterator[Judged]:
         what = known(hit.rule)
         if what is None or _TEMPORARY.fullmatch(hit.secret) or is_placeholder(hit.secret):
             continue
-        secret, offset = _canonical(hit.secret), hit.line if field.literal else 0
+        secret, offset = canonical(hit.secret), hit.line if field.literal else 0
         before = found.get(secret)
         if before is None or KINDS[before.kind].reach < KINDS[what.kind].reach:
             found[secret] = Judged(field, what.kind, secret, provider=what.provider, offset=offset)
     yield from found.values()
 
 
-def _canonical(secret: str) -> str:
+def canonical(secret: str) -> str:
     """Return the body of a private key, which is the same whatever text is around it and how its lines are broken."""
     key = _PEM.search(secret)
     return re.sub(r"\\[nr]|[^A-Za-z0-9+/=]", "", key[1]) if key is not None else secret
@@ -165,11 +186,11 @@ def _canonical(secret: str) -> str:
 
 def _by_name(field: Field) -> Iterator[Judged]:
     """Judge by the name: a secret's name with a value that has the form of one."""
-    name, value = field.name, field.value.strip()
+    name, value = _HUMPS.sub("_", field.name), field.value.strip()
     if not value or "\n" in value or len(value) > MAX_LINE or is_decoy(value) or _NOT_SECRET.search(name):
         return
     if _CLIENT.search(name):
-        if len(value) >= _MIN_KEY and not _is_words(value):
+        if len(value) >= _MIN_KEY and not _is_words(value) and not _CALL.search(value):
             kind = Kind.AZURE_KEY if _AZURE.search(name) else Kind.OAUTH_CLIENT_SECRET
             yield Judged(field, kind, value, provider="Azure" if kind is Kind.AZURE_KEY else None)
         return
@@ -178,21 +199,21 @@ def _by_name(field: Field) -> Iterator[Judged]:
             kind = Kind.DATABASE_PASSWORD if _DATABASE.search(f"{name} {field.owner or ''}") else Kind.PASSWORD
             yield Judged(field, kind, value, Confidence.MEDIUM)
         return
-    if is_digest(name, value):
+    if is_digest(name, value) or not _is_key(value) or _AWS_NAME.fullmatch(value):
         return
-    if _KEY.search(name):
-        if _is_key(value):
-            yield _key(field, value)
-        return
-    if field.exposure is not Exposure.CODE and len(value) >= 32 and _is_key(value) and entropy(value) >= 4.2:
+    if _KEY.search(name) or (len(value) >= _MIN_LONG_KEY and _ANY_KEY.search(name)):
+        yield _key(field, value)
+    elif field.exposure is Exposure.SECRET_OBJECT:
+        yield Judged(field, Kind.API_KEY, value, Confidence.MEDIUM)  # the object says that it is a secret
+    elif field.exposure is not Exposure.CODE and len(value) >= _MIN_RANDOM and entropy(value) >= _RANDOM:
         yield Judged(field, Kind.RANDOM_TEXT, value, Confidence.LOW)
 
 
 def _key(field: Field, value: str) -> Judged:
     name = field.name.lower().replace("_", "-")
-    if _AWS_SECRET.search(field.name) and len(value) == 40:  # the form of such a key
+    if _AWS_SECRET.search(field.name) and _AWS_KEY.fullmatch(value):
         return Judged(field, Kind.AWS_ACCESS_KEY, value, provider="AWS")
-    provider = next((one for one in PROVIDERS if one in name and len(one) > 4), None)  # "zai" is in words
+    provider = next((one for one in PROVIDERS if one in name and len(one) >= _MIN_PROVIDER), None)
     if provider is not None:
         return Judged(field, Kind.MODEL_PROVIDER_KEY, value, Confidence.MEDIUM, provider_name(provider))
     if _AZURE.search(field.name):
@@ -201,22 +222,33 @@ def _key(field: Field, value: str) -> Judged:
 
 
 def _is_key(value: str) -> bool:
-    """Tell if a value has the form of a drawn key: long enough, letters and digits, no words, no code."""
-    if len(value) < _MIN_KEY or " " in value or _CALL.search(value) or _is_words(value):
+    """Tell if a value has the form of a drawn key: long enough, letters and digits, no words, no code, no URL."""
+    if len(value) < _MIN_KEY or " " in value or "://" in value or _CALL.search(value) or _is_words(value):
         return False
-    return any(map(str.isdigit, value)) and any(map(str.isalpha, value)) and entropy(value) >= 3.0
+    return _is_drawn(value) and entropy(value) >= _DRAWN
+
+
+def _is_drawn(value: str) -> bool:
+    """Tell if a text mixes letters with digits, or capitals with small letters as no identifier does."""
+    if any(map(str.isdigit, value)):
+        return any(map(str.isalpha, value))
+    capitals = sum(map(str.isupper, value)) / len(value)
+    return len(value) >= _MIN_LETTERS and _MIXED[0] <= capitals <= _MIXED[1] and value.isascii()
 
 
 def _is_password(field: Field, value: str) -> bool:
-    """Tell if a value is a password: in code it needs more evidence than in a file of settings."""
+    """Tell if a value is a password: in program text and texts for people it needs more evidence than in settings."""
     if len(value) < _MIN_PASSWORD or " " in value or value.endswith((",", ";")) or _CALL.search(value):
         return False
-    if field.exposure is not Exposure.CODE:
-        return True
-    return any(map(str.isdigit, value)) and any(map(str.isalpha, value)) and not _is_words(value)
+    if not value.isascii() or "://" in value or (value.istitle() and value.isalpha()):
+        return False
+    return not field.strict or (_is_drawn(value) and not _is_words(value) and not is_digest(field.name, value))
 
 
 def _is_words(value: str) -> bool:
-    """Tell if a value is a name of something: words of letters with separators, and at most a number at their end."""
-    parts = re.split(r"[-_./:]", re.sub(r"\d{0,3}$", "", value))
-    return all(part.isalpha() and (part.islower() or part.isupper() or part.istitle()) for part in parts if part)
+    """Tell if a value is a name of something: words with separators, a number at the end, as Kubernetes adds, too."""
+    parts = [part for part in re.split(r"[-_./:]", re.sub(r"\d{0,3}$", "", value)) if part]
+    if all(part.isalpha() and (part.islower() or part.isupper() or part.istitle()) for part in parts):
+        return True
+    words = sum(part.isalpha() and len(part) > 2 for part in parts)
+    return _NAME.fullmatch(value) is not None and words > 1 and max(map(len, parts)) <= _MIN_KEY

@@ -236,7 +236,7 @@ _DATABASES: Final = ("mongodb-connection-string", "planetscale-password")
 _NO_SECRET: Final = re.compile(
     r"-id(?:\.\d)?$|-pub-|-public-|-url(?:\.\d)?$|-browser-|-app-id|-host|project-api-key$|session|short-lived"
     r"|cicd-job-token|encryption-key$|devcycle-client|devcycle-mobile|configcat|credential-uri"
-    r"|^curl-|^kubernetes-secret|^jwt|^aws-secret|^polymarket-address|^segment-public|^disqus|^docker-swarm-join"
+    r"|^curl-|^kubernetes-secret|^jwt|^aws-secret|^brave-|^polymarket-address|^segment-public|^disqus|^docker-swarm-join"
 )
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from sidecar.audit.credentials.fields import Exposure, Field, Read, Reference, walk
+from sidecar.audit.credentials.fields import Exposure, Field, Read, Reference
 from sidecar.audit.credentials.kinds import Kind
-from sidecar.audit.credentials.plain import fields_of
 from sidecar.audit.credentials.tree import Node, TreeError, read_documents
+from sidecar.audit.credentials.values import embedded, registries, values
 
 _ENCRYPTED: Final = frozenset(
     ("SealedSecret", "ExternalSecret", "ClusterExternalSecret", "SecretStore", "ClusterSecretStore")
@@ -67,44 +66,9 @@ def _object(one: Node) -> Iterator[Field]:
     if kind == "Secret":
         yield from _secret(one, replace(template, exposure=Exposure.SECRET_OBJECT))
         return
-    for section in ("data", "binaryData") if kind == "ConfigMap" else ("spec", "template", "values", "data"):
-        node = one.get(section)
-        if node is not None:
-            yield from _texts(node, template)
-
-
-def _texts(node: Node, template: Field) -> Iterator[Field]:
-    """Yield the fields below a node; a text of several lines is read line by line, a command by its flags."""
-    for field in walk(node, template):
-        where = (field.object or "").removeprefix(f"{template.object}, ")
-        if "\n" in field.value.strip():
-            yield field
-            yield from embedded(field)
-        elif _is_argument(where):
-            yield from _argument(field)
-        else:
-            yield field
-
-
-def embedded(field: Field) -> Iterator[Field]:
-    """Yield the fields of a text of several lines inside a document."""
-    yield from fields_of(field.value, replace(field, name="", value=""))
-
-
-def _is_argument(where: str) -> bool:
-    last = where.rpartition(".")[2]
-    return last.startswith(("args[", "command["))
-
-
-def _argument(field: Field) -> Iterator[Field]:
-    """Yield an argument: ``--flag=value`` as a field ``flag``, a shell's text by its parts, or as it is."""
-    flag, equals, value = field.value.partition("=")
-    if equals and flag.startswith("-") and " " not in flag:
-        yield replace(field, name=flag.lstrip("-"), value=value)
-    elif " " in field.value:
-        yield from fields_of(field.value, replace(field, name="", value=""))
-    else:
-        yield replace(field, name="")
+    for section, node in one.members:
+        if section not in ("apiVersion", "kind", "metadata", "status", "type", "sops"):
+            yield from values(node, replace(template, name=section), path=section)
 
 
 def _annotations(annotations: Node, template: Field) -> Iterator[Field]:
@@ -170,7 +134,7 @@ def _members(one: Node, section: str) -> list[tuple[str, Node]]:
 
 def _secret_value(field: Field, kind: str | None) -> Iterator[Field]:
     if field.name in (".dockerconfigjson", ".dockercfg"):
-        yield from _registries(field)
+        yield from registries(field)
     elif kind == "kubernetes.io/basic-auth" and field.name == "password":
         yield replace(field, kind=Kind.BASIC_CREDENTIALS)
     elif "\n" in field.value.strip():
@@ -178,24 +142,6 @@ def _secret_value(field: Field, kind: str | None) -> Iterator[Field]:
         yield from embedded(field)
     else:
         yield field
-
-
-def _registries(field: Field) -> Iterator[Field]:
-    """Yield the passwords of container registries."""
-    try:
-        document = json.loads(field.value)
-    except (ValueError, RecursionError):
-        return
-    auths = document.get("auths", document) if isinstance(document, dict) else None
-    for host, entry in auths.items() if isinstance(auths, dict) else ():
-        if not isinstance(entry, dict):
-            continue
-        auth, password = entry.get("auth"), entry.get("password")
-        if isinstance(password, str):
-            hidden = (*field.hidden, *((auth,) if isinstance(auth, str) else ()))
-            yield replace(field, name="password", value=password, kind=Kind.BASIC_CREDENTIALS, hidden=hidden)
-        elif isinstance(auth, str):
-            yield replace(field, name=f"registry {host}", value=f"Basic {auth}")
 
 
 def _decoded(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,16 +13,43 @@ from typing import Final
 from sidecar.audit.credentials.decoys import words
 from sidecar.audit.credentials.fields import MAX_FIELDS, Exposure, Field, Read
 
-MAX_LINE: Final = 4096  # characters that our patterns look at; the detector reads all
+MAX_LINE: Final = 8192  # characters that our patterns look at; the detector reads all
 
-_ASSIGNMENT: Final = re.compile(
-    r"(?<![A-Za-z0-9_$])([A-Za-z_][A-Za-z0-9_.-]{1,63})[\"']?[ \t]{0,8}(?::=|=>|=|:)[ \t]{0,8}"
-    r"(?:([\"'`])([^\"'`]{4,1024})[\"'`]|([^\s\"'`,;]{4,1024}))"
+_NAMED: Final = r"(?<![A-Za-z0-9_$])([A-Za-z_][A-Za-z0-9_.-]{1,63})[\"'\]]{0,2}[ \t]{0,8}(?::=|=>|=|:)[ \t]{0,8}"
+_QUOTED: Final = re.compile(_NAMED + r"([\"'`])([^\"'`]{4,4096})[\"'`]")
+_ANY: Final = re.compile(_NAMED + r"(?:([\"'`])([^\"'`]{4,4096})[\"'`]|([^\s\"'`,;&(){}\[\]<>]{4,4096}))")
+_LINE: Final = re.compile(
+    r"\s{0,64}(?:export\s{1,4}|set\s{1,4}|-\s{1,4})?([A-Za-z_][\w.-]{1,63})\s{0,8}[=:]\s{0,8}(\S{4,8192})\s{0,64}"
+)
+# Of Dockerfiles, .netrc, SQL, XML, PHP and programs that take a password by a short flag: a name and a value.
+_PAIRS: Final = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"^\s{0,8}ENV\s{1,4}([A-Z_][A-Z0-9_]{1,63})\s{1,4}([^\s=]{4,1024})$",
+        r"\b(password)\s{1,4}([^\s=:'\"]{4,256})(?=\s*$|\s{1,4}(?:machine|account|login))",
+        r"\b(password|identified by)\s{1,4}'([^'\s]{4,256})'",
+        r"<([A-Za-z][\w.:-]{1,63})>([^<>\s]{4,1024})</",
+        r"\b(?:key|name)\s{0,2}=\s{0,2}\"([\w.:-]{2,64})\"\s{1,4}value\s{0,2}=\s{0,2}\"([^\"\s]{4,1024})\"",
+        r"\bdefine\(\s{0,4}['\"]([\w]{2,64})['\"]\s{0,4},\s{0,4}['\"]([^'\"\s]{4,1024})['\"]",
+    )
+)
+_HOLDS_MORE: Final = re.compile(r"[\"'`].|[,;&{(\[<]|://|[\w.-]{2}=\S")
+_PEM_ENCODED: Final = "LS0tLS1CRUdJTi"  # "-----BEGIN"
+_JSON_ENCODED: Final = ("ewog", "eyJ0eXBlIjo", "eyAidHlwZSI6", "ewogICJ0eXBl", "eyJ0eXBlIjog")
+# A line of a program without any of these holds nothing that the patterns find.
+_SIGNS: Final = (
+    *("pass", "pwd", "pw", "secret", "token", "key", "auth", "cred", "pat", "bearer", "basic", "identified", "sk-"),
+    *("://", "eyj", "curl", "docker", "podman", "helm", "oras", "mysql", "redis-cli", "ldap", "skopeo", "buildah"),
+    *("server=", "endpoint", "host=", "source=", "az "),
+)
+_SHORT_FLAG: Final = re.compile(
+    r"\b(?:docker|podman|helm|oras|az|sshpass|mysql|mysqldump|redis-cli|ldapsearch|skopeo|buildah)\b.{0,256}?\s"
+    r"(?:-p|-w|-a|--creds)[ =]?[\"']?(?:[^\s\"':]{1,64}:)?([^\s\"':-][^\s\"':]{5,255})"
 )
 _FLAG: Final = re.compile(r"(?<!\S)--?([A-Za-z][A-Za-z0-9-]{1,40})(?:=|[ \t]{1,4})[\"']?([^\s\"']{6,1024})")
 _FORM: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9+]{1,20}://[^\s'\"<>`]{4,2048}|(?:Basic|Bearer)[ \t]{1,4}[A-Za-z0-9._~+/=-]{8,2048}"
-    r"|eyJ[A-Za-z0-9_-]{8,2048}\.eyJ[A-Za-z0-9_.-]{16,2048}"
+    r"|eyJ[A-Za-z0-9_-]{8,2048}\.eyJ[A-Za-z0-9_.-]{16,2048}|(?<![A-Za-z0-9_-])sk-[A-Za-z0-9_-]{32,256}"
 )
 _CURL_USER: Final = re.compile(r"\bcurl\b.{0,512}?\s(?:-u|--user)[ =]{1,2}[\"']?([^\s\"':]{1,64}):([^\s\"']{6,256})")
 _SECTION: Final = re.compile(r"\[{1,2}([A-Za-z0-9_.\" -]{1,64})\]{1,2}[ \t]*(?:#.*)?")
@@ -40,7 +69,12 @@ def read_plain(path: str, text: str) -> Read:
     name = PurePath(path).name.lower()
     settings = _suffix(name) in _SETTINGS
     template = Field(
-        name="", value="", line=1, exposure=Exposure.CONFIGURATION if settings else Exposure.CODE, owner=folder_of(path)
+        name="",
+        value="",
+        line=1,
+        strict=not settings,
+        exposure=Exposure.CONFIGURATION if settings else Exposure.CODE,
+        owner=folder_of(path),
     )
     return Read(tuple(fields_of(text, template, unquoted=_suffix(name) in _UNQUOTED)))
 
@@ -66,8 +100,11 @@ def fields_of(text: str, template: Field, *, unquoted: bool = True) -> Iterator[
     """Yield the fields of each line. The template's line is that of the text's first; ``unquoted`` values count too."""
     count = 0
     section = ""
+    program = template.strict and template.exposure is Exposure.CODE
     for number, line in enumerate(text.split("\n")):
         line = line[:MAX_LINE]
+        if program and not any(map(line.lower().__contains__, _SIGNS)):
+            continue
         heading = _SECTION.fullmatch(line.strip())
         if heading is not None:
             section = heading[1]
@@ -76,7 +113,6 @@ def fields_of(text: str, template: Field, *, unquoted: bool = True) -> Iterator[
             template,
             line=template.line + number if template.literal or not template.object else template.line,
             object=", ".join(filter(None, (template.object, section and f"[{section}]"))) or None,
-            group=template.group or (1 + number // _NEAR),
         )
         for found in _of_line(line, here, unquoted=unquoted):
             yield found
@@ -85,22 +121,43 @@ def fields_of(text: str, template: Field, *, unquoted: bool = True) -> Iterator[
                 return
 
 
-_NEAR: Final = 8  # lines that stand together
-
-
-def _of_line(line: str, here: Field, *, unquoted: bool) -> Iterator[Field]:
-    if "://" in line or "eyJ" in line or "Bearer" in line or "Basic" in line:
+def _of_line(line: str, here: Field, *, unquoted: bool, nested: bool = False) -> Iterator[Field]:
+    here = replace(here, literal=False)
+    if any(sign in line for sign in ("://", "eyJ", "Bearer", "Basic", "sk-")):
         for form in _FORM.finditer(line):
-            yield replace(here, name="", value=form[0].rstrip(").,;"), literal=False)
+            yield replace(here, name="", value=form[0].rstrip(").,;"))
     connection = _CONNECTION.search(line)
     if connection is not None:
-        yield replace(here, name="", value=connection[0], literal=False)
+        yield replace(here, name="", value=connection[0])
     if "curl" in line:
         for user in _CURL_USER.finditer(line):
-            yield replace(here, name="curl user password", value=user[2], literal=False)
+            yield replace(here, name="curl user password", value=user[2])
+    for short in _SHORT_FLAG.finditer(line):
+        yield replace(here, name="password", value=short[1])
     for flag in _FLAG.finditer(line):
-        yield replace(here, name=flag[1], value=flag[2], literal=False)
-    for pair in _ASSIGNMENT.finditer(line):
-        value = pair[3] or pair[4] or ""
-        if pair[2] or unquoted:
-            yield replace(here, name=pair[1], value=value, literal=False, object=here.object)
+        yield replace(here, name=flag[1], value=flag[2])
+    for pattern in _PAIRS:
+        for found in pattern.finditer(line):
+            name = "password" if " " in found[1] else found[1]
+            yield replace(here, name=name, value=found[2])
+    whole = _LINE.fullmatch(line) if unquoted and not nested else None
+    if whole is not None and not _HOLDS_MORE.search(whole[2]):
+        yield decoded(replace(here, name=whole[1], value=whole[2].strip("\"'`")))
+        return
+    for pair in (_ANY if unquoted else _QUOTED).finditer(line):
+        value = pair[3] or pair[4] if unquoted else pair[3]
+        yield decoded(replace(here, name=pair[1], value=value))
+        if pair[3] and "=" in value and not nested:  # Environment="API_KEY=..."
+            yield from _of_line(value, here, unquoted=True, nested=True)
+
+
+def decoded(field: Field) -> Field:
+    """Return a field with a base64 key file decoded, as in kubeconfigs and CI variables; others stay."""
+    text = "".join(field.value.split())
+    if not text.startswith((_PEM_ENCODED, *_JSON_ENCODED)) or "." in text:
+        return field
+    try:
+        plain = base64.b64decode(text, validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return field
+    return replace(field, value=plain, literal=False, hidden=(*field.hidden, field.value))

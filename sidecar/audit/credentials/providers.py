@@ -141,7 +141,7 @@ def read_entra(applications: list[Node], *, today: str) -> Read:
 
 
 def _application(one: Node, today: str) -> Iterator[Field]:
-    name, app_id = one.text_of("displayName") or "unnamed", one.text_of("appId") or ""
+    name, app_id = one.text_of("displayName") or one.text_of("name") or "unnamed", one.text_of("appId") or ""
     for section, kind in (
         ("passwordCredentials", Kind.OAUTH_CLIENT_SECRET),
         ("keyCredentials", Kind.CLIENT_CERTIFICATE),
@@ -165,8 +165,8 @@ def _application(one: Node, today: str) -> Iterator[Field]:
                 expires=expires,
                 hidden=(hint,) if hint else (),
             )
-            secret = credential.text_of("secretText")
-            if secret:
+            secret = credential.text_of("secretText") or credential.text_of("value")
+            if secret and secret not in ("null", "~"):
                 yield replace(field, value=secret)
             else:
                 yield replace(field, identity=("entra", app_id, key_id))

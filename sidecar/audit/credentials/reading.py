@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
@@ -26,8 +28,11 @@ from sidecar.audit.credentials.providers import (
     read_keycloak,
 )
 from sidecar.audit.credentials.tree import Node, TreeError, read_documents
+from sidecar.audit.credentials.values import registries
 
-_TREES: Final = frozenset((".yaml", ".yml", ".json", ".jsonc", ".code-workspace"))
+_TREES: Final = frozenset((".yaml", ".yml", ".json", ".jsonc", ".code-workspace", ".tfstate", ".ipynb"))
+_CONTROL: Final = re.compile(r"^[ \t]*\{\{[^\n]*\}\}[ \t]*$", re.MULTILINE)
+_INSERTED: Final = re.compile(r"\{\{[^\n]*?\}\}")
 
 
 def read_file(path: str, text: str, *, today: str) -> Read:
@@ -36,7 +41,15 @@ def read_file(path: str, text: str, *, today: str) -> Read:
     exposure = read.fields[0].exposure if read.fields else Exposure.CODE
     owner = folder_of(path) if not read.fields else None
     whole = Field(name="", value=text, line=1, literal=True, exposure=exposure, owner=owner)
-    return Read((*read.fields, whole), read.references)
+    return Read((*read.fields, *_comments(path, text, exposure), whole), read.references)
+
+
+def _comments(path: str, text: str, exposure: Exposure) -> Iterator[Field]:
+    """Yield the fields in the comments of a YAML file, which its tree does not have."""
+    if PurePath(path).suffix.lower() not in (".yaml", ".yml") or "#" not in text:
+        return
+    template = Field(name="", value="", line=1, literal=True, strict=True, exposure=exposure, owner=folder_of(path))
+    yield from fields_of("\n".join(line.partition("#")[2] for line in text.split("\n")), template)
 
 
 def _by_format(path: str, text: str, today: str) -> Read:
@@ -48,12 +61,15 @@ def _by_format(path: str, text: str, today: str) -> Read:
         if realms or applications:
             one, other = read_keycloak(realms), read_entra(applications, today=today)
             return Read(one.fields + other.fields)
+        if documents[0].get("auths") is not None:
+            docker = Field(name="", value=text, line=1, owner=folder_of(path), exposure=Exposure.CONFIGURATION)
+            return Read(tuple(registries(docker)))
         if google_keys(documents):
             return read_google(google_keys(documents))
         if any(map(is_kubernetes, documents)):
             return read_kubernetes(documents)
         if mcp_servers(documents[0]):
-            return read_mcp(documents[0])
+            return read_mcp(path, documents[0])
         if is_pipeline(path):
             return read_pipeline(documents)
         if is_compose(documents[0]):
@@ -72,8 +88,15 @@ def _documents(path: str, text: str) -> list[Node]:
     beginning = text.lstrip()[:1]
     if suffix not in _TREES and not (path == "-" and beginning in ("{", "[")):
         return []
-    try:
-        documents = read_documents(text)
-    except TreeError:  # a template of a chart, for one: read line by line
-        return []
-    return [document for document in documents if document.members or document.items]
+    for attempt in (text, _filled(text)):
+        try:
+            documents = read_documents(attempt)
+        except TreeError:  # read line by line
+            continue
+        return [document for document in documents if document.members or document.items]
+    return []
+
+
+def _filled(text: str) -> str:
+    """Return a template of a chart as a document: control lines are blank, each value from outside is a reference."""
+    return _INSERTED.sub("<template>", _CONTROL.sub("", text))

@@ -14,7 +14,7 @@ from typing import Final
 import yaml
 
 MAX_DEPTH: Final = 64
-MAX_NODES: Final = 200_000
+MAX_NODES: Final = 1_000_000
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A string, or a comment, or a comma before a closing bracket: VS Code and others accept the last two in JSON.

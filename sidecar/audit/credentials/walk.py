@@ -14,7 +14,8 @@ from sidecar.audit.credentials.decoys import words
 from sidecar.audit.credentials.recorded import is_records
 from sidecar.audit.log_lines import read_lines
 
-MAX_FILE_BYTES: Final = 4 << 20
+MAX_FILE_BYTES: Final = 8 << 20
+MAX_STDIN_BYTES: Final = 32 << 20
 MAX_FILES: Final = 100_000
 MAX_DEPTH: Final = 32
 
@@ -29,8 +30,8 @@ _BINARY: Final = words(
 )
 
 
-class TooManyFilesError(Exception):
-    """The walk reached its limit; the message names it."""
+class TooLargeError(Exception):
+    """A path that was given is beyond a limit; the message names it."""
 
 
 class TextFile(NamedTuple):
@@ -45,20 +46,20 @@ def text_files(paths: Sequence[str], skipped: Counter[str]) -> Iterator[TextFile
 
     Raises:
         OSError: a path that was given cannot be read. Files below a folder that cannot be read are counted.
-        TooManyFilesError: there are more files than the limit.
+        TooLargeError: there are more files than the limit, or a given file or standard input is too large.
     """
     seen: set[tuple[int, int]] = set()
     count = 0
     for path in paths:
         if path == "-":
-            yield TextFile("-", sys.stdin.buffer.read(MAX_FILE_BYTES).decode("utf-8", "replace"))
+            yield TextFile("-", _standard_input())
             continue
         given = Path(path)
         below = _below(given, skipped) if given.is_dir() else iter((given,))
         for file in below:
             count += 1
             if count > MAX_FILES:
-                raise TooManyFilesError(f"{path}: more than {MAX_FILES} files; name the folders that matter")
+                raise TooLargeError(f"{path}: more than {MAX_FILES} files; name the folders that matter")
             if _is_new(file, seen, skipped, given=file is given):
                 if file.suffix in _STREAMS and _begins_with_record(file):
                     yield TextFile(str(file), None)
@@ -78,6 +79,13 @@ def _below(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
         folders[:] = sorted(set(folders) - set(left_out))
         for name in sorted(files):
             yield here / name
+
+
+def _standard_input() -> str:
+    raw = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+    if len(raw) > MAX_STDIN_BYTES:
+        raise TooLargeError(f"standard input is larger than {MAX_STDIN_BYTES >> 20} MiB; write it to several files")
+    return raw.decode("utf-8", "replace")
 
 
 def _is_new(file: Path, seen: set[tuple[int, int]], skipped: Counter[str], *, given: bool) -> bool:
@@ -120,6 +128,8 @@ def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
             raise
         skipped["unreadable"] += 1
         return None
+    if len(raw) > MAX_FILE_BYTES and given:
+        raise TooLargeError(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; split it")
     if len(raw) > MAX_FILE_BYTES:
         skipped[f"larger than {MAX_FILE_BYTES >> 20} MiB"] += 1
         return None

@@ -9,7 +9,7 @@ import pytest
 from sidecar.audit.credentials import command
 from sidecar.audit.credentials.detector import MISSING, DetectorError
 from sidecar.cli import main
-from tests.audit.credentials.values import GITHUB, KEY, PASSWORD
+from tests.audit.credentials.drawn import GITHUB, KEY, PASSWORD
 from tests.fakes.detector import FakeDetector
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.audit.credentials.decoys import entropy, is_decoy, is_digest, is_placeholder, is_public, is_reference
-from tests.audit.credentials.values import AWS_KEY, GITHUB, KEY, PASSWORD, PEM
+from tests.audit.credentials.drawn import AWS_KEY, GITHUB, KEY, PASSWORD, PEM
 
 
 @pytest.mark.parametrize(

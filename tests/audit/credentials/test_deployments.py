@@ -29,7 +29,7 @@ def test_an_mcp_servers_env_headers_args_and_url_are_fields_of_the_server() -> N
         "headers": {"X-Api-Key": "value6"},
         "url": "https://host/sse?token=value7",
     }
-    fields = found(read_mcp(read_documents(json.dumps({"mcpServers": {"crm": server}}))[0]))
+    fields = found(read_mcp("a.json", read_documents(json.dumps({"mcpServers": {"crm": server}}))[0]))
     for name, value in (
         ("token", "value1"),
         ("key", "value2"),

@@ -10,8 +10,8 @@ from sidecar.audit.credentials.fields import Exposure
 from sidecar.audit.credentials.kinds import Kind
 from sidecar.audit.credentials.secrecy import MASK, Fingerprints
 from sidecar.audit.rules import Severity
+from tests.audit.credentials.drawn import GITHUB, HUGGING_FACE, KEY, PASSWORD, PEM
 from tests.audit.credentials.test_recorded import RECORD
-from tests.audit.credentials.values import GITHUB, HUGGING_FACE, KEY, PASSWORD, PEM
 from tests.fakes.detector import FakeDetector
 
 NOW = 1_790_000_000

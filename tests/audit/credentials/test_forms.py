@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.audit.credentials.forms import LONG_LIFE_S, formed
 from sidecar.audit.credentials.kinds import Kind
-from tests.audit.credentials.values import KEY, PASSWORD
+from tests.audit.credentials.drawn import KEY, PASSWORD
 
 NOW = 1_790_000_000
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sidecar.audit.credentials.fields import Exposure, Field
 from sidecar.audit.credentials.judge import judge
 from sidecar.audit.credentials.kinds import Kind
 from sidecar.audit.rules import Confidence
-from tests.audit.credentials.values import AWS_ID, AWS_KEY, GITHUB, HUGGING_FACE, KEY, PASSWORD, PEM
+from tests.audit.credentials.drawn import AWS_ID, AWS_KEY, GITHUB, HUGGING_FACE, KEY, PASSWORD, PEM
 from tests.fakes.detector import FakeDetector
 
 NOW = 1_790_000_000
@@ -32,7 +34,7 @@ def field(name: str, value: str, exposure: Exposure = Exposure.CONFIGURATION, gr
         ("CLIENT_SECRET", KEY, Kind.OAUTH_CLIENT_SECRET),
         ("oauth.clientSecret", KEY, Kind.OAUTH_CLIENT_SECRET),
         ("DB_PASSWORD", PASSWORD, Kind.DATABASE_PASSWORD),
-        ("spring.datasource.password", PASSWORD, Kind.PASSWORD),
+        ("spring.datasource.password", PASSWORD, Kind.DATABASE_PASSWORD),
         ("ADMIN_PASSWORD", "hunter2!", Kind.PASSWORD),
         ("X-API-Key", KEY, Kind.API_KEY),
         ("crm-token", KEY, Kind.API_KEY),
@@ -66,9 +68,15 @@ def test_a_decoy_or_a_name_of_something_else_is_nothing(name: str, value: str) -
 
 
 def test_a_password_in_code_needs_more_evidence_than_in_settings() -> None:
-    assert judged(field("password", "usersecretword", Exposure.CODE)) == []
-    assert judged(field("password", "usersecretword")) != []
-    assert judged(field("password", PASSWORD, Exposure.CODE)) != []
+    for value in ("usersecretword", "1.2.3-rc1", "user-secret-word"):
+        assert judged(replace(field("password", value), strict=True)) == []
+        assert judged(field("password", value)) != []
+    assert judged(replace(field("password", PASSWORD), strict=True)) != []
+
+
+@pytest.mark.parametrize("value", ["Passwort", "Contraseña", "mot de passe", "https://host/reset"])
+def test_a_text_for_people_is_no_password_anywhere(value: str) -> None:
+    assert judged(field("password", value)) == []
 
 
 def test_the_halves_of_an_aws_key_are_one_credential_named_by_its_id() -> None:

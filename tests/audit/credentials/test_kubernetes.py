@@ -42,7 +42,7 @@ def test_a_workloads_env_args_and_annotations_are_fields_with_their_place() -> N
     found = {(field.name, field.value): field for field in read(DEPLOYMENT).fields}
     assert found["KEY", "plain"].line == 11
     assert found["KEY", "plain"].owner == "Deployment shop/crm"
-    assert "env" in (found["KEY", "plain"].object or "")
+    assert (found["KEY", "plain"].object or "").endswith("containers[agent].env.KEY")
     assert found["api-key", "given"].line == 9
     assert ("TOKEN", "inside") in found
     assert found["api-key", "noted"].exposure is Exposure.CONFIGURATION

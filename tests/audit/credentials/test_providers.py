@@ -15,7 +15,7 @@ from sidecar.audit.credentials.providers import (
     read_keycloak,
 )
 from sidecar.audit.credentials.tree import Node, read_documents
-from tests.audit.credentials.values import KEY, PEM
+from tests.audit.credentials.drawn import KEY, PEM
 
 TODAY = "2026-09-21"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.audit.credentials.secrecy import MASK, MIN_KEY_BYTES, Fingerprints, KeyFileError, Masker, read_key
-from tests.audit.credentials.values import KEY, PASSWORD
+from tests.audit.credentials.drawn import KEY, PASSWORD
 
 
 def test_one_key_gives_one_fingerprint_and_another_key_another() -> None:

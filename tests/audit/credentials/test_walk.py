@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sidecar.audit.credentials import walk
-from sidecar.audit.credentials.walk import MAX_FILE_BYTES, TooManyFilesError, text_files
+from sidecar.audit.credentials.walk import MAX_FILE_BYTES, TooLargeError, text_files
 from tests.audit.credentials.test_recorded import RECORD
 
 
@@ -34,7 +36,7 @@ def test_what_is_not_read_is_counted_by_its_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     files, skipped = read(tmp_path)
     assert list(files) == [str(tmp_path / "whole")]
-    assert skipped == {"folders of tools, or too deep": 1, "binary": 2, "larger than 4 MiB": 1, "no regular files": 1}
+    assert skipped == {"folders of tools, or too deep": 1, "binary": 2, "larger than 8 MiB": 1, "no regular files": 1}
 
 
 def test_a_link_in_a_folder_leads_nowhere_and_a_given_one_is_followed(tmp_path: Path) -> None:
@@ -63,11 +65,28 @@ def test_a_stream_of_records_has_no_text_and_no_limit(tmp_path: Path) -> None:
     assert read(tmp_path)[0] == {str(tmp_path / "records.jsonl"): None, str(tmp_path / "other.jsonl"): "{}\n"}
 
 
+def test_a_given_file_above_the_limit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(b"a" * (MAX_FILE_BYTES + 1))
+    with pytest.raises(TooLargeError, match="big: larger than 8 MiB; split it"):
+        read(tmp_path / "big")
+
+
+def test_standard_input_is_read_up_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "MAX_STDIN_BYTES", 4)
+    for content, fits in ((b"KEY=", True), (b"KEY=a", False)):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=BytesIO(content)))
+        if fits:
+            assert read(Path("-"))[0] == {"-": "KEY="}
+        else:
+            with pytest.raises(TooLargeError, match="standard input is larger"):
+                read(Path("-"))
+
+
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk, "MAX_FILES", 2)
     for name in "ab":
         (tmp_path / name).write_text(name)
     assert len(read(tmp_path)[0]) == 2
     (tmp_path / "c").write_text("c")
-    with pytest.raises(TooManyFilesError, match="more than 2 files"):
+    with pytest.raises(TooLargeError, match="more than 2 files"):
         read(tmp_path)

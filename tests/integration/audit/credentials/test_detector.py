@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.audit.credentials.detector import MISSING, Detector, DetectorError, Kingfisher
 from sidecar.audit.credentials.kinds import known
-from tests.audit.credentials.values import AWS_ID, AWS_KEY, GITHUB, HUGGING_FACE, PEM
+from tests.audit.credentials.drawn import AWS_ID, AWS_KEY, GITHUB, HUGGING_FACE, PEM
 from tests.fakes.detector import FakeDetector
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

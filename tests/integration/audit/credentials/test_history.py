@@ -12,7 +12,7 @@ from sidecar.audit.credentials.detector import Kingfisher
 from sidecar.audit.credentials.examine import Result, examine
 from sidecar.audit.credentials.fields import Exposure
 from sidecar.audit.credentials.history import HistoryError, versions
-from tests.audit.credentials.values import GITHUB, HUGGING_FACE
+from tests.audit.credentials.drawn import GITHUB, HUGGING_FACE
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 NOW = 1_790_000_000

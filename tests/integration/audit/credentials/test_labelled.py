@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from sidecar.audit.credentials import command
 from sidecar.audit.credentials.detector import Kingfisher
 from sidecar.audit.credentials.examine import Result, examine
+from sidecar.audit.credentials.judge import canonical
 from sidecar.audit.credentials.kinds import KINDS, Kind
-from sidecar.audit.credentials.secrecy import SPAN
+from sidecar.audit.credentials.secrecy import SPAN, Fingerprints
 from sidecar.cli import main
 from tests.audit.credentials.labelled import NOW, Planted, make
+from tests.audit.credentials.written import written
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 FILES: Final = 150
@@ -63,6 +66,18 @@ def test_every_kind_of_a_file_is_in_the_set(labelled: Labelled) -> None:
     of_records = {Kind.CLIENT_WITHOUT_DELEGATION, Kind.RANDOM_TEXT}
     assert {one.kind for one in labelled.planted} == {kind.value for kind in KINDS if kind not in of_records}
     assert sum(1 for path in labelled.folder.rglob("*") if path.is_file()) == FILES
+
+
+@pytest.mark.parametrize("number", range(len(written(random.Random()))))
+def test_a_file_as_people_write_it(number: int, kingfisher: Kingfisher, tmp_path: Path) -> None:
+    file = written(random.Random(number))[number]
+    path = tmp_path / file.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(file.text)
+    fingerprints = Fingerprints(b"k" * 32)
+    found = examine([str(tmp_path)], kingfisher, fingerprints=fingerprints, now=NOW).credentials
+    expected = {(kind, fingerprints.of(canonical(secret))) for kind, secret in file.secrets}
+    assert {(one.kind.value, one.fingerprint) for one in found} == expected, file.path
 
 
 def test_dates_of_exports_are_ages(result: Result) -> None:

@@ -1,0 +1,99 @@
+"""Values of a document, taken apart: texts of several lines, command lines, assignments, encoded keys, registries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from sidecar.audit.credentials.fields import Field, walk
+from sidecar.audit.credentials.kinds import Kind
+from sidecar.audit.credentials.plain import decoded, fields_of
+from sidecar.audit.credentials.tree import Node
+
+_COMMANDS: Final = frozenset(("args", "command", "entrypoint", "cmd"))
+
+
+def values(node: Node, template: Field, *, path: str) -> Iterator[Field]:
+    """Yield the fields below a node. The template's name is that of the node itself."""
+    if node.text is not None:
+        whole = replace(template, value=node.text, line=node.line, literal=node.literal)
+        label = ", ".join(filter(None, (template.object, path)))
+        yield from taken_apart(replace(whole, object=label or None)) if node.text else ()
+        return
+    commands = dict[int, Node]()
+    _collect(node, template.name, commands)
+    for field in walk(node, template, path=path):
+        if field.group not in commands:
+            yield from taken_apart(field if field.name else replace(field, name=template.name))
+    for command in commands.values():
+        yield from arguments(command, template)
+
+
+def _collect(node: Node, name: str, commands: dict[int, Node]) -> None:
+    """Collect the lists that are command lines, by their identity."""
+    stack, steps = [(node, name)], 100_000
+    while stack and steps:
+        steps -= 1
+        at, called = stack.pop()
+        if called in _COMMANDS and at.items and all(item.text is not None for item in at.items):
+            commands[id(at)] = at
+            continue
+        stack += [(member, key) for key, member in at.members]
+        stack += [(item, "") for item in at.items]
+
+
+def arguments(command: Node, template: Field) -> Iterator[Field]:
+    """Yield each argument, named by the flag before it: ``--token X``, ``--token=X``, ``-e A=B``."""
+    flag = ""
+    for number, item in enumerate(command.items):
+        text = item.text or ""
+        label = ", ".join(filter(None, (template.object, f"args[{number}]")))
+        field = replace(template, value=text, line=item.line, literal=item.literal, object=label, group=id(command))
+        name, equals, value = text.partition("=")
+        if equals and name.startswith("-") and " " not in name:
+            yield from taken_apart(replace(field, name=name.lstrip("-"), value=value))
+            flag = ""
+        elif text.startswith("-") and " " not in text:
+            flag = text.lstrip("-")
+        else:
+            yield from taken_apart(replace(field, name=flag))
+            flag = ""
+
+
+def taken_apart(field: Field) -> Iterator[Field]:
+    """Yield a field, decoded if it is an encoded key, and the fields in its text."""
+    field = decoded(field)
+    yield field
+    text = field.value.strip()
+    if "\n" in text or " " in text or text.startswith(("{", "[")) or _is_assignment(text):
+        yield from embedded(field)
+
+
+def embedded(field: Field) -> Iterator[Field]:
+    """Yield the fields of a text inside a document."""
+    yield from fields_of(field.value, replace(field, name="", value=""))
+
+
+def _is_assignment(text: str) -> bool:
+    name, equals, value = text.partition("=")
+    return bool(equals and value and name.replace("_", "").replace("-", "").isalnum())
+
+
+def registries(field: Field) -> Iterator[Field]:
+    """Yield the passwords of container registries in a Docker configuration."""
+    try:
+        document = json.loads(field.value)
+    except (ValueError, RecursionError):
+        return
+    auths = document.get("auths", document) if isinstance(document, dict) else None
+    for host, entry in auths.items() if isinstance(auths, dict) else ():
+        if not isinstance(entry, dict):
+            continue
+        auth, password = entry.get("auth"), entry.get("password")
+        if isinstance(password, str):
+            hidden = (*field.hidden, *((auth,) if isinstance(auth, str) else ()))
+            yield replace(field, name="password", value=password, kind=Kind.BASIC_CREDENTIALS, hidden=hidden)
+        elif isinstance(auth, str):
+            yield replace(field, name=f"registry {host}", value=f"Basic {auth}", hidden=(*field.hidden, auth))
