@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+
+from sidecar.cli import build_parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -62,6 +67,56 @@ def test_the_changelog_begins_with_the_first_release_and_what_it_does() -> None:
     sections = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert sections[0] == "Unreleased"
     assert sections[-1] == "0.1.0"
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Return each line of a page's blocks of commands, without what a comment says."""
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        if language in {"", "sh", "bash", "console"}:
+            yield from (re.split(r"\s+# ", line)[0] for line in block.splitlines())
+
+
+def sidecar_words(line: str) -> list[list[str]]:
+    """Return the words of each ``sidecar`` command in a line, as far as no shell reads them."""
+    found = []
+    for part in re.split(r"&&|\||;", line):
+        told = re.match(r"\s*(?:[/.\w]*/)?sidecar ((?:[^<>&]|<\w+>)*)", part)
+        if told and not re.search(r"…|\.\.\.|[A-Z]+\.\.\.", told[1]):
+            found.append(shlex.split(told[1]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_sidecar_command_of_a_page_is_one(page: Path) -> None:
+    parser = build_parser(None)
+    for line in commands(page):
+        for words in sidecar_words(line):
+            with contextlib.suppress(SystemExit) if "--help" in words else contextlib.nullcontext():
+                parser.parse_args(words)
+
+
+def test_commands_are_found_in_what_pages_show() -> None:
+    assert sidecar_words("/opt/sidecar/bin/sidecar check /etc/x.yaml") == [["check", "/etc/x.yaml"]]
+    assert sidecar_words("cat a | sidecar audit chains - --json >b && sidecar demo") == [
+        ["audit", "chains", "-", "--json"],
+        ["demo"],
+    ]
+    assert sidecar_words("sidecar: Python is needed") == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_make_target_of_a_page_is_one(page: Path) -> None:
+    known = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        word
+        for line in commands(page)
+        for told in re.findall(r"\bmake ((?:[a-z-]+ ?)+)", line)
+        for word in told.split()
+    }
+    assert named
+    assert named <= known
 
 
 def test_pages_name_no_module_that_is_gone() -> None:

@@ -209,15 +209,28 @@ def test_pip_installs_it_in_a_fresh_environment(release: Path, tmp_path: Path) -
     works(tmp_path / "venv" / "bin" / "sidecar", tmp_path)
     assert said(python, "-m", "sidecar", "--version", cwd=tmp_path) == f"sidecar {__version__}\n"
 
+    said(python, "-m", "pip", "install", "-q", f"{wheel_of(release)}[audit]", cwd=tmp_path)
     dev = release / f"sidecar_dev-{__version__}-py3-none-any.whl"
     said(python, "-m", "pip", "install", "-q", dev, cwd=tmp_path)
     assert "--keep" in said(tmp_path / "venv" / "bin" / "sidecar", "demo", "--help", cwd=tmp_path)
 
 
+def test_the_readme_s_first_commands_work_one_after_another_in_a_clone(tmp_path: Path) -> None:
+    said("git", "clone", "-q", ROOT, tmp_path / "clone", cwd=ROOT)
+    block = re.split(r"^```\n", (ROOT / "README.md").read_text(), flags=re.MULTILINE)[1]
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-euc", block], cwd=tmp_path / "clone", env=environ, capture_output=True, text=True, check=False
+    )
+    assert "actor_mismatch" in done.stdout, done.stderr
+    assert done.returncode == 1  # the last command has findings
+    assert said("git", "status", "--porcelain", cwd=tmp_path / "clone") == ""
+
+
 def test_pipx_installs_it(release: Path, tmp_path: Path) -> None:
     require(None if find_spec("pipx") else "pipx is missing: make interop-dist")
     environ = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
-    said(sys.executable, "-m", "pipx", "install", wheel_of(release), cwd=tmp_path, **environ)
+    said(sys.executable, "-m", "pipx", "install", f"{wheel_of(release)}[audit]", cwd=tmp_path, **environ)
     works(tmp_path / "bin" / "sidecar", tmp_path)
 
 
@@ -226,5 +239,5 @@ def test_uv_installs_it_as_a_tool(release: Path, tmp_path: Path) -> None:
     folders = {"UV_TOOL_DIR": "tools", "UV_TOOL_BIN_DIR": "bin", "UV_CACHE_DIR": "cache"}
     environ = {name: str(tmp_path / folder) for name, folder in folders.items()}
     words = ("-m", "uv", "tool", "install", "--python", sys.executable)
-    said(sys.executable, *words, wheel_of(release), cwd=tmp_path, UV_PYTHON_DOWNLOADS="never", **environ)
+    said(sys.executable, *words, f"{wheel_of(release)}[audit]", cwd=tmp_path, UV_PYTHON_DOWNLOADS="never", **environ)
     works(tmp_path / "bin" / "sidecar", tmp_path)
