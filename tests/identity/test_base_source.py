@@ -221,8 +221,14 @@ async def test_without_an_identity_there_is_no_jwt_svid(end: str) -> None:
         source.now += 2 * HOUR
     if end == "withdrawn":
         await source.hand(WithdrawnError("taken back"))
-    with pytest.raises(Unavailable, match="no identity"):
-        await source.jwt_svid("https://sts.test")
+    signing = asyncio.ensure_future(source._jwt_svids.run())
+    try:
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="no identity"):
+            await source.jwt_svid("https://sts.test")
+    finally:
+        signing.cancel()
+        await asyncio.gather(signing, return_exceptions=True)
 
 
 NEW_ROOT_A = authority("new root a")
@@ -231,7 +237,8 @@ WITH_BOTH = parse_bundle(A, ROOT_A.der + NEW_ROOT_A.der)
 NEW_BUNDLE = parse_bundle(A, NEW_ROOT_A.der)
 EMPTY = parse_bundle(A, b"")
 B = TrustDomain("b.test")
-BUNDLE_B = parse_bundle(B, authority("root b").der)
+ROOT_B = authority("root b")
+BUNDLE_B = parse_bundle(B, ROOT_B.der)
 
 
 def trusting(update: X509Update, *bundles: X509Bundle) -> X509Update:
@@ -295,6 +302,17 @@ async def test_an_update_without_any_authority_of_our_own_trust_domain_is_malfor
     await source.hand(GOOD)
     before = source.current
     assert not await source.hand(trusting(GOOD, *bundles))
+    assert source.current is before
+
+
+async def test_the_bundles_beside_an_unusable_svid_of_another_trust_domain_are_not_taken() -> None:
+    source = Handed()
+    await source.hand(GOOD)
+    before = source.current
+    name = SpiffeId("spiffe://b.test/self")
+    issued = leaf(ROOT_B, name, not_before=NOW - 2 * HOUR, not_after=NOW - 60)
+    svid = parse_x509_svid(name, [issued.der], issued.key_der)
+    assert not await source.hand(trusting(replace(PAST, svid=svid), BUNDLE_B, NEW_BUNDLE))
     assert source.current is before
 
 

@@ -103,6 +103,13 @@ def test_a_close_frame_that_has_passed_is_known() -> None:
     assert frames.closed
 
 
+def test_what_follows_a_close_frame_does_not_open_the_direction_again() -> None:
+    frames = Frames()
+    frames.follow(frame(2, opcode=8))
+    frames.follow(frame(3))
+    assert frames.closed
+
+
 def test_a_length_beyond_all_frames_is_never_followed_to_a_boundary() -> None:
     frames = Frames()
     frames.follow(b"\x82\x7f" + b"\xff" * 8)
