@@ -94,7 +94,7 @@ class Reader:
         for role in _ROLES:
             claims, chosen = claimed.get(role, ((), ()))
             below = (tuple(f"{place}.{name}" if place else name for name in claims) for place in fields.claims)
-            for number, party in enumerate((*chosen, *getattr(fields, role), *(names for names in below if names))):
+            for number, party in enumerate((*chosen, *(names for names in below if names), *getattr(fields, role))):
                 for position, name in enumerate((party,) if isinstance(party, str) else party):
                     self._index.setdefault(name, []).append((role, number, position))
         for name in fields.forwarded_cert:

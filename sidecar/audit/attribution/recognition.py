@@ -32,6 +32,10 @@ _INNER: Final = ("log", "message", "msg", "textpayload")
 _MAX_INNER: Final = 8
 
 _ENVELOPES: Final = (
+    # syslog without a tag in front of what says itself what it is
+    re.compile(
+        r"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S{1,40}) \S{1,255} ((?:CEF:|\{).*)"
+    ),
     re.compile(r"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,255} [^\s:\[]{1,128}(?:\[\d{1,10}\])?: ?(.*)"),
     re.compile(r"(?:<\d{1,3}>)?\d{4}-\d\d-\d\dT\S{1,40} \S{1,255} [^\s:\[]{1,128}(?:\[\d{1,10}\])?: ?(.*)"),
     re.compile(r"<\d{1,3}>\d{1,2} \S{1,64} \S{1,255} \S{1,64} \S{1,128} \S{1,64} (?:-|\[[^\]]{0,1024}\]) ?(.*)"),

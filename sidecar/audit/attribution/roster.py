@@ -27,6 +27,7 @@ _KIND: Final = re.compile(
 )
 _USER_AGENT: Final = frozenset({"user-agent", "user_agent", "useragent", "ua"})
 _ADDRESS: Final = frozenset({"ip", "cidr", "address"})
+_COMMON_WORDS: Final = frozenset({"agent", "agents", "client", "app", "service", "sa", "bot", "prod", "dev", "test"})
 _OWN_PREFIX: Final = re.compile(r"(?:agent|client|service|workload|serviceaccount):(?!/)")
 _ROLE_SESSION: Final = re.compile(r"arn:(aws[a-z-]*):sts::(\d+):assumed-role/([^/]+)/.*")
 _PORT: Final = re.compile(r"\[?([0-9A-Fa-f:.]{2,45})\]?:\d{1,5}")
@@ -46,6 +47,7 @@ class Roster:
     patterns: list[tuple[re.Pattern[str], str | None]] = field(default_factory=list)
     user_agents: list[tuple[re.Pattern[str], str]] = field(default_factory=list)
     networks: list[tuple[Network, str]] = field(default_factory=list)
+    broad: set[str] = field(default_factory=set)  # entries without a name that several agents may share
     _known: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     def identity(self, value: str) -> str | None:
@@ -165,13 +167,15 @@ def _add(roster: Roster, name: str | None, identifier: str) -> None:
     if value.strip("*") in {"", "spiffe://"}:
         raise ValueError(f"{value!r} would make everybody an agent; write more of the name")
     if kind in _USER_AGENT:
-        roster.user_agents.append((_pattern(value), name or value))
+        _add_user_agent(roster, name, value)
         return
     network = _network(value)
     if network is not None and not network.prefixlen:
         raise ValueError(f"{value!r} would make every address an agent's; write the network of the agents")
     if network is not None and (not kind or kind in _ADDRESS):
         roster.networks.append((network, name or value))
+        if name is None and network.num_addresses > 1:
+            roster.broad.add(value)
     elif kind in _ADDRESS:
         raise ValueError(f"{value!r} is no address and no network; write ip:10.0.3.7 or ip:10.0.3.0/24")
     else:
@@ -180,7 +184,7 @@ def _add(roster: Roster, name: str | None, identifier: str) -> None:
 
 def _add_identity(roster: Roster, name: str | None, value: str, *, also_user_agent: bool) -> None:
     if also_user_agent and "://" not in value and ("/" in value or "*" in value) and not value.startswith("arn:"):
-        roster.user_agents.append((_pattern(value), name or value))
+        _add_user_agent(roster, name, value)
     if "*" in value or "?" in value:
         roster.patterns.append((_pattern(value), name))
         return
@@ -189,6 +193,22 @@ def _add_identity(roster: Roster, name: str | None, value: str, *, also_user_age
     for form in (key, key.removeprefix("spiffe://")):
         if roster.names.setdefault(form, owner) != owner:
             raise ValueError(f"{value!r} already belongs to the agent {roster.names[form]!r}; write it once")
+
+
+def _add_user_agent(roster: Roster, name: str | None, value: str) -> None:
+    roster.user_agents.append((_pattern(value), name or value))
+    if name is None:
+        roster.broad.add(value)
+
+
+def alike(one: str, other: str) -> bool:
+    """Tell if two entries may be one agent by their names, such as ``…/agent/writer`` and ``writer-client``."""
+    return one == other or bool(_words(one) & _words(other))
+
+
+def _words(name: str) -> set[str]:
+    last = re.split(r"[/:]", name.casefold().rstrip("/*"))[-1]
+    return set(re.findall(r"[a-z0-9]+", last)) - _COMMON_WORDS
 
 
 def _pattern(value: str) -> re.Pattern[str]:

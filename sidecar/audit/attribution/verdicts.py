@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from sidecar.audit.attribution.readings import Party, Reading, same_party
-from sidecar.audit.attribution.roster import Roster
+from sidecar.audit.attribution.roster import Roster, address_of, alike
 from sidecar.audit.rules import Confidence
 
 UNNAMED: Final = "(not named)"
@@ -102,20 +102,30 @@ def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: 
     if not named:
         if sender is None:
             return _no_agent(reading)
-        if _identity(user, roster) == sender.agent:
+        if _identity(user, roster) == sender.agent and not any(_identity(one, roster) for one in reading.declared):
             return _found(Kind.CANNOT_TELL, sender, reading.actors, "the agent is named as the user of another party")
         return _found(Kind.IMPERSONATES, sender, [user, *reading.actors], "the actor named is not this agent")
     actor, agent = named[0]
-    if any(other != agent for _, other in named):
+    if any(not alike(other, agent) for _, other in named):
         return _contradiction(reading, named, sender)
-    if sender is not None and sender.agent != agent and sender.by != "user":
-        kind = Kind.CANNOT_TELL if sender.by in _FORGEABLE else Kind.IMPERSONATES
-        confidence = Confidence.HIGH if sender.by == "peer" else Confidence.LOW  # one agent may have two entries
-        return replace(_found(kind, sender, [user, actor], "the actor named is another agent"), confidence=confidence)
+    if sender is not None and sender.agent != agent and sender.by != "user" and sender.agent not in roster.broad:
+        return _of_another(sender, agent, [user, actor])
     if reading.doubtful:
         return Judged(Kind.CANNOT_TELL, agent, actor.fields, "the field of the actor can be forged", Confidence.LOW)
     confidence = Confidence.HIGH if sender is not None and sender.by == "peer" else _by_field(actor)
     return Judged(Kind.DELEGATES, agent, (*user.fields[:1], *actor.fields[:1]), "actor and user are named", confidence)
+
+
+def _of_another(sender: _Sender, agent: str, parties: Sequence[Party]) -> Judged:
+    """Judge a request whose actor is another entry of the list than its sender: another agent, unless their names are
+    alike or the sender is recognised by what it says of itself.
+    """
+    doubt = sender.by in _FORGEABLE or alike(sender.agent, agent)
+    if sender.by == "address" and address_of(sender.agent) is not None:
+        doubt = True  # an entry without a name does not say which agent it is
+    kind = Kind.CANNOT_TELL if doubt else Kind.IMPERSONATES
+    confidence = Confidence.HIGH if sender.by == "peer" and not doubt else Confidence.LOW
+    return replace(_found(kind, sender, parties, "the actor named is another agent"), confidence=confidence)
 
 
 def _contradiction(reading: Reading, named: Sequence[tuple[Party, str]], sender: _Sender | None) -> Judged:
@@ -129,7 +139,7 @@ def _contradiction(reading: Reading, named: Sequence[tuple[Party, str]], sender:
 def _own(principal: tuple[Party, str], sender: _Sender | None) -> Judged:
     """Judge a request whose only principal is an agent: its own, unless another agent presents it."""
     user, agent = principal
-    if sender is not None and sender.agent != agent and sender.by == "peer":
+    if sender is not None and sender.by == "peer" and not alike(sender.agent, agent):
         return _found(Kind.IMPERSONATES, sender, [user], "only another agent is named")
     return Judged(Kind.OWN_AUTHORITY, agent, user.fields[:1], "the agent is the only principal", Confidence.HIGH)
 

@@ -93,6 +93,11 @@ def test_what_a_collector_puts_in_front_is_taken_off(wrapped: str, line: str) ->
     assert recognised(wrapped.replace("{}", line)) == recognised(line)
 
 
+@pytest.mark.parametrize("front", ["Nov 28 10:00:00 fw1 ", "<134>2026-11-28T10:00:00Z fw1 ", ""])
+def test_a_syslog_without_a_tag_is_taken_off(front: str) -> None:
+    assert recognised(front + samples.CEF.format(**WHO)).format == "cef"
+
+
 @pytest.mark.parametrize("key", ["log", "message"])
 def test_what_a_collector_puts_around_is_taken_off(key: str) -> None:
     line = samples.COMBINED.format(**WHO)

@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.attribution.verdicts import Kind
+from sidecar.audit.attribution.roster import parse
+from sidecar.audit.attribution.verdicts import Kind, judge
 from sidecar.audit.rules import Confidence
 from tests.audit.attribution import samples
-from tests.audit.attribution.reading import judged
+from tests.audit.attribution.reading import judged, read
 from tests.audit.attribution.samples import GATEWAY, PLANNER, WRITER, assumed_role, cloudtrail, entra, kubernetes
 from tests.audit.evidence import lawful
 
@@ -224,6 +225,45 @@ def test_an_agent_that_is_the_only_principal_has_its_own_authority(line: dict[st
 def test_an_agent_that_presents_another_agents_identity_impersonates_it() -> None:
     found = judged(asked(sub=PLANNER, peer=WRITER))
     assert (found.kind, found.agent) == (Kind.IMPERSONATES, "writer")
+
+
+# Lists without names: several entries may be one agent.
+UNNAMED = "spiffe://example.org/agent/writer\nspiffe://example.org/agent/planner\nwriter-client\nreader-client\n10.0.3.0/24\n10.0.4.1\ncurl/*"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "agent"),
+    [
+        pytest.param(asked(sub="alice", act=ACT, client_id="app"), Kind.DELEGATES, WRITER, id="nothing-against-it"),
+        pytest.param(
+            asked(sub="alice", act=ACT, remote_addr="10.0.3.7"), Kind.DELEGATES, WRITER, id="a-network-of-agents"
+        ),
+        pytest.param(asked(sub="alice", act=ACT, user_agent="curl/8"), Kind.DELEGATES, WRITER, id="a-product-of-many"),
+        pytest.param(asked(sub="alice", act=ACT, actor="writer-client"), Kind.DELEGATES, WRITER, id="two-names-alike"),
+        pytest.param(
+            asked(sub="alice", act=ACT, client_id="writer-client"),
+            Kind.CANNOT_TELL,
+            "writer-client",
+            id="alike-is-no-proof",
+        ),
+        pytest.param(
+            asked(sub="alice", act=ACT, remote_addr="10.0.4.1"), Kind.CANNOT_TELL, "10.0.4.1", id="one-address"
+        ),
+        pytest.param(
+            asked(sub="alice", act=ACT, client_id="reader-client"),
+            Kind.IMPERSONATES,
+            "reader-client",
+            id="another-client",
+        ),
+        pytest.param(asked(sub="alice", act=ACT, peer=PLANNER), Kind.IMPERSONATES, PLANNER, id="another-peer"),
+        pytest.param(asked(sub="alice", remote_addr="10.0.3.7"), Kind.IMPERSONATES, "10.0.3.0/24", id="only-the-user"),
+        pytest.param(asked(sub="writer-client", peer=WRITER), Kind.OWN_AUTHORITY, "writer-client", id="its-own"),
+        pytest.param(asked(sub="reader-client", peer=WRITER), Kind.IMPERSONATES, WRITER, id="another-agents-identity"),
+    ],
+)
+def test_entries_without_names_may_be_one_agent(line: dict[str, Any], kind: Kind, agent: str) -> None:
+    found = judge(read(line), parse(UNNAMED))
+    assert (found.kind, found.agent) == (kind, agent)
 
 
 def test_an_agent_that_acts_for_another_delegates() -> None:
