@@ -43,10 +43,13 @@ class Agents:
 
 
 def agents_of(given: Iterable[str]) -> Agents:
-    """Return the agents for the words of ``--agents``: a file with one pattern a line, or a pattern.
+    """Return the agents for the words of ``--agents``: a file with one agent a line, or a pattern.
+
+    A line is a pattern, or a name and several identifiers (``writer = spiffe://…, ip:10.0.3.0/24``), as the other
+    audits read it; only SPIFFE IDs count here.
 
     Raises:
-        ValueError: a file is not text, is too long, or holds no pattern; the text names it.
+        ValueError: a file is not text, is too long, or holds no SPIFFE ID; the text names it.
         OSError: a file cannot be read.
     """
     patterns: list[str] = []
@@ -59,14 +62,19 @@ def agents_of(given: Iterable[str]) -> Agents:
         with Path(word).open("rb") as file:
             raw = file.read(_MAX_FILE_BYTES + 1)
         try:
-            lines = [line.partition("#")[0].strip() for line in raw.decode().splitlines()]
+            lines = [line.partition("#")[0] for line in raw.decode().splitlines()]
         except UnicodeDecodeError:
             raise ValueError(f"--agents {word}: is no UTF-8 text; save it as UTF-8") from None
-        found = [line for line in lines if line]
+        found = [part for line in lines for part in map(str.strip, re.split(r"\s=\s|,", line)) if _is_pattern(part)]
         if not found or len(found) > MAX_PATTERNS or len(raw) > _MAX_FILE_BYTES:
-            raise ValueError(f"--agents {word}: holds {len(found)} patterns; 1 to {MAX_PATTERNS} are read, one a line")
+            raise ValueError(f"--agents {word}: holds {len(found)} SPIFFE IDs; 1 to {MAX_PATTERNS} are read")
         patterns += found
     return Agents(patterns)
+
+
+def _is_pattern(text: str) -> bool:
+    """Tell if it is a SPIFFE ID or a pattern of some, and no other identifier, such as ``user-agent:writer/*``."""
+    return "/" in text and ":" not in text.removeprefix(SCHEME)
 
 
 def is_of_sidecar(entry: Entry) -> bool:

@@ -172,12 +172,18 @@ def _cells(grade: Grade) -> tuple[str, str]:
     return grade.strength, grade.reason
 
 
+def _where(one: Weakness) -> str:
+    """Return the place, and the object's name where several objects have one SPIFFE ID."""
+    name = one.place.object or ""
+    return f"{one.place}, {name}" if name.startswith("Cluster") else str(one.place)
+
+
 def _print_rule(found: Sequence[Weakness]) -> None:
     rule, severity = found[0].rule, found[0].severity
     print_line(f"{severity}: {rule.id} ({len(found)}): {rule.title}", style=_COLOURS[severity])
     print_line(f"  {rule.why}")
     for one in found[:_SHOWN_OF_A_RULE]:
-        print_line(f"  {one.place}: {one.text}")
+        print_line(f"  {_where(one)}: {one.text}")
         for line in one.cure.split("\n"):
             print_line(f"      {line}", style="dim")
     if len(found) > _SHOWN_OF_A_RULE:

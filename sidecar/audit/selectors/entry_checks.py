@@ -54,7 +54,9 @@ def check_entry(entry: Entry, setting: Setting) -> Broken:
         yield from check(entry)
     if entry.expires_at and entry.expires_at <= setting.now:
         yield _broken("expired-entry", entry, "expired", cure=cures.deletion(entry))
-    if setting.agents.includes(entry.spiffe_id):
+    is_agent = setting.agents.includes(entry.spiffe_id)
+    yield from _names(entry, is_agent=is_agent)
+    if is_agent:
         yield from _agent(entry)
 
 
@@ -218,17 +220,22 @@ def _is_trust_domain(name: str) -> bool:
     return True
 
 
+def _names(entry: Entry, *, is_agent: bool) -> Broken:
+    wildcards = [one for one in entry.dns_names if "*" in one]
+    if wildcards or (is_agent and entry.dns_names):
+        cure = cures.changed(
+            entry, dns_names=() if is_agent else tuple(one for one in entry.dns_names if one not in wildcards)
+        )
+        text = f"its certificate names {_few(wildcards or entry.dns_names)}"
+        yield _broken("dns-name", entry, text, cure=cure, severity=Severity.HIGH if wildcards else None)
+
+
 def _agent(entry: Entry) -> Broken:
     """Yield the rules for entries of agents."""
     if entry.admin:
         yield _broken("agent-admin", entry, "admin is set", cure=cures.changed(entry, admin=False))
     if entry.downstream:
         yield _broken("agent-downstream", entry, "downstream is set", cure=cures.changed(entry, downstream=False))
-    if entry.dns_names:
-        named = _few(entry.dns_names)
-        severity = Severity.HIGH if any("*" in one for one in entry.dns_names) else None
-        cure = cures.changed(entry, dns_names=())
-        yield _broken("dns-name", entry, f"its certificate names {named}", cure=cure, severity=severity)
     if not entry.of_kind("k8s", "sa") or is_of_sidecar(entry):
         return
     container = [one for one in entry.selectors if one.kind in ("container-name", "container-image")]

@@ -234,11 +234,11 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         id="dns-name",
-        title="An agent's certificate names a host",
+        title="A certificate names any host, or an agent's names one",
         severity=Severity.MEDIUM,
         why="To clients that check host names, the holder is that server, and with a wildcard any server. An agent"
         " that is called through a sidecar needs no such name.",
-        cure="Remove the DNS names.",
+        cure="Remove the DNS names of agents, and wildcards.",
         standard="X.509-SVID section 2",
     ),
     Rule(

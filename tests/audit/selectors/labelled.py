@@ -216,6 +216,7 @@ ROWS: Final = (
         [in_pod(WRITER, federates_with=["partner.example", "spiffe://b.example"])],
     ),
     Row("dns-name", [in_pod(WRITER, dns_names=["crm.acme.example"])], [in_pod("/tool/crm", dns_names=["crm"])]),
+    Row("dns-name", [in_pod("/tool/crm", dns_names=["*.crm"])], [in_pod("/tool/crm", dns_names=["a.crm"])]),
     Row("store-svid", [in_pod(WRITER, store_svid=True)], [in_pod(WRITER, store_svid=False)]),
     Row("trust-domain-mismatch", [in_pod(WRITER, domain="other.example")], [in_pod(WRITER, domain="acme.example")]),
     Row("expired-entry", [in_pod(WRITER, expires_at=str(NOW))], [in_pod(WRITER, expires_at=str(NOW + 1))]),

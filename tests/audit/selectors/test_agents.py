@@ -40,7 +40,16 @@ def test_a_file_holds_one_pattern_a_line(tmp_path: Path) -> None:
     assert not agents.includes("spiffe://a.example/crm2")
 
 
-@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\xff\xfe"])
+def test_a_list_of_the_other_audits_gives_its_spiffe_ids(tmp_path: Path) -> None:
+    file = tmp_path / "agents"
+    file.write_text("writer = spiffe://a.example/bots/w, writer-client, ip:10.0.3.0/24, user-agent:writer/*\n")
+    agents = agents_of([str(file)])
+    assert agents.includes("spiffe://a.example/bots/w")
+    assert not agents.includes("spiffe://a.example/writer")
+    assert not agents.includes("spiffe://a.example/user-agent:writer/x")
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"writer = writer-client\n", b"\xff\xfe"])
 def test_a_file_without_a_pattern_is_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "agents"
     file.write_bytes(content)

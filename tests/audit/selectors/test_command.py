@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.cli import main
 from tests.audit.sarif_document import results_of
-from tests.audit.selectors.labelled import WRITER, Shown, in_pod
+from tests.audit.selectors.labelled import BY_ACCOUNT, WRITER, Shown, in_pod, template
 from tests.audit.selectors.test_actors import records
 
 ACME = "spiffe://acme.example"
@@ -45,6 +45,13 @@ def test_a_weakness_is_shown_with_its_reason_place_cure_and_standard(
     assert "      spire-server entry update -entryID 5f0c " in out
     assert "see SPIRE: spire_server" in out
     assert run(tmp_path, in_pod(WRITER, admin=False)) == 0
+
+
+def test_an_object_is_named_where_a_template_would_not_tell_it_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, template("agents", spiffeIDTemplate=BY_ACCOUNT)) == 1
+    assert "entries.json:1, ClusterSPIFFEID agents: spiffe://{{ .TrustDomain }}/ns/" in capsys.readouterr().out
 
 
 def test_json_has_every_member(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
