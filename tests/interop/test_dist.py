@@ -83,6 +83,7 @@ def missing_engine() -> str | None:
     return f"there is no image {base} to build on" if known.returncode else None
 
 
+@pytest.mark.timeout(900)
 def test_two_clones_give_the_same_images_on_the_same_base(tmp_path: Path) -> None:
     """Nothing of the first build is used for the second."""
     require(missing_engine())

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from sidecar.cli import _AUDITS
+
 pytestmark = pytest.mark.integration
 
-RECORDED: Final = sorted((Path(__file__).parents[2] / "audit" / "recorded").glob("*.records"))
+AUDIT: Final = Path(__file__).parents[2] / "audit"
+ENTRIES: Final = AUDIT / "selectors" / "data" / "spire-1.13.3.json"
+AUDITS: Final = sorted(_AUDITS)
+RECORDED: Final = sorted((AUDIT / "recorded").glob("*.records"))
 LIBRARIES: Final = ("aiohttp", "grpclib", "h2", "prometheus_client", "pydantic", "uvloop")
 ROOMS: Final = ("app", "assembly", "config", "exchange", "identity", "process", "proxy", "serving", "sts", "wire")
 # An interpreter in which each of them fails to import, however it is asked for.
@@ -38,9 +44,27 @@ def test_every_module_of_the_audit_is_imported_without_the_data_plane() -> None:
     assert "sidecar.audit.records" in done.stdout.split()
 
 
-@pytest.mark.parametrize("command", ["chains", "attribution"])
-def test_a_command_of_the_audit_runs_without_the_data_plane(command: str) -> None:
-    done = interpreter(COMMAND, "audit", command, "--json", *map(str, RECORDED))
+@pytest.mark.parametrize("command", AUDITS)
+def test_a_command_of_the_audit_shows_its_help_without_the_data_plane(command: str) -> None:
+    done = interpreter(COMMAND, "audit", command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "examples:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("chains", "--json", *RECORDED),
+        ("attribution", "--json", *RECORDED),
+        ("verify", "--json", *RECORDED),
+        ("ratio", "--json", *RECORDED),
+        ("export", "--as", "ocsf", *RECORDED),
+        ("selectors", "--json", ENTRIES),
+    ],
+    ids=lambda words: str(words[0]),
+)
+def test_a_command_of_the_audit_runs_without_the_data_plane(words: Sequence[str | Path]) -> None:
+    done = interpreter(COMMAND, "audit", *map(str, words))
     assert (done.returncode in {0, 1}, done.stderr) == (True, "")
     assert done.stdout.startswith("{")
 
