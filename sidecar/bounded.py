@@ -201,5 +201,5 @@ def bytes_of(value: object) -> int:
         elif isinstance(one, list | tuple | set | frozenset):
             todo.extend(one)
         elif is_dataclass(one):
-            todo.extend(getattr(one, field.name) for field in fields(one))
+            todo += [getattr(one, field.name) for field in fields(one)]
     return total

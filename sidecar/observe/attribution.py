@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from sidecar.delegation.verify import VerifiedToken
 
 
-def facts_of(permit: Permit) -> RecordFields:
-    """Return the facts of a permitted inbound request: its subject, its actors, its route."""
+def facts_of(permit: Permit, of_token: RecordFields | None = None) -> RecordFields:
+    """Return the facts of a permitted inbound request: its subject, its actors, its route.
+
+    ``of_token`` are the ``facts_of_token`` of its token, if they are known.
+    """
     return {
-        **facts_of_token(permit.token),
+        **(of_token or facts_of_token(permit.token)),
         "decision": "allow",
         "reason": OK,
         "peer": permit.peer,

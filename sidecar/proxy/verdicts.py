@@ -63,9 +63,10 @@ class Permits(BoundedCache[Call, Given]):
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
         """Keep a permit, unless keys or policy changed meanwhile."""
-        given = Given(permit, delegate(permit), facts_of(permit), facts_of_token(permit.token), identity_values(permit))
+        token = permit.token
+        of_token = facts_of_token(token)
+        given = Given(permit, delegate(permit), facts_of(permit, of_token), of_token, identity_values(permit))
         if call.authorization is not None:
-            token = permit.token
             cost = token.held_bytes + len(call.authorization) + PERMIT_BYTES
             cost += sum(map(len, given.identity))
             self.keep(call, given, cost=cost, expires_at=token.expires_at + token.leeway_s, epoch=epoch)

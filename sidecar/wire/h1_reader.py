@@ -145,8 +145,8 @@ class RequestReader(HeadBuffer):
                 as a request.
         """
         shape = self._shapes.get(len(data))
-        if shape is not None and self.fresh and (repeated := shape.request(data)) is not None:
-            head, size = repeated, shape.size
+        if shape is not None and self.fresh and (head := shape.request(data)) is not None:
+            size = shape.size
             rest = data[size:]
         else:
             found = self._read_new(data)
@@ -264,11 +264,12 @@ class AnswerReader:
             Denied: the answer is malformed, too large, switches protocols, or has too many interim answers (RFC 9110
                 section 15.2); the reason is one for requests, the detail tells.
         """
-        head, heads = None, self._heads
+        head: Response | None = None
+        heads = self._heads
         while self._body is None:
             shape = self._shapes.get(len(data))
-            if shape is not None and heads.fresh and (repeated := shape.response(data)) is not None:
-                head, data = repeated, data[shape.size :]
+            if shape is not None and heads.fresh and (head := shape.response(data)) is not None:
+                data = data[shape.size :]
             else:
                 head, data = self._read_new(data)
                 if head is None:

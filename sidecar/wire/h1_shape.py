@@ -51,7 +51,6 @@ class HeadShape:
         "_constants",
         "_layout",
         "_length",
-        "_method",
         "_only",
         "_pick",
         "_rest",
@@ -91,8 +90,7 @@ class HeadShape:
         self._layout = layout
         self._length = layout.length if layout.usual and layout.length in varying else None
         self._only = message if isinstance(message, Response) and not varying else None
-        self._method = message.method if isinstance(message, Request) else ""
-        self._rest = _after_target(message) if isinstance(message, Request) else _after_values(message)
+        self._rest = _constants_of(message)
         self.size = len(head)
 
     def allows(self, layout: H1Layout, at: int, value: bytes) -> bool:
@@ -112,13 +110,26 @@ class HeadShape:
         if text.translate(CONTROLS_MARKED) != text or not _is_target(target):
             return None
         values = self._pick(tuple(map(_strip, varying)) + self._constants)
-        if self._length is None:
-            return Request(self._layout, values, self._method, target, *self._rest)
-        if not is_length(values[self._length]):
-            return None
-        length = int(values[self._length])
-        authority, _, _, *rest = self._rest
-        return Request(self._layout, values, self._method, target, authority, length, length > 0, *rest)
+        method, authority, length, has_body, listed, keep_alive, minor, expect, upgrade = self._rest
+        if self._length is not None:
+            if not is_length(values[self._length]):
+                return None
+            length = int(values[self._length])
+            has_body = length > 0
+        return Request(
+            self._layout,
+            values,
+            method,
+            target,
+            authority,
+            length,
+            has_body,
+            listed,
+            keep_alive,
+            minor,
+            expect,
+            upgrade,
+        )
 
     def response(self, data: bytes) -> Response | None:
         """Read the answer head at the beginning of ``data``; as ``request``."""
@@ -132,22 +143,20 @@ class HeadShape:
         if text.translate(CONTROLS_MARKED) != text:
             return None
         values = self._pick(tuple(map(_strip, varying)) + self._constants)
-        if self._length is None:
-            return Response(self._layout, values, *self._rest)
-        if not is_length(values[self._length]):
-            return None
-        status, _, *rest = self._rest
-        return Response(self._layout, values, status, int(values[self._length]), *rest)
+        status, length, chunked, listed, keep_alive, minor = self._rest
+        if self._length is not None:
+            if not is_length(values[self._length]):
+                return None
+            length = int(values[self._length])
+        return Response(self._layout, values, status, length, chunked, listed, keep_alive, minor)
 
 
-def _after_target(message: Request) -> tuple[Any, ...]:
-    """Return the arguments that follow ``target``."""
-    return tuple([getattr(message, field.name) for field in fields(Request)[4:]])
+_EACH_ITS_OWN: Final = frozenset({"layout", "values", "target"})
 
 
-def _after_values(message: Response) -> tuple[Any, ...]:
-    """Return the arguments that follow ``values``."""
-    return tuple([getattr(message, field.name) for field in fields(Response)[2:]])
+def _constants_of(message: Request | Response) -> tuple[Any, ...]:
+    """Return the attributes that heads of a shape share, in the order of the class."""
+    return tuple([getattr(message, field.name) for field in fields(message) if field.name not in _EACH_ITS_OWN])
 
 
 def _hole_of_target(head: bytes, message: Request) -> tuple[int, int] | None:
