@@ -15,7 +15,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-rest integration test soak interop interop-spire interop-engine interop-frameworks systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,7 +50,8 @@ imports: setup
 BESIDE := $(MAKE) --no-print-directory --keep-going -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 UNIT_WIRE := tests/wire tests/proxy tests/fuzz
 UNIT_CORE := tests/delegation tests/identity tests/exchange tests/sts
-UNIT := unit-wire unit-core unit-rest
+UNIT_AUDIT := tests/audit tests/explain tests/config tests/injector
+UNIT := unit-wire unit-core unit-audit unit-rest
 # A test that hangs inside C, where it hears no signal, is ended with its process, and named.
 $(UNIT): PYTEST += -q -o faulthandler_timeout=90 -o faulthandler_exit_on_timeout=true
 
@@ -60,14 +61,17 @@ unit-wire: setup
 unit-core: setup
 	@$(PYTEST) $(UNIT_CORE)
 
+unit-audit: setup
+	@$(PYTEST) $(UNIT_AUDIT)
+
 unit-rest: setup
-	@$(PYTEST) $(addprefix --ignore=,tests/integration tests/interop $(UNIT_WIRE) $(UNIT_CORE))
+	@$(PYTEST) $(addprefix --ignore=,tests/integration tests/interop $(UNIT_WIRE) $(UNIT_CORE) $(UNIT_AUDIT))
 
 unit: setup
 	@$(BESIDE) $(UNIT)
 
 check: setup ## Lint, types, import contracts, unit tests
-	@$(BESIDE) types $(UNIT) lint imports
+	@$(BESIDE) $(UNIT) types lint imports
 
 integration: setup ## Real sockets, real TLS, the embedded parts
 	@$(SHARED) --dist loadfile tests/integration
