@@ -12,6 +12,7 @@ import sys
 import tarfile
 import zipfile
 from datetime import datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -157,6 +158,14 @@ def test_the_bill_of_materials_is_of_the_locked_dependencies_and_has_no_time_of_
     committed = said("git", "log", "-1", "--format=%ct", cwd=ROOT)
     assert datetime.fromisoformat(bill["metadata"]["timestamp"]).timestamp() == int(committed)
     assert all(one["externalReferences"][0]["hashes"] for one in bill["components"])
+
+
+def test_the_bill_of_materials_is_valid_cyclonedx(release: Path) -> None:
+    schema, json_files = import_module("cyclonedx.schema"), import_module("cyclonedx.validation.json")
+    validator = json_files.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    text = (release / f"delegation-sidecar-{__version__}.cdx.json").read_text()
+    assert validator.validate_str(text) is None
+    assert validator.validate_str(text.replace('"library"', '"lib"')) is not None
 
 
 @pytest.mark.parametrize("values", MATRIX, ids=lambda path: path.stem)
