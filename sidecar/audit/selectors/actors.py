@@ -11,9 +11,8 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.records import RecordError, parse_record
 from sidecar.audit.rules import Place, Weakness
 from sidecar.audit.selectors.entries import SCHEME
-from sidecar.audit.selectors.grades import Grade
+from sidecar.audit.selectors.grades import Grade, Identities
 from sidecar.audit.selectors.rulebook import RULE
-from sidecar.audit.selectors.shapes import id_pattern
 
 MAX_HOPS: Final = 20_000
 
@@ -55,7 +54,7 @@ def actors_in(records: Sequence[str], grades: Mapping[str, Grade]) -> tuple[list
     hops: dict[tuple[str, str], int] = {}
     for (actor, audience, _), count in ends.items():
         hops[actor, audience] = max(count, hops.get((actor, audience), 0))
-    known = _Known(grades)
+    known = Identities(grades)
     missing = RULE["actor-without-entry"]
     return (
         [Actor(actor, audience, count, known.grade(actor)) for (actor, audience), count in sorted(hops.items())],
@@ -65,19 +64,3 @@ def actors_in(records: Sequence[str], grades: Mapping[str, Grade]) -> tuple[list
             if known.grade(actor) is None
         ],
     )
-
-
-class _Known:
-    """Grades by SPIFFE ID. A template of a ClusterSPIFFEID stands for each ID that it makes."""
-
-    def __init__(self, grades: Mapping[str, Grade]) -> None:
-        self._grades = {name: grade for name, grade in grades.items() if "{{" not in name}
-        self._patterns = [(id_pattern(name), grade) for name, grade in grades.items() if "{{" in name]
-
-    def grade(self, spiffe_id: str) -> Grade | None:
-        """Return the weakest grade among the entries that give the ID."""
-        found = [grade for pattern, grade in self._patterns if pattern.fullmatch(spiffe_id)]
-        exact = self._grades.get(spiffe_id)
-        if exact is not None:
-            found.append(exact)
-        return max(found, key=lambda one: one.strength.rank, default=None)

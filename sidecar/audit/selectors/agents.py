@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,8 @@ class Agents:
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self._exact = frozenset(one for one in patterns if not re.search(r"[*?\[]", one))
-        self._globs = tuple(one for one in patterns if one not in self._exact)
+        globs = [one for one in patterns if one not in self._exact]
+        self._globs = re.compile("|".join(map(translate, globs))) if globs else None
         self._by_path = not patterns
 
     def includes(self, spiffe_id: str) -> bool:
@@ -37,9 +38,9 @@ class Agents:
         if self._by_path:
             return not path.startswith(_NODES) and not _SEGMENTS.isdisjoint(path.split("/"))
         forms = (spiffe_id, spiffe_id.removeprefix(SCHEME), path)
-        return any(form in self._exact for form in forms) or any(
-            fnmatchcase(form, one) for one in self._globs for form in forms
-        )
+        if not self._exact.isdisjoint(forms):
+            return True
+        return self._globs is not None and any(map(self._globs.match, forms))
 
 
 def agents_of(given: Iterable[str]) -> Agents:

@@ -18,7 +18,9 @@ import yaml
 MAX_BYTES: Final = 64 << 20
 MAX_YAML_BYTES: Final = 16 << 20
 MAX_DEPTH: Final = 64
+MAX_NODES: Final = 1_000_000  # values of a YAML document
 MAX_FAULTS: Final = 1000
+_MOST_READ: Final = 8  # times the length of a text: reading starts again after each fault
 _LISTS: Final = frozenset({"entries", "items", "results"})
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BLANK: Final = re.compile(r"[ \t\r\n,]*")
@@ -54,13 +56,13 @@ def read_documents(text: str) -> Iterator[Found]:
 
 
 def _json(text: str) -> Iterator[Found]:
-    scan, faults = _Scan(text), 0
-    while faults < MAX_FAULTS:
+    scan, spent = _Scan(text), 0
+    for _ in range(MAX_FAULTS):
         try:
             for at, value in scan.objects():
                 yield Found(scan.line(at), value)
-        except (ValueError, RecursionError):
-            faults += 1
+        except (ValueError, RecursionError) as error:
+            spent += getattr(error, "pos", len(text)) - scan.at
             yield Found(scan.line(scan.at), fault="is no JSON, or has two members with one name, from here on")
         else:
             return
@@ -68,6 +70,9 @@ def _json(text: str) -> Iterator[Found]:
         if following is None:
             return
         scan.at = following.end()
+        if spent > _MOST_READ * len(text):
+            break
+    yield Found(scan.line(scan.at), fault="has too many faults and is not read from here on; correct the first ones")
 
 
 class _Scan:
@@ -195,6 +200,7 @@ class _Builder:
         self._line = 1
         self._open: list[tuple[Located | list[object], list[str], str | None]] = []
         self._anchors: dict[str, object] = {}
+        self._count = 0
 
     def finished(self) -> Iterator[Found]:
         root, self._root = self._root, None
@@ -208,6 +214,9 @@ class _Builder:
 
     def take(self, event: yaml.events.Event) -> None:
         line = event.start_mark.line + 1 if event.start_mark is not None else 1
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise _RefusedError(line, f"holds more than {MAX_NODES} values; export it as JSON, or split it")
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:  # none, or one that would contain itself
                 raise _RefusedError(line, "holds an alias of nothing")

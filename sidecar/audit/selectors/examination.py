@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.audit.rules import Place, Weakness, worst_first
@@ -14,7 +14,7 @@ from sidecar.audit.selectors.documents import read_documents
 from sidecar.audit.selectors.entries import Entry
 from sidecar.audit.selectors.entry_checks import Setting, check_entry
 from sidecar.audit.selectors.files import Text, read_texts
-from sidecar.audit.selectors.grades import Grade, Strength, counts, grades_of
+from sidecar.audit.selectors.grades import Grade, Identities, Strength, counts, grades_of
 from sidecar.audit.selectors.rulebook import RULE
 from sidecar.audit.selectors.set_checks import check_together
 from sidecar.audit.selectors.shapes import ShapeError, entry_of, is_entry, partner_of
@@ -31,6 +31,10 @@ class Result:
     weaknesses: Sequence[Weakness]
     grades: Mapping[str, Grade]
     actors: Sequence[Actor] = ()
+
+    def grade_of(self, spiffe_id: str) -> Grade | None:
+        """Return the grade of an identity, as of the actor of a hop; None if no entry gives it."""
+        return Identities(self.grades).grade(spiffe_id)
 
     @property
     def summary(self) -> tuple[int, str]:
@@ -88,6 +92,7 @@ def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]
     entries: list[Entry] = []
     faults: list[Weakness] = []
     partners: set[str] = set()
+    seen: set[Entry] = set()
     for text in texts:
         for found in read_documents(text.content):
             place = Place(file=text.file, line=found.line)
@@ -101,7 +106,11 @@ def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]
             if not is_entry(found.value) or not isinstance(found.value, dict):
                 continue
             try:
-                entries.append(entry_of(found.value, file=text.file, line=found.line))
+                entry = entry_of(found.value, file=text.file, line=found.line)
+                same = replace(entry, place=Place(file=""))
+                if not entry.name or same not in seen:  # a server's entry in two exports is one
+                    entries.append(entry)
+                    seen.add(same)
             except ShapeError as error:
                 faults.append(RULE["unreadable-entry"].broken(place, f"the entry at {place} cannot be read: {error}"))
             if len(entries) > MAX_ENTRIES:

@@ -11,6 +11,7 @@ from typing import Final
 from sidecar.audit.rules import Severity, Weakness
 from sidecar.audit.selectors.entries import Entry
 from sidecar.audit.selectors.kinds import digest_of, is_interpreter, is_signed
+from sidecar.audit.selectors.shapes import id_pattern
 
 
 class Strength(StrEnum):
@@ -78,6 +79,22 @@ def grades_of(entries: Iterable[Entry], weaknesses: Iterable[Weakness]) -> dict[
         if before is None or found.strength.rank > before.strength.rank:
             grades[entry.spiffe_id] = found
     return grades
+
+
+class Identities:
+    """Grades by SPIFFE ID. A template of a ClusterSPIFFEID stands for each ID that it makes."""
+
+    def __init__(self, grades: Mapping[str, Grade]) -> None:
+        self._grades = {name: grade for name, grade in grades.items() if "{{" not in name}
+        self._patterns = [(id_pattern(name), grade) for name, grade in grades.items() if "{{" in name]
+
+    def grade(self, spiffe_id: str) -> Grade | None:
+        """Return the weakest grade among the entries that give the ID, or None without an entry."""
+        found = [grade for pattern, grade in self._patterns if pattern.fullmatch(spiffe_id)]
+        exact = self._grades.get(spiffe_id)
+        if exact is not None:
+            found.append(exact)
+        return max(found, key=lambda one: one.strength.rank, default=None)
 
 
 def counts(grades: Mapping[str, Grade]) -> dict[Strength, int]:

@@ -134,10 +134,13 @@ class _Group:
 
     def _equal(self, number: int) -> Iterator[Related]:
         of_set = self._owners[number]
-        for at, entry in enumerate(of_set if len(of_set) > 1 else ()):
+        first: dict[str, Entry] = {}
+        for entry in of_set if len(of_set) > 1 else ():
             stranger = next((one for one in of_set if one.spiffe_id != entry.spiffe_id), None)
-            if stranger is not None or at:
-                yield Related(entry, Relation.EQUAL, stranger or of_set[0], len(of_set) - 1)
+            # A manifest and what a server made of it are one entry.
+            other = stranger or first.setdefault(entry.origin, entry)
+            if other is not entry:
+                yield Related(entry, Relation.EQUAL, other, len(of_set) - 1)
 
     def _of_set(self, number: int, relation: Relation, others: int) -> Iterator[Related]:
         for entry in self._owners[number]:

@@ -1,5 +1,6 @@
 import pytest
 
+from sidecar.audit.selectors import documents
 from sidecar.audit.selectors.documents import MAX_DEPTH, Found, read_documents
 
 
@@ -109,3 +110,16 @@ def test_a_tree_of_billions_costs_nothing() -> None:
     [(_, value)] = read("\n".join(lines))
     assert isinstance(value, dict)
     assert len(value) == 60
+
+
+def test_a_text_whose_faults_cost_its_length_each_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '{"a":[1,\n' * 3000
+    found = faults(text)
+    assert "is not read from here on" in (found[-1].fault or "")
+    assert len(found) < 50
+
+
+def test_a_yaml_document_has_a_limit_of_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MAX_NODES", 12)
+    assert "more than 12 values" in (faults(f"a: [{'x, ' * 10}]")[0].fault or "")
+    assert faults("a: [x, x]") == []

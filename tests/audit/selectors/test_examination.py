@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.audit.selectors import examination
 from sidecar.audit.selectors.examination import examine
-from tests.audit.selectors.labelled import NOW, in_pod
+from tests.audit.selectors.labelled import BY_ACCOUNT, LABELLED, NOW, in_pod, template
 
 ROOT = Path(__file__).parents[3]
 RECORDED = Path(__file__).parent / "data" / "spire-1.13.3.json"
@@ -76,3 +76,32 @@ def test_too_many_entries_are_refused_with_the_limit(tmp_path: Path, monkeypatch
     file.write_text(json.dumps([in_pod("/agent/x")] * 3))
     with pytest.raises(OSError, match="more than 2 entries"):
         examine([str(file)])
+
+
+def test_one_entry_in_two_exports_or_in_a_manifest_too_is_no_duplicate(tmp_path: Path) -> None:
+    entry = in_pod("/agent/x", id="5f0c")
+    selectors = [f"{one['type']}:{one['value']}" for one in entry["selectors"]]
+    manifest = {
+        "apiVersion": "spire.spiffe.io/v1alpha1",
+        "kind": "ClusterStaticEntry",
+        "metadata": {"name": "x"},
+        "spec": {
+            "spiffeID": "spiffe://acme.example/agent/x",
+            "parentID": "spiffe://acme.example/spire/agent/k8s_psat/c1/node-1",
+            "selectors": selectors,
+        },
+    }
+    for name, value in (("a", entry), ("b", entry), ("c", manifest)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    result = examine([str(tmp_path)])
+    assert (result.weaknesses, len(result.entries)) == ([], 2)
+    (tmp_path / "d.json").write_text(json.dumps({**entry, "id": "6a1f"}))
+    assert [one.rule.id for one in examine([str(tmp_path)]).weaknesses] == ["duplicate-entry"]
+
+
+def test_the_grade_of_an_actor_is_that_of_the_entries_that_give_its_id(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([in_pod("/agent/x"), template("t", spiffeIDTemplate=BY_ACCOUNT, podSelector=LABELLED)]))
+    result = examine([str(file)])
+    named = {path: result.grade_of(f"spiffe://acme.example/{path}") for path in ("agent/x", "ns/a/sa/b", "agent/y")}
+    assert [None if one is None else one.strength for one in named.values()] == ["strong", "medium", None]
