@@ -34,31 +34,45 @@ def test_settings_are_filled_in_and_the_definition_stays() -> None:
     assert found.volumes_for("settings") == list(found.volumes)
 
 
-def without(name: str) -> dict[str, Any]:
-    return {key: value for key, value in json.loads(RENDERED).items() if key != name}
+VOLUMES = json.loads(RENDERED)["volumes"]
+API = next(number for number, volume in enumerate(VOLUMES) if "csi" in volume)
+SETTINGS = next(number for number, volume in enumerate(VOLUMES) if "configMap" in volume)
 
 
-BAD: dict[str, object] = {
-    "no object": [],
-    "empty": {},
-    "no container": without("container"),
-    "another member": {**json.loads(RENDERED), "more": 1},
-    "another mode": {**json.loads(RENDERED), "mode": "both"},
-    "ports of another type": {**json.loads(RENDERED), "ports": ["7443"]},
-    "a nameless container": {**json.loads(RENDERED), "container": {"securityContext": {"runAsUser": 1}}},
-    "a container without user": {**json.loads(RENDERED), "container": {"name": "sidecar"}},
-    "a container without probe": {
-        **json.loads(RENDERED),
-        "container": {"name": "sidecar", "securityContext": {"runAsUser": 1}},
-    },
-    "no volumes": {**json.loads(RENDERED), "volumes": []},
-    "no settings": {**json.loads(RENDERED), "volumes": json.loads(RENDERED)["volumes"][:1]},
+def edited(*path: str | int, **members: object) -> dict[str, Any]:
+    """Return what the chart renders without the member at ``path``, and with these members."""
+    document: dict[str, Any] = json.loads(RENDERED)
+    at: Any = document
+    for step in path[:-1]:
+        at = at[step]
+    if path:
+        del at[path[-1]]
+    return {**document, **members}
+
+
+BAD: dict[str, tuple[object, str]] = {
+    "no object": ([], "not an object"),
+    "empty": ({}, "members other than"),
+    "no container": (edited("container"), "members other than"),
+    "another member": (edited(more=1), "members other than"),
+    "another mode": (edited(mode="both"), "neither native nor classic"),
+    "ports of another type": (edited(ports=["7443"]), "not a list of integers"),
+    "ports that are no list": (edited(ports={}), "not a list of integers"),
+    "a nameless container": (edited("container", "name"), "container.name"),
+    "a container without user": (edited("container", "securityContext", "runAsUser"), "runAsUser is missing"),
+    "a container without probe": (edited("container", "readinessProbe", "httpGet", "port"), "httpGet.port"),
+    "a container without a time to start": (edited("container", "startupProbe", "failureThreshold"), "startupProbe"),
+    "no volumes": (edited(volumes=[]), "the Workload API"),
+    "no volume of the Workload API": (edited("volumes", API), "the Workload API"),
+    "no settings": (edited("volumes", SETTINGS), "none is the ConfigMap"),
+    "settings from elsewhere": (edited("volumes", SETTINGS, "configMap"), "none is the ConfigMap"),
+    "a ConfigMap of another name": (edited("volumes", SETTINGS, "name"), "none is the ConfigMap"),
 }
 
 
-@pytest.mark.parametrize("document", BAD.values(), ids=BAD)
-def test_anything_else_is_refused(document: object) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(("document", "why"), BAD.values(), ids=BAD)
+def test_anything_else_is_refused(document: object, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
         parse_injection(json.dumps(document).encode())
 
 

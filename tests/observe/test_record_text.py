@@ -79,6 +79,7 @@ def test_a_plain_record_and_a_cleaned_one_look_alike() -> None:
     ("value", "written"),
     [
         pytest.param(2**64, None, id="number-beyond-64-bits"),
+        pytest.param(-(2**63) - 1, None, id="negative-number-beyond-64-bits"),
         pytest.param(float("nan"), None, id="nan"),
         pytest.param(frozenset({"a"}), ["a"], id="a-set"),
         pytest.param(object(), None, id="what-json-has-not"),
@@ -210,6 +211,12 @@ def test_a_record_that_needs_care_changes_no_other(at: int, odd: dict[str, objec
     records = [{**PLAIN, "seq": number} for number in range(1, 7)]
     records[at] |= odd
     assert encode(records) == b"".join(encode([record]) for record in records)
+
+
+@pytest.mark.parametrize("text", ["\x7f", "a\nb", "a\\u{b", "a\u202eb", "\ud800", SIGNED])
+def test_a_text_that_acts_is_made_visible_in_a_record(text: str) -> None:
+    line = encode([{**PLAIN, "decision": "deny", "subject": text}])
+    assert orjson.loads(line)["subject"] == escape(text) != text
 
 
 TEXT = st.one_of(st.sampled_from(["alice", "/search", SIGNED, "a" * MAX_TEXT]), st.text(st.characters(), max_size=9))
