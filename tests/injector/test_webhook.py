@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from aiohttp import StreamReader, web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.test_utils import make_mocked_request
 
-from sidecar.injector.metrics import InjectorMetrics
-from sidecar.injector.review import ReviewError
-from sidecar.injector.webhook import Webhook
+from sidecar.injector.metrics import UNRECORDED, InjectorMetrics
+from sidecar.injector.review import MAX_BYTES, ReviewError
+from sidecar.injector.webhook import LARGE, Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import record_schema
@@ -128,3 +133,68 @@ async def test_the_sizes_of_a_pod_s_namespace_count(world: World) -> None:
     for namespace, cpu in (("agents", "1"), ("other", None)):
         patch = json.loads(base64.b64decode(world.ask(bare(), namespace=namespace)["patch"]))
         assert patch[0]["value"][0]["resources"]["limits"].get("cpu") == cpu
+
+
+# --- one HTTP request, without a socket
+
+
+EMPTY: Mapping[str, str | None] = {}
+
+
+def post(body: bytes, fields: Mapping[str, str | None] = EMPTY, *, arrived: bytes | None = None) -> web.Request:
+    """Return a request as the API server sends it. A field of None is left out; ``arrived`` is what comes of it."""
+    protocol = BaseProtocol(asyncio.get_running_loop())
+    protocol.connection_made(Mock())
+    payload = StreamReader(protocol, MAX_BYTES)
+    payload.feed_data(body if arrived is None else arrived)
+    if arrived is None:
+        payload.feed_eof()
+    else:
+        payload.set_exception(ConnectionResetError())
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    headers |= {name: value or "" for name, value in fields.items()}
+    headers = {name: value for name, value in headers.items() if value}
+    return make_mocked_request("POST", "/inject", headers, payload=payload, protocol=Mock())
+
+
+@pytest.mark.parametrize("more", [0, 2 * LARGE], ids=["small", "large"])
+async def test_a_review_that_arrives_whole_is_answered(world: World, more: int) -> None:
+    body = json.dumps(review(bare())).encode() + b" " * more
+    response = await world.webhook._post(post(body))
+    assert (response.status, response.content_type) == (200, "application/json")
+    assert isinstance(response.body, bytes)
+    assert json.loads(response.body)["response"]["allowed"] is True
+
+
+UNREAD: dict[str, tuple[dict[str, str | None], type[web.HTTPException]]] = {
+    "another type": ({"Content-Type": "text/plain"}, web.HTTPUnsupportedMediaType),
+    "an encoded body": ({"Content-Encoding": "gzip"}, web.HTTPUnsupportedMediaType),
+    "no length": ({"Content-Length": None}, web.HTTPLengthRequired),
+    "too large": ({"Content-Length": str(MAX_BYTES + 1)}, web.HTTPRequestEntityTooLarge),
+}
+
+
+@pytest.mark.parametrize(("fields", "refusal"), UNREAD.values(), ids=UNREAD.keys())
+async def test_a_review_with_one_field_changed_is_not_read_but_recorded(
+    world: World, fields: dict[str, str | None], refusal: type[web.HTTPException]
+) -> None:
+    with pytest.raises(refusal):
+        await world.webhook._count_refused(post(json.dumps(review(bare())).encode(), fields), world.webhook._post)
+    assert world.counted("deny", "no_review")
+
+
+@pytest.mark.parametrize("missing", [1, 50])
+async def test_a_review_that_does_not_arrive_whole_is_not_answered(world: World, missing: int) -> None:
+    body = json.dumps(review(bare())).encode()
+    response = await world.webhook._post(post(body, arrived=body[:-missing]))
+    assert (response.status, response.text) == (400, "the body did not arrive\n")
+    assert world.counted("deny", "no_review")
+    assert (await world.webhook._post(post(b"{}"))).status == 400
+
+
+async def test_a_review_that_could_not_be_recorded_is_not_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AccessLog, "healthy", property(lambda _: False))
+    assert (await world.webhook._post(post(json.dumps(review(bare())).encode()))).status == 503
+    assert world.counted("deny", UNRECORDED)
