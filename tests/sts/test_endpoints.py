@@ -13,13 +13,16 @@ from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
+from sidecar.delegation.checkpoint import head_form
 from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.errors import Denied, Reason
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.sts import endpoints
 from sidecar.sts.endpoints import TokenEndpoint
+from sidecar.sts.service import TokenService
 from tests.fakes.sts import FORM, Mesh, encoded
 from tests.fakes.tokens import NOW, WRITER
+from tests.sts.test_service import HEAD
 
 
 def arriving() -> StreamReader:
@@ -123,6 +126,7 @@ async def test_a_request_with_one_fact_changed_is_refused(
     response = await bench.ask(**changes)
     assert (response.status, reason_of(response)) == (status, reason)
     assert response.headers.get(hdrs.ALLOW) == ("POST" if status == 405 else None)
+    assert (response.keep_alive is False) is (status in (413, 417))  # the start of the next request is not clear
     assert bench.recorded() == [("token.exchange_refused", reason)]
 
 
@@ -138,6 +142,7 @@ async def test_nothing_is_read_or_issued_that_could_not_be_recorded(bench: Bench
     bench.mesh.log.healthy = False
     response = await bench.ask(payload=Mock())
     assert (response.status, reason_of(response)) == (503, "audit_unavailable")
+    assert response.headers[hdrs.RETRY_AFTER] == "1"
 
 
 def broken(error: Exception | None) -> StreamReader:
@@ -188,10 +193,51 @@ async def test_a_drain_waits_for_requests_in_flight_and_ends_their_connections(b
     assert (await bench.ask()).keep_alive is False
 
 
+async def test_a_head_is_countersigned_for_the_proven_client(bench: Bench) -> None:
+    response = await bench.endpoint.countersign(bench.request(body=head_form(HEAD)))
+    assert response.status == 200
+    assert bench.mesh.log.events[0][0] == "records.countersigned"
+    assert bench.mesh.log.events[0][1]["peer"] == WRITER
+
+
+HEADS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "another method": ({"method": "GET"}, 405, "method_refused"),
+    "no head": ({"body": b"a=b"}, 400, "exchange_malformed"),
+    "another media type": ({"Content_Type": "text/plain"}, 400, "exchange_malformed"),
+    "parameters in the URL": ({"target": "/countersign?x=y"}, 400, "exchange_malformed"),
+}
+
+
+@pytest.mark.parametrize(("changes", "status", "reason"), HEADS.values(), ids=HEADS.keys())
+async def test_a_request_for_a_countersignature_with_one_fact_changed_is_refused(
+    bench: Bench, changes: dict[str, Any], status: int, reason: str
+) -> None:
+    response = await bench.endpoint.countersign(bench.request(**{"body": head_form(HEAD), **changes}))
+    assert (response.status, reason_of(response)) == (status, reason)
+    assert bench.recorded() == [("token.exchange_refused", reason)]
+
+
+@pytest.mark.parametrize("checks", [0, 1])
+async def test_nothing_is_countersigned_for_a_client_whose_trust_is_withdrawn(bench: Bench, checks: int) -> None:
+    bench.guard.trusted_for = checks  # before the body, after it
+    response = await bench.endpoint.countersign(bench.request(body=head_form(HEAD)))
+    assert (response.status, reason_of(response)) == (401, "client_not_authenticated")
+
+
+async def test_a_bug_while_countersigning_costs_this_request_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TokenService, "countersign", Mock(side_effect=ZeroDivisionError("secret")))
+    response = await bench.endpoint.countersign(bench.request(body=head_form(HEAD)))
+    assert (response.status, reason_of(response)) == (502, "internal")
+    assert "secret" not in f"{response.body!r}{bench.mesh.log.events}"
+
+
 UNSERVED: dict[str, tuple[int, str, int, bool]] = {
     "no route": (404, "no_route", 404, False),
     "another method": (405, "method_refused", 405, False),
     "no HTTP": (400, "bad_request", 400, True),
+    "an expectation": (417, "expectation_refused", 417, True),
     "a bug": (500, "internal", 502, True),
 }
 
