@@ -141,6 +141,7 @@ _shtab_sidecar_audit_credentials___sarif_nargs=0
 _shtab_sidecar_audit_selectors_pos_0_nargs=+
 _shtab_sidecar_audit_selectors__h_nargs=0
 _shtab_sidecar_audit_selectors___help_nargs=0
+_shtab_sidecar_audit_selectors___records_nargs=+
 _shtab_sidecar_audit_selectors___json_nargs=0
 _shtab_sidecar_audit_selectors___sarif_nargs=0
 _shtab_sidecar_audit_pos_0_nargs=A...

@@ -161,7 +161,7 @@ complete -c sidecar -n '_shtab_sidecar_using audit credentials; and test $_shtab
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a selectors -d 'Find SPIRE entries that attest on something weak.'
 complete -c sidecar -n '_shtab_sidecar_using audit selectors' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l agents -xka "(__fish_complete_path (commandline -ct))" -d 'SPIFFE IDs of agents, such as /agent/* (default: a path with the segment agent or agents)'
-complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l records -xka "(__fish_complete_path (commandline -ct))" -d 'records whose actors are graded, .gz too'
+complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l records -xka "(__fish_complete_path (commandline -ct))" -d 'records whose actors are graded'
 complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l trust-domain -x -d 'the server'"'"'s trust domain: another one is reported'
 complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l federated -x -d 'a partner'"'"'s trust domain: others are reported'
 complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l json -d 'for machines'

@@ -137,7 +137,7 @@ _shtab_sidecar_audit_ratio_defaults_added=0
 _shtab_sidecar_audit_selectors_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "*--agents[SPIFFE IDs of agents, such as \/agent\/\* (default\: a path with the segment agent or agents)]:FILE|PATTERN:_files"
-  "*--records[records whose actors are graded, .gz too]:FILE:_files"
+  "*--records[records whose actors are graded]:FILE:_files"
   "--trust-domain[the server\'s trust domain\: another one is reported]:NAME:"
   "*--federated[a partner\'s trust domain\: others are reported]:NAME:"
   "--json[for machines]"

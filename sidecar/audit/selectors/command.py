@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="SPIFFE IDs of agents, such as /agent/* (default: a path with the segment agent or agents)",
     )
     parser.add_argument(
-        "--records", action="append", default=[], metavar="FILE", help="records whose actors are graded, .gz too"
+        "--records", action="extend", nargs="+", default=[], metavar="FILE", help="records whose actors are graded"
     )
     parser.add_argument("--trust-domain", metavar="NAME", help="the server's trust domain: another one is reported")
     parser.add_argument(

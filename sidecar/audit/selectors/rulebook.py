@@ -181,7 +181,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.MEDIUM,
         why="SPIRE hands out only the older of two SVIDs with one hint; the other is missing without an error.",
         cure="Give each entry a hint of its own.",
-        standard="SPIFFE Workload API section 5.2.1",
+        standard="SPIFFE Workload API section 5.2",
     ),
     Rule(
         id="broad-parent",

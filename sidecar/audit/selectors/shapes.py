@@ -14,8 +14,9 @@ GROUP: Final = "spire.spiffe.io/"
 PARTNERS: Final = "ClusterFederatedTrustDomain"
 MAX_ITEMS: Final = 256  # selectors, names or partners of an entry
 MAX_TEXT: Final = 4096
-_IDS: Final = frozenset({"spiffe_id", "spiffeId"})
-_OTHER_MARKS: Final = frozenset({"parent_id", "parentId", "x509_svid_ttl"})
+_IDS: Final = frozenset({"spiffe_id", "spiffeId", "spiffeID"})
+_OTHER_MARKS: Final = frozenset({"parent_id", "parentId", "parentID", "x509_svid_ttl"})
+_JOINED: Final = {"x509_svidttl": "x509_svid_ttl", "jwt_svidttl": "jwt_svid_ttl"}
 _CAPITAL: Final = re.compile(r"(?<=[a-z0-9])[A-Z]")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(h|ms|m|s|us|µs|ns)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -39,7 +40,7 @@ def is_entry(value: object) -> bool:
         return value["kind"] in (Origin.STATIC, Origin.TEMPLATE)
     if "entry" in value and "status" in value:
         return True
-    # One that lost its ID is to be reported, and gRPC tools write the names of members in another way.
+    # One that lost its ID is to be reported, and people and gRPC tools write the names of members in other ways.
     return not _IDS.isdisjoint(value) or ("selectors" in value and not _OTHER_MARKS.isdisjoint(value))
 
 
@@ -63,7 +64,7 @@ def entry_of(value: Mapping[str, object], *, file: str, line: int) -> Entry:
         return _static(_object(value, "spec"), _name(value), file, line)
     if "entry" in value and "status" in value:
         return _registered(_object(value, "entry"), Origin.SERVER, file, line)
-    if "spiffeId" in value or "parentId" in value:
+    if "spiffe_id" not in value:
         value = {_snake(name): member for name, member in value.items()}
     if isinstance(value.get("selectors"), dict):
         return _development(value, file, line)
@@ -71,8 +72,9 @@ def entry_of(value: Mapping[str, object], *, file: str, line: int) -> Entry:
 
 
 def _snake(name: str) -> str:
-    """Return ``x509SvidTtl`` as ``x509_svid_ttl``."""
-    return _CAPITAL.sub(lambda found: f"_{found[0].lower()}", name)
+    """Return ``x509SvidTtl`` and ``x509SVIDTTL`` as ``x509_svid_ttl``."""
+    split = _CAPITAL.sub(lambda found: f"_{found[0]}", name).lower()
+    return _JOINED.get(split, split)
 
 
 def _registered(value: Mapping[str, object], origin: Origin, file: str, line: int) -> Entry:
@@ -85,8 +87,8 @@ def _registered(value: Mapping[str, object], origin: Origin, file: str, line: in
         spiffe_id=spiffe_id,
         parent_id=_id(value, "parent_id"),
         selectors=_pairs(value),
-        x509_svid_ttl_s=_count(value, "x509_svid_ttl") or _count(value, "ttl"),
-        jwt_svid_ttl_s=_count(value, "jwt_svid_ttl"),
+        x509_svid_ttl_s=_seconds(value, "x509_svid_ttl") or _seconds(value, "ttl"),
+        jwt_svid_ttl_s=_seconds(value, "jwt_svid_ttl"),
         federates_with=_texts(value, "federates_with"),
         dns_names=_texts(value, "dns_names"),
         hint=_text(value, "hint"),
@@ -236,6 +238,11 @@ def _count(value: Mapping[str, object], name: str) -> int:
     return member
 
 
+def _seconds(value: Mapping[str, object], name: str) -> int:
+    member = value.get(name)
+    return _duration(value, name) if isinstance(member, str) and not member.isdecimal() else _count(value, name)
+
+
 def _duration(value: Mapping[str, object], name: str) -> int:
     """Read a duration as Go writes it, in seconds, rounded up."""
     member = value.get(name)
@@ -284,9 +291,14 @@ def _pairs(value: Mapping[str, object]) -> frozenset[Selector]:
         raise ShapeError(f"selectors is no list, or has more than {MAX_ITEMS} items")
     found = set()
     for one in member:
-        if not isinstance(one, dict):
+        if isinstance(one, str):  # as manifests and commands write it
+            type_, _, text = one.partition(":")
+        elif isinstance(one, dict):
+            type_, text = _text(one, "type"), _text(one, "value")
+        else:
             raise ShapeError("a selector has no type and value")
-        type_, text = _text(one, "type"), _text(one, "value")
+        if len(text) > MAX_TEXT:
+            raise ShapeError(f"a selector is longer than {MAX_TEXT} characters")
         if not type_ or not text:
             raise ShapeError("a selector has no type and value")
         found.add(selector_of(f"{type_}:{text}"))

@@ -209,6 +209,11 @@ ROWS: Final = (
     ),
     Row("long-x509-ttl", [in_pod(WRITER, x509_svid_ttl=3601)], [in_pod(WRITER, x509_svid_ttl=3600)]),
     Row("long-x509-ttl", [in_pod(WRITER, x509_svid_ttl="90000")], [in_pod(WRITER, x509_svid_ttl="60")]),
+    Row(
+        "long-x509-ttl",
+        [shown("/nodes", "k8s:ns:nodes", IMAGE, x509_svid_ttl=90000)],
+        [shown("/nodes", "k8s_psat:cluster:c1", parent="/spire/server", x509_svid_ttl=90000)],  # no workload
+    ),
     Row("long-jwt-ttl", [in_pod(WRITER, jwt_svid_ttl=901)], [in_pod(WRITER, jwt_svid_ttl=900)]),
     Row(
         "federates-with-wildcard",

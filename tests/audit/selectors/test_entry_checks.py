@@ -108,3 +108,14 @@ def test_a_fingerprint_survives_other_entries_and_another_line(tmp_path: Path) -
     alone = judged(tmp_path, [entry]).weaknesses[0]
     second = judged(tmp_path, [in_pod("/tool/crm", account="crm"), entry]).weaknesses[0]
     assert (alone.fingerprint, alone.place.line, second.place.line) == (second.fingerprint, 1, 2)
+
+
+def test_a_sentence_names_three_and_counts_the_rest(tmp_path: Path) -> None:
+    for count, named in ((3, "a0, a1, a2"), (4, "a0, a1, a2 and 1 more")):
+        entry = in_pod(WRITER, dns_names=[f"a{at}" for at in range(count)])
+        assert found(tmp_path, entry)["dns-name"].text.endswith(f"names {named}")
+
+
+def test_without_a_command_the_cure_is_the_rule_s(tmp_path: Path) -> None:
+    one = found(tmp_path, in_pod(WRITER, "k8s:service-account:x"))["unknown-selector"]
+    assert one.cure == one.rule.cure

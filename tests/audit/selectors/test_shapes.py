@@ -78,6 +78,21 @@ def test_names_of_members_as_grpc_tools_write_them_are_read() -> None:
     assert (read.x509_svid_ttl_s, read.store_svid, read.dns_names) == (7200, True, ("x",))
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"spiffe_id": "spiffe://a.example/x", "selectors": ["k8s:ns:a"], "x509_svid_ttl": "2h", "store_svid": True},
+        {"spiffeID": "spiffe://a.example/x", "selectors": ["k8s:ns:a"], "x509SVIDTTL": "7200", "storeSVID": True},
+        {"spiffeId": "spiffe://a.example/x", "selectors": ["k8s:ns:a"], "x509SvidTtl": 7200, "storeSvid": "true"},
+    ],
+)
+def test_a_manifest_that_people_write_is_read(written: dict[str, Any]) -> None:
+    read = entry(written)
+    assert read.spiffe_id == "spiffe://a.example/x"
+    assert read.selectors == {selector_of("k8s:ns:a")}
+    assert (read.x509_svid_ttl_s, read.store_svid, read.origin) == (7200, True, Origin.DATA)
+
+
 def test_an_entry_that_lost_its_id_is_a_fault_and_not_another_object() -> None:
     without = shown("/agent/x", "unix:uid:1")
     del without["spiffe_id"]
@@ -151,10 +166,13 @@ def test_a_template_stands_for_what_it_selects() -> None:
         {"parent_id": "node"},
         {"parent_id": {"trust_domain": "a/b", "path": ""}},
         {"selectors": "unix:uid:1"},
-        {"selectors": ["unix:uid:1"]},
+        {"selectors": ["unix"]},
+        {"selectors": ["unix:"]},
+        {"selectors": [7]},
+        {"selectors": [f"unix:user:{'x' * 5000}"]},
         {"selectors": [{"type": "unix"}]},
         {"selectors": [{"type": "", "value": "uid:1"}]},
-        {"x509_svid_ttl": "1h"},
+        {"x509_svid_ttl": "1d"},
         {"x509_svid_ttl": -1},
         {"x509_svid_ttl": True},
         {"jwt_svid_ttl": 1.5},
