@@ -1,0 +1,127 @@
+"""Builds the report from the result of ``sidecar audit chains`` (its JSON document) and the lines of its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from sidecar.audit.log_lines import Line
+from sidecar.audit.report.story import Evidence, Problem, Step, Story
+from sidecar.observe.hash_chain import line_hash
+
+MOST_EVIDENCE: Final = 500
+
+# What a sidecar prevented; every other finding is about evidence that is missing or false.
+_PREVENTED: Final = frozenset({"refused_hop", "attempt_to_leave"})
+# Shown first: what was tried in another's name, then what is missing or contradictory.
+_FIRST: Final = ("impersonation", "missing_hop", "splice", "orphan_authority", "scope_widened")
+_LAST: Final = ("refused_hop", "attempt_to_leave", "missing_witness", "unreadable")
+_WITNESSES: Final = {"caller": "caller", "token_service": "token service", "callee": "callee"}
+
+
+def stories_of(document: Mapping[str, Any]) -> tuple[list[Story], list[Problem]]:
+    """Return the story of each chain, the worst first, and the problems of no chain that is shown."""
+    by_chain: dict[str | None, list[Problem]] = {}
+    for finding in document["findings"]:
+        by_chain.setdefault(finding["chain"], []).append(_problem(finding))
+    stories = [_story(chain, by_chain.pop(chain["chain"], [])) for chain in document["chains"]]
+    stories.sort(key=lambda story: (-sum(one.grave for one in story.problems), -len(story.problems), story.began))
+    return stories, _sorted(problem for problems in by_chain.values() for problem in problems)
+
+
+def names_in(stories: Iterable[Story], problems: Iterable[Problem]) -> list[str]:
+    """Return the names of all records that the stories and problems refer to, in order of appearance."""
+    names: dict[str, None] = {}
+    for story in stories:
+        for problem in story.problems:
+            names |= dict.fromkeys(problem.evidence)
+        for step in story.steps:
+            names |= dict.fromkeys(step.evidence)
+    for problem in problems:
+        names |= dict.fromkeys(problem.evidence)
+    return list(names)
+
+
+def evidence_in(lines: Iterable[Line], names: Sequence[str]) -> list[Evidence]:
+    """Return the lines of the named records, in the order of the names. A name that several lines claim has several."""
+    wanted = set(names[:MOST_EVIDENCE])
+    found: dict[str, list[Evidence]] = {}
+    for line in lines:
+        name = _name_of(line.content)
+        if name in wanted and line.content is not None:
+            text = line.content.decode("utf-8", "replace")
+            found.setdefault(name, []).append(
+                Evidence(name=name, place=line.place, hash=line_hash(line.content), line=text)
+            )
+    return [one for name in names for one in found.get(name, ())]
+
+
+def _story(chain: Mapping[str, Any], problems: Sequence[Problem]) -> Story:
+    steps: list[Step] = []
+    scopes: dict[int, tuple[str, ...] | None] = {}  # of the last hop at each depth
+    for hop in chain["hops"]:
+        scope = None if hop["scope"] is None else tuple(hop["scope"])
+        before = scopes.get(hop["depth"] - 1)
+        scopes[hop["depth"]] = scope
+        steps.append(_step(hop, scope or (), before))
+    agents = dict.fromkeys(name for step in steps for name in (step.actor, step.audience) if name is not None)
+    return Story(
+        chain=chain["chain"],
+        subjects=tuple((one["iss"], one["sub"]) for one in chain["subjects"]),
+        agents=tuple(agents),
+        steps=tuple(steps),
+        problems=tuple(_sorted(problems)),
+    )
+
+
+def _step(hop: Mapping[str, Any], scope: tuple[str, ...], before: tuple[str, ...] | None) -> Step:
+    decision = hop["decision"]
+    verb = {"allow": "allowed", "deny": "refused"}.get(decision)
+    said = [
+        str(word)
+        for word in (verb, hop["status"], hop["reason"] if hop["reason"] != "ok" else None)
+        if word is not None
+    ]
+    told = {name: hop["witnesses"].get(name) for name in _WITNESSES}
+    outcome = " ".join(said) or ("token issued, no call seen" if told["token_service"] else "no record")
+    return Step(
+        depth=hop["depth"],
+        time=hop["ts"] or "",
+        actor=hop["actor"],
+        audience=hop["audience"],
+        operation=" ".join(filter(None, (hop["method"], hop["path"]))) or None,
+        outcome=outcome,
+        allowed={"allow": True, "deny": False}.get(decision),
+        scope=scope,
+        dropped=tuple(name for name in before or () if name not in scope),
+        added=tuple(name for name in scope if before is not None and name not in before),
+        witnesses=tuple(_WITNESSES[name] for name, record in told.items() if record is not None),
+        missing=tuple(name.replace("_", " ") for name in hop["missing_witnesses"]),
+        evidence=tuple(dict.fromkeys(record for record in told.values() if record is not None)),
+    )
+
+
+def _problem(finding: Mapping[str, Any]) -> Problem:
+    kind = str(finding["kind"])
+    return Problem(kind=kind, text=finding["text"], grave=kind not in _PREVENTED, evidence=tuple(finding["records"]))
+
+
+def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+    def order(problem: Problem) -> tuple[int, str, str]:
+        kind = problem.kind
+        rank = _FIRST.index(kind) if kind in _FIRST else 100 + (_LAST.index(kind) + 1 if kind in _LAST else 0)
+        return rank, kind, problem.text
+
+    return sorted(problems, key=order)
+
+
+def _name_of(content: bytes | None) -> str | None:
+    if content is None:
+        return None
+    try:
+        members = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    return f"{members.get('run')}/{members.get('seq')}" if isinstance(members, dict) else None

@@ -1,0 +1,124 @@
+"""The map of a chain's hops, as positions: workloads in columns by depth, and an arrow for each kind of call.
+
+Pure geometry: the template draws it as SVG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.audit.report.story import Step, Story
+
+BOX_WIDTH: Final = 130
+BOX_HEIGHT: Final = 44
+COLUMN: Final = 236
+ROW: Final = 92
+MARGIN: Final = 16
+MOST_ARROWS: Final = 60
+_MOST_LETTERS: Final = 20  # of a label, at the size of the page
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A workload, or the person on whose behalf it acts."""
+
+    name: str
+    label: str
+    x: int
+    y: int
+    person: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """Calls from one box to another: ``count`` of them, of which ``refused`` were."""
+
+    path: str
+    label_x: float
+    label_y: float
+    label: str
+    state: str  # allowed, refused, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class HopMap:
+    """Boxes and arrows, within ``width`` and ``height``."""
+
+    boxes: tuple[Box, ...]
+    arrows: tuple[Arrow, ...]
+    width: int
+    height: int
+    left_out: int
+
+
+def draw(story: Story) -> HopMap:
+    """Lay out the map of a story."""
+    columns = _columns(story)
+    boxes: dict[str, Box] = {}
+    rows: dict[int, int] = {}
+    for name, column in columns.items():
+        row = rows.get(column, 0)
+        rows[column] = row + 1
+        x, y = MARGIN + column * COLUMN, MARGIN + row * ROW
+        boxes[name] = Box(name, short(name), x, y, person=column == 0)
+    arrows = _arrows(story, boxes)
+    width = max((box.x + BOX_WIDTH for box in boxes.values()), default=0) + MARGIN
+    height = max((box.y + BOX_HEIGHT for box in boxes.values()), default=0) + MARGIN
+    return HopMap(tuple(boxes.values()), tuple(arrows[:MOST_ARROWS]), width, height, max(0, len(arrows) - MOST_ARROWS))
+
+
+def short(name: str) -> str:
+    """Return the end of a name that fits into a box; the full name is the box's title."""
+    text = name.removeprefix("spiffe://").partition("/")[2] or name if name.startswith("spiffe://") else name
+    return text if len(text) <= _MOST_LETTERS else f"…{text[1 - _MOST_LETTERS :]}"
+
+
+def person_of(story: Story) -> str:
+    """Return the name of the person, or a word for nobody."""
+    return ", ".join(subject for _, subject in story.subjects) or "nobody known"
+
+
+def _columns(story: Story) -> dict[str, int]:
+    """Column of each name: the person is 0, a workload as deep as its first call."""
+    columns = {person_of(story): 0}
+    for step in story.steps:
+        columns.setdefault(step.actor or "somebody", step.depth + 1)
+        columns.setdefault(step.audience or "somebody", step.depth + 2)
+    return columns
+
+
+def _arrows(story: Story, boxes: dict[str, Box]) -> list[Arrow]:
+    grouped: dict[tuple[str, str, str], list[Step]] = {}
+    for step in story.steps:
+        state = {True: "allowed", False: "refused", None: "unknown"}[step.allowed]
+        grouped.setdefault((step.actor or "somebody", step.audience or "somebody", state), []).append(step)
+    first = next((step.actor or "somebody" for step in story.steps), None)
+    arrows = []
+    if first is not None:
+        arrows.append(_arrow(boxes[person_of(story)], boxes[first], "on behalf of", "allowed", 0))
+    for number, ((actor, audience, state), steps) in enumerate(grouped.items()):
+        arrows.append(_arrow(boxes[actor], boxes[audience], _label(steps), state, number))
+    return arrows
+
+
+def _label(steps: Sequence[Step]) -> str:
+    operations = list(dict.fromkeys(step.operation for step in steps if step.operation))
+    text = operations[0] if len(operations) == 1 else f"{len(operations)} operations" if operations else "no operation"
+    text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
+    return text if len(steps) == 1 else f"{text} ({len(steps)}x)"
+
+
+def _arrow(start: Box, end: Box, label: str, state: str, number: int) -> Arrow:
+    shift = (number % 3 - 1) * 8  # several arrows between two boxes stay apart
+    if end.x > start.x:
+        x1, x2 = start.x + BOX_WIDTH, end.x
+    elif end.x < start.x:
+        x1, x2 = start.x, end.x + BOX_WIDTH
+    else:
+        x1 = x2 = start.x + BOX_WIDTH
+    y1, y2 = start.y + BOX_HEIGHT // 2 + shift, end.y + BOX_HEIGHT // 2 + shift
+    bend = 60 if x1 == x2 else 0
+    middle = (x1 + x2) / 2 + bend
+    return Arrow(f"M{x1},{y1} C{middle:g},{y1} {middle:g},{y2} {x2},{y2}", middle, (y1 + y2) / 2 - 6, label, state)

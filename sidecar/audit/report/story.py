@@ -1,0 +1,107 @@
+"""The content of a report, without its form: for each chain who, for whom, what, what was refused, and the evidence.
+
+The page and the terminal show the same story. Every text in it may come from an attacker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A contradiction or refusal. ``grave``: evidence is missing or false; otherwise something was refused."""
+
+    kind: str
+    text: str
+    grave: bool
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One hop: ``actor`` called ``audience``. ``dropped`` are scopes of the hop before that this one has no more."""
+
+    depth: int
+    time: str
+    actor: str | None
+    audience: str | None
+    operation: str | None
+    outcome: str
+    allowed: bool | None  # None: no witness says
+    scope: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    witnesses: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One chain: everything that was done on one login of one person."""
+
+    chain: str
+    subjects: tuple[tuple[str, str], ...]  # issuer, subject
+    agents: tuple[str, ...]
+    steps: tuple[Step, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def began(self) -> str:
+        """Time of the first step."""
+        return next((step.time for step in self.steps if step.time), "")
+
+    @property
+    def ended(self) -> str:
+        """Time of the last step."""
+        return next((step.time for step in reversed(self.steps) if step.time), "")
+
+    @property
+    def refused(self) -> tuple[Step, ...]:
+        """Steps that were refused."""
+        return tuple(step for step in self.steps if step.allowed is False)
+
+    @property
+    def done(self) -> tuple[Step, ...]:
+        """Steps that were let through."""
+        return tuple(step for step in self.steps if step.allowed)
+
+    @property
+    def unknown(self) -> tuple[Step, ...]:
+        """Steps of which no witness tells the outcome."""
+        return tuple(step for step in self.steps if step.allowed is None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One record: its name (run/seq), its place, the SHA-256 of its line, and the line."""
+
+    name: str
+    place: str
+    hash: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that a report shows. ``integrity`` says up to where the records are proven, by run."""
+
+    title: str
+    made_at: str
+    version: str
+    files: Sequence[str]
+    choice: str | None  # the filters, in words
+    records: int
+    all_chains: int
+    stories: Sequence[Story]
+    problems: Sequence[Problem]  # of no chain
+    integrity: Sequence[str]
+    evidence: Sequence[Evidence]
+    evidence_left_out: int = 0
+
+    @property
+    def grave(self) -> int:
+        """Number of grave problems."""
+        return sum(one.grave for one in (*self.problems, *(p for story in self.stories for p in story.problems)))
