@@ -123,10 +123,13 @@ def _sidecar(commands: _Commands) -> None:
     status = _command(
         commands, "status", "sidecar.status.command:run", "print the state of a running sidecar, its problems and cures"
     )
-    add_examples(status, "sidecar status", "sidecar status --socket /run/sidecar/admin.sock --chains")
+    add_examples(
+        status, "sidecar status", "sidecar status --socket /run/sidecar/admin.sock --chains", "sidecar status --web"
+    )
     status.add_argument(
         "--socket", default=DEFAULT_SOCKET, metavar="PATH", help="its admin.socket (default %(default)s)"
     )
+    status.add_argument("--web", action="store_true", help="serve the state as a live page while the command runs")
     status.add_argument("--chains", action="store_true", help="also print the requests in flight")
     status.add_argument("--json", action="store_true", help="for machines")
 

@@ -13,7 +13,7 @@ _shtab_sidecar_subparsers=(run check status healthcheck sts injector explain aud
 
 _shtab_sidecar_run_option_strings=(-h --help --config --platform --workers)
 _shtab_sidecar_check_option_strings=(-h --help --platform --sts --schema --json)
-_shtab_sidecar_status_option_strings=(-h --help --socket --chains --json)
+_shtab_sidecar_status_option_strings=(-h --help --socket --web --chains --json)
 _shtab_sidecar_healthcheck_option_strings=(-h --help --probe --config --live --wait --connect --restart-without-network)
 _shtab_sidecar_sts_keygen_option_strings=(-h --help --algorithm --lead --every --group-readable)
 _shtab_sidecar_sts_option_strings=(-h --help --config)
@@ -94,6 +94,7 @@ _shtab_sidecar_check___schema_nargs=0
 _shtab_sidecar_check___json_nargs=0
 _shtab_sidecar_status__h_nargs=0
 _shtab_sidecar_status___help_nargs=0
+_shtab_sidecar_status___web_nargs=0
 _shtab_sidecar_status___chains_nargs=0
 _shtab_sidecar_status___json_nargs=0
 _shtab_sidecar_healthcheck__h_nargs=0

@@ -74,6 +74,7 @@ complete -c sidecar -n '_shtab_sidecar_using check; and test $_shtab_sidecar_npo
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a status -d 'Print the state of a running sidecar, its problems and cures.'
 complete -c sidecar -n '_shtab_sidecar_using status' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using status' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'its admin.socket (default /run/sidecar/admin.sock)'
+complete -c sidecar -n '_shtab_sidecar_using status' -l web -d 'serve the state as a live page while the command runs'
 complete -c sidecar -n '_shtab_sidecar_using status' -l chains -d 'also print the requests in flight'
 complete -c sidecar -n '_shtab_sidecar_using status' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a healthcheck -d 'Exit with 0 if the sidecar is ready.'

@@ -299,6 +299,7 @@ _shtab_sidecar_run_defaults_added=0
 _shtab_sidecar_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--socket[its admin.socket (default \/run\/sidecar\/admin.sock)]:PATH:_files"
+  "--web[serve the state as a live page while the command runs]"
   "--chains[also print the requests in flight]"
   "--json[for machines]"
 )

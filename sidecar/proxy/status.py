@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sidecar import __version__
 from sidecar.errors import Problem
+from sidecar.observe.placement import network_namespace
 from sidecar.observe.record_text import escape
 from sidecar.proxy.recent_counts import refused
 from sidecar.proxy.server import Parts, Server
@@ -55,6 +56,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "ready": not missing,
         "missing": missing,
         "stopping": server.draining,
+        "network_namespace": network_namespace(),
         "identity": _identity(parts),
         "issuers": _issuers(parts),
         "settings": asdict(settings),

@@ -37,6 +37,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "ready": not stopping and len(there) == len(rows) and all(row["ready"] for row in there),
         "missing": missing_of({number: None if row is None else row["missing"] for number, row in rows.items()}),
         "stopping": stopping or any(row["stopping"] for row in there),
+        "network_namespace": first.get("network_namespace"),
         "identity": _identity([row["identity"] for row in there]),
         "issuers": _issuers([row["issuers"] for row in there]),
         "settings": min(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from sidecar.audit.output import complain, print_json, print_line, print_table
 from sidecar.errors import Reason
+from sidecar.observe.placement import network_namespace
 from sidecar.reasons.advice import GUIDANCE
 from sidecar.status.client import NoAnswerError, ask
 from sidecar.status.troubles import Grade, Trouble, span, troubles
@@ -28,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
         chains = ask(Path(arguments.socket), "/chains", member="being_served") if arguments.chains else None
     except NoAnswerError as error:
         return complain("status", str(error))
+    if arguments.web:
+        return _serve(Path(arguments.socket), status)
     found = troubles(status)
     if arguments.json:
         print_json({**status, "troubles": [asdict(one) for one in found], **(chains or {})})
@@ -38,6 +43,32 @@ def run(arguments: argparse.Namespace) -> int:
     if not status["ready"]:
         return 1
     return 0 if status["settings"]["refused_at"] is None else 3
+
+
+def _serve(socket: Path, status: dict[str, Any]) -> int:
+    """Serve the live page until a signal: exit code 0; 2 if it may not be served here."""
+    if find_spec("jinja2") is None:
+        return complain("status", "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'")
+    from sidecar.status.live import gone_page, live_page
+    from sidecar.status.web import SharedNamespaceError, require_own_namespace, serve
+
+    def page() -> str:
+        state = ask(socket, "/status", member="settings")
+        chains = ask(socket, "/chains", member="being_served")
+        return live_page(state, chains, troubles(state), _rows(state))
+
+    async def fresh() -> str:
+        try:
+            return await asyncio.to_thread(page)
+        except NoAnswerError as error:
+            return gone_page(str(error))
+
+    try:
+        require_own_namespace(status, network_namespace())
+        asyncio.run(serve(fresh, lambda link: print_line(f"open {link} (it works once; Ctrl-C ends it)")))
+    except (SharedNamespaceError, OSError) as error:
+        return complain("status", str(error))
+    return 0
 
 
 def _show(status: Json, found: list[Trouble]) -> None:

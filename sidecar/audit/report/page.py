@@ -9,9 +9,9 @@ from __future__ import annotations
 from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from sidecar.audit.report.hop_map import BOX_HEIGHT, BOX_WIDTH, draw, person_of, short
 from sidecar.audit.report.story import Report
@@ -22,21 +22,38 @@ _HERE: Final = files("sidecar.audit.report")
 
 def page(report: Report) -> str:
     """Return the page."""
-    style = (_HERE / "report.css").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["visible"] = visible
-    environment.filters["short"] = short
-    template = environment.from_string((_HERE / "report.html").read_text(encoding="utf-8"))
-    digest = b64encode(sha256(style.encode()).digest()).decode("ascii")
-    rendered: str = template.render(
-        report=report,
-        style=style,
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        draw=draw,
-        person_of=person_of,
-        box_width=BOX_WIDTH,
-        box_height=BOX_HEIGHT,
+    return render(_read("report.html"), report=report)
+
+
+def style() -> str:
+    """Return the style of every page."""
+    return _read("report.css")
+
+
+def policy_of(css: str) -> str:
+    """Return the content security policy of a page that has this style and nothing else."""
+    digest = b64encode(sha256(css.encode()).digest()).decode("ascii")
+    return (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page made from a template, which may import the macros of ``parts.html``."""
+    css = style()
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_read),
+    )
+    environment.filters |= {"visible": visible, "short": short}
+    environment.globals |= {
+        "draw": draw, "person_of": person_of, "box_width": BOX_WIDTH, "box_height": BOX_HEIGHT, "style": css,
+        "policy": policy_of(css),
+    }  # fmt: skip
+    rendered: str = environment.from_string(template).render(**values)
     return rendered
 
 
@@ -44,3 +61,7 @@ def visible(text: str) -> str:
     """Make control characters, bidi marks and the like visible, and mask tokens. Nothing is cut."""
     text = mask_tokens(text)
     return text if text.isprintable() else "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,121 @@
+"""``sidecar status --web``: the operator's own process serves the live page on loopback while it runs.
+
+Loopback is shared: any user and program of the network namespace can connect, and any page that a browser shows can
+make it send requests there. So the page is for the browser that opened the one-time link: the link sets a cookie that
+scripts cannot read and other sites do not send, and ends. Every request must name our own address in ``Host``, which a
+rebound DNS name does not. In the network namespace of the sidecar nothing is served at all, since its agent shares it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from sidecar.audit.report.page import policy_of, style
+
+_SILENT: Final = logging.getLogger(f"{__name__}.silent")  # the library's own log quotes requests
+_SILENT.disabled = True
+_COOKIE: Final = "sidecar-status"
+_HOST: Final = "127.0.0.1"
+
+Page = Callable[[], Awaitable[str]]
+
+
+class SharedNamespaceError(Exception):
+    """The page may not be served here. The text has the cure."""
+
+
+def require_own_namespace(status: dict[str, Any], own: str | None) -> None:
+    """Return if this process is certainly in another network namespace than the sidecar.
+
+    Raises:
+        SharedNamespaceError: it is in the same one, or that cannot be told.
+    """
+    theirs = status.get("network_namespace")
+    cure = "forward the socket and run the command elsewhere: ssh -N -L /tmp/admin.sock:SOCKET HOST"
+    if own is None or theirs is None:
+        raise SharedNamespaceError(f"it cannot be told if the agent shares this network namespace; {cure}")
+    if own == theirs:
+        raise SharedNamespaceError(f"the agent shares this network namespace and could reach the page; {cure}")
+
+
+class LiveServer:
+    """Serves ``page`` to the browser that opens ``link`` first."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._ticket: str | None = secrets.token_urlsafe(32)
+        self._cookie = secrets.token_urlsafe(32)
+        self._authority = ""
+        self._runner: web.ServerRunner | None = None
+
+    @property
+    def link(self) -> str:
+        """The one-time link."""
+        return f"http://{self._authority}/?ticket={self._ticket}"
+
+    async def open(self) -> None:
+        """Listen on a port of the system's choice. Raises OSError."""
+        runner = self._runner = web.ServerRunner(web.Server(self._answer, access_log=None, logger=_SILENT))
+        await runner.setup()
+        site = web.TCPSite(runner, _HOST, 0)
+        await site.start()
+        self._authority = "{}:{}".format(*runner.addresses[0])
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.getall("Host", []) != [self._authority]:
+            return _refusal(421, "this address is not the one that the command printed")
+        if request.method != "GET" or request.path != "/":
+            return _refusal(404, "there is only one page here: /")
+        if "ticket" in request.query:
+            return self._admit(request.query["ticket"])
+        if not hmac.compare_digest(request.cookies.get(_COOKIE, "").encode(), self._cookie.encode()):
+            return _refusal(403, "open the link that the command printed; it works once")
+        text = await self._page()
+        headers = {
+            "Content-Security-Policy": policy_of(style()),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+        }
+        return web.Response(text=text, content_type="text/html", headers=headers)
+
+    def _admit(self, ticket: str) -> web.Response:
+        expected, self._ticket = self._ticket, None  # whatever was shown, there is no second attempt
+        if expected is None or not hmac.compare_digest(ticket.encode(), expected.encode()):
+            return _refusal(403, "the link has been used; run the command again")
+        response = web.Response(status=303, headers={"Location": "/", "Cache-Control": "no-store"})
+        response.set_cookie(_COOKIE, self._cookie, httponly=True, samesite="Strict", path="/")
+        return response
+
+
+def _refusal(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=f"{text}\n", headers={"Cache-Control": "no-store"})
+
+
+async def serve(page: Page, announce: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. ``announce`` is called with the link. Raises OSError."""
+    server = LiveServer(page)
+    await server.open()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        announce(server.link)
+        await stop.wait()
+    finally:
+        await server.close()

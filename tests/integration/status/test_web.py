@@ -1,0 +1,118 @@
+"""The live page is for the browser that opened the one-time link, and for nobody else who can reach loopback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from sidecar.observe.placement import network_namespace
+from sidecar.status.web import LiveServer, SharedNamespaceError, require_own_namespace
+
+pytestmark = pytest.mark.integration
+
+
+async def page() -> str:
+    return "<p>the state</p>"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LiveServer]:
+    server = LiveServer(page)
+    await server.open()
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:  # an address has no domain
+        yield session
+
+
+async def got(browser: aiohttp.ClientSession, url: URL | str, **options: object) -> tuple[int, str]:
+    async with browser.get(url, **options) as answer:  # type: ignore[arg-type]
+        return answer.status, await answer.text()
+
+
+def root(server: LiveServer) -> str:
+    return server.link.partition("?")[0]
+
+
+async def test_the_link_opens_the_page_and_works_once(server: LiveServer, browser: aiohttp.ClientSession) -> None:
+    link = server.link
+    assert await got(browser, link) == (200, "<p>the state</p>")
+    assert await got(browser, root(server)) == (200, "<p>the state</p>")
+    async with aiohttp.ClientSession() as other:
+        assert (await got(other, link))[0] == 403
+        assert (await got(other, root(server)))[0] == 403
+
+
+async def test_a_wrong_ticket_ends_the_link(server: LiveServer, browser: aiohttp.ClientSession) -> None:
+    link = server.link
+    assert (await got(browser, f"{root(server)}?ticket=wrong"))[0] == 403
+    assert (await got(browser, link))[0] == 403
+
+
+async def test_the_cookie_is_for_no_script_and_no_other_site(
+    server: LiveServer, browser: aiohttp.ClientSession
+) -> None:
+    async with browser.get(server.link, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/")
+        cookie = answer.headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert "Domain" not in cookie
+    async with browser.get(root(server)) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost:{port}", "127.0.0.1", ""])
+async def test_another_host_name_is_refused_with_the_cookie_too(
+    server: LiveServer, browser: aiohttp.ClientSession, host: str
+) -> None:
+    assert (await got(browser, server.link))[0] == 200
+    named = host.format(port=URL(root(server)).port)
+    assert (await got(browser, root(server), headers={"Host": named}))[0] == 421
+
+
+@pytest.mark.parametrize("cookie", ["", "wrong", "\u00e9"])
+async def test_another_cookie_is_none(server: LiveServer, cookie: str) -> None:
+    async with aiohttp.ClientSession() as other:
+        headers = {"Cookie": f"sidecar-status={cookie}"}
+        assert (await got(other, root(server), headers=headers))[0] == 403
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/"), ("GET", "/status"), ("HEAD", "/"), ("OPTIONS", "/")])
+async def test_there_is_one_page_and_it_is_only_read(
+    server: LiveServer, browser: aiohttp.ClientSession, method: str, path: str
+) -> None:
+    await got(browser, server.link)
+    async with browser.request(method, root(server).rstrip("/") + path) as answer:
+        assert answer.status == 404
+
+
+async def test_it_listens_on_loopback_alone(server: LiveServer) -> None:
+    assert URL(root(server)).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("theirs", "own"), [("b net:[1]", "b net:[1]"), (None, "b net:[1]"), ("b net:[1]", None)])
+def test_in_the_agents_network_namespace_or_an_unknown_one_nothing_is_served(
+    theirs: str | None, own: str | None
+) -> None:
+    require_own_namespace({"network_namespace": "b net:[1]"}, "b net:[2]")
+    require_own_namespace({"network_namespace": "b net:[1]"}, "c net:[1]")  # another machine
+    with pytest.raises(SharedNamespaceError, match="ssh -N -L"):
+        require_own_namespace({"network_namespace": theirs}, own)
+
+
+def test_two_processes_of_one_namespace_name_it_alike() -> None:
+    command = "from sidecar.observe.placement import network_namespace; print(network_namespace(), end='')"
+    other = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True)
+    assert other.stdout == network_namespace()
