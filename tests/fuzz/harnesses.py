@@ -80,6 +80,7 @@ _ALL: Final = (
     Harness(of_settings.address, "http", max_len=300),
     Harness(of_records.record_line, "record", max_len=4096),
     Harness(of_records.log_line, "record", max_len=4096),
+    Harness(of_records.log_document, "record", max_len=4096),
     Harness(of_records.record_text, "record", max_len=4096),
     Harness(of_entries.registration_entries, "settings", max_len=4096),
     Harness(of_status.status_answer, "record", max_len=4096),

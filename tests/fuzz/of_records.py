@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Final
 
 import orjson
 
+from sidecar.audit.attribution.elements import Document, entries_of
 from sidecar.audit.attribution.mapping_files import shipped
 from sidecar.audit.attribution.readings import Fields, Reader, same_party
 from sidecar.audit.attribution.recognition import Recogniser
@@ -55,6 +57,29 @@ def log_line(data: bytes) -> None:
                 assert not any(same_party(reading.actors[0], user) for user in reading.users)
         shown = (*reading.users, *reading.actors, *reading.clients)
         assert all(names_somebody(value) for party in shown for value in party.values)
+
+
+class _Pieces:
+    """A stream that gives a few bytes at a time."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        self._stream = io.BytesIO(data)
+        self._most = most
+
+    def read(self, size: int, /) -> bytes:
+        return self._stream.read(min(size, self._most))
+
+    def readline(self, size: int, /) -> bytes:
+        return self._stream.readline(size)
+
+
+def log_document(data: bytes) -> None:
+    """The entries of a log do not depend on how its bytes arrive, and their places only go forward."""
+    whole = list(entries_of("log", data, io.BytesIO()))
+    lines = [element.line for element in whole]
+    assert lines == sorted(lines)
+    for most in (1, 7):
+        assert list(Document("log", _Pieces(data, most)).entries()) == list(Document("log", io.BytesIO(data)).entries())
 
 
 def record_text(data: bytes) -> None:

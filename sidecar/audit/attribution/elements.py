@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,6 +24,7 @@ MAX_FILES: Final = 10_000
 _CHUNK_BYTES: Final = 1 << 18
 _ENTRIES_PER_STEP: Final = 2048
 CONTAINERS: Final = ("records", "value", "items", "events")
+_UNFINISHED: Final = re.compile(r"[0-9.eE+-]*+")  # a number may go on in what is not read yet
 _SPACE: Final = re.compile(r"[\s,]*+")
 _BLANK: Final = re.compile(r"\s*+")
 
@@ -105,12 +106,16 @@ def read_elements(paths: Sequence[str]) -> Iterator[Element]:
                 head = stream.read(_HEAD_BYTES)
                 if b"\0" in head[:_SNIFFED_BYTES] and file not in given:
                     continue
-                rewound = _Rewound(head, stream)
-                entries = _Document(file, rewound).entries() if _is_document(head) else _lines(file, rewound)
-                for number, entry in enumerate(entries):
+                for number, entry in enumerate(entries_of(file, head, stream)):
                     yield entry
                     if number % _ENTRIES_PER_STEP == 0:
                         advance(file, position())
+
+
+def entries_of(file: str, head: bytes, stream: _Stream) -> Iterator[Element]:
+    """Yield the entries of a stream whose first bytes are ``head``."""
+    rewound = _Rewound(head, stream)
+    return Document(file, rewound).entries() if _is_document(head) else _lines(file, rewound)
 
 
 def _lines(file: str, stream: _Stream) -> Iterator[Element]:
@@ -127,7 +132,7 @@ def _is_document(head: bytes) -> bool:
     return not text.partition(b"\n")[0].rstrip().endswith(b"}")
 
 
-class _Document:
+class Document:
     """The objects of a JSON document, or of several one after the other."""
 
     def __init__(self, file: str, stream: _Stream) -> None:
@@ -142,15 +147,15 @@ class _Document:
         self._null = False  # the value just read is ``null``
 
     def entries(self) -> Iterator[Element]:
-        """Yield the objects. Text that is no JSON is skipped to the end of its line, as an entry without content."""
+        """Yield the objects, and lines of text between them."""
         while character := self._next():
-            if character == "[":
+            if character == "{":
+                yield from self._object()
+            elif character == "[" and self._within() in "{[]":  # Envoy begins a line of text with a time in brackets
                 self._at += 1
                 yield from self._array()
-            elif character == "{":
-                yield from self._object()
             else:
-                yield self._broken()
+                yield self._text_line()
 
     def _array(self) -> Iterator[Element]:
         depth = 1
@@ -180,7 +185,7 @@ class _Document:
                 yield self._broken()
                 return
             self._at += 1
-            if self._next() == "[" and name.lower() in CONTAINERS and self._holds_objects():
+            if self._next() == "[" and name.lower() in CONTAINERS and self._within() == "{":
                 contained = True
                 self._at += 1
                 yield from self._array()
@@ -210,20 +215,20 @@ class _Document:
                     self._null = False
                     return None
                 continue
-            if end == len(self._text) and self._more():
-                continue  # a number or a word may go on
+            if self._text[self._at] not in '"{[' and _UNFINISHED.fullmatch(self._text, end) and self._more():
+                continue
             self._null = value is None
             self._move(end)
             return value
 
-    def _holds_objects(self) -> bool:
-        """Tell if the list that begins here is one of objects."""
+    def _within(self) -> str:
+        """Return the first character inside the list that begins here; empty at the end."""
         while True:
             at = _BLANK.match(self._text, self._at + 1).end()  # type: ignore[union-attr]
             if at < len(self._text):
-                return self._text[at] == "{"
+                return self._text[at]
             if not self._more():
-                return False
+                return ""
 
     def _entry(self, value: object) -> Element:
         self._item += 1
@@ -231,15 +236,21 @@ class _Document:
 
     def _broken(self) -> Element:
         """Skip the rest of the line."""
+        return replace(self._text_line(), content=None)
+
+    def _text_line(self) -> Element:
+        """Return the rest of the line as text; None where it is longer than a megabyte."""
         self._item += 1
-        element = Element(self._file, self._line, self._item, None)
-        end = -1
+        line, whole = self._line, True
         while (end := self._text.find("\n", self._at)) < 0:
-            self._at = len(self._text)
             if not self._more():
-                return element
-        self._move(end + 1)
-        return element
+                if self._ended:
+                    end = len(self._text)
+                    break
+                self._at, whole = len(self._text), False
+        text = self._text[self._at : end]
+        self._move(min(end + 1, len(self._text)))
+        return Element(self._file, line, self._item, text.encode() if whole else None)
 
     def _next(self) -> str:
         """Return the next character that is no space and no comma; empty at the end."""

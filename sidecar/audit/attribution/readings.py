@@ -136,7 +136,7 @@ class Reader:
             declared=found["declared"],
             user_agents=found["user_agent"],
             addresses=tuple(_addresses(found["address"])),
-            request=_request(method, path),
+            request=shown_request(method, path),
             time=_first(found["time"]),
             refused=_first(found["status"]) in _REFUSED or mapping.holds(mapping.refused, flat),
             own=own,
@@ -226,7 +226,7 @@ def _method_and_path(found: Mapping[str, tuple[Party, ...]]) -> tuple[str | None
     return _first(found["method"]), _first(found["path"])
 
 
-def _request(method: str | None, target: str | None) -> str | None:
+def shown_request(method: str | None, target: str | None) -> str | None:
     """Return method and path.
 
     Query and user info may hold secrets and are dropped, as is anything that is no method.

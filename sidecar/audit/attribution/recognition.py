@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.audit.attribution.elements import CONTAINERS
-from sidecar.audit.attribution.readings import Party, Reader, Reading
+from sidecar.audit.attribution.readings import Party, Reader, Reading, shown_request
 from sidecar.audit.attribution.splitting import (
     Flat,
     SplitError,
     flatten,
+    names_somebody,
     parse_json,
     split_cef,
     split_logfmt,
@@ -188,11 +189,11 @@ def _ours(flat: Flat) -> Reading | None:
         users=users,
         actors=actors if actors != users else (),
         peers=_one(flat, "workload" if outbound else "peer"),
-        request=" ".join(filter(None, map(flat.get, ("method", "path")))) or None,
+        request=shown_request(flat.get("method"), flat.get("path")),
         time=flat.get("ts"),
         refused=flat.get("decision") == "deny",
     )
 
 
 def _one(flat: Flat, name: str) -> tuple[Party, ...]:
-    return (Party((name,), (flat[name],)),) if flat.get(name) else ()
+    return (Party((name,), (flat[name],)),) if flat.get(name) and names_somebody(flat[name]) else ()

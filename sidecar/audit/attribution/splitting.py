@@ -159,7 +159,7 @@ def split_cef(line: str) -> Flat:
     }
     extension = line[header.end() :]
     keys = list(_CEF_KEY.finditer(extension))
-    ends = [key.start() for key in keys[1:]] + [len(extension)]
+    ends = [*(key.start() for key in keys[1:]), len(extension)][: len(keys)]
     for key, end in zip(keys, ends, strict=True):
         _add(flat, key[1].lower(), _ESCAPED.sub(r"\1", extension[key.end() : end].strip()))
     for name in list(flat):

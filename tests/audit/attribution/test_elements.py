@@ -104,3 +104,11 @@ def test_a_folder_gives_its_files_without_binaries_hidden_and_linked_ones(
     monkeypatch.setattr(elements, "MAX_FILES", 1)
     with pytest.raises(OSError, match="more than 1 files; name the folders that hold logs"):
         list(read_elements([str(tmp_path)]))
+
+
+def test_text_between_the_objects_of_a_document_stays_text(tmp_path: Path) -> None:
+    found = read(tmp_path, '{\n "a": "1"\n}\n[2026-11-28T10:00:00Z] "GET"\n10.0.0.1 - alice\n[{"a":"2"}]\nend')
+    assert contents(found) == [{"a": "1"}, b'[2026-11-28T10:00:00Z] "GET"', b"10.0.0.1 - alice", {"a": "2"}, b"end"]
+    assert [element.line for element in found] == [1, 4, 5, 6, 7]
+    long = read(tmp_path, '{\n "a": "1"\n}\n' + "x" * 3_000_000 + "\nend")
+    assert contents(long) == [{"a": "1"}, None, b"end"]

@@ -75,6 +75,10 @@ def test_cef_has_a_header_and_values_with_spaces() -> None:
     )
 
 
+def test_cef_may_have_no_extension() -> None:
+    assert split_cef("CEF:0|a|b|c|d|e|1|nothing here")["cef.vendor"] == "a"
+
+
 @pytest.mark.parametrize("line", ["CEF:0|a|b", "LEEF:1.0|", "CEF:0|a|b|c|d|e|1|suser=a suser=b"])
 def test_what_is_no_cef_is_refused(line: str) -> None:
     with pytest.raises(SplitError):

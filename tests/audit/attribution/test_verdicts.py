@@ -314,9 +314,16 @@ def test_confidence_follows_the_field_that_recognises_the_agent(line: dict[str, 
         pytest.param(asked(sub=WRITER), Kind.OWN_AUTHORITY, WRITER, id="a-workload"),
         pytest.param(asked(sub=WRITER, peer=GATEWAY), Kind.CANNOT_TELL, GATEWAY, id="a-workload-through-another"),
         pytest.param(asked(), Kind.CANNOT_TELL, "(not named)", id="nobody"),
+        pytest.param(asked(sub="alice", act=ACT, actor=GATEWAY), Kind.CANNOT_TELL, WRITER, id="two-different-actors"),
+        pytest.param(
+            samples.AGENTGATEWAY.format(**{**WHO, "tool": f"orders jwt.act.sub={WRITER}"}),
+            Kind.CANNOT_TELL,
+            WRITER,
+            id="a-tools-name-writes-the-actor",
+        ),
     ],
 )
-def test_without_a_list_only_the_log_says_who_is_an_agent(line: dict[str, Any], kind: Kind, agent: str) -> None:
+def test_without_a_list_only_the_log_says_who_is_an_agent(line: dict[str, Any] | str, kind: Kind, agent: str) -> None:
     found = judged(line, listed=False)
     assert (found.kind, found.agent) == (kind, agent)
 
