@@ -154,6 +154,7 @@ def test_every_contradiction_is_told_at_once() -> None:
         ("http://127.0.0.1:9000", True),
         ("http://[::1]:9000", True),
         ("http://localhost", True),
+        ("ftp://localhost", False),
         ("http://127.0.0.1.evil.example", False),
         ("https://sts.acme.example?", False),
         ("https://sts.acme.example#", False),
