@@ -15,6 +15,7 @@ ELSEWHERE: Final = {
     "assembly.py": "integration/test_inbound.py",
     "audit/findings.py": "audit/test_chains.py",
     "audit/selectors/entries.py": "audit/selectors/test_kinds.py",
+    "audit/selectors/members.py": "audit/selectors/test_shapes.py",
     "audit/selectors/set_checks.py": "audit/selectors/test_rulebook.py",
     "audit/selectors/template_checks.py": "audit/selectors/test_rulebook.py",
     "reasons/guidance.py": "reasons/test_advice.py",

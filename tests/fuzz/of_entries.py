@@ -13,7 +13,8 @@ from sidecar.audit.selectors.entries import Entry
 from sidecar.audit.selectors.entry_checks import MAX_SHOWN, Setting
 from sidecar.audit.selectors.examination import judge
 from sidecar.audit.selectors.grades import grades_of
-from sidecar.audit.selectors.shapes import ShapeError, entry_of, is_entry
+from sidecar.audit.selectors.members import ShapeError
+from sidecar.audit.selectors.shapes import entry_of, is_entry
 from tests.fuzz.properties import printable, quiet
 
 _SETTING = Setting(agents=Agents(), now=1_900_000_000)

@@ -15,9 +15,10 @@ from sidecar.audit.selectors.entries import Entry
 from sidecar.audit.selectors.entry_checks import Setting, check_entry
 from sidecar.audit.selectors.files import Text, read_texts
 from sidecar.audit.selectors.grades import Grade, Identities, Strength, counts, grades_of
+from sidecar.audit.selectors.members import ShapeError
 from sidecar.audit.selectors.rulebook import RULE
 from sidecar.audit.selectors.set_checks import check_together
-from sidecar.audit.selectors.shapes import ShapeError, entry_of, is_entry, partner_of
+from sidecar.audit.selectors.shapes import entry_of, is_entry, partner_of
 from sidecar.audit.selectors.template_checks import check_template
 
 MAX_ENTRIES: Final = 100_000

@@ -11,7 +11,7 @@ from typing import Final
 from sidecar.audit.rules import Severity, Weakness
 from sidecar.audit.selectors.entries import Entry
 from sidecar.audit.selectors.kinds import digest_of, is_interpreter, is_signed
-from sidecar.audit.selectors.shapes import id_pattern
+from sidecar.audit.selectors.shapes import makes, pieces_of
 
 
 class Strength(StrEnum):
@@ -86,11 +86,11 @@ class Identities:
 
     def __init__(self, grades: Mapping[str, Grade]) -> None:
         self._grades = {name: grade for name, grade in grades.items() if "{{" not in name}
-        self._patterns = [(id_pattern(name), grade) for name, grade in grades.items() if "{{" in name]
+        self._templates = [(pieces_of(name), grade) for name, grade in grades.items() if "{{" in name]
 
     def grade(self, spiffe_id: str) -> Grade | None:
         """Return the weakest grade among the entries that give the ID, or None without an entry."""
-        found = [grade for pattern, grade in self._patterns if pattern.fullmatch(spiffe_id)]
+        found = [grade for pieces, grade in self._templates if makes(pieces, spiffe_id)]
         exact = self._grades.get(spiffe_id)
         if exact is not None:
             found.append(exact)

@@ -105,3 +105,23 @@ def test_the_grade_of_an_actor_is_that_of_the_entries_that_give_its_id(tmp_path:
     result = examine([str(file)])
     named = {path: result.grade_of(f"spiffe://acme.example/{path}") for path in ("agent/x", "ns/a/sa/b", "agent/y")}
     assert [None if one is None else one.strength for one in named.values()] == ["strong", "medium", None]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "{kind: ClusterSPIFFEID, apiVersion: *a59}",
+        "{kind: *a59, apiVersion: spire.spiffe.io/v1alpha1}",
+        "{kind: ClusterSPIFFEID, apiVersion: spire.spiffe.io/v1alpha1, metadata: {name: *a59}, spec: *a59}",
+        "{spiffe_id: *a59, selectors: *a59}",
+        "{spiffe_id: 'spiffe://a.example/x', parent_id: *a59, selectors: {uid: *a59}, hint: *a59}",
+        "{spiffe_id: 'spiffe://a.example/x', parent_id: *a59, selectors: [*a59]}",
+        "{spiffe_id: 'spiffe://a.example/x', selectors: ['a:b'], admin: *a59}",
+        "{kind: ClusterFederatedTrustDomain, spec: {trustDomain: *a59}}",
+    ],
+)
+def test_a_tree_of_billions_in_any_member_is_not_walked(place: str, tmp_path: Path) -> None:
+    lines = ["- &a0 [x, x]", *(f"- &a{at} [*a{at - 1}, *a{at - 1}]" for at in range(1, 60)), f"- {place}"]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    result = examine([str(tmp_path / "a.yaml")])
+    assert (list(result.entries), len(result.weaknesses) <= 1) == ([], True)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from sidecar.audit.selectors.entries import Entry, Origin, selector_of
-from sidecar.audit.selectors.shapes import ShapeError, entry_of, id_pattern, is_entry, partner_of
+from sidecar.audit.selectors.members import ShapeError
+from sidecar.audit.selectors.shapes import entry_of, is_entry, makes, partner_of, pieces_of
 from tests.audit.selectors.labelled import BY_ACCOUNT, in_pod, shown, template
 
 DATA = {
@@ -258,8 +259,39 @@ def test_a_partner_is_read_from_its_manifest() -> None:
     assert partner_of({"kind": "ClusterSPIFFEID", "spec": {"trustDomain": "b.example"}}) is None
 
 
-def test_a_template_stands_for_ids_of_as_many_segments() -> None:
-    pattern = id_pattern("spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}")
-    assert pattern.fullmatch("spiffe://a.example/ns/agents")
-    assert not pattern.fullmatch("spiffe://a.example/ns/agents/sa/x")
-    assert not pattern.fullmatch("spiffe://a/example/ns/agents")
+@pytest.mark.parametrize(
+    ("template_of", "made", "not_made"),
+    [
+        (
+            "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}",
+            ["spiffe://a.example/ns/agents"],
+            [
+                "spiffe://a.example/ns/agents/sa/x",
+                "spiffe://a/example/ns/agents",
+                "spiffe://a.example/ns/",
+                "ns/agents",
+            ],
+        ),
+        (
+            'spiffe://a.example/x-{{ index .PodMeta.Labels "a/b" }}-{{ .PodMeta.Name }}-y',
+            ["spiffe://a.example/x-1-2-y", "spiffe://a.example/x-1-2-3-y"],
+            [
+                "spiffe://a.example/x-1-y",
+                "spiffe://a.example/x--2-y",
+                "spiffe://a.example/x-1--y",
+                "spiffe://a/x-1-2-y",
+            ],
+        ),
+        ("spiffe://a.example/{{ .A }}{{ .B }}", ["spiffe://a.example/ab"], ["spiffe://a.example/a"]),
+        ("spiffe://a.example/a", ["spiffe://a.example/a"], ["spiffe://a.example/ab"]),
+    ],
+)
+def test_a_template_stands_for_the_ids_that_it_can_make(template_of: str, made: list[str], not_made: list[str]) -> None:
+    pieces = pieces_of(template_of)
+    assert [makes(pieces, one) for one in made] == [True] * len(made)
+    assert [makes(pieces, one) for one in not_made] == [False] * len(not_made)
+
+
+def test_a_template_of_many_actions_costs_no_more_than_its_length() -> None:
+    pieces = pieces_of("spiffe://a.example/" + "{{.A}}-" * 500 + "x")
+    assert not makes(pieces, f"spiffe://a.example/{'-' * 2000}")  # a regular expression would not end
