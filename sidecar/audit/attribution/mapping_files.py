@@ -78,7 +78,7 @@ def _read(path: str) -> LogFormat:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise MappingError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a mapping is a page of text")
-        return _checked(tomllib.loads(content.decode("utf-8")), path)
+        return _checked(tomllib.loads(content.decode("utf-8-sig")), path)
     except OSError as error:
         raise MappingError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

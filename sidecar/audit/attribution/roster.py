@@ -123,8 +123,9 @@ def load(path: str) -> Roster:
         RosterError: it cannot be read, or a line is none.
     """
     try:
-        content = Path(path).read_bytes()[: MAX_FILE_BYTES + 1]
-        text = content.decode("utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise RosterError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -144,8 +145,8 @@ def parse(text: str, path: str = "agents") -> Roster:
     """
     roster = Roster()
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.strip()
-        if not words or words.startswith("#"):
+        words = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+        if not words:
             continue
         named = _LINE.fullmatch(words)
         name, identifiers = (named[1], named[2].split(",")) if named else (None, [words])

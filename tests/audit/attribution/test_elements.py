@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.audit.attribution import elements
-from sidecar.audit.attribution.elements import Element, read_elements
+from sidecar.audit.attribution.elements import Document, Element, read_elements
 from sidecar.audit.attribution.splitting import Ambiguous
 
 
@@ -112,3 +112,24 @@ def test_text_between_the_objects_of_a_document_stays_text(tmp_path: Path) -> No
     assert [element.line for element in found] == [1, 4, 5, 6, 7]
     long = read(tmp_path, '{\n "a": "1"\n}\n' + "x" * 3_000_000 + "\nend")
     assert contents(long) == [{"a": "1"}, None, b"end"]
+
+
+class Endless:
+    """A stream of one array that never holds its objects at once."""
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = pieces
+
+    def read(self, size: int, /) -> bytes:
+        self.pieces -= 1
+        return b'{"a":"x"},' * 100 if self.pieces >= 0 else b""
+
+    def readline(self, size: int, /) -> bytes:
+        raise AssertionError
+
+
+def test_a_document_of_any_size_takes_the_memory_of_an_object() -> None:
+    document = Document("log", Endless(200))
+    document._text = "["
+    longest = max(len(document._text) for _ in document.entries())
+    assert longest < 2000

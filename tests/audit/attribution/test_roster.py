@@ -10,7 +10,7 @@ LIST = f"""
 # agents of the shop
 writer = {WRITER}, writer-client, ip:10.0.3.0/24, user-agent:writer/*
 spiffe://example.org/tools/*
-system:serviceaccount:shop:reader
+system:serviceaccount:shop:reader  # reads the shop
 client:front-agent
 10.1.2.3
 2001:db8::/64
