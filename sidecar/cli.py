@@ -32,7 +32,7 @@ _LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.c
 # The rooms of the audit: each module has `run` and `add_arguments`.
 _AUDITS: Final = {
     "attribution": ("sidecar.audit.attribution.command", "tell from logs if agents impersonate users or delegate"),
-    "chains": ("sidecar.audit.chains_command", "rebuild every chain from the records of all witnesses"),
+    "chains": ("sidecar.audit.chains.command", "rebuild every chain from the records of all witnesses"),
     "ratio": ("sidecar.audit.ratio.command", "count machine identities against people, with the trigger at 50 to 1"),
     "export": ("sidecar.audit.export.command", "write records as events of ECS or OCSF, for a SIEM"),
     "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),

@@ -40,6 +40,7 @@ class Record:
     subject_iss: str | None = None
     actor: str | None = None
     chain: tuple[str, ...] | None = None
+    chain_depth: int | None = None
     client_id: str | None = None
     audience: str | None = None
     scope: frozenset[str] | None = None
@@ -98,7 +99,7 @@ def record_of(members: Mapping[str, object]) -> Record:
     Raises:
         RecordError: see ``parse_record``.
     """
-    values: dict[str, Any] = {name: _READERS[KEYS[name].kind](members, name) for name in _KEPT}
+    values: dict[str, Any] = {name: _READERS[KEYS[name].kind](members, name) for name in KEPT}
     if values["event"] not in EVENTS or not all(values[name] for name in ("ts", "run", "seq")):
         raise RecordError("no record: event, ts, run or seq is missing or unknown")
     for name, value in values.items():
@@ -153,4 +154,5 @@ _READERS: Final[Mapping[Kind, Callable[[Mapping[str, object], str], object]]] = 
     "count": _count,
     "flag": _flag,
 }
-_KEPT: Final = tuple(field.name for field in fields(Record) if field.name in KEYS)
+# The keys whose types are checked.
+KEPT: Final = tuple(field.name for field in fields(Record) if field.name in KEYS)

@@ -52,7 +52,7 @@ function _shtab_sidecar_using
 end
 
 set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --entries --every --federated --hash-key --ignore --injection --issuer --key --key-type --keys --lead --life --listen --mapping --max-connections --may-call --merge --namespace --out --platform --probe --records --request --save --socket --socket-mode --spill --timeout --tls --trigger --trust-domain --try --user --wait --window --workers --workload-api
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --entries --every --federated --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --limit --listen --mapping --max-connections --may-call --memory --merge --namespace --out --platform --probe --records --request --route --save --since --socket --socket-mode --spill --subject --timeout --tls --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -126,7 +126,18 @@ complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npo
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l ignore -x -d 'a kind of finding to ignore'
-complete -c sidecar -n '_shtab_sidecar_using audit chains; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l subject -x -d 'show only chains for this subject (`sub`)'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l actor -x -d 'show only chains in which this workload acted, called or was called'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l trace -x -d 'show only chains with this W3C trace id'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l txn -x -d 'show only the chain of this name'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l jti -x -d 'show only chains with this token, or one that came from it'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l route -x -d 'show only chains with a call by this route'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l host -x -d 'show only chains with a call to this host or audience'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l since -x -d 'show only chains with a record from then on'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l until -x -d 'show only chains with a record up to then'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l limit -x -d 'chains to show, the worst first (default 1000)'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l memory -x -d 'memory before it uses the disk (default 2048)'
+complete -c sidecar -n '_shtab_sidecar_using audit chains; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: JSON lines, .gz, .zst or .parquet; a folder, a pattern, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a ratio -d 'Count machine identities against people, with the trigger at 50 to 1.'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l entries -xka "(__fish_complete_path (commandline -ct))" -d 'registration entries: registered workloads'

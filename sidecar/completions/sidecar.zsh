@@ -88,7 +88,18 @@ _shtab_sidecar_audit_chains_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[for machines]"
   "*--ignore[a kind of finding to ignore]:KIND:"
-  "(*):a log, .gz too, or - for standard input:_files"
+  "--subject[show only chains for this subject (\`sub\`)]:subject:"
+  "--actor[show only chains in which this workload acted, called or was called]:actor:"
+  "--trace[show only chains with this W3C trace id]:trace:"
+  "--txn[show only the chain of this name]:txn:"
+  "--jti[show only chains with this token, or one that came from it]:jti:"
+  "--route[show only chains with a call by this route]:route:"
+  "--host[show only chains with a call to this host or audience]:host:"
+  "--since[show only chains with a record from then on]:TIME:"
+  "--until[show only chains with a record up to then]:TIME:"
+  "--limit[chains to show, the worst first (default 1000)]:N:"
+  "--memory[memory before it uses the disk (default 2048)]:MIB:"
+  "(*):records\: JSON lines, .gz, .zst or .parquet\; a folder, a pattern, or - for standard input:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -1,15 +1,12 @@
 """Evidence to audit: a lawful chain of three hops, in the records of all its witnesses. Each test changes one fact.
 
-Records are named by hop and witness (``caller2``, ``issued2``, ``exchanged2``, ``callee2``); ``read`` numbers them by
-run, so only a test about numbers has gaps.
+Records are named by hop and witness (``caller2``, ``issued2``, ``exchanged2``, ``callee2``); ``chains.evidence.read``
+numbers them by run, so only a test about numbers has gaps.
 """
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from sidecar.audit.chains import Audit, rebuild
-from sidecar.audit.records import Record, parse_record
 from sidecar.observe.record import FIELDS
 
 STS = "https://sts.acme.example"
@@ -38,7 +35,6 @@ def lawful(txn: str = "t1", subject: str = "alice", prefix: str = "") -> Evidenc
             "subject_iss": STS,
             "actor": caller,
             "chain": list(reversed(WORKLOADS[:hop])),
-            "chain_depth": hop,
             "client_id": caller,
             "audience": callee,
             "scope": SCOPES[hop - 1],
@@ -74,18 +70,3 @@ def lawful(txn: str = "t1", subject: str = "alice", prefix: str = "") -> Evidenc
             direction="inbound", jti_in=f"{prefix}j{hop}", call_in=call, path="/x", method="GET", route="here",
         )  # fmt: skip
     return told
-
-
-def read(evidence: Iterable[dict[str, Any]]) -> list[Record]:
-    """Return the records as their streams would hold them; those with a number keep it."""
-    numbers: dict[str, int] = {}
-    read = []
-    for members in evidence:
-        run = members["run"]
-        numbers[run] = members["seq"] or numbers.get(run, 0) + 1
-        read.append(parse_record(json.dumps({**members, "seq": numbers[run]}).encode()))
-    return read
-
-
-def audit(*evidence: Evidence) -> Audit:
-    return rebuild(read(one for told in evidence for one in told.values()))

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.findings import MEANINGS, Kind
+from sidecar.audit.chains.findings import MEANINGS, Kind
 from sidecar.cli import main
 from tests.audit.evidence import Evidence, lawful, record
 
-RECORDED = [str(file) for file in sorted((Path(__file__).parent / "recorded").glob("*.records"))]
+RECORDED = [str(file) for file in sorted((Path(__file__).parents[3] / "audit" / "recorded").glob("*.records"))]
 
 
 def files(tmp_path: Path, told: Evidence) -> list[str]:

@@ -6,44 +6,83 @@ Exit codes: 0 no findings, 1 findings, 2 a file cannot be read or there is no re
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
-from sidecar.audit.chains import Audit, Chain, rebuild
-from sidecar.audit.findings import MEANINGS, Finding, Kind
-from sidecar.audit.hops import Hop
-from sidecar.audit.log_lines import read_lines
-from sidecar.audit.output import add_logs, complain, hang_up, print_json, print_line, print_table
-from sidecar.audit.records import Record, RecordError, parse_record
-from sidecar.audit.witnesses import missing_witnesses
+from sidecar.audit.chains.choice import EVERYTHING, Choice
+from sidecar.audit.chains.database import Database, MissingError, open_database
+from sidecar.audit.chains.examination import MOST_CHAINS, Audit, examine
+from sidecar.audit.chains.findings import MEANINGS, Finding, Kind
+from sidecar.audit.chains.hops import Chain, Hop
+from sidecar.audit.chains.inputs import find_files, place_of, read_blocks
+from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
+from sidecar.audit.records import Record
 from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit chains"
 _MOST_PLACES: Final = 5
+_FILTERS: Final = {
+    "subject": "chains for this subject (`sub`)",
+    "actor": "chains in which this workload acted, called or was called",
+    "trace": "chains with this W3C trace id",
+    "txn": "the chain of this name",
+    "jti": "chains with this token, or one that came from it",
+    "route": "chains with a call by this route",
+    "host": "chains with a call to this host or audience",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_examples(
         parser,
-        "sidecar audit chains records/*.jsonl",
-        "sidecar audit chains records.jsonl.gz --ignore missing_witness --json  # one kind of finding is known",
+        "sidecar audit chains records/",
+        "sidecar audit chains 'logs/*.jsonl.zst' --subject alice --since 2026-11-24",
+        "kubectl logs -l app=crm -c sidecar | sidecar audit chains - --json",
     )
-    add_logs(parser)
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE",
+        help="records: JSON lines, .gz, .zst or .parquet; a folder, a pattern, or - for standard input",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding to ignore")
+    for name, text in _FILTERS.items():
+        parser.add_argument(f"--{name}", help=f"show only {text}")
+    parser.add_argument("--since", type=_since, metavar="TIME", help="show only chains with a record from then on")
+    parser.add_argument("--until", type=_until, metavar="TIME", help="show only chains with a record up to then")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=MOST_CHAINS,
+        metavar="N",
+        help="chains to show, the worst first (default %(default)s)",
+    )
+    parser.add_argument(
+        "--memory", type=int, default=2048, metavar="MIB", help="memory before it uses the disk (default %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit the record files."""
-    unreadable = _Unreadable()
     unknown = sorted(set(arguments.ignore) - set(Kind))
     if unknown:
         return complain(_COMMAND, f"{', '.join(unknown)} is not a kind of finding; there are {', '.join(Kind)}")
+    names = (*_FILTERS, "since", "until")
+    choice = Choice(**{name: getattr(arguments, name) for name in names})
     try:
-        audit = rebuild(_records(arguments.files, unreadable))
-    except OSError as error:
+        files = find_files(arguments.files)
+        with open_database(memory_mib=arguments.memory) as database:
+            database.read(read_blocks(files))
+            database.judge()
+            audit = examine(
+                database, EVERYTHING if choice == EVERYTHING else choice,
+                ignore=arguments.ignore, most_chains=arguments.limit,
+            )  # fmt: skip
+            unreadable = [] if Kind.UNREADABLE in arguments.ignore else _unreadable(database, files)
+    except (OSError, MissingError) as error:
         return complain(_COMMAND, str(error))
-    findings = [one for one in (*audit.findings, *unreadable.findings()) if one.kind not in arguments.ignore]
+    findings = [*audit.findings, *unreadable]
     try:
         if arguments.json:
             print_json(_document(audit, findings))
@@ -56,39 +95,42 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if findings else 0
 
 
-class _Unreadable:
-    """Lines that are no records: their number, and the places of the first few."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._places: list[str] = []
-
-    def add(self, place: str) -> None:
-        self._count += 1
-        if len(self._places) < _MOST_PLACES:
-            self._places.append(place)
-
-    def findings(self) -> Iterator[Finding]:
-        if self._count:
-            more = ", …" if self._count > len(self._places) else ""
-            lines = "1 line is not a record" if self._count == 1 else f"{self._count} lines are not records"
-            yield Finding(Kind.UNREADABLE, f"{lines}: {', '.join(self._places)}{more}")
+def _since(text: str) -> str:
+    return _time(text)
 
 
-def _records(files: Sequence[str], unreadable: _Unreadable) -> Iterator[Record]:
-    for line in read_lines(files):
-        if line.content is None:
-            unreadable.add(line.place)
-            continue
-        try:
-            yield parse_record(line.content)
-        except RecordError:
-            unreadable.add(line.place)
+def _until(text: str) -> str:
+    return _time(text) + ("~" if len(text) == len("2026-11-24") else "")  # that whole day
+
+
+def _time(text: str) -> str:
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no time; write 2026-11-24 or 2026-11-24T21:04:00Z") from None
+    if len(text) == len("2026-11-24"):
+        return text
+    in_utc = told.replace(tzinfo=told.tzinfo or UTC).astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _unreadable(database: Database, files: Sequence[str]) -> list[Finding]:
+    """Return the finding of lines that are no records: their number, and the places of the first few."""
+    places = sorted(database.unreadable)
+    if not places:
+        return []
+    told = ", ".join(place_of(place, files) for place in places[:_MOST_PLACES])
+    more = ", …" if len(places) > _MOST_PLACES else ""
+    lines = "1 line is not a record" if len(places) == 1 else f"{len(places)} lines are not records"
+    return [Finding(Kind.UNREADABLE, f"{lines}: {told}{more}")]
 
 
 def _document(audit: Audit, findings: Sequence[Finding]) -> dict[str, object]:
     return {
         "records": audit.records,
+        "all_chains": audit.all_chains,
+        "broken_chains": audit.broken_chains,
+        "counts": {kind: audit.counts[kind] for kind in Kind if kind in audit.counts},
         "chains": [
             {
                 "chain": chain.name,
@@ -124,7 +166,7 @@ def _hop_document(hop: Hop, depth: int) -> dict[str, object]:
         "witnesses": {
             name.replace(" ", "_"): None if record is None else record.name for name, record in _witnesses(hop).items()
         },
-        "missing_witnesses": missing_witnesses(hop),
+        "missing_witnesses": hop.missing,
     }
 
 
@@ -135,16 +177,19 @@ def _show(audit: Audit, findings: Sequence[Finding]) -> None:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(audit.outside.items()))
         print_line(f"of no chain: {counts}", style="dim")
     hops = sum(len(chain.hops) for chain in audit.chains)
-    print_line(f"{_many(len(audit.chains), 'chain')}, {_many(hops, 'hop')}, from {_many(audit.records, 'record')}")
+    of = f" of {audit.all_chains}, the worst first" if audit.all_chains > len(audit.chains) else ""
+    print_line(f"{_many(len(audit.chains), 'chain')}{of}, {_many(hops, 'hop')}, from {_many(audit.records, 'record')}")
     if not findings and audit.records:
         print_line("nothing found: every hop has its witnesses, and they agree", style="green")
     if not findings:
         return
-    print_line(f"{_many(len(findings), 'finding')}:", style="bold red")
+    total = sum(audit.counts.values()) + sum(one.kind is Kind.UNREADABLE for one in findings)
+    shown = f", {len(findings)} shown" if total > len(findings) else ""
+    print_line(f"{_many(total, 'finding')}{shown}:", style="bold red")
     for kind in Kind:
         of_kind = [finding for finding in findings if finding.kind is kind]
         if of_kind:
-            print_line(f"{kind} ({len(of_kind)}): {MEANINGS[kind]}", style="bold")
+            print_line(f"{kind} ({audit.counts.get(kind, len(of_kind))}): {MEANINGS[kind]}", style="bold")
             for finding in of_kind:
                 where = f" [chain {finding.chain}]" if finding.chain else ""
                 seen = f" (records {', '.join(finding.records)})" if finding.records else ""
@@ -183,7 +228,7 @@ def _cells(depth: int, hop: Hop, prefix: str) -> tuple[object, ...]:
 
 def _told_by(hop: Hop) -> str:
     by = {name: record for name, record in _witnesses(hop).items() if record is not None}
-    missing = missing_witnesses(hop)
+    missing = hop.missing
     if missing:
         return f"MISSING: {', '.join(missing)}"
     return "all three" if len(by) == 3 else ", ".join(by)

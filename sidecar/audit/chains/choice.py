@@ -1,0 +1,78 @@
+"""Chooses chains by what an investigator knows: a subject, an actor, a time, a trace. All records are judged first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sidecar.audit.chains.findings import Kind
+
+if TYPE_CHECKING:
+    from sidecar.audit.chains.database import Database
+
+# Which hops a value chooses: each filter is one condition, its value a parameter.
+_CONDITIONS: Final = {
+    "subject": "subject = $subject",
+    "actor": "(actor = $actor OR peer = $actor OR workload = $actor OR contains(chain, $actor))",
+    "since": "ts >= $since",
+    "until": "ts <= $until",
+    "trace": "trace_id = $trace",
+    "txn": "txn = $txn",
+    "jti": "(jti_in = $jti OR jti_out = $jti OR parent_jti = $jti)",
+    "route": "route = $route",
+    "host": "(audience = $host OR peer = $host"
+    " OR split_part(split_part(trim(audience, '\"'), '://', 2), '/', 1) = trim($host, '\"'))",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Filters that one record of a chain has to satisfy together. ``host`` is the target of a call."""
+
+    subject: str | None = None
+    actor: str | None = None
+    since: str | None = None
+    until: str | None = None
+    trace: str | None = None
+    txn: str | None = None
+    jti: str | None = None
+    route: str | None = None
+    host: str | None = None
+
+    def apply(self, database: Database, ignored: Sequence[str]) -> None:
+        """Fill ``chosen`` (chains, the worst first by ``worst``) and ``chosen_findings`` of a judged database."""
+        given = {name: value for name in _CONDITIONS if (value := getattr(self, name)) is not None}
+        values: dict[str, object] = {name: json.dumps(value, ensure_ascii=False) for name, value in given.items()}
+        where = " AND ".join(_CONDITIONS[name] for name in given)
+        wanted = (
+            f"""
+            SELECT DISTINCT h.chain FROM hops AS h JOIN (SELECT place FROM records WHERE {where}) AS r
+            ON r.place IN (h.c_place, h.e_place, h.issued, h.exchanged) WHERE h.chain IS NOT NULL
+            """
+            if given
+            else "SELECT DISTINCT chain FROM hops WHERE chain IS NOT NULL"
+        )
+        order = " ".join(f"WHEN '{kind}' THEN {number}" for number, kind in enumerate(Kind))
+        database.rows("DROP TABLE IF EXISTS chosen")
+        database.rows("DROP TABLE IF EXISTS chosen_findings")
+        database.rows(f"CREATE TABLE chosen_chains AS {wanted}", values)
+        keep = "chain IN (SELECT chain FROM chosen_chains)" if given else "true"
+        database.rows(
+            "CREATE TABLE chosen_findings AS SELECT * FROM findings"
+            f" WHERE {keep} AND NOT list_contains($ignored, kind)",
+            {"ignored": list(ignored)},
+        )
+        database.rows(f"""
+            CREATE TABLE chosen AS
+            SELECT c.chain, s.ts, coalesce(f.found, 0) AS found, coalesce(f.worst, 999) AS worst FROM chosen_chains AS c
+            LEFT JOIN (SELECT chain, min(ts) AS ts FROM hops GROUP BY chain) AS s ON s.chain = c.chain
+            LEFT JOIN (
+                SELECT chain, count(*) AS found, min(CASE kind {order} END) AS worst FROM chosen_findings GROUP BY chain
+            ) AS f ON f.chain = c.chain
+        """)
+        database.rows("DROP TABLE chosen_chains")
+
+
+EVERYTHING: Final = Choice()

@@ -1,0 +1,133 @@
+"""Finds record files and reads them as blocks of whole lines: JSON lines, ``.gz``, ``.zst``, Parquet, standard input.
+
+Memory is bounded by the block, at any size of a file or a line. A place is a number that grows with file and line; it
+is told as ``file:line``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from sidecar.audit.chains.database import Block
+from sidecar.audit.log_lines import MAX_LINE_BYTES, opened, shown_progress
+
+BLOCK_BYTES: Final = 32 << 20
+MOST_FILES: Final = 100_000
+_LINES_PER_FILE: Final = 1 << 40
+_ENDINGS: Final = (".records", ".jsonl", ".ndjson", ".json", ".log", ".parquet")
+_ROWS: Final = 10_000  # of a Parquet file, at a time
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def find_files(paths: Sequence[str]) -> list[str]:
+    """Return the files that the paths name: files, patterns, folders (walked, links not followed), ``-``.
+
+    Raises:
+        OSError: a path names no file, or too many.
+    """
+    found: list[str] = []
+    for path in paths:
+        if path == "-" or Path(path).is_file():
+            found.append(path)
+        elif Path(path).is_dir():
+            found += _files_below(path)
+        elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207, it may be absolute
+            found += [match for match in matches if Path(match).is_file()]
+        else:
+            raise FileNotFoundError(f"{path}: No such file, folder or pattern")
+        if len(found) > MOST_FILES:
+            raise OSError(f"{path}: more than {MOST_FILES} files; audit the folders one by one")
+    return list(dict.fromkeys(found))
+
+
+def _files_below(folder: str) -> list[str]:
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            plain = name.removesuffix(".gz").removesuffix(".zst")
+            if plain.endswith(_ENDINGS):
+                found.append(os.path.join(parent, name))  # noqa: PTH118, a path as it was given
+        if len(found) > MOST_FILES:
+            break
+    return found
+
+
+def place_of(place: int, files: Sequence[str]) -> str:
+    """Return a place as ``file:line``."""
+    return f"{files[place // _LINES_PER_FILE]}:{place % _LINES_PER_FILE}"
+
+
+def read_blocks(files: Sequence[str], *, size: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Yield the files' lines in blocks of about this size. Progress is drawn on a terminal.
+
+    Raises:
+        OSError: a file cannot be read, or a packed one is broken or ends early; the text names it.
+    """
+    with shown_progress(files) as advance:
+        for number, file in enumerate(files):
+            place = number * _LINES_PER_FILE
+            with _rows(file) if file.endswith(".parquet") else opened(file) as (stream, position):
+                for content in _whole_lines(stream, size):
+                    yield Block(place, content)
+                    place += content.count(b"\n")
+                    advance(file, position())
+
+
+def _whole_lines(stream: _Readable, size: int) -> Iterator[bytes]:
+    """Cut a stream at ends of lines. Of a line longer than any record a piece remains, which is no record."""
+    rest = b""
+    while read := stream.read(size):
+        cut = read.rfind(b"\n") + 1
+        if not cut and len(rest) > MAX_LINE_BYTES:
+            continue  # the middle of a line that is no record anyway
+        if not cut:
+            rest += read
+            continue
+        yield (rest + read[:cut]).replace(b"\r\n", b"\n")
+        rest = read[cut:]
+    if rest:
+        yield rest
+
+
+class _Rows:
+    """The rows of a Parquet file as lines."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def read(self, _size: int, /) -> bytes:
+        rows = self._cursor.fetchmany(_ROWS)
+        return "".join(f"{line}\n" for (line,) in rows).encode()
+
+
+@contextlib.contextmanager
+def _rows(file: str) -> Iterator[tuple[_Rows, Callable[[], int]]]:
+    """Read a Parquet file in a database of its own, which may open that file and nothing else."""
+    import duckdb
+
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    path = str(Path(file).resolve())
+    if set(path) & set("*?["):  # DuckDB takes it for a pattern
+        raise OSError(f"{file}: a Parquet file whose path has *, ? or [ cannot be read; rename it")
+    with duckdb.connect(":memory:", config=config) as connection:
+        allowed = path.replace("'", "''")  # a setting takes no parameter
+        connection.execute(f"SET allowed_paths = ['{allowed}']")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        rows = "SELECT to_json(r)::VARCHAR FROM read_parquet($file) AS r"
+        try:
+            yield _Rows(connection.execute(rows, {"file": path})), lambda: 0
+        except duckdb.Error:
+            raise OSError(f"{file}: not a Parquet file, or a broken one") from None

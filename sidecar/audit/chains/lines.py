@@ -1,0 +1,167 @@
+"""Reads lines as evidence, in SQL: blocks of surely lawful lines at once, every other block line by line.
+
+The rule book is ``audit.records``. A block passes at once if DuckDB's reader accepts each line (it refuses malformed
+JSON and repeated keys), each value has its type, and the lengths of all values and keys add up to the block's: then
+there is nothing else in it, no key that no writer writes and no trailing comma. In any other block each line is looked
+at by itself, and the strict parser judges those that are not surely records. It writes their members out again, so
+that they pass through here too. Texts stay JSON texts, quotes and all: they compare the same, and nothing is lost.
+The differential test drives both rules over changed lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final
+
+from sidecar.audit.records import KEPT, MAX_LINE_BYTES, RecordError, record_of
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.observe.record import EVENTS, FIELDS, KEYS, MAX_ITEMS
+
+# Keys that an audit of chains reads; the others count in the digest only.
+READ: Final = (
+    "event", "ts", "run", "seq", "decision", "reason", "direction", "workload", "peer", "subject", "subject_iss",
+    "actor", "chain", "chain_depth", "audience", "scope", "scope_needed", "route", "op", "method", "path", "status",
+    "upstream_status", "jti_in", "jti_out", "parent_jti", "txn", "fp", "call_in", "call_out", "request_id", "trace_id",
+    "verified",
+)  # fmt: skip
+_UNREAD: Final = frozenset(FIELDS) - frozenset(KEPT)  # of any type
+_ALWAYS: Final = frozenset({"event", "ts", "run", "seq"})
+_YOUNGEST: Final = ("checkpoint", "prev")  # not in records of 0.1.0
+# The writer's order with and without the youngest keys, and sorted, as some log shippers write.
+_ORDERS: Final = (FIELDS, tuple(name for name in FIELDS if name not in _YOUNGEST), tuple(sorted(FIELDS)))
+# Bytes of a line besides its values: braces, keys, colons, commas, the newline.
+FRAME: Final = 2 + sum(len(name) + 4 for name in FIELDS)
+YOUNGEST_FRAME: Final = sum(len(f',"{name}":null') for name in _YOUNGEST)
+
+_TYPES: Final = "STRUCT(" + ", ".join(f'"{name}" VARCHAR' for name in FIELDS) + ")"
+_SHAPE: Final = json.dumps(dict.fromkeys(FIELDS, "JSON"))
+_ALL: Final = ", ".join(f'v."{name}"' for name in FIELDS)
+_COLUMNS: Final = ", ".join(f'v."{name}" AS {name}' for name in READ)
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+def _is_text(name: str) -> str:
+    """A text, or one of the values it may have."""
+    choices = tuple(EVENTS) if name == "event" else KEYS[name].choices
+    if choices:
+        return f'v."{name}" IN ({_listed(map(json.dumps, choices))})'
+    return f'prefix(v."{name}", \'"\')'
+
+
+def _is_count(name: str) -> str:
+    value = f'v."{name}"'
+    return f"strlen({value}) <= 16 AND {value} = TRY_CAST({value} AS BIGINT)::VARCHAR AND NOT prefix({value}, '-')"
+
+
+def _is_flag(name: str) -> str:
+    return f"v.\"{name}\" IN ('true', 'false')"
+
+
+def _is_list(name: str) -> str:
+    return f"""prefix(v."{name}", '[')"""  # its items are judged once for all lines, by `is_list_of_texts`
+
+
+def _is_plain(name: str) -> str:
+    """A value that no rule reads: a text, a flag, or a short number without exponent."""
+    value = f'v."{name}"'
+    number = f"{value} >= '0' AND {value} < ':' AND NOT contains({value}, 'e') AND NOT contains({value}, 'E')"
+    short = f"(strlen({value}) <= 16 OR (strlen({value}) <= 25 AND contains({value}, '.')))"
+    return f"prefix({value}, '\"') OR {value} IN ('true', 'false') OR ({number} AND {short})"
+
+
+def _is_of_its_kind(name: str) -> str:
+    tests = {"text": _is_text, "texts": _is_list, "count": _is_count, "flag": _is_flag}
+    test = _is_plain(name) if name in _UNREAD else tests[KEYS[name].kind](name)
+    return f"({test})" if name in _ALWAYS else f'(v."{name}" IS NULL OR {test})'
+
+
+_TYPED: Final = " AND ".join((
+    *map(_is_of_its_kind, FIELDS),
+    """v.ts <> '""' AND v.run <> '""' AND v.seq <> '0'""",
+))  # fmt: skip
+
+# A block: `$file` is its copy. The number of a row in the table is that of its line.
+READ_BLOCK: Final = f"""
+    CREATE OR REPLACE TEMP TABLE block AS
+    SELECT NULL::VARCHAR AS line, ({_TYPED}) IS TRUE AS sure,
+        hash({_ALL}, '') AS digest,
+        {" + ".join(f'coalesce(strlen(v."{name}"), 4)' for name in FIELDS)} AS bytes,
+        coalesce({", ".join(f'v."{name}"' for name in _YOUNGEST)}) AS youngest,
+        {_COLUMNS}
+    FROM (
+        SELECT {", ".join(f'"{name}"::VARCHAR AS "{name}"' for name in FIELDS)}
+        FROM read_json($file, columns = {{{", ".join(f"'{name}': 'JSON'" for name in FIELDS)}}},
+            format = 'newline_delimited', maximum_object_size = {MAX_LINE_BYTES}, compression = 'none')
+    ) AS v
+"""
+
+CHECK_BLOCK: Final = "SELECT count(*), count(*) FILTER (NOT sure), sum(bytes), count(youngest), max(rowid) FROM block"
+
+
+def _read_lines(lines: str) -> str:
+    tests = (
+        "keys IN (" + ", ".join(f"[{_listed(names)}]" for names in _ORDERS) + ")",
+        f"strlen(line) <= {MAX_LINE_BYTES}",
+        # DuckDB's parser accepts trailing commas
+        *(f"NOT contains(line, '{end}')" for end in (",}", ",]", " }", " ]", "\t", "\r")),
+        _TYPED,
+    )
+    return f"""
+        CREATE OR REPLACE TEMP TABLE block AS
+        SELECT place, CASE WHEN sure IS NOT TRUE THEN line END AS line, sure, hash({_ALL}, extra) AS digest, {_COLUMNS}
+        FROM (
+            SELECT place, line, extra, v, ({" AND ".join(tests)}) IS TRUE AS sure
+            FROM (
+                SELECT place, line, extra, TRY(json_keys(line)) AS keys,
+                    TRY(json_transform(line, '{_SHAPE}'))::{_TYPES} AS v
+                FROM ({lines})
+                WHERE line <> ''
+            )
+        )
+    """
+
+
+# The lines of a block one by one, and lines that the strict parser has judged, with their places.
+READ_LINES: Final = _read_lines(
+    "SELECT $first + 1 + unnest(range(len($lines))) AS place, unnest($lines) AS line, '' AS extra"
+)
+READ_JUDGED: Final = _read_lines("SELECT unnest($places) AS place, unnest($lines) AS line, unnest($extras) AS extra")
+
+
+def judge(line: bytes) -> tuple[str, str]:
+    """Judge a line by the strict rule; return it as a writer writes it, and a digest of what no writer writes.
+
+    Raises:
+        RecordError: it is no record.
+    """
+    try:
+        members = parse_object(line, max_bytes=MAX_LINE_BYTES)
+    except StrictJsonError as error:
+        raise RecordError(str(error)) from error
+    record_of(members)
+    known = {name: _plain(name, members.get(name)) for name in FIELDS}
+    others = {name: value for name, value in members.items() if name not in known or known[name] != value}
+    extra = sha256(json.dumps(others, sort_keys=True).encode()).hexdigest() if others else ""
+    return json.dumps(known, ensure_ascii=False, separators=(",", ":")), extra
+
+
+def _plain(name: str, value: object) -> object:
+    """Return a value that ``_TYPED`` accepts: one that no rule reads may be anything, and counts in ``extra`` then."""
+    if name in KEPT or value is None or isinstance(value, str | bool):
+        return value
+    text = json.dumps(value)
+    return value if text[:1].isdigit() and len(text) <= 16 and "e" not in text else None
+
+
+def is_list_of_texts(text: str) -> bool:
+    """Tell if a JSON text is a list of at most as many texts as a writer writes."""
+    try:
+        items = json.loads(text)
+    except RecursionError:
+        return False
+    return isinstance(items, list) and len(items) <= MAX_ITEMS + 1 and all(isinstance(item, str) for item in items)

@@ -1,0 +1,100 @@
+import json
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from sidecar.audit.chains import database as module
+from sidecar.audit.chains.choice import Choice
+from sidecar.audit.chains.database import Block, Database, open_database
+from sidecar.audit.chains.examination import examine
+from sidecar.cli import main
+from tests.audit.chains.evidence import read
+from tests.audit.evidence import lawful
+
+
+def test_the_database_reaches_nothing_outside_its_folder(tmp_path: Path) -> None:
+    import duckdb
+
+    outside = tmp_path / "x.json"
+    outside.write_text("{}")
+    with open_database(threads=1) as database:
+        for attempt in (
+            f"SELECT * FROM read_text('{outside}')",
+            f"COPY (SELECT 1) TO '{tmp_path / 'y'}'",
+            f"ATTACH '{tmp_path / 'z'}'",
+            "INSTALL httpfs",
+            "LOAD httpfs",
+            "SET enable_external_access = true",
+            "SET allowed_directories = ['/']",
+            "SELECT * FROM 'https://sts.acme.example/x.json'",
+        ):
+            with pytest.raises(duckdb.Error):
+                database.rows(attempt)
+        assert database.rows("SELECT 1") == [(1,)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json"]
+
+
+def test_the_folder_is_gone_with_the_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "it's"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with open_database(threads=1) as database:
+        lines = b"\n".join(json.dumps(one, separators=(",", ":")).encode() for one in read(lawful().values()))
+        assert database._read_at_once(Block(0, lines))
+        assert list(folder.iterdir())
+    assert list(folder.iterdir()) == []
+
+
+def test_without_duckdb_the_command_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "duckdb" else find_spec(name))
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    assert main(["audit", "chains", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "sidecar audit chains: this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def two_chains() -> Iterator[Database]:
+    told = [*lawful().values(), *lawful(txn="t2", subject="bob", prefix="b").values()]
+    for one in told[:12]:
+        one["ts"] = one["ts"].replace("2026-11-24", "2026-11-20")
+    with open_database(threads=1) as database:
+        database.read([Block(0, "\n".join(map(json.dumps, read(told))).encode())])
+        database.judge()
+        yield database
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        pytest.param({}, ["t1", "t2"], id="all"),
+        pytest.param({"subject": "bob"}, ["t2"], id="subject"),
+        pytest.param({"subject": "' OR 1=1 --"}, [], id="a-value-is-no-sql"),
+        pytest.param({"actor": "spiffe://acme.example/agent/front"}, ["t1", "t2"], id="actor"),
+        pytest.param({"actor": "spiffe://acme.example/agent/nobody"}, [], id="another-actor"),
+        pytest.param({"since": "2026-11-21"}, ["t2"], id="since"),
+        pytest.param({"until": "2026-11-20~"}, ["t1"], id="until"),
+        pytest.param({"trace": "btrace"}, ["t2"], id="trace"),
+        pytest.param({"txn": "t1"}, ["t1"], id="txn"),
+        pytest.param({"jti": "bj2"}, ["t2"], id="jti"),
+        pytest.param({"route": "next"}, ["t1", "t2"], id="route"),
+        pytest.param({"route": "other"}, [], id="another-route"),
+        pytest.param({"host": "acme.example"}, ["t1", "t2"], id="host"),
+        pytest.param({"host": "evil.example"}, [], id="another-host"),
+        pytest.param({"subject": "alice", "txn": "t2"}, [], id="both-hold-in-one-record"),
+    ],
+)
+def test_a_filter_chooses_chains(choice: dict[str, str], expected: list[str], two_chains: Database) -> None:
+    assert sorted(chain.name for chain in examine(two_chains, Choice(**choice)).chains) == expected
+
+
+def test_of_a_large_set_only_some_chains_are_shown(two_chains: Database) -> None:
+    audit = examine(two_chains, most_chains=1)
+    assert (len(audit.chains), audit.all_chains, audit.broken_chains) == (1, 2, 0)
+    assert audit.summary == (0, "0 of 2 chains, from 24 records, have findings")

@@ -1,0 +1,164 @@
+"""Both rules for lines agree: the strict parser of ``audit.records``, and the SQL that reads blocks."""
+
+import json
+import random
+from typing import Any, Final
+
+import pytest
+
+from sidecar.audit.chains import joins, lines
+from sidecar.audit.chains.database import Block, Database, open_database
+from sidecar.audit.records import RecordError, parse_record
+from sidecar.observe.record import FIELDS, KEYS, MAX_ITEMS
+from sidecar.observe.record_text import encode
+from tests.audit.evidence import lawful
+
+LINES: Final = [encode([{**one, "seq": n}]).rstrip() for n, one in enumerate(lawful().values(), 1)]
+_TOLD: Final = "SELECT place, event, run, seq, subject, path, chain, chain_depth, verified FROM records"
+PIECES: Final = (
+    b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b" ", b"\t", b"\r", b"\x00", b"\x7f", b"\xff", b"\xc3\xa9",
+    b"null", b"1e3",
+    b"-0", b"0", b"1.0", b"12345678901234567", b"NaN", b"-Infinity", b"true", b'"x"', b'["x"]', b"[1]",
+    b"[null]", b'[["x"]]',
+    b'{"a":1,"a":2}', b"\\u0041", b"\\ud800", b"\\ud83d\\ude00", b"\\u0000", b"// x", b"\xef\xbb\xbf", b"'", b"[" * 20,
+    b'"event":"request",', b'"txn":"t9",', b',"seq":2', b'"unheard_of":1,', b'"run":null,', b"request.opened", b"1e400",
+)  # fmt: skip
+
+
+def changed(chance: random.Random) -> bytes:
+    """Return a line of a lawful record with some faults."""
+    line = chance.choice(LINES)
+    if chance.random() < 0.4:
+        members: dict[str, Any] = json.loads(line)
+        name = chance.choice(FIELDS)
+        members[name] = chance.choice([None, 1, 0,
+                                        -1, 1.5, 10**16, True, "", "x", "é\n", [], ["a"], [1], [None], {"a": 1},
+                                       ["x"] * (MAX_ITEMS + 2), "deny", "request", 1e300, "\\u{7f}"])  # fmt: skip
+        if chance.random() < 0.3:
+            del members[chance.choice(FIELDS)]
+        if chance.random() < 0.3:
+            members = dict(sorted(members.items()))
+        separators = chance.choice([(",", ":"), (", ", ": ")])
+        return json.dumps(members, ensure_ascii=chance.random() < 0.5, separators=separators).encode()
+    for _ in range(chance.choice((0, 1, 1, 2))):
+        begin = chance.randrange(len(line))
+        end = begin + chance.choice((0, 0, 1, 4))
+        line = line[:begin] + chance.choice(PIECES) + line[end:]
+    return line.replace(b"\n", b" ")
+
+
+def read_at_once(database: Database, block: bytes) -> bool:
+    database.rows("DELETE FROM records")
+    return database._read_at_once(Block(0, block))
+
+
+def by_the_rule_book(block: list[bytes]) -> dict[int, tuple[object, ...] | None]:
+    """Return what the strict parser says of each line that is not blank, by its number."""
+    found: dict[int, tuple[object, ...] | None] = {}
+    for number, line in enumerate(block, 1):
+        if not line.strip():
+            continue
+        try:
+            record = parse_record(line)
+        except RecordError:
+            found[number] = None
+        else:
+            read = (record.subject, record.path, record.chain, record.chain_depth, record.verified)
+            found[number] = (record.event, record.run, record.seq, *read)
+    return found
+
+
+def by_sql(database: Database) -> dict[int, tuple[object, ...] | None]:
+    found: dict[int, tuple[object, ...] | None] = dict.fromkeys(database.unreadable)
+    for place, *texts in database.rows(_TOLD):
+        event, run, seq, subject, path, chain, depth, verified = (
+            json.loads(text) if isinstance(text, str) else text for text in texts
+        )
+        found[place] = (event, run, seq, subject, path, None if chain is None else tuple(chain), depth, verified)
+    return found
+
+
+def test_both_rules_agree_line_by_line() -> None:
+    chance = random.Random(0)
+    block = [changed(chance) for _ in range(500)]
+    with open_database(threads=1) as database:
+        database.read([Block(0, b"\n".join(block))])
+        assert by_sql(database) == by_the_rule_book(block)
+        assert {None} < set(by_sql(database).values())
+
+
+def test_no_changed_line_passes_in_a_block_read_at_once_unless_the_rule_book_agrees() -> None:
+    """Each line that passes is told as the strict parser tells it."""
+    chance, passed = random.Random(7), 0
+    with open_database(threads=1) as database:
+        for _ in range(40):
+            block = [LINES[0], changed(chance), LINES[5]]
+            database.unreadable.clear()
+            if read_at_once(database, b"\n".join(block) + b"\n"):
+                passed += 1
+                assert by_sql(database) == by_the_rule_book(block)
+    assert 3 < passed < 30
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(LINES[1].replace(b'"op":null,', b'"reason":"ok",'), id="a-key-twice-and-one-missing"),
+        pytest.param(LINES[1].replace(b'"event"', b'"x":1,"event"'), id="a-key-that-nobody-writes"),
+        pytest.param(LINES[1].replace(b'"op":null,', b'"oq":null,'), id="another-key-of-the-same-length"),
+        pytest.param(LINES[1][:-1] + b",}", id="a-comma-at-the-end"),
+        pytest.param(LINES[1].replace(b"}", b" }"), id="a-space"),
+        pytest.param(LINES[1] + b"{}", id="two-objects"),
+        pytest.param(LINES[1].replace(b'"ok"', b"1234"), id="a-number-for-a-text"),
+        pytest.param(LINES[1][:-1], id="cut"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff", id="no-unicode"),
+    ],
+)
+def test_a_block_with_one_unusual_line_is_not_read_at_once(line: bytes) -> None:
+    with open_database(threads=1) as database:
+        read = read_at_once(database, b"\n".join([LINES[0], line, LINES[2]]))
+        assert not read or by_sql(database) == by_the_rule_book([LINES[0], line, LINES[2]])
+        database.unreadable.clear()
+        assert read_at_once(database, b"\n".join([LINES[0], LINES[2]]))
+
+
+def test_records_of_an_older_release_and_sorted_ones_are_read_at_once() -> None:
+    """They lack the youngest keys, and some log shippers sort."""
+    older = [json.dumps({k: v for k, v in json.loads(line).items() if k not in {"checkpoint", "prev"}},
+                        separators=(",", ":")).encode() for line in LINES]  # fmt: skip
+    shipped = [json.dumps(json.loads(line), separators=(",", ":"), sort_keys=True).encode() for line in LINES]
+    with open_database(threads=1) as database:
+        for block in (older, shipped):
+            assert read_at_once(database, b"\n".join(block))
+            assert by_sql(database) == by_the_rule_book(block)
+        assert not read_at_once(database, b"\n".join([*older, shipped[0]]))
+
+
+def test_what_the_strict_parser_writes_out_again_is_read_as_a_record() -> None:
+    with pytest.raises(RecordError):
+        lines.judge(b"what")
+    text, extra = lines.judge(LINES[0].replace(b'"event"', b'"x":1,"event"'))
+    assert (json.loads(text), bool(extra)) == (json.loads(LINES[0]), True)
+    assert lines.judge(LINES[0])[1] == ""
+
+
+def test_every_key_that_chains_read_is_a_key_of_records() -> None:
+    assert set(lines.READ) <= set(KEYS)
+    assert all(name in joins.RECORDS for name in lines.READ)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param('["a","b"]', True, id="texts"),
+        pytest.param("[]", True, id="empty"),
+        pytest.param('["a",1]', False, id="a-number"),
+        pytest.param("[null]", False, id="a-null"),
+        pytest.param('[["a"]]', False, id="a-list"),
+        pytest.param(json.dumps(["x"] * (MAX_ITEMS + 2)), False, id="too-many"),
+        pytest.param("[" * 100_000, False, id="deep"),
+    ],
+)
+def test_a_list_of_texts_is_told_from_others(text: str, expected: bool) -> None:
+    assert lines.is_list_of_texts(text) is expected
