@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
 MISSING: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
-_TIMEOUT_S: Final = 30.0  # of one text; the engine is linear in its length, so that this is a fuse
+_TIMEOUT_S: Final = 30.0  # of one piece of a text
 
 
 class DetectorError(Exception):

@@ -19,6 +19,8 @@ from sidecar.audit.credentials.forms import Formed, formed
 from sidecar.audit.credentials.kinds import KINDS, PROVIDERS, Kind, known, provider_name
 from sidecar.audit.rules import Confidence
 
+MAX_PIECE: Final = 1 << 16  # characters that the detector gets at once
+_OVERLAP: Final = 1 << 13  # characters: a private key has fewer
 MAX_LINE: Final = 8192  # characters of a value that our own patterns look at
 
 
@@ -103,11 +105,29 @@ def _hits(fields: Sequence[Field], detector: Detector) -> dict[int, list[Hit]]:
         lines += [first, *rest]
         owners += [(number, offset) for offset in range(1 + len(rest))]
     found: dict[int, list[Hit]] = defaultdict(list)
-    for hit in detector.find("\n".join(lines) + "\n"):
-        if hit.line <= len(owners):
-            number, offset = owners[hit.line - 1]
-            found[number].append(hit._replace(line=offset))
+    for begin, piece in _pieces(lines):
+        for hit in detector.find(piece):
+            if begin + hit.line <= len(owners):
+                number, offset = owners[begin + hit.line - 1]
+                found[number].append(hit._replace(line=offset))
     return found
+
+
+def _pieces(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Cut a text into pieces that overlap: a rule that looks far ahead costs the square of a piece, not of a file."""
+    begin = 0
+    while begin < len(lines):
+        end, size = begin, 0
+        while end < len(lines) and (size < MAX_PIECE or end == begin):
+            size += len(lines[end]) + 1
+            end += 1
+        yield begin, "\n".join(lines[begin:end]) + "\n"
+        if end == len(lines):
+            return
+        again, begin = 0, end
+        while again + len(lines[begin - 1]) + 1 < min(_OVERLAP, size // 2):
+            begin -= 1
+            again += len(lines[begin]) + 1
 
 
 def _aws_pairs(fields: Sequence[Field], hits: dict[int, list[Hit]]) -> dict[int, list[Judged]]:

@@ -42,16 +42,18 @@ _SIGNS: Final = (
     *("://", "eyj", "curl", "docker", "podman", "helm", "oras", "mysql", "redis-cli", "ldap", "skopeo", "buildah"),
     *("server=", "endpoint", "host=", "source=", "az "),
 )
+# Programs that take a password, or user and password, by a short flag.
+_WITH_FLAG: Final = (
+    *("curl", "docker", "podman", "helm", "oras", "az ", "sshpass", "mysql", "redis-cli", "ldap", "skopeo"),
+)
 _SHORT_FLAG: Final = re.compile(
-    r"\b(?:docker|podman|helm|oras|az|sshpass|mysql|mysqldump|redis-cli|ldapsearch|skopeo|buildah)\b.{0,256}?\s"
-    r"(?:-p|-w|-a|--creds)[ =]?[\"']?(?:[^\s\"':]{1,64}:)?([^\s\"':-][^\s\"':]{5,255})"
+    r"(?<=\s)(?:-u|--user|--creds|-p|-w|-a)[ =]{0,2}[\"']?(?:[^\s\"':]{1,64}:)?([^\s\"':-][^\s\"':]{5,255})"
 )
 _FLAG: Final = re.compile(r"(?<!\S)--?([A-Za-z][A-Za-z0-9-]{1,40})(?:=|[ \t]{1,4})[\"']?([^\s\"']{6,1024})")
 _FORM: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9+]{1,20}://[^\s'\"<>`]{4,2048}|(?:Basic|Bearer)[ \t]{1,4}[A-Za-z0-9._~+/=-]{8,2048}"
     r"|eyJ[A-Za-z0-9_-]{8,2048}\.eyJ[A-Za-z0-9_.-]{16,2048}|(?<![A-Za-z0-9_-])sk-[A-Za-z0-9_-]{32,256}"
 )
-_CURL_USER: Final = re.compile(r"\bcurl\b.{0,512}?\s(?:-u|--user)[ =]{1,2}[\"']?([^\s\"':]{1,64}):([^\s\"']{6,256})")
 _SECTION: Final = re.compile(r"\[{1,2}([A-Za-z0-9_.\" -]{1,64})\]{1,2}[ \t]*(?:#.*)?")
 _CONNECTION: Final = re.compile(r"(?:Server|Data Source|Endpoint|DefaultEndpointsProtocol|Host)=[^\"'\n]{8,1024}", re.I)
 
@@ -129,11 +131,9 @@ def _of_line(line: str, here: Field, *, unquoted: bool, nested: bool = False) ->
     connection = _CONNECTION.search(line)
     if connection is not None:
         yield replace(here, name="", value=connection[0])
-    if "curl" in line:
-        for user in _CURL_USER.finditer(line):
-            yield replace(here, name="curl user password", value=user[2])
-    for short in _SHORT_FLAG.finditer(line):
-        yield replace(here, name="password", value=short[1])
+    if any(program in line for program in _WITH_FLAG):
+        for short in _SHORT_FLAG.finditer(line):
+            yield replace(here, name="password", value=short[1], strict=True)
     for flag in _FLAG.finditer(line):
         yield replace(here, name=flag[1], value=flag[2])
     for pattern in _PAIRS:

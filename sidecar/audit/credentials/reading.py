@@ -32,7 +32,7 @@ from sidecar.audit.credentials.values import registries
 
 _TREES: Final = frozenset((".yaml", ".yml", ".json", ".jsonc", ".code-workspace", ".tfstate", ".ipynb"))
 _CONTROL: Final = re.compile(r"^[ \t]*\{\{[^\n]*\}\}[ \t]*$", re.MULTILINE)
-_INSERTED: Final = re.compile(r"\{\{[^\n]*?\}\}")
+_INSERTED: Final = re.compile(r"\{\{[^\n{}]{0,1024}\}\}")
 
 
 def read_file(path: str, text: str, *, today: str) -> Read:
@@ -88,7 +88,7 @@ def _documents(path: str, text: str) -> list[Node]:
     beginning = text.lstrip()[:1]
     if suffix not in _TREES and not (path == "-" and beginning in ("{", "[")):
         return []
-    for attempt in (text, _filled(text)):
+    for attempt in (text, _filled(text)) if "{{" in text else (text,):
         try:
             documents = read_documents(attempt)
         except TreeError:  # read line by line

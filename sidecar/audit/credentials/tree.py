@@ -14,11 +14,12 @@ from typing import Final
 import yaml
 
 MAX_DEPTH: Final = 64
-MAX_NODES: Final = 1_000_000
+MAX_NODES: Final = 500_000
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# A string, or a comment, or a comma before a closing bracket: VS Code and others accept the last two in JSON.
-_LOOSE: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
+# A string, or a comment, or a comma before a closing bracket: VS Code and others accept the last two in JSON. What has
+# no end is taken as well, so that no character is looked at twice.
+_LOOSE: Final = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|//[^\n]*|/\*.*?(?:\*/|\Z)|,(?=\s*[}\]])', re.DOTALL)
 
 
 class TreeError(Exception):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.audit.credentials import judge as module
 from sidecar.audit.credentials.fields import Exposure, Field
 from sidecar.audit.credentials.judge import judge
 from sidecar.audit.credentials.kinds import Kind
@@ -116,6 +117,20 @@ def test_text_that_only_looks_random_is_unsure_and_only_in_settings() -> None:
 def test_a_name_with_line_breaks_shifts_no_hit() -> None:
     fields = field("a\nb\nc", "x"), field("d", GITHUB)
     assert [name for name, _, _ in judged(*fields)] == ["d"]
+
+
+def test_a_long_text_is_given_to_the_detector_in_pieces_that_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PIECE", 2000)
+    lines = ["x" * 20] * 400
+    lines[99], lines[398] = GITHUB, HUGGING_FACE
+    detector = FakeDetector()
+    whole = Field(name="", value="\n".join(lines), line=1, literal=True)
+    assert [(one.secret, one.offset) for one in judge([whole], detector, now=NOW)] == [
+        (GITHUB, 99),
+        (HUGGING_FACE, 398),
+    ]
+    assert max(map(len, detector.texts)) < 2100
+    assert sum(map(len, detector.texts)) > len(whole.value)  # they overlap
 
 
 def test_the_whole_text_of_a_file_is_left_to_the_detector() -> None:

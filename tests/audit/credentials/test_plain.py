@@ -31,7 +31,7 @@ def test_flags_headers_urls_and_tokens_are_fields_on_their_line() -> None:
         "one\ncurl -u agent:passw0rd https://a:bcdef@host/x -H 'Authorization: Bearer abcdefghijkl' --api-key value1\n"
     )
     found = fields("x.sh", text)
-    assert ("curl user password", "passw0rd", 2) in found
+    assert ("password", "passw0rd", 2) in found
     assert ("", "https://a:bcdef@host/x", 2) in found
     assert ("", "Bearer abcdefghijkl", 2) in found
     assert ("api-key", "value1", 2) in found
@@ -57,7 +57,16 @@ def test_a_line_is_cut_at_the_limit() -> None:
 
 
 def test_a_hostile_line_costs_no_more_than_its_length() -> None:
-    for line in ("a:" * 5000, "://" * 3000, "x://x" * 2000, "-a " * 3000, "'" * 9000, "eyJ" * 3000, "Host=" * 2000):
+    for line in (
+        "a:" * 5000,
+        "://" * 3000,
+        "x://x" * 2000,
+        "-a " * 3000,
+        "'" * 9000,
+        "eyJ" * 3000,
+        "Host=" * 2000,
+        "curl -u " * 999,
+    ):
         fields("x.sh", line)  # a pattern that backtracks would run into the limit of time of a test
 
 

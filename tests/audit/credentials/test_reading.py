@@ -41,6 +41,14 @@ def test_a_lock_file_is_left_to_the_detector() -> None:
     assert len(read_file("package-lock.json", '{"token": "abc"}', today="2026-09-21").fields) == 1
 
 
+@pytest.mark.parametrize(
+    "piece", ["{{", '"\\\\', "/*", "{{ a ", '",'], ids=["braces", "quotes", "comments", "open", "commas"]
+)
+def test_a_hostile_tree_costs_no_more_than_its_length(piece: str) -> None:
+    for path in ("x.yaml", "x.json"):
+        read_file(path, "{" + piece * 50_000, today="2026-09-21")  # the square of it would run into a test's time limit
+
+
 def test_a_tree_with_a_fault_is_read_as_text() -> None:
     fields = read_file("x.yaml", "a: b: c\nKEY: value1\n", today="2026-09-21").fields
     assert ("KEY", "value1") in [(field.name, field.value) for field in fields]

@@ -60,6 +60,7 @@ def test_a_command_of_the_audit_shows_its_help_without_the_data_plane(command: s
         ("ratio", "--json", *RECORDED),
         ("export", "--as", "ocsf", *RECORDED),
         ("selectors", "--json", ENTRIES),
+        ("credentials", "--json", *RECORDED),
     ],
     ids=lambda words: str(words[0]),
 )
