@@ -18,7 +18,6 @@ ELSEWHERE: Final = {
     "audit/chains/findings.py": "audit/chains/test_command.py",
     "audit/selectors/entries.py": "audit/selectors/test_kinds.py",
     "audit/selectors/members.py": "audit/selectors/test_shapes.py",
-    "audit/selectors/set_checks.py": "audit/selectors/test_rulebook.py",
     "audit/selectors/template_checks.py": "audit/selectors/test_rulebook.py",
     "reasons/guidance.py": "reasons/test_advice.py",
     "explain/judgement.py": "explain/test_explanation.py",
