@@ -81,3 +81,23 @@ def test_a_cure_that_changes_nothing_is_not_printed(tmp_path: Path) -> None:
     cures = {one.facts["spiffe_id"]: one.cure for one in judged(tmp_path, [full, half]).weaknesses}
     assert "\n" not in cures["spiffe://acme.example/tool/a"]
     assert "-selector k8s:sa:SERVICE_ACCOUNT" in cures["spiffe://acme.example/tool/b"]
+
+
+def test_what_one_entry_breaks_by_itself_is_not_reported_again(tmp_path: Path) -> None:
+    accounts = [
+        shown(f"/tool/{name}", NAMESPACE, "k8s:sa:default", f"k8s:container-name:{name}", IMAGE) for name in "ab"
+    ]
+    assert [rule for rule, _ in found(tmp_path, *accounts)] == ["shared-service-account"] * 2
+    roots = [on_host(f"/tool/{name}", "unix:uid:0", f"unix:sha256:{name * 64}") for name in "ab"]
+    assert [rule for rule, _ in found(tmp_path, *roots)] == ["root-user"] * 2
+
+
+def test_a_narrower_entry_is_proposed_in_the_words_of_its_attestor(tmp_path: Path) -> None:
+    for attestor, added in (
+        ("unix:gid", "unix:uid:UID_OF_THIS_WORKLOAD_ALONE"),
+        ("docker:label", "docker:image_config"),
+    ):
+        wide = shown("/tool/a", f"{attestor}:1", "systemd:id:x", parent="/spire/agent/x509pop/h")
+        narrow = shown("/tool/b", f"{attestor}:1", "systemd:id:x", "vendor:a:b", parent="/spire/agent/x509pop/h")
+        [one] = judged(tmp_path, [wide, narrow]).weaknesses
+        assert f"-selector {added}" in one.cure
