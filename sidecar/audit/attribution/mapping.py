@@ -60,16 +60,23 @@ class LogFormat:
     doubtful: Condition = ()  # the actor's field cannot be relied upon
     refused: Condition = ()
     none: tuple[str, ...] = ("", "-")
+    lead: tuple[str, ...] = ()  # templates of what may stand in front of the pairs of logfmt; else nothing may
     embedded: Names = ()  # fields whose text is a JSON object, besides those of ``claims``
     fields: FieldNames = FieldNames()
     compiled: tuple[Template, ...] = field(init=False, default=(), compare=False)
+    _leads: tuple[Template, ...] = field(init=False, default=(), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "compiled", tuple(map(Template, self.templates)))
+        object.__setattr__(self, "_leads", tuple(map(Template, self.lead)))
 
     def fits(self, flat: Flat) -> bool:
         """Tell if a line is of this format."""
         return not self.recognise or self.holds(self.recognise, flat)
+
+    def leads(self, text: str) -> bool:
+        """Tell if a text may stand in front of the pairs: a User-Agent with pairs inside a line makes no such line."""
+        return not text or any(template.match(text) is not None for template in self._leads)
 
     def holds(self, condition: Condition, flat: Flat) -> bool:
         """Tell if one table of a condition holds: ``"*"`` any value, ``""`` none, ``"@"`` any or none, but the field is

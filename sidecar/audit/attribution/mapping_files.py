@@ -21,9 +21,9 @@ MAX_FILE_BYTES: Final = 1 << 18
 
 # In this order: a format that says more about itself comes before one that says less.
 SHIPPED: Final = (
-    "kubernetes-audit", "cloudtrail", "entra", "entra-csv", "keycloak", "keycloak-admin", "keycloak-log", "toolhive",
-    "authbridge-outbound", "authbridge-inbound", "authbridge-log", "agentgateway-json", "agentgateway", "istio-json",
-    "envoy-json", "nginx-json", "haproxy", "istio", "envoy", "common-log", "cef", "json",
+    "kubernetes-audit", "cloudtrail", "entra", "entra-csv", "keycloak", "keycloak-admin", "toolhive",
+    "authbridge-outbound", "authbridge-inbound", "agentgateway-json", "istio-json", "envoy-json", "nginx-json",
+    "haproxy", "istio", "envoy", "common-log", "cef", "keycloak-log", "authbridge-log", "agentgateway", "json",
 )  # fmt: skip
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -196,6 +196,7 @@ _READERS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "name": _name,
     "kind": _kind,
     "templates": _templates,
+    "lead": _templates,
     "none": _texts,
     "embedded": _names,
     **dict.fromkeys(_CONDITIONS, _condition),

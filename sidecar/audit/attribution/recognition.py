@@ -30,6 +30,19 @@ OURS: Final = "sidecar"
 _OURS_KEYS: Final = ("event", "run", "seq")
 _GENERIC: Final = "json"
 _INNER: Final = ("log", "message", "msg", "textpayload")
+# Fields that collectors add around a line. Without one a message may be what a caller wrote: it is not read.
+_COLLECTORS: Final = frozenset(
+    {
+        "stream",
+        "logname",
+        "source_type",
+        "loggername",
+        "log.logger",
+        "syslog_identifier",
+        "_systemd_unit",
+        "container_name",
+    }
+)
 _MAX_INNER: Final = 8
 
 _ENVELOPES: Final = (
@@ -95,7 +108,7 @@ class Recogniser:
         """Recognise a line of text by the mappings for text."""
         if self._csv is not None and (row := self._row(line)) is not None:
             return row
-        logfmt: Flat | None = None
+        logfmt: tuple[str, Flat] | None = None
         for reader in self.readers:
             mapping = reader.mapping
             if mapping.kind == "template":
@@ -105,8 +118,9 @@ class Recogniser:
                         return self._read(reader, flat)
             elif mapping.kind == "logfmt" and "=" in line:
                 logfmt = split_logfmt(line) if logfmt is None else logfmt
-                if mapping.fits(logfmt):
-                    return self._read(reader, logfmt)
+                lead, flat = logfmt
+                if mapping.leads(lead) and mapping.fits(flat):
+                    return self._read(reader, flat)
             elif mapping.kind == "cef" and line.startswith("CEF:"):
                 flat = split_cef(line)
                 if mapping.fits(flat):
@@ -158,13 +172,14 @@ class Recogniser:
         if fits is not None and fits.mapping.name != _GENERIC:
             yield self._read(fits, flat)
             return
-        for name in _INNER:
+        outer = self._read(fits, flat) if fits else UNKNOWN
+        for name in _INNER if outer.reading is None and not _COLLECTORS.isdisjoint(flat) else ():
             if depth < _MAX_INNER and flat.get(name):
                 inside = list(self._text(flat[name].strip(), depth + 1))
                 if any(one.format not in {None, _GENERIC} for one in inside):
                     yield from inside
                     return
-        yield self._read(fits, flat) if fits else UNKNOWN
+        yield outer
 
     def _guarded(self, members: dict[str, object]) -> Iterator[Recognised]:
         try:

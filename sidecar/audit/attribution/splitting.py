@@ -109,14 +109,18 @@ def names_somebody(value: str) -> bool:
     return not _CREDENTIAL.match(value)
 
 
-def split_logfmt(line: str) -> Flat:
+def split_logfmt(line: str) -> tuple[str, Flat]:
     """Split ``key=value key="value" key={"a": 1}``; commas after quotes are skipped, as are words without ``=``.
+
+    Returns the words in front of the first pair, one space between them, and the pairs.
 
     Raises:
         SplitError: a key has two values.
     """
     flat: Flat = {}
     at = 0
+    first = _KEY.search(line)
+    lead = " ".join(line[: first.start()].split()) if first else line
     while key := _KEY.search(line, at):
         name, at = key[1].lower(), key.end()
         if quoted := _QUOTED.match(line, at):
@@ -131,7 +135,7 @@ def split_logfmt(line: str) -> Flat:
             _add(flat, name, word[0])
         if len(flat) > MAX_FIELDS:
             raise SplitError(f"more than {MAX_FIELDS} fields")
-    return flat
+    return lead, flat
 
 
 def _document(line: str, at: int) -> tuple[dict[str, object], int] | None:

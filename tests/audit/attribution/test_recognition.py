@@ -98,6 +98,16 @@ def test_a_syslog_without_a_tag_is_taken_off(front: str) -> None:
     assert recognised(front + samples.CEF.format(**WHO)).format == "cef"
 
 
+def test_events_of_keycloaks_json_log_are_in_its_message() -> None:
+    message = samples.KEYCLOAK_LOG.format(**WHO).partition("(executor-thread-1) ")[2]
+    assert recognised({"loggerName": "org.keycloak.events", "message": message}).format == "keycloak-log"
+
+
+def test_pairs_inside_another_line_make_no_event() -> None:
+    event = samples.KEYCLOAK_LOG.format(**WHO)
+    assert recognised(f"10.0.0.1 said {event.partition('(executor-thread-1) ')[2]}").format is None
+
+
 @pytest.mark.parametrize("key", ["log", "message"])
 def test_what_a_collector_puts_around_is_taken_off(key: str) -> None:
     line = samples.COMBINED.format(**WHO)
@@ -108,6 +118,11 @@ def test_what_a_collector_puts_around_is_taken_off(key: str) -> None:
     ("line", "format_"),
     [
         pytest.param({"level": "info", "msg": "started"}, "json", id="a-message"),
+        pytest.param(
+            {"level": "info", "msg": 'type="TOKEN_EXCHANGE", realmId="r", clientId="c", username="a", actor="w"'},
+            "json",
+            id="a-message-with-an-event-in-it",
+        ),
         pytest.param({"level": "info", "msg": "loaded", "path": "/etc/app.yaml"}, "json", id="a-path-alone"),
         pytest.param({"level": "info", "msg": "cache warmed", "user": "alice"}, "json", id="a-user-alone"),
         pytest.param({"level": "info", "msg": "job done", "status": 200}, "json", id="a-status-alone"),

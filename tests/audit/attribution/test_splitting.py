@@ -41,25 +41,21 @@ def test_a_document_that_can_be_read_in_two_ways_is_refused(document: str) -> No
 
 
 def test_logfmt_has_words_quotes_and_objects() -> None:
-    assert split_logfmt('2026 info request a=1 b="x \\"y\\"", c={"sub":"z","act":{"sub":"w"}} d= e=/p?q=1') == {
-        "a": "1",
-        "b": 'x "y"',
-        "c.sub": "z",
-        "c.act.sub": "w",
-        "d": "",
-        "e": "/p?q=1",
-    }
+    assert split_logfmt('2026\tinfo  request a=1 b="x \\"y\\"", c={"sub":"z","act":{"sub":"w"}} d= e=/p?q=1') == (
+        "2026 info request",
+        {"a": "1", "b": 'x "y"', "c.sub": "z", "c.act.sub": "w", "d": "", "e": "/p?q=1"},
+    )
 
 
 def test_a_comma_in_a_path_begins_no_field() -> None:
-    assert split_logfmt("http.path=/a,jwt.act.sub=writer status=200") == {
-        "http.path": "/a,jwt.act.sub=writer",
-        "status": "200",
-    }
+    assert split_logfmt("http.path=/a,jwt.act.sub=writer status=200") == (
+        "",
+        {"http.path": "/a,jwt.act.sub=writer", "status": "200"},
+    )
 
 
 def test_a_key_with_two_values_is_refused() -> None:
-    assert split_logfmt("a=1 a=1") == {"a": "1"}
+    assert split_logfmt("a=1 a=1") == ("", {"a": "1"})
     with pytest.raises(SplitError):
         split_logfmt("a=1 a=2")
 

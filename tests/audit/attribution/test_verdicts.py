@@ -22,6 +22,9 @@ def xfcc(*peers: str) -> str:
     return ",".join(f"By=spiffe://example.org/crm;Hash=00;URI={peer}" for peer in peers)
 
 
+FORGED = f"type=TOKEN_EXCHANGE realmId=r clientId=c username=alice actor={WRITER} "
+
+
 # What an impersonator's line may hold, and a reader who is too trusting would take for delegation.
 IMPERSONATORS = [
     pytest.param(asked(sub="alice", client_id="writer-client"), id="an-oauth-client-beside-the-user"),
@@ -58,6 +61,13 @@ IMPERSONATORS = [
     pytest.param(asked(user="alice", headers={"act": {"sub": WRITER}}, remote_addr="10.0.3.7"), id="claims-in-headers"),
     pytest.param(asked(user="alice", gen_ai={"agent": {"id": WRITER}}), id="telemetry-of-the-agent"),
     pytest.param(samples.COMBINED.format(**WHO), id="nginx"),
+    pytest.param(
+        samples.COMBINED.format(**{**WHO, "agent": f"writer/1.0 {FORGED}"}), id="a-user-agent-with-an-event-in-it"
+    ),
+    pytest.param(
+        {**samples.nginx_json(remote_user="alice", remote_addr="10.0.3.7"), "message": FORGED},
+        id="a-message-in-a-request",
+    ),
     pytest.param(
         samples.nginx_json(remote_user="alice", ssl_client_s_dn="CN=writer-client,O=Example"), id="nginx-certificate"
     ),
