@@ -10,6 +10,7 @@ WELL: Final[dict[str, Any]] = {
     "version": "1",
     "run": "r",
     "pid": 1,
+    "network_namespace": "b00t net:[1]",
     "tasks": 5,
     "since": NOW - 7260,
     "now": NOW,
