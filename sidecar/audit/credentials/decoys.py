@@ -33,6 +33,8 @@ _REFERENCE: Final = re.compile(
     r":(?!/{2}[^/@\s]+:[^/@\s]+@)|arn:aws|projects/[^/]+/secrets/|(?:~|\.{1,2})?/(?:[a-z.][a-z0-9._-]*/)+[\w.-]*$|[A-Za-z]:\\|process\.env|os\.environ"
     r"|getenv|env\.|secrets\.|vars\.|var\.|local\.|data\.|module\.|self\.|this\.|config\.|settings\.|input\."
 )
+# A value that a program puts in: f"postgres://agent:{password}@db", "https://agent:%s@host".
+_INSERTED: Final = re.compile(r"\{(?:[A-Za-z_][\w.\[\]()'\"]{0,64}|\d?)\}|^%[sdv]$|^:[a-z_]{3,}$")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _DIGEST: Final = re.compile(
     r"(?:sha\d+|md5|h1|blake\w+)[-:_].*|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{128}", re.I
@@ -74,7 +76,8 @@ def _steps(body: str) -> range:
 
 def is_reference(value: str) -> bool:
     """Tell if the value names the place of a secret."""
-    return _REFERENCE.match(value.strip()) is not None
+    text = value.strip()
+    return _REFERENCE.match(text) is not None or _INSERTED.search(text) is not None
 
 
 def is_public(value: str) -> bool:

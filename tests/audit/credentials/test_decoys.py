@@ -27,6 +27,7 @@ def test_a_placeholder_is_a_decoy(value: str) -> None:
         *("arn:aws:secretsmanager:eu:1:secret:a", "projects/p/secrets/s", "/run/secrets/api_key", "./keys/api.pem"),
         *("process.env.KEY", "os.environ['KEY']", "secrets.API_KEY", "@Microsoft.KeyVault(SecretUri=x)"),
         *("azurekeyvault://v/s", "${{ secrets.KEY }}", "${input:key}", "sm://project/secret"),
+        *("{PASSWORD}", "pre{config.password}", "{}", "{0}", "%s", "a${PASSWORD}b", ":password"),
     ],
 )
 def test_the_name_of_a_secret_is_a_decoy(value: str) -> None:
@@ -49,7 +50,9 @@ def test_public_material_and_hashes_of_passwords_are_decoys(value: str) -> None:
     assert is_decoy(value)
 
 
-@pytest.mark.parametrize("value", [KEY, PASSWORD, GITHUB, AWS_KEY, PEM, "/" + KEY, "hunter2hunter", "P@ss/w0rd:x"])
+@pytest.mark.parametrize(
+    "value", [KEY, PASSWORD, GITHUB, AWS_KEY, PEM, "/" + KEY, "hunter2hunter", "P@ss/w0rd:x", "a{b!c}1%s"]
+)
 def test_a_secret_is_no_decoy(value: str) -> None:
     assert not is_decoy(value)
 

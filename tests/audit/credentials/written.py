@@ -175,6 +175,7 @@ _FILES: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
         "admin_password: pbkdf2_sha256$260000$abcdefgh$abcdefghij=\ndb_password: '{SSHA}abcdefgh1234'\n",
         (),
     ),
+    ("inserted.py", 'url = f"postgresql://agent:{password}@db/x"\nother = "https://agent:%s@host/" % password\n', ()),
     ("sops.env", "API_KEY=ENC[AES256_GCM,data:{1},iv:{2},type:str]\nsops_mac=ENC[AES256_GCM,data:x]\n", ()),
     ("requirements.txt", "a==1.0 \\\n    --hash=sha256:{hex}{hex}\n", ()),
     ("yarn.lock", '"a@^1":\n  version "1.0.0"\n  integrity sha512-{1}{2}==\n', ()),
