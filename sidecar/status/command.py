@@ -52,16 +52,16 @@ def _serve(socket: Path, status: dict[str, Any]) -> int:
     from sidecar.status.live import gone_page, live_page
     from sidecar.status.web import SharedNamespaceError, require_own_namespace, serve
 
-    def page() -> str:
+    def page(*, paused: bool) -> str:
         state = ask(socket, "/status", member="settings")
         chains = ask(socket, "/chains", member="being_served")
-        return live_page(state, chains, troubles(state), _rows(state))
+        return live_page(state, chains, troubles(state), _rows(state), paused=paused)
 
-    async def fresh() -> str:
+    async def fresh(*, paused: bool) -> str:
         try:
-            return await asyncio.to_thread(page)
+            return await asyncio.to_thread(page, paused=paused)
         except NoAnswerError as error:
-            return gone_page(str(error))
+            return gone_page(str(error), paused=paused)
 
     try:
         require_own_namespace(status, network_namespace())

@@ -28,14 +28,17 @@ class LiveStory(Story):
     requests: Sequence[str]
 
 
-def live_page(status: Json, chains: Json, troubles: Iterable[Trouble], rows: Iterable[tuple[str, str]]) -> str:
-    """Return the page for a status document and the chains in flight."""
+def live_page(
+    status: Json, chains: Json, troubles: Iterable[Trouble], rows: Iterable[tuple[str, str]], *, paused: bool = False
+) -> str:
+    """Return the page for a status document and the chains in flight. A paused page does not reload itself."""
     workload = status["identity"]["spiffe_id"] or "no identity"
     stories = stories_in_flight(chains["chains"], workload, status["now"])
     shown = sum(len(story.requests) for story in stories[:MOST_STORIES])
     return render(
         files("sidecar.status").joinpath("live.html").read_text(encoding="utf-8"),
         refresh_s=REFRESH_S,
+        paused=paused,
         ready=status["ready"],
         workload=workload,
         version=status["version"],
@@ -49,11 +52,10 @@ def live_page(status: Json, chains: Json, troubles: Iterable[Trouble], rows: Ite
     )
 
 
-def gone_page(text: str) -> str:
+def gone_page(text: str, *, paused: bool = False) -> str:
     """Return the page for a sidecar that does not answer; it goes on asking."""
-    return render(
-        files("sidecar.status").joinpath("gone.html").read_text(encoding="utf-8"), refresh_s=REFRESH_S, text=text
-    )
+    template = files("sidecar.status").joinpath("gone.html").read_text(encoding="utf-8")
+    return render(template, refresh_s=REFRESH_S, paused=paused, text=text)
 
 
 def stories_in_flight(rows: Iterable[Json], workload: str, now: int) -> list[LiveStory]:

@@ -2,8 +2,10 @@
 
 Loopback is shared: any user and program of the network namespace can connect, and any page that a browser shows can
 make it send requests there. So the page is for the browser that opened the one-time link: the link sets a cookie that
-scripts cannot read and other sites do not send, and ends. Every request must name our own address in ``Host``, which a
-rebound DNS name does not. In the network namespace of the sidecar nothing is served at all, since its agent shares it.
+scripts cannot read and other sites do not send, and ends. Browsers send a cookie to every port of a host, so this one
+is for a path that nobody can guess: other programs on loopback do not see it. Every request must name our own address
+in ``Host``, which a rebound DNS name does not. In the network namespace of the sidecar nothing is served at all, since
+its agent shares it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import logging
 import secrets
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
@@ -25,7 +27,12 @@ _SILENT.disabled = True
 _COOKIE: Final = "sidecar-status"
 _HOST: Final = "127.0.0.1"
 
-Page = Callable[[], Awaitable[str]]
+
+class Page(Protocol):
+    """Returns the page as it is now."""
+
+    def __call__(self, *, paused: bool) -> Awaitable[str]:
+        """Return it; a paused one does not reload itself."""
 
 
 class SharedNamespaceError(Exception):
@@ -53,13 +60,14 @@ class LiveServer:
         self._page = page
         self._ticket: str | None = secrets.token_urlsafe(32)
         self._cookie = secrets.token_urlsafe(32)
+        self._path = f"/{secrets.token_urlsafe(16)}/"
         self._authority = ""
         self._runner: web.ServerRunner | None = None
 
     @property
     def link(self) -> str:
         """The one-time link."""
-        return f"http://{self._authority}/?ticket={self._ticket}"
+        return f"http://{self._authority}{self._path}?ticket={self._ticket}"
 
     async def open(self) -> None:
         """Listen on a port of the system's choice. Raises OSError."""
@@ -77,15 +85,16 @@ class LiveServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.getall("Host", []) != [self._authority]:
             return _refusal(421, "this address is not the one that the command printed")
-        if request.method != "GET" or request.path != "/":
-            return _refusal(404, "there is only one page here: /")
+        if request.method != "GET" or not hmac.compare_digest(request.path.encode(), self._path.encode()):
+            return _refusal(404, "there is one page here; open the link that the command printed")
+        paused = "paused" in request.query
         if "ticket" in request.query:
-            return self._admit(request.query["ticket"])
+            return self._admit(request.query["ticket"], paused=paused)
         if not hmac.compare_digest(request.cookies.get(_COOKIE, "").encode(), self._cookie.encode()):
             return _refusal(403, "open the link that the command printed; it works once")
-        text = await self._page()
+        text = await self._page(paused=paused)
         headers = {
-            "Content-Security-Policy": policy_of(style()),
+            "Content-Security-Policy": f"{policy_of(style())}; frame-ancestors 'none'",
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             "Cross-Origin-Resource-Policy": "same-origin",
@@ -93,12 +102,13 @@ class LiveServer:
         }
         return web.Response(text=text, content_type="text/html", headers=headers)
 
-    def _admit(self, ticket: str) -> web.Response:
+    def _admit(self, ticket: str, *, paused: bool) -> web.Response:
         expected, self._ticket = self._ticket, None  # whatever was shown, there is no second attempt
         if expected is None or not hmac.compare_digest(ticket.encode(), expected.encode()):
             return _refusal(403, "the link has been used; run the command again")
-        response = web.Response(status=303, headers={"Location": "/", "Cache-Control": "no-store"})
-        response.set_cookie(_COOKIE, self._cookie, httponly=True, samesite="Strict", path="/")
+        location = f"{self._path}{'?paused' if paused else ''}"
+        response = web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
+        response.set_cookie(_COOKIE, self._cookie, httponly=True, samesite="Strict", path=self._path)
         return response
 
 

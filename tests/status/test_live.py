@@ -76,6 +76,15 @@ def test_a_request_that_named_nobody_is_shown_by_its_peer() -> None:
     assert "(not verified)" in Read(text(WELL, row(subject=None, chain=None, verified=False))).words
 
 
+def test_a_paused_page_stands_still() -> None:
+    nothing: dict[str, Any] = {"being_served": 0, "chains": []}
+    for paused in (False, True):
+        for shown in (live_page(WELL, nothing, [], [], paused=paused), gone_page("gone", paused=paused)):
+            tags = Read(shown).tags
+            assert ("refresh" in [attrs.get("http-equiv") for _, attrs in tags]) is not paused
+            assert [attrs["href"] for tag, attrs in tags if tag == "a"] == ["?" if paused else "?paused"]
+
+
 def test_a_crowd_is_cut_and_told() -> None:
     rows = [row(subject=f"user-{number}") for number in range(MOST_STORIES + 3)]
     assert "3 further requests are left out" in Read(text(WELL, *rows)).words

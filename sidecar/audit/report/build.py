@@ -65,7 +65,7 @@ def _story(chain: Mapping[str, Any], problems: Sequence[Problem]) -> Story:
         scope = None if hop["scope"] is None else tuple(hop["scope"])
         before = scopes.get(hop["depth"] - 1)
         scopes[hop["depth"]] = scope
-        steps.append(_step(hop, scope or (), before))
+        steps.append(_step(hop, scope or (), before if any(hop["witnesses"].values()) else None))
     agents = dict.fromkeys(name for step in steps for name in (step.actor, step.audience) if name is not None)
     return Story(
         chain=chain["chain"],

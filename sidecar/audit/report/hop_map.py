@@ -6,18 +6,19 @@ Pure geometry: the template draws it as SVG.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.audit.report.story import Step, Story
 
 BOX_WIDTH: Final = 130
 BOX_HEIGHT: Final = 44
-COLUMN: Final = 236
+COLUMN: Final = 250
 ROW: Final = 92
 MARGIN: Final = 16
 MOST_ARROWS: Final = 60
 _MOST_LETTERS: Final = 20  # of a label, at the size of the page
+_LABEL_HEIGHT: Final = 28  # the call, and below it the state
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,12 @@ def draw(story: Story) -> HopMap:
         rows[column] = row + 1
         x, y = MARGIN + column * COLUMN, MARGIN + row * ROW
         boxes[name] = Box(name, short(name), x, y, person=column == 0)
-    arrows = _arrows(story, boxes)
+    arrows = _apart(_arrows(story, boxes))
     width = max((box.x + BOX_WIDTH for box in boxes.values()), default=0) + MARGIN
-    height = max((box.y + BOX_HEIGHT for box in boxes.values()), default=0) + MARGIN
-    return HopMap(tuple(boxes.values()), tuple(arrows[:MOST_ARROWS]), width, height, max(0, len(arrows) - MOST_ARROWS))
+    low = max((box.y + BOX_HEIGHT for box in boxes.values()), default=0)
+    low = max(low, *(int(arrow.label_y) + _LABEL_HEIGHT for arrow in arrows[:MOST_ARROWS]), 0)
+    left_out = max(0, len(arrows) - MOST_ARROWS)
+    return HopMap(tuple(boxes.values()), tuple(arrows[:MOST_ARROWS]), width, low + MARGIN, left_out)
 
 
 def short(name: str) -> str:
@@ -105,9 +108,22 @@ def _arrows(story: Story, boxes: dict[str, Box]) -> list[Arrow]:
 
 def _label(steps: Sequence[Step]) -> str:
     operations = list(dict.fromkeys(step.operation for step in steps if step.operation))
-    text = operations[0] if len(operations) == 1 else f"{len(operations)} operations" if operations else "no operation"
+    text = operations[0] if len(operations) == 1 else f"{len(operations)} operations" if operations else ""
     text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
-    return text if len(steps) == 1 else f"{text} ({len(steps)}x)"
+    return text if len(steps) == 1 else f"{text} ({len(steps)}x)".lstrip()
+
+
+def _apart(arrows: Sequence[Arrow]) -> list[Arrow]:
+    """Move labels down until none covers another."""
+    placed: list[Arrow] = []
+    for arrow in arrows:
+        beside = sorted(one.label_y for one in placed if abs(one.label_x - arrow.label_x) < COLUMN / 2)
+        y = arrow.label_y
+        for taken in beside:
+            if abs(taken - y) < _LABEL_HEIGHT:
+                y = taken + _LABEL_HEIGHT
+        placed.append(replace(arrow, label_y=y))
+    return placed
 
 
 def _arrow(start: Box, end: Box, label: str, state: str, number: int) -> Arrow:

@@ -59,6 +59,11 @@ class Story:
         return next((step.time for step in reversed(self.steps) if step.time), "")
 
     @property
+    def actors(self) -> tuple[str, ...]:
+        """Agents that called something, in the order of their first call."""
+        return tuple(dict.fromkeys(step.actor for step in self.steps if step.actor is not None))
+
+    @property
     def refused(self) -> tuple[Step, ...]:
         """Steps that were refused."""
         return tuple(step for step in self.steps if step.allowed is False)
@@ -100,6 +105,11 @@ class Report:
     integrity: Sequence[str]
     evidence: Sequence[Evidence]
     evidence_left_out: int = 0
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """Names of the records that the page has; a reference to another one is no link."""
+        return frozenset(one.name for one in self.evidence)
 
     @property
     def grave(self) -> int:

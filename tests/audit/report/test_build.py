@@ -70,6 +70,7 @@ def test_a_hop_that_nobody_recorded_has_no_outcome() -> None:
         ("token issued, no call seen", None, None),
     ]
     assert story.steps[0].missing == ("caller", "token service", "callee")
+    assert story.steps[0].dropped == ()  # nobody knows its scopes
     assert story.unknown == story.steps
 
 

@@ -29,6 +29,23 @@ def test_calls_between_two_workloads_are_counted_on_one_arrow() -> None:
     assert [arrow.label for arrow in drawn.arrows] == ["on behalf of", "POST /crm (2x)", "POST /front"]
 
 
+def test_no_label_covers_another() -> None:
+    others = [
+        hop(0, "front", name, decision=decision) for name in ("a", "b", "c") for decision in ("allow", "deny", None)
+    ]
+    ((story,), _) = stories_of(document(hops=others))
+    drawn = draw(story)
+    labels = [(arrow.label_x, arrow.label_y) for arrow in drawn.arrows]
+    for number, (x, y) in enumerate(labels):
+        assert not [1 for other in labels[:number] if abs(other[0] - x) < 100 and abs(other[1] - y) < 26]
+    assert max(y for _, y in labels) < drawn.height
+
+
+def test_a_call_without_an_operation_has_no_label() -> None:
+    ((story,), _) = stories_of(document(hops=[hop(0, "front", "crm", method=None, path=None)]))
+    assert [arrow.label for arrow in draw(story).arrows] == ["on behalf of", ""]
+
+
 def test_a_crowd_of_arrows_is_cut_and_told() -> None:
     hops = [hop(0, "front", f"tool-{number}") for number in range(MOST_ARROWS + 5)]
     ((story,), _) = stories_of(document(hops=hops))

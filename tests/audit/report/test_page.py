@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -86,6 +87,20 @@ def test_ids_are_unique_and_each_reference_has_its_target() -> None:
             value = attrs.get(name)
             if value:
                 assert value.removeprefix("#") in read.ids
+
+
+def test_a_reference_to_a_record_that_is_not_shown_is_no_link() -> None:
+    read = Read(page(report(document(), EVIDENCE)))
+    assert "#r1/1" in [attrs.get("href") for _, attrs in read.tags]
+    assert "#r1/2" not in [attrs.get("href") for _, attrs in read.tags]
+    assert "r1/2" in read.words
+
+
+def test_lines_that_claim_one_name_are_all_shown_and_the_first_is_linked() -> None:
+    other = replace(EVIDENCE, place="records.jsonl:2", line="the other line")
+    read = Read(page(report(document(), EVIDENCE, other)))
+    assert read.ids.count("r1/1") == 1
+    assert "the other line" in read.words
 
 
 def test_nothing_is_loaded_and_there_is_no_script() -> None:

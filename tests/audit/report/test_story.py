@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sidecar.audit.report.build import stories_of
 from sidecar.audit.report.story import Problem, Step, Story
-from tests.audit.report.evidence import document, finding, report
+from tests.audit.report.evidence import AGENT, document, finding, hop, report
 
 
 def step(time: str, *, allowed: bool | None) -> Step:
@@ -15,6 +16,12 @@ def test_steps_are_told_by_their_outcome() -> None:
     story = Story(chain="t", subjects=(), agents=(), steps=steps, problems=())
     assert (story.done, story.refused, story.unknown) == ((steps[0], steps[3]), (steps[1],), (steps[2],))
     assert (story.began, story.ended) == ("2", "3")
+
+
+def test_who_is_only_called_did_not_act() -> None:
+    ((story,), _) = stories_of(document(hops=[hop(0, "front", "crm"), hop(0, "front", "mailer")]))
+    assert story.actors == (AGENT + "front",)
+    assert story.agents == tuple(AGENT + name for name in ("front", "crm", "mailer"))
 
 
 def test_without_a_step_there_is_no_time() -> None:

@@ -16,8 +16,8 @@ from sidecar.status.web import LiveServer, SharedNamespaceError, require_own_nam
 pytestmark = pytest.mark.integration
 
 
-async def page() -> str:
-    return "<p>the state</p>"
+async def page(*, paused: bool) -> str:
+    return "<p>the state, paused</p>" if paused else "<p>the state</p>"
 
 
 @pytest.fixture
@@ -62,9 +62,11 @@ async def test_the_cookie_is_for_no_script_and_no_other_site(
     server: LiveServer, browser: aiohttp.ClientSession
 ) -> None:
     async with browser.get(server.link, allow_redirects=False) as answer:
-        assert (answer.status, answer.headers["Location"]) == (303, "/")
+        path = URL(root(server)).path
+        assert (answer.status, answer.headers["Location"]) == (303, path)
         cookie = answer.headers["Set-Cookie"]
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert len(path) > 16
+    assert {"HttpOnly", "SameSite=Strict", f"Path={path}"} <= {part.strip() for part in cookie.split(";")}
     assert "Domain" not in cookie
     async with browser.get(root(server)) as answer:
         policy = answer.headers["Content-Security-Policy"]
@@ -89,13 +91,29 @@ async def test_another_cookie_is_none(server: LiveServer, cookie: str) -> None:
         assert (await got(other, root(server), headers=headers))[0] == 403
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/"), ("GET", "/status"), ("HEAD", "/"), ("OPTIONS", "/")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "."), ("GET", "status"), ("GET", "/"), ("HEAD", "."), ("OPTIONS", ".")]
+)
 async def test_there_is_one_page_and_it_is_only_read(
     server: LiveServer, browser: aiohttp.ClientSession, method: str, path: str
 ) -> None:
     await got(browser, server.link)
-    async with browser.request(method, root(server).rstrip("/") + path) as answer:
+    async with browser.request(method, URL(root(server)).join(URL(path))) as answer:
         assert answer.status == 404
+
+
+async def test_a_page_may_be_paused_by_the_link_too(server: LiveServer, browser: aiohttp.ClientSession) -> None:
+    assert await got(browser, f"{server.link}&paused") == (200, "<p>the state, paused</p>")
+    assert await got(browser, root(server)) == (200, "<p>the state</p>")
+
+
+async def test_no_other_program_on_loopback_is_sent_the_cookie(
+    server: LiveServer, browser: aiohttp.ClientSession
+) -> None:
+    await got(browser, server.link)
+    own = URL(root(server))
+    assert browser.cookie_jar.filter_cookies(own)
+    assert not browser.cookie_jar.filter_cookies(own.with_path("/"))
 
 
 async def test_it_listens_on_loopback_alone(server: LiveServer) -> None:
