@@ -190,7 +190,7 @@ def tenure_of(activity: Activity, *, idle_s: float, stuck_s: float | None) -> tu
     """Return since when a connection holds its place for nothing, and for how long it may; None: it is in use.
 
     A connection on which a head should arrive has less time than one that rests between requests: a head takes
-    milliseconds. ``stuck_s`` None: an answer that is not taken is no reason.
+    milliseconds. ``stuck_s`` None: an answer that is not taken is not a reason.
     """
     since = activity.idle_since
     if since is None:

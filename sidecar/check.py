@@ -55,7 +55,7 @@ def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform
     """Find every problem of a settings file; it can be used if there is none. Notes need a usable file."""
     try:
         if sts and platform is not None:
-            return Checked([Problem("--platform", "is no ceiling of a token service", "leave it out, or --sts")], [])
+            return Checked([Problem("--platform", "is not a ceiling of a token service", "leave it out, or --sts")], [])
         if sts:
             _check_keys(load_sts(path, environ).key_directory)
             return Checked([], [])

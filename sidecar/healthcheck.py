@@ -118,7 +118,7 @@ def ask(address: str, path: str) -> tuple[int, list[str]]:
 
     Raises:
         OSError: nobody listens, or not in time.
-        ValueError: the address is invalid, or the answer is no HTTP.
+        ValueError: the address is invalid, or the answer is not HTTP.
     """
     host, _, port = address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S) as connection:

@@ -44,7 +44,7 @@ def test_a_file_that_is_not_there_is_a_problem_too(tmp_path: Path, capsys: pytes
 
 def test_a_token_services_settings_are_checked_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--sts", str(GOOD)]) == 2
-    assert "is no setting" in capsys.readouterr().err
+    assert "is not a setting" in capsys.readouterr().err
 
 
 def test_a_route_that_needs_no_scope_is_noted_and_the_file_is_fine(

@@ -73,7 +73,7 @@ async def test_a_change_since_the_state_in_force_was_read_is_not_missed() -> Non
 
 async def test_what_cannot_be_used_is_told_once_and_read_again_when_it_changes() -> None:
     files = Files(version=2)
-    files.problem = Problem("rules[0].scopes", "is no list", "write one")
+    files.problem = Problem("rules[0].scopes", "is not a list", "write one")
     async with watching(files.watched()) as (_, log):
         await log.wait_for_events(1)
         await looked(files)
@@ -84,7 +84,7 @@ async def test_what_cannot_be_used_is_told_once_and_read_again_when_it_changes()
         await log.wait_for_events(2)
     assert files.loaded == [3]
     assert [event for event, _ in log.events] == ["config.refused", "config.reloaded"]
-    assert log.events[0][1] == {"detail": "policy: rules[0].scopes: is no list; write one"}
+    assert log.events[0][1] == {"detail": "policy: rules[0].scopes: is not a list; write one"}
     assert log.metrics.config_reloads == {"ok": 1, "refused": 1}
 
 

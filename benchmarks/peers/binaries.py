@@ -28,5 +28,5 @@ def find(name: str) -> str | None:
 def missing(name: str, cure: str) -> str | None:
     """Return the reason why the peer of this program cannot take part; None if it can."""
     if name in given and not Path(given[name]).is_file():
-        return f"{given[name]} is no file"
+        return f"{given[name]} is not a file"
     return None if find(name) is not None else f"{name} is not there ({cure})"

@@ -162,7 +162,7 @@ def _line(address: str, incoming: Incoming, line: str, status: int, size: int) -
 
 
 def _user_of(incoming: Incoming) -> str:
-    """The user a bearer token names; "-" where it is no JWT."""
+    """The user a bearer token names; "-" where it is not a JWT."""
     parts = incoming.headers.get("authorization", "").removeprefix("Bearer ").split(".")
     if len(parts) != 3:
         return "-"

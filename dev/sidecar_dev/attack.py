@@ -108,7 +108,7 @@ def showing(folder: Path) -> ssl.SSLContext:
 
 
 def refused(title: str, answer: Answer, *statuses: int) -> Attempt:
-    """Expect one of these statuses; 0 is no answer."""
+    """Expect one of these statuses; 0 is not an answer."""
     return Attempt(title, answer.said, answer.status in statuses)
 
 

@@ -88,7 +88,7 @@ def parse_entries(text: str, trust_domains: Collection[TrustDomain]) -> tuple[En
     try:
         document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader that also refuses doubled keys
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError([Problem("entries", "the file is no unambiguous YAML", "mind its indentation")]) from error
+        raise ConfigError([Problem("entries", "the file is not unambiguous YAML", "mind its indentation")]) from error
     listed = document.get("entries") if isinstance(document, dict) and len(document) == 1 else None
     if not isinstance(listed, list):
         raise ConfigError([Problem("entries", "the file is not one list named entries", "write entries: [...]")])
@@ -174,12 +174,12 @@ class _Reader:
 
     def _path(self, field: str, value: object, cure: str) -> Path:
         if not isinstance(value, str) or not value.startswith("/"):
-            self._report(field, "it is no absolute path", cure)
+            self._report(field, "it is not an absolute path", cure)
         return Path(str(value))
 
     def _texts(self, field: str, value: object, pattern: re.Pattern[str]) -> list[str]:
         if not isinstance(value, list):
-            self._report(field, "it is no list", "write [...]")
+            self._report(field, "it is not a list", "write [...]")
             return []
         return [self._text(f"{field}[{at}]", item, pattern) for at, item in enumerate(value)]
 
@@ -190,13 +190,13 @@ class _Reader:
 
     def _number(self, field: str, value: object, lowest: int, highest: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            self._report(field, "it is no whole number in range", f"write a number from {lowest} to {highest}")
+            self._report(field, "it is not a whole number in range", f"write a number from {lowest} to {highest}")
             return lowest
         return value
 
     def _members(self, field: str, value: object, known: tuple[str, ...]) -> Mapping[str, object]:
         if value is not None and not isinstance(value, dict):
-            self._report(field, "it is no mapping", "write {key: value}")
+            self._report(field, "it is not a mapping", "write {key: value}")
         members = value if isinstance(value, dict) else {}
         for unknown in [key for key in members if key not in known]:
             self._report(field, f"the key {str(unknown)[:40]!r} is not known", f"use one of {', '.join(known)}")

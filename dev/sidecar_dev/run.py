@@ -68,11 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _require(arguments: argparse.Namespace) -> None:
     problems = []
     if not 1 <= arguments.agent_port <= 65535:
-        problems.append(Problem("--agent-port", "it is no port number", "write 1 to 65535"))
+        problems.append(Problem("--agent-port", "it is not a port number", "write 1 to 65535"))
     elif listens(arguments.agent_port):
         problems.append(Problem("--agent-port", f"{arguments.agent_port} is taken", "choose a free one"))
     if not _NAME.fullmatch(arguments.user):
-        problems.append(Problem("--user", "it is no simple name", "write a name such as alice"))
+        problems.append(Problem("--user", "it is not a simple name", "write a name such as alice"))
     if problems:
         raise ConfigError(problems)
 
@@ -84,9 +84,11 @@ def _tools(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, _, url = text.partition("=")
         if not _NAME.fullmatch(name) or name in run_settings.RESERVED or name in found:
-            problems.append(Problem("--may-call", f"{name!r} is no free name", "write a name such as crm, once"))
+            problems.append(Problem("--may-call", f"{name!r} is not a free name", "write a name such as crm, once"))
         elif not _is_origin(url):
-            problems.append(Problem("--may-call", "the URL is no origin on loopback", "write http://127.0.0.1:PORT"))
+            problems.append(
+                Problem("--may-call", "the URL is not an origin on loopback", "write http://127.0.0.1:PORT")
+            )
         found[name] = url.rstrip("/")
     if problems:
         raise ConfigError(problems)

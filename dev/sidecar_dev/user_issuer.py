@@ -85,7 +85,7 @@ def loopback_listener(address: str) -> socket.socket:
     """A listening socket on ``HOST:PORT``; port 0 takes a free one.
 
     Raises:
-        ConfigError: the host is no loopback address, or it cannot bind the address.
+        ConfigError: the host is not a loopback address, or it cannot bind the address.
     """
     ip, port = _address(address)
     if not ip.is_loopback:
@@ -107,9 +107,11 @@ def _address(text: str) -> tuple[IpAddress, int]:
     try:
         ip, number = ipaddress.ip_address(host.strip("[]")), int(port)
     except ValueError as error:
-        raise ConfigError([Problem("--listen", "it is no address", "write 127.0.0.1:PORT or [::1]:PORT")]) from error
+        raise ConfigError(
+            [Problem("--listen", "it is not an address", "write 127.0.0.1:PORT or [::1]:PORT")]
+        ) from error
     if not 0 <= number <= 65535:
-        raise ConfigError([Problem("--listen", "it is no port number", "write 1 to 65535, or 0 for a free port")])
+        raise ConfigError([Problem("--listen", "it is not a port number", "write 1 to 65535, or 0 for a free port")])
     return ip, number
 
 
@@ -221,7 +223,7 @@ def _secured(arguments: argparse.Namespace) -> Secured | None:
         raise ConfigError([Problem("--issuer", "comes with --workload-api, and only so", "give both, or neither")])
     parts = urlsplit(arguments.issuer)
     if parts.scheme != "https" or not parts.netloc or parts.path or parts.query or parts.fragment:
-        raise ConfigError([Problem("--issuer", "is no https origin", "write https://HOST:PORT")])
+        raise ConfigError([Problem("--issuer", "is not an https origin", "write https://HOST:PORT")])
     try:
         return Secured(WorkloadApiSettings(address=arguments.workload_api), arguments.issuer)
     except ValueError as error:

@@ -47,13 +47,13 @@ def parse_address(text: str) -> Address:
     """
     match = _HOST_PORT.fullmatch(text)
     if match is None or int(match[2]) > 65535:
-        raise ValueError("is no listen address; write host:port, such as 127.0.0.1:7080")
+        raise ValueError("is not a listen address; write host:port, such as 127.0.0.1:7080")
     host = match[1]
     if host.startswith("["):
         try:
             host = str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:
-            raise ValueError("is no listen address; write [IPv6]:port") from None
+            raise ValueError("is not a listen address; write [IPv6]:port") from None
     return Address(host, int(match[2]))
 
 
@@ -79,4 +79,4 @@ def parse_url(text: str) -> SplitResult:
         return split_url(text)
     except ValueError as error:
         message = str(error).removeprefix("url: ")
-    raise ValueError(message if "; " in message else "is no absolute http or https URL; write https://host/path")
+    raise ValueError(message if "; " in message else "is not an absolute http or https URL; write https://host/path")

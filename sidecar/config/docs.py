@@ -17,7 +17,7 @@ and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` repo
 and contradictions between the sections that have none, each with its cure; `sidecar check --schema` prints the JSON
 Schema this page is written from.
 
-- Unknown keys are refused, and no value is converted: `"5"` is no number. A plain word that is not true, false, null
+- Unknown keys are refused, and no value is converted: `"5"` is not a number. A plain word that is not true, false, null
   or a decimal number is text. Anchors, tags and duplicate keys are refused.
 - Times are seconds and end in `_s`, sizes are bytes. An empty list permits nobody and nothing.
 - The sidecar reloads a file when it changes and on SIGHUP. A good file takes effect as a whole; a bad one changes

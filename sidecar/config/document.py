@@ -23,7 +23,7 @@ from sidecar.observe.record_text import escape
 
 MAX_BYTES: Final = 262_144
 TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", "split what does not belong into settings")
-NO_UTF_8: Final = ("is no UTF-8 text", "save it as UTF-8")
+NO_UTF_8: Final = ("is not UTF-8 text", "save it as UTF-8")
 MAX_DEPTH: Final = 24
 MAX_SHOWN: Final = 64  # characters of a key in a message
 PREFIX: Final = "SIDECAR__"
@@ -77,7 +77,7 @@ def parse_document(text: str, *, name: str) -> object:
     except yaml.YAMLError as error:  # its text quotes the input
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f"{name} line {mark.line + 1}" if mark is not None else name
-        raise DocumentError(where, "is no valid YAML", "check indentation, quotes and brackets") from None
+        raise DocumentError(where, "is not valid YAML", "check indentation, quotes and brackets") from None
     return builder.root
 
 
@@ -125,7 +125,7 @@ class _Builder:
 
     def _set_key(self, parent: _OpenMapping, key: object, line: int) -> None:
         if not isinstance(key, str):
-            raise self._error(line, "a key is no text", "put it in quotes")
+            raise self._error(line, "a key is not text", "put it in quotes")
         if key in parent.items:
             raise self._error(line, f"the key {shown(key)} is there twice", "keep one of them")
         parent.key, parent.has_key = key, True

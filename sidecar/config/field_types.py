@@ -49,7 +49,7 @@ def _one_scope(text: str) -> None:
 
 def _route_name(text: str) -> None:
     if not _NAME.fullmatch(text) or text in _RESERVED:
-        raise ValueError("is no name; use 1 to 64 letters, digits, dots, dashes, underscores, and not none or other")
+        raise ValueError("is not a name; use 1 to 64 letters, digits, dots, dashes, underscores, and not none or other")
 
 
 def _line(text: str) -> None:
@@ -59,7 +59,7 @@ def _line(text: str) -> None:
 
 def _file(text: str) -> None:
     if not text.startswith("/") or "\0" in text:
-        raise ValueError("is no absolute path; write one that starts with a slash")
+        raise ValueError("is not an absolute path; write one that starts with a slash")
 
 
 def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:

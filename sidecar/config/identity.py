@@ -22,7 +22,7 @@ def identity_of(section: IdentitySection, environ: Mapping[str, str]) -> Identit
 
     Raises:
         ConfigError: no source is set, or several are.
-        ValueError: the variable's text is no Workload API address, or the source cannot do what is asked of it.
+        ValueError: the variable's text is not a Workload API address, or the source cannot do what is asked of it.
     """
     problems = [*_contradictions(section), *(_file_problems(section.files) if section.files is not None else ())]
     if problems:

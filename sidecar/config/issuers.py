@@ -262,7 +262,7 @@ def countersign_of(section: CountersignSection | None) -> CountersignSettings | 
 
 
 def entry_of(file: SidecarFile, findings: Findings) -> Entry | None:
-    """Make the logins that may start a chain; None if this workload is no entry."""
+    """Make the logins that may start a chain; None if this workload is not an entry."""
     section = file.entry
     if section is None:
         return None

@@ -112,7 +112,7 @@ def _inbound_routes(file: SidecarFile) -> Iterator[Problem]:
 def _may_call(names: list[str], known: set[str], where: str) -> Iterator[Problem]:
     for name in names:
         if name not in known:
-            yield Problem(where, f"{name} is no outbound route", "add the route, or remove the name")
+            yield Problem(where, f"{name} is not an outbound route", "add the route, or remove the name")
 
 
 def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
@@ -121,7 +121,7 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
         yield Problem(f"{where}.issuers", "is missing, and there are several issuers", "name those that count here")
     for issuer in route.issuers or []:
         if issuer not in known:
-            yield Problem(f"{where}.issuers", f"{issuer} is no configured issuer", "list it under issuers")
+            yield Problem(f"{where}.issuers", f"{issuer} is not a configured issuer", "list it under issuers")
     if route.may_call and file.exchange is not None and file.exchange.issuer not in (route.issuers or known):
         yield Problem(
             f"{where}.may_call",
@@ -186,7 +186,7 @@ def _exchange(file: SidecarFile) -> Iterator[Problem]:
         yield Problem("exchange.tls", "is set beside peer", "keep one of them")
     section = next((section for section in file.issuers if section.issuer == exchange.issuer), None)
     if section is None:
-        yield Problem("exchange.issuer", "is no configured issuer", "list it under issuers, with its keys")
+        yield Problem("exchange.issuer", "is not a configured issuer", "list it under issuers, with its keys")
         return
     for number, route in enumerate(file.outbound.routes if file.outbound is not None else []):
         for scope in sorted(set(route.scopes) - set(section.scopes)):

@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 _FAULTS: Final[Mapping[str, tuple[str, str]]] = {
     "missing": ("is missing", "add it"),
-    "string_type": ("is no text", "put it in quotes"),
-    "int_type": ("is no whole number", "write a decimal number without quotes"),
-    "int_from_float": ("is no whole number", "write one without a decimal point"),
-    "float_type": ("is no number", "write a decimal number without quotes"),
-    "finite_number": ("is no finite number", "write a decimal number"),
+    "string_type": ("is not text", "put it in quotes"),
+    "int_type": ("is not a whole number", "write a decimal number without quotes"),
+    "int_from_float": ("is not a whole number", "write one without a decimal point"),
+    "float_type": ("is not a number", "write a decimal number without quotes"),
+    "finite_number": ("is not a finite number", "write a decimal number"),
     "bool_type": ("is neither true nor false", "write true or false without quotes"),
-    "list_type": ("is no list", "write a list, such as [a, b]"),
-    "dict_type": ("is no mapping", "write keys and values"),
-    "model_type": ("is no mapping", "write keys and values"),
-    "model_attributes_type": ("is no mapping", "write keys and values"),
+    "list_type": ("is not a list", "write a list, such as [a, b]"),
+    "dict_type": ("is not a mapping", "write keys and values"),
+    "model_type": ("is not a mapping", "write keys and values"),
+    "model_attributes_type": ("is not a mapping", "write keys and values"),
 }
 
 
@@ -96,7 +96,7 @@ def load_validated(
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise ConfigError([Problem(str(path), "is no mapping", "write sections and keys")])
+        raise ConfigError([Problem(str(path), "is not a mapping", "write sections and keys")])
     findings = Findings()
     findings.problems += override(document, environ)
     findings.problems += check_document(document)
@@ -182,7 +182,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind in _FAULTS:
         return _FAULTS[kind]
     if kind == "extra_forbidden":
-        return "is no setting", _spelling(detail["loc"], model)
+        return "is not a setting", _spelling(detail["loc"], model)
     if kind in {"literal_error", "enum"}:
         return "has no such choice", f"write one of {context.get('expected', '')}"
     if kind == "value_error":

@@ -36,7 +36,7 @@ _TEXT: Final = re.compile(
 
 
 class CheckpointError(ValueError):
-    """The text is no checkpoint. The message never quotes it."""
+    """The text is not a checkpoint. The message never quotes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

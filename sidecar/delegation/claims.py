@@ -11,7 +11,7 @@ from sidecar.errors import Denied, Reason
 MAX_TEXT_BYTES: Final = 2048  # the longest possible SPIFFE ID
 # The claims by which products name the OAuth client of a login token: OpenID Connect, RFC 9068, Okta, Entra v1.
 CLIENT_CLAIMS: Final = ("azp", "client_id", "cid", "appid")
-_MAX_TIME: Final = 2**53  # beyond it a JSON number is no exact integer any more
+_MAX_TIME: Final = 2**53  # beyond it a JSON number is not an exact integer any more
 
 # Characters that could break a line or a field, or make a reader see another text than the one compared: controls, line
 # separators, bidirectional marks. The parser has already refused lone surrogates (strict_json).

@@ -18,7 +18,7 @@ _MEDIA_TYPE: Final = re.compile(
 
 
 class FormError(ValueError):
-    """The body is no form, or an ambiguous one. The message never quotes it."""
+    """The body is not a form, or an ambiguous one. The message never quotes it."""
 
 
 def media_type(content_type: str | None) -> str | None:

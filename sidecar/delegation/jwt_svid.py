@@ -33,7 +33,7 @@ def svid_subject(bearer: Bearer) -> SpiffeId:
     """Return the SPIFFE ID a JWT-SVID claims. Unverified: it only selects the trust domain whose keys verify it.
 
     Raises:
-        Denied: MALFORMED_TOKEN if ``sub`` is no workload's SPIFFE ID.
+        Denied: MALFORMED_TOKEN if ``sub`` is not a workload's SPIFFE ID.
     """
     try:
         return SpiffeId(name_claim(bearer.claims, "sub") or "")

@@ -69,7 +69,7 @@ class KeySet:
 
 
 def parse_jwks(document: bytes, *, max_bytes: int = MAX_JWKS_BYTES, max_keys: int = MAX_KEYS) -> KeySet:
-    """Read an issuer's JWKS. A key's ``use`` must be absent or ``sig``: a SPIFFE bundle's keys are no issuer's.
+    """Read an issuer's JWKS. A key's ``use`` must be absent or ``sig``: a SPIFFE bundle's keys are not issuer's.
 
     Raises:
         KeySetError: too large, no strict JSON object, no array ``keys``, or too many of them.

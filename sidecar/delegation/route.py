@@ -268,7 +268,7 @@ def require_method(method: str) -> None:
     """Refuse a method that no route can serve.
 
     Raises:
-        ValueError: it is no upper-case token, or CONNECT or TRACE.
+        ValueError: it is not an upper-case token, or CONNECT or TRACE.
     """
     if not _METHOD.fullmatch(method) or method in _NEVER_SERVED:
         raise ValueError("a method is an upper-case token, and neither CONNECT nor TRACE")

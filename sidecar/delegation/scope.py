@@ -19,7 +19,7 @@ _known: Final[dict[ScopeSet, tuple[str, ...]]] = {}
 
 
 class ScopeError(ValueError):
-    """The value is no scope. The message never quotes it."""
+    """The value is not a scope. The message never quotes it."""
 
 
 def parse_scope(text: str) -> ScopeSet:

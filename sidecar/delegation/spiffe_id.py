@@ -18,7 +18,7 @@ _SCHEME: Final = "spiffe://"
 
 
 class SpiffeIdError(ValueError):
-    """The text is no valid SPIFFE ID. The message never quotes the text."""
+    """The text is not a valid SPIFFE ID. The message never quotes the text."""
 
 
 class TrustDomain(str):
@@ -40,7 +40,7 @@ class TrustDomain(str):
 class SpiffeId(str):
     """A workload's SPIFFE ID, ``spiffe://trust-domain/path``.
 
-    The path is never empty: trust domains are no workloads.
+    The path is never empty: trust domains are not workloads.
     """
 
     __slots__ = ("trust_domain",)

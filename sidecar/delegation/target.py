@@ -91,7 +91,7 @@ def _canonical_escape(escape: re.Match[bytes]) -> bytes:
 
 
 def _require_text(path: bytes) -> None:
-    """Refuse octets that are no UTF-8 (overlong forms of dot and slash among them) and control characters."""
+    """Refuse octets that are not UTF-8 (overlong forms of dot and slash among them) and control characters."""
     octets = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), path)
     try:
         text = octets.decode("utf-8")

@@ -38,7 +38,7 @@ def parse_validity(
     """Parse the times of a claim set. A token that lives longer than ``max_lifetime_s`` counts as expired.
 
     Raises:
-        Denied: MALFORMED_TOKEN if exp is missing or one of the three is no date; TOKEN_EXPIRED.
+        Denied: MALFORMED_TOKEN if exp is missing or one of the three is not a date; TOKEN_EXPIRED.
     """
     expires_at = time_claim(claims, "exp")
     if expires_at is None:

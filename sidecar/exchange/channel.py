@@ -7,8 +7,8 @@ proxy is taken from the environment, no cookie is kept, nothing is decompressed.
 
 The other end may have closed a kept connection unnoticed. If that shows before one byte of an answer, the form is sent
 once more, on a new connection. It may have been served before; that does no harm. An exchange consumes nothing (RFC
-8693 section 2.1: a subject token is no authorization code), an issued token reaches only us, and a token issued into a
-broken connection reaches nobody. The token service's records show both.
+8693 section 2.1: a subject token is not an authorization code), an issued token reaches only us, and a token issued
+into a broken connection reaches nobody. The token service's records show both.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
     """Judge a record again by ``policy``; without one, explain only its reason."""
     judgement, not_judged = None, None
     if record.event not in {"request", "request.opened"}:
-        not_judged = f"{record.event} is no request of an agent; its decision depends on facts that no record holds"
+        not_judged = f"{record.event} is not a request of an agent; its decision depends on facts that no record holds"
     elif is_login(record.direction, record.op, record.path):
         not_judged = "a login was shown here, and a record does not hold its claims"
     elif record.decision is None:

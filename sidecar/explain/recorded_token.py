@@ -30,7 +30,7 @@ def time_of(record: Record) -> int:
     """Return the record's time in seconds since the epoch.
 
     Raises:
-        CannotJudgeError: it is no time.
+        CannotJudgeError: it is not a time.
     """
     try:
         return int(datetime.fromisoformat(record.ts).timestamp())

@@ -143,7 +143,7 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
     those beyond the limits of ``bounds``, which OpenSSL must never see.
 
     Raises:
-        BundleError: something in it is no certificate, or none to OpenSSL, or it is too large.
+        BundleError: something in it is not a certificate, or none to OpenSSL, or it is too large.
     """
     anchors: defaultdict[bytes, list[_Anchor]] = defaultdict(list)
     authorities: list[x509.Certificate] = []
@@ -157,7 +157,7 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
                 policy = _policy_of(trust_domain, certificate)
                 anchors[outline.subject].append(_Anchor(piece, outline.key_id, policy))
     except CERTIFICATE_ERRORS as error:
-        raise BundleError("the bundle holds something that is no certificate") from error
+        raise BundleError("the bundle holds something that is not a certificate") from error
     _require_readable(authorities)
     return X509Bundle(trust_domain, tuple(authorities), der, dict(anchors))
 

@@ -120,7 +120,7 @@ def split_url(url: str) -> SplitResult:
         raise ValueError("url: it holds characters a URL cannot have; encode them")
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-        raise ValueError("url: it is no absolute http or https URL; write https://host/path")
+        raise ValueError("url: it is not an absolute http or https URL; write https://host/path")
     if "@" in parts.netloc or "#" in url:
         raise ValueError("url: user info and fragments have no place here; remove them")
     return parts

@@ -72,7 +72,7 @@ def _read(file: Watched) -> Seen:
     with os.fdopen(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            return Unreadable(f"{file.path} is no file")
+            return Unreadable(f"{file.path} is not a file")
         if file.private and too_open(status.st_mode, owner=status.st_uid, user=os.geteuid()):
             return Unreadable(
                 f"{file.path} is accessible to users other than its owner (chmod 0600; on Kubernetes, set fsGroup)"

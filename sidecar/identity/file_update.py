@@ -113,8 +113,8 @@ def _speaks_for_another(authority: x509.Certificate, trust_domain: TrustDomain) 
 
 def _decoded(encoded: object) -> bytes:
     if not isinstance(encoded, str):
-        raise KeySetError("the bundle is no text")
+        raise KeySetError("the bundle is not text")
     try:
         return base64.b64decode(encoded, validate=True)
     except ValueError as error:  # binascii.Error is one; text beyond ASCII raises another
-        raise KeySetError("the bundle is no base64") from error
+        raise KeySetError("the bundle is not base64") from error

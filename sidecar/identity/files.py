@@ -8,9 +8,9 @@ between two files. Errors in the new state are counted and change nothing.
 All files together are the full state, so removing a file withdraws it; but a file can also be missing for a moment (a
 volume that is mounted again, a script that deletes and copies). So a missing file means "lost" at first, and the
 identity stays in use. If it is still missing at the next reading, it was withdrawn: without certificate, key or bundle
-we have no identity; without its file a federated trust domain is not trusted. An unreadable file is no withdrawal: the
-last generation is used until its SVID expires. An unreadable file of a federated trust domain affects that domain only.
-"""
+we have no identity; without its file a federated trust domain is not trusted. An unreadable file is not a withdrawal:
+the last generation is used until its SVID expires. An unreadable file of a federated trust domain affects that domain
+only."""
 
 from __future__ import annotations
 

@@ -37,14 +37,14 @@ def parse_x509_svid(spiffe_id: str, chain: Sequence[bytes], key_der: bytes, *, h
     """Read our own SVID and check that its parts belong together.
 
     Raises:
-        IdentityError: it is no chain, names another SPIFFE ID, or the key is not the leaf's.
+        IdentityError: it is not a chain, names another SPIFFE ID, or the key is not the leaf's.
     """
     if not chain:
         raise IdentityError("the SVID has no certificate")
     try:
         leaf = parse_leaf(chain[0])
     except Denied as error:
-        raise IdentityError(f"our own certificate is no X.509-SVID: {error.detail}") from error
+        raise IdentityError(f"our own certificate is not an X.509-SVID: {error.detail}") from error
     if leaf.spiffe_id != spiffe_id:
         raise IdentityError("the certificate names another SPIFFE ID than the message")
     if _public_der(_parse_key(key_der).public_key()) != _public_der(leaf.certificate.public_key()):

@@ -218,7 +218,7 @@ class HandshakeQueue:
             return
         arrival.accepted.close()
         if first is First.NO_TLS:
-            self._tell(Reason.TLS_VERSION, "the first bytes are no TLS handshake", arrival)
+            self._tell(Reason.TLS_VERSION, "the first bytes are not a TLS handshake", arrival)
 
     def _begin_soon(self) -> None:
         if self._begin is None and len(self._ready):

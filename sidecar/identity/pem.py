@@ -29,7 +29,7 @@ def certificates_of(text: bytes) -> tuple[bytes, ...]:
     try:
         found = x509.load_pem_x509_certificates(text)
     except CERTIFICATE_ERRORS as error:
-        raise PemError("it holds something that is no PEM certificate") from error
+        raise PemError("it holds something that is not a PEM certificate") from error
     if text.count(_BEGIN) != len(found):
         raise PemError("it holds something beside whole PEM certificates")
     return tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in found)

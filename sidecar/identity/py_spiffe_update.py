@@ -30,7 +30,7 @@ def read_context(
     """Read a whole update, as ``read_x509_update`` reads the message it comes from.
 
     py-spiffe puts the bundles of all our SVIDs among the federated ones. The bundle of an SVID that is not ours, of
-    another trust domain, is left out: having such an SVID is no reason to trust its domain.
+    another trust domain, is left out: having such an SVID is not a reason to trust its domain.
 
     Raises:
         UpdateError: several SVIDs that could be ours, or something of ours is malformed.
@@ -54,7 +54,7 @@ def read_context(
             bundles[trust_domain] = known_or_parsed(trust_domain, b"".join(der), known)
         except BundleError:
             broken += 1
-            if trust_domain != own:  # ours is no federated one: without it the update is unusable
+            if trust_domain != own:  # ours is not a federated one: without it the update is unusable
                 bundles |= last_good(trust_domain, known)
     return X509Update(svid=svid, bundles=MappingProxyType(bundles), broken=broken)
 

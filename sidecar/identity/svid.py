@@ -82,7 +82,8 @@ def prove(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, 
     """Prove a peer from its presented chain (DER, leaf first), in the order of X509-SVID section 5.
 
     Raises:
-        Denied: as ``check_chain``; BAD_SVID (the leaf is no SVID), UNKNOWN_TRUST_DOMAIN (no bundle), UNTRUSTED_CHAIN
+        Denied: as ``check_chain``; BAD_SVID (the leaf is not an SVID), UNKNOWN_TRUST_DOMAIN (no bundle),
+        UNTRUSTED_CHAIN
             (the domain's bundle does not vouch), SVID_EXPIRED (not valid yet, or expired; there is no leeway).
     """
     outlines = check_chain(chain)
@@ -124,7 +125,7 @@ def parse_leaf(der: bytes) -> Leaf:
         not_before = int(certificate.not_valid_before_utc.timestamp())
         not_after = int(certificate.not_valid_after_utc.timestamp())
     except SpiffeIdError as error:
-        raise Denied(Reason.BAD_SVID, f"its URI is no workload's SPIFFE ID: {error}") from error
+        raise Denied(Reason.BAD_SVID, f"its URI is not a workload's SPIFFE ID: {error}") from error
     except CERTIFICATE_ERRORS as error:
         raise Denied(Reason.BAD_SVID, "the leaf cannot be read") from error
     return Leaf(spiffe_id, not_before, not_after, certificate)

@@ -23,7 +23,7 @@ _PODS: Final = {"group": "", "version": "v1", "resource": "pods"}
 
 
 class ReviewError(ValueError):
-    """It is no review that we answer. The message quotes nothing of it. ``uid`` is empty if there is none to answer."""
+    """It is not a review that we answer. The message quotes nothing of it. ``uid`` is empty if it is unknown."""
 
     def __init__(self, message: str, uid: str = "") -> None:
         super().__init__(message)

@@ -136,7 +136,7 @@ def chosen(annotations: Mapping[str, object]) -> Sizes:
     """Return the sizes that a pod asks for by annotations.
 
     Raises:
-        MalformedError: an annotation is no text.
+        MalformedError: an annotation is not text.
     """
     return {name: text(annotations, key) for name, key in ANNOTATIONS.items() if annotations.get(key) is not None}
 

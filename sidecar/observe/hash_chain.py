@@ -4,8 +4,8 @@ A line that is changed, removed, inserted or moved no longer fits its neighbours
 Who can rewrite all lines can also compute the chain again: the token service therefore countersigns its head from time
 to time (``checkpoint``), and what was countersigned cannot be rewritten unnoticed.
 
-A record that was lost before it was encoded is no link: its number is missing, and the chain is whole. So a loss that
-the process admitted differs from a line that somebody removed.
+A record that was lost before it was encoded is not a link: its number is missing, and the chain is whole. So a loss
+that the process admitted differs from a line that somebody removed.
 """
 
 from __future__ import annotations

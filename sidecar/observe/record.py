@@ -39,7 +39,7 @@ EVENTS: Final[Mapping[str, str]] = {
     " signed the head of `peer`",
     "stopped": "the process ends in order; a run without this event was killed, or still runs",
     "pod.injected": "the injector admitted a pod with a sidecar",
-    "pod.refused": "the injector refused a pod, or a request that is no admission review",
+    "pod.refused": "the injector refused a pod, or a request that is not an admission review",
 }
 
 _ALL: Final = tuple(EVENTS)

@@ -43,7 +43,7 @@ class Sink(Protocol):
         """Let other writers proceed: nothing more is to be written for now, or the last write failed."""
 
     def room(self) -> Room | None:
-        """Measure the free space. None: the sink is no file, or its file system does not report it. Raises OSError."""
+        """Measure the free space. None: the sink is not a file, or its file system does not say. Raises OSError."""
 
     def close(self) -> None:
         """Close the descriptor."""

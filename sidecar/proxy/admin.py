@@ -96,7 +96,7 @@ def _clear(path: Path) -> None:
     """Remove a socket without a listener.
 
     Raises:
-        OSError: EADDRINUSE, it is no socket, or a process listens.
+        OSError: EADDRINUSE, it is not a socket, or a process listens.
     """
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):

@@ -63,7 +63,7 @@ class Caches:
         return {name: cache.evicted for name, cache in self._found().items()}
 
     def lookups(self) -> Mapping[tuple[str, str], int]:
-        """The number of lookups in each, by result. Handles are no cache."""
+        """The number of lookups in each, by result. Handles are not cache."""
         found = [(name, cache) for name, cache in self._found().items() if name != HANDLES]
         return {
             (name, result): count

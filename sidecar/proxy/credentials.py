@@ -14,7 +14,7 @@ _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worke
 
 
 class Credential(NamedTuple):
-    """At least one is set; ``token`` is anything a bearer scheme carries that is no handle."""
+    """At least one is set; ``token`` is anything a bearer scheme carries that is not a handle."""
 
     handle: str | None = None
     token: str | None = None

@@ -66,7 +66,7 @@ class Inbound:
         serve(self._log, "inbound", stream, self.journey)
 
     def on_refused(self, stream: Stream, error: SidecarError) -> None:
-        """Answer input that was no request, and write its record."""
+        """Answer input that was not a request, and write its record."""
         refuse_unread(self._log, "inbound", stream, error)
 
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:

@@ -140,7 +140,7 @@ class Listener:
 
         Idle connections stay for a grace period: a request that was sent before its caller could know is served, and
         its answer says that it is the last. Requests that wait behind another are served for half of the time. A peer
-        that was sent everything and does not read the end of it is waited for, and is no failure; nor is an idle one
+        that was sent everything and does not read the end of it is waited for, and is not a failure; nor is an idle one
         when the time is over.
         """
         grace_s = min(DRAIN_GRACE_S, timeout_s / 2)

@@ -1,7 +1,7 @@
 """Re-evaluates requests and calls in flight against the current snapshot: token, policy, keys, and trust in the peer.
 
-Expiry alone is no withdrawal: see ``sidecar.delegation.reevaluate``. The same holds for certificates: a peer whose SVID
-has expired is judged at its last second.
+Expiry alone is not a withdrawal: see ``sidecar.delegation.reevaluate``. The same holds for certificates: a peer whose
+SVID has expired is judged at its last second.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class TokenEndpoint:
         return web.Response(body=body, content_type=_JSON, headers=_NO_STORE)
 
     def unserved(self, request: web.BaseRequest, status: int, allow: str | None = None) -> web.Response:
-        """Answer a request that is no HTTP, has no route here, or met a bug elsewhere; one record, nothing quoted."""
+        """Answer a request that is not HTTP, has no route here, or met a bug elsewhere; one record, nothing quoted."""
         record = self._record(request)
         with suppress(SidecarError):
             record.identify(self._client_of(request))

@@ -22,7 +22,7 @@ _NAME_BYTES: Final = 256  # of one name, besides its own bytes: places and templ
 _MAX_RULES: Final = 8  # whose templates a layout keeps: there are four
 _are_tokens: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:)*+").fullmatch
 is_length: Final = re.compile(rb"0|[1-9][0-9]{0,14}").fullmatch
-_CONTROLS: Final = frozenset({*range(0x20), 0x7F}) - {0x09}  # no value holds one; a tab is no control here
+_CONTROLS: Final = frozenset({*range(0x20), 0x7F}) - {0x09}  # no value holds one; a tab is not a control here
 CONTROLS_MARKED: Final = bytes([0x3F if octet in _CONTROLS else octet for octet in range(256)])
 """A table for ``translate``: text without control bytes is equal to its translation."""
 
@@ -109,7 +109,7 @@ class H1Layout(Layout):
         if self.length is not None:
             value = values[self.length]
             if not is_length(value):
-                raise Denied(Reason.AMBIGUOUS_FRAMING, "the Content-Length is no plain number")
+                raise Denied(Reason.AMBIGUOUS_FRAMING, "the Content-Length is not a plain number")
             return int(value), False
         if not self.codings:
             return None, False
@@ -152,7 +152,7 @@ def _connection(found: Sequence[bytes], minor: int) -> tuple[frozenset[bytes], b
     """Return (``Message.listed``, whether another message may follow). Every Connection field counts."""
     for value in found:
         if not _OPTIONS.fullmatch(value):
-            raise Denied(Reason.BAD_REQUEST, "a Connection field is no list of tokens")
+            raise Denied(Reason.BAD_REQUEST, "a Connection field is not a list of tokens")
         if value.count(b",") > _MAX_OPTIONS:
             raise Denied(Reason.HEAD_TOO_LARGE, "too many Connection options")
     options = connection_options(found)

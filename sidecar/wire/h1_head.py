@@ -212,13 +212,13 @@ def parse_authority(value: bytes) -> str:
     """Parse a host with an optional port, in lower case; ``Denied`` BAD_REQUEST if it is anything else."""
     match = _AUTHORITY.fullmatch(value)
     if match is None:
-        raise Denied(Reason.BAD_REQUEST, "the Host is no host with an optional port")
+        raise Denied(Reason.BAD_REQUEST, "the Host is not a host with an optional port")
     address, port = match.groups()
     if port is not None and not 0 < int(port) < 65536:
-        raise Denied(Reason.BAD_REQUEST, "the Host is no host with an optional port")
+        raise Denied(Reason.BAD_REQUEST, "the Host is not a host with an optional port")
     if address is not None:
         try:
             IPv6Address(address.decode("ascii"))
         except AddressValueError as error:
-            raise Denied(Reason.BAD_REQUEST, "the Host is no IPv6 address") from error
+            raise Denied(Reason.BAD_REQUEST, "the Host is not an IPv6 address") from error
     return value.decode("ascii").lower()

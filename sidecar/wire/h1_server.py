@@ -68,7 +68,7 @@ class ServerConnection(asyncio.Protocol):
         self._advancing = False  # input is being used: a call from inside that does nothing
         self._share = Share.SPENT
         self._reading_paused = False
-        self._half_closes = False  # a fact of the transport: it is no TLS
+        self._half_closes = False  # a fact of the transport: it is not TLS
         self._opened_at = 0.0
         self._ages_at = 0.0
         self._moved_at = 0.0

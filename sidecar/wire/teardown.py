@@ -61,7 +61,7 @@ class Pace:
         self.moved = moved
 
     def lasts(self, now: float, moved: int, enough: float) -> float:
-        """Return the seconds since ``enough`` bytes moved; ``moved`` is the counter now. A lower one is no progress."""
+        """Return the seconds since ``enough`` bytes moved; ``moved`` is the counter. A lower one is not progress."""
         if moved < self.moved:
             self.moved = moved
         elif moved - self.moved >= enough:

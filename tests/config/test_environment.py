@@ -33,9 +33,9 @@ def test_variables_override_the_file(environ: dict[str, str], document: dict[str
         pytest.param("SIDECAR__", "1", "names no setting", id="nothing"),
         pytest.param("SIDECAR__B____C", "1", "names no setting", id="empty-part"),
         pytest.param("SIDECAR__b", "1", "names no setting", id="lower-case"),
-        pytest.param("SIDECAR__B", "[1", "is no valid YAML", id="broken-value"),
+        pytest.param("SIDECAR__B", "[1", "is not valid YAML", id="broken-value"),
         pytest.param("SIDECAR__B", "*x", "anchors and aliases are not read", id="alias"),
-        pytest.param("SIDECAR__B", os.fsdecode(b"caf\xe9"), "is no UTF-8 text", id="latin-1"),
+        pytest.param("SIDECAR__B", os.fsdecode(b"caf\xe9"), "is not UTF-8 text", id="latin-1"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_a_problem_with_its_name(name: str, value: str, wrong: str) -> None:

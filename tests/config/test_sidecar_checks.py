@@ -133,7 +133,7 @@ def crm(**changes: object) -> list[dict[str, object]]:
         pytest.param(
             [("inbound.routes.0.may_call", ["mail"])],
             "inbound.routes[0].may_call",
-            "no outbound",
+            "not an outbound",
             id="may-call-unknown",
         ),
         pytest.param(
@@ -152,7 +152,7 @@ def crm(**changes: object) -> list[dict[str, object]]:
             [("issuers", [ISSUER, OTHER_ISSUER])], "inbound.routes[0].issuers", "several", id="two-issuers-unnamed"
         ),
         pytest.param(
-            [("inbound.routes.0.issuers", ["https://x"])], "inbound.routes[0].issuers", "no configured", id="unknown"
+            [("inbound.routes.0.issuers", ["https://x"])], "inbound.routes[0].issuers", "not a configured", id="unknown"
         ),
         pytest.param(
             [("issuers", [ISSUER, OTHER_ISSUER]), ("inbound.routes.0.issuers", ["https://other.example"])],
@@ -201,7 +201,7 @@ def crm(**changes: object) -> list[dict[str, object]]:
         pytest.param(
             [("exchange", ABSENT), ("issuers.0.tls", {"ca": "/a"})], "exchange", "is missing", id="no-exchange"
         ),
-        pytest.param([("exchange.issuer", "https://x")], "exchange.issuer", "no configured", id="unknown-sts"),
+        pytest.param([("exchange.issuer", "https://x")], "exchange.issuer", "not a configured", id="unknown-sts"),
         pytest.param([("exchange.tls", {"ca": "/a"})], "exchange.tls", "beside peer", id="two-proofs"),
         pytest.param(
             [("exchange.peer", ABSENT), ("issuers.0.tls", {"ca": "/a"})], "exchange.tls", "nobody", id="unproven-sts"
@@ -245,7 +245,7 @@ def test_a_contradiction_is_told_with_its_field_and_cure(
 @pytest.mark.parametrize(
     ("change", "field", "words"),
     [
-        pytest.param([("entry.may_call", ["mail"])], "entry.may_call", "no outbound route", id="may-call-unknown"),
+        pytest.param([("entry.may_call", ["mail"])], "entry.may_call", "not an outbound route", id="may-call-unknown"),
         pytest.param(
             [("entry.issuers.0.issuer", "https://sts.acme.example")], "entry.issuers[0].issuer", "itself", id="sts"
         ),

@@ -105,11 +105,11 @@ def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None
         pytest.param([("rules.0.scopes", ["x"])], "rules[0].scopes", "does not know", id="unknown-scope"),
         pytest.param([("issuer", "https://sts.example/?x")], "issuer", "not an https URL", id="issuer-with-query"),
         pytest.param([("token_life_s", 0)], "token_life_s", "outside", id="no-life"),
-        pytest.param([("rules.0.subjects", "*")], "rules[0].subjects", "is no list", id="star-for-a-list"),
+        pytest.param([("rules.0.subjects", "*")], "rules[0].subjects", "is not a list", id="star-for-a-list"),
         pytest.param([("keys", {})], "keys.directory", "is missing", id="no-directory"),
         pytest.param([("keys", "none")], "keys", "no such choice", id="no-keys"),
         pytest.param([("identity", {})], "identity.workload_api", "is missing", id="no-identity"),
-        pytest.param([("typo", 1)], "typo", "is no setting", id="unknown"),
+        pytest.param([("typo", 1)], "typo", "is not a setting", id="unknown"),
     ],
 )
 def test_a_contradiction_is_told_with_its_field_and_cure(

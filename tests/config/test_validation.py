@@ -18,11 +18,13 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
 @pytest.mark.parametrize(
     ("path", "value", "field", "wrong"),
     [
-        pytest.param("inbuond", {}, "inbuond", "is no setting", id="unknown-section"),
-        pytest.param("inbound.routes.0.scope", [], "inbound.routes[0].scope", "is no setting", id="unknown-in-a-list"),
-        pytest.param("inbound.limits", {"x": 1}, "inbound.limits.x", "is no setting", id="unknown-limit"),
+        pytest.param("inbuond", {}, "inbuond", "is not a setting", id="unknown-section"),
         pytest.param(
-            "records", {"sink": {"x": 1, "file": "/a"}}, "records.sink.x", "is no setting", id="unknown-in-sink"
+            "inbound.routes.0.scope", [], "inbound.routes[0].scope", "is not a setting", id="unknown-in-a-list"
+        ),
+        pytest.param("inbound.limits", {"x": 1}, "inbound.limits.x", "is not a setting", id="unknown-limit"),
+        pytest.param(
+            "records", {"sink": {"x": 1, "file": "/a"}}, "records.sink.x", "is not a setting", id="unknown-in-sink"
         ),
         pytest.param("inbound.agent", ABSENT, "inbound.agent", "is missing", id="missing"),
         pytest.param(
@@ -35,13 +37,21 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             "inbound.routes.0.allow_self", 1, "inbound.routes[0].allow_self", "is neither true nor false", id="one"
         ),
         pytest.param(
-            "inbound.routes.0.max_calls", True, "inbound.routes[0].max_calls", "is no whole number", id="bool-as-number"
+            "inbound.routes.0.max_calls",
+            True,
+            "inbound.routes[0].max_calls",
+            "is not a whole number",
+            id="bool-as-number",
         ),
         pytest.param(
-            "inbound.routes.0.max_calls", "16", "inbound.routes[0].max_calls", "is no whole number", id="quoted-number"
+            "inbound.routes.0.max_calls",
+            "16",
+            "inbound.routes[0].max_calls",
+            "is not a whole number",
+            id="quoted-number",
         ),
         pytest.param(
-            "inbound.routes.0.max_calls", 1.5, "inbound.routes[0].max_calls", "is no whole number", id="fraction"
+            "inbound.routes.0.max_calls", 1.5, "inbound.routes[0].max_calls", "is not a whole number", id="fraction"
         ),
         pytest.param("inbound.routes.0.max_calls", -1, "inbound.routes[0].max_calls", "is out of range", id="negative"),
         pytest.param(
@@ -51,9 +61,9 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             "inbound.limits", {"max_body_bytes": 0}, "inbound.limits.max_body_bytes", "is out of range", id="no-limit"
         ),
         pytest.param("exchange.timeout_s", 0, "exchange.timeout_s", "is out of range", id="no-time"),
-        pytest.param("drain_s", "20s", "drain_s", "is no number", id="a-unit"),
+        pytest.param("drain_s", "20s", "drain_s", "is not a number", id="a-unit"),
         pytest.param(
-            "inbound.routes.0.scopes", "docs.read", "inbound.routes[0].scopes", "is no list", id="text-for-a-list"
+            "inbound.routes.0.scopes", "docs.read", "inbound.routes[0].scopes", "is not a list", id="text-for-a-list"
         ),
         pytest.param(
             "inbound.routes.0.scopes",
@@ -62,7 +72,9 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             "is not exactly one scope",
             id="two-scopes",
         ),
-        pytest.param("inbound.routes.0.scopes", [1], "inbound.routes[0].scopes[0]", "is no text", id="number-as-scope"),
+        pytest.param(
+            "inbound.routes.0.scopes", [1], "inbound.routes[0].scopes[0]", "is not text", id="number-as-scope"
+        ),
         pytest.param(
             "inbound.routes.0.peers",
             ["acme.example/x"],
@@ -80,11 +92,11 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
         pytest.param(
             "inbound.routes.0.peers", ["spiffe://acme.example/*"], "inbound.routes[0].peers[0]", WILDCARD, id="wildcard"
         ),
-        pytest.param("inbound.routes.0.name", "none", "inbound.routes[0].name", "is no name", id="reserved-name"),
-        pytest.param("inbound.listen", "7443", "inbound.listen", "is no listen address", id="port-alone"),
-        pytest.param("inbound.listen", ":7443", "inbound.listen", "is no listen address", id="no-host"),
-        pytest.param("inbound.listen", "0.0.0.0:70000", "inbound.listen", "is no listen address", id="large-port"),
-        pytest.param("inbound.listen", 7443, "inbound.listen", "is no text", id="number-as-address"),
+        pytest.param("inbound.routes.0.name", "none", "inbound.routes[0].name", "is not a name", id="reserved-name"),
+        pytest.param("inbound.listen", "7443", "inbound.listen", "is not a listen address", id="port-alone"),
+        pytest.param("inbound.listen", ":7443", "inbound.listen", "is not a listen address", id="no-host"),
+        pytest.param("inbound.listen", "0.0.0.0:70000", "inbound.listen", "is not a listen address", id="large-port"),
+        pytest.param("inbound.listen", 7443, "inbound.listen", "is not text", id="number-as-address"),
         pytest.param(
             "outbound.routes.0.upstream",
             "https://crm/path",
@@ -92,7 +104,9 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             "holds a path or a query",
             id="path-in-upstream",
         ),
-        pytest.param("issuers.0.jwks", "ftp://x/y", "issuers[0].jwks", "it is no absolute http or https URL", id="ftp"),
+        pytest.param(
+            "issuers.0.jwks", "ftp://x/y", "issuers[0].jwks", "it is not an absolute http or https URL", id="ftp"
+        ),
         pytest.param(
             "issuers.0.jwks",
             "https://u:p@x/y",
@@ -114,8 +128,10 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
         pytest.param("issuers.0.issuer", "", "issuers[0].issuer", LINE, id="empty-text"),
         pytest.param("issuers.0.issuer", "a\u202eb", "issuers[0].issuer", LINE, id="text-that-acts"),
         pytest.param("issuers.0.issuer", "a" * 2049, "issuers[0].issuer", LINE, id="long-text"),
-        pytest.param("issuers.0.tls", {"ca": "ca.pem"}, "issuers[0].tls.ca", "is no absolute path", id="relative-path"),
-        pytest.param("inbound.listen", "[1.2]:7443", "inbound.listen", "is no listen address", id="broken-ipv6"),
+        pytest.param(
+            "issuers.0.tls", {"ca": "ca.pem"}, "issuers[0].tls.ca", "is not an absolute path", id="relative-path"
+        ),
+        pytest.param("inbound.listen", "[1.2]:7443", "inbound.listen", "is not a listen address", id="broken-ipv6"),
         pytest.param("records", {"sink": "syslog"}, "records.sink", "has no such choice", id="unknown-sink"),
         pytest.param(
             "records",
@@ -132,7 +148,7 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
             id="no-socket-url",
         ),
         pytest.param("entry", {"issuers": [], "may_call": []}, "entry.issuers", "is empty", id="entry-without-issuer"),
-        pytest.param("inbound", [], "inbound", "is no mapping", id="list-for-a-section"),
+        pytest.param("inbound", [], "inbound", "is not a mapping", id="list-for-a-section"),
         pytest.param("exchange.adapter", "acme", "exchange.adapter", "has no such choice", id="unknown-adapter"),
     ],
 )
@@ -208,7 +224,7 @@ def test_no_value_is_ever_quoted(path: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        pytest.param("[]", "is no mapping", id="a-list"),
+        pytest.param("[]", "is not a mapping", id="a-list"),
         pytest.param("a: 1\na: 2", "the key a is there twice", id="doubled-key"),
     ],
 )
@@ -222,7 +238,7 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     assert problem.field.endswith("absent.yaml")
     assert problem.wrong == "cannot be read (No such file or directory)"
     (tmp_path / "latin").write_bytes(b"a: \xff")
-    assert [problem.wrong for problem in check(tmp_path / "latin", {}).problems] == ["is no UTF-8 text"]
+    assert [problem.wrong for problem in check(tmp_path / "latin", {}).problems] == ["is not UTF-8 text"]
 
 
 @pytest.mark.parametrize("filler", ["x", "ü", "界"])

@@ -360,7 +360,9 @@ def test_every_claim_that_names_a_client_names_the_entrys(claim: str) -> None:
     ("refused", "reason"),
     [
         pytest.param(lambda: enter(policy=replace(POLICY, entry=None)), Reason.NOT_AN_ENTRY, id="no entry"),
-        pytest.param(lambda: enter(LOGIN_CLAIMS | {"iss": STS}), Reason.WRONG_ISSUER, id="the STS is no user issuer"),
+        pytest.param(
+            lambda: enter(LOGIN_CLAIMS | {"iss": STS}), Reason.WRONG_ISSUER, id="the STS is not a user issuer"
+        ),
         pytest.param(lambda: enter(key="other"), Reason.BAD_SIGNATURE, id="signature"),
         pytest.param(lambda: enter(LOGIN_CLAIMS | {"aud": "other-app"}), Reason.WRONG_AUDIENCE, id="another client"),
         pytest.param(lambda: enter(LOGIN_CLAIMS | {"azp": "other-app"}), Reason.WRONG_AUDIENCE, id="issued to another"),

@@ -141,7 +141,7 @@ def test_registered_scopes_are_the_union_of_the_routes_scopes() -> None:
         pytest.param({"name": "a b"}, "name", id="name"),
         pytest.param({"name": ""}, "name", id="empty name"),
         pytest.param({"linger_s": -1.0}, "negative", id="negative linger"),
-        pytest.param({"linger_s": float("nan")}, "negative", id="linger that is no number"),
+        pytest.param({"linger_s": float("nan")}, "negative", id="linger that is not a number"),
         pytest.param({"linger_s": float("inf")}, "negative", id="endless linger"),
         pytest.param({"max_calls": -1}, "negative", id="negative calls"),
     ],

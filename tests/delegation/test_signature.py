@@ -128,8 +128,8 @@ REFUSED_ON_PURPOSE = {
     325: "empty payload",
     346: "the JWK says PS256, the header PS384: a key has one algorithm",
     350: "the JWK says PS256, the header PS384: a key has one algorithm",
-    347: "the JWK says ES521, which is no algorithm (ES512 is meant)",
-    351: "the JWK says ES521, which is no algorithm (ES512 is meant)",
+    347: "the JWK says ES521, which is not an algorithm (ES512 is meant)",
+    351: "the JWK says ES521, which is not an algorithm (ES512 is meant)",
     **dict.fromkeys([1, 348, 352, 357, 358, 359, 372, 373, 376, 377], "HMAC"),
 }
 GROUPS = json.loads(

@@ -133,7 +133,7 @@ CLAIMS: dict[str, tuple[dict[str, object], str]] = {
     "sub_id with an empty iss": ({"sub_id": {"format": "iss_sub", "iss": "", "sub": "a"}}, "malformed_token"),
     "cnf null": ({"cnf": None}, "malformed_token"),
     "cnf a string": ({"cnf": THUMBPRINT}, "malformed_token"),
-    "cnf with a thumbprint that is no string": ({"cnf": {"x5t#S256": 1}}, "malformed_token"),
+    "cnf with a thumbprint that is not a string": ({"cnf": {"x5t#S256": 1}}, "malformed_token"),
     "cnf empty": ({"cnf": {}}, "cnf_mismatch"),
     "cnf of another kind": ({"cnf": {"jkt": THUMBPRINT}}, "cnf_mismatch"),
     "cnf a key": ({"cnf": {"jwk": {}}}, "cnf_mismatch"),

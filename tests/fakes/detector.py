@@ -28,7 +28,7 @@ class FakeDetector:
         self.texts.append(text)
         for rule, form in _FORMS.items():
             if rule == _OF_A_PAIR and not re.search(r"\b[A-Za-z0-9/+]{40}\b", text):
-                continue  # the id alone is no secret
+                continue  # the id alone is not a secret
             for found in re.finditer(form, text):
                 line = text.count("\n", 0, found.start()) + 1
                 yield Hit(rule, found[0], line, found.start() - text.rfind("\n", 0, found.start()))

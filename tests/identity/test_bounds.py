@@ -213,17 +213,17 @@ UNREADABLE = {
     ),
     "a point of another size": authority_with(ec_spki(P256, b"\4" + bytes(63))),
     "a hybrid point": authority_with(ec_spki(P256, b"\6" + bytes(64))),
-    "an RSA key that is no sequence": authority_with(spki(RSA, tlv(0x31, integer(2**3071 + 1) + integer(65537)))),
+    "an RSA key that is not a sequence": authority_with(spki(RSA, tlv(0x31, integer(2**3071 + 1) + integer(65537)))),
     "an RSA key whose numbers are none": authority_with(
         spki(RSA, tlv(0x30, tlv(0x04, integer(2**3071 + 1)[4:]) + integer(65537)))
     ),
-    "a key that is no bit string": edited(SVID.der, [*KEY, 1], tlv(0x04, b"\0\4" + bytes(64))),
-    "an algorithm that is no identifier": edited(SVID.der, [*KEY, 0, 0], b"\x04" + EC[1:]),
+    "a key that is not a bit string": edited(SVID.der, [*KEY, 1], tlv(0x04, b"\0\4" + bytes(64))),
+    "an algorithm that is not an identifier": edited(SVID.der, [*KEY, 0, 0], b"\x04" + EC[1:]),
     "no fields": edited(SVID.der, [0], tlv(0x30, b"")),
     "a serial number that is none": edited(SVID.der, [0, 1], tlv(0x04, b"\1")),
     "an empty extension": edited(SVID.der, EXTENSION, tlv(0x30, b"")),
-    "an extension whose name is no identifier": edited(SVID.der, [*EXTENSION, 0], tlv(0x04, b"\1")),
-    "an extension whose value is no octet string": edited(SVID.der, EXTENSION, tlv(0x30, EC + tlv(0x03, b"\0"))),
+    "an extension whose name is not an identifier": edited(SVID.der, [*EXTENSION, 0], tlv(0x04, b"\1")),
+    "an extension whose value is not an octet string": edited(SVID.der, EXTENSION, tlv(0x30, EC + tlv(0x03, b"\0"))),
     "a key without algorithm": authority_with(tlv(0x30, tlv(0x30, b"") + tlv(0x03, b"\0"))),
     "an extension twice": authority("twice", ROOT).der.replace(
         bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d13")

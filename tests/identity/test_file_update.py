@@ -44,7 +44,7 @@ def test_three_files_are_an_identity() -> None:
 MALFORMED: dict[str, dict[str, bytes]] = {
     "no certificate": {"certificate": b""},
     "junk for a certificate": {"certificate": b"junk"},
-    "a certificate that is no SVID": {"certificate": pem_of(ROOT_A), "key": pem_key_of(ROOT_A)},
+    "a certificate that is not an SVID": {"certificate": pem_of(ROOT_A), "key": pem_key_of(ROOT_A)},
     "the certificates in the wrong order": {"certificate": pem_of(MIDDLE, OWN)},
     "no key": {"key": b""},
     "another key": {"key": pem_key_of(ROOT_A)},

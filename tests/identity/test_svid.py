@@ -194,7 +194,7 @@ UNTRUSTED: dict[str, Shape] = {
     "root is sent but not in the bundle": Shape([leaf(SAME_NAME), SAME_NAME]),
     "intermediate is missing": Shape([leaf(MIDDLE)]),
     "issued by a leaf": Shape([leaf(SVID, subject="second"), SVID]),
-    "intermediate is no authority": Shape([leaf(NOT_CA), NOT_CA]),
+    "intermediate is not an authority": Shape([leaf(NOT_CA), NOT_CA]),
     "intermediate without basic constraints": Shape([leaf(NO_BC), NO_BC]),
     "intermediate may not sign certificates": Shape([leaf(NO_SIGN), NO_SIGN]),
     "path length violated": Shape([leaf(PATHLEN_SUB), PATHLEN_SUB], [PATHLEN_0]),

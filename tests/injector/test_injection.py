@@ -57,7 +57,7 @@ BAD: dict[str, tuple[object, str]] = {
     "another member": (edited(more=1), "members other than"),
     "another mode": (edited(mode="both"), "neither native nor classic"),
     "ports of another type": (edited(ports=["7443"]), "not a list of integers"),
-    "ports that are no list": (edited(ports={}), "not a list of integers"),
+    "ports that are not a list": (edited(ports={}), "not a list of integers"),
     "a nameless container": (edited("container", "name"), "container.name"),
     "a container without user": (edited("container", "securityContext", "runAsUser"), "runAsUser is missing"),
     "a container without probe": (edited("container", "readinessProbe", "httpGet", "port"), "httpGet.port"),

@@ -71,7 +71,7 @@ def test_a_warning_is_told(injection_file: Path, capsys: pytest.CaptureFixture[s
     [
         ({"kind": "Service"}, "kind is none of Pod, Deployment"),
         ([], "is not an object"),
-        ("a: [", "is no valid YAML"),
+        ("a: [", "is not valid YAML"),
         ("a: 1\na: 2", "is there twice"),
         ({"kind": "Deployment", "spec": []}, "spec is not an object"),
     ],

@@ -72,8 +72,8 @@ async def test_a_changed_file_is_noticed_without_being_told(entry: EntryWorld) -
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        pytest.param({"rules": "none"}, "policy: rules: is no list", id="no policy"),
-        pytest.param({"typo": 1}, "policy: typo: is no setting", id="a word that is none"),
+        pytest.param({"rules": "none"}, "policy: rules: is not a list", id="no policy"),
+        pytest.param({"typo": 1}, "policy: typo: is not a setting", id="a word that is none"),
         pytest.param({"listen": "127.0.0.1:1"}, "policy: listen: cannot change", id="another address"),
         pytest.param({"keys": "ephemeral"}, "policy: keys: cannot change", id="other keys"),
         pytest.param({"issuer": "https://sts2.example"}, "policy: issuer: cannot change", id="another name"),

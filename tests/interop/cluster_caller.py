@@ -31,7 +31,7 @@ def log_in(user: str = "alice") -> str:
 
 
 def ask(token: str, **question: str) -> dict[str, Any]:
-    """Ask once. Status 0 is no answer at all."""
+    """Ask once. Status 0 is not an answer at all."""
     began = time.time()
     connection = http.client.HTTPConnection("front.agents.svc", 8080, timeout=30)
     try:

@@ -99,7 +99,7 @@ class Mesh:
         return done.returncode, done.stdout + done.stderr
 
     def ask(self, user: str = "alice", **question: Any) -> Answer:
-        """Ask the front app as a user. Status 0 is no answer at all."""
+        """Ask the front app as a user. Status 0 is not an answer at all."""
         body = json.dumps({"question": "When does Globex renew?", "customer": "42", **question}).encode()
         authorization = f"Basic {b64encode(f'{user}:'.encode()).decode()}"
         request = urllib.request.Request(

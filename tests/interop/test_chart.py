@@ -477,7 +477,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a CA that is none": (
         changed("injector.tls", {"certManager": {"enabled": False}, "secretName": "tls", "caBundle": "ca.pem"}),
-        "it is no certificate in PEM; pass --set-file",
+        "it is not a certificate in PEM; pass --set-file",
     ),
     "a budget for one": (changed("injector.replicas", 1), "0 makes no budget"),
     "a budget for one token service": (

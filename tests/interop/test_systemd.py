@@ -145,4 +145,4 @@ def test_settings_that_cannot_be_used_are_told_and_not_tried_again(booted: Machi
     booted.run("systemctl start sidecar@broken || true")
     booted.run("for _ in $(seq 100); do systemctl is-failed -q sidecar@broken && exit 0; sleep 0.1; done; exit 1")
     assert booted.run("systemctl show -p NRestarts --value sidecar@broken").strip() == "0"
-    assert "nonsense: is no setting" in booted.run("journalctl -u sidecar@broken --no-pager")
+    assert "nonsense: is not a setting" in booted.run("journalctl -u sidecar@broken --no-pager")

@@ -18,7 +18,7 @@ def filled(*free: int, every_s: float = 60.0) -> SinkSpace:
 @pytest.mark.parametrize(
     ("free", "full_in_s"),
     [
-        pytest.param([10 * GIB], None, id="one measurement is no rate"),
+        pytest.param([10 * GIB], None, id="one measurement is not a rate"),
         pytest.param([9 * GIB, 9 * GIB], None, id="nothing is used"),
         pytest.param([8 * GIB, 9 * GIB], None, id="it was emptied"),
         pytest.param([10 * GIB, 9 * GIB], 9 * 60, id="a GiB a minute"),

@@ -43,7 +43,7 @@ ENDS: dict[str, tuple[dict[str, Any], tuple[float, Reason] | None]] = {
         {"answered_at": 90.0, "passed": 95.0, "wall": 105.0},
         (45.0, Reason.TIMEOUT),
     ),
-    "an answer: its peer's certificate is no matter": (
+    "an answer: its peer's certificate is not matter": (
         {"answered_at": 10.0, "peer_expires_at": 5.0},
         (90.0, Reason.TIMEOUT),
     ),

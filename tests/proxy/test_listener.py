@@ -14,7 +14,7 @@ from tests.proxy.agent_calls import AgentCalls, Fields, bearer
     ("fields", "status", "reason"),
     [
         pytest.param(bearer("h" * 43), 503, "overloaded", id="a request"),
-        pytest.param([("x y", "z")], 400, "bad_request", id="what is no request"),
+        pytest.param([("x y", "z")], 400, "bad_request", id="what is not a request"),
     ],
 )
 async def test_a_connection_above_the_limit_is_refused_closed_and_recorded(

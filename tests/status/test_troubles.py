@@ -5,7 +5,7 @@ from sidecar.identity.source import State
 from sidecar.status.troubles import span, troubles
 from tests.status.documents import ISSUER, NOW, status
 
-PROBLEM = {"field": "drian_s", "wrong": "is no setting", "cure": "write drain_s"}
+PROBLEM = {"field": "drian_s", "wrong": "is not a setting", "cure": "write drain_s"}
 
 
 def upstream(direction: str, reason: str, detail: str) -> dict[str, object]:
@@ -202,7 +202,7 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             [("settings.refused_at", NOW - 5), ("settings.problems", [PROBLEM])],
             "note",
             "settings: drian_s",
-            "refused 5 s ago, version 1 stays: is no setting",
+            "refused 5 s ago, version 1 stays: is not a setting",
             "write drain_s",
             id="broken-settings",
         ),

@@ -308,7 +308,7 @@ ATTACKS: Final = (
     by_itself("S14", "an unknown target", Reason.TARGET_UNKNOWN, itself(audience="spiffe://acme.example/x")),
     by_itself("S14", "more than listed", Reason.SCOPE_REFUSED, itself(scope="crm.write")),
     # Chains start where users log in, with that login's token.
-    at_entry("S17", "at a workload that is no entry", Reason.NOT_AN_ENTRY, login(PLANNER), PLANNER),
+    at_entry("S17", "at a workload that is not an entry", Reason.NOT_AN_ENTRY, login(PLANNER), PLANNER),
     at_entry(
         "S17", "a login at another application", Reason.NOT_YOUR_TOKEN, login(subject_token=id_token(aud="other-app"))
     ),

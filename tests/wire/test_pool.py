@@ -393,7 +393,7 @@ async def test_a_connection_that_its_call_needs_no_more_joins_the_pool(pool: Ups
         released.set()
         connection = await taken(pool, to(upstream))
     assert connection is not free
-    assert connection.kept  # so that the upstream's closing it meanwhile is no failure of the next call
+    assert connection.kept  # so that the upstream's closing it meanwhile is not a failure of the next call
 
 
 async def test_an_attempt_whose_call_was_served_otherwise_serves_the_next_one(

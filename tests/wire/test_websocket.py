@@ -72,7 +72,7 @@ UNLAWFUL = {
     "a key of 15 bytes": ASKS.replace(KEY, b"dGhlIHNhbXBsZSBub25j"),
     "a key of 17 bytes": ASKS.replace(KEY, b"dGhlIHNhbXBsZSBub25jZQAA"),
     "a key that has another form": ASKS.replace(KEY, b"dGhlIHNhbXBsZSBub25jZR=="),
-    "a key that is no base64": ASKS.replace(KEY, b"dGhlIHNhbXBsZSBub25j!Q=="),
+    "a key that is not base64": ASKS.replace(KEY, b"dGhlIHNhbXBsZSBub25j!Q=="),
 }
 
 

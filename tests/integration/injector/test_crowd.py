@@ -152,7 +152,7 @@ async def test_a_flood_of_what_is_no_question_is_counted_and_recorded_at_the_lis
     for _ in range(flood):
         writer.write(HEAD + b"content-length: 2\r\n\r\n{}")
         assert b" 400 " in await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(len(b"it is no AdmissionReview of admission.k8s.io/v1\n"))
+        await reader.readexactly(len(b"it is not an AdmissionReview of admission.k8s.io/v1\n"))
     writer.transport.abort()
     text = (await running.probed("/metrics"))[1]
     assert f'decision="deny",rule="no_review"}} {float(flood)}' in text
