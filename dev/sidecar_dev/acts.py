@@ -49,20 +49,21 @@ def act_one(stage: Stage) -> Iterator[Scene]:
     files = [stage.mesh.access_log(name) for name in _LOGGED]
     latest = [stage.shell.write(f"{path.stem}.last", path.read_text().splitlines()[-1] + "\n") for path in files]
     command, found = stage.sidecar("audit", "attribution", *latest)
-    summary = found.get("summary", {})
+    told = found.get("requests", [])
+    nameless = [one for one in told if one["verdict"] == "cannot_tell" and one["user"] == "alice"]
     yield Scene(
         ONE,
         "who did it?",
         "An audit of these logs cannot say. alice did not do it, and no line names the agent that did.",
         (
             fact(
-                "impersonating",
-                f"{summary.get('impersonating')} of {summary.get('requests')}",
-                held=summary.get("impersonating") == summary.get("requests") == len(latest),
+                "cannot tell",
+                f"{len(nameless)} of {len(told)} name alice and no agent",
+                held=len(nameless) == len(told) == len(latest),
                 commands=(command,),
             ),
         ),
-        lines=summary.get("sentences", ()),
+        lines=[str(found.get("summary", {}).get("sentence"))],
     )
 
 

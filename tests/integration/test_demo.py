@@ -146,4 +146,4 @@ def test_under_a_pipe_the_demo_is_plain_text_and_ends_by_itself() -> None:
     assert finished.returncode == 0, finished.stdout[-2000:]
     assert "\x1b" not in finished.stdout
     assert "everything held" in finished.stdout.splitlines()[-1]
-    assert "impersonating: 3 of 3" in finished.stdout
+    assert "cannot tell: 3 of 3 name alice and no agent" in finished.stdout
