@@ -1,0 +1,169 @@
+"""Trust built from sections of issuers, and refusals beside the same section with one fact changed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config.issuers import (
+    development_problems,
+    is_production,
+    key_settings,
+    kind_of,
+    kind_problems,
+    profile_of,
+    profile_problems,
+    same_origin,
+)
+from sidecar.config.sections import IssuerSection, ProfileSection, TlsSection, UserIssuerSection
+from sidecar.delegation.policy import LoginKind
+from sidecar.delegation.profile import PRESETS, ActorForm
+from sidecar.delegation.spiffe_id import SpiffeId
+from tests.config.documents import ABSENT, changed, example, problems
+
+AGENT = example("agent")
+ENTRY = example("entry")
+PEER = "spiffe://acme.example/sts"
+ROW = {"sub": "crm", "spiffe_id": "spiffe://acme.example/tool/crm"}
+
+
+def issuer(**changes: Any) -> IssuerSection:
+    return IssuerSection.model_validate({**AGENT["issuers"][0], **changes})
+
+
+def login(**changes: Any) -> UserIssuerSection:
+    return UserIssuerSection.model_validate({**changed(ENTRY["entry"]["issuers"][0], ("client_id", ABSENT)), **changes})
+
+
+def profile(**changes: Any) -> ProfileSection:
+    return ProfileSection.model_validate({"preset": "sts", **changes})
+
+
+def test_keys_are_fetched_as_it_is_written_and_otherwise_by_default() -> None:
+    tls = TlsSection(peer=PEER)
+    usual = key_settings(issuer(), tls)
+    written = key_settings(issuer(refresh_s=7.0, max_age_s=70.0, cooldown_s=3.0, timeout_s=2.0), tls)
+    assert usual.peer == SpiffeId(PEER)
+    assert (written.refresh_s, written.max_age_s, written.cooldown_s, written.timeout_s) == (7.0, 70.0, 3.0, 2.0)
+    assert (usual.refresh_s, usual.max_age_s, usual.cooldown_s, usual.timeout_s) == (None, 3600.0, 30.0, 5.0)
+
+
+def test_a_refused_url_is_named_as_the_setting_is() -> None:
+    with pytest.raises(ValueError, match=r"^jwks: "):
+        key_settings(issuer(jwks="http://keys.example/jwks"), None)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("https://a.example:1/y", True),
+        ("http://a.example:1/x", False),
+        ("https://b.example:1/x", False),
+        ("https://a.example:2/x", False),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(other: str, same: bool) -> None:
+    assert same_origin("https://a.example:1/x", other) is same
+
+
+def test_a_profile_is_its_preset_with_the_changes_that_are_written() -> None:
+    assert profile_of("sts") is PRESETS["sts"]
+    assert profile_of(profile()) == PRESETS["sts"]
+    made = profile_of(
+        profile(
+            actor="table",
+            typ=["Application/AT+JWT", None],
+            algorithms=["ES256"],
+            required_claims=["txn"],
+            actor_table=[ROW],
+            leeway_s=3,
+        )
+    )
+    assert made.actor is ActorForm.TABLE
+    assert made.typ == {"at+jwt", None}
+    assert made.algorithms == {"ES256"}
+    assert made.required_claims == {*PRESETS["sts"].required_claims, "txn"}
+    assert made.actor_table == {(None, "crm"): SpiffeId("spiffe://acme.example/tool/crm")}
+    assert made.leeway_s == 3
+
+
+def test_one_actor_has_one_row() -> None:
+    with pytest.raises(ValueError, match=r"^actor_table: one actor has two rows"):
+        profile_of(profile(actor="table", actor_table=[ROW, ROW]))
+    assert len(profile_of(profile(actor="table", actor_table=[ROW, {**ROW, "iss": "https://a"}])).actor_table) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "jwks", "production"),
+    [
+        ("https://a.example", "https://a.example/jwks", True),
+        ("http://a.example", "https://a.example/jwks", False),
+        ("https://a.example", "http://127.0.0.1/jwks", False),
+        ("https://localhost", "https://a.example/jwks", False),
+        ("https://a.example", "https://127.0.0.1/jwks", False),
+        ("https:", "https://a.example/jwks", False),
+        ("https://[", "https://a.example/jwks", False),
+    ],
+)
+def test_an_issuer_is_in_production_when_name_and_keys_are_on_the_network_over_https(
+    name: str, jwks: str, production: bool
+) -> None:
+    section = issuer(issuer=name, jwks=jwks)
+    assert is_production(section) is production
+    clear = issuer(issuer="HTTP://dev.example", jwks="http://127.0.0.1/jwks")
+    told = [one.field for one in development_problems([("one", section), ("other", clear)])]
+    assert ("other.issuer" in told) is production
+    assert "one.issuer" not in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"profile": "oidc-id-token"}, "actor"),
+        ({"profile": {"preset": "sts", "actor": "table"}}, "maps no actor at all"),
+        ({"profile": {"preset": "sts", "actor": "table", "actor_table": [ROW]}}, None),
+        ({"profile": {"preset": "sts", "actor": "table", "actor_table": [ROW, ROW]}}, "two rows"),
+    ],
+)
+def test_an_issuer_of_delegated_tokens_names_actors(changes: dict[str, Any], words: str | None) -> None:
+    told = list(profile_problems(issuer(**changes), "issuers[0]"))
+    assert len(told) == (words is not None)
+    for one in told:
+        assert (words or "") in one.wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"profile": "oidc-id-token", "kind": None}, LoginKind.ID_TOKEN, ""),
+        ({"profile": "oidc-id-token", "kind": "id_token"}, LoginKind.ID_TOKEN, ""),
+        ({"profile": "oidc-id-token", "kind": "access_token"}, LoginKind.ACCESS_TOKEN, "is not the kind"),
+        ({"profile": "keycloak", "kind": None}, None, "is missing"),
+        ({"profile": "keycloak", "kind": "id_token"}, LoginKind.ID_TOKEN, ""),
+    ],
+)
+def test_one_kind_of_login_counts_and_the_profile_agrees(
+    changes: dict[str, Any], kind: LoginKind | None, words: str
+) -> None:
+    section = login(**changes)
+    assert kind_of(section) is kind
+    told = [one.wrong for one in kind_problems(section, "x")]
+    assert [words in wrong for wrong in told] == [True] * bool(words)
+
+
+def test_the_identity_of_the_token_service_counts_for_keys_at_its_own_origin_only(tmp_path: Path) -> None:
+    assert "tls" not in AGENT["issuers"][0]
+    assert problems(tmp_path, AGENT) == []
+    elsewhere = changed(AGENT, ("issuers.0.jwks", "https://keys.example/jwks"))
+    assert [one.field for one in problems(tmp_path, elsewhere)] == ["issuers[0].tls"]
+    assert problems(tmp_path, changed(elsewhere, ("issuers.0.tls", {"peer": PEER}))) == []
+
+
+def test_one_issuer_has_the_same_keys_wherever_it_is_listed(tmp_path: Path) -> None:
+    user = ENTRY["entry"]["issuers"][0]
+    again = {**AGENT["issuers"][0], "issuer": user["issuer"], "jwks": user["jwks"]}
+    for ca, told in (("/etc/other.pem", ["entry.issuers[0]"]), (user["tls"]["ca"], [])):
+        both = changed(ENTRY, ("issuers", [*ENTRY["issuers"], {**again, "tls": {"ca": ca}}]))
+        found = [one.field for one in problems(tmp_path, both) if "has other keys" in one.wrong]
+        assert found == told
