@@ -52,12 +52,13 @@ class Run:
     """All records of one run of one process."""
 
     name: str
-    workload: str | None = None
+    workload: str | None = None  # the one that the last record names
+    workloads: set[str] = field(default_factory=set)
     stopped: bool = False
     _seqs: array[int] = field(default_factory=lambda: array("Q"))
     _own: bytearray = field(default_factory=bytearray)
     _prev: bytearray = field(default_factory=bytearray)
-    _files: array[int] = field(default_factory=lambda: array("H"))
+    _files: array[int] = field(default_factory=lambda: array("I"))
     _lines: array[int] = field(default_factory=lambda: array("Q"))
 
     def __len__(self) -> int:
@@ -101,6 +102,7 @@ class Streams:
         self.told: list[Told] = []
         self.records = 0
         self.unchained = 0  # records of versions before the chain
+        self.unchained_places: list[str] = []
         self.unreadable = 0
         self.unreadable_places: list[str] = []
         self._files: list[str] = []
@@ -134,6 +136,8 @@ class Streams:
         self.records += 1
         if "prev" not in members:
             self.unchained += 1
+            if len(self.unchained_places) < _MAX_PLACES:
+                self.unchained_places.append(line.place)
             return True
         stored = self.runs.get(run)
         if stored is None:
@@ -141,6 +145,7 @@ class Streams:
         workload = members.get("workload")
         if isinstance(workload, str):
             stored.workload = workload
+            stored.workloads.add(workload)
         stored.stopped |= event == "stopped"
         stored.add(seq, line_hash(canonical(members)), prev, len(self._files) - 1, line.number)
         if event == "records.countersigned":
@@ -171,11 +176,12 @@ def _members(content: bytes) -> dict[str, object] | None:
         return None
     if not isinstance(members, dict):
         return None
-    if orjson.dumps(members) == content:
-        return members
-    try:  # written by another program: a name that appears twice would read differently elsewhere
+    try:
+        if orjson.dumps(members) == content:
+            return members
+        # written by another program: a name that appears twice would read differently elsewhere
         return parse_object(content, max_bytes=MAX_LINE_BYTES)
-    except StrictJsonError:
+    except (StrictJsonError, orjson.JSONEncodeError):  # the latter: nested deeper than any record
         return None
 
 

@@ -10,6 +10,7 @@ so that a run whose end was cut off, or which is missing, is noticed where they 
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,8 @@ from sidecar.delegation.checkpoint import Checkpoint, CheckpointError, parse_che
 from sidecar.delegation.keyset import KeySet
 from sidecar.errors import Denied
 
+_SHOWN: Final = 3  # workloads of one run
+
 
 class Kind(StrEnum):
     """Stable codes, for machines."""
@@ -30,6 +33,7 @@ class Kind(StrEnum):
     INSERTED = "inserted"
     REORDERED = "reordered"
     REPEATED = "repeated"
+    TWO_WORKLOADS = "two_workloads"
     LOST = "lost"
     BEGINS_LATE = "begins_late"
     TAIL_REMOVED = "tail_removed"
@@ -47,6 +51,7 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.INSERTED: "a second line claims a number that a line of the chain has",
     Kind.REORDERED: "lines stand after lines that were written later",
     Kind.REPEATED: "a line appears again",
+    Kind.TWO_WORKLOADS: "lines of one run name several workloads: lines of another, or its identity changed",
     Kind.LOST: "numbers are missing, and the chain spans the gap: the process could not write these records",
     Kind.BEGINS_LATE: "the first lines of a run are not in these files: removed, or rotated away",
     Kind.TAIL_REMOVED: "the token service countersigned a later line than the last one here",
@@ -118,13 +123,21 @@ def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False)
         findings.append(Finding(kind=Kind.UNREADABLE, text=text, places=tuple(streams.unreadable_places)))
     if streams.unchained:
         findings.append(
-            Finding(kind=Kind.UNCHAINED, text=f"{_count(streams.unchained)} without the hash of the line before")
+            Finding(
+                kind=Kind.UNCHAINED,
+                text=f"{_count(streams.unchained)} without the hash of the line before",
+                places=tuple(streams.unchained_places),
+            )
         )
     runs = []
     told = _told_of(streams)
     for name, run in streams.runs.items():
         chain, found = _chain(streams, run)
-        checkpoints, of_checkpoints = _checkpoints(told.pop(name, []), chain, keys)
+        if len(run.workloads) > 1:
+            named = ", ".join(sorted(run.workloads)[:_SHOWN])
+            text = f"lines of run {name} name {len(run.workloads)} workloads: {named}"
+            found.append(Finding(kind=Kind.TWO_WORKLOADS, text=text, run=name))
+        checkpoints, of_checkpoints = _checkpoints(_about(run, told), chain, keys)
         found += of_checkpoints
         if countersigned and not checkpoints:
             found.append(Finding(kind=Kind.NOT_COUNTERSIGNED, text=f"{_who(run)} has no valid checkpoint", run=name))
@@ -142,16 +155,24 @@ def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False)
             )
         )
         findings += found
-    for of_run in told.values():
-        findings.append(_missing(of_run[-1], keys))
+    findings += [_missing(told_of[-1], keys) for of_run in told.values() for told_of in of_run.values()]
     return Verdict(runs, findings, keys is not None)
 
 
-def _told_of(streams: Streams) -> dict[str, list[Told]]:
-    told: dict[str, list[Told]] = {}
+def _told_of(streams: Streams) -> dict[str, dict[str, list[Told]]]:
+    """Return what is told of each run, by the workload that it was signed for."""
+    told: dict[str, dict[str, list[Told]]] = {}
     for one in streams.told:
-        told.setdefault(one.run, []).append(one)
+        told.setdefault(one.run, {}).setdefault(one.workload, []).append(one)
     return told
+
+
+def _about(run: Run, told: dict[str, dict[str, list[Told]]]) -> list[Told]:
+    """Take what is told of a run. The token service signs any run's name for any workload, each time for that one: so
+    what it signed for another workload than the run's says nothing about this run.
+    """
+    of_run = told.get(run.name, {})
+    return [one for workload in (run.workloads or set(of_run)) for one in of_run.pop(workload, [])]
 
 
 def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
@@ -241,7 +262,10 @@ def _checkpoints(
         seq, wanted = checkpoint.head.seq, bytes.fromhex(checkpoint.head.hash)
         there = own.get(seq)
         if there is None and seq <= chain[-1].seq:
-            continue  # the gap is a finding already
+            if _spanned(chain, seq):
+                text = f"record {seq} of run {one.run} was countersigned, and the chain spans its gap: it was removed"
+                found.append(Finding(kind=Kind.REMOVED, text=text, run=one.run, places=(one.place,)))
+            continue  # any other gap is a finding already
         if there is not None and wanted.startswith(there):
             held.append(checkpoint)
         elif there is not None:
@@ -251,6 +275,12 @@ def _checkpoints(
             text = f"record {seq} of run {one.run} was countersigned, and the last one here is {chain[-1].seq}"
             found.append(Finding(kind=Kind.TAIL_REMOVED, text=text, run=one.run, places=(one.place,)))
     return held, found
+
+
+def _spanned(chain: Sequence[Stored], seq: int) -> bool:
+    """Tell if the chain links the records around a missing one, as if that had never been written."""
+    at = bisect(chain, seq, key=lambda one: one.seq)
+    return at > 0 and chain[at].prev == chain[at - 1].own
 
 
 def _missing(told: Told, keys: KeySet | None) -> Finding:

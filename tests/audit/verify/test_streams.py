@@ -45,6 +45,7 @@ def test_a_shipper_may_write_lines_again_with_other_spacing_order_and_keys_of_it
         b'{"event":"request"}',
         b'{"event":"request","run":"r1","seq":true,"prev":null}',
         b'{"event":"request","run":"r1","seq":1,"prev":"ABC"}',
+        b'{"event":"request","run":"r1","seq":1,"chain":' + b"[" * 300 + b"]" * 300 + b',"prev":null}',
         b'{"event":"unheard","run":"r1","seq":1,"prev":null}',
     ],
 )

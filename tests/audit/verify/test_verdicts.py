@@ -9,8 +9,8 @@ import pytest
 
 from sidecar.delegation.checkpoint import Head
 from sidecar.sts.keys import SigningKey
-from tests.audit.verify.evidence import STS, Writer, chained_again, changed, kinds, verdict
-from tests.fakes.tokens import NOW, PLANNER
+from tests.audit.verify.evidence import KEY, STS, Writer, chained_again, changed, kinds, verdict
+from tests.fakes.tokens import ISSUER, NOW, PLANNER
 
 
 @pytest.fixture
@@ -124,6 +124,36 @@ def test_a_checkpoint_that_does_not_hold_proves_nothing(writer: Writer, facts: d
     assert found.runs[0].countersigned == (10, NOW)  # the one before holds
 
 
+def test_no_other_workload_can_have_a_rewritten_run_countersigned(writer: Writer) -> None:
+    forged = Writer("r1", writer.workload)
+    forged.write(4, subject="mallory")
+    forged.workload = PLANNER  # its own identity, for which the token service signs any run's name
+    forged.checkpoint()
+    assert "two_workloads" in kinds(verdict(forged.lines))
+    assert verdict(writer.lines).findings == []
+
+
+def test_a_checkpoint_that_another_workload_got_does_not_accuse_a_run(writer: Writer) -> None:
+    theirs = KEY.countersign(Head(run="r1", seq=3, hash="ab" * 32), issuer=ISSUER, workload=PLANNER, at=NOW)
+    service = Writer("s1", STS)
+    service.write(event="records.countersigned", peer=PLANNER, checkpoint=f"run=r1 {theirs.text()}")
+    found = verdict(writer.lines, service.lines)
+    assert kinds(found) == ["run_missing"]
+    assert f"run r1 of {PLANNER}" in found.findings[0].text
+    assert found.runs[0].countersigned == (10, NOW)
+
+
+def test_a_countersigned_record_was_removed_although_the_chain_spans_its_gap(writer: Writer) -> None:
+    text = writer.checkpoint()  # of record 16
+    service = Writer("s1", STS)
+    service.write(event="records.countersigned", peer=writer.workload, checkpoint=f"run=r1 {text}")
+    writer.write(4)
+    lines = chained_again([*writer.lines[:14], *writer.lines[18:]])
+    assert kinds(verdict(lines)) == ["lost"]
+    assert kinds(verdict(lines, service.lines)) == ["lost", "removed"]
+    assert kinds(verdict(writer.lines, service.lines)) == []
+
+
 def test_a_checkpoint_of_another_form_is_false(writer: Writer) -> None:
     writer.write(event="records.countersigned", checkpoint="iss=x")
     assert kinds(verdict(writer.lines)) == ["false_checkpoint"]
@@ -147,7 +177,8 @@ def test_a_run_must_have_a_checkpoint_where_that_is_asked_for(writer: Writer) ->
 
 def test_records_without_hashes_are_told(writer: Writer) -> None:
     lines = [json.dumps({k: v for k, v in json.loads(line).items() if k != "prev"}).encode() for line in writer.lines]
-    assert kinds(verdict(lines)) == ["unchained"]
+    (finding,) = verdict(lines).findings
+    assert (finding.kind, finding.places[:2]) == ("unchained", ("0:1", "0:2"))
     assert "removed" in kinds(verdict([*writer.lines[:4], lines[4], *writer.lines[5:]]))
 
 
