@@ -32,5 +32,9 @@ def test_a_clone_without_tools_beside_it_runs_what_needs_none(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
     ran = log.read_text().splitlines()
     assert ran[: len(EVERYWHERE)] == EVERYWHERE
-    assert {one.split()[0] for one in ran[len(EVERYWHERE) :]} <= {"bench-smoke", "interop-frameworks"}
+    assert {one.split()[0] for one in ran[len(EVERYWHERE) :]} <= {
+        "bench-smoke",
+        "interop-frameworks",
+        "interop-browser",
+    }
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bin", "clone", "log"]

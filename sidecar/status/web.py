@@ -93,27 +93,30 @@ class LiveServer:
         if not hmac.compare_digest(request.cookies.get(_COOKIE, "").encode(), self._cookie.encode()):
             return _refusal(403, "open the link that the command printed; it works once")
         text = await self._page(paused=paused)
-        headers = {
-            "Content-Security-Policy": f"{policy_of(style())}; frame-ancestors 'none'",
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Referrer-Policy": "no-referrer",
-        }
-        return web.Response(text=text, content_type="text/html", headers=headers)
+        return web.Response(text=text, content_type="text/html", headers=_headers())
 
     def _admit(self, ticket: str, *, paused: bool) -> web.Response:
         expected, self._ticket = self._ticket, None  # whatever was shown, there is no second attempt
         if expected is None or not hmac.compare_digest(ticket.encode(), expected.encode()):
             return _refusal(403, "the link has been used; run the command again")
         location = f"{self._path}{'?paused' if paused else ''}"
-        response = web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
+        response = web.Response(status=303, headers={"Location": location, **_headers()})
         response.set_cookie(_COOKIE, self._cookie, httponly=True, samesite="Strict", path=self._path)
         return response
 
 
 def _refusal(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=f"{text}\n", headers={"Cache-Control": "no-store"})
+    return web.Response(status=status, text=f"{text}\n", headers=_headers())
+
+
+def _headers() -> dict[str, str]:
+    return {
+        "Content-Security-Policy": f"{policy_of(style())}; frame-ancestors 'none'",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+    }
 
 
 async def serve(page: Page, announce: Callable[[str], None]) -> None:

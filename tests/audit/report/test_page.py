@@ -70,9 +70,9 @@ def test_the_answer_is_the_first_section_and_complete() -> None:
 def test_problems_with_the_evidence_stand_before_the_chains() -> None:
     told = document(finding("missing_hop", "planner → writer: it has no record", "t1", "r1/1"))
     words = Read(page(report(told, EVIDENCE))).words
-    assert "1 problem with the evidence" in words
+    assert "1 grave finding" in words
     assert words.index("missing hop : planner → writer") < words.index("Chain t1")
-    assert "problem with the evidence" not in Read(page(report(document(), EVIDENCE))).words
+    assert "grave finding" not in Read(page(report(document(), EVIDENCE))).words
 
 
 def test_ids_are_unique_and_each_reference_has_its_target() -> None:

@@ -68,9 +68,18 @@ async def test_the_cookie_is_for_no_script_and_no_other_site(
     assert len(path) > 16
     assert {"HttpOnly", "SameSite=Strict", f"Path={path}"} <= {part.strip() for part in cookie.split(";")}
     assert "Domain" not in cookie
-    async with browser.get(root(server)) as answer:
+
+
+@pytest.mark.parametrize(("path", "status"), [(".", 200), ("/", 404), (".?ticket=wrong", 403)])
+async def test_no_other_site_reads_or_frames_an_answer_not_even_a_refusal(
+    server: LiveServer, browser: aiohttp.ClientSession, path: str, status: int
+) -> None:
+    await got(browser, server.link)
+    async with browser.get(URL(root(server)).join(URL(path))) as answer:
+        assert answer.status == status
         policy = answer.headers["Content-Security-Policy"]
         assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "frame-ancestors 'none'" in policy
 
