@@ -6,6 +6,7 @@ from types import MappingProxyType
 import pytest
 import spiffe
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
+from cryptography.x509 import load_der_x509_certificate
 from spiffe.workloadapi.x509_context import X509Context
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
@@ -60,6 +61,27 @@ def test_what_py_spiffe_takes_and_we_do_not_cannot_be_used(case: str) -> None:
 def test_a_trust_domain_that_is_none_costs_its_own_bundle() -> None:
     update = read_context(context([svid(OWN)], bundle("b.test\n", [ROOT_B])))
     assert update.bundles.keys() == {A}
+    assert update.broken == 1
+
+
+def test_the_domain_of_an_svid_that_is_not_ours_is_not_trusted_for_it() -> None:
+    theirs = SpiffeId("spiffe://b.test/x")
+    beside = context([svid(OWN), svid(leaf(ROOT_B, theirs), theirs)], bundle("b.test", [ROOT_B]))
+    assert read_context(beside, spiffe_id=SELF).bundles.keys() == {A}
+    federated = context([svid(OWN)], bundle("b.test", [ROOT_B]))
+    assert read_context(federated, spiffe_id=SELF).bundles.keys() == {A, B}
+
+
+@pytest.mark.parametrize(("name", "kept"), [("b.test", {A, B}), ("a.test", {B})])
+def test_in_the_place_of_a_malformed_bundle_its_last_good_one_stays_unless_it_is_ours(
+    name: str, kept: set[TrustDomain]
+) -> None:
+    known = read_context(context([svid(OWN)], bundle("b.test", [ROOT_B]))).bundles
+    unreadable = load_der_x509_certificate(ROOT_B.der.replace(b"root b", b"root \xff", 1))  # OpenSSL reads no such
+    good = {"a.test": bundle("a.test", [ROOT_A]), "b.test": bundle("b.test", [ROOT_B])}
+    good[name] = spiffe.X509Bundle(spiffe.TrustDomain(name), {unreadable})
+    update = read_context(X509Context([svid(OWN)], spiffe.X509BundleSet.of(list(good.values()))), known=known)
+    assert update.bundles.keys() == kept
     assert update.broken == 1
 
 

@@ -110,6 +110,21 @@ def test_a_hello_that_is_cut_short_is_refused(cut: int) -> None:
     assert denied.value.reason is Reason.TLS_VERSION
 
 
+def test_the_extensions_of_a_hello_fill_it_exactly() -> None:
+    hello = client_hello(X25519)
+    at = len(hello) - 13  # the length of the extensions
+    assert int.from_bytes(hello[at : at + 2], "big") == 11
+    for changed in (
+        hello + b"x",
+        hello[:at] + number(10) + hello[at + 2 :],  # the last extension goes beyond them
+        hello[:at] + number(12) + hello[at + 2 :],
+    ):
+        with pytest.raises(Denied) as denied:
+            offers_finite_field(CLIENT_HELLO, changed)
+        assert denied.value.reason is Reason.TLS_VERSION
+    assert not offers_finite_field(CLIENT_HELLO, hello)
+
+
 def certificates(*ders: bytes, encrypted: bool = True) -> bytes:
     entries = b"".join(vector(3, der) + (vector(2, b"") if encrypted else b"") for der in ders)
     return (vector(1, b"") if encrypted else b"") + vector(3, entries)

@@ -86,6 +86,25 @@ async def test_of_many_messages_the_newest_are_taken() -> None:
     assert len(taken) < 20
 
 
+@pytest.mark.parametrize("usable", [True, False])
+async def test_only_a_usable_message_starts_the_waits_over(usable: bool) -> None:
+    async def take(_message: object) -> bool:
+        return usable
+
+    waits: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 5:
+            raise asyncio.CancelledError
+
+    stream = Subscription(name="x", method="m", request=None, reply_type=None, take=take, lost=lambda _: None)
+    client = cast("WorkloadApiClient", Streaming([1], ends=True))
+    with pytest.raises(asyncio.CancelledError):
+        await follow(client, stream, Backoff(0.1, 1.0), pause)
+    assert all(wait <= 0.1 for wait in waits) is usable
+
+
 async def test_an_unexpected_error_ends_the_stream_and_is_raised() -> None:
     """Otherwise the stream would stay open, and no update would be processed any more."""
     with pytest.raises(ExceptionGroup) as raised:
