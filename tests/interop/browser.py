@@ -116,7 +116,7 @@ async def walk(page: Page) -> list[int]:
 
 async def stops(page: Page) -> int:
     """Return the number of links, summaries and scrollable regions."""
-    return await page.locator(_STOPS).count()
+    return int(await page.locator(_STOPS).count())
 
 
 async def tree(page: Page) -> list[tuple[str, str]]:
