@@ -66,6 +66,7 @@ class _Maker:
         self.random = random.Random(seed)  # noqa: S311, reproducible
         self.skew = {name: self.random.uniform(-120, 120) for name in (*AGENTS, *SERVICES)}
         self.run = {name: f"{self.random.getrandbits(64):016x}" for name in (*AGENTS, *SERVICES)}
+        self.routes = [self.random.sample(AGENTS, self.random.choice((2, 3, 3, 4, 5))) for _ in range(300)]
         self._number = 0
 
     def text(self, bits: int = 128) -> str:
@@ -80,7 +81,7 @@ class _Maker:
         pick = self.random
         self._number += 1
         at = self._number * 0.02
-        agents = pick.sample(AGENTS, pick.choice((2, 3, 3, 4, 5)))
+        agents = pick.choice(self.routes)
         service, txn, trace = pick.choice(SERVICES), self.text(), self.text()
         subject = f"user{pick.randrange(20000)}@acme.example"
         scope = sorted(pick.sample(_SCOPES, 4))

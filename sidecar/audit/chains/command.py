@@ -15,7 +15,7 @@ from sidecar.audit.chains.database import Database, MissingError, open_database
 from sidecar.audit.chains.examination import MOST_CHAINS, Audit, examine
 from sidecar.audit.chains.findings import MEANINGS, Finding, Kind
 from sidecar.audit.chains.hops import Chain, Hop
-from sidecar.audit.chains.inputs import find_files, place_of, read_blocks
+from sidecar.audit.chains.inputs import find_files, place_of, plain_files, read_into
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import Record
 from sidecar.examples import add_examples
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     choice = Choice(**{name: getattr(arguments, name) for name in names})
     try:
         files = find_files(arguments.files)
-        with open_database(memory_mib=arguments.memory) as database:
-            database.read(read_blocks(files))
+        with open_database(files=plain_files(files), memory_mib=arguments.memory) as database:
+            read_into(database, files)
             database.judge()
             audit = examine(
                 database, EVERYTHING if choice == EVERYTHING else choice,

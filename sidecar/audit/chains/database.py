@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _List = tuple[str, str | None, str, int, bool, int, bool]  # a row of ``lists``
 _FEW_RECORDS: Final = 10_000
 _SMALL_BYTES: Final = 1 << 16  # so few lines are read one by one
 _DECODER: Final = json.JSONDecoder()
+_UNUSUAL: Final = (b",}", b",]", b" }", b" ]", b"\t", b"\r")  # a trailing comma, or space that could hide one
 _NEWLINE: Final = b"\n"
 
 
@@ -53,8 +55,8 @@ def require() -> None:
 
 
 @contextlib.contextmanager
-def open_database(*, memory_mib: int = 2048, threads: int = 2) -> Iterator[Database]:
-    """Open an empty database that spills to a folder of its own, which is gone with it."""
+def open_database(*, files: Sequence[str] = (), memory_mib: int = 2048, threads: int = 2) -> Iterator[Database]:
+    """Open an empty database that spills to a folder of its own, which is gone with it. It may read these files."""
     require()
     import duckdb
 
@@ -67,8 +69,8 @@ def open_database(*, memory_mib: int = 2048, threads: int = 2) -> Iterator[Datab
             "autoload_known_extensions": False,
         }
         with duckdb.connect(":memory:", config=config) as connection:
-            own = folder.replace("'", "''")  # a setting takes no parameter
-            connection.execute(f"SET allowed_directories = ['{own}']")
+            connection.execute(f"SET allowed_directories = [{_literal(folder)}]")
+            connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, files))}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
             yield Database(connection, Path(folder))
@@ -84,7 +86,7 @@ class Database:
         self._sets: dict[frozenset[str], int] = {frozenset(): 0}
         self.unreadable: list[int] = []
         self.records = 0
-        for statement in (joins.RECORDS, joins.LISTS, verdicts.FINDINGS):
+        for statement in (joins.KEPT, joins.RECORDS, joins.LISTS, verdicts.FINDINGS):
             connection.execute(statement)
 
     def read(self, blocks: Iterable[Block]) -> None:
@@ -99,7 +101,6 @@ class Database:
 
     def judge(self) -> None:
         """Join all records and judge them: afterwards there are ``hops``, ``made``, ``family`` and ``findings``."""
-        self.records = self.rows("SELECT count(*) FROM records")[0][0]
         self._run(joins.STEPS)
         for _ in range(64):
             if not self.rows(joins.NAMELESS)[0][0]:
@@ -117,24 +118,50 @@ class Database:
         for statement in statements:
             self._connection.execute(statement)
 
+    def read_files(self, files: Sequence[str]) -> bool:
+        """Keep whole files of nothing but surely lawful lines. False if one line is none: then nothing is kept."""
+        size, lines_without_end = 0, 0
+        for file in files:
+            with Path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if any(content.find(mark) >= 0 for mark in _UNUSUAL):
+                    return False
+                size += len(content)
+                lines_without_end += content[-1:] != _NEWLINE
+        return self._keep_whole(files, size + lines_without_end)
+
     def _read_at_once(self, block: Block) -> bool:
+        if any(mark in block.content for mark in _UNUSUAL):
+            return False
+        self._copy.write_bytes(block.content)
+        return self._keep_whole([str(self._copy)], len(block.content) + (not block.content.endswith(_NEWLINE)))
+
+    def _keep_whole(self, files: Sequence[str], size: int) -> bool:
+        """Keep files if what is read is all that there is in them: so many bytes, with the ends of lines."""
         import duckdb
 
-        self._copy.write_bytes(block.content)
+        news: list[_List] = []
+        first = {"first": self.records}
+        self._connection.execute("BEGIN")
         try:
-            self._connection.execute(lines.READ_BLOCK, {"file": str(self._copy)})
+            self._connection.execute(lines.READ_BLOCK, {"files": list(files)})
+            number, unsure, told, young = self.rows(lines.CHECK_BLOCK, first)[0]
+            expected = number * lines.FRAME + (told or 0)
+            without = expected if young else expected - number * lines.YOUNGEST_FRAME
+            kept = not unsure and size in {expected, without}
+            kept = kept and not self._bad_lists(self.rows(lines.LISTS_OF_BLOCK, first), news)
         except duckdb.Error:
-            return False
-        number, unsure, size, youngest, last = self.rows(lines.CHECK_BLOCK)[0]
-        expected = number * lines.FRAME + (size or 0) - (0 if block.content.endswith(_NEWLINE) else 1)
-        without = expected - number * lines.YOUNGEST_FRAME if not youngest else expected
-        whole = number - 1 == last and number == block.content.count(_NEWLINE) + (not block.content.endswith(_NEWLINE))
-        if unsure or not whole or len(block.content) not in {expected, without}:
-            return False
-        if any(end in block.content for end in (b",}", b",]", b" }", b" ]", b"\t", b"\r")):
-            return False
-        self._keep(f"{block.first + 1} + rowid")
-        return True
+            kept = False
+        self._connection.execute("COMMIT" if kept else "ROLLBACK")
+        if kept:
+            self._insert("lists", news)
+        else:
+            for text, *_ in news:
+                del self._lists[text]
+        self._count()
+        return kept
+
+    def _count(self) -> None:
+        self.records = self.rows("SELECT count(*) FROM kept")[0][0]
 
     def _read_line_by_line(self, block: Block) -> None:
         texts = [_text(line) for line in block.content.split(_NEWLINE)]
@@ -142,11 +169,7 @@ class Database:
         values = {"first": block.first, "lines": [text or "" for text in texts]}
         self._connection.execute(lines.READ_LINES, values)
         doubtful = self.rows("SELECT place, line FROM block WHERE NOT sure")
-        self._keep()
-        if doubtful:
-            self._read_judged(doubtful)
-
-    def _read_judged(self, doubtful: Sequence[tuple[int, str]]) -> None:
+        self._keep_lines()
         places, judged, extras = [], [], []
         for place, line in doubtful:
             if not line.strip():
@@ -162,24 +185,27 @@ class Database:
         if places:
             self._connection.execute(lines.READ_JUDGED, {"places": places, "lines": judged, "extras": extras})
             self.unreadable += (place for (place,) in self.rows("SELECT place FROM block WHERE NOT sure"))
-            self._keep()
+            self._keep_lines()
 
-    def _keep(self, place: str = "place") -> None:
-        """Keep the sure lines of the block, unless a list in one is none. ``place`` is the SQL of a line's place."""
-        found = self.rows(
-            "SELECT chain FROM block WHERE chain IS NOT NULL UNION SELECT scope FROM block WHERE scope IS NOT NULL"
-            " UNION SELECT scope_needed FROM block WHERE scope_needed IS NOT NULL"
-        )
+    def _keep_lines(self) -> None:
+        """Keep the sure lines of the block, unless a list in one is none."""
+        columns = ("chain", "scope", "scope_needed")
+        found = " UNION ".join(f"SELECT {name} FROM block WHERE sure AND {name} IS NOT NULL" for name in columns)
         news: list[_List] = []
-        bad = [text for (text,) in found if not self._is_known(text, news)]
+        bad: list[int] = []
+        if lists := self._bad_lists(self.rows(found), news):
+            where = " OR ".join(f"list_contains($lists, {name})" for name in columns)
+            bad = [
+                place for (place,) in self.rows(f"SELECT place FROM block WHERE sure AND ({where})", {"lists": lists})
+            ]
         self._insert("lists", news)
-        if bad:
-            faulty = "list_contains($bad, chain) OR list_contains($bad, scope) OR list_contains($bad, scope_needed)"
-            self.unreadable += (
-                place for (place,) in self.rows(f"SELECT {place} FROM block WHERE sure AND ({faulty})", {"bad": bad})
-            )
-            self._connection.execute(f"DELETE FROM block WHERE {faulty}", {"bad": bad})
-        self._connection.execute(joins.KEEP_BLOCK.format(place=place))
+        self.unreadable += bad
+        self._connection.execute(lines.KEEP_LINES, {"bad": bad})
+        self._count()
+
+    def _bad_lists(self, found: Iterable[tuple[str]], news: list[_List]) -> list[str]:
+        """Return the lists that are no lists of texts, and note the new ones that are."""
+        return [text for (text,) in found if not self._is_known(text, news)]
 
     def _is_known(self, text: str, news: list[_List]) -> bool:
         """Note a list, and every list that ends it."""
@@ -210,6 +236,11 @@ class Database:
         wider = [(one, than) for one, than in self.rows(joins.SCOPES) if not sets[one] <= sets[than]]
         self._connection.execute("CREATE TABLE wider (named BIGINT, than BIGINT)")
         self._insert("wider", wider)
+
+
+def _literal(text: str) -> str:
+    """Return a text as SQL: a setting takes no parameter."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _text(line: bytes) -> str | None:

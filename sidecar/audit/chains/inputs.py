@@ -13,14 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sidecar.audit.chains.database import Block
+from sidecar.audit.chains.database import Block, Database
 from sidecar.audit.log_lines import MAX_LINE_BYTES, opened, shown_progress
 
 BLOCK_BYTES: Final = 32 << 20
+GROUP_BYTES: Final = 1 << 30  # read at once: the database works on both cores, and copies nothing
+_LARGE_BYTES: Final = 1 << 16
+_PATTERN: Final = frozenset("*?[")
 MOST_FILES: Final = 100_000
 _LINES_PER_FILE: Final = 1 << 40
 _ENDINGS: Final = (".records", ".jsonl", ".ndjson", ".json", ".log", ".parquet")
 _ROWS: Final = 10_000  # of a Parquet file, at a time
+
+
+Advance = Callable[[str, int], None]
 
 
 class _Readable(Protocol):
@@ -66,20 +72,69 @@ def place_of(place: int, files: Sequence[str]) -> str:
     return f"{files[place // _LINES_PER_FILE]}:{place % _LINES_PER_FILE}"
 
 
+def plain_files(files: Sequence[str]) -> list[str]:
+    """Return the paths of files that the database may read by itself: large ones that hold lines, and no pattern."""
+    return [
+        str(Path(file).resolve())
+        for file in files
+        if not (file == "-" or file.endswith((".gz", ".zst", ".parquet")) or set(str(Path(file).resolve())) & _PATTERN)
+        and Path(file).stat().st_size >= _LARGE_BYTES
+    ]
+
+
+def read_into(database: Database, files: Sequence[str], *, group: int = GROUP_BYTES) -> None:
+    """Read the files: lawful ones whole, some at a time, and all others in blocks. Progress is drawn on a terminal.
+
+    Raises:
+        OSError: see ``read_blocks``.
+    """
+    whole = set(plain_files(files))
+    with shown_progress(files) as advance:
+        together: list[tuple[int, str]] = []
+        size = 0
+        for number, file in enumerate(files):
+            if str(Path(file).resolve()) not in whole:
+                database.read(_blocks_of(number, file, BLOCK_BYTES, advance))
+                continue
+            together.append((number, file))
+            size += Path(file).stat().st_size
+            if size >= group:
+                _read_together(database, together, advance)
+                together, size = [], 0
+        _read_together(database, together, advance)
+
+
+def _read_together(database: Database, files: Sequence[tuple[int, str]], advance: Advance) -> None:
+    """Read whole files at once; if one is unusual, each by itself, and that one in blocks."""
+    if not files:
+        return
+    if database.read_files([str(Path(file).resolve()) for _, file in files]):
+        advance(files[-1][1], Path(files[-1][1]).stat().st_size)
+    elif len(files) > 1:
+        middle = len(files) // 2
+        _read_together(database, files[:middle], advance)
+        _read_together(database, files[middle:], advance)
+    else:
+        database.read(_blocks_of(*files[0], BLOCK_BYTES, advance))
+
+
 def read_blocks(files: Sequence[str], *, size: int = BLOCK_BYTES) -> Iterator[Block]:
-    """Yield the files' lines in blocks of about this size. Progress is drawn on a terminal.
+    """Yield the files' lines in blocks of about this size.
 
     Raises:
         OSError: a file cannot be read, or a packed one is broken or ends early; the text names it.
     """
-    with shown_progress(files) as advance:
-        for number, file in enumerate(files):
-            place = number * _LINES_PER_FILE
-            with _rows(file) if file.endswith(".parquet") else opened(file) as (stream, position):
-                for content in _whole_lines(stream, size):
-                    yield Block(place, content)
-                    place += content.count(b"\n")
-                    advance(file, position())
+    for number, file in enumerate(files):
+        yield from _blocks_of(number, file, size, lambda _file, _position: None)
+
+
+def _blocks_of(number: int, file: str, size: int, advance: Advance) -> Iterator[Block]:
+    place = number * _LINES_PER_FILE
+    with _rows(file) if file.endswith(".parquet") else opened(file) as (stream, position):
+        for content in _whole_lines(stream, size):
+            yield Block(place, content)
+            place += content.count(b"\n")
+            advance(file, position())
 
 
 def _whole_lines(stream: _Readable, size: int) -> Iterator[bytes]:
@@ -119,7 +174,7 @@ def _rows(file: str) -> Iterator[tuple[_Rows, Callable[[], int]]]:
         "autoload_known_extensions": False,
     }
     path = str(Path(file).resolve())
-    if set(path) & set("*?["):  # DuckDB takes it for a pattern
+    if set(path) & _PATTERN:  # DuckDB takes it for a pattern
         raise OSError(f"{file}: a Parquet file whose path has *, ? or [ cannot be read; rename it")
     with duckdb.connect(":memory:", config=config) as connection:
         allowed = path.replace("'", "''")  # a setting takes no parameter

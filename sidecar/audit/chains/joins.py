@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-RECORDS: Final = """
-CREATE TABLE records (
-    place BIGINT, digest UBIGINT, event VARCHAR, ts VARCHAR, run VARCHAR, seq BIGINT, decision VARCHAR, reason VARCHAR,
+# `sure`, `bytes` and `young` are what a block is checked by; the number of a row, in the order of lines, is its place.
+KEPT: Final = """
+CREATE TABLE kept (
+    sure BOOLEAN, bytes BIGINT, young BOOLEAN, digest UBIGINT,
+    event VARCHAR, ts VARCHAR, run VARCHAR, seq BIGINT, decision VARCHAR, reason VARCHAR,
     direction VARCHAR, workload VARCHAR, peer VARCHAR, subject VARCHAR, subject_iss VARCHAR, actor VARCHAR,
     chain VARCHAR, chain_depth BIGINT, audience VARCHAR, scope VARCHAR, scope_needed VARCHAR, route VARCHAR,
     op VARCHAR, method VARCHAR, path VARCHAR, status BIGINT, upstream_status BIGINT, jti_in VARCHAR, jti_out VARCHAR,
@@ -19,32 +21,13 @@ CREATE TABLE records (
     trace_id VARCHAR, verified BOOLEAN, allowed BOOLEAN, outbound BOOLEAN, jti VARCHAR, outside BOOLEAN
 )
 """
+RECORDS: Final = "CREATE VIEW records AS SELECT rowid + 1 AS place, * FROM kept"
 
 # Distinct lists: of actors with the current one, those before it and their number; of scopes with the set they name.
 LISTS: Final = """
 CREATE TABLE lists (
     text VARCHAR, head VARCHAR, tail VARCHAR, depth BIGINT, attestable BOOLEAN, named BIGINT, cut BOOLEAN
 )
-"""
-
-# `jti` is the token whose claims a record holds: the one issued, else the one that came in. `outside` belongs to no
-# chain: a login shown to a front app's own sidecar, or claims that nothing proves.
-KEEP_BLOCK: Final = """
-INSERT INTO records
-SELECT {place}, digest, event, ts, run, seq::BIGINT, decision, reason, direction, workload, peer, subject, subject_iss,
-    actor, chain, chain_depth::BIGINT, audience, scope, scope_needed, route, op, method, path, status::BIGINT,
-    upstream_status::BIGINT, jti_in, jti_out, parent_jti, txn, fp, call_in, call_out, request_id, trace_id,
-    verified = 'true', decision IS NOT DISTINCT FROM '"allow"', direction IS NOT DISTINCT FROM '"outbound"',
-    CASE WHEN verified = 'true' AND subject IS NOT NULL AND subject_iss IS NOT NULL
-            AND event IN ('"request"', '"request.opened"', '"token.exchanged"')
-            AND NOT coalesce(direction = '"outbound"' AND (op = '"login"' OR prefix(path, '"/.sidecar/')), false)
-        THEN CASE WHEN event = '"token.exchanged"' OR (direction = '"outbound"' AND decision = '"allow"')
-            THEN jti_out ELSE jti_in END
-    END,
-    event IN ('"request"', '"request.opened"') AND (
-        coalesce(direction = '"outbound"' AND (op = '"login"' OR prefix(path, '"/.sidecar/')), false)
-        OR (verified IS DISTINCT FROM 'true' AND call_in IS NULL))
-FROM block WHERE sure
 """
 
 STEPS: Final[tuple[str, ...]] = (
@@ -69,7 +52,7 @@ STEPS: Final[tuple[str, ...]] = (
     FROM again AS a JOIN records AS f ON f.run = a.run AND f.seq = a.seq
     WHERE f.place NOT IN (SELECT place FROM again)
     """,
-    "DELETE FROM records WHERE place IN (SELECT place FROM again)",
+    "DELETE FROM kept WHERE rowid + 1 IN (SELECT place FROM again)",
     # --- requests: an opening counts where no end of it was read, and then once
     """
     CREATE TABLE opened AS
@@ -79,7 +62,7 @@ STEPS: Final[tuple[str, ...]] = (
     WHERE o.event = '"request.opened"' AND c.place IS NULL
     GROUP BY o.run, o.request_id
     """,
-    """DELETE FROM records WHERE event = '"request.opened"' AND place NOT IN (SELECT place FROM opened)""",
+    """DELETE FROM kept WHERE event = '"request.opened"' AND rowid + 1 NOT IN (SELECT place FROM opened)""",
     # --- tokens: named by issuer and jti, told of by `token`, a record of the token service if there
     # is one; every other record must agree with that one
     """

@@ -37,8 +37,6 @@ YOUNGEST_FRAME: Final = sum(len(f',"{name}":null') for name in _YOUNGEST)
 
 _TYPES: Final = "STRUCT(" + ", ".join(f'"{name}" VARCHAR' for name in FIELDS) + ")"
 _SHAPE: Final = json.dumps(dict.fromkeys(FIELDS, "JSON"))
-_ALL: Final = ", ".join(f'v."{name}"' for name in FIELDS)
-_COLUMNS: Final = ", ".join(f'v."{name}" AS {name}' for name in READ)
 
 
 def _listed(words: Iterable[str]) -> str:
@@ -85,22 +83,58 @@ _TYPED: Final = " AND ".join((
     """v.ts <> '""' AND v.run <> '""' AND v.seq <> '0'""",
 ))  # fmt: skip
 
-# A block: `$file` is its copy. The number of a row in the table is that of its line.
+# The columns of a record. `jti` is the token whose claims it holds: the one issued, else the one that came in.
+# `outside` belongs to no chain: a login shown to a front app's own sidecar, or claims that nothing proves.
+_NUMBERS: Final = frozenset({"seq", "chain_depth", "status", "upstream_status"})
+_LOGIN: Final = """
+    coalesce(v.direction = '"outbound"' AND (v.op = '"login"' OR prefix(v.path, '"/.sidecar/')), false)
+"""
+_COLUMNS: Final = (
+    ", ".join(
+        "v.verified = 'true'"
+        if name == "verified"
+        else f"TRY_CAST(v.{name} AS BIGINT)"
+        if name in _NUMBERS
+        else f"v.{name}"
+        for name in READ
+    )
+    + f"""
+    , v.decision IS NOT DISTINCT FROM '"allow"', v.direction IS NOT DISTINCT FROM '"outbound"',
+    CASE WHEN v.verified = 'true' AND v.subject IS NOT NULL AND v.subject_iss IS NOT NULL
+            AND v.event IN ('"request"', '"request.opened"', '"token.exchanged"') AND NOT {_LOGIN}
+        THEN CASE WHEN v.event = '"token.exchanged"' OR (v.direction = '"outbound"' AND v.decision = '"allow"')
+            THEN v.jti_out ELSE v.jti_in END
+    END,
+    v.event IN ('"request"', '"request.opened"')
+        AND ({_LOGIN} OR (v.verified IS DISTINCT FROM 'true' AND v.call_in IS NULL))
+"""
+)
+_DIGEST: Final = "hash(" + ", ".join(f'v."{name}"' for name in FIELDS) + ", {extra})"
+
+# `$files`: whole files, or the copy of a block. If one line is unsure, nothing of them is kept.
 READ_BLOCK: Final = f"""
-    CREATE OR REPLACE TEMP TABLE block AS
-    SELECT NULL::VARCHAR AS line, ({_TYPED}) IS TRUE AS sure,
-        hash({_ALL}, '') AS digest,
-        {" + ".join(f'coalesce(strlen(v."{name}"), 4)' for name in FIELDS)} AS bytes,
-        coalesce({", ".join(f'v."{name}"' for name in _YOUNGEST)}) AS youngest,
-        {_COLUMNS}
+    INSERT INTO kept
+    SELECT ({_TYPED}) IS TRUE, {" + ".join(f'coalesce(strlen(v."{name}"), 4)' for name in FIELDS)},
+        CASE WHEN coalesce({", ".join(f'v."{name}"' for name in _YOUNGEST)}) IS NOT NULL THEN true END,
+        {_DIGEST.format(extra="''")}, {_COLUMNS}
     FROM (
         SELECT {", ".join(f'"{name}"::VARCHAR AS "{name}"' for name in FIELDS)}
-        FROM read_json($file, columns = {{{", ".join(f"'{name}': 'JSON'" for name in FIELDS)}}},
+        FROM read_json($files, columns = {{{", ".join(f"'{name}': 'JSON'" for name in FIELDS)}}},
             format = 'newline_delimited', maximum_object_size = {MAX_LINE_BYTES}, compression = 'none')
     ) AS v
 """
-
-CHECK_BLOCK: Final = "SELECT count(*), count(*) FILTER (NOT sure), sum(bytes), count(youngest), max(rowid) FROM block"
+CHECK_BLOCK: Final = """
+    SELECT count(*), count(*) FILTER (NOT sure), sum(bytes), count(young) FROM kept WHERE rowid >= $first
+"""
+LISTS_OF_BLOCK: Final = """
+    SELECT chain FROM kept WHERE rowid >= $first AND chain IS NOT NULL
+    UNION SELECT scope FROM kept WHERE rowid >= $first AND scope IS NOT NULL
+    UNION SELECT scope_needed FROM kept WHERE rowid >= $first AND scope_needed IS NOT NULL
+"""
+KEEP_LINES: Final = f"""
+    INSERT INTO kept
+    SELECT true, 0, NULL, v.digest, {_COLUMNS} FROM block AS v WHERE v.sure AND NOT list_contains($bad, v.place)
+"""
 
 
 def _read_lines(lines: str) -> str:
@@ -113,7 +147,8 @@ def _read_lines(lines: str) -> str:
     )
     return f"""
         CREATE OR REPLACE TEMP TABLE block AS
-        SELECT place, CASE WHEN sure IS NOT TRUE THEN line END AS line, sure, hash({_ALL}, extra) AS digest, {_COLUMNS}
+        SELECT place, CASE WHEN sure IS NOT TRUE THEN line END AS line, sure,
+            {_DIGEST.format(extra="extra")} AS digest, {", ".join(f'v."{name}" AS {name}' for name in READ)}
         FROM (
             SELECT place, line, extra, v, ({" AND ".join(tests)}) IS TRUE AS sure
             FROM (

@@ -245,14 +245,15 @@ VERDICTS: Final[tuple[str, ...]] = (
     SELECT 'orphan_authority', 'orphan_authority', h.chain, h.hop, h.t_jti, h.t_iss, h.e_workload, {_HOP}
     FROM hops AS h
     JOIN (
-        SELECT t_iss AS iss, max(r.ts) AS until FROM hops AS k JOIN records AS r ON r.place = k.issued GROUP BY t_iss
+        SELECT subject_iss AS iss, max(ts) AS until FROM records
+        WHERE event = '"token.exchanged"' AND NOT outbound GROUP BY subject_iss
     ) AS s ON s.iss = h.t_iss
     WHERE h.chain IS NOT NULL AND h.e_allowed AND h.issued IS NULL
-        AND substring(s.until, 2, 16) > substring(h.ts, 2, 16)
         AND epoch(TRY_CAST(trim(s.until, '"') AS TIMESTAMP) - TRY_CAST(trim(h.ts, '"') AS TIMESTAMP)) > 300
-        AND NOT EXISTS (
-            SELECT 1 FROM numbered AS n JOIN records AS r ON r.run = n.run AND NOT n.twice
-            JOIN told AS t ON t.place = r.place JOIN claims AS c ON c.token = t.token
-            WHERE r.event = '"token.exchanged"' AND NOT r.outbound AND c.iss = h.t_iss)
+        AND h.t_iss NOT IN (
+            SELECT r.subject_iss FROM (
+                SELECT DISTINCT subject_iss, run FROM records
+                WHERE event = '"token.exchanged"' AND NOT outbound AND subject_iss IS NOT NULL
+            ) AS r JOIN numbered AS n ON n.run = r.run AND NOT n.twice)
     """,
 )

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.audit.chains.database import open_database
-from sidecar.audit.chains.inputs import find_files, place_of, read_blocks
+from sidecar.audit.chains.inputs import find_files, place_of, plain_files, read_blocks, read_into
 from sidecar.audit.log_lines import MAX_LINE_BYTES
+from sidecar.observe.record_text import encode
 from tests.audit.chains.evidence import read
 from tests.audit.evidence import lawful
 
@@ -82,7 +83,7 @@ def test_a_line_without_end_takes_bounded_memory_and_is_no_record(tmp_path: Path
     assert max(len(block.content) for block in blocks) < 4 * MAX_LINE_BYTES
     with open_database(threads=1) as database:
         database.read(blocks)
-        assert database.rows("SELECT place FROM records ORDER BY place") == [(1,), (3,)]
+        assert database.rows("SELECT place FROM records ORDER BY place") == [(1,), (2,)]
         assert [place_of(place, [str(file)]) for place in database.unreadable] == [f"{file}:2"]
 
 
@@ -110,3 +111,28 @@ def test_a_parquet_file_holds_the_same_records_and_no_name_of_a_file_is_sql(tmp_
         assert len(from_parquet) == len(LINES)
     with pytest.raises(OSError, match="rename it"):
         list(read_blocks([str(file.rename(tmp_path / "a*.parquet"))]))
+
+
+def test_lawful_files_are_read_whole_and_an_unusual_one_line_by_line(tmp_path: Path) -> None:
+    lawful_lines = [encode([{**one, "seq": number}]) for number, one in enumerate([*lawful().values()] * 8, 1)]
+    files = []
+    for name in "abc":
+        file = tmp_path / f"{name}.jsonl"
+        file.write_bytes(b"".join(lawful_lines)[: -1 if name == "c" else None])
+        files.append(str(file))
+    with open_database(files=plain_files(files), threads=1) as database:
+        read_into(database, files)
+        assert database.rows("SELECT count(*), count(*) FILTER (bytes > 0) FROM kept") == [(288, 288)]
+    Path(files[1]).write_bytes(b"".join([*lawful_lines[:5], b"what\n", *lawful_lines[6:]]))
+    with open_database(files=plain_files(files), threads=1) as database:
+        read_into(database, files)
+        assert database.rows("SELECT count(*), count(*) FILTER (bytes > 0) FROM kept") == [(287, 192)]
+        assert [place_of(place, files) for place in database.unreadable] == [f"{files[1]}:6"]
+        assert database.rows("SELECT count(*) FROM lists WHERE depth = 3")[0][0] >= 1
+
+
+def test_small_packed_and_oddly_named_files_are_not_left_to_the_database(tmp_path: Path) -> None:
+    large = b"".join(encode([one]) for one in [*lawful().values()] * 8)
+    for name, content in (("a.jsonl", large), ("b*.jsonl", large), ("c.jsonl", large[:100]), ("d.jsonl.gz", large)):
+        (tmp_path / name).write_bytes(content)
+    assert [Path(file).name for file in plain_files([str(path) for path in tmp_path.iterdir()])] == ["a.jsonl"]
