@@ -14,10 +14,11 @@ from typing import Any, Final
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from sidecar.audit.report.hop_map import BOX_HEIGHT, BOX_WIDTH, draw, person_of, short
-from sidecar.audit.report.story import Report
+from sidecar.audit.report.story import Report, alike
 from sidecar.observe.record_text import mask_tokens
 
 _HERE: Final = files("sidecar.audit.report")
+_MOST_CALLS: Final = 12  # kinds of calls in one line of the answer; the timeline has all
 
 
 def page(report: Report) -> str:
@@ -49,10 +50,10 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         loader=FunctionLoader(_read),
     )
-    environment.filters |= {"visible": visible, "short": short}
+    environment.filters |= {"visible": visible, "short": short, "alike": alike}
     environment.globals |= {
         "draw": draw, "person_of": person_of, "box_width": BOX_WIDTH, "box_height": BOX_HEIGHT, "style": css,
-        "policy": policy_of(css),
+        "policy": policy_of(css), "most_calls": _MOST_CALLS,
     }  # fmt: skip
     rendered: str = environment.from_string(template).render(**values)
     return rendered

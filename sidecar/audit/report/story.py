@@ -5,7 +5,7 @@ The page and the terminal show the same story. Every text in it may come from an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -77,6 +77,14 @@ class Story:
     def unknown(self) -> tuple[Step, ...]:
         """Steps of which no witness tells the outcome."""
         return tuple(step for step in self.steps if step.allowed is None)
+
+
+def alike(steps: Iterable[Step]) -> list[list[Step]]:
+    """Group steps of one operation, audience and outcome, in the order of their first."""
+    groups: dict[tuple[str | None, str | None, str], list[Step]] = {}
+    for step in steps:
+        groups.setdefault((step.operation, step.audience, step.outcome), []).append(step)
+    return list(groups.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

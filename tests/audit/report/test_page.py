@@ -75,6 +75,15 @@ def test_problems_with_the_evidence_stand_before_the_chains() -> None:
     assert "grave finding" not in Read(page(report(document(), EVIDENCE))).words
 
 
+def test_equal_calls_are_counted_and_many_kinds_are_cut() -> None:
+    hops = [hop(0, "front", f"tool-{number}") for number in range(15)]
+    words = Read(page(report(document(hops=[*hops, hops[0]])))).words
+    answer = words[words.index("What was done") : words.index("What was refused")]
+    assert "POST /tool-0 at agent/tool-0 : allowed 200 (2x); POST /tool-1" in answer
+    assert answer.count("POST /tool") == 12
+    assert "and 3 more kinds of calls in the timeline" in answer
+
+
 def test_ids_are_unique_and_each_reference_has_its_target() -> None:
     told = document(finding("splice", "x", "t1", "r1/1"))
     told["chains"].append({**told["chains"][0], "chain": "t2"})
