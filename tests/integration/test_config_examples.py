@@ -23,7 +23,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.sts.keys import KeyRing, SigningKey
 from tests.config.documents import EXAMPLES, example
 from tests.identity import supplies
-from tests.integration.world import FRONT, PATIENCE_S, STS, WRITER, World, free_port, until
+from tests.integration.world import FRONT, PATIENCE_S, START_S, STS, WRITER, World, free_port, until
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +55,7 @@ class Running:
     async def wait_until_it_says(self, *lines: str) -> None:
         said: set[str] = set()
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(START_S):
                 while said != set(lines):
                     assert self.process.returncode is None, "it ended"
                     await asyncio.sleep(0.02)
@@ -214,7 +214,7 @@ async def test_above_the_ceiling_a_sidecar_does_not_start_and_says_why(world: Wo
     words = [sys.executable, "-m", "sidecar.cli", "run", "--config", str(EXAMPLES / "agent.yaml")]
     words += ["--platform", str(EXAMPLES / "platform.yaml")]
     process = await asyncio.create_subprocess_exec(*words, env=environ, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
-    _, told = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    _, told = await asyncio.wait_for(process.communicate(), START_S)
     assert process.returncode == 2
     assert "issuers[0].jwks: is not where the platform has the keys from" in told.decode()
     assert "exchange.token_endpoint: is not the platform's" in told.decode()

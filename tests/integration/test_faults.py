@@ -21,6 +21,7 @@ from tests.integration.world import (
     PARTNER,
     PATIENCE_S,
     PLANNER,
+    START_S,
     WRITER,
     Sidecar,
     World,
@@ -29,6 +30,7 @@ from tests.integration.world import (
     mint,
     ok,
     until,
+    whole_lines,
 )
 
 pytestmark = pytest.mark.integration
@@ -185,7 +187,7 @@ async def test_a_process_that_was_stopped_for_half_a_second_goes_on(world: World
         *(sys.executable, "-m", "sidecar.cli", "run", "--config", str(path)), stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await until(lambda: records.exists() and '"event":"started"' in records.read_text())
+        await until(lambda: records.exists() and '"event":"started"' in records.read_text(), START_S)
         planner = calling(await world.source(PLANNER), WRITER)
         process.send_signal(signal.SIGSTOP)
         asked = asyncio.ensure_future(world.call(ports["in"], planner, headers=bearer(mint())))
@@ -193,7 +195,7 @@ async def test_a_process_that_was_stopped_for_half_a_second_goes_on(world: World
         assert not asked.done()
         process.send_signal(signal.SIGCONT)
         assert (await asked).status == 200
-        told = [json.loads(line)["reason"] for line in records.read_text().splitlines() if '"request"' in line]
+        told = [json.loads(line)["reason"] for line in whole_lines(records) if '"request"' in line]
         assert told in ([], ["ok"])
     finally:
         process.terminate()

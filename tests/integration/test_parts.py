@@ -85,7 +85,12 @@ def written(world: World, document: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize(
     ("work", "part"),
-    [("WorkloadApiSource.run", "identity"), ("IssuerKeys.run", "login issuer keys"), ("FileWatcher.run", "policy")],
+    [
+        ("WorkloadApiSource.run", "identity"),
+        ("IssuerKeys.run", "login issuer keys"),
+        ("FileWatcher.run", "policy"),
+        ("Countersigning.run", "checkpoints"),
+    ],
 )
 async def test_a_token_service_ends_with_each_of_its_parts(world: World, work: str, part: str) -> None:
     document = sts_settings(world, (await world.api(STS)).address)

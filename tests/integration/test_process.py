@@ -16,6 +16,7 @@ from tests.integration.process import Running, process
 from tests.integration.world import (
     PATIENCE_S,
     PLANNER,
+    START_S,
     WRITER,
     Kept,
     World,
@@ -135,7 +136,7 @@ async def test_told_to_end_before_anybody_can_act_on_it_it_still_ends_well(numbe
         f"os.kill(os.getpid(), {int(number)}); raise SystemExit(code)\n"
     )
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
-    assert await asyncio.wait_for(child.wait(), PATIENCE_S) == 0
+    assert await asyncio.wait_for(child.wait(), START_S) == 0
 
 
 async def test_under_load_no_request_is_lost_when_it_is_told_to_end(world: World) -> None:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 async def test_under_load_nothing_is_lost_whatever_changes() -> None:
     wanted = {"svid": 5, "authority": 1, "keys": 1, "reload": 2}
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:
-        report = await soak(Path(folder), seconds=25.0, rate=20, wanted=wanted, streams=2, workers=1)
+        report = await soak(Path(folder), seconds=14.0, rate=20, wanted=wanted, streams=2, workers=1)
     assert report.failed == []
     assert report.cut == []
     assert report.changes == wanted
