@@ -340,7 +340,7 @@ async def test_a_handle_dies_with_the_authority_of_its_request(
             for group in ("helper", "planner"):
                 await underway.hold(group)
                 if lingers:
-                    underway.held[group].behind.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+                    underway.held[group].behind.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
                     await until(lambda g=group: underway.lingers(g))  # type: ignore[misc]
             await twin(underway)
             for group in ("helper", "planner"):

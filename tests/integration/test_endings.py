@@ -456,7 +456,7 @@ def assert_opened(sidecar: Sidecar, closed: Record, *, opened: bool) -> None:
     assert len(told) == opened
     for record in told:
         assert record["seq"] < closed["seq"]
-        changing = {"event", "seq", "reason", "status", "detail", "bytes_in", "bytes_out", "total_ms"}
+        changing = {"event", "seq", "prev", "reason", "status", "detail", "bytes_in", "bytes_out", "total_ms"}
         assert {name: record[name] for name in record.keys() - changing} == {
             name: closed[name] for name in closed.keys() - changing
         }

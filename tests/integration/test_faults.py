@@ -156,7 +156,7 @@ async def test_a_withdrawn_identity_stops_everything_until_it_is_granted_again(w
 async def test_renewed_svids_cost_no_request(world: World) -> None:
     async with under_load(world) as (sidecar, steady):
         (entry,) = sidecar.api.registry.entries
-        sidecar.api.registry.replace_entries([replace(entry, ttl_s=2)])  # renewed every second
+        sidecar.api.registry.replace_entries([replace(entry, ttl_s=6)])  # renewed every three seconds
         generations = set[int]()
         while len(generations) < 3:
             assert set(await steady.hold()) == {"served"}

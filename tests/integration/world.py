@@ -43,7 +43,7 @@ CRM: Final = SpiffeId("spiffe://acme.example/tool/crm")
 STS: Final = SpiffeId("spiffe://acme.example/sts")
 ISSUER: Final = "https://sts.acme.example"
 PATIENCE_S: Final = 10.0
-START_S: Final = 30.0  # an interpreter and its imports, on a busy machine
+START_S: Final = 45.0  # an interpreter and its imports, on a busy machine
 
 Record = dict[str, Any]
 
