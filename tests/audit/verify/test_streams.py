@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from sidecar.audit.log_lines import Line
+from sidecar.audit.verify.streams import Streams
 from tests.audit.verify.evidence import Writer, kinds, verdict
 from tests.fakes.tokens import NOW, PLANNER
 
@@ -46,6 +48,16 @@ def test_a_shipper_may_write_lines_again_with_other_spacing_order_and_keys_of_it
         b'{"event":"request","run":"r1","seq":true,"prev":null}',
         b'{"event":"request","run":"r1","seq":1,"prev":"ABC"}',
         b'{"event":"request","run":"r1","seq":1,"chain":' + b"[" * 300 + b"]" * 300 + b',"prev":null}',
+        b'{"event":"request","run":1,"seq":1,"prev":null}',
+        b'{"event":"request","run":["r1"],"seq":1,"prev":null}',
+        b'{"event":["request"],"run":"r1","seq":1,"prev":null}',
+        b'{"event":"request","run":"r1","seq":"1","prev":null}',
+        b'{"event":"request","run":"r1","seq":0,"prev":null}',
+        b'{"event":"request","run":"r1","seq":-1,"prev":null}',
+        b'{"event":"request","run":"r1","seq":9223372036854775808,"prev":null}',
+        b'{"event":"request","run":"r1","seq":1,"prev":1}',
+        b'{"event":"request","run":"r1","seq":1,"prev":"' + b"a" * 63 + b'"}',
+        b'{"event":"request","run":"r1","seq":1,"prev":"' + b"a" * 65 + b'"}',
         b'{"event":"unheard","run":"r1","seq":1,"prev":null}',
     ],
 )
@@ -58,3 +70,15 @@ def test_a_line_that_reads_in_two_ways_is_no_record(writer: Writer) -> None:
     twice = writer.lines[3].replace(b'{"event"', b'{"subject":"mallory","event"', 1)
     assert json.loads(twice) == json.loads(writer.lines[3])
     assert kinds(verdict([*writer.lines[:3], twice, *writer.lines[4:]])) == ["unreadable", "removed"]
+
+
+def test_a_line_that_is_too_long_to_read_is_told_with_its_place(writer: Writer) -> None:
+    streams = Streams()
+    streams.read([Line("0", 1, writer.lines[0]), Line("0", 2, None)])
+    assert (streams.records, streams.unreadable, streams.unreadable_places) == (1, 1, ["0:2"])
+
+
+@pytest.mark.parametrize("checkpoint", [1, None, ["x"]])
+def test_a_checkpoint_that_is_no_text_is_false(writer: Writer, checkpoint: object) -> None:
+    writer.write(event="records.countersigned", checkpoint=checkpoint)
+    assert kinds(verdict(writer.lines)) == ["false_checkpoint"]

@@ -209,3 +209,25 @@ def json_equal(one: bytes, other: bytes) -> bool:
         return bool(json.loads(one) == json.loads(other))
     except ValueError:
         return False
+
+
+def test_changed_records_that_are_not_neighbours_are_named_each(writer: Writer) -> None:
+    lines = [*writer.lines]
+    lines[2], lines[6] = changed(lines[2], subject="x"), changed(lines[6], subject="x")
+    found = [one.text for one in verdict(lines).findings if one.kind == "changed"]
+    assert [text.split(" of ")[0] for text in found] == ["record 3", "record 7"]
+    del lines[4:6]  # 5 and 6; what 7 was written after is gone
+    found = [one.text for one in verdict(lines).findings if one.kind == "changed"]
+    assert [text.split(" of ")[0] for text in found] == ["record 3", "record 7"]
+
+
+def test_a_countersigned_record_that_was_removed_is_one_finding(writer: Writer) -> None:
+    assert kinds(verdict([*writer.lines[:9], *writer.lines[10:]])) == ["removed"]
+
+
+def test_a_checkpoint_is_of_a_line_before_it(writer: Writer) -> None:
+    ahead = Head(run="r1", seq=writer.head().seq + 1, hash="ab" * 32)
+    writer.checkpoint(head=ahead)
+    (finding,) = verdict(writer.lines).findings
+    assert finding.kind == "false_checkpoint"
+    assert "not written before it" in finding.text
