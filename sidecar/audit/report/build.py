@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -10,8 +12,11 @@ import orjson
 from sidecar.audit.log_lines import Line
 from sidecar.audit.report.story import Evidence, Problem, Step, Story
 from sidecar.observe.hash_chain import line_hash
+from sidecar.observe.record_text import mask_tokens
 
 MOST_EVIDENCE: Final = 500
+MOST_CLAIMS: Final = 8  # lines with one name
+MOST_CHARACTERS: Final = 1 << 16  # of a line: no record is as long
 
 # What a sidecar prevented; every other finding is about evidence that is missing or false.
 _PREVENTED: Final = frozenset({"refused_hop", "attempt_to_leave"})
@@ -45,16 +50,27 @@ def names_in(stories: Iterable[Story], problems: Iterable[Problem]) -> list[str]
 
 
 def evidence_in(lines: Iterable[Line], names: Sequence[str]) -> list[Evidence]:
-    """Return the lines of the named records, in the order of the names. A name that several lines claim has several."""
+    """Return the lines of the named records, in the order of the names. A name that several lines claim has several, up
+    to ``MOST_CLAIMS``: the last one tells the number of further ones.
+    """
     wanted = set(names[:MOST_EVIDENCE])
     found: dict[str, list[Evidence]] = {}
+    further: Counter[str] = Counter()
     for line in lines:
         name = _name_of(line.content)
         if name in wanted and line.content is not None:
+            claims = found.setdefault(name, [])
+            if len(claims) == MOST_CLAIMS:
+                further[name] += 1
+                continue
             text = line.content.decode("utf-8", "replace")
-            found.setdefault(name, []).append(
-                Evidence(name=name, place=line.place, hash=line_hash(line.content), line=text)
-            )
+            if len(text) > MOST_CHARACTERS:
+                text = mask_tokens(text)  # first: half a token would not be recognised
+                text = f"{text[:MOST_CHARACTERS]}… ({len(text)} characters)"
+            claims.append(Evidence(name=name, place=line.place, hash=line_hash(line.content), line=text))
+    for name, count in further.items():
+        last = found[name][-1]
+        found[name][-1] = replace(last, place=f"{last.place}, and {count} further lines with this name")
     return [one for name in names for one in found.get(name, ())]
 
 
@@ -94,6 +110,7 @@ def _step(hop: Mapping[str, Any], scope: tuple[str, ...], before: tuple[str, ...
         operation=" ".join(filter(None, (hop["method"], hop["path"]))) or None,
         outcome=outcome,
         allowed={"allow": True, "deny": False}.get(decision),
+        failed=decision == "allow" and (hop["status"] is None or hop["status"] >= 400),
         scope=scope,
         dropped=tuple(name for name in before or () if name not in scope),
         added=tuple(name for name in scope if before is not None and name not in before),

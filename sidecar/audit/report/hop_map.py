@@ -5,7 +5,7 @@ Pure geometry: the template draws it as SVG.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +19,8 @@ MARGIN: Final = 16
 MOST_ARROWS: Final = 60
 _MOST_LETTERS: Final = 20  # of a label, at the size of the page
 _LABEL_HEIGHT: Final = 28  # the call, and below it the state
+
+Call = tuple[str, str, str]  # actor, audience, state
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class HopMap:
 
 def draw(story: Story) -> HopMap:
     """Lay out the map of a story."""
-    columns = _columns(story)
+    groups = _groups(story)
+    shown = dict(list(groups.items())[: MOST_ARROWS - 1])  # one more is the person's
+    columns = _columns(story, shown)
     boxes: dict[str, Box] = {}
     rows: dict[int, int] = {}
     for name, column in columns.items():
@@ -64,12 +68,11 @@ def draw(story: Story) -> HopMap:
         rows[column] = row + 1
         x, y = MARGIN + column * COLUMN, MARGIN + row * ROW
         boxes[name] = Box(name, short(name), x, y, person=column == 0)
-    arrows = _apart(_arrows(story, boxes))
+    arrows = _apart(_arrows(story, shown, boxes))
     width = max((box.x + BOX_WIDTH for box in boxes.values()), default=0) + MARGIN
     low = max((box.y + BOX_HEIGHT for box in boxes.values()), default=0)
-    low = max(low, *(int(arrow.label_y) + _LABEL_HEIGHT for arrow in arrows[:MOST_ARROWS]), 0)
-    left_out = max(0, len(arrows) - MOST_ARROWS)
-    return HopMap(tuple(boxes.values()), tuple(arrows[:MOST_ARROWS]), width, low + MARGIN, left_out)
+    low = max(low, *(int(arrow.label_y) + _LABEL_HEIGHT for arrow in arrows), 0)
+    return HopMap(tuple(boxes.values()), tuple(arrows), width, low + MARGIN, len(groups) - len(shown))
 
 
 def short(name: str) -> str:
@@ -83,20 +86,27 @@ def person_of(story: Story) -> str:
     return ", ".join(subject for _, subject in story.subjects) or "nobody known"
 
 
-def _columns(story: Story) -> dict[str, int]:
-    """Column of each name: the person is 0, a workload as deep as its first call."""
-    columns = {person_of(story): 0}
+def _columns(story: Story, shown: Iterable[Call]) -> dict[str, int]:
+    """Column of each name in the shown calls: the person's is first, a workload as deep as its first call."""
+    names = {name for actor, audience, _ in shown for name in (actor, audience)}
+    depths = {person_of(story): 0}
     for step in story.steps:
-        columns.setdefault(step.actor or "somebody", step.depth + 1)
-        columns.setdefault(step.audience or "somebody", step.depth + 2)
-    return columns
+        for name, depth in ((step.actor or "somebody", step.depth + 1), (step.audience or "somebody", step.depth + 2)):
+            if name in names:
+                depths.setdefault(name, depth)
+    column = {depth: number for number, depth in enumerate(sorted(set(depths.values())))}  # none stays empty
+    return {name: column[depth] for name, depth in depths.items()}
 
 
-def _arrows(story: Story, boxes: dict[str, Box]) -> list[Arrow]:
-    grouped: dict[tuple[str, str, str], list[Step]] = {}
+def _groups(story: Story) -> dict[Call, list[Step]]:
+    grouped: dict[Call, list[Step]] = {}
     for step in story.steps:
         state = {True: "allowed", False: "refused", None: "unknown"}[step.allowed]
         grouped.setdefault((step.actor or "somebody", step.audience or "somebody", state), []).append(step)
+    return grouped
+
+
+def _arrows(story: Story, grouped: dict[Call, list[Step]], boxes: dict[str, Box]) -> list[Arrow]:
     first = next((step.actor or "somebody" for step in story.steps), None)
     arrows = []
     if first is not None:

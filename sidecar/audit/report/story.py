@@ -30,6 +30,7 @@ class Step:
     operation: str | None
     outcome: str
     allowed: bool | None  # None: no witness says
+    failed: bool = False  # it was let through, and no answer of success was seen
     scope: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -70,8 +71,13 @@ class Story:
 
     @property
     def done(self) -> tuple[Step, ...]:
-        """Steps that were let through."""
-        return tuple(step for step in self.steps if step.allowed)
+        """Steps that were let through and answered with success."""
+        return tuple(step for step in self.steps if step.allowed and not step.failed)
+
+    @property
+    def failed(self) -> tuple[Step, ...]:
+        """Steps that were let through, of which no success was seen: refused or not answered by the called one."""
+        return tuple(step for step in self.steps if step.allowed and step.failed)
 
     @property
     def unknown(self) -> tuple[Step, ...]:

@@ -19,6 +19,27 @@ def test_a_chain_is_told_by_person_agents_deeds_and_refusals() -> None:
     assert (story.began, story.ended) == ("2026-11-24T21:04:00.000000Z", "2026-11-24T21:04:02.000000Z")
 
 
+def test_a_call_that_was_let_through_and_not_answered_with_success_is_not_told_as_done() -> None:
+    hops = [hop(0, "front", "planner", status=status) for status in (200, 403, 502, None)]
+    ((story,), _) = stories_of(document(hops=hops))
+    assert [step.outcome for step in story.done] == ["allowed 200"]
+    assert [step.outcome for step in story.failed] == ["allowed 403", "allowed 502", "allowed"]
+    assert story.refused == ()
+
+
+def test_a_flood_of_lines_with_one_name_or_without_end_does_not_fill_the_report() -> None:
+    lines = [Line("f", number, b'{"run":"r1","seq":1,"n":%d}' % number) for number in range(1, 101)]
+    shown = evidence_in(lines, ["r1/1"])
+    assert [one.place for one in shown[:2]] == ["f:1", "f:2"]
+    assert (len(shown), shown[-1].place) == (8, "f:8, and 92 further lines with this name")
+    assert [one.place for one in evidence_in(lines[:8], ["r1/1"])] == [f"f:{number}" for number in range(1, 9)]
+    long = b'{"run":"r1","seq":1,"detail":"%b"}' % (b"x" * 100_000)
+    (one,) = evidence_in([Line("f", 1, long)], ["r1/1"])
+    assert one.hash == sha256(long).hexdigest()
+    assert one.line.endswith("x… (100032 characters)")
+    assert len(one.line) < 66_000
+
+
 def test_scopes_are_compared_with_the_hop_before() -> None:
     hops = [
         hop(0, "front", "planner", scope=["a", "b"]),

@@ -52,6 +52,19 @@ def test_a_crowd_of_arrows_is_cut_and_told() -> None:
     assert draw(story).left_out == 6  # one more is the person's
 
 
+def test_a_chain_of_any_depth_has_a_map_that_fits() -> None:
+    deep = [hop(depth, f"a{depth}", f"a{depth + 1}") for depth in range(MOST_ARROWS - 1)]
+    far = [hop(5000, f"far{number}", "crm") for number in range(1000)]
+    ((story,), _) = stories_of(document(hops=deep))
+    lawful = draw(story)
+    assert (len(lawful.boxes), len(lawful.arrows), lawful.left_out) == (61, MOST_ARROWS, 0)
+    ((story,), _) = stories_of(document(hops=[*far, *deep]))
+    drawn = draw(story)
+    assert (len(drawn.boxes), len(drawn.arrows)) == (61, MOST_ARROWS)
+    assert drawn.left_out == 1000
+    assert drawn.width < lawful.width
+
+
 def test_a_chain_without_hops_has_the_person_alone() -> None:
     ((story,), _) = stories_of(document(hops=[]))
     assert [box.label for box in draw(story).boxes] == ["alice"]

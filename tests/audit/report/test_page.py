@@ -67,6 +67,21 @@ def test_the_answer_is_the_first_section_and_complete() -> None:
         assert part in answer
 
 
+def test_a_call_that_failed_is_told_apart_from_what_was_done_and_from_what_was_refused() -> None:
+    told = document(hops=[hop(0, "front", "planner"), hop(1, "planner", "crm", status=None)])
+    words = Read(page(report(told))).words
+    assert "What was done POST /planner" in words
+    assert "What was let through and failed POST /crm at agent/crm" in words
+    assert "let through and failed" not in Read(page(report(document()))).words
+
+
+def test_a_deep_chain_is_told_by_its_depth_and_a_flat_one_by_arrows() -> None:
+    page_of_deep = page(report(document(hops=[hop(50, "front", "planner")])))
+    assert "→ (50 deep)" in page_of_deep
+    assert "→ →" not in page_of_deep
+    assert "→ → <span" in page(report(document()))
+
+
 def test_problems_with_the_evidence_stand_before_the_chains() -> None:
     told = document(finding("missing_hop", "planner → writer: it has no record", "t1", "r1/1"))
     words = Read(page(report(told, EVIDENCE))).words
