@@ -160,6 +160,15 @@ def test_the_identity_of_the_token_service_counts_for_keys_at_its_own_origin_onl
     assert problems(tmp_path, changed(elsewhere, ("issuers.0.tls", {"peer": PEER}))) == []
 
 
+def test_the_identity_of_the_token_service_does_not_count_for_another_issuer_at_its_origin(tmp_path: Path) -> None:
+    other = {**AGENT["issuers"][0], "issuer": "https://other.example"}
+    route = ("inbound.routes.0.issuers", [AGENT["issuers"][0]["issuer"]])
+    both = changed(AGENT, ("issuers", [AGENT["issuers"][0], other]), route)
+    assert [one.field for one in problems(tmp_path, both)] == ["issuers[1].tls"]
+    told = changed(both, ("issuers.1.tls", {"peer": PEER}))
+    assert problems(tmp_path, told) == []
+
+
 def test_one_issuer_has_the_same_keys_wherever_it_is_listed(tmp_path: Path) -> None:
     user = ENTRY["entry"]["issuers"][0]
     again = {**AGENT["issuers"][0], "issuer": user["issuer"], "jwks": user["jwks"]}

@@ -282,6 +282,22 @@ def test_two_issuers_are_fine_where_each_route_names_its_own(tmp_path: Path) -> 
     assert problems(tmp_path, both) == []
 
 
+def test_each_issuer_that_a_route_names_has_a_ceiling_there(tmp_path: Path) -> None:
+    low = {**OTHER_ISSUER, "scopes": []}
+    both = [("issuers", [ISSUER, low]), ("inbound.routes.0.issuers", [ISSUER["issuer"]])]
+    assert problems(tmp_path, changed(AGENT, *both)) == []
+    found = problems(tmp_path, changed(AGENT, *both, ("inbound.routes.0.issuers", [ISSUER["issuer"], low["issuer"]])))
+    assert {problem.field for problem in found} == {"inbound.routes[0].scopes"}
+    assert all("above the ceiling of https://other.example" in problem.wrong for problem in found)
+
+
+@pytest.mark.parametrize("absent", ["outbound", "exchange"])
+def test_an_entry_needs_outbound_routes_and_an_exchange(absent: str, tmp_path: Path) -> None:
+    assert problems(tmp_path, ENTRY) == []
+    found = problems(tmp_path, changed(ENTRY, (absent, ABSENT)))
+    assert [problem.wrong for problem in found if problem.field == "entry"] == ["needs outbound and exchange"]
+
+
 def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
     worst = changed(
         AGENT,

@@ -49,6 +49,56 @@ def test_the_same_pod_again_is_left_as_it_is(spec: dict[str, Any], definition: I
     assert inject(once, definition).patch == []
 
 
+def injected(definition: Injection) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a pod with its sidecar, and that container; both may be changed."""
+    pod = copy.deepcopy(patched(bare(), inject(bare(), definition).patch))
+    return pod, pod["spec"][definition.goes_into][0]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("names", "rules"),
+    [
+        (["kube-api-access-x"], []),
+        (["other-x"], ["foreign_sidecar"]),
+        (["kube-api-access-x", "kube-api-access-x"], ["foreign_sidecar"]),
+    ],
+    ids=["kubernetes", "another name", "twice"],
+)
+def test_a_token_is_kubernetes_own_by_its_name_once(names: list[str], rules: list[str], definition: Injection) -> None:
+    pod, own = injected(definition)
+    mount = {"name": names[0], "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
+    own["volumeMounts"] = [*own["volumeMounts"], mount]
+    tokens = [{"name": name, "projected": {"sources": [{"serviceAccountToken": {}}]}} for name in names]
+    pod["spec"]["volumes"] = [*pod["spec"]["volumes"], *tokens]
+    if rules:
+        assert rules_of(pod, definition) == rules
+    else:
+        assert inject(pod, definition).patch == []
+
+
+@BOTH
+def test_the_sidecar_and_its_volumes_are_there_once(definition: Injection) -> None:
+    pod, own = injected(definition)
+    pod["spec"][definition.goes_into].append(copy.deepcopy(own))
+    assert rules_of(pod, definition) == ["foreign_sidecar"] * 2
+    pod, _ = injected(definition)
+    volume = copy.deepcopy(next(one for one in pod["spec"]["volumes"] if "emptyDir" in one))
+    pod["spec"]["volumes"].append(volume)
+    assert rules_of(pod, definition) == ["sidecar_volume"]
+    volume["name"] = "another"
+    assert inject(pod, definition).patch == []
+
+
+@BOTH
+def test_an_image_may_always_be_pulled_and_no_other_policy_is_taken(definition: Injection) -> None:
+    pod, own = injected(definition)
+    own["imagePullPolicy"] = "Always"
+    assert inject(pod, definition).patch == []
+    own["imagePullPolicy"] = "Never"
+    assert rules_of(pod, definition) == ["foreign_sidecar"]
+
+
 @BOTH
 def test_what_kubernetes_adds_between_the_two_times_is_no_change(definition: Injection) -> None:
     once = patched(bare(), inject(bare(), definition).patch)

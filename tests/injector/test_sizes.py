@@ -133,6 +133,20 @@ def test_who_writes_the_container_is_held_to_the_same_bounds(limits: dict[str, s
     assert all(one.startswith("rule size (layer container sidecar, resources.") for one in refused(pod, injection()))
 
 
+def test_a_sidecar_without_its_limit_or_with_one_that_is_no_quantity_is_refused() -> None:
+    pod = patched(bare(), inject(bare(), injection()).patch)
+    own = pod["spec"]["initContainers"][0] = {**pod["spec"]["initContainers"][0]}
+    for resources, said in (
+        ({"limits": {"cpu": "1"}}, "resources.limits.memory): it is missing"),
+        ({"limits": {"memory": True}}, "rule malformed "),
+        ({"limits": {"memory": ["256Mi"]}}, "rule malformed "),
+    ):
+        own["resources"] = resources
+        assert any(said in one for one in refused(pod, injection())), said
+    own["resources"] = {"limits": {"memory": 268435456}, "requests": {"cpu": 0.05, "memory": "96Mi"}}
+    assert inject(pod, injection()).patch == []
+
+
 def test_a_misspelt_annotation_and_a_label_among_annotations_are_warned_of() -> None:
     names = {"delegation-sidecar.io/cpu-limits": "1", "delegation-sidecar.io/inject": "enabled"}
     pod = bare(annotations={"delegation-sidecar.io/settings": "planner", **names})
@@ -155,6 +169,8 @@ BAD: dict[str, dict[str, Any]] = {
     "a bound upside down": {"bounds": {**BOUNDS, "cpuLimit": {"min": "2", "max": "1"}}},
     "a bound that is none": {"bounds": {**BOUNDS, "cpuLimit": {"min": "x", "max": "1"}}},
     "a namespace beyond the bounds": {"namespaces": {"agents": {"cpuLimit": "9"}}},
+    "a namespace that starts for longer": {"namespaces": {"agents": {"startupSeconds": "9999"}}},
+    "a bound too many": {"bounds": {**BOUNDS, "gpu": {"min": "1", "max": "2"}}},
     "a namespace of other sizes": {"namespaces": {"agents": {"gpu": "1"}}},
     "a default beyond the bounds": {"bounds": {**BOUNDS, "memoryLimit": {"min": "512Mi", "max": "1Gi"}}},
 }
