@@ -37,7 +37,6 @@ _UNSERVED: Final[Mapping[int, Reason]] = {
     405: Reason.METHOD_REFUSED,
     417: Reason.EXPECTATION_REFUSED,
 }
-_READABLE: Final = frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})  # the start of the next request is clear
 
 
 class TokenEndpoint:
@@ -159,8 +158,6 @@ class TokenEndpoint:
         response = _refusal(Denied(reason), record)
         if allow is not None:
             response.headers[hdrs.ALLOW] = allow
-        if reason not in _READABLE:
-            response.force_close()
         return response
 
     async def jwks(self, _request: web.Request) -> web.Response:

@@ -224,6 +224,15 @@ async def test_nothing_is_countersigned_for_a_client_whose_trust_is_withdrawn(be
     assert (response.status, reason_of(response)) == (401, "client_not_authenticated")
 
 
+async def test_a_head_whose_request_is_cancelled_is_recorded(bench: Bench) -> None:
+    asking = asyncio.create_task(bench.endpoint.countersign(bench.request(payload=broken(None))))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert bench.recorded() == [("token.exchange_refused", "draining")]
+
+
 async def test_a_bug_while_countersigning_costs_this_request_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
