@@ -31,8 +31,10 @@ MAX_WORKERS: Final = 64  # the marks available to handles
 _LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.command:run")
 # The rooms of the audit: each module has `run` and `add_arguments`.
 _AUDITS: Final = {
+    "all": ("sidecar.audit.all.command", "run every audit over a folder, and print one page"),
     "attribution": ("sidecar.audit.attribution.command", "tell from logs if agents impersonate users or delegate"),
     "chains": ("sidecar.audit.chains.command", "rebuild every chain from the records of all witnesses"),
+    "report": ("sidecar.audit.report.command", "write one page for a post-mortem"),
     "ratio": ("sidecar.audit.ratio.command", "count machine identities against people, with the trigger at 50 to 1"),
     "export": ("sidecar.audit.export.command", "write records as events of ECS or OCSF, for a SIEM"),
     "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),

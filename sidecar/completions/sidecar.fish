@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit attribution' 'audit chains' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --entries --every --federated --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --limit --listen --mapping --max-connections --may-call --memory --merge --namespace --out --platform --probe --records --request --route --save --since --socket --socket-mode --spill --subject --timeout --tls --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --entries --every --federated --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --limit --listen --mapping --max-connections --may-call --memory --merge --namespace --out --output --platform --probe --records --request --route --save --since --socket --socket-mode --spill --subject --timeout --title --tls --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api -o
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -114,6 +114,10 @@ complete -c sidecar -n '_shtab_sidecar_using explain' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using explain; and test $_shtab_sidecar_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a file of records, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a audit -d 'Evaluate records and logs offline.'
 complete -c sidecar -n '_shtab_sidecar_using audit' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a all -d 'Run every audit over a folder, and print one page.'
+complete -c sidecar -n '_shtab_sidecar_using audit all' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit all' -l sample -d 'audit a made-up company, written to a new folder'
+complete -c sidecar -n '_shtab_sidecar_using audit all' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a attribution -d 'Tell from logs if agents impersonate users or delegate.'
 complete -c sidecar -n '_shtab_sidecar_using audit attribution' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l json -d 'for machines'
@@ -138,6 +142,24 @@ complete -c sidecar -n '_shtab_sidecar_using audit chains' -l until -x -d 'show 
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l limit -x -d 'chains to show, the worst first (default 1000)'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l memory -x -d 'memory before it uses the disk (default 2048)'
 complete -c sidecar -n '_shtab_sidecar_using audit chains; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: JSON lines, .gz, .zst or .parquet; a folder, a pattern, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a report -d 'Write one page for a post-mortem.'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'the page to write'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l title -x -d 'the title of the page (default Delegation report)'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l keys -xka "(__fish_complete_path (commandline -ct))" -d 'as for `sidecar audit verify`'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l ignore -x -d 'a kind of finding to ignore'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l subject -x -d 'show only chains for this subject (`sub`)'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l actor -x -d 'show only chains in which this workload acted, called or was called'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l trace -x -d 'show only chains with this W3C trace id'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l txn -x -d 'show only the chain of this name'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l jti -x -d 'show only chains with this token, or one that came from it'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l route -x -d 'show only chains with a call by this route'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l host -x -d 'show only chains with a call to this host or audience'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l since -x -d 'show only chains with a record from then on'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l until -x -d 'show only chains with a record up to then'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l limit -x -d 'chains to show, the worst first (default 20)'
+complete -c sidecar -n '_shtab_sidecar_using audit report' -l memory -x -d 'memory before it uses the disk (default 2048)'
+complete -c sidecar -n '_shtab_sidecar_using audit report; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records, as for `sidecar audit chains`'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a ratio -d 'Count machine identities against people, with the trigger at 50 to 1.'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l entries -xka "(__fish_complete_path (commandline -ct))" -d 'registration entries: registered workloads'

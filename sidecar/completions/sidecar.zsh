@@ -28,11 +28,13 @@ _shtab_sidecar_commands() {
 
 _shtab_sidecar_audit_commands() {
   local _commands=(
+    all:'Run every audit over a folder, and print one page.'
     attribution:'Tell from logs if agents impersonate users or delegate.'
     chains:'Rebuild every chain from the records of all witnesses.'
     credentials:'List static credentials of agents, and a way to retire each.'
     export:'Write records as events of ECS or OCSF, for a SIEM.'
     ratio:'Count machine identities against people, with the trigger at 50 to 1.'
+    report:'Write one page for a post-mortem.'
     selectors:'Find SPIRE entries that attest on something weak.'
     verify:'Find records that were changed, removed, inserted or moved.'
   )
@@ -70,6 +72,16 @@ _shtab_sidecar_audit_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_defaults_added=0
+
+_shtab_sidecar_audit_all_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--sample[audit a made-up company, written to a new folder]"
+  "--json[for machines]"
+  "(*)::folders or files\: logs, manifests, entries, records:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_all_defaults_added=0
 
 _shtab_sidecar_audit_attribution_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -144,6 +156,29 @@ _shtab_sidecar_audit_ratio_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_ratio_defaults_added=0
+
+_shtab_sidecar_audit_report_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-o,--output}"[the page to write]:FILE:_files"
+  "--title[the title of the page (default Delegation report)]:title:"
+  "*--keys[as for \`sidecar audit verify\`]:FILE:_files"
+  "*--ignore[a kind of finding to ignore]:KIND:"
+  "--subject[show only chains for this subject (\`sub\`)]:subject:"
+  "--actor[show only chains in which this workload acted, called or was called]:actor:"
+  "--trace[show only chains with this W3C trace id]:trace:"
+  "--txn[show only the chain of this name]:txn:"
+  "--jti[show only chains with this token, or one that came from it]:jti:"
+  "--route[show only chains with a call by this route]:route:"
+  "--host[show only chains with a call to this host or audience]:host:"
+  "--since[show only chains with a record from then on]:TIME:"
+  "--until[show only chains with a record up to then]:TIME:"
+  "--limit[chains to show, the worst first (default 20)]:N:"
+  "--memory[memory before it uses the disk (default 2048)]:MIB:"
+  "(*):records, as for \`sidecar audit chains\`:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_report_defaults_added=0
 
 _shtab_sidecar_audit_selectors_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -390,11 +425,13 @@ _shtab_sidecar_audit() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_sidecar_audit-$line[1]:"
       case $line[1] in
+        all) _arguments -C -s $_shtab_sidecar_audit_all_options ;;
         attribution) _arguments -C -s $_shtab_sidecar_audit_attribution_options ;;
         chains) _arguments -C -s $_shtab_sidecar_audit_chains_options ;;
         credentials) _arguments -C -s $_shtab_sidecar_audit_credentials_options ;;
         export) _arguments -C -s $_shtab_sidecar_audit_export_options ;;
         ratio) _arguments -C -s $_shtab_sidecar_audit_ratio_options ;;
+        report) _arguments -C -s $_shtab_sidecar_audit_report_options ;;
         selectors) _arguments -C -s $_shtab_sidecar_audit_selectors_options ;;
         verify) _arguments -C -s $_shtab_sidecar_audit_verify_options ;;
       esac

@@ -45,7 +45,7 @@ def test_the_first_screen_says_what_it_is_for_whom_on_what_it_runs_and_how_to_in
 def test_the_first_audit_finds_the_refused_hop_of_the_incident() -> None:
     done = shell(line_of("sidecar audit "), ROOT)
     assert (done.returncode, done.stderr) == (1, "")
-    assert "actor_mismatch" in done.stdout
+    assert "agents that impersonate" in done.stdout
 
 
 def test_the_settings_are_those_that_are_checked(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_the_readme_s_first_commands_work_one_after_another_in_a_clone(tmp_path:
     done = subprocess.run(
         ["bash", "-euc", block], cwd=tmp_path / "clone", env=environ, capture_output=True, text=True, check=False
     )
-    assert "actor_mismatch" in done.stdout, done.stderr
+    assert "agents that impersonate" in done.stdout, done.stderr
     assert done.returncode == 1  # the last command has findings
     assert said("git", "status", "--porcelain", cwd=tmp_path / "clone") == ""
 

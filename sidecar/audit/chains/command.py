@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="records: JSON lines, .gz, .zst or .parquet; a folder, a pattern, or - for standard input",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
+    add_filters(parser)
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose chains and limit the work."""
     parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding to ignore")
     for name, text in _FILTERS.items():
         parser.add_argument(f"--{name}", help=f"show only {text}")
@@ -65,27 +70,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit the record files."""
-    unknown = sorted(set(arguments.ignore) - set(Kind))
-    if unknown:
-        return complain(_COMMAND, f"{', '.join(unknown)} is not a kind of finding; there are {', '.join(Kind)}")
-    names = (*_FILTERS, "since", "until")
-    choice = Choice(**{name: getattr(arguments, name) for name in names})
+    unknown = unknown_kinds(arguments.ignore)
+    if unknown is not None:
+        return complain(_COMMAND, unknown)
     try:
-        files = find_files(arguments.files)
-        with open_database(files=plain_files(files), memory_mib=arguments.memory) as database:
-            read_into(database, files)
-            database.judge()
-            audit = examine(
-                database, EVERYTHING if choice == EVERYTHING else choice,
-                ignore=arguments.ignore, most_chains=arguments.limit,
-            )  # fmt: skip
-            unreadable = [] if Kind.UNREADABLE in arguments.ignore else _unreadable(database, files)
+        audit, findings = examine_files(
+            find_files(arguments.files),
+            choice_of(arguments),
+            ignore=arguments.ignore,
+            most_chains=arguments.limit,
+            memory_mib=arguments.memory,
+        )
     except (OSError, MissingError) as error:
         return complain(_COMMAND, str(error))
-    findings = [*audit.findings, *unreadable]
     try:
         if arguments.json:
-            print_json(_document(audit, findings))
+            print_json(document(audit, findings))
         else:
             _show(audit, findings)
     except BrokenPipeError:
@@ -93,6 +93,40 @@ def run(arguments: argparse.Namespace) -> int:
     if not audit.records:  # no records is not the same as no findings
         return complain(_COMMAND, "no line is a record")
     return 1 if findings else 0
+
+
+def unknown_kinds(ignored: Sequence[str]) -> str | None:
+    """Return the complaint about words of ``--ignore`` that name no kind of finding, or None."""
+    unknown = sorted(set(ignored) - set(Kind))
+    return f"{', '.join(unknown)} is not a kind of finding; there are {', '.join(Kind)}" if unknown else None
+
+
+def choice_of(arguments: argparse.Namespace) -> Choice:
+    """Return the filters that were given."""
+    choice = Choice(**{name: getattr(arguments, name) for name in (*_FILTERS, "since", "until")})
+    return EVERYTHING if choice == EVERYTHING else choice
+
+
+def examine_files(
+    files: Sequence[str],
+    choice: Choice = EVERYTHING,
+    *,
+    ignore: Sequence[str] = (),
+    most_chains: int = MOST_CHAINS,
+    memory_mib: int = 2048,
+) -> tuple[Audit, list[Finding]]:
+    """Read and judge record files. Return what is chosen, and all its findings.
+
+    Raises:
+        OSError: a file cannot be read; the text names it.
+        MissingError: DuckDB is not installed.
+    """
+    with open_database(files=plain_files(files), memory_mib=memory_mib) as database:
+        read_into(database, files)
+        database.judge()
+        audit = examine(database, choice, ignore=ignore, most_chains=most_chains)
+        unreadable = [] if Kind.UNREADABLE in ignore else _unreadable(database, files)
+    return audit, [*audit.findings, *unreadable]
 
 
 def _since(text: str) -> str:
@@ -125,7 +159,8 @@ def _unreadable(database: Database, files: Sequence[str]) -> list[Finding]:
     return [Finding(Kind.UNREADABLE, f"{lines}: {told}{more}")]
 
 
-def _document(audit: Audit, findings: Sequence[Finding]) -> dict[str, object]:
+def document(audit: Audit, findings: Sequence[Finding]) -> dict[str, object]:
+    """Return the result as ``--json`` prints it."""
     return {
         "records": audit.records,
         "all_chains": audit.all_chains,

@@ -1,0 +1,92 @@
+"""``sidecar audit all``: runs every audit over a folder and prints one page.
+
+Exit codes: 0 nothing was found, 1 something was, 2 a path cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from sidecar.audit.all.examine import examine
+from sidecar.audit.all.overview import Number, Overview
+from sidecar.audit.all.sample import write_sample
+from sidecar.audit.output import complain, hang_up, print_json, print_line
+from sidecar.examples import add_examples
+
+_COMMAND: Final = "sidecar audit all"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "paths", nargs="*", metavar="FOLDER", help="folders or files: logs, manifests, entries, records"
+    )
+    parser.add_argument("--sample", action="store_true", help="audit a made-up company, written to a new folder")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    add_examples(
+        parser, "sidecar audit all --sample", "sidecar audit all .", "sidecar audit all --json logs/ manifests/"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Audit and print."""
+    paths = list(arguments.paths)
+    if bool(paths) == arguments.sample:
+        return complain(_COMMAND, "name a folder, or --sample to see what a report looks like")
+    try:
+        if arguments.sample:
+            folder = Path(tempfile.mkdtemp(prefix="sidecar-sample-"))
+            write_sample(folder)
+            paths = [str(folder)]
+        overview = examine(paths, progress=_progress)
+    except OSError as error:
+        return complain(_COMMAND, str(error))
+    finally:
+        _progress("")
+    try:
+        if arguments.json:
+            print_json(asdict(overview))
+        else:
+            _show(overview)
+    except BrokenPipeError:
+        return hang_up()
+    return 1 if overview.bad or overview.troubles else 0
+
+
+def _progress(step: str) -> None:
+    """Show the step that runs, on a terminal; an empty step clears the line."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{f'auditing: {step} …' if step else ''}")
+        sys.stderr.flush()
+
+
+def _show(overview: Overview) -> None:
+    print_line(f"Audit of {', '.join(overview.paths)}: {overview.found}", style="bold")
+    print_line()
+    for number in overview.numbers:
+        _show_number(number)
+    for trouble in overview.troubles:
+        print_line(f"        {trouble}", style="yellow")
+    if overview.actions:
+        print_line()
+        print_line("Do first", style="bold")
+        for place, action in enumerate(overview.actions, 1):
+            print_line(f"  {place}. {action.text}")
+            print_line(f"     {action.cure}", style="dim")
+    print_line()
+    print_line("Read on", style="bold")
+    for command, tells in overview.commands:
+        print_line(f"  {command}")
+        print_line(f"     {tells}", style="dim")
+
+
+def _show_number(number: Number) -> None:
+    value = "-" if number.value is None else f"{number.value}{number.unit}"
+    style = "dim" if number.value is None else "bold red" if number.bad else "green"
+    print_line(f"{value:>7}  {number.name}", style=style)
+    print_line(f"         {number.sentence}", style="dim")

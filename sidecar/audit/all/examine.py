@@ -1,0 +1,230 @@
+"""Runs every audit over what a folder holds, and makes the overview. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sidecar.audit.all.find import Found, find
+from sidecar.audit.all.overview import Action, Number, Overview, first_actions
+from sidecar.audit.attribution.command import CURES
+from sidecar.audit.attribution.examination import Result as Attribution
+from sidecar.audit.attribution.examination import examine as examine_attribution
+from sidecar.audit.attribution.verdicts import UNNAMED
+from sidecar.audit.attribution.verdicts import Kind as Verdict
+from sidecar.audit.chains.command import examine_files as examine_chains
+from sidecar.audit.chains.examination import Audit
+from sidecar.audit.chains.findings import Kind as Chains
+from sidecar.audit.credentials.examine import Credential
+from sidecar.audit.credentials.examine import Result as Credentials
+from sidecar.audit.credentials.examine import examine as examine_credentials
+from sidecar.audit.credentials.kinds import KINDS
+from sidecar.audit.ratio.census import Census
+from sidecar.audit.ratio.command import TRIGGER
+from sidecar.audit.ratio.command import Result as Ratio
+from sidecar.audit.ratio.command import examine as examine_ratio
+from sidecar.audit.selectors.examination import Result as Selectors
+from sidecar.audit.selectors.examination import examine as examine_selectors
+from sidecar.audit.verify.command import examine as examine_streams
+from sidecar.audit.verify.verdicts import Kind as Broken
+
+T = TypeVar("T")
+
+_IMPERSONATION, _KEY, _WEAK, _TAMPERED, _BROKEN, _MANY = range(6)
+
+
+_PREVENTED = (Chains.REFUSED_HOP, Chains.ATTEMPT_TO_LEAVE)  # a chain is not broken because something was refused
+
+
+def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _step: None) -> Overview:
+    """Examine folders and files. ``progress`` is told each step before it begins.
+
+    Raises:
+        OSError: a path cannot be read, or holds too much; the text names it.
+    """
+    progress("looking at the files")
+    found = find(paths)
+    part = _Parts(progress)
+    credentials = part.run("credentials", lambda: examine_credentials(paths))
+    attribution = part.run(
+        "attribution",
+        lambda: examine_attribution([*found.logs, *found.records], agents=found.agents),
+        when=bool(found.logs or found.records),
+    )
+    selectors = part.run("selectors", lambda: examine_selectors(paths))
+    chains = part.run("chains", lambda: examine_chains(found.records, ignore=_PREVENTED)[0], when=bool(found.records))
+    streams = part.run("verify", lambda: examine_streams(found.records, found.keys)[1], when=bool(found.records))
+    ratio = part.run(
+        "ratio",
+        lambda: _ratio(paths, found, credentials),
+        when=bool(found.records or found.directories),
+    )
+    actions = [
+        *_credential_actions(credentials),
+        *_attribution_actions(attribution),
+        *_selector_actions(selectors),
+        *_chain_actions(chains),
+        *_ratio_actions(ratio),
+    ]
+    if streams is not None:
+        tampered = [one for one in streams.findings if one.kind not in (Broken.UNCHAINED, Broken.UNREADABLE)]
+        actions += [
+            Action(
+                of="broken chains", urgency=_TAMPERED, text=one.text, cure="compare with another copy of the records"
+            )
+            for one in tampered[:1]
+        ]
+    return Overview(
+        paths=paths,
+        found=found.sentence,
+        numbers=[
+            _credentials_number(credentials),
+            _attribution_number(attribution, found),
+            _selectors_number(selectors),
+            _ratio_number(ratio),
+            _chains_number(chains),
+        ],
+        actions=first_actions(actions),
+        commands=_commands(paths, found),
+        troubles=part.troubles,
+    )
+
+
+class _Parts:
+    """Runs the parts; one that cannot be run is a trouble and stops no other."""
+
+    def __init__(self, progress: Callable[[str], None]) -> None:
+        self.troubles: list[str] = []
+        self._progress = progress
+
+    def run(self, name: str, work: Callable[[], T], *, when: bool = True) -> T | None:
+        if not when:
+            return None
+        self._progress(name)
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts have their results
+            self.troubles.append(f"audit {name} could not be run: {str(error) or type(error).__name__}")
+            return None
+
+
+def _ratio(paths: Sequence[str], found: Found, credentials: Credentials | None) -> Ratio:
+    result = examine_ratio(found.records, entries=paths, directory=found.directories)
+    census: Census = result.census
+    for one in credentials.credentials if credentials is not None else ():
+        census.add_key(one.fingerprint, one.owners[0] if one.owners else None)
+    return Ratio(
+        machines=len(census.machines), people=census.people.count, exact=census.people.exact, trigger=TRIGGER,
+        census=census,
+    )  # fmt: skip
+
+
+def _credentials_number(result: Credentials | None) -> Number:
+    if result is None:
+        return _missing("static credentials", "they were not looked for")
+    return Number(
+        name="static credentials", value=result.summary[0], sentence=result.summary[1], bad=bool(result.credentials)
+    )
+
+
+def _attribution_number(result: Attribution | None, found: Found) -> Number:
+    name = "agents that impersonate"
+    if result is None or not result.agents:
+        return _missing(name, "no log was found; add access logs of what your agents call")
+    value, sentence = result.summary
+    if found.agents is None:
+        sentence += "; list the agents in agents.txt"
+    return Number(name=name, value=value, sentence=sentence, bad=value > 0)
+
+
+def _selectors_number(result: Selectors | None) -> Number:
+    if result is None or not result.entries:
+        return _missing("weak entries", "no entry was found; add: spire-server entry show -output json > entries.json")
+    value, sentence = result.summary
+    return Number(name="weak entries", value=value, sentence=sentence, bad=value > 0)
+
+
+def _ratio_number(result: Ratio | None) -> Number:
+    name = "machine identities for each person"
+    if result is None or result.ratio is None:
+        return _missing(name, "no person was seen; add records, or a directory export named users.csv")
+    return Number(name=name, value=round(result.ratio), sentence=result.summary[1], bad=result.reached, unit=" to 1")
+
+
+def _chains_number(result: Audit | None) -> Number:
+    if result is None or not result.records:
+        return _missing("broken chains", "no record was found; add the records of sidecars, or start with one sidecar")
+    value, sentence = result.summary
+    return Number(name="broken chains", value=value, sentence=sentence, bad=value > 0)
+
+
+def _chain_actions(result: Audit | None) -> list[Action]:
+    if result is None:
+        return []
+    cure = "give the missing records, or write a report and ask whose they are"
+    return [Action(of="broken chains", urgency=_BROKEN, text=one.text, cure=cure) for one in result.findings[:1]]
+
+
+def _missing(name: str, sentence: str) -> Number:
+    return Number(name=name, value=None, sentence=sentence, bad=False)
+
+
+def _credential_actions(result: Credentials | None) -> list[Action]:
+    if result is None:
+        return []
+    return [
+        Action(of="static credentials", urgency=_KEY, text=_credential(one), cure=KINDS[one.kind].rule.cure)
+        for one in sorted(result.credentials, key=lambda one: -one.rank)[:2]
+    ]
+
+
+def _credential(one: Credential) -> str:
+    owner = f" of {one.owners[0]}" if one.owners else ""
+    return f"Retire the {KINDS[one.kind].rule.title}{owner}, found at {one.places[0]}"
+
+
+def _attribution_actions(result: Attribution | None) -> list[Action]:
+    if result is None:
+        return []
+    guilty = [one for one in result.agents if Verdict.IMPERSONATES in one.evidence and one.name != UNNAMED]
+    return [
+        Action(
+            of="agents that impersonate",
+            urgency=_IMPERSONATION,
+            text=f"Stop {one.name} from acting as its users: {one.evidence[Verdict.IMPERSONATES].requests} requests,"
+            f" the first at {one.evidence[Verdict.IMPERSONATES].places[0]}",
+            cure=CURES[Verdict.IMPERSONATES],
+        )
+        for one in guilty[:2]
+    ]
+
+
+def _selector_actions(result: Selectors | None) -> list[Action]:
+    if result is None:
+        return []
+    return [
+        Action(of="weak entries", urgency=_WEAK, text=one.text, cure=one.cure.splitlines()[0])
+        for one in result.weaknesses[:2]
+    ]
+
+
+def _ratio_actions(result: Ratio | None) -> list[Action]:
+    if result is None or not result.reached:
+        return []
+    idle = sum(not one.people_served for one in result.census.machines.values())
+    text = f"Remove machine identities that act for nobody: {idle} of {result.machines}"
+    return [Action(of="ratio", urgency=_MANY, text=text, cure="sidecar audit ratio lists them first")]
+
+
+def _commands(paths: Sequence[str], found: Found) -> list[tuple[str, str]]:
+    where, records = " ".join(paths), " ".join(found.records[:3]) + (" …" if len(found.records) > 3 else "")
+    commands = [(f"sidecar audit credentials {where}", "each credential, and what retires it")]
+    if found.logs:
+        logs = " ".join(found.logs[:3]) + (" …" if len(found.logs) > 3 else "")
+        commands.append((f"sidecar audit attribution {logs}", "the verdict on each agent, with its evidence"))
+    commands.append((f"sidecar audit selectors {where}", "each weak entry, and the command that cures it"))
+    if found.records:
+        commands.append((f"sidecar audit chains {records}", "every chain and contradiction"))
+        commands.append((f"sidecar audit report -o report.html {records}", "the same as a page for a post-mortem"))
+        commands.append((f"sidecar audit verify {records}", "what was changed, removed or inserted"))
+    return commands

@@ -1,0 +1,147 @@
+"""Finds what a folder holds that can be audited: records, foreign logs, directories of people, keys, a list of agents.
+
+A file is judged by its first lines, whatever its name. Manifests, registration entries and credentials need no search
+here: their commands read a whole folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from sidecar.audit.attribution import mapping_files
+from sidecar.audit.attribution.elements import read_elements
+from sidecar.audit.attribution.readings import Fields, Reader
+from sidecar.audit.attribution.recognition import Recogniser
+from sidecar.audit.log_lines import read_lines
+from sidecar.audit.ratio.sources import SourceError, people_in
+from sidecar.audit.records import RecordError, parse_record
+from sidecar.delegation.keyset import MAX_JWKS_BYTES, KeySetError, parse_jwks
+
+MAX_FILES: Final = 20_000
+MAX_DEPTH: Final = 32
+_SNIFFED: Final = 20  # lines
+_SKIPPED: Final = frozenset({".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__"})
+_NO_LOGS: Final = (".yaml", ".yml", ".py", ".md", ".html", ".toml", ".xml", ".lock", ".env")
+_PEOPLE: Final = ("user", "people", "directory", "employee", "member")
+_ANY_JSON: Final = "json"  # the format of every JSON document
+_AGENTS: Final = ("agents.txt", "agents.list")
+
+
+@dataclass(slots=True)
+class Found:
+    """The files of a folder, by what they hold."""
+
+    records: list[str] = field(default_factory=list)
+    logs: list[str] = field(default_factory=list)
+    directories: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    agents: str | None = None
+    files: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """Sentence that names what was found."""
+        parts = (
+            (len(self.records), "file of records", "files of records"),
+            (len(self.logs), "log", "logs"),
+            (len(self.directories), "directory of people", "directories of people"),
+            (len(self.keys), "key set", "key sets"),
+        )
+        named = [f"{count} {one if count == 1 else several}" for count, one, several in parts if count]
+        return f"{self.files} files" + (f": {', '.join(named)}" if named else "")
+
+
+def find(paths: Sequence[str]) -> Found:
+    """Look at every file below the paths.
+
+    Raises:
+        OSError: a path cannot be read, or holds too many files; the text names it.
+    """
+    found = Found()
+    readers = [Reader(one, Fields()) for one in mapping_files.load(())]
+    for file in _files(paths):
+        found.files += 1
+        if found.files > MAX_FILES:
+            raise OSError(
+                f"{file}: more than {MAX_FILES} files; give the folders that hold records, logs and manifests"
+            )
+        name = Path(file).name.lower()
+        if name in _AGENTS:
+            found.agents = file
+        elif _holds_records(file):
+            found.records.append(file)
+        elif name.endswith((".json", ".csv")) and any(word in name for word in _PEOPLE) and _holds_people(file):
+            found.directories.append(file)
+        elif name.endswith(".json") and _holds_keys(file):
+            found.keys.append(file)
+        elif not name.endswith(_NO_LOGS) and _is_log(file, readers):
+            found.logs.append(file)
+    return found
+
+
+def _files(paths: Sequence[str]) -> Iterator[str]:
+    for path in paths:
+        if not Path(path).is_dir():
+            Path(path).stat()  # names what is not there
+            yield path
+            continue
+        for folder, folders, names in os.walk(path, onerror=_raise):
+            depth = len(Path(folder).relative_to(path).parts)
+            folders[:] = sorted(one for one in folders if one not in _SKIPPED) if depth < MAX_DEPTH else []
+            for name in sorted(names):
+                file = Path(folder) / name
+                if file.is_file() and not file.is_symlink():
+                    yield str(file)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _holds_records(file: str) -> bool:
+    try:
+        lines = list(islice(read_lines([file]), _SNIFFED))
+    except OSError:
+        return False
+    records = 0
+    for line in lines:
+        try:
+            parse_record(line.content or b"")
+            records += 1
+        except RecordError:
+            continue
+    return records > len(lines) // 2
+
+
+def _is_log(file: str, readers: Sequence[Reader]) -> bool:
+    recogniser = Recogniser(readers)
+    known = entries = 0
+    try:
+        for element in islice(read_elements([file]), _SNIFFED):
+            for one in recogniser.recognise(element.content):
+                entries += 1
+                known += one.reading is not None or one.format not in (None, _ANY_JSON)
+    except OSError:
+        return False
+    return known > entries // 2
+
+
+def _holds_people(file: str) -> bool:
+    try:
+        return next(people_in(file), None) is not None
+    except (SourceError, OSError):
+        return False
+
+
+def _holds_keys(file: str) -> bool:
+    try:
+        if Path(file).stat().st_size > MAX_JWKS_BYTES:
+            return False
+        return len(parse_jwks(Path(file).read_bytes())) > 0
+    except (KeySetError, OSError):
+        return False

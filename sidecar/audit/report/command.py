@@ -1,0 +1,140 @@
+"""``sidecar audit report``: writes one HTML page for a post-mortem, from the records of all witnesses.
+
+Exit codes: 0 no findings, 1 findings, 2 a file cannot be read or there is no record in any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from sidecar import __version__
+from sidecar.audit.chains.choice import Choice
+from sidecar.audit.chains.command import add_filters, choice_of, document, examine_files, unknown_kinds
+from sidecar.audit.chains.database import MissingError
+from sidecar.audit.chains.inputs import find_files
+from sidecar.audit.log_lines import read_lines
+from sidecar.audit.output import complain, print_line
+from sidecar.audit.report.build import MOST_EVIDENCE, evidence_in, names_in, stories_of
+from sidecar.audit.report.story import Report
+from sidecar.audit.verify.command import examine as verify
+from sidecar.audit.verify.verdicts import Kind, Verdict
+from sidecar.examples import add_examples
+
+_COMMAND: Final = "sidecar audit report"
+_NEEDED: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
+_MOST_CHAINS: Final = 20  # a page is for reading
+_LINES: Final = (".jsonl", ".json", ".ndjson", ".log", ".records", ".gz", ".zst")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_examples(
+        parser,
+        "sidecar audit report -o report.html records/",
+        "sidecar audit report -o alice.html --subject alice --since 2026-11-24 --keys jwks.json records/",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="records, as for `sidecar audit chains`")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the page to write")
+    parser.add_argument("--title", default="Delegation report", help="the title of the page (default %(default)s)")
+    parser.add_argument("--keys", action="append", default=[], metavar="FILE", help="as for `sidecar audit verify`")
+    add_filters(parser)
+    parser.set_defaults(limit=_MOST_CHAINS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page."""
+    unknown = unknown_kinds(arguments.ignore)
+    if unknown is not None:
+        return complain(_COMMAND, unknown)
+    if find_spec("jinja2") is None:
+        return complain(_COMMAND, _NEEDED)
+    from sidecar.audit.report.page import page
+
+    try:
+        report, findings = report_of(
+            find_files(arguments.files),
+            choice_of(arguments),
+            title=arguments.title,
+            keys=arguments.keys,
+            ignore=arguments.ignore,
+            most_chains=arguments.limit,
+            memory_mib=arguments.memory,
+        )
+        if report.records:
+            Path(arguments.output).write_text(page(report), encoding="utf-8")
+    except (OSError, ValueError, MissingError) as error:
+        return complain(_COMMAND, str(error))
+    if not report.records:
+        return complain(_COMMAND, "no line is a record")
+    chains = f"{len(report.stories)} of {report.all_chains} chains"
+    print_line(f"{arguments.output}: {chains}, {findings} findings, from {report.records} records")
+    return 1 if findings else 0
+
+
+def report_of(
+    files: Sequence[str],
+    choice: Choice,
+    *,
+    title: str = "Delegation report",
+    keys: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    most_chains: int = _MOST_CHAINS,
+    memory_mib: int = 2048,
+) -> tuple[Report, int]:
+    """Return the report, and the number of its findings.
+
+    Raises:
+        OSError: a file cannot be read; the text names it.
+        ValueError: a file of keys is not a JWKS.
+        MissingError: DuckDB is not installed.
+    """
+    audit, findings = examine_files(files, choice, ignore=ignore, most_chains=most_chains, memory_mib=memory_mib)
+    stories, problems = stories_of(document(audit, findings))
+    lines = [file for file in files if file.endswith(_LINES) or "." not in Path(file).name]
+    _, verdict = verify(lines, keys)
+    names = names_in(stories, problems)
+    report = Report(
+        title=title,
+        made_at=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        version=__version__,
+        files=files,
+        choice=_in_words(choice),
+        records=audit.records,
+        all_chains=audit.all_chains,
+        stories=stories,
+        problems=problems,
+        integrity=_integrity(verdict, lines, files),
+        evidence=evidence_in(read_lines(lines), names),
+        evidence_left_out=max(0, len(names) - MOST_EVIDENCE),
+    )
+    return report, len(findings)
+
+
+def _in_words(choice: Choice) -> str | None:
+    given = [f"{name} {value}" for name, value in asdict(choice).items() if value is not None]
+    return ", ".join(given) or None
+
+
+def _integrity(verdict: Verdict, lines: Sequence[str], files: Sequence[str]) -> list[str]:
+    """Return what the hash chains and checkpoints prove about the records, in sentences."""
+    sentences = [f"{verdict.summary[1]}."]
+    sentences += [
+        f"{one.kind.replace('_', ' ')}: {one.text}" for one in verdict.findings if one.kind != Kind.UNREADABLE
+    ]
+    for run in verdict.runs:
+        who = run.workload or "a workload that is not known"
+        if run.countersigned is None:
+            sentences.append(f"{who}, run {run.run}: no checkpoint, so the holder of the file could have rewritten it.")
+        else:
+            proven = f"countersigned up to record {run.countersigned[0]} of {run.last}"
+            checked = "" if verdict.signatures_checked else ", signature not checked (no --keys)"
+            sentences.append(f"{who}, run {run.run}: {proven}{checked}.")
+    if len(lines) < len(files):
+        sentences.append("Files in Parquet hold no lines: their hash chains were not checked.")
+    return sentences

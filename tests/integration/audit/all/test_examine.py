@@ -1,0 +1,82 @@
+"""Every audit runs over a folder; a part that cannot be run costs only its own number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.audit.all import examine as examine_module
+from sidecar.audit.all.examine import examine
+from sidecar.audit.all.overview import Overview
+from sidecar.audit.all.sample import write_sample
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample(folder)
+    return folder
+
+
+def values(overview: Overview) -> dict[str, int | None]:
+    return {number.name: number.value for number in overview.numbers}
+
+
+def test_the_sample_has_something_of_everything(sample: Path) -> None:
+    overview = examine([str(sample)])
+    assert overview.troubles == []
+    assert values(overview) == {
+        "static credentials": 3,
+        "agents that impersonate": 1,
+        "weak entries": 2,
+        "machine identities for each person": 3,
+        "broken chains": 1,
+    }
+    assert overview.bad
+    assert [action.of for action in overview.actions] == [
+        "agents that impersonate", "static credentials", "weak entries"
+    ]  # fmt: skip
+    assert all(action.cure for action in overview.actions)
+
+
+def test_no_byte_of_a_secret_is_in_the_overview(sample: Path) -> None:
+    overview = repr(examine([str(sample)]))
+    secrets = [word for word in (sample / "manifests/support-bot.yaml").read_text().split() if len(word) > 40]
+    assert secrets
+    for secret in secrets:
+        assert not any(secret[at : at + 8] in overview for at in range(8, len(secret) - 8) if "registry" not in secret)
+
+
+def test_what_is_not_there_has_no_number_and_a_cure(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("nothing\n")
+    overview = examine([str(tmp_path)])
+    assert values(overview) == {
+        "static credentials": 0,
+        "agents that impersonate": None,
+        "weak entries": None,
+        "machine identities for each person": None,
+        "broken chains": None,
+    }
+    assert not overview.bad
+    assert "spire-server entry show -output json" in overview.numbers[2].sentence
+    assert overview.actions == []
+
+
+def test_a_part_that_cannot_be_run_is_told_and_stops_no_other(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("this needs the extra")
+
+    monkeypatch.setattr(examine_module, "examine_credentials", fails)
+    overview = examine([str(sample)])
+    assert overview.troubles == ["audit credentials could not be run: this needs the extra"]
+    assert values(overview)["static credentials"] is None
+    assert values(overview)["weak entries"] == 2
+
+
+def test_each_step_is_told_before_it_begins(tmp_path: Path) -> None:
+    steps: list[str] = []
+    examine([str(tmp_path)], progress=steps.append)
+    assert steps == ["looking at the files", "credentials", "selectors"]
