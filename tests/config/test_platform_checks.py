@@ -309,6 +309,20 @@ def test_a_loosening_is_forbidden_unless_the_platform_names_it(
     )
 
 
+@pytest.mark.parametrize("value", [["self"], {"self": 1}, 1, "unheard"])
+def test_a_way_to_a_token_that_is_none_is_left_to_the_schema(value: object, tmp_path: Path) -> None:
+    told = found(tmp_path, changed(AGENT, ("outbound.routes.0.token", value)), PLATFORM)
+    assert [problem.field for problem in told] == ["outbound.routes[0].token"]
+    assert "platform" not in told[0].wrong
+
+
+@pytest.mark.parametrize("value", [{"a": {}}, "x", None, ["x"], [None]])
+def test_routes_of_another_form_are_left_to_the_schema(value: object, tmp_path: Path) -> None:
+    told = found(tmp_path, changed(AGENT, ("outbound.routes", value)), PLATFORM)
+    assert told
+    assert not [problem for problem in told if "platform" in problem.wrong]
+
+
 def test_an_empty_platform_file_allows_nobody(tmp_path: Path) -> None:
     assert {problem.field for problem in found(tmp_path, AGENT, {})} == {"issuers[0].issuer", "exchange.issuer"}
 

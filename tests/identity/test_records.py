@@ -118,6 +118,7 @@ def test_the_extensions_of_a_hello_fill_it_exactly() -> None:
         hello + b"x",
         hello[:at] + number(10) + hello[at + 2 :],  # the last extension goes beyond them
         hello[:at] + number(12) + hello[at + 2 :],
+        hello[:-9] + number(8) + hello[-7:],  # the key share alone goes beyond them
     ):
         with pytest.raises(Denied) as denied:
             offers_finite_field(CLIENT_HELLO, changed)
