@@ -1,6 +1,7 @@
 """``sidecar audit credentials``: lists the static credentials that agents live on, and the way to retire each.
 
-Exit codes: 0 none was found, 1 some were, 2 a file, a key or the detector cannot be used.
+Exit codes: 0 none was found, 1 some were, 2 a file, a key or the detector cannot be used, or none was found
+and a text was not read.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
             _show(result)
     except BrokenPipeError:
         return hang_up()
+    if result.unread and not result.credentials:
+        return complain(COMMAND, f"{result.unread} files were not read; --json gives the reasons, by count")
     return 1 if result.credentials else 0
 
 

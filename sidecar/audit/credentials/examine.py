@@ -12,7 +12,7 @@ from typing import Final
 from sidecar.audit.credentials.detector import Detector, DetectorError, Kingfisher
 from sidecar.audit.credentials.fields import Exposure, Read, Reference
 from sidecar.audit.credentials.forms import date_of
-from sidecar.audit.credentials.history import Version, versions
+from sidecar.audit.credentials.history import VERSIONS, Version, versions
 from sidecar.audit.credentials.judge import Judged, judge
 from sidecar.audit.credentials.kinds import KINDS, Kind
 from sidecar.audit.credentials.rank import age_days, rank, severity_of
@@ -20,7 +20,7 @@ from sidecar.audit.credentials.reading import read_file
 from sidecar.audit.credentials.recorded import read_recorded
 from sidecar.audit.credentials.retire import settings_for
 from sidecar.audit.credentials.secrecy import Fingerprints, Masker
-from sidecar.audit.credentials.walk import TextFile, text_files
+from sidecar.audit.credentials.walk import BENIGN, TextFile, text_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.rules import Confidence, Place, Severity, Weakness
 
@@ -111,6 +111,11 @@ class Result:
         places = sum(len(one.places) for one in self.credentials)
         verb = "credential lies" if number == 1 else "credentials lie"
         return number, f"{number} static {verb} in {places} places and belong to {owners} owners."
+
+    @property
+    def unread(self) -> int:
+        """Number of text files that nobody looked into, so that nothing found does not mean that nothing is there."""
+        return sum(count for reason, count in self.skipped.items() if reason not in BENIGN | {VERSIONS})
 
     def weaknesses(self) -> list[Weakness]:
         """Return a weakness for each credential at each of its places."""

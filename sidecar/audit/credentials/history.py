@@ -16,6 +16,7 @@ from sidecar.audit.credentials.walk import MAX_FILE_BYTES, decoded
 MAX_COMMITS: Final = 200_000
 MAX_VERSIONS: Final = 500_000
 MAX_REPOSITORIES: Final = 200
+VERSIONS: Final = "versions that are too large or missing"  # reason to skip: most large ones are data
 
 
 class HistoryError(Exception):
@@ -82,4 +83,4 @@ def _versions(library: Any, repository: Path, skipped: Counter[str]) -> Iterator
             raise HistoryError(
                 f"{repository}: the history cannot be read; run `git fsck` there, or leave --history out"
             ) from None
-    skipped["versions that are too large or missing"] += len(left_out)
+    skipped[VERSIONS] += len(left_out)

@@ -14,6 +14,7 @@ from sidecar.audit.credentials.decoys import words
 from sidecar.audit.credentials.fields import MAX_FIELDS, Exposure, Field, Read
 
 MAX_LINE: Final = 8192  # characters that our patterns look at; the detector reads all
+_MIN_LINE: Final = 7  # characters of the shortest line that any pattern finds something in: ab=1234
 
 _NAMED: Final = r"(?<![A-Za-z0-9_$])([A-Za-z_][A-Za-z0-9_.-]{1,63})[\"'\]]{0,2}[ \t]{0,8}(?::=|=>|=|:)[ \t]{0,8}"
 _QUOTED: Final = re.compile(_NAMED + r"([\"'`])([^\"'`]{4,4096})[\"'`]")
@@ -101,30 +102,27 @@ def folder_of(path: str) -> str | None:
 def fields_of(text: str, template: Field, *, unquoted: bool = True) -> Iterator[Field]:
     """Yield the fields of each line. The template's line is that of the text's first; ``unquoted`` values count too."""
     count = 0
-    section = ""
+    here = plain = replace(template, literal=False)  # a copy for each line would cost most of the time
+    lines = template.literal or not template.object
     program = template.strict and template.exposure is Exposure.CODE
     for number, line in enumerate(text.split("\n")):
         line = line[:MAX_LINE]
+        if len(line) < _MIN_LINE and "[" not in line:
+            continue
         if program and not any(map(line.lower().__contains__, _SIGNS)):
             continue
-        heading = _SECTION.fullmatch(line.strip())
+        heading = _SECTION.fullmatch(line.strip()) if "[" in line else None
         if heading is not None:
-            section = heading[1]
+            here = replace(plain, object=", ".join(filter(None, (template.object, f"[{heading[1]}]"))))
             continue
-        here = replace(
-            template,
-            line=template.line + number if template.literal or not template.object else template.line,
-            object=", ".join(filter(None, (template.object, section and f"[{section}]"))) or None,
-        )
         for found in _of_line(line, here, unquoted=unquoted):
-            yield found
+            yield replace(found, line=found.line + number) if lines else found
             count += 1
             if count >= MAX_FIELDS:
                 return
 
 
 def _of_line(line: str, here: Field, *, unquoted: bool, nested: bool = False) -> Iterator[Field]:
-    here = replace(here, literal=False)
     if any(sign in line for sign in ("://", "eyJ", "Bearer", "Basic", "sk-")):
         for form in _FORM.finditer(line):
             yield replace(here, name="", value=form[0].rstrip(").,;"))

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from sidecar.audit.credentials.decoys import words
 from sidecar.audit.credentials.recorded import is_records
-from sidecar.audit.log_lines import read_lines
+from sidecar.audit.log_lines import MAX_LINE_BYTES, opened
 
 MAX_FILE_BYTES: Final = 8 << 20
 MAX_STDIN_BYTES: Final = 32 << 20
@@ -28,6 +28,9 @@ _BINARY: Final = words(
     ".png .jpg .jpeg .gif .ico .webp .pdf .zip .gz .zst .xz .bz2 .tar .whl .jar .so .dll .exe .pyc .woff .woff2 .ttf"
     " .mp3 .mp4 .parquet .onnx .bin .class .o .a"
 )
+
+
+BENIGN: Final = frozenset(("binary", "folders of tools, or too deep", "no regular files"))  # reasons to skip
 
 
 class TooLargeError(Exception):
@@ -109,10 +112,11 @@ def _is_new(file: Path, seen: set[tuple[int, int]], skipped: Counter[str], *, gi
 
 def _begins_with_record(file: Path) -> bool:
     try:
-        first = next(read_lines([str(file)]), None)
+        with opened(str(file)) as (stream, _):  # no further: a small file may unpack to a line without end
+            beginning = stream.read(MAX_LINE_BYTES)
     except OSError:
         return False
-    return first is not None and first.content is not None and is_records(first.content)
+    return is_records(beginning.lstrip().partition(b"\n")[0])
 
 
 def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
@@ -127,6 +131,9 @@ def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
         if given:
             raise
         skipped["unreadable"] += 1
+        return None
+    if len(raw) > MAX_FILE_BYTES and b"\0" in raw[:_SNIFFED]:
+        skipped["binary"] += 1
         return None
     if len(raw) > MAX_FILE_BYTES and given:
         raise TooLargeError(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; split it")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.credentials import command
+from sidecar.audit.credentials import command, walk
 from sidecar.audit.credentials.detector import MISSING, DetectorError
 from sidecar.cli import main
 from tests.audit.credentials.drawn import GITHUB, KEY, PASSWORD
@@ -67,6 +67,23 @@ def test_nothing_found_is_success(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "a.env").write_text("TOKEN=${TOKEN}\n")
     assert run(str(tmp_path)) == 0
     assert "No static credential was found in 1 files." in capsys.readouterr().out
+
+
+def test_nothing_found_is_no_success_while_a_text_was_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.env").write_text("TOKEN=${TOKEN}\n")
+    (tmp_path / "data").write_bytes(b"\0" * 100)
+    assert run(str(tmp_path)) == 0
+    monkeypatch.setattr(walk, "MAX_FILE_BYTES", 50)
+    assert run(str(tmp_path)) == 0  # data, of any size, is no text
+    (tmp_path / "large.env").write_text("a" * 51)
+    assert run(str(tmp_path)) == 2
+    assert "1 files were not read" in capsys.readouterr().err
+    monkeypatch.setattr(walk, "MAX_FILE_BYTES", 2000)
+    (tmp_path / "b.env").write_text(f"GITHUB_TOKEN={GITHUB}\n")
+    (tmp_path / "large.env").write_text("a" * 2001)
+    assert run(str(tmp_path)) == 1
 
 
 def test_an_ignored_kind_is_left_out(folder: Path) -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from sidecar.audit.credentials.fields import Exposure
+from sidecar.audit.credentials import plain
+from sidecar.audit.credentials.fields import Exposure, Field
 from sidecar.audit.credentials.plain import MAX_LINE, is_lock, read_plain
 
 
@@ -68,6 +72,21 @@ def test_a_hostile_line_costs_no_more_than_its_length() -> None:
         "curl -u " * 999,
     ):
         fields("x.sh", line)  # a pattern that backtracks would run into the limit of time of a test
+
+
+def test_a_line_without_a_value_costs_no_copy_of_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = 0
+
+    def counted(field: Field, **changes: Any) -> Field:
+        nonlocal copies
+        copies += 1
+        return replace(field, **changes)
+
+    monkeypatch.setattr(plain, "replace", counted)
+    assert read_plain("a.yaml", "# password: x\n# a\n" * 500).fields == ()
+    assert copies == 1
+    (field,) = read_plain("a.yaml", "# a\n" * 500 + "password: hunter22\n").fields
+    assert (field.name, field.line) == ("password", 501)
 
 
 def test_a_lock_file_is_known_by_its_name() -> None:

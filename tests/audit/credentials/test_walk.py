@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections import Counter
@@ -26,17 +27,44 @@ def test_files_and_folders_are_read_and_each_file_once(tmp_path: Path) -> None:
     assert read(tmp_path, file)[0] == {str(file): "text"}
 
 
+@pytest.mark.parametrize("filling", [b"a", b"\n"], ids=["a line without end", "blank lines without end"])
+def test_the_beginning_of_a_compressed_file_is_unpacked_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filling: bytes
+) -> None:
+    monkeypatch.setattr(walk, "MAX_LINE_BYTES", 4096)
+    record = gzip.compress(json.dumps(RECORD).encode() + b"\n")
+    (tmp_path / "lawful.jsonl.gz").write_bytes(record)
+    (tmp_path / "bomb.jsonl.gz").write_bytes(gzip.compress(filling * 5000) + b"no gzip: reading on fails" + record)
+    read_of: Counter[str] = Counter()
+
+    class Watched(gzip.GzipFile):
+        def read(self, size: int | None = -1) -> bytes:
+            content = super().read(size)
+            read_of[Path(str(self.name)).name] += len(content)
+            return content
+
+        def readline(self, size: int | None = -1) -> bytes:
+            raise AssertionError("a line may have no end")
+
+    monkeypatch.setattr(gzip, "GzipFile", Watched)
+    files, skipped = read(tmp_path)
+    assert files == {str(tmp_path / "lawful.jsonl.gz"): None}
+    assert skipped["binary"] == 1
+    assert read_of["bomb.jsonl.gz"] == 4096
+
+
 def test_what_is_not_read_is_counted_by_its_reason(tmp_path: Path) -> None:
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "x").write_text("text")
     (tmp_path / "zero").write_bytes(b"a\0b")
     (tmp_path / "picture.png").write_text("text")
     (tmp_path / "big").write_bytes(b"a" * (MAX_FILE_BYTES + 1))
+    (tmp_path / "data").write_bytes(b"a\0" * (MAX_FILE_BYTES // 2 + 1))
     (tmp_path / "whole").write_bytes(b"a" * MAX_FILE_BYTES)
     os.mkfifo(tmp_path / "pipe")
     files, skipped = read(tmp_path)
     assert list(files) == [str(tmp_path / "whole")]
-    assert skipped == {"folders of tools, or too deep": 1, "binary": 2, "larger than 8 MiB": 1, "no regular files": 1}
+    assert skipped == {"folders of tools, or too deep": 1, "binary": 3, "larger than 8 MiB": 1, "no regular files": 1}
 
 
 def test_a_link_in_a_folder_leads_nowhere_and_a_given_one_is_followed(tmp_path: Path) -> None:
