@@ -41,15 +41,17 @@ RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no
 
 FROM build AS build-dev
 ARG SOURCE_DATE_EPOCH=0
-COPY requirements/pretty.txt requirements/
+# The demo ends with an audit, whose database needs libstdc++, which a distroless base may lack.
+COPY requirements/pretty.txt requirements/audit.txt requirements/
 RUN --mount=type=cache,target=/var/cache/pip \
-    python3 -m pip install -q --no-compile --require-hashes --only-binary :all: -r requirements/pretty.txt --target /opt/sidecar/dev
+    python3 -m pip install -q --no-compile --require-hashes --only-binary :all: -r requirements/pretty.txt -r requirements/audit.txt --target /opt/sidecar/dev
 COPY dev dev
 RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/dev ./dev \
  && rm -rf /opt/sidecar/dev/bin \
  && PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/sidecar/dev \
  && chmod -R a+rX,a-w /opt/sidecar/dev \
- && mkdir -p /parts/dev/opt/sidecar && cp -a /opt/sidecar/dev /parts/dev/opt/sidecar/ \
+ && mkdir -p /parts/dev/opt/sidecar/native && cp -a /opt/sidecar/dev /parts/dev/opt/sidecar/ \
+ && cp -L /usr/lib/*/libstdc++.so.6 /parts/dev/opt/sidecar/native/ \
  && find /parts/dev -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${RUNTIME_IMAGE} AS sidecar
