@@ -231,3 +231,12 @@ def test_a_checkpoint_is_of_a_line_before_it(writer: Writer) -> None:
     (finding,) = verdict(writer.lines).findings
     assert finding.kind == "false_checkpoint"
     assert "not written before it" in finding.text
+
+
+def test_a_forged_checkpoint_of_a_run_that_is_not_here_does_not_tell_of_one(writer: Writer) -> None:
+    service = Writer("s1", STS)
+    text = writer.checkpoint(key=SigningKey.generate())
+    service.write(event="records.countersigned", peer=writer.workload, checkpoint=f"run=r1 {text}")
+    assert kinds(verdict(service.lines)) == ["unknown_key"]
+    service.write(event="records.countersigned", peer=writer.workload, checkpoint=f"run=r1 {writer.checkpoint()}")
+    assert kinds(verdict(service.lines)) == ["run_missing"]
