@@ -106,7 +106,7 @@ dist: setup $(DIST_TOOLS) ## Build wheels, sdists, charts, bill of materials and
 	@$(BIN)/python .ci/dist.py dist
 
 interop-dist: setup $(DIST_TOOLS) ## Build artifacts and images twice from two clones and compare; install by pip, pipx and uv tool
-	@BUILD_ARGS="$(BUILD_ARGS)" PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_dist.py
+	@BUILD_ARGS="$(BUILD_ARGS)" PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_dist.py $(ARGS)
 
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
 IMAGE            ?= sidecar:dev
