@@ -1,0 +1,109 @@
+"""Answers of the process that loads settings, without a process. With one: ``integration``."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config import loader
+from sidecar.config.loader import SettingsFiles, load_again, lock_file
+from sidecar.errors import ConfigError, Problem
+from tests.config.documents import EXAMPLES
+
+FILES = SettingsFiles("sts", EXAMPLES / "sts.yaml")
+GOOD = pickle.dumps(("settings", ()))
+
+
+class Process:
+    """A child that answers ``answer`` and exits with ``status``; with None it says nothing until it is killed."""
+
+    def __init__(self, answer: bytes | None, status: int = 0) -> None:
+        self.answer = answer
+        self.status = status
+        self.returncode: int | None = None
+        self.killed = False
+
+    async def communicate(self) -> tuple[bytes, None]:
+        if self.answer is None:
+            await asyncio.Event().wait()
+        self.returncode = self.status
+        return self.answer or b"", None
+
+    def kill(self) -> None:
+        self.killed = True
+
+    async def wait(self) -> None:
+        self.returncode = -9
+
+
+async def loaded(monkeypatch: pytest.MonkeyPatch, process: Process | OSError, timeout_s: float = 10) -> Any:
+    async def start(*_: object, **__: object) -> Any:
+        if isinstance(process, OSError):
+            raise process
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    return await load_again(FILES, {}, timeout_s=timeout_s)
+
+
+async def test_a_good_answer_is_the_settings_with_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(GOOD)
+    assert await loaded(monkeypatch, process) == ("settings", FILES, FILES.fingerprint())
+    assert not process.killed
+
+
+@pytest.mark.parametrize(
+    ("process", "words"),
+    [
+        (Process(GOOD, status=1), "could not be loaded"),
+        (OSError(errno.EMFILE, "too many"), "too many"),
+        (Process(pickle.dumps((None, (Problem("x", "is wrong", "cure"),)))), "is wrong"),
+    ],
+    ids=["it failed", "it did not start", "it found problems"],
+)
+async def test_anything_else_is_no_settings(
+    monkeypatch: pytest.MonkeyPatch, process: Process | OSError, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        await loaded(monkeypatch, process)
+
+
+async def test_a_process_that_says_nothing_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(None)
+    with pytest.raises(ConfigError, match="took too long"):
+        await loaded(monkeypatch, process, timeout_s=0)
+    assert process.killed
+
+
+def test_a_change_of_either_file_changes_the_fingerprint(tmp_path: Path) -> None:
+    path, platform = tmp_path / "a", tmp_path / "b"
+    path.write_text("1")
+    platform.write_text("1")
+    one, both = SettingsFiles("sidecar", path), SettingsFiles("sidecar", path, platform)
+    before = one.fingerprint(), both.fingerprint()
+    platform.write_text("22")
+    assert (one.fingerprint() == before[0], both.fingerprint() == before[1]) == (True, False)
+
+
+def test_a_file_is_loaded_by_one_at_a_time_and_a_missing_one_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lock_file(tmp_path / "absent") is None
+    monkeypatch.setattr(loader, "_POLL_S", 0)
+    (tmp_path / "a").write_text("")
+    first = lock_file(tmp_path / "a")
+    second = lock_file(tmp_path / "a", patience_s=0)  # gives up, and reads nevertheless
+    assert first is not None
+    assert second is not None
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(first)
+    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(second)
