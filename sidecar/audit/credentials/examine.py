@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sidecar.audit.credentials.detector import Detector, DetectorError, Kingfisher
@@ -19,7 +19,7 @@ from sidecar.audit.credentials.rank import age_days, rank, severity_of
 from sidecar.audit.credentials.reading import read_file
 from sidecar.audit.credentials.recorded import read_recorded
 from sidecar.audit.credentials.retire import settings_for
-from sidecar.audit.credentials.secrecy import Fingerprints, Masker
+from sidecar.audit.credentials.secrecy import Fingerprints, Masker, NameMasker
 from sidecar.audit.credentials.walk import BENIGN, TextFile, text_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.rules import Confidence, Place, Severity, Weakness
@@ -161,6 +161,7 @@ class _Search:
         self._owners: defaultdict[str, set[str]] = defaultdict(set)
         self._known: set[tuple[str, str]] = set()  # file and fingerprint
         self._written: defaultdict[str, list[str]] = defaultdict(list)  # the days of its commits, by fingerprint
+        self._names = NameMasker()
         self._files = 0
 
     def file(self, file: TextFile, skipped: Counter[str]) -> None:
@@ -185,6 +186,7 @@ class _Search:
         masker = Masker()
         for one in judged:
             masker.learn((one.secret, *one.field.hidden))
+            self._names.learn((one.secret, *one.field.hidden))
         file, seen = os.path.realpath(name), set[tuple[str, object]]()
         for one in judged:
             sighting = self._sighting(masker.text(name), one, masker, version)
@@ -232,8 +234,12 @@ class _Search:
 
     def _credential(self, group: Sequence[Sighting]) -> Credential:
         best = min(group, key=lambda one: (list(Confidence).index(one.confidence), -KINDS[one.kind].reach))
-        owners = sorted({owner for one in group for owner in self._owners_of(one)})
-        places = tuple(dict.fromkeys(one.place for one in group))
+        shown = self._names.text  # a folder or an object may be named by a secret of another file
+        owners = sorted({shown(owner) for one in group for owner in self._owners_of(one)})
+        places = tuple(
+            replace(place, file=shown(place.file), object=place.object and shown(place.object))
+            for place in dict.fromkeys(one.place for one in group)
+        )
         days = [one.created for one in group if one.created] + self._written[best.fingerprint]
         created = min(days, default=None)
         age = age_days(created, self._today)
@@ -252,7 +258,7 @@ class _Search:
             confidence=best.confidence,
             rank=number,
             severity=severity_of(number),
-            facts=best.facts,
+            facts=tuple((key, shown(value)) for key, value in best.facts),
         )
 
     def _owners_of(self, one: Sighting) -> set[str]:

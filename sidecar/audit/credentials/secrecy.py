@@ -21,6 +21,7 @@ _MAX_KEY_BYTES: Final = 4096
 _DIGITS: Final = 32
 _GROUP: Final = 4
 _WORDS: Final = 12
+_BEGINNING: Final = 16
 _WORDY: Final = re.compile(r"[a-z./_ -]+")
 _PARTS: Final = re.compile(r"([ ,/])")
 _MAX_MASKED: Final = 16_384  # characters of a secret that are compared: a private key has fewer
@@ -97,3 +98,18 @@ class Masker:
         return any(text[at : at + SPAN] in self._spans for at in range(len(text) - SPAN + 1)) or any(
             text[at : at + _WORDS] in self._words for at in range(len(text) - _WORDS + 1)
         )
+
+
+class NameMasker(Masker):
+    """Masks names that hold a whole secret of any file of the run, by its first ``_BEGINNING`` characters.
+
+    Shorter secrets are masked in texts of their own file alone: as a part of a name, one is also a common word.
+    """
+
+    def learn(self, values: Iterable[str]) -> None:
+        """Remember secrets."""
+        beginnings = (value[:_BEGINNING] for value in values if len(value) >= _BEGINNING)
+        self._spans.update(beginning for beginning in beginnings if not _WORDY.fullmatch(beginning))
+
+    def _holds(self, text: str) -> bool:
+        return any(text[at : at + _BEGINNING] in self._spans for at in range(len(text) - _BEGINNING + 1))

@@ -173,6 +173,8 @@ def run(arguments: argparse.Namespace) -> int:
             save(sketches_of(result.census), arguments.save)
     except (OSError, ValueError) as error:
         return complain(_COMMAND, str(error))
+    if result.not_records and not result.census.records and not result.census.outside:
+        return complain(_COMMAND, f"no line of {', '.join(arguments.files)} is a record; give a sidecar's records")
     if not result.machines and not result.people:
         return complain(_COMMAND, "nothing to count: give records, --entries, --credentials or --directory")
     try:

@@ -93,6 +93,20 @@ def test_a_name_that_repeats_the_secret_is_masked(tmp_path: Path) -> None:
     assert MASK in place.file
 
 
+def test_a_folder_or_an_object_that_repeats_a_secret_of_another_file_is_masked(tmp_path: Path) -> None:
+    write(tmp_path, zz_env=f"GITHUB_TOKEN={GITHUB}\n")
+    folder = tmp_path / GITHUB
+    folder.mkdir()
+    (folder / "a.env").write_text(f"CRM_API_KEY={KEY}\n")  # read before the file that tells the secret
+    result = run(tmp_path)
+    assert {one.kind for one in result.credentials} == {Kind.GIT_HOST_TOKEN, Kind.API_KEY}
+    assert GITHUB not in repr(result)
+    (lawful,) = (one for one in result.credentials if one.kind is Kind.GIT_HOST_TOKEN)
+    assert lawful.places[0].file == str(tmp_path / "zz.env")
+    (masked,) = (one for one in result.credentials if one.kind is Kind.API_KEY)
+    assert masked.places[0].file == str(tmp_path / MASK / "a.env")
+
+
 def test_one_key_makes_two_runs_comparable(tmp_path: Path) -> None:
     write(tmp_path, a_env=f"TOKEN={GITHUB}\n")
     one, other = (run(tmp_path, fingerprints=Fingerprints(b"k" * 32)).credentials[0].fingerprint for _ in range(2))

@@ -105,6 +105,19 @@ def test_a_window_is_hours_or_days(window: str, capsys: pytest.CaptureFixture[st
     assert "such as 24h or 30d" in capsys.readouterr().err
 
 
+def test_files_without_a_record_are_no_success_beside_a_directory(
+    tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "users.csv").write_text("sub\nalice\n")
+    other = tmp_path / "other.log"
+    other.write_text("GET / 200\n")
+    words = ["audit", "ratio", "--directory", str(tmp_path / "users.csv")]
+    assert main([*words, str(other)]) == 2
+    assert "other.log is a record; give a sidecar's records" in capsys.readouterr().err
+    assert main([*words, file]) == 0
+    assert main(words) == 0
+
+
 def test_only_the_window_counts(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "ratio", "--window", "1h", file]) == 2
     assert "nothing to count" in capsys.readouterr().err
