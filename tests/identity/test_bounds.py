@@ -289,3 +289,12 @@ def test_keys_in_use_are_taken(kind: str) -> None:
     issued: Issued = leaf(ROOT, kind=kind)
     assert check_chain([issued.der])
     assert bounds.MAX_RSA_EXPONENT == 65537
+
+
+def test_a_chain_of_the_most_bytes_is_taken_and_one_of_more_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_CHAIN_BYTES", 2 * len(SVID.der))
+    assert len(check_chain([SVID.der, SVID.der])) == 2
+    monkeypatch.setattr(bounds, "MAX_CHAIN_BYTES", 2 * len(SVID.der) - 1)
+    with pytest.raises(Denied, match="the chain is too large") as denied:
+        check_chain([SVID.der, SVID.der])
+    assert denied.value.reason is Reason.UNTRUSTED_CHAIN
