@@ -135,7 +135,7 @@ def _libfuzzer(harness: Harness, seconds: int, seed: int, found: Path) -> list[s
         f"-max_len={harness.max_len}",
         f"-dict={DICTIONARIES / harness.dictionary}.dict",
         f"-artifact_prefix={found}/",
-        "-timeout=10",
+        "-timeout=30",  # the first error reads the whole source: seconds on a busy machine
         "-handle_int=0",
         "-rss_limit_mb=1024",  # memory is bounded, whatever the input
         "-print_final_stats=1",
