@@ -36,7 +36,9 @@ def read_texts(paths: Sequence[str]) -> Iterator[Text]:
     for path in paths:
         if path != "-" and Path(path).is_dir():
             for file in _files_of(path):
-                raw = _read(file)
+                if Path(file).is_symlink():
+                    continue
+                raw = _read(file, follow=False)
                 if raw is not None and (b"spiffe" in raw or b"SPIFFE" in raw):
                     yield Text(file, raw.decode("utf-8", "replace"), is_template=_TEMPLATES in file and b"{{" in raw)
             continue
@@ -65,9 +67,9 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _read(file: str) -> bytes | None:
+def _read(file: str, *, follow: bool = True) -> bytes | None:
     """Read a regular file up to the limit; None for anything else: a pipe could wait forever."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     with os.fdopen(descriptor, "rb") as opened:
         kind = os.fstat(descriptor)
         if not stat.S_ISREG(kind.st_mode) or kind.st_size > MAX_BYTES:

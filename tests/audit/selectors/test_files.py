@@ -23,6 +23,16 @@ def test_a_link_a_loop_and_a_pipe_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("spiffe_id: x")
     (tmp_path / "loop").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "outside.yaml").write_text("spiffe_id: y")
+    (tmp_path / "inside" / "b.yaml").write_text("spiffe_id: x")
+    (tmp_path / "inside" / "link.yaml").symlink_to(tmp_path / "outside.yaml")
+    (tmp_path / "inside" / "dangling.yaml").symlink_to(tmp_path / "absent")
+    assert names(tmp_path / "inside") == ["b.yaml"]
+    (linked,) = read_texts([str(tmp_path / "inside" / "link.yaml")])  # a link that is named is meant
+    assert linked.content == "spiffe_id: y"
+    (tmp_path / "outside.yaml").unlink()
+    (tmp_path / "inside" / "b.yaml").unlink()
     assert names(tmp_path) == ["a.yaml"]
 
 
