@@ -453,3 +453,12 @@ async def test_one_svid_follows_another_that_has_ended_without_a_word_between() 
     source.now += GOOD.svid.not_after - NOW
     await source.tick()
     assert [told is not None for told in source.told] == [True, True]
+
+
+async def test_an_identity_is_current_before_the_second_in_which_it_ends() -> None:
+    source = Handed()
+    await source.hand(update_of(own(not_after=NOW + HOUR)))
+    for now, is_there in ((NOW + HOUR - 1, True), (NOW + HOUR, False)):
+        source.now = float(now)
+        assert (source.current is not None) is is_there
+        assert (source.state is State.EXPIRED) is not is_there
