@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -46,6 +47,8 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
     found = find(paths)
     part = _Parts(progress)
     credentials = part.run("credentials", lambda: examine_credentials(paths))
+    if credentials is not None and credentials.unread:
+        part.troubles.append(f"audit credentials did not read {credentials.unread} files; it tells why by itself")
     attribution = part.run(
         "attribution",
         lambda: examine_attribution([*found.logs, *found.records], agents=found.agents),
@@ -104,7 +107,9 @@ class _Parts:
         try:
             return work()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other parts have their results
-            self.troubles.append(f"audit {name} could not be run: {str(error) or type(error).__name__}")
+            ours = isinstance(error, OSError) or type(error).__module__.startswith("sidecar.")  # others quote the input
+            text = (ours and str(error)) or type(error).__name__
+            self.troubles.append(f"audit {name} could not be run: {text}")
             return None
 
 
@@ -217,10 +222,10 @@ def _ratio_actions(result: Ratio | None) -> list[Action]:
 
 
 def _commands(paths: Sequence[str], found: Found) -> list[tuple[str, str]]:
-    where, records = " ".join(paths), " ".join(found.records[:3]) + (" …" if len(found.records) > 3 else "")
+    where, records = shlex.join(paths), shlex.join(found.records[:3]) + (" …" if len(found.records) > 3 else "")
     commands = [(f"sidecar audit credentials {where}", "each credential, and what retires it")]
     if found.logs:
-        logs = " ".join(found.logs[:3]) + (" …" if len(found.logs) > 3 else "")
+        logs = shlex.join(found.logs[:3]) + (" …" if len(found.logs) > 3 else "")
         commands.append((f"sidecar audit attribution {logs}", "the verdict on each agent, with its evidence"))
     commands.append((f"sidecar audit selectors {where}", "each weak entry, and the command that cures it"))
     if found.records:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from sidecar.audit.all import examine as examine_module
 from sidecar.audit.all.examine import examine
 from sidecar.audit.all.overview import Overview
 from sidecar.audit.all.sample import write_sample
+from sidecar.audit.credentials.detector import DetectorError
+from sidecar.audit.credentials.walk import MAX_FILE_BYTES
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +70,7 @@ def test_what_is_not_there_has_no_number_and_a_cure(tmp_path: Path) -> None:
 
 def test_a_part_that_cannot_be_run_is_told_and_stops_no_other(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> None:
-        raise ValueError("this needs the extra")
+        raise DetectorError("this needs the extra")
 
     monkeypatch.setattr(examine_module, "examine_credentials", fails)
     overview = examine([str(sample)])
@@ -80,3 +83,31 @@ def test_each_step_is_told_before_it_begins(tmp_path: Path) -> None:
     steps: list[str] = []
     examine([str(tmp_path)], progress=steps.append)
     assert steps == ["looking at the files", "credentials", "selectors"]
+
+
+def test_a_printed_command_runs_nothing_that_a_file_is_named(sample: Path, tmp_path: Path) -> None:
+    hostile = tmp_path / "x; touch owned $(touch owned).jsonl"
+    hostile.write_bytes(next(sample.glob("records/*")).read_bytes())
+    lawful = tmp_path / "lawful.jsonl"
+    lawful.write_bytes(hostile.read_bytes())
+    for file in (hostile, lawful):
+        commands = [command for command, _ in examine([str(file)]).commands]
+        assert len(commands) > 4
+        for command in commands:
+            assert shlex.split(command)[-1] == str(file)
+    assert f"sidecar audit verify {lawful}" in commands
+
+
+def test_an_error_that_may_quote_a_file_is_told_by_its_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_paths: object) -> None:
+        int("hunter2")
+
+    monkeypatch.setattr(examine_module, "examine_selectors", fail)
+    assert examine([str(tmp_path)]).troubles == ["audit selectors could not be run: ValueError"]
+
+
+def test_a_text_that_was_not_read_is_a_trouble(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"\0" * (MAX_FILE_BYTES + 1))
+    assert examine([str(tmp_path)]).troubles == []
+    (tmp_path / "large.txt").write_bytes(b"a" * (MAX_FILE_BYTES + 1))
+    assert examine([str(tmp_path)]).troubles == ["audit credentials did not read 1 files; it tells why by itself"]
