@@ -57,8 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     from sidecar.audit.report.page import page
 
     try:
+        files = find_files(arguments.files)
+        if _is_among(arguments.output, [*files, *arguments.keys]):
+            return complain(
+                _COMMAND, f"{arguments.output}: it is evidence, and would be overwritten; name another file"
+            )
         report, findings = report_of(
-            find_files(arguments.files),
+            files,
             choice_of(arguments),
             title=arguments.title,
             keys=arguments.keys,
@@ -114,6 +119,11 @@ def report_of(
         evidence_left_out=max(0, len(names) - MOST_EVIDENCE),
     )
     return report, len(findings)
+
+
+def _is_among(output: str, files: Sequence[str]) -> bool:
+    """Tell if the page would overwrite one of the files, by whatever name."""
+    return Path(output).exists() and any(file != "-" and Path(output).samefile(file) for file in files)
 
 
 def _in_words(choice: Choice) -> str | None:

@@ -87,3 +87,18 @@ def test_a_page_of_nothing_is_not_written(tmp_path: Path, capsys: pytest.Capture
     assert main(["audit", "report", "-o", str(tmp_path / "r.html"), str(tmp_path / "r.jsonl")]) == 2
     assert "no line is a record" in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
+
+
+def test_the_page_never_overwrites_its_evidence(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evidence, link, page = tmp_path / "r.jsonl", tmp_path / "link.html", tmp_path / "page.html"
+    evidence.write_bytes(before := next(records.iterdir()).read_bytes())
+    link.symlink_to(evidence)
+    for output in (evidence, link):
+        assert main(["audit", "report", "-o", str(output), str(evidence)]) == 2
+        assert "would be overwritten; name another file" in capsys.readouterr().err
+    page.write_text("an earlier page")
+    assert main(["audit", "report", "-o", str(page), str(evidence)]) != 2
+    assert evidence.read_bytes() == before
+    assert "<html" in page.read_text()
