@@ -16,8 +16,7 @@ from typing import Final
 
 from sidecar.observe.record import FIELDS, Record
 
-_UNLINKED: Final = b'"prev":null}\n'  # end of an encoded line: ``prev`` is the last key
-_NULL: Final = len(b"null}\n")
+_NULL: Final = len(b"null}")  # the end of an encoded line: ``prev`` is the last key
 
 if FIELDS[-1] != "prev":
     raise AssertionError("the key prev must be the last of a record: the hash is spliced into the end of the line")
@@ -42,14 +41,15 @@ class HashChain:
             return b""
         linked = []
         before = None if self.head is None else self.head[1].encode()
-        for line in self._encode(records).splitlines(keepends=True):
+        for line in self._encode(records).split(b"\n")[:-1]:
             if before is not None:
-                line = b'%b"%b"}\n' % (line[:-_NULL], before)
+                line = b'%b"%b"}' % (line[:-_NULL], before)
             linked.append(line)
-            before = line_hash(line[:-1]).encode()
+            before = sha256(line).hexdigest().encode()
         if before is not None:
             self.head = records[-1]["seq"], before.decode()
-        return b"".join(linked)
+        linked.append(b"")
+        return b"\n".join(linked)
 
 
 def line_hash(line: bytes) -> str:
