@@ -230,10 +230,12 @@ class Server:
             await self._close_parts()
         finally:  # records are written even if a part does not end in order
             log, error = self.parts.log, self.background.error
-            if self.parts.countersigning is not None:
-                await self.parts.countersigning.close()
-            log.event("stopped", detail=None if error is None else str(error))
-            await log.close()
+            try:
+                if self.parts.countersigning is not None:
+                    await self.parts.countersigning.close()
+            finally:
+                log.event("stopped", detail=None if error is None else str(error))
+                await log.close()
 
     async def _close_parts(self) -> None:
         parts = self.parts

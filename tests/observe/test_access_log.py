@@ -1,3 +1,4 @@
+import asyncio
 import errno
 import os
 import time
@@ -186,6 +187,8 @@ async def test_from_the_moment_a_sink_takes_nothing_a_stated_number_of_requests_
     while log.healthy:
         log.reserve().close()
         served += 1
+        if served % AT_ONCE == 0:
+            await asyncio.sleep(0.0005)  # as between requests: the writer's thread lets go of what it encodes
     with pytest.raises(Unavailable, match="too many records wait for the sink"):
         log.reserve()
     await log.close(timeout_s=0.05)
