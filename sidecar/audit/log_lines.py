@@ -87,6 +87,8 @@ def opened(file: str) -> Iterator[tuple[LogStream, Callable[[], int]]]:
     if file == "-":
         yield sys.stdin.buffer, lambda: 0
         return
+    if Path(file).is_dir():
+        raise OSError(f"{file}: a folder; name its files, as in {file.rstrip('/')}/*.jsonl")
     with Path(file).open("rb") as raw:
         if not file.endswith((".gz", ".zst")):
             yield raw, raw.tell

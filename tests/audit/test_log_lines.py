@@ -116,3 +116,8 @@ def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypat
     (tmp_path / "log.zst").write_bytes(b"")
     with pytest.raises(OSError, match=r"pip install 'delegation-sidecar\[audit\]'"):
         list(read_lines([str(tmp_path / "log.zst")]))
+
+
+def test_a_folder_is_refused_with_its_cure(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"a folder; name its files, as in .*/\*\.jsonl"):
+        list(read_lines([f"{tmp_path}/"]))

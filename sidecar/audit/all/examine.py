@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
 
 from sidecar.audit.all.find import Found, find
 from sidecar.audit.all.overview import Action, Number, Overview, first_actions
@@ -30,6 +32,9 @@ from sidecar.audit.verify.command import examine as examine_streams
 from sidecar.audit.verify.verdicts import Kind as Broken
 
 T = TypeVar("T")
+
+_PLAIN_SUFFIX: Final = re.compile(r"\.[A-Za-z0-9]+")  # needs no quotes
+_MOST_WORDS: Final = 20  # of one command
 
 _IMPERSONATION, _KEY, _WEAK, _TAMPERED, _BROKEN, _MANY = range(6)
 
@@ -82,13 +87,13 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
         found=found.sentence,
         numbers=[
             _credentials_number(credentials),
-            _attribution_number(attribution, found),
-            _selectors_number(selectors),
-            _ratio_number(ratio),
-            _chains_number(chains),
+            part.number("attribution", _attribution_number(attribution, found)),
+            part.number("selectors", _selectors_number(selectors)),
+            part.number("ratio", _ratio_number(ratio)),
+            part.number("chains", _chains_number(chains)),
         ],
         actions=first_actions(actions),
-        commands=_commands(paths, found),
+        commands=_commands(paths, found, selectors=selectors, ratio=ratio),
         troubles=part.troubles,
     )
 
@@ -98,6 +103,7 @@ class _Parts:
 
     def __init__(self, progress: Callable[[str], None]) -> None:
         self.troubles: list[str] = []
+        self._failed: set[str] = set()
         self._progress = progress
 
     def run(self, name: str, work: Callable[[], T], *, when: bool = True) -> T | None:
@@ -110,7 +116,12 @@ class _Parts:
             ours = isinstance(error, OSError) or type(error).__module__.startswith("sidecar.")  # others quote the input
             text = (ours and str(error)) or type(error).__name__
             self.troubles.append(f"audit {name} could not be run: {text}")
+            self._failed.add(name)
             return None
+
+    def number(self, name: str, number: Number) -> Number:
+        """Return the number of a part; that of a part that failed does not say that nothing was there."""
+        return _missing(number.name, "it could not be counted, see below") if name in self._failed else number
 
 
 def _ratio(paths: Sequence[str], found: Found, credentials: Credentials | None) -> Ratio:
@@ -137,8 +148,16 @@ def _attribution_number(result: Attribution | None, found: Found) -> Number:
     if result is None or not result.agents:
         return _missing(name, "no log was found; add access logs of what your agents call")
     value, sentence = result.summary
+    agents = result.tally.agents.values()
+    unsure = sum(one.verdict is Verdict.CANNOT_TELL for one in agents if one.name != UNNAMED or not result.listed)
+    if unsure and not value and not result.listed:  # 0 would say that none does
+        return _missing(name, "the logs do not tell agents from people; list your agents in agents.txt, one a line")
+    if unsure:
+        sentence += f"; {unsure} cannot be told"
     if found.agents is None:
         sentence += "; list the agents in agents.txt"
+    if unsure and not value:
+        return _missing(name, sentence)
     return Number(name=name, value=value, sentence=sentence, bad=value > 0)
 
 
@@ -221,15 +240,44 @@ def _ratio_actions(result: Ratio | None) -> list[Action]:
     return [Action(of="ratio", urgency=_MANY, text=text, cure="sidecar audit ratio lists them first")]
 
 
-def _commands(paths: Sequence[str], found: Found) -> list[tuple[str, str]]:
-    where, records = shlex.join(paths), shlex.join(found.records[:3]) + (" …" if len(found.records) > 3 else "")
+def _commands(
+    paths: Sequence[str], found: Found, *, selectors: Selectors | None, ratio: Ratio | None
+) -> list[tuple[str, str]]:
+    where, records = shlex.join(paths), _words(found.records)
     commands = [(f"sidecar audit credentials {where}", "each credential, and what retires it")]
     if found.logs:
-        logs = shlex.join(found.logs[:3]) + (" …" if len(found.logs) > 3 else "")
+        agents = f"--agents {shlex.quote(found.agents)} " if found.agents is not None else ""
+        logs = f"{agents}{_words(found.logs)}"
         commands.append((f"sidecar audit attribution {logs}", "the verdict on each agent, with its evidence"))
-    commands.append((f"sidecar audit selectors {where}", "each weak entry, and the command that cures it"))
+    if selectors is not None and selectors.entries:
+        commands.append((f"sidecar audit selectors {where}", "each weak entry, and the command that cures it"))
+    if ratio is not None and ratio.ratio is not None:
+        sources = [word for path in paths for word in ("--entries", path)]
+        sources += [word for file in found.directories for word in ("--directory", file)]
+        told = "each machine identity; static keys too, with --credentials and the result of audit credentials --json"
+        commands.append((f"sidecar audit ratio {shlex.join(sources)} {records}".rstrip(), told))
     if found.records:
         commands.append((f"sidecar audit chains {records}", "every chain and contradiction"))
         commands.append((f"sidecar audit report -o report.html {records}", "the same as a page for a post-mortem"))
         commands.append((f"sidecar audit verify {records}", "what was changed, removed or inserted"))
     return commands
+
+
+def _words(files: Sequence[str]) -> str:
+    """Return the files as words of a shell command: a pattern where it stands for exactly the files of a folder."""
+    groups: dict[tuple[Path, str], list[str]] = {}
+    for file in files:
+        groups.setdefault((Path(file).parent, Path(file).suffix), []).append(file)
+    words: list[str] = []
+    for (folder, suffix), members in groups.items():
+        names = {Path(file).name for file in members}
+        if len(names) > 1 and _PLAIN_SUFFIX.fullmatch(suffix) and _matching(folder, suffix) == names:
+            words.append(f"{shlex.quote(f'{folder}/')}*{suffix}")
+        else:
+            words += map(shlex.quote, members)
+    return " ".join(words[:_MOST_WORDS]) + (" …" if len(words) > _MOST_WORDS else "")
+
+
+def _matching(folder: Path, suffix: str) -> set[str]:
+    names = (one.name for one in folder.iterdir())
+    return {name for name in names if name.endswith(suffix) and not name.startswith(".")}

@@ -53,7 +53,7 @@ class Found:
             (len(self.keys), "key set", "key sets"),
         )
         named = [f"{count} {one if count == 1 else several}" for count, one, several in parts if count]
-        return f"{self.files} files" + (f": {', '.join(named)}" if named else "")
+        return f"{self.files} {'file' if self.files == 1 else 'files'}" + (f": {', '.join(named)}" if named else "")
 
 
 def find(paths: Sequence[str]) -> Found:

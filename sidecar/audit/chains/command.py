@@ -214,7 +214,9 @@ def _show(audit: Audit, findings: Sequence[Finding]) -> None:
     hops = sum(len(chain.hops) for chain in audit.chains)
     of = f" of {audit.all_chains}, the worst first" if audit.all_chains > len(audit.chains) else ""
     print_line(f"{_many(len(audit.chains), 'chain')}{of}, {_many(hops, 'hop')}, from {_many(audit.records, 'record')}")
-    if not findings and audit.records:
+    if not findings and not audit.all_chains and audit.records:
+        print_line("no chain to judge: the records hold none, or none satisfies the filters", style="yellow")
+    elif not findings and audit.records:
         print_line("nothing found: every hop has its witnesses, and they agree", style="green")
     if not findings:
         return

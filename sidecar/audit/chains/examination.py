@@ -43,7 +43,8 @@ class Audit:
     def summary(self) -> tuple[int, str]:
         """The number of chains with a finding, and a sentence."""
         of = f"of {self.all_chains} chains" if self.all_chains != 1 else "of 1 chain"
-        return self.broken_chains, f"{self.broken_chains} {of}, from {self.records} records, have findings"
+        have = "has" if self.broken_chains == 1 else "have"
+        return self.broken_chains, f"{self.broken_chains} {of}, from {self.records} records, {have} findings"
 
 
 def examine(

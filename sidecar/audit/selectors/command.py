@@ -19,6 +19,7 @@ from sidecar.audit.selectors.rulebook import RULES
 from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit selectors"
+_UPDATE: Final = "spire-server entry update"
 _SHOWN_OF_A_RULE: Final = 20
 _SHOWN_IDENTITIES: Final = 40
 _COLOURS: Final = {Severity.CRITICAL: "bold red", Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: ""}
@@ -143,6 +144,11 @@ def _print(result: Result) -> None:
         by_rule.setdefault(one.rule.id, []).append(one)
     for found in by_rule.values():
         _print_rule(found)
+    if any(_UPDATE in one.cure for one in result.weaknesses):
+        print_line(
+            "Each update states a whole entry and cures one weakness; a second one for the same entry would undo"
+        )
+        print_line("the first. After one, export the entries and audit them again.")
 
 
 def _print_identities(result: Result) -> None:

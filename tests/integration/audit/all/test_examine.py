@@ -92,7 +92,7 @@ def test_a_printed_command_runs_nothing_that_a_file_is_named(sample: Path, tmp_p
     lawful.write_bytes(hostile.read_bytes())
     for file in (hostile, lawful):
         commands = [command for command, _ in examine([str(file)]).commands]
-        assert len(commands) > 4
+        assert len(commands) > 3
         for command in commands:
             assert shlex.split(command)[-1] == str(file)
     assert f"sidecar audit verify {lawful}" in commands
@@ -111,3 +111,45 @@ def test_a_text_that_was_not_read_is_a_trouble(tmp_path: Path) -> None:
     assert examine([str(tmp_path)]).troubles == []
     (tmp_path / "large.txt").write_bytes(b"a" * (MAX_FILE_BYTES + 1))
     assert examine([str(tmp_path)]).troubles == ["audit credentials did not read 1 files; it tells why by itself"]
+
+
+def test_a_part_that_failed_does_not_say_that_nothing_was_there(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("this needs the extra")
+
+    monkeypatch.setattr(examine_module, "examine_chains", fails)
+    number = examine([str(sample)]).numbers[-1]
+    assert (number.name, number.value) == ("broken chains", None)
+    assert number.sentence == "it could not be counted, see below"
+
+
+def test_callers_that_cannot_be_told_are_not_counted_as_no_impersonator(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "access.log").write_bytes((sample / "logs" / "support-bot.log").read_bytes())
+    number = examine([str(tmp_path)]).numbers[1]
+    assert (number.name, number.value) == ("agents that impersonate", None)
+    assert "agents.txt" in number.sentence
+    (tmp_path / "agents.txt").write_bytes((sample / "agents.txt").read_bytes())
+    assert examine([str(tmp_path)]).numbers[1].value == 1
+
+
+def test_a_command_to_read_on_names_the_list_of_agents_and_all_records(sample: Path) -> None:
+    commands = [command for command, _ in examine([str(sample)]).commands]
+    assert any(command.startswith(f"sidecar audit attribution --agents {sample}/agents.txt ") for command in commands)
+    assert f"sidecar audit chains {sample}/records/*.jsonl" in commands
+    assert any(command.startswith("sidecar audit ratio ") for command in commands)
+    assert not any("…" in command for command in commands)
+
+
+def test_a_pattern_stands_for_no_file_that_was_not_audited(sample: Path, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes((sample / "records" / "crm.jsonl").read_bytes())
+    assert f"sidecar audit verify {tmp_path}/*.jsonl" in [command for command, _ in examine([str(tmp_path)]).commands]
+    (tmp_path / "c.jsonl").write_text("no record\n")
+    commands = [command for command, _ in examine([str(tmp_path)]).commands]
+    assert f"sidecar audit verify {tmp_path}/a.jsonl {tmp_path}/b.jsonl" in commands
+
+
+def test_a_folder_without_entries_is_sent_to_no_audit_of_entries(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes((sample / "records" / "crm.jsonl").read_bytes())
+    assert not any("audit selectors" in command for command, _ in examine([str(tmp_path)]).commands)
+    assert any("audit selectors" in command for command, _ in examine([str(sample)]).commands)

@@ -149,3 +149,15 @@ def test_a_reader_that_goes_away_is_no_error(command: str) -> None:
 
 def test_every_kind_has_a_meaning() -> None:
     assert MEANINGS.keys() == set(Kind)
+
+
+def test_a_filter_that_chooses_no_chain_does_not_say_that_all_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = files(tmp_path, lawful())
+    assert main(["audit", "chains", "--subject", "nobody-here", *names]) == 0
+    out = capsys.readouterr().out
+    assert "no chain to judge" in out
+    assert "nothing found" not in out
+    assert main(["audit", "chains", "--subject", "alice", *names]) == 0
+    assert "nothing found" in capsys.readouterr().out
