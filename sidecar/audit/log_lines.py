@@ -121,12 +121,19 @@ def _unpacked(file: str, raw: BinaryIO) -> tuple[IO[bytes], tuple[type[Exception
     return cast("IO[bytes]", zstd.ZstdFile(raw)), (zstd.ZstdError,)
 
 
+def _size(file: str) -> int:
+    try:
+        return Path(file).stat().st_size
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: No such file") from None
+
+
 @contextlib.contextmanager
 def shown_progress(files: Sequence[str]) -> Iterator[Callable[[str, int], None]]:
     """Show a bar on a terminal, for long input and if rich is installed; yields the function to advance it, which takes
     a file and the bytes read of it.
     """
-    sizes = [0 if file == "-" else Path(file).stat().st_size for file in files]
+    sizes = [0 if file == "-" else _size(file) for file in files]
     if sum(sizes) < _LONG_INPUT_BYTES or not sys.stderr.isatty() or find_spec("rich") is None:
         yield lambda _file, _position: None
         return

@@ -121,3 +121,9 @@ def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypat
 def test_a_folder_is_refused_with_its_cure(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"a folder; name its files, as in .*/\*\.jsonl"):
         list(read_lines([f"{tmp_path}/"]))
+
+
+def test_an_absent_file_is_named_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file") as error:
+        list(read_lines([f"{tmp_path}/absent.log"]))
+    assert str(error.value) == f"{tmp_path}/absent.log: No such file"

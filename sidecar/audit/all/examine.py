@@ -227,7 +227,7 @@ def _selector_actions(result: Selectors | None) -> list[Action]:
     if result is None:
         return []
     return [
-        Action(of="weak entries", urgency=_WEAK, text=one.text, cure=one.cure.splitlines()[0])
+        Action(of="weak entries", urgency=_WEAK, text=f"{one.text}, at {one.place}", cure=one.cure.splitlines()[0])
         for one in result.weaknesses[:2]
     ]
 

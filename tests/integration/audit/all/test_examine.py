@@ -153,3 +153,9 @@ def test_a_folder_without_entries_is_sent_to_no_audit_of_entries(sample: Path, t
     (tmp_path / "a.jsonl").write_bytes((sample / "records" / "crm.jsonl").read_bytes())
     assert not any("audit selectors" in command for command, _ in examine([str(tmp_path)]).commands)
     assert any("audit selectors" in command for command, _ in examine([str(sample)]).commands)
+
+
+def test_a_weak_entry_to_cure_first_is_told_with_its_place(sample: Path) -> None:
+    weak = [one.text for one in examine([str(sample)]).actions if one.of == "weak entries"]
+    assert len(weak) == 1
+    assert f", at {sample}/entries.json:" in weak[0]
