@@ -78,6 +78,13 @@ class Result:
     trigger: float
     census: Census
     not_records: int = 0
+    in_directory: int = 0
+
+    @property
+    def strangers(self) -> bool:
+        """True if a directory and the records have people, and not one in common."""
+        seen, whole = self.census.seen.count, self.census.people.count
+        return bool(self.in_directory and seen) and self.census.people.exact and whole == seen + self.in_directory
 
     @property
     def ratio(self) -> float | None:
@@ -133,9 +140,9 @@ def examine(
     for file in credentials:
         for fingerprint, owner in keys_in(file):
             census.add_key(fingerprint, owner)
-    for file in directory:
-        for subject in people_in(file, directory_field):
-            census.add_person("", subject)
+    members = {subject for file in directory for subject in people_in(file, directory_field)}
+    for subject in members:
+        census.add_person("", subject)
     machines, people, exact = len(census.machines), census.people.count, census.people.exact
     if merged:
         whole = sketches_of(census)
@@ -143,8 +150,9 @@ def examine(
             whole = whole.merge(load(file))
         machines, people, exact = estimate(whole.machines), estimate(whole.people), False
     return Result(
-        machines=machines, people=people, exact=exact, trigger=trigger, census=census, not_records=not_records
-    )
+        machines=machines, people=people, exact=exact, trigger=trigger, census=census, not_records=not_records,
+        in_directory=len(members),
+    )  # fmt: skip
 
 
 def sketches_of(census: Census) -> Sketches:
@@ -278,5 +286,11 @@ def _show(result: Result) -> None:
     if result.not_records:
         print_line(f"lines that are not records, not counted: {result.not_records}")
     print_line(result.summary[1], style="bold")
+    if result.strangers:
+        print_line(
+            "Nobody of the directory was seen in the records: if both are the same people, name the directory's field"
+            " with the sub of tokens by --directory-field; now each of them counts twice.",
+            style="yellow",
+        )
     if result.reached:
         print_line("Begin with identities that act for nobody: delete the entry, or retire the key.")

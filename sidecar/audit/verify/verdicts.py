@@ -106,8 +106,8 @@ class Verdict:
         """Return the number of findings, and a sentence."""
         count = len(self.findings)
         if count:
-            return count, f"{count} contradictions in {len(self.runs)} runs"
-        return 0, f"{len(self.runs)} runs, and no line was changed, removed, inserted or moved"
+            return count, f"{_many(count, 'contradiction')} in {_many(len(self.runs), 'run')}"
+        return 0, f"{_many(len(self.runs), 'run')}, and no line was changed, removed, inserted or moved"
 
 
 def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False) -> Verdict:
@@ -325,6 +325,10 @@ def _at(streams: Streams, run: Run, kind: Kind, text: str, *evidence: Stored) ->
 
 def _who(run: Run) -> str:
     return f"run {run.name}" if run.workload is None else f"{run.workload} (run {run.name})"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _count(records: int) -> str:

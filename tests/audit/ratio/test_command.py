@@ -121,3 +121,14 @@ def test_files_without_a_record_are_no_success_beside_a_directory(
 def test_only_the_window_counts(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "ratio", "--window", "1h", file]) == 2
     assert "nothing to count" in capsys.readouterr().err
+
+
+def test_a_directory_of_strangers_is_told_and_one_of_the_same_people_is_not(
+    tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "users.csv").write_text("sub,oid\nalice@x,alice\nbob@x,bob\n")
+    words = ["audit", "ratio", "--directory", str(tmp_path / "users.csv"), file]
+    assert main(words) == 0
+    assert "each of them counts twice" in capsys.readouterr().out
+    assert main([*words, "--directory-field", "oid"]) == 0
+    assert "each of them counts twice" not in capsys.readouterr().out

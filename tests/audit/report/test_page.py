@@ -171,4 +171,4 @@ def test_a_token_in_a_line_is_masked() -> None:
 
 def test_without_a_chain_it_says_so() -> None:
     told = {**document(), "chains": []}
-    assert "No chain was found." in Read(page(report(told))).words
+    assert "No chain was found" in Read(page(report(told))).words

@@ -38,7 +38,7 @@ def test_whole_records_are_success(
     file = write(tmp_path / "r.jsonl", writer.lines)
     assert main(["audit", "verify", "--keys", str(keys), "--countersigned", file]) == 0
     said = capsys.readouterr().out
-    assert "4 records: 1 runs, and no line was changed, removed, inserted or moved" in said
+    assert "4 records: 1 run, and no line was changed, removed, inserted or moved" in said
     assert "to 3, 20" in said
     assert "not checked" not in said
 
