@@ -80,4 +80,4 @@ def test_nothing_of_the_product_names_the_tools() -> None:
 def test_both_have_one_version() -> None:
     assert sidecar_dev.__version__ == sidecar.__version__
     project = tomllib.loads((ROOT / "dev" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"delegation-sidecar=={sidecar.__version__}" in project["dependencies"]
+    assert f"delegation-sidecar[audit]=={sidecar.__version__}" in project["dependencies"]
