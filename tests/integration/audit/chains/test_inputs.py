@@ -13,6 +13,8 @@ from sidecar.observe.record_text import encode
 from tests.audit.chains.evidence import read
 from tests.audit.evidence import lawful
 
+pytestmark = pytest.mark.integration
+
 LINES = [json.dumps(one).encode() for one in read(lawful().values())]
 WHOLE = b"".join(line + b"\n" for line in LINES)
 

@@ -14,6 +14,8 @@ from sidecar.cli import main
 from tests.audit.chains.evidence import read
 from tests.audit.evidence import lawful
 
+pytestmark = pytest.mark.integration
+
 
 def test_the_database_reaches_nothing_outside_its_folder(tmp_path: Path) -> None:
     import duckdb

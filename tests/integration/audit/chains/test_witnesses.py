@@ -6,6 +6,8 @@ import pytest
 from tests.audit.chains.evidence import audit, findings_of_each
 from tests.audit.evidence import CRM, PLANNER, WRITER, Evidence, lawful
 
+pytestmark = pytest.mark.integration
+
 
 def texts(evidence: Evidence) -> list[str]:
     return [finding.text for finding in audit(evidence).findings]

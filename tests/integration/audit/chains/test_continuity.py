@@ -7,6 +7,8 @@ from sidecar.audit.chains.findings import Finding, Kind
 from tests.audit.chains.evidence import findings_of_each, read, rebuild
 from tests.audit.evidence import record
 
+pytestmark = pytest.mark.integration
+
 
 def started(seq: int, run: str = "run", **members: object) -> dict[str, object]:
     return record(event="started", ts="2026-11-24T21:04:05.000000Z", run=run, seq=seq, **members)

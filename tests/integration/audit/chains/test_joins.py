@@ -11,6 +11,8 @@ from sidecar.observe.record_text import CUT
 from tests.audit.chains.evidence import audit, findings_of_each, read
 from tests.audit.evidence import FRONT, PLANNER, WRITER, Evidence, lawful, record
 
+pytestmark = pytest.mark.integration
+
 IDP = "https://login.acme.example"
 
 

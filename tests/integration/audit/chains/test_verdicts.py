@@ -11,7 +11,9 @@ from sidecar.audit.chains.findings import Finding, Kind
 from tests.audit.chains.evidence import audit, findings_of_each, read, rebuild
 from tests.audit.evidence import CRM, FRONT, PLANNER, STS, WRITER, Change, Evidence, lawful, record
 
-RECORDED = Path(__file__).parent.parent / "recorded"
+pytestmark = pytest.mark.integration
+
+RECORDED = Path(__file__).parents[3] / "audit" / "recorded"
 
 
 def set_to(names: str, **changes: object) -> Change:
