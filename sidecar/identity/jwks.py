@@ -22,6 +22,7 @@ class IssuerKeys:
 
     ``source`` is our own identity, needed to speak to an endpoint named by SPIFFE ID. ``clock`` is monotonic, in
     seconds; ``jitter`` gives numbers in [0, 1). ``on_fetched`` is called with the issuer of each fetched set.
+    ``after_fetch``, which may be replaced at any time, is called after it, when the set is in use.
     """
 
     def __init__(
@@ -36,12 +37,18 @@ class IssuerKeys:
     ) -> None:
         if len({one.issuer for one in settings}) != len(settings):
             raise ValueError("issuers: two have the same name; an issuer has one key set")
+        self.after_fetch: Callable[[], None] = lambda: None
         self._source = source
         self._jitter = jitter
+        self._on_fetched = on_fetched
         make = fetcher_for or self._endpoint_client
         self._issuers: Mapping[str, Issuer] = {
-            one.issuer: Issuer(one, make(one), clock, partial(on_fetched, one.issuer)) for one in settings
+            one.issuer: Issuer(one, make(one), clock, partial(self._fetched, one.issuer)) for one in settings
         }
+
+    def _fetched(self, issuer: str) -> None:
+        self._on_fetched(issuer)
+        self.after_fetch()
 
     async def run(self) -> None:
         """Keep every set fresh until cancelled, even without any issuer."""

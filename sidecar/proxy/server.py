@@ -192,7 +192,8 @@ class Server:
         return self._shortage is None or self._shortage.room_for(size)
 
     def start_key_updates(self, setup: Setup) -> asyncio.Future[None]:
-        """Start to fetch a setup's keys whenever they are due."""
+        """Start to fetch a setup's keys whenever they are due. Handles of withdrawn ones are judged at once."""
+        setup.keys.after_fetch = self.parts.watch.notice
         return self.background.start("issuer keys", setup.keys.run())
 
     async def _wait_until_ready(self, stop: asyncio.Event) -> bool:

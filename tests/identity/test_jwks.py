@@ -64,6 +64,19 @@ async def test_each_issuer_has_its_own_keys() -> None:
         assert there.public_key == THERE.key.public_key
 
 
+async def test_after_each_fetch_the_new_keys_are_in_use() -> None:
+    world = World()
+    found: list[bool] = []
+
+    def look() -> None:
+        found.append(all(world.keys.find(mint.issuer, "k1") is not None for mint in (HERE, THERE)))
+
+    world.keys.after_fetch = look
+    async with running(world):
+        await wait_for_both(world)
+    assert found == [False, True]  # each issuer's set comes by itself
+
+
 async def test_nothing_is_fetched_for_an_issuer_that_is_not_configured() -> None:
     async with running(World()) as world:
         await wait_for_both(world)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.proxy import watch
 from sidecar.proxy.bypass import BypassWatch, ListenerRule
 from tests.fakes.tokens import TokenMint
 from tests.integration.test_lifecycle import distrust_partner, forgot_partner
@@ -351,6 +352,26 @@ async def test_a_handle_dies_with_the_authority_of_its_request(
             assert await underway.call("helper") == told
             assert await underway.call("planner") == (200, None)
             assert (await underway.call("helper"))[0] == 403  # permanently, or because of the denial
+
+
+async def test_a_withdrawn_key_ends_a_handle_when_it_is_fetched_and_not_a_tick_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "TICK_S", 3600.0)
+
+    def linger(document: dict[str, Any]) -> None:
+        for one in document["inbound"]["routes"]:
+            one["linger_s"] = 600
+
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_underway(Path(folder), linger) as underway:
+            await underway.hold("helper")
+            underway.held["helper"].behind.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+            await until(lambda: underway.lingers("helper"))
+            assert await underway.call("helper") == (200, None)  # its token is cached: later calls wait for nothing
+            await keys("k2", "sts", "next")(underway)
+            assert await underway.call("helper") == (401, "unknown_key")
+            assert (await underway.call("helper"))[0] == 403
 
 
 # --- requests that wait before they begin

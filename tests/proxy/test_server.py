@@ -12,12 +12,13 @@ import pytest
 from sidecar.background import PartEndedError
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError, Reason, Unavailable
+from sidecar.errors import ConfigError, Denied, Reason, Unavailable
 from sidecar.exchange.client import ExchangeSettings, TokenExchange
 from sidecar.identity.endpoint import EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.proxy import watch as watch_module
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings
@@ -184,6 +185,22 @@ async def test_with_everything_there_it_is_ready_and_stops_when_told(bench: Benc
         assert await asyncio.wait_for(running, PATIENCE_S) is True
     assert bench.events() == ["started", "identity.rotated", "stopped"]
     assert bench.order == ["inbound", "outbound"]
+
+
+async def test_handles_are_judged_again_as_soon_as_other_keys_are_fetched(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "TICK_S", 3600.0)  # nothing else looks
+    suspected: list[bool] = []
+    bench.parts.watch._on_change = lambda: suspected.append(True)
+    async with bench.running():
+        await bench.wait_until_ready()
+        bench.source.become(WRITER)
+        suspected.clear()
+        bench.jwks.document = TokenMint(kid="next").jwks
+        with pytest.raises(Denied):  # a token with an unknown key makes it fetch
+            await bench.parts.snapshots.now().keys.wait_for_key(ISSUER, "unheard")
+        assert suspected == [True]
 
 
 async def test_it_looks_at_its_memory_while_it_runs_and_tells_both_listeners(authority: TrustDomainAuthority) -> None:
