@@ -145,10 +145,7 @@ def _print(result: Result) -> None:
     for found in by_rule.values():
         _print_rule(found)
     if any(_UPDATE in one.cure for one in result.weaknesses):
-        print_line(
-            "Each update states a whole entry and cures one weakness; a second one for the same entry would undo"
-        )
-        print_line("the first. After one, export the entries and audit them again.")
+        print_line("Each update states a whole entry and cures all its weaknesses that have one: run it once.")
 
 
 def _print_identities(result: Result) -> None:

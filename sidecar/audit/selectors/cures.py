@@ -18,6 +18,8 @@ OF_POD: Final = (NAMESPACE, ACCOUNT, CONTAINER, IMAGE)
 DOCKER_IMAGE: Final = selector_of("docker:image_config_digest:sha256:DIGEST")
 USER: Final = selector_of("unix:uid:UID_OF_THIS_WORKLOAD_ALONE")
 
+_UPDATE: Final = ("spire-server", "entry", "update")
+_REPEATED: Final = frozenset({"-selector", "-federatesWith", "-dns"})
 _FLAGS: Final = {"admin": "admin", "downstream": "downstream", "store_svid": "storeSVID"}
 
 
@@ -51,7 +53,7 @@ def deletion(entry: Entry) -> str:
 
 def update_command(entry: Entry) -> str:
     """Return the command for the whole entry: ``entry update`` clears each field that is not named."""
-    words = ["spire-server", "entry", "update", "-entryID", entry.name or "ENTRY_ID"]
+    words = [*_UPDATE, "-entryID", entry.name or "ENTRY_ID"]
     words += ["-parentID", entry.parent_id or "PARENT_ID", "-spiffeID", entry.spiffe_id]
     for one in sorted(entry.selectors):
         words += ["-selector", str(one)]
@@ -69,6 +71,43 @@ def update_command(entry: Entry) -> str:
         words += ["-entryExpiry", str(entry.expires_at)]
     words += [f"-{flag}" for name, flag in _FLAGS.items() if getattr(entry, name)]
     return " ".join(map(shlex.quote, words))
+
+
+def merged_update(entry: Entry, commands: Iterable[str]) -> str:
+    """Return one command that makes the changes of several, each of which states the whole entry.
+
+    Two commands that set one field to different values are not merged: the first counts, and another audit finds the
+    rest.
+    """
+    before = _options(update_command(entry))
+    removed: dict[tuple[str, ...], None] = {}
+    added: dict[tuple[str, ...], None] = {}
+    for command in commands:
+        after = _options(command)
+        removed |= dict.fromkeys(one for one in before if one not in after)
+        for option in after:
+            if option in before or option in added:
+                continue
+            if option[0] in _REPEATED or all(other[0] != option[0] for other in added):
+                added[option] = None
+    options = [*(one for one in before if one not in removed), *added]
+    options.sort(key=lambda one: (_ORDER.index(one[0]), one))
+    return " ".join(map(shlex.quote, [*_UPDATE, *(word for option in options for word in option)]))
+
+
+def is_update(line: str) -> bool:
+    """Return True for a command of ``update_command``."""
+    return line.startswith(" ".join(_UPDATE))
+
+
+def _options(command: str) -> list[tuple[str, ...]]:
+    words = shlex.split(command)[len(_UPDATE) :]
+    options: list[tuple[str, ...]] = []
+    while words:
+        count = 1 if words[0].removeprefix("-") in _FLAGS.values() else 2
+        options.append(tuple(words[:count]))
+        words = words[count:]
+    return options
 
 
 def _manifest_lines(entry: Entry, fields: dict[str, Any]) -> list[str]:
@@ -102,6 +141,10 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+_ORDER: Final = (
+    *("-entryID", "-parentID", "-spiffeID", "-selector", "-x509SVIDTTL", "-jwtSVIDTTL", "-federatesWith", "-dns"),
+    *("-hint", "-entryExpiry", *(f"-{flag}" for flag in _FLAGS.values())),
+)
 _OF_DATA: Final = {"x509_svid_ttl_s": "x509_svid_ttl", "jwt_svid_ttl_s": "jwt_svid_ttl"}
 _SHARED: Final = {"federates_with": "federatesWith", "hint": "hint", "admin": "admin", "downstream": "downstream"}
 _MEMBERS: Final = {

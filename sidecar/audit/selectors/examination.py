@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.audit.rules import Place, Weakness, worst_first
+from sidecar.audit.selectors import cures
 from sidecar.audit.selectors.actors import Actor, actors_in
 from sidecar.audit.selectors.agents import Agents
 from sidecar.audit.selectors.documents import read_documents
 from sidecar.audit.selectors.entries import Entry
-from sidecar.audit.selectors.entry_checks import Setting, check_entry
+from sidecar.audit.selectors.entry_checks import MAX_SHOWN, Setting, check_entry
 from sidecar.audit.selectors.files import Text, read_texts
 from sidecar.audit.selectors.grades import Grade, Identities, Strength, counts, grades_of
 from sidecar.audit.selectors.members import ShapeError
@@ -75,7 +76,9 @@ def examine(
     grades = grades_of(entries, kept)
     actors, unknown = actors_in(records, grades)
     kept += [one for one in unknown if one.rule.id not in ignored]
-    return Result(entries=entries, weaknesses=worst_first(kept), grades=grades, actors=actors)
+    return Result(
+        entries=entries, weaknesses=worst_first(_with_one_update(entries, kept)), grades=grades, actors=actors
+    )
 
 
 def judge(entries: Sequence[Entry], setting: Setting) -> list[Weakness]:
@@ -87,6 +90,29 @@ def judge(entries: Sequence[Entry], setting: Setting) -> list[Weakness]:
             found += check_template(entry, entry.template)
     found += check_together(entries, setting)
     return found
+
+
+def _with_one_update(entries: Sequence[Entry], weaknesses: Sequence[Weakness]) -> list[Weakness]:
+    """Give all weaknesses of an entry the same command: each states the whole entry, and would undo the one before."""
+    commands: dict[tuple[Place, str, str], list[str]] = {}
+    for one in weaknesses:
+        if cures.is_update(one.cure.rpartition("\n")[2]):
+            commands.setdefault(_entry_of(one), []).append(one.cure.rpartition("\n")[2])
+    merged: dict[tuple[Place, str, str], str] = {}
+    for entry in entries:
+        key = entry.place, entry.spiffe_id, " ".join(sorted(map(str, entry.selectors)))[:MAX_SHOWN]
+        if len(commands.get(key, ())) > 1:
+            merged[key] = cures.merged_update(entry, commands[key])
+    return [_with_cure(one, merged.get(_entry_of(one))) for one in weaknesses]
+
+
+def _with_cure(weakness: Weakness, command: str | None) -> Weakness:
+    rule, _, last = weakness.cure.rpartition("\n")
+    return weakness if command is None or not cures.is_update(last) else replace(weakness, cure=f"{rule}\n{command}")
+
+
+def _entry_of(weakness: Weakness) -> tuple[Place, str, str]:
+    return weakness.place, weakness.facts.get("spiffe_id", ""), weakness.facts.get("selectors", "")
 
 
 def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]:

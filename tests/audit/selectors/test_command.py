@@ -44,7 +44,7 @@ def test_a_weakness_is_shown_with_its_reason_place_cure_and_standard(
     assert "entries.json:1: spiffe://acme.example/agent/writer: admin is set" in out
     assert "      spire-server entry update -entryID 5f0c " in out
     assert "see SPIRE: spire_server" in out
-    assert "a second one for the same entry would undo" in out
+    assert "run it once" in out
     assert run(tmp_path, in_pod(WRITER, admin=False)) == 0
 
 
@@ -57,7 +57,7 @@ def test_an_object_is_named_where_a_template_would_not_tell_it_apart(
 
 def test_a_manifest_has_no_command_to_warn_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, template("agents", spiffeIDTemplate=BY_ACCOUNT)) == 1
-    assert "would undo" not in capsys.readouterr().out
+    assert "run it once" not in capsys.readouterr().out
 
 
 def test_json_has_every_member(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

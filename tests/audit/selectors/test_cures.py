@@ -75,3 +75,33 @@ def test_a_deletion_names_the_object(tmp_path: Path) -> None:
     assert cures.deletion(entry(TEMPLATE)) == "kubectl delete clusterspiffeid agents"
     assert cures.deletion(entry(in_pod("/agent/x", id="5f 0c"))) == "spire-server entry delete -entryID '5f 0c'"
     assert cures.deletion(entry(DATA)) == "remove the entry at f:7"
+
+
+CRON = {
+    **in_pod("/agent/cron", admin=True, id="5f0c"),
+    "selectors": [{"type": "unix", "value": "uid:0"}, {"type": "unix", "value": "path:/usr/bin/python3"}],
+    "x509_svid_ttl": 2_592_000,
+}
+
+
+def test_one_command_makes_the_changes_of_several() -> None:
+    one = entry(CRON)
+    commands = [
+        cures.with_selectors(one, remove=one.of_kind("unix", "uid"), add=(cures.USER,)),
+        cures.changed(one, admin=False),
+        cures.changed(one, x509_svid_ttl_s=3600),
+    ]
+    words = shlex.split(cures.merged_update(one, commands))
+    assert words[:3] == ["spire-server", "entry", "update"]
+    assert "-admin" not in words
+    assert words.count("-selector") == 2
+    assert {"unix:uid:UID_OF_THIS_WORKLOAD_ALONE", "unix:path:/usr/bin/python3"} <= set(words)
+    assert words[words.index("-x509SVIDTTL") + 1] == "3600"
+    assert cures.merged_update(one, [cures.update_command(one)]) == cures.update_command(one)
+
+
+def test_of_two_values_of_one_field_the_first_counts() -> None:
+    one = entry(CRON)
+    words = shlex.split(cures.merged_update(one, [cures.changed(one, hint="first"), cures.changed(one, hint="second")]))
+    assert words.count("-hint") == 1
+    assert "first" in words
