@@ -55,6 +55,7 @@ def families() -> list[Metric]:
     metrics.agent_up = lambda: True
     metrics.cache_bytes = metrics.cache_evictions = lambda: {"verdicts": 0}
     metrics.cache_lookups = lambda: {("verdicts", "hit"): 0}
+    metrics.uncountersigned = lambda: 0
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
     metrics.records = lambda: sink_metrics(0, SinkSpace())

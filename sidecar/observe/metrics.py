@@ -237,7 +237,9 @@ class Metrics(Collector):
         )
         if self.uncountersigned is not None:
             yield GaugeMetricFamily(
-                "sidecar_records_uncountersigned", "Records since the last checkpoint.", value=self.uncountersigned()
+                "sidecar_records_uncountersigned",
+                "Records since the last checkpoint; only where the token service countersigns.",
+                value=self.uncountersigned(),
             )
         yield worker_restarts(0)  # a single process never restarts itself
 

@@ -116,3 +116,14 @@ async def test_they_come_at_intervals_and_once_more_at_the_end(log: AccessLog, s
     await countersigning.close()
     assert service.asked[-1].seq == log.last_seq - 1
     assert closed.is_set()
+
+
+async def test_records_since_the_last_checkpoint_are_exported_only_where_somebody_countersigns(
+    log: AccessLog, service: Service
+) -> None:
+    """Alerts and dashboard tell a stream without checkpoints from one that nobody was asked to sign by this."""
+    assert b"sidecar_records_uncountersigned" not in log.metrics.render()
+    assert b"sidecar_countersign_failures_total 0.0" in log.metrics.render()
+    Countersigning(log, service.countersign)
+    log.event("started")
+    assert b"sidecar_records_uncountersigned 1.0" in log.metrics.render()
