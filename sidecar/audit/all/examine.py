@@ -17,7 +17,8 @@ from sidecar.audit.attribution.verdicts import UNNAMED
 from sidecar.audit.attribution.verdicts import Kind as Verdict
 from sidecar.audit.chains.command import examine_files as examine_chains
 from sidecar.audit.chains.examination import Audit
-from sidecar.audit.chains.findings import Kind as Chains
+from sidecar.audit.chains.findings import breaks
+from sidecar.audit.counts import counted
 from sidecar.audit.credentials.examine import Credential
 from sidecar.audit.credentials.examine import Result as Credentials
 from sidecar.audit.credentials.examine import examine as examine_credentials
@@ -39,9 +40,6 @@ _MOST_WORDS: Final = 20  # of one command
 _IMPERSONATION, _KEY, _WEAK, _TAMPERED, _BROKEN, _MANY = range(6)
 
 
-_PREVENTED = (Chains.REFUSED_HOP, Chains.ATTEMPT_TO_LEAVE)  # a chain is not broken because something was refused
-
-
 def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _step: None) -> Overview:
     """Examine folders and files. ``progress`` is told each step before it begins.
 
@@ -60,7 +58,7 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
         when=bool(found.logs or found.records),
     )
     selectors = part.run("selectors", lambda: examine_selectors(paths))
-    chains = part.run("chains", lambda: examine_chains(found.records, ignore=_PREVENTED)[0], when=bool(found.records))
+    chains = part.run("chains", lambda: examine_chains(found.records)[0], when=bool(found.records))
     streams = part.run("verify", lambda: examine_streams(found.records, found.keys)[1], when=bool(found.records))
     ratio = part.run(
         "ratio",
@@ -179,14 +177,17 @@ def _chains_number(result: Audit | None) -> Number:
     if result is None or not result.records:
         return _missing("broken chains", "no record was found; add the records of sidecars, or start with one sidecar")
     value, sentence = result.summary
-    return Number(name="broken chains", value=value, sentence=sentence, bad=value > 0)
+    return Number(
+        name="broken chains", value=value, sentence=f"{counted(result.records, 'record')}: {sentence}", bad=value > 0
+    )
 
 
 def _chain_actions(result: Audit | None) -> list[Action]:
     if result is None:
         return []
+    broken = [one for one in result.findings if breaks(one.kind)]
     cure = "give the missing records, or write a report and ask whose they are"
-    return [Action(of="broken chains", urgency=_BROKEN, text=one.text, cure=cure) for one in result.findings[:1]]
+    return [Action(of="broken chains", urgency=_BROKEN, text=one.text, cure=cure) for one in broken[:1]]
 
 
 def _missing(name: str, sentence: str) -> Number:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sidecar.audit.chains.findings import Kind
+from sidecar.audit.chains.findings import Kind, breaks
 
 if TYPE_CHECKING:
     from sidecar.audit.chains.database import Database
@@ -42,7 +42,9 @@ class Choice:
     host: str | None = None
 
     def apply(self, database: Database, ignored: Sequence[str]) -> None:
-        """Fill ``chosen`` (chains, the worst first by ``worst``) and ``chosen_findings`` of a judged database."""
+        """Fill ``chosen`` (chains, the worst first by ``worst``; ``breaking`` counts the findings that break one) and
+        ``chosen_findings`` of a judged database.
+        """
         given = {name: value for name in _CONDITIONS if (value := getattr(self, name)) is not None}
         values: dict[str, object] = {name: json.dumps(value, ensure_ascii=False) for name, value in given.items()}
         where = " AND ".join(_CONDITIONS[name] for name in given)
@@ -54,6 +56,7 @@ class Choice:
             if given
             else "SELECT DISTINCT chain FROM hops WHERE chain IS NOT NULL"
         )
+        breaking = ", ".join(f"'{kind}'" for kind in Kind if breaks(kind))
         order = " ".join(f"WHEN '{kind}' THEN {number}" for number, kind in enumerate(Kind))
         database.rows("DROP TABLE IF EXISTS chosen")
         database.rows("DROP TABLE IF EXISTS chosen_findings")
@@ -66,10 +69,12 @@ class Choice:
         )
         database.rows(f"""
             CREATE TABLE chosen AS
-            SELECT c.chain, s.ts, coalesce(f.found, 0) AS found, coalesce(f.worst, 999) AS worst FROM chosen_chains AS c
+            SELECT c.chain, s.ts, coalesce(f.found, 0) AS found, coalesce(f.breaking, 0) AS breaking,
+                coalesce(f.worst, 999) AS worst FROM chosen_chains AS c
             LEFT JOIN (SELECT chain, min(ts) AS ts FROM hops GROUP BY chain) AS s ON s.chain = c.chain
             LEFT JOIN (
-                SELECT chain, count(*) AS found, min(CASE kind {order} END) AS worst FROM chosen_findings GROUP BY chain
+                SELECT chain, count(*) AS found, count(*) FILTER (WHERE kind IN ({breaking})) AS breaking,
+                    min(CASE kind {order} END) AS worst FROM chosen_findings GROUP BY chain
             ) AS f ON f.chain = c.chain
         """)
         database.rows("DROP TABLE chosen_chains")

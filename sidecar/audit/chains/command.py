@@ -222,6 +222,7 @@ def _show(audit: Audit, findings: Sequence[Finding]) -> None:
         return
     total = sum(audit.counts.values()) + sum(one.kind is Kind.UNREADABLE for one in findings)
     shown = f", {len(findings)} shown" if total > len(findings) else ""
+    print_line(audit.summary[1], style="bold")
     print_line(f"{_many(total, 'finding')}{shown}:", style="bold red")
     for kind in Kind:
         of_kind = [finding for finding in findings if finding.kind is kind]

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from sidecar.audit.chains.choice import EVERYTHING, Choice
 from sidecar.audit.chains.database import Database
-from sidecar.audit.chains.findings import SENTENCES, Finding, Kind
+from sidecar.audit.chains.findings import PREVENTED, SENTENCES, Finding, Kind
 from sidecar.audit.chains.hops import Chain, Hop, chain_of
 from sidecar.audit.chains.lines import READ
+from sidecar.audit.counts import part
 from sidecar.audit.records import Record
 
 MOST_CHAINS: Final = 1000
@@ -41,10 +42,10 @@ class Audit:
 
     @property
     def summary(self) -> tuple[int, str]:
-        """The number of chains with a finding, and a sentence."""
-        of = f"of {self.all_chains} chains" if self.all_chains != 1 else "of 1 chain"
-        have = "has" if self.broken_chains == 1 else "have"
-        return self.broken_chains, f"{self.broken_chains} {of}, from {self.records} records, {have} findings"
+        """The number of broken chains (``findings.breaks``), and a sentence."""
+        prevented = sum(self.counts.get(kind, 0) for kind in PREVENTED)
+        besides = f"; refused, which breaks no chain: {prevented}" if prevented else ""
+        return self.broken_chains, f"{part(self.broken_chains, self.all_chains, 'chain')} broken{besides}"
 
 
 def examine(
@@ -68,7 +69,7 @@ def examine(
         )
     ]
     (total,), (broken,) = database.rows(
-        "SELECT count(*) FROM chosen UNION ALL SELECT count(*) FROM chosen WHERE found > 0"
+        "SELECT count(*) FROM chosen UNION ALL SELECT count(*) FROM chosen WHERE breaking > 0"
     )
     outside = database.rows("SELECT name, number FROM outside ORDER BY name") if choice is EVERYTHING else []
     findings = _findings(database, most_findings)

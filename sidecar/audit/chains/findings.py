@@ -53,6 +53,16 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.UNREADABLE: "lines that are not records",
 }
 
+# What a sidecar prevented: all of it is recorded as it happened.
+PREVENTED: Final = frozenset({Kind.REFUSED_HOP, Kind.ATTEMPT_TO_LEAVE})
+
+
+def breaks(kind: str) -> bool:
+    """Tell if a finding of this kind breaks its chain: evidence is missing, false or contradictory, or an agent showed
+    what was not its own. A chain with no other findings than ``PREVENTED`` is whole.
+    """
+    return kind not in PREVENTED
+
 
 # The sentence of each rule in ``verdicts``. `{hop}` is the hop; `{a}`, `{b}`, `{c}` are what the verdict names.
 SENTENCES: Final[dict[str, str]] = {

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from sidecar.audit.chains.findings import breaks
 from sidecar.audit.log_lines import Line
 from sidecar.audit.report.story import Evidence, Problem, Step, Story
 from sidecar.observe.hash_chain import line_hash
@@ -18,8 +19,6 @@ MOST_EVIDENCE: Final = 500
 MOST_CLAIMS: Final = 8  # lines with one name
 MOST_CHARACTERS: Final = 1 << 16  # of a line: no record is as long
 
-# What a sidecar prevented; every other finding is about evidence that is missing or false.
-_PREVENTED: Final = frozenset({"refused_hop", "attempt_to_leave"})
 # Shown first: what was tried in another's name, then what is missing or contradictory.
 _FIRST: Final = ("impersonation", "missing_hop", "splice", "orphan_authority", "scope_widened")
 _LAST: Final = ("refused_hop", "attempt_to_leave", "missing_witness", "unreadable")
@@ -122,7 +121,7 @@ def _step(hop: Mapping[str, Any], scope: tuple[str, ...], before: tuple[str, ...
 
 def _problem(finding: Mapping[str, Any]) -> Problem:
     kind = str(finding["kind"])
-    return Problem(kind=kind, text=finding["text"], grave=kind not in _PREVENTED, evidence=tuple(finding["records"]))
+    return Problem(kind=kind, text=finding["text"], grave=breaks(kind), evidence=tuple(finding["records"]))
 
 
 def _sorted(problems: Iterable[Problem]) -> list[Problem]:

@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, str(error))
     if not report.records:
         return complain(_COMMAND, "no line is a record")
-    chains = f"{len(report.stories)} of {report.all_chains} chains"
+    chains = f"{len(report.stories)} of {report.all_chains} chains, broken: {report.broken_chains}"
     print_line(f"{arguments.output}: {chains}, {findings} findings, from {report.records} records")
     return 1 if findings else 0
 
@@ -112,6 +112,7 @@ def report_of(
         choice=_in_words(choice),
         records=audit.records,
         all_chains=audit.all_chains,
+        broken_chains=audit.broken_chains,
         stories=stories,
         problems=problems,
         integrity=_integrity(verdict, lines, files),

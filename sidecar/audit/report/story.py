@@ -114,6 +114,7 @@ class Report:
     choice: str | None  # the filters, in words
     records: int
     all_chains: int
+    broken_chains: int
     stories: Sequence[Story]
     problems: Sequence[Problem]  # of no chain
     integrity: Sequence[str]

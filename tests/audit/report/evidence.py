@@ -60,6 +60,7 @@ def report(told: dict[str, Any], *evidence: Evidence, **changes: Any) -> Report:
         "choice": None,
         "records": told["records"],
         "all_chains": len(told["chains"]),
+        "broken_chains": 0,
         "integrity": ["3 runs, and no line was changed, removed, inserted or moved"],
     }
     return Report(**{**facts, **changes}, stories=stories, problems=problems, evidence=evidence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sidecar.audit.all.overview import Overview
 from sidecar.audit.all.sample import write_sample
 from sidecar.audit.credentials.detector import DetectorError
 from sidecar.audit.credentials.walk import MAX_FILE_BYTES
+from sidecar.cli import main
 
 pytestmark = pytest.mark.integration
 
@@ -159,3 +161,22 @@ def test_a_weak_entry_to_cure_first_is_told_with_its_place(sample: Path) -> None
     weak = [one.text for one in examine([str(sample)]).actions if one.of == "weak entries"]
     assert len(weak) == 1
     assert f", at {sample}/entries.json:" in weak[0]
+
+
+def test_what_was_refused_breaks_no_chain_here_and_in_the_chains_themselves(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (sample / "records").iterdir():  # bob's chain lost a record; in carol's a call was refused
+        kept = [line for line in file.read_text().splitlines() if '"bob"' not in line]
+        (tmp_path / file.name).write_text("\n".join(kept) + "\n")
+    words = ["audit", "chains", "--json", "--ignore", "records_lost", str(tmp_path)]
+    assert main(words) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert ([one["kind"] for one in document["findings"]], document["broken_chains"]) == (["refused_hop"], 0)
+    number = examine([str(tmp_path)]).numbers[-1]
+    assert (number.value, number.bad) == (0, False)
+    assert "0 of 2 chains are broken; refused, which breaks no chain: 1" in number.sentence
+    (tmp_path / "sts.jsonl").unlink()
+    main(words)
+    document = json.loads(capsys.readouterr().out)
+    assert document["broken_chains"] == examine([str(tmp_path)]).numbers[-1].value == 2

@@ -10,8 +10,9 @@ from sidecar.audit.chains import database as module
 from sidecar.audit.chains.choice import Choice
 from sidecar.audit.chains.database import Block, Database, open_database
 from sidecar.audit.chains.examination import examine
+from sidecar.audit.chains.findings import Kind
 from sidecar.cli import main
-from tests.audit.chains.evidence import read
+from tests.audit.chains.evidence import audit, read
 from tests.audit.evidence import lawful
 
 pytestmark = pytest.mark.integration
@@ -96,7 +97,17 @@ def test_a_filter_chooses_chains(choice: dict[str, str], expected: list[str], tw
     assert sorted(chain.name for chain in examine(two_chains, Choice(**choice)).chains) == expected
 
 
+def test_a_chain_is_broken_by_what_is_missing_and_not_by_what_was_refused() -> None:
+    told = lawful()
+    told["callee3"].update(decision="deny", reason="insufficient_scope", status=403)
+    refused = audit(told)
+    assert (refused.broken_chains, dict(refused.counts)) == (0, {Kind.REFUSED_HOP: 1})
+    assert refused.summary == (0, "0 of 1 chain is broken; refused, which breaks no chain: 1")
+    del told["caller2"]
+    assert audit(told).summary == (1, "1 of 1 chain is broken; refused, which breaks no chain: 1")
+
+
 def test_of_a_large_set_only_some_chains_are_shown(two_chains: Database) -> None:
-    audit = examine(two_chains, most_chains=1)
-    assert (len(audit.chains), audit.all_chains, audit.broken_chains) == (1, 2, 0)
-    assert audit.summary == (0, "0 of 2 chains, from 24 records, have findings")
+    some = examine(two_chains, most_chains=1)
+    assert (len(some.chains), some.all_chains, some.broken_chains) == (1, 2, 0)
+    assert some.summary == (0, "0 of 2 chains are broken")

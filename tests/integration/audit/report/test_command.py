@@ -28,7 +28,7 @@ def test_the_page_answers_who_for_whom_what_and_what_was_refused(
 ) -> None:
     output = tmp_path / "report.html"
     assert main(["audit", "report", "-o", str(output), str(records)]) == 1
-    assert "3 of 3 chains, 2 findings, from 31 records" in capsys.readouterr().out
+    assert "3 of 3 chains, broken: 1, 2 findings, from 31 records" in capsys.readouterr().out
     words = Read(output.read_text()).words
     assert words.index("bob") < words.index("carol") < words.index("alice")  # the worst evidence comes first
     assert "the callee has no record of it" in words
