@@ -16,6 +16,7 @@ import logging
 import secrets
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -53,6 +54,27 @@ def require_own_namespace(status: dict[str, Any], own: str | None) -> None:
         raise SharedNamespaceError(f"the agent shares this network namespace and could reach the page; {cure}")
 
 
+class _Protocol(web.RequestHandler):
+    """aiohttp's protocol with its own answers replaced: they quote the request, and other sites may frame them."""
+
+    __slots__ = ()
+
+    def __init__(self, server: web.Server) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), access_log=_SILENT, logger=_SILENT)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer with our own text. Raises ConnectionError if another answer has begun, as the library's does."""
+        super().handle_error(request, status, exc, message)
+        text = "this request cannot be read" if status < 500 else "a fault of ours: report it with what was asked"
+        return _refusal(status, text)
+
+
 class LiveServer:
     """Serves ``page`` to the browser that opens ``link`` first."""
 
@@ -63,6 +85,7 @@ class LiveServer:
         self._path = f"/{secrets.token_urlsafe(16)}/"
         self._authority = ""
         self._runner: web.ServerRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     @property
     def link(self) -> str:
@@ -71,38 +94,45 @@ class LiveServer:
 
     async def open(self) -> None:
         """Listen on a port of the system's choice. Raises OSError."""
-        runner = self._runner = web.ServerRunner(web.Server(self._answer, access_log=None, logger=_SILENT))
+        server = web.Server(self._answer)
+        runner = self._runner = web.ServerRunner(server)
         await runner.setup()
-        site = web.TCPSite(runner, _HOST, 0)
-        await site.start()
-        self._authority = "{}:{}".format(*runner.addresses[0])
+        self._listener = await asyncio.get_running_loop().create_server(partial(_Protocol, server), _HOST, 0)
+        self._authority = "{}:{}".format(*self._listener.sockets[0].getsockname())
 
     async def close(self) -> None:
         """Stop."""
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.getall("Host", []) != [self._authority]:
             return _refusal(421, "this address is not the one that the command printed")
-        if request.method != "GET" or not hmac.compare_digest(request.path.encode(), self._path.encode()):
+        if request.method != "GET" or not _same(request.path, self._path):
             return _refusal(404, "there is one page here; open the link that the command printed")
         paused = "paused" in request.query
         if "ticket" in request.query:
             return self._admit(request.query["ticket"], paused=paused)
-        if not hmac.compare_digest(request.cookies.get(_COOKIE, "").encode(), self._cookie.encode()):
+        if not _same(request.cookies.get(_COOKIE, ""), self._cookie):
             return _refusal(403, "open the link that the command printed; it works once")
         text = await self._page(paused=paused)
         return web.Response(text=text, content_type="text/html", headers=_headers())
 
     def _admit(self, ticket: str, *, paused: bool) -> web.Response:
         expected, self._ticket = self._ticket, None  # whatever was shown, there is no second attempt
-        if expected is None or not hmac.compare_digest(ticket.encode(), expected.encode()):
+        if expected is None or not _same(ticket, expected):
             return _refusal(403, "the link has been used; run the command again")
         location = f"{self._path}{'?paused' if paused else ''}"
         response = web.Response(status=303, headers={"Location": location, **_headers()})
         response.set_cookie(_COOKIE, self._cookie, httponly=True, samesite="Strict", path=self._path)
         return response
+
+
+def _same(sent: str, expected: str) -> bool:
+    """Compare in constant time. Bytes that are not UTF-8 arrive as lone surrogates, which are like nothing of ours."""
+    return hmac.compare_digest(sent.encode(errors="surrogatepass"), expected.encode())
 
 
 def _refusal(status: int, text: str) -> web.Response:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from typing import Final
 
 import aiohttp
 import pytest
@@ -109,6 +111,90 @@ async def test_there_is_one_page_and_it_is_only_read(
     await got(browser, server.link)
     async with browser.request(method, URL(root(server)).join(URL(path))) as answer:
         assert answer.status == 404
+
+
+OWN: Final = {"line": b"GET PATH HTTP/1.1", "host": b"HOST", "cookie": b"sidecar-status=COOKIE", "more": b"X-A: b"}
+
+
+async def answered(server: LiveServer, admitted: str, **changes: bytes) -> bytes:
+    """Return the whole answer to a request in bytes, with the right path, host and cookie where they are named."""
+    own = URL(root(server))
+    parts = OWN | changes
+    lines = (b"%(line)b", b"Host: %(host)b", b"Cookie: %(cookie)b", b"%(more)b", b"Connection: close", b"", b"")
+    sent = b"\r\n".join(lines) % {name.encode(): part for name, part in parts.items()}
+    for name, value in {b"PATH": own.path, b"HOST": f"127.0.0.1:{own.port}", b"COOKIE": admitted}.items():
+        sent = sent.replace(name, value.encode())
+    reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+    writer.write(sent)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+@pytest.fixture
+async def admitted(server: LiveServer, browser: aiohttp.ClientSession) -> str:
+    await got(browser, server.link)
+    return browser.cookie_jar.filter_cookies(URL(root(server)))["sidecar-status"].value
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 200),
+        ({"more": b"X-A: \xff"}, 200),
+        ({"cookie": b"sidecar-status=\xff"}, 403),
+        ({"cookie": b"sidecar-status=\xc3\xa9"}, 403),
+        ({"cookie": b'sidecar-status="\\777'}, 403),
+        ({"cookie": b"\xff=x"}, 403),
+        ({"cookie": b"a=b; " * 1500}, 403),
+        ({"cookie": b"sidecar-status=" + b"x" * 10_000}, 400),
+        ({"host": b"\xff"}, 421),
+        ({"host": b"[::1"}, 421),
+        ({"line": b"GET PATH HTTP/1.0", "host": b""}, 421),
+        ({"line": b"GET PATH\xff HTTP/1.1"}, 400),
+        ({"line": b"GET PATH%ff HTTP/1.1"}, 404),
+        ({"line": b"GET PATH%00 HTTP/1.1"}, 404),
+        ({"line": b"GET PATH?\xff HTTP/1.1"}, 400),
+        ({"line": b"GET PATH?%ff HTTP/1.1"}, 200),
+        ({"line": b"GET PATH?ticket=\xff HTTP/1.1"}, 400),
+        ({"line": b"GET PATH?ticket=%ff HTTP/1.1"}, 403),
+        ({"line": b"GET PATH?ticket=%ed%a0%80 HTTP/1.1"}, 403),
+        ({"line": b"GET /" + b"x" * 10_000 + b" HTTP/1.1"}, 400),
+        ({"line": b"GET http://[PATH HTTP/1.1"}, 400),
+        ({"line": b"GET http://a:99999999PATH HTTP/1.1"}, 400),
+        ({"line": b"CONNECT a:b HTTP/1.1"}, 400),
+        ({"line": b"G\xffT PATH HTTP/1.1"}, 400),
+        ({"line": b"\x16\x03\x01\xff"}, 400),
+        ({"more": b"\xff: b"}, 400),
+        ({"more": b"Content-Length: \xff"}, 400),
+        ({"more": b"Content-Type: \xff/\xff; charset=\xff"}, 200),
+        ({"more": b"\r\n".join([b"X-A: b"] * 2000)}, 400),
+    ],
+)
+async def test_no_bytes_of_a_request_make_a_fault_or_come_back(
+    server: LiveServer, admitted: str, changes: dict[str, bytes], status: int
+) -> None:
+    head, _, body = (await answered(server, admitted, **changes)).partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    assert b"\xff" not in body
+    assert b"xxx" not in body
+    assert b"Content-Security-Policy: default-src 'none'" in head
+    assert b"Cache-Control: no-store" in head
+    assert (await answered(server, admitted)).startswith(b"HTTP/1.1 200 ")  # as before
+
+
+async def test_a_fault_of_ours_says_no_more_than_that() -> None:
+    async def broken(*, paused: bool) -> str:
+        raise ValueError("a detail")
+
+    server = LiveServer(broken)
+    await server.open()
+    try:
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+            status, text = await got(browser, server.link)
+    finally:
+        await server.close()
+    assert (status, text) == (500, "a fault of ours: report it with what was asked\n")
 
 
 async def test_a_page_may_be_paused_by_the_link_too(server: LiveServer, browser: aiohttp.ClientSession) -> None:
