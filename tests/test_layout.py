@@ -14,6 +14,7 @@ ELSEWHERE: Final = {
     "app.py": "integration/test_process.py",
     "assembly.py": "integration/test_inbound.py",
     "audit/chains/choice.py": "audit/chains/test_database.py",
+    "audit/chains/engine.py": "audit/chains/test_labelled.py",
     "audit/chains/examination.py": "audit/chains/test_database.py",
     "audit/chains/findings.py": "audit/chains/test_command.py",
     "audit/selectors/entries.py": "audit/selectors/test_kinds.py",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.audit.chains.findings import Kind, breaks
 
 if TYPE_CHECKING:
-    from sidecar.audit.chains.database import Database
+    from sidecar.audit.chains.engine import Engine
 
 # Which hops a value chooses: each filter is one condition, its value a parameter.
 _CONDITIONS: Final = {
@@ -41,7 +41,7 @@ class Choice:
     route: str | None = None
     host: str | None = None
 
-    def apply(self, database: Database, ignored: Sequence[str]) -> None:
+    def apply(self, database: Engine, ignored: Sequence[str]) -> None:
         """Fill ``chosen`` (chains, the worst first by ``worst``; ``breaking`` counts the findings that break one) and
         ``chosen_findings`` of a judged database.
         """

@@ -7,7 +7,6 @@ of a block and what it spills, both in a folder of its own; it loads no extensio
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,17 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.audit.chains import joins, lines, verdicts
+from sidecar.audit.chains.engine import Engine, List
 from sidecar.audit.records import RecordError
-from sidecar.observe.record_text import CUT
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 NEEDED: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
-_List = tuple[str, str | None, str, int, bool, int, bool]  # a row of ``lists``
-_FEW_RECORDS: Final = 10_000
 _SMALL_BYTES: Final = 1 << 16  # so few lines are read one by one
-_DECODER: Final = json.JSONDecoder()
 _UNUSUAL: Final = (b",}", b",]", b" }", b" ]", b"\t", b"\r")  # a trailing comma, or space that could hide one
 _NEWLINE: Final = b"\n"
 
@@ -76,16 +72,14 @@ def open_database(*, files: Sequence[str] = (), memory_mib: int = 2048, threads:
             yield Database(connection, Path(folder))
 
 
-class Database:
+class Database(Engine):
     """One set of records, read block by block and judged once."""
 
     def __init__(self, connection: DuckDBPyConnection, folder: Path) -> None:
+        super().__init__()
         self._connection = connection
         self._copy = folder / "block"
-        self._lists: dict[str, bool] = {}
-        self._sets: dict[frozenset[str], int] = {frozenset(): 0}
         self.unreadable: list[int] = []
-        self.records = 0
         for statement in (joins.KEPT, joins.RECORDS, joins.LISTS, verdicts.FINDINGS):
             connection.execute(statement)
 
@@ -99,22 +93,8 @@ class Database:
         """Return the rows of a query."""
         return self._connection.execute(statement, values).fetchall()
 
-    def judge(self) -> None:
-        """Join all records and judge them: afterwards there are ``hops``, ``made``, ``family`` and ``findings``."""
-        self._run(joins.STEPS)
-        for _ in range(64):
-            if not self.rows(joins.NAMELESS)[0][0]:
-                break
-            self._run(joins.FURTHER)
-        self._run((joins.CIRCLES, *joins.CALLS))
-        self._run((joins.OUTSIDE,))
-        self._compare_scopes()
-        # planning is most of the cost of a small set: all at once; of a large one each statement has the memory alone
-        small = self.records < _FEW_RECORDS
-        together = [" UNION ALL ".join(verdicts.VERDICTS)] if small else verdicts.VERDICTS
-        self._run("INSERT INTO findings " + verdict for verdict in together)
-
-    def _run(self, statements: Iterable[str]) -> None:
+    def run(self, statements: Iterable[str]) -> None:
+        """Run statements in order."""
         for statement in statements:
             self._connection.execute(statement)
 
@@ -139,7 +119,7 @@ class Database:
         """Keep files if what is read is all that there is in them: so many bytes, with the ends of lines."""
         import duckdb
 
-        news: list[_List] = []
+        news: list[List] = []
         first = {"first": self.records}
         self._connection.execute("BEGIN")
         try:
@@ -148,15 +128,14 @@ class Database:
             expected = number * lines.FRAME + (told or 0)
             without = expected if young else expected - number * lines.YOUNGEST_FRAME
             kept = not unsure and size in {expected, without}
-            kept = kept and not self._bad_lists(self.rows(lines.LISTS_OF_BLOCK, first), news)
+            kept = kept and not self.bad_lists(self.rows(lines.LISTS_OF_BLOCK, first), news)
         except duckdb.Error:
             kept = False
         self._connection.execute("COMMIT" if kept else "ROLLBACK")
         if kept:
-            self._insert("lists", news)
+            self.insert("lists", news)
         else:
-            for text, *_ in news:
-                del self._lists[text]
+            self.forget_lists(news)
         self._count()
         return kept
 
@@ -191,51 +170,24 @@ class Database:
         """Keep the sure lines of the block, unless a list in one is none."""
         columns = ("chain", "scope", "scope_needed")
         found = " UNION ".join(f"SELECT {name} FROM block WHERE sure AND {name} IS NOT NULL" for name in columns)
-        news: list[_List] = []
+        news: list[List] = []
         bad: list[int] = []
-        if lists := self._bad_lists(self.rows(found), news):
+        if lists := self.bad_lists(self.rows(found), news):
             where = " OR ".join(f"list_contains($lists, {name})" for name in columns)
             bad = [
                 place for (place,) in self.rows(f"SELECT place FROM block WHERE sure AND ({where})", {"lists": lists})
             ]
-        self._insert("lists", news)
+        self.insert("lists", news)
         self.unreadable += bad
         self._connection.execute(lines.KEEP_LINES, {"bad": bad})
         self._count()
 
-    def _bad_lists(self, found: Iterable[tuple[str]], news: list[_List]) -> list[str]:
-        """Return the lists that are no lists of texts, and note the new ones that are."""
-        return [text for (text,) in found if not self._is_known(text, news)]
-
-    def _is_known(self, text: str, news: list[_List]) -> bool:
-        """Note a list, and every list that ends it."""
-        if text in self._lists:
-            return self._lists[text]
-        self._lists[text] = lines.is_list_of_texts(text)
-        items = json.loads(text) if self._lists[text] else []
-        while self._lists[text]:
-            head, tail = _cut(text)
-            named = self._sets.setdefault(frozenset(items), len(self._sets))
-            attestable = bool(items) and items[0].startswith("spiffe://")
-            news.append((text, head, tail, len(items), attestable, named, any(one.startswith(CUT) for one in items)))
-            if tail in self._lists:
-                return True
-            self._lists[tail] = True
-            text, items = tail, items[1:]
-        return False
-
-    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Insert many rows in one statement."""
         if rows:
             columns = [list(column) for column in zip(*rows, strict=True)]
             values = ", ".join(f"unnest(${number})" for number in range(1, len(columns) + 1))
             self._connection.execute(f"INSERT INTO {table} SELECT {values}", columns)
-
-    def _compare_scopes(self) -> None:
-        sets = {number: scopes for scopes, number in self._sets.items()}
-        wider = [(one, than) for one, than in self.rows(joins.SCOPES) if not sets[one] <= sets[than]]
-        self._connection.execute("CREATE TABLE wider (named BIGINT, than BIGINT)")
-        self._insert("wider", wider)
 
 
 def _literal(text: str) -> str:
@@ -248,11 +200,3 @@ def _text(line: bytes) -> str | None:
         return line.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _cut(text: str) -> tuple[str | None, str]:
-    """Return the first item of a list, and the list of the others, as they are written."""
-    if text == "[]":
-        return None, text
-    _, end = _DECODER.raw_decode(text, 1)
-    return text[1:end], "[" + text[end:].lstrip(",")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.audit.chains.choice import EVERYTHING, Choice
-from sidecar.audit.chains.database import Database
+from sidecar.audit.chains.engine import Engine
 from sidecar.audit.chains.findings import PREVENTED, SENTENCES, Finding, Kind
 from sidecar.audit.chains.hops import Chain, Hop, chain_of
 from sidecar.audit.chains.lines import READ
@@ -49,7 +49,7 @@ class Audit:
 
 
 def examine(
-    database: Database,
+    database: Engine,
     choice: Choice = EVERYTHING,
     *,
     ignore: Iterable[str] = (),
@@ -80,7 +80,7 @@ def examine(
     )  # fmt: skip
 
 
-def _chains(database: Database, names: Sequence[str]) -> tuple[Chain, ...]:
+def _chains(database: Engine, names: Sequence[str]) -> tuple[Chain, ...]:
     by_chain: dict[str, list[Hop]] = {}
     for hop in _hops(database, names):
         by_chain.setdefault(hop.chain or "", []).append(hop)
@@ -90,7 +90,7 @@ def _chains(database: Database, names: Sequence[str]) -> tuple[Chain, ...]:
     )
 
 
-def _hops(database: Database, names: Sequence[str]) -> list[Hop]:
+def _hops(database: Engine, names: Sequence[str]) -> list[Hop]:
     values = {"names": list(names)}
     found = database.rows(
         "SELECT hop, call, c_place, issued, exchanged, e_place, actor, audience, chain, ts, t_depth, t_iss, t_jti"
@@ -116,7 +116,7 @@ def _hops(database: Database, names: Sequence[str]) -> list[Hop]:
     return [hop for hop in hops.values() if hop.chain is not None]
 
 
-def _relate(database: Database, hops: Mapping[int, Hop], values: Mapping[str, object]) -> None:
+def _relate(database: Engine, hops: Mapping[int, Hop], values: Mapping[str, object]) -> None:
     """Give hops their parents, and the witnesses that the verdicts miss."""
     for child, parent in database.rows(
         "SELECT f.hop, f.parent FROM family AS f JOIN hops AS h ON h.hop = f.hop"
@@ -132,7 +132,7 @@ def _relate(database: Database, hops: Mapping[int, Hop], values: Mapping[str, ob
         hops[hop].missing.append(json.loads(witness))
 
 
-def _records(database: Database, places: Iterable[int]) -> dict[int, Record]:
+def _records(database: Engine, places: Iterable[int]) -> dict[int, Record]:
     rows = database.rows(
         f"SELECT place, digest, {', '.join(READ)} FROM records WHERE place IN (SELECT unnest($places))",
         {"places": list(places)},
@@ -152,7 +152,7 @@ def _read(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _findings(database: Database, most: int) -> tuple[Finding, ...]:
+def _findings(database: Engine, most: int) -> tuple[Finding, ...]:
     order = " ".join(f"WHEN '{kind}' THEN {number}" for number, kind in enumerate(Kind))
     rows = database.rows(
         "SELECT f.kind, f.rule, f.chain, f.a, f.b, f.c, f.evidence, coalesce(h.actor, m.actor),"
@@ -170,7 +170,7 @@ def _findings(database: Database, most: int) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: (finding.chain or "", kinds[finding.kind], finding.text)))
 
 
-def _places(database: Database, places: Iterable[int]) -> dict[int, str]:
+def _places(database: Engine, places: Iterable[int]) -> dict[int, str]:
     rows = database.rows(
         "SELECT place, run, seq FROM records WHERE place IN (SELECT unnest($places))"
         " UNION ALL SELECT place, run, seq FROM repeats WHERE place IN (SELECT unnest($places))",
