@@ -279,7 +279,12 @@ def entry_of(file: SidecarFile, findings: Findings) -> Entry | None:
         )
         for user in users
     }
-    return Entry(issuers=logins, may_call=frozenset(section.may_call), delegation_life_s=section.delegation_life_s)
+    return Entry(
+        issuers=logins,
+        may_call=frozenset(section.may_call),
+        delegation_life_s=section.delegation_life_s,
+        first_token_life_s=section.first_token_life_s,
+    )
 
 
 def _exchange_tls(section: ExchangeSection) -> TlsSection:

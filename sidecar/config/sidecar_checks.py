@@ -12,6 +12,7 @@ from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
 from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
+from sidecar.delegation.policy import DELEGATION_LIFE_S
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.observe.probe import OWN_PATHS
@@ -229,6 +230,28 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
             )
 
 
+def _first_tokens(file: SidecarFile) -> Iterator[Problem]:
+    entry, routes = file.entry, file.outbound.routes if file.outbound is not None else []
+    ceiling_s = DELEGATION_LIFE_S if entry is None else entry.delegation_life_s or DELEGATION_LIFE_S
+    lives = [(f"outbound.routes[{number}]", route.first_token_life_s) for number, route in enumerate(routes)]
+    lives.append(("entry", None if entry is None else entry.first_token_life_s))
+    for where, life_s in lives:
+        if life_s is not None and life_s > ceiling_s:
+            yield Problem(
+                f"{where}.first_token_life_s",
+                f"is above the {ceiling_s} s of entry.delegation_life_s",
+                "shorten it, or raise entry.delegation_life_s here and at the token service",
+            )
+    opened = set() if entry is None else set(entry.may_call)
+    audiences: dict[str, int | None] = {}
+    for number, route in enumerate(routes):
+        where = f"outbound.routes[{number}].first_token_life_s"
+        if route.first_token_life_s is not None and route.name not in opened:
+            yield Problem(where, "says nothing where no chain starts", "remove it, or add the route to entry.may_call")
+        if audiences.setdefault(route.audience, route.first_token_life_s) != route.first_token_life_s:
+            yield Problem(where, "differs from an earlier route to this audience", "write both alike")
+
+
 def _deny(file: SidecarFile) -> Iterator[Problem]:
     for number, row in enumerate(file.deny):
         if sum(value is not None for value in (row.subject, row.actor, row.jti, row.txn)) != 1:
@@ -261,6 +284,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _exchange,
     _records,
     _entry,
+    _first_tokens,
     _deny,
     _admin,
 )

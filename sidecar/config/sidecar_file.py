@@ -242,4 +242,5 @@ def _outbound_route(section: OutboundRouteSection) -> OutboundRoute:
         audience=section.audience,
         scopes=frozenset(section.scopes),
         token=section.token,
+        first_token_life_s=section.first_token_life_s,
     )

@@ -39,6 +39,7 @@ from sidecar.config.sections import (
     TlsSection,
     UserIssuerSection,
 )
+from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
 
 
 class InboundMatch(Section):
@@ -131,6 +132,15 @@ class OutboundRouteSection(Section):
     audience: Line = Field(description="audience of the token")
     scopes: list[ScopeText] = Field(description="the most scopes to ask for")
     token: TokenWay = Field(default="exchange", description="how the token is obtained")
+    first_token_life_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=86_400,
+        description=(
+            "at an entry: replaces `entry.first_token_life_s` for chains that start here, for agents that work longer; "
+            "the same as the token service's `long_runs`"
+        ),
+    )
     protocol: Protocol = Field(default="http", description="protocol of the requests")
     # not available yet
     observe_until: Reserved = None
@@ -209,7 +219,19 @@ class EntrySection(Section):
         default=None,
         ge=1,
         le=86_400,
-        description="the longest lifetime of a chain that starts here; if not set, that of the login, an hour at most",
+        description=(
+            "ceiling of `first_token_life_s`; if set, a first token may outlive the login, if not set, it is the rest "
+            "of the login, an hour at most; the same as at the token service"
+        ),
+    )
+    first_token_life_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=86_400,
+        description=(
+            f"longest lifetime of the first token of a chain; if not set, {FIRST_TOKEN_LIFE_S} or the ceiling; the "
+            "same as at the token service"
+        ),
     )
 
 

@@ -36,6 +36,7 @@ from sidecar.config.sidecar_checks import repeated
 from sidecar.config.sidecar_file import records
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.config.validation import Findings, load_validated
+from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
@@ -100,7 +101,18 @@ class EntryWorkloadSection(Section):
     client_ids: dict[Line, Line] = Field(description="its OAuth client ID at each user issuer")
     delegation_life_s: int | None = Field(
         default=None,
-        description="the longest lifetime of a chain that starts here; if not set, that of the login, an hour at most",
+        description=(
+            "ceiling of `first_token_life_s` and `long_runs`; if set, a first token may outlive the login, if not set, "
+            "it is the rest of the login, an hour at most"
+        ),
+    )
+    first_token_life_s: int | None = Field(
+        default=None,
+        description=f"lifetime of the first token of a chain; if not set, {FIRST_TOKEN_LIFE_S} or the ceiling",
+    )
+    long_runs: dict[Line, int] = Field(
+        default={},
+        description="lifetime of the first token at each of these audiences, for agents that work longer",
     )
 
 
@@ -277,6 +289,8 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
                 workload=SpiffeId(section.workload),
                 client_ids=section.client_ids,
                 delegation_life_s=section.delegation_life_s,
+                first_token_life_s=section.first_token_life_s,
+                long_runs=section.long_runs,
             )
             for section in file.entries
         },

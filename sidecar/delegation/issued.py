@@ -114,7 +114,8 @@ def _prove_lifetime(issued: VerifiedToken, plan: Plan, now: int) -> None:
     ends, subject_ends = (time_claim(token.claims, "exp") or 0 for token in (issued, plan.delegation.token))
     latest = subject_ends if int(subject_ends) == plan.max_expires_at else plan.max_expires_at
     if ends > latest:
-        raise Denied(Reason.STS_LIFETIME, "the issued token outlives its subject token")
+        outlives = "first_token_life_s of this entry" if plan.delegation.entry else "its subject token"
+        raise Denied(Reason.STS_LIFETIME, f"the issued token outlives {outlives}")
     if now >= issued.expires_at:  # without leeway: no other verifier has to accept it any more
         raise Denied(Reason.STS_LIFETIME, "the issued token has expired")
 

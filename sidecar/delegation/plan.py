@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from sidecar.delegation.policy import MAX_FIRST_LIFE_S, Policy
+from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -77,7 +77,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     if now >= token.expires_at:  # no leeway: the issued token must not outlive this one, so it would be expired already
         raise Denied(Reason.TOKEN_EXPIRED)
     policy.deny.check(token, policy.workload)
-    expected_subject, max_expires_at = _bounds(delegation, policy, now)
+    expected_subject, max_expires_at = _bounds(delegation, route, policy, now)
     policy.deny.check_subject(policy.sts.issuer, expected_subject)
     scope = delegation.scope & route.scopes
     if not scope:
@@ -110,7 +110,7 @@ def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:
     return delegation.may_call & policy.entry.may_call
 
 
-def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]:
+def _bounds(delegation: Delegation, route: OutboundRoute, policy: Policy, now: int) -> tuple[str, int]:
     """Return the subject that the issued token must have, and the time by which it must expire."""
     token = delegation.token
     if not delegation.entry:
@@ -121,8 +121,7 @@ def _bounds(delegation: Delegation, policy: Policy, now: int) -> tuple[str, int]
     if policy.entry is None or user is None:
         raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no longer a user issuer")
     # The STS counts from its own clock, slightly later than we do: the leeway of its tokens covers both.
-    latest = now + policy.sts.profile.leeway_s
-    life_s = policy.entry.delegation_life_s
-    if life_s is None:
-        return user.mesh_subject(token.subject), min(token.expires_at, latest + MAX_FIRST_LIFE_S)
-    return user.mesh_subject(token.subject), latest + life_s
+    latest = now + policy.sts.profile.leeway_s + policy.entry.first_life_s(route)
+    if policy.entry.delegation_life_s is None:
+        latest = min(token.expires_at, latest)
+    return user.mesh_subject(token.subject), latest

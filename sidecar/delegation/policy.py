@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import permutations
+from typing import Final
 
-from sidecar.delegation.route import InboundRoutes, OutboundRoutes
+from sidecar.delegation.route import InboundRoutes, OutboundRoute, OutboundRoutes
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason, Unavailable
 
-MAX_FIRST_LIFE_S = 3600
+FIRST_TOKEN_LIFE_S: Final = 300
+DELEGATION_LIFE_S: Final = 3600  # and never beyond the login, unless an entry's delegation_life_s says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,8 @@ class UserIssuer:
 class Entry:
     """The settings of a workload where users log in; only there may a chain start.
 
-    ``delegation_life_s`` bounds the first token; None means the login token's remaining life, at most an hour.
+    The first token of a chain lives ``first_token_life_s`` (None: 300 s), or as long as its outbound route says, at
+    most ``delegation_life_s``. None for the latter means the login token's remaining life, at most an hour.
 
     Raises:
         ValueError: two user issuers whose prefixes could give two subjects one name, or a life that is not positive.
@@ -124,6 +127,7 @@ class Entry:
     issuers: Mapping[str, UserIssuer]
     may_call: frozenset[str]
     delegation_life_s: int | None = None
+    first_token_life_s: int | None = None
 
     def __post_init__(self) -> None:
         prefixes = [user.subject_prefix for user in self.issuers.values()]
@@ -133,6 +137,13 @@ class Entry:
             raise ValueError("the key of a user issuer is its own name")
         if self.delegation_life_s is not None and self.delegation_life_s <= 0:
             raise ValueError("delegation_life_s is positive")
+        if self.first_token_life_s is not None and self.first_token_life_s <= 0:
+            raise ValueError("first_token_life_s is positive")
+
+    def first_life_s(self, route: OutboundRoute) -> int:
+        """Return how long the first token of a chain may live that starts with a call on this route."""
+        wanted_s = route.first_token_life_s or self.first_token_life_s or FIRST_TOKEN_LIFE_S
+        return min(wanted_s, self.delegation_life_s or DELEGATION_LIFE_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

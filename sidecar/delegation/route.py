@@ -91,7 +91,8 @@ class OutboundRoute:
     """One target the agent may call: by ``host`` (authority, lower case), or by ``prefix`` of the path on our listener.
 
     The next hop must show the SPIFFE ID ``peer``; the issued token is for ``audience``; ``scopes`` is the ceiling of
-    what may be asked for. With ``token`` ``self`` the call is made on the workload's own authority.
+    what may be asked for. With ``token`` ``self`` the call is made on the workload's own authority. At an entry
+    ``first_token_life_s`` replaces that of the entry for chains that start here.
 
     Raises:
         ValueError: not exactly one of host and prefix, a prefix that is not canonical, or no audience.
@@ -105,6 +106,7 @@ class OutboundRoute:
     audience: str
     scopes: ScopeSet
     token: Literal["exchange", "self"] = "exchange"  # noqa: S105 - a kind, no secret
+    first_token_life_s: int | None = None
 
     def __post_init__(self) -> None:
         _require_name(self.name)

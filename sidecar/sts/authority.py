@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidecar.delegation.claims import names_no_other_client
-from sidecar.delegation.policy import UserIssuer
+from sidecar.delegation.policy import DELEGATION_LIFE_S, UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
-from sidecar.sts.contradictions import DEFAULT_DELEGATION_LIFE_S
 from sidecar.sts.policy import StsPolicy
 
 
@@ -19,7 +18,7 @@ class Authority:
     """The subject, extent and end of an authority.
 
     ``issuer`` and ``subject`` are the pair that rules match: the user's own. The issued token will say
-    ``issued_subject`` and ``sub_id``, and end at ``expires_at``. ``txn`` is None where a chain starts.
+    ``issued_subject`` and ``sub_id``, and end by ``expires_at``. ``txn`` is None where a chain starts.
     """
 
     issuer: str
@@ -88,7 +87,7 @@ def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: in
         issued_subject=issued_subject,
         sub_id=(token.issuer, token.subject),
         scope=user_issuer.scope_from.worth(token.claims),
-        expires_at=_first_expiry(token, policy.entries[client].delegation_life_s, now),
+        expires_at=_last_expiry(token, policy.entries[client].delegation_life_s, now),
         txn=None,
     )
 
@@ -101,7 +100,8 @@ def _require_registered_client(token: VerifiedToken, user_issuer: UserIssuer) ->
         raise Denied(Reason.NOT_YOUR_TOKEN, "the login token was issued to another OAuth client")
 
 
-def _first_expiry(token: VerifiedToken, delegation_life_s: int | None, now: int) -> int:
+def _last_expiry(token: VerifiedToken, delegation_life_s: int | None, now: int) -> int:
+    """Return the time that no first token may outlive; most end sooner (``EntryWorkload.first_life_s``)."""
     if delegation_life_s is None:
-        return min(token.expires_at, now + DEFAULT_DELEGATION_LIFE_S)
+        return min(token.expires_at, now + DELEGATION_LIFE_S)
     return now + delegation_life_s

@@ -17,7 +17,6 @@ from sidecar.sts.rules import EntryWorkload, LoginIssuer, Rule, SelfRule, Target
 
 MAX_TOKEN_LIFE_S: Final = 3600
 MAX_DELEGATION_LIFE_S: Final = 86_400
-DEFAULT_DELEGATION_LIFE_S: Final = 3600
 
 
 class Declared(Protocol):
@@ -137,6 +136,23 @@ def _entry_problems(policy: Declared) -> Iterator[Problem]:
                 f"entries.{workload}.delegation_life_s",
                 f"is outside 1 to {MAX_DELEGATION_LIFE_S} seconds",
                 "shorten it",
+            )
+        else:
+            yield from _first_life_problems(entry, policy)
+
+
+def _first_life_problems(entry: EntryWorkload, policy: Declared) -> Iterator[Problem]:
+    where = f"entries.{entry.workload}"
+    for audience in sorted(entry.long_runs):
+        if policy.target_of(audience) is None:
+            yield Problem(f"{where}.long_runs", f"{audience} is not a target", "list it under targets")
+    lives = [(f"long_runs.{audience}", life_s) for audience, life_s in sorted(entry.long_runs.items())]
+    for name, life_s in [("first_token_life_s", entry.first_token_life_s), *lives]:
+        if life_s is not None and not 1 <= life_s <= entry.longest_delegation_s:
+            yield Problem(
+                f"{where}.{name}",
+                f"is outside 1 to {entry.longest_delegation_s} seconds, the delegation_life_s of this entry",
+                "shorten it, or raise delegation_life_s",
             )
 
 

@@ -101,7 +101,10 @@ def authorize_exchange(
     audience = _audience_of(request)
     allowed = _allowed_scopes(client, authority, audience, policy)
     scope = _narrowed(request.scope, authority.scope, allowed)
-    claims = _common(policy, client, authority.issued_subject, audience, scope, now, authority.expires_at, fresh.jti)
+    expires_at = authority.expires_at
+    if subject.chain is None:  # a login: a chain starts here
+        expires_at = min(expires_at, now + policy.entries[client].first_life_s(audience))
+    claims = _common(policy, client, authority.issued_subject, audience, scope, now, expires_at, fresh.jti)
     claims["act"] = act
     # RFC 8693 section 4.4 and RFC 9493 section 3.2.5: the client that may hand this token in, and the login behind it.
     claims["may_act"] = {"sub": str(policy.recipient_of(audience))}
@@ -112,7 +115,7 @@ def authorize_exchange(
     if subject.jti is not None:
         claims["parent_jti"] = subject.jti
     claims.update(_authentication_of(subject.claims))
-    return Grant(claims=claims, scope=scope, expires_in=authority.expires_at - now)
+    return Grant(claims=claims, scope=scope, expires_in=expires_at - now)
 
 
 def authorize_self(

@@ -14,7 +14,7 @@ from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import PRESETS, TrustedIssuer
 from sidecar.errors import ConfigError
-from sidecar.sts.contradictions import DEFAULT_DELEGATION_LIFE_S, contradictions
+from sidecar.sts.contradictions import contradictions
 from sidecar.sts.rules import EntryWorkload, LoginIssuer, Rule, SelfRule, Target
 
 
@@ -60,7 +60,7 @@ class StsPolicy:
         self._set(_targets=targets, _audiences=audiences, _rules={pair: tuple(found) for pair, found in rules.items()})
         if problems := list(contradictions(self)):
             raise ConfigError(problems)
-        first = (entry.delegation_life_s or DEFAULT_DELEGATION_LIFE_S for entry in self.entries.values())
+        first = (entry.longest_first_life_s for entry in self.entries.values())
         own = TrustedIssuer(
             issuer=self.issuer,
             profile=PRESETS["sts"],

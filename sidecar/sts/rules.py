@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from sidecar.delegation.policy import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S, ScopeFrom, UserIssuer
 from sidecar.delegation.policy import LoginKind as LoginKind
-from sidecar.delegation.policy import ScopeFrom, UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import TrustedIssuer
@@ -103,9 +103,27 @@ class LoginIssuer:
 class EntryWorkload:
     """A workload where users log in: the OAuth client it is registered as, per user issuer.
 
-    ``delegation_life_s`` bounds the first token; None means the login token's remaining life, at most one hour.
+    The first token of a chain lives ``first_token_life_s`` (None: 300 s), at an audience in ``long_runs`` as long as
+    that says, and at most ``delegation_life_s``; None means the login token's remaining life, at most one hour.
     """
 
     workload: SpiffeId
     client_ids: Mapping[str, str]
     delegation_life_s: int | None = None
+    first_token_life_s: int | None = None
+    long_runs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def longest_delegation_s(self) -> int:
+        """The ceiling of every first token from here."""
+        return DELEGATION_LIFE_S if self.delegation_life_s is None else self.delegation_life_s
+
+    @property
+    def longest_first_life_s(self) -> int:
+        """The longest life of a first token, at any audience."""
+        return max(self.first_life_s(audience) for audience in ("", *self.long_runs))
+
+    def first_life_s(self, audience: str) -> int:
+        """Return how long the first token of a chain may live at an audience."""
+        wanted_s = self.long_runs.get(audience) or self.first_token_life_s or FIRST_TOKEN_LIFE_S
+        return min(wanted_s, self.longest_delegation_s)

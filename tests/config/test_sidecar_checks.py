@@ -21,6 +21,8 @@ OTHER_ISSUER = {
     "jwks": "https://other.example/jwks",
     "tls": {"ca": "/etc/ca.pem"},
 }
+PLANNER_ROUTE = ENTRY["outbound"]["routes"][0]
+LONGER = {"first_token_life_s": PLANNER_ROUTE["first_token_life_s"] + 1}
 AT_B = {"match": {"host": "b.mesh"}, "peer": "spiffe://acme.example/tool/b"}
 ROW = {"sub": "crm", "spiffe_id": "spiffe://acme.example/tool/crm"}
 
@@ -245,6 +247,32 @@ def test_a_contradiction_is_told_with_its_field_and_cure(
 @pytest.mark.parametrize(
     ("change", "field", "words"),
     [
+        pytest.param(
+            [("entry.first_token_life_s", 3601)], "entry.first_token_life_s", "3600 s", id="first-token-above-ceiling"
+        ),
+        pytest.param(
+            [("outbound.routes.0.first_token_life_s", 3601)],
+            "outbound.routes[0].first_token_life_s",
+            "3600 s",
+            id="long-run-above-ceiling",
+        ),
+        pytest.param(
+            [("entry.may_call", [])],
+            "outbound.routes[0].first_token_life_s",
+            "no chain starts",
+            id="long-run-without-entry",
+        ),
+        pytest.param(
+            [
+                (
+                    "outbound.routes",
+                    [PLANNER_ROUTE, {**PLANNER_ROUTE, "name": "p2", "match": {"prefix": "/p2"}, **LONGER}],
+                )
+            ],
+            "outbound.routes[1].first_token_life_s",
+            "differs",
+            id="one-audience-with-two-lives",
+        ),
         pytest.param([("entry.may_call", ["mail"])], "entry.may_call", "not an outbound route", id="may-call-unknown"),
         pytest.param(
             [("entry.issuers.0.issuer", "https://sts.acme.example")], "entry.issuers[0].issuer", "itself", id="sts"

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute
+from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute, OutboundRoutes
 from sidecar.errors import Denied, Reason, Unavailable
 from tests.delegation.world import (
     CRM,
@@ -42,20 +42,36 @@ def test_a_call_planned_at_an_entry_expects_the_prefixed_subject() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delegation_life_s", "expires_in_s", "bound_s"),
+    ("ceiling_s", "entry_s", "route_s", "login_s", "bound_s"),
     [
-        pytest.param(None, 540, 540, id="by default the login token's rest"),
-        pytest.param(None, 36000, 3600 + 30, id="at most an hour"),
-        pytest.param(300, 540, 300 + 30, id="as configured, shorter"),
-        pytest.param(7200, 540, 7200 + 30, id="as configured, longer than the login"),
+        pytest.param(None, None, None, 540, 300 + 30, id="five minutes by default"),
+        pytest.param(None, None, None, 200, 200, id="never beyond the login"),
+        pytest.param(None, 3600, None, 540, 540, id="nor where the entry allows longer ones"),
+        pytest.param(None, 7200, None, 36000, 3600 + 30, id="an hour without a ceiling of its own"),
+        pytest.param(
+            7200, None, None, 100, 300 + 30, id="a ceiling alone lengthens nothing but lets it outlive a login"
+        ),
+        pytest.param(60, None, None, 540, 60 + 30, id="a low ceiling"),
+        pytest.param(7200, 900, None, 540, 900 + 30, id="as long as the entry says"),
+        pytest.param(7200, 900, 7200, 540, 7200 + 30, id="longer for one route"),
+        pytest.param(7200, 900, 60, 540, 60 + 30, id="shorter for one route"),
+        pytest.param(7200, 900, 7201, 540, 7200 + 30, id="no route beyond the ceiling"),
     ],
 )
-def test_the_first_token_lives_as_long_as_the_entry_says(
-    delegation_life_s: int | None, expires_in_s: int, bound_s: int
+def test_the_first_token_lives_as_long_as_entry_and_route_say(
+    ceiling_s: int | None, entry_s: int | None, route_s: int | None, login_s: int, bound_s: int
 ) -> None:
-    policy = replace(POLICY, entry=replace(ENTRY, delegation_life_s=delegation_life_s))
-    claims = LOGIN_CLAIMS | {"exp": NOW + expires_in_s}
-    assert plan(login(claims), policy).max_expires_at == NOW + bound_s
+    entry = replace(ENTRY, delegation_life_s=ceiling_s, first_token_life_s=entry_s)
+    route = replace(TO_CRM, first_token_life_s=route_s)
+    policy = replace(POLICY, entry=entry, outbound=OutboundRoutes([route]))
+    before = login(LOGIN_CLAIMS | {"exp": NOW + login_s})
+    assert plan_outbound(before, route, policy=policy, now=NOW).max_expires_at == NOW + bound_s
+
+
+def test_no_route_lengthens_a_later_token() -> None:
+    route = replace(TO_CRM, first_token_life_s=3600)
+    planned = plan_outbound(delegation(), route, policy=POLICY, now=NOW)
+    assert planned.max_expires_at == INBOUND_CLAIMS["exp"]
 
 
 Case = tuple[Delegation, OutboundRoute, Policy]

@@ -98,6 +98,8 @@ def test_subjects_of_two_user_issuers_can_never_get_one_name() -> None:
 def test_an_entry_whose_delegations_have_no_life_is_refused(life_s: int) -> None:
     with pytest.raises(ValueError, match="positive"):
         Entry(issuers={}, may_call=frozenset(), delegation_life_s=life_s)
+    with pytest.raises(ValueError, match="positive"):
+        Entry(issuers={}, may_call=frozenset(), first_token_life_s=life_s)
 
 
 @pytest.mark.parametrize(

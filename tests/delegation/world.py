@@ -108,7 +108,7 @@ USERS: Final = UserIssuer(
     scope_from=ScopeFrom(claim="groups", map={"sales": frozenset({"crm.read"}), "staff": frozenset({"docs.read"})}),
     subject_prefix="idp|",
 )
-ENTRY: Final = Entry(issuers={IDP: USERS}, may_call=frozenset({"crm"}))
+ENTRY: Final = Entry(issuers={IDP: USERS}, may_call=frozenset({"crm"}), first_token_life_s=3600)
 POLICY: Final = Policy(
     workload=WRITER,
     audiences=frozenset({str(WRITER)}),

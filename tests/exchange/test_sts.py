@@ -171,7 +171,7 @@ async def test_a_first_token_that_outlives_the_login_is_not_used_after_the_login
     async with running(World()) as world:
         lawful = policy()
         assert lawful.entry is not None
-        by = replace(lawful, entry=replace(lawful.entry, delegation_life_s=3600))
+        by = replace(lawful, entry=replace(lawful.entry, delegation_life_s=3600, first_token_life_s=3600))
 
         def long_lived(sts: LyingSts, form: Form) -> Reply:
             issued = sts.mint.mint(sts.claims(form, sub_id=SUB_ID, sub="4711", exp=NOW + 3600))

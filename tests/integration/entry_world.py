@@ -97,7 +97,7 @@ class EntryWorld:
             "scopes": SCOPES,
         }
         users = [{**user, "client_id": CLIENTS[user["issuer"]]} for user in self._users()]
-        entry = {"issuers": users, "may_call": ["planner"], "delegation_life_s": 900}
+        entry = {"issuers": users, "may_call": ["planner"], "delegation_life_s": 900, "first_token_life_s": 600}
         return {**self._common(), "outbound": {"routes": [route]}, "entry": {**entry, **changes}}
 
     async def start(self) -> None:
@@ -129,7 +129,9 @@ class EntryWorld:
             "records": {"sink": {"file": str(folder / "sts.records")}},
             "keys": {"directory": str(folder / "keys")},
             "login_issuers": self._users(),
-            "entries": [{"workload": FRONT, "client_ids": CLIENTS, "delegation_life_s": 900}],
+            "entries": [
+                {"workload": FRONT, "client_ids": CLIENTS, "delegation_life_s": 900, "first_token_life_s": 600}
+            ],
             "targets": [{"workload": PLANNER, "scopes": SCOPES}],
             "rules": [
                 {

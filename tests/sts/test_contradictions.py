@@ -107,6 +107,19 @@ def target(*audiences: str, **changes: Any) -> dict[str, Any]:
         pytest.param(entry(client_ids={LOGIN: ""}), f"entries.{FRONT}.client_ids", id="no client id"),
         pytest.param(entry(delegation_life_s=0), f"entries.{FRONT}.delegation_life_s", id="no delegation life"),
         pytest.param(entry(delegation_life_s=86_401), f"entries.{FRONT}.delegation_life_s", id="more than a day"),
+        pytest.param(entry(first_token_life_s=0), f"entries.{FRONT}.first_token_life_s", id="no first life"),
+        pytest.param(
+            entry(first_token_life_s=3601), f"entries.{FRONT}.first_token_life_s", id="beyond an hour, no ceiling"
+        ),
+        pytest.param(
+            entry(delegation_life_s=60, first_token_life_s=61),
+            f"entries.{FRONT}.first_token_life_s",
+            id="a first life beyond the ceiling",
+        ),
+        pytest.param(entry(long_runs={CRM: 3601}), f"entries.{FRONT}.long_runs.{CRM}", id="a long run beyond it"),
+        pytest.param(
+            entry(long_runs={"https://else.example": 60}), f"entries.{FRONT}.long_runs", id="a long run to nowhere"
+        ),
     ],
 )
 def test_a_contradiction_is_refused_and_named(changes: dict[str, Any], field: str) -> None:
@@ -133,6 +146,8 @@ def test_a_contradiction_is_refused_and_named(changes: dict[str, Any], field: st
             {"rules": (rule(subjects=frozenset({SubjectMatch(ANYONE, ANYONE)})),)}, id="anyone, in so many words"
         ),
         pytest.param(entry(delegation_life_s=86_400), id="a day"),
+        pytest.param(entry(delegation_life_s=60), id="a ceiling below the default of first tokens"),
+        pytest.param(entry(delegation_life_s=7200, first_token_life_s=900, long_runs={CRM: 7200}), id="a long run"),
         pytest.param(target("https://front.acme.example"), id="another target"),
     ],
 )

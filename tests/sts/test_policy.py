@@ -11,8 +11,8 @@ from tests.fakes.sts import CRM_URL, FRONT, LOGIN, OTHER_LOGIN, PARTNER, scopes,
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
 
 
-def entry(life_s: int) -> dict[SpiffeId, EntryWorkload]:
-    return {FRONT: EntryWorkload(workload=FRONT, client_ids={LOGIN: "app"}, delegation_life_s=life_s)}
+def entry(life_s: int, **changes: Any) -> dict[SpiffeId, EntryWorkload]:
+    return {FRONT: EntryWorkload(workload=FRONT, client_ids={LOGIN: "app"}, delegation_life_s=life_s, **changes)}
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,12 @@ def test_a_workload_owns_its_spiffe_id_and_its_targets_names_and_no_others() -> 
 @pytest.mark.parametrize(
     ("changes", "longest_s"),
     [
-        pytest.param({}, 3600, id="a first token may live an hour where nothing else is said"),
+        pytest.param({"token_life_s": 200}, 300, id="a first token lives five minutes where nothing else is said"),
         pytest.param({"entries": {}, "token_life_s": 200}, 200, id="no first tokens"),
         pytest.param({"entries": entry(60), "token_life_s": 200}, 200, id="first tokens that live shorter"),
-        pytest.param({"entries": entry(7200)}, 7200, id="first tokens that live longer"),
+        pytest.param({"entries": entry(7200)}, 300, id="a ceiling that nothing reaches"),
+        pytest.param({"entries": entry(7200, first_token_life_s=900)}, 900, id="first tokens that live longer"),
+        pytest.param({"entries": entry(7200, long_runs={CRM: 7200})}, 7200, id="first tokens of long runs"),
     ],
 )
 def test_the_longest_life_of_a_token_is_known(changes: dict[str, Any], longest_s: int) -> None:

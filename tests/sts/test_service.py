@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -427,7 +427,7 @@ async def test_the_first_token_of_a_chain_names_the_login_and_a_new_transaction(
         "scope": "crm.read docs.read",
         "client_id": FRONT,
         "iat": NOW,
-        "exp": NOW + 600,
+        "exp": NOW + 300,
         "jti": "new-jti-1",
         "txn": "new-txn-1",
         "act": {"sub": FRONT},
@@ -481,23 +481,24 @@ async def test_access_tokens_are_taken_from_an_issuer_whose_logins_give_them() -
 
 
 @pytest.mark.parametrize(
-    ("life_s", "expires_at"),
+    ("says", "login_s", "life_s"),
     [
-        pytest.param(None, NOW + 600, id="what is left of the login"),
-        pytest.param(60, NOW + 60, id="shorter than the login"),
-        pytest.param(7200, NOW + 7200, id="longer than the login"),
+        pytest.param({}, 36_000, 300, id="five minutes by default"),
+        pytest.param({}, 100, 100, id="never beyond the login"),
+        pytest.param({"first_token_life_s": 3600}, 600, 600, id="nor where the entry allows longer ones"),
+        pytest.param({"delegation_life_s": 60}, 600, 60, id="a low ceiling"),
+        pytest.param({"delegation_life_s": 7200}, 100, 300, id="a ceiling alone lets it outlive the login only"),
+        pytest.param({"delegation_life_s": 7200, "first_token_life_s": 900}, 100, 900, id="as long as the entry says"),
+        pytest.param({"delegation_life_s": 7200, "long_runs": {PLANNER: 7200}}, 100, 7200, id="a long run"),
+        pytest.param({"delegation_life_s": 7200, "long_runs": {CRM: 7200}}, 100, 300, id="a long run elsewhere"),
     ],
 )
-async def test_the_first_token_lives_as_long_as_the_entry_says(life_s: int | None, expires_at: int) -> None:
-    entry = EntryWorkload(workload=FRONT, client_ids={LOGIN: "front-app"}, delegation_life_s=life_s)
+async def test_the_first_token_lives_as_long_as_the_entry_says(says: dict[str, Any], login_s: int, life_s: int) -> None:
+    entry = EntryWorkload(workload=FRONT, client_ids={LOGIN: "front-app"}, **says)
     mesh = Mesh(policy=small_policy(entries={FRONT: entry}))
-    assert (await mesh.claims_for(mesh.login_form(), FRONT))["exp"] == expires_at
-
-
-async def test_the_first_token_lives_an_hour_at_most_unless_the_entry_says_more() -> None:
-    mesh = Mesh()
-    form = mesh.login_form(subject_token=mesh.login(exp=NOW + 36_000))
-    assert (await mesh.claims_for(form, FRONT))["exp"] == NOW + 3600
+    form = mesh.login_form(subject_token=mesh.login(exp=NOW + login_s))
+    assert (await mesh.claims_for(form, FRONT))["exp"] == NOW + life_s
+    assert (await mesh.ask(form, FRONT))["expires_in"] == life_s
 
 
 @pytest.mark.parametrize(
@@ -555,7 +556,7 @@ async def test_a_subject_token_signed_by_a_retired_key_is_still_ours() -> None:
     assert refused.value.reason is Reason.UNKNOWN_KEY
 
 
-@pytest.mark.parametrize(("late_s", "found"), [(0, None), (3719, None), (3720, Reason.UNKNOWN_KEY)])
+@pytest.mark.parametrize(("late_s", "found"), [(0, None), (419, None), (420, Reason.UNKNOWN_KEY)])
 async def test_a_key_is_ours_for_as_long_as_a_token_of_it_may_live_and_clocks_may_differ(
     late_s: int, found: Reason | None
 ) -> None:
