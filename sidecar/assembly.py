@@ -13,7 +13,7 @@ from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
 from sidecar.config.addresses import Address
 from sidecar.exchange.channel import StsChannel
-from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
@@ -90,7 +90,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     )
     source = source_of(settings.identity)
     keys = make_keys(settings, source, log)
-    snapshots = Snapshots(make_setup(settings, keys, make_exchange(settings, source, keys, log), log.metrics))
+    snapshots = Snapshots(make_setup(settings, keys, make_exchanges(settings, source, keys, log), log.metrics))
     handles = _handles(settings, place, snapshots)
     shared = _Shared(
         source=source,
@@ -98,7 +98,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         log=log,
         handles=handles,
         memory=settings.memory,
-        caches={HANDLES: lambda: handles, "issued": lambda: snapshots.setup.exchange},
+        caches={HANDLES: lambda: handles, "issued": lambda: snapshots.setup.exchanges},
         tasks=Tasks(),
         watch=Watch(snapshots, source, wall=time.time, monotonic=time.monotonic, on_change=handles.suspect),
         resolver=_resolver(settings, log),
@@ -209,7 +209,7 @@ def _listener(
     )
 
 
-def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchange: TokenExchange | None, metrics: Metrics) -> Setup:
+def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges, metrics: Metrics) -> Setup:
     """Make the part of a sidecar that a reload replaces."""
     metrics.declare_issuers(one.issuer for one in settings.keys)
     metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
@@ -218,7 +218,7 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchange: TokenExcha
     return Setup(
         make_policy=settings.policy,
         keys=keys,
-        exchange=exchange,
+        exchanges=exchanges,
         agent=None if agent is None else Origin(agent.host, agent.port, key=(agent.host, agent.port)),
         needed_issuers=settings.needed_issuers,
         peer_trust_domains=settings.peer_trust_domains,
@@ -231,20 +231,15 @@ def make_keys(settings: SidecarSettings, source: IdentitySource, log: AccessLog)
     return IssuerKeys(settings.keys, source, on_fetched=log.metrics.jwks_updated)
 
 
-def make_exchange(
-    settings: SidecarSettings, source: IdentitySource, keys: IssuerKeys, log: AccessLog
-) -> TokenExchange | None:
-    """Make the client of the token service; None if the settings have none."""
-    if settings.exchange is None:
-        return None
-    return TokenExchange(
-        settings.exchange,
-        source,
-        keys,
-        log,
-        log.metrics,
-        resolver=_resolver(settings, log),
-        max_bytes=settings.memory.max_issued_mib * MIB,
+def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: IssuerKeys, log: AccessLog) -> Exchanges:
+    """Make the clients of all token services. Each caches its equal part of what may be cached."""
+    resolver = _resolver(settings, log)
+    max_bytes = settings.memory.max_issued_mib * MIB // max(1, len(settings.exchanges))
+    return Exchanges(
+        {
+            one.issuer: TokenExchange(one, source, keys, log, log.metrics, resolver=resolver, max_bytes=max_bytes)
+            for one in settings.exchanges
+        }
     )
 
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.assembly import make_exchange, make_keys, make_setup
+from sidecar.assembly import make_exchanges, make_keys, make_setup
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import LOADING_BYTES, Loaded, load_again
 from sidecar.errors import ConfigError, Problem
-from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.client import Exchanges
 from sidecar.file_watch import Watched
 from sidecar.proxy.memory_pressure import MIB
 from sidecar.proxy.server import Server
@@ -65,14 +65,14 @@ class Reload:
         return fresh
 
     def _changed(self, fresh: SidecarSettings) -> Setup:
-        """Make the setup of fresh settings. Keys and exchange stay if their settings do: they are caches."""
+        """Make the setup of fresh settings. Keys and exchanges stay if their settings do: they are caches."""
         parts, old = self._server.parts, self._settings
-        keys, exchange = parts.snapshots.setup.keys, parts.snapshots.setup.exchange
+        keys, exchanges = parts.snapshots.setup.keys, parts.snapshots.setup.exchanges
         if fresh.keys != old.keys:
             keys = make_keys(fresh, parts.source, parts.log)
-        if fresh.keys != old.keys or fresh.exchange != old.exchange:
-            exchange = make_exchange(fresh, parts.source, keys, parts.log)
-        return make_setup(fresh, keys, exchange, parts.log.metrics)
+        if fresh.keys != old.keys or fresh.exchanges != old.exchanges:
+            exchanges = make_exchanges(fresh, parts.source, keys, parts.log)
+        return make_setup(fresh, keys, exchanges, parts.log.metrics)
 
 
 async def put_in_force(server: Server, setup: Setup) -> None:
@@ -83,29 +83,29 @@ async def put_in_force(server: Server, setup: Setup) -> None:
     """
     parts = server.parts
     before, keys_before = parts.snapshots.setup, server.key_updates
-    new_keys, new_exchange = setup.keys is not before.keys, setup.exchange is not before.exchange
+    new_keys, new_exchanges = setup.keys is not before.keys, setup.exchanges is not before.exchanges
     if new_keys:
         key_updates = server.start_key_updates(setup)
         if not await setup.wait_for_keys(_NEW_KEYS_S):
             server.background.stop(key_updates)
-            if setup.exchange is not None and new_exchange:
-                await setup.exchange.close()
+            if new_exchanges:
+                await setup.exchanges.close()
             raise ConfigError(setup.problems())
         server.key_updates = key_updates
     parts.snapshots.change(setup)
     parts.watch.notice()
-    parts.tasks.start(_retire(server, keys_before if new_keys else None, before.exchange if new_exchange else None))
+    parts.tasks.start(_retire(server, keys_before if new_keys else None, before.exchanges if new_exchanges else None))
 
 
-async def _retire(server: Server, keys: asyncio.Future[None] | None, exchange: TokenExchange | None) -> None:
+async def _retire(server: Server, keys: asyncio.Future[None] | None, exchanges: Exchanges | None) -> None:
     """End what a reload replaced, once no request can wait for it any more."""
     try:
         await asyncio.sleep(server.parts.drain_s)
     finally:
         if keys is not None:
             server.background.stop(keys)
-        if exchange is not None:
-            await exchange.close()
+        if exchanges is not None:
+            await exchanges.close()
 
 
 def _state_of(settings: SidecarSettings, *, number: int) -> SettingsState:

@@ -18,7 +18,7 @@ from sidecar.config.sections import (
     TlsSection,
     UserIssuerSection,
 )
-from sidecar.config.sidecar_model import ExchangeSection, SidecarFile
+from sidecar.config.sidecar_model import ExchangeSection, SidecarFile, exchange_sections
 from sidecar.config.validation import Findings
 from sidecar.delegation.policy import Entry, LoginKind, ScopeFrom, UserIssuer
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
@@ -203,15 +203,16 @@ def key_sets(file: SidecarFile, findings: Findings) -> tuple[JwksSettings, ...]:
     ]
     keys: dict[str, JwksSettings] = {}
     for field, section in sections:
-        made = findings.attempt(field, key_settings, section, _tls_of(section, file.exchange))
+        made = findings.attempt(field, key_settings, section, _tls_of(section, file))
         if made is not None and keys.setdefault(section.issuer, made) != made:
             findings.add(field, "has other keys than the same issuer elsewhere", "write both alike")
     return tuple(keys.values())
 
 
-def _tls_of(section: KeySource, exchange: ExchangeSection | None) -> TlsSection | None:
-    """Return the identity that must answer at the issuer's URL. That of the token service may be written once."""
-    if section.tls is not None or exchange is None or section.issuer != exchange.issuer:
+def _tls_of(section: KeySource, file: SidecarFile) -> TlsSection | None:
+    """Return the identity that must answer at the issuer's URL. That of its token service may be written once."""
+    exchange = next((one for _, one in exchange_sections(file) if one.issuer == section.issuer), None)
+    if section.tls is not None or exchange is None:
         return section.tls
     return _exchange_tls(exchange) if same_origin(section.jwks, _token_endpoint(exchange)) else None
 
@@ -225,11 +226,8 @@ def trusted_issuers(file: SidecarFile) -> dict[str, TrustedIssuer]:
     return issuers
 
 
-def exchange_of(file: SidecarFile) -> ExchangeSettings | None:
-    """Make the settings of the token service that is asked for tokens; None if there is none."""
-    section = file.exchange
-    if section is None:
-        return None
+def exchange_of(section: ExchangeSection) -> ExchangeSettings:
+    """Make the settings of a token service that is asked for tokens."""
     tls = _exchange_tls(section)
     with renamed("url", "token_endpoint"):
         return ExchangeSettings(

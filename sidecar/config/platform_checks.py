@@ -7,11 +7,11 @@ may be smaller, times shorter, profiles stricter; the sources of keys and tokens
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from sidecar.config.platform_file import LoginCeiling, Platform
-from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile
+from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
+from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, exchange_sections
 from sidecar.delegation.policy import Entry, UserIssuer
 from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
 from sidecar.errors import Problem
@@ -37,7 +37,7 @@ class Own:
 
     issuers: Mapping[str, TrustedIssuer]
     keys: Iterable[JwksSettings]
-    exchange: ExchangeSettings | None
+    exchanges: Sequence[ExchangeSettings]
     entry: Entry | None
 
 
@@ -143,18 +143,22 @@ def _profile(own: IssuerProfile, ceiling: IssuerProfile, field: str) -> Iterator
             yield Problem(f"{field}.profile", f"{name} {_ABOVE}", f"remove {name}, or write the platform's")
 
 
-def _exchange(_file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
-    exchange = own.exchange
-    if exchange is None:
-        return
-    ceiling = platform.issuers.get(exchange.issuer)
-    if ceiling is None:
-        yield Problem("exchange.issuer", "is none of the platform's issuers", "ask one of those")
-        return
+def _exchanges(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
+    made = {exchange.issuer: exchange for exchange in own.exchanges}
+    for field, section in exchange_sections(file):
+        ceiling = platform.issuers.get(section.issuer)
+        exchange = made.get(section.issuer)
+        if ceiling is None:
+            yield Problem(f"{field}.issuer", "is none of the platform's issuers", "ask one of those")
+        elif exchange is not None:
+            yield from _exchange(exchange, ceiling, field)
+
+
+def _exchange(exchange: ExchangeSettings, ceiling: IssuerCeiling, field: str) -> Iterator[Problem]:
     if exchange.token_endpoint != ceiling.token_endpoint:
-        yield Problem("exchange.token_endpoint", "is not the platform's", "write the platform's URL")
+        yield Problem(f"{field}.token_endpoint", "is not the platform's", "write the platform's URL")
     if (exchange.peer, exchange.ca_file) != (ceiling.keys.peer, ceiling.keys.ca_file):
-        yield Problem("exchange.tls", "is not whom the platform asks for tokens", "write the platform's peer or ca")
+        yield Problem(f"{field}.tls", "is not whom the platform asks for tokens", "write the platform's peer or ca")
 
 
 def _login(own: UserIssuer, ceiling: LoginCeiling, field: str) -> Iterator[Problem]:
@@ -177,7 +181,7 @@ def _forbidden(field: str) -> Problem:
 CEILING_CHECKS: Final[tuple[Callable[[SidecarFile, Platform, Own], Iterator[Problem]], ...]] = (
     _issuers,
     _routes,
-    _exchange,
+    _exchanges,
     _entry,
 )
 

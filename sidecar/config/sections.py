@@ -120,6 +120,15 @@ def short_or_long(value: object) -> str:
 
 SHORT: Final = "<short>"  # the two ways to write some settings, a word or a mapping; problems leave these tags out
 LONG: Final = "<long>"
+
+
+def one_or_several(value: object) -> str:
+    """Tag of the way in which a section that may occur more than once is written."""
+    return SEVERAL if isinstance(value, list) else ONE
+
+
+ONE: Final = "<one>"
+SEVERAL: Final = "<several>"
 ProfileWord = Annotated[
     Annotated[PresetName, Tag(SHORT)] | Annotated[ProfileSection, Tag(LONG)], Discriminator(short_or_long)
 ]

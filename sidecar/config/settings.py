@@ -72,7 +72,8 @@ class OutboundSettings:
 class SidecarSettings:
     """All settings of one sidecar. ``keys`` are the key sets of all issuers, user issuers included.
 
-    ``needed_issuers`` are those that a route or the exchange names: without their keys the sidecar is not ready.
+    ``exchanges`` are the token services, one of an issuer. ``needed_issuers`` are those that a route or a token service
+    names: without their keys the sidecar is not ready.
     """
 
     identity: IdentitySettings
@@ -84,7 +85,7 @@ class SidecarSettings:
     outbound: OutboundSettings | None
     inbound_routes: InboundRoutes
     outbound_routes: OutboundRoutes
-    exchange: ExchangeSettings | None
+    exchanges: tuple[ExchangeSettings, ...]
     entry: Entry | None
     deny: Deny
     records: RecordSettings
@@ -109,7 +110,7 @@ class SidecarSettings:
         peers.update(*(route.peers for route in self.inbound_routes.routes))
         peers.update(route.peer for route in self.outbound_routes.routes)
         peers.update(keys.peer for keys in self.keys)
-        peers.add(None if self.exchange is None else self.exchange.peer)
+        peers.update(exchange.peer for exchange in self.exchanges)
         peers.add(None if self.records.countersign is None else self.records.countersign.endpoint.peer)
         return frozenset(peer.trust_domain for peer in peers if peer is not None)
 
@@ -151,7 +152,7 @@ class SidecarSettings:
             workload=workload,
             audiences=self.audiences | {str(workload)},
             issuers=self.issuers,
-            sts_issuer=None if self.exchange is None else self.exchange.issuer,
+            token_services=frozenset(exchange.issuer for exchange in self.exchanges),
             inbound=self.inbound_routes,
             outbound=self.outbound_routes,
             entry=self.entry,

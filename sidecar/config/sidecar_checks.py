@@ -11,7 +11,13 @@ from typing import Final
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
 from sidecar.config.sections import IssuerSection
-from sidecar.config.sidecar_model import InboundRouteSection, OutboundRouteSection, SidecarFile
+from sidecar.config.sidecar_model import (
+    InboundRouteSection,
+    OutboundRouteSection,
+    SidecarFile,
+    exchange_sections,
+    route_issuer,
+)
 from sidecar.delegation.policy import DELEGATION_LIFE_S
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
@@ -123,12 +129,14 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
     for issuer in route.issuers or []:
         if issuer not in known:
             yield Problem(f"{where}.issuers", f"{issuer} is not a configured issuer", "list it under issuers")
-    if route.may_call and file.exchange is not None and file.exchange.issuer not in (route.issuers or known):
-        yield Problem(
-            f"{where}.may_call",
-            "cannot be used: no token of the exchange's issuer counts here",
-            "add exchange.issuer to the route's issuers, or empty may_call",
-        )
+    for target in file.outbound.routes if file.outbound is not None else []:
+        asked = route_issuer(file, target)
+        if target.name in route.may_call and asked is not None and asked not in (route.issuers or known):
+            yield Problem(
+                f"{where}.may_call",
+                f"{target.name} cannot be used: its tokens are of {asked}, which does not count here",
+                "add that issuer to the route's issuers, or remove the name",
+            )
 
 
 def _reachable(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
@@ -165,8 +173,17 @@ def _outbound_routes(file: SidecarFile) -> Iterator[Problem]:
         yield from _upstream(route, where)
         if not route.scopes:
             yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list what may be asked for there")
-    if routes and file.exchange is None:
+        yield from _route_exchange(file, route, f"{where}.exchange")
+    if routes and not exchange_sections(file):
         yield Problem("exchange", "is missing, and outbound routes need tokens", "say who issues them")
+
+
+def _route_exchange(file: SidecarFile, route: OutboundRouteSection, where: str) -> Iterator[Problem]:
+    issuers = {section.issuer for _, section in exchange_sections(file)}
+    if route.exchange is None and len(issuers) > 1:
+        yield Problem(where, "is missing, and there are several token services", "name the issuer of one of them")
+    if route.exchange is not None and route.exchange not in issuers:
+        yield Problem(where, f"{route.exchange} has no token service", "list it under exchange, or name another")
 
 
 def _upstream(route: OutboundRouteSection, where: str) -> Iterator[Problem]:
@@ -180,16 +197,19 @@ def _upstream(route: OutboundRouteSection, where: str) -> Iterator[Problem]:
 
 
 def _exchange(file: SidecarFile) -> Iterator[Problem]:
-    exchange = file.exchange
-    if exchange is None:
-        return
-    if exchange.peer is not None and exchange.tls is not None:
-        yield Problem("exchange.tls", "is set beside peer", "keep one of them")
-    section = next((section for section in file.issuers if section.issuer == exchange.issuer), None)
-    if section is None:
-        yield Problem("exchange.issuer", "is not a configured issuer", "list it under issuers, with its keys")
-        return
+    known = {section.issuer: section for section in file.issuers}
+    exchanges = exchange_sections(file)
+    for field, exchange in exchanges:
+        if exchange.peer is not None and exchange.tls is not None:
+            yield Problem(f"{field}.tls", "is set beside peer", "keep one of them")
+        if exchange.issuer not in known:
+            yield Problem(f"{field}.issuer", "is not a configured issuer", "list it under issuers, with its keys")
+    for name in repeated(exchange.issuer for _, exchange in exchanges):
+        yield Problem("exchange", f"{name} is listed twice", "keep one of them")
     for number, route in enumerate(file.outbound.routes if file.outbound is not None else []):
+        section = known.get(route_issuer(file, route) or "")
+        if section is None:
+            continue
         for scope in sorted(set(route.scopes) - set(section.scopes)):
             yield Problem(
                 f"outbound.routes[{number}].scopes",
@@ -216,7 +236,8 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
     entry = file.entry
     if entry is None:
         return
-    if file.outbound is None or file.exchange is None:
+    exchanges = {section.issuer for _, section in exchange_sections(file)}
+    if file.outbound is None or not exchanges:
         yield Problem("entry", "needs outbound and exchange", "add them: a chain starts with a call out")
     names = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
     yield from _may_call(entry.may_call, names, "entry.may_call")
@@ -224,7 +245,7 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
         yield Problem("entry.issuers", f"{name} is listed twice", "keep one of them")
     for number, section in enumerate(entry.issuers):
         yield from kind_problems(section, f"entry.issuers[{number}]")
-        if file.exchange is not None and section.issuer == file.exchange.issuer:
+        if section.issuer in exchanges:
             yield Problem(
                 f"entry.issuers[{number}].issuer", "is the token service itself", "name the issuer where users log in"
             )

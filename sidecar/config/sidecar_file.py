@@ -17,7 +17,14 @@ from sidecar.config.platform_file import Platform, load_platform
 from sidecar.config.sections import RecordsSection
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
 from sidecar.config.sidecar_checks import CHECKS
-from sidecar.config.sidecar_model import DenySection, InboundRouteSection, OutboundRouteSection, SidecarFile
+from sidecar.config.sidecar_model import (
+    DenySection,
+    InboundRouteSection,
+    OutboundRouteSection,
+    SidecarFile,
+    exchange_sections,
+    route_issuer,
+)
 from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.route import (
@@ -32,6 +39,7 @@ from sidecar.delegation.route import (
 )
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
+from sidecar.exchange.sts import ExchangeSettings
 from sidecar.observe.record_rate import RecordRate
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
@@ -72,15 +80,15 @@ def _settings(
     issuers = findings.attempt("issuers", trusted_issuers, file) or {}
     inbound_routes = findings.attempt("inbound.routes", _inbound_routes, file, list(issuers), findings)
     outbound_routes = findings.attempt("outbound.routes", _outbound_routes, file, findings)
-    exchange = findings.attempt("exchange", exchange_of, file)
-    if identity is not None and exchange is not None:
+    exchanges = findings.attempt("exchange", _exchanges, file, findings) or ()
+    for exchange in exchanges if identity is not None else ():
         findings.extend(actor_token_problems, identity, exchange.issuer)
     records_settings = findings.attempt("records.countersign", lambda: records(file.records))
     entry = findings.attempt("entry", entry_of, file, findings)
     inbound = findings.attempt("inbound", _inbound, file)
     outbound = findings.attempt("outbound", _outbound, file)
     if platform is not None:
-        own = Own(issuers=issuers, keys=keys, exchange=exchange, entry=entry)
+        own = Own(issuers=issuers, keys=keys, exchanges=exchanges, entry=entry)
         for check in CEILING_CHECKS:
             findings.extend(check, file, platform, own)
     if findings.problems or identity is None or records_settings is None:
@@ -91,7 +99,7 @@ def _settings(
         identity=identity,
         keys=keys,
         needed_issuers=frozenset().union(
-            *(route.issuers for route in inbound_routes.routes), {exchange.issuer} if exchange else ()
+            *(route.issuers for route in inbound_routes.routes), (exchange.issuer for exchange in exchanges)
         ),
         issuers=issuers,
         audiences=frozenset(file.inbound.audiences if file.inbound is not None else ()),
@@ -99,7 +107,7 @@ def _settings(
         outbound=outbound,
         inbound_routes=inbound_routes,
         outbound_routes=outbound_routes,
-        exchange=exchange,
+        exchanges=exchanges,
         entry=entry,
         deny=_deny(file.deny),
         records=records_settings,
@@ -111,6 +119,12 @@ def _settings(
         admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
         listener_rule=_listener_rule(file, environ, refuse=platform is not None and platform.refuse_other_listeners),
     )
+
+
+def _exchanges(file: SidecarFile, findings: Findings) -> tuple[ExchangeSettings, ...]:
+    """Make the settings of the token services, without those that have a problem."""
+    made = [findings.attempt(field, exchange_of, section) for field, section in exchange_sections(file)]
+    return tuple(exchange for exchange in made if exchange is not None)
 
 
 def _inbound(file: SidecarFile) -> InboundSettings | None:
@@ -194,9 +208,10 @@ def _outbound_routes(file: SidecarFile, findings: Findings) -> OutboundRoutes | 
     """Make the outbound routes. Return None if there is any problem."""
     sections = file.outbound.routes if file.outbound is not None else []
     made = [
-        findings.attempt(f"outbound.routes[{number}]", _outbound_route, section)
+        findings.attempt(f"outbound.routes[{number}]", _outbound_route, section, issuer)
         for number, section in enumerate(sections)
         if (section.match.host is None) != (section.match.prefix is None)
+        and (issuer := route_issuer(file, section)) is not None
     ]
     routes = [route for route in made if route is not None]
     _report(findings, "outbound.routes", outbound_overlaps(routes))
@@ -232,7 +247,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
     )
 
 
-def _outbound_route(section: OutboundRouteSection) -> OutboundRoute:
+def _outbound_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
     return OutboundRoute(
         name=section.name,
         host=section.match.host,
@@ -240,6 +255,7 @@ def _outbound_route(section: OutboundRouteSection) -> OutboundRoute:
         upstream=_upstream(section.upstream),
         peer=None if section.peer is None else SpiffeId(section.peer),
         audience=section.audience,
+        issuer=issuer,
         scopes=frozenset(section.scopes),
         token=section.token,
         first_token_life_s=section.first_token_life_s,

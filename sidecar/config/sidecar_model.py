@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from sidecar.config.field_types import (
     AddressText,
@@ -30,6 +30,8 @@ from sidecar.config.limits import (
     ServerLimitsSection,
 )
 from sidecar.config.sections import (
+    ONE,
+    SEVERAL,
     AdminSection,
     IdentitySection,
     IssuerSection,
@@ -38,6 +40,7 @@ from sidecar.config.sections import (
     Section,
     TlsSection,
     UserIssuerSection,
+    one_or_several,
 )
 from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
 
@@ -141,12 +144,14 @@ class OutboundRouteSection(Section):
             "the same as the token service's `long_runs`"
         ),
     )
+    exchange: Line | None = Field(
+        default=None, description="issuer whose token service issues the token; needed if there are several"
+    )
     protocol: Protocol = Field(default="http", description="protocol of the requests")
     # not available yet
     observe_until: Reserved = None
     inject: Reserved = None
     passthrough: Reserved = None
-    exchange: Reserved = None
 
 
 class OutboundConnectionsSection(Section):
@@ -180,7 +185,7 @@ class OutboundSection(Section):
 
 
 class ExchangeSection(Section):
-    """The token service that issues outbound tokens."""
+    """A token service that issues outbound tokens, one of each issuer."""
 
     issuer: Line = Field(description="the issuer, exactly as in `iss`")
     token_endpoint: UrlText | None = Field(
@@ -270,9 +275,13 @@ class SidecarFile(Section):
     outbound: OutboundSection | None = Field(
         default=None, description="calls that the agent may make; without it the agent can call nothing"
     )
-    exchange: ExchangeSection | None = Field(
-        default=None, description="the token service that issues tokens for outbound calls"
-    )
+    exchange: (
+        Annotated[
+            Annotated[ExchangeSection, Tag(ONE)] | Annotated[list[ExchangeSection], Tag(SEVERAL)],
+            Discriminator(one_or_several),
+        ]
+        | None
+    ) = Field(default=None, description="the token service that issues tokens for outbound calls; several in a list")
     entry: EntrySection | None = Field(
         default=None, description="only for a workload where users log in: it may start a delegation chain"
     )
@@ -301,3 +310,19 @@ class SidecarFile(Section):
     platform: Reserved = None
     tracing: Reserved = None
     workers: Reserved = None
+
+
+def exchange_sections(file: SidecarFile) -> list[tuple[str, ExchangeSection]]:
+    """Return the sections of token services, each with its field."""
+    section = file.exchange
+    if isinstance(section, list):
+        return [(f"exchange[{number}]", one) for number, one in enumerate(section)]
+    return [] if section is None else [("exchange", section)]
+
+
+def route_issuer(file: SidecarFile, route: OutboundRouteSection) -> str | None:
+    """Return the issuer whose token service the route uses: its own, else the only one; None if that is unclear."""
+    issuers = {section.issuer for _, section in exchange_sections(file)}
+    if route.exchange is not None:
+        return route.exchange if route.exchange in issuers else None
+    return next(iter(issuers)) if len(issuers) == 1 else None

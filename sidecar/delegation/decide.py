@@ -228,7 +228,7 @@ def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: i
     if token.client_id not in (None, user.client_id) or not names_no_other_client(bearer.claims, user.client_id):
         raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client, or names several")
     policy.deny.check(token, policy.workload)
-    policy.deny.check_subject(policy.sts_issuer, user.mesh_subject(token.subject))
+    policy.check_login_subject(user, token.subject)
     if token.chain is not None:
         raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
     scope = user.scope_from.worth(bearer.claims)
@@ -251,12 +251,12 @@ def accept_issued(
     Raises:
         Denied: an ``sts_*`` code, whatever is wrong.
     """
-    if policy.sts_issuer != plan.sts_issuer:
-        raise Denied(Reason.STS_ISSUER, "the policy now names another STS")
+    if plan.sts_issuer not in policy.token_services:
+        raise Denied(Reason.STS_ISSUER, "the policy no longer names this STS")
     try:
         token = verify_token(
             issued,
-            issuer=policy.sts,
+            issuer=policy.issuers[plan.sts_issuer],
             key=key,
             audiences=frozenset({plan.audience}),
             now=now,

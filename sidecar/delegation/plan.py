@@ -1,8 +1,8 @@
 """The authority behind a request in progress, and the exchanges it allows.
 
 The subject is the pair (iss, sub). An STS keeps ``sub``, so a token can be exchanged onwards if the pair's issuer is
-that STS itself, or, at an entry, one of its user issuers (whose prefix then names it). A token of any other issuer,
-however trusted for inbound calls, would come back with a pair that nobody could compare: it is not exchanged.
+the STS of the route itself, or, at an entry, one of its user issuers (whose prefix then names it). A token of any other
+issuer, however trusted for inbound calls, would come back with a pair that nobody could compare: it is not exchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
+from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason
 
 
@@ -66,8 +66,8 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
 
     Raises:
         Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (nothing is left to ask for),
-            POLICY_DENIED (deny list), ISSUER_NOT_FOR_ROUTE (the subject's issuer is not the STS), NOT_AN_ENTRY.
-        Unavailable: STS_UNAVAILABLE, no token exchange is configured.
+            POLICY_DENIED (deny list), ISSUER_NOT_FOR_ROUTE (the subject's issuer is not the route's), NOT_AN_ENTRY.
+        Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured.
     """
     token = delegation.token
     if route.name not in _opened(delegation, policy):
@@ -77,8 +77,9 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     if now >= token.expires_at:  # no leeway: the issued token must not outlive this one, so it would be expired already
         raise Denied(Reason.TOKEN_EXPIRED)
     policy.deny.check(token, policy.workload)
-    expected_subject, max_expires_at = _bounds(delegation, route, policy, now)
-    policy.deny.check_subject(policy.sts.issuer, expected_subject)
+    sts = policy.sts(route.issuer)
+    expected_subject, max_expires_at = _bounds(delegation, route, sts, policy, now)
+    policy.deny.check_subject(sts.issuer, expected_subject)
     scope = delegation.scope & route.scopes
     if not scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE, "none of the inbound token's scopes may be used at this target")
@@ -88,7 +89,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         audience=route.audience,
         scope=scope,
         actor=policy.workload,
-        sts_issuer=policy.sts.issuer,
+        sts_issuer=sts.issuer,
         expected_subject=expected_subject,
         max_expires_at=max_expires_at,
     )
@@ -110,18 +111,20 @@ def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:
     return delegation.may_call & policy.entry.may_call
 
 
-def _bounds(delegation: Delegation, route: OutboundRoute, policy: Policy, now: int) -> tuple[str, int]:
+def _bounds(
+    delegation: Delegation, route: OutboundRoute, sts: TrustedIssuer, policy: Policy, now: int
+) -> tuple[str, int]:
     """Return the subject that the issued token must have, and the time by which it must expire."""
     token = delegation.token
     if not delegation.entry:
-        if token.issuer != policy.sts.issuer:
-            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the STS that exchanges tokens")
+        if token.issuer != sts.issuer:
+            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the one whose tokens the route uses")
         return token.subject, token.expires_at
     user = policy.entry.issuers.get(token.issuer) if policy.entry is not None else None
     if policy.entry is None or user is None:
         raise Denied(Reason.NOT_AN_ENTRY, "the login token's issuer is no longer a user issuer")
     # The STS counts from its own clock, slightly later than we do: the leeway of its tokens covers both.
-    latest = now + policy.sts.profile.leeway_s + policy.entry.first_life_s(route)
+    latest = now + sts.profile.leeway_s + policy.entry.first_life_s(route)
     if policy.entry.delegation_life_s is None:
         latest = min(token.expires_at, latest)
     return user.mesh_subject(token.subject), latest

@@ -150,16 +150,17 @@ class Entry:
 class Policy:
     """One snapshot: our identity (``workload``), our ``audiences``, the issuers we trust, and the allowed calls.
 
-    ``issuers`` by issuer identifier, that of our STS (``sts_issuer``) among them. ``number`` counts snapshots.
+    ``issuers`` by issuer identifier, those whose token services issue tokens to us (``token_services``) among them.
+    ``number`` counts snapshots.
 
     Raises:
-        ValueError: an issuer under another name, or the STS not among the issuers.
+        ValueError: an issuer under another name, or a token service not among the issuers.
     """
 
     workload: SpiffeId
     audiences: frozenset[str]
     issuers: Mapping[str, TrustedIssuer]
-    sts_issuer: str | None
+    token_services: frozenset[str]
     inbound: InboundRoutes
     outbound: OutboundRoutes
     entry: Entry | None
@@ -169,21 +170,29 @@ class Policy:
     def __post_init__(self) -> None:
         if any(issuer != trusted.issuer for issuer, trusted in self.issuers.items()):
             raise ValueError("the key of a trusted issuer is its own name")
-        if self.sts_issuer is not None and self.sts_issuer not in self.issuers:
-            raise ValueError("the issuer of the token exchange is one of the trusted issuers")
+        if not self.token_services <= self.issuers.keys():
+            raise ValueError("the issuer of a token service is one of the trusted issuers")
 
     @property
     def registered_scopes(self) -> ScopeSet:
         """The scopes registered for our audience: all that inbound routes need."""
         return self.inbound.scopes
 
-    @property
-    def sts(self) -> TrustedIssuer:
-        """The issuer that exchanges tokens for us.
+    def sts(self, issuer: str) -> TrustedIssuer:
+        """Return an issuer whose token service issues tokens to us.
 
         Raises:
-            Unavailable: STS_UNAVAILABLE, none is configured.
+            Unavailable: STS_UNAVAILABLE, no token service of this issuer is configured.
         """
-        if self.sts_issuer is None:
-            raise Unavailable(Reason.STS_UNAVAILABLE, "no token exchange is configured")
-        return self.issuers[self.sts_issuer]
+        if issuer not in self.token_services:
+            raise Unavailable(Reason.STS_UNAVAILABLE, "no token service of this issuer is configured")
+        return self.issuers[issuer]
+
+    def check_login_subject(self, user: UserIssuer, subject: str) -> None:
+        """Refuse a login's subject by the name that it gets in the mesh, at any token service.
+
+        Raises:
+            Denied: POLICY_DENIED.
+        """
+        for issuer in self.token_services:
+            self.deny.check_subject(issuer, user.mesh_subject(subject))

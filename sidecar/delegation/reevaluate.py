@@ -88,7 +88,11 @@ def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int
     at = _within(token, now)
     try:
         token = verify_again(
-            token, issuer=policy.sts, key=_key(token, keys, now), audiences=frozenset({plan.audience}), now=at
+            token,
+            issuer=policy.sts(plan.sts_issuer),
+            key=_key(token, keys, now),
+            audiences=frozenset({plan.audience}),
+            now=at,
         )
     except Denied as error:
         raise error if error.reason is Reason.UNKNOWN_KEY else sts_error(error) from error
@@ -116,7 +120,7 @@ def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> De
         return before.narrowed_to(decide_entry(parse_bearer(token.raw), key=key, policy=policy, now=at))
     check_times(token, at)
     policy.deny.check(token, policy.workload)
-    policy.deny.check_subject(policy.sts_issuer, user.mesh_subject(token.subject))
+    policy.check_login_subject(user, token.subject)
     return before
 
 

@@ -90,12 +90,12 @@ class Upstream:
 class OutboundRoute:
     """One target the agent may call: by ``host`` (authority, lower case), or by ``prefix`` of the path on our listener.
 
-    The next hop must show the SPIFFE ID ``peer``; the issued token is for ``audience``; ``scopes`` is the ceiling of
-    what may be asked for. With ``token`` ``self`` the call is made on the workload's own authority. At an entry
-    ``first_token_life_s`` replaces that of the entry for chains that start here.
+    The next hop must show the SPIFFE ID ``peer``; the token is issued for ``audience``, by the token service of
+    ``issuer``; ``scopes`` is the ceiling of what may be asked for. With ``token`` ``self`` the call is made on the
+    workload's own authority. At an entry ``first_token_life_s`` replaces that of the entry for chains that start here.
 
     Raises:
-        ValueError: not exactly one of host and prefix, a prefix that is not canonical, or no audience.
+        ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer.
     """
 
     name: str
@@ -104,6 +104,7 @@ class OutboundRoute:
     upstream: Upstream
     peer: SpiffeId | None
     audience: str
+    issuer: str
     scopes: ScopeSet
     token: Literal["exchange", "self"] = "exchange"  # noqa: S105 - a kind, no secret
     first_token_life_s: int | None = None
@@ -116,8 +117,8 @@ class OutboundRoute:
             raise ValueError("a host is a lower-case name or address, with or without a port")
         if self.prefix is not None:
             require_path(self.prefix, prefix=True)
-        if not self.audience:
-            raise ValueError("an outbound route names the audience of its tokens")
+        if not self.audience or not self.issuer:
+            raise ValueError("an outbound route names the audience of its tokens, and their issuer")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics, RefreshResult
 from sidecar.wire.resolver import Resolver
 
-__all__ = ["ExchangeSettings", "TokenExchange"]
+__all__ = ["ExchangeSettings", "Exchanges", "TokenExchange"]
 
 _FLIGHTS_PER_CALL: Final = 3  # the first, and two more if keys, policy or identity change meanwhile
 
@@ -47,8 +47,49 @@ class _Landed:
     outcome: _Outcome
 
 
+class Exchanges(dict[str, "TokenExchange"]):
+    """The token services that this workload asks, by issuer: each with its own flights and cache."""
+
+    __slots__ = ()
+
+    @property
+    def bytes(self) -> int:
+        """The accounted bytes of all tokens kept."""
+        return sum(one.bytes for one in self.values())
+
+    @property
+    def hits(self) -> int:
+        """The lookups that found a token."""
+        return sum(one.hits for one in self.values())
+
+    @property
+    def misses(self) -> int:
+        """The lookups that found none."""
+        return sum(one.misses for one in self.values())
+
+    @property
+    def evicted(self) -> int:
+        """The tokens that were evicted for others."""
+        return sum(one.evicted for one in self.values())
+
+    def sweep(self, now: float) -> None:
+        """Free the tokens that have expired by ``now``."""
+        for one in self.values():
+            one.sweep(now)
+
+    def shed(self, to_bytes: int) -> None:
+        """Evict the least recently used tokens until no more than ``to_bytes`` of all are left, in equal parts."""
+        for one in self.values():
+            one.shed(to_bytes // len(self))
+
+    async def close(self) -> None:
+        """Cancel the exchanges in flight at every token service."""
+        for one in self.values():
+            await one.close()
+
+
 class TokenExchange:
-    """The tokens of this workload's outbound calls, at most ``max_bytes`` of them.
+    """The tokens of this workload's outbound calls, issued by one token service; at most ``max_bytes`` of them.
 
     Lives in one event loop; ``clock`` is wall time in seconds.
     """

@@ -80,7 +80,7 @@ class Caller(Protocol):
 
 
 class Sts:
-    """The one token service of this sidecar."""
+    """One token service, as this sidecar asks it."""
 
     def __init__(
         self,

@@ -126,7 +126,7 @@ def _saw(record: Record, route: OutboundRoute, delegation: Delegation, policy: P
         "own authority": f"a route of kind {route.token}",
         "time left": "not in a record",
         "deny list": f"subject {record.subject}, actor {policy.workload}, jti {record.jti_in}, txn {record.txn}",
-        "subject's issuer": f"{delegation.token.issuer}; exchanges are made at {policy.sts_issuer}",
+        "subject's issuer": f"{delegation.token.issuer}; the route's tokens are of {route.issuer}",
         "scope to ask for": f"{names(planned)}: the inbound scopes within the route's {names(route.scopes)}",
         "calls left": "not in a record",
         "exchange": f"issued: token {record.jti_out} for {record.audience} with {names(record.scope or ())}"

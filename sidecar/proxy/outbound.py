@@ -18,6 +18,7 @@ from sidecar.delegation.decide import Delegation, Plan
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
+from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
@@ -82,7 +83,7 @@ class Outbound:
         try:
             now = int(self._clock())
             snapshot = self._snapshots.now()
-            policy, tokens = snapshot.policy, snapshot.require_exchange()
+            policy = snapshot.policy
 
             target = canonical_target(head.target)
             entry.path = target.path
@@ -97,9 +98,10 @@ class Outbound:
             if served is not None and (counting := served.count_call()) is not None:
                 yield Async(self._tasks, counting)
 
+            tokens = snapshot.exchange(plan.sts_issuer)
             issued = tokens.cached(plan, policy=policy, now=now)
             if issued is None:
-                issued = yield from self._ask(plan, snapshot, entry)
+                issued = yield from self._ask(plan, tokens, snapshot, entry)
             permit = issued.permit
             entry.permitted(issued.facts)
 
@@ -140,9 +142,8 @@ class Outbound:
             return served, served.delegation
         return None, (yield from self.logins.verify(credential.token or "", snapshot, entry))
 
-    def _ask(self, plan: Plan, snapshot: Snapshot, entry: Entry) -> Journey[Issued]:
+    def _ask(self, plan: Plan, tokens: TokenExchange, snapshot: Snapshot, entry: Entry) -> Journey[Issued]:
         """One exchange, shared with everybody who needs the same token."""
-        tokens = snapshot.require_exchange()
         entry.exchanging()
         try:
             issued: Issued = yield Async(self._tasks, lambda: tokens.exchange(plan, snapshot.policy))

@@ -247,9 +247,7 @@ class Server:
             parts.remote_handles.close()
         for pool in parts.pools:
             await pool.close()
-        exchange = parts.snapshots.setup.exchange
-        if exchange is not None:
-            await exchange.close()
+        await parts.snapshots.setup.exchanges.close()
 
     async def _sweep(self) -> None:
         for tick in itertools.count(1):

@@ -15,7 +15,7 @@ from typing import Final
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem, Reason, Unavailable
-from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.wire.dialer import Origin
@@ -29,13 +29,13 @@ MakePolicy = Callable[[SpiffeId, int], Policy]
 class Setup:
     """The reloadable parts. ``make_policy`` builds a policy for a workload's SPIFFE ID and a running number.
 
-    ``exchange`` is None without outbound calls, ``agent`` without inbound ones. Without keys of all ``needed_issuers``
-    the sidecar is not ready; peers of ``peer_trust_domains`` are verified by their bundles alone.
+    ``exchanges`` are the token services by issuer; ``agent`` is None without inbound calls. Without keys of all
+    ``needed_issuers`` the sidecar is not ready; peers of ``peer_trust_domains`` are verified by their bundles alone.
     """
 
     make_policy: MakePolicy
     keys: IssuerKeys
-    exchange: TokenExchange | None
+    exchanges: Exchanges
     agent: Origin | None
     needed_issuers: frozenset[str]
     peer_trust_domains: frozenset[TrustDomain] = frozenset()
@@ -73,7 +73,7 @@ class Snapshot:
 
     policy: Policy
     keys: IssuerKeys
-    exchange: TokenExchange | None
+    exchanges: Exchanges
     agent: Origin | None
 
     def require_agent(self) -> Origin:
@@ -86,15 +86,16 @@ class Snapshot:
             raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "no agent is configured")
         return self.agent
 
-    def require_exchange(self) -> TokenExchange:
-        """Return the exchange that issues tokens for outbound calls.
+    def exchange(self, issuer: str) -> TokenExchange:
+        """Return the client of the token service of ``issuer``.
 
         Raises:
             Unavailable: STS_UNAVAILABLE, the settings have none.
         """
-        if self.exchange is None:
-            raise Unavailable(Reason.STS_UNAVAILABLE, "no token exchange is configured")
-        return self.exchange
+        exchange = self.exchanges.get(issuer)
+        if exchange is None:
+            raise Unavailable(Reason.STS_UNAVAILABLE, "no token service of this issuer is configured")
+        return exchange
 
 
 class Snapshots:
@@ -144,4 +145,4 @@ class Snapshots:
         self._number += 1
         setup = self.setup
         policy = setup.make_policy(workload, self._number)
-        self.current = Snapshot(policy=policy, keys=setup.keys, exchange=setup.exchange, agent=setup.agent)
+        self.current = Snapshot(policy=policy, keys=setup.keys, exchanges=setup.exchanges, agent=setup.agent)

@@ -80,7 +80,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "memory": _memory(parts),
         "upstream_connections": sum(len(pool.connections) for pool in parts.pools),
         "upstreams": _upstreams(parts, now),
-        "exchange": _exchange(parts),
+        "exchanges": _exchanges(parts),
         "records": _records(server),
         "refused": refused(server.metrics),
         "refused_lately": server.recent_refusals.counts(),
@@ -148,16 +148,19 @@ def _memory(parts: Parts) -> Json | None:
     return {"used_bytes": memory.used_bytes, "limit_bytes": memory.limit_bytes, "short": memory.short}
 
 
-def _exchange(parts: Parts) -> Json | None:
-    exchange = parts.snapshots.setup.exchange
-    if exchange is None:
-        return None
-    refusal = exchange.last_refusal
-    return {
-        "tokens": exchange.kept,
-        "under_way": exchange.under_way,
-        "last_refusal": None if refusal is None else {"at": refusal[0], "reason": refusal[1], "detail": refusal[2]},
-    }
+def _exchanges(parts: Parts) -> list[Json]:
+    """List the token services, each with the last exchange that it refused."""
+    return [
+        {
+            "issuer": issuer,
+            "tokens": one.kept,
+            "under_way": one.under_way,
+            "last_refusal": None
+            if one.last_refusal is None
+            else dict(zip(("at", "reason", "detail"), one.last_refusal, strict=True)),
+        }
+        for issuer, one in parts.snapshots.setup.exchanges.items()
+    ]
 
 
 def _agent(parts: Parts) -> Json | None:

@@ -51,7 +51,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "memory": _memory([row["memory"] for row in there]),
         "upstream_connections": sum(row["upstream_connections"] for row in there),
         "upstreams": [one for row in there for one in row["upstreams"]],
-        "exchange": _exchange([row["exchange"] for row in there]),
+        "exchanges": _exchanges([row["exchanges"] for row in there]),
         "records": _records([row["records"] for row in there]),
         "refused": _refused([row["refused"] for row in there]),
         "refused_lately": _refused([row["refused_lately"] for row in there]),
@@ -149,15 +149,22 @@ def _memory(several: Sequence[Json | None]) -> Json | None:
     return max(there, key=lambda one: (one["short"], one["used_bytes"] / one["limit_bytes"]), default=None)
 
 
-def _exchange(several: Sequence[Json | None]) -> Json | None:
-    there = [one for one in several if one is not None]
-    if not there:
-        return None
-    refusals = [one["last_refusal"] for one in there if one["last_refusal"] is not None]
+def _exchanges(several: Sequence[Sequence[Json]]) -> list[Json]:
+    merged: dict[str, Json] = {}
+    for rows in several:
+        for row in rows:
+            known = merged.get(row["issuer"])
+            merged[row["issuer"]] = row if known is None else _exchange(known, row)
+    return list(merged.values())
+
+
+def _exchange(one: Json, other: Json) -> Json:
+    refusals = [row["last_refusal"] for row in (one, other) if row["last_refusal"] is not None]
     return {
-        "tokens": sum(one["tokens"] for one in there),
-        "under_way": sum(one["under_way"] for one in there),
-        "last_refusal": max(refusals, key=lambda one: int(one["at"]), default=None),
+        "issuer": one["issuer"],
+        "tokens": one["tokens"] + other["tokens"],
+        "under_way": one["under_way"] + other["under_way"],
+        "last_refusal": max(refusals, key=lambda row: int(row["at"]), default=None),
     }
 
 

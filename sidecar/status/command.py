@@ -120,8 +120,8 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
         f"{status['requests']['being_served']} in flight, {status['requests']['handles']} handles alive",
     )
     yield "streams", f"{status['streams']['inbound']} inbound, {status['streams']['outbound']} outbound"
-    if status["exchange"] is not None:
-        yield "issued tokens", f"{status['exchange']['tokens']} cached, {status['exchange']['under_way']} in progress"
+    for one in status["exchanges"]:
+        yield "issued tokens", f"{one['issuer']}, {one['tokens']} cached, {one['under_way']} in progress"
     yield "records", f"{records['sink']}, {records['trouble'] or 'ok'}, {records['waiting']} waiting"
 
 

@@ -94,7 +94,7 @@ def troubles(status: Json) -> list[Trouble]:
         *_settings(status),
         *_agent(status),
         *_upstreams(status),
-        *_exchange(status),
+        *_exchanges(status),
         *_listeners(status),
         *_bypass(status),
         *_memory(status),
@@ -213,15 +213,17 @@ def _settings(status: Json) -> Iterator[Trouble]:
         yield Trouble(Grade.NOTE, f"settings: {problem['field']}", wrong, problem["cure"])
 
 
-def _exchange(status: Json) -> Iterator[Trouble]:
-    refusal = (status["exchange"] or {}).get("last_refusal")
-    if refusal is None:
-        return
-    guidance = GUIDANCE[Reason(refusal["reason"])]
-    ago = span(status["now"] - refusal["at"])
-    cause = refusal["detail"] or guidance.means
-    wrong = f"the last exchange, {ago} ago, gave no token: {refusal['reason']}, {cause}"
-    yield Trouble(Grade.NOTE, "token service", wrong, _cure(refusal["reason"]))
+def _exchanges(status: Json) -> Iterator[Trouble]:
+    for exchange in status["exchanges"]:
+        refusal = exchange["last_refusal"]
+        if refusal is None:
+            continue
+        guidance = GUIDANCE[Reason(refusal["reason"])]
+        ago = span(status["now"] - refusal["at"])
+        cause = refusal["detail"] or guidance.means
+        wrong = f"the last exchange, {ago} ago, gave no token: {refusal['reason']}, {cause}"
+        name = "token service" if len(status["exchanges"]) == 1 else f"token service of {exchange['issuer']}"
+        yield Trouble(Grade.NOTE, name, wrong, _cure(refusal["reason"]))
 
 
 def _agent(status: Json) -> Iterator[Trouble]:

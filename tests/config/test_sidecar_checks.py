@@ -42,6 +42,17 @@ def crm(**changes: object) -> list[dict[str, object]]:
     return [{**CRM, **changes}]
 
 
+def two_services() -> list[tuple[str, object]]:
+    """Return the changes to a second token service, with the route at the first."""
+    other = {**AGENT["exchange"], "issuer": OTHER_ISSUER["issuer"]}
+    return [
+        ("issuers", [ISSUER, OTHER_ISSUER]),
+        ("inbound.routes.0.issuers", [ISSUER["issuer"]]),
+        ("exchange", [AGENT["exchange"], other]),
+        ("outbound.routes.0.exchange", ISSUER["issuer"]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "field", "words"),
     [
@@ -204,6 +215,33 @@ def crm(**changes: object) -> list[dict[str, object]]:
             [("exchange", ABSENT), ("issuers.0.tls", {"ca": "/a"})], "exchange", "is missing", id="no-exchange"
         ),
         pytest.param([("exchange.issuer", "https://x")], "exchange.issuer", "not a configured", id="unknown-sts"),
+        pytest.param(
+            [("outbound.routes.0.exchange", "https://x")],
+            "outbound.routes[0].exchange",
+            "no token service",
+            id="route-of-an-unknown-sts",
+        ),
+        pytest.param(
+            [*two_services(), ("outbound.routes.0.exchange", ABSENT)],
+            "outbound.routes[0].exchange",
+            "several token services",
+            id="two-services-unnamed",
+        ),
+        pytest.param(
+            [*two_services(), ("exchange.1.issuer", ISSUER["issuer"])], "exchange", "listed twice", id="sts-twice"
+        ),
+        pytest.param(
+            [*two_services(), ("exchange.1.issuer", "https://x")],
+            "exchange[1].issuer",
+            "not a configured",
+            id="unknown-second-sts",
+        ),
+        pytest.param(
+            [*two_services(), ("outbound.routes.0.exchange", "https://other.example")],
+            "inbound.routes[0].may_call",
+            "crm cannot be used",
+            id="called-with-tokens-of-another-issuer",
+        ),
         pytest.param([("exchange.tls", {"ca": "/a"})], "exchange.tls", "beside peer", id="two-proofs"),
         pytest.param(
             [("exchange.peer", ABSENT), ("issuers.0.tls", {"ca": "/a"})], "exchange.tls", "nobody", id="unproven-sts"

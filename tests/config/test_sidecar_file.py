@@ -44,8 +44,8 @@ def test_every_room_gets_its_settings() -> None:
     (crm,) = settings.outbound_routes.routes
     assert (crm.upstream.port, crm.peer) == (7443, SpiffeId("spiffe://acme.example/tool/crm"))
     assert crm.scopes == {"crm.read"}
-    assert settings.exchange is not None
-    assert settings.exchange.token_endpoint == f"{STS}/token"
+    (exchange,) = settings.exchanges
+    assert exchange.token_endpoint == f"{STS}/token"
     assert settings.entry is None
     assert isinstance(settings.records.open_sink(), StdoutSink)
 
@@ -182,7 +182,7 @@ def test_the_agents_listener_may_be_any_loopback_address(listen: str, host: str,
 
 
 def test_the_token_endpoint_is_below_the_issuer_unless_it_is_named(tmp_path: Path) -> None:
-    assert load(tmp_path, "agent", ("exchange.token_endpoint", ABSENT)).exchange == load(tmp_path, "agent").exchange
+    assert load(tmp_path, "agent", ("exchange.token_endpoint", ABSENT)).exchanges == load(tmp_path, "agent").exchanges
 
 
 def test_an_entry_knows_its_user_issuers() -> None:
@@ -237,3 +237,24 @@ def test_only_the_platform_has_calls_refused_for_a_way_round(tmp_path: Path) -> 
         rule = load_sidecar(written(tmp_path, agent), {}, platform).listener_rule
         assert rule is not None
         assert rule.refuse is says
+
+
+def test_each_route_has_the_issuer_of_its_token_service(tmp_path: Path) -> None:
+    agent = example("agent")
+    other = {**agent["issuers"][0], "issuer": "https://other.example", "tls": {"ca": "/etc/ca.pem"}}
+    second = {**agent["outbound"]["routes"][0], "name": "b", "match": {"host": "b.mesh"}, "exchange": other["issuer"]}
+    settings = load(
+        tmp_path,
+        "agent",
+        ("issuers", [*agent["issuers"], other]),
+        ("inbound.routes.0.issuers", [STS]),
+        ("exchange", [agent["exchange"], {**agent["exchange"], "issuer": other["issuer"]}]),
+        ("outbound.routes", [{**agent["outbound"]["routes"][0], "exchange": STS}, second]),
+    )
+    assert [exchange.issuer for exchange in settings.exchanges] == [STS, "https://other.example"]
+    assert [route.issuer for route in settings.outbound_routes.routes] == [STS, "https://other.example"]
+    assert settings.policy(SpiffeId("spiffe://acme.example/agent/writer"), 1).token_services == {
+        STS,
+        "https://other.example",
+    }
+    assert {STS, "https://other.example"} <= settings.needed_issuers

@@ -171,7 +171,6 @@ def test_a_fault_is_told_with_its_field(path: str, value: object, field: str, wr
         pytest.param("outbound.routes.0.token", "inject", id="inject"),
         pytest.param("outbound.routes.0.token", "self", id="self"),
         pytest.param("outbound.routes.0.inject", {"file": "/x"}, id="inject-from"),
-        pytest.param("outbound.routes.0.exchange", {}, id="exchange-per-route"),
         pytest.param("issuers.0.metadata", "https://x", id="metadata"),
         pytest.param("workers", 4, id="workers"),
         pytest.param("platform", {}, id="platform-ceiling"),

@@ -128,7 +128,9 @@ def test_a_lawful_call_is_permitted(call: Call, mode: str) -> None:
 CEILING = frozenset({"docs.read"})
 
 REFUSED = [
-    pytest.param(Call().under(issuers={}, sts_issuer=None), Reason.WRONG_ISSUER, id="issuer not trusted any more"),
+    pytest.param(
+        Call().under(issuers={}, token_services=frozenset()), Reason.WRONG_ISSUER, id="issuer not trusted any more"
+    ),
     pytest.param(
         Call().on(issuers=frozenset({"https://other.example"})), Reason.ISSUER_NOT_FOR_ROUTE, id="issuer of others"
     ),
@@ -456,7 +458,9 @@ def deep(levels: int) -> Claims:
         pytest.param(lambda: accept(issued(scope=["crm.read"])), Reason.STS_BAD_RESPONSE, id="scope of another type"),
         pytest.param(lambda: accept(issued(jti="token-2")), Reason.STS_BAD_RESPONSE, id="the same jti"),
         pytest.param(
-            lambda: accept(policy=replace(POLICY, sts_issuer=None)), Reason.STS_ISSUER, id="no STS in the policy by now"
+            lambda: accept(policy=replace(POLICY, token_services=frozenset())),
+            Reason.STS_ISSUER,
+            id="no STS in the policy by now",
         ),
         pytest.param(
             lambda: accept(planned=replace(plan(), sts_issuer="https://sts2.acme.example")),

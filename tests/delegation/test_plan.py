@@ -172,7 +172,7 @@ def test_what_a_route_opens_only_now_is_not_open_to_a_request_of_before() -> Non
 @pytest.mark.parametrize("of", [delegation(), login()], ids=["delegated", "entry"])
 def test_without_an_sts_no_exchange_is_planned(of: Delegation) -> None:
     with pytest.raises(Unavailable) as refusal:
-        plan_outbound(of, TO_CRM, policy=replace(POLICY, sts_issuer=None), now=NOW)
+        plan_outbound(of, TO_CRM, policy=replace(POLICY, token_services=frozenset()), now=NOW)
     assert refusal.value.reason is Reason.STS_UNAVAILABLE
 
 
@@ -198,3 +198,17 @@ def test_plans_that_differ_in_what_the_answer_depends_on_have_different_keys(oth
 def test_a_plan_shows_no_token() -> None:
     claims: Claims = INBOUND_CLAIMS
     assert f"raw-of-{claims['jti']}" not in repr(plan())
+
+
+def test_the_route_says_whose_token_is_asked_for() -> None:
+    other = "https://sts2.acme.example"
+    both = replace(
+        POLICY,
+        issuers={**POLICY.issuers, other: replace(POLICY.issuers[STS], issuer=other)},
+        token_services=frozenset({STS, other}),
+    )
+    planned = plan_outbound(delegation(), TO_CRM, policy=both, now=NOW)
+    assert planned.sts_issuer == STS
+    with pytest.raises(Denied) as refusal:
+        plan_outbound(delegation(), replace(TO_CRM, issuer=other), policy=both, now=NOW)
+    assert refusal.value.reason is Reason.ISSUER_NOT_FOR_ROUTE

@@ -106,7 +106,9 @@ def test_an_entry_whose_delegations_have_no_life_is_refused(life_s: int) -> None
     ("changes", "text"),
     [
         pytest.param({"issuers": {"https://other.example": STS_TRUST}}, "own name", id="issuer under another name"),
-        pytest.param({"sts_issuer": "https://other.example"}, "one of the trusted", id="STS that is not trusted"),
+        pytest.param(
+            {"token_services": frozenset({"https://other.example"})}, "one of the trusted", id="STS that is not trusted"
+        ),
     ],
 )
 def test_a_policy_that_contradicts_itself_is_refused(changes: dict[str, Any], text: str) -> None:
@@ -120,9 +122,9 @@ def test_a_user_issuer_under_another_name_is_refused() -> None:
 
 
 def test_the_sts_is_one_of_the_trusted_issuers_or_unavailable() -> None:
-    assert POLICY.sts is STS_TRUST
+    assert POLICY.sts(STS) is STS_TRUST
     with pytest.raises(Unavailable) as refusal:
-        _ = replace(POLICY, sts_issuer=None).sts
+        replace(POLICY, token_services=frozenset()).sts(STS)
     assert refusal.value.reason is Reason.STS_UNAVAILABLE
 
 

@@ -105,7 +105,7 @@ def with_inbound(**changes: Any) -> Policy:
 
 def with_issuers() -> Policy:
     other = replace(POLICY.issuers[STS], issuer="https://other.example")
-    return replace(POLICY, issuers={other.issuer: other}, sts_issuer=other.issuer)
+    return replace(POLICY, issuers={other.issuer: other}, token_services=frozenset({other.issuer}))
 
 
 def with_outbound(**changes: Any) -> Policy:

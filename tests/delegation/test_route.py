@@ -31,6 +31,7 @@ def outbound(name: str, *, host: str | None = None, prefix: str | None = None, *
         "upstream": Upstream(scheme="https", host="crm.internal", port=7443),
         "peer": None,
         "audience": "crm",
+        "issuer": "https://sts.acme.example",
         "scopes": frozenset(),
     } | changes
     return OutboundRoute(name=name, host=host, prefix=prefix, **settings)
@@ -170,6 +171,7 @@ def test_an_inbound_route_that_cannot_be_is_refused(changes: dict[str, Any], tex
         pytest.param({"host": "crm.mesh:0"}, "lower-case", id="port zero"),
         pytest.param({"host": None, "prefix": "/crm/"}, "slash at its end", id="prefix with a slash"),
         pytest.param({"audience": ""}, "audience", id="no audience"),
+        pytest.param({"issuer": ""}, "issuer", id="no issuer"),
         pytest.param({"name": "crm/1"}, "name", id="name"),
     ],
 )

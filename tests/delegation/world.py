@@ -91,6 +91,7 @@ TO_CRM: Final = OutboundRoute(
     upstream=Upstream(scheme="https", host="crm.internal", port=7443),
     peer=CRM,
     audience=str(CRM),
+    issuer=STS,
     scopes=frozenset({"crm.read", "crm.write"}),
 )
 STS_TRUST: Final = TrustedIssuer(
@@ -113,7 +114,7 @@ POLICY: Final = Policy(
     workload=WRITER,
     audiences=frozenset({str(WRITER)}),
     issuers={STS: STS_TRUST},
-    sts_issuer=STS,
+    token_services=frozenset({STS}),
     inbound=InboundRoutes([SEARCH]),
     outbound=OutboundRoutes([TO_CRM]),
     entry=ENTRY,

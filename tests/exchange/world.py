@@ -41,6 +41,7 @@ def route(name: str = "crm", *, audience: str = CRM, scopes: tuple[str, ...] = (
         upstream=Upstream(scheme="https", host="127.0.0.1", port=7443),
         peer=CRM,
         audience=audience,
+        issuer=ISSUER,
         scopes=frozenset(scopes),
     )
 
@@ -62,7 +63,7 @@ def policy(
         workload=workload,
         audiences=frozenset({workload}),
         issuers={ISSUER: (mint or TokenMint()).trusted()},
-        sts_issuer=ISSUER,
+        token_services=frozenset({ISSUER}),
         inbound=InboundRoutes([]),
         outbound=OutboundRoutes([route(), route("mail")]),
         entry=Entry(issuers={LOGIN.issuer: user}, may_call=frozenset({"crm", "mail"})),

@@ -54,7 +54,10 @@ def test_a_permitted_call_is_permitted_again(record: Record) -> None:
             id="issuer",
         ),
         pytest.param(
-            refused_outbound("sts_unavailable"), replace(POLICY, sts_issuer=None), "subject's issuer", id="no-exchange"
+            refused_outbound("sts_unavailable"),
+            replace(POLICY, token_services=frozenset()),
+            "subject's issuer",
+            id="no-exchange",
         ),
         pytest.param(refused_outbound("insufficient_scope", scope=["a"]), POLICY, "scope to ask for", id="scope"),
         pytest.param(refused_outbound("call_not_allowed", **LOGIN), closed_entry(), "may_call", id="entry"),

@@ -17,6 +17,7 @@ from typing import Any, Final
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.exchange.client import Exchanges
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.entry import Entry, request_record
@@ -141,7 +142,7 @@ class _Keys:
 class _Snapshots:
     def now(self) -> Snapshot:
         keys: Any = _Keys()
-        return Snapshot(policy=POLICY, keys=keys, exchange=None, agent=AGENT)
+        return Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
 
 
 class _Guard:

@@ -58,7 +58,7 @@ async def test_status_tells_identity_keys_connections_tokens_and_records(hops: H
     assert told["refused"] == {}
     inbound, outbound = told["listeners"]
     assert (inbound["direction"], inbound["connections"], outbound["direction"]) == ("inbound", 1, "outbound")
-    assert told["exchange"] == {"tokens": 1, "under_way": 0, "last_refusal": None}
+    assert told["exchanges"] == [{"issuer": ISSUER, "tokens": 1, "under_way": 0, "last_refusal": None}]
     assert (told["records"]["sink"], told["records"]["trouble"], told["records"]["lost"]) == ("file", None, 0)
 
 
@@ -68,7 +68,7 @@ async def test_status_tells_what_is_refused_and_how_the_token_service_fails(hops
     async with hops.serving() as held:
         assert (await hops.call(held.shown)).reason == "sts_unavailable"
         told = status(writer)
-    assert told["exchange"]["last_refusal"]["reason"] == "sts_unavailable"
+    assert told["exchanges"][0]["last_refusal"]["reason"] == "sts_unavailable"
     assert told["refused"]["sts_unavailable"] == 1
 
 
@@ -92,10 +92,10 @@ async def test_the_token_services_failure_is_forgotten_with_its_next_token(hops:
     async with hops.serving() as held:
         hops.sts.behaviour = lambda _sts, _form: Reply(status=400)
         assert (await hops.call(held.shown)).status != 200
-        assert status(writer)["exchange"]["last_refusal"] is not None
+        assert status(writer)["exchanges"][0]["last_refusal"] is not None
         hops.sts.behaviour = honest
         assert (await hops.call(held.shown)).status == 200
-        assert status(writer)["exchange"]["last_refusal"] is None
+        assert status(writer)["exchanges"][0]["last_refusal"] is None
 
 
 async def test_chains_tell_who_acts_for_whom_now(hops: Hops) -> None:

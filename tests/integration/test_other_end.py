@@ -100,7 +100,7 @@ async def test_a_token_service_that_is_not_believed_is_told_with_its_cause(hops:
     assert cause in record["detail"]
     assert cause not in str(refused)
     document, wrong = told(hops)
-    assert cause in document["exchange"]["last_refusal"]["detail"]
+    assert cause in document["exchanges"][0]["last_refusal"]["detail"]
     assert cause in wrong["token service"]
 
 

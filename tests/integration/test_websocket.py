@@ -296,7 +296,7 @@ async def reload(sidecar: Sidecar, change: Callable[[dict[str, Any]], None]) -> 
     fresh = load_sidecar(sidecar.settings_path, {})
     parts = sidecar.server.parts
     before = parts.snapshots.setup
-    await put_in_force(sidecar.server, make_setup(fresh, before.keys, before.exchange, parts.log.metrics))
+    await put_in_force(sidecar.server, make_setup(fresh, before.keys, before.exchanges, parts.log.metrics))
 
 
 def deny(subject: str, document: dict[str, Any]) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sidecar.delegation.decide import IssuedPermit, Plan, accept_issued
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.policy import Policy
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
+from sidecar.exchange.client import Exchanges
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -36,6 +37,7 @@ from tests.delegation.world import (
     ISSUED_CLAIMS,
     NOW,
     POLICY,
+    STS,
     Claims,
     delegation,
     signed,
@@ -133,7 +135,7 @@ class AgentCalls:
         self.policy = POLICY
         self.keys: Any = Keys()
         self.tokens: Any = Tokens()
-        self.exchange: Any = self.tokens
+        self.exchanges = Exchanges({STS: cast("Any", self.tokens)})
         self.refused_by: SidecarError | None = None
         self.answer_of_next_hop = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         self.pool = OneConnection()
@@ -172,7 +174,7 @@ class AgentCalls:
     def _snapshot(self) -> Snapshot:
         if self.refused_by is not None:
             raise self.refused_by
-        return Snapshot(policy=self.policy, keys=self.keys, exchange=self.exchange, agent=None)
+        return Snapshot(policy=self.policy, keys=self.keys, exchanges=self.exchanges, agent=None)
 
     @property
     def left(self) -> bytes:

@@ -60,7 +60,7 @@ def no_identity(calls: AgentCalls) -> None:
 
 
 def no_exchange(calls: AgentCalls) -> None:
-    calls.exchange = None
+    calls.exchanges.clear()
 
 
 def refusing(calls: AgentCalls) -> None:

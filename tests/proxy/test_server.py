@@ -13,7 +13,7 @@ from sidecar.background import PartEndedError
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError, Denied, Reason, Unavailable
-from sidecar.exchange.client import ExchangeSettings, TokenExchange
+from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange
 from sidecar.identity.endpoint import EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
@@ -111,7 +111,13 @@ class Bench:
             [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")], source, fetcher_for=lambda _: self.jwks
         )
         snapshots = Snapshots(
-            Setup(make_policy=make_policy, keys=keys, exchange=None, agent=None, needed_issuers=frozenset({ISSUER}))
+            Setup(
+                make_policy=make_policy,
+                keys=keys,
+                exchanges=Exchanges(),
+                agent=None,
+                needed_issuers=frozenset({ISSUER}),
+            )
         )
         self.parts = Parts(
             source=source,
@@ -437,7 +443,7 @@ def with_all_new(bench: Bench, jwks: JwksPublisher) -> Setup:
         issuer=ISSUER, token_endpoint="https://127.0.0.1/token", peer=SpiffeId("spiffe://acme.example/sts")
     )
     exchange = TokenExchange(sts, bench.source, keys, bench.parts.log, bench.parts.log.metrics)
-    return changed(bench, keys=keys, exchange=exchange)
+    return changed(bench, keys=keys, exchanges=Exchanges({ISSUER: exchange}))
 
 
 async def wait_for_subscribers(bench: Bench, count: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
+from sidecar.exchange.client import Exchanges
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.wire.dialer import Origin
@@ -23,7 +24,9 @@ def make_policy(workload: SpiffeId, number: int) -> Policy:
 
 def setup(agent: Origin | None = AGENT, keys: IssuerKeys | None = None) -> Setup:
     keys = keys or IssuerKeys((), FixedSource(None))
-    return Setup(make_policy=make_policy, keys=keys, exchange=None, agent=agent, needed_issuers=frozenset({"a", "b"}))
+    return Setup(
+        make_policy=make_policy, keys=keys, exchanges=Exchanges(), agent=agent, needed_issuers=frozenset({"a", "b"})
+    )
 
 
 def test_without_an_identity_there_is_nothing_to_judge_by() -> None:
@@ -90,7 +93,7 @@ def test_a_reload_without_an_identity_counts_once_there_is_one() -> None:
         snapshots.now().require_agent()
     assert no_agent.value.reason is Reason.UPSTREAM_UNREACHABLE
     with pytest.raises(Unavailable) as no_exchange:
-        snapshots.now().require_exchange()
+        snapshots.now().exchange("https://sts.acme.example")
     assert no_exchange.value.reason is Reason.STS_UNAVAILABLE
 
 

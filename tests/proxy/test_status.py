@@ -43,7 +43,7 @@ async def test_without_an_identity_it_says_so_and_what_is_missing() -> None:
     told = status_of(served.server, SettingsState(loaded_at=1), since=1, now=2)
     assert (told["ready"], told["identity"]["spiffe_id"], told["identity"]["not_after"]) == (False, None, None)
     assert told["missing"][0] == "identity: denied"
-    assert told["exchange"] is None
+    assert told["exchanges"] == []
     await served.parts.log.close()
 
 

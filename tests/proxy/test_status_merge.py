@@ -46,7 +46,7 @@ def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
         (("agent.up", False), "agent"),
         (("upstreams", [UPSTREAM]), "next hop a:1"),
         (("refused_lately", {"overloaded": 1}), "overloaded"),
-        (("exchange.last_refusal", {"at": NOW, "reason": "sts_timeout", "detail": ""}), "token service"),
+        (("exchanges.0.last_refusal", {"at": NOW, "reason": "sts_timeout", "detail": ""}), "token service"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])

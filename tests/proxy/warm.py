@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sidecar.delegation.decide import IssuedPermit, accept_issued
 from sidecar.exchange.cache import Issued
-from sidecar.exchange.client import ExchangeSettings, TokenExchange, _key
+from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange, _key
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -114,7 +114,10 @@ class WarmOutbound:
         assert epoch is not None
         issued = Issued(_issued(served), usable_until=NOW + 200, refresh_at=NOW + 100)
         assert tokens._tokens.keep(_key(plan(served.delegation)), issued, epoch=epoch)
-        snapshots: Any = SimpleNamespace(now=lambda: Snapshot(policy=POLICY, keys=keys, exchange=tokens, agent=None))
+        exchanges = Exchanges({STS: tokens})
+        snapshots: Any = SimpleNamespace(
+            now=lambda: Snapshot(policy=POLICY, keys=keys, exchanges=exchanges, agent=None)
+        )
         watch = Watch(snapshots, source, wall=lambda: float(NOW), monotonic=lambda: 0.0)
         origin = Origin("crm.internal", 7443, "crm")
         origins: Any = SimpleNamespace(of=lambda _route, _workload: origin)

@@ -46,7 +46,7 @@ WELL: Final[dict[str, Any]] = {
     "memory": {"used_bytes": 40 << 20, "limit_bytes": 256 << 20, "short": False},
     "upstream_connections": 0,
     "upstreams": [],
-    "exchange": {"tokens": 0, "under_way": 0, "last_refusal": None},
+    "exchanges": [{"issuer": "https://sts.acme.example", "tokens": 0, "under_way": 0, "last_refusal": None}],
     "records": {
         "sink": "file",
         "trouble": None,

@@ -207,7 +207,7 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             id="broken-settings",
         ),
         pytest.param(
-            [("exchange.last_refusal", {"at": NOW - 5, "reason": "sts_timeout", "detail": "no token"})],
+            [("exchanges.0.last_refusal", {"at": NOW - 5, "reason": "sts_timeout", "detail": "no token"})],
             "note",
             "token service",
             "5 s ago, gave no token: sts_timeout, no token",
@@ -341,7 +341,7 @@ def test_every_state_of_an_identity_that_is_not_well_is_told(state: State) -> No
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_an_exchange_may_fail_for_has_a_cure(reason: Reason) -> None:
-    (told,) = troubles(status(("exchange.last_refusal", {"at": NOW, "reason": str(reason), "detail": ""})))
+    (told,) = troubles(status(("exchanges.0.last_refusal", {"at": NOW, "reason": str(reason), "detail": ""})))
     assert told.cure
 
 
@@ -351,7 +351,7 @@ def test_what_refuses_calls_comes_first() -> None:
 
 
 def test_a_sidecar_that_never_exchanges_is_fine() -> None:
-    assert troubles(status(("exchange", None))) == []
+    assert troubles(status(("exchanges", []))) == []
 
 
 @pytest.mark.parametrize(

@@ -160,10 +160,10 @@ def test_settings_loaded_by_a_fork_are_the_same(name: str) -> None:
     files = SettingsFiles("sidecar", EXAMPLES / f"{name}.yaml")
     here, there = load_sidecar(files.path, {}), load_at_start(files, {}).settings
     assert isinstance(there, SidecarSettings)
-    assert (there.inbound, there.outbound, there.exchange, there.entry) == (
+    assert (there.inbound, there.outbound, there.exchanges, there.entry) == (
         here.inbound,
         here.outbound,
-        here.exchange,
+        here.exchanges,
         here.entry,
     )
     assert (there.keys, there.issuers, there.identity) == (here.keys, here.issuers, here.identity)
