@@ -31,7 +31,7 @@ ARG SOURCE_DATE_EPOCH=0
 RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-build-isolation --target /opt/sidecar/app . \
  && rm -rf /opt/sidecar/app/bin \
  && mkdir /opt/sidecar/share \
- && python3 .ci/sbom.py /opt/sidecar/lib /opt/sidecar/app >/opt/sidecar/share/sbom.cdx.json \
+ && python3 .ci/sbom.py /opt/sidecar/lib /opt/sidecar/app /opt/sidecar/native >/opt/sidecar/share/sbom.cdx.json \
  && PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/sidecar/lib /opt/sidecar/app \
  && chmod -R a+rX,a-w /opt/sidecar \
  && for part in native lib share app; do \
@@ -50,8 +50,12 @@ RUN PYTHONPATH=/build python3 -m pip install -q --no-compile --no-cache-dir --no
  && rm -rf /opt/sidecar/dev/bin \
  && PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/sidecar/dev \
  && chmod -R a+rX,a-w /opt/sidecar/dev \
- && mkdir -p /parts/dev/opt/sidecar/native && cp -a /opt/sidecar/dev /parts/dev/opt/sidecar/ \
+ && mkdir -p /parts/dev/opt/sidecar/native /parts/dev/opt/sidecar/share \
+ && cp -a /opt/sidecar/dev /parts/dev/opt/sidecar/ \
  && cp -L /usr/lib/*/libstdc++.so.6 /parts/dev/opt/sidecar/native/ \
+ && python3 .ci/sbom.py /opt/sidecar/lib /opt/sidecar/app /opt/sidecar/dev /opt/sidecar/native /parts/dev/opt/sidecar/native \
+      >/parts/dev/opt/sidecar/share/sbom.cdx.json \
+ && chmod -R a+rX,a-w /parts/dev/opt/sidecar/share \
  && find /parts/dev -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${RUNTIME_IMAGE} AS sidecar

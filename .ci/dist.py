@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -20,9 +21,11 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTIONS = (".", "dev")
+LOCKS = {None: "run.txt", "audit": "audit.txt", "pretty": "pretty.txt"}  # by the extra that needs them
 _BACKEND = "import sys, setuptools.build_meta as backend; getattr(backend, sys.argv[1])(sys.argv[2])"
 
 
@@ -130,10 +133,12 @@ def pack(archive: Path, entries: Iterable[Entry], epoch: int) -> None:
 
 
 def write_sbom(source: Path, out: Path, epoch: int) -> None:
-    """Write a CycloneDX bill of materials of the wheel and its locked dependencies, by cyclonedx-bom."""
+    """Write a CycloneDX bill of materials of the wheel, its locked dependencies and those of its extras."""
+    locks = {extra: (source / "requirements" / name).read_text() for extra, name in LOCKS.items()}
     command = ("requirements", "--pyproject", "pyproject.toml", "--output-reproducible", "--of", "JSON", "--sv", "1.6")
     done = subprocess.run(
-        [sys.executable, "-P", "-W", "ignore", "-m", "cyclonedx_py", *command, "requirements/run.txt"],
+        [sys.executable, "-P", "-W", "ignore", "-m", "cyclonedx_py", *command, "-"],
+        input="\n".join(locks.values()).encode(),
         cwd=source,
         env=environment(epoch),
         capture_output=True,
@@ -142,19 +147,33 @@ def write_sbom(source: Path, out: Path, epoch: int) -> None:
     if done.returncode:
         raise SystemExit(f"dist: no bill of materials: {done.stderr.decode()}; run it by: make dist")
     wheel = next(out.glob("delegation_sidecar-*.whl"))
-    bill = completed(json.loads(done.stdout), version=wheel.name.split("-")[1])
+    bill = completed(json.loads(done.stdout), version=wheel.name.split("-")[1], locks=locks)
     (out / f"delegation-sidecar-{bill['metadata']['component']['version']}.cdx.json").write_text(
         json.dumps(bill, indent=1, sort_keys=True) + "\n"
     )
 
 
-def completed(bill: Mapping[str, object], version: str) -> dict[str, object]:
-    """Add the version, which pyproject.toml leaves to the package, and drop copies of the lock file's lines."""
-    document = json.loads(json.dumps(bill))
+def completed(bill: Mapping[str, Any], version: str, locks: Mapping[str | None, str]) -> dict[str, Any]:
+    """Add the version, which pyproject.toml leaves to the package, and the extra that needs a dependency.
+
+    ``locks`` are lock files by extra; None: of all. Line numbers of the joined lock files and copies of their lines are
+    dropped, and so is the graph: without edges it would claim that nothing depends on anything.
+    """
+    document: dict[str, Any] = json.loads(json.dumps(bill))
     component = document["metadata"]["component"]
     component |= {"version": version, "purl": f"pkg:pypi/{component['name']}@{version}"}
-    for one in document["components"]:
+    document.pop("dependencies", None)
+    known = {one["purl"]: one for one in document["components"]}
+    locked = {extra: set(re.findall(r"^([\w.-]+==[^\s;]+)", text, re.MULTILINE)) for extra, text in locks.items()}
+    for purl, one in known.items():
         one.pop("description", None)
+        one["bom-ref"] = purl
+        name = f"{one['name']}=={one['version']}"
+        extras = [] if name in locked[None] else [extra for extra, names in locked.items() if extra and name in names]
+        one["scope"] = "optional" if extras else "required"
+        if extras:
+            one["properties"] = [{"name": "delegation-sidecar:extra", "value": extra} for extra in extras]
+    document["components"] = [known[purl] for purl in sorted(known)]
     return document
 
 

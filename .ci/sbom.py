@@ -1,17 +1,27 @@
-"""A bill of materials of the image: CycloneDX 1.6 of every package in the folders named, on standard output."""
+"""A bill of materials of the image: CycloneDX 1.6 of what the folders named hold, on standard output.
+
+That is every Python package, and every shared library that lies in a folder itself: those that the image brings from
+the base that it was built on.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distributions
+from pathlib import Path
 from typing import Any
+
+_GCC = "GPL-3.0-or-later WITH GCC-exception-3.1"
+_LIBRARIES = {"libgcc_s.so.1": _GCC, "libstdc++.so.6": _GCC}  # licences by name: a library does not tell its own
 
 
 def document(folders: list[str]) -> dict[str, Any]:
     """Build the document, sorted: the same packages always give the same bytes."""
-    found = sorted(components(folders), key=lambda one: one["purl"])
+    packages = sorted(components(folders), key=lambda one: one["purl"])
+    found = [*packages, *libraries(folders)]
     return {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": found}
 
 
@@ -25,6 +35,17 @@ def components(folders: list[str]) -> Iterator[dict[str, Any]]:
             "version": package.version,
             "purl": f"pkg:pypi/{name}@{package.version}",
             "licenses": [{"license": {"name": licence_of(package)}}],
+        }
+
+
+def libraries(folders: list[str]) -> Iterator[dict[str, Any]]:
+    """Each shared library that no package brought, with its hash."""
+    for file in sorted({file for folder in folders for file in Path(folder).glob("*.so*")}):
+        yield {
+            "type": "file",
+            "name": file.name,
+            "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(file.read_bytes()).hexdigest()}],
+            "licenses": [{"license": {"name": _LIBRARIES.get(file.name, "unknown")}}],
         }
 
 

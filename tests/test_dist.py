@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
+import json
 import os
+import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -91,9 +95,65 @@ def test_sources_are_unpacked_with_modes_and_times_of_no_umask(dist: ModuleType,
     assert found == {"a": (0o755, EPOCH), "tool": (0o755, EPOCH), "text": (0o644, EPOCH)}
 
 
-def test_the_bill_of_materials_names_the_version_and_repeats_no_lock_line(dist: ModuleType) -> None:
-    bill = {"metadata": {"component": {"name": "p"}}, "components": [{"name": "q", "description": "line 1"}]}
-    assert dist.completed(bill, "1.0") == {
-        "metadata": {"component": {"name": "p", "version": "1.0", "purl": "pkg:pypi/p@1.0"}},
-        "components": [{"name": "q"}],
+def test_the_bill_of_materials_names_version_and_extras_and_repeats_no_lock_line(dist: ModuleType) -> None:
+    def listed(name: str, line: int) -> dict[str, object]:
+        ref, purl = f"requirements-L{line}", f"pkg:pypi/{name}@1"
+        return {"name": name, "version": "1", "purl": purl, "bom-ref": ref, "description": f"requirements line {line}"}
+
+    def kept(name: str, **more: object) -> dict[str, object]:
+        return {"name": name, "version": "1", "purl": f"pkg:pypi/{name}@1", "bom-ref": f"pkg:pypi/{name}@1", **more}
+
+    bill = {
+        "metadata": {"component": {"name": "p"}},
+        "components": [listed("c", 1), listed("b", 2), listed("a", 3), listed("b", 4)],
+        "dependencies": [{"ref": "requirements-L1"}],
     }
+    locks = {None: "b==1 \\\n", "audit": "b==1 \\\nc==1 ; python_version < '4'\n", "pretty": "a==1\nc==1\n"}
+    assert dist.completed(bill, "1.0", locks) == {
+        "metadata": {"component": {"name": "p", "version": "1.0", "purl": "pkg:pypi/p@1.0"}},
+        "components": [
+            kept("a", scope="optional", properties=[{"name": "delegation-sidecar:extra", "value": "pretty"}]),
+            kept("b", scope="required"),
+            kept(
+                "c",
+                scope="optional",
+                properties=[{"name": "delegation-sidecar:extra", "value": extra} for extra in ("audit", "pretty")],
+            ),
+        ],
+    }
+
+
+def test_the_extras_of_the_bill_of_materials_are_those_that_are_locked(dist: ModuleType) -> None:
+    """An extra with a lock file of its own is in the bill."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    there = {extra for extra in extras if (ROOT / "requirements" / f"{extra}.txt").is_file()}
+    assert set(dist.LOCKS) == {None, *there}
+    assert "audit" in there
+
+
+def test_the_image_s_bill_of_materials_has_its_packages_and_the_libraries_beside_them(tmp_path: Path) -> None:
+    package = tmp_path / "lib" / "p-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.4\nName: P_q\nVersion: 1\nLicense-Expression: MIT\n")
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native" / "libgcc_s.so.1").write_bytes(b"code")
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "sbom.py", tmp_path / "lib", tmp_path / "native"],
+        check=True,
+        capture_output=True,
+    )
+    assert json.loads(done.stdout)["components"] == [
+        {
+            "type": "library",
+            "name": "p-q",
+            "version": "1",
+            "purl": "pkg:pypi/p-q@1",
+            "licenses": [{"license": {"name": "MIT"}}],
+        },
+        {
+            "type": "file",
+            "name": "libgcc_s.so.1",
+            "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(b"code").hexdigest()}],
+            "licenses": [{"license": {"name": "GPL-3.0-or-later WITH GCC-exception-3.1"}}],
+        },
+    ]

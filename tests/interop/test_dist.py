@@ -15,7 +15,7 @@ from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -148,10 +148,27 @@ def test_the_source_archive_builds_the_same_wheel_and_has_no_tests(release: Path
             assert {name: one.read(name) for name in one.namelist()} == {n: other.read(n) for n in other.namelist()}
 
 
+def locked(name: str) -> set[tuple[str, str]]:
+    """Return the packages of a lock file."""
+    text = (ROOT / "requirements" / name).read_text()
+    return set(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
+
+
+def bill_of(release: Path) -> dict[str, Any]:
+    bill: dict[str, Any] = json.loads((release / f"delegation-sidecar-{__version__}.cdx.json").read_text())
+    return bill
+
+
 def test_the_bill_of_materials_is_of_the_locked_dependencies_and_has_no_time_of_day(release: Path) -> None:
-    bill = json.loads((release / f"delegation-sidecar-{__version__}.cdx.json").read_text())
-    locked = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE)
-    assert {(one["name"], one["version"]) for one in bill["components"]} == set(locked)
+    bill = bill_of(release)
+    run, extras = locked("run.txt"), {extra: locked(f"{extra}.txt") for extra in ("audit", "pretty")}
+    assert {(one["name"], one["version"]) for one in bill["components"]} == run.union(*extras.values())
+    assert {(one["name"], one["version"]) for one in bill["components"] if one["scope"] == "required"} == run
+    for extra, packages in extras.items():
+        needs = {"name": "delegation-sidecar:extra", "value": extra}
+        told = {(one["name"], one["version"]) for one in bill["components"] if needs in one.get("properties", ())}
+        assert told == packages - run
+    assert {"duckdb", "kingfisher-secret-scanner"} <= {name for name, _ in extras["audit"]}
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     assert bill["metadata"]["component"]["purl"] == f"pkg:pypi/delegation-sidecar@{__version__}"
     assert "serialNumber" not in bill
@@ -219,7 +236,13 @@ def test_pip_installs_it_in_a_fresh_environment(release: Path, tmp_path: Path) -
     works(tmp_path / "venv" / "bin" / "sidecar", tmp_path)
     assert said(python, "-m", "sidecar", "--version", cwd=tmp_path) == f"sidecar {__version__}\n"
 
-    said(python, "-m", "pip", "install", "-q", f"{wheel_of(release)}[audit]", cwd=tmp_path)
+    said(python, "-m", "pip", "install", "-q", f"{wheel_of(release)}[audit,pretty]", cwd=tmp_path)
+    listed = json.loads(said(python, "-m", "pip", "list", "--format=json", cwd=tmp_path))
+    installed = {re.sub(r"[-_.]+", "-", one["name"]).lower() for one in listed}
+    assert installed - {"pip", "setuptools", "delegation-sidecar"} <= {
+        one["name"] for one in bill_of(release)["components"]
+    }
+
     dev = release / f"sidecar_dev-{__version__}-py3-none-any.whl"
     said(python, "-m", "pip", "install", "-q", dev, cwd=tmp_path)
     assert "--keep" in said(tmp_path / "venv" / "bin" / "sidecar", "demo", "--help", cwd=tmp_path)
