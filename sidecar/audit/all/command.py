@@ -1,6 +1,7 @@
 """``sidecar audit all``: runs every audit over a folder and prints one page.
 
-Exit codes: 0 nothing was found, 1 something was, 2 a path cannot be used.
+Exit codes: 0 all five numbers were told and nothing was found, 1 something was found, 2 a path cannot be used,
+3 nothing was found, and a number cannot be told.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.audit.all.examine import examine
-from sidecar.audit.all.overview import Number, Overview
+from sidecar.audit.all.overview import Number, Outcome, Overview
 from sidecar.audit.all.sample import write_sample
+from sidecar.audit.counts import part
 from sidecar.audit.output import complain, hang_up, print_json, print_line
 from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit all"
+_EXIT_CODES: Final = {Outcome.FINE: 0, Outcome.FOUND: 1, Outcome.CANNOT_TELL: 3}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
         _progress("")
     try:
         if arguments.json:
-            print_json(asdict(overview))
+            print_json({"outcome": overview.outcome, **asdict(overview)})
         else:
             _show(overview)
     except BrokenPipeError:
         return hang_up()
-    return 1 if overview.bad or overview.troubles else 0
+    return _EXIT_CODES[overview.outcome]
 
 
 def _progress(step: str) -> None:
@@ -79,10 +82,25 @@ def _show(overview: Overview) -> None:
             print_line(f"  {place}. {action.text}")
             print_line(f"     {action.cure}", style="dim")
     print_line()
+    _show_outcome(overview)
     print_line("Read on", style="bold")
     for command, tells in overview.commands:
         print_line(f"  {command}")
         print_line(f"     {tells}", style="dim")
+
+
+def _show_outcome(overview: Overview) -> None:
+    """Print the answer where no list of things to do tells it."""
+    if overview.outcome is Outcome.FINE:
+        print_line("Nothing was found.", style="green")
+    elif overview.outcome is Outcome.CANNOT_TELL:
+        unknown = f"{part(overview.unknown, len(overview.numbers), 'number')} not known" if overview.unknown else ""
+        failed = "a part was not run or not complete" if overview.troubles else ""
+        why = " and ".join(filter(None, (unknown, failed)))
+        print_line(f"Nothing was found, but {why}: this is not the answer that all is well.", style="yellow")
+    else:
+        return
+    print_line()
 
 
 def _show_number(number: Number) -> None:

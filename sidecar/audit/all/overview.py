@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 MOST_ACTIONS: Final = 3
+
+
+class Outcome(StrEnum):
+    """The answer of the whole audit. Nothing found, with a number that nobody could tell, is not all fine."""
+
+    FINE = "nothing_found"
+    FOUND = "found"
+    CANNOT_TELL = "cannot_tell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +53,16 @@ class Overview:
     troubles: Sequence[str] = ()
 
     @property
-    def bad(self) -> bool:
-        """True if any of the numbers is bad."""
-        return any(number.bad for number in self.numbers)
+    def unknown(self) -> int:
+        """Number of numbers that cannot be told."""
+        return sum(number.value is None for number in self.numbers)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Found, if a number is bad or something is to do; fine only if every number was told and every part ran."""
+        if self.actions or any(number.bad for number in self.numbers):
+            return Outcome.FOUND
+        return Outcome.CANNOT_TELL if self.unknown or self.troubles else Outcome.FINE
 
 
 def first_actions(actions: Sequence[Action]) -> list[Action]:

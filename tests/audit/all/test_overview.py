@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from sidecar.audit.all.overview import Action, Number, Overview, first_actions
+from sidecar.audit.all.overview import Action, Number, Outcome, Overview, first_actions
 
 
 def action(of: str, urgency: int, text: str) -> Action:
@@ -20,7 +22,27 @@ def test_three_of_one_number_are_three() -> None:
     assert [one.text for one in first_actions([action("keys", 1, text) for text in "dcba"])] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(("bad", "expected"), [([False, False], False), ([False, True], True)])
-def test_one_bad_number_is_enough(bad: list[bool], expected: bool) -> None:
-    numbers = [Number(name="x", value=1, sentence="", bad=one) for one in bad]
-    assert Overview(paths=[], found="", numbers=numbers, actions=[], commands=[]).bad is expected
+def number(value: int | None, *, bad: bool = False) -> Number:
+    return Number(name="x", value=value, sentence="", bad=bad)
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "unknown"),
+    [
+        pytest.param({}, Outcome.FINE, 0, id="every-number-told-and-good"),
+        pytest.param({"numbers": [number(0), number(1, bad=True)]}, Outcome.FOUND, 0, id="one-bad-number"),
+        pytest.param({"numbers": [number(None), number(1, bad=True)]}, Outcome.FOUND, 1, id="found-before-unknown"),
+        pytest.param({"actions": [action("keys", 1, "a")]}, Outcome.FOUND, 0, id="something-to-do"),
+        pytest.param({"numbers": [number(0), number(None)]}, Outcome.CANNOT_TELL, 1, id="one-number-unknown"),
+        pytest.param({"troubles": ["it could not be run"]}, Outcome.CANNOT_TELL, 0, id="a-part-that-was-not-run"),
+        pytest.param(
+            {"troubles": ["not run"], "numbers": [number(1, bad=True)]}, Outcome.FOUND, 0, id="found-beside-trouble"
+        ),
+    ],
+)
+def test_nothing_found_is_fine_only_if_everything_was_told(
+    changes: dict[str, Any], outcome: Outcome, unknown: int
+) -> None:
+    facts: dict[str, Any] = {"paths": [], "found": "", "numbers": [number(0), number(0)], "actions": [], "commands": []}
+    overview = Overview(**{**facts, **changes})
+    assert (overview.outcome, overview.unknown) == (outcome, unknown)

@@ -9,8 +9,25 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli import main
+from tests.audit.evidence import lawful
+from tests.audit.verify.evidence import chained_again
+from tests.integration.audit.chains.test_command import files
 
 pytestmark = pytest.mark.integration
+
+ENTRY = {
+    "id": "e1",
+    "spiffe_id": {"trust_domain": "acme.example", "path": "/agent/planner"},
+    "parent_id": {"trust_domain": "acme.example", "path": "/spire/agent/k8s_psat/prod/node-1"},
+    "selectors": [
+        {"type": "k8s", "value": "ns:agents"},
+        {"type": "k8s", "value": "sa:planner"},
+        {"type": "k8s", "value": "container-name:sidecar"},
+        {"type": "k8s", "value": "container-image:registry.acme.example/sidecar@sha256:" + "5a" * 32},
+    ],
+    "x509_svid_ttl": 3600,
+    "jwt_svid_ttl": 300,
+}
 
 
 def test_the_sample_is_written_audited_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,11 +45,42 @@ def test_the_sample_is_written_audited_and_printed(capsys: pytest.CaptureFixture
     assert "sidecar audit chains" in said
 
 
-def test_a_clean_folder_is_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_found_in_a_folder_without_evidence_is_not_told_as_all_fine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "notes").write_text("nothing\n")
-    assert main(["audit", "all", "--json", str(tmp_path)]) == 0
+    assert main(["audit", "all", "--json", str(tmp_path)]) == 3
     document = json.loads(capsys.readouterr().out)
     assert [number["value"] for number in document["numbers"]] == [0, None, None, None, None]
+    assert document["outcome"] == "cannot_tell"
+    assert main(["audit", "all", str(tmp_path)]) == 3
+    said = capsys.readouterr().out
+    assert "Nothing was found, but 4 of 5 numbers are not known: this is not the answer that all is well." in said
+
+
+def test_impersonation_that_cannot_be_told_is_no_success_and_the_same_folder_with_an_answer_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in files(folder, lawful()):
+        file = Path(name)
+        file.write_bytes(b"".join(line + b"\n" for line in chained_again(file.read_bytes().splitlines())))
+    (folder / "entries.json").write_text(json.dumps({"entries": [ENTRY]}))
+    (folder / "access.log").write_text(
+        '10.0.7.1 - alice [24/Nov/2026:21:04:10 +0000] "GET /customers/1 HTTP/1.1" 200 512 "-" "curl/8"\n' * 3
+    )
+    assert main(["audit", "all", str(folder)]) == 3
+    said = capsys.readouterr().out
+    assert "-  agents that impersonate" in said
+    assert "Nothing was found, but 1 of 5 numbers is not known" in said
+    (folder / "access.log").unlink()
+    assert main(["audit", "all", str(folder)]) == 0
+    assert "Nothing was found.\n" in capsys.readouterr().out
+    stream = folder / "0.records"
+    stream.write_bytes(stream.read_bytes().replace(b'"reason":"ok"', b'"reason":"ko"', 1))
+    assert main(["audit", "all", str(folder)]) == 1
+    assert "compare with another copy of the records" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

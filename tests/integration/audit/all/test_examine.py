@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.audit.all import examine as examine_module
 from sidecar.audit.all.examine import examine
-from sidecar.audit.all.overview import Overview
+from sidecar.audit.all.overview import Outcome, Overview
 from sidecar.audit.all.sample import write_sample
 from sidecar.audit.credentials.detector import DetectorError
 from sidecar.audit.credentials.walk import MAX_FILE_BYTES
@@ -40,7 +40,7 @@ def test_the_sample_has_something_of_everything(sample: Path) -> None:
         "machine identities for each person": 3,
         "broken chains": 1,
     }
-    assert overview.bad
+    assert overview.outcome is Outcome.FOUND
     assert [action.of for action in overview.actions] == [
         "agents that impersonate", "static credentials", "weak entries"
     ]  # fmt: skip
@@ -65,7 +65,7 @@ def test_what_is_not_there_has_no_number_and_a_cure(tmp_path: Path) -> None:
         "machine identities for each person": None,
         "broken chains": None,
     }
-    assert not overview.bad
+    assert overview.outcome is Outcome.CANNOT_TELL
     assert "spire-server entry show -output json" in overview.numbers[2].sentence
     assert overview.actions == []
 
