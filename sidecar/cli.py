@@ -183,10 +183,13 @@ def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     add_examples(
         explain,
         "sidecar explain record.json",
+        "sidecar explain records/ --request 59f98de2b75601501126ddfa8c234ab8",
         "sidecar explain records.jsonl --request 59f98de2b75601501126ddfa8c234ab8 --config sidecar.yaml",
     )
     explain.set_defaults(default_config=DEFAULT_CONFIG)
-    explain.add_argument("record", metavar="RECORD", help="a file of records, or - for standard input")
+    explain.add_argument(
+        "records", nargs="+", metavar="FILE", help="records: a file, .gz and .zst too, a folder, a pattern, or -"
+    )
     explain.add_argument("--request", metavar="ID", help="the request id, if there is more than one record")
     explain.add_argument(
         "--config", metavar="FILE", help=f"the settings to judge by (default {DEFAULT_CONFIG}, if it exists)"

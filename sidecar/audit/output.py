@@ -26,7 +26,9 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a command that reads logs line by line: the files, and ``--json``."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a log, .gz too, or - for standard input")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="a file, .gz and .zst too, a folder, or - for standard input"
+    )
     parser.add_argument("--json", action="store_true", help="for machines")
 
 

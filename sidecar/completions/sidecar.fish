@@ -52,7 +52,7 @@ function _shtab_sidecar_using
 end
 
 set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --entries --every --federated --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --limit --listen --mapping --max-connections --may-call --memory --merge --namespace --out --output --platform --probe --records --request --route --save --since --socket --socket-mode --spill --subject --timeout --title --tls --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api -o
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --entries --every --federated --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --limit --listen --mapping --max-connections --may-call --memory --merge --namespace --out --output --platform --probe --records --request --route --save --search --since --socket --socket-mode --spill --subject --timeout --title --tls --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api -o
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -111,7 +111,7 @@ complete -c sidecar -n '_shtab_sidecar_using explain' -s h -l help -d 'show this
 complete -c sidecar -n '_shtab_sidecar_using explain' -l request -x -d 'the request id, if there is more than one record'
 complete -c sidecar -n '_shtab_sidecar_using explain' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the settings to judge by (default /etc/sidecar/sidecar.yaml, if it exists)'
 complete -c sidecar -n '_shtab_sidecar_using explain' -l json -d 'for machines'
-complete -c sidecar -n '_shtab_sidecar_using explain; and test $_shtab_sidecar_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a file of records, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using explain; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: a file, .gz and .zst too, a folder, a pattern, or -'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a audit -d 'Evaluate records and logs offline.'
 complete -c sidecar -n '_shtab_sidecar_using audit' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a all -d 'Run every audit over a folder, and print one page.'
@@ -125,7 +125,7 @@ complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l agents -xka "
 complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l mapping -xka "(__fish_complete_path (commandline -ct))" -d 'a log format of your own (docs/attribution.md)'
 complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l user -x -d 'a field that names the user'
 complete -c sidecar -n '_shtab_sidecar_using audit attribution' -l actor -x -d 'a field that names the actor'
-complete -c sidecar -n '_shtab_sidecar_using audit attribution; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit attribution; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a file, .gz and .zst too, a folder, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a chains -d 'Rebuild every chain from the records of all witnesses.'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l json -d 'for machines'
@@ -163,7 +163,8 @@ complete -c sidecar -n '_shtab_sidecar_using audit report; and test $_shtab_side
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a ratio -d 'Count machine identities against people, with the trigger at 50 to 1.'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l entries -xka "(__fish_complete_path (commandline -ct))" -d 'registration entries: registered workloads'
-complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l credentials -xka "(__fish_complete_path (commandline -ct))" -d 'the result of audit credentials --json'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l credentials -xka "(__fish_complete_path (commandline -ct))" -d 'static keys: audit credentials --json'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l search -xka "(__fish_complete_path (commandline -ct))" -d 'static keys: files and folders to search'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l directory -xka "(__fish_complete_path (commandline -ct))" -d 'an export of the people: CSV, SCIM, Graph'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l directory-field -x -d 'the field with the sub of tokens (default: a guess)'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l window -x -d 'only records of this last time: a number and h or d, such as 24h or 30d'
@@ -172,18 +173,18 @@ complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l hash-key -xka "(__f
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l save -xka "(__fish_complete_path (commandline -ct))" -d 'write a sketch, to be merged elsewhere; it holds no name'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l merge -xka "(__fish_complete_path (commandline -ct))" -d 'a sketch of another site to count together with'
 complete -c sidecar -n '_shtab_sidecar_using audit ratio' -l json -d 'for machines: the numbers and every machine identity'
-complete -c sidecar -n '_shtab_sidecar_using audit ratio; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records of sidecars and token services, .gz too, or -'
+complete -c sidecar -n '_shtab_sidecar_using audit ratio; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records of sidecars and token services: files, .gz and .zst too, folders, patterns, or -'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a export -d 'Write records as events of ECS or OCSF, for a SIEM.'
 complete -c sidecar -n '_shtab_sidecar_using audit export' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit export' -l as -xka "ecs ocsf" -d 'the schema: Elastic Common Schema, or OCSF'
-complete -c sidecar -n '_shtab_sidecar_using audit export; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records, .gz too, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit export; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: a file, .gz and .zst too, a folder, a pattern, or -'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a verify -d 'Find records that were changed, removed, inserted or moved.'
 complete -c sidecar -n '_shtab_sidecar_using audit verify' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit verify' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit verify' -l keys -xka "(__fish_complete_path (commandline -ct))" -d 'the token service'"'"'s keys (JWKS), retired ones too; without them signatures are not checked'
-complete -c sidecar -n '_shtab_sidecar_using audit verify' -l countersigned -d 'a run without a valid checkpoint is a finding as well'
+complete -c sidecar -n '_shtab_sidecar_using audit verify' -l countersigned -d 'a run without a valid checkpoint is a finding as well (needs --keys)'
 complete -c sidecar -n '_shtab_sidecar_using audit verify' -l ignore -x -d 'a kind of finding to ignore'
-complete -c sidecar -n '_shtab_sidecar_using audit verify; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a log, .gz too, or - for standard input'
+complete -c sidecar -n '_shtab_sidecar_using audit verify; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a file, .gz and .zst too, a folder, or - for standard input'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a credentials -d 'List static credentials of agents, and a way to retire each.'
 complete -c sidecar -n '_shtab_sidecar_using audit credentials' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit credentials' -l history -d 'also read former versions in the Git repositories there'

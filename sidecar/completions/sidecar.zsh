@@ -90,7 +90,7 @@ _shtab_sidecar_audit_attribution_options=(
   "*--mapping[a log format of your own (docs\/attribution.md)]:FILE:_files"
   "*--user[a field that names the user]:FIELD:"
   "*--actor[a field that names the actor]:FIELD:"
-  "(*):a log, .gz too, or - for standard input:_files"
+  "(*):a file, .gz and .zst too, a folder, or - for standard input:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -133,7 +133,7 @@ _shtab_sidecar_audit_credentials_defaults_added=0
 _shtab_sidecar_audit_export_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--as[the schema\: Elastic Common Schema, or OCSF]:form:(ecs ocsf)"
-  "(*):records, .gz too, or - for standard input:_files"
+  "(*):records\: a file, .gz and .zst too, a folder, a pattern, or -:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -142,7 +142,8 @@ _shtab_sidecar_audit_export_defaults_added=0
 _shtab_sidecar_audit_ratio_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "*--entries[registration entries\: registered workloads]:PATH:_files"
-  "*--credentials[the result of audit credentials --json]:FILE:_files"
+  "*--credentials[static keys\: audit credentials --json]:FILE:_files"
+  "*--search[static keys\: files and folders to search]:PATH:_files"
   "*--directory[an export of the people\: CSV, SCIM, Graph]:FILE:_files"
   "--directory-field[the field with the sub of tokens (default\: a guess)]:NAME:"
   "--window[only records of this last time\: a number and h or d, such as 24h or 30d]:TIME:"
@@ -151,7 +152,7 @@ _shtab_sidecar_audit_ratio_options=(
   "--save[write a sketch, to be merged elsewhere\; it holds no name]:FILE:_files"
   "*--merge[a sketch of another site to count together with]:FILE:_files"
   "--json[for machines\: the numbers and every machine identity]"
-  "(*)::records of sidecars and token services, .gz too, or -:_files"
+  "(*)::records of sidecars and token services\: files, .gz and .zst too, folders, patterns, or -:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -199,9 +200,9 @@ _shtab_sidecar_audit_verify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[for machines]"
   "*--keys[the token service\'s keys (JWKS), retired ones too\; without them signatures are not checked]:FILE:_files"
-  "--countersigned[a run without a valid checkpoint is a finding as well]"
+  "--countersigned[a run without a valid checkpoint is a finding as well (needs --keys)]"
   "*--ignore[a kind of finding to ignore]:KIND:"
-  "(*):a log, .gz too, or - for standard input:_files"
+  "(*):a file, .gz and .zst too, a folder, or - for standard input:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -297,7 +298,7 @@ _shtab_sidecar_explain_options=(
   "--request[the request id, if there is more than one record]:ID:"
   "--config[the settings to judge by (default \/etc\/sidecar\/sidecar.yaml, if it exists)]:FILE:_files"
   "--json[for machines]"
-  ":a file of records, or - for standard input:_files"
+  "(*):records\: a file, .gz and .zst too, a folder, a pattern, or -:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

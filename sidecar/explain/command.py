@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, print_json, print_line, print_table
 from sidecar.audit.records import Record, RecordError, parse_record
@@ -26,7 +28,7 @@ _COMMAND: Final = "sidecar explain"
 def run(arguments: argparse.Namespace) -> int:
     """Explain one record."""
     try:
-        record = _record(arguments.record, arguments.request)
+        record = _record(record_files(arguments.records), arguments.request)
         policy = _policy(arguments.config, arguments.default_config, record)
     except (OSError, RecordError) as error:
         return complain(_COMMAND, str(error))
@@ -40,14 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if explanation.agrees else 1
 
 
-def _record(file: str, request_id: str | None) -> Record:
+def _record(files: Sequence[str], request_id: str | None) -> Record:
     """Return the one record asked for.
 
     Raises:
         RecordError: there is none, or more than one.
     """
     found: Record | None = None
-    for line in read_lines([file]):
+    for line in read_lines(files):
         try:
             record = parse_record(line.content or b"")
         except RecordError as error:

@@ -94,3 +94,13 @@ def test_two_records_of_one_request_or_of_two_requests_are_told_apart(
     (tmp_path / "two").write_text("\n".join(map(json.dumps, [another, closing])))
     assert main(["explain", str(tmp_path / "two")]) == 2
     assert "more than one record; name one by --request" in capsys.readouterr().err
+
+
+def test_a_record_is_found_among_files_and_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = [str(RECORDED / "crm.records"), str(RECORDED / "writer.records")]
+    for files in (both, [str(RECORDED)], [str(RECORDED / "*.records")]):
+        assert main(["explain", *files, "--request", STOLEN, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["event"].startswith("request")
+    assert main(["explain", both[0], "--request", STOLEN]) == 2
+    assert "there is no such record" in capsys.readouterr().err

@@ -23,10 +23,9 @@ from sidecar.audit.credentials.examine import Credential
 from sidecar.audit.credentials.examine import Result as Credentials
 from sidecar.audit.credentials.examine import examine as examine_credentials
 from sidecar.audit.credentials.kinds import KINDS
-from sidecar.audit.ratio.census import Census
-from sidecar.audit.ratio.command import TRIGGER
 from sidecar.audit.ratio.command import Result as Ratio
 from sidecar.audit.ratio.command import examine as examine_ratio
+from sidecar.audit.ratio.sources import keys_of
 from sidecar.audit.selectors.examination import Result as Selectors
 from sidecar.audit.selectors.examination import examine as examine_selectors
 from sidecar.audit.verify.command import examine as examine_streams
@@ -123,14 +122,8 @@ class _Parts:
 
 
 def _ratio(paths: Sequence[str], found: Found, credentials: Credentials | None) -> Ratio:
-    result = examine_ratio(found.records, entries=paths, directory=found.directories)
-    census: Census = result.census
-    for one in credentials.credentials if credentials is not None else ():
-        census.add_key(one.fingerprint, one.owners[0] if one.owners else None)
-    return Ratio(
-        machines=len(census.machines), people=census.people.count, exact=census.people.exact, trigger=TRIGGER,
-        census=census,
-    )  # fmt: skip
+    keys = () if credentials is None else keys_of(credentials)
+    return examine_ratio(found.records, entries=paths, directory=found.directories, keys=keys)
 
 
 def _credentials_number(result: Credentials | None) -> Number:
@@ -253,14 +246,14 @@ def _commands(
     if selectors is not None and selectors.entries:
         commands.append((f"sidecar audit selectors {where}", "each weak entry, and the command that cures it"))
     if ratio is not None and ratio.ratio is not None:
-        sources = [word for path in paths for word in ("--entries", path)]
+        sources = [word for path in paths for word in ("--entries", path, "--search", path)]
         sources += [word for file in found.directories for word in ("--directory", file)]
-        told = "each machine identity; static keys too, with --credentials and the result of audit credentials --json"
-        commands.append((f"sidecar audit ratio {shlex.join(sources)} {records}".rstrip(), told))
+        commands.append((f"sidecar audit ratio {shlex.join(sources)} {records}".rstrip(), "each machine identity"))
     if found.records:
         commands.append((f"sidecar audit chains {records}", "every chain and contradiction"))
         commands.append((f"sidecar audit report -o report.html {records}", "the same as a page for a post-mortem"))
-        commands.append((f"sidecar audit verify {records}", "what was changed, removed or inserted"))
+        keys = "".join(f"--keys {shlex.quote(file)} " for file in found.keys)
+        commands.append((f"sidecar audit verify {keys}{records}", "what was changed, removed or inserted"))
     return commands
 
 

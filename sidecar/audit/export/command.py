@@ -14,6 +14,7 @@ import orjson
 
 from sidecar.audit.export.ecs import ecs_event
 from sidecar.audit.export.ocsf import ocsf_event
+from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up
 from sidecar.audit.records import Record, RecordError, record_of
@@ -36,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sidecar audit export --as ecs records.jsonl",
         "kubectl logs deploy/crm -c sidecar | sidecar audit export --as ocsf -",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="records, .gz too, or - for standard input")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="records: a file, .gz and .zst too, a folder, a pattern, or -"
+    )
     parser.add_argument(
         "--as", dest="form", choices=sorted(FORMS), required=True, help="the schema: Elastic Common Schema, or OCSF"
     )
@@ -49,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     others: list[str] = []
     count = 0
     try:
-        for line in read_lines(arguments.files):
+        for line in read_lines(record_files(arguments.files)):
             event = _event(line.content, convert)
             if event is None:
                 count += 1

@@ -9,16 +9,21 @@ import argparse
 import hmac
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from sidecar.audit.credentials.detector import DetectorError
+from sidecar.audit.credentials.examine import examine as examine_credentials
+from sidecar.audit.credentials.walk import TooLargeError
+from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.ratio.census import Census, Machine
 from sidecar.audit.ratio.sketches import Sketches, load, save
-from sidecar.audit.ratio.sources import keys_in, people_in
+from sidecar.audit.ratio.sources import keys_in, keys_of, people_in
 from sidecar.audit.records import RecordError, parse_record
 from sidecar.audit.selectors.examination import examine as examine_entries
 from sidecar.examples import add_examples
@@ -36,13 +41,18 @@ _EXAMPLE: Final = "a number and h or d, such as 24h or 30d"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help="records of sidecars and token services, .gz too, or -"
-    )
+        "files", nargs="*", metavar="FILE", help="records of sidecars and token services: files, .gz and .zst too,"
+        " folders, patterns, or -",
+    )  # fmt: skip
     parser.add_argument(
         "--entries", action="append", default=[], metavar="PATH", help="registration entries: registered workloads"
     )
-    parser.add_argument(
-        "--credentials", action="append", default=[], metavar="FILE", help="the result of audit credentials --json"
+    keys = parser.add_mutually_exclusive_group()  # a fingerprint is that of one run: both would count a key twice
+    keys.add_argument(
+        "--credentials", action="append", default=[], metavar="FILE", help="static keys: audit credentials --json"
+    )
+    keys.add_argument(
+        "--search", action="append", default=[], metavar="PATH", help="static keys: files and folders to search"
     )
     parser.add_argument(
         "--directory", action="append", default=[], metavar="FILE", help="an export of the people: CSV, SCIM, Graph"
@@ -62,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines: the numbers and every machine identity")
     add_examples(
         parser,
-        "sidecar audit ratio records/*.jsonl",
-        "sidecar audit ratio --window 30d --entries entries.json --directory users.csv records/*.jsonl",
-        "sidecar audit ratio --save site-a.sketch --hash-key salt records/*.jsonl",
+        "sidecar audit ratio records/",
+        "sidecar audit ratio --window 30d --entries entries.json --search . --directory users.csv records/",
+        "sidecar audit ratio --save site-a.sketch --hash-key salt records/",
     )
 
 
@@ -79,6 +89,7 @@ class Result:
     census: Census
     not_records: int = 0
     in_directory: int = 0
+    unsearched: int = 0  # files that were not searched for keys
 
     @property
     def strangers(self) -> bool:
@@ -112,6 +123,7 @@ def examine(
     *,
     entries: Sequence[str] = (),
     credentials: Sequence[str] = (),
+    keys: Iterable[tuple[str, str | None]] = (),
     directory: Sequence[str] = (),
     directory_field: str | None = None,
     since: str | None = None,
@@ -119,7 +131,7 @@ def examine(
     trigger: float = TRIGGER,
     merged: Sequence[str] = (),
 ) -> Result:
-    """Count the identities of all sources.
+    """Count the identities of all sources. ``keys`` are static ones: fingerprint and owner.
 
     Raises:
         OSError: a file cannot be read; the text names it.
@@ -137,9 +149,8 @@ def examine(
         for entry in examine_entries(entries).entries:
             if not entry.is_node:
                 census.add_entry(entry.spiffe_id)
-    for file in credentials:
-        for fingerprint, owner in keys_in(file):
-            census.add_key(fingerprint, owner)
+    for fingerprint, owner in chain(keys, *map(keys_in, credentials)):
+        census.add_key(fingerprint, owner)
     members = {subject for file in directory for subject in people_in(file, directory_field)}
     for subject in members:
         census.add_person("", subject)
@@ -166,10 +177,13 @@ def sketches_of(census: Census) -> Sketches:
 def run(arguments: argparse.Namespace) -> int:
     """Count and print."""
     try:
+        searched = examine_credentials(arguments.search) if arguments.search else None
+        files = record_files(arguments.files)
         result = examine(
-            arguments.files,
+            files,
             entries=arguments.entries,
             credentials=arguments.credentials,
+            keys=() if searched is None else keys_of(searched),
             directory=arguments.directory,
             directory_field=arguments.directory_field,
             since=None if arguments.window is None else _before_now(arguments.window),
@@ -179,12 +193,14 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if arguments.save:
             save(sketches_of(result.census), arguments.save)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DetectorError, TooLargeError) as error:
         return complain(_COMMAND, str(error))
+    if searched is not None and searched.unread:
+        result = replace(result, unsearched=searched.unread)
     if result.not_records and not result.census.records and not result.census.outside:
         return complain(_COMMAND, f"no line of {', '.join(arguments.files)} is a record; give a sidecar's records")
     if not result.machines and not result.people:
-        return complain(_COMMAND, "nothing to count: give records, --entries, --credentials or --directory")
+        return complain(_COMMAND, "nothing to count: give records, --entries, --search, --credentials or --directory")
     try:
         if arguments.json:
             print_json(_document(result))
@@ -241,6 +257,7 @@ def _document(result: Result) -> dict[str, object]:
         "records": census.records,
         "outside_window": census.outside,
         "not_records": result.not_records,
+        "unsearched": result.unsearched,
         "first": census.first,
         "last": census.last,
         "identities": [
@@ -285,6 +302,8 @@ def _show(result: Result) -> None:
         print_line(f"records outside the window, not counted: {census.outside}")
     if result.not_records:
         print_line(f"lines that are not records, not counted: {result.not_records}")
+    if result.unsearched:
+        print_line(f"files that were not searched for keys: {result.unsearched}; sidecar audit credentials tells why")
     print_line(result.summary[1], style="bold")
     if result.strangers:
         print_line(

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from sidecar.audit.credentials.examine import Result
+
 MAX_BYTES: Final = 256 << 20
 
 # Lists of people as identity providers export them: SCIM, Microsoft Graph, Keycloak's realm.
@@ -63,6 +65,12 @@ def keys_in(file: str) -> Iterator[tuple[str, str | None]]:
         raise SourceError(
             f"{file}: it is not the result of `sidecar audit credentials --json`; write it by that command"
         ) from None
+
+
+def keys_of(result: Result) -> Iterator[tuple[str, str | None]]:
+    """Yield fingerprint and owner of each credential that a search found."""
+    for one in result.credentials:
+        yield one.fingerprint, one.owners[0] if one.owners else None
 
 
 def _rows(file: str) -> Iterator[Mapping[str, Any]]:

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
+from sidecar.audit.folders import record_files
 from sidecar.audit.output import add_formats, complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.rules import Severity, Weakness, unknown_rules
 from sidecar.audit.sarif import sarif
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         result = examine(
             arguments.paths,
-            records=arguments.records,
+            records=record_files(arguments.records),
             agents=agents_of(arguments.agents),
             trust_domain=arguments.trust_domain,
             partners=arguments.federated,

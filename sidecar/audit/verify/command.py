@@ -14,6 +14,7 @@ from typing import Final
 
 import orjson
 
+from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import add_logs, complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.verify.streams import Streams
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_examples(
         parser,
         "sidecar audit verify records.jsonl",
-        "sidecar audit verify --keys jwks.json --countersigned records/*.jsonl sts.jsonl.gz",
+        "sidecar audit verify --keys jwks.json --countersigned records/ sts.jsonl.gz",
     )
     add_logs(parser)
     parser.add_argument(
@@ -50,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the token service's keys (JWKS), retired ones too; without them signatures are not checked",
     )
     parser.add_argument(
-        "--countersigned", action="store_true", help="a run without a valid checkpoint is a finding as well"
+        "--countersigned",
+        action="store_true",
+        help="a run without a valid checkpoint is a finding as well (needs --keys)",
     )
     parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of finding to ignore")
 
@@ -77,9 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = sorted(set(arguments.ignore) - set(Kind))
     if unknown:
         return complain(_COMMAND, f"{', '.join(unknown)} is not a kind of finding; there are {', '.join(Kind)}")
+    if arguments.countersigned and not arguments.keys:
+        return complain(_COMMAND, "--countersigned needs --keys FILE, the JWKS that the token service serves at its"
+                        " jwks_uri: curl -s https://sts.example/jwks > jwks.json")  # fmt: skip
     try:
         streams, verdict = examine(
-            arguments.files, arguments.keys, countersigned=arguments.countersigned, ignore=arguments.ignore
+            record_files(arguments.files),
+            arguments.keys,
+            countersigned=arguments.countersigned,
+            ignore=arguments.ignore,
         )
     except (OSError, ValueError) as error:
         return complain(_COMMAND, str(error))

@@ -82,7 +82,7 @@ def test_what_is_no_record_is_told(tmp_path: Path, file: str, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "nothing to count: give records, --entries, --credentials or --directory"),
+        ([], "nothing to count: give records, --entries, --search, --credentials or --directory"),
         (["/nonexistent"], "No such file"),
         (["--hash-key", "SHORT"], "a key has at least 16 bytes"),
         (["--merge", "SHORT"], "it is no sketch"),
@@ -132,3 +132,19 @@ def test_a_directory_of_strangers_is_told_and_one_of_the_same_people_is_not(
     assert "each of them counts twice" in capsys.readouterr().out
     assert main([*words, "--directory-field", "oid"]) == 0
     assert "each of them counts twice" not in capsys.readouterr().out
+
+
+def test_a_folder_of_records_counts_as_its_files(tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no record\n")
+    assert main(["audit", "ratio", "--json", str(tmp_path)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["machines"], document["people"], document["not_records"]) == (3, 2, 0)
+
+
+def test_a_search_and_the_result_of_one_are_not_counted_together(
+    tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = credentials(tmp_path / "c.json", "key-1")
+    with pytest.raises(SystemExit):
+        main(["audit", "ratio", "--search", str(tmp_path), "--credentials", keys, file])
+    assert "not allowed with argument" in capsys.readouterr().err

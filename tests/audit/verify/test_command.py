@@ -91,3 +91,26 @@ def test_what_cannot_be_used_is_named_with_its_cure(
 def test_no_record_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "verify", write(tmp_path / "r.jsonl", [b"nothing"])]) == 2
     assert "no line is a record" in capsys.readouterr().err
+
+
+def test_a_folder_is_verified_as_its_files(tmp_path: Path, writer: Writer, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "records" / "in").mkdir(parents=True)
+    write(tmp_path / "records" / "in" / "a.jsonl", writer.lines[:2])
+    write(tmp_path / "records" / "b.jsonl", writer.lines[2:])
+    assert main(["audit", "verify", str(tmp_path / "records")]) == 0
+    assert "4 records: 1 run, and no line was" in capsys.readouterr().out
+    (tmp_path / "records" / "in" / "a.jsonl").unlink()
+    assert main(["audit", "verify", str(tmp_path / "records")]) == 1
+    assert "begins late" in capsys.readouterr().out
+
+
+def test_countersigned_without_keys_says_which_option_is_missing_and_where_keys_come_from(
+    tmp_path: Path, writer: Writer, keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["audit", "verify", "--countersigned", write(tmp_path / "r.jsonl", writer.lines)]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "--countersigned needs --keys FILE, the JWKS that the token service serves at its jwks_uri" in said.err
+    assert said.out == ""
+    assert main([*words, "--keys", str(keys)]) == 0

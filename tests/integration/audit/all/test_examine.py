@@ -180,3 +180,16 @@ def test_what_was_refused_breaks_no_chain_here_and_in_the_chains_themselves(
     main(words)
     document = json.loads(capsys.readouterr().out)
     assert document["broken_chains"] == examine([str(tmp_path)]).numbers[-1].value == 2
+
+
+def test_the_printed_command_counts_the_same_machines_and_people(
+    sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overview = examine([str(sample)])
+    (command,) = [command for command, _ in overview.commands if command.startswith("sidecar audit ratio ")]
+    words = shlex.split(command.replace(f"{sample}/records/*.jsonl", f"'{sample}/records/*.jsonl'"))
+    assert main([*words[1:], "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    sentence = overview.numbers[3].sentence
+    assert f"{document['machines']} machine identities and {document['people']} people" in sentence
+    assert sum(one["kind"] == "static key" for one in document["identities"]) == overview.numbers[0].value == 3
