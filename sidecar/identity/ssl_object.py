@@ -38,6 +38,7 @@ class HandshakeRefused(ssl.SSLCertVerificationError):
 class ScreenedSSLObject(ssl.SSLObject):
     """An SSL object of a ``ScreenedContext``. If another context made it, it refuses every peer."""
 
+    _sslobj: Any  # the base class's own: on the warm path its methods cost a call each, and ``super()`` another
     _incoming: ssl.MemoryBIO
     _released: ssl.MemoryBIO
     _gate: RecordGate
@@ -123,17 +124,24 @@ class ScreenedSSLObject(ssl.SSLObject):
             TooManyRecordsError: the peer sends many records without data.
             ssl.SSLError: as the base class.
         """
-        gate, incoming, released = self._gate, self._incoming, self._released
-        if not gate.busy:  # as for most reads: they run no more code than this
-            if incoming.pending and not released.pending:
-                try:
-                    released.write(gate.take(incoming.read()))
-                except TooManyRecordsError as error:
-                    self.tell_refused(Reason.TLS_VERSION, error.reason)
-                    raise
-            if incoming.eof:
+        gate, released = self._gate, self._released
+        if not (gate.busy or released.pending) and (received := self._incoming.read()):
+            try:
+                released.write(gate.take(received))
+            except TooManyRecordsError as error:
+                self.tell_refused(Reason.TLS_VERSION, error.reason)
+                raise
+            if not gate.busy:  # one record, as for most reads: they run no more code than this
+                return self._sslobj.read(len) if buffer is None else self._sslobj.read(len, buffer)
+        return self._read_more(len, buffer)
+
+    def _read_more(self, len: int, buffer: Any) -> Any:  # noqa: A002 - as ``read``
+        """Read as ``read`` what is not one record that has just arrived."""
+        gate = self._gate
+        if not gate.busy:
+            if self._incoming.eof:
                 self._pass_eof()
-            if not (self._gate.busy or incoming.pending):
+            if not self._incoming.pending:
                 return super().read(len, buffer)
         while True:
             if not self._released.pending:
@@ -150,8 +158,8 @@ class ScreenedSSLObject(ssl.SSLObject):
     def pending(self) -> int:
         """Return the number of bytes still to be read. Event loops ask for it before they read again."""
         gate = self._gate
-        held = gate.held_bytes if gate.busy else 0
-        return super().pending() + self._released.pending + held
+        size: int = self._sslobj.pending() + self._released.pending
+        return size + gate.held_bytes if gate.busy else size
 
     def unwrap(self) -> None:
         """Close the TLS connection as ``ssl.SSLObject.unwrap`` does. Errors as ``read``."""
