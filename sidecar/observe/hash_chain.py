@@ -10,20 +10,21 @@ that the process admitted differs from a line that somebody removed.
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
 from sidecar.observe.record import FIELDS, Record
 
-_NULL: Final = len(b"null}")  # the end of an encoded line: ``prev`` is the last key
+_NULL: Final = -len(b"null}")  # the end of an encoded line: ``prev`` is the last key
 
 if FIELDS[-1] != "prev":
     raise AssertionError("the key prev must be the last of a record: the hash is spliced into the end of the line")
 
 
 class HashChain:
-    """Encodes records as linked lines. ``encode`` makes lines in which ``prev`` is null.
+    """Encodes records as linked lines. ``encode`` makes lines, without newlines, in which ``prev`` is null.
 
     ``head`` is the number of the last linked record and the hash of its line, in hex; None before the first. It is
     replaced as a whole, so another thread may read it.
@@ -31,7 +32,7 @@ class HashChain:
 
     __slots__ = ("_encode", "head")
 
-    def __init__(self, encode: Callable[[Sequence[Record]], bytes]) -> None:
+    def __init__(self, encode: Callable[[Sequence[Record]], Sequence[bytes]]) -> None:
         self._encode = encode
         self.head: tuple[int, str] | None = None
 
@@ -40,14 +41,13 @@ class HashChain:
         if not records:
             return b""
         linked = []
-        before = None if self.head is None else self.head[1].encode()
-        for line in self._encode(records).split(b"\n")[:-1]:
-            if before is not None:
-                line = b'%b"%b"}' % (line[:-_NULL], before)
+        before = b"" if self.head is None else self.head[1].encode()
+        for line in self._encode(records):
+            if before:
+                line = line[:_NULL] + b'"' + before + b'"}'  # no ``%``: every record pays for it
             linked.append(line)
-            before = sha256(line).hexdigest().encode()
-        if before is not None:
-            self.head = records[-1]["seq"], before.decode()
+            before = hexlify(sha256(line).digest())
+        self.head = records[-1]["seq"], before.decode()
         linked.append(b"")
         return b"\n".join(linked)
 

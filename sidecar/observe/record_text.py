@@ -40,28 +40,27 @@ _BACKSLASH: Final = 0x5C  # searched as numbers: four times as fast as a bytes o
 _DEL: Final = 0x7F
 
 
-def encode(records: Sequence[Record]) -> bytes:
-    """Encode one line for each record, newlines included. Plain text is cheap: only the finished lines are inspected.
+def encode(records: Sequence[Record]) -> list[bytes]:
+    """Encode each record as one line, without its newline. Plain text is cheap: only the lines are inspected.
 
     A line that is short, ASCII, without DEL and without a backslash (JSON's only escape) holds nothing but printable
     text below the limit. Every other record, and one with a token in it, is cleaned value by value and encoded again.
     """
     try:
-        lines = list(map(orjson.dumps, records, repeat(None), repeat(orjson.OPT_APPEND_NEWLINE)))
+        lines = list(map(orjson.dumps, records))
     except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits, a type that JSON lacks
-        return _cleaned(records[0]) if len(records) == 1 else b"".join(encode([record]) for record in records)
-    together = b"".join(lines)
+        return [_cleaned(records[0])] if len(records) == 1 else [encode([record])[0] for record in records]
     # The claims of an allowed record were masked when they became facts: only its path may hold a token.
     paths = "\n".join(filter(None, map(_PATH, records)))
     refused = b"".join(compress(lines, map(ne, map(_DECISION, records), repeat("allow"))))
     if (
         max(map(len, lines), default=0) <= MAX_TEXT
-        and _is_plain(together)
+        and _is_plain(b"".join(lines))
         and not _may_hold_token(paths)
         and not _line_may_hold_token(refused)
     ):
-        return together
-    return b"".join(map(_with_care, records, lines))
+        return lines
+    return list(map(_with_care, records, lines))
 
 
 def refused_path(target: bytes) -> str:
@@ -137,7 +136,7 @@ def _is_plain(text: bytes) -> bool:
 
 def _cleaned(record: Record) -> bytes:
     cleaned = {name: _clean(value) for name, value in record.items()}
-    return orjson.dumps(cleaned, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(cleaned)
 
 
 def _clean(value: object) -> object:

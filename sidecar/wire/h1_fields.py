@@ -34,6 +34,7 @@ a fault.
 _CONTROL_BYTE: Final = "a header field holds a line break or NUL, or another control byte"
 _MAX_TEMPLATES: Final = 256  # of lines that are set: there are some twenty
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
+_LF, _CR, _NUL = b"\n\r\0"  # searched as numbers: bytes of one take eight times as long
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # values that change nothing
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
@@ -248,7 +249,7 @@ def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
     Raises:
         ValueError: the target would break a line.
     """
-    if b"\n" in target or b"\r" in target or b"\0" in target:
+    if _LF in target or _CR in target or _NUL in target:
         raise ValueError("a target holds a line break or NUL")
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (method.encode("ascii"), target, lines)
 

@@ -16,7 +16,7 @@ LEAST = record(event="request", ts="2026-11-24T21:04:05.000000Z", run="r", seq=1
 
 def test_a_record_as_the_sidecar_writes_it_is_read_back() -> None:
     written = {**LEAST, "scope": ["b", "a"], "chain": ["x", "y"], "verified": True, "status": 200, "subject": "alice"}
-    read = parse_record(encode([written]))
+    read = parse_record(*encode([written]))
     assert (read.name, read.scope, read.chain, read.verified, read.status, read.subject) == (
         "r/1", frozenset("ab"), ("x", "y"), True, 200, "alice",
     )  # fmt: skip

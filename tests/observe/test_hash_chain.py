@@ -46,7 +46,7 @@ def test_only_the_hash_differs_from_the_line_without_a_chain(path: str) -> None:
     chain = HashChain(encode)
     chain(records(1))
     (line,) = chain(records(2, path=path)).splitlines()
-    (plain,) = encode(records(2, path=path)).splitlines()
+    (plain,) = encode(records(2, path=path))
     assert {**orjson.loads(line), "prev": None} == orjson.loads(plain)
     assert list(orjson.loads(line)) == list(FIELDS)
 
@@ -59,7 +59,7 @@ def test_a_lost_record_leaves_a_gap_in_the_numbers_and_none_in_the_chain() -> No
 def test_a_failure_to_encode_leaves_the_chain_where_it_was() -> None:
     broken = False
 
-    def fails(batch: Any) -> bytes:
+    def fails(batch: Any) -> list[bytes]:
         if broken:
             raise RuntimeError("a bug")
         return encode(batch)

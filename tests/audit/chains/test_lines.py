@@ -14,7 +14,7 @@ from sidecar.observe.record import FIELDS, KEYS, MAX_ITEMS
 from sidecar.observe.record_text import encode
 from tests.audit.evidence import lawful
 
-LINES: Final = [encode([{**one, "seq": n}]).rstrip() for n, one in enumerate(lawful().values(), 1)]
+LINES: Final = [encode([{**one, "seq": n}])[0] for n, one in enumerate(lawful().values(), 1)]
 _TOLD: Final = "SELECT event, run, seq, subject, path, chain, chain_depth, verified FROM records"
 PIECES: Final = (
     b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b" ", b"\t", b"\r", b"\x00", b"\x7f", b"\xff", b"\xc3\xa9",

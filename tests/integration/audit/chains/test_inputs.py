@@ -116,7 +116,8 @@ def test_a_parquet_file_holds_the_same_records_and_no_name_of_a_file_is_sql(tmp_
 
 
 def test_lawful_files_are_read_whole_and_an_unusual_one_line_by_line(tmp_path: Path) -> None:
-    lawful_lines = [encode([{**one, "seq": number}]) for number, one in enumerate([*lawful().values()] * 8, 1)]
+    records = [{**one, "seq": number} for number, one in enumerate([*lawful().values()] * 8, 1)]
+    lawful_lines = [line + b"\n" for line in encode(records)]
     files = []
     for name in "abc":
         file = tmp_path / f"{name}.jsonl"
@@ -134,7 +135,7 @@ def test_lawful_files_are_read_whole_and_an_unusual_one_line_by_line(tmp_path: P
 
 
 def test_small_packed_and_oddly_named_files_are_not_left_to_the_database(tmp_path: Path) -> None:
-    large = b"".join(encode([one]) for one in [*lawful().values()] * 8)
+    large = b"\n".join([*encode([*lawful().values()] * 8), b""])
     for name, content in (("a.jsonl", large), ("b*.jsonl", large), ("c.jsonl", large[:100]), ("d.jsonl.gz", large)):
         (tmp_path / name).write_bytes(content)
     assert [Path(file).name for file in plain_files([str(path) for path in tmp_path.iterdir()])] == ["a.jsonl"]
