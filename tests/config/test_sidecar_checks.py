@@ -283,6 +283,35 @@ def test_a_contradiction_is_told_with_its_field_and_cure(
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param([("probe", {"listen": "127.0.0.1:0"}), ("inbound.listen", "127.0.0.1:0")], id="any-free-ports"),
+        pytest.param(
+            [("probe", {"listen": "127.0.0.2:7443"}), ("inbound.listen", "127.0.0.1:7443")], id="one-port-two-addresses"
+        ),
+        pytest.param([("probe", probed("/up", "/up-too"))], id="probes-of-the-agent"),
+        pytest.param([("admin", {"socket": "/" + "s" * 106})], id="socket-of-107-bytes"),
+        pytest.param([("inbound.audiences", ["https://spiffe.example"])], id="audience-that-is-a-url"),
+        pytest.param([("outbound.routes.0.audience", "https://crm.example")], id="audience-of-a-peer-that-is-a-url"),
+        pytest.param(
+            [("outbound.routes.0.upstream", "http://127.0.0.1:80"), ("outbound.routes.0.peer", ABSENT)],
+            id="plain-http-on-loopback",
+        ),
+        pytest.param(
+            [("exchange.peer", ABSENT), ("exchange.tls", {"ca": "/a"}), ("issuers.0.tls", {"ca": "/a"})],
+            id="token-service-proven-by-a-ca",
+        ),
+        pytest.param(
+            [("inbound", ABSENT), ("issuers", []), ("exchange", ABSENT), ("outbound.routes", [])],
+            id="no-issuer-where-nothing-is-called",
+        ),
+    ],
+)
+def test_settings_that_just_agree_have_no_problem(change: list[tuple[str, Any]], tmp_path: Path) -> None:
+    assert problems(tmp_path, changed(AGENT, *change)) == []
+
+
+@pytest.mark.parametrize(
     ("change", "field", "words"),
     [
         pytest.param(
