@@ -110,7 +110,7 @@ def _outline(der: bytes) -> Outline:
     fields = elements_in(der, *parts[0][1:], _MAX_FIELDS)
     if fields and fields[0][0] == _VERSION:
         del fields[0]
-    if len(fields) < 6 or [one[0] for one in fields[:6]] != [_INTEGER, *[SEQUENCE] * 5]:
+    if [one[0] for one in fields[:6]] != [_INTEGER, *[SEQUENCE] * 5]:
         raise DerError("not the fields of a certificate")
     _, _, issuer, _, subject, key = fields[:6]
     for _, start, end in (issuer, subject):

@@ -19,7 +19,7 @@ from sidecar.identity.generation import new_identity, parse_x509_svid
 from sidecar.identity.source import Identity, State
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
 from sidecar_dev.pki import TrustDomainAuthority
-from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
+from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf, new_key
 
 A = TrustDomain("a.test")
 ROOT_A = authority("root a")
@@ -97,6 +97,7 @@ async def test_and_is_over_at_either(now: int) -> None:
     source = Handed()
     source.now = now
     assert not await source.hand(FUTURE)
+    assert source.last_error == "our own SVID is expired or not valid yet, by this machine's clock"
 
 
 async def test_what_waited_for_its_time_is_forgotten_when_something_newer_comes() -> None:
@@ -303,6 +304,7 @@ async def test_an_update_without_any_authority_of_our_own_trust_domain_is_malfor
     before = source.current
     assert not await source.hand(trusting(GOOD, *bundles))
     assert source.current is before
+    assert "stays in use" not in str(source.last_error)
 
 
 async def test_the_bundles_beside_an_unusable_svid_of_another_trust_domain_are_not_taken() -> None:
@@ -462,3 +464,45 @@ async def test_an_identity_is_current_before_the_second_in_which_it_ends() -> No
         source.now = float(now)
         assert (source.current is not None) is is_there
         assert (source.state is State.EXPIRED) is not is_there
+
+
+async def test_the_end_of_an_identity_is_told_by_the_next_tick_and_once() -> None:
+    source = Handed()
+    await source.hand(GOOD)
+    first = source.current
+    await source.tick()
+    assert source.told == [first]
+    source.now = float(GOOD.svid.not_after)
+    await source.tick()
+    await source.tick()
+    assert source.told == [first, None]
+
+
+async def test_the_end_of_an_identity_is_told_while_an_update_is_still_read() -> None:
+    source = Handed()
+    await source.hand(GOOD)
+    first = source.current
+    may_go = threading.Event()
+
+    def slow(_held: Identity | None) -> X509Update:
+        assert may_go.wait(10)
+        return GOOD
+
+    taking = asyncio.ensure_future(source._take(slow))
+    await asyncio.sleep(0)
+    source.now = float(GOOD.svid.not_after)
+    ticking = asyncio.ensure_future(source.tick())
+    await asyncio.sleep(0)
+    told = list(source.told)
+    may_go.set()
+    await asyncio.gather(taking, ticking)
+    assert told == [first, None]
+
+
+async def test_authorities_that_openssl_may_confuse_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    source = Handed()
+    one, other = (authority("one name", key=new_key("p256", key), extensions={"ski": None}) for key in "ab")
+    await source.hand(trusting(GOOD, BUNDLE, parse_bundle(B, one.der)))
+    assert caplog.records == []
+    await source.hand(trusting(GOOD, BUNDLE, parse_bundle(B, one.der + other.der)))
+    assert [(record.levelno, vars(record)["trust_domains"]) for record in caplog.records] == [(logging.WARNING, [B])]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,18 @@ def with_constraints(permitted: int, excluded: int = 0) -> bytes:
 
 def with_values(oid: str, value: bytes) -> bytes:
     return authority("values", ROOT, extensions=extension(oid, value)).der
+
+
+def with_key_ids(*, own: bytes | None = None, issuers: bytes | None = None) -> bytes:
+    """Put values in SubjectKeyIdentifier and AuthorityKeyIdentifier."""
+    values = {"ski": ("2.5.29.14", own), "aki": ("2.5.29.35", issuers)}
+    changed = {name: extension(oid, value)[oid] for name, (oid, value) in values.items() if value is not None}
+    return authority("key identifiers", ROOT, extensions=changed).der
+
+
+def rsa_of(modulus: bytes, exponent: bytes) -> bytes:
+    """Return an RSA key whose numbers have these bytes."""
+    return spki(RSA, tlv(0x30, tlv(0x02, modulus) + tlv(0x02, exponent)))
 
 
 def of_size(size: int) -> bytes:
@@ -109,10 +122,20 @@ LIMITS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[], Sequence[byt
         "more than 32768 bytes",
     ),
     "RSA bits": (lambda: [authority_with(rsa_spki(8192))], lambda: [authority_with(rsa_spki(8193))], "8192 bits"),
+    "RSA bits, in leading zeroes": (
+        lambda: [authority_with(rsa_of(bytes(1024) + b"\3", b"\3"))],
+        lambda: [authority_with(rsa_of(bytes(1025) + b"\3", b"\3"))],
+        "8192 bits",
+    ),
+    "RSA exponent, in leading zeroes": (
+        lambda: [authority_with(rsa_of(b"\3", b"\0\1\0\1"))],
+        lambda: [authority_with(rsa_of(b"\3", b"\0\0\1\0\1"))],
+        "exponent is more than 65537",
+    ),
     "RSA bits, far beyond": (list, lambda: [authority_with(rsa_spki(16384))], "8192 bits"),
     "RSA exponent": (
         lambda: [authority_with(rsa_spki(3072, 65537))],
-        lambda: [authority_with(rsa_spki(3072, 65539))],
+        lambda: [authority_with(rsa_spki(3072, 65538))],
         "exponent is more than 65537",
     ),
     "RSA exponent, as long as the key": (
@@ -148,8 +171,33 @@ LIMITS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[], Sequence[byt
     ),
     "an alternative name that goes on after its list": (
         lambda: [with_values(NAMES, tlv(0x30, b"\x82\1a"))],
-        lambda: [with_values(NAMES, tlv(0x30, b"\x82\5a"))],
+        lambda: [with_values(NAMES, tlv(0x30, b"\x82\2a"))],
         "or unreadable ones",
+    ),
+    "a byte after the alternative names": (
+        list,
+        lambda: [with_values(NAMES, tlv(0x30, b"\x82\1a\x82"))],
+        "or unreadable ones",
+    ),
+    "an alternative name of indefinite length": (
+        lambda: [with_values(NAMES, tlv(0x30, tlv(0x82, bytes(200))))],
+        lambda: [with_values(NAMES, tlv(0x30, b"\x82\x80" + bytes(128)))],
+        "or unreadable ones",
+    ),
+    "alternative names that are cut short": (
+        list,
+        lambda: [with_values(NAMES, b"\x30\4\x82\1a")],
+        "alternative names that cannot be read",
+    ),
+    "name constraints that are cut short": (
+        list,
+        lambda: [with_values(CONSTRAINTS, b"\x30\1")],
+        "name constraints that cannot be read",
+    ),
+    "a key identifier that is cut short": (
+        lambda: [with_key_ids(own=b"\4\1a")],
+        lambda: [with_key_ids(own=b"\4\2a")],
+        "a key identifier that cannot be read",
     ),
     "an alternative name with a tag of two bytes": (
         list,
@@ -177,6 +225,11 @@ LIMITS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[], Sequence[byt
     "names times constraints": (
         lambda: [with_names(127), with_constraints(32)],
         lambda: [with_names(128), with_constraints(32)],
+        "names times name constraints",
+    ),
+    "names times constraints, by one": (
+        list,
+        lambda: [with_names(240), with_constraints(17)],  # and the name of the leaf: 241 times 17 are 4097
         "names times name constraints",
     ),
 }
@@ -240,6 +293,29 @@ def test_what_is_no_certificate_is_no_svid_wherever_it_is(case: str) -> None:
 
 def test_a_certificate_without_a_version_is_read_alike() -> None:
     assert outline_of(edited(SVID.der, [0, 0])) == outline_of(SVID.der)
+
+
+def test_a_unique_identifier_before_the_extensions_is_no_extension() -> None:
+    key = SVID.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert outline_of(edited(SVID.der, KEY, key, tlv(0x82, b"\0\1"))) == outline_of(SVID.der)
+
+
+@pytest.mark.parametrize(
+    ("own", "issuers", "key_id", "issuer_key_id"),
+    [
+        (b"\4\1a", tlv(0x30, b"\x80\1b"), b"a", b"b"),
+        (b"\4\1a", b"\x30\0", b"a", None),
+        (b"\4\1a", tlv(0x30, b"\xa1\0"), b"a", None),
+        (b"\x30\1a", tlv(0x30, b"\x80\1b"), None, b"b"),
+    ],
+    ids=["both", "an empty sequence", "an issuer by its name", "another type"],
+)
+def test_a_key_identifier_counts_where_there_is_one(
+    own: bytes, issuers: bytes, key_id: bytes | None, issuer_key_id: bytes | None
+) -> None:
+    outline = outline_of(with_key_ids(own=own, issuers=issuers))
+    assert outline is not None
+    assert (outline.key_id, outline.issuer_key_id) == (key_id, issuer_key_id)
 
 
 def test_no_chain_is_no_certificate() -> None:

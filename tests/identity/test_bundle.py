@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -9,9 +11,10 @@ from hypothesis import strategies as st
 
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.identity import bundle
-from sidecar.identity.bundle import BundleError, parse_bundle, with_ambiguous_names
+from sidecar.identity.bounds import Outline
+from sidecar.identity.bundle import BundleError, parse_bundle, paths, with_ambiguous_names
 from tests.identity.hostile import authority_with, extension, name_constraints, own_curve_spki, rsa_spki
-from tests.identity.shapes import NOW, authority, der_of, leaf, new_key, presented, signed, usage, version_1
+from tests.identity.shapes import NOW, Issued, authority, der_of, leaf, new_key, presented, signed, usage, version_1
 
 A = TrustDomain("a.test")
 ROOT = authority("root a")
@@ -154,3 +157,55 @@ def test_an_authority_within_the_limits_stays() -> None:
     assert parse_bundle(A, large.der).authorities == (large.certificate,)
     assert parse_bundle(A, large.der).holds(large.der)
     assert not parse_bundle(A, large.der).holds(OTHER.der)
+
+
+def outline(subject: int, issuer: int) -> Outline:
+    return Outline(
+        issuer=bytes([issuer]), subject=bytes([subject]), key_id=None, issuer_key_id=None, names=0, constraints=0
+    )
+
+
+PATHS = {  # names of the others, each with its issuer's; the leaf's issuer is 1
+    "nobody of that name": ([(2, 1), (3, 1)], [()]),
+    "through two, in any order": ([(2, 3), (1, 2)], [(), (1,), (1, 0)]),
+    "a name comes once in a path": ([(1, 1)], [(), (0,)]),
+    "eight at most": ([(n, n + 1) for n in range(1, 11)], [tuple(range(n)) for n in range(9)]),
+    "64 of them at most": ([(1, 2)] * 70, [(), *[(n,) for n in range(63)]]),
+}
+
+
+@pytest.mark.parametrize("case", PATHS)
+def test_paths_lead_up_by_names_and_are_bounded(case: str) -> None:
+    others, expected = PATHS[case]
+    assert list(paths(outline(0, 1), [outline(*names) for names in others])) == expected
+
+
+def test_as_many_signatures_are_checked_as_may_be_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed, middle = parse_bundle(A, ROOT.der), authority("middle", ROOT)
+    svid = leaf(middle)
+    monkeypatch.setattr(bundle, "MAX_SIGNATURES", 2)
+    assert parsed.verified_chain(presented(svid), [presented(middle)], at=NOW)
+    monkeypatch.setattr(bundle, "MAX_SIGNATURES", 1)
+    with pytest.raises(VerificationError, match="too many possible paths"):
+        parsed.verified_chain(presented(svid), [presented(middle)], at=NOW)
+
+
+OTHER_KEY = (x509.AuthorityKeyIdentifier(b"other", None, None), False)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "svid", "found"),
+    [
+        (ROOT, leaf(ROOT), True),
+        (ROOT, leaf(ROOT, extensions={"aki": None}), True),
+        (NAMELESS, leaf(NAMELESS, extensions={"aki": OTHER_KEY}), True),
+        (ROOT, leaf(ROOT, extensions={"aki": OTHER_KEY}), False),
+    ],
+    ids=["the same", "the leaf names none", "the authority has none", "another"],
+)
+def test_key_identifiers_exclude_an_authority_only_if_both_are_there_and_differ(
+    issuer: Issued, svid: Issued, found: bool
+) -> None:
+    parsed = parse_bundle(A, issuer.der)
+    with contextlib.nullcontext() if found else pytest.raises(VerificationError, match="no path"):
+        assert parsed.verified_chain(presented(svid), [], at=NOW)[-1] == issuer.certificate

@@ -259,7 +259,7 @@ GOOD: dict[str, object] = {"sub": SELF, "aud": [STS], "exp": START + TTL_S}
         signed(GOOD | {"aud": [STS, "https://other.test"]}),
         signed(GOOD | {"aud": []}),
         signed({"sub": SELF, "aud": STS}),
-        signed(GOOD | {"exp": START + 1}),
+        signed(GOOD | {"exp": START + 2}),
         signed(GOOD | {"exp": START - 1}),
     ],
     ids=["empty", "junk", "typ", "sub", "aud", "two aud", "no aud", "no exp", "about to expire", "expired"],
@@ -270,6 +270,13 @@ async def test_a_token_that_is_not_what_was_asked_for_is_not_used(token: str) ->
     async with held(api) as svids:
         detail = await refusal(svids)
         assert not token or token not in detail
+
+
+async def test_a_token_that_is_valid_just_long_enough_is_used() -> None:
+    api = Api()
+    api.answers = [token := signed(GOOD | {"exp": START + 3})]
+    async with held(api) as svids:
+        assert await svids.get(STS) == token
 
 
 @pytest.mark.parametrize("audience", [STS, [STS]], ids=["string", "array"])
@@ -286,6 +293,8 @@ async def test_the_number_of_audiences_is_bounded(monkeypatch: pytest.MonkeyPatc
         for audience in ("a", "b", "a"):
             await svids.get(audience)
         assert "too many" in await refusal(svids, "c")
+        svids.renew()
+        assert await svids.get("a")
 
 
 async def test_a_held_token_is_never_shown() -> None:

@@ -141,6 +141,12 @@ def test_in_the_place_of_a_malformed_jwt_bundle_its_last_good_one_stays() -> Non
     assert read_jwt_bundles(workload_pb.JWTBundlesResponse(), known=known) == ({}, 0)
 
 
+def test_of_two_jwt_bundles_of_one_trust_domain_neither_counts() -> None:
+    bundle = TrustDomainAuthority(B).jwt_bundle()
+    message = workload_pb.JWTBundlesResponse(bundles={"spiffe://b.test": bundle, "b.test": bundle})
+    assert read_jwt_bundles(message) == ({}, 2)
+
+
 def test_an_unchanged_bundle_is_the_same_object() -> None:
     message = x509_message(SVID_ONE, bundle=[ROOT_A], federated={"spiffe://b.test": ROOT_B.der})
     before = read_x509_update(message).bundles
@@ -156,9 +162,10 @@ def test_a_message_cannot_be_changed_through_its_update() -> None:
 
 def test_the_number_of_trust_domains_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workload_update, "MAX_TRUST_DOMAINS", 2)
-    federated = {f"spiffe://{name}.test": b"" for name in "bcd"}
-    with pytest.raises(UpdateError):
-        read_x509_update(x509_message(SVID_ONE, bundle=[ROOT_A], federated=federated))
+    two = {f"spiffe://{name}.test": b"" for name in "bc"}
+    assert len(read_x509_update(x509_message(SVID_ONE, bundle=[ROOT_A], federated=two)).bundles) == 3
+    with pytest.raises(UpdateError, match="too many trust domains"):
+        read_x509_update(x509_message(SVID_ONE, bundle=[ROOT_A], federated=two | {"spiffe://d.test": b""}))
 
 
 def test_jwt_bundles_are_read_by_trust_domain() -> None:
