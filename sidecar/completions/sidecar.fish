@@ -116,7 +116,7 @@ complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 
 complete -c sidecar -n '_shtab_sidecar_using audit' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a all -d 'Run every audit over a folder, and print one page.'
 complete -c sidecar -n '_shtab_sidecar_using audit all' -s h -l help -d 'show this help message and exit'
-complete -c sidecar -n '_shtab_sidecar_using audit all' -l sample -d 'audit a made-up company, written to a new folder'
+complete -c sidecar -n '_shtab_sidecar_using audit all' -l sample -d 'audit a made-up company, written to FOLDER or a temporary one'
 complete -c sidecar -n '_shtab_sidecar_using audit all' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a attribution -d 'Tell from logs if agents impersonate users or delegate.'
 complete -c sidecar -n '_shtab_sidecar_using audit attribution' -s h -l help -d 'show this help message and exit'

@@ -75,7 +75,7 @@ _shtab_sidecar_audit_defaults_added=0
 
 _shtab_sidecar_audit_all_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--sample[audit a made-up company, written to a new folder]"
+  "--sample[audit a made-up company, written to FOLDER or a temporary one]"
   "--json[for machines]"
   "(*)::folders or files\: logs, manifests, entries, records:"
 )

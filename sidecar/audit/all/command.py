@@ -29,23 +29,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="*", metavar="FOLDER", help="folders or files: logs, manifests, entries, records"
     )
-    parser.add_argument("--sample", action="store_true", help="audit a made-up company, written to a new folder")
+    parser.add_argument(
+        "--sample", action="store_true", help="audit a made-up company, written to FOLDER or a temporary one"
+    )
     parser.add_argument("--json", action="store_true", help="for machines")
     add_examples(
-        parser, "sidecar audit all --sample", "sidecar audit all .", "sidecar audit all --json logs/ manifests/"
+        parser,
+        "sidecar audit all --sample",
+        "sidecar audit all --sample acme",
+        "sidecar audit all .",
+        "sidecar audit all --json logs/ manifests/",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit and print."""
     paths = list(arguments.paths)
-    if bool(paths) == arguments.sample:
+    if not paths and not arguments.sample:
         return complain(_COMMAND, "name a folder, or --sample to see what a report looks like")
+    if arguments.sample and len(paths) > 1:
+        return complain(_COMMAND, "--sample takes one folder at most, to write the sample to")
     try:
         if arguments.sample:
-            folder = Path(tempfile.mkdtemp(prefix="sidecar-sample-"))
-            write_sample(folder)
-            paths = [str(folder)]
+            paths = [_written_sample(*paths)]
         overview = examine(paths, progress=_progress)
     except OSError as error:
         return complain(_COMMAND, str(error))
@@ -59,6 +65,16 @@ def run(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         return hang_up()
     return _EXIT_CODES[overview.outcome]
+
+
+def _written_sample(folder: str | None = None) -> str:
+    """Write the sample and return its folder: the one that is named if it is new or empty, or a temporary one."""
+    if folder is None:
+        folder = tempfile.mkdtemp(prefix="sidecar-sample-")
+    elif Path(folder).exists() and any(Path(folder).iterdir()):
+        raise OSError(f"{folder}: is not empty; name a new folder for the sample")
+    write_sample(Path(folder))
+    return folder
 
 
 def _progress(step: str) -> None:

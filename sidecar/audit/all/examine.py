@@ -251,8 +251,10 @@ def _commands(
         commands.append((f"sidecar audit ratio {shlex.join(sources)} {records}".rstrip(), "each machine identity"))
     if found.records:
         commands.append((f"sidecar audit chains {records}", "every chain and contradiction"))
-        commands.append((f"sidecar audit report -o report.html {records}", "the same as a page for a post-mortem"))
         keys = "".join(f"--keys {shlex.quote(file)} " for file in found.keys)
+        commands.append(
+            (f"sidecar audit report -o report.html {keys}{records}", "the same as a page for a post-mortem")
+        )
         commands.append((f"sidecar audit verify {keys}{records}", "what was changed, removed or inserted"))
     return commands
 

@@ -1,6 +1,7 @@
 """A sample set: the files of a small company whose agents do everything that the audit finds.
 
-Written when it is asked for. Its keys are made up on the spot and open nothing.
+Written when it is asked for. Its keys are made up on the spot and open nothing. So is the key that countersigns its
+records: the public half is written, the private one is forgotten.
 """
 
 from __future__ import annotations
@@ -8,10 +9,15 @@ from __future__ import annotations
 import json
 import secrets
 import string
+from base64 import urlsafe_b64encode
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.observe.hash_chain import HashChain
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sidecar.delegation.checkpoint import Head, countersign
+from sidecar.observe.hash_chain import HashChain, line_hash
 from sidecar.observe.record import FIELDS
 from sidecar.observe.record_text import encode
 
@@ -143,18 +149,55 @@ class _Stream:
     def __init__(self, workload: str) -> None:
         self.workload = workload
         self.lines = b""
-        self._run = secrets.token_hex(8)
+        self.run = secrets.token_hex(8)
         self._chain = HashChain(encode)
         self._seq = 0
 
     def write(self, event: str, at: str, **fields: Any) -> None:
         self._seq += 1
-        record = {**dict.fromkeys(FIELDS), "event": event, "ts": at, "run": self._run, "seq": self._seq}
+        record = {**dict.fromkeys(FIELDS), "event": event, "ts": at, "run": self.run, "seq": self._seq}
         self.lines += self._chain([{**record, "workload": self.workload, **fields}])
+
+    @property
+    def head(self) -> Head:
+        """The newest line, to be countersigned."""
+        return Head(run=self.run, seq=self._seq, hash=line_hash(self.lines.splitlines()[-1]))
+
+
+class _TokenService:
+    """The token service's side of countersigning: it signs heads, and records that it did."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+        self._key = Ed25519PrivateKey.generate()
+        self._kid = secrets.token_hex(8)
+
+    def countersign(self, stream: _Stream, at: str) -> None:
+        """Sign the head of a stream. A sidecar records the checkpoint as well."""
+        seconds = int(datetime.fromisoformat(at).timestamp())
+        checkpoint = countersign(
+            stream.head, issuer=_STS, workload=stream.workload, at=seconds, alg="EdDSA", kid=self._kid,
+            sign=self._key.sign,
+        )  # fmt: skip
+        if stream is not self._stream:
+            stream.write("records.countersigned", at, checkpoint=checkpoint.text())
+            told = {"peer": stream.workload, "checkpoint": f"run={stream.run} {checkpoint.text()}"}
+            self._stream.write("records.countersigned", at, **told)
+        else:
+            stream.write("records.countersigned", at, checkpoint=checkpoint.text())
+
+    def jwks(self) -> str:
+        """Return the published key."""
+        public = urlsafe_b64encode(self._key.public_key().public_bytes_raw()).rstrip(b"=").decode()
+        key = {"kty": "OKP", "crv": "Ed25519", "x": public, "kid": self._kid, "alg": "EdDSA", "use": "sig"}
+        return json.dumps({"keys": [key]}) + "\n"
 
 
 def _records() -> dict[str, str]:
-    """Write the records of three calls of three users through a mesh; the second lost a hop, the third was refused."""
+    """Write the records of three calls of three users through a mesh; the second lost a hop, the third was refused.
+
+    In the end every stream is countersigned.
+    """
     names = ("front", "planner", "writer", "crm")
     streams = {name: _Stream(f"{_TD}/{'tool' if name == 'crm' else 'agent'}/{name}") for name in names}
     streams["sts"] = _Stream(f"{_TD}/sts")
@@ -162,7 +205,12 @@ def _records() -> dict[str, str]:
         stream.write("started", "2026-11-24T21:00:00.000000Z")
     for number, user in enumerate(_USERS):
         _call(streams, number, user)
-    return {f"records/{name}.jsonl": stream.lines.decode() for name, stream in streams.items()}
+    service = _TokenService(streams["sts"])
+    for stream in streams.values():  # the token service's own comes last, and covers what it tells of the others
+        service.countersign(stream, "2026-11-24T21:03:00.000000Z")
+    return {"jwks.json": service.jwks()} | {
+        f"records/{name}.jsonl": stream.lines.decode() for name, stream in streams.items()
+    }
 
 
 def _call(streams: dict[str, _Stream], number: int, user: str) -> None:

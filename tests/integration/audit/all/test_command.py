@@ -85,8 +85,25 @@ def test_impersonation_that_cannot_be_told_is_no_success_and_the_same_folder_wit
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [([], "name a folder, or --sample"), (["--sample", "."], "name a folder, or --sample"), (["/nowhere"], "/nowhere")],
+    [
+        ([], "name a folder, or --sample"),
+        (["--sample", "a", "b"], "--sample takes one folder at most"),
+        (["/nowhere"], "/nowhere"),
+    ],
 )
 def test_what_cannot_be_used_is_named(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "all", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_sample_is_written_to_a_folder_that_is_named_and_over_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "acme"
+    assert main(["audit", "all", "--sample", str(folder)]) == 1
+    assert f"sidecar audit verify --keys {folder}/jwks.json {folder}/records/*.jsonl" in capsys.readouterr().out
+    assert main(["audit", "verify", "--countersigned", "--keys", f"{folder}/jwks.json", f"{folder}/records"]) == 0
+    before = (folder / "jwks.json").read_bytes()
+    assert main(["audit", "all", "--sample", str(folder)]) == 2
+    assert "acme: is not empty; name a new folder for the sample" in capsys.readouterr().err
+    assert (folder / "jwks.json").read_bytes() == before

@@ -28,12 +28,16 @@ def test_the_page_answers_who_for_whom_what_and_what_was_refused(
 ) -> None:
     output = tmp_path / "report.html"
     assert main(["audit", "report", "-o", str(output), str(records)]) == 1
-    assert "3 of 3 chains, broken: 1, 2 findings, from 31 records" in capsys.readouterr().out
+    assert "3 of 3 chains, broken: 1, 2 findings, from 40 records" in capsys.readouterr().out
     words = Read(output.read_text()).words
     assert words.index("bob") < words.index("carol") < words.index("alice")  # the worst evidence comes first
     assert "the callee has no record of it" in words
     assert "refused 403 scope_missing" in words
-    assert "no checkpoint, so the holder of the file could have rewritten it" in words
+    assert "signature not checked (no --keys)" in words
+    assert main(["audit", "report", "-o", str(output), "--keys", f"{records.parent}/jwks.json", str(records)]) == 1
+    words = Read(output.read_text()).words
+    assert "countersigned up to record 7 of 8." in words
+    assert "not checked" not in words
 
 
 def test_filters_choose_the_chain_and_are_told(records: Path, tmp_path: Path) -> None:
