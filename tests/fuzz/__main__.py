@@ -12,10 +12,8 @@ import importlib.util
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,6 @@ from typing import Final
 from tests.fuzz.harnesses import HARNESSES, Harness
 from tests.fuzz.inputs import (
     DICTIONARIES,
-    HERE,
     SEEDS,
     add_regression,
     known_inputs,
@@ -32,10 +29,10 @@ from tests.fuzz.inputs import (
     unpack,
     write_corpus,
 )
+from tests.fuzz.processes import Processes
 from tests.fuzz.reduce import reduced
 
-_ROOT: Final = HERE.parent.parent
-_START_S: Final = 1.5  # cost of one start, taken from the harness's share
+_START_S: Final = 0.3  # cost of one start, taken from the harness's share
 _MAX_KEPT: Final = 40  # inputs of a corpus in the tree
 _MAX_KEPT_BYTES: Final = 8192
 _RUNS: Final = re.compile(r"stat::number_of_executed_units: +(\d+)")
@@ -58,52 +55,6 @@ class Outcome:
         return found[-1][:200] if found else "the process died"
 
 
-class Processes:
-    """The processes in progress. Once ``stopped`` no other starts; each reports its work, and its end is not a finding.
-
-    The processes ignore SIGINT, which a terminal sends to all: Python would raise it inside the harness.
-    """
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.RLock()  # a signal may come while the main thread holds it
-
-    @property
-    def running(self) -> tuple[subprocess.Popen[bytes], ...]:
-        """The processes in progress."""
-        with self._lock:
-            return tuple(self._running)
-
-    def stop(self) -> None:
-        """End all of them."""
-        self.stopped = True
-        with self._lock:
-            for process in tuple(self._running):
-                process.terminate()
-
-    def run(self, command: list[str], *, timeout_s: float) -> tuple[int, str]:
-        """Run one process; return its exit code and output.
-
-        One that hangs beyond all deadlines raises TimeoutExpired.
-        """
-        pipes = subprocess.PIPE, subprocess.STDOUT
-        with subprocess.Popen(command, cwd=_ROOT, stdout=pipes[0], stderr=pipes[1]) as process:
-            with self._lock:
-                self._running.add(process)
-                if self.stopped:
-                    process.terminate()
-            try:
-                output, _ = process.communicate(timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-            finally:
-                with self._lock:
-                    self._running.discard(process)
-        return process.returncode, output.decode("utf-8", "replace")
-
-
 def fuzz(
     harness: Harness, seconds: int, seed: int, *, coverage: bool, grow: bool, processes: Processes | None = None
 ) -> Outcome:
@@ -114,11 +65,13 @@ def fuzz(
         unpack(known_inputs(harness.name), corpus)
         found.mkdir()
         if coverage:
-            arguments = ["tests.fuzz.one", harness.name, *_libfuzzer(harness, seconds, seed, found), str(corpus)]
+            module, arguments = "one", [harness.name, *_libfuzzer(harness, seconds, seed, found), str(corpus)]
         else:
-            arguments = ["tests.fuzz.plain", harness.name, str(seconds), str(seed), str(found)]
+            module, arguments = "plain", [harness.name, str(seconds), str(seed), str(found)]
         # libFuzzer kills a harness that hangs (-timeout); this is for a fuzzer that hangs itself.
-        exit_code, output = processes.run([sys.executable, "-m", *arguments], timeout_s=seconds + 300)
+        exit_code, output = processes.run(
+            f"tests.fuzz.{module}", arguments, Path(scratch) / "output", timeout_s=seconds + 300
+        )
         broken = next((path.read_bytes() for path in sorted(found.iterdir())), None)
         if exit_code and broken is None and not processes.stopped:
             broken = b""

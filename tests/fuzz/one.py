@@ -1,19 +1,24 @@
-"""``python -m tests.fuzz.one HARNESS [libFuzzer arguments]``: one harness under atheris, guided by coverage."""
+"""One harness under atheris, guided by coverage. The import instruments the product, and reads its words, for all."""
 
 from __future__ import annotations
 
 import importlib
 import signal
-import sys
+from contextlib import redirect_stderr
+from io import StringIO
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it, by SIGTERM
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all
 
 atheris = importlib.import_module("atheris")  # requirements/fuzz.txt: not available everywhere, and untyped
 
-with atheris.instrument_imports(include=["sidecar"]):
+with redirect_stderr(StringIO()), atheris.instrument_imports(include=["sidecar"]):  # it names each module
     from tests.fuzz.harnesses import HARNESSES
+    from tests.fuzz.properties import own_words
 
-if __name__ == "__main__":
-    check = HARNESSES[sys.argv[1]].check
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], check)
+own_words()
+
+
+def main(name: str, *arguments: str) -> None:
+    """Run a harness with arguments of libFuzzer, which ends the process."""
+    atheris.Setup([name, *arguments], HARNESSES[name].check)
     atheris.Fuzz()

@@ -1,7 +1,4 @@
-"""``python -m tests.fuzz.plain HARNESS SECONDS SEED DIRECTORY``: one harness under the plain mutator, without atheris.
-
-An input that breaks the harness is written to DIRECTORY as ``crash-…``, as by libFuzzer.
-"""
+"""One harness under the plain mutator, without atheris."""
 
 from __future__ import annotations
 
@@ -22,25 +19,24 @@ def mutator_of(harness: Harness, *, seed: int) -> Mutator:
     return Mutator(known_inputs(harness.name), words, seed=seed, max_len=harness.max_len)
 
 
-def main(name: str, seconds: float, seed: int, directory: Path) -> int:
-    """Run until the time is over, the harness breaks, or SIGTERM arrives; the last lines are like libFuzzer's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+def main(name: str, seconds: str, seed: str, directory: str) -> int:
+    """Run until the time is over, the harness breaks, or SIGTERM arrives; the last lines are like libFuzzer's.
+
+    An input that breaks the harness is written to the directory as ``crash-…``, as by libFuzzer.
+    """
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     harness = HARNESSES[name]
-    end, runs = time.monotonic() + seconds, 0
-    for data in mutator_of(harness, seed=seed):
+    end, runs = time.monotonic() + float(seconds), 0
+    for data in mutator_of(harness, seed=int(seed)):
         try:
             harness.check(data)
         except BaseException:
-            (directory / f"crash-{sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
+            found = Path(directory) / f"crash-{sha1(data, usedforsecurity=False).hexdigest()}"
+            found.write_bytes(data)
             raise
         runs += 1
         if told or time.monotonic() >= end:
             break
     print(f"stat::number_of_executed_units: {runs}", file=sys.stderr)  # noqa: T201
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])))

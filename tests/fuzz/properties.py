@@ -63,9 +63,9 @@ def is_ours(text: str, depth: int = 3) -> bool:
     reason, separator, detail = text.partition(": ")
     if separator and reason in set(Reason):  # a nested error
         return is_ours(detail, depth)
-    if text in _words().sentences or re.fullmatch(r"[a-z_.]{0,32}|[0-9]{1,10}", text):
+    if text in own_words().sentences or re.fullmatch(r"[a-z_.]{0,32}|[0-9]{1,10}", text):
         return True
-    matches = (pattern.fullmatch(text) for pattern in _words().open) if depth else ()
+    matches = (pattern.fullmatch(text) for pattern in own_words().open) if depth else ()
     return any(all(is_ours(group, depth - 1) for group in match.groups()) for match in matches if match is not None)
 
 
@@ -92,7 +92,8 @@ def _pattern(node: ast.JoinedStr) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1)
-def _words() -> _Words:
+def own_words() -> _Words:
+    """Read the whole source, once: seconds of an instrumented process."""
     return _Words()
 
 
