@@ -28,6 +28,7 @@ $(STAMP): requirements/run.txt requirements/dev.txt pyproject.toml dev/pyproject
 	@rm -rf $(VENV)
 	@echo "setup: making $(VENV)"
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv -q $(VENV)
+	@$(BIN)/python .ci/preflight.py pip
 	@echo "setup: installing locked dependencies (about a minute)"
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt -r requirements/dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e dev

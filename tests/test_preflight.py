@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -47,3 +49,38 @@ def test_a_python_without_environments_is_told_what_to_install(
     assert "apt-get install python3-venv" in capsys.readouterr().out
     lacking(monkeypatch, name)
     assert preflight.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [("21.3", ""), ("26.0.1", ""), ("21.2.4", "pip 21.2.4"), ("9.0", "pip 9.0"), ("odd", "pip odd"), ("", "no pip")],
+)
+def test_an_environment_with_an_old_pip_is_told_which_is_needed(
+    version: str,
+    problem: str,
+    preflight: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def installed(_name: str) -> str:
+        if not version:
+            raise PackageNotFoundError
+        return version
+
+    monkeypatch.setattr("importlib.metadata.version", installed)
+    assert preflight.check_pip() == bool(problem)
+    said = capsys.readouterr().out
+    assert said.startswith(f"setup: there is {problem} in the environment; 21.3 or newer" if problem else "")
+    assert ("apt-get install python3-venv" in said) == bool(problem)
+
+
+def test_setup_looks_at_pip_before_it_installs_anything() -> None:
+    commands = (ROOT / "Makefile").read_text().partition("\n$(STAMP):")[2].partition("\n\n")[0]
+    assert commands.index("preflight.py\n") < commands.index("-m venv") < commands.index("preflight.py pip\n")
+    assert commands.index("preflight.py pip\n") < commands.index("pip install")
+
+
+@pytest.mark.parametrize("file", [".ci/preflight.py", "sidecar/__init__.py", "sidecar/__main__.py"])
+def test_what_an_old_python_reads_first_is_written_for_it(file: str) -> None:
+    """A message in a file that it cannot parse would be a SyntaxError instead."""
+    ast.parse((ROOT / file).read_text(), feature_version=(3, 7))

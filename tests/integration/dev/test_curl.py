@@ -55,5 +55,5 @@ def test_an_old_python_is_one_sentence(version: tuple[int, int, int], code: int)
     """As it is in a clone, where no installer has checked the version."""
     script = f"import sys; sys.version_info = {version}; sys.version = '3.10.14 (main)'; import sidecar"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    told = "sidecar: Python 3.11 or newer is needed, this is 3.10.14\n"
+    told = "sidecar: Python 3.11 or newer is needed, this is 3.10.14; try python3.11 -m sidecar\n"
     assert (done.returncode, done.stderr) == (code, told if code else "")
