@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.errors import Denied, Reason
+from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.call import Call
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.wire.connections import Connections
@@ -145,6 +145,17 @@ async def test_without_a_connection_a_call_fails_as_it_is_told() -> None:
     call = Ends().call
     call.fail(error := Denied(Reason.UPSTREAM_IDENTITY))
     assert call.answer.exception() is error
+
+
+async def test_an_answer_that_breaks_off_fails_the_call_and_later_errors_change_nothing() -> None:
+    ends = Ends()
+    ends.call.begin(ends.connection)
+    ends.connection.data_received(HEAD + b"Content-Length: 2\r\n\r\n{")
+    ends.connection.connection_lost(None)
+    error = ends.call.answer.exception()
+    assert isinstance(error, SidecarError)
+    ends.call.fail(Denied(Reason.UPSTREAM_IDENTITY))
+    assert ends.call.answer.exception() is error
 
 
 async def test_only_a_kept_connection_without_a_head_of_an_answer_is_silent() -> None:

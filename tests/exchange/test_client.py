@@ -207,6 +207,32 @@ async def test_what_was_asked_for_before_an_invalidation_is_not_used_after_it(ch
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
 
 
+@pytest.mark.parametrize("spiffe_id", [pytest.param(None, id="withdrawn"), pytest.param(PLANNER, id="another")])
+async def test_a_token_that_arrives_after_the_end_of_our_identity_is_not_used(spiffe_id: object) -> None:
+    async with running(World()) as world:
+        world.sts.hold()
+        call = asyncio.create_task(reason_of(world))
+        await world.sts.wait_for_requests(1)
+        world.source.become(spiffe_id)  # type: ignore[arg-type]
+        world.sts.release()
+        assert await call is Reason.NOT_READY
+        assert world.exchange.kept == 0
+
+
+async def test_expired_tokens_are_freed_and_the_rest_on_demand() -> None:
+    async with running(World()) as world:
+        issued = await ask(world)
+        world.exchange.sweep(issued.usable_until - 1)
+        assert world.exchange.kept == 1
+        world.exchange.sweep(issued.usable_until)
+        assert world.exchange.kept == 0
+        await ask(world)
+        world.exchange.shed(world.exchange.bytes)
+        assert world.exchange.kept == 1
+        world.exchange.shed(0)
+        assert (world.exchange.kept, world.exchange.bytes) == (0, 0)
+
+
 async def test_an_invalidation_between_the_landing_and_the_caller_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(World()) as world:
         count = world.metrics.exchange

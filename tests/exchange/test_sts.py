@@ -205,6 +205,12 @@ def test_unusable_settings_are_named(settings: dict[str, object], field: str) ->
         ExchangeSettings(**{**lawful, **settings})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("settings", [{"retries": 0}, {"retries": 3}, {"max_flights": 1}, {"max_response_bytes": 1}])
+def test_settings_at_their_limits_are_usable(settings: dict[str, int]) -> None:
+    made = ExchangeSettings(issuer=ISSUER, token_endpoint="http://127.0.0.1/token", **settings)  # type: ignore[arg-type]
+    assert {name: getattr(made, name) for name in settings} == settings
+
+
 async def test_cancelling_does_not_turn_into_an_answer() -> None:
     async with running(World()) as world:
         world.sts.hold()

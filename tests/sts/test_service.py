@@ -18,6 +18,7 @@ from sidecar.delegation.rfc8693 import (
 )
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.sts import service
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
@@ -621,6 +622,23 @@ async def test_a_token_too_large_for_its_consumers_is_not_issued() -> None:
         await mesh.ask(mesh.exchange_form(subject_token=noted(largest)))
     assert refused.value.reason is Reason.TOKEN_TOO_LARGE
     assert await mesh.ask(mesh.exchange_form(subject_token=noted(largest - 100)))
+
+
+async def test_an_issued_token_has_the_most_bytes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = Mesh()
+    size = len(str((await mesh.ask(mesh.exchange_form()))["access_token"]))
+    monkeypatch.setattr(service, "MAX_TOKEN_BYTES", size)
+    assert await mesh.ask(mesh.exchange_form())
+    monkeypatch.setattr(service, "MAX_TOKEN_BYTES", size - 1)
+    with pytest.raises(Denied) as refused:
+        await mesh.ask(mesh.exchange_form())
+    assert refused.value.reason is Reason.TOKEN_TOO_LARGE
+
+
+@pytest.mark.parametrize("may_act", [{"sub": WRITER}, {"sub": WRITER, "client_id": WRITER}], ids=["sub", "both names"])
+async def test_the_actor_that_may_act_names_may_act(may_act: dict[str, object]) -> None:
+    mesh = Mesh()
+    assert await mesh.ask(mesh.exchange_form(subject_token=mesh.own(may_act=may_act)))
 
 
 async def test_one_token_is_exchanged_so_often_by_one_client_and_others_still_are() -> None:
