@@ -309,6 +309,11 @@ def test_a_loosening_is_forbidden_unless_the_platform_names_it(
     )
 
 
+@pytest.mark.parametrize("section", ["inbound", "outbound"])
+def test_a_loosening_that_is_not_set_is_none(section: str, tmp_path: Path) -> None:
+    assert found(tmp_path, changed(AGENT, (f"{section}.routes.0.observe_until", None)), PLATFORM) == []
+
+
 @pytest.mark.parametrize("value", [["self"], {"self": 1}, 1, "unheard"])
 def test_a_way_to_a_token_that_is_none_is_left_to_the_schema(value: object, tmp_path: Path) -> None:
     told = found(tmp_path, changed(AGENT, ("outbound.routes.0.token", value)), PLATFORM)

@@ -34,6 +34,16 @@ def test_the_exchange_rate_can_be_set_and_never_below_one_a_second(tmp_path: Pat
     assert problem.field == "exchange_rate.per_s"
 
 
+def test_the_keys_of_every_login_issuer_are_fetched() -> None:
+    settings = load_sts(EXAMPLES / "sts.yaml", {})
+    assert [keys.issuer for keys in settings.login_keys] == list(settings.policy.login_issuers) == [LOGIN]
+
+
+def test_two_listeners_may_each_take_any_free_port(tmp_path: Path) -> None:
+    free = changed(STS, ("listen", "127.0.0.1:0"), ("probe", {"listen": "127.0.0.1:0"}))
+    assert problems(tmp_path, free, sts=True) == []
+
+
 def test_keys_are_checked_where_they_are_on_this_machine(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     settings = changed(STS, ("keys", {"directory": str(keys)}))

@@ -5,7 +5,9 @@ import pytest
 from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.config.document import MAX_BYTES
-from sidecar.errors import ConfigError
+from sidecar.config.sections import Section
+from sidecar.config.validation import Findings, load_validated
+from sidecar.errors import ConfigError, Problem
 from tests.config.documents import ABSENT, changed, example, problems, written
 
 AGENT = example("agent")
@@ -251,3 +253,29 @@ def test_a_file_beyond_the_limit_is_never_read_in_part(filler: str, shift: int, 
 
 def test_an_empty_file_lacks_what_is_needed_and_is_no_crash(tmp_path: Path) -> None:
     assert {problem.field for problem in problems(tmp_path, "")} == {"inbound", "identity.workload_api"}
+
+
+class Small(Section):
+    """Settings with one key."""
+
+    key: int
+
+
+@pytest.mark.parametrize("finds", [None, "the document", "the second pass"])
+def test_a_problem_refuses_settings_that_could_be_built(finds: str | None, tmp_path: Path) -> None:
+    problem = Problem("key", "is wrong", "change it")
+
+    def build(file: Small, findings: Findings) -> int:
+        findings.extend(lambda: [problem] if finds == "the second pass" else [])
+        return file.key
+
+    def load() -> int:
+        told = [problem] if finds == "the document" else []
+        return load_validated(written(tmp_path, {"key": 1}), {}, Small, build, check_document=lambda _document: told)
+
+    if finds is None:
+        assert load() == 1
+        return
+    with pytest.raises(ConfigError) as refused:
+        load()
+    assert refused.value.problems == (problem,)
