@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-# `sure`, `bytes` and `young` are what a block is checked by; the number of a row, in the order of lines, is its place.
+# The number of a row, in the order of lines, is its place.
 KEPT: Final = """
 CREATE TABLE kept (
-    sure BOOLEAN, bytes BIGINT, young BOOLEAN, digest UBIGINT,
+    digest UBIGINT,
     event VARCHAR, ts VARCHAR, run VARCHAR, seq BIGINT, decision VARCHAR, reason VARCHAR,
     direction VARCHAR, workload VARCHAR, peer VARCHAR, subject VARCHAR, subject_iss VARCHAR, actor VARCHAR,
     chain VARCHAR, chain_depth BIGINT, audience VARCHAR, scope VARCHAR, scope_needed VARCHAR, route VARCHAR,

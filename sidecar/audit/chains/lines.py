@@ -1,11 +1,11 @@
-"""Reads lines as evidence, in SQL: blocks of surely lawful lines at once, every other block line by line.
+"""Reads lines as evidence, in SQL: surely lawful lines at once, and names the others.
 
-The rule book is ``audit.records``. A block passes at once if DuckDB's reader accepts each line (it refuses malformed
-JSON and repeated keys), each value has its type, and the lengths of all values and keys add up to the block's: then
-there is nothing else in it, no key that no writer writes and no trailing comma. In any other block each line is looked
-at by itself, and the strict parser judges those that are not surely records. It writes their members out again, so
-that they pass through here too. Texts stay JSON texts, quotes and all: they compare the same, and nothing is lost.
-The differential test drives both rules over changed lines.
+The rule book is ``audit.records``. A line is surely a record if DuckDB's strict reader finds each key in it exactly
+once, each value has its type, and the lengths of all keys and values, as DuckDB writes them, add up to the line's.
+DuckDB never writes more than it read, except some numbers, which are looked for in the line: so there is nothing else
+in it, no further key, no space, no trailing comma. The strict parser judges the lines that are not surely records. It
+writes their members out again, so that they pass through here too. Texts stay JSON texts, quotes and all: they compare
+the same, and nothing is lost. The differential test drives both rules over changed lines.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ READ: Final = (
 _UNREAD: Final = frozenset(FIELDS) - frozenset(KEPT)  # of any type
 _ALWAYS: Final = frozenset({"event", "ts", "run", "seq"})
 _YOUNGEST: Final = ("checkpoint", "prev")  # not in records of 0.1.0
-# The writer's order with and without the youngest keys, and sorted, as some log shippers write.
-_ORDERS: Final = (FIELDS, tuple(name for name in FIELDS if name not in _YOUNGEST), tuple(sorted(FIELDS)))
-# Bytes of a line besides its values: braces, keys, colons, commas, the newline.
-FRAME: Final = 2 + sum(len(name) + 4 for name in FIELDS)
-YOUNGEST_FRAME: Final = sum(len(f',"{name}":null') for name in _YOUNGEST)
+_WITH_YOUNGEST: Final = "".join(f',"{name}":null' for name in _YOUNGEST) + "}"
+# Bytes of a line besides its values: braces, keys, colons, commas.
+FRAME: Final = 1 + sum(len(name) + 4 for name in FIELDS)
 
 _TYPES: Final = "STRUCT(" + ", ".join(f'"{name}" VARCHAR' for name in FIELDS) + ")"
 _SHAPE: Final = json.dumps(dict.fromkeys(FIELDS, "JSON"))
@@ -83,6 +81,21 @@ _TYPED: Final = " AND ".join((
     """v.ts <> '""' AND v.run <> '""' AND v.seq <> '0'""",
 ))  # fmt: skip
 
+
+def _is_as_read(name: str) -> str:
+    """True unless the number may be written shorter, with an exponent, and is not in the line as DuckDB writes it."""
+    value = f'v."{name}"'
+    longer = f"prefix({value}, '0.00') OR suffix({value}, '0.0')"
+    return f"CASE WHEN {longer} THEN contains(line, '\"{name}\":' || {value}) ELSE true END"
+
+
+# The lengths of keys and values, as read, are the line's.
+_WHOLE: Final = " AND ".join((
+    f"strlen(line) = {FRAME} + " + " + ".join(f'coalesce(strlen(v."{name}"), 4)' for name in FIELDS),
+    f"strlen(line) <= {MAX_LINE_BYTES}",
+    *map(_is_as_read, (name for name in FIELDS if name in _UNREAD)),
+))  # fmt: skip
+
 # The columns of a record. `jti` is the token whose claims it holds: the one issued, else the one that came in.
 # `outside` belongs to no chain: a login shown to a front app's own sidecar, or claims that nothing proves.
 _NUMBERS: Final = frozenset({"seq", "chain_depth", "status", "upstream_status"})
@@ -111,53 +124,49 @@ _COLUMNS: Final = (
 )
 _DIGEST: Final = "hash(" + ", ".join(f'v."{name}"' for name in FIELDS) + ", {extra})"
 
-# `$files`: whole files, or the copy of a block. If one line is unsure, nothing of them is kept.
-READ_BLOCK: Final = f"""
+
+def _parsed(lines: str) -> str:
+    """Lines, parsed. Lines of an older release are given the youngest keys."""
+    line = f"""
+        CASE WHEN contains(line, '{_YOUNGEST[-1]}":') THEN line
+            WHEN suffix(line, '}}') THEN concat(left(line, -1), '{_WITH_YOUNGEST}') ELSE line END
+    """
+    return f"""
+        SELECT *, TRY(json_transform_strict(line, '{_SHAPE}'))::{_TYPES} AS v
+        FROM (SELECT * REPLACE ({line} AS line), line AS given FROM ({lines}) WHERE line <> '')
+    """
+
+
+_SURE: Final = f"({_TYPED} AND {_WHOLE}) IS TRUE"
+
+# `$files`: whole files, or the copy of a block. If one line is unsure, nothing of them is kept. The reader takes a
+# carriage return for the end of a line, so no file with one is read here; it refuses a line with the separator.
+_LINES_OF_FILES: Final = f"""
+    SELECT line FROM read_csv($files, columns = {{'line': 'VARCHAR'}}, delim = chr(1), quote = '', escape = '',
+        header = false, auto_detect = false, compression = 'none', max_line_size = {2 * MAX_LINE_BYTES})
+"""
+READ_FILES: Final = f"""
     INSERT INTO kept
-    SELECT ({_TYPED}) IS TRUE, {" + ".join(f'coalesce(strlen(v."{name}"), 4)' for name in FIELDS)},
-        CASE WHEN coalesce({", ".join(f'v."{name}"' for name in _YOUNGEST)}) IS NOT NULL THEN true END,
-        {_DIGEST.format(extra="''")}, {_COLUMNS}
-    FROM (
-        SELECT {", ".join(f'"{name}"::VARCHAR AS "{name}"' for name in FIELDS)}
-        FROM read_json($files, columns = {{{", ".join(f"'{name}': 'JSON'" for name in FIELDS)}}},
-            format = 'newline_delimited', maximum_object_size = {MAX_LINE_BYTES}, compression = 'none')
-    ) AS v
+    SELECT {_DIGEST.format(extra="''")}, {_COLUMNS} FROM ({_parsed(_LINES_OF_FILES)})
+    WHERE CASE WHEN {_SURE} THEN true ELSE error('a line is not surely a record') END
 """
-CHECK_BLOCK: Final = """
-    SELECT count(*), count(*) FILTER (NOT sure), sum(bytes), count(young) FROM kept WHERE rowid >= $first
-"""
-LISTS_OF_BLOCK: Final = """
+LISTS_OF_FILES: Final = """
     SELECT chain FROM kept WHERE rowid >= $first AND chain IS NOT NULL
     UNION SELECT scope FROM kept WHERE rowid >= $first AND scope IS NOT NULL
     UNION SELECT scope_needed FROM kept WHERE rowid >= $first AND scope_needed IS NOT NULL
 """
 KEEP_LINES: Final = f"""
     INSERT INTO kept
-    SELECT true, 0, NULL, v.digest, {_COLUMNS} FROM block AS v WHERE v.sure AND NOT list_contains($bad, v.place)
+    SELECT v.digest, {_COLUMNS} FROM block AS v WHERE v.sure AND NOT list_contains($bad, v.place)
 """
 
 
 def _read_lines(lines: str) -> str:
-    tests = (
-        "keys IN (" + ", ".join(f"[{_listed(names)}]" for names in _ORDERS) + ")",
-        f"strlen(line) <= {MAX_LINE_BYTES}",
-        # DuckDB's parser accepts trailing commas
-        *(f"NOT contains(line, '{end}')" for end in (",}", ",]", " }", " ]", "\t", "\r")),
-        _TYPED,
-    )
     return f"""
         CREATE OR REPLACE TEMP TABLE block AS
-        SELECT place, CASE WHEN sure IS NOT TRUE THEN line END AS line, sure,
+        SELECT place, CASE WHEN NOT sure THEN given END AS line, sure,
             {_DIGEST.format(extra="extra")} AS digest, {", ".join(f'v."{name}" AS {name}' for name in READ)}
-        FROM (
-            SELECT place, line, extra, v, ({" AND ".join(tests)}) IS TRUE AS sure
-            FROM (
-                SELECT place, line, extra, TRY(json_keys(line)) AS keys,
-                    TRY(json_transform(line, '{_SHAPE}'))::{_TYPES} AS v
-                FROM ({lines})
-                WHERE line <> ''
-            )
-        )
+        FROM (SELECT place, given, extra, v, {_SURE} AS sure FROM ({_parsed(lines)}))
     """
 
 

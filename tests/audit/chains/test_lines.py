@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from typing import Any, Final
 
@@ -46,6 +47,12 @@ def changed(chance: random.Random) -> bytes:
         end = begin + chance.choice((0, 0, 1, 4))
         line = line[:begin] + chance.choice(PIECES) + line[end:]
     return line.replace(b"\n", b" ")
+
+
+def with_total_ms(number: bytes, *end: bytes) -> bytes:
+    """Return a lawful line with this number, written out as longer by the database, and another end."""
+    line = re.sub(rb'"total_ms":[^,]+', b'"total_ms":' + number, LINES[1])
+    return line[:-1] + (b"".join(end) or b"}")
 
 
 def read_at_once(database: Database, block: bytes) -> bool:
@@ -102,6 +109,10 @@ def test_both_rules_agree_line_by_line() -> None:
         pytest.param(LINES[1][:-1] + b",}", id="a-comma-at-the-end"),
         pytest.param(LINES[1].replace(b"}", b" }"), id="a-space"),
         pytest.param(LINES[1] + b"{}", id="two-objects"),
+        pytest.param(LINES[1] + b"\r" + LINES[3], id="two-objects-and-a-carriage-return"),
+        pytest.param(LINES[1].replace(b'"op":null,', b" " * 10), id="spaces-for-a-key"),
+        pytest.param(with_total_ms(b"1e2", b",}").replace(b'"]', b'",]', 1), id="commas-for-an-exponent"),
+        pytest.param(with_total_ms(b"1e4", b"", b',"x":1}'), id="a-key-that-nobody-writes-for-an-exponent"),
         pytest.param(LINES[1].replace(b'"ok"', b"1234"), id="a-number-for-a-text"),
         pytest.param(LINES[1][:-1], id="cut"),
         pytest.param(b"", id="empty"),
@@ -110,10 +121,16 @@ def test_both_rules_agree_line_by_line() -> None:
 )
 def test_a_block_with_one_unusual_line_is_not_read_at_once(line: bytes) -> None:
     with open_database(threads=1) as database:
-        read = read_at_once(database, b"\n".join([LINES[0], line, LINES[2]]))
-        assert not read or by_sql(database) == by_the_rule_book([LINES[0], line, LINES[2]])
+        assert read_at_once(database, b"\n".join([LINES[0], line, LINES[2]])) is (line == b"")
         database.unreadable.clear()
         assert read_at_once(database, b"\n".join([LINES[0], LINES[2]]))
+
+
+@pytest.mark.parametrize("number", [b"0.001", b"1000.0", b"12.5", b"3", b"null"])
+def test_any_number_as_a_writer_writes_it_is_read_at_once(number: bytes) -> None:
+    with open_database(threads=1) as database:
+        assert read_at_once(database, with_total_ms(number))
+        assert not read_at_once(database, with_total_ms(b"1e3"))
 
 
 def test_records_of_an_older_release_and_sorted_ones_are_read_at_once() -> None:
@@ -125,7 +142,8 @@ def test_records_of_an_older_release_and_sorted_ones_are_read_at_once() -> None:
         for block in (older, shipped):
             assert read_at_once(database, b"\n".join(block))
             assert by_sql(database) == by_the_rule_book(block)
-        assert not read_at_once(database, b"\n".join([*older, shipped[0]]))
+        assert read_at_once(database, b"\n".join([*older, b"", *shipped[:2]]))  # of one sidecar before and after
+        assert by_sql(database) == by_the_rule_book([*older, b"", *shipped[:2]])
 
 
 def test_what_the_strict_parser_writes_out_again_is_read_as_a_record() -> None:
