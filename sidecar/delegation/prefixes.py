@@ -22,15 +22,14 @@ class Prefixes(Generic[T]):
 
         The search goes no deeper than the deepest prefix: a path of a thousand segments costs no more.
         """
-        end, ends = 0, []
-        for _ in range(self._deepest + 1):
-            ends.append(end)
+        values = self._values
+        longest, found, end = "", values.get(""), 0
+        for _ in range(self._deepest):
             end = path.find("/", end + 1)
-            if end < 0:
-                ends.append(len(path))
-                break
-        for end in reversed(ends):
-            value = self._values.get(path[:end])
+            prefix = path if end < 0 else path[:end]
+            value = values.get(prefix)
             if value is not None:
-                return path[:end], value
-        return "", None
+                longest, found = prefix, value
+            if end < 0:
+                break
+        return longest, found

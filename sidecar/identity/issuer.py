@@ -131,7 +131,8 @@ class Issuer:
     @property
     def generation(self) -> int:
         """A number that grows whenever the current keys change, and only then."""
-        _ = self.keys
+        if self._keys is not None and self._clock() - self._fetched_at > self.settings.max_age_s:
+            _ = self.keys  # too old: decisions by them end with them
         return self._generation
 
     @property

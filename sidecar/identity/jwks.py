@@ -82,7 +82,10 @@ class IssuerKeys:
     @property
     def generation(self) -> int:
         """A number that grows whenever the keys of any issuer change, and only then."""
-        return sum(state.generation for state in self._issuers.values())
+        total = 0
+        for state in self._issuers.values():  # no generator: every request asks
+            total += state.generation
+        return total
 
     def generation_of(self, issuer: str) -> int:
         """Return the same for one issuer; 0 for one that is not configured."""

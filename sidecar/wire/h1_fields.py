@@ -37,7 +37,7 @@ _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _LF, _CR, _NUL = b"\n\r\0"  # searched as numbers: bytes of one take eight times as long
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # values that change nothing
-_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class H1Layout(Layout):
@@ -251,9 +251,9 @@ def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
     """
     if _LF in target or _CR in target or _NUL in target:
         raise ValueError("a target holds a line break or NUL")
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method.encode("ascii"), target, lines)
+    return b"".join((method.encode("ascii"), b" ", target, b" HTTP/1.1\r\n", lines, b"\r\n"))
 
 
 def encode_response(status: int, lines: bytes) -> bytes:
     """Encode a whole HTTP/1.1 answer head. ``lines``: of all its fields, as ``encode_fields`` makes them."""
-    return b"%b\r\n%b\r\n" % (_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, lines)
+    return b"".join((_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines, b"\r\n"))

@@ -8,8 +8,10 @@ control bytes, and the result is that of the grammar; any other head is left to 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import cache
+from itertools import cycle
 from struct import Struct
 from typing import Any, Final
 
@@ -56,7 +58,8 @@ class HeadShape:
         "_rest",
         "_steady",
         "_texts",
-        "_unpack",
+        "_texts_in",
+        "_values_in",
         "size",
     )
 
@@ -81,8 +84,10 @@ class HeadShape:
         for begin, after in [*([] if hole is None else [hole]), *[spans[at] for at in varying]]:
             sizes += [begin - end, after - begin]
             end = after
-        self._unpack = Struct("".join([f"{size}s" for size in (*sizes, len(head) - end)])).unpack_from
-        self._texts = self._unpack(head)[::2]
+        sizes.append(len(head) - end)
+        self._texts_in = _unpacking(sizes, "sx")
+        self._values_in = _unpacking(sizes, "xs")
+        self._texts = self._texts_in(head)
         self._steady = constants
         self._constants = tuple(constants.values())
         places = {at: place for place, at in enumerate((*varying, *constants))}
@@ -102,10 +107,9 @@ class HeadShape:
 
         As many bytes arrived together as when the shape was learned.
         """
-        pieces = self._unpack(data)
-        if pieces[::2] != self._texts:
+        if self._texts_in(data) != self._texts:
             return None
-        target, varying = pieces[1], pieces[3::2]
+        target, *varying = self._values_in(data)
         text = b"".join(varying)
         if text.translate(CONTROLS_MARKED) != text or not _is_target(target):
             return None
@@ -133,12 +137,11 @@ class HeadShape:
 
     def response(self, data: bytes) -> Response | None:
         """Read the answer head at the beginning of ``data``; as ``request``."""
-        pieces = self._unpack(data)
-        if pieces[::2] != self._texts:
+        if self._texts_in(data) != self._texts:
             return None
         if self._only is not None:
             return self._only
-        varying = pieces[1::2]
+        varying = self._values_in(data)
         text = b"".join(varying)
         if text.translate(CONTROLS_MARKED) != text:
             return None
@@ -149,6 +152,11 @@ class HeadShape:
                 return None
             length = int(values[self._length])
         return Response(self._layout, values, status, length, chunked, listed, keep_alive, minor)
+
+
+def _unpacking(sizes: Iterable[int], kinds: str) -> Callable[[bytes], tuple[bytes, ...]]:
+    """Cut bytes into pieces of these sizes; ``kinds``, in turn, is s for those to return and x for those to skip."""
+    return Struct("".join([f"{size}{kind}" for size, kind in zip(sizes, cycle(kinds), strict=False)])).unpack_from
 
 
 _EACH_ITS_OWN: Final = frozenset({"layout", "values", "target"})
