@@ -16,7 +16,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-browser systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-siem interop-browser systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -89,6 +89,9 @@ interop-spire: setup ## A sidecar on a real SPIRE (spire-server and spire-agent 
 interop-frameworks: setup ## Headers that agents' servers trust, on real ones behind a sidecar (FRAMEWORKS="gunicorn go": only these)
 	@FRAMEWORKS="$(FRAMEWORKS)" $(PYTEST) -q -p no:randomly tests/interop/test_frameworks.py
 
+interop-siem: setup ## The snippet of docs/siem.md on a real syslog-ng on PATH
+	@$(PYTEST) -q -p no:randomly tests/interop/test_siem.py
+
 $(BROWSER): $(STAMP) requirements/browser.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/browser.txt && touch $@
 
@@ -98,7 +101,7 @@ interop-browser: setup $(BROWSER) ## The report and the live page in a real Chro
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-browser interop-dist ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-siem interop-browser interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@
