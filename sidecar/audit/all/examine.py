@@ -50,7 +50,8 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
     part = _Parts(progress)
     credentials = part.run("credentials", lambda: examine_credentials(paths))
     if credentials is not None and credentials.unread:
-        part.troubles.append(f"audit credentials did not read {credentials.unread} files; it tells why by itself")
+        unread = counted(credentials.unread, "file")
+        part.troubles.append(f"audit credentials did not read {unread}; it tells why by itself")
     attribution = part.run(
         "attribution",
         lambda: examine_attribution([*found.logs, *found.records], agents=found.agents),
@@ -209,7 +210,8 @@ def _attribution_actions(result: Attribution | None) -> list[Action]:
         Action(
             of="agents that impersonate",
             urgency=_IMPERSONATION,
-            text=f"Stop {one.name} from acting as its users: {one.evidence[Verdict.IMPERSONATES].requests} requests,"
+            text=f"Stop {one.name} from acting as its users: "
+            f"{counted(one.evidence[Verdict.IMPERSONATES].requests, 'request')},"
             f" the first at {one.evidence[Verdict.IMPERSONATES].places[0]}",
             cure=CURES[Verdict.IMPERSONATES],
         )

@@ -17,6 +17,7 @@ from sidecar.audit.attribution import mapping_files
 from sidecar.audit.attribution.elements import read_elements
 from sidecar.audit.attribution.readings import Fields, Reader
 from sidecar.audit.attribution.recognition import Recogniser
+from sidecar.audit.counts import counted
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.ratio.sources import SourceError, people_in
 from sidecar.audit.records import RecordError, parse_record
@@ -52,8 +53,8 @@ class Found:
             (len(self.directories), "directory of people", "directories of people"),
             (len(self.keys), "key set", "key sets"),
         )
-        named = [f"{count} {one if count == 1 else several}" for count, one, several in parts if count]
-        return f"{self.files} {'file' if self.files == 1 else 'files'}" + (f": {', '.join(named)}" if named else "")
+        named = [counted(count, one, several) for count, one, several in parts if count]
+        return counted(self.files, "file") + (f": {', '.join(named)}" if named else "")
 
 
 def find(paths: Sequence[str]) -> Found:

@@ -19,6 +19,7 @@ from sidecar.audit.attribution.readings import Party, Reading
 from sidecar.audit.attribution.roster import RosterError
 from sidecar.audit.attribution.tally import Agent, Evidence
 from sidecar.audit.attribution.verdicts import MEANINGS, Judged, Kind
+from sidecar.audit.counts import counted
 from sidecar.audit.output import add_logs, complain, hang_up, print_line, print_table, visible
 from sidecar.examples import add_examples
 
@@ -174,7 +175,7 @@ def _show(result: Result) -> None:
             (row for agent in agents[:_MAX_ROWS] for row in _rows(agent)),
         )
     if len(agents) > _MAX_ROWS:
-        print_line(f"and {len(agents) - _MAX_ROWS} more agents; --json lists all", style="dim")
+        print_line(f"and {counted(len(agents) - _MAX_ROWS, 'more agent')}; --json lists all", style="dim")
     print_line()
     print_line(f"{result.summary[1]}.", style="bold")
     for kind, count in sorted(result.tally.verdicts().items()):

@@ -16,6 +16,7 @@ from sidecar.audit.chains.examination import MOST_CHAINS, Audit, examine
 from sidecar.audit.chains.findings import MEANINGS, Finding, Kind
 from sidecar.audit.chains.hops import Chain, Hop
 from sidecar.audit.chains.inputs import find_files, place_of, plain_files, read_into
+from sidecar.audit.counts import counted
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import Record
 from sidecar.examples import add_examples
@@ -155,7 +156,7 @@ def _unreadable(database: Database, files: Sequence[str]) -> list[Finding]:
         return []
     told = ", ".join(place_of(place, files) for place in places[:_MOST_PLACES])
     more = ", …" if len(places) > _MOST_PLACES else ""
-    lines = "1 line is not a record" if len(places) == 1 else f"{len(places)} lines are not records"
+    lines = counted(len(places), "line is not a record", "lines are not records")
     return [Finding(Kind.UNREADABLE, f"{lines}: {told}{more}")]
 
 
@@ -213,7 +214,9 @@ def _show(audit: Audit, findings: Sequence[Finding]) -> None:
         print_line(f"of no chain: {counts}", style="dim")
     hops = sum(len(chain.hops) for chain in audit.chains)
     of = f" of {audit.all_chains}, the worst first" if audit.all_chains > len(audit.chains) else ""
-    print_line(f"{_many(len(audit.chains), 'chain')}{of}, {_many(hops, 'hop')}, from {_many(audit.records, 'record')}")
+    print_line(
+        f"{counted(len(audit.chains), 'chain')}{of}, {counted(hops, 'hop')}, from {counted(audit.records, 'record')}"
+    )
     if not findings and not audit.all_chains and audit.records:
         print_line("no chain to judge: the records hold none, or none satisfies the filters", style="yellow")
     elif not findings and audit.records:
@@ -223,7 +226,7 @@ def _show(audit: Audit, findings: Sequence[Finding]) -> None:
     total = sum(audit.counts.values()) + sum(one.kind is Kind.UNREADABLE for one in findings)
     shown = f", {len(findings)} shown" if total > len(findings) else ""
     print_line(audit.summary[1], style="bold")
-    print_line(f"{_many(total, 'finding')}{shown}:", style="bold red")
+    print_line(f"{counted(total, 'finding')}{shown}:", style="bold red")
     for kind in Kind:
         of_kind = [finding for finding in findings if finding.kind is kind]
         if of_kind:
@@ -276,7 +279,3 @@ def _witnesses(hop: Hop) -> dict[str, Record | None]:
     """Return the record of each witness. For an unused token the caller's evidence is its record of the exchange."""
     caller = hop.caller or (None if hop.callee else hop.exchanged)
     return {"caller": caller, "token service": hop.issued, "callee": hop.callee}
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

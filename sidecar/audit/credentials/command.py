@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from sidecar.audit.counts import counted
 from sidecar.audit.credentials.detector import DetectorError, Kingfisher
 from sidecar.audit.credentials.examine import Credential, Result, examine
 from sidecar.audit.credentials.history import HistoryError
@@ -79,7 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         return hang_up()
     if result.unread and not result.credentials:
-        return complain(COMMAND, f"{result.unread} files were not read; --json gives the reasons, by count")
+        return complain(
+            COMMAND, f"{counted(result.unread, 'file was', 'files were')} not read; --json gives the reasons, by count"
+        )
     return 1 if result.credentials else 0
 
 
@@ -137,8 +140,8 @@ def _show(result: Result) -> None:
     print_line(result.summary[1], style="bold")
     _show_cures(result)
     if result.unsure:
-        places = len(result.unsure)
-        print_line(f"Not counted: {places} values that only look random; --json lists them as unsure.", style="dim")
+        unsure = counted(len(result.unsure), "value that only looks", "values that only look")
+        print_line(f"Not counted: {unsure} random; --json lists all as unsure.", style="dim")
     if result.skipped:
         print_line(
             "Not read: " + "; ".join(f"{count} {reason}" for reason, count in result.skipped.items()), style="dim"
@@ -170,4 +173,4 @@ def _places(one: Credential) -> str:
 
 
 def _age(one: Credential) -> str | None:
-    return None if one.age_days is None else f"{one.age_days} days"
+    return None if one.age_days is None else counted(one.age_days, "day")

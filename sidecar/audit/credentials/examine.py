@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from sidecar.audit.counts import counted
 from sidecar.audit.credentials.detector import Detector, DetectorError, Kingfisher
 from sidecar.audit.credentials.fields import Exposure, Read, Reference
 from sidecar.audit.credentials.forms import date_of
@@ -72,7 +73,7 @@ class Credential:
         settings = settings_for(self.kind, self.provider)
         others = len(self.places) - 1
         owner = f" of {', '.join(self.owners)}" if self.owners else ""
-        text = f"{rule.title}{owner}" + (f", also in {others} other place{'s' * (others > 1)}" if others else "") + "."
+        text = f"{rule.title}{owner}" + (f", also in {counted(others, 'other place')}" if others else "") + "."
         facts = {
             "rank": str(self.rank),
             "provider": self.provider or "",
@@ -106,11 +107,12 @@ class Result:
         """Return the number of static credentials, and a sentence."""
         number = len(self.credentials)
         if not number:
-            return 0, f"No static credential was found in {self.files} files."
+            return 0, f"No static credential was found in {counted(self.files, 'file')}."
         owners = len({owner for one in self.credentials for owner in one.owners})
         places = sum(len(one.places) for one in self.credentials)
-        verb = "credential lies" if number == 1 else "credentials lie"
-        return number, f"{number} static {verb} in {places} places and belong to {owners} owners."
+        lie = counted(number, "static credential lies", "static credentials lie")
+        belong = "belongs" if number == 1 else "belong"
+        return number, f"{lie} in {counted(places, 'place')} and {belong} to {counted(owners, 'owner')}."
 
     @property
     def unread(self) -> int:

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from sidecar.audit.counts import counted
 from sidecar.audit.credentials.detector import DetectorError
 from sidecar.audit.credentials.examine import examine as examine_credentials
 from sidecar.audit.credentials.walk import TooLargeError
@@ -111,11 +112,14 @@ class Result:
     def summary(self) -> tuple[int, str]:
         """Return the machines per person, rounded, and a sentence."""
         about = "" if self.exact else "about "
-        counted = f"{about}{self.machines} machine identities and {about}{self.people} people"
+        both = (
+            f"{about}{counted(self.machines, 'machine identity', 'machine identities')}"
+            f" and {about}{counted(self.people, 'person', 'people')}"
+        )
         if self.ratio is None:
-            return self.machines, f"{counted}: no person was seen, so there is no ratio"
+            return self.machines, f"{both}: no person was seen, so there is no ratio"
         against = "reaches" if self.reached else "is below"
-        return round(self.ratio), f"{counted}: {self.ratio:.1f} to 1, which {against} {self.trigger:g} to 1"
+        return round(self.ratio), f"{both}: {self.ratio:.1f} to 1, which {against} {self.trigger:g} to 1"
 
 
 def examine(

@@ -18,6 +18,7 @@ from sidecar.audit.chains.choice import Choice
 from sidecar.audit.chains.command import add_filters, choice_of, document, examine_files, unknown_kinds
 from sidecar.audit.chains.database import MissingError
 from sidecar.audit.chains.inputs import find_files
+from sidecar.audit.counts import counted
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, print_line
 from sidecar.audit.report.build import MOST_EVIDENCE, evidence_in, names_in, stories_of
@@ -77,8 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
         return complain(_COMMAND, str(error))
     if not report.records:
         return complain(_COMMAND, "no line is a record")
-    chains = f"{len(report.stories)} of {report.all_chains} chains, broken: {report.broken_chains}"
-    print_line(f"{arguments.output}: {chains}, {findings} findings, from {report.records} records")
+    chains = f"{len(report.stories)} of {counted(report.all_chains, 'chain')}, broken: {report.broken_chains}"
+    seen = f"{counted(findings, 'finding')}, from {counted(report.records, 'record')}"
+    print_line(f"{arguments.output}: {chains}, {seen}")
     return 1 if findings else 0
 
 

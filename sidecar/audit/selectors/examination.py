@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sidecar.audit.counts import counted, part
 from sidecar.audit.rules import Place, Weakness, worst_first
 from sidecar.audit.selectors import cures
 from sidecar.audit.selectors.actors import Actor, actors_in
@@ -43,9 +44,9 @@ class Result:
         """Return the number of weakly attested identities, and a sentence."""
         weak = counts(self.grades)[Strength.WEAK]
         of, found = len(self.grades), len(self.weaknesses)
-        sentence = f"{weak} of {_many(of, 'identity', 'identities')} {'is' if weak == 1 else 'are'} attested weakly;"
-        inside = _many(len(self.entries), "entry", "entries")
-        return weak, f"{sentence} {_many(found, 'weakness', 'weaknesses')} in {inside}."
+        sentence = f"{part(weak, of, 'identity', 'identities')} attested weakly;"
+        inside = counted(len(self.entries), "entry", "entries")
+        return weak, f"{sentence} {counted(found, 'weakness', 'weaknesses')} in {inside}."
 
 
 def examine(
@@ -143,7 +144,3 @@ def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]
             if len(entries) > MAX_ENTRIES:
                 raise OSError(f"{text.file}: more than {MAX_ENTRIES} entries; give those of one parent at a time")
     return entries, faults, partners
-
-
-def _many(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"

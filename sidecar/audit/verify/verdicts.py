@@ -17,6 +17,7 @@ from enum import StrEnum
 from itertools import groupby, pairwise
 from typing import Final
 
+from sidecar.audit.counts import counted
 from sidecar.audit.verify.streams import Run, Stored, Streams, Told
 from sidecar.delegation.checkpoint import Checkpoint, CheckpointError, parse_checkpoint
 from sidecar.delegation.keyset import KeySet
@@ -106,8 +107,8 @@ class Verdict:
         """Return the number of findings, and a sentence."""
         count = len(self.findings)
         if count:
-            return count, f"{_many(count, 'contradiction')} in {_many(len(self.runs), 'run')}"
-        return 0, f"{_many(len(self.runs), 'run')}, and no line was changed, removed, inserted or moved"
+            return count, f"{counted(count, 'contradiction')} in {counted(len(self.runs), 'run')}"
+        return 0, f"{counted(len(self.runs), 'run')}, and no line was changed, removed, inserted or moved"
 
 
 def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False) -> Verdict:
@@ -119,13 +120,13 @@ def judge(streams: Streams, keys: KeySet | None, *, countersigned: bool = False)
     findings: list[Finding] = []
     if streams.unreadable:
         count = streams.unreadable
-        text = "1 line is not a record" if count == 1 else f"{count} lines are not records"
+        text = counted(count, "line is not a record", "lines are not records")
         findings.append(Finding(kind=Kind.UNREADABLE, text=text, places=tuple(streams.unreadable_places)))
     if streams.unchained:
         findings.append(
             Finding(
                 kind=Kind.UNCHAINED,
-                text=f"{_count(streams.unchained)} without the hash of the line before",
+                text=f"{counted(streams.unchained, 'record is', 'records are')} without the hash of the line before",
                 places=tuple(streams.unchained_places),
             )
         )
@@ -182,7 +183,9 @@ def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
     moved = list(run.out_of_order())
     if moved:
         places = tuple(streams.place(run, index) for index in moved[:1])
-        text = f"{len(moved)} lines of {_who(run)} stand after lines that were written later"
+        text = (
+            f"{counted(len(moved), 'line')} of {_who(run)} {'stands' if len(moved) == 1 else 'stand'} after later ones"
+        )
         found.append(Finding(kind=Kind.REORDERED, text=text, run=run.name, places=places))
     first = chain[0]
     if first.seq > 1:
@@ -325,14 +328,6 @@ def _at(streams: Streams, run: Run, kind: Kind, text: str, *evidence: Stored) ->
 
 def _who(run: Run) -> str:
     return f"run {run.name}" if run.workload is None else f"{run.workload} (run {run.name})"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _count(records: int) -> str:
-    return "1 record is" if records == 1 else f"{records} records are"
 
 
 def _records(first: int, last: int) -> str:

@@ -37,7 +37,7 @@ def test_the_table_shows_severity_owner_place_and_cure(folder: Path, capsys: pyt
     assert "Token of a Git host" in first
     assert f"{folder / 'agent.env'}:1 and 1 more" in first
     assert "2 static credentials lie in 3 places" in output
-    assert "Not counted: 1 values" in output
+    assert "Not counted: 1 value" in output
     assert "outbound:" in output
     assert "      peer: " in output
 
@@ -66,7 +66,7 @@ def test_sarif_has_a_result_for_each_place(folder: Path, capsys: pytest.CaptureF
 def test_nothing_found_is_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.env").write_text("TOKEN=${TOKEN}\n")
     assert run(str(tmp_path)) == 0
-    assert "No static credential was found in 1 files." in capsys.readouterr().out
+    assert "No static credential was found in 1 file." in capsys.readouterr().out
 
 
 def test_nothing_found_is_no_success_while_a_text_was_not_read(
@@ -79,7 +79,7 @@ def test_nothing_found_is_no_success_while_a_text_was_not_read(
     assert run(str(tmp_path)) == 0  # data, of any size, is no text
     (tmp_path / "large.env").write_text("a" * 51)
     assert run(str(tmp_path)) == 2
-    assert "1 files were not read" in capsys.readouterr().err
+    assert "1 file was not read" in capsys.readouterr().err
     monkeypatch.setattr(walk, "MAX_FILE_BYTES", 2000)
     (tmp_path / "b.env").write_text(f"GITHUB_TOKEN={GITHUB}\n")
     (tmp_path / "large.env").write_text("a" * 2001)

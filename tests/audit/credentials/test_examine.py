@@ -67,7 +67,7 @@ def test_one_key_in_two_forms_is_one_credential_of_the_kind_that_reaches_further
 def test_text_that_only_looks_random_is_unsure_and_not_counted(tmp_path: Path) -> None:
     write(tmp_path, a_yaml=f"seed: {KEY}{PASSWORD}\n")
     result = run(tmp_path)
-    assert result.summary == (0, "No static credential was found in 1 files.")
+    assert result.summary == (0, "No static credential was found in 1 file.")
     assert [one.kind for one in result.unsure] == [Kind.RANDOM_TEXT]
 
 

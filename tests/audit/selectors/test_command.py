@@ -29,7 +29,7 @@ def test_lawful_entries_are_graded_and_pass(tmp_path: Path, capsys: pytest.Captu
         "spiffe://acme.example/agent/writer strong the image by digest, and the namespace"
     )
     assert out.splitlines()[-2:] == [
-        "0 of 1 identity are attested weakly; 0 weaknesses in 1 entry.",
+        "0 of 1 identity is attested weakly; 0 weaknesses in 1 entry.",
         "nothing found",
     ]
     assert err == ""

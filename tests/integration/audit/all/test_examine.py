@@ -112,7 +112,7 @@ def test_a_text_that_was_not_read_is_a_trouble(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"\0" * (MAX_FILE_BYTES + 1))
     assert examine([str(tmp_path)]).troubles == []
     (tmp_path / "large.txt").write_bytes(b"a" * (MAX_FILE_BYTES + 1))
-    assert examine([str(tmp_path)]).troubles == ["audit credentials did not read 1 files; it tells why by itself"]
+    assert examine([str(tmp_path)]).troubles == ["audit credentials did not read 1 file; it tells why by itself"]
 
 
 def test_a_part_that_failed_does_not_say_that_nothing_was_there(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
