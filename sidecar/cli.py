@@ -1,6 +1,7 @@
 """The ``sidecar`` command: argument parsing only. Subcommands are imported when called.
 
-Exit codes: 0 success, 1 findings or refused, 2 usage or settings, 141 the reader of the output is gone.
+Exit codes: 0 success, 1 findings or refused, 2 usage or settings, 3 ``audit all`` cannot tell, 141 the reader of the
+output is gone.
 """
 
 from __future__ import annotations

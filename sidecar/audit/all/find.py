@@ -6,8 +6,8 @@ here: their commands read a whole folder.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,15 +18,13 @@ from sidecar.audit.attribution.elements import read_elements
 from sidecar.audit.attribution.readings import Fields, Reader
 from sidecar.audit.attribution.recognition import Recogniser
 from sidecar.audit.counts import counted
+from sidecar.audit.folders import find_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.ratio.sources import SourceError, people_in
 from sidecar.audit.records import RecordError, parse_record
 from sidecar.delegation.keyset import MAX_JWKS_BYTES, KeySetError, parse_jwks
 
-MAX_FILES: Final = 20_000
-MAX_DEPTH: Final = 32
 _SNIFFED: Final = 20  # lines
-_SKIPPED: Final = frozenset({".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__"})
 _NO_LOGS: Final = (".yaml", ".yml", ".py", ".md", ".html", ".toml", ".xml", ".lock", ".env")
 _PEOPLE: Final = ("user", "people", "directory", "employee", "member")
 _ANY_JSON: Final = "json"  # the format of every JSON document
@@ -43,6 +41,7 @@ class Found:
     keys: list[str] = field(default_factory=list)
     agents: str | None = None
     files: int = 0
+    skipped: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
     def sentence(self) -> str:
@@ -65,12 +64,10 @@ def find(paths: Sequence[str]) -> Found:
     """
     found = Found()
     readers = [Reader(one, Fields()) for one in mapping_files.load(())]
-    for file in _files(paths):
+    for file, named in find_files(paths, found.skipped):
+        if named:
+            Path(file).stat()  # names what is not there
         found.files += 1
-        if found.files > MAX_FILES:
-            raise OSError(
-                f"{file}: more than {MAX_FILES} files; give the folders that hold records, logs and manifests"
-            )
         name = Path(file).name.lower()
         if name in _AGENTS:
             found.agents = file
@@ -83,25 +80,6 @@ def find(paths: Sequence[str]) -> Found:
         elif not name.endswith(_NO_LOGS) and _is_log(file, readers):
             found.logs.append(file)
     return found
-
-
-def _files(paths: Sequence[str]) -> Iterator[str]:
-    for path in paths:
-        if not Path(path).is_dir():
-            Path(path).stat()  # names what is not there
-            yield path
-            continue
-        for folder, folders, names in os.walk(path, onerror=_raise):
-            depth = len(Path(folder).relative_to(path).parts)
-            folders[:] = sorted(one for one in folders if one not in _SKIPPED) if depth < MAX_DEPTH else []
-            for name in sorted(names):
-                file = Path(folder) / name
-                if file.is_file() and not file.is_symlink():
-                    yield str(file)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _holds_records(file: str) -> bool:

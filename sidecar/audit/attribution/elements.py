@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from sidecar.audit.attribution.splitting import DECODER, Ambiguous, SplitError
+from sidecar.audit.folders import find_files
 from sidecar.audit.log_lines import MAX_LINE_BYTES, lines_of, opened, shown_progress
 
 _HEAD_BYTES: Final = 1 << 16
 _SNIFFED_BYTES: Final = 1024
-MAX_FILES: Final = 10_000
 _CHUNK_BYTES: Final = 1 << 18
 _ENTRIES_PER_STEP: Final = 2048
 CONTAINERS: Final = ("records", "value", "items", "events")
@@ -72,33 +71,14 @@ class _Rewound:
         return line if end or len(line) == size else line + self._stream.readline(size - len(line))
 
 
-def files_below(paths: Sequence[str]) -> list[str]:
-    """Return the files of the paths, and those in folders: sorted, without hidden and linked ones.
-
-    Raises:
-        OSError: there are more than ``MAX_FILES``.
-    """
-    found: list[str] = []
-    for path in paths:
-        if path == "-" or not Path(path).is_dir():
-            found.append(path)
-            continue
-        for folder, folders, files in os.walk(path):
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "node_modules")
-            below = (Path(folder, name) for name in sorted(files) if not name.startswith("."))
-            found += (str(file) for file in below if file.is_file() and not file.is_symlink())
-            if len(found) > MAX_FILES:
-                raise OSError(f"{path}: more than {MAX_FILES} files; name the folders that hold logs")
-    return list(dict.fromkeys(found))
-
-
 def read_elements(paths: Sequence[str]) -> Iterator[Element]:
-    """Yield the entries of all files, and of those in folders that are no binaries.
+    """Yield the entries of all files, and of those in folders that are neither hidden nor binary.
 
     Raises:
         OSError: a file cannot be read, or a compressed one is broken or ends early; the text names it.
     """
-    files = files_below(paths)
+    found = find_files(paths)
+    files = list(dict.fromkeys(path for path, named in found if named or not Path(path).name.startswith(".")))
     given = frozenset(paths)
     with shown_progress(files) as advance:
         for file in files:

@@ -17,7 +17,7 @@ from sidecar.audit.credentials.history import HistoryError
 from sidecar.audit.credentials.kinds import KINDS, RULES
 from sidecar.audit.credentials.retire import settings_for
 from sidecar.audit.credentials.secrecy import Fingerprints, KeyFileError, read_key
-from sidecar.audit.credentials.walk import TooLargeError
+from sidecar.audit.folders import TooLargeError
 from sidecar.audit.output import add_formats, complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.rules import Place, unknown_rules
 from sidecar.audit.sarif import sarif

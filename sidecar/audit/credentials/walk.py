@@ -1,9 +1,8 @@
-"""Walk over files and folders: bounded, without following symlinks in folders, each file once."""
+"""Texts of files and folders to search: bounded, each file once; streams of records by their name alone."""
 
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,16 +11,12 @@ from typing import Final, NamedTuple
 
 from sidecar.audit.credentials.decoys import words
 from sidecar.audit.credentials.recorded import is_records
+from sidecar.audit.folders import LEFT_OUT, SPECIAL, UNREADABLE, TooLargeError, find_files
 from sidecar.audit.log_lines import MAX_LINE_BYTES, opened
 
 MAX_FILE_BYTES: Final = 8 << 20
 MAX_STDIN_BYTES: Final = 32 << 20
-MAX_FILES: Final = 100_000
-MAX_DEPTH: Final = 32
 
-SKIPPED_FOLDERS: Final = words(
-    ".git .hg .svn node_modules .venv venv __pycache__ .tox .mypy_cache .ruff_cache .pytest_cache .terraform"
-)
 _SNIFFED: Final = 8192
 _STREAMS: Final = frozenset((".jsonl", ".ndjson", ".log", ".json", ".gz"))
 _BINARY: Final = words(
@@ -30,11 +25,7 @@ _BINARY: Final = words(
 )
 
 
-BENIGN: Final = frozenset(("binary", "folders of tools, or too deep", "no regular files"))  # reasons to skip
-
-
-class TooLargeError(Exception):
-    """A path that was given is beyond a limit; the message names it."""
+BENIGN: Final = frozenset(("binary", LEFT_OUT, SPECIAL))  # reasons to skip
 
 
 class TextFile(NamedTuple):
@@ -52,36 +43,17 @@ def text_files(paths: Sequence[str], skipped: Counter[str]) -> Iterator[TextFile
         TooLargeError: there are more files than the limit, or a given file or standard input is too large.
     """
     seen: set[tuple[int, int]] = set()
-    count = 0
-    for path in paths:
+    for path, given in find_files(paths, skipped):
+        file = Path(path)
         if path == "-":
             yield TextFile("-", _standard_input())
-            continue
-        given = Path(path)
-        below = _below(given, skipped) if given.is_dir() else iter((given,))
-        for file in below:
-            count += 1
-            if count > MAX_FILES:
-                raise TooLargeError(f"{path}: more than {MAX_FILES} files; name the folders that matter")
-            if _is_new(file, seen, skipped, given=file is given):
-                if file.suffix in _STREAMS and _begins_with_record(file):
-                    yield TextFile(str(file), None)
-                    continue
-                text = _text(file, skipped, given=file is given)
-                if text is not None:
-                    yield TextFile(str(file), text)
-
-
-def _below(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    base = len(folder.parts)
-    for at, folders, files in os.walk(folder, onerror=lambda _: skipped.update(("unreadable",))):
-        here = Path(at)
-        deep = len(here.parts) - base >= MAX_DEPTH
-        left_out = [name for name in folders if deep or name in SKIPPED_FOLDERS]
-        skipped["folders of tools, or too deep"] += len(left_out)
-        folders[:] = sorted(set(folders) - set(left_out))
-        for name in sorted(files):
-            yield here / name
+        elif _is_new(file, seen, skipped, given=given):
+            if file.suffix in _STREAMS and _begins_with_record(file):
+                yield TextFile(path, None)
+                continue
+            text = _text(file, skipped, given=given)
+            if text is not None:
+                yield TextFile(path, text)
 
 
 def _standard_input() -> str:
@@ -92,16 +64,13 @@ def _standard_input() -> str:
 
 
 def _is_new(file: Path, seen: set[tuple[int, int]], skipped: Counter[str], *, given: bool) -> bool:
-    """Tell if a file is a regular one, or was given, and was not read under another name."""
+    """Tell if a file was not read under another name."""
     try:
         status = file.stat() if given else file.lstat()
     except OSError:
         if given:
             raise
-        skipped["unreadable"] += 1
-        return False
-    if not given and not stat.S_ISREG(status.st_mode):
-        skipped["no regular files"] += 1
+        skipped[UNREADABLE] += 1
         return False
     identity = status.st_dev, status.st_ino
     if identity in seen:
@@ -130,7 +99,7 @@ def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
     except OSError:
         if given:
             raise
-        skipped["unreadable"] += 1
+        skipped[UNREADABLE] += 1
         return None
     if len(raw) > MAX_FILE_BYTES and b"\0" in raw[:_SNIFFED]:
         skipped["binary"] += 1

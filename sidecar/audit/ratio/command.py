@@ -18,7 +18,6 @@ from typing import Final
 from sidecar.audit.counts import counted
 from sidecar.audit.credentials.detector import DetectorError
 from sidecar.audit.credentials.examine import examine as examine_credentials
-from sidecar.audit.credentials.walk import TooLargeError
 from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
@@ -197,7 +196,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if arguments.save:
             save(sketches_of(result.census), arguments.save)
-    except (OSError, ValueError, DetectorError, TooLargeError) as error:
+    except (OSError, ValueError, DetectorError) as error:
         return complain(_COMMAND, str(error))
     if searched is not None and searched.unread:
         result = replace(result, unsearched=searched.unread)

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sidecar.audit.folders import find_files
 from sidecar.audit.selectors.documents import MAX_BYTES
 
-MAX_FILES: Final = 20_000
 _SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson", ".yaml", ".yml"})
 _TEMPLATES: Final = "/templates/"
-_SKIPPED: Final = frozenset({".git", "node_modules", ".venv", "__pycache__"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +32,11 @@ def read_texts(paths: Sequence[str]) -> Iterator[Text]:
     Raises:
         OSError: a path cannot be read, is too large, or is not text; a folder holds too many files. The text says so.
     """
-    for path in paths:
-        if path != "-" and Path(path).is_dir():
-            for file in _files_of(path):
-                if Path(file).is_symlink():
-                    continue
-                raw = _read(file, follow=False)
-                if raw is not None and (b"spiffe" in raw or b"SPIFFE" in raw):
-                    yield Text(file, raw.decode("utf-8", "replace"), is_template=_TEMPLATES in file and b"{{" in raw)
+    for path, named in find_files(paths):
+        if not named:
+            raw = _read(path, follow=False) if Path(path).suffix.lower() in _SUFFIXES else None
+            if raw is not None and (b"spiffe" in raw or b"SPIFFE" in raw):
+                yield Text(path, raw.decode("utf-8", "replace"), is_template=_TEMPLATES in path and b"{{" in raw)
             continue
         raw = sys.stdin.buffer.read(MAX_BYTES + 1) if path == "-" else _read(path)
         if raw is None or len(raw) > MAX_BYTES:
@@ -49,22 +45,6 @@ def read_texts(paths: Sequence[str]) -> Iterator[Text]:
             yield Text(path, raw.decode("utf-8-sig"))
         except UnicodeDecodeError:
             raise OSError(f"{path}: is no UTF-8 text; unpack it, or save it as UTF-8") from None
-
-
-def _files_of(folder: str) -> Iterator[str]:
-    count = 0
-    for root, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(set(folders) - _SKIPPED)
-        for name in sorted(names):
-            count += 1
-            if count > MAX_FILES:
-                raise OSError(f"{folder}: holds more than {MAX_FILES} files; name the folders that hold entries")
-            if Path(name).suffix.lower() in _SUFFIXES:
-                yield str(Path(root, name))
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _read(file: str, *, follow: bool = True) -> bytes | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.all import find as find_module
+from sidecar.audit import folders
 from sidecar.audit.all.find import Found, find
 from sidecar.sts.keys import KeyRing, SigningKey
 from tests.audit.ratio.evidence import record
@@ -75,8 +75,8 @@ def test_folders_of_programs_and_links_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_folder_beyond_all_bounds_is_refused_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(find_module, "MAX_FILES", 1)
-    with pytest.raises(OSError, match="more than 1 files; give the folders"):
+    monkeypatch.setattr(folders, "MAX_FILES", 1)
+    with pytest.raises(OSError, match="more than 1 files; name the folders"):
         look(tmp_path, a="x", b="x")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.attribution import elements
+from sidecar.audit import folders
 from sidecar.audit.attribution.elements import Document, Element, read_elements
 from sidecar.audit.attribution.splitting import Ambiguous
 
@@ -101,8 +101,8 @@ def test_a_folder_gives_its_files_without_binaries_hidden_and_linked_ones(
     (tmp_path / "loop").symlink_to(tmp_path)
     assert contents(list(read_elements([str(tmp_path)]))) == [b"1", b"2"]
     assert contents(list(read_elements([str(tmp_path / "d.bin")]))) == [b"\0x"]
-    monkeypatch.setattr(elements, "MAX_FILES", 1)
-    with pytest.raises(OSError, match="more than 1 files; name the folders that hold logs"):
+    monkeypatch.setattr(folders, "MAX_FILES", 1)
+    with pytest.raises(OSError, match="more than 1 files; name the folders that matter"):
         list(read_elements([str(tmp_path)]))
 
 

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from sidecar.audit import folders
 from sidecar.audit.credentials import walk
-from sidecar.audit.credentials.walk import MAX_FILE_BYTES, TooLargeError, text_files
+from sidecar.audit.credentials.walk import MAX_FILE_BYTES, text_files
+from sidecar.audit.folders import TooLargeError
 from tests.audit.credentials.test_recorded import RECORD
 
 
@@ -111,7 +113,7 @@ def test_standard_input_is_read_up_to_its_limit(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "MAX_FILES", 2)
+    monkeypatch.setattr(folders, "MAX_FILES", 2)
     for name in "ab":
         (tmp_path / name).write_text(name)
     assert len(read(tmp_path)[0]) == 2

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.audit import folders
 from sidecar.audit.selectors import files
 from sidecar.audit.selectors.files import read_texts
 
@@ -52,8 +53,8 @@ def test_a_named_file_that_is_no_text_is_refused(content: bytes, tmp_path: Path)
 def test_limits_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.yaml").write_text("spiffe")
     (tmp_path / "b.yaml").write_text("spiffe")
-    monkeypatch.setattr(files, "MAX_FILES", 1)
-    with pytest.raises(OSError, match="holds more than 1 files"):
+    monkeypatch.setattr(folders, "MAX_FILES", 1)
+    with pytest.raises(OSError, match="more than 1 files; name the folders that matter"):
         list(read_texts([str(tmp_path)]))
     monkeypatch.setattr(files, "MAX_BYTES", 5)
     with pytest.raises(OSError, match=r"a\.yaml: is larger than"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -193,3 +194,19 @@ def test_the_printed_command_counts_the_same_machines_and_people(
     sentence = overview.numbers[3].sentence
     assert f"{document['machines']} machine identities and {document['people']} people" in sentence
     assert sum(one["kind"] == "static key" for one in document["identities"]) == overview.numbers[0].value == 3
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_audited(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path) == str(sample / "logs"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    overview = examine([str(sample)])
+    assert "not readable, and not looked at: 1 of the files and folders" in overview.troubles
+    assert values(overview)["broken chains"] == 1
