@@ -1,22 +1,20 @@
 """Trees of YAML and JSON documents, with the line of each value. Nothing in a document is executed or converted.
 
-The tree is built from the parser's events, without recursion, within limits. An alias is a reference to the same node,
-so a document of a few lines may describe a tree of billions: those who walk a tree bound their steps.
+An alias is a reference to the same node: those who walk a tree bound their steps (``yaml_events``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import yaml
 
-MAX_DEPTH: Final = 64
+from sidecar.audit.yaml_events import RefusedError, documents
+
 MAX_NODES: Final = 500_000
 
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A string, or a comment, or a comma before a closing bracket: VS Code and others accept the last two in JSON. What has
 # no end is taken as well, so that no character is looked at twice.
 _LOOSE: Final = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|//[^\n]*|/\*.*?(?:\*/|\Z)|,(?=\s*[}\]])', re.DOTALL)
@@ -63,7 +61,9 @@ def read_documents(text: str) -> list[Node]:
     if text.lstrip("\ufeff \t\r\n")[:1] in ("{", "["):
         text = _LOOSE.sub(_strict, text)
     try:
-        return list(_documents(text))
+        return [root for _, root in documents(text, _Form(), max_values=MAX_NODES)]
+    except RefusedError as error:
+        raise TreeError(f"a document {error} at line {error.line}") from None
     except yaml.YAMLError as error:  # its text quotes the input
         mark = getattr(error, "problem_mark", None)
         raise TreeError("no YAML or JSON" + ("" if mark is None else f" at line {mark.line + 1}")) from None
@@ -79,64 +79,30 @@ def _strict(found: re.Match[str]) -> str:
     return re.sub(r"[^\n]", " ", piece)
 
 
-def _documents(text: str) -> Iterator[Node]:
-    builder = _Builder()
-    for event in yaml.parse(text, Loader=_LOADER):
-        builder.take(event)
-        if isinstance(event, yaml.DocumentEndEvent) and builder.root is not None:
-            yield builder.root
-            builder.root = None
+class _Form:
+    """Texts as they are written, and every member, also of a name that occurs twice."""
 
+    def scalar(self, event: yaml.ScalarEvent, line: int, /) -> Node:
+        block = event.style in ("|", ">")
+        return Node(line + block, event.value, literal=block)
 
-class _Builder:
-    """Builds one tree after the other. ``_open`` holds the open collections with the name of the next member."""
+    def collection(self, line: int, /, *, mapping: bool) -> Node:  # noqa: ARG002, a node is either
+        return Node(line)
 
-    def __init__(self) -> None:
-        self.root: Node | None = None
-        self._open: list[tuple[Node, bool, str | None]] = []  # node, is a mapping, name awaiting its value
-        self._names: list[str | None] = []
-        self._anchors: dict[str, Node] = {}
-        self._count = 0
+    def name(self, mapping: Node, key: Node, line: int, /) -> str:  # noqa: ARG002, any name is taken
+        return key.text if key.text is not None else ""
 
-    def take(self, event: yaml.events.Event) -> None:
-        line = event.start_mark.line + 1 if event.start_mark is not None else 0
-        if isinstance(event, yaml.ScalarEvent):
-            block = event.style in ("|", ">")
-            self._finish(Node(line + block, event.value, literal=block), event.anchor)
-        elif isinstance(event, yaml.AliasEvent):
-            self._add(self._anchors.get(event.anchor or "") or Node(line, ""))
-        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-            if len(self._open) >= MAX_DEPTH:
-                raise TreeError(f"nested deeper than {MAX_DEPTH} levels at line {line}")
-            self._open.append((Node(line), isinstance(event, yaml.MappingStartEvent), event.anchor))
-            self._names.append(None)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            node, _, anchor = self._open.pop()
-            self._names.pop()
-            self._finish(_merged(node), anchor)  # known from here on: no node contains itself
-        elif isinstance(event, yaml.DocumentStartEvent):
-            self._anchors.clear()
-
-    def _finish(self, node: Node, anchor: str | None) -> None:
-        if anchor is not None:
-            self._anchors[anchor] = node
-        self._add(node)
-
-    def _add(self, node: Node) -> None:
-        self._count += 1
-        if self._count > MAX_NODES:
-            raise TreeError(f"more than {MAX_NODES} values")
-        if not self._open:
-            self.root = node
-            return
-        parent, is_mapping, _ = self._open[-1]
-        if not is_mapping:
-            parent.items.append(node)
-        elif self._names[-1] is None:
-            self._names[-1] = node.text if node.text is not None else ""
+    def add(self, parent: Node, name: str | None, value: Node, /) -> None:
+        if name is None:
+            parent.items.append(value)
         else:
-            parent.members.append((self._names[-1], node))
-            self._names[-1] = None
+            parent.members.append((name, value))
+
+    def closed(self, mapping: Node, /) -> Node:
+        return _merged(mapping)
+
+    def alias_of_nothing(self, line: int, /) -> Node:
+        return Node(line, "")
 
 
 def _merged(node: Node) -> Node:

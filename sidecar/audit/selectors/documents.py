@@ -1,8 +1,8 @@
 """Documents of JSON and YAML as a stream of objects, each with its line. Nothing in them is executed or expanded.
 
 JSON is read object by object, so that ten thousand entries of a server cost a fraction of a second and each has its
-line. YAML is built from the parser's events, without recursion. An alias refers to the same object, so a few lines may
-describe a tree of billions: readers take single members, and never walk or print a whole value.
+line. An alias in YAML refers to the same object (``yaml_events``): readers take single members, and never walk or print
+a whole value.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final
 
 import yaml
 
+from sidecar.audit.yaml_events import RefusedError, documents
+
 MAX_BYTES: Final = 64 << 20
 MAX_YAML_BYTES: Final = 16 << 20
-MAX_DEPTH: Final = 64
 MAX_NODES: Final = 1_000_000  # values of a YAML document
 MAX_FAULTS: Final = 1000
 _MOST_READ: Final = 8  # times the length of a text: reading starts again after each fault
 _LISTS: Final = frozenset({"entries", "items", "results"})
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BLANK: Final = re.compile(r"[ \t\r\n,]*")
 _NEXT_LINE: Final = re.compile(r"\n(?=[{\[])")
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
@@ -171,93 +171,59 @@ def _integer(digits: str) -> int:
 
 
 def _yaml(text: str) -> Iterator[Found]:
-    builder = _Builder()
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
-            builder.take(event)
-            if isinstance(event, yaml.DocumentEndEvent):
-                yield from builder.finished()
+        for line, root in documents(text, _Form(), max_values=MAX_NODES):
+            yield from _objects(line, root)
     except yaml.YAMLError as error:  # its text quotes the input
         mark = getattr(error, "problem_mark", None)
         yield Found(
             1 if mark is None else mark.line + 1, fault="is no YAML from here on; check indentation and brackets"
         )
-    except _RefusedError as error:
+    except RefusedError as error:
         yield Found(error.line, fault=str(error))
 
 
-class _RefusedError(Exception):
-    def __init__(self, line: int, text: str) -> None:
-        super().__init__(text)
-        self.line = line
+def _objects(line: int, root: object) -> Iterator[Found]:
+    listed = next((root[name] for name in _LISTS if name in root), None) if isinstance(root, Located) else root
+    if isinstance(listed, list):
+        for item in listed:
+            yield Found(item.line if isinstance(item, Located) else line, item)
+    elif root is not None:
+        yield Found(line, root)
 
 
-class _Builder:
-    """Builds one document after the other. ``_open`` holds the open collections, each with the awaited name."""
+class _Form:
+    """Values as YAML means them: numbers and words; a name occurs once, and is a text."""
 
-    def __init__(self) -> None:
-        self._root: object = None
-        self._line = 1
-        self._open: list[tuple[Located | list[object], list[str], str | None]] = []
-        self._anchors: dict[str, object] = {}
-        self._count = 0
+    def scalar(self, event: yaml.ScalarEvent, line: int, /) -> object:  # noqa: ARG002, a mapping has the line
+        return _scalar(event.value) if event.style in (None, "") else event.value
 
-    def finished(self) -> Iterator[Found]:
-        root, self._root = self._root, None
-        self._anchors.clear()
-        listed = next((root[name] for name in _LISTS if name in root), None) if isinstance(root, Located) else root
-        if isinstance(listed, list):
-            for item in listed:
-                yield Found(item.line if isinstance(item, Located) else self._line, item)
-        elif root is not None:
-            yield Found(self._line, root)
+    def collection(self, line: int, /, *, mapping: bool) -> object:
+        if not mapping:
+            return []
+        located = Located()
+        located.line = line
+        return located
 
-    def take(self, event: yaml.events.Event) -> None:
-        line = event.start_mark.line + 1 if event.start_mark is not None else 1
-        self._count += 1
-        if self._count > MAX_NODES:
-            raise _RefusedError(line, f"holds more than {MAX_NODES} values; export it as JSON, or split it")
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self._anchors:  # none, or one that would contain itself
-                raise _RefusedError(line, "holds an alias of nothing")
-            self._add(self._anchors[event.anchor], line)
-        elif isinstance(event, yaml.ScalarEvent):
-            value = _scalar(event.value) if event.style in (None, "") else event.value
-            self._finish(value, event.anchor, line)
-        elif isinstance(event, yaml.CollectionStartEvent):
-            if len(self._open) >= MAX_DEPTH:
-                raise _RefusedError(line, f"is nested deeper than {MAX_DEPTH} levels")
-            opened: Located | list[object] = Located() if isinstance(event, yaml.MappingStartEvent) else []
-            if isinstance(opened, Located):
-                opened.line = line
-            if not self._open:
-                self._line = line
-            self._open.append((opened, [], event.anchor))
-        elif isinstance(event, yaml.CollectionEndEvent):
-            closed, _, anchor = self._open.pop()
-            self._finish(_merged(closed) if isinstance(closed, Located) else closed, anchor, line)
+    def name(self, mapping: object, key: object, line: int, /) -> str:
+        if isinstance(key, dict | list):
+            raise RefusedError(line, "has a key that is no text; render a template before")
+        name = key if isinstance(key, str) else str(key)
+        if isinstance(mapping, dict) and name in mapping:
+            raise RefusedError(line, "has a key that is there twice; keep one of them")
+        return name
 
-    def _finish(self, value: object, anchor: str | None, line: int) -> None:
-        if anchor is not None:
-            self._anchors[anchor] = value
-        self._add(value, line)
-
-    def _add(self, value: object, line: int) -> None:
-        if not self._open:
-            self._root = value
-            return
-        parent, names, _ = self._open[-1]
+    def add(self, parent: object, name: str | None, value: object, /) -> None:
         if isinstance(parent, list):
             parent.append(value)
-        elif names:
-            parent[names.pop()] = value
-        else:
-            if isinstance(value, dict | list):
-                raise _RefusedError(line, "has a key that is no text; render a template before")
-            name = value if isinstance(value, str) else str(value)
-            if name in parent:
-                raise _RefusedError(line, "has a key that is there twice; keep one of them")
-            names.append(name)
+        elif isinstance(parent, dict):
+            parent[name] = value
+
+    def closed(self, mapping: object, /) -> object:
+        return _merged(mapping) if isinstance(mapping, Located) else mapping
+
+    def alias_of_nothing(self, line: int, /) -> object:
+        raise RefusedError(line, "holds an alias of nothing")
 
 
 def _merged(mapping: Located) -> Located:
