@@ -77,6 +77,7 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
     ]
     if streams is not None:
         tampered = [one for one in streams.findings if one.kind not in (Broken.UNCHAINED, Broken.UNREADABLE)]
+        tampered.sort(key=lambda one: list(Broken).index(one.kind))  # what was changed comes before what is there twice
         actions += [
             Action(
                 of="broken chains", urgency=_TAMPERED, text=one.text, cure="compare with another copy of the records"
@@ -133,6 +134,8 @@ def _ratio(paths: Sequence[str], found: Found, credentials: Credentials | None) 
 def _credentials_number(result: Credentials | None) -> Number:
     if result is None:
         return _missing("static credentials", "they were not looked for")
+    if not result.files:
+        return _missing("static credentials", "no text was found; give manifests, repositories, settings or exports")
     return Number(
         name="static credentials", value=result.summary[0], sentence=result.summary[1], bad=bool(result.credentials)
     )

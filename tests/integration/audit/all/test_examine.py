@@ -210,3 +210,20 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_audited(
     overview = examine([str(sample)])
     assert "not readable, and not looked at: 1 of the files and folders" in overview.troubles
     assert values(overview)["broken chains"] == 1
+
+
+def test_an_empty_folder_has_no_number_at_all(tmp_path: Path) -> None:
+    assert set(values(examine([str(tmp_path)])).values()) == {None}
+
+
+def test_a_removed_record_is_told_before_one_that_is_there_twice(sample: Path, tmp_path: Path) -> None:
+    for file in (sample / "records").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    lines = (tmp_path / "planner.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "planner.jsonl").write_bytes(b"".join(lines[:3] + lines[4:]))
+    (tmp_path / "crm2.jsonl").write_bytes((tmp_path / "crm.jsonl").read_bytes())
+    (told,) = [
+        one.text for one in examine([str(tmp_path)]).actions if "spiffe://acme.example/agent/planner" in one.text
+    ]
+    assert "record 4 of spiffe://acme.example/agent/planner" in told
+    assert told.endswith("was removed")
